@@ -1,0 +1,1 @@
+"""The parts: plain functions and frozen records, one package a stage. No Prefect, no environment, no argv."""

@@ -1,0 +1,1 @@
+"""Decide which interactions become examples, what they teach, and on which side they stand."""

@@ -1,0 +1,1 @@
+"""Freeze curated examples into an immutable snapshot folder."""

@@ -1,0 +1,1 @@
+"""Measure models on the frozen holdout with lm-eval."""

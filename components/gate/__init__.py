@@ -1,0 +1,1 @@
+"""Judge scorecards: pass, fail or inconclusive, with reasons."""

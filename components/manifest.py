@@ -1,0 +1,73 @@
+"""The record beside every output: what it is, what it was made from; written last.
+
+A folder without a manifest is unfinished work; one with a manifest is never touched again. Its name
+is its key: the digest of everything that went in, so equal inputs find the finished folder.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from components.schema import Json
+
+NAME = "manifest.json"
+
+
+def digest(value: object) -> str:
+    """Hash a JSON-like value to 16 hex digits; equal values in any key order hash alike."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file's bytes (SHA-256, whole)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether the output in ``folder`` was completed."""
+    return (folder / NAME).exists()
+
+
+def read(folder: Path) -> dict[str, Json]:
+    """Read a finished folder's manifest; ``FileNotFoundError`` when it is unfinished."""
+    manifest: dict[str, Json] = json.loads((folder / NAME).read_text())
+    return manifest
+
+
+def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object]) -> None:
+    """Finish ``folder``: hash its files and put the manifest in place in one rename.
+
+    Args:
+        folder: The output; its name is its key.
+        kind: ``snapshot``, ``adapter``, ``scorecard`` or ``evidence``.
+        now: When it was finished (UTC).
+        body: What it was made from and what it holds.
+    """
+    files = {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+    manifest = {
+        "kind": kind,
+        "key": folder.name,
+        "created_at": now.isoformat(timespec="seconds"),
+        **body,
+        "files": files,
+    }
+    write_atomically(folder / NAME, json.dumps(manifest, indent=2, default=str) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader, or a crash, sees either the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""Track runs and register champions in MLflow."""

@@ -1,0 +1,71 @@
+"""The records that cross from one stage to the next."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+"""Any JSON value, as ``json.loads`` gives it."""
+
+Message: TypeAlias = dict[str, str]
+"""One chat message whose content is plain text: ``{"role": ..., "content": ...}``."""
+
+
+class Config(BaseModel):
+    """A closed, frozen set of knobs: an unknown key is an error, not a silent no-op."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool call of an assistant: a function's name and its arguments by name."""
+
+    name: str
+    arguments: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an assistant replied: text, tool calls, or both."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+
+    def to_json(self) -> str:
+        """Give the canonical JSON text: sorted keys, so that equal answers are equal text."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Answer":
+        """Read what ``to_json`` wrote."""
+        raw = json.loads(text)
+        return cls(raw["text"], tuple(Call(**call) for call in raw["calls"]))
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptableCall:
+    """The values a reference accepts for one call.
+
+    ``arguments`` maps each argument to its acceptable values, as the Berkeley Function Calling
+    Leaderboard does: the empty string in a list means that the argument may be left out.
+    """
+
+    name: str
+    arguments: dict[str, list[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One line that a training or evaluation says while it works.
+
+    ``done`` and ``total`` count ``unit``s (steps, requests); ``figures`` are the metrics of now.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    figures: dict[str, float] = field(default_factory=dict[str, float])

@@ -1,0 +1,1 @@
+"""Train a QLoRA adapter on a snapshot."""

@@ -1,0 +1,1 @@
+"""The order: what runs when, what is retried. The only place that knows Prefect, YAML, env vars and argv."""
