@@ -1,0 +1,113 @@
+"""Where this installation of Flywheel lives and which ports it uses, read from the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+"""Everything embedded listens on the loopback interface only."""
+
+
+class SettingsError(ValueError):
+    """An environment variable holds a value that can't be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One home folder and two ports; every other path and address follows from them."""
+
+    home: Path
+    prefect_port: int
+    mlflow_port: int
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def models(self) -> Path:
+        """Base models, and what else is downloaded once."""
+        return self.home / "models"
+
+    @property
+    def snapshots(self) -> Path:
+        """Frozen datasets, ``<workload>/<key>``."""
+        return self.home / "snapshots"
+
+    @property
+    def adapters(self) -> Path:
+        """Trained adapters, ``<workload>/<key>``."""
+        return self.home / "adapters"
+
+    @property
+    def scorecards(self) -> Path:
+        """What evaluations measured, ``<workload>/<key>``."""
+        return self.home / "scorecards"
+
+    @property
+    def evidence(self) -> Path:
+        """What people are asked to approve, ``<workload>/<key>``."""
+        return self.home / "evidence"
+
+    @property
+    def workloads(self) -> Path:
+        """One YAML file for each workload that runs on a schedule."""
+        return self.home / "workloads"
+
+    @property
+    def logs(self) -> Path:
+        """One log file for each service of the stack."""
+        return self.home / "logs"
+
+    @property
+    def prefect_home(self) -> Path:
+        """Prefect's own folder: its database and the persisted results."""
+        return self.home / "prefect"
+
+    @property
+    def mlflow_home(self) -> Path:
+        """MLflow's own folder: its database and the artifacts."""
+        return self.home / "mlflow"
+
+    @property
+    def prefect_url(self) -> str:
+        """The Prefect server, for a browser."""
+        return f"http://{HOST}:{self.prefect_port}"
+
+    @property
+    def prefect_api_url(self) -> str:
+        """The Prefect server, for clients."""
+        return f"{self.prefect_url}/api"
+
+    @property
+    def mlflow_url(self) -> str:
+        """The MLflow server, for a browser and for clients alike."""
+        return f"http://{HOST}:{self.mlflow_port}"
+
+
+def load(env: Mapping[str, str] = os.environ) -> Settings:
+    """Read ``FLYWHEEL_HOME``, ``FLYWHEEL_PREFECT_PORT`` and ``FLYWHEEL_MLFLOW_PORT``.
+
+    Raises:
+        SettingsError: A port is not a number from 1 to 65535, or both are the same.
+    """
+    settings = Settings(
+        home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
+        prefect_port=_port(env, "FLYWHEEL_PREFECT_PORT", 4200),
+        mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
+    )
+    if settings.prefect_port == settings.mlflow_port:
+        raise SettingsError(
+            f"Prefect and MLflow both want port {settings.mlflow_port}; "
+            "set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to different ports"
+        )
+    return settings
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise SettingsError(f"{name} is {text!r}; wants a port from 1 to 65535")
+    return int(text)
