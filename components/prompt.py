@@ -1,0 +1,178 @@
+"""How a request becomes the text a model reads, and how its text becomes an answer again.
+
+Training, evaluation and serving all go through here, so that a model is judged and served on the
+very text it was trained on. Chat templates differ in what they make of tools and of tool calls
+(some ignore them, some crash on ``content: null``), so both are written out as plain text before
+any template sees them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from components.schema import Answer, Call, Json, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+"""The version of the rendering: scores of prompts written differently are not comparable."""
+
+INSTRUCTION = "Answer with a JSON call of the right tool, or say that no tool fits."
+
+
+def render_prompt(
+    messages: Sequence[Mapping[str, Json]], tools: Sequence[Mapping[str, Json]]
+) -> list[Message]:
+    """Write a request as plain chat messages, its tools one a line in the system message.
+
+    Args:
+        messages: OpenAI chat messages; text parts are joined, other parts are not supported.
+        tools: OpenAI tools, ``{"type": "function", "function": {...}}``; may be empty.
+    """
+    system = [_content(message) for message in messages if _is_system(message)]
+    if tools:
+        system += ["\n".join(["Tools:", *(_tool(tool) for tool in tools), INSTRUCTION])]
+    head: list[Message] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    return head + [_turn(message) for message in messages if not _is_system(message)]
+
+
+def render_answer(answer: Answer) -> str:
+    """Write an answer as its text, followed by its calls, one JSON object a line."""
+    calls = [
+        json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+        for call in answer.calls
+    ]
+    return "\n".join([answer.text.strip(), *calls] if answer.text.strip() else calls)
+
+
+def parse_answer(text: str) -> Answer:
+    """Read a model's text: each JSON object in the form of a call is one, the rest is text."""
+    calls: list[Call] = []
+    rest: list[str] = []
+    position = 0
+    while (start := text.find("{", position)) >= 0:
+        found = _call_at(text, start)
+        if found is None:
+            rest.append(text[position : start + 1])
+            position = start + 1
+        else:
+            rest.append(text[position:start])
+            call, position = found
+            calls.append(call)
+    rest.append(text[position:])
+    return Answer("".join(rest).strip(), tuple(calls))
+
+
+def answer_problem(text: str) -> str | None:
+    """Say why ``text`` is a failed attempt at a call; ``None`` for good calls and for plain text.
+
+    A model that breaks off in the middle of a call has not abstained from calling.
+    """
+    if "{" not in parse_answer(text).text:
+        return None
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f"a call was begun but is not JSON: {error}"
+    return 'the JSON has not the form {"name": ..., "arguments": {...}}'
+
+
+def to_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> str:
+    """Apply the chat template, up to where the model's answer begins."""
+    return cast(
+        "str",
+        tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True),
+    )
+
+
+def read_message(message: Mapping[str, Json]) -> Answer:
+    """Read an OpenAI assistant message, whose call arguments may be an object or its JSON text.
+
+    Raises:
+        ValueError: The arguments of a call are not a JSON object.
+    """
+    calls = message.get("tool_calls")
+    read = [_openai_call(call) for call in calls] if isinstance(calls, list) else []
+    return Answer(_content(message), tuple(read))
+
+
+def _is_system(message: Mapping[str, Json]) -> bool:
+    return message.get("role") in ("system", "developer")
+
+
+def _turn(message: Mapping[str, Json]) -> Message:
+    """Write one message; a tool's result reads as said by the user, as every template allows."""
+    if message.get("role") == "assistant":
+        return {"role": "assistant", "content": render_answer(read_message(message))}
+    if message.get("role") == "tool":
+        return {"role": "user", "content": f"Result: {_content(message)}"}
+    return {"role": "user", "content": _content(message)}
+
+
+def _openai_call(raw: Json) -> Call:
+    match raw:
+        case {"function": {"name": str(name), "arguments": dict(arguments)}}:
+            return Call(name, arguments)
+        case {"function": {"name": str(name), "arguments": str(text)}}:
+            return _openai_call({"function": {"name": name, "arguments": json.loads(text or "{}")}})
+        case _:
+            raise ValueError(f"a tool call wants `function` with name and arguments, found {raw!r}")
+
+
+def _content(message: Mapping[str, Json]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def _tool(tool: Mapping[str, Json]) -> str:
+    """Write one tool as ``name(argument: type, optional?: type) - description``."""
+    match tool:
+        case {"function": {"name": str(name), **function}}:
+            head = f"{name}({', '.join(_arguments(function.get('parameters')))})"
+        case _:
+            raise ValueError(f"a tool wants a `function` object with a name, found {tool!r}")
+    description = " ".join(str(function.get("description") or "").split())
+    return f"{head} - {description}" if description else head
+
+
+def _arguments(parameters: Json) -> list[str]:
+    match parameters:
+        case {"properties": dict(properties), **others}:
+            required = others.get("required")
+        case _:
+            return []
+    must = required if isinstance(required, list) else []
+    return [f"{n}{'' if n in must else '?'}: {_type(schema)}" for n, schema in properties.items()]
+
+
+def _type(schema: Json) -> str:
+    """Write a JSON Schema type in a word; the items of an array in brackets, choices as is."""
+    if not isinstance(schema, dict):
+        return "any"
+    if isinstance(choices := schema.get("enum"), list):
+        return "|".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    kind = schema.get("type")
+    if kind == "array":
+        return f"[{_type(schema.get('items'))}]"
+    if isinstance(kind, list):
+        return "|".join(str(one) for one in kind)
+    return kind if isinstance(kind, str) else "any"
+
+
+def _call_at(text: str, start: int) -> tuple[Call, int] | None:
+    """Read the call that begins at ``start``, and where it ends; ``None`` if none does."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    match cast("Json", value):
+        case {"name": str(name), "arguments": dict(arguments)}:
+            return Call(name, arguments), end
+        case _:
+            return None
