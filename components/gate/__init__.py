@@ -1,1 +1,1 @@
-"""Judge scorecards: pass, fail or inconclusive, with reasons."""
+"""Judge scorecards: ``mcnemar`` is the test, ``judge`` gives the outcome and its reasons."""
