@@ -52,6 +52,16 @@ class Settings:
         return self.home / "evidence"
 
     @property
+    def turns(self) -> Path:
+        """What each turn did, ``<workload>/<flow run id>``."""
+        return self.home / "turns"
+
+    @property
+    def jobs(self) -> Path:
+        """Specification, log and progress of each training and evaluation, ``<kind>-<key>``."""
+        return self.home / "jobs"
+
+    @property
     def workloads(self) -> Path:
         """One YAML file for each workload that runs on a schedule."""
         return self.home / "workloads"

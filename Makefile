@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test test-slow coverage check clean
+
+demo: .venv/installed       ## one whole turn on real traffic, ends with a champion in MLflow
+	@exec $(BIN)/flywheel demo
+
+test: .venv/installed-dev   ## the default suite
+	$(BIN)/pytest
+
+test-slow: .venv/installed-dev  ## the rest: the whole stack, the browser, one real demo turn
+	$(BIN)/pytest -m slow --timeout 1500
+
+coverage: .venv/installed-dev   ## the default suite with line coverage of components/
+	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85
+
+check: .venv/installed-dev  ## format, lint, types, layering, SQL
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/sqlfluff lint --disable-progress-bar sql
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+clean:                      ## remove the virtual environment
+	rm -rf .venv
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml infra/constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet --progress-bar on --constraint infra/constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,111 @@
+"""The evidence: all that a person approves, under one digest.
+
+A decision is bound to the digest, which covers snapshot, base, adapter, opponent, scorecards, policy
+and verdict: should any of them be another one, it is other evidence, and asks again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from components import manifest
+from components.gate.judge import Judgement, Policy
+from components.scorecard import Scorecard
+
+VERDICT = "verdict.json"
+BRIEF = "brief.md"
+PICTURE = "scores.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
+
+    ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
+    """
+
+    workload: str
+    snapshot: str
+    holdout_version: str
+    base: str
+    adapter: str
+    opponent: str
+    challenger_scorecard: str
+    opponent_scorecard: str
+
+    @property
+    def opponent_name(self) -> str:
+        """The opponent as people call it."""
+        return "base" if self.opponent == "base" else f"champion (version {self.opponent})"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A finished evidence folder, read back; its folder's name is the digest."""
+
+    folder: Path
+    subject: Subject
+    judgement: Judgement
+
+    @property
+    def digest(self) -> str:
+        """What a decision is bound to."""
+        return self.folder.name
+
+
+def digest(subject: Subject, judgement: Judgement, policy: Policy) -> str:
+    """Digest everything that the decision depends on, to 16 hex digits."""
+    return manifest.digest(
+        {
+            "subject": asdict(subject),
+            "judgement": asdict(judgement),
+            "policy": policy.model_dump(),
+        }
+    )
+
+
+def scores(challenger: Scorecard, opponent: Scorecard) -> dict[str, dict[str, float | int | None]]:
+    """Put both models' scores side by side: by metric, with n."""
+    return {
+        metric: {
+            "n": score.n,
+            "challenger": score.value,
+            "opponent": opponent.scores[metric].value,
+        }
+        for metric, score in challenger.scores.items()
+    }
+
+
+def finish(
+    folder: Path,
+    subject: Subject,
+    judgement: Judgement,
+    side_by_side: Mapping[str, object],
+    *,
+    brief: str,
+    now: datetime,
+) -> Evidence:
+    """Write verdict and brief beside the picture in ``folder``, then the manifest."""
+    verdict = {
+        "subject": asdict(subject),
+        "judgement": asdict(judgement),
+        "scores": side_by_side,
+    }
+    manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")
+    manifest.write_atomically(folder / BRIEF, brief)
+    manifest.write(folder, kind="evidence", now=now, body=verdict)
+    return Evidence(folder, subject, judgement)
+
+
+def read(folder: Path) -> Evidence:
+    """Read a finished evidence folder; ``FileNotFoundError`` when it is unfinished."""
+    manifest.read(folder)
+    verdict = json.loads((folder / VERDICT).read_text())
+    raw = verdict["judgement"]
+    return Evidence(
+        folder,
+        Subject(**verdict["subject"]),
+        Judgement(**{**raw, "reasons": tuple(raw["reasons"])}),
+    )

@@ -1,0 +1,82 @@
+"""The ledger in the warehouse: which outputs were finished, and what people decided."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from components import manifest
+from components.warehouse import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's word on an evidence; append-only, one per evidence."""
+
+    workload: str
+    evidence: str
+    decision: Literal["approve", "reject"]
+    approver: str
+    comment: str
+    flow_run_id: str
+    decided_at: datetime
+
+
+def record_output(con: Connection, workload: str, folder: Path, *, now: datetime) -> None:
+    """Note a finished output folder; noting it twice changes nothing."""
+    body = manifest.read(folder)
+    con.execute(
+        """
+        insert into raw.manifests by name
+        select
+            $key as key, $kind as kind, $workload as workload_id, $path as path,
+            $manifest::json as manifest, $now as recorded_at
+        where not exists (select 1 from raw.manifests where key = $key and kind = $kind)
+        """,
+        {
+            "key": body["key"],
+            "kind": body["kind"],
+            "workload": workload,
+            "path": str(folder),
+            "manifest": json.dumps(body),
+            "now": now,
+        },
+    )
+
+
+def record_decision(con: Connection, decision: Decision) -> None:
+    """Store a decision; the first on an evidence stands, whoever asks again."""
+    con.execute(
+        """
+        insert into raw.decisions by name
+        select
+            $workload as workload_id, $evidence as evidence_digest, $decision as decision,
+            $approver as approver, $comment as comment, $flow_run_id as flow_run_id,
+            $decided_at as decided_at
+        where not exists (select 1 from raw.decisions where evidence_digest = $evidence)
+        """,
+        {
+            "workload": decision.workload,
+            "evidence": decision.evidence,
+            "decision": decision.decision,
+            "approver": decision.approver,
+            "comment": decision.comment,
+            "flow_run_id": decision.flow_run_id,
+            "decided_at": decision.decided_at,
+        },
+    )
+
+
+def decision_on(con: Connection, evidence: str) -> Decision | None:
+    """Read what was decided on an evidence; ``None`` while nobody has."""
+    rows = con.execute(
+        """
+        select
+            workload_id, evidence_digest, decision, approver, comment, flow_run_id, decided_at
+        from raw.decisions
+        where evidence_digest = $evidence
+        """,
+        {"evidence": evidence},
+    ).fetchall()
+    return Decision(*rows[0]) if rows else None

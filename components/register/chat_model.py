@@ -1,0 +1,90 @@
+"""The MLflow model of an adapter: an OpenAI chat request in, an OpenAI chat completion out.
+
+MLflow runs this file when it loads a version ("models from code"); nothing is unpickled. The version
+holds the adapter only: the base is found where the adapter's configuration says, and its content
+must have the hash that the version was trained on.
+"""
+
+import json
+import uuid
+from pathlib import Path
+
+from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
+from mlflow.pyfunc import PythonModel, PythonModelContext  # noqa: TID253
+
+from components import base, prompt
+from components.schema import Answer, Json
+
+Request = dict[str, Json]
+
+
+class AdapterChatModel(PythonModel):
+    """Answers one chat request at a time, greedily, at the precision it was evaluated at."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the base and put the adapter on it.
+
+        Raises:
+            ValueError: The base found on this machine is not the one that was trained on.
+        """
+        from peft import PeftModel
+
+        adapter = Path(context.artifacts["adapter"])
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        wanted: str = context.model_config["base_hash"]
+        found = base.content_hash(Path(config["base_model_name_or_path"]))
+        if found != wanted:
+            raise ValueError(
+                f"loading {adapter}: the base at {config['base_model_name_or_path']} has content "
+                f"hash {found}, but this adapter was trained on {wanted}"
+            )
+        model, self.tokenizer = base.load(
+            Path(config["base_model_name_or_path"]), for_training=False
+        )
+        self.model = PeftModel.from_pretrained(model, str(adapter)).eval()
+        self.max_new_tokens: int = context.model_config["max_new_tokens"]
+
+    def predict(self, context: PythonModelContext, model_input: Request) -> Request:
+        """Answer one request: ``{"messages": [...], "tools": [...]}``."""
+        import torch
+
+        messages = prompt.render_prompt(model_input["messages"], model_input.get("tools") or [])
+        text = prompt.to_text(self.tokenizer, messages)
+        inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        inputs = inputs.to(self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
+            )
+        written = output[0, inputs["input_ids"].shape[1] :]
+        reply = self.tokenizer.decode(written, skip_special_tokens=True)
+        return completion(prompt.parse_answer(reply))
+
+
+def completion(answer: Answer) -> Request:
+    """Wrap an answer as an OpenAI chat completion."""
+    calls: list[Json] = [
+        {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+        }
+        for call in answer.calls
+    ]
+    message: dict[str, Json] = {"role": "assistant", "content": answer.text or None}
+    if calls:
+        message["tool_calls"] = calls
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls" if calls else "stop",
+                "message": message,
+            }
+        ],
+    }
+
+
+set_model(AdapterChatModel())

@@ -1,0 +1,110 @@
+"""The registered model of a workload: adapter-only versions, and which one is the champion."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+
+CHAMPION, PREVIOUS = "champion", "previous"
+EVIDENCE_TAG = "flywheel.evidence"
+ADAPTER_TAG = "flywheel.adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered version; ``adapter`` is its adapter's key, ``evidence`` what was approved."""
+
+    name: str
+    number: str
+    adapter: str
+    evidence: str
+    run_id: str
+
+
+def champion(name: str) -> Version | None:
+    """Read which version of ``name`` is the champion; ``None`` before the first promotion."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = MlflowClient().get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+    return _version(found)
+
+
+def register(
+    name: str,
+    run_id: str,
+    adapter: Path,
+    *,
+    base_hash: str,
+    max_new_tokens: int,
+    tags: Mapping[str, str],
+) -> Version:
+    """Make the version that an approval is about, or find the one that a crash left behind.
+
+    Args:
+        name: The registered model, one per workload.
+        run_id: The MLflow run that trained the adapter.
+        adapter: The PEFT adapter folder; the version holds it, and not the base.
+        base_hash: Content hash of the base, checked again when the version is loaded.
+        max_new_tokens: Longest answer, as it was evaluated.
+        tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    evidence = tags[EVIDENCE_TAG]
+    found = client.search_model_versions(f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{evidence}'")
+    if found:
+        return _version(found[0])
+    uri = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)
+    made = client.create_model_version(name, uri, run_id=run_id, tags=dict(tags))
+    return _version(made)
+
+
+def crown(version: Version) -> None:
+    """Make ``version`` the champion and keep the one before it as ``previous``."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    before = champion(version.name)
+    if before and before.number == version.number:
+        return
+    if before:
+        client.set_registered_model_alias(version.name, PREVIOUS, before.number)
+    client.set_registered_model_alias(version.name, CHAMPION, version.number)
+
+
+def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: int) -> str:
+    """Log the adapter as a pyfunc model under its training run, and give its URI."""
+    import mlflow
+    from mlflow.pyfunc import log_model
+
+    packages = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
+    with mlflow.start_run(run_id=run_id):
+        logged = log_model(
+            name="adapter",
+            python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
+            artifacts={"adapter": str(adapter)},
+            model_config={"base_hash": base_hash, "max_new_tokens": max_new_tokens},
+            pip_requirements=[f"{name}=={installed(name)}" for name in packages],
+        )
+    return logged.model_uri
+
+
+def _version(found: object) -> Version:
+    tags: dict[str, str] = getattr(found, "tags")
+    return Version(
+        name=getattr(found, "name"),
+        number=str(getattr(found, "version")),
+        adapter=tags.get(ADAPTER_TAG, ""),
+        evidence=tags.get(EVIDENCE_TAG, ""),
+        run_id=getattr(found, "run_id"),
+    )

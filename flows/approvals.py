@@ -1,0 +1,88 @@
+"""The approval form, and how a waiting approval is found and answered from outside the UI."""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.input import RunInput
+from pydantic import Field
+
+GATE_KEY = "promotion-gate"
+"""Prefect keeps the answer under this key; stable, so that a resumed run finds it."""
+
+
+class GateInput(RunInput):
+    """The form that a person fills in."""
+
+    decision: Literal["approve", "reject"] = Field(
+        description="approve: the challenger becomes champion. reject: the champion stays."
+    )
+    approver: str = Field(
+        min_length=1, description="Your name; it is stored with the decision."
+    )
+    comment: str = Field(default="", description="Why; kept with the decision.")
+
+
+UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+"""States of a promotion that has not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An approval that waits for a person."""
+
+    flow_run_id: UUID
+    name: str
+    workload: str
+    evidence: str
+
+
+def workload_tag(workload: str) -> str:
+    """Tag of the flow runs that belong to a workload."""
+    return f"workload:{workload}"
+
+
+def evidence_tag(digest: str) -> str:
+    """Tag of the promotion that asks about an evidence."""
+    return f"evidence:{digest}"
+
+
+def promotions(*tags: str, states: list[StateType]) -> list[FlowRun]:
+    """Find promotion runs that carry all ``tags`` and are in one of ``states``."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["promote"])),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+            ),
+        )
+
+
+def pending(*tags: str) -> list[Pending]:
+    """List the approvals that wait for a person."""
+    return [_pending(run) for run in promotions(*tags, states=[StateType.PAUSED])]
+
+
+def answer(
+    flow_run_id: UUID, decision: Literal["approve", "reject"], approver: str, comment: str
+) -> None:
+    """Resume a waiting promotion with a decision, as the form in the UI does."""
+    given = GateInput(decision=decision, approver=approver, comment=comment)
+    with get_client(sync_client=True) as client:
+        client.resume_flow_run(flow_run_id, run_input=given.model_dump())
+
+
+def _pending(run: FlowRun) -> Pending:
+    tagged = dict(tag.split(":", 1) for tag in run.tags if ":" in tag)
+    return Pending(run.id, run.name, tagged.get("workload", ""), tagged.get("evidence", ""))

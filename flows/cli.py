@@ -1,0 +1,157 @@
+"""The ``flywheel`` command: a thin face on the flows and on the embedded stack."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from flows import cli_stack, settings
+from flows.stack import environment
+
+app = typer.Typer(
+    help="Turn what an LLM application logs into a better adapter: measured, approved, registered.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.registered_commands += cli_stack.app.registered_commands
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The YAML file that describes the workload.")]
+WorkloadName = Annotated[
+    str | None, typer.Argument(help="Whose approval; may be left out while only one waits.")
+]
+Approver = Annotated[str, typer.Option("--as", help="Your name; stored with the decision.")]
+
+
+@app.command()
+def demo() -> None:
+    """Run one whole turn on real traffic and a real model, in a stack of its own.
+
+    Run it again after an interruption and it goes on where it was; run it again after a success
+    and it finds everything done. On a terminal it waits for you to approve; without one it
+    approves as `demo` and says so.
+    """
+    from flows.demo import run
+
+    run.demo(settings.load(), console)
+
+
+@app.command()
+def check(config: ConfigFile) -> None:
+    """Check a workload file and list every mistake in it; exit code 2 if there is any."""
+    workload = _read(config)
+    console.print(
+        f"{config}: workload {workload.workload}, {len(workload.log_files())} log and "
+        f"{len(workload.feedback_files())} feedback files, base {workload.base}"
+    )
+
+
+@app.command()
+def turn(config: ConfigFile) -> None:
+    """Run one turn of a workload now, and follow it; the stack must be up (`flywheel up`).
+
+    Finished stages are found again by content, so a turn that was interrupted goes on.
+    """
+    workload = _read(config)
+    from flows import report
+
+    report.follow_turn(config.resolve(), workload.workload, console)
+
+
+@app.command()
+def schedule(config: ConfigFile) -> None:
+    """Give a workload its scheduled runs: hourly collecting, nightly turns, as its file says.
+
+    Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
+    """
+    workload = _read(config)
+    from flows import deploy
+
+    home = settings.load()
+    home.workloads.mkdir(parents=True, exist_ok=True)
+    link = home.workloads / f"{workload.workload}.yaml"
+    link.unlink(missing_ok=True)
+    link.symlink_to(config.resolve())
+    if cli_stack.is_up(home):
+        deploy.deploy(deploy.specs(home.workloads))
+    console.print(f"{workload.workload}: collect `{workload.collect_schedule}`, turn `{workload.turn_schedule}` (UTC)")
+
+
+@app.command()
+def pending() -> None:
+    """List the approvals that wait for a person."""
+    from flows import approvals
+
+    waiting = approvals.pending()
+    for one in waiting:
+        console.print(
+            f"{one.workload}  evidence {one.evidence}  "
+            f"{settings.load().prefect_url}/runs/flow-run/{one.flow_run_id}"
+        )
+    if not waiting:
+        console.print("no approval waits")
+
+
+@app.command()
+def approve(
+    workload: WorkloadName = None,
+    approver: Approver = getpass.getuser(),
+    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+) -> None:
+    """Approve a waiting promotion: the challenger becomes champion."""
+    _decide(workload, "approve", approver, comment)
+
+
+@app.command()
+def reject(
+    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")],
+    workload: WorkloadName = None,
+    approver: Approver = getpass.getuser(),
+) -> None:
+    """Reject a waiting promotion: the champion stays."""
+    _decide(workload, "reject", approver, comment)
+
+
+def _decide(
+    workload: str | None, decision: Literal["approve", "reject"], approver: str, comment: str
+) -> None:
+    from flows import approvals, watch
+
+    tags = [approvals.workload_tag(workload)] if workload else []
+    waiting = approvals.pending(*tags)
+    if len(waiting) != 1:
+        found = ", ".join(one.workload for one in waiting) or "none"
+        errors.print(f"{decision}: wants exactly one waiting approval, found: {found}")
+        raise typer.Exit(1)
+    approvals.answer(waiting[0].flow_run_id, decision, approver, comment)
+    run = watch.wait(waiting[0].flow_run_id, lambda: None)
+    if not run.state or not run.state.is_completed():
+        errors.print(watch.trouble("promotion", run))
+        raise typer.Exit(1)
+    console.print(f"{waiting[0].workload}: {decision} by {approver}, done")
+
+
+def _read(config: Path) -> "config_module.Workload":
+    """Read a workload file, or print every mistake in it and exit with 2."""
+    from flows import config as configs
+
+    try:
+        return configs.read(config)
+    except configs.ConfigError as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def main() -> None:
+    """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
+    try:
+        os.environ |= environment.for_clients(settings.load())
+    except settings.SettingsError as error:
+        errors.print(str(error), markup=False)
+        sys.exit(2)
+    app()

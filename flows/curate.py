@@ -1,0 +1,44 @@
+"""Curate: decide what each interaction teaches and freeze the result into a snapshot."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.logging import get_run_logger
+
+from components import ledger, warehouse
+from components.curate import pipeline
+from components.dataset import snapshot
+from components.dataset.snapshot import Snapshot
+from flows import config as configs
+from flows import settings
+from flows.config import Workload
+
+
+@flow(flow_run_name=configs.run_name)
+def curate(config: str) -> Snapshot:
+    """Turn collected interactions and feedback into an immutable training and test set."""
+    workload = configs.read(Path(config))
+    frozen = freeze(workload)
+    get_run_logger().info(
+        "snapshot %s: %d to train on, %d held out; verdicts: %s",
+        frozen.key,
+        frozen.train_rows,
+        frozen.holdout_rows,
+        frozen.counts,
+    )
+    return frozen
+
+
+@task
+def freeze(workload: Workload) -> Snapshot:
+    """Judge every interaction, then write the snapshot unless an equal one exists."""
+    home = settings.load()
+    now = datetime.now(UTC)
+    with warehouse.connect(home.warehouse) as con:
+        pipeline.curate(con, workload.workload, workload.curate, now=now)
+        frozen = snapshot.freeze(
+            con, home.snapshots, workload.workload, rules=workload.curate, now=now
+        )
+        ledger.record_output(con, workload.workload, frozen.path, now=now)
+    return frozen

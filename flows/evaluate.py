@@ -1,0 +1,75 @@
+"""Evaluate: measure base, champion and challenger on the frozen holdout, on the ``gpu`` pool."""
+
+from pathlib import Path
+
+from prefect import flow, task
+
+from components import base, manifest
+from components.evaluate import harness
+from components.register import registry, tracking
+from components.scorecard import read as read_scorecard
+from flows import config as configs
+from flows import jobs, settings
+from flows.config import Workload
+from flows.train import reporter
+
+BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
+
+
+@flow(flow_run_name=configs.run_name)
+def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, str]:
+    """Score the base, the challenger and the champion; what was scored before is not run again."""
+    workload = configs.read(Path(config))
+    cards = folders(workload, Path(snapshot), Path(adapter))
+    if not all(manifest.is_finished(card) for card in cards.values()):
+        measure(workload, Path(snapshot), Path(adapter))
+    return {model: str(card) for model, card in cards.items()}
+
+
+def models(workload: Workload, adapter: Path) -> dict[str, Path | None]:
+    """Name the models to measure, and their adapters; the base has none."""
+    champion = registry.champion(workload.workload)
+    measured: dict[str, Path | None] = {BASE: None, CHALLENGER: adapter}
+    if champion and champion.adapter != adapter.name:
+        measured[CHAMPION] = settings.load().adapters / workload.workload / champion.adapter
+    return measured
+
+
+def folders(workload: Workload, snapshot: Path, adapter: Path) -> dict[str, Path]:
+    """Name each model's scorecard folder: its key is the digest of all that was measured."""
+    return harness.folders(
+        snapshot,
+        workload.base,
+        models(workload, adapter),
+        settings.load().scorecards / workload.workload,
+        workload.evaluate,
+    )
+
+
+def job_folder(adapter: Path) -> Path:
+    """Name the folder where the evaluation of ``adapter`` keeps its log and progress."""
+    return settings.load().jobs / f"evaluate-{adapter.name}"
+
+
+@task
+def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
+    """Evaluate in a subprocess and add the challenger's scores to its MLflow run."""
+    run_id = tracking.find_run(workload.workload, adapter.name)
+    spec = {
+        "snapshot": str(snapshot),
+        "base": str(workload.base),
+        "models": {
+            name: str(path) if path else None for name, path in models(workload, adapter).items()
+        },
+        "root": str(settings.load().scorecards / workload.workload),
+        "settings": workload.evaluate.model_dump(mode="json"),
+    }
+    jobs.run("evaluate", spec, job_folder(adapter), reporter(None))
+    cards = folders(workload, snapshot, adapter)
+    scores = {
+        f"{model}/{metric}": score.value
+        for model in (BASE, CHALLENGER)
+        for metric, score in read_scorecard(cards[model]).scores.items()
+        if score.value is not None
+    }
+    tracking.log_scores(run_id, scores, cards[CHALLENGER])

@@ -1,0 +1,128 @@
+"""Follow a turn from the terminal to its end, and say in a few lines what came of it."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from rich.console import Console
+
+from components.gate import evidence
+from components.register import registry
+from flows import settings, watch
+from flows.screen import Screen, outcome
+from flows.stages import Stage
+
+Decide = Callable[[UUID], None]
+"""Answers a waiting promotion on a person's behalf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How long a person was waited for, and what came of the promotion."""
+
+    seconds: float
+    said: str
+
+
+def follow_turn(config: Path, workload: str, console: Console, decide: Decide | None = None) -> None:
+    """Start or join a turn, show it, see its approval through, and print the summary.
+
+    Args:
+        config: The workload file.
+        workload: Its id.
+        console: Where to print.
+        decide: Answers the approval; without it a person is waited for.
+    """
+    run_id = watch.start(config, workload)
+    with Screen(console) as screen:
+        ended = watch.follow(run_id, workload, screen)
+    asked = ask(ended.promotion, workload, console, decide) if ended.promotion else None
+    summarize(workload, ended, asked, console)
+
+
+def ask(
+    promotion: UUID, workload: str, console: Console, decide: Decide | None
+) -> Asked:
+    """Print where the approval waits, and wait until it is decided and carried out."""
+    started = time.monotonic()
+    run = watch.wait_until_asked(promotion)
+    if run.state and run.state.is_paused():
+        link = f"{settings.load().prefect_url}/runs/flow-run/{promotion}"
+        console.print(f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}")
+        console.print(
+            f"or from another terminal:\n  {command()} approve {workload} --as NAME\n"
+            f'  {command()} reject {workload} --as NAME --comment "why"',
+            soft_wrap=True,
+        )
+        if decide:
+            decide(promotion)
+    with console.status("waiting for the decision"):
+        run = watch.wait(promotion, lambda: None)
+    if not run.state or not run.state.is_completed():
+        raise watch.TurnError(watch.trouble("promotion", run))
+    return Asked(time.monotonic() - started, watch.decided(run))
+
+
+def command() -> str:
+    """Give the command as it can be typed here, its environment included."""
+    home = settings.load()
+    default = settings.load({})
+    variables = [
+        f"{name}={value}"
+        for name, value, usual in (
+            ("FLYWHEEL_HOME", home.home, default.home),
+            ("FLYWHEEL_PREFECT_PORT", home.prefect_port, default.prefect_port),
+            ("FLYWHEEL_MLFLOW_PORT", home.mlflow_port, default.mlflow_port),
+        )
+        if value != usual
+    ]
+    return " ".join([*variables, sys.argv[0]])
+
+
+def summarize(
+    workload: str, ended: watch.Ended, asked: Asked | None, console: Console
+) -> None:
+    """Print what the turn came to: stages, scores, verdict and champion, in that order."""
+    console.print("\nstages")
+    for stage in [*ended.stages, *([Stage("promote", asked.seconds, said=asked.said)] if asked else [])]:
+        console.print(f"  {stage.name:<9} {stage.seconds or 0:7.1f} s  {outcome(stage)}")
+    champion = registry.champion(workload)
+    folder = ended.evidence
+    if folder is None and champion:
+        folder = settings.load().evidence / workload / champion.evidence
+    if folder:
+        _say_scores(folder, console)
+    console.print(f"turn      {ended.ending}")
+    if champion:
+        console.print(
+            f"champion  {workload} version {champion.number} (models:/{workload}@champion, adapter "
+            f"{champion.adapter})\n          {settings.load().mlflow_url}/#/models/{workload}/versions/"
+            f"{champion.number}",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"champion  {workload} has none yet")
+
+
+def _say_scores(folder: Path, console: Console) -> None:
+    found = evidence.read(folder)
+    scores = json.loads((folder / evidence.VERDICT).read_text())["scores"]
+    console.print(f"scores    {'':<18} {found.subject.opponent_name:>8} -> adapter")
+    for metric, row in scores.items():
+        console.print(
+            f"  {metric:<26} {_share(row['opponent']):>8} -> {_share(row['challenger']):>7}  n={row['n']}"
+        )
+    p_value = found.judgement.p_value
+    tested = "not comparable" if p_value is None else f"exact McNemar p = {p_value:.3g}"
+    console.print(
+        f"verdict   {found.judgement.outcome} ({tested}): {'; '.join(found.judgement.reasons)}",
+        soft_wrap=True,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"

@@ -1,0 +1,108 @@
+"""Show how far a turn is: progress bars on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from components.schema import Progress as Said
+from flows import jobs
+from flows.stages import Stage
+
+QUIET_SECONDS = 15.0
+"""Without a terminal, a running stage says a line this often."""
+
+
+class Screen:
+    """Draws the stages of a turn; used as a context manager, so that the cursor comes back."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}", style="dim"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._rows: dict[str, TaskID] = {}
+        self._finished: set[str] = set()
+        self._clocks: dict[str, tuple[float, int]] = {}
+        self._spoke = time.monotonic()
+
+    def __enter__(self) -> "Screen":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, stages: Sequence[Stage]) -> None:
+        """Bring the screen up to date with what the turn wrote."""
+        for stage in stages:
+            said = jobs.newest_progress(Path(stage.job)) if stage.job else None
+            if self._console.is_terminal:
+                self._draw(stage, said)
+            self._speak(stage, said)
+
+    def _draw(self, stage: Stage, said: Said | None) -> None:
+        if stage.name not in self._rows:
+            self._rows[stage.name] = self._bars.add_task(stage.name, total=None, said="")
+        row = self._rows[stage.name]
+        if stage.seconds is not None:
+            total = said.total if said and not stage.reused else 1
+            self._bars.update(row, total=total, completed=total, said=outcome(stage))
+        elif said:
+            self._bars.update(row, total=said.total, completed=said.done, said=figures(said))
+
+    def _speak(self, stage: Stage, said: Said | None) -> None:
+        """Without a terminal: say each stage's end, and a running one's progress now and then."""
+        if self._console.is_terminal or stage.name in self._finished:
+            return
+        if stage.seconds is not None:
+            self._finished.add(stage.name)
+            self._console.print(f"{stage.name:<9} {stage.seconds:7.1f} s  {outcome(stage)}")
+        elif said and time.monotonic() - self._spoke >= QUIET_SECONDS:
+            self._spoke = time.monotonic()
+            self._console.print(
+                f"{stage.name:<9} {said.done} of {said.total} {said.unit}, {figures(said)}"
+                f"{self._remaining(stage.name, said)}"
+            )
+
+    def _remaining(self, name: str, said: Said) -> str:
+        """Estimate from the pace since this screen first saw the stage move."""
+        now = time.monotonic()
+        since, from_done = self._clocks.setdefault(name, (now, said.done))
+        if said.done == from_done:
+            return ""
+        left = (said.total - said.done) * (now - since) / (said.done - from_done)
+        return f", about {left:.0f} s left"
+
+
+def outcome(stage: Stage) -> str:
+    """Say what came of a finished stage."""
+    return f"{stage.said} (done before)" if stage.reused else stage.said
+
+
+def figures(said: Said) -> str:
+    """Write the figures of a progress line in a few words."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in said.figures.items())

@@ -1,0 +1,68 @@
+"""What a turn has done so far, on disk while it runs: whoever watches reads it there."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from components import manifest
+
+NAME = "stages.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a turn.
+
+    ``seconds`` is its wall time, ``None`` while it runs; ``reused`` tells that its output was there
+    before; ``job`` is the folder where a training or evaluation says how far it is.
+    """
+
+    name: str
+    seconds: float | None = None
+    reused: bool = False
+    said: str = ""
+    job: str | None = None
+
+
+class Stages:
+    """The stages of one turn, written to its folder at each change."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / NAME
+        self._stages: list[Stage] = []
+
+    @contextmanager
+    def during(self, name: str, job: Path | None = None) -> Iterator[None]:
+        """Time a stage; ``say`` inside it adds what came of it."""
+        self._stages.append(Stage(name, job=str(job) if job else None))
+        self._save()
+        started = time.monotonic()
+        yield
+        self._change(seconds=round(time.monotonic() - started, 1))
+
+    def say(self, said: str, *, reused: bool = False) -> None:
+        """Add to the running stage what came of it, and whether that was there before."""
+        self._change(said=said, reused=reused)
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Give the stages as the manifest of the turn keeps them."""
+        return [asdict(stage) for stage in self._stages]
+
+    def _change(self, **changes: object) -> None:
+        self._stages[-1] = replace(self._stages[-1], **changes)  # pyright: ignore[reportArgumentType]
+        self._save()
+
+    def _save(self) -> None:
+        manifest.write_atomically(self._path, json.dumps(self.as_json()))
+
+
+def read(folder: Path) -> list[Stage]:
+    """Read the stages of a turn; empty before its first."""
+    try:
+        return [Stage(**stage) for stage in json.loads((folder / NAME).read_text())]
+    except FileNotFoundError:
+        return []

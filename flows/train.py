@@ -1,0 +1,92 @@
+"""Train: one QLoRA adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.logging import get_run_logger
+
+from components import base, manifest
+from components.register import tracking
+from components.schema import Progress
+from components.train import recipe
+from flows import config as configs
+from flows import jobs, settings
+from flows.config import Workload
+
+LOG_SECONDS = 10.0
+"""Prefect keeps each log line in its database, so training speaks there only this often."""
+
+
+@flow(flow_run_name=configs.run_name)
+def train(config: str, snapshot: str) -> str:
+    """Train the workload's adapter on a snapshot; a finished one is not trained again."""
+    workload = configs.read(Path(config))
+    adapter = folder(workload, Path(snapshot))
+    if not manifest.is_finished(adapter):
+        fit(workload, Path(snapshot), adapter)
+    return str(adapter)
+
+
+def folder(workload: Workload, snapshot: Path) -> Path:
+    """Name the folder of the adapter: its key is the digest of snapshot, base and recipe."""
+    key = recipe.adapter_key(snapshot.name, base.content_hash(workload.base), workload.train)
+    return settings.load().adapters / workload.workload / key
+
+
+def job_folder(adapter: Path) -> Path:
+    """Name the folder where the training of ``adapter`` keeps its log and progress."""
+    return settings.load().jobs / f"train-{adapter.name}"
+
+
+@task
+def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
+    """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow."""
+    spec = {
+        "snapshot": str(snapshot),
+        "base": str(workload.base),
+        "folder": str(adapter),
+        "recipe": workload.train.model_dump(mode="json"),
+    }
+    lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
+    run_id = tracking.open_run(
+        workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
+    )
+    report = reporter(run_id)
+    try:
+        jobs.run("train", spec, job_folder(adapter), report)
+    except BaseException:  # cancelled or failed: the run must not look as if it went on
+        tracking.close_run(run_id, "KILLED")
+        raise
+    manifest.write(
+        adapter,
+        kind="adapter",
+        now=datetime.now(UTC),
+        body={**lineage, "recipe": spec["recipe"], "mlflow_run": run_id},
+    )
+    tracking.close_run(run_id, "FINISHED")
+
+
+def reporter(run_id: str | None) -> jobs.Listener:
+    """Give a listener that says a line to Prefect now and then, and logs metrics to an MLflow run."""
+    logger = get_run_logger()
+    said = 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal said
+        if run_id:
+            tracking.log_progress(run_id, progress)
+        if time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total:
+            said = time.monotonic()
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
+            logger.info(
+                "%s: %d of %d %s; %s",
+                progress.stage,
+                progress.done,
+                progress.total,
+                progress.unit,
+                figures,
+            )
+
+    return report

@@ -1,0 +1,206 @@
+"""One turn of the flywheel: collect, curate, train, evaluate, gate, and ask a person.
+
+Every stage finds what an earlier run of it finished, by content, so a turn that was killed goes on
+where it was and a second turn on the same traffic has nothing to do.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from prefect import flow, task
+from prefect.client.schemas.objects import StateType
+from prefect.deployments import run_deployment
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from components import ledger, manifest, warehouse
+from components.dataset.snapshot import Snapshot
+from components.evaluate import picture
+from components.gate import brief, evidence, judge
+from components.gate.evidence import Evidence, Subject
+from components.ledger import Decision
+from components.register import registry
+from components.scorecard import differing
+from components.scorecard import read as read_scorecard
+from flows import approvals, evaluate, settings, train
+from flows import config as configs
+from flows.collect import collect
+from flows.config import Workload
+from flows.curate import curate
+from flows.stages import Stages
+
+TRIES = 2
+"""A training or evaluation whose worker died is started once more, from its checkpoint."""
+
+Ending: TypeAlias = Literal["asked", "decided", "champion already", "fail", "inconclusive"]
+"""How a turn ended: a person was asked, had decided before, or there was nothing to ask about."""
+
+
+class StageError(RuntimeError):
+    """A stage that runs as a deployment did not finish its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """What a turn came to."""
+
+    ending: Ending
+    evidence: str | None = None
+    promotion: str | None = None
+
+
+@flow(flow_run_name=configs.run_name)
+def turn(config: str) -> str:
+    """Turn the flywheel once for one workload."""
+    workload = configs.read(Path(config))
+    folder = settings.load().turns / workload.workload / str(flow_run.id)
+    stages = Stages(folder)
+    with stages.during("collect"):
+        stages.say(collect(config))
+    with stages.during("curate"):
+        snapshot = curate(config)
+        stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
+    adapter = train.folder(workload, snapshot.path)
+    with stages.during("train", train.job_folder(adapter)):
+        given = {"config": config, "snapshot": str(snapshot.path)}
+        reused = ensure("train/train", given, [adapter])
+        stages.say(f"adapter {adapter.name}", reused=reused)
+    with stages.during("evaluate", evaluate.job_folder(adapter)):
+        cards = evaluate.folders(workload, snapshot.path, adapter)
+        reused = ensure("evaluate/evaluate", given | {"adapter": str(adapter)}, [*cards.values()])
+        stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
+    with stages.during("gate"):
+        turned = conclude(config, workload, snapshot, adapter, cards)
+        stages.say(turned.ending)
+    finish(workload.workload, folder, stages, turned)
+    return turned.ending
+
+
+def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> bool:
+    """Run a deployment unless its outputs are finished; tell whether they were.
+
+    Raises:
+        StageError: It ended without finishing them.
+    """
+    if all(manifest.is_finished(output) for output in outputs):
+        return True
+    for _ in range(TRIES):
+        run = run_deployment(deployment, parameters=parameters, poll_interval=1)
+        if run.state is None or run.state.type != StateType.CRASHED:
+            break
+    missing = [output for output in outputs if not manifest.is_finished(output)]
+    if missing:
+        raise StageError(
+            f"{deployment} ended {run.state_name} without finishing {missing[0]}; its flow run is "
+            f"{settings.load().prefect_url}/runs/flow-run/{run.id}"
+        )
+    return False
+
+
+def conclude(
+    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: dict[str, Path]
+) -> Turned:
+    """Judge the challenger and, where the gate passes it, see that a person is asked once."""
+    champion = registry.champion(workload.workload)
+    if champion and champion.adapter == adapter.name:
+        return Turned("champion already")
+    found = assemble(workload, snapshot, adapter, cards, champion)
+    get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
+    if found.judgement.outcome != "pass":
+        return Turned(found.judgement.outcome, str(found.folder))
+    decision = recorded(found.digest)
+    if decision and decision.decision == "reject":
+        return Turned("decided", str(found.folder))
+    return Turned("asked", str(found.folder), promotion(config, found))
+
+
+@task
+def assemble(
+    workload: Workload,
+    snapshot: Snapshot,
+    adapter: Path,
+    cards: dict[str, Path],
+    champion: registry.Version | None,
+) -> Evidence:
+    """Judge challenger against opponent and write the evidence folder, unless it exists."""
+    home = settings.load()
+    opponent_folder = cards[evaluate.CHAMPION if champion else evaluate.BASE]
+    challenger = read_scorecard(cards[evaluate.CHALLENGER])
+    opponent = read_scorecard(opponent_folder)
+    subject = Subject(
+        workload=workload.workload,
+        snapshot=snapshot.key,
+        holdout_version=snapshot.holdout_version,
+        base=challenger.base,
+        adapter=adapter.name,
+        opponent=champion.number if champion else evaluate.BASE,
+        challenger_scorecard=challenger.key,
+        opponent_scorecard=opponent.key,
+    )
+    judgement = judge.judge(challenger, opponent, workload.gate)
+    folder = home.evidence / workload.workload / evidence.digest(subject, judgement, workload.gate)
+    if manifest.is_finished(folder):
+        return evidence.read(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = {subject.opponent_name: opponent, "challenger": challenger}
+    picture.draw(shown, folder / evidence.PICTURE)
+    text = brief.write(
+        subject,
+        judgement,
+        challenger,
+        opponent,
+        differing(challenger, opponent, metric=workload.gate.metric),
+        counts=snapshot.counts,
+        note=workload.note,
+    )
+    return evidence.finish(
+        folder,
+        subject,
+        judgement,
+        evidence.scores(challenger, opponent),
+        brief=text,
+        now=datetime.now(UTC),
+    )
+
+
+@task
+def recorded(digest: str) -> Decision | None:
+    """Read what a person has decided on this evidence before."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        return ledger.decision_on(con, digest)
+
+
+def promotion(config: str, found: Evidence) -> str:
+    """Start the promotion that asks a person, or find the one that is under way."""
+    tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
+    waiting = approvals.promotions(*tags, states=approvals.UNDER_WAY)
+    if waiting:
+        return str(waiting[0].id)
+    run = run_deployment(
+        "promote/promote",
+        parameters={"config": config, "evidence_folder": str(found.folder)},
+        timeout=0,
+        as_subflow=False,
+        tags=tags,
+    )
+    return str(run.id)
+
+
+@task
+def finish(workload: str, folder: Path, stages: Stages, turned: Turned) -> None:
+    """Write the turn's manifest and note every output of it in the warehouse."""
+    now = datetime.now(UTC)
+    body = {
+        "workload": workload,
+        "ending": turned.ending,
+        "evidence": turned.evidence,
+        "promotion": turned.promotion,
+        "stages": stages.as_json(),
+    }
+    manifest.write(folder, kind="turn", now=now, body=body)
+    with warehouse.connect(settings.load().warehouse) as con:
+        ledger.record_output(con, workload, folder, now=now)
+        if turned.evidence:
+            ledger.record_output(con, workload, Path(turned.evidence), now=now)

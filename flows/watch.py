@@ -1,0 +1,134 @@
+"""Start a turn, or join the one under way, and follow it to its end from a terminal."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import run_deployment
+
+from components import manifest
+from flows import approvals, settings, stages
+from flows.screen import Screen
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0
+"""The server may be away this long (its supervisor restarts it) before following gives up."""
+
+
+class TurnError(RuntimeError):
+    """A turn, or its promotion, did not end well; running the command again goes on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a turn ended, as its manifest says; see ``flows.turn.Turned``."""
+
+    ending: str
+    evidence: Path | None
+    promotion: UUID | None
+    stages: list[stages.Stage]
+
+
+def start(config: Path, workload: str) -> UUID:
+    """Start a turn of the workload, or find the one that is under way."""
+    tag = approvals.workload_tag(workload)
+    with get_client(sync_client=True) as client:
+        under_way = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["turn"])),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[tag]),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
+                ),
+            ),
+        )
+    if under_way:
+        return under_way[0].id
+    run = run_deployment(
+        "turn/turn", parameters={"config": str(config)}, timeout=0, as_subflow=False, tags=[tag]
+    )
+    return run.id
+
+
+def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:
+    """Show a turn's stages until it ends.
+
+    Raises:
+        TurnError: It crashed, failed or was cancelled.
+    """
+    folder = settings.load().turns / workload / str(run_id)
+    run = wait(run_id, lambda: screen.show(stages.read(folder)))
+    if not run.state or not run.state.is_completed():
+        raise TurnError(trouble("turn", run))
+    body = json.loads((folder / manifest.NAME).read_text())
+    return Ended(
+        ending=body["ending"],
+        evidence=Path(body["evidence"]) if body["evidence"] else None,
+        promotion=UUID(body["promotion"]) if body["promotion"] else None,
+        stages=[stages.Stage(**stage) for stage in body["stages"]],
+    )
+
+
+def wait(run_id: UUID, meanwhile: Callable[[], None]) -> FlowRun:
+    """Poll a flow run until it is in a final state."""
+    while True:
+        run = read(run_id)
+        meanwhile()
+        if run.state and run.state.is_final():
+            return run
+        time.sleep(POLL_SECONDS)
+
+
+def wait_until_asked(run_id: UUID) -> FlowRun:
+    """Poll a promotion until it waits for a person, or has ended."""
+    while True:
+        run = read(run_id)
+        if run.state and (run.state.is_paused() or run.state.is_final()):
+            return run
+        time.sleep(POLL_SECONDS)
+
+
+def read(run_id: UUID) -> FlowRun:
+    """Read a flow run, patient with a server that is being restarted."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_flow_run(run_id)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if time.monotonic() > deadline:
+                raise TurnError(
+                    f"following flow run {run_id}: the Prefect server at "
+                    f"{settings.load().prefect_url} has not answered for {PATIENCE_SECONDS:.0f} s; "
+                    "see `flywheel status`"
+                ) from error
+            time.sleep(1)
+
+
+def trouble(what: str, run: FlowRun) -> str:
+    """Say how a run ended, why, and where to look."""
+    state = f"{run.state.name}: {run.state.message or 'no message'}" if run.state else "no state"
+    return (
+        f"the {what} ended {state}\n"
+        f"Its logs: {settings.load().prefect_url}/runs/flow-run/{run.id}\n"
+        "What it finished is kept; run the same command again to go on."
+    )
+
+
+def decided(run: FlowRun) -> str:
+    """Give what a finished promotion returned."""
+    return str(run.state.message) if run.state and run.state.message else "done"
