@@ -27,9 +27,7 @@ class GateInput(RunInput):
     decision: Literal["approve", "reject"] = Field(
         description="approve: the challenger becomes champion. reject: the champion stays."
     )
-    approver: str = Field(
-        min_length=1, description="Your name; it is stored with the decision."
-    )
+    approver: str = Field(min_length=1, description="Your name; it is stored with the decision.")
     comment: str = Field(default="", description="Why; kept with the decision.")
 
 

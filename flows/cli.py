@@ -4,13 +4,16 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from flows import cli_stack, settings
 from flows.stack import environment
+
+if TYPE_CHECKING:
+    from flows.config import Workload
 
 app = typer.Typer(
     help="Turn what an LLM application logs into a better adapter: measured, approved, registered.",
@@ -65,21 +68,22 @@ def turn(config: ConfigFile) -> None:
 
 @app.command()
 def schedule(config: ConfigFile) -> None:
-    """Give a workload its scheduled runs: hourly collecting, nightly turns, as its file says.
+    """Give a workload its scheduled runs: collected every hour, turned every night.
 
     Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
     """
     workload = _read(config)
     from flows import deploy
+    from flows.stack import control
 
     home = settings.load()
     home.workloads.mkdir(parents=True, exist_ok=True)
     link = home.workloads / f"{workload.workload}.yaml"
     link.unlink(missing_ok=True)
     link.symlink_to(config.resolve())
-    if cli_stack.is_up(home):
-        deploy.deploy(deploy.specs(home.workloads))
-    console.print(f"{workload.workload}: collect `{workload.collect_schedule}`, turn `{workload.turn_schedule}` (UTC)")
+    if control.status(home).phase == "up":
+        deploy.deploy(deploy.SPECS, deploy.workload_files(home.workloads))
+    console.print(f"{workload.workload}: collected every hour, turned every night (UTC)")
 
 
 @app.command()
@@ -136,7 +140,7 @@ def _decide(
     console.print(f"{waiting[0].workload}: {decision} by {approver}, done")
 
 
-def _read(config: Path) -> "config_module.Workload":
+def _read(config: Path) -> "Workload":
     """Read a workload file, or print every mistake in it and exit with 2."""
     from flows import config as configs
 

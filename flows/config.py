@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -49,12 +48,6 @@ class Workload(Config):
     sources: Sources
     note: str = ""
     """Shown to whoever approves: what the numbers can't say about this traffic."""
-
-    collect_schedule: str = "0 * * * *"
-    """Cron (UTC) of the scheduled ``collect`` runs."""
-
-    turn_schedule: str = "0 2 * * *"
-    """Cron (UTC) of the scheduled turns."""
 
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
@@ -120,7 +113,7 @@ def _resolve(workload: Workload, folder: Path) -> Workload:
 
 
 def _unusable(workload: Workload) -> list[str]:
-    """Name what only the disk and the clock can tell: files that are not there, bad crons."""
+    """Name what only the disk can tell: files that are not there."""
     mistakes: list[str] = []
     if not (workload.base / "config.json").is_file():
         mistakes.append(f"base: {workload.base} has no config.json, wants a model folder")
@@ -129,23 +122,7 @@ def _unusable(workload: Workload) -> list[str]:
         for pattern in workload.sources.logs
         if not _matches([pattern])
     )
-    mistakes.extend(
-        f"{name}: {cron!r} is not a cron line of five fields"
-        for name, cron in (
-            ("collect_schedule", workload.collect_schedule),
-            ("turn_schedule", workload.turn_schedule),
-        )
-        if not _is_cron(cron)
-    )
     return mistakes
-
-
-def _is_cron(text: str) -> bool:
-    try:
-        CronSchedule(cron=text)
-    except ValidationError:
-        return False
-    return True
 
 
 def _matches(patterns: list[str]) -> list[Path]:

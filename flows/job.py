@@ -24,9 +24,7 @@ def train(spec: dict[str, str]) -> None:
     from components.train import fit
 
     workload = config.read(Path(spec["config"]))
-    fit.fit(
-        Path(spec["snapshot"]), workload.base, Path(spec["folder"]), workload.train, report=say
-    )
+    fit.fit(Path(spec["snapshot"]), workload.base, Path(spec["folder"]), workload.train, report=say)
 
 
 def evaluate(spec: dict[str, str]) -> None:

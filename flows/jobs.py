@@ -10,10 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from components import manifest
 from components.schema import Progress
@@ -29,9 +29,7 @@ class JobError(RuntimeError):
     """A job ended without finishing its work."""
 
 
-def run(
-    kind: str, spec: dict[str, object], folder: Path, on_progress: Listener
-) -> None:
+def run(kind: str, spec: dict[str, object], folder: Path, on_progress: Listener) -> None:
     """Run ``python -m flows.job KIND`` on ``spec`` and pass on each progress line it prints.
 
     Args:
@@ -79,21 +77,21 @@ def newest_progress(folder: Path) -> Progress | None:
         return None
 
 
-def _progress_lines(lines: Iterator[bytes]) -> Iterator[Progress]:
+def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:
     for line in lines:
         if line.startswith(b'{"stage"'):
             yield Progress(**json.loads(line))
 
 
 @contextmanager
-def _process(command: list[str], errors: object) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
     """Start a process that gets SIGTERM when this one dies, and is ended when the block ends."""
     wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
-    process = subprocess.Popen(  # pyright: ignore[reportCallIssue, reportArgumentType]
+    process = subprocess.Popen(
         [*wrapper, *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=errors,  # pyright: ignore[reportArgumentType]
+        stderr=errors,
         start_new_session=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )

@@ -9,6 +9,7 @@ from prefect.context import TaskRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed, State
 
 from components import ledger, manifest, warehouse
 from components.gate import brief, evidence
@@ -29,7 +30,7 @@ class StaleEvidenceError(RuntimeError):
 
 
 @flow(flow_run_name=configs.run_name)
-def promote(config: str, evidence_folder: str) -> str:
+def promote(config: str, evidence_folder: str) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval crown the challenger."""
     workload = configs.read(Path(config))
     found = evidence.read(Path(evidence_folder))
@@ -43,9 +44,11 @@ def promote(config: str, evidence_folder: str) -> str:
         require_fresh(found)
         record(decision)
     if decision.decision == "reject":
-        return f"rejected by {decision.approver}: {decision.comment}"
+        return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
     version = register(workload, found, decision)
-    return f"models:/{version.name}/{version.number} is champion"
+    return Completed(
+        message=f"approved by {decision.approver}: version {version.number} is champion"
+    )
 
 
 def _once_per_evidence(_: TaskRunContext, parameters: dict[str, str]) -> str:

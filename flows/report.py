@@ -28,7 +28,9 @@ class Asked:
     said: str
 
 
-def follow_turn(config: Path, workload: str, console: Console, decide: Decide | None = None) -> None:
+def follow_turn(
+    config: Path, workload: str, console: Console, decide: Decide | None = None
+) -> None:
     """Start or join a turn, show it, see its approval through, and print the summary.
 
     Args:
@@ -44,15 +46,15 @@ def follow_turn(config: Path, workload: str, console: Console, decide: Decide | 
     summarize(workload, ended, asked, console)
 
 
-def ask(
-    promotion: UUID, workload: str, console: Console, decide: Decide | None
-) -> Asked:
+def ask(promotion: UUID, workload: str, console: Console, decide: Decide | None) -> Asked:
     """Print where the approval waits, and wait until it is decided and carried out."""
     started = time.monotonic()
     run = watch.wait_until_asked(promotion)
     if run.state and run.state.is_paused():
         link = f"{settings.load().prefect_url}/runs/flow-run/{promotion}"
-        console.print(f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}")
+        console.print(
+            f"\nThe gate passed; a person decides. Read and answer the form (Resume):\n  {link}"
+        )
         console.print(
             f"or from another terminal:\n  {command()} approve {workload} --as NAME\n"
             f'  {command()} reject {workload} --as NAME --comment "why"',
@@ -64,7 +66,7 @@ def ask(
         run = watch.wait(promotion, lambda: None)
     if not run.state or not run.state.is_completed():
         raise watch.TurnError(watch.trouble("promotion", run))
-    return Asked(time.monotonic() - started, watch.decided(run))
+    return Asked(time.monotonic() - started, run.state.message or "")
 
 
 def command() -> str:
@@ -83,12 +85,13 @@ def command() -> str:
     return " ".join([*variables, sys.argv[0]])
 
 
-def summarize(
-    workload: str, ended: watch.Ended, asked: Asked | None, console: Console
-) -> None:
+def summarize(workload: str, ended: watch.Ended, asked: Asked | None, console: Console) -> None:
     """Print what the turn came to: stages, scores, verdict and champion, in that order."""
     console.print("\nstages")
-    for stage in [*ended.stages, *([Stage("promote", asked.seconds, said=asked.said)] if asked else [])]:
+    for stage in [
+        *ended.stages,
+        *([Stage("promote", asked.seconds, said=asked.said)] if asked else []),
+    ]:
         console.print(f"  {stage.name:<9} {stage.seconds or 0:7.1f} s  {outcome(stage)}")
     champion = registry.champion(workload)
     folder = ended.evidence

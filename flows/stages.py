@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ class Stages:
         self._stages: list[Stage] = []
 
     @contextmanager
-    def during(self, name: str, job: Path | None = None) -> Iterator[None]:
+    def during(self, name: str, job: Path | None = None) -> Generator[None]:
         """Time a stage; ``say`` inside it adds what came of it."""
         self._stages.append(Stage(name, job=str(job) if job else None))
         self._save()

@@ -69,7 +69,7 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
 
 
 def reporter(run_id: str | None) -> jobs.Listener:
-    """Give a listener that says a line to Prefect now and then, and logs metrics to an MLflow run."""
+    """Give a listener that logs figures to an MLflow run and, now and then, a line to Prefect."""
     logger = get_run_logger()
     said = 0.0
 

@@ -127,8 +127,3 @@ def trouble(what: str, run: FlowRun) -> str:
         f"Its logs: {settings.load().prefect_url}/runs/flow-run/{run.id}\n"
         "What it finished is kept; run the same command again to go on."
     )
-
-
-def decided(run: FlowRun) -> str:
-    """Give what a finished promotion returned."""
-    return str(run.state.message) if run.state and run.state.message else "done"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from components import manifest
 from components.gate.judge import Judgement, Policy
@@ -103,9 +104,9 @@ def read(folder: Path) -> Evidence:
     """Read a finished evidence folder; ``FileNotFoundError`` when it is unfinished."""
     manifest.read(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    raw = verdict["judgement"]
+    raw: dict[str, Any] = verdict["judgement"]
     return Evidence(
         folder,
         Subject(**verdict["subject"]),
-        Judgement(**{**raw, "reasons": tuple(raw["reasons"])}),
+        Judgement(**(raw | {"reasons": tuple(raw["reasons"])})),
     )

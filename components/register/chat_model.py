@@ -8,14 +8,15 @@ must have the hash that the version was trained on.
 import json
 import uuid
 from pathlib import Path
+from typing import TypeAlias
 
 from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
-from mlflow.pyfunc import PythonModel, PythonModelContext  # noqa: TID253
+from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253
 
 from components import base, prompt
 from components.schema import Answer, Json
 
-Request = dict[str, Json]
+Request: TypeAlias = dict[str, list[dict[str, Json]]]
 
 
 class AdapterChatModel(PythonModel):
@@ -44,11 +45,16 @@ class AdapterChatModel(PythonModel):
         self.model = PeftModel.from_pretrained(model, str(adapter)).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
 
-    def predict(self, context: PythonModelContext, model_input: Request) -> Request:
-        """Answer one request: ``{"messages": [...], "tools": [...]}``."""
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped
+        self,
+        context: PythonModelContext,
+        model_input: Request,
+        params: dict[str, Json] | None = None,
+    ) -> dict[str, Json]:
+        """Answer one request: ``{"messages": [...], "tools": [...]}``; ``params`` are not used."""
         import torch
 
-        messages = prompt.render_prompt(model_input["messages"], model_input.get("tools") or [])
+        messages = prompt.render_prompt(model_input["messages"], model_input.get("tools", []))
         text = prompt.to_text(self.tokenizer, messages)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
@@ -61,7 +67,7 @@ class AdapterChatModel(PythonModel):
         return completion(prompt.parse_answer(reply))
 
 
-def completion(answer: Answer) -> Request:
+def completion(answer: Answer) -> dict[str, Json]:
     """Wrap an answer as an OpenAI chat completion."""
     calls: list[Json] = [
         {

@@ -61,7 +61,9 @@ def register(
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     evidence = tags[EVIDENCE_TAG]
-    found = client.search_model_versions(f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{evidence}'")
+    found = client.search_model_versions(
+        f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{evidence}'"
+    )
     if found:
         return _version(found[0])
     uri = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)

@@ -44,9 +44,7 @@ def find_run(experiment: str, key: str) -> str:
 
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
-    runs = (
-        client.search_runs([found.experiment_id], f"tags.`{KEY_TAG}` = '{key}'") if found else []
-    )
+    runs = client.search_runs([found.experiment_id], f"tags.`{KEY_TAG}` = '{key}'") if found else []
     if not runs:
         raise LookupError(
             f"looking up the MLflow run of adapter {key}: experiment {experiment!r} has none"

@@ -1,0 +1,96 @@
+"""``flywheel up``, ``down`` and ``status``: the embedded stack, from the terminal."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from flows.stack.control import Status
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_COLOURS = {"up": "green", "starting": "yellow", "restarting": "yellow", "stopping": "yellow"}
+
+
+@app.command()
+def up() -> None:
+    """Start Prefect, MLflow and the workers, and deploy the flows."""
+    from flows.stack import control
+
+    settings, console = _settings(), Console(stderr=True)
+    try:
+        with console.status("starting the stack") as spinner:
+
+            def show(line: str) -> None:
+                console.print(line, style="dim")
+                spinner.update(line)
+
+            control.up(settings, show)
+    except control.StackError as error:
+        console.print(f"[red]The stack is not up:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has been stopped")
+        raise typer.Exit(130) from None
+    console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `up` started, flow runs included."""
+    from flows.stack import control
+
+    settings, console = _settings(), Console(stderr=True)
+    with console.status("stopping the stack"):
+        was_up = control.down(settings)
+    console.print("the stack is down" if was_up else "the stack was not up")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show each service; exit code 0 when the whole stack is up, 1 otherwise."""
+    from flows.stack import control
+
+    found = control.status(_settings())
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        _show(found)
+    raise typer.Exit(0 if found.is_up else 1)
+
+
+def is_up(settings: Settings) -> bool:
+    """Tell whether the stack of these settings is up."""
+    from flows.stack import control
+
+    return control.status(settings).is_up
+
+
+def _show(found: "Status") -> None:
+    console = Console()
+    table = Table("service", "state", "pid", "url", "log", box=None)
+    for each in found.services:
+        colour = _COLOURS.get(each.condition, "red")
+        pid = str(each.process.pid) if each.process else ""
+        times = f" ({each.restarts} restarts)" if each.restarts else ""
+        state = f"[{colour}]{each.condition}{times}[/{colour}]"
+        table.add_row(each.name, state, pid, each.url or "", each.log)
+    console.print(f"stack: {found.phase} ({found.step})", highlight=False, soft_wrap=True)
+    if found.services:
+        console.print(table, soft_wrap=True)
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except SettingsError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", highlight=False)
+        raise typer.Exit(2) from None

@@ -1,0 +1,163 @@
+"""Bring the stack up, take it down, say how it is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import psutil
+
+from flows.settings import Settings
+from flows.stack import processes
+from flows.stack import state as stack_state
+from flows.stack.environment import MARK, for_services, mark
+from flows.stack.state import Phase, ServiceState, State
+
+STOP_LIMIT = 17.0  # seconds that the supervisor has to end all the rest before it is killed
+DEPLOYER = "flows.deploy"
+"""The module that is run, once Prefect answers, to tell it which flows there are."""
+
+
+class StackError(RuntimeError):
+    """The stack did not come up, or another one is in the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the stack is now; ``lost`` means that its supervisor was killed."""
+
+    phase: Phase | Literal["down", "lost"]
+    step: str
+    services: tuple[ServiceState, ...]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every service works."""
+        return self.phase == "up" and all(each.condition == "up" for each in self.services)
+
+
+def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = DEPLOYER) -> State:
+    """Bring the stack up and return when all of it works; do nothing if it does already.
+
+    Interrupted while it starts, it takes down what it started.
+
+    Raises:
+        StackError: It did not come up (nothing is left running), or runs on other ports.
+    """
+    running = _await_end_of_stop(settings)
+    if running is not None:
+        return _join(settings, running, on_progress)
+    supervisor = _launch(settings, deployer)
+    try:
+        return _follow(settings, supervisor, on_progress)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            supervisor.send_signal(signal.SIGTERM)
+        down(settings)
+        raise
+
+
+def down(settings: Settings) -> bool:
+    """End every process of the stack, within 20 s; tell whether there was any."""
+    state = stack_state.read(settings)
+    supervised = state is not None and stack_state.is_supervised(state)
+    if state is not None and supervised:
+        with suppress(psutil.NoSuchProcess):
+            processes.end([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
+    leftovers = processes.marked(MARK, mark(settings))
+    processes.end(leftovers, grace=1.0)
+    if state is not None and state.phase != "failed":
+        stack_state.path(settings).unlink(missing_ok=True)
+    return supervised or bool(leftovers)
+
+
+def status(settings: Settings) -> Status:
+    """Look at what the supervisor noted, and at whether its processes live."""
+    state = stack_state.read(settings)
+    if state is None:
+        return Status("down", "not started", ())
+    services = tuple(_looked_at(service) for service in state.services)
+    if stack_state.is_supervised(state):
+        return Status(state.phase, state.step, services)
+    if state.phase == "failed":
+        return Status("failed", state.step, ())
+    return Status("lost", "the supervisor was killed; `flywheel up` or `down` clears up", services)
+
+
+def _looked_at(service: ServiceState) -> ServiceState:
+    alive = service.process is None or processes.is_alive(service.process)
+    return service if alive else replace(service, condition="gone")
+
+
+def _await_end_of_stop(settings: Settings) -> State | None:
+    while (state := stack_state.read(settings)) and stack_state.is_supervised(state):
+        if state.phase != "stopping":
+            return state
+        time.sleep(0.1)
+    return None
+
+
+def _launch(settings: Settings, deployer: str) -> "subprocess.Popen[bytes]":
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    with (settings.logs / "supervisor.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.stack.supervisor", deployer],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=for_services(settings, os.environ),
+            cwd=settings.home,
+            start_new_session=True,
+        )
+
+
+def _join(settings: Settings, state: State, on_progress: Callable[[str], None]) -> State:
+    ports = (state.prefect_port, state.mlflow_port)
+    if ports != (settings.prefect_port, settings.mlflow_port):
+        raise StackError(
+            f"the stack of {settings.home} already runs, on ports {ports[0]} (Prefect) and "
+            f"{ports[1]} (MLflow); set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to these, "
+            "or take it down first"
+        )
+    on_progress("the stack is already up" if state.phase == "up" else "joining a start under way")
+    return _follow(settings, None, on_progress)
+
+
+def _follow(
+    settings: Settings,
+    launched: "subprocess.Popen[bytes] | None",
+    on_progress: Callable[[str], None],
+) -> State:
+    told: set[str] = set()
+    while True:
+        over = launched is not None and launched.poll() is not None
+        state = stack_state.read(settings)
+        if state is not None and stack_state.is_supervised(state):
+            for line in _lines(state):
+                if line not in told:
+                    told.add(line)
+                    on_progress(line)
+            if state.phase == "up":
+                return state
+        elif over or launched is None:
+            raise StackError(_why_not(settings, state))
+        time.sleep(0.1)
+
+
+def _lines(state: State) -> list[str]:
+    if state.phase == "up":
+        return []
+    ready = [f"{each.name} is up" for each in state.services if each.condition == "up"]
+    return [*ready, state.step]
+
+
+def _why_not(settings: Settings, state: State | None) -> str:
+    if state is not None and state.phase == "failed":
+        return state.step
+    log = settings.logs / "supervisor.log"
+    return f"the supervisor ended; the end of {log}:\n{log.read_text()[-2000:].strip()}"

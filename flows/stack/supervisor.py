@@ -1,0 +1,229 @@
+"""The process that starts the stack, watches over it and takes it down: ``python -m``.
+
+Every process of the stack is its descendant, and stays one: orphans come to it, not to init
+(``adopt_orphans``). So it can end all of them without keeping books. If it is killed itself, the
+kernel ends its services, and the next ``up`` or ``down`` finds what else is left by its mark.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import httpx
+import psutil
+
+from flows.settings import Settings
+from flows.settings import load as load_settings
+from flows.stack import health, ports, processes, runs, services
+from flows.stack import state as stack_state
+from flows.stack.children import Child, Orphans
+from flows.stack.environment import MARK, for_services, mark
+from flows.stack.janitor import Janitor
+from flows.stack.services import Service
+from flows.stack.signals import Signals, Stopped
+from flows.stack.state import Phase, State
+
+START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
+WORKER_GRACE = 8.0  # seconds for flow runs to save what they can; ``down`` promises 20 in all
+SERVER_GRACE = 4.0  # seconds
+
+
+class StartError(RuntimeError):
+    """A service of the stack did not come up."""
+
+
+class Supervisor:
+    """The services of one home while they run."""
+
+    def __init__(self, settings: Settings, http: httpx.Client, signals: Signals) -> None:
+        self.settings = settings
+        self.http = http
+        self._signals = signals
+        self._environment = for_services(settings, os.environ)
+        self._children: list[Child] = []
+        self._orphans = Orphans()
+        self._janitor = Janitor(http, settings.prefect_api_url)
+        self._phase: Phase = "starting"
+        self._step = "starting the servers"
+        self._self = processes.identify(os.getpid())
+        self._said: State | None = None
+
+    def say(self, phase: Phase, step: str) -> None:
+        """Note in ``stack.json`` what is being done."""
+        self._phase, self._step = phase, step
+        self._note()
+
+    def start(self, deployer: str) -> None:
+        """Bring everything up, each part as soon as it can; ``StartError`` when one dies."""
+        prefect, mlflow = (self._launch(service) for service in services.servers(self.settings))
+        self._until(lambda: self._works(prefect) or self._works(mlflow))
+        deploy = self._launch(services.deployer(self.settings, deployer))
+        self.say("starting", "waiting for Prefect, which makes its database on the first start")
+        self._until(lambda: self._works(prefect))
+        self._janitor.crash_all("The stack was not running any more")
+        self.say("starting", "deploying the flows")
+        self._until(lambda: deploy.exit_code == 0)
+        self._children.remove(deploy)
+        self.say("starting", "starting the workers")
+        for worker in services.workers(self.settings):
+            self._launch(worker)  # after deploying, which takes back the runs missed meanwhile
+        self._until(lambda: all(self._works(child) for child in self._children))
+        self.say("up", "everything runs")
+
+    def watch(self) -> NoReturn:
+        """Restart what dies, for ever."""
+        while True:
+            self._signals.wait(0.5)
+            orphaned = self._orphans.end(self._own())
+            for child in self._children:
+                with suppress(httpx.HTTPError):  # Prefect is away; the next round asks again
+                    self._tend(child, orphaned=orphaned)
+            if self._is_up("prefect"):
+                with suppress(httpx.HTTPError):
+                    self._janitor.look_round()
+            self._note()
+
+    def shut_down(self) -> None:
+        """End every descendant: the workers and what they run first, for they still report."""
+        self.say("stopping", "stopping the workers and their flow runs")
+        servers = {child.pid for child in self._children if child.service.health_url}
+        below = [psutil.Process(pid).children(recursive=True) for pid in servers if _exists(pid)]
+        spared = servers | {process.pid for tree in below for process in tree}
+        descendants = psutil.Process().children(recursive=True)
+        processes.end((each for each in descendants if each.pid not in spared), WORKER_GRACE)
+        self.say("stopping", "stopping the servers")
+        processes.end(psutil.Process().children(recursive=True), SERVER_GRACE)
+        processes.end(psutil.Process().children(recursive=True), 0.0)
+
+    def _launch(self, service: Service) -> Child:
+        child = Child(service)
+        child.start(self._environment, self.settings.home)
+        self._children.append(child)
+        self._note()
+        return child
+
+    def _until(self, claim: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while not claim():
+            for child in self._children:
+                _require_no_failure(child)
+            if time.monotonic() > deadline:
+                raise StartError(f"not up after {START_LIMIT:.0f} s; it was still {self._step}")
+            self._signals.wait(0.1)
+            self._note()
+
+    def _tend(self, child: Child, *, orphaned: bool) -> None:
+        if child.condition != "restarting" and child.exit_code is not None:
+            child.plan_restart()
+        elif child.condition == "starting":
+            self._works(child)
+        elif child.condition == "restarting" and not orphaned:
+            self._restart(child)
+
+    def _restart(self, child: Child) -> None:
+        if time.monotonic() < child.retry_at:
+            return
+        if child.service.pool is not None:
+            if not self._is_up("prefect"):
+                return  # a worker can't start without it
+            self._janitor.crash_pool(child.service.pool, "Its worker died")
+        child.start(self._environment, self.settings.home)
+
+    def _works(self, child: Child) -> bool:
+        if child.condition == "starting" and self._answers(child):
+            child.condition = "up"
+        return child.condition == "up"
+
+    def _answers(self, child: Child) -> bool:
+        if child.service.health_url:
+            return health.answers(self.http, child.service.health_url)
+        pool, api = child.service.pool, self.settings.prefect_api_url
+        return pool is not None and runs.serves(self.http, api, pool, since=child.started_at)
+
+    def _is_up(self, name: str) -> bool:
+        return any(
+            child.service.name == name and child.condition == "up" for child in self._children
+        )
+
+    def _own(self) -> set[int]:
+        return {child.pid for child in self._children if child.pid is not None}
+
+    def _note(self) -> None:
+        state = State(
+            phase=self._phase,
+            step=self._step,
+            prefect_port=self.settings.prefect_port,
+            mlflow_port=self.settings.mlflow_port,
+            supervisor=self._self,
+            services=tuple(child.state() for child in self._children),
+        )
+        if state != self._said:
+            stack_state.write(self.settings, state)
+            self._said = state
+
+
+def main(deployer: str) -> int:
+    """Run the stack of the environment's home until asked to stop; give the exit code."""
+    settings, signals = load_settings(), Signals()
+    for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _alone(settings) as alone, health.client() as http:
+        if not alone:
+            return 3  # another supervisor was faster; its state is the one to read
+        processes.adopt_orphans()
+        processes.end(processes.marked(MARK, mark(settings)), grace=5.0)
+        return _run(Supervisor(settings, http, signals), deployer)
+
+
+def _run(supervisor: Supervisor, deployer: str) -> int:
+    try:
+        _start_and_watch(supervisor, deployer)
+    except Stopped:
+        stack_state.path(supervisor.settings).unlink()
+        return 0
+    except (StartError, ports.PortTakenError) as error:
+        supervisor.say("failed", str(error))
+        return 1
+
+
+def _start_and_watch(supervisor: Supervisor, deployer: str) -> NoReturn:
+    try:
+        supervisor.say("starting", "starting the servers")
+        ports.require_free(supervisor.settings)
+        supervisor.start(deployer)
+        supervisor.watch()
+    finally:
+        supervisor.shut_down()
+
+
+def _require_no_failure(child: Child) -> None:
+    ended, service = child.exit_code, child.service
+    if ended is None or (ended == 0 and service.is_brief):
+        return
+    raise StartError(
+        f"{service.name} ended with exit code {ended} while the stack started; "
+        f"the end of {service.log}:\n{child.last_words()}"
+    )
+
+
+@contextmanager
+def _alone(settings: Settings) -> Generator[bool]:
+    with (settings.home / "stack.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _exists(pid: int | None) -> bool:
+    return pid is not None and psutil.pid_exists(pid)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
