@@ -48,13 +48,14 @@ class AdapterChatModel(PythonModel):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped
         self,
         context: PythonModelContext,
-        model_input: Request,
+        model_input,  # pyright: ignore # noqa: ANN001 - MLflow would make a table of what it types
         params: dict[str, Json] | None = None,
     ) -> dict[str, Json]:
         """Answer one request: ``{"messages": [...], "tools": [...]}``; ``params`` are not used."""
         import torch
 
-        messages = prompt.render_prompt(model_input["messages"], model_input.get("tools", []))
+        request: Request = model_input
+        messages = prompt.render_prompt(request["messages"], request.get("tools", []))
         text = prompt.to_text(self.tokenizer, messages)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)

@@ -1,0 +1,53 @@
+"""The base model: loaded afresh at a stated precision, and pinned by the hash of its content."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from components import manifest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision: TypeAlias = Literal["nf4", "fp32", "bf16"]
+"""``nf4`` is QLoRA's: 4-bit NormalFloat weights with double quantization."""
+
+CONTENT = ("*.safetensors", "config.json", "tokenizer*", "*.jinja", "generation_config.json")
+"""The files that decide what a base answers."""
+
+
+def content_hash(path: Path) -> str:
+    """Digest the model's files, names and bytes; equal for equal copies wherever they lie."""
+    files = sorted({file for pattern in CONTENT for file in path.glob(pattern)})
+    return manifest.digest({file.name: manifest.file_digest(file) for file in files})
+
+
+def load(
+    path: Path, precision: Precision = "nf4", *, for_training: bool
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load base and tokenizer, on the CUDA device if there is one.
+
+    A base that was evaluated must never be trained: on a CPU with AVX512-BF16, bitsandbytes repacks
+    the weights of a 4-bit model in ``eval()`` for a kernel without gradients. So each use loads its
+    own, and says which it is. Training computes in bf16. Evaluation computes in bf16 on CUDA and in
+    fp32 on a CPU, where bf16 answers depend on the batch they stand in.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    cuda = torch.cuda.is_available()
+    compute = torch.bfloat16 if cuda or for_training or precision == "bf16" else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=torch.float32 if precision == "fp32" else compute,
+        quantization_config=quantization if precision == "nf4" else None,
+        device_map={"": 0} if cuda else "cpu",
+        local_files_only=True,
+    )
+    model.train(for_training)
+    return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
