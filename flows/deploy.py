@@ -1,55 +1,12 @@
-"""Tell Prefect which flows there are, on which pool and when they run: ``python -m flows.deploy``.
+"""Say which flows there are, on which pool and when they run: ``python -m flows.deploy``."""
 
-Deploying again changes only what changed in the code or in the home's workloads; a schedule that a
-person paused stays paused.
-"""
-
-import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
-from uuid import UUID
-
-from prefect import Flow, get_client
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
-from prefect.types.entrypoint import EntrypointType
-from prefect.workers.process import ProcessWorker
+from typing import Literal
 
 from flows import config
 from flows.settings import load
 from flows.stack import health
-from flows.stack.services import engine_command
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a flow runs by itself for one workload."""
-
-    workload: str
-    config: Path
-    cron: str
-    """UTC."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """How one flow is deployed; the deployment is called like its flow: ``turn/turn``."""
-
-    flow: str
-    """``module:function``; the module must be importable wherever its pool's worker runs."""
-    pool: str
-    """``cpu`` or ``gpu``."""
-    timings: tuple[Timing, ...] = ()
-    limit: int | None = None
-    """How many runs may go on at a time."""
-    drops_surplus: bool = False
-    """Whether a run above the limit is cancelled; else it waits."""
+from flows.stack.deployment import Spec, Timing, deploy
 
 
 def specs(workloads: Path) -> tuple[Spec, ...]:
@@ -67,18 +24,6 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
     )
 
 
-def deploy(specs: Sequence[Spec]) -> None:
-    """Create or update one deployment for each spec, with one schedule for each timing."""
-    deployments = [(_deployment(spec), spec.timings) for spec in specs]
-    with get_client(sync_client=True) as client:
-        for pool in sorted({spec.pool for spec in specs}):
-            _ensure_pool(client, pool)
-        for deployment, timings in deployments:
-            # apply() has an async face too, which only a caller with an event loop gets.
-            deployment_id = cast("UUID", deployment.apply())
-            _schedule(client, deployment_id, timings)
-
-
 def _timing(file: Path, which: Literal["collect_schedule", "turn_schedule"]) -> Timing:
     try:
         cron = getattr(config.read(file.resolve()), which)
@@ -86,56 +31,6 @@ def _timing(file: Path, which: Literal["collect_schedule", "turn_schedule"]) -> 
         # Scheduled all the same: each run fails and lists the mistakes, where an operator looks.
         cron = config.Workload.model_fields[which].default
     return Timing(workload=file.stem, config=file.resolve(), cron=cron)
-
-
-def _deployment(spec: Spec) -> RunnerDeployment:
-    module, _, function = spec.flow.partition(":")
-    flow: Flow[..., Any] = getattr(importlib.import_module(module), function)
-    surplus = ConcurrencyLimitStrategy.CANCEL_NEW
-    waiting = ConcurrencyLimitStrategy.ENQUEUE
-    deployment = RunnerDeployment.from_flow(
-        flow,
-        name=flow.name,
-        work_pool_name=spec.pool,
-        job_variables={"command": engine_command()},
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        concurrency_limit=spec.limit
-        and ConcurrencyLimitConfig(
-            limit=spec.limit, collision_strategy=surplus if spec.drops_surplus else waiting
-        ),
-    )
-    deployment.schedules = None  # an empty list would wipe out those that a person added
-    return deployment
-
-
-def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
-    try:
-        client.read_work_pool(name)
-    except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(
-            WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-        )
-
-
-def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:
-    found = client.read_deployment_schedules(deployment)
-    ours = {schedule.slug: schedule.id for schedule in found if schedule.slug is not None}
-    for timing in timings:
-        cron = CronSchedule(cron=timing.cron, timezone="UTC")
-        parameters = {"config": str(timing.config)}
-        existing = ours.pop(timing.workload, None)
-        if existing is None:
-            schedule = DeploymentScheduleCreate(
-                schedule=cron, parameters=parameters, slug=timing.workload
-            )
-            client.create_deployment_schedules(deployment, [schedule])
-        else:
-            client.update_deployment_schedule(
-                deployment, existing, schedule=cron, parameters=parameters
-            )
-    for gone in ours.values():
-        client.delete_deployment_schedule(deployment, gone)
 
 
 def main() -> None:
