@@ -1,1 +1,5 @@
-"""Freeze curated examples into an immutable snapshot folder."""
+"""Freeze curated examples into an immutable snapshot folder.
+
+``snapshot`` decides whether there is anything to write and finishes the folder; ``rows`` renders
+examples and writes them as Parquet.
+"""

@@ -1,0 +1,19 @@
+"""What came of loading one file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many rows of a file were new, known from before, or unreadable.
+
+    ``skipped``: a file of equal content was loaded before, so this one was not read again; its
+    rows count as ``known``.
+    """
+
+    path: Path
+    new: int
+    known: int
+    quarantined: int
+    skipped: bool

@@ -1,0 +1,243 @@
+"""Open the DuckDB file, keep its schema up to date, and run the statements of ``sql/``.
+
+One process at a time may hold the file, even to read it. So a connection is held for one piece of
+work and closed, and whoever comes second waits.
+"""
+
+import importlib.resources
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+import duckdb
+import pyarrow as pa
+
+from components.schema import Json
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+Value: TypeAlias = "Json | bytes | datetime"
+Row: TypeAlias = "dict[str, Value]"
+
+Record = TypeVar("Record")
+
+POLL_SECONDS = 0.2
+ROWS_SHOWN = 5
+BATCH_ROWS = 4096
+
+
+class WarehouseBusyError(TimeoutError):
+    """Another process held the file for longer than we were willing to wait."""
+
+
+class WarehouseNewerError(RuntimeError):
+    """The file was written by a newer Flywheel than this one."""
+
+
+class CheckFailedError(ValueError):
+    """A check of ``sql/checks`` found rows that must not be; nothing of the transaction is kept."""
+
+
+class SqlFolder(Protocol):
+    """A folder of SQL files: the packaged one, or a test's."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        ...
+
+    def iterdir(self) -> Iterator["SqlFolder"]:
+        """Go through what it holds."""
+        ...
+
+    def read_text(self) -> str:
+        """Read it, if it is a file."""
+        ...
+
+
+@contextmanager
+def connect(path: Path, wait_seconds: float = 120) -> Generator[Connection]:
+    """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+        WarehouseNewerError: Its schema is newer than this program.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    con = _open(path, wait_seconds)
+    try:
+        con.execute("set timezone = 'UTC'")
+        con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
+        migrate(con, _packaged("migrations"))
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
+def transaction(con: Connection) -> Generator[None]:
+    """Commit what the block does, or nothing of it."""
+    con.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        con.execute("rollback")
+        raise
+    con.execute("commit")
+
+
+def migrate(con: Connection, folder: SqlFolder) -> None:
+    """Apply the numbered migrations that this file has not seen, each in its own transaction."""
+    con.execute("create schema if not exists raw")
+    con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
+    migrations = {int(file.name[:4]): file for file in _statements(folder)}
+    applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
+    if unknown := applied - migrations.keys():
+        raise WarehouseNewerError(
+            f"the warehouse has migrations {unknown} that this Flywheel does not know; upgrade it"
+        )
+    for number in sorted(migrations.keys() - applied):
+        with transaction(con):
+            con.execute(migrations[number].read_text())
+            insert(con, "raw.migrations", [{"number": number, "name": migrations[number].name}])
+
+
+def build(con: Connection, model: str, **values: Value) -> None:
+    """Replace the table ``staging.interactions`` by the select in ``sql/staging/interactions.sql``.
+
+    Args:
+        con: The warehouse.
+        model: The select's path under ``sql/``, without the suffix.
+        values: Values for the ``$named`` parameters; those that the select doesn't name are unused.
+    """
+    temporary = "temporary " if model.startswith("temp/") else ""
+    sql = f"create or replace {temporary}table {_table(model)} as {_select(model)}"
+    con.execute(sql, _named(con, sql, values))
+
+
+def append(con: Connection, model: str, **values: Value) -> int:
+    """Add what the select of ``model`` gives to its table; return how many rows that was."""
+    sql = f"insert into {_table(model)} by name {_select(model)}"
+    return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
+
+
+def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
+    """Replace one workload's rows in the table of ``model`` by what its select gives."""
+    delete = f"delete from {_table(model)} where workload_id = $workload_id"
+    con.execute(delete, {"workload_id": workload_id})
+    append(con, model, workload_id=workload_id, **values)
+
+
+def check(con: Connection, **values: Value) -> None:
+    """Run every select in ``sql/checks``; each returns the rows that must not be.
+
+    Raises:
+        CheckFailedError: Naming the checks that failed and the first offending rows of each.
+    """
+    failures: list[str] = []
+    for file in _statements(_packaged("checks")):
+        sql = file.read_text()
+        offending = con.execute(sql, _named(con, sql, values)).fetchall()
+        if offending:
+            shown = "; ".join(str(row) for row in offending[:ROWS_SHOWN])
+            failures.append(f"{file.name} found {len(offending)} rows: {shown}")
+    if failures:
+        raise CheckFailedError(" | ".join(failures))
+
+
+def read(
+    con: Connection, model: str, record: Callable[..., Record], **values: Value
+) -> Iterator[Record]:
+    """Stream the rows that the select of ``model`` gives as records, storing them in no table.
+
+    The connection must not run anything else until the last row is read.
+    """
+    for batch in _relation(con, _select(model), values).to_arrow_reader(BATCH_ROWS):
+        for row in batch.to_pylist():
+            yield record(**row)
+
+
+def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
+    """Give the rows of a short query."""
+    return cast("list[Row]", _relation(con, sql, values).to_arrow_table().to_pylist())
+
+
+def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:
+    """Add records to a table by column name, leaving out those whose primary key is there already.
+
+    Returns:
+        How many were added.
+    """
+    if not records:
+        return 0
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    with present(con, "incoming_records", columns):
+        ignore = "or ignore " if _has_key(con, table) else ""
+        sql = f"insert {ignore}into {table} by name select * from incoming_records"
+        return int(con.execute(sql).fetchall()[0][0])
+
+
+@contextmanager
+def present(con: Connection, name: str, columns: Mapping[str, Sequence[Value]]) -> Generator[None]:
+    """Let SQL read columns as a table called ``name`` for as long as the block runs."""
+    con.register(name, pa.table(dict(columns)))
+    try:
+        yield
+    finally:
+        con.unregister(name)
+
+
+def _open(path: Path, wait_seconds: float) -> Connection:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            # DuckDB 2's own storage could not be read by 1.5, which the extensions still need.
+            return duckdb.connect(path, config={"storage_compatibility_version": "v1.5.0"})
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise
+            if time.monotonic() >= deadline:
+                raise WarehouseBusyError(
+                    f"opening {path}: another process still holds it after {wait_seconds:g} s of "
+                    f"waiting; end that process, or wait for it ({error})"
+                ) from error
+        time.sleep(POLL_SECONDS)
+
+
+def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.DuckDBPyRelation:
+    # DuckDB types `sql` as if every statement gave rows; one that gives none returns None.
+    return con.sql(sql, params=_named(con, sql, values))
+
+
+def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Keep the values that the statement names: DuckDB refuses the others."""
+    (statement,) = con.extract_statements(sql)
+    return {name: values[name] for name in statement.named_parameters}
+
+
+def _has_key(con: Connection, table: str) -> bool:
+    schema, name = table.split(".")
+    sql = (
+        "select * from duckdb_constraints() where schema_name = $schema and table_name = $name"
+        " and constraint_type = 'PRIMARY KEY'"
+    )
+    return bool(rows(con, sql, schema=schema, name=name))
+
+
+def _packaged(folder: str) -> SqlFolder:
+    return importlib.resources.files("sql") / folder
+
+
+def _statements(folder: SqlFolder) -> list[SqlFolder]:
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return sorted(files, key=lambda file: file.name)
+
+
+def _table(model: str) -> str:
+    return model.replace("/", ".")
+
+
+def _select(model: str) -> str:
+    return (importlib.resources.files("sql") / f"{model}.sql").read_text()

@@ -1,0 +1,37 @@
+-- Ids in the workload's examples that raw does not hold.
+
+with
+
+named as (
+    select
+        'interaction' as kind,
+        unnest(interaction_ids) as id
+    from curated.examples
+    where workload_id = $workload_id
+    union all
+    select
+        'feedback' as kind,
+        unnest(feedback_ids) as id
+    from curated.examples
+    where workload_id = $workload_id
+),
+
+held as (
+    select
+        'interaction' as kind,
+        interaction_id as id
+    from raw.interactions
+    where workload_id = $workload_id
+    union all
+    select
+        'feedback' as kind,
+        feedback_id as id
+    from raw.feedback
+    where workload_id = $workload_id
+)
+
+select
+    named.kind,
+    named.id
+from named
+anti join held using (kind, id)

@@ -1,0 +1,37 @@
+-- One row per example of the workload: a distinct request that no rule objected to, with the
+-- answer to learn and the ids it came from. Reads curated.verdicts, staging.*, and judgements,
+-- which curate hands over, one row per interaction.
+
+with
+
+sources as (
+    select
+        representative_id,
+        list(interaction_id order by interaction_id) as interaction_ids
+    from curated.verdicts
+    where workload_id = $workload_id and representative_id is not null
+    group by representative_id
+)
+
+select
+    interactions.example_id,
+    interactions.workload_id,
+    interactions.client_id,
+    interactions.logged_at,
+    judgements.group_id,
+    judgements.side,
+    judgements.tool_names,
+    interactions.messages,
+    interactions.tools,
+    judgements.answer,
+    interactions.acceptable,
+    sources.interaction_ids,
+    answers.feedback_ids,
+    $split as split_by,
+    1.0 as weight
+from curated.verdicts as verdicts
+inner join judgements using (interaction_id)
+inner join staging.interactions as interactions using (interaction_id)
+inner join staging.answers as answers using (interaction_id)
+inner join sources on verdicts.interaction_id = sources.representative_id
+where verdicts.workload_id = $workload_id and verdicts.objection is null

@@ -1,0 +1,18 @@
+-- One row per example on one side of the workload, in the order that its snapshot holds them.
+-- Reads curated.examples.
+
+select
+    example_id,
+    messages,
+    tools,
+    answer,
+    acceptable,
+    weight,
+    group_id,
+    client_id,
+    logged_at,
+    interaction_ids,
+    feedback_ids
+from curated.examples
+where workload_id = $workload_id and side = $side
+order by example_id

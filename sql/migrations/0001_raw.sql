@@ -1,0 +1,60 @@
+-- What came in, as it came: files, interactions, feedback, and the lines that could not be read.
+-- The line is stored once, verbatim; request, response and extra are read out of it on demand.
+
+create table raw.files (
+    kind varchar not null,
+    digest varchar not null,
+    path varchar not null,
+    rows bigint not null,
+    quarantined bigint not null,
+    loaded_at timestamptz not null,
+    primary key (kind, digest)
+);
+
+create table raw.interactions (
+    interaction_id varchar not null,
+    timestamp timestamptz not null,
+    workload_id varchar not null,
+    client_id varchar not null,
+    payload varchar not null,
+    file_digest varchar not null,
+    line bigint not null,
+    request json generated always as (json_extract(payload, '$.request')),
+    response json generated always as (json_extract(payload, '$.response')),
+    extra json generated always as (
+        json_merge_patch(
+            payload::json,
+            '{
+                "timestamp": null,
+                "workload_id": null,
+                "client_id": null,
+                "request": null,
+                "response": null
+            }'::json
+        )
+    )
+);
+
+create table raw.feedback (
+    feedback_id varchar not null,
+    timestamp timestamptz not null,
+    workload_id varchar not null,
+    client_id varchar not null,
+    response_id varchar not null,
+    actor_id varchar not null,
+    kind varchar not null,
+    payload varchar not null,
+    file_digest varchar not null,
+    line bigint not null,
+    value json generated always as (json_extract(payload, '$.value'))
+);
+
+create table raw.quarantine (
+    quarantine_id varchar primary key,
+    path varchar not null,
+    file_digest varchar not null,
+    line bigint not null,
+    reason varchar not null,
+    content blob not null,
+    quarantined_at timestamptz not null
+);

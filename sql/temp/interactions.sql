@@ -1,0 +1,97 @@
+-- One row per line of a log file: what it holds, or the objection that sends it to quarantine.
+-- Reads lines (line, content), which collect hands over.
+
+with
+
+kinds as (
+    select
+        line,
+        content,
+        case when json_valid(content) then json_type(content, [
+            '$', '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
+            '$.request.messages'
+        ]) end as kind,
+        case when json_valid(content) then json_extract(content, [
+            '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response'
+        ]) end as field
+    from lines
+),
+
+fields as (
+    select
+        line,
+        content,
+        kind[1] as line_kind,
+        kind[2] as timestamp_kind,
+        kind[3] as workload_kind,
+        kind[4] as client_kind,
+        kind[5] as request_kind,
+        kind[6] as response_kind,
+        kind[7] as messages_kind,
+        field[1] as timestamp_json,
+        field[2] ->> '$' as workload_id,
+        field[3] ->> '$' as client_id,
+        concat_ws(chr(10), field[2], field[3], field[4], field[5]) as canonical,
+        case
+            when kind[2] in ('BIGINT', 'UBIGINT', 'DOUBLE') then try_cast(field[1] as double)
+            when kind[2] = 'VARCHAR' then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
+        end as seconds
+    from kinds
+),
+
+judged as (
+    select
+        *,
+        case
+            when line_kind is null then 'the line is not JSON'
+            when line_kind != 'OBJECT'
+                then 'the line is a JSON ' || line_kind || ', wants an object'
+            when
+                timestamp_kind is null or workload_kind is null or client_kind is null
+                or request_kind is null or response_kind is null
+                then 'missing keys: ' || concat_ws(
+                    ', ',
+                    case when timestamp_kind is null then 'timestamp' end,
+                    case when workload_kind is null then 'workload_id' end,
+                    case when client_kind is null then 'client_id' end,
+                    case when request_kind is null then 'request' end,
+                    case when response_kind is null then 'response' end
+                )
+            when timestamp_kind not in ('BIGINT', 'UBIGINT', 'DOUBLE', 'VARCHAR')
+                then '`timestamp` is ' || timestamp_kind || ', wants unix seconds or ISO 8601 text'
+            when seconds is null or isnan(seconds)
+                then
+                    '`timestamp` ' || left(timestamp_json::varchar, 80)
+                    || ' is no time, wants unix seconds or ISO 8601 text'
+            when seconds > $latest_seconds
+                then
+                    '`timestamp` ' || left(timestamp_json::varchar, 80)
+                    || ' lies more than a day in the future; wants unix seconds, not milliseconds'
+            when seconds < 0
+                then '`timestamp` ' || left(timestamp_json::varchar, 80) || ' lies before 1970'
+            when workload_kind != 'VARCHAR'
+                then '`workload_id` is ' || workload_kind || ', wants text'
+            when trim(workload_id) = '' then '`workload_id` is empty'
+            when client_kind != 'VARCHAR' then '`client_id` is ' || client_kind || ', wants text'
+            when request_kind != 'OBJECT'
+                then '`request` is ' || request_kind || ', wants an object'
+            when messages_kind is null then '`request.messages` is missing, wants an array'
+            when messages_kind != 'ARRAY'
+                then '`request.messages` is ' || messages_kind || ', wants an array'
+            when response_kind != 'OBJECT'
+                then '`response` is ' || response_kind || ', wants an object'
+        end as objection
+    from fields
+)
+
+select
+    line,
+    content,
+    objection,
+    workload_id,
+    client_id,
+    case when objection is null then make_timestamptz((seconds * 1000000)::bigint) end as timestamp,
+    case
+        when objection is null then md5((seconds * 1000000)::bigint || chr(10) || canonical)
+    end as interaction_id
+from judged
