@@ -76,7 +76,8 @@ def _deployment(spec: Spec) -> RunnerDeployment:
             limit=spec.limit, collision_strategy=surplus if spec.drops_surplus else waiting
         ),
     )
-    deployment.schedules = None  # an empty list would wipe out those that a person added
+    # What is not set is not sent, and so stays as a person left it in the UI.
+    deployment.model_fields_set.difference_update({"schedules", "paused"})
     return deployment
 
 

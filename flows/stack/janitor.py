@@ -1,7 +1,5 @@
 """Find the flow runs that claim to run while no process of the stack runs them."""
 
-import time
-
 import httpx
 import psutil
 
@@ -34,12 +32,14 @@ class Janitor:
         while found := runs.unfinished(self._http, self._api, pool):
             runs.crash(self._http, self._api, found, reason)
 
-    def look_round(self) -> None:
+    def look_round(self, now: float) -> None:
         """Crash the workers' runs that have had no process for a while; looks now and then.
 
         A run's last report is lost when it ends while the Prefect server is away.
+
+        Args:
+            now: Seconds on a clock that never goes back.
         """
-        now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + EVERY

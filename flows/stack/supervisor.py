@@ -84,7 +84,7 @@ class Supervisor:
                     self._tend(child, orphaned=orphaned)
             if self._is_up("prefect"):
                 with suppress(httpx.HTTPError):
-                    self._janitor.look_round()
+                    self._janitor.look_round(time.monotonic())
             self._note()
 
     def shut_down(self) -> None:

@@ -1,0 +1,134 @@
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import cli_stack
+from flows.settings import HOST, Settings
+from flows.stack import control, environment, processes
+from flows.stack import state as stack_state
+from flows.stack.children import LONGEST_WAIT, Child
+from flows.stack.processes import Identity
+from flows.stack.services import Service
+from flows.stack.state import ServiceState, State
+from tests.stack.test_processes import SLEEP, spawn
+
+
+def a_state(settings: Settings, supervisor: Identity, service: Identity) -> State:
+    return State(
+        phase="up",
+        step="everything runs",
+        prefect_port=settings.prefect_port,
+        mlflow_port=settings.mlflow_port,
+        supervisor=supervisor,
+        services=(ServiceState("prefect", "up", service, settings.prefect_url, "a.log", 0),),
+    )
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_way_out(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, settings.mlflow_port))
+        taken.listen()
+        with pytest.raises(control.StackError) as raised:
+            control.up(settings, lambda _: None, "tiny_deploy")
+    assert f"port {settings.mlflow_port} for MLflow is taken by" in str(raised.value)
+    assert f"(pid {os.getpid()})" in str(raised.value)
+    assert "FLYWHEEL_MLFLOW_PORT" in str(raised.value)
+    assert not processes.marked(environment.MARK, environment.mark(settings))
+    assert control.status(settings).phase == "failed"
+
+
+def test_a_stack_never_started_is_down_and_taking_it_down_does_nothing(settings: Settings) -> None:
+    assert control.status(settings).phase == "down"
+    assert not control.down(settings)
+
+
+def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Settings) -> None:
+    settings.home.mkdir()
+    me, dead = processes.identify(os.getpid()), Identity(os.getpid(), 0.0)
+    stack_state.write(settings, a_state(settings, supervisor=me, service=me))
+    assert control.status(settings).is_up
+    stack_state.write(settings, a_state(settings, supervisor=me, service=dead))
+    assert control.status(settings).services[0].condition == "gone"
+    assert not control.status(settings).is_up
+    stack_state.write(settings, a_state(settings, supervisor=dead, service=me))
+    assert control.status(settings).phase == "lost"
+
+
+def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:
+    settings.home.mkdir()
+    me = processes.identify(os.getpid())
+    stack_state.write(settings, a_state(settings, me, me))
+    with pytest.raises(control.StackError, match=f"on ports {settings.prefect_port}"):
+        control.up(replace(settings, prefect_port=1), lambda _: None)
+    stack_state.path(settings).unlink()  # or the clean-up would end this very process
+
+
+def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
+    settings.home.mkdir()
+    mark = {environment.MARK: environment.mark(settings)}
+    with spawn(SLEEP, **mark) as left, spawn(SLEEP, **{environment.MARK: "other"}) as other:
+        assert control.down(settings)
+        assert left.wait() == -15
+        assert other.poll() is None
+        other.kill()
+
+
+def test_services_get_this_stacks_settings_and_not_a_persons_own(settings: Settings) -> None:
+    base = {"PATH": "/bin", "PREFECT_API_KEY": "secret", "MLFLOW_TRACKING_URI": "elsewhere"}
+    found = environment.for_services(settings, {**base, "NO_PROXY": "intranet"})
+    assert "PREFECT_API_KEY" not in found
+    assert found["MLFLOW_TRACKING_URI"] == settings.mlflow_url
+    assert found["PATH"] == "/bin"
+    assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+
+
+def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:
+    settings.logs.mkdir(parents=True)
+    command = (sys.executable, "-c", "print('why'); raise SystemExit(4)")
+    child = Child(Service("prefect", command, settings.logs / "a.log"))
+    waits: list[float] = []
+    for _ in range(3):
+        child.start(os.environ, settings.home)
+        while child.exit_code is None:
+            time.sleep(0.01)
+        assert (child.exit_code, child.last_words()) == (4, "why")
+        child.plan_restart()
+        waits.append(child.retry_at - time.monotonic())
+    assert waits[0] < waits[1] < waits[2] < LONGEST_WAIT
+    assert child.state().restarts == 3
+
+
+def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    result = CliRunner().invoke(cli_stack.app, ["status", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["phase"] == "down"
+    assert CliRunner().invoke(cli_stack.app, ["down"]).exit_code == 0
+
+
+def test_status_command_shows_each_service(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    dead = Identity(os.getpid(), 0.0)
+    stack_state.write(settings, a_state(settings, dead, dead))
+    result = CliRunner().invoke(cli_stack.app, ["status"])
+    assert result.exit_code == 1
+    assert "the supervisor was killed" in result.stdout
+    assert settings.prefect_url in result.stdout
+
+
+def test_a_port_that_is_none_ends_the_command_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_PREFECT_PORT", "no")
+    result = CliRunner().invoke(cli_stack.app, ["up"])
+    assert result.exit_code == 2
+    assert "FLYWHEEL_PREFECT_PORT is 'no'" in result.stderr

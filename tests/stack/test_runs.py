@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.stack import runs
+from flows.stack.janitor import EVERY, FLOW_RUN, PATIENCE, Janitor
+
+API = "http://prefect/api"
+
+
+class FakePrefect:
+    """The few routes of the Prefect API that the supervisor uses, over a dict of runs."""
+
+    def __init__(self, **states: str) -> None:
+        self.states = states
+        self.pools: dict[str, str | None] = dict.fromkeys(states, "cpu")
+        self.parents: dict[str, str] = {}
+        self.stubborn: set[str] = set()
+        self.heartbeats: list[str] = []
+        self.http = httpx.Client(transport=httpx.MockTransport(self._answer))
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        body: dict[str, Any] = json.loads(request.content)
+        parts = request.url.path.split("/")
+        if parts[2] == "work_pools":
+            beats = [{"last_heartbeat_time": beat} for beat in self.heartbeats]
+            return httpx.Response(200, json=beats)
+        if parts[3] == "filter":
+            return httpx.Response(200, json=[self._run(name) for name in self._find(body)])
+        if parts[3] in self.stubborn and not body.get("force"):
+            return httpx.Response(200, json={"status": "REJECT"})
+        self.states[parts[3]] = body["state"]["type"]
+        return httpx.Response(200, json={"status": "ACCEPT"})
+
+    def _find(self, body: dict[str, Any]) -> list[str]:
+        wanted = body["flow_runs"]
+        pools = body.get("work_pools", {}).get("name", {}).get("any_")
+        parents = wanted.get("parent_flow_run_id", {}).get("any_")
+        return [
+            name
+            for name, state in self.states.items()
+            if state in wanted["state"]["type"]["any_"]
+            and (pools is None or self.pools.get(name) in pools)
+            and (parents is None or self.parents.get(name) in parents)
+        ]
+
+    def _run(self, name: str) -> dict[str, Any]:
+        state = {"timestamp": "2026-11-24T10:00:00+00:00"}
+        return {"id": name, "name": name, "work_pool_name": self.pools.get(name), "state": state}
+
+
+def test_every_run_that_needs_a_process_is_crashed_and_no_other() -> None:
+    states = {"a": "PENDING", "b": "RUNNING", "c": "CANCELLING", "d": "PAUSED", "e": "SCHEDULED"}
+    prefect = FakePrefect(**states, f="COMPLETED")
+    Janitor(prefect.http, API).crash_all("gone")
+    assert list(prefect.states.values()) == ["CRASHED"] * 3 + ["PAUSED", "SCHEDULED", "COMPLETED"]
+
+
+def test_only_the_runs_of_the_dead_workers_pool_are_crashed() -> None:
+    prefect = FakePrefect(a="RUNNING", b="RUNNING")
+    prefect.pools["b"] = "gpu"
+    Janitor(prefect.http, API).crash_pool("gpu", "gone")
+    assert prefect.states == {"a": "RUNNING", "b": "CRASHED"}
+
+
+def test_a_subflow_without_a_process_of_its_own_crashes_with_its_parent() -> None:
+    prefect = FakePrefect(turn="RUNNING", collect="RUNNING", other="RUNNING")
+    prefect.pools |= {"collect": None, "other": None}
+    prefect.parents["collect"] = "turn"
+    Janitor(prefect.http, API).crash_pool("cpu", "gone")
+    assert prefect.states == {"turn": "CRASHED", "collect": "CRASHED", "other": "RUNNING"}
+
+
+def test_a_refused_crash_is_forced() -> None:
+    prefect = FakePrefect(a="CANCELLING")
+    prefect.stubborn.add("a")
+    Janitor(prefect.http, API).crash_all("gone")
+    assert prefect.states == {"a": "CRASHED"}
+
+
+def test_a_run_without_a_process_is_given_time_and_then_crashed() -> None:
+    prefect = FakePrefect(a="RUNNING")
+    janitor = Janitor(prefect.http, API)
+    janitor.look_round(now=100)
+    janitor.look_round(now=100 + PATIENCE)
+    assert prefect.states == {"a": "RUNNING"}
+    janitor.look_round(now=100 + PATIENCE + EVERY)
+    assert prefect.states == {"a": "CRASHED"}
+
+
+def test_a_run_whose_process_lives_is_left_alone() -> None:
+    prefect = FakePrefect(a="RUNNING")
+    janitor = Janitor(prefect.http, API)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, FLOW_RUN: "a"},
+    )
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        for now in range(0, int(10 * PATIENCE), int(EVERY)):
+            janitor.look_round(now=now)
+        process.kill()
+    assert prefect.states == {"a": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("beats", "serving"),
+    [
+        pytest.param([], False, id="none ever"),
+        pytest.param(["2026-11-24T09:59:59Z"], False, id="the one before"),
+        pytest.param(["2026-11-24T09:59:59Z", "2026-11-24T10:00:01Z"], True, id="the new one"),
+    ],
+)
+def test_a_worker_serves_once_it_has_reported_since_its_start(
+    beats: list[str], serving: bool
+) -> None:
+    prefect = FakePrefect()
+    prefect.heartbeats = beats
+    start = datetime(2026, 11, 24, 10, tzinfo=UTC)
+    assert runs.serves(prefect.http, API, "cpu", since=start) is serving
