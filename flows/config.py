@@ -86,7 +86,7 @@ def read(path: Path) -> Workload:
         workload = Workload.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(path, [_sentence(found) for found in error.errors()]) from error
-    resolved = _resolve(workload, path.absolute().parent)
+    resolved = _resolve(workload, path.resolve().parent)
     if mistakes := _unusable(resolved):
         raise ConfigError(path, mistakes)
     return resolved

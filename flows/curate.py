@@ -13,6 +13,7 @@ from components.dataset.snapshot import Snapshot
 from flows import config as configs
 from flows import settings
 from flows.config import Workload
+from flows.revision import revision
 
 
 @flow(flow_run_name=configs.run_name)
@@ -38,7 +39,12 @@ def freeze(workload: Workload) -> Snapshot:
     with warehouse.connect(home.warehouse) as con:
         pipeline.curate(con, workload.workload, workload.curate, now=now)
         frozen = snapshot.freeze(
-            con, home.snapshots, workload.workload, rules=workload.curate, now=now
+            con,
+            home.snapshots,
+            workload.workload,
+            rules=workload.curate,
+            now=now,
+            commit=revision(),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)
     return frozen

@@ -6,29 +6,49 @@ Progress goes to standard output, one JSON object a line; everything else to sta
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
-from flows import config, jobs, settings
+from components.train.recipe import Recipe
+from flows import jobs
 
 
 def main(kind: str, spec_path: Path) -> None:
     """Do one job; the process's exit code tells whether it was finished."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "MPLBACKEND": "Agg"}
-    spec: dict[str, str] = json.loads(spec_path.read_text())
+    spec: dict[str, Any] = json.loads(spec_path.read_text())
     {"train": train, "evaluate": evaluate}[kind](spec)
 
 
-def train(spec: dict[str, str]) -> None:
-    """Train the adapter that ``spec`` names: ``config snapshot folder``."""
-    from components.train import fit
+def train(spec: dict[str, Any]) -> None:
+    """Train one adapter: ``snapshot base folder recipe``."""
+    from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
-    workload = config.read(Path(spec["config"]))
-    fit.fit(Path(spec["snapshot"]), workload.base, Path(spec["folder"]), workload.train, report=say)
+    fit.fit(
+        Path(spec["snapshot"]),
+        Path(spec["base"]),
+        Path(spec["folder"]),
+        Recipe.model_validate(spec["recipe"]),
+        report=say,
+    )
 
 
-def evaluate(spec: dict[str, str]) -> None:
-    raise SystemExit(2)
+def evaluate(spec: dict[str, Any]) -> None:
+    """Measure models on the holdout: ``snapshot base models root settings``."""
+    from components.evaluate import harness  # noqa: PLC0415 - as above
+
+    harness.evaluate(
+        Path(spec["snapshot"]),
+        Path(spec["base"]),
+        {name: Path(path) if path else None for name, path in spec["models"].items()},
+        Path(spec["root"]),
+        EvaluationSettings.model_validate(spec["settings"]),
+        report=say,
+        now=datetime.now(UTC),
+    )
 
 
 def say(progress: Progress) -> None:

@@ -14,6 +14,7 @@ from components.train import recipe
 from flows import config as configs
 from flows import jobs, settings
 from flows.config import Workload
+from flows.revision import revision
 
 LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training speaks there only this often."""
@@ -63,7 +64,7 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
         adapter,
         kind="adapter",
         now=datetime.now(UTC),
-        body={**lineage, "recipe": spec["recipe"], "mlflow_run": run_id},
+        body={**lineage, "recipe": spec["recipe"], "mlflow_run": run_id, "commit": revision()},
     )
     tracking.close_run(run_id, "FINISHED")
 

@@ -1,8 +1,8 @@
 """The MLflow model of an adapter: an OpenAI chat request in, an OpenAI chat completion out.
 
-MLflow runs this file when it loads a version ("models from code"); nothing is unpickled. The version
-holds the adapter only: the base is found where the adapter's configuration says, and its content
-must have the hash that the version was trained on.
+MLflow runs this file when it loads a version ("models from code"); nothing is unpickled. The
+version holds the adapter only: the base is found where the adapter's configuration says, and its
+content must have the hash that the version was trained on.
 """
 
 import json
@@ -65,7 +65,7 @@ class AdapterChatModel(PythonModel):
             )
         written = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(written, skip_special_tokens=True)
-        return completion(prompt.parse_answer(reply))
+        return completion(prompt.parse_answer(str(reply)))
 
 
 def completion(answer: Answer) -> dict[str, Json]:

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, PREVIOUS = "champion", "previous"
 EVIDENCE_TAG = "flywheel.evidence"
@@ -101,12 +105,12 @@ def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: in
     return logged.model_uri
 
 
-def _version(found: object) -> Version:
-    tags: dict[str, str] = getattr(found, "tags")
+def _version(found: "ModelVersion") -> Version:
+    tags: dict[str, str] = found.tags
     return Version(
-        name=getattr(found, "name"),
-        number=str(getattr(found, "version")),
+        name=found.name,
+        number=str(found.version),
         adapter=tags.get(ADAPTER_TAG, ""),
         evidence=tags.get(EVIDENCE_TAG, ""),
-        run_id=getattr(found, "run_id"),
+        run_id=found.run_id or "",
     )

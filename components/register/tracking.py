@@ -1,5 +1,6 @@
 """MLflow runs: one for each adapter, found again by the adapter's key after a crash."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,8 +55,6 @@ def find_run(experiment: str, key: str) -> str:
 
 def log_progress(run_id: str, progress: Progress) -> None:
     """Write a progress line's figures as metrics at step ``progress.done``."""
-    import time
-
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
