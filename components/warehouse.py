@@ -218,7 +218,7 @@ def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, 
 
 
 def _has_key(con: Connection, table: str) -> bool:
-    schema, name = table.split(".")
+    schema, _, name = table.rpartition(".")
     sql = (
         "select * from duckdb_constraints() where schema_name = $schema and table_name = $name"
         " and constraint_type = 'PRIMARY KEY'"

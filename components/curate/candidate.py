@@ -11,7 +11,7 @@ from components.schema import Answer, Json
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
-class MalformedError(ValueError):
+class MalformedError(Exception):
     """An interaction that has not the form of a chat completion; ``objection`` is the slug."""
 
     def __init__(self, objection: str) -> None:

@@ -1,7 +1,8 @@
 """Curate one workload: judge every interaction and build the examples, in one transaction."""
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import cast
 
@@ -60,7 +61,6 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
             values = {"split": rules.split_by, "judged_at": now}
             warehouse.refresh(con, "curated/verdicts", workload_id=workload_id, **values)
             warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
-        warehouse.build(con, "marts/verdicts")
         warehouse.check(con, workload_id=workload_id)
         return _tally(con, workload_id)
 
@@ -84,7 +84,8 @@ def _accept(candidate: Candidate, rules: Rules, settled: Mapping[str, Side]) -> 
         group,
         split.settle(group, rules.holdout_share, settled),
         candidate.tool_names,
-        candidate.answer().to_json(),
+        # Arguments in the order given, not sorted: it is the order that the model learns.
+        json.dumps(asdict(candidate.answer()), ensure_ascii=False),
     )
 
 

@@ -74,7 +74,7 @@ def render(example: Example) -> dict[str, object]:
         "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
         "messages": example.messages,
         "tools": example.tools,
-        "answer": example.answer,
+        "answer": answer.to_json(),
         "acceptable": example.acceptable,
         "weight": example.weight,
         "group": example.group_id,

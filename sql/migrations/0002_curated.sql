@@ -51,3 +51,12 @@ select
     settled_at
 from curated.sides
 where side = 'holdout';
+
+-- One row per workload and verdict, `kept` where no rule objected.
+create view marts.verdicts as
+select
+    workload_id,
+    coalesce(objection, 'kept') as verdict,
+    count(*) as interactions
+from curated.verdicts
+group by all;

@@ -1,0 +1,206 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components import warehouse
+from components.collect import feedback, interactions
+from components.curate import pipeline
+from components.curate.pipeline import Tally
+from components.curate.rules import Rules
+from components.curate.split import SplitChangedError
+from components.dataset import snapshot
+from components.schema import Json
+from components.warehouse import Connection
+from tests import logs
+
+HALF = Rules(holdout_share=0.5)
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def load(
+    con: Connection,
+    folder: Path,
+    lines: Sequence[dict[str, Json]],
+    given: Sequence[dict[str, Json]] = (),
+) -> None:
+    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    feedback.load(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+
+
+def curate(con: Connection, rules: Rules | None = None) -> Tally:
+    return pipeline.curate(con, "weather", rules or Rules(), now=logs.NOW)
+
+
+def examples(con: Connection) -> list[warehouse.Row]:
+    return warehouse.rows(con, "select * from curated.examples order by example_id")
+
+
+def answers(con: Connection) -> list[str]:
+    return sorted(json.loads(str(row["answer"]))["text"] for row in examples(con))
+
+
+def test_a_correction_replaces_the_answer_and_is_traced(con: Connection, tmp_path: Path):
+    given = [logs.feedback(), logs.feedback("correction", logs.say("Rainy."))]
+    load(con, tmp_path, [logs.interaction()], given)
+    assert curate(con).counts == {"kept": 1}
+    assert answers(con) == ["Rainy."]
+    stored = con.execute("select feedback_id from raw.feedback order by all").fetchall()
+    assert examples(con)[0]["feedback_ids"] == [feedback_id for (feedback_id,) in stored]
+
+
+def test_the_newest_correction_and_the_newest_thumb_count(con: Connection, tmp_path: Path):
+    lines = [logs.interaction("one"), logs.interaction("two", response_id="r2")]
+    given = [
+        logs.feedback("correction", logs.say("old"), timestamp=1),
+        logs.feedback("correction", logs.say("new"), timestamp=2, actor_id="bob"),
+        logs.feedback("thumb", "down", timestamp=1, response_id="r2"),
+        logs.feedback("thumb", "up", timestamp=2, response_id="r2"),
+    ]
+    load(con, tmp_path, lines, given)
+    assert curate(con).counts == {"kept": 2}
+    assert answers(con) == ["Sunny.", "new"]
+
+
+def test_a_thumbs_down_without_a_correction_leaves_the_answer_out(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [logs.interaction()], [logs.feedback()])
+    assert curate(con).counts == {"thumbs_down": 1}
+
+
+def test_feedback_counts_for_the_client_that_logged_the_response_only(
+    con: Connection, tmp_path: Path
+):
+    load(con, tmp_path, [logs.interaction()], [logs.feedback(client_id="somebody else")])
+    tally = curate(con)
+    assert tally.counts == {"kept": 1}
+    assert tally.feedback_waiting == 1
+
+
+def test_feedback_that_came_first_waits_for_its_response(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [], [logs.feedback()])
+    assert curate(con) == Tally("weather", 0, 0, 0, {}, feedback_waiting=1)
+    load(con, tmp_path, [logs.interaction()])
+    assert curate(con) == Tally("weather", 1, 0, 0, {"thumbs_down": 1}, feedback_waiting=0)
+
+
+def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction(response_id="a", message=logs.say("corrected"), timestamp=1),
+        logs.interaction(response_id="b", message=logs.say("old"), timestamp=2),
+        logs.interaction(response_id="c", message=logs.say("new"), timestamp=3),
+        logs.interaction(response_id="d", tools=[logs.WEATHER]),
+    ]
+    load(con, tmp_path, lines)
+    assert curate(con).counts == {"duplicate": 2, "kept": 2}
+    assert answers(con) == ["Sunny.", "new"]
+    given = [logs.feedback("correction", logs.say("right"), response_id="a")]
+    load(con, tmp_path, [], given)
+    assert curate(con).counts == {"duplicate": 2, "kept": 2}
+    assert answers(con) == ["Sunny.", "right"]
+    ids = [row["interaction_ids"] for row in examples(con)]
+    assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
+
+
+def test_a_disliked_answer_gives_way_to_a_good_one_of_the_same_request(
+    con: Connection, tmp_path: Path
+):
+    lines = [
+        logs.interaction(message=logs.say("good"), response_id="a", timestamp=1),
+        logs.interaction(message=logs.say("bad"), response_id="b", timestamp=2),
+    ]
+    load(con, tmp_path, lines, [logs.feedback(response_id="b")])
+    assert curate(con).counts == {"kept": 1, "thumbs_down": 1}
+    assert answers(con) == ["good"]
+
+
+def test_no_tool_of_the_holdout_is_trained_on(con: Connection, tmp_path: Path):
+    offers = [[f"t{n}"] for n in range(30)] + [[f"t{n}", f"t{n + 1}"] for n in range(29)]
+    lines = [
+        logs.interaction(f"ask {names}", tools=[logs.tool(name) for name in names])
+        for names in offers
+    ]
+    load(con, tmp_path, lines)
+    tally = curate(con, HALF)
+    offered: dict[object, set[object]] = {"train": set(), "holdout": set()}
+    for row in examples(con):
+        assert isinstance(row["tool_names"], list)
+        offered[row["side"]].update(row["tool_names"])
+    assert offered["train"]
+    assert offered["holdout"]
+    assert not offered["train"] & offered["holdout"]
+    assert tally.counts["offers_holdout_tool"] > 0
+    assert tally.train + tally.holdout == tally.counts["kept"]
+
+
+def test_an_agent_of_fixed_tools_can_be_split_by_conversation(con: Connection, tmp_path: Path):
+    lines = [logs.interaction(f"ask {n}", tools=[logs.WEATHER]) for n in range(40)]
+    load(con, tmp_path, lines)
+    assert 0 in (curate(con, HALF).train, curate(con, HALF).holdout)
+    tally = curate(con, Rules(holdout_share=0.5, split_by="conversation"))
+    assert tally.train > 5
+    assert tally.holdout > 5
+    assert tally.counts == {"kept": 40}
+
+
+def test_curating_twice_changes_nothing(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [logs.interaction(f"ask {n}") for n in range(20)], [logs.feedback()])
+    first = curate(con), examples(con)
+    assert (curate(con), examples(con)) == first
+
+
+def test_workloads_do_not_touch_each_other(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [logs.interaction(), logs.interaction(workload_id="other")])
+    curate(con)
+    pipeline.curate(con, "other", Rules(), now=logs.NOW)
+    found = con.execute("select workload_id from curated.examples order by all").fetchall()
+    assert found == [("other",), ("weather",)]
+
+
+def test_a_frozen_split_can_not_be_drawn_in_another_way(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [logs.interaction(f"ask {n}") for n in range(20)])
+    curate(con, HALF)
+    snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
+    with pytest.raises(SplitChangedError, match="split by tools, the config says conversation"):
+        curate(con, Rules(split_by="conversation"))
+    assert len(examples(con)) == 20
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(5, 40)), min_size=2, max_size=4))
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_frozen_row_never_changes_side(tmp_path: Path, turns: list[tuple[float, int]]):
+    before: dict[str, str] = {}
+    (tmp_path / "w.duckdb").unlink(missing_ok=True)
+    with warehouse.connect(tmp_path / "w.duckdb") as con:
+        for share, count in turns:
+            lines = [logs.interaction(f"ask {n}") for n in range(count)]
+            load(con, tmp_path, lines)
+            rules = Rules(holdout_share=share)
+            tally = curate(con, rules)
+            if not tally.train or not tally.holdout:
+                continue
+            snapshot.freeze(con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW)
+            now = {str(row["example_id"]): str(row["side"]) for row in examples(con)}
+            assert before.items() <= now.items()
+            before = now
+
+
+def test_a_failed_check_keeps_the_verdicts_of_before(con: Connection, tmp_path: Path):
+    load(con, tmp_path, [logs.interaction()])
+    curate(con)
+    con.execute(
+        "insert into raw.interactions by name"
+        " select * exclude (request, response, extra) from raw.interactions"
+    )
+    with pytest.raises(warehouse.CheckFailedError, match="one_verdict"):
+        curate(con)
+    assert len(examples(con)) == 1

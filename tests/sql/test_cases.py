@@ -1,0 +1,72 @@
+"""Run every file of ``cases/``: rows in, the select, rows out; only the columns that matter."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+import yaml
+
+from components import warehouse
+from components.warehouse import Connection, Value
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
+HANDED_OVER = {
+    "judgements": "interaction_id text, workload_id text, objection text, group_id text,"
+    " side text, tool_names text[], answer text",
+    "lines": "line bigint, content text",
+}
+
+
+@pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
+def test_select_gives_the_rows_of_the_case(path: Path, tmp_path: Path):
+    case = yaml.safe_load(path.read_text())
+    values = case.get("values", {})
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        prepare(con)
+        for table, rows in case["given"].items():
+            warehouse.insert(con, table, complete(rows))
+        found = [row.row for row in warehouse.read(con, case["model"], Found, **values)]
+    wanted = cast("list[dict[str, Value]]", case["expect"])
+    named = [{key: row[key] for key in wanted[0]} for row in found] if wanted else found
+    assert sorted(named, key=str) == sorted(wanted, key=str)
+
+
+class Found:
+    """One row of whatever columns."""
+
+    def __init__(self, **row: Value) -> None:
+        self.row = row
+
+
+def prepare(con: Connection) -> None:
+    """Make the tables that curate and collect make on the way, empty."""
+    for model in ("staging/interactions", "staging/feedback", "staging/answers"):
+        warehouse.build(con, model, workload_id="")
+    for name, columns in HANDED_OVER.items():
+        con.execute(f"create temporary table {name} ({columns})")
+    for schema, table in con.execute(
+        "select table_schema, table_name from information_schema.tables where table_type != 'VIEW'"
+    ).fetchall():
+        for (column,) in con.execute(
+            "select column_name from information_schema.columns where is_nullable = 'NO'"
+            f" and table_schema = '{schema}' and table_name = '{table}'"
+        ).fetchall():
+            relax(con, f"{schema}.{table}", column)
+
+
+def relax(con: Connection, table: str, column: str) -> None:
+    """Let a case leave out a column that does not matter to it."""
+    constrained = con.execute(
+        "select count(*) from duckdb_constraints() where constraint_type = 'PRIMARY KEY'"
+        " and schema_name || '.' || table_name = $table and list_contains(constraint_column_names,"
+        " $column)",
+        {"table": table, "column": column},
+    ).fetchall()[0][0]
+    if not constrained:
+        con.execute(f'alter table {table} alter column "{column}" drop not null')
+
+
+def complete(rows: list[dict[str, Value]]) -> list[dict[str, Value]]:
+    """Give every row the columns of all."""
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column) for column in columns} for row in rows]

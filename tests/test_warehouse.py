@@ -1,0 +1,130 @@
+import multiprocessing
+import time
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from components import warehouse
+
+
+def hold(path: Path, is_held: Event, seconds: float) -> None:
+    with warehouse.connect(path):
+        is_held.set()
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "warehouse.duckdb"
+
+
+def held_elsewhere(path: Path, seconds: float) -> SpawnProcess:
+    context = multiprocessing.get_context("spawn")
+    is_held = context.Event()
+    holder = context.Process(target=hold, args=(path, is_held, seconds))
+    holder.start()
+    assert is_held.wait(30)
+    return holder
+
+
+def test_second_process_waits_until_the_first_lets_go(path: Path):
+    holder = held_elsewhere(path, 1.0)
+    with warehouse.connect(path, wait_seconds=30) as con:
+        assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
+    holder.join()
+
+
+def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
+    holder = held_elsewhere(path, 30)
+    try:
+        with (
+            pytest.raises(warehouse.WarehouseBusyError, match=rf"{path}: .* after 0\.5 s"),
+            warehouse.connect(path, wait_seconds=0.5),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.join()
+
+
+def test_a_file_that_is_no_database_fails_at_once(tmp_path: Path):
+    path = tmp_path / "warehouse.duckdb"
+    path.write_text("this is not a database, but it is longer than its header" * 100)
+    with pytest.raises(duckdb.IOException, match="not a valid DuckDB"), warehouse.connect(path):
+        pass
+
+
+def test_an_old_file_is_upgraded_in_place_and_keeps_its_rows(tmp_path: Path):
+    migrations = tmp_path / "migrations"
+    migrations.mkdir()
+    (migrations / "0001_first.sql").write_text("create table raw.notes (note text)")
+    con = duckdb.connect(tmp_path / "old.duckdb")
+    warehouse.migrate(con, migrations)
+    con.execute("insert into raw.notes values ('kept')")
+    (migrations / "0002_second.sql").write_text(
+        "alter table raw.notes add column author text; update raw.notes set author = 'unknown'"
+    )
+    warehouse.migrate(con, migrations)
+    warehouse.migrate(con, migrations)
+    assert warehouse.rows(con, "from raw.notes") == [{"note": "kept", "author": "unknown"}]
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(tmp_path: Path):
+    (tmp_path / "0001_bad.sql").write_text("create table raw.one (x int); select nonsense")
+    con = duckdb.connect()
+    with pytest.raises(duckdb.BinderException):
+        warehouse.migrate(con, tmp_path)
+    assert warehouse.rows(con, "select * from raw.migrations") == []
+    with pytest.raises(duckdb.CatalogException):
+        con.execute("from raw.one")
+
+
+def test_a_file_from_a_newer_program_is_refused(path: Path):
+    with warehouse.connect(path) as con:
+        warehouse.insert(con, "raw.migrations", [{"number": 9999, "name": "9999_future.sql"}])
+    with (
+        pytest.raises(warehouse.WarehouseNewerError, match="9999"),
+        warehouse.connect(path),
+    ):
+        pass
+
+
+def test_a_failing_block_leaves_nothing_behind(path: Path):
+    with warehouse.connect(path) as con:
+        with pytest.raises(ZeroDivisionError), warehouse.transaction(con):
+            con.execute("create table raw.notes (note text)")
+            raise ZeroDivisionError
+        with pytest.raises(duckdb.CatalogException):
+            con.execute("from raw.notes")
+
+
+def test_rows_with_a_known_key_are_left_out(path: Path):
+    row = {
+        "decision_id": "d",
+        "workload_id": "w",
+        "evidence_digest": "e",
+        "decision": "approve",
+        "approver": "ann",
+        "comment": "",
+        "decided_at": "2026-01-01 00:00:00+00",
+    }
+    with warehouse.connect(path) as con:
+        assert warehouse.insert(con, "raw.decisions", [row]) == 1
+        assert warehouse.insert(con, "raw.decisions", [row | {"approver": "bob"}]) == 0
+        assert warehouse.insert(con, "raw.decisions", []) == 0
+        assert warehouse.rows(con, "select approver from raw.decisions") == [{"approver": "ann"}]
+
+
+def test_a_failed_check_names_the_rows(path: Path):
+    with warehouse.connect(path) as con:
+        warehouse.build(con, "staging/interactions", workload_id="w")
+        con.execute(
+            "insert into staging.interactions (interaction_id, workload_id) values ('i', 'w')"
+        )
+        with pytest.raises(
+            warehouse.CheckFailedError, match=r"one_verdict\.sql found 1 rows: \('i'"
+        ):
+            warehouse.check(con, workload_id="w")
