@@ -165,7 +165,7 @@ def _disagreement(score: Score, measured: list[float]) -> list[str]:
     if score.n == len(measured) and score.value is not None and math.isclose(score.value, mean):
         return []
     return [
-        f"is {score.value} over {score.n} requests, its samples say {mean} over {len(measured)}"
+        f"is {score.value} over {score.n} requests, but its samples say {mean} over {len(measured)}"
     ]
 
 

@@ -1,0 +1,57 @@
+"""Scorecards from lists of right and wrong, for whatever reads scorecards."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from components.schema import Json
+from components.scorecard import Sample, Scorecard, aggregate
+
+CONDITIONS: dict[str, Json] = {
+    "task": "holdout_tools",
+    "holdout_version": "v1",
+    "settings": {"precision": "nf4", "max_new_tokens": 64},
+}
+
+
+def sample(number: int, right: float | None, *, calls: bool = True) -> Sample:
+    """Make one request that was answered ``right`` (1 or 0)."""
+    mine, others = (right, None) if calls else (None, right)
+    return Sample(
+        doc_id=number,
+        example_id=f"e{number}",
+        doc_hash=f"doc{number:04}",
+        prompt_hash=f"prompt{number}",
+        request=f"request {number}",
+        prompt=f"<user> request {number}",
+        output="right" if right else "wrong",
+        reference="right",
+        scores={
+            "valid_json": mine,
+            "name": mine,
+            "name_and_arguments": mine,
+            "abstention": others,
+            "correct_name": right,
+            "correct": right,
+        },
+    )
+
+
+def card(
+    calls: Sequence[float | None], abstentions: Sequence[float | None] = (1.0,) * 10
+) -> Scorecard:
+    """Make a scorecard of requests that want a call, and of those that no tool fits."""
+    samples = [sample(i, right) for i, right in enumerate(calls)]
+    samples += [sample(len(calls) + i, r, calls=False) for i, r in enumerate(abstentions)]
+    return Scorecard("k", "base", "adapter", CONDITIONS, aggregate(samples), tuple(samples))
+
+
+def pair(wins: int, losses: int, both: int, neither: int) -> tuple[Scorecard, Scorecard]:
+    """Make challenger and opponent with so many requests only the one, or the other, got right."""
+    ours = [1.0] * wins + [0.0] * losses + [1.0] * both + [0.0] * neither
+    theirs = [0.0] * wins + [1.0] * losses + [1.0] * both + [0.0] * neither
+    return card(ours), card(theirs)
+
+
+def under(scorecard: Scorecard, **conditions: Json) -> Scorecard:
+    """Say that a scorecard was made under other conditions."""
+    return replace(scorecard, conditions={**scorecard.conditions, **conditions})
