@@ -31,6 +31,7 @@ class Janitor:
         """Crash each unfinished run of a pool whose worker died, and whose orphans were ended."""
         while found := runs.unfinished(self._http, self._api, pool):
             runs.crash(self._http, self._api, found, reason)
+        self._crash_abandoned()
 
     def look_round(self, now: float) -> None:
         """Crash the workers' runs that have had no process for a while; looks now and then.
@@ -50,6 +51,11 @@ class Janitor:
         }
         lost = [run for run in found if now - self._missing_since.get(run.id, now) > PATIENCE]
         runs.crash(self._http, self._api, lost, "No process runs it")
+        self._crash_abandoned()
+
+    def _crash_abandoned(self) -> None:
+        while found := runs.abandoned(self._http, self._api):
+            runs.crash(self._http, self._api, found, "The run that it was part of has ended")
 
 
 def _running_ids() -> set[str]:

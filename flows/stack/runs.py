@@ -14,15 +14,19 @@ from components.schema import Json
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 """The states that need a process; PAUSED (suspended too) and SCHEDULED runs need none."""
 
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+"""The states that nothing follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A flow run that claims to have a process."""
 
     id: str
-    name: str
     pool: str | None
-    since: datetime
+    """The work pool whose worker runs it; a subflow has none."""
+    parent_task: str | None
+    """The task that stands for this run inside its parent."""
 
 
 def serves(http: httpx.Client, api: str, pool: str, since: datetime) -> bool:
@@ -40,36 +44,38 @@ def unfinished(http: httpx.Client, api: str, pool: str | None = None) -> list[Ru
     return _find(http, api, wanted)
 
 
+def abandoned(http: httpx.Client, api: str) -> list[Run]:
+    """List the subflows that claim to run inside the process of a run that has ended."""
+    subflows: dict[str, Json] = {
+        "deployment_id": {"is_null_": True},  # or it has a process, perhaps alive, of its own
+        "parent_task_run_id": {"is_null_": False},
+        "state": {"type": {"any_": [*UNFINISHED]}},
+    }
+    found = _find(http, api, {"flow_runs": subflows})
+    return [run for run in found if _parent_has_ended(http, api, run)]
+
+
 def crash(http: httpx.Client, api: str, runs: list[Run], reason: str) -> None:
-    """Set ``runs`` and the subflows inside their processes to CRASHED."""
+    """Set ``runs`` to CRASHED."""
     for run in runs:
         state = {"type": "CRASHED", "name": "Crashed", "message": reason}
         url = f"{api}/flow_runs/{run.id}/set_state"
         reply = http.post(url, json={"state": state}).raise_for_status()
         if reply.json()["status"] != "ACCEPT":
             http.post(url, json={"state": state, "force": True}).raise_for_status()
-    if runs:
-        crash(http, api, _subflows(http, api, runs), reason)
 
 
-def _subflows(http: httpx.Client, api: str, parents: list[Run]) -> list[Run]:
-    # A run with a deployment has a process, and perhaps a living worker, of its own.
-    inside: dict[str, Json] = {
-        "parent_flow_run_id": {"any_": [run.id for run in parents]},
-        "deployment_id": {"is_null_": True},
-        "state": {"type": {"any_": [*UNFINISHED]}},
+def _parent_has_ended(http: httpx.Client, api: str, run: Run) -> bool:
+    wanted: dict[str, Json] = {
+        "flow_runs": {"state": {"type": {"any_": [*ENDED]}}},
+        "task_runs": {"id": {"any_": [run.parent_task]}},
     }
-    return _find(http, api, {"flow_runs": inside})
+    return bool(_find(http, api, wanted))
 
 
 def _find(http: httpx.Client, api: str, wanted: dict[str, Json]) -> list[Run]:
     reply = http.post(f"{api}/flow_runs/filter", json=wanted).raise_for_status()
     return [
-        Run(
-            id=run["id"],
-            name=run["name"],
-            pool=run["work_pool_name"],
-            since=datetime.fromisoformat(run["state"]["timestamp"]),
-        )
+        Run(id=run["id"], pool=run["work_pool_name"], parent_task=run["parent_task_run_id"])
         for run in reply.json()
     ]

@@ -41,18 +41,20 @@ class FakePrefect:
     def _find(self, body: dict[str, Any]) -> list[str]:
         wanted = body["flow_runs"]
         pools = body.get("work_pools", {}).get("name", {}).get("any_")
-        parents = wanted.get("parent_flow_run_id", {}).get("any_")
+        tasks = body.get("task_runs", {}).get("id", {}).get("any_")
         return [
             name
             for name, state in self.states.items()
             if state in wanted["state"]["type"]["any_"]
-            and (pools is None or self.pools.get(name) in pools)
-            and (parents is None or self.parents.get(name) in parents)
+            and (pools is None or self.pools[name] in pools)
+            and (tasks is None or f"task-of-{name}" in tasks)
+            and ("parent_task_run_id" not in wanted or name in self.parents)
         ]
 
     def _run(self, name: str) -> dict[str, Any]:
-        state = {"timestamp": "2026-11-24T10:00:00+00:00"}
-        return {"id": name, "name": name, "work_pool_name": self.pools.get(name), "state": state}
+        parent = self.parents.get(name)
+        task = f"task-of-{parent}" if parent else None
+        return {"id": name, "work_pool_name": self.pools[name], "parent_task_run_id": task}
 
 
 def test_every_run_that_needs_a_process_is_crashed_and_no_other() -> None:
@@ -69,12 +71,18 @@ def test_only_the_runs_of_the_dead_workers_pool_are_crashed() -> None:
     assert prefect.states == {"a": "RUNNING", "b": "CRASHED"}
 
 
-def test_a_subflow_without_a_process_of_its_own_crashes_with_its_parent() -> None:
-    prefect = FakePrefect(turn="RUNNING", collect="RUNNING", other="RUNNING")
-    prefect.pools |= {"collect": None, "other": None}
-    prefect.parents["collect"] = "turn"
-    Janitor(prefect.http, API).crash_pool("cpu", "gone")
-    assert prefect.states == {"turn": "CRASHED", "collect": "CRASHED", "other": "RUNNING"}
+def test_subflows_crash_once_the_run_that_they_are_part_of_has_ended() -> None:
+    prefect = FakePrefect(turn="RUNNING", collect="RUNNING", load="RUNNING", other="RUNNING")
+    prefect.pools |= {"collect": None, "load": None, "other": None}
+    prefect.parents |= {"collect": "turn", "load": "collect"}
+    janitor = Janitor(prefect.http, API)
+    janitor.look_round(now=0)
+    assert set(prefect.states.values()) == {"RUNNING"}
+    prefect.states["turn"] = "CRASHED"  # as its own process reported while it was ended
+    janitor.crash_pool("cpu", "gone")
+    assert prefect.states == dict.fromkeys(("turn", "collect", "load"), "CRASHED") | {
+        "other": "RUNNING"
+    }
 
 
 def test_a_refused_crash_is_forced() -> None:
