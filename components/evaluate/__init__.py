@@ -1,1 +1,1 @@
-"""Measure models on the frozen holdout with lm-eval."""
+"""Measure models on the frozen holdout: ``harness`` runs lm-eval's ``task``, ``metric`` scores."""

@@ -1,0 +1,188 @@
+"""Measure models on a snapshot's holdout with lm-eval: one base in memory, adapters by turns.
+
+A scorecard's key is the digest of everything that could move its figures, so what was measured once
+is found again, and nothing is loaded when all of it is.
+"""
+
+import platform
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from components import base as bases
+from components import manifest, prompt, scorecard
+from components.evaluate import task
+from components.evaluate.settings import EvaluationSettings
+from components.evaluate.task import Holdout
+from components.schema import Json, Progress
+from components.scorecard import Sample
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
+"""Those whose version may move a score."""
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One model to measure: where its scorecard goes and what the scorecard will say it is of."""
+
+    model: str
+    adapter: Path | None
+    folder: Path
+    body: dict[str, Json]
+
+
+def folders(
+    snapshot: Path,
+    base: Path,
+    models: Mapping[str, Path | None],
+    root: Path,
+    settings: EvaluationSettings,
+) -> dict[str, Path]:
+    """Name each model's scorecard folder, whether it is there yet or not; see ``evaluate``."""
+    return {m.model: m.folder for m in _measurements(snapshot, base, models, root, settings)}
+
+
+def evaluate(
+    snapshot: Path,
+    base: Path,
+    models: Mapping[str, Path | None],
+    root: Path,
+    settings: EvaluationSettings,
+    *,
+    report: Callable[[Progress], None],
+    now: datetime,
+) -> dict[str, Path]:
+    """Measure each model on the holdout, unless it was measured before.
+
+    Args:
+        snapshot: A finished snapshot folder.
+        base: The base model's folder.
+        models: Adapter folders by the role they play; ``None`` is the base alone.
+        root: Where scorecard folders go, each named by its key.
+        settings: How the models are asked.
+        report: Called after each batch, with the model's role as the stage.
+        now: When this evaluation was asked for (UTC).
+
+    Returns:
+        Each model's finished scorecard folder.
+
+    Raises:
+        FileNotFoundError: The snapshot or an adapter is unfinished.
+        ValueError: The holdout is empty, or an adapter is not the one its manifest names.
+    """
+    measurements = _measurements(snapshot, base, models, root, settings)
+    missing = [m for m in measurements if not manifest.is_finished(m.folder)]
+    if missing:
+        model, tokenizer = bases.load(base, settings.precision, for_training=False)
+        holdout = task.read(snapshot, tokenizer)
+        for one in missing:
+            with _adapted(model, one.adapter) as ready:
+                samples = _measure(one, ready, tokenizer, holdout, settings, report)
+            scorecard.write(one.folder, samples, body=one.body, now=now)
+    return {m.model: m.folder for m in measurements}
+
+
+def _measurements(
+    snapshot: Path,
+    base: Path,
+    models: Mapping[str, Path | None],
+    root: Path,
+    settings: EvaluationSettings,
+) -> list[Measurement]:
+    _digest(snapshot, task.HOLDOUT)
+    conditions = _conditions(manifest.read(snapshot), settings)
+    base_hash = bases.content_hash(base)
+    return [
+        _measurement(model, adapter, base_hash, conditions, root)
+        for model, adapter in models.items()
+    ]
+
+
+def _conditions(snapshot: Mapping[str, Json], settings: EvaluationSettings) -> dict[str, Json]:
+    """Gather what must be equal for two scorecards to be compared."""
+    return {
+        "task": task.name(str(snapshot["workload"])),
+        "task_version": task.VERSION,
+        "holdout_version": snapshot["holdout_version"],
+        "prompt_format": prompt.FORMAT,
+        "settings": settings.model_dump(mode="json"),
+        "machine": _machine(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _machine() -> str:
+    """Name what computes, without loading torch: a GPU rounds otherwise than a CPU."""
+    gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
+    return "gpu" if gpu else f"cpu {platform.machine()}"
+
+
+def _measurement(
+    model: str, adapter: Path | None, base_hash: str, conditions: dict[str, Json], root: Path
+) -> Measurement:
+    body: dict[str, Json] = {
+        "base": base_hash,
+        "adapter": None if adapter is None else manifest.read(adapter)["key"],
+        "adapter_weights": None if adapter is None else _digest(adapter, WEIGHTS),
+        "conditions": conditions,
+    }
+    return Measurement(model, adapter, root / manifest.digest(body), body)
+
+
+def _digest(folder: Path, name: str) -> str:
+    """Hash a file of a finished folder, which must be the one that its manifest names."""
+    files = cast("dict[str, str]", manifest.read(folder)["files"])
+    found = manifest.file_digest(folder / name)
+    if files.get(name) != found:
+        raise ValueError(
+            f"evaluating with {folder}: {name} hashes to {found[:16]}, its manifest says "
+            f"{str(files.get(name))[:16]}; it was changed since it was finished, so make it again"
+        )
+    return found
+
+
+@contextmanager
+def _adapted(
+    model: "PreTrainedModel", adapter: Path | None
+) -> "Generator[PreTrainedModel | PeftModel]":
+    """Put an adapter on the base, and take it off again.
+
+    An adapter that lacks weights for a layer would leave it as it was: PEFT's warning is an error.
+    """
+    if adapter is None:
+        yield model
+        return
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        wrapped = PeftModel.from_pretrained(model, str(adapter))
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+
+
+def _measure(
+    one: Measurement,
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    holdout: Holdout,
+    settings: EvaluationSettings,
+    report: Callable[[Progress], None],
+) -> list[Sample]:
+    from components.evaluate.answerer import Answerer  # noqa: PLC0415 - loads torch
+
+    lm = Answerer(model, tokenizer, settings.batch_size, stage=one.model, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not
+    return task.run(lm, holdout, settings.max_new_tokens)
