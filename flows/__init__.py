@@ -1,1 +1,4 @@
-"""The order: what runs when, what is retried. The only place that knows Prefect, YAML, env vars and argv."""
+"""The order: what runs when, what is retried.
+
+The only place that knows Prefect, YAML, environment variables and command lines.
+"""

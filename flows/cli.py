@@ -28,7 +28,12 @@ ConfigFile = Annotated[Path, typer.Argument(help="The YAML file that describes t
 WorkloadName = Annotated[
     str | None, typer.Argument(help="Whose approval; may be left out while only one waits.")
 ]
-Approver = Annotated[str, typer.Option("--as", help="Your name; stored with the decision.")]
+Approver = Annotated[
+    str,
+    typer.Option(
+        "--as", help="Your name; stored with the decision.", default_factory=getpass.getuser
+    ),
+]
 
 
 @app.command()
@@ -103,8 +108,8 @@ def pending() -> None:
 
 @app.command()
 def approve(
+    approver: Approver,
     workload: WorkloadName = None,
-    approver: Approver = getpass.getuser(),
     comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
 ) -> None:
     """Approve a waiting promotion: the challenger becomes champion."""
@@ -113,9 +118,9 @@ def approve(
 
 @app.command()
 def reject(
+    approver: Approver,
     comment: Annotated[str, typer.Option(help="Why; kept with the decision.")],
     workload: WorkloadName = None,
-    approver: Approver = getpass.getuser(),
 ) -> None:
     """Reject a waiting promotion: the champion stays."""
     _decide(workload, "reject", approver, comment)

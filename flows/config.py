@@ -126,4 +126,5 @@ def _unusable(workload: Workload) -> list[str]:
 
 
 def _matches(patterns: list[str]) -> list[Path]:
-    return sorted({Path(name) for pattern in patterns for name in glob.glob(pattern)})
+    names = {name for pattern in patterns for name in glob.glob(pattern)}  # noqa: PTH207 - absolute
+    return sorted(Path(name) for name in names)

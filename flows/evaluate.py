@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from components import base, manifest
+from components import manifest
 from components.evaluate import harness
 from components.register import registry, tracking
 from components.scorecard import read as read_scorecard

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -29,7 +29,7 @@ class JobError(RuntimeError):
     """A job ended without finishing its work."""
 
 
-def run(kind: str, spec: dict[str, object], folder: Path, on_progress: Listener) -> None:
+def run(kind: str, spec: Mapping[str, object], folder: Path, on_progress: Listener) -> None:
     """Run ``python -m flows.job KIND`` on ``spec`` and pass on each progress line it prints.
 
     Args:

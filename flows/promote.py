@@ -5,14 +5,15 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from components import ledger, manifest, warehouse
-from components.gate import brief, evidence
+from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry, tracking
@@ -34,9 +35,7 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval crown the challenger."""
     workload = configs.read(Path(config))
     found = evidence.read(Path(evidence_folder))
-    page = brief.with_picture(
-        (found.folder / evidence.BRIEF).read_text(), found.folder / evidence.PICTURE, found.digest
-    )
+    page = (found.folder / evidence.BRIEF).read_text()
     publish(page, found.digest, workload.workload)
     decision = recorded(found.digest)
     if decision is None:

@@ -101,10 +101,10 @@ def summarize(workload: str, ended: watch.Ended, asked: Asked | None, console: C
         _say_scores(folder, console)
     console.print(f"turn      {ended.ending}")
     if champion:
+        page = f"#/models/{workload}/versions/{champion.number}"
         console.print(
-            f"champion  {workload} version {champion.number} (models:/{workload}@champion, adapter "
-            f"{champion.adapter})\n          {settings.load().mlflow_url}/#/models/{workload}/versions/"
-            f"{champion.number}",
+            f"champion  {workload} version {champion.number} (models:/{workload}@champion), "
+            f"adapter {champion.adapter}\n          {settings.load().mlflow_url}/{page}",
             soft_wrap=True,
         )
     else:
@@ -116,9 +116,8 @@ def _say_scores(folder: Path, console: Console) -> None:
     scores = json.loads((folder / evidence.VERDICT).read_text())["scores"]
     console.print(f"scores    {'':<18} {found.subject.opponent_name:>8} -> adapter")
     for metric, row in scores.items():
-        console.print(
-            f"  {metric:<26} {_share(row['opponent']):>8} -> {_share(row['challenger']):>7}  n={row['n']}"
-        )
+        both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
+        console.print(f"  {metric:<26} {both}  n={row['n']}")
     p_value = found.judgement.p_value
     tested = "not comparable" if p_value is None else f"exact McNemar p = {p_value:.3g}"
     console.print(

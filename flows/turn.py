@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 
 from prefect import flow, task
 from prefect.client.schemas.objects import StateType
-from prefect.deployments import run_deployment
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -24,15 +23,12 @@ from components.ledger import Decision
 from components.register import registry
 from components.scorecard import differing
 from components.scorecard import read as read_scorecard
-from flows import approvals, evaluate, settings, train
+from flows import approvals, dispatch, evaluate, settings, train
 from flows import config as configs
 from flows.collect import collect
 from flows.config import Workload
 from flows.curate import curate
 from flows.stages import Stages
-
-TRIES = 2
-"""A training or evaluation whose worker died is started once more, from its checkpoint."""
 
 Ending: TypeAlias = Literal["asked", "decided", "champion already", "fail", "inconclusive"]
 """How a turn ended: a person was asked, had decided before, or there was nothing to ask about."""
@@ -81,15 +77,16 @@ def turn(config: str) -> str:
 def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> bool:
     """Run a deployment unless its outputs are finished; tell whether they were.
 
+    A training or evaluation whose worker died is started once more, from its checkpoint.
+
     Raises:
         StageError: It ended without finishing them.
     """
     if all(manifest.is_finished(output) for output in outputs):
         return True
-    for _ in range(TRIES):
-        run = run_deployment(deployment, parameters=parameters, poll_interval=1)
-        if run.state is None or run.state.type != StateType.CRASHED:
-            break
+    run = dispatch.run(deployment, parameters)
+    if run.state_type == StateType.CRASHED:
+        run = dispatch.run(deployment, parameters)
     missing = [output for output in outputs if not manifest.is_finished(output)]
     if missing:
         raise StageError(
@@ -140,7 +137,8 @@ def assemble(
         opponent_scorecard=opponent.key,
     )
     judgement = judge.judge(challenger, opponent, workload.gate)
-    folder = home.evidence / workload.workload / evidence.digest(subject, judgement, workload.gate)
+    digest = evidence.digest(subject, judgement, workload.gate)
+    folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
         return evidence.read(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,6 +150,8 @@ def assemble(
         challenger,
         opponent,
         differing(challenger, opponent, metric=workload.gate.metric),
+        digest=digest,
+        picture=folder / evidence.PICTURE,
         counts=snapshot.counts,
         note=workload.note,
     )
@@ -178,14 +178,8 @@ def promotion(config: str, found: Evidence) -> str:
     waiting = approvals.promotions(*tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
-    run = run_deployment(
-        "promote/promote",
-        parameters={"config": config, "evidence_folder": str(found.folder)},
-        timeout=0,
-        as_subflow=False,
-        tags=tags,
-    )
-    return str(run.id)
+    asked = {"config": config, "evidence_folder": str(found.folder)}
+    return str(dispatch.start("promote/promote", asked, tags).id)
 
 
 @task

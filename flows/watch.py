@@ -18,10 +18,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.deployments import run_deployment
 
 from components import manifest
-from flows import approvals, settings, stages
+from flows import approvals, dispatch, settings, stages
 from flows.screen import Screen
 
 POLL_SECONDS = 0.5
@@ -58,10 +57,7 @@ def start(config: Path, workload: str) -> UUID:
         )
     if under_way:
         return under_way[0].id
-    run = run_deployment(
-        "turn/turn", parameters={"config": str(config)}, timeout=0, as_subflow=False, tags=[tag]
-    )
-    return run.id
+    return dispatch.start("turn/turn", {"config": str(config)}, [tag]).id
 
 
 def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:

@@ -1,10 +1,11 @@
-"""The page that a person reads before deciding: verdict, scores, differences, what is being changed.
+"""The page that a person reads before deciding: verdict, scores, differences, training set.
 
 Requests and answers come from users, so they stand in code fences and can't become markup.
 """
 
 import base64
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def write(
     opponent: Scorecard,
     differences: Sequence[Difference],
     *,
+    digest: str,
+    picture: Path,
     counts: Mapping[str, int],
     note: str,
 ) -> str:
@@ -34,6 +37,8 @@ def write(
         challenger: The adapter that asks to be champion.
         opponent: The champion, or the base before there is one.
         differences: Requests on which only one of the two was right.
+        digest: The evidence digest that a decision is bound to.
+        picture: PNG of the scores; it goes into the page, which then stands alone.
         counts: The snapshot's rows by verdict.
         note: The workload's own note to whoever decides; may be empty.
     """
@@ -47,6 +52,8 @@ def write(
             "",
             *_table(subject, challenger, opponent),
             "",
+            f"![Scores with 95 % intervals](data:image/png;base64,{_base64(picture)})",
+            "",
             "### Where the two differ",
             "",
             *[line for difference in differences for line in _difference(subject, difference)],
@@ -57,31 +64,24 @@ def write(
             *[f"| {count} | {verdict} |" for verdict, count in sorted(counts.items())],
             "",
             f"Snapshot `{subject.snapshot}`, holdout version `{subject.holdout_version}`, "
-            f"base `{subject.base[:16]}`.",
+            f"base `{subject.base}`. Evidence digest `{digest}`: the decision is bound to it.",
             "",
         ]
-    )
-
-
-def with_picture(brief: str, picture: Path, digest: str) -> str:
-    """Put the picture of the scores and the evidence digest under the brief."""
-    image = base64.b64encode(picture.read_bytes()).decode()
-    return (
-        f"{brief}\n![Scores with 95 % intervals](data:image/png;base64,{image})\n\n"
-        f"Evidence digest `{digest}`: the decision is bound to it.\n"
     )
 
 
 def _table(subject: Subject, challenger: Scorecard, opponent: Scorecard) -> list[str]:
     rows = [
         f"| {metric} | {_share(opponent, metric)} | {_share(challenger, metric)} "
-        f"| {challenger.scores[metric].n} | {meaning} |"
-        for metric, meaning in METRICS.items()
+        f"| {challenger.scores[metric].n} |"
+        for metric in METRICS
     ]
     return [
-        f"| score | {subject.opponent_name} | challenger | n | what it is the share of |",
-        "| --- | ---: | ---: | ---: | --- |",
+        f"| score | {subject.opponent_name} | challenger | n |",
+        "| --- | ---: | ---: | ---: |",
         *rows,
+        "",
+        *[f"- {metric}: {meaning}" for metric, meaning in METRICS.items()],
     ]
 
 
@@ -97,14 +97,17 @@ def _difference(subject: Subject, difference: Difference) -> list[str]:
         subject.opponent_name: difference.opponent.output,
         "challenger": difference.challenger.output,
     }
-    width = max(len(label) for label in lines)
-    body = [f"{label:<{width}}  {_cut(text)}" for label, text in lines.items()]
+    body = [line for label, text in lines.items() for line in _wrapped(label, text)]
     longest = max((len(run) for run in re.findall(r"`+", "\n".join(body))), default=0)
     fence = "`" * max(3, longest + 1)
     return [fence + "text", *body, fence, ""]
 
 
-def _cut(text: str) -> str:
-    """Give one line of at most ``SHOWN_CHARACTERS`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + " ..."
+def _wrapped(label: str, text: str) -> list[str]:
+    """Give a label and, indented under it, at most ``SHOWN_CHARACTERS`` of the text."""
+    line = textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" ...")
+    return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]
+
+
+def _base64(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()

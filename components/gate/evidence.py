@@ -1,7 +1,7 @@
 """The evidence: all that a person approves, under one digest.
 
-A decision is bound to the digest, which covers snapshot, base, adapter, opponent, scorecards, policy
-and verdict: should any of them be another one, it is other evidence, and asks again.
+A decision is bound to the digest, which covers snapshot, base, adapter, opponent, scorecards,
+policy and verdict: should any of them be another one, it is other evidence, and asks again.
 """
 
 import json
