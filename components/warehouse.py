@@ -26,6 +26,7 @@ Record = TypeVar("Record")
 POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
+CHUNK_ROWS = 2048
 
 
 class WarehouseBusyError(TimeoutError):
@@ -182,7 +183,10 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 @contextmanager
 def present(con: Connection, name: str, columns: Mapping[str, Sequence[Value]]) -> Generator[None]:
     """Let SQL read columns as a table called ``name`` for as long as the block runs."""
-    con.register(name, pa.table(dict(columns)))
+    table = pa.table(dict(columns))
+    # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
+    chunks = table.to_batches(max_chunksize=CHUNK_ROWS)
+    con.register(name, pa.Table.from_batches(chunks, table.schema))
     try:
         yield
     finally:

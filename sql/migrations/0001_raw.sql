@@ -1,5 +1,5 @@
 -- What came in, as it came: files, interactions, feedback, and the lines that could not be read.
--- The line is stored once, verbatim; request, response and extra are read out of it on demand.
+-- A line is stored once, verbatim; what is in it is read out of it on demand.
 
 create table raw.files (
     kind varchar not null,
@@ -18,22 +18,26 @@ create table raw.interactions (
     client_id varchar not null,
     payload varchar not null,
     file_digest varchar not null,
-    line bigint not null,
-    request json generated always as (json_extract(payload, '$.request')),
-    response json generated always as (json_extract(payload, '$.response')),
-    extra json generated always as (
-        json_merge_patch(
-            payload::json,
-            '{
-                "timestamp": null,
-                "workload_id": null,
-                "client_id": null,
-                "request": null,
-                "response": null
-            }'::json
-        )
-    )
+    line bigint not null
 );
+
+-- A view, not generated columns: those are computed on insert, and loading takes twice as long.
+create view raw.contents as
+select
+    interaction_id,
+    json_extract(payload, '$.request') as request,
+    json_extract(payload, '$.response') as response,
+    json_merge_patch(
+        payload::json,
+        '{
+            "timestamp": null,
+            "workload_id": null,
+            "client_id": null,
+            "request": null,
+            "response": null
+        }'::json
+    ) as extra
+from raw.interactions;
 
 create table raw.feedback (
     feedback_id varchar not null,
@@ -45,8 +49,7 @@ create table raw.feedback (
     kind varchar not null,
     payload varchar not null,
     file_digest varchar not null,
-    line bigint not null,
-    value json generated always as (json_extract(payload, '$.value'))
+    line bigint not null
 );
 
 create table raw.quarantine (

@@ -8,8 +8,8 @@ select
     response_id,
     actor_id,
     kind,
-    value,
-    timestamp as given_at
+    timestamp as given_at,
+    json_extract(payload, '$.value') as value
 from raw.feedback
 where workload_id = $workload_id
 qualify row_number() over (

@@ -35,7 +35,9 @@ def test_a_line_is_stored_verbatim_with_its_further_keys(con: Connection, tmp_pa
     line = logs.interaction(metadata={"source": "x"}, trace=None)
     loaded = interactions.load(con, logs.write(tmp_path / "a.jsonl.gz", [line]), now=logs.NOW)
     assert (loaded.new, loaded.known, loaded.quarantined, loaded.skipped) == (1, 0, 0, False)
-    (row,) = warehouse.rows(con, "select * from raw.interactions")
+    (row,) = warehouse.rows(
+        con, "from raw.interactions inner join raw.contents using (interaction_id)"
+    )
     assert json.loads(str(row["payload"])) == line
     assert json.loads(str(row["request"])) == line["request"]
     assert json.loads(str(row["response"])) == line["response"]

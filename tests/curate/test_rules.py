@@ -110,6 +110,7 @@ def test_sound_interactions_are_kept(good: Row):
             "malformed_acceptable",
             id="value-not-in-a-list",
         ),
+        pytest.param(row(acceptable=["weather"]), "malformed_acceptable", id="call-is-text"),
         pytest.param(
             row(messages=[logs.call("weather", "{oops"), {"role": "user", "content": "x"}]),
             "malformed_history",
