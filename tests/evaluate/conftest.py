@@ -1,0 +1,39 @@
+"""A tiny base and adapters on it, built once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from components import manifest
+from tests import tiny
+from tests.holdouts import NOW
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+def build_adapter(base: Path, folder: Path, seed: int) -> Path:
+    """Write a finished adapter with random weights, so that it answers unlike its base."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.manual_seed(seed)
+    wrapped = get_peft_model(
+        model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
+    wrapped.save_pretrained(str(folder))
+    manifest.write(folder, kind="adapter", now=NOW, body={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        role: build_adapter(tiny_base, root / f"key-{role}", seed)
+        for seed, role in enumerate(("challenger", "champion"))
+    }

@@ -1,0 +1,152 @@
+"""Base and adapters measured on one holdout: what is measured, what is refused."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from components import manifest, scorecard
+from components.evaluate import harness
+from components.evaluate.settings import EvaluationSettings
+from components.schema import Progress
+from components.scorecard import Scorecard
+from tests import holdouts
+from tests.holdouts import NOW
+
+SETTINGS = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
+
+
+@dataclass
+class Bench:
+    """A snapshot and a base, with a place for scorecards."""
+
+    snapshot: Path
+    base: Path
+    root: Path
+    reports: list[Progress] = field(default_factory=list[Progress])
+
+    def measure(
+        self, models: dict[str, Path | None], settings: EvaluationSettings = SETTINGS
+    ) -> dict[str, Scorecard]:
+        self.reports.clear()
+        found = harness.evaluate(
+            self.snapshot,
+            self.base,
+            models,
+            self.root,
+            settings,
+            report=self.reports.append,
+            now=NOW,
+        )
+        assert found == harness.folders(self.snapshot, self.base, models, self.root, settings)
+        return {model: scorecard.read(folder) for model, folder in found.items()}
+
+    def stages(self) -> set[str]:
+        return {report.stage for report in self.reports}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_base: Path) -> Bench:
+    return Bench(holdouts.build(tmp_path), tiny_base, tmp_path / "scorecards")
+
+
+def outputs(card: Scorecard) -> list[str]:
+    return [sample.output for sample in card.samples]
+
+
+def copied(adapter: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(adapter, folder / adapter.name))
+
+
+def test_base_and_adapters_are_measured_on_one_base_under_equal_conditions(
+    bench: Bench, adapters: dict[str, Path]
+):
+    cards = bench.measure({"base": None, **adapters})
+    assert len({tuple(outputs(card)) for card in cards.values()}) == 3
+    assert [card.adapter for card in cards.values()] == [None, "key-challenger", "key-champion"]
+    assert cards["base"].conditions == cards["challenger"].conditions
+    assert [s.prompt_hash for s in cards["base"].samples] == [
+        s.prompt_hash for s in cards["champion"].samples
+    ]
+    assert cards["base"].scores["correct"].n == 3
+    assert bench.stages() == {"base", "challenger", "champion"}
+
+
+def test_an_adapter_leaves_no_trace_on_the_base(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    after = bench.measure({"challenger": adapters["challenger"], "base": None})["base"]
+    bench.root = tmp_path / "again"
+    assert outputs(after) == outputs(bench.measure({"base": None})["base"])
+
+
+def test_conditions_name_all_that_makes_scores_comparable(bench: Bench):
+    conditions = bench.measure({"base": None})["base"].conditions
+    assert conditions["task"] == "holdout_tools"
+    assert conditions["holdout_version"] == "v1"
+    assert conditions["settings"] == {"precision": "fp32", "batch_size": 2, "max_new_tokens": 8}
+    assert {"task_version", "prompt_format", "machine", "libraries"} <= conditions.keys()
+
+
+def test_what_was_measured_is_not_measured_again(bench: Bench, adapters: dict[str, Path]):
+    first = bench.measure({"base": None})
+    again = bench.measure({"base": None})
+    assert bench.reports == []
+    assert again == first
+    bench.measure({"base": None, "challenger": adapters["challenger"]})
+    assert bench.stages() == {"challenger"}
+
+
+def test_an_evaluation_that_was_killed_is_done_again(bench: Bench):
+    card = bench.measure({"base": None})["base"]
+    (bench.root / card.key / "manifest.json").unlink()
+    assert bench.measure({"base": None})["base"] == card
+    assert bench.stages() == {"base"}
+
+
+def test_other_settings_are_another_scorecard(bench: Bench):
+    def key(settings: EvaluationSettings) -> Path:
+        return harness.folders(bench.snapshot, bench.base, {"base": None}, bench.root, settings)[
+            "base"
+        ]
+
+    assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))
+
+
+def test_an_unfinished_adapter_is_refused(bench: Bench, adapters: dict[str, Path], tmp_path: Path):
+    adapter = copied(adapters["challenger"], tmp_path)
+    (adapter / manifest.NAME).unlink()
+    with pytest.raises(FileNotFoundError):
+        bench.measure({"challenger": adapter})
+
+
+def test_weights_that_changed_since_training_are_refused(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    adapter = copied(adapters["challenger"], tmp_path)
+    shutil.copy(adapters["champion"] / harness.WEIGHTS, adapter)
+    with pytest.raises(ValueError, match="changed since it was finished, so make it again"):
+        bench.measure({"challenger": adapter})
+
+
+def test_a_holdout_that_changed_since_it_was_frozen_is_refused(bench: Bench, tmp_path: Path):
+    other = holdouts.build(tmp_path / "other", holdouts.CASES[:1])
+    shutil.copy(other / "holdout.parquet", bench.snapshot)
+    with pytest.raises(ValueError, match=r"holdout\.parquet hashes to"):
+        bench.measure({"base": None})
+
+
+def test_an_adapter_that_lacks_weights_is_refused_not_measured_as_the_base(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    from safetensors.torch import load_file, save_file
+
+    adapter = copied(adapters["challenger"], tmp_path)
+    weights = load_file(adapter / harness.WEIGHTS)
+    weights.popitem()
+    save_file(weights, adapter / harness.WEIGHTS)
+    manifest.write(adapter, kind="adapter", now=NOW, body={})
+    with pytest.raises(UserWarning, match="missing adapter keys"):
+        bench.measure({"challenger": adapter})
+    assert not list(bench.root.glob("*/manifest.json"))

@@ -1,0 +1,108 @@
+"""The holdout through lm-eval, answered by an oracle instead of a model."""
+
+from pathlib import Path
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from transformers import AutoTokenizer
+
+from components.evaluate import task
+from components.evaluate.task import Holdout
+from components.scorecard import Sample, aggregate
+from tests import holdouts
+
+
+class Oracle(LM):
+    """Answers each prompt as it was told to."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return [self.answers[request.args[0]] for request in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def holdout(tmp_path: Path, tiny_base: Path) -> Holdout:
+    return task.read(holdouts.build(tmp_path), AutoTokenizer.from_pretrained(tiny_base))
+
+
+def answer(holdout: Holdout, *outputs: str) -> list[Sample]:
+    prompts = [document["prompt"] for document in holdout.documents]
+    return task.run(Oracle(dict(zip(prompts, outputs, strict=True))), holdout, 64)
+
+
+def test_whoever_answers_right_scores_full_marks(holdout: Holdout):
+    samples = answer(holdout, *[document["reference"] for document in holdout.documents])
+    assert {metric: (s.value, s.n) for metric, s in aggregate(samples).items()} == {
+        "valid_json": (1, 2),
+        "name": (1, 2),
+        "name_and_arguments": (1, 2),
+        "abstention": (1, 1),
+        "correct_name": (1, 3),
+        "correct": (1, 3),
+    }
+
+
+def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: Holdout):
+    acceptable = '{"name": "weather", "arguments": {"city": "nyc", "unit": "C"}}'
+    first, second, third = answer(holdout, "It rains.", acceptable, acceptable)
+    assert (first.example_id, first.request) == ("e0", "Weather in Rome?")
+    assert first.prompt.startswith("<|im_start|>system\nTools:\nweather() - Tell the weather")
+    assert first.prompt.endswith("<|im_start|>assistant\n")
+    assert first.reference == '{"name": "weather", "arguments": {"city": "Rome"}}'
+    assert first.output == "It rains."
+    assert first.scores == {
+        "valid_json": 0,
+        "name": 0,
+        "name_and_arguments": 0,
+        "abstention": None,
+        "correct_name": 0,
+        "correct": 0,
+    }
+    assert second.scores["name_and_arguments"] == 1
+    assert (third.scores["name"], third.scores["abstention"]) == (None, 0)
+
+
+def test_two_models_are_asked_the_same(holdout: Holdout):
+    one, other = answer(holdout, "a", "b", "c"), answer(holdout, "d", "e", "f")
+    assert [(s.doc_hash, s.prompt_hash) for s in one] == [
+        (s.doc_hash, s.prompt_hash) for s in other
+    ]
+    assert len({s.doc_hash for s in one}) == 3
+
+
+def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
+    snapshot = holdouts.build(tmp_path, [])
+    with pytest.raises(ValueError, match="its holdout is empty"):
+        task.read(snapshot, AutoTokenizer.from_pretrained(tiny_base))
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_request_that_lm_eval_lost_is_not_overlooked(holdout: Holdout, lost: int):
+    def logged(number: int) -> dict[str, object]:
+        document = holdout.documents[number]
+        return {
+            "filter": "none",
+            "doc_id": number,
+            "doc": document,
+            "doc_hash": str(number),
+            "prompt_hash": str(number),
+            "arguments": [(document["prompt"], {})],
+            "filtered_resps": ["x"],
+        }
+
+    rows = [logged(number) for number in range(3)]
+    assert len(task.samples(rows, holdout)) == 3
+    with pytest.raises(ValueError, match=r"gave back 2 samples that are not the 3 requests"):
+        task.samples(rows[:lost] + rows[lost + 1 :], holdout)
+    with pytest.raises(ValueError, match="in the words they were to be put in"):
+        task.samples([*rows[:2], {**rows[2], "arguments": [("other words", {})]}], holdout)

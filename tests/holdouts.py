@@ -1,0 +1,69 @@
+"""A finished snapshot with a small holdout, for whatever evaluates."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components import manifest, prompt
+from components.schema import AcceptableCall, Answer, Call, Json
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TOOLS: list[dict[str, Json]] = [
+    {"type": "function", "function": {"name": "weather", "description": "Tell the weather"}}
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request, its right answer and, where they are known, the acceptable values."""
+
+    asked: str
+    answer: Answer
+    acceptable: tuple[AcceptableCall, ...] | None = None
+
+
+CASES = (
+    Case("Weather in Rome?", Answer(calls=(Call("weather", {"city": "Rome"}),))),
+    Case(
+        "Weather in New York?",
+        Answer(calls=(Call("weather", {"city": "New York"}),)),
+        (AcceptableCall("weather", {"city": ["New York", "NYC"], "unit": ["", "C"]}),),
+    ),
+    Case("Write a poem", Answer("No tool fits this.")),
+)
+
+
+def build(root: Path, cases: Sequence[Case] = CASES) -> Path:
+    """Write a snapshot folder whose holdout holds ``cases``."""
+    folder = root / "snapshot"
+    folder.mkdir(parents=True)
+    rows = [_row(number, case) for number, case in enumerate(cases)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "holdout.parquet")
+    body = {"workload": "tools", "holdout_version": "v1"}
+    manifest.write(folder, kind="snapshot", now=NOW, body=body)
+    return folder
+
+
+SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("answer", pa.string()),
+        ("acceptable", pa.string()),
+    ]
+)
+
+
+def _row(number: int, case: Case) -> dict[str, object]:
+    acceptable = None if case.acceptable is None else [asdict(call) for call in case.acceptable]
+    return {
+        "example_id": f"e{number}",
+        "prompt": prompt.render_prompt([{"role": "user", "content": case.asked}], TOOLS),
+        "answer": case.answer.to_json(),
+        "acceptable": None if acceptable is None else json.dumps(acceptable),
+    }
