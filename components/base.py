@@ -1,5 +1,6 @@
 """The base model: loaded afresh at a stated precision, and pinned by the hash of its content."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -51,3 +52,24 @@ def load(
     )
     model.train(for_training)
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer to ``folder`` as safetensors in bf16.
+
+    The folder appears only when it is complete.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.save_pretrained(partial)
+    # What is read from GGUF is dequantized but says that it is not, so it refuses to be saved.
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(partial)
+    partial.replace(folder)

@@ -93,8 +93,7 @@ def _first_choices(acceptable: dict[str, list[Json]]) -> dict[str, Json]:
 def _concrete(value: Json) -> Json:
     """Undo the nesting: within an object, each value is a list of acceptable ones again."""
     if isinstance(value, dict):
-        choices = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
-        return _first_choices(choices)
+        return _first_choices({name: v for name, v in value.items() if isinstance(v, list)})
     return [_concrete(item) for item in value] if isinstance(value, list) else value
 
 

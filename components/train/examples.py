@@ -1,0 +1,93 @@
+"""Turn a snapshot's rows into tokens, and order them so that a batch holds rows of like length."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pyarrow.parquet as pq
+
+from components import prompt
+from components.schema import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+POOL = 8
+"""Batches are cut from pools of this many: more saves padding, fewer mixes the lengths better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One example as token ids; the last ``answer_length`` of them are what is learned."""
+
+    input_ids: list[int]
+    answer_length: int
+    weight: float
+
+
+def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[Tokens]:
+    """Read the examples to train on, in the snapshot's order, without those that are too long.
+
+    Raises:
+        ValueError: None fits.
+    """
+    columns = ["prompt", "completion", "weight"]
+    rows = pq.read_table(snapshot / "train.parquet", columns=columns).to_pylist()
+    found = [tokenize(tokenizer, row["prompt"], row["completion"], row["weight"]) for row in rows]
+    fitting = [tokens for tokens in found if len(tokens.input_ids) <= max_length]
+    if not fitting:
+        shortest = min((len(tokens.input_ids) for tokens in found), default=0)
+        raise ValueError(
+            f"reading {snapshot}: none of its {len(found)} examples fits into max_length "
+            f"{max_length} (the shortest has {shortest} tokens)"
+        )
+    return fitting
+
+
+def tokenize(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    completion: Sequence[Message],
+    weight: float,
+) -> Tokens:
+    """Tokenize prompt and answer apart, as they are when the model answers: nothing merges.
+
+    Raises:
+        ValueError: The chat template writes the prompt differently once an answer follows.
+    """
+    before = prompt.to_text(tokenizer, messages)
+    whole = cast("str", tokenizer.apply_chat_template([*messages, *completion], tokenize=False))
+    if not whole.startswith(before):
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an answer "
+            f"follows: {before[-80:]!r} is not how {whole[: len(before)][-80:]!r} ends"
+        )
+    asked = tokenizer(before, add_special_tokens=False).input_ids
+    answered = tokenizer(whole[len(before) :].rstrip("\n"), add_special_tokens=False).input_ids
+    return Tokens([*asked, *answered], len(answered), weight)
+
+
+def in_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """Order rows so that each ``batch_size`` of them are of like length and otherwise at random.
+
+    Args:
+        lengths: The length of each row.
+        batch_size: Rows in a batch.
+        seed: Draws the order; equal seeds give equal orders, so a resumed run goes on in it.
+
+    Returns:
+        The row numbers in training order; the batch that is not full comes last.
+    """
+    draw = random.Random(seed)
+    rows = draw.sample(range(len(lengths)), len(lengths))
+    pools = [rows[i : i + POOL * batch_size] for i in range(0, len(rows), POOL * batch_size)]
+    sorted_pools = [sorted(pool, key=lambda row: lengths[row]) for pool in pools]
+    batches = [
+        pool[i : i + batch_size] for pool in sorted_pools for i in range(0, len(pool), batch_size)
+    ]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    partial = [row for batch in batches if len(batch) < batch_size for row in batch]
+    draw.shuffle(full)
+    return [row for batch in full for row in batch] + partial

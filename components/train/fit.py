@@ -1,0 +1,160 @@
+"""Run a QLoRA training from a snapshot to an adapter, through kills and cancellations.
+
+Imported late, since it loads torch.
+"""
+
+import json
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch  # noqa: TID253 - this module is itself imported late
+from datasets import Dataset  # noqa: TID253 - as above
+from peft import (  # noqa: TID253 - as above
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
+from transformers import set_seed  # noqa: TID253 - as above
+from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
+
+from components import base as bases
+from components.schema import Progress
+from components.train import examples
+from components.train.completion import CompletionTrainer, collate
+from components.train.recipe import Recipe
+from components.train.watch import Interrupted, Watch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NO_GRADIENTS = ".*autograd kernel was not registered.*"
+"""What torch warns of where a forward kernel has no backward: training on would learn nothing."""
+
+
+def fit(
+    snapshot: Path,
+    base: Path,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    report: Callable[[Progress], None],
+) -> None:
+    """Train an adapter on a snapshot, going on from the last checkpoint if there is one.
+
+    Args:
+        snapshot: A finished snapshot folder.
+        base: The folder of the base; it is loaded afresh.
+        folder: Gets checkpoints while it works, and in the end nothing but PEFT's
+            ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
+        recipe: How to train.
+        report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``.
+
+    Raises:
+        Interrupted: SIGTERM arrived.
+        FloatingPointError: The loss is no number any more.
+        UserWarning: The base's kernels have no gradients.
+    """
+    model, tokenizer = bases.load(base, "nf4", for_training=True)
+    train(model, tokenizer, snapshot, folder, recipe, report=report)
+
+
+def train(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    snapshot: Path,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    report: Callable[[Progress], None],
+) -> None:
+    """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
+    rows = examples.read(snapshot, tokenizer, recipe.max_length)
+    checkpoints = folder / "checkpoints"
+    adapted = _with_adapter(model, recipe)
+    watch = Watch(report)
+    trainer = CompletionTrainer(
+        model=adapted,
+        args=_arguments(recipe, checkpoints),
+        train_dataset=_dataset(rows, recipe),
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[watch],
+    )
+    watch.count_tokens = lambda: trainer.tokens_seen
+    last = newest_checkpoint(checkpoints)
+    with warnings.catch_warnings(), watch.for_sigterm():
+        warnings.filterwarnings("error", message=NO_GRADIENTS)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if watch.interrupted:
+        raise Interrupted(128 + signal.SIGTERM)
+    adapted.save_pretrained(str(folder))
+    (folder / "README.md").unlink()  # an empty model card
+    shutil.rmtree(checkpoints)
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """Find the last checkpoint that was written to its end: its state is written last."""
+    steps = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    return next((step for step in reversed(steps) if _is_complete(step)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
+    on_gpu = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_ratio,
+        num_train_epochs=recipe.num_train_epochs,
+        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        seed=recipe.seed,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        gradient_checkpointing=False,
+        train_sampling_strategy="sequential",  # examples.in_batches made the order
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
+    """Add the untrained adapter, in fp32, to the frozen base."""
+    set_seed(recipe.seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=recipe.target_modules,
+    )
+    frozen = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    adapted = get_peft_model(frozen, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:
+    lengths = [len(row.input_ids) for row in rows]
+    order = examples.in_batches(lengths, recipe.per_device_train_batch_size, recipe.seed)
+    return Dataset.from_list([asdict(rows[number]) for number in order])

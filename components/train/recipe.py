@@ -1,0 +1,60 @@
+"""The recipe of a QLoRA run: few knobs, named as PEFT and TRL name them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from components import manifest, prompt
+from components.schema import Config
+
+
+class Recipe(Config):
+    """How an adapter is trained; another value of any is another adapter."""
+
+    r: int = Field(default=16, ge=1, le=512)
+    """Rank of the adapter: higher learns more and takes more memory."""
+
+    lora_alpha: int = Field(default=32, ge=1)
+    """The adapter's output is scaled by ``lora_alpha / r``: higher moves the base further."""
+
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs left out in a step: higher guards against memorizing."""
+
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Which layers get an adapter."""
+
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Size of a step: higher learns faster, until it diverges."""
+
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    """How often each example is seen."""
+
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    """Examples in one step: more is steadier and takes more memory."""
+
+    max_length: int = Field(default=1024, ge=16)
+    """Longer examples (prompt and completion, in tokens) are left out of the training."""
+
+    save_steps: int = Field(default=10, ge=1)
+    """Steps between checkpoints: at most this many are done again after a kill."""
+
+    seed: int = 0
+    """Draws the adapter's first weights and the order of the examples."""
+
+
+def adapter_key(snapshot: str, base: str, recipe: Recipe) -> str:
+    """Name the adapter by all that it is made from: snapshot key, base hash, recipe and format."""
+    return manifest.digest(
+        {
+            "snapshot": snapshot,
+            "base": base,
+            "recipe": recipe.model_dump(mode="json"),
+            "prompt_format": prompt.FORMAT,
+        }
+    )

@@ -1,0 +1,80 @@
+"""Watch a training from inside: report each step, stop at SIGTERM, refuse a loss that is no number.
+
+Imported late, since it loads torch.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback  # noqa: TID253 - this module is itself imported late
+
+from components.schema import Progress
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class Interrupted(SystemExit):
+    """SIGTERM arrived: a checkpoint was saved, and the next run goes on from there."""
+
+
+class Watch(TrainerCallback):
+    """Reports each step, and ends the run with a checkpoint once SIGTERM has arrived."""
+
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self.report = report
+        self.count_tokens: Callable[[], int] = lambda: 0
+        self.interrupted = False
+        self.started = time.monotonic()
+
+    @contextmanager
+    def for_sigterm(self) -> Generator[None]:
+        """Take SIGTERM as a request to save and stop, while training."""
+
+        def interrupt(*_: object) -> None:
+            self.interrupted = True
+
+        before = signal.signal(signal.SIGTERM, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step_end(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        **_: object,
+    ) -> None:
+        """Ask the trainer to save and stop."""
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Report a step's figures; the summary at the end of a run has no loss of a step."""
+        if logs is None or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"the loss of step {state.global_step} is {logs['loss']}: the training diverged, "
+                "a lower learning_rate would help"
+            )
+        seconds = time.monotonic() - self.started
+        figures = {
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": self.count_tokens() / seconds,
+        }
+        self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
