@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.settings import Settings, SettingsError, load
 
@@ -76,7 +76,7 @@ def is_up(settings: Settings) -> bool:
 
 def _show(found: "Status") -> None:
     console = Console()
-    table = Table("service", "state", "pid", "url", "log", box=None)
+    table = Table("service", "state", "pid", "url", Column("log", overflow="fold"), box=None)
     for each in found.services:
         colour = _COLOURS.get(each.condition, "red")
         pid = str(each.process.pid) if each.process else ""

@@ -1,12 +1,12 @@
 """Bring the stack up, take it down, say how it is."""
 
+import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,17 +49,17 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
     Raises:
         StackError: It did not come up (nothing is left running), or runs on other ports.
     """
-    running = _await_end_of_stop(settings)
-    if running is not None:
-        return _join(settings, running, on_progress)
-    supervisor = _launch(settings, deployer)
-    try:
-        return _follow(settings, supervisor, on_progress)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            supervisor.send_signal(signal.SIGTERM)
-        down(settings)
-        raise
+    with _one_at_a_time(settings):
+        running = _await_end_of_stop(settings)
+        if running is not None:
+            return _join(settings, running, on_progress)
+        supervisor = _launch(settings, deployer)
+        try:
+            return _follow(settings, supervisor, on_progress)
+        except BaseException:
+            supervisor.terminate()
+            down(settings)
+            raise
 
 
 def down(settings: Settings) -> bool:
@@ -92,6 +92,14 @@ def status(settings: Settings) -> Status:
 def _looked_at(service: ServiceState) -> ServiceState:
     alive = service.process is None or processes.is_alive(service.process)
     return service if alive else replace(service, condition="gone")
+
+
+@contextmanager
+def _one_at_a_time(settings: Settings) -> Generator[None]:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits for the first, and then joins it
+        yield
 
 
 def _await_end_of_stop(settings: Settings) -> State | None:

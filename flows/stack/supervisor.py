@@ -31,6 +31,8 @@ START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
 WORKER_GRACE = 8.0  # seconds for flow runs to save what they can; ``down`` promises 20 in all
 SERVER_GRACE = 4.0  # seconds
 
+FIRST_STEP = "starting the servers; on the first start they make their databases"
+
 
 class StartError(RuntimeError):
     """A service of the stack did not come up."""
@@ -48,7 +50,7 @@ class Supervisor:
         self._orphans = Orphans()
         self._janitor = Janitor(http, settings.prefect_api_url)
         self._phase: Phase = "starting"
-        self._step = "starting the servers"
+        self._step = FIRST_STEP
         self._self = processes.identify(os.getpid())
         self._said: State | None = None
 
@@ -62,7 +64,6 @@ class Supervisor:
         prefect, mlflow = (self._launch(service) for service in services.servers(self.settings))
         self._until(lambda: self._works(prefect) or self._works(mlflow))
         deploy = self._launch(services.deployer(self.settings, deployer))
-        self.say("starting", "waiting for Prefect, which makes its database on the first start")
         self._until(lambda: self._works(prefect))
         self._janitor.crash_all("The stack was not running any more")
         self.say("starting", "deploying the flows")
@@ -192,7 +193,7 @@ def _run(supervisor: Supervisor, deployer: str) -> int:
 
 def _start_and_watch(supervisor: Supervisor, deployer: str) -> NoReturn:
     try:
-        supervisor.say("starting", "starting the servers")
+        supervisor.say("starting", FIRST_STEP)
         ports.require_free(supervisor.settings)
         supervisor.start(deployer)
         supervisor.watch()

@@ -1,0 +1,77 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import deploy
+from flows.settings import Settings
+from flows.stack import control, deployment
+from flows.stack.deployment import Spec, Timing
+from tests.stack.conftest import MODULES
+
+
+def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere.yaml"
+    real.write_text("workload: shop\n")
+    (tmp_path / "workloads").mkdir()
+    (tmp_path / "workloads" / "shop.yaml").symlink_to(real)
+    specs = {spec.flow: spec for spec in deploy.specs(tmp_path / "workloads")}
+    timed = {flow: spec.timings for flow, spec in specs.items() if spec.timings}
+    assert set(timed) == {"flows.collect:collect", "flows.turn:turn"}
+    for (timing,) in timed.values():  # though the file has mistakes: its runs will name them
+        assert (timing.workload, timing.config) == ("shop", real)
+
+
+def test_training_and_evaluation_wait_for_the_gpu(tmp_path: Path) -> None:
+    pools = {spec.flow.split(":")[1]: spec.pool for spec in deploy.specs(tmp_path)}
+    assert [name for name, pool in pools.items() if pool == "gpu"] == ["train", "evaluate"]
+
+
+@pytest.fixture
+def prefect(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """A stack that is up, this process pointed at it, and a client of its Prefect API."""
+    control.up(settings, lambda _: None, "tiny_deploy")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(MODULES)])
+    http = httpx.Client(base_url=settings.prefect_api_url, trust_env=False)
+    with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}), http:
+        yield http
+
+
+def schedules(prefect: httpx.Client) -> dict[str | None, DeploymentSchedule]:
+    found = prefect.get("/deployments/name/quick/quick").raise_for_status().json()["schedules"]
+    return {each["slug"]: DeploymentSchedule.model_validate(each) for each in found}
+
+
+def deploy_quick(*timings: Timing) -> None:
+    deployment.deploy([Spec("tiny_flows:quick", "cpu", timings)])
+
+
+@pytest.mark.slow
+def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> None:
+    shop = Timing("shop", Path("/shop.yaml"), "0 1 * * *")
+    mail = Timing("mail", Path("/mail.yaml"), "0 2 * * *")
+    deploy_quick(shop, mail)
+    assert schedules(prefect)["shop"].parameters == {"config": "/shop.yaml"}
+
+    found = prefect.get("/deployments/name/quick/quick").json()
+    url = f"/deployments/{found['id']}"
+    paused = schedules(prefect)["shop"].id
+    prefect.patch(f"{url}/schedules/{paused}", json={"active": False}).raise_for_status()
+    prefect.post(f"{url}/pause_deployment").raise_for_status()
+    own = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 3 * * *"), active=True)
+    body = [own.model_dump(mode="json")]
+    prefect.post(f"{url}/schedules", json=body).raise_for_status()
+
+    deploy_quick(Timing("shop", Path("/shop.yaml"), "0 4 * * *"))
+    after = schedules(prefect)
+    assert set(after) == {"shop", None}
+    assert after["shop"].id == paused
+    assert not after["shop"].active
+    assert after["shop"].schedule == CronSchedule(cron="0 4 * * *", timezone="UTC")
+    assert prefect.get(url).json()["paused"]
