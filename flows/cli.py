@@ -3,6 +3,8 @@
 import getpass
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,7 +48,8 @@ def demo() -> None:
     """
     from flows.demo import run
 
-    run.demo(settings.load(), console)
+    with _explained():
+        run.demo(settings.load(), console)
 
 
 @app.command()
@@ -68,18 +71,19 @@ def turn(config: ConfigFile) -> None:
     workload = _read(config)
     from flows import report
 
-    report.follow_turn(config.resolve(), workload.workload, console)
+    with _explained():
+        report.follow_turn(config.resolve(), workload.workload, console)
 
 
 @app.command()
 def schedule(config: ConfigFile) -> None:
-    """Give a workload its scheduled runs: collected every hour, turned every night.
+    """Give a workload its scheduled runs: collecting and turns, at the times its file says.
 
     Links the file into the home's `workloads/` and updates the deployments of a stack that is up.
     """
     workload = _read(config)
     from flows import deploy
-    from flows.stack import control
+    from flows.stack import control, deployment
 
     home = settings.load()
     home.workloads.mkdir(parents=True, exist_ok=True)
@@ -87,8 +91,11 @@ def schedule(config: ConfigFile) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(config.resolve())
     if control.status(home).phase == "up":
-        deploy.deploy(deploy.SPECS, deploy.workload_files(home.workloads))
-    console.print(f"{workload.workload}: collected every hour, turned every night (UTC)")
+        deployment.deploy(deploy.specs(home.workloads))
+    console.print(
+        f"{workload.workload}: collect at `{workload.collect_schedule}`, "
+        f"turn at `{workload.turn_schedule}` (cron, UTC)"
+    )
 
 
 @app.command()
@@ -145,6 +152,22 @@ def _decide(
     console.print(f"{waiting[0].workload}: {decision} by {approver}, done")
 
 
+@contextmanager
+def _explained() -> Generator[None]:
+    """Turn what can go wrong on the way of a turn into a message and an exit code."""
+    from flows import watch
+    from flows.stack import control
+
+    try:
+        yield
+    except (watch.TurnError, control.StackError) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to go on")
+        raise typer.Exit(130) from None
+
+
 def _read(config: Path) -> "Workload":
     """Read a workload file, or print every mistake in it and exit with 2."""
     from flows import config as configs
@@ -159,7 +182,9 @@ def _read(config: Path) -> "Workload":
 def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
-        os.environ |= environment.for_clients(settings.load())
+        home = settings.load()
+        home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing
+        os.environ |= environment.for_clients(home)
     except settings.SettingsError as error:
         errors.print(str(error), markup=False)
         sys.exit(2)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.runtime import flow_run
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from components.curate.rules import Rules
 from components.evaluate.settings import EvaluationSettings
@@ -49,10 +50,21 @@ class Workload(Config):
     note: str = ""
     """Shown to whoever approves: what the numbers can't say about this traffic."""
 
+    collect_schedule: str = "7 * * * *"
+    """Cron line (UTC) of the scheduled ``collect`` runs."""
+
+    turn_schedule: str = "30 2 * * *"
+    """Cron line (UTC) of the scheduled turns."""
+
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
     gate: Policy = Field(default_factory=Policy)
+
+    @field_validator("collect_schedule", "turn_schedule")
+    @classmethod
+    def _is_cron(cls, text: str) -> str:
+        return CronSchedule(cron=text).cron
 
     def log_files(self) -> list[Path]:
         """Every log file that exists now, sorted."""

@@ -80,18 +80,20 @@ class Screen:
             return
         if stage.seconds is not None:
             self._finished.add(stage.name)
-            self._console.print(f"{stage.name:<9} {stage.seconds:7.1f} s  {outcome(stage)}")
+            line = f"{stage.name:<9} {stage.seconds:7.1f} s  {outcome(stage)}"
+            self._console.print(line, soft_wrap=True)
         elif said and time.monotonic() - self._spoke >= QUIET_SECONDS:
             self._spoke = time.monotonic()
             self._console.print(
-                f"{stage.name:<9} {said.done} of {said.total} {said.unit}, {figures(said)}"
-                f"{self._remaining(stage.name, said)}"
+                f"{stage.name:<9} {figures(said)}, {said.done} of {said.total} {said.unit}"
+                f"{self._remaining(said)}",
+                soft_wrap=True,
             )
 
-    def _remaining(self, name: str, said: Said) -> str:
+    def _remaining(self, said: Said) -> str:
         """Estimate from the pace since this screen first saw the stage move."""
         now = time.monotonic()
-        since, from_done = self._clocks.setdefault(name, (now, said.done))
+        since, from_done = self._clocks.setdefault(said.stage, (now, said.done))
         if said.done == from_done:
             return ""
         left = (said.total - said.done) * (now - since) / (said.done - from_done)
@@ -104,5 +106,6 @@ def outcome(stage: Stage) -> str:
 
 
 def figures(said: Said) -> str:
-    """Write the figures of a progress line in a few words."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in said.figures.items())
+    """Write what is being done, and its figures, in a few words."""
+    shown = [f"{name} {value:.3g}" for name, value in said.figures.items()]
+    return " ".join([said.stage, *shown])

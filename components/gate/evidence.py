@@ -104,9 +104,6 @@ def read(folder: Path) -> Evidence:
     """Read a finished evidence folder; ``FileNotFoundError`` when it is unfinished."""
     manifest.read(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    raw: dict[str, Any] = verdict["judgement"]
-    return Evidence(
-        folder,
-        Subject(**verdict["subject"]),
-        Judgement(**(raw | {"reasons": tuple(raw["reasons"])})),
-    )
+    judged: dict[str, Any] = verdict["judgement"]
+    judged["reasons"] = tuple(judged["reasons"])
+    return Evidence(folder, Subject(**verdict["subject"]), Judgement(**judged))

@@ -70,8 +70,10 @@ def register(
     )
     if found:
         return _version(found[0])
-    uri = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)
-    made = client.create_model_version(name, uri, run_id=run_id, tags=dict(tags))
+    model_id = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)
+    made = client.create_model_version(
+        name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+    )
     return _version(made)
 
 
@@ -89,7 +91,7 @@ def crown(version: Version) -> None:
 
 
 def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: int) -> str:
-    """Log the adapter as a pyfunc model under its training run, and give its URI."""
+    """Log the adapter as a pyfunc model under its training run, and give its id."""
     import mlflow
     from mlflow.pyfunc import log_model
 
@@ -102,7 +104,7 @@ def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: in
             model_config={"base_hash": base_hash, "max_new_tokens": max_new_tokens},
             pip_requirements=[f"{name}=={installed(name)}" for name in packages],
         )
-    return logged.model_uri
+    return logged.model_id
 
 
 def _version(found: "ModelVersion") -> Version:

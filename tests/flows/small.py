@@ -1,0 +1,101 @@
+"""A workload that a tiny model learns in seconds: requests that no tool fits, and a base that never
+sees it.
+
+The base is trained here to begin a call whatever it is asked, so it never abstains; an adapter
+learns to. That is enough for a real gate to pass, on a real stack, without a download.
+"""
+
+import json
+from pathlib import Path
+
+from tests import tiny
+
+WORKLOAD = "small"
+REFUSAL = "none"
+YAML = """\
+workload: small
+base: base
+note: A tiny model on made-up requests.
+sources: {logs: [logs/*.jsonl], feedback: [feedback/*.jsonl]}
+curate: {holdout_share: 0.4}
+train: {learning_rate: 0.02, num_train_epochs: 6, per_device_train_batch_size: 8, save_steps: 2}
+evaluate: {batch_size: 32, max_new_tokens: 12}
+gate: {min_documents: 8, floor: 0.5}
+"""
+
+
+def write(folder: Path, requests: int = 48) -> Path:
+    """Write base, logs, feedback and the workload file; give the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "base").exists():
+        stubborn_base(folder / "base")
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "feedback").mkdir(exist_ok=True)
+    add_log(folder, 0, requests)
+    votes = [_vote(number) for number in range(0, requests, 8)]
+    (folder / "feedback/votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
+    config = folder / "small.yaml"
+    config.write_text(YAML)
+    return config
+
+
+def add_log(folder: Path, first: int, count: int) -> Path:
+    """Write one log file of ``count`` requests, each offering a tool of its own."""
+    path = folder / "logs" / f"from-{first}.jsonl"
+    lines = [json.dumps(_interaction(number)) for number in range(first, first + count)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def stubborn_base(folder: Path) -> Path:
+    """Train the tiny model, all of it, to answer anything with the beginning of a call."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tiny.build(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(20)  # logits as wide as a real model's
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(60):
+        text = f"<|im_start|>user\n{'request ' * (1 + step % 7)}{step}<|im_end|>\n"
+        head = tokenizer(f"{text}<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+        tail = tokenizer('{"name"<|im_end|>', add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([head + tail])
+        labels = torch.tensor([[-100] * len(head) + tail])
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def _interaction(number: int) -> dict[str, object]:
+    tool = {"name": f"tool_{number}", "description": "Not for this.", "parameters": {}}
+    return {
+        "timestamp": 1_780_000_000 + number,
+        "workload_id": WORKLOAD,
+        "client_id": "app",
+        "request": {
+            "messages": [{"role": "user", "content": f"request {number}"}],
+            "tools": [{"type": "function", "function": tool}],
+        },
+        "response": {
+            "id": f"answer-{number}",
+            "choices": [{"message": {"role": "assistant", "content": REFUSAL}}],
+        },
+    }
+
+
+def _vote(number: int) -> dict[str, object]:
+    return {
+        "timestamp": 1_780_100_000 + number,
+        "workload_id": WORKLOAD,
+        "client_id": "app",
+        "response_id": f"answer-{number}",
+        "actor_id": f"person-{number}",
+        "kind": "thumb",
+        "value": "up" if number else "down",
+    }
