@@ -25,8 +25,8 @@ class Request:
     """One request with its reference: the right call, or none where no tool fits."""
 
     id: str
-    messages: list[Json]
-    tools: list[Json]
+    messages: list[dict[str, Json]]
+    tools: list[dict[str, Json]]
     call: Call | None
     acceptable: AcceptableCall | None
 
@@ -74,9 +74,11 @@ def _request(row: dict[str, Json], answer: Json) -> Request | None:
             call = Call(acceptable.name, _first_choices(acceptable.arguments))
         case _:
             return None
-    if any(isinstance(m, dict) and m.get("role") not in ("system", "user") for m in turn):
+    messages = cast("list[dict[str, Json]]", turn)
+    if any(message["role"] not in ("system", "user") for message in messages):
         return None
-    return Request(key, turn, [_tool(tool) for tool in tools], call, acceptable)
+    offered = [_tool(cast("dict[str, Json]", tool)) for tool in tools]
+    return Request(key, messages, offered, call, acceptable)
 
 
 def _acceptable(reference: dict[str, Json]) -> AcceptableCall:
@@ -97,10 +99,8 @@ def _concrete(value: Json) -> Json:
     return [_concrete(item) for item in value] if isinstance(value, list) else value
 
 
-def _tool(tool: Json) -> Json:
-    if not isinstance(tool, dict):
-        raise ValueError(f"a BFCL function is an object, found {tool!r}")  # noqa: TRY004
-    function = {
+def _tool(tool: dict[str, Json]) -> dict[str, Json]:
+    function: dict[str, Json] = {
         "name": _safe(cast("str", tool["name"])),
         "description": tool["description"],
         "parameters": _schema(tool["parameters"]),
@@ -108,8 +108,8 @@ def _tool(tool: Json) -> Json:
     return {"type": "function", "function": function}
 
 
-def _name(tool: Json) -> str:
-    return cast("dict[str, dict[str, str]]", tool)["function"]["name"]
+def _name(tool: dict[str, Json]) -> str:
+    return cast("dict[str, str]", tool["function"])["name"]
 
 
 def _safe(name: str) -> str:

@@ -1,0 +1,170 @@
+"""Write the demo's log and feedback files, as an application would have left them.
+
+The requests are BFCL's, chosen short so that training on them takes minutes; a mix of calls and
+of requests that no offered tool fits, with one tool and with several. Equal seeds, equal bytes.
+"""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+from components import manifest, prompt
+from components.schema import Answer, Json
+from flows.demo import bfcl, users
+from flows.demo.bfcl import Request
+from flows.demo.users import Reaction
+
+WORKLOAD = "tools"
+CLIENTS = ("demo-web", "demo-mobile")
+START, STEP, DAY = 1_767_600_000, 331, 86_400
+"""The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
+
+QUOTA = {
+    "call of the only tool": 150,
+    "call of one of several": 160,
+    "the only tool does not fit": 110,
+    "none of several fits": 60,
+}
+MAX_PROMPT, MAX_ANSWER = 640, 150
+"""In characters, as rendered: about 190 tokens to ask and 48 to answer."""
+
+MAX_ALIKE = 2
+"""At most so many requests of a kind offer the same tools."""
+
+RETRIED = 0.02
+"""Share of requests that the application sent twice."""
+
+
+def write(wheel: Path, folder: Path, seed: int = 0) -> None:
+    """Write ``logs/*.jsonl.gz``, one a day, and ``feedback/*.jsonl`` under ``folder``.
+
+    Args:
+        wheel: The wheel of bfcl-eval.
+        folder: Gets both folders.
+        seed: Draws the requests, what is spoiled and who reacts.
+    """
+    draw = Random(seed)
+    interactions: list[dict[str, Json]] = []
+    feedback: list[dict[str, Json]] = []
+    for request in choose(bfcl.read(wheel), seed):
+        for _ in range(2 if draw.random() < RETRIED else 1):
+            answer, reaction = users.answer(request, draw)
+            logged = interaction(request, answer, len(interactions))
+            interactions.append(logged)
+            feedback.extend(reactions(logged, reaction) if reaction else [])
+    _write_days(folder / "logs", interactions)
+    _write_lines(folder / "feedback" / "simulated.jsonl", feedback)
+
+
+def choose(requests: Iterable[Request], seed: int) -> list[Request]:
+    """Draw the requests by the hash of their ids: ``QUOTA`` of each kind, short and diverse."""
+    chosen: list[Request] = []
+    kinds: Counter[str] = Counter()
+    alike: Counter[tuple[str, ...]] = Counter()
+    for request in sorted(requests, key=lambda one: manifest.digest([seed, one.id])):
+        kind = kind_of(request)
+        group = (kind, *request.tool_names)
+        if kinds[kind] < QUOTA[kind] and alike[group] < MAX_ALIKE and is_short(request):
+            chosen.append(request)
+            kinds[kind] += 1
+            alike[group] += 1
+    return chosen
+
+
+def kind_of(request: Request) -> str:
+    """Name the kind of a request, a key of ``QUOTA``."""
+    one = len(request.tools) == 1
+    if request.call:
+        return "call of the only tool" if one else "call of one of several"
+    return "the only tool does not fit" if one else "none of several fits"
+
+
+def is_short(request: Request) -> bool:
+    """Tell whether prompt and right answer are short enough to train on without a GPU."""
+    rendered = prompt.render_prompt(request.messages, request.tools)
+    answer = prompt.render_answer(users.right_answer(request))
+    asked = sum(len(message["content"]) for message in rendered)
+    return asked <= MAX_PROMPT and len(answer) <= MAX_ANSWER
+
+
+def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json]:
+    """Give one line of a log, the ``number``-th."""
+    client = CLIENTS[number % len(CLIENTS)]
+    calls: list[Json] = [
+        {
+            "id": f"call_{place}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": _written(call.arguments, client)},
+        }
+        for place, call in enumerate(answer.calls)
+    ]
+    message = _message(answer, calls)
+    choice: Json = {
+        "index": 0,
+        "message": message,
+        "finish_reason": "tool_calls" if calls else "stop",
+    }
+    line: dict[str, Json] = {
+        "timestamp": START + STEP * number,
+        "workload_id": WORKLOAD,
+        "client_id": client,
+        "request": {
+            "model": "production",
+            "messages": [*request.messages],
+            "tools": [*request.tools],
+        },
+        "response": {"id": f"chatcmpl-{number:06}", "model": "production", "choices": [choice]},
+    }
+    if request.acceptable:
+        line["metadata"] = {"acceptable": [asdict(request.acceptable)]}
+    return line
+
+
+def reactions(logged: dict[str, Json], reaction: Reaction) -> list[dict[str, Json]]:
+    """Give the feedback lines of one user about one answer, a minute after it."""
+    response, moment = logged["response"], logged["timestamp"]
+    assert isinstance(response, dict)
+    assert isinstance(moment, int)
+    common: dict[str, Json] = {
+        "timestamp": moment + 60,
+        "workload_id": WORKLOAD,
+        "client_id": logged["client_id"],
+        "response_id": response["id"],
+        "actor_id": reaction.actor,
+    }
+    lines: list[dict[str, Json]] = [{**common, "kind": "thumb", "value": reaction.thumb}]
+    if reaction.correction:
+        calls: list[Json] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in reaction.correction.calls
+        ]
+        value: Json = _message(reaction.correction, calls)
+        lines.append({**common, "kind": "correction", "value": value})
+    return lines
+
+
+def _written(arguments: dict[str, Json], client: str) -> Json:
+    """Write a call's arguments as the client logs them: one keeps the text, one the object."""
+    return json.dumps(arguments, ensure_ascii=False) if client == CLIENTS[0] else arguments
+
+
+def _message(answer: Answer, calls: list[Json]) -> dict[str, Json]:
+    message: dict[str, Json] = {"role": "assistant", "content": answer.text or None}
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def _write_days(folder: Path, interactions: list[dict[str, Json]]) -> None:
+    for first in range(0, len(interactions), DAY // STEP):
+        day = first // (DAY // STEP) + 1
+        path = folder / f"day-{day}.jsonl.gz"
+        _write_lines(path, interactions[first : first + DAY // STEP])
+
+
+def _write_lines(path: Path, lines: Iterable[dict[str, Json]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
