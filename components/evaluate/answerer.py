@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Answerer(HFLM):
-    """Answers requests with a model object and reports after each batch."""
+    """Answers requests with a model object and reports before the first batch and after each."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Answerer(HFLM):
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
         """Answer all requests; ``report`` takes the place of lm-eval's own bar."""
         self.done, self.asked = 0, len(requests)
+        self._say()
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def _model_generate(
@@ -59,8 +60,11 @@ class Answerer(HFLM):
         length = max_length - context.shape[1]
         answers = greedy(self.model, context, attention_mask, max_new_tokens=length, ends=self.ends)
         self.done += context.shape[0]
-        self.report(Progress(self.stage, self.done, self.asked, "requests"))
+        self._say()
         return torch.cat([context, answers], dim=1)
+
+    def _say(self) -> None:
+        self.report(Progress(self.stage, self.done, self.asked, "requests"))
 
 
 def _ends(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

@@ -71,7 +71,7 @@ def evaluate(
         models: Adapter folders by the role they play; ``None`` is the base alone.
         root: Where scorecard folders go, each named by its key.
         settings: How the models are asked.
-        report: Called after each batch, with the model's role as the stage.
+        report: Called before the first batch and after each, with the model's role as the stage.
         now: When this evaluation was asked for (UTC).
 
     Returns:

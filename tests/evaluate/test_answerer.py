@@ -27,6 +27,15 @@ def test_answers_are_those_of_transformers_whichever_row_ends_first(tiny_base: P
     assert (ours[:, longest:] == 2).all()
 
 
+def test_a_batch_stops_when_its_last_answer_ends(tiny_base: Path):
+    model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
+    batch = tokenizer(["hello"], return_tensors="pt")
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    (answer,) = greedy(model, ids, mask, max_new_tokens=4, ends=[2]).tolist()
+    ended = greedy(model, ids, mask, max_new_tokens=4, ends=[answer[0], 2])
+    assert ended.tolist() == [[answer[0]] * 4]
+
+
 @pytest.fixture
 def reports() -> list[Progress]:
     return []
@@ -56,6 +65,7 @@ def test_answers_come_in_the_order_of_the_requests(answerer: Answerer):
 def test_progress_counts_the_requests_after_each_batch(answerer: Answerer, reports: list[Progress]):
     ask(answerer, *PROMPTS[:3])
     assert [(p.stage, p.done, p.total, p.unit) for p in reports] == [
+        ("base", 0, 3, "requests"),
         ("base", 2, 3, "requests"),
         ("base", 3, 3, "requests"),
     ]

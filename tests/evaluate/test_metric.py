@@ -141,6 +141,11 @@ def test_other_values_are_not(arguments: dict[str, Json], acceptable: dict[str, 
     assert not fits(Call("f", arguments), AcceptableCall("f", acceptable))
 
 
+def test_acceptable_values_for_another_number_of_calls_accept_nothing():
+    one = AcceptableCall("weather", {"city": ["Rome"]})
+    assert scores(call("weather", city="Rome"), ROME, [one, one]) == (1, 1, 0, None)
+
+
 def test_acceptable_values_outrank_the_reference():
     either = [AcceptableCall("weather", {"city": ["Rome", "Roma"]})]
     assert scores(call("weather", city="ROMA"), ROME, either) == (1, 1, 1, None)
