@@ -20,7 +20,7 @@ from peft import (  # noqa: TID253 - as above
     get_peft_model,
     prepare_model_for_kbit_training,
 )
-from transformers import set_seed  # noqa: TID253 - as above
+from transformers import PrinterCallback, set_seed  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
@@ -86,6 +86,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[watch],
     )
+    trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
     with warnings.catch_warnings(), watch.for_sigterm():

@@ -1,0 +1,62 @@
+"""The base is pinned by its content, loaded afresh for each use, and its gradients are right."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components import base
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+def test_equal_copies_have_equal_hashes(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "notes.txt").write_text("read by nobody")
+    assert base.content_hash(copy) == base.content_hash(folder)
+
+
+def test_another_chat_template_is_another_base(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert base.content_hash(copy) != base.content_hash(folder)
+
+
+@pytest.mark.parametrize(
+    ("compute", "tolerance"),
+    [
+        pytest.param("float32", 1e-5, id="fp32"),
+        pytest.param("bfloat16", 2e-2, id="bf16-as-in-training"),
+    ],
+)
+def test_gradients_through_a_fresh_4_bit_layer_are_those_of_its_dequantized_weight(
+    compute: str, tolerance: float
+):
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    torch.manual_seed(0)
+    layer = Linear4bit(64, 96, bias=False, quant_type="nf4", compute_dtype=getattr(torch, compute))
+    layer = layer.to("cpu").train()
+    assert isinstance(layer.weight, Params4bit)
+    inputs = torch.randn(4, 64, requires_grad=True)
+    pull = torch.randn(4, 96)
+    (layer(inputs) * pull).sum().backward()
+    expected = pull @ dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    assert inputs.grad is not None
+    error = (inputs.grad - expected).norm() / expected.norm()
+    assert error < tolerance
+
+
+def test_training_and_evaluation_load_their_own(folder: Path):
+    trained, _ = base.load(folder, "nf4", for_training=True)
+    evaluated, _ = base.load(folder, "nf4", for_training=False)
+    assert trained is not evaluated
+    assert trained.training
+    assert not evaluated.training

@@ -1,0 +1,42 @@
+"""The loss is that of the answers alone, each example counting as its weight says."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.train.completion import IGNORED, CompletionTrainer, collate
+from components.train.examples import Tokens
+from tests import tiny
+
+LONG, SHORT = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([10, 11, 12], 1, 3.0)
+
+
+def test_a_batch_is_padded_on_the_left_and_its_labels_stand_at_the_end():
+    batch = collate([asdict(LONG), asdict(SHORT)])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [0, 0, 10, 11, 12]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
+    assert batch["labels"].tolist() == [[8, 9], [IGNORED, 12]]
+
+
+def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+    expected = _losses(model, LONG) + [3 * loss for loss in _losses(model, SHORT)]
+    trainer = CompletionTrainer.__new__(CompletionTrainer)
+    loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)]))
+    assert loss.item() == pytest.approx(sum(expected) / (1 + 1 + 3), rel=1e-5)
+    assert trainer.tokens_seen == 8
+
+
+def _losses(model: torch.nn.Module, tokens: Tokens) -> list[float]:
+    """Compute each answer token's loss from the logits of the whole row, unpadded."""
+    ids = torch.tensor([tokens.input_ids])
+    likelihoods = torch.log_softmax(model(input_ids=ids).logits[0], -1)
+    first = len(tokens.input_ids) - tokens.answer_length
+    return [
+        -likelihoods[place - 1, tokens.input_ids[place]].item()
+        for place in range(first, len(tokens.input_ids))
+    ]

@@ -1,0 +1,73 @@
+"""Rows become tokens of which only the answer is learned, in batches of like length."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from components.train import examples
+from tests import tiny
+from tests.train import rows
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny.build(tmp_path_factory.mktemp("base")))
+
+
+def test_the_answer_ends_with_the_token_that_stops_the_model(
+    tokenizer: PreTrainedTokenizerBase,
+):
+    asked, answered = [{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": "Yo"}]
+    tokens = examples.tokenize(tokenizer, asked, answered, 1.0)
+    learned = tokens.input_ids[-tokens.answer_length :]
+    assert tokenizer.decode(learned) == "Yo<|im_end|>"
+    before = tokenizer.decode(tokens.input_ids[: -tokens.answer_length])
+    assert before == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTokenizerBase):
+    asked, answered = [{"role": "user", "content": "Hi"}], [{"role": "assistant", "content": "Yo"}]
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{{ messages | length }}{{ messages[-1]['content'] }}"
+    try:
+        with pytest.raises(ValueError, match="rewrites the prompt"):
+            examples.tokenize(tokenizer, asked, answered, 1.0)
+    finally:
+        tokenizer.chat_template = template
+
+
+def test_rows_that_are_too_long_are_left_out(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
+    snapshot = rows.snapshot(tmp_path, [("short", "a"), ("long " * 99, "b")])
+    (kept,) = examples.read(snapshot, tokenizer, max_length=100)
+    assert "short" in tokenizer.decode(kept.input_ids)
+
+
+def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = rows.snapshot(tmp_path, [("long " * 99, "b")])
+    with pytest.raises(ValueError, match=r"none of its 1 examples fits into max_length 100 \(the"):
+        examples.read(snapshot, tokenizer, max_length=100)
+
+
+LENGTHS = st.lists(st.integers(1, 300), max_size=200)
+
+
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 3))
+def test_every_row_is_drawn_once_in_an_order_that_the_seed_repeats(
+    lengths: list[int], batch_size: int, seed: int
+):
+    order = examples.in_batches(lengths, batch_size, seed)
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == examples.in_batches(lengths, batch_size, seed)
+
+
+def test_batches_hold_rows_of_like_length():
+    lengths = [length for length in range(64) for _ in range(4)]
+    order = examples.in_batches(lengths, 4, seed=1)
+    batches = [order[start : start + 4] for start in range(0, len(order), 4)]
+    spreads = [max(lengths[r] for r in b) - min(lengths[r] for r in b) for b in batches]
+    assert sum(spreads) / len(spreads) < 10  # at random it would be about 38

@@ -1,0 +1,184 @@
+"""A training learns, survives kills and cancellations, and leaves nothing but the adapter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from components import base, prompt
+from components.schema import Progress
+from components.train import fit
+from components.train.recipe import Recipe, adapter_key
+from components.train.watch import Interrupted
+from tests import tiny
+from tests.train import rows
+
+RECIPE = Recipe(
+    r=4,
+    lora_alpha=8,
+    learning_rate=2e-2,
+    num_train_epochs=3,
+    per_device_train_batch_size=4,
+    save_steps=2,
+)
+ASKED = [f"Number {number}?" for number in range(16)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+
+
+def losses_into(losses: dict[int, float]) -> Callable[[Progress], None]:
+    """Give a listener that keeps the loss of each step."""
+
+    def report(progress: Progress) -> None:
+        losses[progress.done] = progress.figures["loss"]
+
+    return report
+
+
+def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    from peft import PeftModel
+
+    losses: dict[int, float] = {}
+    folder = tmp_path / "adapter"
+    recipe = RECIPE.model_copy(update={"num_train_epochs": 15, "lora_alpha": 16})
+    fit.fit(snapshot, model, folder, recipe, report=losses_into(losses))
+    assert list(losses) == list(range(1, 61))
+    assert losses[60] < losses[1] / 2
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+    bare, tokenizer = base.load(model, "nf4", for_training=False)
+    text = prompt.to_text(tokenizer, [{"role": "user", "content": ASKED[0]}])
+    ids = tokenizer(text + "Yes.", return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        before = bare(input_ids=ids, labels=ids).logits[0, -2].softmax(-1)[ids[0, -1]]
+        learned = PeftModel.from_pretrained(bare, str(folder))
+        after = learned(input_ids=ids).logits[0, -2].softmax(-1)[ids[0, -1]]
+    assert after > 0.5 > 0.1 > before
+
+
+def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path: Path):
+    from safetensors.torch import load_file
+
+    adapters: list[dict[str, torch.Tensor]] = []
+    for name in ("one", "two"):
+        fit.fit(snapshot, model, tmp_path / name, RECIPE, report=lambda _: None)
+        adapters.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    one, two = adapters
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+
+
+def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    undisturbed: dict[int, float] = {}
+    fit.fit(snapshot, model, tmp_path / "whole", RECIPE, report=losses_into(undisturbed))
+
+    first, second = dict[int, float](), dict[int, float]()
+    keep = losses_into(first)
+
+    def cancel_at_step_5(progress: Progress) -> None:
+        keep(progress)
+        if progress.done == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit.fit(snapshot, model, tmp_path / "halved", RECIPE, report=cancel_at_step_5)
+    fit.fit(snapshot, model, tmp_path / "halved", RECIPE, report=losses_into(second))
+    assert max(first) in (5, 6)
+    assert min(second) == max(first) + 1
+    assert second[12] == pytest.approx(undisturbed[12], rel=1e-4)
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    folder = tmp_path / "adapter"
+    checkpoints = folder / "checkpoints"
+    code = (
+        "import sys; from pathlib import Path; from components.train import fit, recipe\n"
+        "snapshot, model, folder, knobs = sys.argv[1:]\n"
+        "fit.fit(Path(snapshot), Path(model), Path(folder),"
+        " recipe.Recipe.model_validate_json(knobs), report=lambda _: None)"
+    )
+    slow = RECIPE.model_copy(update={"num_train_epochs": 2000})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, (snapshot, model, folder, slow.model_dump_json()))]
+    )
+    try:
+        wait_until(lambda: (checkpoints / "checkpoint-4" / "trainer_state.json").exists())
+    finally:
+        child.kill()
+        child.wait()
+    torn = checkpoints / "checkpoint-99999"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_st')
+
+    last = fit.newest_checkpoint(checkpoints)
+    assert last
+    done = int(last.name.removeprefix("checkpoint-"))
+    assert done >= 4
+    losses: dict[int, float] = {}
+    longer = RECIPE.model_copy(update={"num_train_epochs": (done + 2) / 4})
+    fit.fit(snapshot, model, folder, longer, report=losses_into(losses))
+    assert min(losses) == done + 1
+    assert (folder / "adapter_model.safetensors").exists()
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a child process to have done something."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"nothing happened within {seconds} s"
+        time.sleep(0.05)
+
+
+def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path, tmp_path: Path):
+    from bitsandbytes.functional import has_avx512bf16
+
+    if not has_avx512bf16():
+        pytest.skip("this CPU has no AVX512-BF16, so an evaluation repacks nothing")
+    evaluated, tokenizer = base.load(model, "nf4", for_training=False)
+    with torch.no_grad():
+        evaluated(input_ids=torch.tensor([[5, 6, 7]]))
+    with pytest.raises(UserWarning, match="autograd kernel was not registered"):
+        fit.train(
+            evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
+        )
+
+
+def test_a_training_that_diverges_stops_and_says_what_to_change(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
+    with pytest.raises(FloatingPointError, match="a lower learning_rate would help"):
+        fit.train(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(("other", "base", Recipe()), id="snapshot"),
+        pytest.param(("snapshot", "other", Recipe()), id="base"),
+        pytest.param(("snapshot", "base", Recipe(seed=1)), id="recipe"),
+    ],
+)
+def test_another_input_is_another_adapter(other: tuple[str, str, Recipe]):
+    assert adapter_key(*other) != adapter_key("snapshot", "base", Recipe())
