@@ -14,10 +14,10 @@ from rich.console import Console
 from components import manifest
 from flows import approvals, report
 from flows.demo import fetch, traffic
+from flows.demo.traffic import WORKLOAD
 from flows.settings import Settings
 from flows.stack import control
 
-WORKLOAD = "tool-calls"
 SEED = 0
 APPROVER = "demo"
 

@@ -18,7 +18,7 @@ from flows.demo import bfcl, users
 from flows.demo.bfcl import Request
 from flows.demo.users import Reaction
 
-WORKLOAD = "tools"
+WORKLOAD = "tool-calls"
 CLIENTS = ("demo-web", "demo-mobile")
 START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
