@@ -6,6 +6,7 @@ of requests that no offered tool fits, with one tool and with several. Equal see
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -42,6 +43,8 @@ RETRIED = 0.02
 def write(wheel: Path, folder: Path, seed: int = 0) -> None:
     """Write ``logs/*.jsonl.gz``, one a day, and ``feedback/*.jsonl`` under ``folder``.
 
+    The folder of the logs appears last, and whole.
+
     Args:
         wheel: The wheel of bfcl-eval.
         folder: Gets both folders.
@@ -56,8 +59,8 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
             logged = interaction(request, answer, len(interactions))
             interactions.append(logged)
             feedback.extend(reactions(logged, reaction) if reaction else [])
-    _write_days(folder / "logs", interactions)
     _write_lines(folder / "feedback" / "simulated.jsonl", feedback)
+    _write_days(folder / "logs", interactions)
 
 
 def choose(requests: Iterable[Request], seed: int) -> list[Request]:
@@ -158,10 +161,13 @@ def _message(answer: Answer, calls: list[Json]) -> dict[str, Json]:
 
 
 def _write_days(folder: Path, interactions: list[dict[str, Json]]) -> None:
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     for first in range(0, len(interactions), DAY // STEP):
         day = first // (DAY // STEP) + 1
-        path = folder / f"day-{day}.jsonl.gz"
+        path = partial / f"day-{day}.jsonl.gz"
         _write_lines(path, interactions[first : first + DAY // STEP])
+    partial.replace(folder)
 
 
 def _write_lines(path: Path, lines: Iterable[dict[str, Json]]) -> None:

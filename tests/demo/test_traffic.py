@@ -1,0 +1,138 @@
+"""The demo's files are what an application and its users would have left, the same every time."""
+
+import gzip
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from components import prompt
+from components.schema import Answer
+from flows.demo import bfcl, traffic, users
+from flows.demo.bfcl import Request
+from tests.demo import wheels
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels.build(tmp_path_factory.mktemp("wheel") / "bfcl.whl", rows=60)
+
+
+@pytest.fixture(scope="module")
+def written(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("traffic")
+    traffic.write(wheel, folder, seed=1)
+    return folder
+
+
+def logs(folder: Path) -> list[dict[str, Any]]:
+    """Read all log lines, in order."""
+    days = sorted((folder / "logs").iterdir())
+    return [json.loads(line) for day in days for line in gzip.open(day)]
+
+
+def feedback(folder: Path) -> list[dict[str, Any]]:
+    """Read all feedback lines, in order."""
+    lines = (folder / "feedback" / "simulated.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def answer_of(line: dict[str, Any]) -> Answer:
+    """Give the answer that a log line holds."""
+    return prompt.read_message(line["response"]["choices"][0]["message"])
+
+
+def is_wrong(line: dict[str, Any]) -> bool:
+    """Tell whether a log line's answer is another than the reference in its metadata."""
+    answer = answer_of(line)
+    if "metadata" not in line:
+        return bool(answer.calls)
+    (acceptable,) = line["metadata"]["acceptable"]
+    if [call.name for call in answer.calls] != [acceptable["name"]]:
+        return True
+    given = answer.calls[0].arguments
+    return any(value != wheels_value(acceptable, name) for name, value in given.items())
+
+
+def wheels_value(acceptable: dict[str, Any], name: str) -> object:
+    """Give the first acceptable value, as the reference would be."""
+    (value, *_) = acceptable["arguments"][name]
+    return [{"lat": 1.5}] if name == "where" else value
+
+
+def test_equal_seeds_write_equal_bytes(written: Path, wheel: Path, tmp_path: Path):
+    traffic.write(wheel, tmp_path, seed=1)
+    files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
+    assert len(files) >= 2
+    assert all((written / file).read_bytes() == (tmp_path / file).read_bytes() for file in files)
+
+
+def test_another_seed_writes_other_traffic(written: Path, wheel: Path, tmp_path: Path):
+    traffic.write(wheel, tmp_path, seed=2)
+    assert logs(tmp_path) != logs(written)
+
+
+def test_every_line_has_the_five_keys_and_a_response_of_its_own(written: Path):
+    lines = logs(written)
+    keys = {"timestamp", "workload_id", "client_id", "request", "response"}
+    assert all(line.keys() - {"metadata"} == keys for line in lines)
+    assert len({line["response"]["id"] for line in lines}) == len(lines)
+
+
+def test_arguments_are_logged_as_text_by_one_client_and_as_object_by_the_other(written: Path):
+    kinds = {
+        (line["client_id"], type(call["function"]["arguments"]))
+        for line in logs(written)
+        for call in line["response"]["choices"][0]["message"].get("tool_calls", [])
+    }
+    assert kinds == {("demo-web", str), ("demo-mobile", dict)}
+
+
+def test_every_spoiled_answer_has_a_thumb_down_and_no_right_one_has(written: Path):
+    down = {line["response_id"] for line in feedback(written) if line["value"] == "down"}
+    spoiled = {line["response"]["id"] for line in logs(written) if is_wrong(line)}
+    assert spoiled
+    assert down == spoiled
+
+
+def test_corrections_are_the_reference_and_only_some_have_none(written: Path):
+    by_id = {line["response"]["id"]: line for line in logs(written)}
+    corrections = [line for line in feedback(written) if line["kind"] == "correction"]
+    down = [line for line in feedback(written) if line["value"] == "down"]
+    assert 0 < len(corrections) < len(down)
+    for line in corrections:
+        logged = by_id[line["response_id"]]
+        corrected = {"response": {"choices": [{"message": line["value"]}]}}
+        assert not is_wrong({**logged, **corrected})
+
+
+def test_the_simulated_users_say_that_they_are_simulated(written: Path):
+    assert all(line["actor_id"].startswith("simulated-user-") for line in feedback(written))
+
+
+def test_some_requests_were_sent_twice(written: Path):
+    requests = [json.dumps(line["request"]) for line in logs(written)]
+    assert len(set(requests)) < len(requests)
+
+
+def test_each_kind_is_drawn_up_to_its_quota(wheel: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(traffic, "QUOTA", dict.fromkeys(traffic.QUOTA, 5))
+    chosen = traffic.choose(bfcl.read(wheel), seed=0)
+    kinds = [traffic.kind_of(request) for request in chosen]
+    assert {kind: kinds.count(kind) for kind in kinds} == traffic.QUOTA
+
+
+def test_long_requests_are_not_drawn(wheel: Path):
+    request = next(iter(bfcl.read(wheel)))
+    words = Request(request.id, [{"role": "user", "content": "x" * 999}], request.tools, None, None)
+    assert traffic.is_short(request)
+    assert not traffic.is_short(words)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_spoiled_answer_is_never_the_right_one(wheel: Path, seed: int):
+    draw = Random(seed)
+    request = draw.choice(bfcl.read(wheel))
+    assert users.spoil(request, draw) != users.right_answer(request)
