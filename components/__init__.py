@@ -1,1 +1,4 @@
-"""The parts: plain functions and frozen records, one package a stage. No Prefect, no environment, no argv."""
+"""The parts: plain functions and frozen records, one package a stage.
+
+No Prefect, no environment variables, no command line.
+"""

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """Any JSON value, as ``json.loads`` gives it."""
 
 Message: TypeAlias = dict[str, str]

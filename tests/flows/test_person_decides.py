@@ -5,9 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
@@ -19,10 +21,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FLYWHEEL = str(Path(sys.executable).with_name("flywheel"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium is missing"
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update"
-).split()
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 
 @pytest.fixture
@@ -102,7 +110,19 @@ def decide(
     if pictures:
         page.screenshot(path=pictures / "approval-form.png")
     form.get_by_role("button", name="Submit").click()
-    page.get_by_text("Completed").first.wait_for(timeout=60_000)
+    wait_until_ended(address)
+
+
+def wait_until_ended(address: str) -> None:
+    """Ask the server until the run is completed; the page shows the word for its tasks, too."""
+    server, run_id = address.split("/runs/flow-run/")
+    for _ in range(120):
+        state = httpx.get(f"{server}/api/flow_runs/{run_id}").json()["state"]
+        if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+            assert state["type"] == "COMPLETED", state["message"]
+            return
+        time.sleep(1)
+    pytest.fail(f"{address} has not ended")
 
 
 def screenshots() -> Path | None:
