@@ -7,7 +7,7 @@ from typing import Annotated
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.runtime import flow_run
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
 from components.curate.rules import Rules
 from components.evaluate.settings import EvaluationSettings
@@ -36,6 +36,19 @@ class Sources(Config):
     feedback: list[str] = Field(default_factory=list)
     """What people thought of the answers, one JSON object a line, plain or gzip'd."""
 
+    @field_validator("logs", "feedback")
+    @classmethod
+    def _beside_the_file(cls, patterns: list[str], info: ValidationInfo) -> list[str]:
+        return [str(_folder(info) / pattern) for pattern in patterns]
+
+    @field_validator("logs")
+    @classmethod
+    def _exist(cls, patterns: list[str]) -> list[str]:
+        empty = [pattern for pattern in patterns if not _matches([pattern])]
+        if empty:
+            raise ValueError(f"nothing matches {', '.join(empty)}")
+        return patterns
+
 
 class Workload(Config):
     """One kind of request: its traffic, and how its adapter is trained, measured and judged."""
@@ -61,10 +74,21 @@ class Workload(Config):
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
     gate: Policy = Field(default_factory=Policy)
 
+    @field_validator("base")
+    @classmethod
+    def _is_model(cls, base: Path, info: ValidationInfo) -> Path:
+        found = (_folder(info) / base).resolve()
+        if not (found / "config.json").is_file():
+            raise ValueError(f"{found} has no config.json, wants a model folder")
+        return found
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str) -> str:
-        return CronSchedule(cron=text).cron
+        try:
+            return CronSchedule(cron=text).cron
+        except ValidationError as error:
+            raise ValueError(f"is no cron line: {text!r}") from error
 
     def log_files(self) -> list[Path]:
         """Every log file that exists now, sorted."""
@@ -95,13 +119,9 @@ def read(path: Path) -> Workload:
     if not isinstance(raw, dict):
         raise ConfigError(path, [f"holds {type(raw).__name__}, wants a mapping of settings"])
     try:
-        workload = Workload.model_validate(raw)
+        return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(path, [_sentence(found) for found in error.errors()]) from error
-    resolved = _resolve(workload, path.resolve().parent)
-    if mistakes := _unusable(resolved):
-        raise ConfigError(path, mistakes)
-    return resolved
 
 
 def _sentence(error: object) -> str:
@@ -112,29 +132,15 @@ def _sentence(error: object) -> str:
         return f"{place}: no such setting"
     if error["type"] == "missing":
         return f"{place}: is missing"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
     return f"{place}: {error['msg']} (found {error['input']!r})"
 
 
-def _resolve(workload: Workload, folder: Path) -> Workload:
-    sources = Sources(
-        logs=[str(folder / pattern) for pattern in workload.sources.logs],
-        feedback=[str(folder / pattern) for pattern in workload.sources.feedback],
-    )
-    base = (folder / workload.base).resolve()
-    return workload.model_copy(update={"sources": sources, "base": base})
-
-
-def _unusable(workload: Workload) -> list[str]:
-    """Name what only the disk can tell: files that are not there."""
-    mistakes: list[str] = []
-    if not (workload.base / "config.json").is_file():
-        mistakes.append(f"base: {workload.base} has no config.json, wants a model folder")
-    mistakes.extend(
-        f"sources.logs: nothing matches {pattern}"
-        for pattern in workload.sources.logs
-        if not _matches([pattern])
-    )
-    return mistakes
+def _folder(info: ValidationInfo) -> Path:
+    """Give the folder of the file that is being read."""
+    assert isinstance(info.context, Path)
+    return info.context
 
 
 def _matches(patterns: list[str]) -> list[Path]:

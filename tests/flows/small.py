@@ -11,38 +11,43 @@ from pathlib import Path
 from tests import tiny
 
 WORKLOAD = "small"
+REQUESTS, SAVE_STEPS = 48, 2
 REFUSAL = "none"
 YAML = """\
-workload: small
+workload: %(workload)s
 base: base
 note: A tiny model on made-up requests.
 sources: {logs: [logs/*.jsonl], feedback: [feedback/*.jsonl]}
 curate: {holdout_share: 0.4}
-train: {learning_rate: 0.02, num_train_epochs: 6, per_device_train_batch_size: 8, save_steps: 2}
+train:
+  learning_rate: 0.02
+  num_train_epochs: %(epochs)d
+  per_device_train_batch_size: 8
+  save_steps: %(save_steps)d
 evaluate: {batch_size: 32, max_new_tokens: 12}
 gate: {min_documents: 8, floor: 0.5}
 """
 
 
-def write(folder: Path, requests: int = 48) -> Path:
-    """Write base, logs, feedback and the workload file; give the file's path."""
+def write(folder: Path, workload: str = WORKLOAD, epochs: int = 6) -> Path:
+    """Write base (unless it is there), logs, feedback and the workload file; give its path."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "base").exists():
         stubborn_base(folder / "base")
     (folder / "logs").mkdir(exist_ok=True)
     (folder / "feedback").mkdir(exist_ok=True)
-    add_log(folder, 0, requests)
-    votes = [_vote(number) for number in range(0, requests, 8)]
+    add_log(folder, 0, REQUESTS, workload)
+    votes = [_vote(number, workload) for number in range(0, REQUESTS, 8)]
     (folder / "feedback/votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
-    config = folder / "small.yaml"
-    config.write_text(YAML)
+    config = folder / f"{workload}.yaml"
+    config.write_text(YAML % {"workload": workload, "epochs": epochs, "save_steps": SAVE_STEPS})
     return config
 
 
-def add_log(folder: Path, first: int, count: int) -> Path:
+def add_log(folder: Path, first: int, count: int, workload: str = WORKLOAD) -> Path:
     """Write one log file of ``count`` requests, each offering a tool of its own."""
     path = folder / "logs" / f"from-{first}.jsonl"
-    lines = [json.dumps(_interaction(number)) for number in range(first, first + count)]
+    lines = [json.dumps(_interaction(number, workload)) for number in range(first, first + count)]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -72,11 +77,11 @@ def stubborn_base(folder: Path) -> Path:
     return folder
 
 
-def _interaction(number: int) -> dict[str, object]:
+def _interaction(number: int, workload: str) -> dict[str, object]:
     tool = {"name": f"tool_{number}", "description": "Not for this.", "parameters": {}}
     return {
         "timestamp": 1_780_000_000 + number,
-        "workload_id": WORKLOAD,
+        "workload_id": workload,
         "client_id": "app",
         "request": {
             "messages": [{"role": "user", "content": f"request {number}"}],
@@ -89,10 +94,10 @@ def _interaction(number: int) -> dict[str, object]:
     }
 
 
-def _vote(number: int) -> dict[str, object]:
+def _vote(number: int, workload: str) -> dict[str, object]:
     return {
         "timestamp": 1_780_100_000 + number,
-        "workload_id": WORKLOAD,
+        "workload_id": workload,
         "client_id": "app",
         "response_id": f"answer-{number}",
         "actor_id": f"person-{number}",

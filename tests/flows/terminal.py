@@ -1,0 +1,58 @@
+"""The ``flywheel`` command as a person types it, in a home and on ports of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from flows import settings
+from flows.stack import environment, processes
+
+COMMAND = str(Path(sys.executable).with_name("flywheel"))
+LINK = "/runs/flow-run/"
+"""Is in the line that tells where an approval waits."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where commands are typed: all of them share one environment."""
+
+    env: dict[str, str]
+
+    @property
+    def settings(self) -> settings.Settings:
+        return settings.load(self.env)
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        command = [COMMAND, *map(str, arguments)]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Start a command; its standard output is piped and its errors go there, too."""
+        return subprocess.Popen(
+            [COMMAND, *map(str, arguments)],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Find every process of this terminal's stack."""
+        return processes.marked(environment.MARK, environment.mark(self.settings))
+
+
+def in_home(home: Path) -> Terminal:
+    """Choose free ports for ``home``."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((settings.HOST, 0))
+        other.bind((settings.HOST, 0))
+        ports = one.getsockname()[1], other.getsockname()[1]
+    names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
+    chosen = dict(zip(names, map(str, ports), strict=True))
+    return Terminal(os.environ | chosen | {"FLYWHEEL_HOME": str(home)})

@@ -1,0 +1,132 @@
+"""A workload file is read whole, or every mistake in it is listed and nothing is started."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import ConfigError, Workload, read
+from tests.flows import terminal
+
+RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with all that ``RIGHT`` names."""
+    for name in ("base/config.json", "logs/b.jsonl", "logs/a.jsonl", "logs/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    return tmp_path
+
+
+def write(folder: Path, **settings: object) -> Path:
+    """Write ``RIGHT`` with some settings changed."""
+    path = folder / "support.yaml"
+    path.write_text(yaml.safe_dump(RIGHT | settings))
+    return path
+
+
+def mistakes(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: {len(caught.value.mistakes)} mistake(s)\n")
+    return caught.value.mistakes
+
+
+def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: Path) -> None:
+    workload = read(write(folder))
+    assert workload.base == folder / "base"
+    assert workload.log_files() == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
+    assert workload.feedback_files() == []
+    assert workload.train.seed == 0
+
+
+def test_paths_are_beside_the_file_wherever_it_is_read_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder)
+    monkeypatch.chdir(folder)
+    assert read(Path("support.yaml")).base == folder / "base"
+
+
+def test_a_file_under_two_patterns_is_read_once(folder: Path) -> None:
+    workload = read(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
+    assert [path.name for path in workload.log_files()] == ["a.jsonl", "b.jsonl"]
+
+
+def test_files_that_come_later_are_found(folder: Path) -> None:
+    workload = read(write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]}))
+    (folder / "logs/c.jsonl").write_text("{}")
+    (folder / "votes.jsonl").write_text("{}")
+    assert workload.log_files()[-1] == folder / "logs/c.jsonl"
+    assert workload.feedback_files() == [folder / "votes.jsonl"]
+
+
+def test_every_mistake_is_listed_at_once(folder: Path) -> None:
+    path = write(
+        folder,
+        workload="Two Words",
+        base="elsewhere",
+        sources={"logs": ["logs/*.gz", "more/*"], "feedbak": []},
+        turn_schedule="every night",
+        train={"r": 0, "lerning_rate": 1},
+        gate={"metric": "nice"},
+        note=None,
+        evaluation={},
+    )
+    assert mistakes(path) == [
+        "workload: String should match pattern '^[a-z0-9][a-z0-9_-]{0,62}$' (found 'Two Words')",
+        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
+        "sources.feedbak: no such setting",
+        "note: Input should be a valid string (found None)",
+        "turn_schedule: is no cron line: 'every night'",
+        "train.r: Input should be greater than or equal to 1 (found 0)",
+        "train.lerning_rate: no such setting",
+        "gate.metric: Input should be 'correct_name' or 'correct' (found 'nice')",
+        "evaluation: no such setting",
+    ]
+
+
+def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("{}")
+    assert mistakes(tmp_path / "w.yaml") == [
+        f"{name}: is missing"
+        for name, field in Workload.model_fields.items()
+        if field.is_required()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "mistake"),
+    [
+        pytest.param(b"- a\n- b\n", "holds list, wants a mapping of settings", id="a-list"),
+        pytest.param(b"", "holds NoneType, wants a mapping of settings", id="nothing"),
+        pytest.param(b"base: [\n", "is not YAML: while parsing a flow node", id="open-bracket"),
+        pytest.param(b"base: \xff\xfe\n", "is not YAML: 'utf-8' codec can't decode", id="latin"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_named(tmp_path: Path, content: bytes, mistake: str) -> None:
+    (tmp_path / "w.yaml").write_bytes(content)
+    (said,) = mistakes(tmp_path / "w.yaml")
+    assert said.startswith(mistake)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert mistakes(tmp_path / "w.yaml") == ["can't be read: No such file or directory"]
+
+
+@pytest.mark.parametrize("command", ["check", "turn"])
+def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
+    folder: Path, command: str
+) -> None:
+    shell = terminal.in_home(folder / "home")
+    ended = shell.run(command, write(folder, base="elsewhere", train={"r": -1}))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"{folder}/support.yaml: 2 mistake(s)",
+        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        "train.r: Input should be greater than or equal to 1 (found -1)",
+    ]
+    assert shell.processes() == []
