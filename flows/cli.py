@@ -101,9 +101,10 @@ def schedule(config: ConfigFile) -> None:
 @app.command()
 def pending() -> None:
     """List the approvals that wait for a person."""
-    from flows import approvals
+    from flows import approvals, watch
 
-    waiting = approvals.pending()
+    with _explained():
+        waiting = watch.patiently(approvals.pending)
     for one in waiting:
         console.print(
             f"{one.workload}  evidence {one.evidence}  "
@@ -139,13 +140,15 @@ def _decide(
     from flows import approvals, watch
 
     tags = [approvals.workload_tag(workload)] if workload else []
-    waiting = approvals.pending(*tags)
+    with _explained():
+        waiting = watch.patiently(lambda: approvals.pending(*tags))
     if len(waiting) != 1:
         found = ", ".join(one.workload for one in waiting) or "none"
         errors.print(f"{decision}: wants exactly one waiting approval, found: {found}")
         raise typer.Exit(1)
-    approvals.answer(waiting[0].flow_run_id, decision, approver, comment)
-    run = watch.wait(waiting[0].flow_run_id, lambda: None)
+    with _explained():
+        approvals.answer(waiting[0].flow_run_id, decision, approver, comment)
+        run = watch.wait(waiting[0].flow_run_id, lambda: None)
     if not run.state or not run.state.is_completed():
         errors.print(watch.trouble("promotion", run))
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import httpx
@@ -22,6 +23,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from components import manifest
 from flows import approvals, dispatch, settings, stages
 from flows.screen import Screen
+from flows.stack import control
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
@@ -45,16 +49,7 @@ class Ended:
 def start(config: Path, workload: str) -> UUID:
     """Start a turn of the workload, or find the one that is under way."""
     tag = approvals.workload_tag(workload)
-    with get_client(sync_client=True) as client:
-        under_way = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["turn"])),
-            flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=[tag]),
-                state=FlowRunFilterState(
-                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
-                ),
-            ),
-        )
+    under_way = patiently(lambda: _under_way(tag))
     if under_way:
         return under_way[0].id
     return dispatch.start("turn/turn", {"config": str(config)}, [tag]).id
@@ -100,19 +95,46 @@ def wait_until_asked(run_id: UUID) -> FlowRun:
 
 def read(run_id: UUID) -> FlowRun:
     """Read a flow run, patient with a server that is being restarted."""
+
+    def ask() -> FlowRun:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run_id)
+
+    return patiently(ask)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask the Prefect server something, again and again while its supervisor restarts it.
+
+    Raises:
+        TurnError: It does not answer, and nobody restarts it or that takes too long.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            with get_client(sync_client=True) as client:
-                return client.read_flow_run(run_id)
+            return ask()
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            if time.monotonic() > deadline:
+            home = settings.load()
+            phase = control.status(home).phase
+            if phase != "up" or time.monotonic() > deadline:
                 raise TurnError(
-                    f"following flow run {run_id}: the Prefect server at "
-                    f"{settings.load().prefect_url} has not answered for {PATIENCE_SECONDS:.0f} s; "
-                    "see `flywheel status`"
+                    f"the Prefect server at {home.prefect_url} does not answer, and the stack of "
+                    f"{home.home} is {phase}; `flywheel up` starts it, `flywheel status` shows it"
                 ) from error
             time.sleep(1)
+
+
+def _under_way(tag: str) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["turn"])),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[tag]),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
+                ),
+            ),
+        )
 
 
 def trouble(what: str, run: FlowRun) -> str:

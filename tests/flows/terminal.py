@@ -13,8 +13,8 @@ from flows import settings
 from flows.stack import environment, processes
 
 COMMAND = str(Path(sys.executable).with_name("flywheel"))
-LINK = "/runs/flow-run/"
-"""Is in the line that tells where an approval waits."""
+QUESTION = "The gate passed; a person decides"
+"""What a turn says when it waits for an approval."""
 
 
 @dataclass(frozen=True)
