@@ -29,7 +29,13 @@ class JobError(RuntimeError):
     """A job ended without finishing its work."""
 
 
-def run(kind: str, spec: Mapping[str, object], folder: Path, on_progress: Listener) -> None:
+def run(
+    kind: str,
+    spec: Mapping[str, object],
+    folder: Path,
+    on_progress: Listener,
+    module: str = "flows.job",
+) -> None:
     """Run ``python -m flows.job KIND`` on ``spec`` and pass on each progress line it prints.
 
     Args:
@@ -37,6 +43,7 @@ def run(kind: str, spec: Mapping[str, object], folder: Path, on_progress: Listen
         spec: The job's arguments, JSON.
         folder: Where spec, log and the newest progress are kept (``jobs/<kind>-<key>``).
         on_progress: Called in this process for each progress line.
+        module: The program, which gets ``kind`` and the path of the specification.
 
     Raises:
         JobError: The job failed; the message ends with the last lines of its log.
@@ -44,7 +51,7 @@ def run(kind: str, spec: Mapping[str, object], folder: Path, on_progress: Listen
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(folder / "spec.json", json.dumps(spec, indent=2, default=str))
     log = folder / "log.txt"
-    command = [sys.executable, "-m", "flows.job", kind, str(folder / "spec.json")]
+    command = [sys.executable, "-m", module, kind, str(folder / "spec.json")]
     with log.open("ab") as errors, _process(command, errors) as process:
         assert process.stdout is not None
         for progress in _progress_lines(process.stdout):

@@ -1,0 +1,85 @@
+"""A job reports while it works, says why it failed, and never outlives who waits for it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.schema import Progress
+from flows import jobs
+from flows.stack import processes
+
+MODULES = Path(__file__).parent / "modules"
+JOB = "tiny_job"
+
+
+@pytest.fixture(autouse=True)
+def importable_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs' processes import the tiny job."""
+    monkeypatch.setenv("PYTHONPATH", str(MODULES))
+
+
+def eventually(claim: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not claim() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return claim()
+
+
+def waiting(folder: Path) -> dict[str, str]:
+    return {"pid": str(folder / "pid"), "saved": str(folder / "saved")}
+
+
+def test_each_progress_line_arrives_and_the_newest_stays_on_disk(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    jobs.run("count", {}, tmp_path / "job", heard.append, module=JOB)
+    assert [progress.done for progress in heard] == [1, 2, 3]
+    assert heard[1] == Progress("count", 2, 3, "steps", {"loss": 0.5})
+    assert jobs.newest_progress(tmp_path / "job") == heard[-1]
+
+
+def test_before_its_first_line_a_job_has_no_progress(tmp_path: Path) -> None:
+    assert jobs.newest_progress(tmp_path) is None
+
+
+def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
+    with pytest.raises(jobs.JobError) as caught:
+        jobs.run("fail", {}, tmp_path / "job", print, module=JOB)
+    said = str(caught.value).splitlines()
+    assert said[0] == f"fail job ended with code 3; the end of {tmp_path}/job/log.txt:"
+    assert said[1:] == [f"line {number}" for number in range(15, 30)]
+
+
+def test_a_wrong_specification_fails_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(jobs.JobError, match="KeyError: 'bake'"):
+        jobs.run("bake", {}, tmp_path / "job", print)
+
+
+def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    def cancel(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run("wait", waiting(tmp_path), tmp_path / "job", cancel, module=JOB)
+    assert (tmp_path / "saved").read_text() == "saved"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_job_saves_and_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    start = (
+        "from flows import jobs; from pathlib import Path;"
+        f"jobs.run('wait', {waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
+        f" print, module={JOB!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL) as parent:
+        assert eventually((tmp_path / "job/progress.json").exists)
+        job = processes.identify(int((tmp_path / "pid").read_text()))
+        parent.send_signal(signal.SIGKILL)
+    assert eventually(lambda: not processes.is_alive(job))
+    assert (tmp_path / "saved").read_text() == "saved"
