@@ -27,8 +27,9 @@ QUIET_SECONDS = 15.0
 class Screen:
     """Draws the stages of a turn; used as a context manager, so that the cursor comes back."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._console = console
+        self._quiet_seconds = quiet_seconds
         self._bars = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=28),
@@ -82,7 +83,7 @@ class Screen:
             self._finished.add(stage.name)
             line = f"{stage.name:<9} {stage.seconds:7.1f} s  {outcome(stage)}"
             self._console.print(line, soft_wrap=True)
-        elif said and time.monotonic() - self._spoke >= QUIET_SECONDS:
+        elif said and time.monotonic() - self._spoke >= self._quiet_seconds:
             self._spoke = time.monotonic()
             self._console.print(
                 f"{stage.name:<9} {figures(said)}, {said.done} of {said.total} {said.unit}"
