@@ -31,7 +31,7 @@ class CompletionTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Give the batch's mean loss over answer tokens, each weighing what its example weighs."""
+        """Give the batch's mean loss over answer tokens, each counting as its weight says."""
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         self.tokens_seen += int(inputs["attention_mask"].sum())
@@ -46,20 +46,22 @@ class CompletionTrainer(SFTTrainer):
         losses = torch.nn.functional.cross_entropy(
             logits[learned].float(), labels[learned], reduction="none"
         )
-        weights = inputs["weights"][:, None].expand_as(labels)[learned]
+        weights = inputs["weights"][learned]
         return (losses * weights).sum() / weights.sum()
 
 
-def collate(rows: "Sequence[dict[str, Any]]") -> dict[str, torch.Tensor]:
+def collate(
+    rows: "Sequence[dict[str, Any]]", first_token_weight: float = 1.0
+) -> dict[str, torch.Tensor]:
     """Pad a batch on the left; its labels are those of the last positions, where the answers are.
 
     Args:
         rows: The batch, each row a dictionary of the fields of ``Tokens``.
+        first_token_weight: How much more an answer's first token counts than each other one.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` ``[rows, longest]``, ``labels``
-        ``[rows, longest answer]`` with ``IGNORED`` where another answer is longer, ``weights``
-        ``[rows]``.
+        ``input_ids`` and ``attention_mask`` ``[rows, longest]``; ``labels`` and ``weights``
+        ``[rows, longest answer]``, with ``IGNORED`` where another answer is longer.
     """
     examples = [Tokens(**row) for row in rows]
     longest = max(len(example.input_ids) for example in examples)
@@ -67,10 +69,12 @@ def collate(rows: "Sequence[dict[str, Any]]") -> dict[str, torch.Tensor]:
     ids = torch.zeros((len(examples), longest), dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full((len(examples), longest_answer), IGNORED)
+    weights = torch.zeros((len(examples), longest_answer))
     for row, example in enumerate(examples):
         tokens, answer = torch.tensor(example.input_ids), example.answer_length
         ids[row, longest - len(tokens) :] = tokens
         mask[row, longest - len(tokens) :] = 1
         labels[row, longest_answer - answer :] = tokens[len(tokens) - answer :]
-    weights = torch.tensor([example.weight for example in examples])
+        weights[row, longest_answer - answer :] = example.weight
+        weights[row, longest_answer - answer] *= first_token_weight
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "weights": weights}

@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def train(
         model=adapted,
         args=_arguments(recipe, checkpoints),
         train_dataset=_dataset(rows, recipe),
-        data_collator=collate,
+        data_collator=partial(collate, first_token_weight=recipe.first_token_weight),
         processing_class=tokenizer,
         callbacks=[watch],
     )
@@ -118,6 +119,7 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
     return SFTConfig(
         output_dir=str(checkpoints),
         learning_rate=recipe.learning_rate,
+        adam_beta2=recipe.adam_beta2,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,
         num_train_epochs=recipe.num_train_epochs,

@@ -23,8 +23,16 @@ class Recipe(Config):
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """Which layers get an adapter."""
 
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Size of a step: higher learns faster, until it diverges."""
+
+    first_token_weight: float = Field(default=8.0, gt=0)
+    """How much more an answer's first token counts: it decides between a call and text, and would
+    otherwise be one of forty tokens of a call, most of which are copied."""
+
+    adam_beta2: float = Field(default=0.95, gt=0, lt=1)
+    """How long the optimizer remembers the size of gradients: short runs want it short, since
+    the first gradients are the largest and slow down all that follow."""
 
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rate falls after the warm-up."""
@@ -35,7 +43,7 @@ class Recipe(Config):
     num_train_epochs: float = Field(default=1.0, gt=0)
     """How often each example is seen."""
 
-    per_device_train_batch_size: int = Field(default=8, ge=1)
+    per_device_train_batch_size: int = Field(default=4, ge=1)
     """Examples in one step: more is steadier and takes more memory."""
 
     max_length: int = Field(default=1024, ge=16)

@@ -20,6 +20,11 @@ def test_a_batch_is_padded_on_the_left_and_its_labels_stand_at_the_end():
     assert batch["labels"].tolist() == [[8, 9], [IGNORED, 12]]
 
 
+def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
+    batch = collate([asdict(LONG), asdict(SHORT)], first_token_weight=8.0)
+    assert batch["weights"].tolist() == [[8.0, 1.0], [0.0, 24.0]]
+
+
 def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
