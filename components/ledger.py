@@ -32,7 +32,11 @@ def record_output(con: Connection, workload: str, folder: Path, *, now: datetime
         select
             $key as key, $kind as kind, $workload as workload_id, $path as path,
             $manifest::json as manifest, $now as recorded_at
-        where not exists (select 1 from raw.manifests where key = $key and kind = $kind)
+        where not exists (
+            select 1
+            from raw.manifests
+            where workload_id = $workload and kind = $kind and key = $key
+        )
         """,
         {
             "key": body["key"],
