@@ -1,0 +1,87 @@
+"""A decision is bound to all that it depends on, and evidence reads back as it was written."""
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components import manifest
+from components.gate import evidence, judge
+from components.gate.evidence import Subject
+from components.gate.judge import Policy
+from tests.cards import pair
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SUBJECT = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
+POLICY = Policy()
+CHALLENGER, OPPONENT = pair(40, 2, 20, 10)
+JUDGEMENT = judge.judge(CHALLENGER, OPPONENT, POLICY)
+DIGEST = evidence.digest(SUBJECT, JUDGEMENT, POLICY)
+
+
+def finish(folder: Path) -> evidence.Evidence:
+    folder.mkdir(parents=True)
+    scores = evidence.scores(CHALLENGER, OPPONENT)
+    return evidence.finish(folder, SUBJECT, JUDGEMENT, scores, brief="# Page\n", now=NOW)
+
+
+def test_equal_inputs_are_the_same_evidence() -> None:
+    again = judge.judge(*pair(40, 2, 20, 10), POLICY)
+    assert evidence.digest(replace(SUBJECT), again, Policy()) == DIGEST
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Subject)])
+def test_another_subject_is_other_evidence(name: str) -> None:
+    other = replace(SUBJECT, **{name: "other"})  # pyright: ignore[reportArgumentType] - all are str
+    assert evidence.digest(other, JUDGEMENT, POLICY) != DIGEST
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("metric", "correct"),
+        ("alpha", 0.01),
+        ("floor", 0.4),
+        ("abstention_margin", None),
+        ("min_documents", 50),
+    ],
+)
+def test_another_policy_is_other_evidence(name: str, value: object) -> None:
+    other = POLICY.model_copy(update={name: value})
+    assert evidence.digest(SUBJECT, JUDGEMENT, other) != DIGEST
+
+
+def test_another_verdict_is_other_evidence() -> None:
+    other = replace(JUDGEMENT, outcome="fail")
+    assert evidence.digest(SUBJECT, other, POLICY) != DIGEST
+
+
+def test_finished_evidence_reads_back_equal(tmp_path: Path) -> None:
+    written = finish(tmp_path / DIGEST)
+    assert evidence.read(tmp_path / DIGEST) == written
+    assert written.digest == DIGEST
+    assert written.judgement == JUDGEMENT
+    assert (written.folder / evidence.BRIEF).read_text() == "# Page\n"
+
+
+def test_the_manifest_covers_what_was_shown(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    assert manifest.read(folder)["files"] == {
+        name: manifest.file_digest(folder / name) for name in ("brief.md", "verdict.json")
+    }
+
+
+def test_unfinished_evidence_is_not_read(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    (folder / manifest.NAME).unlink()
+    with pytest.raises(FileNotFoundError):
+        evidence.read(folder)
+
+
+def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
+    challenger, opponent = pair(3, 1, 0, 0)
+    scores = evidence.scores(challenger, opponent)
+    assert scores["name"] == {"n": 4, "challenger": 0.75, "opponent": 0.25}
+    bare, _ = pair(0, 0, 0, 0)
+    assert evidence.scores(bare, bare)["name"] == {"n": 0, "challenger": None, "opponent": None}
