@@ -1,0 +1,37 @@
+"""A real MLflow store of the test run's own, and an adapter that was really made with PEFT."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture(scope="package", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let MLflow keep its database and its artifacts in a folder of these tests."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.chdir(folder)
+        yield
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="session")
+def adapter(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes nothing yet."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapters") / "a1"
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    bare = AutoModelForCausalLM.from_pretrained(base_model)
+    get_peft_model(bare, config).save_pretrained(str(folder))
+    return folder

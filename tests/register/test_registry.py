@@ -1,0 +1,122 @@
+"""A promotion that is repeated, after a crash or not, makes one version and one champion."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components import base
+from components.register import registry, tracking
+from components.register.registry import Version
+
+
+def register(name: str, adapter: Path, base_model: Path, evidence: str = "e1") -> Version:
+    """Register the adapter of ``name`` as an approval of ``evidence`` does."""
+    run_id = tracking.open_run(name, adapter.name, params={}, tags={})
+    return registry.register(
+        name,
+        run_id,
+        adapter,
+        base_hash=base.content_hash(base_model),
+        max_new_tokens=8,
+        tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+    )
+
+
+def aliases(name: str) -> dict[str, str]:
+    found = MlflowClient().get_registered_model(name).aliases
+    return {alias: str(number) for alias, number in found.items()}
+
+
+def test_before_the_first_promotion_there_is_no_champion(adapter: Path, base_model: Path) -> None:
+    assert registry.champion("nothing-registered") is None
+    register("not-crowned", adapter, base_model)
+    assert registry.champion("not-crowned") is None
+
+
+def test_registering_twice_makes_one_version(adapter: Path, base_model: Path) -> None:
+    first = register("twice", adapter, base_model)
+    assert first.number == "1"
+    assert register("twice", adapter, base_model) == first
+    assert len(MlflowClient().search_model_versions("name = 'twice'")) == 1
+
+
+def test_a_version_names_its_adapter_its_evidence_and_its_run(
+    adapter: Path, base_model: Path
+) -> None:
+    version = register("lineage", adapter, base_model)
+    run_id = tracking.find_run("lineage", adapter.name)
+    assert version == Version("lineage", "1", adapter.name, "e1", run_id)
+    kept = MlflowClient().get_model_version("lineage", "1")
+    assert (kept.run_id, kept.tags["flywheel.adapter"]) == (run_id, adapter.name)
+
+
+def test_a_version_holds_the_adapter_and_not_the_base(
+    adapter: Path, base_model: Path, tmp_path: Path
+) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    register("light", adapter, base_model)
+    folder = Path(download_artifacts("models:/light/1", dst_path=str(tmp_path)))
+    names = {path.name for path in folder.rglob("*.safetensors")}
+    assert names == {"adapter_model.safetensors"}
+
+
+def test_a_crowned_version_is_the_champion_and_the_one_before_is_kept(
+    adapter: Path, base_model: Path
+) -> None:
+    first = register("crowns", adapter, base_model, "e1")
+    registry.crown(first)
+    assert aliases("crowns") == {"champion": "1"}
+    second = register("crowns", adapter, base_model, "e2")
+    registry.crown(second)
+    assert aliases("crowns") == {"champion": "2", "previous": "1"}
+    assert registry.champion("crowns") == second
+
+
+def test_crowning_the_champion_again_keeps_the_one_before(adapter: Path, base_model: Path) -> None:
+    for evidence in ("e1", "e2", "e2"):
+        registry.crown(register("again", adapter, base_model, evidence))
+    assert aliases("again") == {"champion": "2", "previous": "1"}
+
+
+REQUEST = {
+    "messages": [{"role": "user", "content": "Weather in Rome?"}],
+    "tools": [{"type": "function", "function": {"name": "weather", "description": "Tell it"}}],
+}
+
+
+def test_a_version_answers_a_chat_request_as_a_chat_completion(
+    adapter: Path, base_model: Path
+) -> None:
+    from mlflow.pyfunc import load_model
+
+    register("answers", adapter, base_model)
+    answer = load_model("models:/answers/1").predict(REQUEST)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+@pytest.mark.slow
+def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path) -> None:
+    registry.crown(register("served", adapter, base_model))
+    ask = (
+        "import json; from mlflow.pyfunc import load_model;"
+        f"print(json.dumps(load_model('models:/served@champion').predict({REQUEST!r})))"
+    )
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout.splitlines()[-1])["object"] == "chat.completion"
+
+
+def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None:
+    from mlflow.pyfunc import load_model
+
+    run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    registry.register("moved", run_id, adapter, base_hash="another", max_new_tokens=8, tags=tags)
+    with pytest.raises(ValueError, match="but this adapter was trained on another"):
+        load_model("models:/moved/1")

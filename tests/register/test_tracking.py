@@ -1,0 +1,69 @@
+"""An adapter has one MLflow run, whatever was killed while it was trained."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components.register import tracking
+from components.schema import Progress
+
+
+def open_run(key: str, experiment: str = "support") -> str:
+    return tracking.open_run(experiment, key, params={"r": 16}, tags={"snapshot": "s1"})
+
+
+def test_a_run_carries_the_recipe_and_what_it_came_from() -> None:
+    run = MlflowClient().get_run(open_run("a1"))
+    assert run.data.params == {"r": "16"}
+    assert run.data.tags["snapshot"] == "s1"
+    assert run.info.status == "RUNNING"
+
+
+def test_a_run_that_a_crash_left_open_is_gone_on_with() -> None:
+    assert open_run("a2") == open_run("a2")
+
+
+def test_a_killed_run_is_opened_again() -> None:
+    run_id = open_run("a3")
+    tracking.close_run(run_id, "KILLED")
+    assert MlflowClient().get_run(run_id).info.status == "KILLED"
+    assert open_run("a3") == run_id
+    assert MlflowClient().get_run(run_id).info.status == "RUNNING"
+
+
+def test_another_adapter_or_experiment_has_another_run() -> None:
+    assert len({open_run("a4"), open_run("a5"), open_run("a4", "sales")}) == 3
+
+
+def test_a_run_is_found_by_its_adapter() -> None:
+    run_id = open_run("a6")
+    assert tracking.find_run("support", "a6") == run_id
+
+
+@pytest.mark.parametrize("experiment", ["support", "nobody's"])
+def test_an_adapter_without_a_run_is_named(experiment: str) -> None:
+    open_run("a7")
+    with pytest.raises(LookupError, match="a8"):
+        tracking.find_run(experiment, "a8")
+
+
+def test_progress_becomes_metrics_at_its_step() -> None:
+    run_id = open_run("a9")
+    for step in (1, 2):
+        progress = Progress("train", step, 2, "steps", {"loss": 1 / step, "learning_rate": 0.1})
+        tracking.log_progress(run_id, progress)
+    history = MlflowClient().get_metric_history(run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
+
+
+def test_scores_come_with_every_sample(tmp_path: Path) -> None:
+    run_id = open_run("a10")
+    card = tmp_path / "c1"
+    card.mkdir()
+    (card / "samples.parquet").write_bytes(b"samples")
+    tracking.log_scores(run_id, {"challenger/name": 0.75}, card)
+    client = MlflowClient()
+    assert client.get_run(run_id).data.metrics == {"challenger/name": 0.75}
+    (kept,) = client.list_artifacts(run_id, "scorecards/c1")
+    assert kept.path == "scorecards/c1/samples.parquet"
