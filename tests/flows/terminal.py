@@ -55,4 +55,5 @@ def in_home(home: Path) -> Terminal:
         ports = one.getsockname()[1], other.getsockname()[1]
     names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
     chosen = dict(zip(names, map(str, ports), strict=True))
-    return Terminal(os.environ | chosen | {"FLYWHEEL_HOME": str(home)})
+    one_thread = {"OMP_NUM_THREADS": "1"}  # a tiny model loses by a second one
+    return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)})
