@@ -27,7 +27,7 @@ from flows.stack import control
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 """The server may be away this long (its supervisor restarts it) before following gives up."""
 
