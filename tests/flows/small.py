@@ -62,7 +62,9 @@ def stubborn_base(folder: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     torch.manual_seed(0)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(20)  # logits as wide as a real model's
+        model.get_parameter("model.embed_tokens.weight").mul_(
+            20
+        )  # logits as wide as a real model's
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(60):
         text = f"<|im_start|>user\n{'request ' * (1 + step % 7)}{step}<|im_end|>\n"
@@ -70,10 +72,11 @@ def stubborn_base(folder: Path) -> Path:
         tail = tokenizer('{"name"<|im_end|>', add_special_tokens=False)["input_ids"]
         ids = torch.tensor([head + tail])
         labels = torch.tensor([[-100] * len(head) + tail])
-        model(input_ids=ids, labels=labels).loss.backward()
+        torch.autograd.backward(model(input_ids=ids, labels=labels).loss)
         optimizer.step()
         optimizer.zero_grad()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16()
+    model.save_pretrained(folder)
     return folder
 
 
