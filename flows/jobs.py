@@ -50,6 +50,7 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(folder / "spec.json", json.dumps(spec, indent=2, default=str))
+    (folder / "progress.json").unlink(missing_ok=True)  # of a run before this one
     log = folder / "log.txt"
     command = [sys.executable, "-m", module, kind, str(folder / "spec.json")]
     with log.open("ab") as errors, _process(command, errors) as process:
