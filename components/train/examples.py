@@ -1,4 +1,8 @@
-"""Turn a snapshot's rows into tokens, and order them so that a batch holds rows of like length."""
+"""Turn a snapshot's rows into tokens, and order them so that a batch holds prompts of like length.
+
+By the length of the prompt, not of the row: answers of one kind are of like length, too. Batches of
+short refusals and batches of long calls in turn would push the model from one extreme to the other.
+"""
 
 import random
 from collections.abc import Sequence
@@ -25,6 +29,11 @@ class Tokens:
     input_ids: list[int]
     answer_length: int
     weight: float
+
+    @property
+    def prompt_length(self) -> int:
+        """The tokens before the answer."""
+        return len(self.input_ids) - self.answer_length
 
 
 def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[Tokens]:
@@ -73,7 +82,7 @@ def in_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
     """Order rows so that each ``batch_size`` of them are of like length and otherwise at random.
 
     Args:
-        lengths: The length of each row.
+        lengths: The length of each row's prompt.
         batch_size: Rows in a batch.
         seed: Draws the order; equal seeds give equal orders, so a resumed run goes on in it.
 

@@ -158,6 +158,7 @@ def _with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
 
 
 def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:
-    lengths = [len(row.input_ids) for row in rows]
-    order = examples.in_batches(lengths, recipe.per_device_train_batch_size, recipe.seed)
+    order = examples.in_batches(
+        [row.prompt_length for row in rows], recipe.per_device_train_batch_size, recipe.seed
+    )
     return Dataset.from_list([asdict(rows[number]) for number in order])
