@@ -23,10 +23,10 @@ class Recipe(Config):
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """Which layers get an adapter."""
 
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Size of a step: higher learns faster, until it diverges."""
 
-    first_token_weight: float = Field(default=8.0, gt=0)
+    first_token_weight: float = Field(default=1.0, gt=0)
     """How much more an answer's first token counts: it decides between a call and text, and would
     otherwise be one of forty tokens of a call, most of which are copied."""
 

@@ -25,15 +25,15 @@ START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
 
 QUOTA = {
-    "call of the only tool": 150,
-    "call of one of several": 160,
-    "the only tool does not fit": 110,
-    "none of several fits": 60,
+    "call of the only tool": 160,
+    "call of one of several": 300,
+    "the only tool does not fit": 200,
+    "none of several fits": 82,
 }
-MAX_PROMPT, MAX_ANSWER = 640, 150
-"""In characters, as rendered: about 190 tokens to ask and 48 to answer."""
+MAX_PROMPT, MAX_ANSWER = 700, 150
+"""In bytes, as rendered: with few exceptions at most 224 tokens to ask and 58 to answer."""
 
-MAX_ALIKE = 2
+MAX_ALIKE = 4
 """At most so many requests of a kind offer the same tools."""
 
 RETRIED = 0.02
@@ -90,8 +90,8 @@ def is_short(request: Request) -> bool:
     """Tell whether prompt and right answer are short enough to train on without a GPU."""
     rendered = prompt.render_prompt(request.messages, request.tools)
     answer = prompt.render_answer(users.right_answer(request))
-    asked = sum(len(message["content"]) for message in rendered)
-    return asked <= MAX_PROMPT and len(answer) <= MAX_ANSWER
+    asked = sum(len(message["content"].encode()) for message in rendered)
+    return asked <= MAX_PROMPT and len(answer.encode()) <= MAX_ANSWER
 
 
 def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json]:
