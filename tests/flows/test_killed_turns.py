@@ -109,6 +109,15 @@ def test_after_a_kill_the_same_command_completes_the_turn(
     assert_down_leaves_nothing(shell)
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Let commands hear SIGINT although a shell makes its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
     ("asked_to_stop", "code"),
     [
@@ -128,7 +137,7 @@ def test_a_turn_goes_on_when_its_command_is_stopped_and_the_command_joins_it_aga
     bring_up(shell)
     turn = start_and_train(shell, config)
     turn.send_signal(asked_to_stop)
-    assert turn.wait() == code
+    assert turn.wait(timeout=30) == code
     turn = shell.start("turn", config)
     assert terminal.QUESTION in said_until_asked(turn)
     approve(shell, turn, config.stem)
