@@ -88,6 +88,7 @@ def train(
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
+    _in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
     with warnings.catch_warnings(), watch.for_sigterm():
@@ -155,6 +156,17 @@ def _with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
     adapted = get_peft_model(frozen, config)
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def _in_fp32(adapted: PeftModel) -> None:
+    """Undo TRL's cast: it turns the adapter of a 4-bit base to bf16, where small steps round away.
+
+    A resumed run loads its adapter in fp32, so the cast also kept it from ending where an
+    undisturbed one does. Called before the optimizer is made, which holds on to the weights.
+    """
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:
