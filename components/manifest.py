@@ -39,6 +39,27 @@ def read(folder: Path) -> dict[str, Json]:
     return manifest
 
 
+def read_untouched(folder: Path) -> dict[str, Json]:
+    """Read a finished folder's manifest after checking every file that it names.
+
+    Raises:
+        FileNotFoundError: The folder is unfinished, or a file is gone.
+        ValueError: A file's content is not the one that was finished.
+    """
+    body = read(folder)
+    files = body["files"]
+    if not isinstance(files, dict):
+        raise TypeError(f"the manifest of {folder} holds {files!r} where files belong")
+    for name, expected in files.items():
+        found = file_digest(folder / name)
+        if found != expected:
+            raise ValueError(
+                f"reading {folder}: {name} hashes to {found[:16]}, the manifest says "
+                f"{str(expected)[:16]}; it was changed after it was finished, so make it again"
+            )
+    return body
+
+
 def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object]) -> None:
     """Finish ``folder``: hash its files and put the manifest in place in one rename.
 

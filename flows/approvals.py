@@ -5,17 +5,11 @@ from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.input import RunInput
 from pydantic import Field
+
+from flows import dispatch
 
 GATE_KEY = "promotion-gate"
 """Prefect keeps the answer under this key; stable, so that a resumed run finds it."""
@@ -55,21 +49,9 @@ def evidence_tag(digest: str) -> str:
     return f"evidence:{digest}"
 
 
-def promotions(*tags: str, states: list[StateType]) -> list[FlowRun]:
-    """Find promotion runs that carry all ``tags`` and are in one of ``states``."""
-    with get_client(sync_client=True) as client:
-        return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["promote"])),
-            flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
-            ),
-        )
-
-
 def pending(*tags: str) -> list[Pending]:
     """List the approvals that wait for a person."""
-    return [_pending(run) for run in promotions(*tags, states=[StateType.PAUSED])]
+    return [_pending(run) for run in dispatch.find("promote", *tags, states=[StateType.PAUSED])]
 
 
 def answer(

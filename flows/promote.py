@@ -37,11 +37,9 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     found = evidence.read(Path(evidence_folder))
     page = (found.folder / evidence.BRIEF).read_text()
     publish(page, found.digest, workload.workload)
-    decision = recorded(found.digest)
-    if decision is None:
-        decision = ask(page, found)
-        require_fresh(found)
-        record(decision)
+    decision = recorded(found.digest) or ask(page, found)
+    require_fresh(found)
+    record(decision)
     if decision.decision == "reject":
         return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
     version = register(workload, found, decision)
@@ -79,15 +77,19 @@ def ask(page: str, found: Evidence) -> Decision:
 def require_fresh(found: Evidence) -> None:
     """Refuse a decision on evidence that compared with another champion than there is now.
 
+    A champion that this very evidence crowned is fine: a crash came after it.
+
     Raises:
         StaleEvidenceError: Another version became champion while this approval waited.
     """
     champion = registry.champion(found.subject.workload)
     now = champion.number if champion else "base"
-    if now != found.subject.opponent:
+    crowned_by_this = champion is not None and champion.evidence == found.digest
+    if now != found.subject.opponent and not crowned_by_this:
         raise StaleEvidenceError(
             f"deciding on evidence {found.digest}: it compares with the "
-            f"{found.subject.opponent_name}, but the champion is now {now}; start a new turn"
+            f"{found.subject.opponent_name}, but the champion is now version {now}; "
+            "start a new turn"
         )
 
 
@@ -117,6 +119,7 @@ def register(workload: Workload, found: Evidence, decision: Decision) -> registr
     """Register the adapter with its lineage and make it champion; safe to repeat."""
     subject = found.subject
     adapter = settings.load().adapters / subject.workload / subject.adapter
+    made_from = manifest.read_untouched(adapter)
     version = registry.register(
         subject.workload,
         tracking.find_run(subject.workload, subject.adapter),
@@ -130,7 +133,7 @@ def register(workload: Workload, found: Evidence, decision: Decision) -> registr
             "flywheel.holdout_version": subject.holdout_version,
             "flywheel.base": subject.base,
             "flywheel.scorecard": subject.challenger_scorecard,
-            "flywheel.commit": str(manifest.read(adapter).get("commit", "")),
+            "flywheel.commit": str(made_from.get("commit", "")),
             "flywheel.approver": decision.approver,
             "flywheel.comment": decision.comment,
         },

@@ -70,7 +70,8 @@ def turn(config: str) -> str:
     with stages.during("gate"):
         turned = conclude(config, workload, snapshot, adapter, cards)
         stages.say(turned.ending)
-    finish(workload.workload, folder, stages, turned)
+    outputs = [adapter, *cards.values()]  # curate has noted its snapshot
+    finish(workload.workload, folder, stages, turned, outputs)
     return turned.ending
 
 
@@ -159,6 +160,7 @@ def assemble(
         folder,
         subject,
         judgement,
+        workload.gate,
         evidence.scores(challenger, opponent),
         brief=text,
         now=datetime.now(UTC),
@@ -175,7 +177,7 @@ def recorded(digest: str) -> Decision | None:
 def promotion(config: str, found: Evidence) -> str:
     """Start the promotion that asks a person, or find the one that is under way."""
     tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
-    waiting = approvals.promotions(*tags, states=approvals.UNDER_WAY)
+    waiting = dispatch.find("promote", *tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
     asked = {"config": config, "evidence_folder": str(found.folder)}
@@ -183,7 +185,9 @@ def promotion(config: str, found: Evidence) -> str:
 
 
 @task
-def finish(workload: str, folder: Path, stages: Stages, turned: Turned) -> None:
+def finish(
+    workload: str, folder: Path, stages: Stages, turned: Turned, outputs: list[Path]
+) -> None:
     """Write the turn's manifest and note every output of it in the warehouse."""
     now = datetime.now(UTC)
     body = {
@@ -195,6 +199,5 @@ def finish(workload: str, folder: Path, stages: Stages, turned: Turned) -> None:
     }
     manifest.write(folder, kind="turn", now=now, body=body)
     with warehouse.connect(settings.load().warehouse) as con:
-        ledger.record_output(con, workload, folder, now=now)
-        if turned.evidence:
-            ledger.record_output(con, workload, Path(turned.evidence), now=now)
+        for output in [*outputs, *([Path(turned.evidence)] if turned.evidence else []), folder]:
+            ledger.record_output(con, workload, output, now=now)

@@ -10,14 +10,6 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from components import manifest
@@ -49,7 +41,8 @@ class Ended:
 def start(config: Path, workload: str) -> UUID:
     """Start a turn of the workload, or find the one that is under way."""
     tag = approvals.workload_tag(workload)
-    under_way = patiently(lambda: _under_way(tag))
+    going = [StateType.PENDING, StateType.RUNNING]
+    under_way = patiently(lambda: dispatch.find("turn", tag, states=going))
     if under_way:
         return under_way[0].id
     return dispatch.start("turn/turn", {"config": str(config)}, [tag]).id
@@ -122,19 +115,6 @@ def patiently(ask: Callable[[], T]) -> T:
                     f"{home.home} is {phase}; `flywheel up` starts it, `flywheel status` shows it"
                 ) from error
             time.sleep(1)
-
-
-def _under_way(tag: str) -> list[FlowRun]:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["turn"])),
-            flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=[tag]),
-                state=FlowRunFilterState(
-                    type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
-                ),
-            ),
-        )
 
 
 def trouble(what: str, run: FlowRun) -> str:

@@ -60,7 +60,7 @@ def test_a_scorecard_that_was_touched_is_not_read(tmp_path: Path, name: str):
     folder = write(tmp_path / "key", [sample(0, 1.0)])
     other = write(tmp_path / "other", [sample(0, 0.0)])
     (folder / name).write_bytes((other / name).read_bytes())
-    with pytest.raises(ValueError, match=f"{name} hashes to .* evaluate again"):
+    with pytest.raises(ValueError, match=f"{name} hashes to .* make it again"):
         scorecard.read(folder)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, scorecard
@@ -30,6 +30,8 @@ LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandb
 """Those whose version may move a score."""
 
 WEIGHTS = "adapter_model.safetensors"
+
+Files: TypeAlias = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,7 @@ def _measurements(
     root: Path,
     settings: EvaluationSettings,
 ) -> list[Measurement]:
-    _digest(snapshot, task.HOLDOUT)
-    conditions = _conditions(manifest.read(snapshot), settings)
+    conditions = _conditions(manifest.read_untouched(snapshot), settings)
     base_hash = bases.content_hash(base)
     return [
         _measurement(model, adapter, base_hash, conditions, root)
@@ -131,25 +132,14 @@ def _machine() -> str:
 def _measurement(
     model: str, adapter: Path | None, base_hash: str, conditions: dict[str, Json], root: Path
 ) -> Measurement:
+    record = None if adapter is None else manifest.read_untouched(adapter)
     body: dict[str, Json] = {
         "base": base_hash,
-        "adapter": None if adapter is None else manifest.read(adapter)["key"],
-        "adapter_weights": None if adapter is None else _digest(adapter, WEIGHTS),
+        "adapter": None if record is None else record["key"],
+        "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
         "conditions": conditions,
     }
     return Measurement(model, adapter, root / manifest.digest(body), body)
-
-
-def _digest(folder: Path, name: str) -> str:
-    """Hash a file of a finished folder, which must be the one that its manifest names."""
-    files = cast("dict[str, str]", manifest.read(folder)["files"])
-    found = manifest.file_digest(folder / name)
-    if files.get(name) != found:
-        raise ValueError(
-            f"evaluating with {folder}: {name} hashes to {found[:16]}, its manifest says "
-            f"{str(files.get(name))[:16]}; it was changed since it was finished, so make it again"
-        )
-    return found
 
 
 @contextmanager

@@ -83,6 +83,7 @@ def finish(
     folder: Path,
     subject: Subject,
     judgement: Judgement,
+    policy: Policy,
     side_by_side: Mapping[str, object],
     *,
     brief: str,
@@ -92,6 +93,7 @@ def finish(
     verdict = {
         "subject": asdict(subject),
         "judgement": asdict(judgement),
+        "policy": policy.model_dump(),
         "scores": side_by_side,
     }
     manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")
@@ -101,9 +103,21 @@ def finish(
 
 
 def read(folder: Path) -> Evidence:
-    """Read a finished evidence folder; ``FileNotFoundError`` when it is unfinished."""
-    manifest.read(folder)
+    """Read a finished evidence folder.
+
+    Raises:
+        FileNotFoundError: It is unfinished.
+        ValueError: A file was changed, or the contents are not those that its digest stands for.
+    """
+    manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
     judged: dict[str, Any] = verdict["judgement"]
     judged["reasons"] = tuple(judged["reasons"])
-    return Evidence(folder, Subject(**verdict["subject"]), Judgement(**judged))
+    subject, judgement = Subject(**verdict["subject"]), Judgement(**judged)
+    found = digest(subject, judgement, Policy.model_validate(verdict["policy"]))
+    if found != folder.name:
+        raise ValueError(
+            f"reading the evidence {folder}: its contents have the digest {found}, so they are not "
+            "what this digest stands for; start a new turn"
+        )
+    return Evidence(folder, subject, judgement)

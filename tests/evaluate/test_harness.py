@@ -126,7 +126,7 @@ def test_weights_that_changed_since_training_are_refused(
 ):
     adapter = copied(adapters["challenger"], tmp_path)
     shutil.copy(adapters["champion"] / harness.WEIGHTS, adapter)
-    with pytest.raises(ValueError, match="changed since it was finished, so make it again"):
+    with pytest.raises(ValueError, match="changed after it was finished, so make it again"):
         bench.measure({"challenger": adapter})
 
 

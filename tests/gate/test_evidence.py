@@ -23,7 +23,7 @@ DIGEST = evidence.digest(SUBJECT, JUDGEMENT, POLICY)
 def finish(folder: Path) -> evidence.Evidence:
     folder.mkdir(parents=True)
     scores = evidence.scores(CHALLENGER, OPPONENT)
-    return evidence.finish(folder, SUBJECT, JUDGEMENT, scores, brief="# Page\n", now=NOW)
+    return evidence.finish(folder, SUBJECT, JUDGEMENT, POLICY, scores, brief="# Page\n", now=NOW)
 
 
 def test_equal_inputs_are_the_same_evidence() -> None:
@@ -85,3 +85,28 @@ def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
     assert scores["name"] == {"n": 4, "challenger": 0.75, "opponent": 0.25}
     bare, _ = pair(0, 0, 0, 0)
     assert evidence.scores(bare, bare)["name"] == {"n": 0, "challenger": None, "opponent": None}
+
+
+def test_a_verdict_that_was_edited_is_not_believed(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    verdict = (folder / evidence.VERDICT).read_text()
+    (folder / evidence.VERDICT).write_text(verdict.replace('"a1"', '"another"'))
+    with pytest.raises(ValueError, match=r"verdict\.json .* was changed"):
+        evidence.read(folder)
+
+
+def test_an_edited_verdict_with_a_manifest_to_match_is_not_believed_either(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    verdict = (folder / evidence.VERDICT).read_text()
+    (folder / evidence.VERDICT).write_text(verdict.replace('"a1"', '"another"'))
+    (folder / manifest.NAME).unlink()
+    manifest.write(folder, kind="evidence", now=NOW, body={})
+    with pytest.raises(ValueError, match="its contents have the digest"):
+        evidence.read(folder)
+
+
+def test_a_page_that_was_edited_is_not_shown(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    (folder / evidence.BRIEF).write_text("# All is well")
+    with pytest.raises(ValueError, match=r"brief\.md .* was changed"):
+        evidence.read(folder)
