@@ -105,7 +105,9 @@ def _difference(subject: Subject, difference: Difference) -> list[str]:
 
 def _wrapped(label: str, text: str) -> list[str]:
     """Give a label and, indented under it, at most ``SHOWN_CHARACTERS`` of the text."""
-    line = textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" ...")
+    line = " ".join(text.split())
+    if len(line) > SHOWN_CHARACTERS:
+        line = line[:SHOWN_CHARACTERS] + " ..."
     return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]
 
 

@@ -129,3 +129,13 @@ def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     (fence,) = (t for t in parsed(page(tmp_path, challenger, opponent)) if t.type == "fence")
     assert len(fence.content) < 4 * brief.SHOWN_CHARACTERS * 1.1 + 100
     assert fence.content.count(" ...") == 4
+
+
+def test_a_long_request_without_blanks_is_cut_and_not_hidden(tmp_path: Path) -> None:
+    challenger, opponent = pair(40, 2, 20, 10)
+    long = replace(
+        challenger, samples=tuple(replace(s, request="漢" * 900) for s in challenger.samples)
+    )
+    shown = page(tmp_path, long, opponent)
+    assert "漢" * 50 in shown
+    assert "漢" * 900 not in shown
