@@ -95,7 +95,9 @@ class Screen:
         """Estimate from the pace since this screen first saw the stage move."""
         now = time.monotonic()
         since, from_done = self._clocks.setdefault(said.stage, (now, said.done))
-        if said.done == from_done:
+        if said.done < from_done:  # it began again, from a checkpoint
+            self._clocks[said.stage] = (now, said.done)
+        if said.done <= from_done:
             return ""
         left = (said.total - said.done) * (now - since) / (said.done - from_done)
         return f", about {left:.0f} s left"

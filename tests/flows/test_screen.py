@@ -69,6 +69,17 @@ def test_once_a_stage_moves_the_rest_is_estimated(tmp_path: Path) -> None:
     assert re.search(r"12 of 24 steps, about \d+ s left$", last)
 
 
+def test_a_stage_that_began_again_is_never_said_to_end_in_the_past(tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=60)
+    with Screen(console, quiet_seconds=0) as screen:
+        for done in (20, 12, 13):
+            screen.show([progress(tmp_path / "job", done)])
+    assert isinstance(console.file, StringIO)
+    again, on = console.file.getvalue().splitlines()[1:]
+    assert "left" not in again
+    assert re.search(r"about \d+ s left", on)
+
+
 def test_a_terminal_shows_a_bar_for_each_stage(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=120, force_terminal=True, color_system=None)
     with Screen(console) as screen:
