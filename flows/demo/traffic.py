@@ -8,7 +8,7 @@ import gzip
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -63,15 +63,17 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
     _write_days(folder / "logs", interactions)
 
 
-def choose(requests: Iterable[Request], seed: int) -> list[Request]:
-    """Draw the requests by the hash of their ids: ``QUOTA`` of each kind, short and diverse."""
+def choose(
+    requests: Iterable[Request], seed: int, quota: Mapping[str, int] = QUOTA
+) -> list[Request]:
+    """Draw the requests by the hash of their ids: ``quota`` of each kind, short and diverse."""
     chosen: list[Request] = []
     kinds: Counter[str] = Counter()
     alike: Counter[tuple[str, ...]] = Counter()
     for request in sorted(requests, key=lambda one: manifest.digest([seed, one.id])):
         kind = kind_of(request)
         group = (kind, *request.tool_names)
-        if kinds[kind] < QUOTA[kind] and alike[group] < MAX_ALIKE and is_short(request):
+        if kinds[kind] < quota[kind] and alike[group] < MAX_ALIKE and is_short(request):
             chosen.append(request)
             kinds[kind] += 1
             alike[group] += 1

@@ -117,11 +117,11 @@ def test_some_requests_were_sent_twice(written: Path):
     assert len(set(requests)) < len(requests)
 
 
-def test_each_kind_is_drawn_up_to_its_quota(wheel: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(traffic, "QUOTA", dict.fromkeys(traffic.QUOTA, 5))
-    chosen = traffic.choose(bfcl.read(wheel), seed=0)
+def test_each_kind_is_drawn_up_to_its_quota(wheel: Path):
+    quota = dict.fromkeys(traffic.QUOTA, 5)
+    chosen = traffic.choose(bfcl.read(wheel), seed=0, quota=quota)
     kinds = [traffic.kind_of(request) for request in chosen]
-    assert {kind: kinds.count(kind) for kind in kinds} == traffic.QUOTA
+    assert {kind: kinds.count(kind) for kind in kinds} == quota
 
 
 def test_long_requests_are_not_drawn(wheel: Path):
