@@ -6,7 +6,7 @@ export DO_NOT_TRACK := 1
 
 .PHONY: demo test test-slow coverage check clean
 
-demo: .venv/installed       ## one whole turn on real traffic, ends with a champion in MLflow
+demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
 
 test: .venv/installed-dev   ## the default suite
@@ -32,7 +32,7 @@ clean:                      ## remove the virtual environment
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml infra/constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --quiet --progress-bar on --constraint infra/constraints.txt --editable .
+	$(BIN)/pip install --constraint infra/constraints.txt --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -37,7 +37,7 @@ def freeze(workload: Workload) -> Snapshot:
     home = settings.load()
     now = datetime.now(UTC)
     with warehouse.connect(home.warehouse) as con:
-        pipeline.curate(con, workload.workload, workload.curate, now=now)
+        tally = pipeline.curate(con, workload.workload, workload.curate, now=now)
         frozen = snapshot.freeze(
             con,
             home.snapshots,
@@ -47,4 +47,8 @@ def freeze(workload: Workload) -> Snapshot:
             commit=revision(),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)
+    if tally.feedback_waiting:
+        get_run_logger().info(
+            "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting
+        )
     return frozen
