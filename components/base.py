@@ -29,7 +29,8 @@ def load(
 
     A base that was evaluated must never be trained: on a CPU with AVX512-BF16, bitsandbytes repacks
     the weights of a 4-bit model in ``eval()`` for a kernel without gradients. So each use loads its
-    own, and says which it is. Training computes in bf16. Evaluation computes in bf16 on CUDA and in
+    own, and says which it is. Training computes in bf16, on a CPU with plain attention, whose
+    gradient is faster there than that of the fused one. Evaluation computes in bf16 on CUDA and in
     fp32 on a CPU, where bf16 answers depend on the batch they stand in.
     """
     import torch
@@ -48,6 +49,7 @@ def load(
         dtype=torch.float32 if precision == "fp32" else compute,
         quantization_config=quantization if precision == "nf4" else None,
         device_map={"": 0} if cuda else "cpu",
+        attn_implementation="eager" if for_training and not cuda else None,
         local_files_only=True,
     )
     model.train(for_training)

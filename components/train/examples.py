@@ -4,6 +4,7 @@ By the length of the prompt, not of the row: answers of one kind are of like len
 short refusals and batches of long calls in turn would push the model from one extreme to the other.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, cast
 import pyarrow.parquet as pq
 
 from components import prompt
-from components.schema import Message
+from components.schema import Answer, Message
+from components.train import irrelevant
+from components.train.irrelevant import Request
+from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,23 +40,46 @@ class Tokens:
         return len(self.input_ids) - self.answer_length
 
 
-def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[Tokens]:
-    """Read the examples to train on, in the snapshot's order, without those that are too long.
+def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> list[Tokens]:
+    """Read the examples to train on, in the snapshot's order, then those that the recipe makes.
+
+    Those that are too long are left out.
 
     Raises:
-        ValueError: None fits.
+        ValueError: None fits, or what the recipe wants made can't be made of these.
     """
-    columns = ["prompt", "completion", "weight"]
-    rows = pq.read_table(snapshot / "train.parquet", columns=columns).to_pylist()
-    found = [tokenize(tokenizer, row["prompt"], row["completion"], row["weight"]) for row in rows]
-    fitting = [tokens for tokens in found if len(tokens.input_ids) <= max_length]
+    requests = _requests(snapshot)
+    requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
+    found = [_tokens(tokenizer, request, recipe) for request in requests]
+    fitting = [tokens for tokens in found if len(tokens.input_ids) <= recipe.max_length]
     if not fitting:
         shortest = min((len(tokens.input_ids) for tokens in found), default=0)
         raise ValueError(
             f"reading {snapshot}: none of its {len(found)} examples fits into max_length "
-            f"{max_length} (the shortest has {shortest} tokens)"
+            f"{recipe.max_length} (the shortest has {shortest} tokens)"
         )
     return fitting
+
+
+def _requests(snapshot: Path) -> list[Request]:
+    columns = ["messages", "tools", "answer", "completion", "weight"]
+    return [
+        Request(
+            json.loads(row["messages"]),
+            json.loads(row["tools"]),
+            tuple(call.name for call in Answer.from_json(row["answer"]).calls),
+            row["completion"][0]["content"],  # its arguments are in the order they came in
+            row["weight"],
+        )
+        for row in pq.read_table(snapshot / "train.parquet", columns=columns).to_pylist()
+    ]
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", request: Request, recipe: Recipe) -> Tokens:
+    messages = prompt.render_prompt(request.messages, request.tools)
+    answer: Message = {"role": "assistant", "content": request.answer}
+    weight = request.weight * (recipe.no_call_weight if request.offers_in_vain else 1.0)
+    return tokenize(tokenizer, messages, [answer], weight)
 
 
 def tokenize(

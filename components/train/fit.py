@@ -19,7 +19,10 @@ from peft import (  # noqa: TID253 - as above
     LoraConfig,
     PeftModel,
     get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
     prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
 )
 from transformers import PrinterCallback, set_seed  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
@@ -75,7 +78,7 @@ def train(
     report: Callable[[Progress], None],
 ) -> None:
     """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
-    rows = examples.read(snapshot, tokenizer, recipe.max_length)
+    rows = examples.read(snapshot, tokenizer, recipe)
     checkpoints = folder / "checkpoints"
     adapted = _with_adapter(model, recipe)
     watch = Watch(report)
@@ -91,11 +94,13 @@ def train(
     _in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
+    _drop_irregular(checkpoints, recipe.save_steps, keep=last)
     with warnings.catch_warnings(), watch.for_sigterm():
         warnings.filterwarnings("error", message=NO_GRADIENTS)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
+    _average(adapted, _regular(checkpoints, recipe, before=trainer.state.max_steps))
     adapted.save_pretrained(str(folder))
     (folder / "README.md").unlink()  # an empty model card
     shutil.rmtree(checkpoints)
@@ -103,8 +108,46 @@ def train(
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
     """Find the last checkpoint that was written to its end: its state is written last."""
-    steps = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    return next((step for step in reversed(steps) if _is_complete(step)), None)
+    return next((one for one in reversed(_saved(checkpoints)) if _is_complete(one)), None)
+
+
+def _saved(checkpoints: Path) -> list[Path]:
+    return sorted(checkpoints.glob("checkpoint-*"), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _drop_irregular(checkpoints: Path, save_steps: int, *, keep: Path | None) -> None:
+    """Drop what earlier cancellations saved between two regular steps: only the last is needed."""
+    for one in _saved(checkpoints):
+        if _step(one) % save_steps and one != keep:
+            shutil.rmtree(one)
+
+
+def _regular(checkpoints: Path, recipe: Recipe, *, before: int) -> list[Path]:
+    """List the checkpoints to average, which a cancellation and a resumed run don't change."""
+    regular = [
+        one
+        for one in _saved(checkpoints)
+        if not _step(one) % recipe.save_steps and _step(one) < before
+    ]
+    return regular[len(regular) - min(len(regular), recipe.average_checkpoints - 1) :]
+
+
+def _average(adapted: PeftModel, checkpoints: list[Path]) -> None:
+    """Set the adapter to the mean of its weights and those of its checkpoints.
+
+    Averaging the weights of one run's later steps: Izmailov et al., arXiv:1803.05407.
+    """
+    final = get_peft_model_state_dict(adapted)
+    saved = [load_peft_weights(str(one), device="cpu") for one in checkpoints]
+    mean = {
+        name: torch.stack([weight.cpu(), *(one[name] for one in saved)]).mean(0)
+        for name, weight in final.items()
+    }
+    set_peft_model_state_dict(adapted, mean)
 
 
 def _is_complete(checkpoint: Path) -> bool:
@@ -127,10 +170,10 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
         per_device_train_batch_size=recipe.per_device_train_batch_size,
         seed=recipe.seed,
         save_steps=recipe.save_steps,
-        save_total_limit=2,
+        save_total_limit=recipe.average_checkpoints + 1,  # one more may come of a SIGTERM
         logging_steps=1,
         logging_nan_inf_filter=False,
-        bf16=on_gpu,
+        bf16=True,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=False,
@@ -151,6 +194,7 @@ def _with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules,
+        layers_to_transform=recipe.layers_to_transform,
     )
     frozen = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     adapted = get_peft_model(frozen, config)

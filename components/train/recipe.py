@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components import manifest, prompt
 from components.schema import Config
@@ -21,7 +21,12 @@ class Recipe(Config):
     """Share of the adapter's inputs left out in a step: higher guards against memorizing."""
 
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Which layers get an adapter."""
+    """Which modules of a layer get an adapter."""
+
+    layers_to_transform: list[int] | None = None
+    """Which layers get an adapter, counted from 0; all if not given. Without one in the lower
+    layers a step is shorter, since gradients go no further down. Wants ``target_modules`` by name.
+    """
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Size of a step: higher learns faster, until it diverges."""
@@ -29,6 +34,13 @@ class Recipe(Config):
     first_token_weight: float = Field(default=1.0, gt=0)
     """How much more an answer's first token counts: it decides between a call and text, and would
     otherwise be one of forty tokens of a call, most of which are copied."""
+
+    no_call_weight: float = Field(default=1.0, gt=0)
+    """How much more an answer counts that calls none of the offered tools: higher where a needless
+    call is worse than a missed one."""
+
+    irrelevant_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the calls that are asked again with tools that don't fit, to learn not to call."""
 
     adam_beta2: float = Field(default=0.95, gt=0, lt=1)
     """How long the optimizer remembers the size of gradients: short runs want it short, since
@@ -52,8 +64,21 @@ class Recipe(Config):
     save_steps: int = Field(default=10, ge=1)
     """Steps between checkpoints: at most this many are done again after a kill."""
 
+    average_checkpoints: int = Field(default=1, ge=1)
+    """The adapter is the mean of its final weights and of the checkpoints before it, this many in
+    all: steadier than the last step alone."""
+
     seed: int = 0
     """Draws the adapter's first weights and the order of the examples."""
+
+    @model_validator(mode="after")
+    def _names_modules_to_choose_layers(self) -> "Recipe":
+        if self.layers_to_transform is not None and isinstance(self.target_modules, str):
+            raise ValueError(
+                "layers_to_transform wants target_modules by name, such as [q_proj, v_proj], "
+                f"found {self.target_modules}"
+            )
+        return self
 
 
 def adapter_key(snapshot: str, base: str, recipe: Recipe) -> str:

@@ -1,14 +1,15 @@
 """Write the demo's log and feedback files, as an application would have left them.
 
-The requests are BFCL's, chosen short so that training on them takes minutes; a mix of calls and
-of requests that no offered tool fits, with one tool and with several. Equal seeds, equal bytes.
+The requests are BFCL's, drawn at random from the short ones so that training on them takes minutes:
+some want a call, of the only tool or of one of several, and some fit no tool. Equal seeds, equal
+bytes.
 """
 
 import gzip
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -24,17 +25,12 @@ CLIENTS = ("demo-web", "demo-mobile")
 START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
 
-QUOTA = {
-    "call of the only tool": 160,
-    "call of one of several": 300,
-    "the only tool does not fit": 200,
-    "none of several fits": 82,
-}
+REQUESTS = 640
 MAX_PROMPT, MAX_ANSWER = 700, 150
 """In bytes, as rendered: with few exceptions at most 224 tokens to ask and 58 to answer."""
 
 MAX_ALIKE = 4
-"""At most so many requests of a kind offer the same tools."""
+"""At most so many requests that want a call, and so many that don't, offer the same tools."""
 
 RETRIED = 0.02
 """Share of requests that the application sent twice."""
@@ -63,29 +59,16 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
     _write_days(folder / "logs", interactions)
 
 
-def choose(
-    requests: Iterable[Request], seed: int, quota: Mapping[str, int] = QUOTA
-) -> list[Request]:
-    """Draw the requests by the hash of their ids: ``quota`` of each kind, short and diverse."""
+def choose(requests: Iterable[Request], seed: int, count: int = REQUESTS) -> list[Request]:
+    """Draw the requests by the hash of their ids: short and diverse ones, as they come."""
     chosen: list[Request] = []
-    kinds: Counter[str] = Counter()
     alike: Counter[tuple[str, ...]] = Counter()
     for request in sorted(requests, key=lambda one: manifest.digest([seed, one.id])):
-        kind = kind_of(request)
-        group = (kind, *request.tool_names)
-        if kinds[kind] < quota[kind] and alike[group] < MAX_ALIKE and is_short(request):
+        group = ("call" if request.call else "none", *request.tool_names)
+        if len(chosen) < count and alike[group] < MAX_ALIKE and is_short(request):
             chosen.append(request)
-            kinds[kind] += 1
             alike[group] += 1
     return chosen
-
-
-def kind_of(request: Request) -> str:
-    """Name the kind of a request, a key of ``QUOTA``."""
-    one = len(request.tools) == 1
-    if request.call:
-        return "call of the only tool" if one else "call of one of several"
-    return "the only tool does not fit" if one else "none of several fits"
 
 
 def is_short(request: Request) -> bool:

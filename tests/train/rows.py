@@ -1,20 +1,42 @@
-"""A snapshot with rows to train on: what is asked, and what is to be answered."""
+"""A snapshot with rows to train on: what is asked, with which tools, and what is to be answered."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components import prompt
+from components.schema import Answer, Json
+
 
 def snapshot(folder: Path, pairs: list[tuple[str, str]], weight: float = 1.0) -> Path:
-    """Write ``train.parquet`` as a frozen snapshot has it, with the columns that training reads."""
-    rows = [
+    """Write a snapshot of plain questions and answers."""
+    return write(folder, [(asked, (), Answer(answer)) for asked, answer in pairs], weight)
+
+
+def write(
+    folder: Path, rows: Sequence[tuple[str, Sequence[str], Answer]], weight: float = 1.0
+) -> Path:
+    """Write ``train.parquet`` as a frozen snapshot has it, with the columns that training reads.
+
+    Each row is what is asked, the names of the tools offered, and the answer.
+    """
+    table = [
         {
-            "prompt": [{"role": "user", "content": asked}],
-            "completion": [{"role": "assistant", "content": answer}],
+            "messages": json.dumps([{"role": "user", "content": asked}]),
+            "tools": json.dumps([tool(name) for name in tools]),
+            "answer": answer.to_json(),
+            "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
             "weight": weight,
         }
-        for asked, answer in pairs
+        for asked, tools, answer in rows
     ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    pq.write_table(pa.Table.from_pylist(table), folder / "train.parquet")
     return folder
+
+
+def tool(name: str) -> dict[str, Json]:
+    """Give a tool without arguments."""
+    return {"type": "function", "function": {"name": name, "description": f"Do {name}."}}

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from components.schema import Answer, Call
 from components.train import examples
+from components.train.recipe import Recipe
 from tests import tiny
 from tests.train import rows
 
@@ -41,7 +43,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTok
 
 def test_rows_that_are_too_long_are_left_out(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
     snapshot = rows.snapshot(tmp_path, [("short", "a"), ("long " * 99, "b")])
-    (kept,) = examples.read(snapshot, tokenizer, max_length=100)
+    (kept,) = examples.read(snapshot, tokenizer, Recipe(max_length=100))
     assert "short" in tokenizer.decode(kept.input_ids)
 
 
@@ -50,7 +52,34 @@ def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
 ):
     snapshot = rows.snapshot(tmp_path, [("long " * 99, "b")])
     with pytest.raises(ValueError, match=r"none of its 1 examples fits into max_length 100 \(the"):
-        examples.read(snapshot, tokenizer, max_length=100)
+        examples.read(snapshot, tokenizer, Recipe(max_length=100))
+
+
+NONE_FITS = Answer("Sorry.")
+CALLS = [(f"Please {name}.", [name], Answer(calls=(Call(name, {}),))) for name in ("add", "cut")]
+
+
+def test_made_requests_are_learned_with_their_answer(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = rows.write(tmp_path, [*CALLS, ("Hm?", ["add"], NONE_FITS)])
+    logged = examples.read(snapshot, tokenizer, Recipe())
+    learned = examples.read(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    texts = [str(tokenizer.decode(tokens.input_ids)) for tokens in learned]
+    assert learned[:3] == logged
+    assert len(texts) == 5
+    assert all(text.endswith("Sorry.<|im_end|>") for text in texts[3:])
+    assert "cut() - Do cut." in next(text for text in texts[3:] if "Please add." in text)
+
+
+def test_answers_that_call_none_of_the_tools_weigh_what_the_recipe_says(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = rows.write(
+        tmp_path, [*CALLS, ("Hm?", ["add"], NONE_FITS), ("Hi", [], NONE_FITS)], weight=0.5
+    )
+    learned = examples.read(snapshot, tokenizer, Recipe(no_call_weight=4))
+    assert [tokens.weight for tokens in learned] == [0.5, 0.5, 2.0, 0.5]
 
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=200)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from components import base, prompt
 from components.schema import Progress
@@ -74,8 +75,6 @@ def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
 
 
 def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path: Path):
-    from safetensors.torch import load_file
-
     adapters: list[dict[str, torch.Tensor]] = []
     for name in ("one", "two"):
         fit.fit(snapshot, model, tmp_path / name, RECIPE, report=lambda _: None)
@@ -87,8 +86,9 @@ def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path:
 def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
     model: Path, snapshot: Path, tmp_path: Path
 ):
+    averaged = RECIPE.model_copy(update={"average_checkpoints": 3})
     undisturbed: dict[int, float] = {}
-    fit.fit(snapshot, model, tmp_path / "whole", RECIPE, report=losses_into(undisturbed))
+    fit.fit(snapshot, model, tmp_path / "whole", averaged, report=losses_into(undisturbed))
 
     first, second = dict[int, float](), dict[int, float]()
     keep = losses_into(first)
@@ -99,13 +99,44 @@ def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        fit.fit(snapshot, model, tmp_path / "halved", RECIPE, report=cancel_at_step_5)
-    fit.fit(snapshot, model, tmp_path / "halved", RECIPE, report=losses_into(second))
+        fit.fit(snapshot, model, tmp_path / "halved", averaged, report=cancel_at_step_5)
+    fit.fit(snapshot, model, tmp_path / "halved", averaged, report=losses_into(second))
     assert max(first) in (5, 6)
     assert min(second) == max(first) + 1
     assert first | second == undisturbed
     halved, whole = (tmp_path / name / "adapter_model.safetensors" for name in ("halved", "whole"))
     assert halved.read_bytes() == whole.read_bytes(), "not one bit may differ"
+
+
+def test_the_adapter_is_the_mean_of_the_last_checkpoints(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    steady = {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.0}
+
+    def weights(epochs: float, average_checkpoints: int) -> dict[str, torch.Tensor]:
+        folder = tmp_path / f"{epochs} {average_checkpoints}"
+        knobs = {"num_train_epochs": epochs, "average_checkpoints": average_checkpoints}
+        recipe = RECIPE.model_copy(update={**steady, **knobs})
+        fit.fit(snapshot, model, folder, recipe, report=lambda _: None)
+        return load_file(folder / "adapter_model.safetensors")
+
+    singles = [weights(steps / 4, 1) for steps in (4, 6, 8)]  # 4 steps are an epoch
+    for name, mean in weights(2, 3).items():
+        expected = torch.stack([single[name] for single in singles]).mean(0)
+        torch.testing.assert_close(mean, expected)
+
+
+def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_path: Path):
+    upper = {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]}
+    fit.fit(snapshot, model, tmp_path / "a", RECIPE.model_copy(update=upper), report=lambda _: None)
+    names = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert names
+    assert all(".layers.1.self_attn." in name for name in names)
+
+
+def test_layers_can_be_chosen_of_named_modules_only():
+    with pytest.raises(ValueError, match=r"wants target_modules by name, such as \[q_proj"):
+        Recipe(layers_to_transform=[1])
 
 
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
