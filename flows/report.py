@@ -99,7 +99,7 @@ def summarize(workload: str, ended: watch.Ended, asked: Asked | None, console: C
         folder = settings.load().evidence / workload / champion.evidence
     if folder:
         _say_scores(folder, console)
-    console.print(f"turn      {ended.ending}")
+    console.print(f"turn      {asked.said if asked else ended.ending}")
     if champion:
         page = f"#/models/{workload}/versions/{champion.number}"
         console.print(
