@@ -54,10 +54,11 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
     run_id = tracking.open_run(
         workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
     )
-    report = reporter(run_id)
+    metrics = tracking.Metrics(run_id)
     try:
-        jobs.run("train", spec, job_folder(adapter), report)
+        jobs.run("train", spec, job_folder(adapter), reporter(metrics))
     except BaseException:  # cancelled or failed: the run must not look as if it went on
+        metrics.send()
         tracking.close_run(run_id, "KILLED")
         raise
     manifest.write(
@@ -69,15 +70,15 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
     tracking.close_run(run_id, "FINISHED")
 
 
-def reporter(run_id: str | None) -> jobs.Listener:
-    """Give a listener that logs figures to an MLflow run and, now and then, a line to Prefect."""
+def reporter(metrics: tracking.Metrics | None) -> jobs.Listener:
+    """Give a listener that keeps figures as metrics and, now and then, logs a line to Prefect."""
     logger = get_run_logger()
     said = 0.0
 
     def report(progress: Progress) -> None:
         nonlocal said
-        if run_id:
-            tracking.log_progress(run_id, progress)
+        if metrics:
+            metrics.add(progress)
         if time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total:
             said = time.monotonic()
             figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())

@@ -48,13 +48,42 @@ def test_an_adapter_without_a_run_is_named(experiment: str) -> None:
         tracking.find_run(experiment, "a8")
 
 
-def test_progress_becomes_metrics_at_its_step() -> None:
-    run_id = open_run("a9")
-    for step in (1, 2):
-        progress = Progress("train", step, 2, "steps", {"loss": 1 / step, "learning_rate": 0.1})
-        tracking.log_progress(run_id, progress)
+def losses(run_id: str) -> list[tuple[int, float]]:
     history = MlflowClient().get_metric_history(run_id, "loss")
-    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
+    return [(metric.step, metric.value) for metric in history]
+
+
+def step(done: int, total: int) -> Progress:
+    return Progress("train", done, total, "steps", {"loss": 1 / done, "learning_rate": 0.1})
+
+
+def test_progress_becomes_metrics_at_its_step_when_the_last_has_come() -> None:
+    metrics = tracking.Metrics(open_run("a9"), seconds=3600)
+    metrics.add(step(1, 2))
+    assert losses(metrics.run_id) == []
+    metrics.add(step(2, 2))
+    assert losses(metrics.run_id) == [(1, 1.0), (2, 0.5)]
+
+
+def test_metrics_of_a_run_that_ends_early_are_not_lost() -> None:
+    metrics = tracking.Metrics(open_run("a11"), seconds=3600)
+    metrics.add(step(1, 999))
+    metrics.send()
+    metrics.send()
+    assert losses(metrics.run_id) == [(1, 1.0)]
+
+
+def test_metrics_are_sent_while_a_run_goes_on() -> None:
+    metrics = tracking.Metrics(open_run("a12"), seconds=0)
+    metrics.add(step(1, 999))
+    assert losses(metrics.run_id) == [(1, 1.0)]
+
+
+def test_more_metrics_than_one_request_takes_are_sent() -> None:
+    metrics = tracking.Metrics(open_run("a13"), seconds=3600)
+    for done in range(1, 702):
+        metrics.add(step(done, 701))
+    assert len(losses(metrics.run_id)) == 701
 
 
 def test_scores_come_with_every_sample(tmp_path: Path) -> None:
