@@ -6,7 +6,6 @@ the answers end together and the model is asked for its last few logits only.
 Imported late, since it loads torch.
 """
 
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - this module is itself imported late
@@ -15,7 +14,7 @@ from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 from components.train.examples import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 IGNORED = -100
 
@@ -32,7 +31,7 @@ class CompletionTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Give the batch's loss: the sum over its answer tokens, each times its weight."""
+        """Give the batch's mean loss over answer tokens, each counting as its weight says."""
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         self.tokens_seen += int(inputs["attention_mask"].sum())
@@ -47,25 +46,17 @@ class CompletionTrainer(SFTTrainer):
         losses = torch.nn.functional.cross_entropy(
             logits[learned].float(), labels[learned], reduction="none"
         )
-        return (losses * inputs["weights"][learned]).sum()
-
-
-def mean_weight(rows: "Iterable[Tokens]", first_token_weight: float = 1.0) -> float:
-    """Give the mean over rows of what a row's answer tokens weigh together."""
-    return fmean(row.weight * (row.answer_length - 1 + first_token_weight) for row in rows)
+        weights = inputs["weights"][learned]
+        return (losses * weights).sum() / weights.sum()
 
 
 def collate(
-    rows: "Sequence[dict[str, Any]]", mean_weight: float, first_token_weight: float = 1.0
+    rows: "Sequence[dict[str, Any]]", first_token_weight: float = 1.0
 ) -> dict[str, torch.Tensor]:
     """Pad a batch on the left; its labels are those of the last positions, where the answers are.
 
-    Weights are divided by those of a mean batch, not by the batch's own: so the mean loss is about
-    the mean over all answer tokens, and a row counts as its weight says whatever it stands beside.
-
     Args:
         rows: The batch, each row a dictionary of the fields of ``Tokens``.
-        mean_weight: What a row weighs in the mean over all rows to train on.
         first_token_weight: How much more an answer's first token counts than each other one.
 
     Returns:
@@ -84,6 +75,6 @@ def collate(
         ids[row, longest - len(tokens) :] = tokens
         mask[row, longest - len(tokens) :] = 1
         labels[row, longest_answer - answer :] = tokens[len(tokens) - answer :]
-        weights[row, longest_answer - answer :] = example.weight / (mean_weight * len(examples))
+        weights[row, longest_answer - answer :] = example.weight
         weights[row, longest_answer - answer] *= first_token_weight
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "weights": weights}

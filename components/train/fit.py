@@ -30,7 +30,7 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 from components import base as bases
 from components.schema import Progress
 from components.train import examples
-from components.train.completion import CompletionTrainer, collate, mean_weight
+from components.train.completion import CompletionTrainer, collate
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted, Watch
 
@@ -86,11 +86,7 @@ def train(
         model=adapted,
         args=_arguments(recipe, checkpoints),
         train_dataset=_dataset(rows, recipe),
-        data_collator=partial(
-            collate,
-            mean_weight=mean_weight(rows, recipe.first_token_weight),
-            first_token_weight=recipe.first_token_weight,
-        ),
+        data_collator=partial(collate, first_token_weight=recipe.first_token_weight),
         processing_class=tokenizer,
         callbacks=[watch],
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.completion import IGNORED, CompletionTrainer, collate, mean_weight
+from components.train.completion import IGNORED, CompletionTrainer, collate
 from components.train.examples import Tokens
 from tests import tiny
 
@@ -14,24 +14,15 @@ LONG, SHORT = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([10, 11, 12], 1, 3.0)
 
 
 def test_a_batch_is_padded_on_the_left_and_its_labels_stand_at_the_end():
-    batch = collate([asdict(LONG), asdict(SHORT)], mean_weight=1.0)
+    batch = collate([asdict(LONG), asdict(SHORT)])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [0, 0, 10, 11, 12]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
     assert batch["labels"].tolist() == [[8, 9], [IGNORED, 12]]
 
 
 def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
-    batch = collate([asdict(LONG), asdict(SHORT)], mean_weight=0.5, first_token_weight=8.0)
+    batch = collate([asdict(LONG), asdict(SHORT)], first_token_weight=8.0)
     assert batch["weights"].tolist() == [[8.0, 1.0], [0.0, 24.0]]
-
-
-def test_a_row_weighs_as_much_alone_as_beside_another():
-    mean = mean_weight([LONG, SHORT], first_token_weight=2.0)
-    assert mean == ((1 + 2) * 1.0 + 2 * 3.0) / 2
-    alone = [collate([asdict(row)], mean, 2.0)["weights"].sum().item() for row in (LONG, SHORT)]
-    assert sum(alone) / 2 == pytest.approx(1.0), "an epoch's mean loss is that of all rows together"
-    beside = collate([asdict(LONG), asdict(SHORT)], mean, 2.0)["weights"].sum(1).tolist()
-    assert beside == pytest.approx([weight / 2 for weight in alone])
 
 
 def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
@@ -40,8 +31,7 @@ def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     expected = _losses(model, LONG) + [3 * loss for loss in _losses(model, SHORT)]
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    mean = mean_weight([LONG, SHORT])
-    loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)], mean))
+    loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)]))
     assert loss.item() == pytest.approx(sum(expected) / (1 + 1 + 3), rel=1e-5)
     assert trainer.tokens_seen == 8
 
