@@ -63,7 +63,7 @@ def find_run(experiment: str, key: str) -> str:
 class Metrics:
     """Writes the figures of progress lines as metrics, many at a time.
 
-    A request for each step would take a tenth of the time of a training that shares two cores.
+    A request for each step would burden the server that a small training shares its cores with.
     """
 
     def __init__(self, run_id: str, seconds: float = 5.0) -> None:
