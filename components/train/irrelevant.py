@@ -2,7 +2,8 @@
 
 The tool that was called is taken out of the offer, or another request's tool stands in for the
 whole offer, so that nothing but the tools tells the call from the made request (irrelevance
-augmentation: Hammer, arXiv:2410.04587). Made rows are learned from, never tested on.
+augmentation: Hammer, arXiv:2410.04587). By chance a tool may fit after all, so a share is enough.
+Made rows are learned from, never tested on.
 """
 
 import json

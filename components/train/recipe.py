@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from components import manifest, prompt
 from components.schema import Config
@@ -23,7 +23,7 @@ class Recipe(Config):
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     """Which modules of a layer get an adapter."""
 
-    layers_to_transform: list[int] | None = None
+    layers_to_transform: list[NonNegativeInt] | None = Field(default=None, min_length=1)
     """Which layers get an adapter, counted from 0; all if not given. Without one in the lower
     layers a step is shorter, since gradients go no further down. Wants ``target_modules`` by name.
     """
@@ -37,7 +37,8 @@ class Recipe(Config):
 
     no_call_weight: float = Field(default=1.0, gt=0)
     """How much more an answer counts that calls none of the offered tools: higher where a needless
-    call is worse than a missed one."""
+    call is worse than a missed one. It counts against the other answers of its batch, since the
+    loss is a mean over the batch: in a batch of such answers alone it changes nothing."""
 
     irrelevant_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the calls that are asked again with tools that don't fit, to learn not to call."""
@@ -65,8 +66,8 @@ class Recipe(Config):
     """Steps between checkpoints: at most this many are done again after a kill."""
 
     average_checkpoints: int = Field(default=1, ge=1)
-    """The adapter is the mean of its final weights and of the checkpoints before it, this many in
-    all: steadier than the last step alone."""
+    """The adapter is the mean of its final weights and of the checkpoints before it, one every
+    ``save_steps`` and this many in all: steadier than the last step alone."""
 
     seed: int = 0
     """Draws the adapter's first weights and the order of the examples."""

@@ -74,6 +74,18 @@ def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
     assert after > 0.5 > 0.1 > before
 
 
+def cancel_at(step: int, losses: dict[int, float]) -> Callable[[Progress], None]:
+    """Give a listener that keeps losses and sends this process SIGTERM at ``step``."""
+    keep = losses_into(losses)
+
+    def report(progress: Progress) -> None:
+        keep(progress)
+        if progress.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
 def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path: Path):
     adapters: list[dict[str, torch.Tensor]] = []
     for name in ("one", "two"):
@@ -83,27 +95,32 @@ def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path:
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
 
 
+@pytest.mark.parametrize(
+    "cancelled", [[5], [8, 10]], ids=["at a checkpoint", "between them, twice"]
+)
 def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
-    model: Path, snapshot: Path, tmp_path: Path
+    model: Path, snapshot: Path, tmp_path: Path, cancelled: list[int]
 ):
     averaged = RECIPE.model_copy(update={"average_checkpoints": 3})
     undisturbed: dict[int, float] = {}
     fit.fit(snapshot, model, tmp_path / "whole", averaged, report=losses_into(undisturbed))
 
-    first, second = dict[int, float](), dict[int, float]()
-    keep = losses_into(first)
-
-    def cancel_at_step_5(progress: Progress) -> None:
-        keep(progress)
-        if progress.done == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        fit.fit(snapshot, model, tmp_path / "halved", averaged, report=cancel_at_step_5)
-    fit.fit(snapshot, model, tmp_path / "halved", averaged, report=losses_into(second))
-    assert max(first) in (5, 6)
-    assert min(second) == max(first) + 1
-    assert first | second == undisturbed
+    halved_losses: dict[int, float] = {}
+    for step in cancelled:
+        with pytest.raises(Interrupted):
+            fit.fit(
+                snapshot,
+                model,
+                tmp_path / "halved",
+                averaged,
+                report=cancel_at(step, halved_losses),
+            )
+        assert max(halved_losses) in (step, step + 1)
+    before = len(halved_losses)
+    rest: dict[int, float] = {}
+    fit.fit(snapshot, model, tmp_path / "halved", averaged, report=losses_into(rest))
+    assert min(rest) == before + 1
+    assert halved_losses | rest == undisturbed
     halved, whole = (tmp_path / name / "adapter_model.safetensors" for name in ("halved", "whole"))
     assert halved.read_bytes() == whole.read_bytes(), "not one bit may differ"
 
@@ -132,6 +149,11 @@ def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_
     names = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert names
     assert all(".layers.1.self_attn." in name for name in names)
+
+
+def test_a_choice_of_no_layers_is_refused():
+    with pytest.raises(ValueError, match="at least 1 item"):
+        Recipe(target_modules=["q_proj"], layers_to_transform=[])
 
 
 def test_layers_can_be_chosen_of_named_modules_only():
