@@ -12,9 +12,10 @@ import torch  # noqa: TID253 - this module is itself imported late
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
 from components.train.examples import Tokens
+from components.train.lanes import Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 IGNORED = -100
 
@@ -23,6 +24,21 @@ class CompletionTrainer(SFTTrainer):
     """Learns from the answers alone; ``tokens_seen`` counts prompts and answers since the start."""
 
     tokens_seen = 0
+    lanes: Lanes | None = None
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute the loss and its gradients, in lanes where there are some."""
+        if self.lanes is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        self.tokens_seen += int(inputs["attention_mask"].sum())
+        learned = [weight for weight in model.parameters() if weight.requires_grad]
+        whole = inputs["weights"].sum()
+        return self.lanes.backward(lambda share: _loss(model, share) / whole, inputs, learned)
 
     def compute_loss(
         self,
@@ -35,19 +51,23 @@ class CompletionTrainer(SFTTrainer):
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         self.tokens_seen += int(inputs["attention_mask"].sum())
-        labels = inputs["labels"]
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            use_cache=False,
-            logits_to_keep=labels.shape[1] + 1,
-        ).logits[:, :-1]
-        learned = labels != IGNORED
-        losses = torch.nn.functional.cross_entropy(
-            logits[learned].float(), labels[learned], reduction="none"
-        )
-        weights = inputs["weights"][learned]
-        return (losses * weights).sum() / weights.sum()
+        return _loss(model, inputs) / inputs["weights"].sum()
+
+
+def _loss(model: torch.nn.Module, batch: "Mapping[str, torch.Tensor]") -> torch.Tensor:
+    """Sum the losses of the answers' tokens, each times its weight."""
+    labels = batch["labels"]
+    logits = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        use_cache=False,
+        logits_to_keep=labels.shape[1] + 1,
+    ).logits[:, :-1]
+    learned = labels != IGNORED
+    losses = torch.nn.functional.cross_entropy(
+        logits[learned].float(), labels[learned], reduction="none"
+    )
+    return (losses * batch["weights"][learned]).sum()
 
 
 def collate(

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from components import prompt
 from components.schema import Answer, Message
-from components.train import irrelevant
-from components.train.irrelevant import Request
+from components.train import irrelevant, offers
+from components.train.offers import Request
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -
     """
     requests = _requests(snapshot)
     requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
-    found = [_tokens(tokenizer, request, recipe) for request in requests]
+    varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
+    found = [_tokens(tokenizer, request) for request in varied]
     fitting = [tokens for tokens in found if len(tokens.input_ids) <= recipe.max_length]
     if not fitting:
         shortest = min((len(tokens.input_ids) for tokens in found), default=0)
@@ -75,11 +76,10 @@ def _requests(snapshot: Path) -> list[Request]:
     ]
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", request: Request, recipe: Recipe) -> Tokens:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", request: Request) -> Tokens:
     messages = prompt.render_prompt(request.messages, request.tools)
     answer: Message = {"role": "assistant", "content": request.answer}
-    weight = request.weight * (recipe.no_call_weight if request.offers_in_vain else 1.0)
-    return tokenize(tokenizer, messages, [answer], weight)
+    return tokenize(tokenizer, messages, [answer], request.weight)
 
 
 def tokenize(

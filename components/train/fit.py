@@ -29,7 +29,7 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
 from components.schema import Progress
-from components.train import examples
+from components.train import examples, lanes
 from components.train.completion import CompletionTrainer, collate
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted, Watch
@@ -80,7 +80,7 @@ def train(
     """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
     rows = examples.read(snapshot, tokenizer, recipe)
     checkpoints = folder / "checkpoints"
-    adapted = _with_adapter(model, recipe)
+    adapted = with_adapter(model, recipe)
     watch = Watch(report)
     trainer = CompletionTrainer(
         model=adapted,
@@ -95,7 +95,7 @@ def train(
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
     _drop_irregular(checkpoints, recipe.save_steps, keep=last)
-    with warnings.catch_warnings(), watch.for_sigterm():
+    with warnings.catch_warnings(), watch.for_sigterm(), lanes.opened(adapted) as trainer.lanes:
         warnings.filterwarnings("error", message=NO_GRADIENTS)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
@@ -185,7 +185,7 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
     )
 
 
-def _with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
+def with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
     """Add the untrained adapter, in fp32, to the frozen base."""
     set_seed(recipe.seed)
     config = LoraConfig(

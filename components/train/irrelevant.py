@@ -6,32 +6,13 @@ augmentation: Hammer, arXiv:2410.04587). By chance a tool may fit after all, so 
 Made rows are learned from, never tested on.
 """
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, cast
+from dataclasses import replace
 
-from components.schema import Json
-
-Tool: TypeAlias = dict[str, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request, the tools that were called, the answer as rendered, and how much it counts."""
-
-    messages: list[dict[str, Json]]
-    tools: list[Tool]
-    called: tuple[str, ...]
-    answer: str
-    weight: float
-
-    @property
-    def offers_in_vain(self) -> bool:
-        """Whether tools are offered and none is called."""
-        return bool(self.tools) and not self.called
+from components.train import offers
+from components.train.offers import Request, Tool
 
 
 def make(requests: Sequence[Request], share: float, seed: int) -> list[Request]:
@@ -54,18 +35,17 @@ def make(requests: Sequence[Request], share: float, seed: int) -> list[Request]:
     if not chosen:
         return []
     refusal = _commonest(request.answer for request in requests if request.offers_in_vain)
-    known = {json.dumps(tool): tool for request in requests for tool in request.tools}
-    offers = [(one, _unfit(one, list(known.values()), draw)) for one in chosen]
-    return [replace(one, tools=tools, called=(), answer=refusal) for one, tools in offers if tools]
+    known = offers.distinct(requests)
+    made = [(one, _unfit(one, known, draw)) for one in chosen]
+    return [replace(one, tools=tools, called=(), answer=refusal) for one, tools in made if tools]
 
 
 def _unfit(request: Request, known: Sequence[Tool], draw: random.Random) -> list[Tool]:
     """Offer the tools that were not called, or one of another request; none if there is none."""
-    others = [tool for tool in request.tools if _name(tool) not in request.called]
+    others = [tool for tool in request.tools if offers.name(tool) not in request.called]
     if others and draw.random() < 0.5:
         return others
-    offered = {_name(tool) for tool in request.tools}
-    strange = [tool for tool in known if _name(tool) not in offered]
+    strange = offers.strange_to(request, known)
     return [draw.choice(strange)] if strange else others
 
 
@@ -77,7 +57,3 @@ def _commonest(answers: Iterable[str]) -> str:
             "application answers then; set irrelevant_share to 0, or log such requests"
         )
     return max(sorted(counts), key=lambda answer: counts[answer])
-
-
-def _name(tool: Tool) -> str:
-    return cast("dict[str, str]", tool["function"])["name"]

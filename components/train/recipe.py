@@ -35,13 +35,12 @@ class Recipe(Config):
     """How much more an answer's first token counts: it decides between a call and text, and would
     otherwise be one of forty tokens of a call, most of which are copied."""
 
-    no_call_weight: float = Field(default=1.0, gt=0)
-    """How much more an answer counts that calls none of the offered tools: higher where a needless
-    call is worse than a missed one. It counts against the other answers of its batch, since the
-    loss is a mean over the batch: in a batch of such answers alone it changes nothing."""
-
     irrelevant_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the calls that are asked again with tools that don't fit, to learn not to call."""
+
+    distractor_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the requests that are offered another request's tool besides: higher teaches to
+    choose where most logged requests offer one tool, and makes longer prompts."""
 
     adam_beta2: float = Field(default=0.95, gt=0, lt=1)
     """How long the optimizer remembers the size of gradients: short runs want it short, since

@@ -72,14 +72,21 @@ def test_made_requests_are_learned_with_their_answer(
     assert "cut() - Do cut." in next(text for text in texts[3:] if "Please add." in text)
 
 
-def test_answers_that_call_none_of_the_tools_weigh_what_the_recipe_says(
+def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
-    snapshot = rows.write(
-        tmp_path, [*CALLS, ("Hm?", ["add"], NONE_FITS), ("Hi", [], NONE_FITS)], weight=0.5
-    )
-    learned = examples.read(snapshot, tokenizer, Recipe(no_call_weight=4))
-    assert [tokens.weight for tokens in learned] == [0.5, 0.5, 2.0, 0.5]
+    snapshot = rows.write(tmp_path, [*CALLS, ("Hm?", ["add"], NONE_FITS)], weight=0.5)
+    learned = examples.read(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    assert [tokens.weight for tokens in learned] == [0.5] * 5
+
+
+def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_it(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = rows.write(tmp_path, CALLS)
+    learned = examples.read(snapshot, tokenizer, Recipe(distractor_share=1.0))
+    texts = [str(tokenizer.decode(tokens.input_ids)) for tokens in learned]
+    assert all("add() - Do add." in text and "cut() - Do cut." in text for text in texts)
 
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=200)

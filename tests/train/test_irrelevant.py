@@ -1,15 +1,14 @@
 """Made requests offer tools that don't fit, and are answered as the application answers then."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.schema import Json
-from components.train import irrelevant
-from components.train.irrelevant import Request
+from components.train import irrelevant, offers
+from components.train.offers import Request
 from tests.train.rows import tool
 
 NAMES = ("add", "cut", "dig", "fly")
@@ -23,8 +22,7 @@ def request(called: str | None, offered: Sequence[str], answer: str = "{}") -> R
 
 
 def names(made: Request) -> set[str]:
-    functions = [cast("dict[str, str]", offered["function"]) for offered in made.tools]
-    return {function["name"] for function in functions}
+    return {offers.name(tool) for tool in made.tools}
 
 
 OFFERS = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)

@@ -1,0 +1,82 @@
+"""Compute a batch on a CPU in lanes: each takes a share of the rows, on a thread of its own.
+
+Torch's own threads split every operation and wait for one another after each. A small model has
+many small operations, and whatever else runs on the machine makes all of them wait. A lane waits
+once a step. ``tests/benchmarks/lanes.py`` times both, alone and beside a busy process.
+Imported late, since it loads torch.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import torch  # noqa: TID253 - this module is itself imported late
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class Lanes:
+    """Threads that live as long as the training."""
+
+    def __init__(self, threads: ThreadPoolExecutor, count: int) -> None:
+        self.threads = threads
+        self.count = count
+
+    def backward(
+        self,
+        loss_of: Callable[[Batch], torch.Tensor],
+        batch: Batch,
+        weights: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Add the gradients of the summed losses of the lanes, and give that sum.
+
+        The lanes' gradients are added in the order of the lanes, so that equal batches give equal
+        bits.
+
+        Args:
+            loss_of: The loss of some of the rows; the losses of parts must sum up to the whole's.
+            batch: Tensors whose first dimension is the row.
+            weights: The leaves whose ``grad`` is added to.
+        """
+        rows = len(next(iter(batch.values())))
+        lanes = min(self.count, rows)
+        shares = [
+            {name: rows[lane::lanes] for name, rows in batch.items()} for lane in range(lanes)
+        ]
+        found = list(self.threads.map(partial(_gradients, loss_of, weights), shares))
+        for weight, *gradients in zip(weights, *(gradients for _, gradients in found), strict=True):
+            total = sum(gradients[1:], start=gradients[0])
+            weight.grad = total if weight.grad is None else weight.grad + total
+        return torch.stack([loss for loss, _ in found]).sum()
+
+
+@contextmanager
+def opened(model: torch.nn.Module) -> Generator[Lanes | None]:
+    """Open a lane for each thread that torch would use; on CUDA, with one core or dropout, none.
+
+    Lanes would draw dropout's random numbers in whatever order they come to it, and a resumed run
+    could not end where an undisturbed one does.
+    """
+    count = torch.get_num_threads()
+    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
+    if not on_cpu or count < 2 or _draws(model):
+        yield None
+        return
+    with ThreadPoolExecutor(count, initializer=partial(torch.set_num_threads, 1)) as threads:
+        yield Lanes(threads, count)
+    torch.set_num_threads(count)  # some of torch's libraries took the lanes' 1 for the process's
+
+
+def _gradients(
+    loss_of: Callable[[Batch], torch.Tensor], weights: Sequence[torch.Tensor], share: Batch
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    loss = loss_of(share)
+    return loss.detach(), torch.autograd.grad(loss, weights)
+
+
+def _draws(model: torch.nn.Module) -> bool:
+    """Tell whether the model draws random numbers while it trains."""
+    if getattr(getattr(model, "config", None), "attention_dropout", 0):
+        return True
+    return any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())

@@ -1,0 +1,91 @@
+"""Lanes give the loss and the gradients of the whole batch, and do so where they may."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.train import lanes
+from components.train.completion import CompletionTrainer, collate
+from components.train.examples import Tokens
+from tests import tiny
+
+ROWS = [
+    Tokens([5, 6, 7, 8, 9], 2, 1.0),
+    Tokens([10, 11, 12], 1, 3.0),
+    Tokens([13, 14, 15, 16], 3, 0.5),
+]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
+def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
+    trainer = bare_trainer()
+    batch = collate([asdict(row) for row in ROWS[:rows]], first_token_weight=4.0)
+    trainer.compute_loss(model, batch).backward()
+    expected = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+
+    with lanes.opened(model) as trainer.lanes:
+        assert trainer.lanes
+        loss = trainer.training_step(model, batch)
+    assert loss.item() == pytest.approx(trainer.compute_loss(model, batch).item(), rel=1e-5)
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
+
+
+def bare_trainer() -> CompletionTrainer:
+    """Give a trainer without a run: what a step needs of it stands in its class."""
+    return CompletionTrainer.__new__(CompletionTrainer)
+
+
+def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
+    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS])
+    with lanes.opened(model) as trainer.lanes:
+        trainer.training_step(model, batch)
+        once = [
+            torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
+        ]
+        trainer.training_step(model, batch)
+    twice = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert once
+    for one, two in zip(once, twice, strict=True):
+        torch.testing.assert_close(two, 2 * one)
+
+
+def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
+    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS])
+    batch["input_ids"][2, 0] = 10**6
+    with lanes.opened(model) as trainer.lanes, pytest.raises(IndexError):
+        trainer.training_step(model, batch)
+
+
+def test_there_are_no_lanes_beside_dropout_or_for_one_thread(model: torch.nn.Module):
+    with lanes.opened(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) as opened:
+        assert opened is None
+    torch.set_num_threads(1)
+    with lanes.opened(model) as opened:
+        assert opened is None
+
+
+def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
+    with lanes.opened(model) as opened:
+        assert opened
+        opened.threads.submit(lambda: None).result()
+    assert torch.get_num_threads() == 2
