@@ -25,7 +25,7 @@ CLIENTS = ("demo-web", "demo-mobile")
 START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
 
-REQUESTS = 760
+REQUESTS = 680
 MAX_PROMPT, MAX_ANSWER = 700, 150
 """In bytes, as rendered: with few exceptions at most 224 tokens to ask and 58 to answer."""
 
