@@ -31,10 +31,11 @@ clean:                      ## remove the virtual environment
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
+# Python compiles the modules that are imported; compiling all of them takes a minute.
 .venv/installed: pyproject.toml infra/constraints.txt | .venv/bin/pip
-	$(BIN)/pip install --constraint infra/constraints.txt --editable .
+	$(BIN)/pip install --no-compile --constraint infra/constraints.txt --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint infra/constraints.txt --editable ".[dev]"
 	@touch $@

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FORMAT = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 """The version of the rendering: scores of prompts written differently are not comparable."""
 
+CALL_START = '{"name"'
+"""How every call begins, as ``render_answer`` writes it: its first token says that a tool fits."""
+
 INSTRUCTION = "Answer with a JSON call of the right tool, or say that no tool fits."
 
 

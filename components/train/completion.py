@@ -25,6 +25,7 @@ class CompletionTrainer(SFTTrainer):
 
     tokens_seen = 0
     lanes: Lanes | None = None
+    call_token = 0
 
     def training_step(
         self,
@@ -38,7 +39,7 @@ class CompletionTrainer(SFTTrainer):
         self.tokens_seen += int(inputs["attention_mask"].sum())
         learned = [weight for weight in model.parameters() if weight.requires_grad]
         whole = inputs["weights"].sum()
-        return self.lanes.backward(lambda share: _loss(model, share) / whole, inputs, learned)
+        return self.lanes.backward(lambda share: self._loss(model, share) / whole, inputs, learned)
 
     def compute_loss(
         self,
@@ -51,37 +52,37 @@ class CompletionTrainer(SFTTrainer):
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         self.tokens_seen += int(inputs["attention_mask"].sum())
-        return _loss(model, inputs) / inputs["weights"].sum()
+        return self._loss(model, inputs) / inputs["weights"].sum()
 
-
-def _loss(model: torch.nn.Module, batch: "Mapping[str, torch.Tensor]") -> torch.Tensor:
-    """Sum the losses of the answers' tokens, each times its weight."""
-    labels = batch["labels"]
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        use_cache=False,
-        logits_to_keep=labels.shape[1] + 1,
-    ).logits[:, :-1]
-    learned = labels != IGNORED
-    losses = torch.nn.functional.cross_entropy(
-        logits[learned].float(), labels[learned], reduction="none"
-    )
-    return (losses * batch["weights"][learned]).sum()
+    def _loss(self, model: torch.nn.Module, batch: "Mapping[str, torch.Tensor]") -> torch.Tensor:
+        """Sum the losses of the answers' tokens, each times its weight."""
+        labels = batch["labels"]
+        logits = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+            logits_to_keep=labels.shape[1] + 1,
+        ).logits[:, :-1]
+        learned = labels != IGNORED
+        adjusted = logits[learned].float().clone()
+        adjusted[:, self.call_token] += batch["margins"][learned]
+        losses = torch.nn.functional.cross_entropy(adjusted, labels[learned], reduction="none")
+        return (losses * batch["weights"][learned]).sum()
 
 
 def collate(
-    rows: "Sequence[dict[str, Any]]", first_token_weight: float = 1.0
+    rows: "Sequence[dict[str, Any]]", first_token_weight: float = 1.0, call_margin: float = 0.0
 ) -> dict[str, torch.Tensor]:
     """Pad a batch on the left; its labels are those of the last positions, where the answers are.
 
     Args:
         rows: The batch, each row a dictionary of the fields of ``Tokens``.
         first_token_weight: How much more an answer's first token counts than each other one.
+        call_margin: Added to the logit of a call where an answer's first token decides on one.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` ``[rows, longest]``; ``labels`` and ``weights``
-        ``[rows, longest answer]``, with ``IGNORED`` where another answer is longer.
+        ``input_ids`` and ``attention_mask`` ``[rows, longest]``; ``labels``, ``weights`` and
+        ``margins`` ``[rows, longest answer]``, with ``IGNORED`` where another answer is longer.
     """
     examples = [Tokens(**row) for row in rows]
     longest = max(len(example.input_ids) for example in examples)
@@ -89,7 +90,7 @@ def collate(
     ids = torch.zeros((len(examples), longest), dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full((len(examples), longest_answer), IGNORED)
-    weights = torch.zeros((len(examples), longest_answer))
+    weights, margins = torch.zeros((2, len(examples), longest_answer))
     for row, example in enumerate(examples):
         tokens, answer = torch.tensor(example.input_ids), example.answer_length
         ids[row, longest - len(tokens) :] = tokens
@@ -97,4 +98,11 @@ def collate(
         labels[row, longest_answer - answer :] = tokens[len(tokens) - answer :]
         weights[row, longest_answer - answer :] = example.weight
         weights[row, longest_answer - answer] *= first_token_weight
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "weights": weights}
+        margins[row, longest_answer - answer] = call_margin if example.may_call else 0.0
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "weights": weights,
+        "margins": margins,
+    }

@@ -7,7 +7,7 @@ short refusals and batches of long calls in turn would push the model from one e
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,11 +28,15 @@ POOL = 8
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One example as token ids; the last ``answer_length`` of them are what is learned."""
+    """One example as token ids; the last ``answer_length`` of them are what is learned.
+
+    ``may_call``: the request offers tools, so that the answer's first token decides on a call.
+    """
 
     input_ids: list[int]
     answer_length: int
     weight: float
+    may_call: bool = False
 
     @property
     def prompt_length(self) -> int:
@@ -79,7 +83,8 @@ def _requests(snapshot: Path) -> list[Request]:
 def _tokens(tokenizer: "PreTrainedTokenizerBase", request: Request) -> Tokens:
     messages = prompt.render_prompt(request.messages, request.tools)
     answer: Message = {"role": "assistant", "content": request.answer}
-    return tokenize(tokenizer, messages, [answer], request.weight)
+    tokens = tokenize(tokenizer, messages, [answer], request.weight)
+    return replace(tokens, may_call=bool(request.tools))
 
 
 def tokenize(

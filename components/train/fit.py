@@ -28,6 +28,7 @@ from transformers import PrinterCallback, set_seed  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
+from components import prompt
 from components.schema import Progress
 from components.train import examples, lanes
 from components.train.completion import CompletionTrainer, collate
@@ -86,10 +87,15 @@ def train(
         model=adapted,
         args=_arguments(recipe, checkpoints),
         train_dataset=_dataset(rows, recipe),
-        data_collator=partial(collate, first_token_weight=recipe.first_token_weight),
+        data_collator=partial(
+            collate,
+            first_token_weight=recipe.first_token_weight,
+            call_margin=recipe.call_margin,
+        ),
         processing_class=tokenizer,
         callbacks=[watch],
     )
+    trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
     _in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen

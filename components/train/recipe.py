@@ -35,6 +35,11 @@ class Recipe(Config):
     """How much more an answer's first token counts: it decides between a call and text, and would
     otherwise be one of forty tokens of a call, most of which are copied."""
 
+    call_margin: float = Field(default=0.0, ge=-10, le=10)
+    """How much likelier than any other answer a call must become before the model makes one, where
+    tools are offered, in nats: higher where a needless call is worse than a missed one. In training
+    it is added to the logit of a call's first token (logit adjustment, arXiv:2007.07314)."""
+
     irrelevant_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the calls that are asked again with tools that don't fit, to learn not to call."""
 

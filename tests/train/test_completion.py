@@ -36,6 +36,27 @@ def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
     assert trainer.tokens_seen == 8
 
 
+def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+    trainer = CompletionTrainer.__new__(CompletionTrainer)
+    trainer.call_token = 12
+
+    def loss(may_call: bool, answer: int, margin: float) -> float:
+        row = asdict(Tokens([10, 11, answer], 1, 1.0, may_call))
+        return trainer.compute_loss(model, collate([row], call_margin=margin)).item()
+
+    logits = model(input_ids=torch.tensor([[10, 11]])).logits[0, -1]
+    logits[12] += 2
+    for answer in (12, 13):
+        expected = -torch.log_softmax(logits, -1)[answer].item()
+        assert loss(True, answer, margin=2) == pytest.approx(expected, rel=1e-5)
+        assert loss(False, answer, margin=2) == loss(True, answer, margin=0)
+    assert loss(True, 12, margin=2) < loss(True, 12, margin=0), "a call has less to learn"
+    assert loss(True, 13, margin=2) > loss(True, 13, margin=0), "the other answer more"
+
+
 def _losses(model: torch.nn.Module, tokens: Tokens) -> list[float]:
     """Compute each answer token's loss from the logits of the whole row, unpadded."""
     ids = torch.tensor([tokens.input_ids])

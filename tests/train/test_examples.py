@@ -89,6 +89,14 @@ def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_i
     assert all("add() - Do add." in text and "cut() - Do cut." in text for text in texts)
 
 
+def test_only_a_request_with_tools_may_be_answered_by_a_call(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = rows.write(tmp_path, [*CALLS, ("Hi", [], NONE_FITS)])
+    learned = examples.read(snapshot, tokenizer, Recipe())
+    assert [tokens.may_call for tokens in learned] == [True, True, False]
+
+
 LENGTHS = st.lists(st.integers(1, 300), max_size=200)
 
 
