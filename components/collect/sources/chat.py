@@ -33,6 +33,11 @@ def interaction(
     return five | said
 
 
+def request(messages: list[Json], parameters: Obj) -> Obj:
+    """Write a request; parameters without a value are left out."""
+    return {"messages": messages, **shape.without_nulls(parameters)}
+
+
 def response(choices: list[Json], *, response_id: Json, model: Json = None, **more: Json) -> Obj:
     """Write a response; keys without a value are left out."""
     return shape.without_nulls({"id": response_id, "model": model, "choices": choices, **more})

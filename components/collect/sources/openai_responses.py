@@ -29,10 +29,7 @@ def to_request(request: Obj, at: str) -> Obj:
     rest: Obj = {key: value for key, value in request.items() if key not in TRANSLATED}
     tools = shape.may_array(request, "tools", at)
     offered = [_tool(tool, path) for path, tool in shape.objects(tools, f"{at}tools")]
-    chat_form: Obj = (
-        {"messages": messages, "tools": [*offered]} if offered else {"messages": messages}
-    )
-    return chat_form | rest
+    return chat.request(messages, {"tools": [*offered] or None, **rest})
 
 
 def to_response(response: Obj, at: str) -> Obj:
