@@ -13,7 +13,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 token_app = typer.Typer(
     help="Add, list and remove the bearer tokens of the receiver's clients.", no_args_is_help=True
 )
-app.add_typer(token_app, name="token")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -41,14 +42,7 @@ def serve(
     Raises:
         PortError: Somebody else listens there, or it is no address of this machine.
     """
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise PortError(
-            f"listening on {host} port {port}: {error.strerror or error}; choose another --port, "
-            "or --host 127.0.0.1"
-        ) from error
+    listener = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app.create(folder, tokens, limits),
@@ -62,7 +56,23 @@ def serve(
         proxy_headers=False,  # nothing here asks for the client's address
     )
     ready(f"http://{name}:{listener.getsockname()[1]}")
-    uvicorn.Server(config).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # uvicorn repeats a Ctrl-C once all is sealed
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortError(
+            f"listening on {host} port {port}: {error.strerror}; choose another --port, or "
+            "--host 127.0.0.1"
+        ) from error
+    listener.listen(BACKLOG)
+    return listener
 
 
 def _protocol(limits: Limits) -> type[ImpatientProtocol]:
