@@ -27,7 +27,7 @@ class Commits:
             observe: Is told of each commit: its seconds and its bytes.
         """
         self._writer = spool.Writer(folder)
-        self.recovered = spool.recover(folder)
+        spool.recover(folder)
         self._folder = folder
         self._limits = limits
         self._observe = observe
@@ -124,14 +124,14 @@ class Commits:
     def _keep_house(self) -> None:
         """Seal a segment that is large or old enough, and measure the spool now and then."""
         is_large = self._writer.size >= self._limits.segment_bytes
-        if is_large or self._writer.age >= self._limits.segment_seconds:
-            try:
+        try:
+            if is_large or self._writer.age >= self._limits.segment_seconds:
                 self._writer.seal()
-            except OSError as error:
-                self.failure = f"sealing a segment in {self._folder} failed: {error}"
-        if time.monotonic() - self._measured >= MEASURE_SECONDS:
-            self._measured = time.monotonic()
-            self.spooled_bytes = spool.stored_bytes(self._folder)
+            if time.monotonic() - self._measured >= MEASURE_SECONDS:
+                self._measured = time.monotonic()
+                self.spooled_bytes = spool.stored_bytes(self._folder)
+        except OSError as error:
+            self.failure = f"keeping the spool {self._folder} in order failed: {error}"
 
 
 def _unavailable(reason: str) -> RefusedError:

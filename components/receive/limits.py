@@ -19,7 +19,7 @@ class Limits(Config):
     connections: int = Field(default=512, ge=1)
     """Connections beyond these are answered with 503 and closed."""
 
-    held_bytes: int = Field(default=128 * MIB, ge=1)
+    held_bytes: int = Field(default=64 * MIB, ge=1)
     """Bodies that wait for the disk, together; more is answered with 503."""
 
     client_share: float = Field(default=0.5, gt=0, le=1)

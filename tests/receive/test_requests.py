@@ -254,12 +254,26 @@ def test_a_full_spool_puts_everything_off_until_it_is_loaded(tmp_path: Path):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert "bytes wait for `flywheel collect`" in answer.json()["detail"]
         assert receiver.get("/healthz").status_code == 503
-        for segment in receiver.folder.glob("*.segment"):
-            segment.unlink()  # as collect does once the rows are committed
-        receivers.until(
-            lambda: receiver.post("/v1/feedback", json=logs.feedback()),
-            lambda answer: answer.status_code == 200,
-        )
+
+        def load_and_ask() -> httpx.Response:
+            for segment in receiver.folder.glob("*.segment"):
+                segment.unlink()  # as collect does once the rows are committed
+            return receiver.post("/v1/feedback", json=logs.feedback())
+
+        receivers.until(load_and_ask, lambda answer: answer.status_code == 200)
+
+
+def test_while_the_spool_can_not_be_written_nothing_is_acknowledged(receiver: Receiver):
+    assert receiver.get("/healthz").status_code == 200
+    receiver.folder.rename(receiver.folder.with_name("away"))
+    answer = receiver.post("/v1/interactions", json=logs.interaction())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "No such file or directory" in answer.json()["detail"]
+    health = receiver.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (503, "failing")
+    receiver.folder.mkdir()
+    assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
+    assert receiver.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("body", [spans.request_json(), {}], ids=["span", "none"])
