@@ -43,13 +43,18 @@ FEEDBACK: Schema = {
     "type": "object",
     "required": ["timestamp", "workload_id", "actor_id", "kind", "value"],
     "additionalProperties": True,
-    "anyOf": [{"required": ["response_id"]}, {"required": ["conversation_id"]}],
+    "anyOf": [
+        {"required": ["response_id"]},
+        {"required": ["conversation_id"]},
+        {"required": ["target_id"]},
+    ],
     "properties": {
         "timestamp": _TIMESTAMP,
         "workload_id": {"type": "string", "minLength": 1},
         "client_id": _CLIENT,
         "response_id": {"type": "string", "description": "The `id` of the response."},
         "conversation_id": {"type": "string"},
+        "target_id": {"type": "string", "description": "One of the two, whichever it is."},
         "actor_id": {"type": "string", "description": "Who gave it."},
         "kind": {
             "enum": [

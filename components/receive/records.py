@@ -20,6 +20,9 @@ KEYS: dict[Kind, tuple[str, ...]] = {
 }
 """Keys of every record, ``client_id`` apart: the token says that."""
 
+TARGETS = ("response_id", "conversation_id", "target_id")
+"""What feedback is about: ``target_id`` is for senders who don't know which of the two it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -70,8 +73,8 @@ def _check(kind: Kind, place: str, value: Json) -> None:
     if not isinstance(value, dict):
         raise RefusedError(422, f"{place} is {_name(value)}, wants an object")
     missing = [key for key in KEYS[kind] if key not in value]
-    if kind == "feedback" and not ("response_id" in value or "conversation_id" in value):
-        missing.append("response_id or conversation_id")
+    if kind == "feedback" and not any(key in value for key in TARGETS):
+        missing.append(" or ".join(TARGETS))
     if missing:
         raise RefusedError(422, f"{place}: missing keys: {', '.join(missing)}")
 

@@ -152,7 +152,7 @@ def test_a_right_id_with_a_wrong_secret_is_refused(shared: Receiver):
             "feedback",
             b'{"timestamp": 1, "workload_id": "w", "actor_id": "a", "kind": "thumb", "value": 1}',
             422,
-            "the body: missing keys: response_id or conversation_id",
+            "the body: missing keys: response_id or conversation_id or target_id",
             id="no-target",
         ),
     ],
