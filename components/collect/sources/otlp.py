@@ -1,8 +1,8 @@
 """OpenTelemetry: requests of traces and logs in OTLP's JSON form, with GenAI attributes.
 
-A span that holds its messages is an interaction at once. Where messages are log records of their
-own they are joined with their span by its id, as long as both come in one file; what is incomplete
-at its end is refused.
+A span that holds its messages is an interaction at once. Log records that hold messages are joined
+with their span by its id, in whatever order they come, as long as both come in one file; without it
+they are an interaction of their own. A call that has no answer at the end of the file is refused.
 """
 
 from collections import OrderedDict
@@ -31,6 +31,8 @@ NOTHING = (
     "`resourceSpans` or `resourceLogs`"
 )
 
+KNOWN = "its span was read before it came, and held the whole call; wants one or the other"
+
 TIMES = {
     "resourceSpans": ("startTimeUnixNano", "endTimeUnixNano"),
     "resourceLogs": ("timeUnixNano", "observedTimeUnixNano"),
@@ -48,6 +50,7 @@ class _Waiting:
     call: Call
     parts: list[Piece] = field(default_factory=list[Piece])
     objection: str | None = None
+    has_span: bool = False
 
 
 def claims(value: dict[str, Json]) -> bool:
@@ -98,7 +101,7 @@ class _Reader:
             yield Refused(row, NOTHING)
 
     def _piece(self, piece: Piece) -> Iterator[Found | Refused | None]:
-        """Read one span or log record; ``None`` for one of ours that waits or adds nothing."""
+        """Read one span or log record; ``None`` for one of ours that waits."""
         attributes = otlp_values.attributes(piece.body, piece.at)
         if piece.signal == "resourceLogs":
             name = shape.may_text(piece.body, "eventName", piece.at) or attributes.get("event.name")
@@ -116,28 +119,27 @@ class _Reader:
     def _span(self, piece: Piece, attributes: Obj, events: list[Event]) -> Found | Refused | None:
         key = _key(piece)
         waiting = self._wait(key, piece)
-        waiting.call.seconds = _seconds(piece)
+        waiting.call.seconds, waiting.has_span = _seconds(piece), True
         try:
             waiting.call.take_span(attributes, events)
         except WrongShapeError as error:
             waiting.objection = str(error)
-        if waiting.call.is_whole or waiting.objection or not key[1]:
-            return self._finish(key)
-        return self._drop(key) if key in self.done else None
+        is_settled = waiting.call.is_whole or waiting.objection or not key[1]
+        return self._finish(key) if is_settled else None
 
     def _event(self, piece: Piece, event: Event) -> Found | Refused | None:
         if event.is_evaluation:
             return self._evaluation(piece, event)
         key = _key(piece)
         if key in self.done:
-            return None
+            return Refused(whole([piece]), KNOWN)
         waiting = self._wait(key, piece)
         try:
             waiting.call.take_event(event)
         except WrongShapeError as error:
             waiting.objection = str(error)
-        says_all = waiting.call.is_whole and not event.is_message
-        return self._finish(key) if says_all or not key[1] else None
+        is_settled = waiting.has_span and waiting.call.is_whole and not event.is_message
+        return self._finish(key) if is_settled or not key[1] else None
 
     def _evaluation(self, piece: Piece, event: Event) -> Found:
         record = otlp_evaluations.feedback(self.defaults, event, _key(piece)[1])
@@ -152,14 +154,10 @@ class _Reader:
         self.characters += piece.characters
         return waiting
 
-    def _drop(self, key: Key) -> None:
-        """Forget a call: a log record has said all of it before."""
-        self.characters -= sum(piece.characters for piece in self.waiting.pop(key).parts)
-
     def _finish(self, key: Key) -> Found | Refused:
         """Write a call as it is by now, or say what it lacks."""
-        waiting = self.waiting[key]
-        self._drop(key)
+        waiting = self.waiting.pop(key)
+        self.characters -= sum(piece.characters for piece in waiting.parts)
         if key[1]:
             self.done[key] = None
         if len(self.done) > MOST_WAITING:

@@ -73,6 +73,10 @@ def piece(index: int, arguments: str, **head: Json) -> dict[str, Json]:
     return {"tool_calls": [{"index": index, **head, "function": function}]}
 
 
+USED: dict[str, Json] = {
+    "choices": [],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17},
+}
 CALLING: list[dict[str, Json]] = [
     chunk({"role": "assistant", "content": None}),
     chunk({"content": "Let me "}),
@@ -83,8 +87,7 @@ CALLING: list[dict[str, Json]] = [
     chunk(piece(0, 'me"}')),
     chunk(piece(1, '{"city": "Oslo"}')),
     chunk({}, "tool_calls"),
-    chunk({})
-    | {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17}},
+    chunk({}) | USED,
 ]
 
 

@@ -337,21 +337,37 @@ def test_calls_beside_the_message_of_a_choice_are_its_calls():
     }
 
 
-def test_the_details_event_is_an_interaction_and_its_bare_span_adds_none():
+@pytest.mark.parametrize("comes_first", ["span", "details"])
+def test_the_details_event_is_an_interaction_together_with_its_bare_span(comes_first: str):
     details = log(
         "gen_ai.client.inference.operation.details",
         None,
         text("gen_ai.operation.name", "chat"),
-        text("gen_ai.response.id", "chatcmpl-1"),
         attribute("gen_ai.input.messages", typed(question("Hello?"))),
         attribute("gen_ai.output.messages", typed(answer("Hi."))),
     )
-    (found,) = records(otlp, details, span())
-    assert found["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
-    assert found["response"] == {
+    bare = span(text("gen_ai.response.id", "chatcmpl-1"))
+    (found,) = read(otlp, *([bare, details] if comes_first == "span" else [details, bare]))
+    assert isinstance(found, Found)
+    assert json.loads(found.row.text) == bare | details
+    assert found.record["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
+    assert found.record["response"] == {
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": logs.say("Hi."), "finish_reason": "stop"}],
     }
+
+
+def test_messages_that_come_after_a_span_that_held_them_are_not_read_twice():
+    held = span(
+        text("gen_ai.input.messages", json.dumps(question("Hello?"))),
+        text("gen_ai.output.messages", json.dumps(answer("Hi."))),
+    )
+    found, refused = read(otlp, held, log("gen_ai.choice", {"message": {"content": "Hi."}}))
+    assert isinstance(found, Found)
+    assert isinstance(refused, Refused)
+    assert refused.reason == (
+        "its span was read before it came, and held the whole call; wants one or the other"
+    )
 
 
 def test_prompts_as_json_text_and_the_azure_form_of_events_are_read():
