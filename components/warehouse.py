@@ -6,7 +6,7 @@ work and closed, and whoever comes second waits.
 
 import importlib.resources
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -181,8 +181,11 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 
 
 @contextmanager
-def present(con: Connection, name: str, columns: Mapping[str, Sequence[Value]]) -> Generator[None]:
-    """Let SQL read columns as a table called ``name`` for as long as the block runs."""
+def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generator[None]:
+    """Let SQL read columns as a table called ``name`` for as long as the block runs.
+
+    A column is a sequence of values or an Arrow array.
+    """
     table = pa.table(dict(columns))
     # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
     chunks = table.to_batches(max_chunksize=CHUNK_ROWS)

@@ -1,0 +1,142 @@
+"""Open a file whatever holds its records: lines, a JSON array or document, Parquet, protobuf."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from components.collect import arrays, lines, tables
+from components.collect.lines import Line, Unreadable
+from components.collect.record import Row
+from components.collect.sources import otlp_protobuf
+from components.collect.unpacking import Unpacked
+from components.schema import Json
+
+Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
+
+HEAD = 64 * 2**10
+LARGEST = 256 * 2**20
+"""Bytes of the largest document or protobuf file that is read: it is held in memory whole."""
+
+PARQUET_MAGIC = b"PAR1"
+TEXT_BEGINS_AT = 9
+"""No text holds bytes below the tabulator's; a protobuf message has them everywhere."""
+
+KINDS: dict[type, str] = {
+    str: "VARCHAR",
+    bool: "BOOLEAN",
+    int: "BIGINT",
+    float: "DOUBLE",
+    list: "ARRAY",
+    type(None): "NULL",
+}
+"""Types of JSON values, called as DuckDB calls them."""
+
+
+def form(path: Path) -> Form:
+    """Tell by its first bytes what a file is."""
+    with path.open("rb") as file:
+        head = bytes(Unpacked(file).after(bytearray(), HEAD))
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    text = head.removeprefix(lines.BYTE_ORDER_MARK).lstrip()
+    if any(byte < TEXT_BEGINS_AT for byte in head) and _decoded(path) is not None:
+        return "protobuf"
+    if text.startswith(b"["):
+        return "array"
+    is_open = text.startswith(b"{") and b"\n" in text and _is_unfinished(text.split(b"\n")[0])
+    return "document" if is_open and _document(path) is not None else "lines"
+
+
+def read(path: Path, form: Form) -> Iterator[Line | Unreadable]:
+    """Go through the records of a file as JSON text, numbered from 1."""
+    match form:
+        case "lines":
+            yield from lines.read(path)
+        case "array":
+            yield from arrays.read(path)
+        case "parquet":
+            yield from tables.read(path)
+        case "document":
+            yield Line(1, _document(path) or "")
+        case "protobuf":
+            for number, request in enumerate(_decoded(path) or [], start=1):
+                yield Line(number, json.dumps(request, ensure_ascii=False))
+
+
+def rows(
+    pieces: Iterator[Line | Unreadable], unreadable: list[Unreadable] | None = None
+) -> Iterator[Row]:
+    """Parse records; what is none is put into ``unreadable``. A page of an API gives its entries.
+
+    Pages are ``{"data": [...]}`` with ``object: list`` (OpenAI) or ``meta`` (Langfuse) beside it.
+    """
+    refused: list[Unreadable] = [] if unreadable is None else unreadable
+    for piece in pieces:
+        if isinstance(piece, Unreadable):
+            refused.append(piece)
+            continue
+        value, objection = _parsed(piece.text)
+        if not isinstance(value, dict):
+            refused.append(Unreadable(piece.number, piece.text.encode(), objection))
+        elif _is_page(value):
+            yield from rows(arrays.entries(piece.text, "data"), refused)
+        else:
+            yield Row(piece.number, piece.text, value)
+
+
+def first(path: Path, form: Form, count: int) -> list[Row]:
+    """Read the first records of a file."""
+    return list(islice(rows(read(path, form)), count))
+
+
+def _parsed(text: str) -> tuple[Json, str]:
+    """Parse JSON; beside it, why it is no object if it is none."""
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, f"the line is not JSON: {error}"
+    return value, f"the line is a JSON {KINDS.get(type(value))}, wants an object"
+
+
+def _is_page(value: dict[str, Json]) -> bool:
+    is_listing = value.get("object") == "list" or isinstance(value.get("meta"), dict)
+    return is_listing and isinstance(value.get("data"), list)
+
+
+def _is_unfinished(line: bytes) -> bool:
+    """Tell whether a line is JSON as far as it goes, and goes on in the next."""
+    try:
+        json.loads(line.rstrip())
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc) - 1
+    except (UnicodeDecodeError, RecursionError):
+        return False
+    return False
+
+
+def _document(path: Path) -> str | None:
+    """Read a file that is one JSON object; ``None`` if it isn't."""
+    try:
+        text = _whole(path).decode("utf-8-sig")
+        return text if isinstance(json.loads(text), dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoded(path: Path) -> list[dict[str, Json]] | None:
+    """Read a file of OTLP requests in protobuf; ``None`` if it isn't one."""
+    try:
+        return list(otlp_protobuf.decode(_whole(path)))
+    except ValueError:
+        return None
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        stream = Unpacked(file)
+        content = stream.after(bytearray(), LARGEST)
+    if stream.damage is not None or len(content) == LARGEST:
+        raise ValueError(f"{path} is damaged, or has more than {LARGEST} bytes")
+    return bytes(content)
