@@ -97,7 +97,9 @@ def running(home: Path, limits: Limits | None = None) -> Generator[Receiver]:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url, "the receiver ended before it listened"
-        yield Receiver(process, url, token, home / "spool")
+        receiver = Receiver(process, url, token, home / "spool")
+        assert receiver.get("/healthz").is_success  # its spool exists from now on
+        yield receiver
     finally:
         if process.poll() is None:
             process.terminate()
