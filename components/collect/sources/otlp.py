@@ -83,6 +83,7 @@ class _Reader:
 
     def _row(self, row: Row) -> Iterator[Found | Refused]:
         try:
+            shape.check_depth(row)
             held = pieces(row)
         except WrongShapeError as error:
             yield Refused(row, str(error))

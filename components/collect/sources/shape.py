@@ -11,12 +11,19 @@ from components.schema import Json
 Obj: TypeAlias = dict[str, Json]
 """A JSON object."""
 
+DEEPEST = 200
+"""Levels that a record may nest: Python writes no JSON of a thousand."""
+
 MOST_SHOWN = 80
 """Characters of a wrong value that a reason quotes."""
 
 
 class WrongShapeError(ValueError):
     """A field is not what its format says; the message names it, what it is and what it wants."""
+
+    def __init__(self, message: str) -> None:
+        # What it quotes may hold half a surrogate pair, which no file and no table takes.
+        super().__init__(message.encode(errors="backslashreplace").decode())
 
 
 def each(
@@ -25,15 +32,35 @@ def each(
     """Convert row by row; a row whose conversion fails is refused with the reason."""
     for row in rows:
         try:
+            check_depth(row)
             converted = list(convert(row))
         except WrongShapeError as error:
             converted = [Refused(row, str(error))]
         yield from converted
 
 
+def check_depth(row: Row) -> None:
+    """Refuse a record that was made to exhaust the stack of whoever reads it."""
+    if row.text.count("{") + row.text.count("[") > DEEPEST and is_deep(row.value):
+        raise WrongShapeError(f"the record is nested deeper than {DEEPEST} levels")
+
+
+def is_deep(value: Json) -> bool:
+    """Tell whether a value nests deeper than ``DEEPEST`` levels."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in _holders(one)]
+        if not level:
+            return False
+    return True
+
+
 def part(row: Row, value: Obj) -> Row:
     """Cut a part out of a row: it keeps the row's place and has a text of its own."""
-    return Row(row.place, json.dumps(value, ensure_ascii=False), value)
+    text = json.dumps(value, ensure_ascii=False)
+    if not _is_unicode(text):  # half a surrogate pair, which JSON may spell but UTF-8 can't
+        text = json.dumps(value)
+    return Row(row.place, text, value)
 
 
 def kind(value: Json) -> str:
@@ -134,11 +161,12 @@ def unpacked(holder: Obj, key: str, at: str = "") -> Json:
 
 
 def loads(text: str) -> Json:
-    """Read JSON; ``None`` for what is none, and for numbers that JSON does not know."""
+    """Read JSON; ``None`` for what is none, is too deep or has numbers that JSON does not know."""
     try:
-        return cast("Json", json.loads(text, parse_constant=_no_number))
+        read = cast("Json", json.loads(text, parse_constant=_no_number))
     except (ValueError, RecursionError):
         return None
+    return None if is_deep(read) else read
 
 
 def digest(value: Json) -> str:
@@ -150,6 +178,25 @@ def digest(value: Json) -> str:
 def without_nulls(holder: Obj) -> Obj:
     """Leave out the keys that say nothing."""
     return {key: value for key, value in holder.items() if value is not None}
+
+
+def _holders(value: Json) -> list[Json]:
+    """Give the objects and arrays directly within a value."""
+    match value:
+        case dict():
+            return [one for one in value.values() if isinstance(one, dict | list)]
+        case list():
+            return [one for one in value if isinstance(one, dict | list)]
+        case _:
+            return []
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_number(name: str) -> NoReturn:

@@ -26,6 +26,8 @@ ODD: tuple[Json, ...] = (
     "[" * 300,
     '{"role": "user"}',
     "\N{LEFT-TO-RIGHT OVERRIDE}\x00",
+    "\ud800",
+    float("inf"),
     [],
     {},
     [None],

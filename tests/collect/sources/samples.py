@@ -1,6 +1,7 @@
 """One good record or more of every source, for tests that go through all of them."""
 
 import json
+from typing import cast
 
 from components.collect.record import Source
 from components.collect.sources import (
@@ -111,3 +112,9 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
 ]
 
 SOURCES = list(dict.fromkeys(source for source, _ in SAMPLES))
+
+
+def of_its_own_span(value: dict[str, Json], number: int) -> dict[str, Json]:
+    """Give a record a span that no other has: one span's log records are otherwise one call."""
+    text = json.dumps(value).replace(test_otlp.SPAN_ID, f"{number:016x}")
+    return cast("dict[str, Json]", json.loads(text))

@@ -1,16 +1,16 @@
 import json
 import random
+import re
 import time
-from typing import cast
 
 import pytest
 
 from components.collect.record import Found, Refused, Row, Source
 from components.collect.sources import otlp_protobuf
 from components.schema import Json
-from tests.collect.sources import mutation, telemetry, test_otlp
+from tests.collect.sources import mutation, telemetry
 from tests.collect.sources.reading import DEFAULTS, read
-from tests.collect.sources.samples import SAMPLES, SOURCES
+from tests.collect.sources.samples import SAMPLES, SOURCES, of_its_own_span
 
 MUTANTS = 10_000
 SLOWEST_SECONDS = 2.0
@@ -48,7 +48,7 @@ def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.NAME)
 def test_damaged_records_leave_the_good_ones_of_their_file_alone(source: Source):
-    good = [_of_a_span_of_its_own(value, n) for n, value in enumerate(_good(source))]
+    good = [of_its_own_span(value, n) for n, value in enumerate(_good(source))]
     expected = [outcome.record for outcome in read(source, *good) if isinstance(outcome, Found)]
     strangers = [row for row in ROWS if not source.claims(row.value)][:2000]
     own = [Row(MUTANTS + n, json.dumps(value), value) for n, value in enumerate(good, start=1)]
@@ -58,13 +58,21 @@ def test_damaged_records_leave_the_good_ones_of_their_file_alone(source: Source)
     assert {one.row.place for one in outcomes} == {row.place for row in [*strangers, *own]}
 
 
+@pytest.mark.parametrize(("source", "value"), SAMPLES, ids=lambda one: getattr(one, "NAME", ""))
+def test_nesting_that_only_just_parses_exhausts_no_stack(source: Source, value: dict[str, Json]):
+    text, deep = json.dumps(value), "[" * 900 + "]" * 900
+    for match in re.finditer(r'(?<=: )"[^"\\]*"', text):
+        nested = text[: match.start()] + deep + text[match.end() :]
+        (refused,) = source.read([Row(1, nested, json.loads(nested))], DEFAULTS)
+        assert isinstance(refused, Refused)
+        assert refused.reason == "the record is nested deeper than 200 levels"
+    within = json.dumps(value | {"input": deep, "output": deep, "value": deep})
+    for outcome in source.read([Row(1, within, json.loads(within))], DEFAULTS):
+        json.dumps(outcome.record if isinstance(outcome, Found) else outcome.reason)
+
+
 def _good(source: Source) -> list[dict[str, Json]]:
     return [value for its, value in SAMPLES if its is source]
-
-
-def _of_a_span_of_its_own(value: dict[str, Json], number: int) -> dict[str, Json]:
-    text = json.dumps(value).replace(test_otlp.SPAN_ID, f"{number:016x}")
-    return cast("dict[str, Json]", json.loads(text))
 
 
 @pytest.mark.parametrize(("source", "value"), SAMPLES, ids=lambda one: getattr(one, "NAME", ""))
