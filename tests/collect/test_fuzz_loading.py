@@ -13,7 +13,7 @@ from tests.collect.sources import mutation
 from tests.collect.sources.samples import SAMPLES, SOURCES, of_its_own_span
 
 DEFAULTS = Defaults(workload_id="support", client_id="shop")
-MUTANTS = 10_000
+MUTANTS = 2_000
 CANONICAL: list[dict[str, Json]] = [
     logs.interaction(tools=[logs.WEATHER], metadata={"acceptable": []}),
     logs.feedback("correction", logs.say("Rainy.")),

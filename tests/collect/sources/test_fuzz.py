@@ -28,10 +28,10 @@ ROWS = [
 def test_every_damaged_record_is_read_or_refused_and_never_raises(source: Source):
     found = refused = 0
     for row in ROWS:
-        began = time.perf_counter()
+        began = time.process_time()
         source.claims(row.value)
         outcomes = list(source.read([row], DEFAULTS))
-        assert time.perf_counter() - began < SLOWEST_SECONDS, row.text
+        assert time.process_time() - began < SLOWEST_SECONDS, row.text
         assert outcomes, row.text
         for outcome in outcomes:
             assert outcome.row.place == row.place
