@@ -32,6 +32,11 @@ class Settings:
         return self.home / "spool"
 
     @property
+    def archive(self) -> Path:
+        """Old rows that retention took out of the warehouse, as Parquet."""
+        return self.home / "archive"
+
+    @property
     def tokens(self) -> Path:
         """Who may send to the receiver, as hashes."""
         return self.home / "tokens.json"

@@ -30,7 +30,7 @@ def entries(text: str, key: str) -> Iterator[Line | Unreadable]:
         at = text.index(f'"{key}"', at) + len(key) + 2
         begin = at + len(text[at:]) - len(text[at:].lstrip(BLANK + ":"))
         if text[begin] == "[":
-            yield from _elements(_Text(None, text[begin:]))
+            yield from _elements(_Text(None, text[begin:]), stands_alone=False)
             return
 
 
@@ -84,7 +84,7 @@ class _Text:
         return bool(piece)
 
 
-def _elements(text: _Text) -> Iterator[Line | Unreadable]:
+def _elements(text: _Text, *, stands_alone: bool = True) -> Iterator[Line | Unreadable]:
     text.skip_blank()
     text.at += 1
     number = 0
@@ -99,7 +99,7 @@ def _elements(text: _Text) -> Iterator[Line | Unreadable]:
             yield Unreadable(number + 1, b"", "the array ends without its ]")
             return
         text.at += 1
-        if text.skip_blank():
+        if stands_alone and text.skip_blank():
             yield Unreadable(number + 1, text.rest(), "something follows the array; wants an end")
     except ValueError as error:
         rest = b"" if isinstance(error, UnicodeDecodeError) else text.rest()

@@ -23,6 +23,8 @@ PARQUET_MAGIC = b"PAR1"
 TEXT_BEGINS_AT = 9
 """No text holds bytes below the tabulator's; a protobuf message has them everywhere."""
 
+_MAY_BE_PAGE = b'"data"'
+
 KINDS: dict[type, str] = {
     str: "VARCHAR",
     bool: "BOOLEAN",
@@ -45,8 +47,8 @@ def form(path: Path) -> Form:
         return "protobuf"
     if text.startswith(b"["):
         return "array"
-    is_open = text.startswith(b"{") and b"\n" in text and _is_unfinished(text.split(b"\n")[0])
-    return "document" if is_open and _document(path) is not None else "lines"
+    may_be_one = text.startswith(b"{") and _is_first_of_one(text)
+    return "document" if may_be_one and _document(path) is not None else "lines"
 
 
 def read(path: Path, form: Form) -> Iterator[Line | Unreadable]:
@@ -105,15 +107,17 @@ def _is_page(value: dict[str, Json]) -> bool:
     return is_listing and isinstance(value.get("data"), list)
 
 
-def _is_unfinished(line: bytes) -> bool:
-    """Tell whether a line is JSON as far as it goes, and goes on in the next."""
+def _is_first_of_one(text: bytes) -> bool:
+    """Tell whether an object goes on in the next line, or is a page of an API."""
+    line = text.partition(b"\n")[0].rstrip()
     try:
-        json.loads(line.rstrip())
+        value: Json = json.loads(line)
     except json.JSONDecodeError as error:
-        return error.pos >= len(error.doc) - 1
+        is_whole_line = len(line) < len(text)
+        return error.pos >= len(error.doc) - 1 if is_whole_line else _MAY_BE_PAGE in line
     except (UnicodeDecodeError, RecursionError):
         return False
-    return False
+    return isinstance(value, dict) and _is_page(value)
 
 
 def _document(path: Path) -> str | None:

@@ -1,8 +1,11 @@
 """Load one file: detect its source, and store what it holds in one transaction."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from components import manifest, warehouse
@@ -14,9 +17,11 @@ from components.collect.loaded import Loaded
 from components.collect.record import Defaults, Found, Kind, Refused, Source
 from components.collect.sources import feedback, fivekey
 from components.collect.storing import Origin, Stored
+from components.schema import Json
 from components.warehouse import Connection
 
 NO_DEFAULTS = Defaults("", "")
+SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,15 @@ class Input:
     defaults: Defaults = field(default=NO_DEFAULTS)
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What would come of a file: its form, the counts, and its first records as JSON."""
+
+    form: Form
+    loaded: Loaded
+    shown: list[str]
+
+
 def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
     """Load a file unless one of equal content was loaded before, by the same source.
 
@@ -41,11 +55,30 @@ def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
         UnknownSourceError: It names a source that does not exist.
     """
     with places.local(given.place) as path:
+        return load_copy(con, given, path, now=now)
+
+
+def load_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Loaded:
+    """Load what was fetched from ``given.place`` to ``path``, like ``load``."""
+    origin, batches = _opened(given, path, now)
+    return _load(con, origin, batches)
+
+
+def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
+    """Load a file and undo it: tell what would come of it, and show its first records.
+
+    Raises:
+        OSError: The file can't be opened.
+        UnknownSourceError: It names a source that does not exist.
+    """
+    with places.local(given.place) as path:
         form = containers.form(path)
         source = source_of(given, path, form)
-        digest = manifest.file_digest(path)
-        origin = Origin(given.place, digest, source.NAME, given.defaults, now)
-        return _load(con, origin, _batches(path, form, source, given.defaults))
+        found = islice(records(path, form, source, given.defaults), SHOWN)
+        shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
+        origin, batches = _opened(given, path, now)
+        loaded = _load(con, origin, batches, within=warehouse.rehearsal)
+    return Rehearsed(form, loaded, [json.dumps(one, ensure_ascii=False) for one in shown])
 
 
 def load_records(
@@ -53,6 +86,14 @@ def load_records(
 ) -> Loaded:
     """Load records that were read elsewhere as one file of the origin's digest."""
     return _load(con, origin, batch.of_found(records))
+
+
+def _opened(given: Input, path: Path, now: datetime) -> tuple[Origin, Iterator[Batch]]:
+    form = containers.form(path)
+    source = source_of(given, path, form)
+    digest = manifest.file_digest(path)
+    origin = Origin(given.place, digest, source.NAME, given.defaults, now)
+    return origin, _batches(path, form, source, given.defaults)
 
 
 def source_of(given: Input, path: Path, form: Form) -> Source:
@@ -83,12 +124,21 @@ def _batches(path: Path, form: Form, source: Source, defaults: Defaults) -> Iter
     return batch.of_found(records(path, form, source, defaults))
 
 
-def _load(con: Connection, origin: Origin, batches: Iterable[Batch]) -> Loaded:
+def _said(refused: Refused | Unreadable) -> Json:
+    return {"quarantined": refused.reason}
+
+
+def _load(
+    con: Connection,
+    origin: Origin,
+    batches: Iterable[Batch],
+    within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
+) -> Loaded:
     path = Path(origin.path)
     if (rows := _loaded_before(con, origin)) is not None:
         return Loaded(path, 0, rows, 0, skipped=True, source=origin.source)
     stored = Stored(0, 0, 0)
-    with warehouse.transaction(con):
+    with within(con):
         for one in batches:
             stored += storing.store(con, origin, one)
         new_fields = _new_fields(con, origin)
