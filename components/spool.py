@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -237,9 +238,16 @@ def _entry(number: int, content: bytes) -> Entry | Damaged:
         return Damaged(number, content, "the line is not one that a receiver writes")
     try:
         body = content[head.end() : -len(_TAIL)].decode()
-        return Entry(number, _kind(head[1]), json.loads(head[2]), body)
+        return Entry(number, _kind(head[1]), _client(head[2]), body)
     except ValueError as error:
         return Damaged(number, content, f"the line is damaged: {error}")
+
+
+@lru_cache(maxsize=1024)
+def _client(quoted: bytes) -> str:
+    """Read the name of a client; a segment has few of them on many lines."""
+    client_id: str = json.loads(quoted)
+    return client_id
 
 
 def _kind(name: bytes) -> Kind:
