@@ -17,7 +17,7 @@ LONGEST = 16 * 2**20
 MOST_KEPT = 4 * LONGEST
 """Bytes of a longer line that go to quarantine."""
 
-BLOCK = 16 * 2**20
+BLOCK = 32 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

@@ -19,7 +19,7 @@ from components.warehouse import Connection
 TOLERANCE = timedelta(days=1)
 """How far ahead of ours the clock of an application may be."""
 
-ROWS_LOOKED_AT = 1000
+ROWS_LOOKED_AT = 500
 """Of each batch, for fields that its source has not shown before: looking costs a parse."""
 
 SPAN: dict[Kind, str] = {
