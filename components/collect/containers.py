@@ -43,7 +43,7 @@ def form(path: Path) -> Form:
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
     text = head.removeprefix(lines.BYTE_ORDER_MARK).lstrip()
-    if any(byte < TEXT_BEGINS_AT for byte in head) and _decoded(path) is not None:
+    if any(byte < TEXT_BEGINS_AT for byte in head) and _begins_with_request(path):
         return "protobuf"
     if text.startswith(b"["):
         return "array"
@@ -63,8 +63,7 @@ def read(path: Path, form: Form) -> Iterator[Line | Unreadable]:
         case "document":
             yield Line(1, _document(path) or "")
         case "protobuf":
-            for number, request in enumerate(_decoded(path) or [], start=1):
-                yield Line(number, json.dumps(request, ensure_ascii=False))
+            yield from _requests(path)
 
 
 def rows(
@@ -129,12 +128,22 @@ def _document(path: Path) -> str | None:
         return None
 
 
-def _decoded(path: Path) -> list[dict[str, Json]] | None:
-    """Read a file of OTLP requests in protobuf; ``None`` if it isn't one."""
+def _begins_with_request(path: Path) -> bool:
+    """Tell whether a file holds OTLP requests in protobuf, or at least begins so."""
     try:
-        return list(otlp_protobuf.decode(_whole(path)))
+        return next(otlp_protobuf.decode(_whole(path)), None) is not None
     except ValueError:
-        return None
+        return False
+
+
+def _requests(path: Path) -> Iterator[Line | Unreadable]:
+    """Go through the OTLP requests of a protobuf file; where it is damaged, it ends."""
+    content, number = _whole(path), 0
+    try:
+        for number, request in enumerate(otlp_protobuf.decode(content), start=1):
+            yield Line(number, json.dumps(request, ensure_ascii=False))
+    except ValueError as error:
+        yield Unreadable(number + 1, content[: lines.MOST_KEPT], str(error))
 
 
 def _whole(path: Path) -> bytes:

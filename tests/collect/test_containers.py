@@ -18,6 +18,7 @@ from components.collect.loading import Input
 from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
+from tests.collect.sources import telemetry
 
 LINES = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
 JSONL = "".join(json.dumps(line) + "\n" for line in LINES).encode()
@@ -38,6 +39,11 @@ def parquet(*, nested: bool) -> bytes:
 
 def text(value: Json) -> Json:
     return json.dumps(value) if isinstance(value, dict) else value
+
+
+def framed(message: bytes) -> bytes:
+    """Put a message behind its length, four bytes of it, as the collector's exporter does."""
+    return len(message).to_bytes(4, "big") + message
 
 
 def packed(*parts: bytes) -> bytes:
@@ -139,3 +145,26 @@ def test_a_rehearsal_shows_what_would_load_and_stores_nothing(con: Connection, t
     assert [json.loads(record) for record in rehearsed.shown] == LINES[:3]
     for table in ("interactions", "files", "quarantine", "fields"):
         assert warehouse.rows(con, f"from raw.{table}") == []
+
+
+SPAN = telemetry.call(**{"gen_ai.request.model": "gpt-4o-mini"})
+
+
+@pytest.mark.parametrize(
+    ("content", "requests", "damaged"),
+    [
+        pytest.param(SPAN, 1, 0, id="one-request"),
+        pytest.param(framed(SPAN) + framed(SPAN), 2, 0, id="length-delimited"),
+        pytest.param(framed(SPAN) + framed(SPAN)[:-3], 1, 1, id="cut"),
+    ],
+)
+def test_requests_in_protobuf_are_read_up_to_where_they_are_cut(
+    tmp_path: Path, content: bytes, requests: int, damaged: int
+):
+    path = tmp_path / "traces"
+    path.write_bytes(content)
+    assert containers.form(path) == "protobuf"
+    found = list(containers.read(path, "protobuf"))
+    assert [isinstance(one, Unreadable) for one in found] == [False] * requests + [True] * damaged
+    source = loading.source_of(Input(str(path)), path, "protobuf")
+    assert source.NAME == "otlp"
