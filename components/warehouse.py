@@ -6,7 +6,7 @@ work and closed, and whoever comes second waits.
 
 import importlib.resources
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,9 @@ Value: TypeAlias = "Json | bytes | datetime"
 Row: TypeAlias = "dict[str, Value]"
 
 Record = TypeVar("Record")
+
+COLLECTING = "1GB"
+"""What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
 
 POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
@@ -59,8 +62,15 @@ class SqlFolder(Protocol):
 
 
 @contextmanager
-def connect(path: Path, wait_seconds: float = 120) -> Generator[Connection]:
+def connect(
+    path: Path, wait_seconds: float = 120, memory: str | None = None
+) -> Generator[Connection]:
     """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
+
+    Args:
+        path: The DuckDB file.
+        wait_seconds: How long to wait for it.
+        memory: How much DuckDB may hold (``1GB``); most of the machine's when ``None``.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -71,6 +81,8 @@ def connect(path: Path, wait_seconds: float = 120) -> Generator[Connection]:
     try:
         con.execute("set timezone = 'UTC'")
         con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
+        if memory is not None:
+            con.execute("set memory_limit = $memory", {"memory": memory})
         migrate(con, _packaged("migrations"))
         yield con
     finally:
@@ -87,6 +99,16 @@ def transaction(con: Connection) -> Generator[None]:
         con.execute("rollback")
         raise
     con.execute("commit")
+
+
+@contextmanager
+def rehearsal(con: Connection) -> Generator[None]:
+    """Undo what the block does, whatever comes of it."""
+    con.execute("begin transaction")
+    try:
+        yield
+    finally:
+        con.execute("rollback")
 
 
 def migrate(con: Connection, folder: SqlFolder) -> None:
@@ -122,6 +144,13 @@ def append(con: Connection, model: str, **values: Value) -> int:
     """Add what the select of ``model`` gives to its table; return how many rows that was."""
     sql = f"insert into {_table(model)} by name {_select(model)}"
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
+
+
+def export(con: Connection, model: str, path: Path, **values: Value) -> None:
+    """Write what the select of ``model`` gives to a Parquet file."""
+    target = str(path).replace("'", "''")
+    sql = f"copy ({_select(model)}) to '{target}' (format parquet, compression zstd)"
+    con.execute(sql, _named(con, sql, values))
 
 
 def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
@@ -181,8 +210,11 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 
 
 @contextmanager
-def present(con: Connection, name: str, columns: Mapping[str, Sequence[Value]]) -> Generator[None]:
-    """Let SQL read columns as a table called ``name`` for as long as the block runs."""
+def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generator[None]:
+    """Let SQL read columns as a table called ``name`` for as long as the block runs.
+
+    A column is a sequence of values or an Arrow array.
+    """
     table = pa.table(dict(columns))
     # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
     chunks = table.to_batches(max_chunksize=CHUNK_ROWS)

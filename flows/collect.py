@@ -1,5 +1,6 @@
-"""Collect: load new log and feedback files into the warehouse."""
+"""Collect: load what is new in files, in MLflow and in the receiver's spool into the warehouse."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,39 +8,38 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from components import warehouse
-from components.collect import feedback, interactions
+from components.collect import retention, spooled
 from components.collect.loaded import Loaded
+from components.collect.loading import Input
 from flows import config as configs
-from flows import settings
+from flows import inputs, settings
 
 
 @flow(flow_run_name=configs.run_name)
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
     workload = configs.read(Path(config))
-    loaded = load(workload.log_files(), workload.feedback_files())
-    said = summary(loaded)
+    loaded = load([*workload.log_files(), *workload.feedback_files()])
+    said = inputs.summary(loaded)
+    if workload.retention_days is not None:
+        said += f"; {retire(workload.workload, workload.retention_days)} old rows archived"
     get_run_logger().info(said)
     return said
 
 
 @task
-def load(logs: list[Path], feedback_files: list[Path]) -> list[Loaded]:
-    """Load file by file, each whole or not at all."""
+def load(found: Sequence[Input]) -> list[Loaded]:
+    """Load file by file, each whole or not at all, then the spool, segment by segment."""
     now = datetime.now(UTC)
-    with warehouse.connect(settings.load().warehouse) as con:
-        return [
-            *(interactions.load(con, path, now=now) for path in logs),
-            *(feedback.load(con, path, now=now) for path in feedback_files),
-        ]
+    home = settings.load()
+    with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
+        loaded = [inputs.load(con, one, now=now) for one in found]
+        return loaded + spooled.load(con, home.spool, now=now)
 
 
-def summary(loaded: list[Loaded]) -> str:
-    """Say in one line what came of the files."""
-    fresh = [file for file in loaded if not file.skipped]
-    rows = sum(file.new for file in fresh)
-    quarantined = sum(file.quarantined for file in fresh)
-    return (
-        f"{rows} new rows from {len(fresh)} new of {len(loaded)} files, "
-        f"{quarantined} lines in quarantine"
-    )
+@task
+def retire(workload: str, days: int) -> int:
+    """Archive the workload's rows that are older than that, and that nothing needs."""
+    home = settings.load()
+    with warehouse.connect(home.warehouse) as con:
+        return retention.archive(con, home.archive, workload, days=days, now=datetime.now(UTC))

@@ -1,6 +1,5 @@
 """Read the one YAML file that describes a workload, or list every mistake in it."""
 
-import glob
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +8,15 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
+from components.collect import detect, places
+from components.collect.loading import Input
+from components.collect.record import Defaults, Kind
 from components.curate.rules import Rules
 from components.evaluate.settings import EvaluationSettings
 from components.gate.judge import Policy
 from components.schema import Config
 from components.train.recipe import Recipe
+from flows.inputs import MLFLOW
 
 WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
@@ -27,27 +30,61 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
 
 
+class Entry(Config):
+    """One place of traffic, with what the files don't say themselves."""
+
+    path: str
+    """A file, a folder, a glob, an fsspec URL (``s3://...``), or ``mlflow:`` and an experiment."""
+
+    source: str | None = None
+    """Which form the records have; detected from the content when left out."""
+
+    workload_id: str = ""
+    """The workload of records that name none."""
+
+    client_id: str = ""
+    """The client of records that name none."""
+
+    @field_validator("source")
+    @classmethod
+    def _exists(cls, source: str | None) -> str | None:
+        if source is not None:
+            detect.named(source)
+        return source
+
+
 class Sources(Config):
-    """Where the traffic lies: file names or globs, relative to the workload file."""
+    """Where the traffic lies: paths relative to the workload file, or entries that say more."""
 
-    logs: list[str] = Field(min_length=1)
-    """Interactions, one five-key JSON object a line, plain or gzip'd."""
+    logs: list[Entry] = Field(min_length=1)
+    """Interactions, in any form that a source reads; a plain path is an entry of its own."""
 
-    feedback: list[str] = Field(default_factory=list)
-    """What people thought of the answers, one JSON object a line, plain or gzip'd."""
+    feedback: list[Entry] = Field(default_factory=list[Entry])
+    """What people thought of the answers, one JSON object a line, or in any form of a source."""
+
+    @field_validator("logs", "feedback", mode="before")
+    @classmethod
+    def _entries(cls, given: object) -> object:
+        if not isinstance(given, list):
+            return given
+        return [{"path": one} if isinstance(one, str) else one for one in given]
 
     @field_validator("logs", "feedback")
     @classmethod
-    def _beside_the_file(cls, patterns: list[str], info: ValidationInfo) -> list[str]:
-        return [str(_folder(info) / pattern) for pattern in patterns]
+    def _beside_the_file(cls, entries: list[Entry], info: ValidationInfo) -> list[Entry]:
+        return [
+            entry.model_copy(update={"path": _beside(entry.path, _folder(info))})
+            for entry in entries
+        ]
 
     @field_validator("logs")
     @classmethod
-    def _exist(cls, patterns: list[str]) -> list[str]:
-        empty = [pattern for pattern in patterns if not _matches([pattern])]
+    def _exist(cls, entries: list[Entry]) -> list[Entry]:
+        paths = [entry.path for entry in entries if not _is_elsewhere(entry.path)]
+        empty = [path for path in paths if not places.matching(path)]
         if empty:
             raise ValueError(f"nothing matches {', '.join(empty)}")
-        return patterns
+        return entries
 
 
 class Workload(Config):
@@ -68,6 +105,9 @@ class Workload(Config):
 
     turn_schedule: str = "30 2 * * *"
     """Cron line (UTC) of the scheduled turns."""
+
+    retention_days: int | None = Field(default=None, ge=1)
+    """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
 
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
@@ -90,13 +130,13 @@ class Workload(Config):
         except ValidationError as error:
             raise ValueError(f"is no cron line: {text!r}") from error
 
-    def log_files(self) -> list[Path]:
+    def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""
-        return _matches(self.sources.logs)
+        return _inputs(self.sources.logs, "interactions")
 
-    def feedback_files(self) -> list[Path]:
+    def feedback_files(self) -> list[Input]:
         """Every feedback file that exists now, sorted."""
-        return _matches(self.sources.feedback)
+        return _inputs(self.sources.feedback, "feedback")
 
 
 def run_name() -> str:
@@ -143,6 +183,20 @@ def _folder(info: ValidationInfo) -> Path:
     return info.context
 
 
-def _matches(patterns: list[str]) -> list[Path]:
-    names = {name for pattern in patterns for name in glob.glob(pattern)}  # noqa: PTH207 - absolute
-    return sorted(Path(name) for name in names)
+def _is_elsewhere(path: str) -> bool:
+    return places.REMOTE in path or path.startswith(MLFLOW)
+
+
+def _beside(path: str, folder: Path) -> str:
+    return path if _is_elsewhere(path) else str(folder / path)
+
+
+def _inputs(entries: list[Entry], kind: Kind) -> list[Input]:
+    """List the files of all entries; one that is under two belongs to the first."""
+    found: dict[str, Input] = {}
+    for entry in entries:
+        defaults = Defaults(entry.workload_id, entry.client_id)
+        paths = [entry.path] if entry.path.startswith(MLFLOW) else places.matching(entry.path)
+        for path in paths:
+            found.setdefault(path, Input(path, entry.source, kind, defaults))
+    return [found[path] for path in sorted(found)]

@@ -27,6 +27,21 @@ class Settings:
         return self.home / "warehouse.duckdb"
 
     @property
+    def spool(self) -> Path:
+        """What the receiver took and collect has not loaded yet."""
+        return self.home / "spool"
+
+    @property
+    def archive(self) -> Path:
+        """Old rows that retention took out of the warehouse, as Parquet."""
+        return self.home / "archive"
+
+    @property
+    def tokens(self) -> Path:
+        """Who may send to the receiver, as hashes."""
+        return self.home / "tokens.json"
+
+    @property
     def models(self) -> Path:
         """Base models, and what else is downloaded once."""
         return self.home / "models"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from components.collect import loading
 from components.collect.loaded import Loaded
+from components.collect.loading import Input
+from components.collect.sources import feedback
 from components.warehouse import Connection
 
 
@@ -15,4 +17,4 @@ def load(con: Connection, path: Path, *, now: datetime) -> Loaded:
     response), ``actor_id``, ``kind`` and ``value``: ``thumb`` with ``"up"`` or ``"down"``,
     ``correction`` with the assistant message that should have been the answer.
     """
-    return loading.load(con, "feedback", path, now=now)
+    return loading.load(con, Input(str(path), feedback.NAME), now=now)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from components.collect import loading
 from components.collect.loaded import Loaded
+from components.collect.loading import Input
+from components.collect.sources import fivekey
 from components.warehouse import Connection
 
 
@@ -16,4 +18,4 @@ def load(con: Connection, path: Path, *, now: datetime) -> Loaded:
     OpenAI chat completions have them. Further keys are kept; ``metadata.acceptable`` may list the
     calls that an evaluation accepts. Equal lines are one interaction, wherever they come from.
     """
-    return loading.load(con, "interactions", path, now=now)
+    return loading.load(con, Input(str(path), fivekey.NAME), now=now)

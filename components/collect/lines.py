@@ -1,18 +1,15 @@
-"""Take a file of lines apart, plain or gzip'd, whatever state it is in.
+"""Take a file of lines apart, plain, gzip'd or zstd'd, whatever state it is in.
 
 Lines stay bytes until they have shown to be UTF-8; nothing here knows JSON. Memory stays bounded:
-a line is read up to ``MOST_KEPT`` and the rest of it is passed over.
+a line is read up to ``LONGEST`` and more, and of a longer one ``MOST_KEPT`` is kept.
 """
 
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from typing_extensions import Buffer
+from components.collect.unpacking import Unpacked
 
 LONGEST = 16 * 2**20
 """Bytes of the longest line that is read as a log line."""
@@ -20,8 +17,7 @@ LONGEST = 16 * 2**20
 MOST_KEPT = 4 * LONGEST
 """Bytes of a longer line that go to quarantine."""
 
-BLOCK = 2**20
-GZIP_MAGIC = b"\x1f\x8b"
+BLOCK = 32 * 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,51 +38,61 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines that stand together; ``number`` is that of the first."""
+
+    number: int
+    content: bytearray
+    size: int
+    """How much of ``content`` belongs to it."""
+
+
 def read(path: Path) -> Iterator[Line | Unreadable]:
     """Go through the lines of a file; blank ones are left out.
 
-    A gzip stream that breaks off gives its good lines first, then the cut one as unreadable.
+    A packed stream that breaks off gives its good lines first, then the cut one as unreadable.
     """
-    with path.open("rb") as file, closing(_Stream(file)) as stream:
-        source = io.BufferedReader(stream, BLOCK)
-        number, is_whole = 0, True
-        while content := source.readline(LONGEST + 1):
-            number += 1
-            is_whole = content.endswith(b"\n")
-            if stream.damage is not None and not is_whole:
-                yield Unreadable(number, content, f"the line is cut: {stream.damage}")
-            elif len(content) > LONGEST and not is_whole:
-                yield _too_long(number, content, source)
-            elif content.strip():
-                yield _decoded(number, content)
-        if stream.damage is not None and is_whole:
-            yield Unreadable(number + 1, b"", f"the file ends here: {stream.damage}")
+    for block in blocks(path):
+        if isinstance(block, Block):
+            yield from split(block)
+        else:
+            yield block
 
 
-class _Stream(io.RawIOBase):
-    """The file's bytes, unpacked if need be; damage ends it and is remembered, not raised."""
+def blocks(path: Path) -> Iterator[Block | Unreadable]:
+    """Go through a file by blocks of lines, between them what can't be part of one."""
+    with path.open("rb") as file, closing(Unpacked(file)) as stream:
+        number, rest, at_end = 1, bytearray(), False
+        while not at_end:
+            content = stream.after(rest, BLOCK)
+            at_end = len(content) < len(rest) + BLOCK
+            is_whole = at_end and stream.damage is None
+            size = len(content) if is_whole else content.rfind(b"\n") + 1
+            if size:
+                yield Block(number, content, size)
+                number += content.count(b"\n", 0, size)
+            rest = content[size:]
+            if len(rest) > LONGEST and not at_end:
+                passed, rest = _pass_over(number, rest, stream)
+                yield passed
+                number += 1
+        if stream.damage is not None:
+            place = "the line is cut" if rest else "the file ends here"
+            yield Unreadable(number, bytes(rest), f"{place}: {stream.damage}")
 
-    def __init__(self, file: io.BufferedReader) -> None:
-        is_packed = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        self._source = gzip.GzipFile(fileobj=file) if is_packed else file
-        self.damage: str | None = None
 
-    def readable(self) -> bool:
-        """Say that this stream can be read."""
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        """Fill ``buffer`` with what comes next; 0 at the end, or where the damage begins."""
-        view = memoryview(buffer).cast("B")
-        try:
-            # read1, not read: read drops what it had unpacked when it meets the damage.
-            content = self._source.read1(len(view))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self.damage = f"the gzip stream is damaged ({error})"
-            return 0
-        view[: len(content)] = content
-        return len(content)
+def split(block: Block) -> Iterator[Line | Unreadable]:
+    """Go through the lines of a block; blank ones are left out."""
+    start, number = 0, block.number
+    while start < block.size:
+        end = block.content.find(b"\n", start, block.size) + 1 or block.size
+        content = bytes(block.content[start:end])
+        if len(content.removesuffix(b"\n")) > LONGEST:
+            yield _too_long(number, len(content), content)
+        elif content.strip():
+            yield _decoded(number, content)
+        start, number = end, number + 1
 
 
 def _decoded(number: int, content: bytes) -> Line | Unreadable:
@@ -101,14 +107,20 @@ def _decoded(number: int, content: bytes) -> Line | Unreadable:
         )
 
 
-def _too_long(number: int, head: bytes, source: "io.BufferedReader[_Stream]") -> Unreadable:
-    """Read on to the end of a long line, keeping no more of it than fits."""
-    kept = bytearray(head)
-    length = len(head)
-    while not head.endswith(b"\n") and (head := source.readline(BLOCK)):
-        length += len(head)
-        kept += head[: max(0, MOST_KEPT - len(kept))]
+def _pass_over(number: int, head: bytearray, stream: Unpacked) -> tuple[Unreadable, bytearray]:
+    """Read on to the end of a long line, keeping no more of it than fits; give what follows."""
+    kept, length = head, len(head)
+    while piece := stream.after(bytearray(), BLOCK):
+        end = piece.find(b"\n") + 1 or len(piece)
+        length += end
+        kept += piece[: min(end, MOST_KEPT - len(kept))]
+        if piece[end - 1] == ord("\n"):
+            return _too_long(number, length, bytes(kept)), piece[end:]
+    return _too_long(number, length, bytes(kept)), bytearray()
+
+
+def _too_long(number: int, length: int, kept: bytes) -> Unreadable:
     reason = f"the line has {length} bytes, wants at most {LONGEST}"
     if length > len(kept):
         reason += f"; the first {len(kept)} are kept"
-    return Unreadable(number, bytes(kept), reason)
+    return Unreadable(number, kept, reason)

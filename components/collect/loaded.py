@@ -9,7 +9,7 @@ class Loaded:
     """How many rows of a file were new, known from before, or unreadable.
 
     ``skipped``: a file of equal content was loaded before, so this one was not read again; its
-    rows count as ``known``.
+    rows count as ``known``. ``new_fields`` are those that no earlier file of its source had shown.
     """
 
     path: Path
@@ -17,3 +17,5 @@ class Loaded:
     known: int
     quarantined: int
     skipped: bool
+    source: str = ""
+    new_fields: tuple[str, ...] = ()

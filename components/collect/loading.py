@@ -1,142 +1,187 @@
-"""Load one file of either kind: each file is one transaction, and equal rows are stored once.
+"""Load one file: detect its source, and store what it holds in one transaction."""
 
-Python finds the lines; DuckDB does the JSON work on batches of them (``sql/temp`` judges the lines,
-``sql/raw`` picks the rows that are new).
-"""
-
-import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from components import manifest, warehouse
-from components.collect import lines
-from components.collect.lines import Line, Unreadable
+from components.collect import batch, containers, detect, places, storing
+from components.collect.batch import Batch
+from components.collect.containers import Form
+from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
+from components.collect.record import Defaults, Found, Kind, Refused, Source
+from components.collect.sources import feedback, fivekey
+from components.collect.storing import Origin, Stored
+from components.schema import Json
 from components.warehouse import Connection
 
-Kind = Literal["interactions", "feedback"]
-
-TOLERANCE = timedelta(days=1)
-"""How far ahead of ours the clock of an application may be."""
-
-BATCH_CHARACTERS = 32 * 2**20
-
-REFUSED: dict[Kind, str] = {
-    "interactions": "select line, content, objection from temp.interactions",
-    "feedback": "select line, content, objection from temp.feedback",
-}
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Lines that are handed to DuckDB together."""
-
-    readable: list[Line] = field(default_factory=list[Line])
-    unreadable: list[Unreadable] = field(default_factory=list[Unreadable])
-    size: int = 0
-
-    def add(self, line: Line | Unreadable) -> None:
-        """Take one line in."""
-        if isinstance(line, Line):
-            self.readable.append(line)
-            self.size += len(line.text)
-        else:
-            self.unreadable.append(line)
-            self.size += len(line.content)
+NO_DEFAULTS = Defaults("", "")
+SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    kind: Kind
-    path: Path
-    digest: str
-    now: datetime
+class Input:
+    """A file to load: a path or an fsspec URL.
+
+    ``source`` is detected when it is ``None``; what no source claims is taken for canonical records
+    of ``kind``, and quarantined as such.
+    """
+
+    place: str
+    source: str | None = None
+    kind: Kind = "interactions"
+    defaults: Defaults = field(default=NO_DEFAULTS)
 
 
-def load(con: Connection, kind: Kind, path: Path, *, now: datetime) -> Loaded:
-    """Load a file unless one of equal content was loaded before.
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What would come of a file: its form, the counts, and its first records as JSON."""
+
+    form: Form
+    loaded: Loaded
+    shown: list[str]
+
+
+def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
+    """Load a file unless one of equal content was loaded before, by the same source.
 
     Raises:
         OSError: The file can't be opened.
+        UnknownSourceError: It names a source that does not exist.
     """
-    file = _File(kind, path, manifest.file_digest(path), now)
-    if (before := _loaded_before(con, file)) is not None:
-        return before
-    new = known = quarantined = 0
-    with warehouse.transaction(con):
-        for batch in _batches(lines.read(path)):
-            stored, seen, refused = _store(con, file, batch)
-            new, known, quarantined = new + stored, known + seen, quarantined + refused
+    with places.local(given.place) as path:
+        return load_copy(con, given, path, now=now)
+
+
+def load_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Loaded:
+    """Load what was fetched from ``given.place`` to ``path``, like ``load``."""
+    origin, batches = _opened(given, path, now)
+    return _load(con, origin, batches)
+
+
+def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
+    """Load a file and undo it: tell what would come of it, and show its first records.
+
+    Raises:
+        OSError: The file can't be opened.
+        UnknownSourceError: It names a source that does not exist.
+    """
+    with places.local(given.place) as path:
+        form = containers.form(path)
+        source = source_of(given, path, form)
+        found = islice(records(path, form, source, given.defaults), SHOWN)
+        shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
+        origin, batches = _opened(given, path, now)
+        loaded = _load(con, origin, batches, within=warehouse.rehearsal)
+    return Rehearsed(form, loaded, [json.dumps(one, ensure_ascii=False) for one in shown])
+
+
+def load_records(
+    con: Connection, origin: Origin, records: Iterable[Found | Refused | Unreadable]
+) -> Loaded:
+    """Load records that were read elsewhere as one file of the origin's digest."""
+    return _load(con, origin, batch.of_found(records))
+
+
+def _opened(given: Input, path: Path, now: datetime) -> tuple[Origin, Iterator[Batch]]:
+    form = containers.form(path)
+    source = source_of(given, path, form)
+    digest = manifest.file_digest(path)
+    origin = Origin(given.place, digest, source.NAME, given.defaults, now)
+    return origin, _batches(path, form, source, given.defaults)
+
+
+def source_of(given: Input, path: Path, form: Form) -> Source:
+    """Give the source that is named, else the one that claims the first records."""
+    if given.source is not None:
+        return detect.named(given.source)
+    looked_at = containers.first(path, form, detect.ROWS_LOOKED_AT)
+    found = detect.detect(row.value for row in looked_at)
+    return found or (feedback if given.kind == "feedback" else fivekey)
+
+
+def records(
+    path: Path, form: Form, source: Source, defaults: Defaults
+) -> Iterator[Found | Refused | Unreadable]:
+    """Go through what a source makes of a file."""
+    unreadable: list[Unreadable] = []
+    for found in source.read(containers.rows(containers.read(path, form), unreadable), defaults):
+        yield found
+        yield from unreadable
+        unreadable.clear()
+    yield from unreadable
+
+
+def _batches(path: Path, form: Form, source: Source, defaults: Defaults) -> Iterator[Batch]:
+    """Take the short way where the lines are the records."""
+    if form == "lines" and defaults == NO_DEFAULTS and source.NAME in detect.CANONICAL:
+        return batch.of_lines(detect.CANONICAL[source.NAME], path)
+    return batch.of_found(records(path, form, source, defaults))
+
+
+def _said(refused: Refused | Unreadable) -> Json:
+    return {"quarantined": refused.reason}
+
+
+def _load(
+    con: Connection,
+    origin: Origin,
+    batches: Iterable[Batch],
+    within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
+) -> Loaded:
+    path = Path(origin.path)
+    if (rows := _loaded_before(con, origin)) is not None:
+        return Loaded(path, 0, rows, 0, skipped=True, source=origin.source)
+    stored = Stored(0, 0, 0)
+    with within(con):
+        for one in batches:
+            stored += storing.store(con, origin, one)
+        new_fields = _new_fields(con, origin)
         record = {
-            "kind": kind,
-            "digest": file.digest,
-            "path": str(path),
-            "rows": new + known,
-            "quarantined": quarantined,
-            "loaded_at": now,
+            "source": origin.source,
+            "digest": origin.digest,
+            "workload_id": origin.defaults.workload_id,
+            "client_id": origin.defaults.client_id,
+            "path": origin.path,
+            "rows": stored.new + stored.known,
+            "quarantined": stored.quarantined,
+            "loaded_at": origin.now,
         }
         warehouse.insert(con, "raw.files", [record])
-    return Loaded(path, new, known, quarantined, skipped=False)
+    return Loaded(
+        path,
+        stored.new,
+        stored.known,
+        stored.quarantined,
+        skipped=False,
+        source=origin.source,
+        new_fields=new_fields,
+    )
 
 
-def _loaded_before(con: Connection, file: _File) -> Loaded | None:
+def _loaded_before(con: Connection, origin: Origin) -> int | None:
     found = con.execute(
-        "select rows from raw.files where kind = $kind and digest = $digest",
-        {"kind": file.kind, "digest": file.digest},
-    ).fetchall()
-    return Loaded(file.path, 0, int(found[0][0]), 0, skipped=True) if found else None
-
-
-def _batches(source: Iterable[Line | Unreadable]) -> Iterator[_Batch]:
-    batch = _Batch()
-    for line in source:
-        batch.add(line)
-        if batch.size >= BATCH_CHARACTERS:
-            yield batch
-            batch = _Batch()
-    if batch.readable or batch.unreadable:
-        yield batch
-
-
-def _store(con: Connection, file: _File, batch: _Batch) -> tuple[int, int, int]:
-    """Store a batch; return how many rows were new, known and put in quarantine."""
-    new = good = refused = 0
-    if batch.readable:
-        columns = {
-            "line": [line.number for line in batch.readable],
-            "content": [line.text for line in batch.readable],
-        }
-        latest = (file.now + TOLERANCE).timestamp()
-        with warehouse.present(con, "lines", columns):
-            warehouse.build(con, f"temp/{file.kind}", latest_seconds=latest)
-        new = warehouse.append(con, f"raw/{file.kind}", digest=file.digest)
-        refused = _quarantine(con, file, _refused(con, file.kind))
-        good = len(batch.readable) - refused
-    return new, good - new, refused + _quarantine(con, file, batch.unreadable)
-
-
-def _refused(con: Connection, kind: Kind) -> list[Unreadable]:
-    """Read the lines that DuckDB objected to."""
-    found = con.execute(f"{REFUSED[kind]} where objection is not null").fetchall()
-    return [Unreadable(line, content.encode(), objection) for line, content, objection in found]
-
-
-def _quarantine(con: Connection, file: _File, refused: list[Unreadable]) -> int:
-    """Keep what could not be read: its bytes, its place and the reason."""
-    records = [
+        "select rows from raw.files where digest = $digest and source = $source"
+        " and workload_id = $workload_id and client_id = $client_id",
         {
-            "quarantine_id": hashlib.md5(f"{file.digest} {one.number}".encode()).hexdigest(),
-            "path": str(file.path),
-            "file_digest": file.digest,
-            "line": one.number,
-            "reason": one.reason,
-            "content": one.content,
-            "quarantined_at": file.now,
-        }
-        for one in refused
-    ]
-    warehouse.insert(con, "raw.quarantine", records)
-    return len(refused)
+            "digest": origin.digest,
+            "source": origin.source,
+            "workload_id": origin.defaults.workload_id,
+            "client_id": origin.defaults.client_id,
+        },
+    ).fetchall()
+    return int(found[0][0]) if found else None
+
+
+def _new_fields(con: Connection, origin: Origin) -> tuple[str, ...]:
+    found = con.execute(
+        "select field from raw.fields where source = $source and first_path = $path"
+        " and first_seen_at = $now and is_new order by field",
+        {"source": origin.source, "path": origin.path, "now": origin.now},
+    ).fetchall()
+    return tuple(field for (field,) in found)

@@ -128,10 +128,7 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         " order by verdict",
         {"workload_id": workload_id},
     ).fetchall()
-    ((waiting,),) = con.execute(
-        "select count(*) from staging.feedback"
-        " anti join staging.interactions using (client_id, response_id)"
-    ).fetchall()
+    ((waiting,),) = con.execute("select count(*) from staging.feedback where is_waiting").fetchall()
     by_side = dict(sides)
     return Tally(
         workload_id,

@@ -9,10 +9,10 @@ fields as (
         workload_id,
         client_id,
         timestamp,
-        json_extract(payload, [
+        json_extract(coalesce(record, payload), [
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
-            '$.metadata.acceptable'
+            '$.metadata.acceptable', '$.conversation_id', '$.trace_id', '$.user_id'
         ]) as field
     from raw.interactions
     where workload_id = $workload_id
@@ -29,7 +29,10 @@ named as (
         field[3] ->> '$' as response_id,
         case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
         field[5] ->> '$' as finish_reason,
-        case when (field[6] ->> '$') is not null then field[6]::varchar end as acceptable
+        case when (field[6] ->> '$') is not null then field[6]::varchar end as acceptable,
+        field[7] ->> '$' as conversation_id,
+        field[8] ->> '$' as trace_id,
+        field[9] ->> '$' as user_id
     from fields
 )
 
@@ -44,5 +47,8 @@ select
     message,
     finish_reason,
     acceptable,
+    conversation_id,
+    trace_id,
+    user_id,
     md5(workload_id || chr(10) || messages || chr(10) || tools) as example_id
 from named

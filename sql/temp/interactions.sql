@@ -1,26 +1,28 @@
--- One row per line of a log file: what it holds, or the objection that sends it to quarantine.
--- Reads lines (line, content), which collect hands over.
+-- One row per record of a batch of interactions: what it holds, or the objection that sends it to
+-- quarantine. Reads lines (ordinal, line, content, record), which collect hands over; `record` is
+-- null where the line itself is canonical.
 
 with
 
+-- `try` costs nothing while all lines are JSON; asking `json_valid` first would parse each again.
 kinds as (
     select
+        ordinal,
         line,
-        content,
-        case when json_valid(content) then json_type(content, [
+        try(json_type(coalesce(record, content), [
             '$', '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
             '$.request.messages'
-        ]) end as kind,
-        case when json_valid(content) then json_extract(content, [
+        ])) as kind,
+        try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response'
-        ]) end as field
+        ])) as field
     from lines
 ),
 
 fields as (
     select
+        ordinal,
         line,
-        content,
         kind[1] as line_kind,
         kind[2] as timestamp_kind,
         kind[3] as workload_kind,
@@ -85,8 +87,8 @@ judged as (
 )
 
 select
+    ordinal,
     line,
-    content,
     objection,
     workload_id,
     client_id,

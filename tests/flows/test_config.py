@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.collect.loading import Input
+from components.collect.record import Defaults
 from flows.config import ConfigError, Workload, read
 from tests.flows import terminal
 
@@ -27,6 +29,10 @@ def write(folder: Path, **settings: object) -> Path:
     return path
 
 
+def places(inputs: list[Input]) -> list[Path]:
+    return [Path(one.place) for one in inputs]
+
+
 def mistakes(path: Path) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(path)
@@ -37,7 +43,7 @@ def mistakes(path: Path) -> list[str]:
 def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: Path) -> None:
     workload = read(write(folder))
     assert workload.base == folder / "base"
-    assert workload.log_files() == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
+    assert places(workload.log_files()) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
     assert workload.feedback_files() == []
     assert workload.train.seed == 0
 
@@ -52,15 +58,42 @@ def test_paths_are_beside_the_file_wherever_it_is_read_from(
 
 def test_a_file_under_two_patterns_is_read_once(folder: Path) -> None:
     workload = read(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
-    assert [path.name for path in workload.log_files()] == ["a.jsonl", "b.jsonl"]
+    assert [path.name for path in places(workload.log_files())] == ["a.jsonl", "b.jsonl"]
+
+
+def test_an_entry_may_name_its_source_and_what_its_files_leave_out(folder: Path) -> None:
+    entry = {"path": "logs/a.jsonl", "source": "otlp", "workload_id": "w", "client_id": "c"}
+    remote = {"path": "s3://bucket/*.parquet"}
+    (file, *_) = read(write(folder, sources={"logs": [entry]})).log_files()
+    assert (file.source, file.defaults) == ("otlp", Defaults("w", "c"))
+    assert read(write(folder, sources={"logs": [remote]})).sources.logs[0].path == remote["path"]
+
+
+def test_a_folder_is_all_files_in_it(folder: Path) -> None:
+    workload = read(write(folder, sources={"logs": ["logs"]}))
+    (folder / "logs/new").mkdir()
+    (folder / "logs/new/c.jsonl").write_text("{}")
+    (folder / "logs/.c.jsonl.partial").write_text("{}")
+    assert [path.name for path in places(workload.log_files())] == [
+        "a.jsonl",
+        "b.jsonl",
+        "c.jsonl",
+        "notes.txt",
+    ]
+
+
+def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) -> None:
+    entry = {"path": "logs/a.jsonl", "source": "splunk"}
+    (mistake,) = mistakes(write(folder, sources={"logs": [entry]}))
+    assert mistake.startswith("sources.logs.0.source: no source is called 'splunk'; there are five")
 
 
 def test_files_that_come_later_are_found(folder: Path) -> None:
     workload = read(write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]}))
     (folder / "logs/c.jsonl").write_text("{}")
     (folder / "votes.jsonl").write_text("{}")
-    assert workload.log_files()[-1] == folder / "logs/c.jsonl"
-    assert workload.feedback_files() == [folder / "votes.jsonl"]
+    assert places(workload.log_files())[-1] == folder / "logs/c.jsonl"
+    assert places(workload.feedback_files()) == [folder / "votes.jsonl"]
 
 
 def test_every_mistake_is_listed_at_once(folder: Path) -> None:

@@ -13,7 +13,7 @@ CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, group_id text,"
     " side text, tool_names text[], answer text",
-    "lines": "line bigint, content text",
+    "lines": "ordinal bigint, line bigint, content text, record text",
 }
 
 

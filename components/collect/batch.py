@@ -1,0 +1,171 @@
+"""Batches of records as columns that DuckDB can read.
+
+A block of ordinary lines becomes a column without touching a line in Python: the strings are views
+into the block's bytes. Any other block is read line by line.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from components.collect import lines
+from components.collect.lines import Block, Line, Unreadable
+from components.collect.record import Found, Kind, Refused
+
+Column: TypeAlias = Sized
+"""A sequence of values, or an Arrow array."""
+
+BATCH_CHARACTERS = 16 * 2**20
+SHORTEST = 13
+"""Arrow keeps shorter strings within the view itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one kind that are stored together, and what was unreadable among them.
+
+    The columns are ``ordinal`` (from 1), ``line``, ``content`` (what stood there) and ``record``
+    (the canonical JSON text, null where the content itself is it).
+    """
+
+    kind: Kind
+    columns: Mapping[str, Column]
+    rows: int
+    unreadable: Sequence[Unreadable] = ()
+
+
+@dataclass(slots=True)
+class _Records:
+    """Records on their way into a batch."""
+
+    line: list[int] = field(default_factory=list[int])
+    content: list[str] = field(default_factory=list[str])
+    record: list[str | None] = field(default_factory=list["str | None"])
+    size: int = 0
+
+    def add(self, line: int, content: str, record: str | None) -> None:
+        """Take one record in."""
+        self.line.append(line)
+        self.content.append(content)
+        self.record.append(record)
+        self.size += len(content) + len(record or "")
+
+    def to_batch(self, kind: Kind) -> Batch:
+        """Give the batch."""
+        columns: dict[str, Column] = {
+            "ordinal": range(1, len(self.line) + 1),
+            "line": self.line,
+            "content": self.content,
+            "record": pa.array(self.record, pa.string()),
+        }
+        return Batch(kind, columns, len(self.line))
+
+
+def of_lines(kind: Kind, path: Path) -> Iterator[Batch]:
+    """Go through a file whose lines are canonical records."""
+    for block in lines.blocks(path):
+        if isinstance(block, Unreadable):
+            yield from of_pieces(kind, [block])
+        elif (columns := _columns(block)) is not None:
+            yield Batch(kind, columns, len(columns["line"]))
+        else:
+            yield from of_pieces(kind, lines.split(block))
+
+
+def of_pieces(kind: Kind, pieces: Iterable[Line | Unreadable]) -> Iterator[Batch]:
+    """Make batches of canonical records, line by line."""
+    records, unreadable = _Records(), list[Unreadable]()
+    for piece in pieces:
+        if isinstance(piece, Unreadable):
+            unreadable.append(piece)
+        else:
+            records.add(piece.number, piece.text, None)
+        if records.size >= BATCH_CHARACTERS:
+            yield records.to_batch(kind)
+            records = _Records()
+    if records.line:
+        yield records.to_batch(kind)
+    if unreadable:
+        yield Batch(kind, {}, 0, unreadable)
+
+
+def of_found(found: Iterable[Found | Refused | Unreadable]) -> Iterator[Batch]:
+    """Make batches of what a source read, of interactions and of feedback apart."""
+    waiting: dict[Kind, _Records] = {"interactions": _Records(), "feedback": _Records()}
+    unreadable: list[Unreadable] = []
+    for one in found:
+        if isinstance(one, Found):
+            records = waiting[one.kind]
+            is_canonical = one.record is one.row.value
+            records.add(
+                one.row.place, one.row.text, None if is_canonical else json.dumps(one.record)
+            )
+            if records.size >= BATCH_CHARACTERS:
+                yield records.to_batch(one.kind)
+                waiting[one.kind] = _Records()
+        elif isinstance(one, Refused):
+            unreadable.append(Unreadable(one.row.place, one.row.text.encode(), one.reason))
+        else:
+            unreadable.append(one)
+    for kind, records in waiting.items():
+        if records.line:
+            yield records.to_batch(kind)
+    if unreadable:
+        yield Batch("interactions", {}, 0, unreadable)
+
+
+def _columns(block: Block) -> Mapping[str, Column] | None:
+    """Give the lines of a block as columns; ``None`` if one of them has to be looked at alone."""
+    content = block.content
+    if content.startswith(lines.BYTE_ORDER_MARK) or content.find(b"\r", 0, block.size) >= 0:
+        return None
+    ends = np.fromiter(_line_ends(block), np.int64)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts
+    if lengths.min() < SHORTEST or lengths.max() > lines.LONGEST:
+        return None
+    count = len(ends)
+    columns: dict[str, Column] = {
+        "ordinal": pa.array(np.arange(1, count + 1)),
+        "line": pa.array(np.arange(block.number, block.number + count)),
+        "content": _views(block, starts, lengths),
+        "record": pa.nulls(count, pa.string()),
+    }
+    try:
+        pa.table(columns).validate(full=True)
+    except pa.ArrowInvalid:  # not UTF-8
+        return None
+    return columns
+
+
+def _line_ends(block: Block) -> Iterator[int]:
+    """Find where each line ends, its line break left out."""
+    at = block.content.find(b"\n", 0, block.size)
+    end = -1
+    while at >= 0:
+        yield at
+        end = at
+        at = block.content.find(b"\n", at + 1, block.size)
+    if end + 1 < block.size:
+        yield block.size
+
+
+def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:
+    """Make an Arrow string column of slices of the block.
+
+    A view is 16 bytes: the length, the first four bytes, the number of the buffer and the place in
+    it (Arrow columnar format, "Variable-size Binary View Layout").
+    """
+    content = np.frombuffer(block.content, np.uint8, block.size)
+    views = np.zeros((len(starts), 4), np.int32)
+    views[:, 0] = lengths
+    views.view(np.uint8)[:, 4:8] = content[starts[:, None] + np.arange(4)]
+    views[:, 3] = starts
+    buffers = [None, pa.py_buffer(views), pa.py_buffer(content)]
+    return pa.Array.from_buffers(pa.string_view(), len(starts), buffers)

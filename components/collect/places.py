@@ -1,0 +1,53 @@
+"""Where files lie: folders, globs, and what fsspec can reach (``s3://``, ``gs://`` ...)."""
+
+import glob
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+REMOTE = "://"
+
+
+def matching(pattern: str) -> list[str]:
+    """List the files of a path, a folder (with those below it) or a glob, sorted.
+
+    Raises:
+        OSError: A remote place can't be reached.
+        ImportError: The package that reaches it (``s3fs`` for ``s3://``) is not installed.
+    """
+    if REMOTE in pattern:
+        return _remote(pattern)
+    if Path(pattern).is_dir():
+        return sorted(str(path) for path in Path(pattern).rglob("*") if _is_readable(path))
+    names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+    return sorted(name for name in names if Path(name).is_file())
+
+
+@contextmanager
+def local(place: str) -> Generator[Path]:
+    """Give a file as one of this machine; a remote one is copied for as long as the block runs."""
+    if REMOTE not in place:
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
+        copy = Path(folder) / place.rpartition("/")[2]
+        system, path = url_to_fs(place)
+        system.get_file(path, str(copy))
+        yield copy
+
+
+def _is_readable(path: Path) -> bool:
+    """Leave out folders, and what is hidden: editors and uploads name unfinished files so."""
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _remote(pattern: str) -> list[str]:
+    system, path = url_to_fs(pattern)
+    if system.isdir(path):
+        found = system.find(path)
+    else:
+        found = system.glob(path) if glob.has_magic(path) else [path]
+    return sorted(system.unstrip_protocol(name) for name in found)

@@ -1,0 +1,124 @@
+"""Move old raw rows that nothing needs from the warehouse to Parquet.
+
+What the current examples or any finished snapshot name stays, so every example of a training or a
+holdout can still be traced to raw; so does feedback on an interaction that stays, and what has no
+time (0: fine-tuning files say none). The ids of what went are kept: loading its file again changes
+nothing.
+"""
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from components import manifest, warehouse
+from components.collect.record import Kind
+from components.warehouse import Connection
+
+KINDS: tuple[Kind, ...] = ("interactions", "feedback")
+MANIFEST_TABLES = ("train.parquet", "holdout.parquet")
+
+
+class SnapshotGoneError(FileNotFoundError):
+    """A snapshot that the books name can't be read, so nobody knows what it needs."""
+
+
+def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: datetime) -> int:
+    """Archive the workload's rows that are older than ``days``; return how many.
+
+    A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``folder``,
+    which is on disk before the rows are dropped.
+
+    Raises:
+        SnapshotGoneError: A snapshot's folder is not where the books say; nothing is dropped.
+    """
+    before = now - timedelta(days=days)
+    with warehouse.transaction(con):
+        needed = _needed(con, workload_id)
+        with warehouse.present(con, "needed", {"id": pa.array(needed, pa.string())}):
+            values = {"workload_id": workload_id, "before": before}
+            warehouse.build(con, "temp/old_interactions", **values)
+            warehouse.build(con, "temp/old_feedback", **values)
+        return sum(_archive(con, folder, kind, workload_id) for kind in KINDS)
+
+
+def _archive(con: Connection, folder: Path, kind: Kind, workload_id: str) -> int:
+    moved = 0
+    for (month,) in con.execute(_MONTHS[kind]).fetchall():
+        path = _export(con, folder / kind / quote(workload_id, safe="") / month, kind, month)
+        moved += warehouse.append(con, "raw/archived", kind=kind, month=month, place=str(path))
+    con.execute(_DROP[kind])
+    return moved
+
+
+def _export(con: Connection, folder: Path, kind: Kind, month: str) -> Path:
+    """Write a month's rows under a name of their content, in one rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".partial"
+    warehouse.export(con, f"marts/old_{kind}", partial, month=month)
+    _sync(partial)
+    path = folder / f"{manifest.file_digest(partial)[:16]}.parquet"
+    partial.replace(path)
+    _sync(folder)
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _needed(con: Connection, workload_id: str) -> list[str]:
+    """List the ids that the workload's examples and snapshots name."""
+    rows = warehouse.rows(con, _NAMED, workload_id=workload_id)
+    needed = {str(row["id"]) for row in rows}
+    for row in warehouse.rows(con, _SNAPSHOTS, workload_id=workload_id):
+        for name in MANIFEST_TABLES:
+            needed |= _named_in(con, Path(str(row["path"])) / name)
+    return sorted(needed)
+
+
+def _named_in(con: Connection, path: Path) -> set[str]:
+    if not path.exists():
+        raise SnapshotGoneError(
+            f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it back, "
+            "or take the snapshot out of raw.manifests"
+        )
+    found = warehouse.rows(con, _NAMED_IN_SNAPSHOT, path=str(path))
+    return {str(row["id"]) for row in found}
+
+
+_MONTHS: dict[Kind, str] = {
+    "interactions": "select distinct month from temp.old_interactions order by month",
+    "feedback": "select distinct month from temp.old_feedback order by month",
+}
+_DROP: dict[Kind, str] = {
+    "interactions": """
+        delete from raw.interactions using temp.old_interactions as old
+        where interaction_id = old.id and interactions.timestamp = old.timestamp
+    """,
+    "feedback": """
+        delete from raw.feedback using temp.old_feedback as old
+        where feedback_id = old.id and feedback.timestamp = old.timestamp
+    """,
+}
+_NAMED = """
+    select unnest(interaction_ids || feedback_ids) as id
+    from curated.examples
+    where workload_id = $workload_id
+"""
+_SNAPSHOTS = """
+    select path
+    from raw.manifests
+    where workload_id = $workload_id and kind = 'snapshot'
+    order by path
+"""
+_NAMED_IN_SNAPSHOT = """
+    select unnest(interaction_ids || feedback_ids) as id
+    from read_parquet($path)
+"""

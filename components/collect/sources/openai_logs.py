@@ -1,0 +1,147 @@
+"""OpenAI's own form: logged requests with their responses, and exports of stored completions.
+
+A log row holds ``request`` and ``response``, each as the API has it or under ``body`` (as HTTP logs
+and the Batch API write them); the response may be a list of chunks or the text of a stream. A row
+of an export is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of such.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from components.collect.record import Defaults, Found, Refused, Row
+from components.collect.sources import chat, openai_responses, openai_stream, shape
+from components.collect.sources.shape import Obj
+from components.schema import Json
+
+NAME = "openai_logs"
+
+PARAMETERS = (
+    "model",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "temperature",
+    "top_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "max_completion_tokens",
+    "response_format",
+)
+"""What a stored completion repeats of its request, besides the messages."""
+
+COMPLETION = ("id", "object", "created", "model", "choices", "usage", "service_tier")
+"""What a stored completion holds of its response."""
+
+
+def claims(value: dict[str, Json]) -> bool:
+    """Take stored completions, and requests with responses that name no workload and client."""
+    if value.get("object") == "list" and isinstance(page := value.get("data"), list):
+        return bool(page) and all(isinstance(one, dict) and _is_stored(one) for one in page)
+    if _is_stored(value):
+        return True
+    request = value.get("request")
+    return (
+        isinstance(request, dict)
+        and "response" in value
+        and not {"workload_id", "client_id"} <= value.keys()
+        and bool({"messages", "input", "body"} & request.keys())
+    )
+
+
+def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+    """Read rows as logged or exported; a page gives one record for each completion on it."""
+    return shape.each(rows, lambda row: _convert(row, defaults))
+
+
+def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+    if row.value.get("object") == "list":
+        page = shape.want_array(row.value, "data")
+        if not page:
+            raise shape.missing("data[0]", "a chat.completion")
+        parts = [shape.part(row, one) for _, one in shape.objects(page, "data")]
+        return list(shape.each(parts, lambda one: _convert(one, defaults)))
+    convert = _logged if "request" in row.value else _stored
+    return [Found(row, "interactions", convert(row.value, defaults))]
+
+
+def _is_stored(value: Obj) -> bool:
+    return value.get("object") == "chat.completion" and "choices" in value
+
+
+def _logged(value: Obj, defaults: Defaults) -> Obj:
+    request, at = _body(value, "request")
+    response = _response(value)
+    if openai_responses.is_request(request):
+        request = openai_responses.to_request(request, at)
+        response = openai_responses.to_response(response, "response.")
+    chat.messages(shape.want_array(request, "messages", at), f"{at}messages")
+    _check(response, "response.")
+    times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
+    return chat.interaction(
+        defaults,
+        timestamp=next((time for time in times if time is not None), None),
+        request=request,
+        response=response,
+        workload_id=shape.may_text(value, "workload_id"),
+        conversation_id=shape.may_text(value, "conversation_id"),
+        user_id=shape.may_text(value, "user_id") or shape.may_text(request, "user", at),
+        metadata=value.get("metadata") or request.get("metadata"),
+    )
+
+
+def _stored(value: Obj, defaults: Defaults) -> Obj:
+    _check(value, "")
+    messages = value.get("messages")
+    if isinstance(messages, dict):  # a page of /chat/completions/{id}/messages
+        messages, at = shape.want_array(messages, "data", "messages."), "messages.data"
+    else:
+        messages, at = shape.want_array(value, "messages"), "messages"
+    said = {key: value[key] for key in PARAMETERS if value.get(key) is not None}
+    return chat.interaction(
+        defaults,
+        timestamp=value.get("created"),
+        request={**said, "messages": chat.messages([_sent(one) for one in messages], at)},
+        response={key: value[key] for key in COMPLETION if value.get(key) is not None},
+        user_id=shape.may_text(value, "input_user"),
+        metadata=value.get("metadata"),
+    )
+
+
+def _sent(message: Json) -> Json:
+    """Write a stored message as it was sent: the API adds an id, and parts beside the content."""
+    if not isinstance(message, dict):
+        return message
+    parts = message.get("content_parts")
+    sent = {key: said for key, said in message.items() if key not in ("id", "content_parts")}
+    return shape.without_nulls({**sent, "content": parts} if parts else sent)
+
+
+def _body(value: Obj, key: str) -> tuple[Obj, str]:
+    """Find a request or response that may lie under ``body``, and its path."""
+    holder = shape.want_object(value, key)
+    if isinstance(holder.get("body"), dict):
+        return shape.want_object(holder, "body", f"{key}."), f"{key}.body."
+    return holder, f"{key}."
+
+
+def _response(value: Obj) -> Obj:
+    response = value.get("response")
+    if isinstance(response, dict) and isinstance(response.get("body"), list | str):
+        response = response["body"]
+    if isinstance(response, str):
+        response = openai_stream.events(response, "response")
+    if isinstance(response, list):
+        final = openai_responses.final(response, "response")
+        return final or openai_stream.assemble(response, "response")
+    return _body(value, "response")[0]
+
+
+def _check(response: Obj, at: str) -> None:
+    """Refuse what failed, and choices that hold no message."""
+    if response.get("error") is not None:
+        raise shape.wrong(f"{at}error", response["error"], "a response with `choices`")
+    choices = shape.want_array(response, "choices", at)
+    for path, choice in shape.objects(choices, f"{at}choices"):
+        message = shape.want_object(choice, "message", path)
+        chat.messages([message], f"{path}message")

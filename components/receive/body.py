@@ -1,0 +1,57 @@
+"""Read a request's body within its bounds, unpacked if it is gzip'd."""
+
+import zlib
+
+from starlette.requests import Request
+
+from components.receive.admission import Hold
+from components.receive.refusal import RefusedError
+
+_GZIP = 31  # zlib: window of 2**15, with gzip's header and trailer
+_ENCODINGS = {"", "identity", "gzip", "x-gzip"}
+
+
+async def read(request: Request, hold: Hold, most: int) -> bytes:
+    """Read the body; what it takes is held until the request is answered.
+
+    Raises:
+        RefusedError: 413 for too much, 415 for another encoding than gzip, 400 for bad gzip.
+    """
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise RefusedError(415, f"the content encoding is {encoding}, wants gzip or none")
+    length = request.headers.get("content-length")
+    if length is not None and int(length) > most:
+        raise _too_long(f"{length} bytes", most)
+    content = bytearray()
+    async for chunk in request.stream():
+        if len(content) + len(chunk) > most:
+            raise _too_long(f"more than {most} bytes", most)
+        hold.take(len(chunk))
+        content += chunk
+    if encoding not in {"gzip", "x-gzip"}:
+        return bytes(content)
+    return _unpacked(bytes(content), hold, most)
+
+
+def _unpacked(content: bytes, hold: Hold, most: int) -> bytes:
+    """Unpack one or more gzip members."""
+    whole = bytearray()
+    while content:
+        unpacker = zlib.decompressobj(_GZIP)
+        try:
+            part = unpacker.decompress(content, most - len(whole) + 1)
+        except zlib.error as error:
+            raise RefusedError(400, f"the body is no gzip stream: {error}") from error
+        if len(whole) + len(part) > most:
+            raise _too_long(f"more than {most} bytes unpacked", most)
+        if not unpacker.eof:
+            raise RefusedError(400, "the body is a gzip stream that breaks off before its end")
+        hold.take(len(part))
+        whole += part
+        content = unpacker.unused_data
+    return bytes(whole)
+
+
+def _too_long(found: str, most: int) -> RefusedError:
+    return RefusedError(413, f"the body has {found}, wants at most {most}; send less at once")

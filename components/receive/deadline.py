@@ -1,0 +1,84 @@
+"""Cut off clients that never finish their request: uvicorn itself would wait for ever."""
+
+from asyncio import AbstractEventLoop, TimerHandle, Transport
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from components.receive.limits import Limits
+
+RETRY_SECONDS = 1
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """HTTP whose every request must arrive as a whole, head and body, before its deadline.
+
+    The clock runs from the connection, later from the first byte of the next request, to the last
+    byte of its body. Where no answer has begun by then it is 408; the connection is closed.
+    """
+
+    limits = Limits()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._deadline: TimerHandle | None = None
+        self._before: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Start the clock, or turn away a connection too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._close_with("503 Service Unavailable", f"retry-after: {RETRY_SECONDS}\r\n")
+            return
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Start the clock for a request."""
+        super().on_message_begin()
+        self._before = self.cycle
+        self._start_clock()
+
+    def on_message_complete(self) -> None:
+        """Stop the clock: all of the request is here."""
+        self._stop_clock()
+        super().on_message_complete()
+
+    def _start_clock(self) -> None:
+        self._stop_clock()
+        self._deadline = self.loop.call_later(self.limits.request_seconds, self._cut_off)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _cut_off(self) -> None:
+        if self._is_answered():
+            self.transport.close()
+        else:
+            self._close_with("408 Request Timeout")
+
+    def _is_answered(self) -> bool:
+        """Tell whether an answer to the late request, or to one before it, is on its way."""
+        if self._before is not None and not self._before.response_complete:
+            return True
+        is_head_complete = self.cycle is not self._before
+        return is_head_complete and self.cycle.response_started
+
+    def _close_with(self, status: str, header: str = "") -> None:
+        head = f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n{header}\r\n"
+        self.transport.write(head.encode())
+        self.transport.close()

@@ -1,0 +1,68 @@
+"""The way of a request from its head to the disk."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from starlette.requests import Request
+
+from components import spool
+from components.receive import body
+from components.receive.admission import Admission
+from components.receive.commits import Commits
+from components.receive.limits import Limits
+from components.receive.metrics import Metrics
+from components.receive.refusal import RefusedError
+from components.receive.tokens import Keyring
+
+
+class Batch(Protocol):
+    """What a body holds: one JSON text for the spool, and how many records that is."""
+
+    @property
+    def body(self) -> bytes:
+        """The JSON text."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many records, or spans."""
+        ...
+
+
+class Desk:
+    """What all requests share; made inside the event loop that serves them."""
+
+    def __init__(self, folder: Path, tokens: Path, limits: Limits) -> None:
+        self.metrics = Metrics()
+        self.commits = Commits(folder, limits, self.metrics.observe_commit)
+        self._limits = limits
+        self._keyring = Keyring(tokens)
+        self._admission = Admission(limits)
+        self.metrics.watch(
+            "held_bytes", "Bodies that wait for the disk.", lambda: self._admission.held_bytes
+        )
+        self.metrics.watch(
+            "spooled_bytes", "Bytes that wait for collect.", lambda: self.commits.spooled_bytes
+        )
+
+    async def take(self, request: Request, kind: spool.Kind, read: Callable[[bytes], Batch]) -> int:
+        """Put what a request brings on the disk; return how many records that is.
+
+        Raises:
+            RefusedError: The request is not taken, and nothing of it is stored.
+        """
+        began = time.perf_counter()
+        client_id = self._keyring.owner(request.headers.get("authorization"))
+        if client_id is None:
+            raise RefusedError(401, "the bearer token is missing or unknown")
+        self.commits.require_room()
+        with self._admission.admit(client_id) as hold:
+            content = await body.read(request, hold, self._limits.body_bytes)
+            batch = read(content)
+            if batch.count:
+                await self.commits.commit(spool.line(kind, client_id, batch.body))
+        self.metrics.records.labels(kind, client_id).inc(batch.count)
+        self.metrics.request_seconds.observe(time.perf_counter() - began)
+        return batch.count

@@ -1,0 +1,145 @@
+"""What ``/openapi.json`` says of bodies and answers: the routes read bodies by themselves."""
+
+from components.schema import Json
+
+Schema = dict[str, Json]
+
+_TIMESTAMP: Schema = {
+    "description": "Unix seconds or ISO 8601; without an offset it is UTC.",
+    "anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}],
+}
+_CLIENT: Schema = {"type": "string", "description": "Ignored: the token says who the client is."}
+
+INTERACTION: Schema = {
+    "type": "object",
+    "required": ["timestamp", "workload_id", "request", "response"],
+    "additionalProperties": True,
+    "properties": {
+        "timestamp": _TIMESTAMP,
+        "workload_id": {"type": "string", "minLength": 1},
+        "client_id": _CLIENT,
+        "request": {
+            "type": "object",
+            "description": "As OpenAI chat completions take it: `messages`, `tools`, `model`, ...",
+            "required": ["messages"],
+        },
+        "response": {
+            "type": "object",
+            "description": "As OpenAI chat completions give it: `id`, `choices`, `usage`, ...",
+        },
+    },
+    "example": {
+        "timestamp": 1760000000,
+        "workload_id": "support",
+        "request": {"messages": [{"role": "user", "content": "Where is my parcel?"}]},
+        "response": {
+            "id": "chatcmpl-1",
+            "choices": [{"message": {"role": "assistant", "content": "On its way."}}],
+        },
+    },
+}
+
+FEEDBACK: Schema = {
+    "type": "object",
+    "required": ["timestamp", "workload_id", "actor_id", "kind", "value"],
+    "additionalProperties": True,
+    "anyOf": [
+        {"required": ["response_id"]},
+        {"required": ["conversation_id"]},
+        {"required": ["target_id"]},
+    ],
+    "properties": {
+        "timestamp": _TIMESTAMP,
+        "workload_id": {"type": "string", "minLength": 1},
+        "client_id": _CLIENT,
+        "response_id": {"type": "string", "description": "The `id` of the response."},
+        "conversation_id": {"type": "string"},
+        "target_id": {"type": "string", "description": "One of the two, whichever it is."},
+        "actor_id": {"type": "string", "description": "Who gave it."},
+        "kind": {
+            "enum": [
+                "thumb",
+                "rating",
+                "choice",
+                "correction",
+                "regenerate",
+                "comment",
+                "outcome",
+            ]
+        },
+        "value": {"description": "`up` or `down` for a thumb, a message for a correction, ..."},
+    },
+    "example": {
+        "timestamp": 1760000060,
+        "workload_id": "support",
+        "response_id": "chatcmpl-1",
+        "actor_id": "ann",
+        "kind": "thumb",
+        "value": "down",
+    },
+}
+
+_ERROR: Schema = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"type": "string", "description": "What was found and is wanted."}},
+}
+_ACCEPTED: Schema = {
+    "type": "object",
+    "required": ["accepted"],
+    "properties": {"accepted": {"type": "integer", "description": "Records now on the disk."}},
+}
+_REASONS = {
+    400: "The body can't be read.",
+    401: "The token is missing or wrong.",
+    408: "The request did not arrive in time.",
+    413: "The body is too long.",
+    415: "The encoding is not known.",
+    422: "A record lacks keys.",
+    429: "This client has too much under way.",
+    503: "There is no room, or the disk fails.",
+}
+
+
+def records(schema: Schema) -> Schema:
+    """Describe a route that takes one record, an array of them, or one a line."""
+    one_or_many: Schema = {"anyOf": [schema, {"type": "array", "items": schema}]}
+    content: Schema = {
+        "application/json": {"schema": one_or_many},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One a line."}},
+    }
+    return _operation(content, {"application/json": {"schema": _ACCEPTED}}, _ERROR)
+
+
+def traces() -> Schema:
+    """Describe the route that takes OTLP/HTTP."""
+    anything: Schema = {"schema": {"type": "object"}}
+    binary: Schema = {"schema": {"type": "string", "format": "binary"}}
+    both: Schema = {"application/json": anything, "application/x-protobuf": binary}
+    status: Schema = {
+        "type": "object",
+        "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+    }
+    return _operation(both, both, status)
+
+
+def _operation(body: Schema, accepted: Schema, error: Schema) -> Schema:
+    answers: Schema = {
+        "200": {"description": "All of it is on the disk.", "content": accepted},
+    }
+    for status, reason in _REASONS.items():
+        answer: Schema = {
+            "description": reason,
+            "content": {"application/json": {"schema": error}},
+        }
+        if status in {429, 503}:
+            answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+        answers[str(status)] = answer
+    return {
+        "security": [{"token": []}],
+        "requestBody": {"required": True, "content": body},
+        "responses": answers,
+    }
+
+
+SECURITY: Schema = {"token": {"type": "http", "scheme": "bearer"}}

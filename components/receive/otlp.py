@@ -1,0 +1,143 @@
+"""Take the body of ``/v1/traces`` apart, and answer in OTLP's own form.
+
+The form is that of the OpenTelemetry protocol, section OTLP/HTTP: the answer has the encoding of
+the request; a failure is a ``google.rpc.Status``.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pydantic_core import from_json
+
+from components.receive.refusal import RefusedError
+from components.schema import Json
+
+Encoding: TypeAlias = Literal["application/json", "application/x-protobuf"]
+
+_CODES = {400: 3, 401: 16, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
+"""google.rpc.Code of an HTTP status."""
+
+_IDS = {"traceId": re.compile(r"[0-9a-fA-F]{32}"), "spanId": re.compile(r"[0-9a-fA-F]{16}")}
+_ID_BYTES = {"trace_id": 16, "span_id": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The spans of one request: a JSON text for the spool, and how many they are."""
+
+    body: bytes
+    count: int
+
+
+def encoding(content_type: str) -> Encoding | None:
+    """Tell the encoding of a request; ``None`` where it is neither JSON nor protobuf."""
+    name = content_type.partition(";")[0].strip().lower()
+    if name == "application/json":
+        return "application/json"
+    return "application/x-protobuf" if name == "application/x-protobuf" else None
+
+
+def read(content: bytes, content_type: str) -> Spans:
+    """Check the skeleton of an ``ExportTraceServiceRequest``: resources, scopes, spans, their ids.
+
+    Raises:
+        RefusedError: 415 for another type; 400, naming the field, what it is and what it should be.
+    """
+    encoded = encoding(content_type)
+    if encoded is None:
+        found = f"the content type is {content_type or 'missing'}"
+        raise RefusedError(415, f"{found}, wants application/json or application/x-protobuf")
+    return _read_json(content) if encoded == "application/json" else _read_protobuf(content)
+
+
+def accepted(encoded: Encoding) -> bytes:
+    """Give the body of an ``ExportTraceServiceResponse`` without rejected spans."""
+    return b"{}" if encoded == "application/json" else b""
+
+
+def failure(encoded: Encoding, refused: RefusedError) -> bytes:
+    """Give the body of a ``google.rpc.Status``."""
+    code = _CODES.get(refused.status, 2)
+    if encoded == "application/json":
+        return json.dumps({"code": code, "message": refused.reason}).encode()
+    message = refused.reason.encode()
+    return bytes((0x08, code, 0x12)) + _varint(len(message)) + message  # fields 1 and 2
+
+
+def _read_protobuf(content: bytes) -> Spans:
+    try:
+        request = ExportTraceServiceRequest.FromString(content)
+    except DecodeError as error:
+        raise RefusedError(400, f"the body is no ExportTraceServiceRequest: {error}") from error
+    count = 0
+    for resource in request.resource_spans:
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                count += 1
+                for name, wanted in _ID_BYTES.items():
+                    length = len(getattr(span, name))
+                    if length != wanted:
+                        reason = f"span {count} ({span.name[:80]}): {name} has {length} bytes"
+                        raise RefusedError(400, f"{reason}, wants {wanted}")
+    return Spans(b'"' + base64.b64encode(content) + b'"', count)
+
+
+def _read_json(content: bytes) -> Spans:
+    try:
+        value: Json = from_json(content, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise RefusedError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _wrong("the body", value, "an object with resourceSpans")
+    if value and "resourceSpans" not in value:
+        raise RefusedError(
+            400, f"the body has {', '.join(list(value)[:5])}, wants an object with resourceSpans"
+        )
+    count = 0
+    for at_resource, resource in _objects(value, "", "resourceSpans"):
+        for at_scope, scope in _objects(resource, at_resource, "scopeSpans"):
+            for at_span, span in _objects(scope, at_scope, "spans"):
+                count += 1
+                for name, wanted in _IDS.items():
+                    found = span.get(name)
+                    if not (isinstance(found, str) and wanted.fullmatch(found)):
+                        digits = f"{16 if name == 'spanId' else 32} hex digits"
+                        raise _wrong(f"{at_span}{name}", found, digits)
+    return Spans(content, count)
+
+
+def _objects(
+    parent: dict[str, Json], place: str, name: str
+) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Go through the objects of an array, each with its place; a missing array is an empty one."""
+    found = parent.get(name)
+    if found is None:
+        return
+    if not isinstance(found, list):
+        raise _wrong(f"{place}{name}", found, "an array")
+    for number, one in enumerate(found):
+        at = f"{place}{name}[{number}]"
+        if not isinstance(one, dict):
+            raise _wrong(at, one, "an object")
+        yield f"{at}.", one
+
+
+def _wrong(place: str, found: Json, wanted: str) -> RefusedError:
+    shown = "missing" if found is None else json.dumps(found)[:80]
+    return RefusedError(400, f"{place} is {shown}, wants {wanted}")
+
+
+def _varint(number: int) -> bytes:
+    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

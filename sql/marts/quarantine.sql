@@ -1,0 +1,18 @@
+-- One row per line in quarantine, those of one file and source together.
+-- Reads raw.quarantine.
+
+select
+    quarantine_id,
+    path,
+    file_digest,
+    line,
+    reason,
+    content,
+    source,
+    workload_id,
+    client_id
+from raw.quarantine
+where
+    starts_with(quarantine_id, $beginning)
+    and ($source_name::varchar is null or source = $source_name)
+order by file_digest, source, workload_id, client_id, path, line

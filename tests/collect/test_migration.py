@@ -1,0 +1,51 @@
+"""A warehouse that was made before there were sources."""
+
+from pathlib import Path
+
+import duckdb
+
+from components import warehouse
+from components.collect import feedback, interactions
+from tests import logs
+
+SQL = Path(warehouse.__file__).parent.parent / "sql" / "migrations"
+
+
+def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_path: Path):
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in ("0001_raw.sql", "0002_curated.sql", "0003_registry.sql"):
+        (old / name).write_text((SQL / name).read_text())
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction(), {"x": 1}])
+    votes = logs.write(tmp_path / "votes.jsonl", [logs.feedback()])
+    with warehouse.connect(tmp_path / "new.duckdb") as con:
+        interactions.load(con, log, now=logs.NOW)
+        feedback.load(con, votes, now=logs.NOW)
+        kept = {
+            table: warehouse.rows(con, f"from raw.{table}")
+            for table in ("interactions", "feedback", "quarantine", "files")
+        }
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(path) as con:
+        con.execute("set timezone = 'UTC'")
+        warehouse.migrate(con, old)
+        for table, rows in kept.items():
+            for row in rows:
+                row["kind"] = "feedback" if row["source"] == "feedback" else "interactions"
+                if table == "feedback":
+                    row["kind"] = "thumb"
+            columns = [name for (name, *_) in con.execute(f"describe raw.{table}").fetchall()]
+            warehouse.insert(con, f"raw.{table}", [{c: row[c] for c in columns} for row in rows])
+    with warehouse.connect(path) as con:
+        assert interactions.load(con, log, now=logs.NOW).skipped
+        assert feedback.load(con, votes, now=logs.NOW).skipped
+        more = logs.write(tmp_path / "more.jsonl", [logs.interaction(), logs.interaction("New?")])
+        assert interactions.load(con, more, now=logs.NOW).new == 1
+        assert (
+            feedback.load(
+                con, logs.write(tmp_path / "v.jsonl", [logs.feedback()] * 2), now=logs.NOW
+            ).new
+            == 0
+        )
+        found = warehouse.rows(con, "select source from raw.quarantine")
+        assert found == [{"source": "fivekey"}]
