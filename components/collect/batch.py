@@ -22,6 +22,9 @@ Column: TypeAlias = Sized
 """A sequence of values, or an Arrow array."""
 
 BATCH_CHARACTERS = 16 * 2**20
+MOST_UNREADABLE = 1_000
+"""Refused records that are held at once."""
+
 SHORTEST = 13
 """Arrow keeps shorter strings within the view itself."""
 
@@ -99,25 +102,40 @@ def of_found(found: Iterable[Found | Refused | Unreadable]) -> Iterator[Batch]:
     """Make batches of what a source read, of interactions and of feedback apart."""
     waiting: dict[Kind, _Records] = {"interactions": _Records(), "feedback": _Records()}
     unreadable: list[Unreadable] = []
-    for one in found:
-        if isinstance(one, Found):
-            records = waiting[one.kind]
-            is_canonical = one.record is one.row.value
-            records.add(
-                one.row.place, one.row.text, None if is_canonical else json.dumps(one.record)
-            )
-            if records.size >= BATCH_CHARACTERS:
-                yield records.to_batch(one.kind)
-                waiting[one.kind] = _Records()
-        elif isinstance(one, Refused):
-            unreadable.append(Unreadable(one.row.place, one.row.text.encode(), one.reason))
-        else:
+    for one in map(_written, found):
+        if isinstance(one, Unreadable):
             unreadable.append(one)
+            if len(unreadable) >= MOST_UNREADABLE:
+                yield Batch("interactions", {}, 0, unreadable)
+                unreadable = []
+            continue
+        kind, *columns = one
+        waiting[kind].add(*columns)
+        if waiting[kind].size >= BATCH_CHARACTERS:
+            yield waiting[kind].to_batch(kind)
+            waiting[kind] = _Records()
     for kind, records in waiting.items():
         if records.line:
             yield records.to_batch(kind)
     if unreadable:
         yield Batch("interactions", {}, 0, unreadable)
+
+
+def _written(
+    one: Found | Refused | Unreadable,
+) -> tuple[Kind, int, str, str | None] | Unreadable:
+    """Write a record as its columns: place, what stood there and, where it differs, the record."""
+    if isinstance(one, Unreadable):
+        return one
+    place, text = one.row.place, one.row.text
+    if isinstance(one, Refused):
+        return Unreadable(place, text.encode(), one.reason)
+    if one.record is one.row.value:
+        return one.kind, place, text, None
+    try:
+        return one.kind, place, text, json.dumps(one.record)
+    except RecursionError:
+        return Unreadable(place, text.encode(), "the record is nested too deeply to be written")
 
 
 def _columns(block: Block) -> Mapping[str, Column] | None:

@@ -82,14 +82,17 @@ def store(con: Connection, origin: Origin, batch: Batch) -> Stored:
 
 
 def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -> int:
-    """Keep what could not be read: its bytes, its place and the reasons; return how many."""
-    by_line: dict[int, list[Unreadable]] = defaultdict(list)
+    """Keep what could not be read: its bytes, its place and the reasons; return how many.
+
+    A line may hold several bad parts, such as the spans of a request; each is kept.
+    """
+    reasons: dict[tuple[int, bytes], list[str]] = defaultdict(list)
     for one in refused:
-        by_line[one.number].append(one)
+        reasons[one.number, one.content].append(one.reason)
     records = [
         {
             "quarantine_id": hashlib.md5(
-                f"{origin.digest} {origin.source} {number}".encode()
+                f"{origin.digest} {origin.source} {number} ".encode() + content
             ).hexdigest(),
             "path": origin.path,
             "file_digest": origin.digest,
@@ -97,11 +100,11 @@ def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -
             "workload_id": origin.defaults.workload_id,
             "client_id": origin.defaults.client_id,
             "line": number,
-            "reason": "; ".join(dict.fromkeys(one.reason for one in found)),
-            "content": found[0].content,
+            "reason": "; ".join(dict.fromkeys(found)),
+            "content": content,
             "quarantined_at": origin.now,
         }
-        for number, found in by_line.items()
+        for (number, content), found in reasons.items()
     ]
     return warehouse.insert(con, "raw.quarantine", records)
 
