@@ -215,14 +215,34 @@ def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generat
 
     A column is a sequence of values or an Arrow array.
     """
-    table = pa.table(dict(columns))
-    # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
-    chunks = table.to_batches(max_chunksize=CHUNK_ROWS)
-    con.register(name, pa.Table.from_batches(chunks, table.schema))
+    shown = _Shown(columns)
+    con.register(name, shown)
     try:
         yield
     finally:
         con.unregister(name)
+        shown.take_back()
+
+
+class _Shown:
+    """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
+
+    So that must be something that the table can be taken out of (1 GB a million rows, else).
+    """
+
+    def __init__(self, columns: Mapping[str, Sized]) -> None:
+        table = pa.table(dict(columns))
+        # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
+        chunks = table.to_batches(max_chunksize=CHUNK_ROWS)
+        self._table = pa.Table.from_batches(chunks, table.schema)
+
+    def take_back(self) -> None:
+        """Let go of the rows."""
+        self._table = self._table.schema.empty_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        return self._table.__arrow_c_stream__(requested_schema)
 
 
 def _open(path: Path, wait_seconds: float) -> Connection:
