@@ -56,7 +56,7 @@ class Entry(Config):
 class Sources(Config):
     """Where the traffic lies: paths relative to the workload file, or entries that say more."""
 
-    logs: list[Entry] = Field(min_length=1)
+    logs: list[Entry] = Field(default_factory=list[Entry])
     """Interactions, in any form that a source reads; a plain path is an entry of its own."""
 
     feedback: list[Entry] = Field(default_factory=list[Entry])
@@ -96,7 +96,9 @@ class Workload(Config):
     base: Path
     """Folder of the pretrained model (safetensors, config, tokenizer), relative to this file."""
 
-    sources: Sources
+    sources: Sources = Field(default_factory=Sources)
+    """Where its traffic lies; may be left out where all of it comes through the receiver."""
+
     note: str = ""
     """Shown to whoever approves: what the numbers can't say about this traffic."""
 

@@ -88,6 +88,12 @@ def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) 
     assert mistake.startswith("sources.logs.0.source: no source is called 'splunk'; there are five")
 
 
+def test_traffic_that_all_comes_through_the_receiver_needs_no_sources(folder: Path) -> None:
+    (folder / "live.yaml").write_text("{workload: live, base: base}")
+    workload = read(folder / "live.yaml")
+    assert [*workload.log_files(), *workload.feedback_files()] == []
+
+
 def test_files_that_come_later_are_found(folder: Path) -> None:
     workload = read(write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]}))
     (folder / "logs/c.jsonl").write_text("{}")
