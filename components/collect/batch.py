@@ -109,8 +109,8 @@ def of_found(found: Iterable[Found | Refused | Unreadable]) -> Iterator[Batch]:
                 yield Batch("interactions", {}, 0, unreadable)
                 unreadable = []
             continue
-        kind, *columns = one
-        waiting[kind].add(*columns)
+        kind, place, content, record = one
+        waiting[kind].add(place, content, record)
         if waiting[kind].size >= BATCH_CHARACTERS:
             yield waiting[kind].to_batch(kind)
             waiting[kind] = _Records()

@@ -7,6 +7,7 @@ from components import warehouse
 from components.collect import loading
 from components.collect.loading import Input
 from components.collect.record import Defaults
+from components.schema import Json
 from tests import logs
 from tests.collect.sources.test_mlflow_traces import span, trace
 
@@ -36,7 +37,7 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
 
 
 def test_a_file_of_which_nothing_can_be_read_is_kept_line_by_line(tmp_path: Path):
-    lines = [{"unknown": number} for number in range(2_500)]
+    lines: list[dict[str, Json]] = [{"unknown": number} for number in range(2_500)]
     given = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         assert loading.load(con, given, now=logs.NOW).quarantined == 2_500
