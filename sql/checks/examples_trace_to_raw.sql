@@ -27,7 +27,7 @@ held as (
         'feedback' as kind,
         feedback_id as id
     from raw.feedback
-    where workload_id = $workload_id
+    where workload_id = $workload_id or source != 'feedback'
 )
 
 select

@@ -1,7 +1,8 @@
 -- One row per actor, target and kind of feedback (and name of an outcome, and pair of a choice) in
 -- the workload under curation: people change their minds, and their newest word counts; raw keeps
--- all. A signal belongs to the workload of what it targets; one whose target has not arrived waits
--- in the workload that it names. Reads raw.feedback and staging.interactions.
+-- all. A feedback line belongs to the workload that it names. Other sources don't know it: what they
+-- give belongs to the workload of its target; until that arrives it waits in that of its defaults.
+-- Reads raw.feedback and staging.interactions.
 
 with
 
@@ -83,7 +84,9 @@ given as (
         json_extract_string(coalesce(feedback.record, feedback.payload), '$.comment') as remark
     from raw.feedback as feedback
     left join arrived using (feedback_id)
-    where arrived.feedback_id is not null or feedback.workload_id = $workload_id
+    where
+        feedback.workload_id = $workload_id
+        or (arrived.feedback_id is not null and feedback.source != 'feedback')
 )
 
 select
