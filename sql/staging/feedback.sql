@@ -1,6 +1,6 @@
 -- One row per actor, target and kind of feedback (and name of an outcome, and pair of a choice) in
 -- the workload under curation: people change their minds, and their newest word counts; raw keeps
--- all. A feedback line belongs to the workload that it names. Other sources don't know it: what they
+-- all. A feedback line belongs to the workload that it names. Other sources know none: what they
 -- give belongs to the workload of its target; until that arrives it waits in that of its defaults.
 -- Reads raw.feedback and staging.interactions.
 
