@@ -1,4 +1,4 @@
-"""Time training steps in lanes beside torch's own threads, on an idle machine and a busy one.
+"""Time training steps in lanes beside torch's own threads, alone and beside a busy process.
 
     .venv/bin/python -m tests.benchmarks.lanes
 
@@ -49,7 +49,7 @@ def main(
         with lanes.opened(adapted) as trainer.lanes:
             trainer.training_step(adapted, batch)
 
-    for place, beside in (("idle machine", 0), ("one busy process beside", 1)):
+    for place, beside in (("nothing started beside", 0), ("one busy process beside", 1)):
         with busy(beside):
             seconds = timed([plain, in_lanes], rounds)
         threads, laned = (rows * tokens / median(one) for one in seconds)
