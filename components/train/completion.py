@@ -1,23 +1,29 @@
-"""TRL's SFTTrainer with logits on the answer's positions only, and a weight for each example.
+"""TRL's SFTTrainer with logits on the answers' positions only, and a weight for each example.
 
-Off CUDA, TRL scores every position of a prompt to throw most of it away; with a vocabulary of
-49,152 that is a third of the work of a small model. Here the rows are padded on the left, so that
-the answers end together and the model is asked for its last few logits only.
+TRL computes each prompt by itself, though many begin alike, and off CUDA it scores every position
+of a prompt to throw most of that away; with a vocabulary of 49,152 that is a third of the work of a
+small model. Here ``packing`` puts the rows into sequences, and the model is asked for the logits
+that predict answers.
 Imported late, since it loads torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
+from components.train import packing
 from components.train.examples import Tokens
 from components.train.lanes import Lanes
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+Share: TypeAlias = Mapping[str, torch.Tensor]
+"""Some of a batch's rows as one sequence; ``collate`` says what is in it."""
 
-IGNORED = -100
+LONGEST = 2048
+"""Tokens in a sequence, beyond which rows are put into several: attention grows with its square."""
 
 
 class CompletionTrainer(SFTTrainer):
@@ -30,79 +36,107 @@ class CompletionTrainer(SFTTrainer):
     def training_step(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Compute the loss and its gradients, in lanes where there are some."""
         if self.lanes is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        self.tokens_seen += int(inputs["attention_mask"].sum())
+        loss_of, shares = self._loss_of(model, inputs)
         learned = [weight for weight in model.parameters() if weight.requires_grad]
-        whole = inputs["weights"].sum()
-        return self.lanes.backward(lambda share: self._loss(model, share) / whole, inputs, learned)
+        return self.lanes.backward(loss_of, shares, learned)
 
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Give the batch's mean loss over answer tokens, each counting as its weight says."""
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
-        self.tokens_seen += int(inputs["attention_mask"].sum())
-        return self._loss(model, inputs) / inputs["weights"].sum()
+        loss_of, shares = self._loss_of(model, inputs)
+        return torch.stack([loss_of(share) for share in shares]).sum()
 
-    def _loss(self, model: torch.nn.Module, batch: "Mapping[str, torch.Tensor]") -> torch.Tensor:
+    def _loss_of(
+        self, model: torch.nn.Module, inputs: dict[str, Any]
+    ) -> tuple[Callable[[Share], torch.Tensor], list[Share]]:
+        """Give the batch's shares, and what computes the part of the loss that is a share's."""
+        shares: list[Share] = inputs["shares"]
+        self.tokens_seen += sum(int(share["row_tokens"]) for share in shares)
+        weight = torch.stack([share["weights"].sum() for share in shares]).sum()
+        return lambda share: self._loss(model, share) / weight, shares
+
+    def _loss(self, model: torch.nn.Module, share: Share) -> torch.Tensor:
         """Sum the losses of the answers' tokens, each times its weight."""
-        labels = batch["labels"]
+        dtype = getattr(model, "dtype", torch.float32)
+        unseen = torch.zeros_like(share["seen"], dtype=dtype)
+        unseen.masked_fill_(~share["seen"], torch.finfo(dtype).min)
         logits = model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            input_ids=share["input_ids"][None],
+            position_ids=share["position_ids"][None],
+            attention_mask=unseen[None, None],
             use_cache=False,
-            logits_to_keep=labels.shape[1] + 1,
-        ).logits[:, :-1]
-        learned = labels != IGNORED
-        adjusted = logits[learned].float().clone()
-        adjusted[:, self.call_token] += batch["margins"][learned]
-        losses = torch.nn.functional.cross_entropy(adjusted, labels[learned], reduction="none")
-        return (losses * batch["weights"][learned]).sum()
+            logits_to_keep=share["predicting"],
+        ).logits[0]
+        adjusted = logits.float().clone()
+        adjusted[:, self.call_token] += share["margins"]
+        losses = torch.nn.functional.cross_entropy(adjusted, share["labels"], reduction="none")
+        return (losses * share["weights"]).sum()
 
 
 def collate(
-    rows: "Sequence[dict[str, Any]]", first_token_weight: float = 1.0, call_margin: float = 0.0
-) -> dict[str, torch.Tensor]:
-    """Pad a batch on the left; its labels are those of the last positions, where the answers are.
+    rows: Sequence[dict[str, Any]],
+    *,
+    lanes: int = 1,
+    first_token_weight: float = 1.0,
+    call_margin: float = 0.0,
+) -> dict[str, list[Share]]:
+    """Make a batch of ``shares``, at least one for each lane where there are rows enough.
 
     Args:
         rows: The batch, each row a dictionary of the fields of ``Tokens``.
+        lanes: How many shares are computed at a time.
         first_token_weight: How much more an answer's first token counts than each other one.
         call_margin: Added to the logit of a call where an answer's first token decides on one.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` ``[rows, longest]``; ``labels``, ``weights`` and
-        ``margins`` ``[rows, longest answer]``, with ``IGNORED`` where another answer is longer.
+        Of each share: ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens,
+        tokens]``, and of its answers' tokens the place ``predicting`` each, its ``labels``,
+        ``weights`` and ``margins``, all ``[answer tokens]``; ``row_tokens`` counts its rows'
+        tokens, of which those in common are in the sequence once.
     """
     examples = [Tokens(**row) for row in rows]
-    longest = max(len(example.input_ids) for example in examples)
-    longest_answer = max(example.answer_length for example in examples)
-    ids = torch.zeros((len(examples), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    labels = torch.full((len(examples), longest_answer), IGNORED)
-    weights, margins = torch.zeros((2, len(examples), longest_answer))
-    for row, example in enumerate(examples):
-        tokens, answer = torch.tensor(example.input_ids), example.answer_length
-        ids[row, longest - len(tokens) :] = tokens
-        mask[row, longest - len(tokens) :] = 1
-        labels[row, longest_answer - answer :] = tokens[len(tokens) - answer :]
-        weights[row, longest_answer - answer :] = example.weight
-        weights[row, longest_answer - answer] *= first_token_weight
-        margins[row, longest_answer - answer] = call_margin if example.may_call else 0.0
+    ids = [example.input_ids for example in examples]
+    count = lanes * ceil(packing.size(ids) / LONGEST / lanes)
     return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "labels": labels,
-        "weights": weights,
-        "margins": margins,
+        "shares": [
+            _share([examples[row] for row in share], first_token_weight, call_margin)
+            for share in packing.share_out(ids, count)
+        ]
+    }
+
+
+def _share(examples: Sequence[Tokens], first_token_weight: float, call_margin: float) -> Share:
+    packed = packing.pack([example.input_ids for example in examples])
+    answers = [example.input_ids[example.prompt_length :] for example in examples]
+    weights = [np.full(example.answer_length, example.weight) for example in examples]
+    margins = [np.zeros(example.answer_length) for example in examples]
+    for weight, margin, example in zip(weights, margins, examples, strict=True):
+        weight[0] *= first_token_weight
+        margin[0] = call_margin if example.may_call else 0.0
+    predicting = [
+        places[example.prompt_length - 1 : -1]
+        for places, example in zip(packed.places, examples, strict=True)
+    ]
+    return {
+        "input_ids": torch.from_numpy(packed.tokens),
+        "position_ids": torch.from_numpy(packed.positions),
+        "seen": torch.from_numpy(packed.seen),
+        "predicting": torch.from_numpy(np.concatenate(predicting)),
+        "labels": torch.tensor([token for answer in answers for token in answer]),
+        "weights": torch.from_numpy(np.concatenate(weights)).float(),
+        "margins": torch.from_numpy(np.concatenate(margins)).float(),
+        "row_tokens": torch.tensor(sum(len(example.input_ids) for example in examples)),
     }

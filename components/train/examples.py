@@ -1,8 +1,4 @@
-"""Turn a snapshot's rows into tokens, and order them so that a batch holds prompts of like length.
-
-By the length of the prompt, not of the row: answers of one kind are of like length, too. Batches of
-short refusals and batches of long calls in turn would push the model from one extreme to the other.
-"""
+"""Turn a snapshot's rows into tokens, and order them so that rows that begin alike are together."""
 
 import json
 import random
@@ -15,15 +11,15 @@ import pyarrow.parquet as pq
 
 from components import prompt
 from components.schema import Answer, Message
-from components.train import irrelevant, offers
+from components.train import irrelevant, offers, packing
 from components.train.offers import Request
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-POOL = 8
-"""Batches are cut from pools of this many: more saves padding, fewer mixes the lengths better."""
+PROMPTS = 4
+"""Different prompts in a batch: rows that begin alike save work together, but are much alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +106,24 @@ def tokenize(
     return Tokens([*asked, *answered], len(answered), weight)
 
 
-def in_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
-    """Order rows so that each ``batch_size`` of them are of like length and otherwise at random.
+def in_order(rows: Sequence[packing.Row], batch_size: int, seed: int) -> list[int]:
+    """Order rows at random, but those that begin alike by up to a quarter of a batch together.
 
     Args:
-        lengths: The length of each row's prompt.
+        rows: The token ids of each row.
         batch_size: Rows in a batch.
         seed: Draws the order; equal seeds give equal orders, so a resumed run goes on in it.
 
     Returns:
-        The row numbers in training order; the batch that is not full comes last.
+        The row numbers in training order.
     """
     draw = random.Random(seed)
-    rows = draw.sample(range(len(lengths)), len(lengths))
-    pools = [rows[i : i + POOL * batch_size] for i in range(0, len(rows), POOL * batch_size)]
-    sorted_pools = [sorted(pool, key=lambda row: lengths[row]) for pool in pools]
-    batches = [
-        pool[i : i + batch_size] for pool in sorted_pools for i in range(0, len(pool), batch_size)
+    together = max(1, batch_size // PROMPTS)
+    families = [draw.sample(family, len(family)) for family in packing.families(rows)]
+    units = [
+        family[start : start + together]
+        for family in families
+        for start in range(0, len(family), together)
     ]
-    full = [batch for batch in batches if len(batch) == batch_size]
-    partial = [row for batch in batches if len(batch) < batch_size for row in batch]
-    draw.shuffle(full)
-    return [row for batch in full for row in batch] + partial
+    draw.shuffle(units)
+    return [row for unit in units for row in unit]

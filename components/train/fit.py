@@ -82,13 +82,14 @@ def train(
     rows = examples.read(snapshot, tokenizer, recipe)
     checkpoints = folder / "checkpoints"
     adapted = with_adapter(model, recipe)
-    watch = Watch(report)
+    watch, at_a_time = Watch(report), lanes.count(adapted)
     trainer = CompletionTrainer(
         model=adapted,
         args=_arguments(recipe, checkpoints),
         train_dataset=_dataset(rows, recipe),
         data_collator=partial(
             collate,
+            lanes=at_a_time,
             first_token_weight=recipe.first_token_weight,
             call_margin=recipe.call_margin,
         ),
@@ -101,7 +102,7 @@ def train(
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
     _drop_irregular(checkpoints, recipe.save_steps, keep=last)
-    with warnings.catch_warnings(), watch.for_sigterm(), lanes.opened(adapted) as trainer.lanes:
+    with warnings.catch_warnings(), watch.for_sigterm(), lanes.opened(at_a_time) as trainer.lanes:
         warnings.filterwarnings("error", message=NO_GRADIENTS)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
@@ -183,7 +184,7 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=False,
-        train_sampling_strategy="sequential",  # examples.in_batches made the order
+        train_sampling_strategy="sequential",  # examples.in_order made the order
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         report_to="none",
@@ -220,7 +221,6 @@ def _in_fp32(adapted: PeftModel) -> None:
 
 
 def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:
-    order = examples.in_batches(
-        [row.prompt_length for row in rows], recipe.per_device_train_batch_size, recipe.seed
-    )
+    ids = [row.input_ids for row in rows]
+    order = examples.in_order(ids, recipe.per_device_train_batch_size, recipe.seed)
     return Dataset.from_list([asdict(rows[number]) for number in order])

@@ -1,4 +1,4 @@
-"""Compute a batch on a CPU in lanes: each takes a share of the rows, on a thread of its own.
+"""Compute a batch on a CPU in lanes: each takes a share of it, on a thread of its own.
 
 Torch's own threads split every operation and wait for one another after each. A small model has
 many small operations, and whatever else runs on the machine makes all of them wait. A lane waits
@@ -13,37 +13,30 @@ from functools import partial
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-Batch = Mapping[str, torch.Tensor]
+Share = Mapping[str, torch.Tensor]
 
 
 class Lanes:
     """Threads that live as long as the training."""
 
-    def __init__(self, threads: ThreadPoolExecutor, count: int) -> None:
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
         self.threads = threads
-        self.count = count
 
     def backward(
         self,
-        loss_of: Callable[[Batch], torch.Tensor],
-        batch: Batch,
+        loss_of: Callable[[Share], torch.Tensor],
+        shares: Sequence[Share],
         weights: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """Add the gradients of the summed losses of the lanes, and give that sum.
+        """Add the gradients of the summed losses of a batch's shares, and give that sum.
 
-        The lanes' gradients are added in the order of the lanes, so that equal batches give equal
-        bits.
+        The gradients are added in the order of the shares, so that equal batches give equal bits.
 
         Args:
-            loss_of: The loss of some of the rows; the losses of parts must sum up to the whole's.
-            batch: Tensors whose first dimension is the row.
+            loss_of: The loss of a share; those of a batch's shares sum up to the whole's.
+            shares: What a lane computes at a time.
             weights: The leaves whose ``grad`` is added to.
         """
-        rows = len(next(iter(batch.values())))
-        lanes = min(self.count, rows)
-        shares = [
-            {name: rows[lane::lanes] for name, rows in batch.items()} for lane in range(lanes)
-        ]
         found = list(self.threads.map(partial(_gradients, loss_of, weights), shares))
         for weight, *gradients in zip(weights, *(gradients for _, gradients in found), strict=True):
             total = sum(gradients[1:], start=gradients[0])
@@ -51,25 +44,29 @@ class Lanes:
         return torch.stack([loss for loss, _ in found]).sum()
 
 
-@contextmanager
-def opened(model: torch.nn.Module) -> Generator[Lanes | None]:
-    """Open a lane for each thread that torch would use; on CUDA, with one core or dropout, none.
+def count(model: torch.nn.Module) -> int:
+    """Count a lane for each thread that torch would use; on CUDA and with dropout there is one.
 
     Lanes would draw dropout's random numbers in whatever order they come to it, and a resumed run
     could not end where an undisturbed one does.
     """
-    count = torch.get_num_threads()
     on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
-    if not on_cpu or count < 2 or _draws(model):
+    return torch.get_num_threads() if on_cpu and not _draws(model) else 1
+
+
+@contextmanager
+def opened(lanes: int) -> Generator[Lanes | None]:
+    """Open so many lanes; for one there is no need."""
+    if lanes == 1:
         yield None
         return
-    with ThreadPoolExecutor(count, initializer=partial(torch.set_num_threads, 1)) as threads:
-        yield Lanes(threads, count)
-    torch.set_num_threads(count)  # some of torch's libraries took the lanes' 1 for the process's
+    with ThreadPoolExecutor(lanes, initializer=partial(torch.set_num_threads, 1)) as threads:
+        yield Lanes(threads)
+    torch.set_num_threads(lanes)  # some of torch's libraries took the lanes' 1 for the process's
 
 
 def _gradients(
-    loss_of: Callable[[Batch], torch.Tensor], weights: Sequence[torch.Tensor], share: Batch
+    loss_of: Callable[[Share], torch.Tensor], weights: Sequence[torch.Tensor], share: Share
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     loss = loss_of(share)
     return loss.detach(), torch.autograd.grad(loss, weights)

@@ -61,7 +61,9 @@ class Recipe(Config):
     """How often each example is seen."""
 
     per_device_train_batch_size: int = Field(default=4, ge=1)
-    """Examples in one step: more is steadier and takes more memory."""
+    """Examples in one step: more is steadier and takes more memory. Up to a quarter of them begin
+    alike where there are such (equal system prompts and tools), and what they share is computed
+    once."""
 
     max_length: int = Field(default=1024, ge=16)
     """Longer examples (prompt and completion, in tokens) are left out of the training."""

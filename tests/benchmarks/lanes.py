@@ -38,16 +38,16 @@ def main(
     model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
     adapted = fit.with_adapter(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
-    row = Tokens([100 + place for place in range(tokens)], 30, 1.0)
-    batch = collate([asdict(row) for _ in range(rows)])
+    examples = [asdict(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
+    one, shared = collate(examples), collate(examples, lanes=lanes.count(adapted))
     trainer = CompletionTrainer.__new__(CompletionTrainer)
 
     def plain() -> None:
-        trainer.compute_loss(adapted, batch).backward()
+        trainer.compute_loss(adapted, one).backward()
 
     def in_lanes() -> None:
-        with lanes.opened(adapted) as trainer.lanes:
-            trainer.training_step(adapted, batch)
+        with lanes.opened(lanes.count(adapted)) as trainer.lanes:
+            trainer.training_step(adapted, shared)
 
     for place, beside in (("nothing started beside", 0), ("one busy process beside", 1)):
         with busy(beside):

@@ -6,23 +6,35 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.completion import IGNORED, CompletionTrainer, collate
+from components.train.completion import CompletionTrainer, collate
 from components.train.examples import Tokens
 from tests import tiny
 
 LONG, SHORT = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([10, 11, 12], 1, 3.0)
 
 
-def test_a_batch_is_padded_on_the_left_and_its_labels_stand_at_the_end():
-    batch = collate([asdict(LONG), asdict(SHORT)])
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [0, 0, 10, 11, 12]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]
-    assert batch["labels"].tolist() == [[8, 9], [IGNORED, 12]]
+def test_a_batch_is_one_sequence_whose_answers_are_learned():
+    (share,) = collate([asdict(LONG), asdict(SHORT)])["shares"]
+    assert share["input_ids"].tolist() == [*LONG.input_ids, *SHORT.input_ids]
+    assert share["position_ids"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert share["predicting"].tolist() == [2, 3, 6]
+    assert share["labels"].tolist() == [8, 9, 12]
 
 
 def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
-    batch = collate([asdict(LONG), asdict(SHORT)], first_token_weight=8.0)
-    assert batch["weights"].tolist() == [[8.0, 1.0], [0.0, 24.0]]
+    (share,) = collate([asdict(LONG), asdict(SHORT)], first_token_weight=8.0)["shares"]
+    assert share["weights"].tolist() == [8.0, 1.0, 24.0]
+
+
+def test_each_lane_gets_a_share_where_there_are_rows_enough():
+    rows = [asdict(LONG), asdict(SHORT)]
+    assert len(collate(rows, lanes=2)["shares"]) == len(collate(rows, lanes=3)["shares"]) == 2
+
+
+def test_more_tokens_than_a_sequence_may_hold_go_into_several():
+    rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
+    shares = collate([asdict(row) for row in rows])["shares"]
+    assert [len(share["input_ids"]) for share in shares] == [2002, 1001, 2002]
 
 
 def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
@@ -34,6 +46,18 @@ def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
     loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)]))
     assert loss.item() == pytest.approx(sum(expected) / (1 + 1 + 3), rel=1e-5)
     assert trainer.tokens_seen == 8
+
+
+def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+    rows = [Tokens([5, 6, 7, *rest], 2, 1.0) for rest in ([8, 9, 10], [8, 11], [12, 13, 14, 15])]
+    batch = collate([asdict(row) for row in rows])
+    assert len(batch["shares"][0]["input_ids"]) == 3 + 3 + 1 + 4
+    loss = CompletionTrainer.__new__(CompletionTrainer).compute_loss(model, batch)
+    expected = [loss for row in rows for loss in _losses(model, row)]
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
 def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_path: Path):

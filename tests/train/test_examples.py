@@ -1,5 +1,6 @@
-"""Rows become tokens of which only the answer is learned, in batches of like length."""
+"""Rows become tokens of which only the answer is learned; those that begin alike are together."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,21 +98,29 @@ def test_only_a_request_with_tools_may_be_answered_by_a_call(
     assert [tokens.may_call for tokens in learned] == [True, True, False]
 
 
-LENGTHS = st.lists(st.integers(1, 300), max_size=200)
+ROWS = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), max_size=40)
 
 
-@given(LENGTHS, st.integers(1, 9), st.integers(0, 3))
+@given(ROWS, st.integers(1, 9), st.integers(0, 3))
 def test_every_row_is_drawn_once_in_an_order_that_the_seed_repeats(
-    lengths: list[int], batch_size: int, seed: int
+    rows: list[list[int]], batch_size: int, seed: int
 ):
-    order = examples.in_batches(lengths, batch_size, seed)
-    assert sorted(order) == list(range(len(lengths)))
-    assert order == examples.in_batches(lengths, batch_size, seed)
+    order = examples.in_order(rows, batch_size, seed)
+    assert sorted(order) == list(range(len(rows)))
+    assert order == examples.in_order(rows, batch_size, seed)
 
 
-def test_batches_hold_rows_of_like_length():
-    lengths = [length for length in range(64) for _ in range(4)]
-    order = examples.in_batches(lengths, 4, seed=1)
-    batches = [order[start : start + 4] for start in range(0, len(order), 4)]
-    spreads = [max(lengths[r] for r in b) - min(lengths[r] for r in b) for b in batches]
-    assert sum(spreads) / len(spreads) < 10  # at random it would be about 38
+def test_a_batch_holds_rows_that_begin_alike_and_several_kinds_of_them():
+    kinds = 16
+    rows = [[row % kinds] * 20 + [row] for row in range(6 * kinds)]
+    order = examples.in_order(rows, 12, seed=1)
+    batches = [order[start : start + 12] for start in range(0, len(order), 12)]
+    for batch in batches:
+        counts = Counter(row % kinds for row in batch)
+        assert len(counts) > 1
+        assert all(count % 3 == 0 for count in counts.values())
+
+
+def test_other_seeds_give_other_orders():
+    rows = [[row, *range(20)] for row in range(20)]
+    assert len({tuple(examples.in_order(rows, 4, seed)) for seed in range(5)}) == 5

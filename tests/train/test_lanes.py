@@ -37,12 +37,12 @@ def model(tmp_path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
 def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
     trainer = bare_trainer()
-    batch = collate([asdict(row) for row in ROWS[:rows]], first_token_weight=4.0)
+    batch = collate([asdict(row) for row in ROWS[:rows]], lanes=2, first_token_weight=4.0)
     trainer.compute_loss(model, batch).backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
 
-    with lanes.opened(model) as trainer.lanes:
+    with lanes.opened(lanes.count(model)) as trainer.lanes:
         assert trainer.lanes
         loss = trainer.training_step(model, batch)
     assert loss.item() == pytest.approx(trainer.compute_loss(model, batch).item(), rel=1e-5)
@@ -56,8 +56,8 @@ def bare_trainer() -> CompletionTrainer:
 
 
 def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS])
-    with lanes.opened(model) as trainer.lanes:
+    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS], lanes=2)
+    with lanes.opened(lanes.count(model)) as trainer.lanes:
         trainer.training_step(model, batch)
         once = [
             torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
@@ -70,22 +70,23 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
 
 
 def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS])
-    batch["input_ids"][2, 0] = 10**6
-    with lanes.opened(model) as trainer.lanes, pytest.raises(IndexError):
+    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS], lanes=2)
+    batch["shares"][1]["input_ids"][0] = 10**6
+    with lanes.opened(lanes.count(model)) as trainer.lanes, pytest.raises(IndexError):
         trainer.training_step(model, batch)
 
 
-def test_there_are_no_lanes_beside_dropout_or_for_one_thread(model: torch.nn.Module):
-    with lanes.opened(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) as opened:
-        assert opened is None
+def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):
+    assert lanes.count(model) == 2
+    assert lanes.count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
     torch.set_num_threads(1)
-    with lanes.opened(model) as opened:
+    assert lanes.count(model) == 1
+    with lanes.opened(1) as opened:
         assert opened is None
 
 
 def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
-    with lanes.opened(model) as opened:
+    with lanes.opened(lanes.count(model)) as opened:
         assert opened
         opened.threads.submit(lambda: None).result()
     assert torch.get_num_threads() == 2

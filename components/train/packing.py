@@ -1,0 +1,115 @@
+"""Put rows into one sequence, so that what several of them begin with is computed once.
+
+The rows are the branches of a tree: where two begin alike (the same system prompt, the same tools)
+they have that part in common. A token stands at the position that it has in its row, and sees the
+tokens before it in its row and no other, so it becomes what it would in a row of its own. Nothing
+is padded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_SHARED = 1 / 3
+"""Of a row: what it must have in common with another for the two to begin alike."""
+
+Row = list[int]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as one sequence.
+
+    ``tokens`` are ids and ``positions`` those in their rows, both ``[tokens]``; ``seen`` says what
+    each token sees, ``[tokens, tokens]``; ``places`` says where each row's tokens stand, row by
+    row.
+    """
+
+    tokens: Ints
+    positions: Ints
+    seen: NDArray[np.bool_]
+    places: list[Ints]
+
+
+def families(rows: Sequence[Row]) -> list[list[int]]:
+    """List the numbers of the rows that begin alike, each row in one of the lists."""
+    found: list[list[int]] = []
+    for row, shared in zip(*_sorted(rows), strict=True):
+        if found and shared >= LEAST_SHARED * len(rows[row]):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
+def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
+    """Share rows out, those that begin alike together, so that each share is about as much work.
+
+    Args:
+        rows: Token ids.
+        count: How many shares at most; none is empty.
+
+    Returns:
+        The numbers of the rows in each share.
+    """
+    order, shared = _sorted(rows)
+    costs = np.array([len(rows[row]) - known for row, known in zip(order, shared, strict=True)])
+    middles = (np.cumsum(costs) - costs / 2) / costs.sum()
+    shares: list[list[int]] = [[] for _ in range(count)]
+    for row, middle in zip(order, middles, strict=True):
+        shares[min(int(middle * count), count - 1)].append(row)
+    return [share for share in shares if share]
+
+
+def size(rows: Sequence[Row]) -> int:
+    """Count the tokens of the sequence that the rows would make."""
+    _, shared = _sorted(rows)
+    return sum(map(len, rows)) - sum(shared)
+
+
+def pack(rows: Sequence[Row]) -> Packed:
+    """Put rows into one sequence.
+
+    Args:
+        rows: Token ids, none of the rows empty.
+    """
+    order, shared = _sorted(rows)
+    total = sum(map(len, rows)) - sum(shared)
+    tokens, positions, first, last = np.zeros((4, total), np.int64)
+    places: list[Ints] = [np.empty(0, np.int64)] * len(rows)
+    before, start = places[0], 0
+    for rank, (row, known) in enumerate(zip(order, shared, strict=True)):
+        end = start + len(rows[row]) - known
+        before = places[row] = np.concatenate([before[:known], np.arange(start, end)])
+        tokens[before], positions[before] = rows[row], np.arange(len(before))
+        first[start:end], last[before] = rank, rank
+        start = end
+    return Packed(tokens, positions, _seen(first, last), places)
+
+
+def _sorted(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
+    """Sort the rows; give their numbers, and how many tokens each has in common with the last."""
+    order = sorted(range(len(rows)), key=lambda row: rows[row])
+    shared = [_common(rows[one], rows[other]) for one, other in pairwise(order)]
+    return order, [0, *shared][: len(order)]
+
+
+def _common(one: Row, other: Row) -> int:
+    """Count the tokens that both begin with."""
+    ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(ends, min(len(one), len(other)))
+
+
+def _seen(first: Ints, last: Ints) -> NDArray[np.bool_]:
+    """Let a token see those up to it that belong to all the rows that it belongs to.
+
+    Args:
+        first: The first of the sorted rows that each token belongs to.
+        last: The last of them.
+    """
+    holds = (first[None] <= first[:, None]) & (last[None] >= last[:, None])
+    return holds & np.tri(len(first), dtype=np.bool_)
