@@ -60,3 +60,17 @@ def test_training_and_evaluation_load_their_own(folder: Path):
     assert trained is not evaluated
     assert trained.training
     assert not evaluated.training
+
+
+def test_a_dequantized_base_computes_what_the_quantized_one_does(folder: Path):
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit
+
+    model, tokenizer = base.load(folder, "nf4", for_training=True)
+    asked = tokenizer("What is the time?", return_tensors="pt")
+    with torch.no_grad():
+        before = model(**asked).logits
+        base.dequantize(model)
+        after = model(**asked).logits
+    assert not any(isinstance(module, Linear4bit) for module in model.modules())
+    torch.testing.assert_close(after, before, rtol=0.05, atol=0.05)

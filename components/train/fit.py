@@ -206,6 +206,8 @@ def with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
     frozen = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     adapted = get_peft_model(frozen, config)
     assert isinstance(adapted, PeftModel)
+    if not torch.cuda.is_available():
+        bases.dequantize(adapted)
     return adapted
 
 
