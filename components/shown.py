@@ -1,0 +1,53 @@
+"""Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
+
+from collections.abc import Iterator, Mapping, Sized
+
+import pyarrow as pa
+
+CHUNK_ROWS = 2048
+"""DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
+
+
+class Shown:
+    """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
+
+    So that must be something that the table can be taken out of (1 GB a million rows, else).
+    """
+
+    def __init__(self, columns: Mapping[str, Sized]) -> None:
+        table = pa.table(dict(columns))
+        self._table = pa.Table.from_batches(table.to_batches(CHUNK_ROWS), table.schema)
+
+    def take_back(self) -> None:
+        """Let go of the rows."""
+        self._table = self._table.schema.empty_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+class Stream:
+    """Tables that DuckDB reads once, one after the other, while they are made."""
+
+    def __init__(self, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+        self._schema = schema
+        self._tables = tables
+        self.error: BaseException | None = None
+        """What ended the tables before their end: Arrow would make a text of it."""
+
+    def __arrow_c_schema__(self) -> object:
+        """Tell what columns there are, reading nothing."""
+        return self._schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        reader = pa.RecordBatchReader.from_batches(self._schema, self._chunks())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _chunks(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for table in self._tables:
+                yield from table.to_batches(CHUNK_ROWS)
+        except BaseException as error:  # noqa: BLE001 - raised again by who reads the stream
+            self.error = error
