@@ -48,6 +48,6 @@ class Stream:
     def _chunks(self) -> Iterator[pa.RecordBatch]:
         try:
             for table in self._tables:
-                yield from table.to_batches(CHUNK_ROWS)
+                yield from table.to_batches(1000000)
         except BaseException as error:  # noqa: BLE001 - raised again by who reads the stream
             self.error = error

@@ -47,7 +47,10 @@ def store(con: Connection, judge: Judge, origin: Origin, batches: Iterable[Batch
     rows on one thread, so only a statement that fills several of them keeps all threads busy.
     """
     stored = Stored(0, 0, 0)
-    with ahead((judge.judge(origin, one) for one in batches), AHEAD) as judged:
+    with (
+        ahead(iter(batches), 1) as read,
+        ahead((judge.judge(origin, one) for one in read), AHEAD) as judged,
+    ):
         for (_, kind), members in groupby(_numbered(judged), lambda one: (one[0], one[1].kind)):
             stored += _store(con, origin, kind, (one for _, one in members))
     return stored
