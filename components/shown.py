@@ -1,11 +1,37 @@
 """Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Protocol
 
 import pyarrow as pa
 
 CHUNK_ROWS = 2048
 """DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
+
+
+class Schema(Protocol):
+    """What is used of an Arrow schema; pyarrow has no types."""
+
+    def __arrow_c_schema__(self) -> object:
+        """Give it through the PyCapsule interface."""
+        ...
+
+
+class Table(Protocol):
+    """What is used of an Arrow table."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its columns' names and types."""
+        ...
+
+    def to_batches(self) -> Sequence[object]:
+        """Give its rows as they lie in memory."""
+        ...
+
+    def append_column(self, field_: str, column: object, /) -> "Table":
+        """Give it with another column."""
+        ...
 
 
 class Shown:
@@ -30,7 +56,7 @@ class Shown:
 class Stream:
     """Tables that DuckDB reads once, one after the other, while they are made."""
 
-    def __init__(self, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    def __init__(self, schema: Schema, tables: Iterator[Table]) -> None:
         self._schema = schema
         self._tables = tables
         self.error: BaseException | None = None
@@ -45,9 +71,9 @@ class Stream:
         reader = pa.RecordBatchReader.from_batches(self._schema, self._chunks())
         return reader.__arrow_c_stream__(requested_schema)
 
-    def _chunks(self) -> Iterator[pa.RecordBatch]:
+    def _chunks(self) -> Iterator[object]:
         try:
             for table in self._tables:
-                yield from table.to_batches(1000000)
+                yield from table.to_batches()
         except BaseException as error:  # noqa: BLE001 - raised again by who reads the stream
             self.error = error

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 import duckdb
-import pyarrow as pa
 
 from components.schema import Json
-from components.shown import Shown, Stream
+from components.shown import Shown, Stream, Table
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Value: TypeAlias = "Json | bytes | datetime"
@@ -159,7 +158,7 @@ def append(con: Connection, model: str, **values: Value) -> int:
 
 
 def append_tables(
-    con: Connection, model: str, name: str, tables: Iterator[pa.Table], **values: Value
+    con: Connection, model: str, name: str, tables: Iterator[Table], **values: Value
 ) -> int:
     """Add what the select of ``model`` gives, which reads the tables, made meanwhile, as ``name``.
 

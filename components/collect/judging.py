@@ -15,6 +15,7 @@ from components import warehouse
 from components.collect.batch import Batch
 from components.collect.lines import Unreadable
 from components.collect.record import Defaults, Kind
+from components.shown import Table
 from components.warehouse import Connection
 
 TOLERANCE = timedelta(days=1)
@@ -71,7 +72,7 @@ class Judged:
 
     kind: Kind
     records: int
-    rows: pa.Table | None
+    rows: Table | None
     refused: Sequence[Unreadable]
     fields: Sequence[warehouse.Row]
 
@@ -104,13 +105,13 @@ class Judge:
         rows = None if first is None else self._rows(batch, earliest=first, latest=last)
         return Judged(kind, batch.rows - objections, rows, [*refused, *batch.unreadable], fields)
 
-    def _rows(self, batch: Batch, *, earliest: datetime, latest: datetime) -> pa.Table | None:
+    def _rows(self, batch: Batch, *, earliest: datetime, latest: datetime) -> Table | None:
         con, kind = self._con, batch.kind
         warehouse.build(con, f"temp/fresh_{kind}", earliest=earliest, latest=latest)
         ((fresh,),) = con.execute(PASSED[kind]).fetchall()
         if not fresh:
             return None
-        rows = con.sql(JUDGED[kind]).to_arrow_table()
+        rows: Table = con.sql(JUDGED[kind]).to_arrow_table()
         for name in ("content", "record"):
             rows = rows.append_column(name, pa.chunked_array([batch.columns[name]]))
         return rows

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-import pyarrow as pa
-
 from components import warehouse
 from components.collect.ahead import ahead
 from components.collect.batch import Batch
 from components.collect.judging import Judge, Judged, Origin
 from components.collect.lines import Unreadable
 from components.collect.record import Kind
+from components.shown import Table
 from components.warehouse import Connection
 
 AHEAD = 3
@@ -96,7 +95,7 @@ def _store(con: Connection, origin: Origin, kind: Kind, judged: Iterable[Judged]
     records, refused = 0, list[Unreadable]()
     fields: dict[str, warehouse.Row] = {}
 
-    def rows() -> Iterator[pa.Table]:
+    def rows() -> Iterator[Table]:
         nonlocal records
         for one in judged:
             records += one.records

@@ -10,7 +10,7 @@ found as (
     select
         ordinal,
         line,
-        coalesce(record, content) as text,
+        coalesce(record, content) as written,
         try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
             '$.request.messages[0].role'
@@ -24,7 +24,8 @@ named as (
         field[2] ->> '$' as workload_id,
         field[3] ->> '$' as client_id,
         case
-            when starts_with(field[1], '"') then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
+            when starts_with(field[1], '"')
+                then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
             else try_cast(field[1] as double)
         end as seconds
     from found
@@ -50,7 +51,7 @@ typed as (
         *,
         case
             when not is_plain
-                then try(json_type(text, [
+                then try(json_type(written, [
                     '$', '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
                     '$.request.messages'
                 ]))
