@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 import duckdb
-import pyarrow as pa
 
 from components.schema import Json
+from components.shown import Shown, Stream, Table
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Value: TypeAlias = "Json | bytes | datetime"
@@ -29,7 +30,6 @@ COLLECTING = "1GB"
 POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
-CHUNK_ROWS = 2048
 
 
 class WarehouseBusyError(TimeoutError):
@@ -90,6 +90,17 @@ def connect(
 
 
 @contextmanager
+def beside(con: Connection) -> Generator[Connection]:
+    """Open a second connection of this process; it sees what is committed."""
+    second = con.cursor()
+    try:
+        second.execute("set timezone = 'UTC'")
+        yield second
+    finally:
+        second.close()
+
+
+@contextmanager
 def transaction(con: Connection) -> Generator[None]:
     """Commit what the block does, or nothing of it."""
     con.execute("begin transaction")
@@ -146,6 +157,27 @@ def append(con: Connection, model: str, **values: Value) -> int:
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
 
 
+def append_tables(
+    con: Connection, model: str, name: str, tables: Iterator[Table], **values: Value
+) -> int:
+    """Add what the select of ``model`` gives, which reads the tables, made meanwhile, as ``name``.
+
+    All have the schema of the first. What they raise while they are made is raised here.
+    """
+    first = next(tables, None)
+    if first is None:
+        return 0
+    stream = Stream(first.schema, chain([first], tables))
+    con.register(name, stream)
+    try:
+        added = append(con, model, **values)
+    finally:
+        con.unregister(name)
+    if stream.error is not None:
+        raise stream.error
+    return added
+
+
 def export(con: Connection, model: str, path: Path, **values: Value) -> None:
     """Write what the select of ``model`` gives to a Parquet file."""
     target = str(path).replace("'", "''")
@@ -189,6 +221,11 @@ def read(
             yield record(**row)
 
 
+def select(con: Connection, model: str, **values: Value) -> list[Row]:
+    """Give the few rows that the select of ``model`` gives."""
+    return rows(con, _select(model), **values)
+
+
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
     """Give the rows of a short query."""
     return cast("list[Row]", _relation(con, sql, values).to_arrow_table().to_pylist())
@@ -215,34 +252,13 @@ def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generat
 
     A column is a sequence of values or an Arrow array.
     """
-    shown = _Shown(columns)
+    shown = Shown(columns)
     con.register(name, shown)
     try:
         yield
     finally:
         con.unregister(name)
         shown.take_back()
-
-
-class _Shown:
-    """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
-
-    So that must be something that the table can be taken out of (1 GB a million rows, else).
-    """
-
-    def __init__(self, columns: Mapping[str, Sized]) -> None:
-        table = pa.table(dict(columns))
-        # DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy.
-        chunks = table.to_batches(max_chunksize=CHUNK_ROWS)
-        self._table = pa.Table.from_batches(chunks, table.schema)
-
-    def take_back(self) -> None:
-        """Let go of the rows."""
-        self._table = self._table.schema.empty_table()
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the rows as an Arrow stream (the PyCapsule interface)."""
-        return self._table.__arrow_c_stream__(requested_schema)
 
 
 def _open(path: Path, wait_seconds: float) -> Connection:

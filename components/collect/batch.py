@@ -62,9 +62,9 @@ class _Records:
     def to_batch(self, kind: Kind) -> Batch:
         """Give the batch."""
         columns: dict[str, Column] = {
-            "ordinal": range(1, len(self.line) + 1),
-            "line": self.line,
-            "content": self.content,
+            "ordinal": pa.array(range(1, len(self.line) + 1)),
+            "line": pa.array(self.line),
+            "content": pa.array(self.content, pa.string_view()),
             "record": pa.array(self.record, pa.string()),
         }
         return Batch(kind, columns, len(self.line))

@@ -9,14 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 from components import manifest, warehouse
-from components.collect import batch, containers, detect, places, storing
+from components.collect import batch, containers, detect, judging, places, storing
 from components.collect.batch import Batch
 from components.collect.containers import Form
+from components.collect.judging import Origin
 from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
 from components.collect.record import Defaults, Found, Kind, Refused, Source
 from components.collect.sources import feedback, fivekey
-from components.collect.storing import Origin, Stored
 from components.schema import Json
 from components.warehouse import Connection
 
@@ -137,10 +137,8 @@ def _load(
     path = Path(origin.path)
     if (rows := _loaded_before(con, origin)) is not None:
         return Loaded(path, 0, rows, 0, skipped=True, source=origin.source)
-    stored = Stored(0, 0, 0)
-    with within(con):
-        for one in batches:
-            stored += storing.store(con, origin, one)
+    with within(con), judging.judging(con) as judge:
+        stored = storing.store(con, judge, origin, batches)
         new_fields = _new_fields(con, origin)
         record = {
             "source": origin.source,

@@ -5,10 +5,11 @@ from datetime import datetime
 from itertools import groupby
 
 from components import warehouse
-from components.collect import batch, containers, detect, lines, storing
+from components.collect import batch, containers, detect, judging, lines, storing
+from components.collect.judging import Judge, Origin
 from components.collect.lines import Block, Line, Unreadable
 from components.collect.record import Defaults
-from components.collect.storing import Origin, Stored
+from components.collect.storing import Stored
 from components.warehouse import Connection
 
 
@@ -84,13 +85,13 @@ def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
     values = {"beginning": "", "source_name": source}
     waiting = list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
     stored = Stored(0, 0, 0)
-    with warehouse.transaction(con):
+    with warehouse.transaction(con), judging.judging(con) as judge:
         con.execute(
             "delete from raw.quarantine where $source is null or source = $source",
             {"source": source},
         )
         for origin, members in groupby(waiting, key=lambda one: _origin(one, now)):
-            stored += _retry(con, origin, list(members))
+            stored += _retry(con, judge, origin, list(members))
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
 
 
@@ -104,15 +105,12 @@ def _origin(one: Quarantined, now: datetime) -> Origin:
     return Origin(one.path, one.file_digest, one.source, defaults, now)
 
 
-def _retry(con: Connection, origin: Origin, members: list[Quarantined]) -> Stored:
+def _retry(con: Connection, judge: Judge, origin: Origin, members: list[Quarantined]) -> Stored:
     source = detect.named(origin.source)
     unreadable: list[Unreadable] = []
     pieces = (_piece(one) for one in members)
     records = list(source.read(containers.rows(pieces, unreadable), origin.defaults))
-    stored = Stored(0, 0, 0)
-    for one in batch.of_found([*records, *unreadable]):
-        stored += storing.store(con, origin, one)
-    return stored
+    return storing.store(con, judge, origin, batch.of_found([*records, *unreadable]))
 
 
 def _piece(one: Quarantined) -> Line | Unreadable:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from components import spool
 from components.collect import loading
+from components.collect.judging import Origin
 from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
 from components.collect.record import Defaults, Found, Kind, Refused, Row
 from components.collect.sources import feedback, fivekey, otlp, otlp_protobuf
-from components.collect.storing import Origin
 from components.schema import Json
 from components.spool import Damaged, Entry
 from components.warehouse import Connection

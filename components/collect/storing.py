@@ -1,48 +1,25 @@
-"""Store batches of records: equal ones once, bad ones in quarantine.
-
-DuckDB does the JSON work on whole batches (``sql/temp`` judges the records, ``sql/raw`` picks those
-that are new).
-"""
+"""Store batches of records: equal ones once, bad ones in quarantine."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from itertools import groupby
 
 from components import warehouse
+from components.collect.ahead import ahead
 from components.collect.batch import Batch
+from components.collect.judging import Judge, Judged, Origin
 from components.collect.lines import Unreadable
-from components.collect.record import Defaults, Kind
+from components.collect.record import Kind
+from components.shown import Table
 from components.warehouse import Connection
 
-TOLERANCE = timedelta(days=1)
-"""How far ahead of ours the clock of an application may be."""
+AHEAD = 3
+"""Batches that are judged ahead of what is stored: each holds up to twice 32 MiB."""
 
-ROWS_LOOKED_AT = 500
-"""Of each batch, for fields that its source has not shown before: looking costs a parse."""
-
-SPAN: dict[Kind, str] = {
-    "interactions": "select min(timestamp), max(timestamp) from temp.interactions",
-    "feedback": "select min(timestamp), max(timestamp) from temp.feedback",
-}
-REFUSED: dict[Kind, str] = {
-    "interactions": "select line, content, objection from temp.interactions"
-    " inner join lines using (ordinal, line) where objection is not null",
-    "feedback": "select line, content, objection from temp.feedback"
-    " inner join lines using (ordinal, line) where objection is not null",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where records come from: a file of that digest, read by a source with its defaults."""
-
-    path: str
-    digest: str
-    source: str
-    defaults: Defaults
-    now: datetime
+MOST_REFUSED = 32 * 2**20
+"""Bytes of refused records that are held before they are put in quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +39,20 @@ class Stored:
         )
 
 
-def store(con: Connection, origin: Origin, batch: Batch) -> Stored:
-    """Store a batch within the transaction that is open."""
-    new, refused = 0, list[Unreadable]()
-    if batch.rows:
-        latest = (origin.now + TOLERANCE).timestamp()
-        with warehouse.present(con, "lines", batch.columns):
-            warehouse.build(con, f"temp/{batch.kind}", latest_seconds=latest)
-            ((first, last),) = con.execute(SPAN[batch.kind]).fetchall()
-            if first is not None:
-                values = {"digest": origin.digest, "source_name": origin.source}
-                new = warehouse.append(
-                    con, f"raw/{batch.kind}", earliest=first, latest=last, **values
-                )
-            refused = _refused(con, batch.kind)
-            _note_fields(con, origin)
-    quarantined = quarantine(con, origin, [*refused, *batch.unreadable])
-    return Stored(new, batch.rows - len(refused) - new, quarantined)
+def store(con: Connection, judge: Judge, origin: Origin, batches: Iterable[Batch]) -> Stored:
+    """Store batches within the transaction that is open, for which the judge was called.
+
+    One statement stores what follows each other of a kind: DuckDB compresses a row group of 122,880
+    rows on one thread, so only a statement that fills several of them keeps all threads busy.
+    """
+    stored = Stored(0, 0, 0)
+    with (
+        ahead(iter(batches), 1) as read,
+        ahead((judge.judge(origin, one) for one in read), AHEAD) as judged,
+    ):
+        for (_, kind), members in groupby(_numbered(judged), lambda one: (one[0], one[1].kind)):
+            stored += _store(con, origin, kind, (one for _, one in members))
+    return stored
 
 
 def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -> int:
@@ -109,20 +83,28 @@ def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -
     return warehouse.insert(con, "raw.quarantine", records)
 
 
-def _refused(con: Connection, kind: Kind) -> list[Unreadable]:
-    """Read the records that DuckDB objected to."""
-    found = con.execute(REFUSED[kind]).fetchall()
-    return [Unreadable(line, content.encode(), objection) for line, content, objection in found]
+def _numbered(judged: Iterable[Judged]) -> Iterator[tuple[int, Judged]]:
+    """Number batches by how often the refused records before them have filled what is held."""
+    size = 0
+    for one in judged:
+        yield size // MOST_REFUSED, one
+        size += sum(len(refused.content) for refused in one.refused)
 
 
-def _note_fields(con: Connection, origin: Origin) -> None:
-    """Keep account of the fields that the source shows."""
-    warehouse.append(
-        con,
-        "raw/fields",
-        source_name=origin.source,
-        path=origin.path,
-        digest=origin.digest,
-        now=origin.now,
-        rows_looked_at=ROWS_LOOKED_AT,
-    )
+def _store(con: Connection, origin: Origin, kind: Kind, judged: Iterable[Judged]) -> Stored:
+    records, refused = 0, list[Unreadable]()
+    fields: dict[str, warehouse.Row] = {}
+
+    def rows() -> Iterator[Table]:
+        nonlocal records
+        for one in judged:
+            records += one.records
+            refused.extend(one.refused)
+            fields.update({str(row["field"]): row for row in one.fields})
+            if one.rows is not None:
+                yield one.rows
+
+    values = {"digest": origin.digest, "source_name": origin.source}
+    new = warehouse.append_tables(con, f"raw/{kind}", "judged", rows(), **values)
+    warehouse.insert(con, "raw.fields", list(fields.values()))
+    return Stored(new, records - new, quarantine(con, origin, refused))

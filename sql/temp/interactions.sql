@@ -4,25 +4,69 @@
 
 with
 
--- `try` costs nothing while all lines are JSON; asking `json_valid` first would parse each again.
-kinds as (
+-- Every parse of a line costs as much as storing a third of it: the types are asked only of records
+-- that don't look right at once. `try` costs nothing while all lines are JSON.
+found as (
     select
         ordinal,
         line,
-        try(json_type(coalesce(record, content), [
-            '$', '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
-            '$.request.messages'
-        ])) as kind,
+        coalesce(record, content) as written,
         try(json_extract(coalesce(record, content), [
-            '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response'
+            '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
+            '$.request.messages[0].role'
         ])) as field
     from lines
+),
+
+named as (
+    select
+        *,
+        field[2] ->> '$' as workload_id,
+        field[3] ->> '$' as client_id,
+        case
+            when starts_with(field[1], '"')
+                then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
+            else try_cast(field[1] as double)
+        end as seconds
+    from found
+),
+
+looked_at as (
+    select
+        *,
+        coalesce(
+            left(field[1], 1) in ('"', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+            and seconds between 0 and $latest_seconds
+            and starts_with(field[2], '"') and trim(workload_id) != ''
+            and starts_with(field[3], '"')
+            and starts_with(field[4], '{') and starts_with(field[5], '{')
+            and field[6] is not null, -- so there is an array of messages
+            false
+        ) as is_plain
+    from named
+),
+
+typed as (
+    select
+        *,
+        case
+            when not is_plain
+                then try(json_type(written, [
+                    '$', '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
+                    '$.request.messages'
+                ]))
+        end as kind
+    from looked_at
 ),
 
 fields as (
     select
         ordinal,
         line,
+        is_plain,
+        workload_id,
+        client_id,
+        seconds,
         kind[1] as line_kind,
         kind[2] as timestamp_kind,
         kind[3] as workload_kind,
@@ -31,20 +75,15 @@ fields as (
         kind[6] as response_kind,
         kind[7] as messages_kind,
         field[1] as timestamp_json,
-        field[2] ->> '$' as workload_id,
-        field[3] ->> '$' as client_id,
-        concat_ws(chr(10), field[2], field[3], field[4], field[5]) as canonical,
-        case
-            when kind[2] in ('BIGINT', 'UBIGINT', 'DOUBLE') then try_cast(field[1] as double)
-            when kind[2] = 'VARCHAR' then try(epoch(try_cast(field[1] ->> '$' as timestamptz)))
-        end as seconds
-    from kinds
+        concat_ws(chr(10), field[2], field[3], field[4], field[5]) as canonical
+    from typed
 ),
 
 judged as (
     select
         *,
         case
+            when is_plain then null
             when line_kind is null then 'the line is not JSON'
             when line_kind != 'OBJECT'
                 then 'the line is a JSON ' || line_kind || ', wants an object'

@@ -1,21 +1,24 @@
 """Files in any order, any number of times, killed at any moment: always the same warehouse."""
 
+import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components import warehouse
 from components.collect import loading
+from components.collect.judging import Origin
 from components.collect.loading import Input
+from components.collect.record import Found, Row
 from components.schema import Json
-from components.warehouse import Row
 from tests import logs
 
 Line = dict[str, Json]
@@ -57,7 +60,7 @@ def kill_while_loading(store: Path, path: Path, milliseconds: int) -> None:
     loader.join()
 
 
-def held(store: Path) -> list[list[Row]]:
+def held(store: Path) -> list[list[warehouse.Row]]:
     """Give what the warehouse holds, but for which of equal lines it was that came first."""
     with warehouse.connect(store) as con:
         return [
@@ -99,3 +102,23 @@ def test_any_interleaving_of_files_duplicates_kills_and_restarts_ends_in_the_sam
         for path in reversed(paths):
             load(store, path, logs.NOW)
         assert held(store) == held(folder / "straight.duckdb")
+
+
+def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
+    between = [logs.interaction("x" * 15 * 2**20, response_id=f"long{n}") for n in range(3)]
+    path = logs.write(tmp_path / "log.jsonl", [GOOD[0], *between, GOOD[0]])
+    with warehouse.connect(tmp_path / "store.duckdb") as con:
+        loaded = loading.load(con, Input(str(path)), now=logs.NOW)
+    assert (loaded.new, loaded.known) == (4, 1)
+
+
+def test_what_ends_the_records_early_is_raised_as_it_is_and_nothing_is_kept(tmp_path: Path):
+    def broken() -> Iterator[Found]:
+        yield Found(Row(1, json.dumps(GOOD[0]), GOOD[0]), "interactions", GOOD[0])
+        raise OSError("the disk went away")
+
+    origin = Origin("somewhere", "0" * 64, "fivekey", loading.NO_DEFAULTS, logs.NOW)
+    with warehouse.connect(tmp_path / "store.duckdb") as con:
+        with pytest.raises(OSError, match="the disk went away"):
+            loading.load_records(con, origin, broken())
+        assert warehouse.rows(con, "select * from raw.interactions") == []

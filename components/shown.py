@@ -1,0 +1,79 @@
+"""Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Protocol
+
+import pyarrow as pa
+
+CHUNK_ROWS = 2048
+"""DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
+
+
+class Schema(Protocol):
+    """What is used of an Arrow schema; pyarrow has no types."""
+
+    def __arrow_c_schema__(self) -> object:
+        """Give it through the PyCapsule interface."""
+        ...
+
+
+class Table(Protocol):
+    """What is used of an Arrow table."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its columns' names and types."""
+        ...
+
+    def to_batches(self) -> Sequence[object]:
+        """Give its rows as they lie in memory."""
+        ...
+
+    def append_column(self, field_: str, column: object, /) -> "Table":
+        """Give it with another column."""
+        ...
+
+
+class Shown:
+    """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
+
+    So that must be something that the table can be taken out of (1 GB a million rows, else).
+    """
+
+    def __init__(self, columns: Mapping[str, Sized]) -> None:
+        table = pa.table(dict(columns))
+        self._table = pa.Table.from_batches(table.to_batches(CHUNK_ROWS), table.schema)
+
+    def take_back(self) -> None:
+        """Let go of the rows."""
+        self._table = self._table.schema.empty_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+class Stream:
+    """Tables that DuckDB reads once, one after the other, while they are made."""
+
+    def __init__(self, schema: Schema, tables: Iterator[Table]) -> None:
+        self._schema = schema
+        self._tables = tables
+        self.error: BaseException | None = None
+        """What ended the tables before their end: Arrow would make a text of it."""
+
+    def __arrow_c_schema__(self) -> object:
+        """Tell what columns there are, reading nothing."""
+        return self._schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        reader = pa.RecordBatchReader.from_batches(self._schema, self._chunks())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _chunks(self) -> Iterator[object]:
+        try:
+            for table in self._tables:
+                yield from table.to_batches()
+        except BaseException as error:  # noqa: BLE001 - raised again by who reads the stream
+            self.error = error

@@ -1,0 +1,33 @@
+-- One row per feedback of the batch that the warehouse has not seen, the first of equal ones.
+-- Reads temp.feedback, temp.passed, raw.feedback and raw.archived.
+
+with
+
+known as (
+    select
+        feedback_id,
+        timestamp
+    from raw.feedback
+    where timestamp between $earliest and $latest
+    union all
+    select
+        id as feedback_id,
+        timestamp
+    from raw.archived
+    where kind = 'feedback' and timestamp between $earliest and $latest
+    union all
+    select
+        id as feedback_id,
+        timestamp
+    from temp.passed
+    where kind = 'feedback' and timestamp between $earliest and $latest
+)
+
+select
+    incoming.feedback_id as id,
+    incoming.timestamp,
+    min(incoming.ordinal) as ordinal
+from temp.feedback as incoming
+anti join known using (feedback_id, timestamp)
+where incoming.objection is null
+group by incoming.feedback_id, incoming.timestamp
