@@ -165,12 +165,12 @@ def _load(found: "Sequence[Input]", *, with_spool: bool) -> None:
 
 
 def _rehearse(found: "Sequence[Input]") -> None:
-    from components.collect import loading
+    from flows import inputs
 
     now = datetime.now(UTC)
     with _existing_warehouse() as con:
         for one in found:
-            rehearsed = loading.rehearse(con, one, now=now)
+            rehearsed = inputs.rehearse(con, one, now=now)
             said = _sentence(rehearsed.loaded)
             console.print(f"{said} ({rehearsed.form}; dry run)", markup=False, soft_wrap=True)
             for number, record in enumerate(rehearsed.shown, start=1):

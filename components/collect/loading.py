@@ -180,6 +180,23 @@ def _load(
     )
 
 
+def last_load(con: Connection, given: Input) -> datetime | None:
+    """Tell when anything new was last loaded from a place whose source is named."""
+    values = {
+        "path": given.place,
+        "source_name": given.source,
+        "workload_id": given.defaults.workload_id,
+        "client_id": given.defaults.client_id,
+    }
+    (last,) = warehouse.read(con, "marts/last_load", _Last, **values)
+    return last.loaded_at
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    loaded_at: datetime | None
+
+
 def _loaded_before(con: Connection, origin: Origin) -> int | None:
     found = con.execute(
         "select rows from raw.files where digest = $digest and source = $source"
