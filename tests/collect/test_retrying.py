@@ -18,12 +18,6 @@ EARLIER = logs.NOW - timedelta(days=365)
 NEXT_YEAR = logs.interaction(timestamp="2025-12-24T00:00:00Z", response_id="early")
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
     con: Connection, tmp_path: Path
 ):
