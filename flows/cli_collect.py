@@ -108,7 +108,10 @@ def retry_quarantine(
 
 @app.command()
 def drift() -> None:
-    """List the fields that sources began to send after their first file, the newest first."""
+    """List the fields that sources began to send after their first file, the newest first.
+
+    Of a long file a sample is looked at, so a field that few of its rows have may be missing.
+    """
     from components.collect import retrying
 
     with _explained(), _warehouse() as con:
