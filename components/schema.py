@@ -13,6 +13,23 @@ Message: TypeAlias = dict[str, str]
 """One chat message whose content is plain text: ``{"role": ..., "content": ...}``."""
 
 
+def kind_of(value: Json) -> str:
+    """Name the type of a JSON value in a reader's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
 class Config(BaseModel):
     """A closed, frozen set of knobs: an unknown key is an error, not a silent no-op."""
 

@@ -26,15 +26,21 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from _hashlib import HASH
 
-Kind: TypeAlias = Literal["interactions", "feedback", "traces"]
+Kind: TypeAlias = Literal["interactions", "feedback", "traces", "logs"]
 
 SEALED = ".segment"
 PARTIAL = ".partial"
 
 _HEAD = re.compile(
-    rb'\{"kind":"(interactions|feedback|traces)","client_id":("(?:[^"\\]|\\.)*"),"body":'
+    rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'
 )
 _TAIL = b"}\n"
+_KINDS: dict[bytes, Kind] = {
+    b"interactions": "interactions",
+    b"feedback": "feedback",
+    b"traces": "traces",
+    b"logs": "logs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +244,7 @@ def _entry(number: int, content: bytes) -> Entry | Damaged:
         return Damaged(number, content, "the line is not one that a receiver writes")
     try:
         body = content[head.end() : -len(_TAIL)].decode()
-        return Entry(number, _kind(head[1]), _client(head[2]), body)
+        return Entry(number, _KINDS[head[1]], _client(head[2]), body)
     except ValueError as error:
         return Damaged(number, content, f"the line is damaged: {error}")
 
@@ -248,12 +254,6 @@ def _client(quoted: bytes) -> str:
     """Read the name of a client; a segment has few of them on many lines."""
     client_id: str = json.loads(quoted)
     return client_id
-
-
-def _kind(name: bytes) -> Kind:
-    if name == b"interactions":
-        return "interactions"
-    return "feedback" if name == b"feedback" else "traces"
 
 
 def _write(descriptor: int, content: bytes) -> None:

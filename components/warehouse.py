@@ -185,6 +185,16 @@ def export(con: Connection, model: str, path: Path, **values: Value) -> None:
     con.execute(sql, _named(con, sql, values))
 
 
+def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> None:
+    """Let SQL read Parquet files as one view, while the connection lasts.
+
+    If there are none the view has the columns of the table that it is ``like``, and no row.
+    """
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    rows_of = f"read_parquet([{listed}])" if paths else f"{like} limit 0"
+    con.execute(f"create or replace temporary view {name} as from {rows_of}")
+
+
 def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
     """Replace one workload's rows in the table of ``model`` by what its select gives."""
     delete = f"delete from {_table(model)} where workload_id = $workload_id"

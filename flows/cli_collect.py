@@ -108,7 +108,10 @@ def retry_quarantine(
 
 @app.command()
 def drift() -> None:
-    """List the fields that sources began to send after their first file, the newest first."""
+    """List the fields that sources began to send after their first file, the newest first.
+
+    Of a long file a sample is looked at, so a field that few of its rows have may be missing.
+    """
     from components.collect import retrying
 
     with _explained(), _warehouse() as con:
@@ -165,12 +168,12 @@ def _load(found: "Sequence[Input]", *, with_spool: bool) -> None:
 
 
 def _rehearse(found: "Sequence[Input]") -> None:
-    from components.collect import loading
+    from flows import inputs
 
     now = datetime.now(UTC)
     with _existing_warehouse() as con:
         for one in found:
-            rehearsed = loading.rehearse(con, one, now=now)
+            rehearsed = inputs.rehearse(con, one, now=now)
             said = _sentence(rehearsed.loaded)
             console.print(f"{said} ({rehearsed.form}; dry run)", markup=False, soft_wrap=True)
             for number, record in enumerate(rehearsed.shown, start=1):

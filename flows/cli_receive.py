@@ -26,7 +26,7 @@ def receive(
         int, typer.Option(min=0, max=65535, help="0 for any free one; OTLP exporters use 4318.")
     ] = 4318,
 ) -> None:
-    """Take interactions, feedback and OTLP traces over HTTP, until Ctrl-C.
+    """Take interactions, feedback, OTLP traces and logs over HTTP, until Ctrl-C.
 
     What is acknowledged is on the disk, in the home's `spool/`; `flywheel collect` loads it. The
     page `/docs` shows the paths, `/metrics` the figures, `/healthz` whether all is well.

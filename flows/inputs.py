@@ -2,13 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from components.collect import loading
 from components.collect.loaded import Loaded
-from components.collect.loading import Input
+from components.collect.loading import Input, Rehearsed
+from components.collect.sources import mlflow_traces
 from components.register import traces
 from components.warehouse import Connection
 
@@ -17,16 +20,37 @@ MLFLOW = "mlflow:"
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
+LATE = timedelta(days=30)
+"""For so long a trace is pulled again: assessments come later, and MLflow can't search by them."""
+
 
 def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
-    """Load a file, or pull an experiment's traces and load those."""
+    """Load a file, or pull an experiment's new traces and load those."""
     if not given.place.startswith(MLFLOW):
         return loading.load(con, given, now=now)
+    with _pulled(con, given) as (named, path):
+        return loading.load_copy(con, named, path, now=now)
+
+
+def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
+    """Load as ``load`` does and undo it: tell what would come of it."""
+    if not given.place.startswith(MLFLOW):
+        return loading.rehearse(con, given, now=now)
+    with _pulled(con, given) as (named, path):
+        return loading.rehearse_copy(con, named, path, now=now)
+
+
+@contextmanager
+def _pulled(con: Connection, given: Input) -> Generator[tuple[Input, Path]]:
+    """Pull the traces that began after the last load, or not long before it, into a file."""
+    named = replace(given, source=mlflow_traces.NAME)
+    last = loading.last_load(con, named)
+    since = BEGINNING if last is None else last - LATE
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        for trace in traces.pull(given.place.removeprefix(MLFLOW), since=BEGINNING):
+        for trace in traces.pull(given.place.removeprefix(MLFLOW), since=since):
             file.write(json.dumps(trace, default=str) + "\n")
         file.flush()
-        return loading.load_copy(con, given, Path(file.name), now=now)
+        yield named, Path(file.name)
 
 
 def summary(loaded: Sequence[Loaded]) -> str:

@@ -77,6 +77,11 @@ def feedback(kind: str = "thumb", value: Json = "down", **changes: Json) -> dict
     return line | changes
 
 
+def without(line: dict[str, Json], *keys: str) -> dict[str, Json]:
+    """Leave keys of a line out."""
+    return {key: value for key, value in line.items() if key not in keys}
+
+
 def write(path: Path, lines: Iterable[dict[str, Json]]) -> Path:
     """Write the lines to a JSONL file, packed if its name ends in ``.gz``."""
     text = "".join(json.dumps(line) + "\n" for line in lines)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.collect import lines
-from components.collect.lines import Block, Line, Unreadable
+from components.collect.lines import BEGINNING, Block, Line, Start, Unreadable
 from components.collect.record import Found, Kind, Refused
 
 Column: TypeAlias = Sized
@@ -70,9 +70,9 @@ class _Records:
         return Batch(kind, columns, len(self.line))
 
 
-def of_lines(kind: Kind, path: Path) -> Iterator[Batch]:
-    """Go through a file whose lines are canonical records."""
-    for block in lines.blocks(path):
+def of_lines(kind: Kind, path: Path, start: Start = BEGINNING) -> Iterator[Batch]:
+    """Go through a file whose lines are canonical records, from a place in it."""
+    for block in lines.blocks(path, start):
         if isinstance(block, Unreadable):
             yield from of_pieces(kind, [block])
         elif (columns := _columns(block)) is not None:

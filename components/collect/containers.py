@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components.collect import arrays, lines, tables
-from components.collect.lines import Line, Unreadable
+from components.collect.lines import BEGINNING, Line, Start, Unreadable
 from components.collect.record import Row
 from components.collect.sources import otlp_protobuf
 from components.collect.unpacking import Unpacked
@@ -51,11 +51,11 @@ def form(path: Path) -> Form:
     return "document" if may_be_one and _document(path) is not None else "lines"
 
 
-def read(path: Path, form: Form) -> Iterator[Line | Unreadable]:
-    """Go through the records of a file as JSON text, numbered from 1."""
+def read(path: Path, form: Form, start: Start = BEGINNING) -> Iterator[Line | Unreadable]:
+    """Go through the records of a file as JSON text, numbered from 1; of lines from ``start``."""
     match form:
         case "lines":
-            yield from lines.read(path)
+            yield from lines.read(path, start)
         case "array":
             yield from arrays.read(path)
         case "parquet":

@@ -32,6 +32,9 @@ SOURCES: tuple[Source, ...] = (
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
 """Sources whose records are canonical as they stand, and the one kind that each holds."""
 
+JOINING = frozenset({otlp.NAME})
+"""Sources that join rows of one file, so that it is always read whole."""
+
 ROWS_LOOKED_AT = 20
 
 

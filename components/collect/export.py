@@ -1,6 +1,7 @@
 """Write what was collected as five-key lines (feedback as its own), whatever source it came from.
 
-Loading such a file gives the same rows again, with the same ids.
+Rows that retention took out of the warehouse are among them. Loading such a file gives the same
+rows again, with the same ids.
 """
 
 import gzip
@@ -33,7 +34,11 @@ def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None =
 
     Returns:
         How many lines were written.
+
+    Raises:
+        FileNotFoundError: A file of retention is not where it was put.
     """
+    _show_archived(con, kind)
     count = 0
     with _replaced(path) as file:
         model = f"marts/exported_{kind}"
@@ -41,6 +46,18 @@ def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None =
             file.write(row.line + "\n")
             count += 1
     return count
+
+
+def _show_archived(con: Connection, kind: Kind) -> None:
+    """Let SQL read what retention took out of the warehouse as ``archived``."""
+    sql = "select distinct path from raw.archived where kind = $kind order by path"
+    paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"exporting: {path}, where retention put old rows, is gone; put it back"
+            )
+    warehouse.show_files(con, "archived", paths, like=f"raw.{kind}")
 
 
 @contextmanager

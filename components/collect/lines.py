@@ -22,6 +22,17 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A place in a plain file: how many bytes lie before it, and the number of the next line."""
+
+    offset: int
+    line: int
+
+
+BEGINNING = Start(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of text; lines are numbered from 1, as editors do."""
 
@@ -48,22 +59,22 @@ class Block:
     """How much of ``content`` belongs to it."""
 
 
-def read(path: Path) -> Iterator[Line | Unreadable]:
-    """Go through the lines of a file; blank ones are left out.
+def read(path: Path, start: Start = BEGINNING) -> Iterator[Line | Unreadable]:
+    """Go through the lines of a file from a place in it; blank ones are left out.
 
     A packed stream that breaks off gives its good lines first, then the cut one as unreadable.
     """
-    for block in blocks(path):
+    for block in blocks(path, start):
         if isinstance(block, Block):
             yield from split(block)
         else:
             yield block
 
 
-def blocks(path: Path) -> Iterator[Block | Unreadable]:
+def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]:
     """Go through a file by blocks of lines, between them what can't be part of one."""
-    with path.open("rb") as file, closing(Unpacked(file)) as stream:
-        number, rest, at_end = 1, bytearray(), False
+    with path.open("rb") as file, closing(Unpacked(file, start.offset)) as stream:
+        number, rest, at_end = start.line, bytearray(), False
         while not at_end:
             content = stream.after(rest, BLOCK)
             at_end = len(content) < len(rest) + BLOCK

@@ -8,10 +8,11 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from components import manifest, warehouse
-from components.collect import batch, containers, detect, judging, places, storing
+from components import warehouse
+from components.collect import batch, containers, detect, growth, judging, places, storing
 from components.collect.batch import Batch
 from components.collect.containers import Form
+from components.collect.growth import Growth
 from components.collect.judging import Origin
 from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
@@ -60,8 +61,8 @@ def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
 
 def load_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Loaded:
     """Load what was fetched from ``given.place`` to ``path``, like ``load``."""
-    origin, batches = _opened(given, path, now)
-    return _load(con, origin, batches)
+    opened = _opened(con, given, path, now)
+    return _load(con, opened.origin, opened.batches(), opened.growth)
 
 
 def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
@@ -72,28 +73,23 @@ def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
         UnknownSourceError: It names a source that does not exist.
     """
     with places.local(given.place) as path:
-        form = containers.form(path)
-        source = source_of(given, path, form)
-        found = islice(records(path, form, source, given.defaults), SHOWN)
-        shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
-        origin, batches = _opened(given, path, now)
-        loaded = _load(con, origin, batches, within=warehouse.rehearsal)
-    return Rehearsed(form, loaded, [json.dumps(one, ensure_ascii=False) for one in shown])
+        return rehearse_copy(con, given, path, now=now)
+
+
+def rehearse_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Rehearsed:
+    """Rehearse the load of what was fetched from ``given.place`` to ``path``, like ``rehearse``."""
+    opened = _opened(con, given, path, now)
+    found = islice(opened.records(), SHOWN)
+    shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
+    loaded = _load(con, opened.origin, opened.batches(), opened.growth, within=warehouse.rehearsal)
+    return Rehearsed(opened.form, loaded, [json.dumps(one, ensure_ascii=False) for one in shown])
 
 
 def load_records(
     con: Connection, origin: Origin, records: Iterable[Found | Refused | Unreadable]
 ) -> Loaded:
     """Load records that were read elsewhere as one file of the origin's digest."""
-    return _load(con, origin, batch.of_found(records))
-
-
-def _opened(given: Input, path: Path, now: datetime) -> tuple[Origin, Iterator[Batch]]:
-    form = containers.form(path)
-    source = source_of(given, path, form)
-    digest = manifest.file_digest(path)
-    origin = Origin(given.place, digest, source.NAME, given.defaults, now)
-    return origin, _batches(path, form, source, given.defaults)
+    return _load(con, origin, batch.of_found(records), Growth(origin.digest))
 
 
 def source_of(given: Input, path: Path, form: Form) -> Source:
@@ -105,23 +101,40 @@ def source_of(given: Input, path: Path, form: Form) -> Source:
     return found or (feedback if given.kind == "feedback" else fivekey)
 
 
-def records(
-    path: Path, form: Form, source: Source, defaults: Defaults
-) -> Iterator[Found | Refused | Unreadable]:
-    """Go through what a source makes of a file."""
-    unreadable: list[Unreadable] = []
-    for found in source.read(containers.rows(containers.read(path, form), unreadable), defaults):
-        yield found
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file of which is known what it holds, and where what is new in it begins."""
+
+    path: Path
+    form: Form
+    source: Source
+    origin: Origin
+    growth: Growth
+
+    def records(self) -> Iterator[Found | Refused | Unreadable]:
+        """Go through what the source makes of the new part of the file."""
+        unreadable: list[Unreadable] = []
+        pieces = containers.read(self.path, self.form, self.growth.start)
+        for found in self.source.read(containers.rows(pieces, unreadable), self.origin.defaults):
+            yield found
+            yield from unreadable
+            unreadable.clear()
         yield from unreadable
-        unreadable.clear()
-    yield from unreadable
+
+    def batches(self) -> Iterator[Batch]:
+        """Take the short way where the lines are the records."""
+        kind = detect.CANONICAL.get(self.source.NAME)
+        if self.form == "lines" and self.origin.defaults == NO_DEFAULTS and kind is not None:
+            return batch.of_lines(kind, self.path, self.growth.start)
+        return batch.of_found(self.records())
 
 
-def _batches(path: Path, form: Form, source: Source, defaults: Defaults) -> Iterator[Batch]:
-    """Take the short way where the lines are the records."""
-    if form == "lines" and defaults == NO_DEFAULTS and source.NAME in detect.CANONICAL:
-        return batch.of_lines(detect.CANONICAL[source.NAME], path)
-    return batch.of_found(records(path, form, source, defaults))
+def _opened(con: Connection, given: Input, path: Path, now: datetime) -> _Opened:
+    form = containers.form(path)
+    source = source_of(given, path, form)
+    grown = growth.measure(con, path, given.place, form, source.NAME, given.defaults)
+    origin = Origin(given.place, grown.digest, source.NAME, given.defaults, now)
+    return _Opened(path, form, source, origin, grown)
 
 
 def _said(refused: Refused | Unreadable) -> Json:
@@ -132,12 +145,14 @@ def _load(
     con: Connection,
     origin: Origin,
     batches: Iterable[Batch],
+    grown: Growth,
     within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
 ) -> Loaded:
     path = Path(origin.path)
     if (rows := _loaded_before(con, origin)) is not None:
         return Loaded(path, 0, rows, 0, skipped=True, source=origin.source)
     with within(con), judging.judging(con) as judge:
+        growth.take_back(con, origin.source, grown)
         stored = storing.store(con, judge, origin, batches)
         new_fields = _new_fields(con, origin)
         record = {
@@ -146,7 +161,8 @@ def _load(
             "workload_id": origin.defaults.workload_id,
             "client_id": origin.defaults.client_id,
             "path": origin.path,
-            "rows": stored.new + stored.known,
+            "rows": grown.rows_before + stored.new + stored.known,
+            "size": grown.size,
             "quarantined": stored.quarantined,
             "loaded_at": origin.now,
         }
@@ -160,6 +176,23 @@ def _load(
         source=origin.source,
         new_fields=new_fields,
     )
+
+
+def last_load(con: Connection, given: Input) -> datetime | None:
+    """Tell when anything new was last loaded from a place whose source is named."""
+    values = {
+        "path": given.place,
+        "source_name": given.source,
+        "workload_id": given.defaults.workload_id,
+        "client_id": given.defaults.client_id,
+    }
+    (last,) = warehouse.read(con, "marts/last_load", _Last, **values)
+    return last.loaded_at
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    loaded_at: datetime | None
 
 
 def _loaded_before(con: Connection, origin: Origin) -> int | None:

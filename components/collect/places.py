@@ -46,6 +46,7 @@ def _is_readable(path: Path) -> bool:
 
 def _remote(pattern: str) -> list[str]:
     system, path = url_to_fs(pattern)
+    system.invalidate_cache()  # listings are kept for as long as the process lives
     if system.isdir(path):
         found = system.find(path)
     else:

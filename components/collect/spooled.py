@@ -1,29 +1,24 @@
-"""Load what the receiver took: segment by segment, each deleted once its rows are committed.
+"""Load what the receiver took, and delete each segment once all its rows are committed.
 
 The owner of a request's token is the client of all that it brought, whatever the records say.
 """
 
-import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from components import spool
-from components.collect import loading
+from components.collect import loading, telemetry
 from components.collect.judging import Origin
 from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
-from components.collect.record import Defaults, Found, Kind, Refused, Row
-from components.collect.sources import feedback, fivekey, otlp, otlp_protobuf
+from components.collect.record import Defaults, Found, Kind, Row
+from components.collect.sources import feedback, fivekey
 from components.schema import Json
 from components.spool import Damaged, Entry
 from components.warehouse import Connection
-
-GENAI = "gen_ai."
-"""What a request of spans holds somewhere if any of them is of a model's call."""
 
 CLAIMED = "claimed_client_id"
 """Keeps what a record said where the token's owner is another."""
@@ -47,42 +42,42 @@ def load(con: Connection, folder: Path, *, now: datetime) -> list[Loaded]:
     """
     spool.recover(folder)
     loaded: list[Loaded] = []
+    observed: list[Path] = []
+    clients: set[str] = set()
     for segment in spool.sealed(folder):
-        loaded += _load(con, segment, now)
+        kinds, senders = _contents(segment)
+        loaded += _load(con, segment, kinds, now)
+        if senders:
+            observed.append(segment)
+            clients |= senders
+        else:
+            spool.remove(segment)
+    loaded += [telemetry.load(con, observed, client, now=now) for client in sorted(clients)]
+    for segment in observed:
         spool.remove(segment)
     return loaded
 
 
-def _load(con: Connection, segment: Path, now: datetime) -> Iterator[Loaded]:
-    """Load the kinds that a segment holds, one after another; spans apart for each client."""
-
-    def origin(source: str, defaults: Defaults) -> Origin:
-        return Origin(str(segment), segment.stem, source, defaults, now)
-
-    kinds, tracing = _contents(segment)
+def _load(
+    con: Connection, segment: Path, kinds: set[spool.Kind], now: datetime
+) -> Iterator[Loaded]:
+    """Load the canonical records that a segment holds, kind after kind."""
     for kind, source in CANONICAL:
         if kind in kinds:
             nobody = Defaults("", "")  # the records say all
-            yield loading.load_records(con, origin(source, nobody), _found(segment, kind))
-    for client_id in tracing:
-        # A reader for each client: one's log records must not be joined with another's spans.
-        defaults = Defaults(workload_id=client_id, client_id=client_id)
-        spans = _spans(segment, defaults)
-        yield loading.load_records(con, origin(otlp.NAME, defaults), spans)
+            origin = Origin(str(segment), segment.stem, source, nobody, now)
+            yield loading.load_records(con, origin, _found(segment, kind))
 
 
-def _contents(segment: Path) -> tuple[set[spool.Kind], list[str]]:
-    """Tell which kinds a segment holds, and who sent spans; damage counts as interactions."""
+def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
+    """Tell which kinds a segment holds, and who sent telemetry; damage counts as interactions."""
     kinds: set[spool.Kind] = set()
-    tracing: set[str] = set()
+    senders: set[str] = set()
     for entry in spool.read(segment):
-        if isinstance(entry, Damaged):
-            kinds.add("interactions")
-        else:
-            kinds.add(entry.kind)
-        if isinstance(entry, Entry) and entry.kind == "traces":
-            tracing.add(entry.client_id)
-    return kinds, sorted(tracing)
+        kinds.add(entry.kind if isinstance(entry, Entry) else "interactions")
+        if isinstance(entry, Entry) and entry.kind in telemetry.KINDS:
+            senders.add(entry.client_id)
+    return kinds, senders
 
 
 def _found(segment: Path, kind: Kind) -> Iterator[Found | Unreadable]:
@@ -103,7 +98,7 @@ def _records(entry: Entry, before: int) -> Iterator[Row | Unreadable]:
     try:
         elements = list(_elements(entry.body))
     except (ValueError, IndexError) as error:
-        yield _broken(before + 1, entry, error)
+        yield telemetry.broken(before + 1, entry, error)
         return
     for place, (text, value) in enumerate(elements, start=before + 1):
         if isinstance(value, dict):
@@ -160,45 +155,3 @@ def _claims(row: Row) -> list[Json]:
 
     json.loads(row.text, object_pairs_hook=keep)
     return [value for key, value in pairs if key == "client_id"]
-
-
-def _spans(segment: Path, defaults: Defaults) -> Iterator[Found | Refused | Unreadable]:
-    broken: list[Unreadable] = []
-    for found in otlp.read(_requests(segment, defaults.client_id, broken), defaults):
-        if isinstance(found, Found):
-            yield replace(found, record={**found.record, "client_id": defaults.client_id})
-        else:
-            yield found
-    yield from broken
-
-
-def _requests(segment: Path, client_id: str, broken: list[Unreadable]) -> Iterator[Row]:
-    """Go through one client's requests of spans; those that can't be read are put in ``broken``.
-
-    Requests without any span of a model's call are passed over: applications send all they do.
-    """
-    for entry in spool.read(segment):
-        if isinstance(entry, Damaged) or (entry.kind, entry.client_id) != ("traces", client_id):
-            continue
-        try:
-            row = _request(entry)
-        except ValueError as error:
-            broken.append(_broken(entry.number, entry, error))
-            continue
-        if GENAI in row.text:
-            yield row
-
-
-def _request(entry: Entry) -> Row:
-    """Read the JSON form of a request; a protobuf one is the base64 text in a JSON string."""
-    value, text = json.loads(entry.body), entry.body
-    if isinstance(value, str):
-        value = otlp_protobuf.request(base64.b64decode(value))
-        text = json.dumps(value, ensure_ascii=False)
-    return Row(entry.number, text, value)
-
-
-def _broken(place: int, entry: Entry, error: Exception) -> Unreadable:
-    """Word what can't have passed a receiver."""
-    reason = f"what {entry.client_id} sent as {entry.kind} can't be read any more: {error}"
-    return Unreadable(place, entry.body.encode(), reason)

@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
@@ -16,12 +17,21 @@ PIECE = 8 * 2**10
 GZIP_READ = 256 * 2**10
 
 
-class Unpacked:
-    """The bytes of a plain, gzip'd or zstd'd file; ``damage`` says what ended it before its end."""
+def is_packed(path: Path) -> bool:
+    """Tell whether a file is gzip'd or zstd'd."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
 
-    def __init__(self, file: BinaryIO) -> None:
-        magic = file.read(4)
-        file.seek(0)
+
+class Unpacked:
+    """The bytes of a plain, gzip'd or zstd'd file; ``damage`` says what ended it before its end.
+
+    Those of a plain one may begin at ``start``.
+    """
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        magic = b"" if start else file.read(4)
+        file.seek(start)
         self.damage: str | None = None
         self._file = file
         self._left = bytearray()

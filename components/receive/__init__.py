@@ -1,4 +1,4 @@
-"""Take interactions, feedback and traces over HTTP, and acknowledge what is on the disk.
+"""Take interactions, feedback and telemetry over HTTP, and acknowledge what is on the disk.
 
 ``server`` listens, ``routes`` are the paths, ``app`` puts them together. A request passes
 ``tokens`` (who is it), ``admission`` (is there room), ``body`` (size, gzip), ``records`` or

@@ -36,19 +36,19 @@ async def feedback(request: Request) -> Response:
     return await _records(request, "feedback")
 
 
-@router.post("/v1/traces", openapi_extra=openapi.traces())
+@router.post("/v1/traces", openapi_extra=openapi.otlp())
 async def traces(request: Request) -> Response:
     """Store spans with GenAI attributes: OTLP/HTTP, JSON or protobuf, plain or gzip'd."""
-    content_type = request.headers.get("content-type", "")
-    form = otlp.encoding(content_type) or JSON
-    try:
-        read = partial(otlp.read, content_type=content_type)
-        await _desk(request).take(request, "traces", read)
-    except RefusedError as refused:
-        return _answer(request, otlp.failure(form, refused), refused, form)
-    except ClientDisconnect:
-        return _gone(request)
-    return _answer(request, otlp.accepted(form), None, form)
+    return await _telemetry(request, "traces")
+
+
+@router.post("/v1/logs", openapi_extra=openapi.otlp())
+async def logs(request: Request) -> Response:
+    """Store log records that are GenAI events: OTLP/HTTP, JSON or protobuf, plain or gzip'd.
+
+    Those of one call are joined with its span where both wait for the same `flywheel collect`.
+    """
+    return await _telemetry(request, "logs")
 
 
 @router.get("/healthz")
@@ -108,6 +108,19 @@ async def _records(request: Request, kind: records.Kind) -> Response:
     except ClientDisconnect:
         return _gone(request)
     return _answer(request, b'{"accepted":%d}' % count, None, JSON)
+
+
+async def _telemetry(request: Request, signal: otlp.Signal) -> Response:
+    content_type = request.headers.get("content-type", "")
+    form = otlp.encoding(content_type) or JSON
+    try:
+        read = partial(otlp.read, signal, content_type=content_type)
+        await _desk(request).take(request, signal, read)
+    except RefusedError as refused:
+        return _answer(request, otlp.failure(form, refused), refused, form)
+    except ClientDisconnect:
+        return _gone(request)
+    return _answer(request, otlp.accepted(form), None, form)
 
 
 def _answer(

@@ -27,7 +27,7 @@ class Batch(Protocol):
 
     @property
     def count(self) -> int:
-        """How many records, or spans."""
+        """How many records, spans or log records."""
         ...
 
 

@@ -14,7 +14,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.records = Counter(
             "flywheel_receive_records",
-            "Interactions, feedback and spans that were acknowledged.",
+            "Interactions, feedback, spans and log records that were acknowledged.",
             ["kind", "client_id"],
             registry=self._registry,
         )

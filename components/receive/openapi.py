@@ -111,8 +111,8 @@ def records(schema: Schema) -> Schema:
     return _operation(content, {"application/json": {"schema": _ACCEPTED}}, _ERROR)
 
 
-def traces() -> Schema:
-    """Describe the route that takes OTLP/HTTP."""
+def otlp() -> Schema:
+    """Describe a route that takes OTLP/HTTP."""
     anything: Schema = {"schema": {"type": "object"}}
     binary: Schema = {"schema": {"type": "string", "format": "binary"}}
     both: Schema = {"application/json": anything, "application/x-protobuf": binary}

@@ -1,4 +1,4 @@
-"""Take the body of ``/v1/traces`` apart, and answer in OTLP's own form.
+"""Take the body of ``/v1/traces`` or ``/v1/logs`` apart, and answer in OTLP's own form.
 
 The form is that of the OpenTelemetry protocol, section OTLP/HTTP: the answer has the encoding of
 the request; a failure is a ``google.rpc.Status``.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic_core import from_json
 
@@ -19,17 +20,23 @@ from components.receive.refusal import RefusedError
 from components.schema import Json
 
 Encoding: TypeAlias = Literal["application/json", "application/x-protobuf"]
+Signal: TypeAlias = Literal["traces", "logs"]
 
 _CODES = {400: 3, 401: 16, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
 """google.rpc.Code of an HTTP status."""
 
 _IDS = {"traceId": re.compile(r"[0-9a-fA-F]{32}"), "spanId": re.compile(r"[0-9a-fA-F]{16}")}
 _ID_BYTES = {"trace_id": 16, "span_id": 8}
+_LISTS: dict[Signal, tuple[str, str, str]] = {
+    "traces": ("resourceSpans", "scopeSpans", "spans"),
+    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+}
+"""Where a request has its spans or log records; a log record need not have ids."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
-    """The spans of one request: a JSON text for the spool, and how many they are."""
+class Telemetry:
+    """The spans or log records of one request: a JSON text for the spool, and how many they are."""
 
     body: bytes
     count: int
@@ -43,8 +50,8 @@ def encoding(content_type: str) -> Encoding | None:
     return "application/x-protobuf" if name == "application/x-protobuf" else None
 
 
-def read(content: bytes, content_type: str) -> Spans:
-    """Check the skeleton of an ``ExportTraceServiceRequest``: resources, scopes, spans, their ids.
+def read(signal: Signal, content: bytes, content_type: str) -> Telemetry:
+    """Check the skeleton of a request: resources, scopes, spans or log records, their ids.
 
     Raises:
         RefusedError: 415 for another type; 400, naming the field, what it is and what it should be.
@@ -53,11 +60,14 @@ def read(content: bytes, content_type: str) -> Spans:
     if encoded is None:
         found = f"the content type is {content_type or 'missing'}"
         raise RefusedError(415, f"{found}, wants application/json or application/x-protobuf")
-    return _read_json(content) if encoded == "application/json" else _read_protobuf(content)
+    if encoded == "application/json":
+        return _read_json(signal, content)
+    count = _count_spans(content) if signal == "traces" else _count_logs(content)
+    return Telemetry(b'"' + base64.b64encode(content) + b'"', count)
 
 
 def accepted(encoded: Encoding) -> bytes:
-    """Give the body of an ``ExportTraceServiceResponse`` without rejected spans."""
+    """Give the body of an ``ExportTraceServiceResponse`` (or logs') that rejects nothing."""
     return b"{}" if encoded == "application/json" else b""
 
 
@@ -70,7 +80,7 @@ def failure(encoded: Encoding, refused: RefusedError) -> bytes:
     return bytes((0x08, code, 0x12)) + _varint(len(message)) + message  # fields 1 and 2
 
 
-def _read_protobuf(content: bytes) -> Spans:
+def _count_spans(content: bytes) -> int:
     try:
         request = ExportTraceServiceRequest.FromString(content)
     except DecodeError as error:
@@ -85,31 +95,55 @@ def _read_protobuf(content: bytes) -> Spans:
                     if length != wanted:
                         reason = f"span {count} ({span.name[:80]}): {name} has {length} bytes"
                         raise RefusedError(400, f"{reason}, wants {wanted}")
-    return Spans(b'"' + base64.b64encode(content) + b'"', count)
+    return count
 
 
-def _read_json(content: bytes) -> Spans:
+def _count_logs(content: bytes) -> int:
+    try:
+        request = ExportLogsServiceRequest.FromString(content)
+    except DecodeError as error:
+        raise RefusedError(400, f"the body is no ExportLogsServiceRequest: {error}") from error
+    count = 0
+    for resource in request.resource_logs:
+        for scope in resource.scope_logs:
+            for record in scope.log_records:
+                count += 1
+                for name, wanted in _ID_BYTES.items():
+                    length = len(getattr(record, name))
+                    if length not in (0, wanted):
+                        reason = f"log record {count}: {name} has {length} bytes"
+                        raise RefusedError(400, f"{reason}, wants {wanted} or none")
+    return count
+
+
+def _read_json(signal: Signal, content: bytes) -> Telemetry:
     try:
         value: Json = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise RefusedError(400, f"the body is not JSON: {error}") from error
+    resources, scopes, members = _LISTS[signal]
     if not isinstance(value, dict):
-        raise _wrong("the body", value, "an object with resourceSpans")
-    if value and "resourceSpans" not in value:
-        raise RefusedError(
-            400, f"the body has {', '.join(list(value)[:5])}, wants an object with resourceSpans"
-        )
+        raise _wrong("the body", value, f"an object with {resources}")
+    if value and resources not in value:
+        found = ", ".join(list(value)[:5])
+        raise RefusedError(400, f"the body has {found}, wants an object with {resources}")
     count = 0
-    for at_resource, resource in _objects(value, "", "resourceSpans"):
-        for at_scope, scope in _objects(resource, at_resource, "scopeSpans"):
-            for at_span, span in _objects(scope, at_scope, "spans"):
+    for at_resource, resource in _objects(value, "", resources):
+        for at_scope, scope in _objects(resource, at_resource, scopes):
+            for at, member in _objects(scope, at_scope, members):
                 count += 1
-                for name, wanted in _IDS.items():
-                    found = span.get(name)
-                    if not (isinstance(found, str) and wanted.fullmatch(found)):
-                        digits = f"{16 if name == 'spanId' else 32} hex digits"
-                        raise _wrong(f"{at_span}{name}", found, digits)
-    return Spans(content, count)
+                _check_ids(signal, at, member)
+    return Telemetry(content, count)
+
+
+def _check_ids(signal: Signal, at: str, member: dict[str, Json]) -> None:
+    for name, wanted in _IDS.items():
+        found = member.get(name)
+        if signal == "logs" and not found:
+            continue
+        if not (isinstance(found, str) and wanted.fullmatch(found)):
+            digits = f"{16 if name == 'spanId' else 32} hex digits"
+            raise _wrong(f"{at}{name}", found, digits)
 
 
 def _objects(

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from pydantic_core import from_json
 
 from components.receive.refusal import RefusedError
-from components.schema import Json
+from components.schema import Json, kind_of
 
 Kind: TypeAlias = Literal["interactions", "feedback"]
 
@@ -71,24 +71,9 @@ def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
 
 def _check(kind: Kind, place: str, value: Json) -> None:
     if not isinstance(value, dict):
-        raise RefusedError(422, f"{place} is {_name(value)}, wants an object")
+        raise RefusedError(422, f"{place} is {kind_of(value)}, wants an object")
     missing = [key for key in KEYS[kind] if key not in value]
     if kind == "feedback" and not any(key in value for key in TARGETS):
         missing.append(" or ".join(TARGETS))
     if missing:
         raise RefusedError(422, f"{place}: missing keys: {', '.join(missing)}")
-
-
-def _name(value: Json) -> str:
-    """Call a JSON value by its type's name."""
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case None:
-            return "null"
-        case list() | dict():
-            return "an array" if isinstance(value, list) else "an object"

@@ -1,7 +1,26 @@
 -- One row per feedback, of one workload or (null) of all, in the order of time: its canonical
--- record as one line of JSON. Reads raw.feedback.
+-- record as one line of JSON, whether it is in the warehouse or retention took it out.
+-- Reads raw.feedback and archived, the files of retention, which export hands over.
 
-select json(coalesce(record, payload))::varchar as line
-from raw.feedback
+with
+
+held as (
+    select
+        timestamp,
+        feedback_id,
+        workload_id,
+        coalesce(record, payload) as canonical
+    from raw.feedback
+    union all
+    select
+        timestamp,
+        feedback_id,
+        workload_id,
+        coalesce(record, payload) as canonical
+    from archived
+)
+
+select json(canonical)::varchar as line
+from held
 where $workload_id::varchar is null or workload_id = $workload_id
 order by timestamp, feedback_id

@@ -1,14 +1,22 @@
--- One row per field that the first rows of the batch show and that their source has not shown
--- before: the keys of the payload, of its request and of its response. It is new, and not merely
--- the first of its source, if a file of that source was loaded before.
+-- One row per field that the rows looked at show and that their source has not shown before: the
+-- keys of the payload, of its request and of its response. Looked at are at least so many rows,
+-- spread evenly over the batch: all of a small one, so a field that only few rows of a long log
+-- have may be missed. It is new, and not merely the first of its source, if a file of that source
+-- was loaded before.
 -- Reads lines, which collect hands over, raw.fields and raw.files.
 
 with
 
-shapes as (
-    select distinct try(json_keys(content, ['$', '$.request', '$.response'])) as found
+steps as (
+    select greatest(1, count(*) // $rows_looked_at) as step
     from lines
-    where ordinal <= $rows_looked_at
+),
+
+shapes as (
+    select distinct try(json_keys(lines.content, ['$', '$.request', '$.response'])) as found
+    from lines
+    cross join steps
+    where lines.ordinal % steps.step = 0
 ),
 
 shown as (

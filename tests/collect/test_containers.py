@@ -24,12 +24,6 @@ LINES = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(
 JSONL = "".join(json.dumps(line) + "\n" for line in LINES).encode()
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def parquet(*, nested: bool) -> bytes:
     rows = LINES if nested else [{k: text(v) for k, v in line.items()} for line in LINES]
     file = io.BytesIO()

@@ -4,6 +4,8 @@ import pytest
 
 from components import ledger, warehouse
 from components.collect import feedback, interactions, retention
+from components.collect.export import export
+from components.collect.record import Kind
 from components.collect.retention import SnapshotGoneError
 from components.curate.pipeline import curate
 from components.curate.rules import Rules
@@ -14,12 +16,6 @@ from tests import logs
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 DAY = 86_400
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def days_before_now(days: int) -> Json:
@@ -100,6 +96,40 @@ def test_feedback_goes_with_its_interaction_and_waits_without_one(con: Connectio
     assert archive(con, tmp_path) == 2
     left = warehouse.rows(con, "select response_id from raw.feedback order by all")
     assert [row["response_id"] for row in left] == ["r10", "unknown"]
+
+
+def test_what_was_archived_is_exported_as_before_and_loads_elsewhere(
+    con: Connection, tmp_path: Path
+):
+    path = logs.write(tmp_path / "log.jsonl", [line(days) for days in (10, 100, 160, 200)])
+    interactions.load(con, path, now=logs.NOW)
+    votes = [logs.feedback(response_id=f"r{n}", timestamp=days_before_now(9)) for n in (10, 100)]
+    votes.append(logs.feedback(response_id="r100", timestamp=days_before_now(99), value="up"))
+    feedback.load(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
+    counts: dict[Kind, int] = {"interactions": 4, "feedback": 3}
+    written = {kind: tmp_path / f"{kind}.jsonl" for kind in counts}
+    for kind, count in counts.items():
+        assert export(con, written[kind], kind) == count
+    before = {kind: written[kind].read_text() for kind in counts}
+    assert archive(con, tmp_path) == 4
+    for kind, count in counts.items():
+        assert export(con, written[kind], kind) == count
+        assert written[kind].read_text() == before[kind]
+    with warehouse.connect(tmp_path / "other.duckdb") as other:
+        assert interactions.load(other, written["interactions"], now=logs.NOW).new == 4
+    assert export(con, tmp_path / "none.jsonl", "interactions", workload_id="other") == 0
+
+
+def test_an_export_without_a_file_of_the_archive_fails_and_names_it(
+    con: Connection, tmp_path: Path
+):
+    interactions.load(con, logs.write(tmp_path / "log.jsonl", [line(100)]), now=logs.NOW)
+    assert archive(con, tmp_path) == 1
+    (gone,) = (tmp_path / "archive").rglob("*.parquet")
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match=gone.name):
+        export(con, tmp_path / "out.jsonl", "interactions")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_rows_without_a_time_stay(con: Connection, tmp_path: Path):

@@ -18,12 +18,6 @@ EARLIER = logs.NOW - timedelta(days=365)
 NEXT_YEAR = logs.interaction(timestamp="2025-12-24T00:00:00Z", response_id="early")
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
     con: Connection, tmp_path: Path
 ):
@@ -85,3 +79,13 @@ def test_fields_that_come_after_a_sources_first_file_are_reported(con: Connectio
         ("fivekey", "request.seed", str(path)),
         ("fivekey", "session", str(path)),
     ]
+
+
+def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(
+    con: Connection, tmp_path: Path
+):
+    plain = [logs.interaction(response_id=f"r{n}") for n in range(1200)]
+    interactions.load(con, logs.write(tmp_path / "a.jsonl", plain[:1]), now=logs.NOW)
+    later = [logs.interaction(response_id=f"s{n}", session="s") for n in range(800)]
+    path = logs.write(tmp_path / "b.jsonl", [*plain, *later])
+    assert interactions.load(con, path, now=logs.NOW).new_fields == ("session",)

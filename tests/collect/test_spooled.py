@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,12 +19,6 @@ from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
 from tests.collect.sources import telemetry
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 @pytest.fixture
@@ -215,6 +209,55 @@ def test_spans_are_loaded_as_their_owners(
         ("app", "app", "otlp", asked),
         ("shop", "weather", "otlp", asked),
     ]
+
+
+MESSAGES: list[telemetry.Event] = [
+    ("gen_ai.user.message", {"content": "Is it raining?"}),
+    ("gen_ai.choice", {"index": 0, "finish_reason": "stop", "message": {"content": "No."}}),
+]
+
+
+@pytest.mark.parametrize("first", ["traces", "logs"])
+@pytest.mark.parametrize("write", [in_json, in_protobuf])
+def test_the_span_and_the_log_records_of_a_call_are_joined_across_segments(
+    con: Connection, folder: Path, write: Callable[[bytes], str], first: spool.Kind
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    parts: dict[spool.Kind, bytes] = {"traces": span, "logs": records}
+    for kind in sorted(parts, key=lambda kind: kind != first):
+        put(folder, (kind, "app", write(parts[kind])))
+    (loaded,) = spooled.load(con, folder, now=datetime.now(UTC))
+    assert (loaded.new, loaded.quarantined) == (1, 0)
+    ((record,),) = con.execute("select record from raw.interactions").fetchall()
+    read = json.loads(record)
+    assert read["request"]["model"] == "gpt-4o-mini"
+    assert read["request"]["messages"] == [{"role": "user", "content": "Is it raining?"}]
+    assert read["response"]["choices"][0]["message"] == logs.say("No.")
+    assert spool.sealed(folder) == []
+
+
+def test_the_span_of_one_client_is_not_joined_with_the_log_records_of_another(
+    con: Connection, folder: Path
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    put(folder, ("traces", "app", in_json(span)), ("logs", "shop", in_json(records)))
+    app, shop = spooled.load(con, folder, now=datetime.now(UTC))
+    assert (app.new, app.quarantined) == (0, 1)
+    assert (shop.new, shop.quarantined) == (1, 0)
+    ((record,),) = con.execute("select record from raw.interactions").fetchall()
+    assert "model" not in json.loads(record)["request"]
+
+
+def test_telemetry_that_is_found_again_with_more_of_it_changes_nothing(
+    con: Connection, folder: Path
+):
+    first = put(folder, ("traces", "app", in_json(call())))
+    content = first.read_bytes()
+    now = datetime.now(UTC)
+    assert [one.new for one in spooled.load(con, folder, now=now)] == [1]
+    first.write_bytes(content)  # as if a load was killed after its commit
+    put(folder, ("traces", "app", in_json(call())))
+    assert [(one.new, one.known) for one in spooled.load(con, folder, now=now)] == [(1, 1)]
 
 
 def test_requests_without_a_models_call_are_passed_over(con: Connection, folder: Path):

@@ -1,5 +1,6 @@
 """OTLP requests as an OpenTelemetry exporter sends them."""
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from components.schema import Json
@@ -24,4 +25,23 @@ def request_protobuf(*, span_id: bytes = bytes(range(8))) -> bytes:
     span = request.resource_spans.add().scope_spans.add().spans.add()
     span.trace_id, span.span_id, span.name = bytes(range(16)), span_id, "chat gpt-5"
     span.start_time_unix_nano = 1_760_000_000_000_000_000
+    return request.SerializeToString()
+
+
+def logs_json(**changes: Json) -> dict[str, Json]:
+    """Write a request of one log record; ``changes`` replace the record's keys."""
+    record: dict[str, Json] = {
+        "timeUnixNano": "1760000000000000000",
+        "eventName": "gen_ai.user.message",
+        "body": {"stringValue": "Hello?"},
+    }
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": [record | changes]}]}]}
+
+
+def logs_protobuf(*, span_id: bytes = b"") -> bytes:
+    """Write a request of one log record in protobuf."""
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add()
+    record.time_unix_nano, record.span_id = 1_760_000_000_000_000_000, span_id
+    record.event_name = "gen_ai.user.message"
     return request.SerializeToString()

@@ -1,34 +1,16 @@
 """What a receiver answers, and what is in its spool then."""
 
-import base64
 import gzip
 import json
-from collections.abc import Generator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from components.receive import tokens
-from components.receive.limits import Limits
 from components.schema import Json
 from tests import logs
-from tests.receive import receivers, spans
 from tests.receive.receivers import Receiver
 
 KIB = 2**10
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Receiver]:
-    with receivers.running(tmp_path_factory.mktemp("receiver")) as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Generator[Receiver]:
-    with receivers.running(tmp_path) as receiver:
-        yield receiver
 
 
 @pytest.mark.parametrize(
@@ -80,7 +62,7 @@ def test_a_gzipped_body_is_unpacked(receiver: Receiver):
     assert answer.json() == {"accepted": 2}
 
 
-@pytest.mark.parametrize("path", ["/v1/interactions", "/v1/feedback", "/v1/traces"])
+@pytest.mark.parametrize("path", ["/v1/interactions", "/v1/feedback", "/v1/traces", "/v1/logs"])
 @pytest.mark.parametrize(
     "header",
     [
@@ -217,151 +199,6 @@ def test_a_gzip_bomb_is_refused(shared: Receiver):
     assert "more than 16777216 bytes unpacked" in answer.json()["detail"]
 
 
-def test_one_client_may_not_hold_more_than_its_share(tmp_path: Path):
-    with receivers.running(tmp_path, Limits(held_bytes=64 * KIB)) as receiver:
-        answer = receiver.post("/v1/interactions", json=logs.interaction("x" * 40 * KIB))
-        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-        assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
-
-
-def test_while_others_hold_the_memory_a_request_is_put_off(tmp_path: Path):
-    limits = Limits(held_bytes=64 * KIB, client_share=1)
-    with receivers.running(tmp_path, limits) as receiver:
-        other = tokens.add(tmp_path / "tokens.json", "other", now=logs.NOW)
-        with receivers.connected(receiver) as slow:
-            slow.sendall(receivers.head(other, 50 * KIB) + b"x" * 40 * KIB)
-            line = logs.interaction("x" * 40 * KIB)
-            answer = receivers.until(
-                lambda: receiver.post("/v1/interactions", json=line),
-                lambda answer: answer.status_code != 200,
-            )
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert "of 65536" in answer.json()["detail"]
-        receivers.until(
-            lambda: receiver.post("/v1/interactions", json=line),
-            lambda answer: answer.status_code == 200,
-        )
-
-
-def test_a_full_spool_puts_everything_off_until_it_is_loaded(tmp_path: Path):
-    limits = Limits(spooled_bytes=1, segment_seconds=0.2)
-    with receivers.running(tmp_path, limits) as receiver:
-        assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
-        answer = receivers.until(
-            lambda: receiver.post("/v1/feedback", json=logs.feedback()),
-            lambda answer: answer.status_code != 200,
-        )
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert "bytes wait for `flywheel collect`" in answer.json()["detail"]
-        assert receiver.get("/healthz").status_code == 503
-
-        def load_and_ask() -> httpx.Response:
-            for segment in receiver.folder.glob("*.segment"):
-                segment.unlink()  # as collect does once the rows are committed
-            return receiver.post("/v1/feedback", json=logs.feedback())
-
-        receivers.until(load_and_ask, lambda answer: answer.status_code == 200)
-
-
-def test_while_the_spool_can_not_be_written_nothing_is_acknowledged(receiver: Receiver):
-    assert receiver.get("/healthz").status_code == 200
-    receiver.folder.rename(receiver.folder.with_name("away"))
-    answer = receiver.post("/v1/interactions", json=logs.interaction())
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert "No such file or directory" in answer.json()["detail"]
-    health = receiver.get("/healthz")
-    assert (health.status_code, health.json()["status"]) == (503, "failing")
-    receiver.folder.mkdir()
-    assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
-    assert receiver.get("/healthz").status_code == 200
-
-
-@pytest.mark.parametrize("body", [spans.request_json(), {}], ids=["span", "none"])
-def test_otlp_json_is_answered_in_json(shared: Receiver, body: Json):
-    answer = shared.post("/v1/traces", json=body)
-    assert (answer.status_code, answer.json()) == (200, {})
-    assert answer.headers["content-type"] == "application/json"
-
-
-def test_otlp_protobuf_is_answered_in_protobuf_and_stored_as_it_came(receiver: Receiver):
-    content = spans.request_protobuf()
-    headers = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
-    answer = receiver.post("/v1/traces", content=gzip.compress(content), headers=headers)
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert answer.headers["content-type"] == "application/x-protobuf"
-    receiver.stop()
-    (entry,) = receiver.stored()
-    assert (entry.kind, entry.client_id) == ("traces", "app")
-    assert base64.b64decode(json.loads(entry.body)) == content
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        pytest.param(
-            "{", "the body is not JSON: EOF while parsing an object at line 1 column 1", id="cut"
-        ),
-        pytest.param("[]", "the body is [], wants an object with resourceSpans", id="array"),
-        pytest.param(
-            '{"resource_spans": []}',
-            "the body has resource_spans, wants an object with resourceSpans",
-            id="snake-case",
-        ),
-        pytest.param('{"resourceSpans": {}}', "resourceSpans is {}, wants an array", id="no-array"),
-        pytest.param(
-            '{"resourceSpans": [{"scopeSpans": [3]}]}',
-            "resourceSpans[0].scopeSpans[0] is 3, wants an object",
-            id="no-object",
-        ),
-        pytest.param(
-            json.dumps(spans.request_json(traceId="W47/95gDgQPSabYzgT/GDA==")),
-            "resourceSpans[0].scopeSpans[0].spans[0].traceId is "
-            '"W47/95gDgQPSabYzgT/GDA==", wants 32 hex digits',
-            id="base64-id",
-        ),
-        pytest.param(
-            json.dumps(spans.request_json(spanId=None)),
-            "resourceSpans[0].scopeSpans[0].spans[0].spanId is missing, wants 16 hex digits",
-            id="no-id",
-        ),
-    ],
-)
-def test_malformed_otlp_json_is_refused_with_the_reason(shared: Receiver, body: str, reason: str):
-    headers = {"content-type": "application/json"}
-    answer = shared.post("/v1/traces", content=body, headers=headers)
-    assert (answer.status_code, answer.json()) == (400, {"code": 3, "message": reason})
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        pytest.param(b"\x0a\xff", b"the body is no ExportTraceServiceRequest", id="garbage"),
-        pytest.param(
-            spans.request_protobuf(span_id=b"abc"),
-            b"span 1 (chat gpt-5): span_id has 3 bytes, wants 8",
-            id="id",
-        ),
-    ],
-)
-def test_malformed_otlp_protobuf_is_refused_with_a_status_message(
-    shared: Receiver, body: bytes, reason: bytes
-):
-    headers = {"content-type": "application/x-protobuf"}
-    answer = shared.post("/v1/traces", content=body, headers=headers)
-    assert answer.status_code == 400
-    assert answer.headers["content-type"] == "application/x-protobuf"
-    assert answer.content[:3] == bytes((0x08, 3, 0x12))  # google.rpc.Status: code 3, then message
-    assert reason in answer.content
-
-
-def test_traces_of_another_type_are_refused(shared: Receiver):
-    answer = shared.post("/v1/traces", content=b"x", headers={"content-type": "text/plain"})
-    assert answer.status_code == 415
-    assert answer.json()["message"] == (
-        "the content type is text/plain, wants application/json or application/x-protobuf"
-    )
-
-
 def test_metrics_count_what_was_acknowledged_and_what_was_not(receiver: Receiver):
     receiver.post("/v1/interactions", json=[logs.interaction(), logs.interaction()])
     receiver.post("/v1/interactions", content="oops")
@@ -381,6 +218,7 @@ def test_the_openapi_page_describes_each_path(shared: Receiver):
         "/v1/interactions",
         "/v1/feedback",
         "/v1/traces",
+        "/v1/logs",
         "/healthz",
         "/metrics",
     }

@@ -96,6 +96,21 @@ def text_message(role: str, content: Json) -> Obj:
     return {"role": role, "content": content}
 
 
+def message(
+    role: str, shown: list[Obj], calls: list[Obj], thoughts: list[Json], name: str | None = None
+) -> Obj:
+    """Write a message of parts: a lone text as plain text, calls and reasoning beside it."""
+    content: Json = [*shown] or None
+    if len(shown) == 1 and shown[0].get("type") == "text":
+        content = shown[0]["text"]
+    written: Obj = {"role": role, "content": content}
+    if calls:
+        written["tool_calls"] = [*calls]
+    if said := [text for text in thoughts if isinstance(text, str)]:
+        written["reasoning_content"] = "\n".join(said)
+    return written if name is None else written | {"name": name}
+
+
 def tool_call(name: str, arguments: Json, call_id: Json = None) -> Obj:
     """Write one call of an assistant, its arguments as the source had them."""
     function: Obj = {"name": name, "arguments": arguments}

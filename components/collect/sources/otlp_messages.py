@@ -102,7 +102,7 @@ def _content(body: Obj, at: str) -> Json:
 
 
 def _message(role: str, parts: list[tuple[str, Obj]], name: str | None) -> Obj:
-    """Make one message of parts: calls and reasoning apart, a lone text as plain text."""
+    """Make one message of parts: calls and reasoning apart."""
     calls = [_call(part, path) for path, part in parts if part.get("type") == "tool_call"]
     thoughts = [part.get("content") for _, part in parts if part.get("type") == "reasoning"]
     shown = [
@@ -110,17 +110,7 @@ def _message(role: str, parts: list[tuple[str, Obj]], name: str | None) -> Obj:
         for path, part in parts
         if part.get("type") not in ("tool_call", "reasoning")
     ]
-    content: Json = [*shown]
-    if not shown:
-        content = None
-    elif len(shown) == 1 and shown[0].get("type") == "text":
-        content = shown[0]["text"]
-    message: Obj = {"role": role, "content": content}
-    if calls:
-        message["tool_calls"] = [*calls]
-    if thoughts:
-        message["reasoning_content"] = "\n".join(text for text in thoughts if isinstance(text, str))
-    return message if name is None else message | {"name": name}
+    return chat.message(role, shown, calls, thoughts, name)
 
 
 def _part(part: Obj, at: str) -> Obj:

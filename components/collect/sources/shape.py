@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeAlias, cast
 
 from components.collect.record import Found, Refused, Row
-from components.schema import Json
+from components.schema import Json, kind_of
 
 Obj: TypeAlias = dict[str, Json]
 """A JSON object."""
@@ -63,26 +63,9 @@ def part(row: Row, value: Obj) -> Row:
     return Row(row.place, text, value)
 
 
-def kind(value: Json) -> str:
-    """Name the type of a JSON value in a reader's words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
-
-
 def wrong(field: str, found: Json, wanted: str) -> WrongShapeError:
     """Say that ``field`` is of the wrong type."""
-    return WrongShapeError(f"`{field}` is {kind(found)}, wants {wanted}")
+    return WrongShapeError(f"`{field}` is {kind_of(found)}, wants {wanted}")
 
 
 def unknown(field: str, found: str, wanted: str) -> WrongShapeError:

@@ -53,17 +53,7 @@ def _message(role: str, blocks: list[tuple[str, Obj]]) -> Obj:
     calls = [_call(block, path) for path, block in blocks if block.get("type") == "tool_call"]
     thoughts = [block.get("text") for _, block in blocks if block.get("type") == "thought"]
     shown = [_part(b, p) for p, b in blocks if b.get("type") not in ("tool_call", "thought")]
-    content: Json = [*shown]
-    if not shown:
-        content = None
-    elif len(shown) == 1 and shown[0].get("type") == "text":
-        content = shown[0]["text"]
-    message: Obj = {"role": role, "content": content}
-    if calls:
-        message["tool_calls"] = [*calls]
-    if said := [text for text in thoughts if isinstance(text, str)]:
-        message["reasoning_content"] = "\n".join(said)
-    return message
+    return chat.message(role, shown, calls, thoughts)
 
 
 def _part(block: Obj, at: str) -> Obj:

@@ -16,25 +16,31 @@ from components.collect.sources import (
 from components.schema import Json
 from tests import logs
 from tests.collect.sources import (
-    test_langfuse,
+    langfuse_rows,
+    openai_completions,
+    otlp_requests,
+    tensorzero_rows,
     test_mlflow_traces,
-    test_openai_logs,
     test_openpipe,
-    test_otlp,
-    test_tensorzero,
 )
 
 QUESTION: Json = {"role": "user", "content": "What is the weather in Rome?"}
 
 SAMPLES: list[tuple[Source, dict[str, Json]]] = [
-    (openai_logs, {"request": test_openai_logs.REQUEST, "response": test_openai_logs.completion()}),
-    (openai_logs, {"request": test_openai_logs.REQUEST, "response": [*test_openai_logs.CALLING]}),
-    (openai_logs, test_openai_logs.completion(messages=[QUESTION], metadata={"a": "b"})),
+    (
+        openai_logs,
+        {"request": openai_completions.REQUEST, "response": openai_completions.completion()},
+    ),
+    (
+        openai_logs,
+        {"request": openai_completions.REQUEST, "response": [*openai_completions.CALLING]},
+    ),
+    (openai_logs, openai_completions.completion(messages=[QUESTION], metadata={"a": "b"})),
     (
         openai_logs,
         {
             "request": {"model": "gpt-5", "input": "Rome?", "instructions": "Be brief."},
-            "response": test_openai_logs.RESPONSE.model_dump(mode="json"),
+            "response": openai_completions.RESPONSE.model_dump(mode="json"),
         },
     ),
     (openai_finetuning, {"messages": [QUESTION, logs.say("Sunny.")], "tools": [logs.WEATHER]}),
@@ -48,36 +54,38 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     ),
     (
         otlp,
-        test_otlp.span(
-            test_otlp.text("gen_ai.input.messages", json.dumps(test_otlp.ASKED)),
-            test_otlp.attribute("gen_ai.output.messages", test_otlp.typed(test_otlp.ANSWERED)),
-            test_otlp.text("gen_ai.response.id", "chatcmpl-1"),
-            test_otlp.attribute("gen_ai.usage.input_tokens", {"intValue": "52"}),
+        otlp_requests.span(
+            otlp_requests.text("gen_ai.input.messages", json.dumps(otlp_requests.ASKED)),
+            otlp_requests.attribute(
+                "gen_ai.output.messages", otlp_requests.typed(otlp_requests.ANSWERED)
+            ),
+            otlp_requests.text("gen_ai.response.id", "chatcmpl-1"),
+            otlp_requests.attribute("gen_ai.usage.input_tokens", {"intValue": "52"}),
         ),
     ),
     (
         otlp,
-        test_otlp.span(
-            test_otlp.text("gen_ai.prompt.0.content", "Rome?"),
-            test_otlp.text("gen_ai.completion.0.content", "Sunny."),
-            test_otlp.text("llm.request.functions.0.name", "weather"),
+        otlp_requests.span(
+            otlp_requests.text("gen_ai.prompt.0.content", "Rome?"),
+            otlp_requests.text("gen_ai.completion.0.content", "Sunny."),
+            otlp_requests.text("llm.request.functions.0.name", "weather"),
         ),
     ),
     (
         otlp,
         {
             "resourceLogs": [
-                test_otlp.log(name, body)["resourceLogs"][0]  # pyright: ignore
-                for name, body in test_otlp.OLDER
+                otlp_requests.log(name, body)["resourceLogs"][0]  # pyright: ignore
+                for name, body in otlp_requests.OLDER
             ]
         },
     ),
     (
         otlp,
-        test_otlp.log(
+        otlp_requests.log(
             "gen_ai.evaluation.user_feedback",
             {"comment": "Fine."},
-            test_otlp.attribute("gen_ai.evaluation.score", {"doubleValue": 0.5}),
+            otlp_requests.attribute("gen_ai.evaluation.score", {"doubleValue": 0.5}),
         ),
     ),
     (
@@ -88,14 +96,14 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
             assessments=[test_mlflow_traces.assessment()],
         ),
     ),
-    (langfuse, test_langfuse.observation(tool_definitions={"weather": "{}"})),
-    (langfuse, test_langfuse.score()),
-    (langfuse, test_langfuse.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
-    (tensorzero, test_tensorzero.chat_inference()),
-    (tensorzero, test_tensorzero.feedback(target_id="t", metric_name="m", value=True)),
+    (langfuse, langfuse_rows.observation(tool_definitions={"weather": "{}"})),
+    (langfuse, langfuse_rows.score()),
+    (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
+    (tensorzero, tensorzero_rows.chat_inference()),
+    (tensorzero, tensorzero_rows.feedback(target_id="t", metric_name="m", value=True)),
     (
         tensorzero,
-        test_tensorzero.feedback(inference_id="t", value=json.dumps(test_tensorzero.OUTPUT)),
+        tensorzero_rows.feedback(inference_id="t", value=json.dumps(tensorzero_rows.OUTPUT)),
     ),
     (
         openpipe,
@@ -116,5 +124,5 @@ SOURCES = list(dict.fromkeys(source for source, _ in SAMPLES))
 
 def of_its_own_span(value: dict[str, Json], number: int) -> dict[str, Json]:
     """Give a record a span that no other has: one span's log records are otherwise one call."""
-    text = json.dumps(value).replace(test_otlp.SPAN_ID, f"{number:016x}")
+    text = json.dumps(value).replace(otlp_requests.SPAN_ID, f"{number:016x}")
     return cast("dict[str, Json]", json.loads(text))

@@ -1,94 +1,16 @@
 import json
-from typing import cast
 
 import pytest
-from openai.lib.streaming.chat import ChatCompletionStreamState
-from openai.types.chat import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionMessageToolCallUnion,
-)
-from openai.types.responses import Response
 
 from components.collect.record import Found, Refused
 from components.collect.sources import openai_logs
 from components.schema import Json
 from tests import logs
+from tests.collect.sources.openai_completions import (
+    REQUEST,
+    completion,
+)
 from tests.collect.sources.reading import read, reason, record, records
-
-REQUEST: dict[str, Json] = {
-    "model": "gpt-4o-mini",
-    "messages": [
-        {"role": "system", "content": "You sell shoes."},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "What is this?"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
-            ],
-        },
-    ],
-    "tools": [logs.WEATHER],
-    "temperature": 0.2,
-    "user": "u-7",
-}
-
-
-def completion(**changes: Json) -> dict[str, Json]:
-    """Write a response as the client library has it."""
-    value: dict[str, Json] = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_760_000_000,
-        "model": "gpt-4o-mini-2024-07-18",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": "A shoe."},
-            }
-        ],
-        "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
-    }
-    model = ChatCompletion.model_validate(value)
-    return cast("dict[str, Json]", model.model_dump(mode="json", exclude_unset=True)) | changes
-
-
-def chunk(delta: dict[str, Json], finish: str | None = None, **more: Json) -> dict[str, Json]:
-    value: dict[str, Json] = {
-        "id": "chatcmpl-2",
-        "object": "chat.completion.chunk",
-        "created": 1_760_000_001,
-        "model": "gpt-4o-mini",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-        **more,
-    }
-    model = ChatCompletionChunk.model_validate(value)
-    return cast("dict[str, Json]", model.model_dump(mode="json", exclude_unset=True))
-
-
-def piece(index: int, arguments: str, **head: Json) -> dict[str, Json]:
-    name: dict[str, Json] = {"name": head.pop("name")} if "name" in head else {}
-    function: Json = {**name, "arguments": arguments}
-    return {"tool_calls": [{"index": index, **head, "function": function}]}
-
-
-USED: dict[str, Json] = {
-    "choices": [],
-    "usage": {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17},
-}
-CALLING: list[dict[str, Json]] = [
-    chunk({"role": "assistant", "content": None}),
-    chunk({"content": "Let me "}),
-    chunk({"content": "see."}),
-    chunk(piece(0, "", id="call_a", type="function", name="weather")),
-    chunk(piece(0, '{"city": "Ro')),
-    chunk(piece(1, "", id="call_b", type="function", name="weather")),
-    chunk(piece(0, 'me"}')),
-    chunk(piece(1, '{"city": "Oslo"}')),
-    chunk({}, "tool_calls"),
-    chunk({}) | USED,
-]
 
 
 def test_a_logged_request_with_its_response_is_taken_as_it_is():
@@ -115,83 +37,6 @@ def test_the_bodies_of_an_http_log_are_found_and_its_own_time_counts():
     found = record(openai_logs, row)
     assert found["timestamp"] == "2025-10-09T08:53:20Z"
     assert (found["request"], found["response"]) == (REQUEST, completion())
-
-
-def test_chunks_of_a_stream_become_the_message_that_the_client_library_makes_of_them():
-    state = ChatCompletionStreamState()
-    for one in CALLING:
-        state.handle_chunk(ChatCompletionChunk.model_validate(one))
-    theirs = state.get_final_completion().choices[0]
-    response = record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"]
-    ours = ChatCompletion.model_validate(response).choices[0]
-    assert (ours.finish_reason, ours.message.content) == ("tool_calls", "Let me see.")
-    assert (ours.finish_reason, ours.message.content) == (
-        theirs.finish_reason,
-        theirs.message.content,
-    )
-    assert [_call(call) for call in ours.message.tool_calls or []] == [
-        _call(call) for call in theirs.message.tool_calls or []
-    ]
-
-
-def _call(call: ChatCompletionMessageToolCallUnion) -> tuple[str, str, str]:
-    assert call.type == "function"
-    return call.id, call.function.name, call.function.arguments
-
-
-def test_a_stream_gives_every_field_of_a_response():
-    assert record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"] == {
-        "object": "chat.completion",
-        "id": "chatcmpl-2",
-        "created": 1_760_000_001,
-        "model": "gpt-4o-mini",
-        "usage": {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17},
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "tool_calls",
-                "message": {
-                    "role": "assistant",
-                    "content": "Let me see.",
-                    "tool_calls": [
-                        {
-                            "id": "call_a",
-                            "type": "function",
-                            "function": {"name": "weather", "arguments": '{"city": "Rome"}'},
-                        },
-                        {
-                            "id": "call_b",
-                            "type": "function",
-                            "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
-                        },
-                    ],
-                },
-            }
-        ],
-    }
-
-
-def test_a_stream_logged_as_text_reads_like_its_chunks():
-    text = "".join(f"data: {json.dumps(one)}\n\n" for one in CALLING) + "data: [DONE]\n\n"
-    as_text = record(openai_logs, {"request": REQUEST, "response": text})
-    assert as_text == record(openai_logs, {"request": REQUEST, "response": [*CALLING]})
-
-
-def test_several_choices_of_a_stream_are_kept_apart():
-    chunks: list[Json] = [
-        {"id": "c", "choices": [{"index": 1, "delta": {"role": "assistant", "content": "B"}}]},
-        {"id": "c", "choices": [{"index": 0, "delta": {"content": "A"}}]},
-        {"id": "c", "choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "stop"}]},
-    ]
-    response = record(openai_logs, {"request": REQUEST, "response": chunks})["response"]
-    assert response == {
-        "object": "chat.completion",
-        "id": "c",
-        "choices": [
-            {"index": 0, "message": logs.say("A"), "finish_reason": None},
-            {"index": 1, "message": logs.say("Bb"), "finish_reason": "stop"},
-        ],
-    }
 
 
 def test_a_stored_completion_carries_its_request():
@@ -239,124 +84,6 @@ def test_a_page_of_stored_completions_is_cut_into_its_parts():
     assert isinstance(second, Refused)
     assert second.reason == "`messages` is missing, wants an array"
     assert json.loads(second.row.text) == completion(id="chatcmpl-9")
-
-
-RESPONSE = Response.model_validate(
-    {
-        "id": "resp_1",
-        "object": "response",
-        "created_at": 1_760_000_002,
-        "model": "gpt-5",
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-        "output": [
-            {"type": "reasoning", "id": "rs_1", "summary": []},
-            {
-                "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
-                "content": [{"type": "output_text", "text": "One moment.", "annotations": []}],
-            },
-            {
-                "type": "function_call", "id": "fc_1", "call_id": "call_a", "name": "weather",
-                "arguments": '{"city": "Rome"}', "status": "completed",
-            },
-        ],
-        "usage": {
-            "input_tokens": 5, "output_tokens": 6, "total_tokens": 11,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens_details": {"reasoning_tokens": 0},
-        },
-    }
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("is_streamed", [False, True])
-def test_the_responses_api_reads_as_a_chat_completion(is_streamed: bool):
-    response: Json = RESPONSE.model_dump(mode="json")
-    if is_streamed:
-        response = [
-            {"type": "response.created"},
-            {"type": "response.completed", "response": response},
-        ]
-    function: dict[str, Json] = dict(cast("dict[str, Json]", logs.WEATHER["function"]))
-    row: dict[str, Json] = {
-        "request": {
-            "model": "gpt-5",
-            "instructions": "Be brief.",
-            "input": [
-                {"role": "user", "content": [{"type": "input_text", "text": "Oslo?"}]},
-                {"type": "function_call", "call_id": "c0", "name": "weather", "arguments": "{}"},
-                {"type": "function_call_output", "call_id": "c0", "output": "rain"},
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "input_text", "text": "And here?"},
-                        {"type": "input_image", "image_url": "https://x.test/a.png"},
-                    ],
-                },
-            ],
-            "tools": [{"type": "function", **function}],
-            "temperature": 0.5,
-        },
-        "response": response,
-    }
-    assert openai_logs.claims(row)
-    assert record(openai_logs, row) == {
-        "timestamp": 1_760_000_002,
-        "workload_id": "support",
-        "client_id": "shop",
-        "request": {
-            "messages": [
-                {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": "Oslo?"},
-                {
-                    "role": "assistant",
-                    "content": None,
-                    "tool_calls": [
-                        {
-                            "id": "c0",
-                            "type": "function",
-                            "function": {"name": "weather", "arguments": "{}"},
-                        }
-                    ],
-                },
-                {"role": "tool", "tool_call_id": "c0", "content": "rain"},
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": "And here?"},
-                        {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}},
-                    ],
-                },
-            ],
-            "tools": [logs.WEATHER],
-            "model": "gpt-5",
-            "temperature": 0.5,
-        },
-        "response": {
-            "id": "resp_1",
-            "model": "gpt-5",
-            "created": 1_760_000_002,
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": "tool_calls",
-                    "message": {
-                        "role": "assistant",
-                        "content": "One moment.",
-                        "tool_calls": [
-                            {
-                                "id": "call_a",
-                                "type": "function",
-                                "function": {"name": "weather", "arguments": '{"city": "Rome"}'},
-                            }
-                        ],
-                    },
-                }
-            ],
-            "usage": {"prompt_tokens": 5, "completion_tokens": 6},
-        },
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""Tell what of a file is new: a log that has grown since its last load is read on from there.
+
+That goes for plain files of lines, read by a source that takes each line for itself. What was read
+before is told by its digest: a file that was rotated, cut or rewritten is read whole. A load reads
+up to the end, where a line may be half written and so go to quarantine; the next load begins with
+that line, and takes its half out again.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from components import warehouse
+from components.collect import detect
+from components.collect.containers import Form
+from components.collect.lines import BEGINNING, Start
+from components.collect.record import Defaults
+from components.collect.unpacking import is_packed
+from components.warehouse import Connection
+
+PIECE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The last load from a path: digest and size of what the file was then, and its rows."""
+
+    digest: str
+    size: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A file's digest now, and where the rest begins if its beginning was loaded ``earlier``.
+
+    ``size`` is ``None`` where the file can't be read on from its end.
+    """
+
+    digest: str
+    size: int | None = None
+    start: Start = BEGINNING
+    earlier: Earlier | None = None
+
+    @property
+    def rows_before(self) -> int:
+        """Count the rows of its beginning."""
+        return self.earlier.rows if self.earlier else 0
+
+
+def measure(
+    con: Connection, path: Path, place: str, form: Form, source: str, defaults: Defaults
+) -> Growth:
+    """Hash a file, and find out how much of it was loaded from that place before."""
+    can_grow = form == "lines" and source not in detect.JOINING and not is_packed(path)
+    before = _earlier(con, place, source, defaults) if can_grow else None
+    content, beginning = _Counted(), None
+    with path.open("rb") as file:
+        if before is not None:
+            content.take(file, before.size, with_lines=True)
+            if content.digest == before.digest:
+                beginning = content.whole_lines
+        content.take(file)
+    size = content.size if can_grow else None
+    has_grown = before is not None and content.size > before.size
+    if beginning is None or not has_grown:
+        return Growth(content.digest, size)
+    return Growth(content.digest, size, beginning, before)
+
+
+def take_back(con: Connection, source: str, growth: Growth) -> None:
+    """Take out of quarantine what the earlier load found of a line that was not whole yet."""
+    if growth.earlier is not None:
+        con.execute(
+            "delete from raw.quarantine"
+            " where file_digest = $digest and source = $source and line >= $line",
+            {"digest": growth.earlier.digest, "source": source, "line": growth.start.line},
+        )
+
+
+class _Counted:
+    """Hashes and counts what is read of a file."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.whole_lines = BEGINNING
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that was read so far."""
+        return self._hash.hexdigest()
+
+    def take(self, file: BinaryIO, most: int | None = None, *, with_lines: bool = False) -> None:
+        """Read on, up to that many bytes; ``with_lines`` up to where the last whole one ends."""
+        left = most
+        while piece := file.read(PIECE if left is None else min(PIECE, left)):
+            self._hash.update(piece)
+            if with_lines and (at := piece.rfind(b"\n")) >= 0:
+                number = self.whole_lines.line + piece.count(b"\n")
+                self.whole_lines = Start(self.size + at + 1, number)
+            self.size += len(piece)
+            left = None if left is None else left - len(piece)
+
+
+def _earlier(con: Connection, place: str, source: str, defaults: Defaults) -> Earlier | None:
+    values = {
+        "path": place,
+        "source_name": source,
+        "workload_id": defaults.workload_id,
+        "client_id": defaults.client_id,
+    }
+    found = list(warehouse.read(con, "marts/growing_file", Earlier, **values))
+    return found[0] if found else None

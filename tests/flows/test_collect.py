@@ -1,0 +1,155 @@
+"""The ``collect`` flow as a workload file asks for it: with retention, and from MLflow."""
+
+import json
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow.entities import AssessmentSource, SpanType
+
+from components import warehouse
+from components.collect.loading import Input
+from components.collect.record import Defaults
+from components.schema import Json
+from components.warehouse import Row
+from flows import inputs, settings
+from tests import logs
+
+DAY = 86_400
+DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[settings.Settings]:
+    """A home of the test's own, with a model folder beside it and an MLflow store in it."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    mlflow.tracing.reset()  # traces go to the store that was first named, else
+    yield settings.load()
+    mlflow.tracing.reset()
+
+
+def workload(folder: Path, **changes: Json) -> str:
+    path = folder / "support.yaml"
+    path.write_text(yaml.safe_dump({"workload": "support", "base": "base", **changes}))
+    return str(path)
+
+
+def traced(response_id: str) -> str:
+    """Record a call of a model, and give the id of its trace.
+
+    It names its experiment: one that is set stays so for all tests of the process.
+    """
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name("agent")
+    span = mlflow.start_span_no_context(
+        "chat",
+        span_type=SpanType.CHAT_MODEL,
+        inputs={"messages": [{"role": "user", "content": "Hello?"}]},
+        experiment_id=found.experiment_id if found else client.create_experiment("agent"),
+    )
+    span.set_outputs({"id": response_id, "choices": [{"message": logs.say("Hi.")}]})
+    span.end()
+    mlflow.flush_trace_async_logging()
+    return span.trace_id
+
+
+def liked(trace_id: str) -> None:
+    ann = AssessmentSource(source_type="HUMAN", source_id="ann")
+    mlflow.log_feedback(trace_id=trace_id, name="thumbs_up", value=True, source=ann)
+
+
+def rows(home: settings.Settings, sql: str) -> list[Row]:
+    with warehouse.connect(home.warehouse) as con:
+        return warehouse.rows(con, sql)
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Generator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness():
+        yield
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
+    home: settings.Settings, tmp_path: Path
+):
+    from flows.collect import collect
+
+    today = int(datetime.now(UTC).timestamp())
+    lines = [
+        logs.interaction(response_id=f"r{days}", timestamp=today - days * DAY, workload_id=name)
+        for days, name in ((1, "support"), (40, "support"), (50, "support"), (60, "other"))
+    ]
+    logs.write(tmp_path / "log.jsonl", lines)
+    config = workload(tmp_path, sources={"logs": ["log.jsonl"]}, retention_days=30)
+    said = collect(config)
+    assert said == ("4 new rows from 1 new of 1 files, 0 lines in quarantine; 2 old rows archived")
+    left = rows(home, "select payload ->> '$.response.id' as id from raw.interactions order by id")
+    assert [row["id"] for row in left] == ["r1", "r60"]
+    assert list(home.archive.rglob("*.parquet"))
+    assert collect(config).endswith("; 0 old rows archived")
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_workload_may_name_an_experiment_and_the_client_of_its_traces(
+    home: settings.Settings, tmp_path: Path
+):
+    from flows.collect import collect
+
+    liked(traced("r1"))
+    config = workload(tmp_path, sources={"logs": [{"path": "mlflow:agent", **DEFAULTS}]})
+    assert collect(config) == "2 new rows from 1 new of 1 files, 0 lines in quarantine"
+    assert collect(config) == "0 new rows from 0 new of 1 files, 0 lines in quarantine"
+    (row,) = rows(home, "select * from raw.interactions")
+    assert (row["workload_id"], row["client_id"], row["source"]) == ("support", "app", "mlflow")
+    record = json.loads(str(row["record"]))
+    assert record["request"]["messages"] == [{"role": "user", "content": "Hello?"}]
+    (vote,) = rows(home, "select response_id, kind from raw.feedback")
+    assert vote == {"response_id": "r1", "kind": "thumb"}
+
+
+def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for_a_month(
+    home: settings.Settings,
+):
+    given = Input("mlflow:agent", defaults=Defaults("support", "app"))
+    now = datetime.now(UTC)
+    old = traced("r1")
+    with warehouse.connect(home.warehouse) as con:
+
+        def collected(days: int) -> tuple[int, int]:
+            loaded = inputs.load(con, given, now=now + timedelta(days=days))
+            return loaded.new, loaded.known
+
+        assert collected(0) == (1, 0)
+        traced("r2")
+        assert collected(1) == (1, 0)
+        liked(old)
+        assert collected(20) == (1, 2)
+        liked(old)
+        traced("r3")
+        assert collected(25) == (2, 3)
+        traced("r4")
+        assert collected(40) == (1, 0)
+        liked(old)
+        assert collected(50) == (0, 0)
+    assert len(rows(home, "from raw.interactions")) == 4
+
+
+def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
+    traced("r1")
+    given = Input("mlflow:agent", defaults=Defaults("support", "app"))
+    with warehouse.connect(home.warehouse) as con:
+        rehearsed = inputs.rehearse(con, given, now=datetime.now(UTC))
+        assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
+        assert json.loads(rehearsed.shown[0])["response"]["id"] == "r1"
+        assert warehouse.rows(con, "from raw.interactions") == []
