@@ -7,6 +7,7 @@ it the rows are made. Each load runs in a process of its own, so that its memory
 import argparse
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -151,6 +152,7 @@ def report(seeds: Path | None, rows: int) -> None:
         log, tenth = Path(folder) / "log.jsonl", Path(folder) / "tenth.jsonl"
         for path, count in ((log, rows), (tenth, rows // 10)):
             traffic.write(path, traffic.seeds(seeds), count)
+        os.sync()  # or the first to read the log would share the disk with its writing
         said(f"{rows} rows of {log.stat().st_size / rows:.0f} bytes\n")
         lowest, mine, small = measure("floor", log), measure("ours", log), measure("ours", tenth)
         lines = measure("pydantic", log)

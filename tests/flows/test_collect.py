@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
+from mlflow import tracing
 from mlflow.entities import AssessmentSource, SpanType
 
 from components import warehouse
@@ -31,9 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[settings.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
-    mlflow.tracing.reset()  # traces go to the store that was first named, else
+    tracing.reset()  # traces go to the store that was first named, else
     yield settings.load()
-    mlflow.tracing.reset()
+    tracing.reset()
 
 
 def workload(folder: Path, **changes: Json) -> str:
