@@ -62,6 +62,9 @@ def dequantize(model: "Module") -> None:
 
     On a CPU, bitsandbytes computes these numbers anew in each use of each layer, twice in a step of
     a training. In 16 bits they take four times the memory.
+
+    Raises:
+        ValueError: The base was evaluated.
     """
     import torch
     from bitsandbytes.functional import dequantize_4bit
@@ -70,6 +73,11 @@ def dequantize(model: "Module") -> None:
     for module in list(model.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, Linear4bit) and isinstance(layer.weight, Params4bit):
+                if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
+                    raise ValueError(
+                        "training a base that was evaluated: bitsandbytes has repacked its weights "
+                        "for kernels without gradients; load it afresh"
+                    )
                 weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
                 plain = torch.nn.Linear(1, 1, bias=False)
                 plain.in_features, plain.out_features = layer.in_features, layer.out_features

@@ -6,7 +6,6 @@ Imported late, since it loads torch.
 import json
 import shutil
 import signal
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -38,9 +37,6 @@ from components.train.watch import Interrupted, Watch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NO_GRADIENTS = ".*autograd kernel was not registered.*"
-"""What torch warns of where a forward kernel has no backward: training on would learn nothing."""
-
 
 def fit(
     snapshot: Path,
@@ -63,7 +59,7 @@ def fit(
     Raises:
         Interrupted: SIGTERM arrived.
         FloatingPointError: The loss is no number any more.
-        UserWarning: The base's kernels have no gradients.
+        ValueError: The base was evaluated before.
     """
     model, tokenizer = bases.load(base, "nf4", for_training=True)
     train(model, tokenizer, snapshot, folder, recipe, report=report)
@@ -102,8 +98,7 @@ def train(
     watch.count_tokens = lambda: trainer.tokens_seen
     last = newest_checkpoint(checkpoints)
     _drop_irregular(checkpoints, recipe.save_steps, keep=last)
-    with warnings.catch_warnings(), watch.for_sigterm(), lanes.opened(at_a_time) as trainer.lanes:
-        warnings.filterwarnings("error", message=NO_GRADIENTS)
+    with watch.for_sigterm(), lanes.opened(at_a_time) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)

@@ -212,7 +212,7 @@ def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path
     evaluated, tokenizer = base.load(model, "nf4", for_training=False)
     with torch.no_grad():
         evaluated(input_ids=torch.tensor([[5, 6, 7]]))
-    with pytest.raises(UserWarning, match="autograd kernel was not registered"):
+    with pytest.raises(ValueError, match="load it afresh"):
         fit.train(
             evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
         )
