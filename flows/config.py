@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.evaluate.settings import EvaluationSettings
 from components.gate.judge import Policy
 from components.schema import Config

@@ -8,10 +8,10 @@ from typing import cast
 
 from components import warehouse
 from components.curate import candidate as candidates
-from components.curate import rules as screens
 from components.curate import split
 from components.curate.candidate import Candidate, MalformedError, Row
-from components.curate.rules import Rules
+from components.curate.rules import screen
+from components.curate.settings import Rules
 from components.curate.split import Side
 from components.warehouse import Connection
 
@@ -71,7 +71,7 @@ def judge(row: Row, rules: Rules, settled: Mapping[str, Side]) -> Judgement:
         candidate = candidates.read(row)
     except MalformedError as error:
         return Judgement(row.interaction_id, error.objection)
-    if (objection := screens.objection(candidate, rules)) is not None:
+    if (objection := screen.objection(candidate, rules.max_prompt_chars)) is not None:
         return Judgement(row.interaction_id, objection)
     return _accept(candidate, rules, settled)
 

@@ -8,7 +8,7 @@ from components.collect.export import export
 from components.collect.record import Kind
 from components.collect.retention import SnapshotGoneError
 from components.curate.pipeline import curate
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.schema import Json
 from components.warehouse import Connection

@@ -10,7 +10,7 @@ from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.pipeline import Tally
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.curate.split import SplitChangedError
 from components.dataset import snapshot
 from components.schema import Json

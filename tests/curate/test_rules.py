@@ -4,7 +4,7 @@ import pytest
 
 from components.curate import pipeline
 from components.curate.candidate import Row
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.schema import Answer, Call, Json
 from tests import logs
 

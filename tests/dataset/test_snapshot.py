@@ -8,7 +8,7 @@ import pytest
 from components import manifest, prompt, warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.dataset.snapshot import EmptySideError, Snapshot
 from components.schema import Answer, Call, Json
