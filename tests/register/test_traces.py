@@ -49,7 +49,6 @@ def spans() -> dict[str, str]:
 
     turn()
     trace_id = str(mlflow.get_last_active_trace_id())
-    mlflow.flush_trace_async_logging()
     ann = AssessmentSource(source_type="HUMAN", source_id="ann")
     mlflow.log_feedback(
         trace_id=trace_id, name="thumbs_up", value=True, source=ann, rationale="Right."
