@@ -5,52 +5,27 @@ it the rows are made. Each load runs in a process of its own, so that its memory
 """
 
 import argparse
-import hashlib
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from components import warehouse
 from components.collect import interactions
-from tests.benchmarks import traffic
+from tests.benchmarks import line_by_line, traffic
 
-PYDANTIC_ROWS = 50_000
-"""The line-by-line loader takes these only: it is slow, and as slow for each."""
-
-BATCH = 1000
+ROUNDS = 3
 
 Figures = dict[str, float]
-
-
-class Request(BaseModel):
-    """A request as most loaders would describe it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    messages: list[JsonValue]
-
-
-class Logged(BaseModel):
-    """A log line as most loaders would describe it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    timestamp: datetime
-    workload_id: str
-    client_id: str
-    request: Request
-    response: dict[str, JsonValue]
 
 
 def ours(log: Path, store: Path) -> Figures:
@@ -76,65 +51,35 @@ def floor(log: Path, store: Path) -> Figures:
         " request: 'JSON', response: 'JSON', metadata: 'JSON'})",
         {"log": str(log)},
     )
+    ((rows,),) = con.execute("select count(*) from logged").fetchall()
     con.close()
-    return {"first": time.monotonic() - begun}
-
-
-def pydantic(log: Path, store: Path) -> Figures:
-    """Validate line by line and store the lines in columns like ours, in one transaction.
-
-    They are inserted by batches, as Arrow tables. The primary key, a hash of what was validated,
-    keeps each row to once. A line that is not valid is put aside with the reason.
-    """
-    refused: list[tuple[str, str]] = []
-    count = 0
-    with warehouse.connect(store) as con, log.open() as file:
-        begun = time.monotonic()
-        with warehouse.transaction(con):
-            con.execute(
-                "create table logged (interaction_id text primary key, timestamp timestamptz,"
-                " workload_id text, client_id text, payload text)"
-            )
-            lines = islice(file, PYDANTIC_ROWS)
-            while batch := list(islice(lines, BATCH)):
-                count += warehouse.insert(con, "logged", _validated(batch, refused))
-    return {"rows": count, "first": time.monotonic() - begun}
-
-
-def _validated(lines: list[str], refused: list[tuple[str, str]]) -> list[warehouse.Row]:
-    rows: list[warehouse.Row] = []
-    for line in lines:
-        try:
-            row = Logged.model_validate_json(line)
-        except ValidationError as error:
-            refused.append((line, str(error)))
-            continue
-        canonical = row.model_dump_json(include=set(Logged.model_fields))
-        rows.append(
-            {
-                "interaction_id": hashlib.md5(canonical.encode()).hexdigest(),
-                "timestamp": row.timestamp,
-                "workload_id": row.workload_id,
-                "client_id": row.client_id,
-                "payload": line.removesuffix("\n"),
-            }
-        )
-    return rows
+    return {"rows": rows, "first": time.monotonic() - begun}
 
 
 LOADERS: dict[str, Callable[[Path, Path], Figures]] = {
     "ours": ours,
     "floor": floor,
-    "pydantic": pydantic,
+    "executemany": line_by_line.executemany,
+    "arrow": line_by_line.arrow,
 }
 
 
 def measure(loader: str, log: Path) -> Figures:
-    """Run one loader in a process of its own."""
+    """Run one loader in a process of its own, after what was written before is on the disk."""
+    os.sync()
     command = [sys.executable, "-m", "tests.benchmarks.collect", "--loader", loader, str(log)]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: Figures = json.loads(ended.stdout)
     return figures
+
+
+def medians(loaders: dict[str, tuple[str, Path]]) -> dict[str, Figures]:
+    """Run the loaders by turns, so that all meet the same machine; give each figure's median."""
+    runs = [{name: measure(*given) for name, given in loaders.items()} for _ in range(ROUNDS)]
+    return {
+        name: {figure: statistics.median(run[name][figure] for run in runs) for figure in found}
+        for name, found in runs[0].items()
+    }
 
 
 def run_loader(loader: str, log: Path) -> None:
@@ -152,16 +97,21 @@ def report(seeds: Path | None, rows: int) -> None:
         log, tenth = Path(folder) / "log.jsonl", Path(folder) / "tenth.jsonl"
         for path, count in ((log, rows), (tenth, rows // 10)):
             traffic.write(path, traffic.seeds(seeds), count)
-        os.sync()  # or the first to read the log would share the disk with its writing
-        said(f"{rows} rows of {log.stat().st_size / rows:.0f} bytes\n")
-        lowest, mine, small = measure("floor", log), measure("ours", log), measure("ours", tenth)
-        lines = measure("pydantic", log)
-    per_row, line_by_line = mine["first"] / rows, lines["first"] / lines["rows"]
+        said(f"{rows} rows of {log.stat().st_size / rows:.0f} bytes; medians of {ROUNDS} runs\n")
+        found = medians(
+            {"floor": ("floor", log), "ours": ("ours", log), "small": ("ours", tenth)}
+            | {name: (name, log) for name in ("executemany", "arrow")}
+        )
+    mine, lowest = found["ours"], found["floor"]
+    per_row = {name: figures["first"] / figures["rows"] for name, figures in found.items()}
     said(f"first load      {mine['first']:8.1f} s  {rows / mine['first']:8.0f} rows/s\n")
-    said(f"over read_json  {mine['first'] / lowest['first']:8.2f} x  (at most 2.0)\n")
-    said(f"over pydantic   {line_by_line / per_row:8.2f} x faster  (at least 5)\n")
+    said(f"over read_json  {per_row['ours'] / per_row['floor']:8.2f} x  (at most 2.0;")
+    said(f" it took {lowest['first']:.1f} s)\n")
+    for name, shown in (("executemany", "at least 5"), ("arrow", "no target")):
+        ratio = per_row[name] / per_row["ours"]
+        said(f"line by line    {ratio:8.2f} x faster than pydantic and {name}  ({shown})\n")
     said(f"again           {mine['again'] / mine['first']:8.1%}  (at most 25 %)\n")
-    flat = per_row / (small["first"] / (rows // 10))
+    flat = per_row["ours"] / per_row["small"]
     said(f"cost a row      {flat:8.2f} of that of a tenth of the rows  (0.75 to 1.25)\n")
     said(f"resident        {mine['resident_gb']:8.2f} GB  (at most 2)\n")
 
