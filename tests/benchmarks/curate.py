@@ -1,0 +1,119 @@
+"""Measure a whole curation, to its frozen snapshot; ``python -m tests.benchmarks.curate [FOLDER]``.
+
+FOLDER holds ``telemetry*.jsonl.gz`` whose rows are written again with other ids and texts; without
+it the rows are made. One in fifty has a thumb, one in two hundred a correction. Each curation runs
+in a process of its own, so that its memory is its own; collecting is not timed.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components import warehouse
+from components.collect import feedback, interactions
+from components.curate import pipeline
+from components.curate.rules import Rules
+from components.dataset import snapshot
+from components.schema import Json
+from tests import logs
+from tests.benchmarks import traffic
+
+WORKLOAD = "bench"
+ROUNDS = 3
+RULES = Rules(split_by="conversation")
+
+
+def collect(folder: Path, seeds: list[dict[str, Json]], rows: int) -> None:
+    """Fill the folder's warehouse with so many interactions, and what people said of some."""
+    log, said = folder / "log.jsonl", folder / "feedback.jsonl"
+    traffic.write(log, [row | {"workload_id": WORKLOAD} for row in seeds], rows)
+    with log.open() as file, said.open("w") as out:
+        for signal in _feedback(file):
+            out.write(json.dumps(signal) + "\n")
+    now = datetime.now(UTC)
+    with warehouse.connect(folder / "store.duckdb", memory=warehouse.COLLECTING) as con:
+        interactions.load(con, log, now=now)
+        feedback.load(con, said, now=now)
+
+
+def _feedback(lines: Iterator[str]) -> Iterator[dict[str, Json]]:
+    for number, line in enumerate(lines):
+        if number % 50:
+            continue
+        row = json.loads(line)
+        about: dict[str, Json] = {
+            "workload_id": WORKLOAD,
+            "client_id": row["client_id"],
+            "response_id": row["response"]["id"],
+            "actor_id": f"user-{number % 997}",
+        }
+        if number % 200:
+            yield logs.feedback("thumb", "down" if number % 150 else "up", **about)
+        else:
+            yield logs.feedback("correction", logs.say(f"Rather {number}."), **about)
+
+
+def curate(folder: Path) -> dict[str, float]:
+    """Curate and freeze; be the process that is measured."""
+    now = datetime.now(UTC)
+    begun = time.monotonic()
+    with warehouse.connect(folder / "store.duckdb") as con:
+        tally = pipeline.curate(con, WORKLOAD, RULES, now=now)
+        curated = time.monotonic()
+        with tempfile.TemporaryDirectory() as snapshots:
+            snapshot.freeze(con, Path(snapshots), WORKLOAD, rules=RULES, now=now)
+    return {
+        "rows": tally.interactions,
+        "curate": curated - begun,
+        "freeze": time.monotonic() - curated,
+        "resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Curate several times, in processes of their own; give each figure's median."""
+    command = [sys.executable, "-m", "tests.benchmarks.curate", "--curate", str(folder)]
+    runs = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(ROUNDS)
+    ]
+    return {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
+
+
+def report(seeds: Path | None, rows: int) -> None:
+    """Curate so many interactions and a tenth of them; print what they took."""
+    with tempfile.TemporaryDirectory() as root:
+        per_row: list[float] = []
+        for count in (rows // 10, rows):
+            folder = Path(root) / str(count)
+            folder.mkdir()
+            collect(folder, traffic.seeds(seeds), count)
+            found = measure(folder)
+            took = found["curate"] + found["freeze"]
+            per_row.append(took / found["rows"])
+            sys.stdout.write(
+                f"{found['rows']:9.0f} interactions  {took:7.1f} s, of it freezing "
+                f"{found['freeze']:.1f} s; {found['resident_gb']:.2f} GB resident\n"
+            )
+    small, large = per_row
+    sys.stdout.write(f"cost a row {large / small:.2f} of that of a tenth  (0.7 to 1.3)\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path, nargs="?", help="the folder of the seed rows")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--curate", action="store_true", help="curate the warehouse in PATH")
+    given = parser.parse_args()
+    if given.curate:
+        sys.stdout.write(json.dumps(curate(given.path)))
+    else:
+        report(given.path, given.rows)
