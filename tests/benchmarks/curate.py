@@ -20,7 +20,7 @@ from pathlib import Path
 from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
-from components.curate.rules import Rules
+from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.schema import Json
 from tests import logs
