@@ -18,7 +18,6 @@ from components.collect.record import Kind
 from components.warehouse import Connection
 
 KINDS: tuple[Kind, ...] = ("interactions", "feedback")
-MANIFEST_TABLES = ("train.parquet", "holdout.parquet")
 
 
 class SnapshotGoneError(FileNotFoundError):
@@ -78,17 +77,31 @@ def _needed(con: Connection, workload_id: str) -> list[str]:
     rows = warehouse.rows(con, _NAMED, workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
     for row in warehouse.rows(con, _SNAPSHOTS, workload_id=workload_id):
-        for name in MANIFEST_TABLES:
-            needed |= _named_in(con, Path(str(row["path"])) / name)
+        for path in _tables(Path(str(row["path"]))):
+            needed |= _named_in(con, path)
     return sorted(needed)
+
+
+def _tables(snapshot: Path) -> list[Path]:
+    """List the files of a snapshot's rows; the sides that it has are in its manifest."""
+    try:
+        rows = manifest.read(snapshot)["rows"]
+    except FileNotFoundError as error:
+        raise _gone(snapshot / manifest.NAME) from error
+    assert isinstance(rows, dict)
+    return [snapshot / f"{side}.parquet" for side in rows]
+
+
+def _gone(path: Path) -> SnapshotGoneError:
+    return SnapshotGoneError(
+        f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it back, "
+        "or take the snapshot out of raw.manifests"
+    )
 
 
 def _named_in(con: Connection, path: Path) -> set[str]:
     if not path.exists():
-        raise SnapshotGoneError(
-            f"archiving: the snapshot's {path} is gone, so what it needs is unknown; put it back, "
-            "or take the snapshot out of raw.manifests"
-        )
+        raise _gone(path)
     found = warehouse.rows(con, _NAMED_IN_SNAPSHOT, path=str(path))
     return {str(row["id"]) for row in found}
 

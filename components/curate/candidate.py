@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn, cast
 
 from components import prompt
@@ -53,6 +54,10 @@ class Row:
     """One row of ``staging.candidates``; what is JSON is still text."""
 
     interaction_id: str
+    example_id: str
+    logged_at: datetime
+    conversation_id: str | None
+    user_id: str | None
     messages: str
     tools: str
     message: str | None

@@ -1,31 +1,19 @@
 """Curate one workload: judge every interaction and build the examples, in one transaction."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import cast
 
 from components import warehouse
 from components.curate import candidate as candidates
-from components.curate import split
+from components.curate import judgement, placing, settled, split
 from components.curate.candidate import Candidate, MalformedError, Row
+from components.curate.judgement import Judgement
+from components.curate.placing import Member, Settled, Shares, Standing
 from components.curate.rules import screen
 from components.curate.settings import Rules
-from components.curate.split import Side
 from components.warehouse import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the rules and the split made of one interaction, before duplicates are known."""
-
-    interaction_id: str
-    objection: str | None
-    group_id: str | None = None
-    side: Side | None = None
-    tool_names: tuple[str, ...] = ()
-    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +30,7 @@ class Tally:
     holdout: int
     counts: dict[str, int]
     feedback_waiting: int
+    validation: int = 0
 
 
 def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) -> Tally:
@@ -54,18 +43,18 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
     with warehouse.transaction(con):
         for model in ("staging/interactions", "staging/feedback", "staging/answers"):
             warehouse.build(con, model, workload_id=workload_id)
-        settled = _settled_sides(con, workload_id, rules)
+        known = settled.read(con, workload_id, rules.split_by)
         rows = warehouse.read(con, "staging/candidates", Row)
-        judgements = [judge(row, rules, settled) for row in rows]
-        with warehouse.present(con, "judgements", _columns(workload_id, judgements)):
+        judgements = stand([judge(row, rules) for row in rows], known, rules)
+        with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             values = {"split": rules.split_by, "judged_at": now}
-            warehouse.refresh(con, "curated/verdicts", workload_id=workload_id, **values)
-            warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
+            for model in ("curated/standings", "curated/verdicts", "curated/examples"):
+                warehouse.refresh(con, model, workload_id=workload_id, **values)
         warehouse.check(con, workload_id=workload_id)
         return _tally(con, workload_id)
 
 
-def judge(row: Row, rules: Rules, settled: Mapping[str, Side]) -> Judgement:
+def judge(row: Row, rules: Rules) -> Judgement:
     """Judge one interaction by itself; pure."""
     try:
         candidate = candidates.read(row)
@@ -73,48 +62,33 @@ def judge(row: Row, rules: Rules, settled: Mapping[str, Side]) -> Judgement:
         return Judgement(row.interaction_id, error.objection)
     if (objection := screen.objection(candidate, rules.max_prompt_chars)) is not None:
         return Judgement(row.interaction_id, objection)
-    return _accept(candidate, rules, settled)
+    return _accept(row, candidate, rules)
 
 
-def _accept(candidate: Candidate, rules: Rules, settled: Mapping[str, Side]) -> Judgement:
-    group = split.group(rules.split_by, candidate.tool_names, candidate.opening)
+def _accept(row: Row, candidate: Candidate, rules: Rules) -> Judgement:
+    answer = candidate.answer()
+    group = split.group(rules.split_by, candidate.tool_names, candidate.opening, row.user_id)
+    logged = [split.conversation(row.conversation_id)] if row.conversation_id else []
     return Judgement(
         candidate.interaction_id,
         None,
-        group,
-        split.settle(group, rules.holdout_share, settled),
-        candidate.tool_names,
+        Member((row.example_id, group, *logged), split.label(answer), row.logged_at),
+        tool_names=candidate.tool_names,
         # Arguments in the order given, not sorted: it is the order that the model learns.
-        json.dumps(asdict(candidate.answer()), ensure_ascii=False),
+        answer=json.dumps(asdict(answer), ensure_ascii=False),
     )
 
 
-def _columns(workload_id: str, judgements: Iterable[Judgement]) -> dict[str, list[warehouse.Value]]:
-    rows = list(judgements)
-    return {
-        "interaction_id": [row.interaction_id for row in rows],
-        "workload_id": [workload_id for _ in rows],
-        "objection": [row.objection for row in rows],
-        "group_id": [row.group_id for row in rows],
-        "side": [row.side for row in rows],
-        "tool_names": [list(row.tool_names) for row in rows],
-        "answer": [row.answer for row in rows],
-    }
+def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:
+    """Place what no rule objected to; a row that is tied to a stricter side gets an objection."""
+    shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
+    members = [one.member for one in judgements if one.member]
+    standings = iter(placing.place(members, known, shares))
+    return [_placed(one, next(standings)) if one.member else one for one in judgements]
 
 
-def _settled_sides(con: Connection, workload_id: str, rules: Rules) -> dict[str, Side]:
-    """Read the sides that snapshots have settled; refuse if they were drawn in another way."""
-    found = con.execute(
-        "select group_id, side, split_by from curated.sides where workload_id = $workload_id",
-        {"workload_id": workload_id},
-    ).fetchall()
-    if others := {split_by for _, _, split_by in found} - {rules.split_by}:
-        raise split.SplitChangedError(
-            f"curating {workload_id}: its snapshots were split by {', '.join(others)}, the config "
-            f"says {rules.split_by}. That would test on rows that were trained on: set split_by "
-            "back, or start a workload of another name"
-        )
-    return {group_id: cast("Side", side) for group_id, side, _ in found}
+def _placed(judged: Judgement, standing: Standing) -> Judgement:
+    return replace(judged, standing=standing, objection=standing.objection)
 
 
 def _tally(con: Connection, workload_id: str) -> Tally:
@@ -137,4 +111,5 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         by_side.get("holdout", 0),
         dict(verdicts),
         waiting,
+        by_side.get("validation", 0),
     )

@@ -1,6 +1,6 @@
 """What a workload file says under ``curate``."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.curate.split import SplitBy
 from components.schema import Config
@@ -15,6 +15,17 @@ class Rules(Config):
     holdout_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the groups that are tested on; raising it draws only groups that are new."""
 
+    validation_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the groups on which a training's loss is measured at its end, neither trained on nor
+    tested on; like ``holdout_share`` it draws only groups that are new."""
+
     split_by: SplitBy = "tools"
     """What the holdout shows: ``tools`` never seen in training (requests without tools go by
-    conversation), or ``conversation`` for an agent whose tools are always the same."""
+    conversation); ``conversation`` for an agent whose tools are always the same; ``user`` for
+    people never seen, where the log says who asked (the rest goes by conversation)."""
+
+    @model_validator(mode="after")
+    def _leaves_some_to_train_on(self) -> "Rules":
+        if self.holdout_share + self.validation_share >= 1:
+            raise ValueError("holdout_share and validation_share leave nothing to train on")
+        return self

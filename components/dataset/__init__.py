@@ -1,5 +1,5 @@
 """Freeze curated examples into an immutable snapshot folder.
 
 ``snapshot`` decides whether there is anything to write and finishes the folder; ``rows`` renders
-examples and writes them as Parquet.
+examples and writes them as Parquet; ``holdout`` numbers the holdout's versions.
 """

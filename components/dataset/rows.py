@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("acceptable", pa.string()),
         ("weight", pa.float64()),
         ("group", pa.string()),
+        ("label", pa.string()),
         ("client_id", pa.string()),
         ("logged_at", pa.timestamp("us", tz="UTC")),
         ("interaction_ids", pa.list_(pa.string())),
@@ -49,6 +50,7 @@ class Example:
     acceptable: str | None
     weight: float
     group_id: str
+    label: str
     client_id: str
     logged_at: datetime
     interaction_ids: list[str]
@@ -78,6 +80,7 @@ def render(example: Example) -> dict[str, object]:
         "acceptable": example.acceptable,
         "weight": example.weight,
         "group": example.group_id,
+        "label": example.label,
         "client_id": example.client_id,
         "logged_at": example.logged_at,
         "interaction_ids": example.interaction_ids,

@@ -1,4 +1,4 @@
-"""Freeze a workload's examples into ``<root>/<workload>/<key>``: two Parquet files and a manifest.
+"""Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet files and a manifest.
 
 The key is a digest of the rows, the config and the way prompts are written, so what is frozen
 already is found again. Freezing also settles the sides: no row changes side after it.
@@ -7,14 +7,15 @@ already is found again. Freezing also settles the sides: no row changes side aft
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 from components import manifest, prompt, warehouse
-from components.dataset import rows
+from components.dataset import holdout, rows
 from components.dataset.rows import Example
 from components.schema import Config
 from components.warehouse import Connection
+
+SIDES = ("train", "validation", "holdout")
 
 
 class EmptySideError(ValueError):
@@ -26,13 +27,14 @@ class Snapshot:
     """A frozen dataset: where it is, what is in it, and why the rest is not.
 
     ``counts`` is of the workload's interactions by verdict, ``kept`` among them; scores are
-    comparable only within one ``holdout_version``.
+    comparable only within one ``holdout_version`` (``v<number>-<digest>``).
     """
 
     path: Path
     key: str
     holdout_version: str
     train_rows: int
+    validation_rows: int
     holdout_rows: int
     counts: dict[str, int]
 
@@ -42,6 +44,7 @@ class _Digests:
     rows_digest: str
     holdout_digest: str
     train_rows: int
+    validation_rows: int
     holdout_rows: int
 
 
@@ -72,20 +75,28 @@ def freeze(
     _require_both_sides(workload_id, found, counts)
     config = rules.model_dump(mode="json")
     key = manifest.digest([found.rows_digest, config, prompt.FORMAT, rows.SCHEMA.names])
+    with warehouse.transaction(con):
+        warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
+        measured = manifest.digest(found.holdout_digest)
+        holdout_version = holdout.version(con, workload_id, measured, now=now)
     snapshot = Snapshot(
         path=folder_root / folder_name(workload_id) / key,
         key=key,
-        holdout_version=manifest.digest(found.holdout_digest),
+        holdout_version=holdout_version,
         train_rows=found.train_rows,
+        validation_rows=found.validation_rows,
         holdout_rows=found.holdout_rows,
         counts=counts,
     )
-    warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
     if not manifest.is_finished(snapshot.path):
         _write(con, snapshot, workload_id)
         body = {
             "workload": workload_id,
-            "rows": {"train": snapshot.train_rows, "holdout": snapshot.holdout_rows},
+            "rows": {
+                "train": snapshot.train_rows,
+                "validation": snapshot.validation_rows,
+                "holdout": snapshot.holdout_rows,
+            },
             "holdout_version": snapshot.holdout_version,
             "prompt_format": prompt.FORMAT,
             "config": config,
@@ -104,8 +115,7 @@ def folder_name(workload_id: str) -> str:
 
 def _write(con: Connection, snapshot: Snapshot, workload_id: str) -> None:
     snapshot.path.mkdir(parents=True, exist_ok=True)
-    sides: tuple[Literal["train", "holdout"], ...] = ("train", "holdout")
-    for side in sides:
+    for side in SIDES:
         values = {"workload_id": workload_id, "side": side}
         examples = warehouse.read(con, "marts/snapshot", Example, **values)
         rows.write(snapshot.path / f"{side}.parquet", examples)

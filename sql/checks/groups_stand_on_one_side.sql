@@ -1,26 +1,24 @@
--- Groups of the workload whose examples stand on both sides, or not where a snapshot settled them.
+-- Ties (a request, a conversation, a user, a set of tools, a cluster) of the workload's examples
+-- that stand on several sides.
 
 with
 
 standing as (
     select
-        workload_id,
-        group_id,
-        side
-    from curated.examples
-    where workload_id = $workload_id
-    union all
-    select
-        workload_id,
-        group_id,
-        side
-    from curated.sides
-    where workload_id = $workload_id
+        examples.side,
+        unnest(list_append(standings.ties, 'cluster ' || standings.cluster_id)) as tie
+    from curated.examples as examples
+    inner join curated.standings as standings
+        on
+            examples.workload_id = standings.workload_id
+            and examples.example_id = standings.ties[1]
+    where examples.workload_id = $workload_id
 )
 
 select
-    group_id,
+    tie,
     count(distinct side) as sides
 from standing
-group by group_id
+where tie is not null
+group by tie
 having count(distinct side) > 1

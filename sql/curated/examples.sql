@@ -18,8 +18,8 @@ select
     interactions.workload_id,
     interactions.client_id,
     interactions.logged_at,
-    judgements.group_id,
     judgements.side,
+    judgements.label,
     judgements.tool_names,
     interactions.messages,
     interactions.tools,
@@ -28,7 +28,8 @@ select
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
-    1.0 as weight
+    1.0 as weight,
+    judgements.ties[2] as group_id
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)
 inner join staging.interactions as interactions using (interaction_id)

@@ -1,6 +1,6 @@
 -- One row per interaction of the workload: the objection that keeps it from being an example, or
 -- null. Of equal requests (messages and tools) one stands for all: a corrected answer before a
--- logged one, then the newest. A training row that offers a tool which the holdout offers is left
+-- logged one, then the newest. Another row that offers a tool which the holdout offers is left
 -- out, so that the holdout's functions stay unseen. Reads staging.* and judgements, which curate
 -- hands over, one row per interaction.
 
@@ -35,7 +35,7 @@ offered as (
         interaction_id,
         unnest(tool_names) as tool_name
     from accepted
-    where side = 'train'
+    where side != 'holdout'
 ),
 
 seen as (

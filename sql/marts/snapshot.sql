@@ -9,6 +9,7 @@ select
     acceptable,
     weight,
     group_id,
+    label,
     client_id,
     logged_at,
     interaction_ids,

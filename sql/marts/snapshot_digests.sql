@@ -20,6 +20,7 @@ hashed as (
             'logged_at': epoch_us(logged_at),
             'group_id': group_id,
             'side': side,
+            'label': label,
             'weight': weight,
             'interaction_ids': interaction_ids,
             'feedback_ids': feedback_ids
@@ -34,5 +35,6 @@ select
         string_agg(measured, '' order by example_id) filter (where side = 'holdout'), ''
     )) as holdout_digest,
     count(*) filter (where side = 'train') as train_rows,
+    count(*) filter (where side = 'validation') as validation_rows,
     count(*) filter (where side = 'holdout') as holdout_rows
 from hashed

@@ -3,6 +3,10 @@
 
 select
     interactions.interaction_id,
+    interactions.example_id,
+    interactions.logged_at,
+    interactions.conversation_id,
+    interactions.user_id,
     interactions.messages,
     interactions.tools,
     answers.message,

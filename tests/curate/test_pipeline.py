@@ -3,8 +3,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from components import warehouse
 from components.collect import feedback, interactions
@@ -171,27 +169,6 @@ def test_a_frozen_split_can_not_be_drawn_in_another_way(con: Connection, tmp_pat
     with pytest.raises(SplitChangedError, match="split by tools, the config says conversation"):
         curate(con, Rules(split_by="conversation"))
     assert len(examples(con)) == 20
-
-
-@given(st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(5, 40)), min_size=2, max_size=4))
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_a_frozen_row_never_changes_side(tmp_path: Path, turns: list[tuple[float, int]]):
-    before: dict[str, str] = {}
-    (tmp_path / "w.duckdb").unlink(missing_ok=True)
-    with warehouse.connect(tmp_path / "w.duckdb") as con:
-        for share, count in turns:
-            lines = [logs.interaction(f"ask {n}") for n in range(count)]
-            load(con, tmp_path, lines)
-            rules = Rules(holdout_share=share)
-            tally = curate(con, rules)
-            if not tally.train or not tally.holdout:
-                continue
-            snapshot.freeze(con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW)
-            now = {str(row["example_id"]): str(row["side"]) for row in examples(con)}
-            assert before.items() <= now.items()
-            before = now
 
 
 def test_a_failed_check_keeps_the_verdicts_of_before(con: Connection, tmp_path: Path):

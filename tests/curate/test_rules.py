@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,10 @@ def row(
 ) -> Row:
     return Row(
         interaction_id="i",
+        example_id="e",
+        logged_at=logs.NOW,
+        conversation_id=None,
+        user_id=None,
         messages=json.dumps(messages or [{"role": "user", "content": "Weather in Rome?"}]),
         tools=json.dumps([logs.WEATHER] if tools is None else tools),
         message=json.dumps(message or logs.call("weather", {"city": "Rome"})),
@@ -32,7 +37,7 @@ def row(
 
 
 def objection(row: Row, rules: Rules | None = None) -> str | None:
-    return pipeline.judge(row, rules or Rules(), {}).objection
+    return pipeline.judge(row, rules or Rules()).objection
 
 
 def user(content: Json) -> Json:
@@ -47,7 +52,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
     "arguments", [pytest.param({"city": "Rome"}, id="object"), '{"city": "Rome"}']
 )
 def test_arguments_may_be_an_object_or_its_text(arguments: Json):
-    judged = pipeline.judge(row(message=logs.call("weather", arguments)), Rules(), {})
+    judged = pipeline.judge(row(message=logs.call("weather", arguments)), Rules())
     assert judged.objection is None
     assert judged.answer is not None
     expected = Answer("", (Call("weather", {"city": "Rome"}),))
@@ -138,13 +143,13 @@ def test_unsound_interactions_are_left_out_with_the_reason(bad: Row, slug: str):
 @pytest.mark.parametrize("text", [pytest.param("NaN", id="nan"), pytest.param(DEEP, id="deep")])
 def test_json_that_other_readers_refuse_is_left_out(text: str):
     good = row()
-    bad = Row("i", text, good.tools, good.message, "stop", False, 0, None)
+    bad = replace(good, messages=text)
     assert objection(bad) == "unreadable"
 
 
 def test_a_missing_answer_is_left_out():
     good = row()
-    bad = Row("i", good.messages, good.tools, None, None, False, 0, None)
+    bad = replace(good, message=None, finish_reason=None)
     assert objection(bad) == "empty_answer"
 
 

@@ -91,7 +91,8 @@ def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, 
     assert found["kind"] == "snapshot"
     assert found["key"] == frozen.key == frozen.path.name
     assert found["workload"] == "weather"
-    assert found["rows"] == {"train": frozen.train_rows, "holdout": frozen.holdout_rows}
+    sides = {"train": frozen.train_rows, "validation": 0, "holdout": frozen.holdout_rows}
+    assert found["rows"] == sides
     assert found["counts"] == frozen.counts
     assert found["config"] == RULES.model_dump()
     assert found["holdout_version"] == frozen.holdout_version

@@ -11,8 +11,9 @@ from components.warehouse import Connection, Value
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
-    "judgements": "interaction_id text, workload_id text, objection text, group_id text,"
-    " side text, tool_names text[], answer text",
+    "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
+    " cluster_id text, label text, side text, stratum text, draw_id text, tool_names text[],"
+    " answer text",
     "lines": "ordinal bigint, line bigint, content text, record text",
 }
 

@@ -1,0 +1,48 @@
+"""What was made of each interaction, and the columns in which SQL reads it."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from components.curate.placing import Member, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules and the split made of one interaction, before duplicates are known.
+
+    ``member`` is what the split reads, ``None`` where a rule objected; then it stands nowhere.
+    """
+
+    interaction_id: str
+    objection: str | None
+    member: Member | None = None
+    standing: Standing | None = None
+    tool_names: tuple[str, ...] = ()
+    answer: str | None = None
+
+
+def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Sized]:
+    """Give judgements as the columns of the table ``judgements``, one row per interaction."""
+    members = [one.member for one in judgements]
+    standings = [one.standing for one in judgements]
+    texts = {
+        "interaction_id": [one.interaction_id for one in judgements],
+        "workload_id": [workload_id for _ in judgements],
+        "objection": [one.objection for one in judgements],
+        "answer": [one.answer for one in judgements],
+        "label": [one.label if one else None for one in members],
+        "cluster_id": [one.cluster_id if one else None for one in members],
+        "side": [one.side if one else None for one in standings],
+        "stratum": [one.stratum if one else None for one in standings],
+        "draw_id": [one.draw_id if one else None for one in standings],
+    }
+    lists = {
+        "ties": [list(one.ties) if one else None for one in members],
+        "tool_names": [list(one.tool_names) for one in judgements],
+    }
+    return {
+        **{name: pa.array(column, pa.string()) for name, column in texts.items()},
+        **{name: pa.array(column, pa.list_(pa.string())) for name, column in lists.items()},
+    }

@@ -1,0 +1,83 @@
+"""Count tokens with a base's own tokenizer, never loading torch; a text is counted only once.
+
+What is counted is the text of a prompt or an answer, without the marks that the base's chat
+template puts around each message.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from components import manifest, warehouse
+from components.warehouse import Connection
+
+FILE = "tokenizer.json"
+
+
+class NoTokenizerError(FileNotFoundError):
+    """The base has no ``tokenizer.json``, which every fast tokenizer is saved as."""
+
+
+class Counter:
+    """Counts for one base; what it counted is kept in ``curated.token_counts``.
+
+    Raises:
+        NoTokenizerError: The base has no ``tokenizer.json``.
+    """
+
+    def __init__(self, con: Connection, base: Path) -> None:
+        path = base / FILE
+        if not path.is_file():
+            raise NoTokenizerError(
+                f"counting tokens: {base} has no {FILE}; save its tokenizer as a fast one"
+            )
+        self._con, self._path = con, path
+        self.tokenizer = manifest.file_digest(path)[:16]
+        """The digest of the tokenizer: another one counts anew."""
+
+    @cached_property
+    def _encoder(self) -> Tokenizer:
+        encoder = Tokenizer.from_file(str(self._path))
+        encoder.no_truncation()
+        encoder.no_padding()
+        return encoder
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text; some thousands at a time are best."""
+        keys = [hashlib.md5(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+        known = self._known(keys)
+        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if fresh:
+            # A lone surrogate is no UTF-8, which the tokenizer wants; one mark stands for it.
+            clean = [text.encode("utf-8", "replace").decode() for text in fresh.values()]
+            found = self._encoder.encode_batch_fast(clean, add_special_tokens=False)
+            counted = dict(zip(fresh, (len(one.ids) for one in found), strict=True))
+            self._keep(counted)
+            known |= counted
+        return [known[key] for key in keys]
+
+    def _known(self, keys: Sequence[str]) -> dict[str, int]:
+        with warehouse.present(self._con, "asked", {"content": pa.array(keys, pa.string())}):
+            rows = self._con.execute(_KNOWN, {"tokenizer": self.tokenizer}).fetchall()
+        return dict(rows)
+
+    def _keep(self, counted: dict[str, int]) -> None:
+        columns = {
+            "tokenizer": [self.tokenizer] * len(counted),
+            "content": list(counted),
+            "tokens": list(counted.values()),
+        }
+        with warehouse.present(self._con, "counted", columns):
+            self._con.execute("insert into curated.token_counts by name select * from counted")
+
+
+_KNOWN = """
+    select content, tokens
+    from curated.token_counts
+    semi join asked using (content)
+    where tokenizer = $tokenizer
+"""
