@@ -47,6 +47,11 @@ def freeze(workload: Workload) -> Snapshot:
             commit=revision(),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)
+    if tally.found:
+        get_run_logger().info(
+            "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
+            tally.found,
+        )
     if tally.feedback_waiting:
         get_run_logger().info(
             "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import NoReturn, cast
 
 from components import prompt
-from components.schema import Answer, Json
+from components.schema import Answer, Json, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
@@ -20,12 +21,14 @@ class MalformedError(Exception):
         super().__init__(objection)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
-    """One interaction with the answer to learn from; its request is sound and can be rendered.
+    """One interaction with the answer to learn from, in the form of a chat completion.
 
     ``finish_reason`` is of the logged answer, ``None`` if that was corrected. ``message`` is the
-    assistant message as it came, ``None`` if there is none.
+    assistant message as it came, ``None`` if there is none. ``released`` names the rules that a
+    person has overruled for it. What is read out of it is read once. Interactions that offer equal
+    tools share one list of them.
     """
 
     interaction_id: str
@@ -37,6 +40,8 @@ class Candidate:
     is_corrected: bool
     thumbs_down: int
     acceptable: Json
+    tools_text: str
+    released: frozenset[str] = frozenset()
 
     @property
     def opening(self) -> str:
@@ -44,9 +49,33 @@ class Candidate:
         said = (one for one in self.messages if one["role"] == "user")
         return json.dumps(next(said, {}).get("content"), sort_keys=True)
 
+    @cached_property
     def answer(self) -> Answer:
-        """Read the answer to learn from; ``ValueError`` if its arguments are not JSON objects."""
+        """The answer to learn from; ``ValueError`` if its arguments are not JSON objects."""
         return prompt.read_message(self.message or {})
+
+    @cached_property
+    def answer_json(self) -> str:
+        """The answer's JSON, arguments in the order given: it is the order that is learned.
+
+        ``ValueError`` if they hold what is no JSON, such as NaN.
+        """
+        calls = [{"name": call.name, "arguments": call.arguments} for call in self.answer.calls]
+        return _WRITER.encode({"text": self.answer.text, "calls": calls})
+
+    def said(self, *roles: str) -> list[str]:
+        """Give the texts of the request that were said in one of the roles, in their order."""
+        return [
+            text
+            for message in self.messages
+            if message["role"] in roles
+            for text in _texts(message)
+        ]
+
+    @cached_property
+    def rendered(self) -> list[Message]:
+        """The request as a model reads it; ``ValueError`` if an earlier call is not JSON."""
+        return prompt.render_prompt(self.messages, self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +94,7 @@ class Row:
     is_corrected: bool
     thumbs_down: int
     acceptable: str | None
+    released: list[str] = field(default_factory=list[str])
 
 
 def read(row: Row) -> Candidate:
@@ -74,7 +104,7 @@ def read(row: Row) -> Candidate:
         MalformedError: Its request or its answer has not the form of a chat completion.
     """
     try:
-        messages, tools = _objects(loads(row.messages)), _objects(loads(row.tools))
+        messages, (tools, tool_names) = _objects(loads(row.messages)), read_tools(row.tools)
         message, acceptable = loads(row.message or "null"), loads(row.acceptable or "null")
     except (ValueError, RecursionError) as error:
         raise MalformedError("unreadable") from error
@@ -86,18 +116,27 @@ def read(row: Row) -> Candidate:
         interaction_id=row.interaction_id,
         messages=messages,
         tools=tools,
-        tool_names=tuple(_tool_names(tools)),
+        tool_names=tool_names,
         message=message,
         finish_reason=row.finish_reason,
         is_corrected=row.is_corrected,
         thumbs_down=row.thumbs_down,
         acceptable=acceptable,
+        tools_text=row.tools,
+        released=frozenset(row.released),
     )
 
 
 def loads(text: str) -> Json:
     """Read strict JSON: DuckDB lets NaN and Infinity pass, which no other reader takes."""
-    return cast("Json", json.loads(text, parse_constant=_refuse))
+    return cast("Json", _STRICT.decode(text))
+
+
+@lru_cache(maxsize=512)
+def read_tools(text: str) -> tuple[list[dict[str, Json]], tuple[str, ...]]:
+    """Read tools and their names; an application offers the same ones over and over."""
+    tools = _objects(loads(text))
+    return tools, tuple(_tool_names(tools))
 
 
 def content_parts(message: dict[str, Json]) -> list[Json]:
@@ -106,8 +145,25 @@ def content_parts(message: dict[str, Json]) -> list[Json]:
     return content if isinstance(content, list) else []
 
 
+def _texts(message: dict[str, Json]) -> Iterator[str]:
+    match message:
+        case {"content": str(text)}:
+            yield text
+        case _:
+            for part in content_parts(message):
+                match part:
+                    case {"text": str(text)}:
+                        yield text
+                    case _:
+                        pass
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _objects(value: Json) -> list[dict[str, Json]]:

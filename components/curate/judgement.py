@@ -1,22 +1,29 @@
 """What was made of each interaction, and the columns in which SQL reads it."""
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
 from components.curate.placing import Member, Standing
+from components.curate.rules.screen import NOTHING_FOUND, Screened
+
+FLAGS = pa.list_(
+    pa.struct([("rule", pa.string()), ("factor", pa.float64()), ("mark", pa.string())])
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the rules and the split made of one interaction, before duplicates are known.
 
-    ``member`` is what the split reads, ``None`` where a rule objected; then it stands nowhere.
+    ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
+    objected; then it stands nowhere.
     """
 
     interaction_id: str
     objection: str | None
+    screened: Screened = NOTHING_FOUND
     member: Member | None = None
     standing: Standing | None = None
     tool_names: tuple[str, ...] = ()
@@ -25,12 +32,14 @@ class Judgement:
 
 def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Sized]:
     """Give judgements as the columns of the table ``judgements``, one row per interaction."""
+    screened = [one.screened for one in judgements]
     members = [one.member for one in judgements]
     standings = [one.standing for one in judgements]
     texts = {
         "interaction_id": [one.interaction_id for one in judgements],
         "workload_id": [workload_id for _ in judgements],
         "objection": [one.objection for one in judgements],
+        "mark": [one.mark for one in screened],
         "answer": [one.answer for one in judgements],
         "label": [one.label if one else None for one in members],
         "cluster_id": [one.cluster_id if one else None for one in members],
@@ -45,4 +54,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
     return {
         **{name: pa.array(column, pa.string()) for name, column in texts.items()},
         **{name: pa.array(column, pa.list_(pa.string())) for name, column in lists.items()},
+        "is_held": pa.array([one.is_held for one in screened], pa.bool_()),
+        "flags": pa.array([[asdict(flag) for flag in one.flags] for one in screened], FLAGS),
+        "weight": pa.array([one.weight for one in screened], pa.float64()),
     }

@@ -1,8 +1,7 @@
 """Curate one workload: judge every interaction and build the examples, in one transaction."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from components import warehouse
@@ -12,6 +11,7 @@ from components.curate.candidate import Candidate, MalformedError, Row
 from components.curate.judgement import Judgement
 from components.curate.placing import Member, Settled, Shares, Standing
 from components.curate.rules import screen
+from components.curate.rules.screen import Screened
 from components.curate.settings import Rules
 from components.warehouse import Connection
 
@@ -21,7 +21,8 @@ class Tally:
     """What became of a workload's interactions.
 
     ``counts`` is by verdict, ``kept`` among them; ``feedback_waiting`` counts the feedback whose
-    response has not arrived.
+    response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
+    was done: ``hold``, ``weigh`` or ``flag``.
     """
 
     workload_id: str
@@ -31,6 +32,7 @@ class Tally:
     counts: dict[str, int]
     feedback_waiting: int
     validation: int = 0
+    found: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) -> Tally:
@@ -60,22 +62,27 @@ def judge(row: Row, rules: Rules) -> Judgement:
         candidate = candidates.read(row)
     except MalformedError as error:
         return Judgement(row.interaction_id, error.objection)
-    if (objection := screen.objection(candidate, rules.max_prompt_chars)) is not None:
-        return Judgement(row.interaction_id, objection)
-    return _accept(row, candidate, rules)
+    screened = screen.screen(
+        candidate,
+        rules.rules,
+        max_prompt_chars=rules.max_prompt_chars,
+        languages=rules.languages,
+    )
+    if screened.objection is not None:
+        return Judgement(row.interaction_id, screened.objection, screened)
+    return _accept(row, candidate, screened, rules)
 
 
-def _accept(row: Row, candidate: Candidate, rules: Rules) -> Judgement:
-    answer = candidate.answer()
+def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) -> Judgement:
     group = split.group(rules.split_by, candidate.tool_names, candidate.opening, row.user_id)
     logged = [split.conversation(row.conversation_id)] if row.conversation_id else []
     return Judgement(
         candidate.interaction_id,
         None,
-        Member((row.example_id, group, *logged), split.label(answer), row.logged_at),
+        screened,
+        Member((row.example_id, group, *logged), split.label(candidate.answer), row.logged_at),
         tool_names=candidate.tool_names,
-        # Arguments in the order given, not sorted: it is the order that the model learns.
-        answer=json.dumps(asdict(answer), ensure_ascii=False),
+        answer=candidate.answer_json,
     )
 
 
@@ -102,6 +109,11 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         " order by verdict",
         {"workload_id": workload_id},
     ).fetchall()
+    found = con.execute(
+        "select rule || ' ' || disposition, interactions from marts.rules"
+        " where workload_id = $workload_id and disposition != 'drop' order by all",
+        {"workload_id": workload_id},
+    ).fetchall()
     ((waiting,),) = con.execute("select count(*) from staging.feedback where is_waiting").fetchall()
     by_side = dict(sides)
     return Tally(
@@ -112,4 +124,5 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         dict(verdicts),
         waiting,
         by_side.get("validation", 0),
+        dict(found),
     )

@@ -2,6 +2,8 @@
 
 from pydantic import Field, model_validator
 
+from components.curate.rules.dispositions import Dispositions
+from components.curate.rules.language import Languages
 from components.curate.split import SplitBy
 from components.schema import Config
 
@@ -23,6 +25,13 @@ class Rules(Config):
     """What the holdout shows: ``tools`` never seen in training (requests without tools go by
     conversation); ``conversation`` for an agent whose tools are always the same; ``user`` for
     people never seen, where the log says who asked (the rest goes by conversation)."""
+
+    languages: Languages = "any"
+    """What answers are to be written in: a list of ISO 639 codes, or ``as_asked`` for the language
+    of the question; ``any`` looks at none. Short answers count as right."""
+
+    rules: Dispositions = Field(default_factory=Dispositions)
+    """What is done with what the rules of quality find, rule by rule."""
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "Rules":

@@ -28,7 +28,7 @@ select
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
-    1.0 as weight,
+    verdicts.weight,
     judgements.ties[2] as group_id
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)

@@ -1,8 +1,9 @@
 -- One row per interaction of the workload: the objection that keeps it from being an example, or
 -- null. Of equal requests (messages and tools) one stands for all: a corrected answer before a
 -- logged one, then the newest. Another row that offers a tool which the holdout offers is left
--- out, so that the holdout's functions stay unseen. Reads staging.* and judgements, which curate
--- hands over, one row per interaction.
+-- out, so that the holdout's functions stay unseen. What a rule found is its `mark`; `flags` are
+-- what rules found in interactions that they let pass, and `weight` is the product of their
+-- factors. Reads staging.* and judgements, which curate hands over, one row per interaction.
 
 with
 
@@ -49,6 +50,10 @@ select
     judgements.workload_id,
     accepted.representative_id,
     $judged_at::timestamptz as judged_at,
+    judgements.mark,
+    judgements.is_held,
+    judgements.flags,
+    judgements.weight,
     case
         when judgements.objection is not null then judgements.objection
         when accepted.representative_id != judgements.interaction_id then 'duplicate'

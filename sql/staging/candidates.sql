@@ -1,5 +1,15 @@
 -- One row per interaction of the workload under curation, as the rules read it.
--- Reads staging.interactions and staging.answers.
+-- Reads staging.interactions, staging.answers and curated.releases.
+
+with
+
+released as (
+    select
+        interaction_id,
+        list(rule order by rule) as rules
+    from curated.releases
+    group by interaction_id
+)
 
 select
     interactions.interaction_id,
@@ -13,7 +23,9 @@ select
     answers.finish_reason,
     answers.is_corrected,
     answers.thumbs_down,
-    interactions.acceptable
+    interactions.acceptable,
+    coalesce(released.rules, []) as released
 from staging.interactions as interactions
 inner join staging.answers as answers using (interaction_id)
+left join released using (interaction_id)
 order by interactions.interaction_id

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,32 +7,7 @@ from components.curate.candidate import Row
 from components.curate.settings import Rules
 from components.schema import Answer, Call, Json
 from tests import logs
-
-
-def row(
-    *,
-    messages: Json = None,
-    tools: Json = None,
-    message: Json = None,
-    finish_reason: str | None = "stop",
-    is_corrected: bool = False,
-    thumbs_down: int = 0,
-    acceptable: Json = None,
-) -> Row:
-    return Row(
-        interaction_id="i",
-        example_id="e",
-        logged_at=logs.NOW,
-        conversation_id=None,
-        user_id=None,
-        messages=json.dumps(messages or [{"role": "user", "content": "Weather in Rome?"}]),
-        tools=json.dumps([logs.WEATHER] if tools is None else tools),
-        message=json.dumps(message or logs.call("weather", {"city": "Rome"})),
-        finish_reason=finish_reason,
-        is_corrected=is_corrected,
-        thumbs_down=thumbs_down,
-        acceptable=None if acceptable is None else json.dumps(acceptable),
-    )
+from tests.curate.rows import row
 
 
 def objection(row: Row, rules: Rules | None = None) -> str | None:
@@ -101,6 +75,9 @@ def test_sound_interactions_are_kept(good: Row):
             row(message=logs.call("weather", '{"city": "\\ud800"}')),
             "arguments_not_json",
             id="half-a-character",
+        ),
+        pytest.param(
+            row(message=logs.call("weather", '{"city": NaN}')), "arguments_not_json", id="nan"
         ),
         pytest.param(row(message=logs.say("  \n")), "empty_answer", id="blank"),
         pytest.param(row(message=logs.say(None)), "empty_answer", id="null-content"),

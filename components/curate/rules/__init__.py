@@ -1,6 +1,8 @@
-"""Why an interaction is no example, or counts for less: pure functions, a topic a file.
+"""What is wrong with an interaction: pure functions, a topic a file, each gives what it found.
 
-``screen`` asks them all, in order. ``structure`` objects to what can't be rendered or read,
-``ending`` to answers that are none or not whole, ``calls`` to tool calls that can't be made,
-``disliked`` to what people disliked.
+``screen`` asks them in order, and ``dispositions`` is what a workload may say about each.
+``structure`` objects to what can't be rendered, ``ending`` to answers that are none or not whole,
+``calls`` and ``schema`` to tool calls that can't be made, ``disliked`` to what people disliked.
+``failure`` knows error messages, ``refusal`` refusals, ``repetition`` loops, ``leakage`` the system
+message in an answer, ``injection`` attacks in user text, and ``language`` tells languages.
 """

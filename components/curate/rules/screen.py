@@ -1,30 +1,116 @@
-"""Ask every rule about an interaction."""
+"""Ask every rule about an interaction, and do with it what the workload says."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
 
 from components.curate.candidate import Candidate
-from components.curate.rules import calls, disliked, ending, structure
+from components.curate.rules import (
+    calls,
+    disliked,
+    ending,
+    failure,
+    injection,
+    language,
+    leakage,
+    refusal,
+    repetition,
+    schema,
+    structure,
+)
+from components.curate.rules.dispositions import Disposition, Dispositions
+from components.curate.rules.language import Languages
 
 Rule = Callable[[Candidate], str | None]
 
-RULES: tuple[Rule, ...] = (
+UNFIT: tuple[Rule, ...] = (
     structure.unsupported_content,
     calls.arguments_not_json,
     ending.empty_answer,
-    ending.cut_off,
-    calls.unknown_tool,
     disliked.thumbs_down,
     structure.malformed_acceptable,
     structure.malformed_history,
 )
-"""In this order: later rules rely on what earlier ones let pass."""
+"""Always objections, in this order: later rules rely on what earlier ones let pass."""
+
+FAULTS: tuple[Rule, ...] = (
+    ending.cut_off,
+    calls.unknown_tool,
+    schema.breaks_schema,
+    failure.error_text,
+    refusal.refusal,
+    repetition.repetition,
+    leakage.prompt_leak,
+    injection.prompt_injection,
+)
+"""The workload says what is done about each: its field of ``Dispositions`` has its name."""
 
 
-def objection(candidate: Candidate, max_prompt_chars: int) -> str | None:
-    """Give the first objection against an interaction; ``None`` if it may be learned from."""
-    return next(filter(None, _objections(candidate, max_prompt_chars)), None)
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What a rule found in an interaction that is an example all the same.
+
+    Its weight is multiplied by ``factor``; ``mark`` says what was found, and quotes no user but
+    for the mark of an injection.
+    """
+
+    rule: str
+    factor: float
+    mark: str
 
 
-def _objections(candidate: Candidate, max_prompt_chars: int) -> Iterator[str | None]:
-    yield from (rule(candidate) for rule in RULES)
-    yield structure.too_long(candidate, max_prompt_chars)
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What the rules made of an interaction: an objection with its mark, or flags, or nothing.
+
+    What is held can be released by a person.
+    """
+
+    objection: str | None = None
+    mark: str | None = None
+    is_held: bool = False
+    flags: tuple[Flag, ...] = ()
+
+    @property
+    def weight(self) -> float:
+        """How much the example counts."""
+        return prod(flag.factor for flag in self.flags)
+
+
+NOTHING_FOUND = Screened()
+
+
+def screen(
+    candidate: Candidate,
+    dispositions: Dispositions,
+    *,
+    max_prompt_chars: int,
+    languages: Languages,
+) -> Screened:
+    """Ask the rules in order, until one of them keeps the interaction out; pure."""
+    for rule in UNFIT:
+        if (mark := rule(candidate)) is not None:
+            return Screened(rule.__name__, mark)
+    if (mark := structure.too_long(candidate, max_prompt_chars)) is not None:
+        return Screened("too_long", mark)
+    flags: list[Flag] = []
+    for name, mark, disposition in _found(candidate, dispositions, languages):
+        is_released = disposition.action == "hold" and name in candidate.released
+        if disposition.action in ("drop", "hold") and not is_released:
+            return Screened(name, mark, disposition.action == "hold", tuple(flags))
+        flags.append(Flag(name, disposition.factor, mark))
+    return Screened(flags=tuple(flags))
+
+
+def _found(
+    candidate: Candidate, dispositions: Dispositions, languages: Languages
+) -> Iterator[tuple[str, str, Disposition]]:
+    for rule in FAULTS:
+        disposition: Disposition = getattr(dispositions, rule.__name__)
+        if disposition.action != "ignore" and (mark := rule(candidate)) is not None:
+            yield rule.__name__, mark, disposition
+    disposition = dispositions.wrong_language
+    if languages == "any" or disposition.action == "ignore":
+        return
+    if (mark := language.wrong_language(candidate, languages)) is not None:
+        yield "wrong_language", mark, disposition

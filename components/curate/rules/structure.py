@@ -1,15 +1,14 @@
 """Object to what no model of text can learn from: no text, no form, too much of it."""
 
-from components import prompt
 from components.curate.candidate import Candidate, content_parts
-from components.schema import Json
+from components.schema import Json, kind_of
 
 
 def unsupported_content(candidate: Candidate) -> str | None:
     """Object to images, audio and files: the model reads text only."""
     messages = [*candidate.messages, candidate.message or {}]
     parts = (part for message in messages for part in content_parts(message))
-    return None if all(_is_text(part) for part in parts) else "unsupported_content"
+    return next((_kind(part) for part in parts if not _is_text(part)), None)
 
 
 def malformed_acceptable(candidate: Candidate) -> str | None:
@@ -17,26 +16,33 @@ def malformed_acceptable(candidate: Candidate) -> str | None:
     match candidate.acceptable:
         case None:
             return None
-        case list(calls) if all(_is_acceptable_call(call) for call in calls):
-            return None
-        case _:
-            return "malformed_acceptable"
+        case list(calls):
+            wrong = (place for place, call in enumerate(calls) if not _is_acceptable_call(call))
+            return next((f"call {place}" for place in wrong), None)
+        case other:
+            return f"{kind_of(other)} where an array belongs"
 
 
 def malformed_history(candidate: Candidate) -> str | None:
     """Object to requests that can't be rendered, such as earlier calls that are not JSON."""
     try:
-        prompt.render_prompt(candidate.messages, candidate.tools)
+        return None if candidate.rendered else "no message"
     except (ValueError, RecursionError):
-        return "malformed_history"
-    return None
+        return "can't be rendered"
 
 
 def too_long(candidate: Candidate, max_prompt_chars: int) -> str | None:
     """Object to prompts that would not fit."""
-    rendered = prompt.render_prompt(candidate.messages, candidate.tools)
-    length = sum(len(message["content"]) for message in rendered)
-    return "too_long" if length > max_prompt_chars else None
+    length = sum(len(message["content"]) for message in candidate.rendered)
+    return f"{length} characters" if length > max_prompt_chars else None
+
+
+def _kind(part: Json) -> str:
+    match part:
+        case {"type": str(kind)}:
+            return kind[:40]
+        case _:
+            return kind_of(part)
 
 
 def _is_text(part: Json) -> bool:

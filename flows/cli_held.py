@@ -1,0 +1,98 @@
+"""``flywheel held``: what rules hold back for a person, from the terminal."""
+
+import getpass
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows import settings
+
+if TYPE_CHECKING:
+    from components.warehouse import Connection
+
+app = typer.Typer(
+    help="See what rules hold back for a person, such as prompt injection, and let it in.",
+    no_args_is_help=True,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+MOST_SHOWN = 50
+
+Id = Annotated[str, typer.Argument(help="The interaction's id, or its first characters.")]
+
+
+@app.command("list")
+def list_held(
+    workload: Annotated[
+        str | None, typer.Option(help="Whose; of all workloads when left out.")
+    ] = None,
+) -> None:
+    """List what waits, the oldest first, each with the mark that was found."""
+    from components.curate import held
+
+    with _warehouse() as con:
+        found = held.waiting(con, workload)
+    table = Table("id", "workload", "rule", "mark", box=None, pad_edge=False)
+    for one in found[:MOST_SHOWN]:
+        table.add_row(one.interaction_id[:12], one.workload_id, one.rule, escape(one.mark))
+    console.print(table if found else "nothing is held")
+    if len(found) > MOST_SHOWN:
+        console.print(f"and {len(found) - MOST_SHOWN} more")
+
+
+@app.command("show")
+def show_held(interaction_id: Id) -> None:
+    """Show one held interaction: what was found, what was said and what was answered."""
+    from components.curate import held
+
+    with _warehouse() as con:
+        one = held.find(con, interaction_id)
+    logged = f"{one.logged_at:%Y-%m-%d %H:%M} by {one.client_id}"
+    console.print(f"{one.interaction_id}  logged {logged}", markup=False, soft_wrap=True)
+    console.print(f"{one.rule}: {one.mark}", markup=False, soft_wrap=True)
+    for message in [*json.loads(one.messages), json.loads(one.answer or "null")]:
+        console.print(json.dumps(message, ensure_ascii=False), markup=False, soft_wrap=True)
+
+
+@app.command("release")
+def release_held(
+    interaction_ids: Annotated[
+        list[str], typer.Argument(help="The interactions' ids, or their first characters.")
+    ],
+    by: Annotated[
+        str,
+        typer.Option("--as", help="Your name; stored with it.", default_factory=getpass.getuser),
+    ],
+    note: Annotated[str, typer.Option(help="Why it is harmless.")] = "",
+) -> None:
+    """Let interactions in: from the next curation on, the rule that held them no longer does."""
+    from components import warehouse
+    from components.curate import held
+
+    now = datetime.now(UTC)
+    with _warehouse() as con, warehouse.transaction(con):
+        found = [held.find(con, beginning) for beginning in interaction_ids]
+        for one in found:
+            held.release(con, one, by=by, note=note, now=now)
+    console.print(f"{len(found)} released; the next curation lets them in")
+
+
+@contextmanager
+def _warehouse() -> "Generator[Connection]":
+    """Open the warehouse; what can go wrong becomes a message and an exit code."""
+    from components import warehouse
+
+    try:
+        with warehouse.connect(settings.load().warehouse) as con:
+            yield con
+    except (LookupError, warehouse.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,53 @@
+"""Rows of candidates, for tests of the rules to vary."""
+
+import json
+from collections.abc import Sequence
+
+from components.curate import candidate
+from components.curate.candidate import Candidate, Row
+from components.schema import Json
+from tests import logs
+
+
+def row(
+    *,
+    messages: Json = None,
+    tools: Json = None,
+    message: Json = None,
+    finish_reason: str | None = "stop",
+    is_corrected: bool = False,
+    thumbs_down: int = 0,
+    acceptable: Json = None,
+    released: Sequence[str] = (),
+) -> Row:
+    return Row(
+        interaction_id="i",
+        example_id="e",
+        logged_at=logs.NOW,
+        conversation_id=None,
+        user_id=None,
+        messages=json.dumps(messages or [{"role": "user", "content": "Weather in Rome?"}]),
+        tools=json.dumps([logs.WEATHER] if tools is None else tools),
+        message=json.dumps(message or logs.call("weather", {"city": "Rome"})),
+        finish_reason=finish_reason,
+        is_corrected=is_corrected,
+        thumbs_down=thumbs_down,
+        acceptable=None if acceptable is None else json.dumps(acceptable),
+        released=[*released],
+    )
+
+
+def answered(
+    text: str, *, asked: str = "Tell me.", system: str = "", is_corrected: bool = False
+) -> Candidate:
+    """Read a conversation without tools, in which ``text`` is the answer."""
+    messages: list[Json] = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": asked})
+    return candidate.read(
+        row(messages=messages, tools=[], message=logs.say(text), is_corrected=is_corrected)
+    )
+
+
+def asked(text: str) -> Candidate:
+    """Read a conversation in which ``text`` is what the user said."""
+    return answered("Yes.", asked=text)
