@@ -256,6 +256,19 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
         return int(con.execute(sql).fetchall()[0][0])
 
 
+def replace(
+    con: Connection, table: str, records: Sequence[Mapping[str, Value]], workload_id: str | None
+) -> None:
+    """Replace the rows of a table that has one workload's only, or those of one workload."""
+    if workload_id is None:
+        con.execute(f"delete from {table}")
+        insert(con, table, records)
+    else:
+        delete = f"delete from {table} where workload_id = $workload_id"
+        con.execute(delete, {"workload_id": workload_id})
+        insert(con, table, [{**one, "workload_id": workload_id} for one in records])
+
+
 @contextmanager
 def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generator[None]:
     """Let SQL read columns as a table called ``name`` for as long as the block runs.

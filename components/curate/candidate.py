@@ -38,7 +38,6 @@ class Candidate:
     message: dict[str, Json] | None
     finish_reason: str | None
     is_corrected: bool
-    thumbs_down: int
     acceptable: Json
     tools_text: str
     released: frozenset[str] = frozenset()
@@ -92,7 +91,6 @@ class Row:
     message: str | None
     finish_reason: str | None
     is_corrected: bool
-    thumbs_down: int
     acceptable: str | None
     released: list[str] = field(default_factory=list[str])
 
@@ -120,7 +118,6 @@ def read(row: Row) -> Candidate:
         message=message,
         finish_reason=row.finish_reason,
         is_corrected=row.is_corrected,
-        thumbs_down=row.thumbs_down,
         acceptable=acceptable,
         tools_text=row.tools,
         released=frozenset(row.released),

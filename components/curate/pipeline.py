@@ -10,6 +10,7 @@ from components.curate import judgement, placing, settled, split
 from components.curate.candidate import Candidate, MalformedError, Row
 from components.curate.judgement import Judgement
 from components.curate.placing import Member, Settled, Shares, Standing
+from components.curate.preferences import store as preferences
 from components.curate.rules import screen
 from components.curate.rules.screen import Screened
 from components.curate.settings import Rules
@@ -43,15 +44,20 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
         CheckFailedError: A check found rows that must not be; then nothing is changed.
     """
     with warehouse.transaction(con):
-        for model in ("staging/interactions", "staging/feedback", "staging/answers"):
+        for model in ("staging/interactions", "staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
+        weighed = preferences.weigh(con, workload_id, rules.preferences)
+        warehouse.build(con, "staging/answers")
         known = settled.read(con, workload_id, rules.split_by)
         rows = warehouse.read(con, "staging/candidates", Row)
         judgements = stand([judge(row, rules) for row in rows], known, rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
-            values = {"split": rules.split_by, "judged_at": now}
+            lift = rules.preferences.lift
+            values = {"split": rules.split_by, "judged_at": now, "lift": lift}
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
+            warehouse.build(con, "staging/placements", workload_id=workload_id)
+        preferences.build(con, workload_id, weighed, rules.preferences, lambda exchange: exchange)
         warehouse.check(con, workload_id=workload_id)
         return _tally(con, workload_id)
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from components.curate.preferences.settings import Preferences
 from components.curate.rules.dispositions import Dispositions
 from components.curate.rules.language import Languages
 from components.curate.split import SplitBy
@@ -32,6 +33,9 @@ class Rules(Config):
 
     rules: Dispositions = Field(default_factory=Dispositions)
     """What is done with what the rules of quality find, rule by rule."""
+
+    preferences: Preferences = Field(default_factory=Preferences)
+    """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "Rules":

@@ -1,6 +1,6 @@
 -- One row per example of the workload: a distinct request that no rule objected to, with the
--- answer to learn and the ids it came from. Reads curated.verdicts, staging.*, and judgements,
--- which curate hands over, one row per interaction.
+-- answer to learn, the weight that people's regard gives it and the ids it came from. Reads
+-- curated.verdicts, staging.*, and judgements, which curate hands over, one row per interaction.
 
 with
 
@@ -28,8 +28,8 @@ select
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
-    verdicts.weight,
-    judgements.ties[2] as group_id
+    judgements.ties[2] as group_id,
+    verdicts.weight * pow($lift, answers.regard) as weight
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)
 inner join staging.interactions as interactions using (interaction_id)

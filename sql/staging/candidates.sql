@@ -22,7 +22,6 @@ select
     answers.message,
     answers.finish_reason,
     answers.is_corrected,
-    answers.thumbs_down,
     interactions.acceptable,
     coalesce(released.rules, []) as released
 from staging.interactions as interactions

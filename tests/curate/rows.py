@@ -16,7 +16,6 @@ def row(
     message: Json = None,
     finish_reason: str | None = "stop",
     is_corrected: bool = False,
-    thumbs_down: int = 0,
     acceptable: Json = None,
     released: Sequence[str] = (),
 ) -> Row:
@@ -31,7 +30,6 @@ def row(
         message=json.dumps(message or logs.call("weather", {"city": "Rome"})),
         finish_reason=finish_reason,
         is_corrected=is_corrected,
-        thumbs_down=thumbs_down,
         acceptable=None if acceptable is None else json.dumps(acceptable),
         released=[*released],
     )

@@ -39,7 +39,6 @@ def test_arguments_may_be_an_object_or_its_text(arguments: Json):
         pytest.param(row(message=logs.say("Sunny.")), id="text"),
         pytest.param(row(message=logs.say([{"type": "text", "text": "Sunny."}])), id="text-part"),
         pytest.param(row(tools=[], message=logs.say("Sunny.")), id="no-tools"),
-        pytest.param(row(thumbs_down=1, is_corrected=True), id="disliked-but-corrected"),
         pytest.param(row(finish_reason=None), id="unknown-end"),
         pytest.param(
             row(acceptable=[{"name": "weather", "arguments": {"city": ["Rome", "Roma"]}}]),
@@ -85,7 +84,6 @@ def test_sound_interactions_are_kept(good: Row):
         pytest.param(row(finish_reason="content_filter"), "cut_off", id="filter"),
         pytest.param(row(message=logs.call("traffic", {})), "unknown_tool", id="not-offered"),
         pytest.param(row(tools=[]), "unknown_tool", id="none-offered"),
-        pytest.param(row(thumbs_down=1), "thumbs_down", id="disliked"),
         pytest.param(row(acceptable={"name": "weather"}), "malformed_acceptable", id="no-list"),
         pytest.param(
             row(acceptable=[{"name": "weather", "arguments": {"city": "Rome"}}]),

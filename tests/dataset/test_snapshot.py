@@ -74,7 +74,7 @@ def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
     answer = Answer("", (Call("weather_3", {"unit": "C", "city": "Rome"}),))
     assert row["answer"] == answer.to_json()
     assert row["completion"] == [{"role": "assistant", "content": prompt.render_answer(answer)}]
-    assert (row["weight"], row["client_id"]) == (1.0, "app")
+    assert (row["weight"], row["client_id"]) == (RULES.preferences.lift, "app")
     held = con.execute("select interaction_id from raw.interactions where line = 4").fetchall()
     assert row["interaction_ids"] == [held[0][0]]
     assert row["feedback_ids"] == [
@@ -94,7 +94,7 @@ def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, 
     sides = {"train": frozen.train_rows, "validation": 0, "holdout": frozen.holdout_rows}
     assert found["rows"] == sides
     assert found["counts"] == frozen.counts
-    assert found["config"] == RULES.model_dump()
+    assert found["config"] == RULES.model_dump(mode="json")
     assert found["holdout_version"] == frozen.holdout_version
     assert found["prompt_format"] == prompt.FORMAT
     assert found["commit"] == "abc123"

@@ -42,8 +42,8 @@ class Found:
 
 def prepare(con: Connection) -> None:
     """Make the tables that curate and collect make on the way, empty."""
-    for model in ("staging/interactions", "staging/feedback", "staging/answers"):
-        warehouse.build(con, model, workload_id="")
+    for model in ("interactions", "given", "feedback", "answers", "signals", "judged"):
+        warehouse.build(con, f"staging/{model}", workload_id="")
     for name, columns in HANDED_OVER.items():
         con.execute(f"create temporary table {name} ({columns})")
     for schema, table in con.execute(

@@ -7,7 +7,6 @@ from math import prod
 from components.curate.candidate import Candidate
 from components.curate.rules import (
     calls,
-    disliked,
     ending,
     failure,
     injection,
@@ -27,7 +26,6 @@ UNFIT: tuple[Rule, ...] = (
     structure.unsupported_content,
     calls.arguments_not_json,
     ending.empty_answer,
-    disliked.thumbs_down,
     structure.malformed_acceptable,
     structure.malformed_history,
 )

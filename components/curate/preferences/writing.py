@@ -1,0 +1,143 @@
+"""Write pairs and labels as rows, redacted, and say of the others why they can't be used."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from components import manifest, prompt
+from components.curate.preferences import fates, length, texts
+from components.curate.preferences.fates import Placement
+from components.curate.preferences.records import Label, Pair, Weighed
+from components.curate.preferences.settings import Preferences
+from components.curate.preferences.texts import Redact, Written
+from components.schema import Answer
+
+Refusal = tuple[str, str | None]
+"""The fate of feedback that can't be used, and what more there is to say."""
+
+Requests = Mapping[str, tuple[str, str]]
+"""Messages and tools of an interaction, JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One row of ``curated.preferences``; lengths are of the rendered answers, in characters."""
+
+    preference_id: str
+    source: str
+    messages: str
+    tools: str
+    chosen: str
+    rejected: str
+    weight: float
+    chosen_length: int
+    rejected_length: int
+    interaction_ids: tuple[str, ...]
+    feedback_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One row of ``curated.labels``."""
+
+    label_id: str
+    messages: str
+    tools: str
+    answer: str
+    is_good: bool
+    weight: float
+    interaction_ids: tuple[str, ...]
+    feedback_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is written; ``refused`` gives the feedback whose pair or label is not, and why."""
+
+    pairs: tuple[PairRow, ...]
+    labels: tuple[LabelRow, ...]
+    refused: dict[str, Refusal]
+
+
+def write(
+    weighed: Weighed,
+    placements: Mapping[str, Placement],
+    requests: Requests,
+    config: Preferences,
+    redact: Redact,
+) -> Rows:
+    """Write what may be learned from: on the train side, and without a verdict on its request."""
+    refused: dict[str, Refusal] = {}
+    pairs: list[PairRow] = []
+    labels: list[LabelRow] = []
+    for pair in weighed.pairs:
+        answers = [weighed.answers.texts[key] for key in (pair.chosen, pair.rejected)]
+        match _written(pair, answers, placements, requests, redact):
+            case Written() as written if texts.are_equal(written.answers):
+                refused |= dict.fromkeys(pair.feedback_ids, ("identical", "after redaction"))
+            case Written() as written:
+                pairs.append(_pair_row(pair, written))
+            case refusal:
+                refused |= dict.fromkeys(pair.feedback_ids, refusal)
+    for label in weighed.labels:
+        answers = [weighed.answers.texts[label.answer]]
+        match _written(label, answers, placements, requests, redact):
+            case Written() as written:
+                labels.append(_label_row(label, written))
+            case refusal:
+                refused |= dict.fromkeys(label.feedback_ids, refusal)
+    if config.match_length:
+        pairs = _matched(pairs)
+    pairs.sort(key=lambda row: row.preference_id)
+    labels.sort(key=lambda row: row.label_id)
+    return Rows(tuple(pairs), tuple(labels), refused)
+
+
+def _written(
+    one: Pair | Label,
+    answers: Sequence[Answer],
+    placements: Mapping[str, Placement],
+    requests: Requests,
+    redact: Redact,
+) -> Written | Refusal:
+    asked, refusal = fates.usable(one.interaction_ids, placements)
+    if asked is None:
+        return refusal
+    messages, tools = requests[asked]
+    return texts.write(messages, tools, answers, redact) or ("redaction_failed", None)
+
+
+def _pair_row(pair: Pair, written: Written) -> PairRow:
+    chosen, rejected = written.answers
+    return PairRow(
+        preference_id=manifest.digest([pair.example_id, pair.chosen, pair.rejected]),
+        source=pair.source,
+        messages=written.messages,
+        tools=written.tools,
+        chosen=chosen.to_json(),
+        rejected=rejected.to_json(),
+        weight=pair.weight,
+        chosen_length=len(prompt.render_answer(chosen)),
+        rejected_length=len(prompt.render_answer(rejected)),
+        interaction_ids=pair.interaction_ids,
+        feedback_ids=pair.feedback_ids,
+    )
+
+
+def _label_row(label: Label, written: Written) -> LabelRow:
+    (answer,) = written.answers
+    return LabelRow(
+        label_id=manifest.digest([label.example_id, label.answer]),
+        messages=written.messages,
+        tools=written.tools,
+        answer=answer.to_json(),
+        is_good=label.is_good,
+        weight=label.weight,
+        interaction_ids=label.interaction_ids,
+        feedback_ids=label.feedback_ids,
+    )
+
+
+def _matched(pairs: Sequence[PairRow]) -> list[PairRow]:
+    lengths = [(row.chosen_length, row.rejected_length) for row in pairs]
+    weights = length.match([row.weight for row in pairs], lengths)
+    return [replace(row, weight=weight) for row, weight in zip(pairs, weights, strict=True)]

@@ -1,0 +1,88 @@
+-- One row per feedback in the workload under curation, the newest word of each actor and those that
+-- it supersedes. A feedback line belongs to the workload that it names. Other sources know none:
+-- what they give belongs to the workload of its target; until that arrives it waits in that of its
+-- defaults. Reads raw.feedback and staging.interactions.
+
+with
+
+ids as (
+    select distinct
+        client_id,
+        response_id,
+        conversation_id,
+        trace_id
+    from staging.interactions
+),
+
+aims as (
+    select
+        client_id,
+        unnest(['response', 'either']) as aim,
+        response_id as target_id,
+        response_id,
+        null::varchar as about
+    from ids
+    union
+    select
+        client_id,
+        unnest(['conversation', 'either']) as aim,
+        conversation_id as target_id,
+        null as response_id,
+        conversation_id as about
+    from ids
+    union
+    select
+        client_id,
+        'either' as aim,
+        trace_id as target_id,
+        null as response_id,
+        coalesce(conversation_id, trace_id) as about
+    from ids
+),
+
+aimed as (
+    select
+        feedback_id,
+        client_id,
+        coalesce(response_id, conversation_id, target_id) as target_id,
+        case
+            when response_id is not null then 'response'
+            when conversation_id is not null then 'conversation'
+            else 'either'
+        end as aim
+    from raw.feedback
+),
+
+arrived as (
+    select
+        aimed.feedback_id,
+        aims.response_id,
+        aims.about as conversation_id
+    from aimed
+    inner join aims using (client_id, aim, target_id)
+    -- An id that is a response's and a conversation's means the response.
+    qualify row_number() over (
+        partition by aimed.feedback_id
+        order by aims.response_id asc nulls last, aims.about asc
+    ) = 1
+)
+
+select
+    feedback.feedback_id,
+    feedback.client_id,
+    feedback.target_id,
+    feedback.actor_id,
+    feedback.kind,
+    feedback.timestamp as given_at,
+    $workload_id::varchar as workload_id,
+    coalesce(arrived.response_id, feedback.response_id) as response_id,
+    coalesce(arrived.conversation_id, feedback.conversation_id) as conversation_id,
+    arrived.feedback_id is null as is_waiting,
+    json_extract(coalesce(feedback.record, feedback.payload), '$.value') as value,
+    json_extract(coalesce(feedback.record, feedback.payload), '$.scale') as scale,
+    json_extract_string(coalesce(feedback.record, feedback.payload), '$.comment') as remark
+from raw.feedback as feedback
+left join arrived using (feedback_id)
+where
+    feedback.workload_id = $workload_id
+    or (arrived.feedback_id is not null and feedback.source != 'feedback')

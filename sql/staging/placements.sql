@@ -1,0 +1,19 @@
+-- One row per interaction of the workload that a signal names: where it stands, and what keeps its
+-- request from being learned from, null if nothing does. A copy stands as the one that stands for
+-- it. Reads staging.judged, curated.verdicts and judgements, which curate hands over.
+
+select
+    judged.interaction_id,
+    judgements.side,
+    coalesce(representatives.objection, verdicts.objection) as objection
+from staging.judged as judged
+inner join judgements using (interaction_id)
+inner join curated.verdicts as verdicts
+    on
+        judged.interaction_id = verdicts.interaction_id
+        and verdicts.workload_id = $workload_id
+left join curated.verdicts as representatives
+    on
+        verdicts.representative_id = representatives.interaction_id
+        and verdicts.workload_id = representatives.workload_id
+order by judged.interaction_id
