@@ -53,7 +53,11 @@ class CompletionTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Give the batch's mean loss over answer tokens, each counting as its weight says."""
+        """Give the batch's mean loss over answer tokens, each times the weight of its example.
+
+        The mean is over all tokens alike: an example of half the weight moves the model half as
+        far, in whatever company; with weights of 1 it is the plain mean.
+        """
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         loss_of, shares = self._loss_of(model, inputs)
@@ -65,8 +69,8 @@ class CompletionTrainer(SFTTrainer):
         """Give the batch's shares, and what computes the part of the loss that is a share's."""
         shares: list[Share] = inputs["shares"]
         self.tokens_seen += sum(int(share["row_tokens"]) for share in shares)
-        weight = torch.stack([share["weights"].sum() for share in shares]).sum()
-        return lambda share: self._loss(model, share) / weight, shares
+        whole = torch.stack([share["whole"].sum() for share in shares]).sum()
+        return lambda share: self._loss(model, share) / whole, shares
 
     def _loss(self, model: torch.nn.Module, share: Share) -> torch.Tensor:
         """Sum the losses of the answers' tokens, each times its weight."""
@@ -104,8 +108,9 @@ def collate(
     Returns:
         Of each share: ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens,
         tokens]``, and of its answers' tokens the place ``predicting`` each, its ``labels``,
-        ``weights`` and ``margins``, all ``[answer tokens]``; ``row_tokens`` counts its rows'
-        tokens, of which those in common are in the sequence once.
+        ``weights``, ``whole`` weights if every example had the weight 1, and ``margins``, all
+        ``[answer tokens]``; ``row_tokens`` counts its rows' tokens, of which those in common are in
+        the sequence once.
     """
     examples = [Tokens(**row) for row in rows]
     ids = [example.input_ids for example in examples]
@@ -121,11 +126,12 @@ def collate(
 def _share(examples: Sequence[Tokens], first_token_weight: float, call_margin: float) -> Share:
     packed = packing.pack([example.input_ids for example in examples])
     answers = [example.input_ids[example.prompt_length :] for example in examples]
-    weights = [np.full(example.answer_length, example.weight) for example in examples]
+    whole = [np.ones(example.answer_length) for example in examples]
     margins = [np.zeros(example.answer_length) for example in examples]
-    for weight, margin, example in zip(weights, margins, examples, strict=True):
-        weight[0] *= first_token_weight
+    for one, margin, example in zip(whole, margins, examples, strict=True):
+        one[0] *= first_token_weight
         margin[0] = call_margin if example.may_call else 0.0
+    weights = [one * example.weight for one, example in zip(whole, examples, strict=True)]
     predicting = [
         places[example.prompt_length - 1 : -1]
         for places, example in zip(packed.places, examples, strict=True)
@@ -137,6 +143,7 @@ def _share(examples: Sequence[Tokens], first_token_weight: float, call_margin: f
         "predicting": torch.from_numpy(np.concatenate(predicting)),
         "labels": torch.tensor([token for answer in answers for token in answer]),
         "weights": torch.from_numpy(np.concatenate(weights)).float(),
+        "whole": torch.from_numpy(np.concatenate(whole)).float(),
         "margins": torch.from_numpy(np.concatenate(margins)).float(),
         "row_tokens": torch.tensor(sum(len(example.input_ids) for example in examples)),
     }

@@ -1,6 +1,6 @@
 """The loss is that of the answers alone, each example counting as its weight says."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -37,15 +37,48 @@ def test_more_tokens_than_a_sequence_may_hold_go_into_several():
     assert [len(share["input_ids"]) for share in shares] == [2002, 1001, 2002]
 
 
-def test_the_loss_is_the_weighted_mean_over_the_answers_tokens(tmp_path: Path):
+def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     expected = _losses(model, LONG) + [3 * loss for loss in _losses(model, SHORT)]
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)]))
-    assert loss.item() == pytest.approx(sum(expected) / (1 + 1 + 3), rel=1e-5)
+    assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert trainer.tokens_seen == 8
+
+
+@pytest.mark.parametrize("company", [pytest.param([], id="alone"), pytest.param([LONG], id="two")])
+def test_an_example_of_half_the_weight_moves_the_model_half_as_far_in_any_company(
+    tmp_path: Path, company: list[Tokens]
+):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+    trainer = CompletionTrainer.__new__(CompletionTrainer)
+
+    def loss(weight: float) -> float:
+        rows = [*company, replace(SHORT, weight=weight)]
+        return trainer.compute_loss(model, collate([asdict(row) for row in rows])).item()
+
+    tokens = SHORT.answer_length + sum(row.answer_length for row in company)
+    whole = sum(_losses(model, SHORT)) / tokens
+    assert loss(1.0) - loss(0.0) == pytest.approx(whole, rel=1e-4)
+    assert loss(0.5) - loss(0.0) == pytest.approx(whole / 2, rel=1e-4)
+
+
+def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+    trainer = CompletionTrainer.__new__(CompletionTrainer)
+    rows = [asdict(LONG), asdict(replace(SHORT, weight=1.0))]
+    batch = collate(rows, first_token_weight=12.0)
+    (share,) = batch["shares"]
+    same = {**share, "whole": share["weights"]}
+    assert torch.equal(
+        trainer.compute_loss(model, batch), trainer.compute_loss(model, {"shares": [same]})
+    )
 
 
 def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path):
