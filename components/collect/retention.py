@@ -73,7 +73,7 @@ def _sync(path: Path) -> None:
 
 
 def _needed(con: Connection, workload_id: str) -> list[str]:
-    """List the ids that the workload's examples and snapshots name."""
+    """List the ids that the workload's examples, preferences and snapshots name."""
     rows = warehouse.rows(con, _NAMED, workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
     for row in warehouse.rows(con, _SNAPSHOTS, workload_id=workload_id):
@@ -121,8 +121,16 @@ _DROP: dict[Kind, str] = {
     """,
 }
 _NAMED = """
-    select unnest(interaction_ids || feedback_ids) as id
-    from curated.examples
+    with named as (
+        select workload_id, interaction_ids || feedback_ids as ids from curated.examples
+        union all
+        select workload_id, interaction_ids || feedback_ids as ids from curated.preferences
+        union all
+        select workload_id, interaction_ids || feedback_ids as ids from curated.labels
+    )
+
+    select unnest(ids) as id
+    from named
     where workload_id = $workload_id
 """
 _SNAPSHOTS = """

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from components import manifest, prompt, warehouse
-from components.dataset import holdout, rows
+from components.dataset import holdout, preferences, rows
 from components.dataset.rows import Example
 from components.schema import Config
 from components.warehouse import Connection
@@ -74,7 +74,10 @@ def freeze(
     counts = _counts(con, workload_id)
     _require_both_sides(workload_id, found, counts)
     config = rules.model_dump(mode="json")
-    key = manifest.digest([found.rows_digest, config, prompt.FORMAT, rows.SCHEMA.names])
+    wanted = preferences.digests(con, workload_id)
+    names = [*rows.SCHEMA.names, *preferences.PAIRS.names, *preferences.LABELS.names]
+    digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
+    key = manifest.digest([*digests, config, prompt.FORMAT, names])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
         measured = manifest.digest(found.holdout_digest)
@@ -96,6 +99,8 @@ def freeze(
                 "train": snapshot.train_rows,
                 "validation": snapshot.validation_rows,
                 "holdout": snapshot.holdout_rows,
+                "preferences": wanted.pairs,
+                "labels": wanted.labels,
             },
             "holdout_version": snapshot.holdout_version,
             "prompt_format": prompt.FORMAT,
@@ -119,6 +124,7 @@ def _write(con: Connection, snapshot: Snapshot, workload_id: str) -> None:
         values = {"workload_id": workload_id, "side": side}
         examples = warehouse.read(con, "marts/snapshot", Example, **values)
         rows.write(snapshot.path / f"{side}.parquet", examples)
+    preferences.write(con, snapshot.path, workload_id)
 
 
 def _counts(con: Connection, workload_id: str) -> dict[str, int]:

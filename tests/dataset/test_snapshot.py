@@ -92,7 +92,7 @@ def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, 
     assert found["key"] == frozen.key == frozen.path.name
     assert found["workload"] == "weather"
     sides = {"train": frozen.train_rows, "validation": 0, "holdout": frozen.holdout_rows}
-    assert found["rows"] == sides
+    assert found["rows"] == {**sides, "preferences": 0, "labels": 0}
     assert found["counts"] == frozen.counts
     assert found["config"] == RULES.model_dump(mode="json")
     assert found["holdout_version"] == frozen.holdout_version

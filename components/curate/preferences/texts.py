@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias, cast
 
 from components import prompt
@@ -61,6 +61,11 @@ def message(answer: Answer) -> Message:
 def are_equal(answers: Sequence[Answer]) -> bool:
     """Tell whether answers have become one."""
     return len({key(one) for one in answers}) == 1
+
+
+def dump(answer: Answer) -> str:
+    """Write an answer as JSON, its arguments in the order given: a model learns that order."""
+    return json.dumps(asdict(answer), ensure_ascii=False)
 
 
 def dumps(value: Sequence[Message]) -> str:

@@ -1,0 +1,156 @@
+"""Write pairs and labels as Parquet in TRL's forms: equal input, equal bytes.
+
+``preferences.parquet`` is for DPO and its like (prompt, chosen, rejected), ``labels.parquet`` for
+KTO (prompt, completion, label). Both are always there, without a row where people said nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components import prompt, warehouse
+from components.dataset.rows import CHAT, ROW_GROUP
+from components.schema import Answer, Message
+from components.warehouse import Connection
+
+IDS = pa.list_(pa.string())
+
+PAIRS = pa.schema(
+    [
+        ("preference_id", pa.string()),
+        ("prompt", CHAT),
+        ("chosen", CHAT),
+        ("rejected", CHAT),
+        ("messages", pa.string()),
+        ("tools", pa.string()),
+        ("source", pa.string()),
+        ("weight", pa.float64()),
+        ("interaction_ids", IDS),
+        ("feedback_ids", IDS),
+    ]
+)
+"""``prompt``, ``chosen``, ``rejected`` are rendered text; ``messages`` and ``tools`` are JSON."""
+
+LABELS = pa.schema(
+    [
+        ("label_id", pa.string()),
+        ("prompt", CHAT),
+        ("completion", CHAT),
+        ("label", pa.bool_()),
+        ("messages", pa.string()),
+        ("tools", pa.string()),
+        ("weight", pa.float64()),
+        ("interaction_ids", IDS),
+        ("feedback_ids", IDS),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row of ``curated.preferences``; ``messages`` to ``rejected`` are JSON text."""
+
+    preference_id: str
+    source: str
+    messages: str
+    tools: str
+    chosen: str
+    rejected: str
+    weight: float
+    interaction_ids: list[str]
+    feedback_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One row of ``curated.labels``; ``messages``, ``tools`` and ``answer`` are JSON text."""
+
+    label_id: str
+    messages: str
+    tools: str
+    answer: str
+    is_good: bool
+    weight: float
+    interaction_ids: list[str]
+    feedback_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the two files of a workload would hold: digests, and how many rows."""
+
+    pairs_digest: str
+    labels_digest: str
+    pairs: int
+    labels: int
+
+
+Row = TypeVar("Row")
+
+
+def digests(con: Connection, workload_id: str) -> Digests:
+    """Give the digests of a curated workload's pairs and labels."""
+    (found,) = warehouse.read(con, "marts/preference_digests", Digests, workload_id=workload_id)
+    return found
+
+
+def write(con: Connection, folder: Path, workload_id: str) -> None:
+    """Write both files of a curated workload into a snapshot's folder."""
+    pairs = warehouse.read(con, "marts/preferences", Pair, workload_id=workload_id)
+    _write(folder / "preferences.parquet", PAIRS, pairs, pair)
+    labels = warehouse.read(con, "marts/labels", Label, workload_id=workload_id)
+    _write(folder / "labels.parquet", LABELS, labels, label)
+
+
+def pair(one: Pair) -> dict[str, object]:
+    """Give a pair's row in ``PAIRS``."""
+    return {
+        "preference_id": one.preference_id,
+        "prompt": _prompt(one.messages, one.tools),
+        "chosen": _answer(one.chosen),
+        "rejected": _answer(one.rejected),
+        "messages": one.messages,
+        "tools": one.tools,
+        "source": one.source,
+        "weight": one.weight,
+        "interaction_ids": one.interaction_ids,
+        "feedback_ids": one.feedback_ids,
+    }
+
+
+def label(one: Label) -> dict[str, object]:
+    """Give a labelled answer's row in ``LABELS``."""
+    return {
+        "label_id": one.label_id,
+        "prompt": _prompt(one.messages, one.tools),
+        "completion": _answer(one.answer),
+        "label": one.is_good,
+        "messages": one.messages,
+        "tools": one.tools,
+        "weight": one.weight,
+        "interaction_ids": one.interaction_ids,
+        "feedback_ids": one.feedback_ids,
+    }
+
+
+def _prompt(messages: str, tools: str) -> list[Message]:
+    return prompt.render_prompt(json.loads(messages), json.loads(tools))
+
+
+def _answer(answer: str) -> list[Message]:
+    return [{"role": "assistant", "content": prompt.render_answer(Answer.from_json(answer))}]
+
+
+def _write(
+    path: Path, schema: object, rows: Iterable[Row], render: Callable[[Row], dict[str, object]]
+) -> None:
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while batch := list(islice(remaining, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist([render(one) for one in batch], schema))
