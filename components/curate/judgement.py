@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from components.curate.near.requests import Request
 from components.curate.placing import Member, Standing
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 
@@ -18,7 +19,8 @@ class Judgement:
     """What the rules and the split made of one interaction, before duplicates are known.
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
-    objected; then it stands nowhere.
+    objected; then it stands nowhere. ``twin_id`` names the requests of which one is enough, by
+    what was asked, the ``request``.
     """
 
     interaction_id: str
@@ -28,6 +30,8 @@ class Judgement:
     standing: Standing | None = None
     tool_names: tuple[str, ...] = ()
     answer: str | None = None
+    request: Request | None = None
+    twin_id: str | None = None
 
 
 def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Sized]:
@@ -41,6 +45,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "objection": [one.objection for one in judgements],
         "mark": [one.mark for one in screened],
         "answer": [one.answer for one in judgements],
+        "twin_id": [one.twin_id for one in judgements],
         "label": [one.label if one else None for one in members],
         "cluster_id": [one.cluster_id if one else None for one in members],
         "side": [one.side if one else None for one in standings],

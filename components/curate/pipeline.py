@@ -9,6 +9,8 @@ from components.curate import candidate as candidates
 from components.curate import judgement, placing, settled, split
 from components.curate.candidate import Candidate, MalformedError, Row
 from components.curate.judgement import Judgement
+from components.curate.near import requests
+from components.curate.near.requests import Place
 from components.curate.placing import Member, Settled, Shares, Standing
 from components.curate.preferences import store as preferences
 from components.curate.rules import screen
@@ -50,7 +52,7 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
         warehouse.build(con, "staging/answers")
         known = settled.read(con, workload_id, rules.split_by)
         rows = warehouse.read(con, "staging/candidates", Row)
-        judgements = stand([judge(row, rules) for row in rows], known, rules)
+        judgements = stand(near([judge(row, rules) for row in rows], rules), known, rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             lift = rules.preferences.lift
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
@@ -89,7 +91,23 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         Member((row.example_id, group, *logged), split.label(candidate.answer), row.logged_at),
         tool_names=candidate.tool_names,
         answer=candidate.answer_json,
+        request=requests.read(candidate.rendered, candidate.said("system", "developer"), row.tools),
     )
+
+
+def near(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:
+    """Tell of each row that no rule objected to which others it is near to."""
+    asked = {one.interaction_id: one.request for one in judgements if one.request}
+    found = requests.place([*asked], [*asked.values()], rules.near.jaccard)
+    places = dict(zip(asked, found, strict=True))
+    return [_near(one, places.get(one.interaction_id)) for one in judgements]
+
+
+def _near(judged: Judgement, place: Place | None) -> Judgement:
+    if place is None or judged.member is None:
+        return judged
+    member = replace(judged.member, cluster_id=place.cluster_id)
+    return replace(judged, member=member, request=None, twin_id=place.twin_id)
 
 
 def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from components.curate.near.requests import NearDuplicates
 from components.curate.preferences.settings import Preferences
 from components.curate.rules.dispositions import Dispositions
 from components.curate.rules.language import Languages
@@ -33,6 +34,9 @@ class Rules(Config):
 
     rules: Dispositions = Field(default_factory=Dispositions)
     """What is done with what the rules of quality find, rule by rule."""
+
+    near: NearDuplicates = Field(default_factory=NearDuplicates)
+    """Which requests count as asked before."""
 
     preferences: Preferences = Field(default_factory=Preferences)
     """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""

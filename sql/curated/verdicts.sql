@@ -1,31 +1,63 @@
 -- One row per interaction of the workload: the objection that keeps it from being an example, or
--- null. An answer that people dislike is left out, unless somebody corrected it. Of equal requests
--- (messages and tools) one stands for all: a corrected answer before a logged one, one that nobody
--- dislikes before others, then the newest. Another row that offers a tool which the holdout
--- offers is left out, so that the holdout's functions stay unseen. What a rule found is its `mark`;
--- `flags` are what rules found in interactions that they let pass, and `weight` is the product of
--- their factors. Reads staging.* and judgements, which curate hands over, one row per interaction.
+-- null. An answer that people dislike is left out, unless somebody corrected it. Of twins, requests
+-- that are equal or nearly so, one stands for all: a corrected answer before a logged one, one that
+-- nobody dislikes before others, then what is most liked, then the newest. But a request that was
+-- held out in a snapshot stays, for the holdout only grows: it stands for its twins. Another row
+-- that offers a tool which the holdout offers is left out, so that the holdout's functions stay
+-- unseen. What a rule found is its `mark`; `flags` are what rules found in interactions that they
+-- let pass, and `weight` is the product of their factors. Reads curated.holdout_rows, staging.* and
+-- judgements, which curate hands over, one row per interaction.
 
 with
 
-accepted as (
+judged as (
     select
         judgements.interaction_id,
         judgements.side,
+        judgements.twin_id,
+        interactions.example_id,
+        answers.is_corrected,
+        answers.regard,
+        answers.answered_at,
         judgements.tool_names::varchar[] as tool_names,
         case when not answers.is_corrected then answers.dislike end as dislike,
-        first_value(judgements.interaction_id) over (
-            partition by interactions.example_id
-            order by
-                answers.is_corrected desc,
-                answers.dislike is null desc,
-                answers.answered_at desc,
-                judgements.interaction_id asc
-        ) as representative_id
+        case when answers.is_corrected or answers.dislike is null then held.example_id end
+            as held_id
     from judgements
     inner join staging.interactions as interactions using (interaction_id)
     inner join staging.answers as answers using (interaction_id)
+    left join curated.holdout_rows as held
+        on judgements.workload_id = held.workload_id and interactions.example_id = held.example_id
     where judgements.objection is null
+),
+
+chosen as (
+    select
+        *,
+        coalesce(held_id, min(held_id) over (partition by twin_id), twin_id) as choice_id
+    from judged
+),
+
+accepted as (
+    select
+        interaction_id,
+        side,
+        tool_names,
+        dislike,
+        example_id,
+        first_value(interaction_id) over twins as representative_id,
+        first_value(example_id) over twins as representative_example_id
+    from chosen
+    window twins as (
+        partition by choice_id
+        order by
+            held_id is not null desc,
+            is_corrected desc,
+            dislike is null desc,
+            regard desc,
+            answered_at desc,
+            interaction_id asc
+    )
 ),
 
 holdout_tools as (
@@ -60,7 +92,8 @@ select
     case
         when judgements.objection is not null then judgements.objection
         when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
-        when accepted.representative_id != judgements.interaction_id then 'duplicate'
+        when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
+        when accepted.representative_id != accepted.interaction_id then 'duplicate'
         when seen.interaction_id is not null then 'offers_holdout_tool'
     end as objection
 from judgements

@@ -7,6 +7,7 @@ import pytest
 from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
+from components.curate.near.requests import NearDuplicates
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
 from components.curate.split import SplitChangedError
@@ -40,6 +41,10 @@ def curate(con: Connection, rules: Rules | None = None) -> Tally:
 
 def examples(con: Connection) -> list[warehouse.Row]:
     return warehouse.rows(con, "select * from curated.examples order by example_id")
+
+
+def requests_held_out(con: Connection) -> set[str]:
+    return {str(row["example_id"]) for row in examples(con) if row["side"] == "holdout"}
 
 
 def answers(con: Connection) -> list[str]:
@@ -105,6 +110,77 @@ def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path:
     assert answers(con) == ["Sunny.", "right"]
     ids = [row["interaction_ids"] for row in examples(con)]
     assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
+
+
+LONG = "I would like to know what the weather is going to be like in the old town of Rome tomorrow"
+
+
+def test_of_near_duplicates_one_stands_for_all_and_names_the_others(
+    con: Connection, tmp_path: Path
+):
+    lines = [
+        logs.interaction(f"{LONG}.", response_id="a", message=logs.say("liked"), timestamp=1),
+        logs.interaction(f"{LONG}, please!", response_id="b", message=logs.say("new"), timestamp=3),
+        logs.interaction(f"{LONG}, please!", response_id="c", message=logs.say("old"), timestamp=2),
+        logs.interaction("And in Paris?", response_id="d", message=logs.say("other")),
+    ]
+    load(con, tmp_path, lines)
+    assert curate(con).counts == {"duplicate": 1, "kept": 2, "near_duplicate": 1}
+    assert answers(con) == ["new", "other"]
+    load(con, tmp_path, [], [logs.feedback("thumb", "up", response_id="a")])
+    assert curate(con).counts == {"kept": 2, "near_duplicate": 2}
+    assert answers(con) == ["liked", "other"]
+    load(con, tmp_path, [], [logs.feedback("correction", logs.say("right"), response_id="c")])
+    assert curate(con).counts == {"duplicate": 1, "kept": 2, "near_duplicate": 1}
+    assert answers(con) == ["other", "right"]
+    ids = [row["interaction_ids"] for row in examples(con)]
+    assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
+
+
+def test_near_requests_stand_on_one_side(con: Connection, tmp_path: Path):
+    lines: list[dict[str, Json]] = []
+    for n in range(20):
+        words = " ".join(f"{word}{n}" for word in LONG.split())
+        for name, asked in (("Ann", f"{words}?"), ("Bob", f"Well, {words}")):
+            messages: Json = [
+                {"role": "system", "content": f"You serve {name}."},
+                {"role": "user", "content": asked},
+            ]
+            lines.append(logs.interaction(request={"messages": messages}, response_id=asked))
+    load(con, tmp_path, lines)
+    assert curate(con, Rules(holdout_share=0.5, split_by="conversation")).counts == {"kept": 40}
+    sides = warehouse.rows(
+        con,
+        "select cluster_id, count(distinct interaction_id) as rows, count(distinct side) as sides"
+        " from curated.standings group by all",
+    )
+    assert [(row["rows"], row["sides"]) for row in sides] == [(2, 1)] * 20
+
+
+def test_a_request_that_was_held_out_stays_when_a_better_twin_comes(
+    con: Connection, tmp_path: Path
+):
+    asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(8)]
+    load(con, tmp_path, [logs.interaction(one, response_id=one) for one in asked])
+    curate(con, HALF)
+    snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
+    held = requests_held_out(con)
+    twins = [logs.interaction(f"Hi! {one}", response_id=f"new {one}") for one in asked]
+    right = [
+        logs.feedback("correction", logs.say("right"), response_id=f"new {one}") for one in asked
+    ]
+    load(con, tmp_path, twins, right)
+    curate(con, HALF)
+    assert held <= requests_held_out(con)
+    assert answers(con).count("right") == len(asked) - len(held)
+
+
+def test_what_counts_as_near_is_the_workloads_choice(con: Connection, tmp_path: Path):
+    lines = [logs.interaction(LONG), logs.interaction(f"{LONG} or later", response_id="b")]
+    load(con, tmp_path, lines)
+    assert curate(con).counts == {"kept": 1, "near_duplicate": 1}
+    strict = Rules(near=NearDuplicates(jaccard=1.0))
+    assert curate(con, strict).counts == {"kept": 2}
 
 
 def test_a_disliked_answer_gives_way_to_a_good_one_of_the_same_request(

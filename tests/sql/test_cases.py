@@ -13,7 +13,7 @@ CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
     " cluster_id text, label text, side text, stratum text, draw_id text, tool_names text[],"
-    " answer text, mark text, is_held boolean default false,"
+    " answer text, twin_id text, mark text, is_held boolean default false,"
     " flags struct(rule text, factor double, mark text)[], weight double",
     "lines": "ordinal bigint, line bigint, content text, record text",
 }

@@ -1,0 +1,111 @@
+"""Find the near-duplicates among texts and join them to clusters."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from components.curate.near import candidates, jaccard, prefixes
+from components.curate.near.candidates import Groups, Pairs
+from components.curate.near.prefixes import TEXT_BITS
+from components.curate.near.shingles import Column, Positions, Texts
+
+THRESHOLD = 0.8
+THREADS = 2
+SAMPLE = 8_000
+"""Texts from which it is estimated how common shingles are; more make it no faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Which texts are near each other.
+
+    ``cluster_ids`` has for each text, in the order given, the smallest id of the texts that a chain
+    of pairs joins it to: its own if there are none. ``left``, ``right`` (ids) and ``jaccard`` are
+    the pairs that were verified. Of equal texts these are only the pairs with the first, of a crowd
+    (``candidates.CROWD``) only those with its typical texts.
+    """
+
+    cluster_ids: list[str]
+    left: list[str]
+    right: list[str]
+    jaccard: npt.NDArray[np.float64]
+
+
+def find(ids: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD) -> Clusters:
+    """Join texts that have most of their word shingles in common to clusters.
+
+    Two texts are a pair if the Jaccard of their sets of shingles is ``threshold`` or more, or if
+    they are equal. No pair is missed, and none counts whose Jaccard was not computed in full; only
+    in crowds not all are looked at (see ``candidates``). The order of the input does not matter.
+
+    Args:
+        ids: An id each, all different.
+        texts: The texts; one without a word is only near to its equals.
+        threshold: Above 0, up to 1.
+    """
+    names = np.array([*ids], dtype=object)
+    order = np.argsort(names, kind="stable")
+    encoded = pa.array(texts, pa.large_string()).take(order).dictionary_encode()
+    places = encoded.indices.to_numpy()
+    firsts = np.unique(places, return_index=True)[1]
+    repeats = np.flatnonzero(firsts[places] != np.arange(len(places)))
+    equal = Pairs(firsts[places[repeats]], repeats)
+    with ThreadPoolExecutor(THREADS) as pool:
+        near, values = _near(encoded.dictionary, threshold, pool)
+    pairs = equal.joined(Pairs(firsts[near.left], firsts[near.right]))
+    labels = _components(pairs, len(ids))
+    smallest = np.unique(labels, return_index=True)[1][labels]
+    cluster_ids = np.empty(len(ids), np.int64)
+    cluster_ids[order] = order[smallest]
+    return Clusters(
+        names[cluster_ids].tolist(),
+        names[order[pairs.left]].tolist(),
+        names[order[pairs.right]].tolist(),
+        np.concatenate([np.ones(len(equal)), values]),
+    )
+
+
+def _near(texts: Column, threshold: float, pool: Executor) -> tuple[Pairs, npt.NDArray[np.float64]]:
+    """Give the pairs of different texts whose Jaccard reaches the threshold, with it."""
+    found, values = Pairs.none(), [np.zeros(0)]
+    groups = _grouped(texts, threshold, pool)
+    for pairs in _in_turn(groups):
+        labels = _components(found, len(texts))
+        fresh = pairs.where(labels[pairs.left] != labels[pairs.right])
+        their = jaccard.jaccards(texts, fresh, pool)
+        found = found.joined(fresh.where(their >= threshold))
+        values.append(their[their >= threshold])
+    return found, np.concatenate(values)
+
+
+def _in_turn(groups: Groups) -> Iterator[Pairs]:
+    yield candidates.in_small_groups(groups)
+    yield from candidates.in_crowds(groups)
+
+
+def _grouped(texts: Column, threshold: float, pool: Executor) -> Groups:
+    """Group the texts by what their prefixes share."""
+    sample = texts.take(np.arange(0, len(texts), max(1, len(texts) // SAMPLE)))
+    order = prefixes.order(Texts.of(sample), threshold)
+    text_bits = max(TEXT_BITS, len(texts).bit_length())
+    before, entries = 0, [np.zeros(0, np.uint64)]
+    chunks = Texts.of(texts).chunks()
+    for part in pool.map(partial(prefixes.prefixes, order=order), chunks):
+        owners = (part.owners + before).astype(np.uint64)
+        entries.append((part.keys << np.uint64(text_bits)) | owners)
+        before += part.count
+    return candidates.group(np.concatenate(entries), text_bits, len(texts))
+
+
+def _components(pairs: Pairs, count: int) -> Positions:
+    """Number the connected texts: equal numbers for texts that a chain of pairs connects."""
+    ones = np.ones(len(pairs), np.bool_)
+    graph = sparse.coo_array((ones, (pairs.left, pairs.right)), (count, count))
+    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)

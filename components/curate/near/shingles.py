@@ -1,0 +1,169 @@
+"""Turn texts into sets of word-shingle hashes, many texts at a time and without a Python loop.
+
+A word is a run of letters, digits and other bytes above ASCII; its case does not matter, nor does
+what stands between words. A character of three or more bytes begins a word, so that scripts that
+write no spaces have words, too. Whole chunks of text are hashed at once: the hash of a word is a
+polynomial of its bytes, so it is the difference of two prefix sums (Karp and Rabin 1987).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+WIDTH = 3
+"""Words of a shingle; a text of fewer words has one shingle, of all of them."""
+
+CHUNK_BYTES = 1 << 16
+"""Texts hashed at once: what is computed on the way fits the processor's cache."""
+
+CHUNK_TEXTS = 1 << 12
+"""However short they are."""
+
+HASH_BITS = 48
+"""Two different shingles are taken for equal once in 2^48 times: 1e-10 a pair of long texts."""
+
+_RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
+_BASE = int(_RANDOM[256]) | 1
+_FIRST, _SECOND, _MIX = (value | np.uint64(1) for value in _RANDOM[257:260])
+_WIDE = 0xE0
+"""The first byte of three or more that UTF-8 writes as one character."""
+
+_LETTERS = bytes(
+    byte if byte >= 0x80 else ord(chr(byte).lower()) if chr(byte).isalnum() else 0
+    for byte in range(256)
+)
+"""What each byte is read as: 0 where it is of no word."""
+
+_HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
+
+
+class Column(Protocol):
+    """What is used of an Arrow array of ``large_string`` without nulls; pyarrow has no types."""
+
+    @property
+    def offset(self) -> int:
+        """Where its first text is in the buffers."""
+        ...
+
+    def __len__(self) -> int:
+        """Count its texts."""
+        ...
+
+    def buffers(self) -> "list[memoryview | None]":
+        """Give its nulls, offsets and bytes."""
+        ...
+
+    def take(self, indices: Positions, /) -> "Column":
+        """Give some of the texts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts as Arrow holds them: the bytes of all, and where each begins and the last ends."""
+
+    content: Bytes
+    offsets: Positions
+
+    @classmethod
+    def of(cls, column: Column) -> "Texts":
+        """Look at a column's texts where they are."""
+        _, offsets, content = column.buffers()
+        bounds = np.frombuffer(offsets or bytes(8), np.int64)
+        return cls(
+            np.frombuffer(content or b"", np.uint8),
+            bounds[column.offset : column.offset + len(column) + 1],
+        )
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self.offsets) - 1
+
+    def chunks(self) -> Iterator["Texts"]:
+        """Cut into runs of whole texts of about ``CHUNK_BYTES``."""
+        start = 0
+        while start < len(self):
+            limit = self.offsets[start] + CHUNK_BYTES
+            stop = max(start + 1, int(np.searchsorted(self.offsets, limit, "right")) - 1)
+            stop = min(stop, start + CHUNK_TEXTS)
+            yield Texts(self.content, self.offsets[start : stop + 1])
+            start = stop
+
+
+@dataclass(frozen=True, slots=True)
+class Shingles:
+    """The shingles of some texts, one after the other.
+
+    ``hashes`` (uint64, of ``HASH_BITS`` bits) holds those of text i from ``bounds[i]`` up to
+    ``bounds[i + 1]``.
+    """
+
+    hashes: Hashes
+    bounds: Positions
+
+
+def shingle(texts: Texts) -> Shingles:
+    """Hash every run of ``WIDTH`` words of each text, in their order, repeated ones included."""
+    words, bounds = _words(texts)
+    counts = np.diff(bounds)
+    windows = np.ones(len(words), np.bool_)
+    for back in range(1, WIDTH):
+        windows[np.maximum(bounds[1:] - back, bounds[:-1])[counts > 0]] = False
+    short = (counts > 0) & (counts < WIDTH)
+    windows[bounds[:-1][short]] = True
+    padded = np.concatenate([words, np.zeros(WIDTH - 1, np.uint64)])
+    hashes = padded[:-2] * _FIRST + padded[1:-1] * _SECOND + padded[2:]
+    firsts = bounds[:-1][short]
+    seconds = np.where(counts[short] > 1, padded[firsts + 1], np.uint64(0))
+    hashes[firsts] = padded[firsts] * _FIRST + seconds * _SECOND
+    kept = mixed(hashes[windows]) & _HASH_MASK
+    sizes = np.where(short, 1, np.maximum(counts - (WIDTH - 1), 0))
+    return Shingles(kept, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def mixed(hashes: Hashes) -> Hashes:
+    """Spread every bit of the hashes over all of them (the finalizer of MurmurHash3)."""
+    spread = hashes ^ (hashes >> np.uint64(33))
+    spread *= _MIX
+    spread ^= spread >> np.uint64(29)
+    return spread
+
+
+def _words(texts: Texts) -> tuple[Hashes, Positions]:
+    """Hash every word; give where each text's words begin among them, and where the last end."""
+    begin, end = int(texts.offsets[0]), int(texts.offsets[-1])
+    offsets = texts.offsets - begin
+    content = np.frombuffer(texts.content[begin:end].tobytes().translate(_LETTERS), np.uint8)
+    weights, inverses = _powers(1 << max(len(content), CHUNK_BYTES).bit_length())
+    is_word = content != 0
+    begins = is_word.copy()
+    begins[1:] &= content[:-1] == 0
+    if len(content) and content.max() >= _WIDE:
+        begins |= content >= _WIDE
+    edges = offsets[:-1][np.diff(offsets) > 0]
+    begins[edges] = is_word[edges]
+    starts = np.flatnonzero(begins)
+    sums = np.zeros(len(content) + 1, np.uint64)
+    np.cumsum(np.multiply(content, weights[: len(content)]), out=sums[1:])
+    at_starts = sums[starts]
+    hashes = np.diff(at_starts, append=sums[-1:]) * inverses[starts]
+    return mixed(hashes), np.searchsorted(starts, offsets)
+
+
+@cache
+def _powers(length: int) -> tuple[Hashes, Hashes]:
+    """Give the powers of the polynomial's base modulo 2^64, and their inverses."""
+    bases = (_BASE, pow(_BASE, -1, 1 << 64))
+    rows = [np.full(length, base, np.uint64) for base in bases]
+    for row in rows:
+        row[0] = 1
+        np.multiply.accumulate(row, out=row)
+    return rows[0], rows[1]
