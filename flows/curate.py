@@ -52,6 +52,8 @@ def freeze(workload: Workload) -> Snapshot:
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
             tally.found,
         )
+    if tally.redactions:
+        get_run_logger().info("redacted, by kind: %s", tally.redactions)
     if tally.feedback_waiting:
         get_run_logger().info(
             "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting

@@ -82,6 +82,7 @@ class Row:
     """One row of ``staging.candidates``; what is JSON is still text."""
 
     interaction_id: str
+    workload_id: str
     example_id: str
     logged_at: datetime
     conversation_id: str | None

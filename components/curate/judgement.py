@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from components.curate.near.requests import Request
 from components.curate.placing import Member, Standing
+from components.curate.redaction.of_candidate import Rewritten
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 
 FLAGS = pa.list_(
@@ -19,8 +20,8 @@ class Judgement:
     """What the rules and the split made of one interaction, before duplicates are known.
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
-    objected; then it stands nowhere. ``twin_id`` names the requests of which one is enough, by
-    what was asked, the ``request``.
+    objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``twin_id``
+    names the requests of which one is enough, by what was asked, the ``request``.
     """
 
     interaction_id: str
@@ -32,6 +33,7 @@ class Judgement:
     answer: str | None = None
     request: Request | None = None
     twin_id: str | None = None
+    rewritten: Rewritten | None = None
 
 
 def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Sized]:
@@ -39,6 +41,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
     screened = [one.screened for one in judgements]
     members = [one.member for one in judgements]
     standings = [one.standing for one in judgements]
+    rewritten = [one.rewritten for one in judgements]
     texts = {
         "interaction_id": [one.interaction_id for one in judgements],
         "workload_id": [workload_id for _ in judgements],
@@ -51,6 +54,9 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "side": [one.side if one else None for one in standings],
         "stratum": [one.stratum if one else None for one in standings],
         "draw_id": [one.draw_id if one else None for one in standings],
+        "messages": [one.messages if one else None for one in rewritten],
+        "tools": [one.tools if one else None for one in rewritten],
+        "acceptable": [one.acceptable if one else None for one in rewritten],
     }
     lists = {
         "ties": [list(one.ties) if one else None for one in members],
@@ -62,4 +68,22 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "is_held": pa.array([one.is_held for one in screened], pa.bool_()),
         "flags": pa.array([[asdict(flag) for flag in one.flags] for one in screened], FLAGS),
         "weight": pa.array([one.weight for one in screened], pa.float64()),
+    }
+
+
+def replacements(judgements: Sequence[Judgement]) -> dict[str, Sized]:
+    """Give what redaction replaced as the columns of the table ``redacted``.
+
+    It has one row per interaction and kind.
+    """
+    counted = [
+        (kind.value, distinct, one.rewritten.replaced[kind])
+        for one in judgements
+        if one.rewritten
+        for kind, distinct in one.rewritten.values.items()
+    ]
+    return {
+        "kind": pa.array([kind for kind, _, _ in counted], pa.string()),
+        "distinct_values": pa.array([distinct for _, distinct, _ in counted], pa.int64()),
+        "replacements": pa.array([replaced for _, _, replaced in counted], pa.int64()),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from components import warehouse
 from components.curate import candidate as candidates
@@ -13,6 +14,8 @@ from components.curate.near import requests
 from components.curate.near.requests import Place
 from components.curate.placing import Member, Settled, Shares, Standing
 from components.curate.preferences import store as preferences
+from components.curate.redaction import of_candidate, of_exchange
+from components.curate.redaction.of_candidate import RedactionFailedError
 from components.curate.rules import screen
 from components.curate.rules.screen import Screened
 from components.curate.settings import Rules
@@ -25,7 +28,7 @@ class Tally:
 
     ``counts`` is by verdict, ``kept`` among them; ``feedback_waiting`` counts the feedback whose
     response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
-    was done: ``hold``, ``weigh`` or ``flag``.
+    was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind.
     """
 
     workload_id: str
@@ -36,6 +39,7 @@ class Tally:
     feedback_waiting: int
     validation: int = 0
     found: dict[str, int] = field(default_factory=dict[str, int])
+    redactions: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) -> Tally:
@@ -54,12 +58,16 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
         rows = warehouse.read(con, "staging/candidates", Row)
         judgements = stand(near([judge(row, rules) for row in rows], rules), known, rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
+            warehouse.build(con, "staging/redacted")
             lift = rules.preferences.lift
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
             warehouse.build(con, "staging/placements", workload_id=workload_id)
-        preferences.build(con, workload_id, weighed, rules.preferences, lambda exchange: exchange)
+        redact = partial(of_exchange.redact, settings=rules.redaction)
+        preferences.build(con, workload_id, weighed, rules.preferences, redact)
+        with warehouse.present(con, "redacted", judgement.replacements(judgements)):
+            warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
         return _tally(con, workload_id)
 
@@ -82,16 +90,32 @@ def judge(row: Row, rules: Rules) -> Judgement:
 
 
 def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) -> Judgement:
+    try:
+        redacted, rewritten = of_candidate.redact(candidate, rules.redaction)
+    except RedactionFailedError:
+        return Judgement(candidate.interaction_id, "redaction_failed", screened)
+    # The group is of what was logged: what is redacted may change, sides never do.
     group = split.group(rules.split_by, candidate.tool_names, candidate.opening, row.user_id)
-    logged = [split.conversation(row.conversation_id)] if row.conversation_id else []
+    ties = [row.example_id, group]
+    if row.conversation_id:
+        ties.append(split.conversation(row.conversation_id))
+    if rewritten.messages or rewritten.tools:
+        # Requests that are equal without personal data stand together, too.
+        texts = rewritten.messages or row.messages, rewritten.tools or row.tools
+        ties.append(of_candidate.example_id(row.workload_id, *texts))
     return Judgement(
         candidate.interaction_id,
         None,
         screened,
-        Member((row.example_id, group, *logged), split.label(candidate.answer), row.logged_at),
+        Member(tuple(ties), split.label(redacted.answer), row.logged_at),
         tool_names=candidate.tool_names,
-        answer=candidate.answer_json,
-        request=requests.read(candidate.rendered, candidate.said("system", "developer"), row.tools),
+        answer=redacted.answer_json,
+        rewritten=rewritten,
+        request=requests.read(
+            redacted.rendered,
+            redacted.said("system", "developer"),
+            rewritten.tools or row.tools,
+        ),
     )
 
 
@@ -139,6 +163,11 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         {"workload_id": workload_id},
     ).fetchall()
     ((waiting,),) = con.execute("select count(*) from staging.feedback where is_waiting").fetchall()
+    redactions = con.execute(
+        "select kind, replacements from curated.redactions where workload_id = $workload_id"
+        " order by kind",
+        {"workload_id": workload_id},
+    ).fetchall()
     by_side = dict(sides)
     return Tally(
         workload_id,
@@ -149,4 +178,5 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         waiting,
         by_side.get("validation", 0),
         dict(found),
+        dict(redactions),
     )

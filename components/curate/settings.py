@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from components.curate.near.requests import NearDuplicates
 from components.curate.preferences.settings import Preferences
+from components.curate.redaction.settings import Redaction
 from components.curate.rules.dispositions import Dispositions
 from components.curate.rules.language import Languages
 from components.curate.split import SplitBy
@@ -40,6 +41,9 @@ class Rules(Config):
 
     preferences: Preferences = Field(default_factory=Preferences)
     """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""
+
+    redaction: Redaction = Field(default_factory=Redaction)
+    """What personal data and secrets may stay; all else that is found becomes a placeholder."""
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "Rules":

@@ -5,14 +5,11 @@ with
 
 standing as (
     select
-        examples.side,
+        standings.side,
         unnest(list_append(standings.ties, 'cluster ' || standings.cluster_id)) as tie
-    from curated.examples as examples
-    inner join curated.standings as standings
-        on
-            examples.workload_id = standings.workload_id
-            and examples.example_id = standings.ties[1]
-    where examples.workload_id = $workload_id
+    from curated.verdicts as verdicts
+    inner join curated.standings as standings using (workload_id, interaction_id)
+    where verdicts.workload_id = $workload_id and verdicts.objection is null
 )
 
 select

@@ -14,17 +14,17 @@ sources as (
 )
 
 select
-    interactions.example_id,
+    redacted.example_id,
     interactions.workload_id,
     interactions.client_id,
     interactions.logged_at,
     judgements.side,
     judgements.label,
     judgements.tool_names,
-    interactions.messages,
-    interactions.tools,
-    judgements.answer,
-    interactions.acceptable,
+    redacted.messages,
+    redacted.tools,
+    redacted.answer,
+    redacted.acceptable,
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
@@ -33,6 +33,7 @@ select
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)
 inner join staging.interactions as interactions using (interaction_id)
+inner join staging.redacted as redacted using (interaction_id)
 inner join staging.answers as answers using (interaction_id)
 inner join sources on verdicts.interaction_id = sources.representative_id
 where verdicts.workload_id = $workload_id and verdicts.objection is null

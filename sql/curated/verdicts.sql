@@ -15,7 +15,7 @@ judged as (
         judgements.interaction_id,
         judgements.side,
         judgements.twin_id,
-        interactions.example_id,
+        redacted.example_id,
         answers.is_corrected,
         answers.regard,
         answers.answered_at,
@@ -24,10 +24,10 @@ judged as (
         case when answers.is_corrected or answers.dislike is null then held.example_id end
             as held_id
     from judgements
-    inner join staging.interactions as interactions using (interaction_id)
+    inner join staging.redacted as redacted using (interaction_id)
     inner join staging.answers as answers using (interaction_id)
     left join curated.holdout_rows as held
-        on judgements.workload_id = held.workload_id and interactions.example_id = held.example_id
+        on judgements.workload_id = held.workload_id and redacted.example_id = held.example_id
     where judgements.objection is null
 ),
 

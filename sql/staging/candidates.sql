@@ -13,6 +13,7 @@ released as (
 
 select
     interactions.interaction_id,
+    interactions.workload_id,
     interactions.example_id,
     interactions.logged_at,
     interactions.conversation_id,

@@ -20,6 +20,7 @@ def row(
     released: Sequence[str] = (),
 ) -> Row:
     return Row(
+        workload_id="w",
         interaction_id="i",
         example_id="e",
         logged_at=logs.NOW,

@@ -14,7 +14,9 @@ HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
     " cluster_id text, label text, side text, stratum text, draw_id text, tool_names text[],"
     " answer text, twin_id text, mark text, is_held boolean default false,"
-    " flags struct(rule text, factor double, mark text)[], weight double",
+    " flags struct(rule text, factor double, mark text)[], weight double,"
+    " messages text, tools text, acceptable text",
+    "redacted": "kind text, distinct_values bigint, replacements bigint",
     "lines": "ordinal bigint, line bigint, content text, record text",
 }
 
@@ -46,6 +48,7 @@ def prepare(con: Connection) -> None:
         warehouse.build(con, f"staging/{model}", workload_id="")
     for name, columns in HANDED_OVER.items():
         con.execute(f"create temporary table {name} ({columns})")
+    warehouse.build(con, "staging/redacted")
     for schema, table in con.execute(
         "select table_schema, table_name from information_schema.tables where table_type != 'VIEW'"
     ).fetchall():

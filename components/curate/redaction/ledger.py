@@ -1,0 +1,79 @@
+"""Which placeholder stands for which value of one conversation."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from components.curate.redaction.kinds import PLACEHOLDER, Kind, placeholder
+from components.curate.redaction.pattern import digits_of
+
+IN_DIGITS = frozenset({Kind.PHONE, Kind.CARD, Kind.SSN})
+SHORTEST = 4
+"""Shorter values are replaced where they were found only: elsewhere they may be anything."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The numbers given so far, by kind and key, and how often each kind was replaced.
+
+    Placeholders that were there before keep their numbers for themselves.
+    """
+
+    numbers: dict[tuple[Kind, str], int] = field(default_factory=dict[tuple[Kind, str], int])
+    taken: Counter[Kind] = field(default_factory=Counter[Kind])
+    replaced: Counter[Kind] = field(default_factory=Counter[Kind])
+
+    def reserve(self, text: str) -> None:
+        """Keep the numbers of placeholders that the conversation came with."""
+        for kind, number in PLACEHOLDER.findall(text):
+            known = Kind(kind.lower())
+            self.taken[known] = max(self.taken[known], int(number))
+
+    def stand_in(self, kind: Kind, key: str) -> str:
+        """Give the placeholder of a value, a new one if it is new, and count it."""
+        if (kind, key) not in self.numbers:
+            self.taken[kind] += 1
+            self.numbers[kind, key] = self.taken[kind]
+        self.replaced[kind] += 1
+        return placeholder(kind, self.numbers[kind, key])
+
+    def values(self) -> Counter[Kind]:
+        """Count the distinct values by kind."""
+        return Counter(kind for kind, _ in self.numbers)
+
+    def replace_known(self, text: str) -> str:
+        """Replace what is known to be a value wherever else it stands, however it is written."""
+        digits: str | None = None
+        for kind, key in list(self.numbers):
+            if kind in IN_DIGITS:
+                digits = digits_of(text) if digits is None else digits
+                if key in digits:
+                    text = self._replace(kind, key, _spelled(kind, key), text)
+            elif kind is not Kind.NAME and _is_telling(key) and key.lower() in text.lower():
+                text = self._replace(kind, key, _literal(key), text)
+        return text
+
+    def replace_exactly(self, secrets: Iterable[str], text: str) -> str:
+        """Replace whole secrets."""
+        for secret in secrets:
+            if secret in text:
+                text = text.replace(secret, self.stand_in(Kind.SECRET, secret))
+        return text
+
+    def _replace(self, kind: Kind, key: str, expression: re.Pattern[str], text: str) -> str:
+        return expression.sub(lambda _: self.stand_in(kind, key), text)
+
+
+def _spelled(kind: Kind, digits: str) -> re.Pattern[str]:
+    prefix = r"(?:\+?(?:1[ ().-]{0,2})?\(?)?" if kind is Kind.PHONE else ""
+    return re.compile(rf"(?<![0-9A-Za-z]){prefix}{'[ ().-]{0,2}'.join(digits)}(?![0-9A-Za-z])")
+
+
+def _is_telling(key: str) -> bool:
+    """Say if a value can't be a word: a password may be one, and stands elsewhere as itself."""
+    return len(key) >= SHORTEST and not (key.isalpha() and key.islower())
+
+
+def _literal(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(?i)(?<!\w){re.escape(key)}(?!\w)")

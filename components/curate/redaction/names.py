@@ -1,0 +1,108 @@
+"""The cheap tier for persons' names: what a conversation itself says to be one.
+
+It finds who introduces themselves, who is addressed with a title, and what a field calls a name
+(``fields``). Who is only mentioned needs a language model (Presidio's plug-in).
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+from components.curate.redaction.words import MAY_BE_WORDS, NOT_NAMES
+
+WORD = r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
+PROPER = r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"
+
+TITLE_CASE = r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
+WHOSE = r"(?:full|first|last|given|family|passenger|guest|customer|contact|cardholder)"
+IS = r"(?:['\u2019]s| is| was|:| are)"
+PARTINGS = "regards|wishes|thanks|sincerely|cheers|yours truly"
+TITLES = "Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Herr|Frau|Señor|Señora"
+
+MINE = re.compile(
+    rf"(?i)\b(?:my (?:{WHOSE} )?(?:sur)?names?{IS}|call me|i go by)\s+"
+    rf"(?P<name>{WORD}(?: {WORD}){{0,3}})"
+)
+SAID = re.compile(
+    rf"(?:(?i:\b(?:the|his|her|their) (?:{WHOSE} )?(?:sur)?names?{IS}|\b{WHOSE} name{IS}"
+    rf"|(?:^|[.,;!?\n(-] ?)(?:the )?name{IS}|\bunder (?:the )?name(?: of)?|\bin the name of"
+    rf"|\bknown as)|\bunder)\s*(?P<name>{TITLE_CASE}(?: {WORD}){{0,3}})"
+)
+INTRODUCED = re.compile(
+    r"\b(?:I am|I['\u2019]m|i am|i['\u2019]m|Im|[Tt]his is|[Ii]t['\u2019]s|[Ii]t is)\s+"
+    rf"(?P<name>{PROPER}(?: {PROPER}){{1,2}})(?!\w)"
+)
+FIRST_NAME_ONLY = re.compile(
+    rf"\b(?:I am|I['\u2019]m)\s+(?P<name>{PROPER})(?=[,.!\n]|\s*$| and | from | here)"
+)
+TITLED = re.compile(rf"\b(?:{TITLES})\b\.? (?P<name>{PROPER}(?: {PROPER}){{0,2}})")
+SIGNED = re.compile(
+    rf"(?i:(?:^|\n)[ \t]*(?:(?:best|kind|warm|many)[ \t]+)?(?:{PARTINGS})[,.!]?[ \t]*\n+[ \t]*)"
+    rf"(?P<name>{PROPER}(?: {PROPER}){{0,2}})[ \t]*(?=\n|$)"
+)
+
+GATE = (
+    r"(?i)names?\b|\bi.{1,3}m |\bim |i am |call me|known as|go by|this is |\bit.{1,3}s |it is "
+    rf"|\bunder |\b(?:{TITLES})\b|{PARTINGS}"
+)
+USER_ID = re.compile(r"([A-Za-z]{2,})[_.]([A-Za-z]{2,})[_.]?[0-9]{2,}")
+JOINED = r"(?:[ _.-]|, )"
+
+
+def told(text: str, is_users: bool) -> Iterator[str]:
+    """Give the words that a text says to be somebody's name, in the order told."""
+    expressions = (
+        (MINE, SAID, INTRODUCED, FIRST_NAME_ONLY, TITLED, SIGNED) if is_users else (TITLED,)
+    )
+    for expression in expressions:
+        for match in expression.finditer(text):
+            yield from _leading(match["name"])
+
+
+def words(text: str) -> Iterator[str]:
+    """Give the words of a field that holds a name."""
+    return (word for word in re.findall(WORD, text) if len(word) > 1)
+
+
+def in_user_id(text: str) -> Iterator[str]:
+    """Give the parts of a name that a user's id is made of, ``ann_lee_7287``, as capitalized."""
+    if match := USER_ID.fullmatch(text):
+        yield from (part.title() for part in match.groups() if part.lower() not in NOT_NAMES)
+
+
+def _leading(name: str) -> Iterator[str]:
+    """Give the words up to the first that is no name: ``john calling about`` is ``john``."""
+    for n, word in enumerate(name.split(" ")):
+        if word.lower() in NOT_NAMES or (n and word.islower() and name[0].isupper()):
+            return
+        if len(word) > 1:
+            yield word
+
+
+def expression(found: Iterable[str]) -> re.Pattern[str]:
+    """Match runs of the parts of names that were found, whatever case and joint."""
+    parts = "|".join(sorted((re.escape(one) for one in found), key=lambda one: (-len(one), one)))
+    return re.compile(rf"(?i)(?<![^\W_])(?:{parts})(?:{JOINED}(?:{parts}))*(?![^\W\d_])")
+
+
+def is_name(match: re.Match[str], found: Collection[str]) -> bool:
+    """Say if what is spelled like names that were found (as told, in whatever case) is one here.
+
+    Parts beside each other are one, and so is a part with a number, as in a user's id. Alone, a
+    part counts as it was told or in capitals; if it is a word, too, then only where it begins no
+    sentence, or where the words in front introduce it.
+    """
+    run, text = match.group(), match.string
+    if re.search(JOINED, run) or re.match(r"_?[0-9]", text[match.end() : match.end() + 2]):
+        return True
+    if run.lower() not in MAY_BE_WORDS:
+        return not run.islower() or run in found
+    if INTRODUCING.search(text[max(0, match.start() - 24) : match.start()]):
+        return True
+    begins = BEGINNING.search(text[max(0, match.start() - 4) : match.start()])
+    return not run.islower() and (not begins or text[match.end() : match.end() + 1] in ",.!?\n")
+
+
+INTRODUCING = re.compile(
+    r"(?i)(?:name(?:'s|\u2019s| is|:)?|call me|known as|i['\u2019]m|i am|this is|under)\s*$"
+)
+BEGINNING = re.compile(r"(?:^|[.!?:\n]\s*[\"'*-]?\s*)$")

@@ -1,0 +1,238 @@
+"""Patterns of numbers that name a person or an account; check digits tell them from others."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from components.curate.redaction import checksums
+from components.curate.redaction.kinds import Kind
+from components.curate.redaction.pattern import (
+    Check,
+    Pattern,
+    Value,
+    before,
+    digits_of,
+    value_of,
+)
+
+CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
+SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
+ID_WORDS = re.compile(
+    r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|national id|identity card|id card"
+    r"|tax id|tax number|pesel|bsn|nhs|aadhaar|aadhar|\bsin\b|social insurance|codice fiscale)"
+)
+VERSION_WORDS = re.compile(
+    r"(?:\bv|\bversion|\bver|\brelease|\bbuild|[a-z]/|§|\bsection|\bchapter) ?\.?$"
+)
+IP_WORDS = re.compile(r"\bip\b|address|host|server|://")
+
+
+def card(match: re.Match[str]) -> Value | None:
+    """Take the first payment card's number in a run of digits.
+
+    It is one group, or groups as cards show them; other lengths than 14 to 16 count only after a
+    word for cards.
+    """
+    lengths = range(12, 20) if CARD_WORDS.search(before(match)) else range(14, 17)
+    groups = list(re.finditer("[0-9]+", match.group()))
+    for first in range(len(groups)):
+        digits = ""
+        for group in groups[first:]:
+            if digits and len(group.group()) < 3 and len(digits) < 12:
+                break
+            digits += group.group()
+            if len(digits) > lengths[-1] or (group is groups[first] and 4 != len(digits) < 12):
+                break
+            if len(digits) in lengths and checksums.is_card(digits):
+                start = match.start()
+                return Value(start + groups[first].start(), start + group.end(), digits)
+    return None
+
+
+def iban(match: re.Match[str]) -> Value | None:
+    """Take as many characters as the country's accounts have."""
+    start, _, text = value_of(match)
+    found = checksums.iban("".join(one for one in text if one.isalnum()))
+    if found is None:
+        return None
+    counted = 0
+    for place, one in enumerate(text):
+        counted += one.isalnum()
+        if counted == len(found):
+            rest = text[place + 1 : place + 2]
+            return None if rest.isalnum() else Value(start, start + place + 1, found)
+    return None
+
+
+def ssn(match: re.Match[str]) -> Value | None:
+    """Take an American social security number; without its hyphens only where it is called one."""
+    start, end, text = value_of(match)
+    digits = digits_of(text)
+    if (
+        digits[:3] in ("000", "666")
+        or digits[0] == "9"
+        or digits[3:5] == "00"
+        or digits[5:] == "0000"
+    ):
+        return None
+    is_said = text.count("-") == 2 or SSN_WORDS.search(before(match))
+    return Value(start, end, digits) if is_said else None
+
+
+def checked(holds: Callable[[str], bool]) -> Check:
+    """Take a number whose check digit holds, without its punctuation."""
+
+    def check(match: re.Match[str]) -> Value | None:
+        start, end, text = value_of(match)
+        bare = "".join(one for one in text if one.isalnum()).upper()
+        return Value(start, end, bare) if holds(bare) else None
+
+    return check
+
+
+def named(holds: Callable[[str], bool]) -> Check:
+    """Take a number whose check digit holds, where a word says what it is."""
+    check = checked(holds)
+
+    def check_named(match: re.Match[str]) -> Value | None:
+        return check(match) if ID_WORDS.search(before(match)) else None
+
+    return check_named
+
+
+def short_identity(digits: str) -> bool:
+    """Check a number of nine digits (Canada, the Netherlands)."""
+    return checksums.luhn(digits) or checksums.dutch(digits)
+
+
+def long_identity(digits: str) -> bool:
+    """Check a number of ten to twelve digits (Britain's NHS, Poland, India)."""
+    match len(digits):
+        case 10:
+            return checksums.british_health(digits)
+        case 11:
+            return checksums.polish(digits)
+        case _:
+            return checksums.indian(digits)
+
+
+def document(match: re.Match[str]) -> Value | None:
+    """Take what is said to be a passport's or a licence's number, which has no check digit."""
+    start, end, text = value_of(match)
+    return Value(start, end, text.upper()) if any(one.isdigit() for one in text) else None
+
+
+def ipv4(match: re.Match[str]) -> Value | None:
+    """Take an address that may be a person's: neither a loopback, a mask nor a version."""
+    start, end, text = value_of(match)
+    octets = [int(part) for part in text.split(".")]
+    said = before(match)
+    if octets[0] in (0, 127, 255) or VERSION_WORDS.search(said):
+        return None
+    if max(octets) < 20 and not IP_WORDS.search(said):
+        return None
+    return Value(start, end, text)
+
+
+def ipv6(match: re.Match[str]) -> Value | None:
+    """Take an address that may be a person's."""
+    start, end, text = value_of(match)
+    try:
+        found = ipaddress.IPv6Address(text)
+    except ValueError:
+        return None
+    digits = [one for one in text if one != ":"]
+    is_plausible = len(digits) >= 5 and any(one.isdigit() for one in digits)
+    return Value(start, end, found.exploded) if is_plausible else None
+
+
+OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
+PATTERNS = (
+    Pattern(
+        Kind.IBAN,
+        r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",
+        re.compile(r"(?i)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}"),
+        iban,
+    ),
+    Pattern(
+        Kind.CARD,
+        r"[1-6](?:[ -]?[0-9]){11}",
+        re.compile(r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])"),
+        card,
+    ),
+    Pattern(
+        Kind.SSN,
+        r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",
+        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])"),
+        ssn,
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[0-9]{7}[ -]?[A-Z]",
+        re.compile(r"(?<![\w-])(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z](?![\w-])"),
+        checked(checksums.spanish),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",
+        re.compile(r"(?<!\w)[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?!\w)"),
+        checked(checksums.italian),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",
+        re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"),
+        checked(checksums.brazilian),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",
+        re.compile(
+            r"(?<![\w.-])[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![\w-])"
+        ),
+        checked(checksums.french),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+        re.compile(
+            r"(?<![\w-])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+            r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![\w-])"
+        ),
+        checked(lambda _: True),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}",
+        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{3}(?![\w-])(?! [0-9])"),
+        named(short_identity),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}",
+        re.compile(r"(?<![\w.+-])[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}(?![\w-])(?! [0-9])"),
+        named(long_identity),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        r"(?i)passport|licen[cs]e",
+        re.compile(
+            r"(?i)(?:passport|driver'?s? licen[cs]e|driving licen[cs]e)(?: (?:number|no\.?|#|id))?"
+            r"(?: is|:| -)? ?#?(?P<value>(?=[A-Z]*[0-9])[A-Z0-9][A-Z0-9-]{5,16})(?![\w-])"
+        ),
+        document,
+    ),
+    Pattern(
+        Kind.IP,
+        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        re.compile(rf"(?<![\w.-]){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.[0-9])"),
+        ipv4,
+    ),
+    Pattern(
+        Kind.IP,
+        r"(?i)[0-9a-f]{0,4}:[0-9a-f]{0,4}:[0-9a-f]",
+        re.compile(r"(?i)(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"),
+        ipv6,
+    ),
+)

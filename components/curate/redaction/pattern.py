@@ -1,0 +1,60 @@
+"""One way to find one kind of value in a text: a cheap gate, an exact expression, a check."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from components.curate.redaction.kinds import Kind
+
+Check: TypeAlias = Callable[[re.Match[str]], "Value | None"]
+
+CONTEXT_CHARS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Where a value stands in a text, and the one form (``key``) of all the ways to write it."""
+
+    start: int
+    end: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A kind's expression.
+
+    ``gate`` is for RE2 and matches wherever ``expression`` does: one set of all gates tells in a
+    single pass which expressions a text is worth. The group ``value`` is the value, else all is.
+    An expression must not look through ``<`` and ``>``: what was redacted once would read
+    differently the second time.
+    """
+
+    kind: Kind
+    gate: str
+    expression: re.Pattern[str]
+    check: Check
+
+
+def value_of(match: re.Match[str]) -> tuple[int, int, str]:
+    """Give the span and the text of the value of a match."""
+    group = "value" if "value" in match.re.groupindex else 0
+    return match.start(group), match.end(group), match.group(group)
+
+
+def as_written(match: re.Match[str]) -> Value:
+    """Take the value as it stands."""
+    return Value(*value_of(match))
+
+
+def before(match: re.Match[str]) -> str:
+    """Give the few words in front of a match, in lower case; no further than a placeholder."""
+    start = match.start()
+    near = match.string[max(0, start - CONTEXT_CHARS) : start]
+    return near.rpartition(">")[2].lower()
+
+
+def digits_of(text: str) -> str:
+    """Keep the digits 0 to 9 only."""
+    return "".join(one for one in text if "0" <= one <= "9")

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.collect import feedback, interactions
+from components.curate import pipeline
+from components.curate.pipeline import Tally
+from components.curate.settings import Rules
+from components.schema import Json
+from components.warehouse import Connection
+from tests import logs
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def curate(
+    con: Connection, folder: Path, lines: list[dict[str, Json]], redaction: Json = None
+) -> Tally:
+    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    rules = Rules.model_validate({"redaction": redaction or {}})
+    return pipeline.curate(con, "weather", rules, now=logs.NOW)
+
+
+def test_what_is_learned_from_is_redacted_and_raw_is_not(con: Connection, tmp_path: Path):
+    line = logs.interaction(
+        "Mail ann@acme.com",
+        message=logs.call("send", '{"to": "Ann@acme.com"}'),
+        tools=[logs.tool("send")],
+        metadata={"acceptable": [{"name": "send", "arguments": {"to": ["ann@acme.com"]}}]},
+    )
+    tally = curate(con, tmp_path, [line])
+    assert tally.redactions == {"email": 3}
+    (example,) = warehouse.rows(con, "from curated.examples")
+    assert json.loads(str(example["messages"]))[0]["content"] == "Mail <EMAIL_1>"
+    assert json.loads(str(example["answer"]))["calls"][0]["arguments"] == {"to": "<EMAIL_1>"}
+    assert json.loads(str(example["acceptable"]))[0]["arguments"] == {"to": ["<EMAIL_1>"]}
+    (raw,) = warehouse.rows(con, "select payload from raw.interactions")
+    assert "ann@acme.com" in str(raw["payload"])
+
+
+def test_the_report_counts_by_kind_and_holds_no_value(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction("ann@acme.com, bob@acme.com, ann@acme.com", response_id="a"),
+        logs.interaction("from 203.0.113.7 by ann@acme.com", response_id="b"),
+    ]
+    curate(con, tmp_path, lines)
+    found = warehouse.rows(con, "from curated.redactions order by kind")
+    assert found == [
+        {
+            "workload_id": "weather",
+            "kind": "email",
+            "interactions": 2,
+            "distinct_values": 3,
+            "replacements": 4,
+        },
+        {
+            "workload_id": "weather",
+            "kind": "ip",
+            "interactions": 1,
+            "distinct_values": 1,
+            "replacements": 1,
+        },
+    ]
+
+
+def test_requests_that_differ_in_personal_data_only_are_duplicates(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction(f"Where is my order, {who}@acme.com?", response_id=who)
+        for who in ("ann", "bob")
+    ]
+    assert curate(con, tmp_path, lines).counts == {"duplicate": 1, "kept": 1}
+
+
+def test_a_row_that_can_not_be_redacted_says_so_and_harms_no_other(con: Connection, tmp_path: Path):
+    # A number that Python reads as infinity, which can't be written again as JSON.
+    result: dict[str, Json] = {"role": "tool", "content": '{"to": "ann@acme.com", "n": 1e999}'}
+    request: Json = {"messages": [result]}
+    lines = [
+        logs.interaction(response_id="a", request=request),
+        logs.interaction("ho", response_id="b"),
+    ]
+    assert curate(con, tmp_path, lines).counts == {"kept": 1, "redaction_failed": 1}
+
+
+def test_requests_that_redaction_makes_equal_stand_on_one_side(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction(f"Where is my order, ann{n}@acme.com?", response_id=str(n))
+        for n in range(20)
+    ]
+    curate(con, tmp_path, lines)
+    sides = warehouse.rows(con, "select distinct side from curated.standings")
+    assert len(sides) == 1
+    curate(con, tmp_path, lines, {"allow": ["@acme.com"]})
+    sides = warehouse.rows(con, "select distinct side from curated.standings")
+    assert len(sides) == 2
+
+
+def test_pairs_are_redacted_with_their_request(con: Connection, tmp_path: Path):
+    lines = [logs.interaction("Mail ann@acme.com", message=logs.say("Sent to ANN@acme.com."))]
+    edited = logs.feedback("correction", logs.say("Sent to ann@acme.com, copy to bob@acme.com."))
+    feedback.load(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
+    curate(con, tmp_path, lines)
+    (pair,) = warehouse.rows(con, "from curated.preferences")
+    assert json.loads(str(pair["messages"]))[0]["content"] == "Mail <EMAIL_1>"
+    assert json.loads(str(pair["chosen"]))["text"] == "Sent to <EMAIL_1>, copy to <EMAIL_2>."
+    assert json.loads(str(pair["rejected"]))["text"] == "Sent to <EMAIL_1>."
