@@ -83,11 +83,17 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What the two files of a workload would hold: digests, and how many rows."""
+    """What the two files of a workload would hold: digests, and how many rows.
+
+    ``longer_won`` and ``shorter_won`` count pairs by which answer people chose: much of what they
+    seem to prefer may be length.
+    """
 
     pairs_digest: str
     labels_digest: str
     pairs: int
+    longer_won: int
+    shorter_won: int
     labels: int
 
 

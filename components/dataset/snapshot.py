@@ -102,6 +102,7 @@ def freeze(
                 "preferences": wanted.pairs,
                 "labels": wanted.labels,
             },
+            "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
             "holdout_version": snapshot.holdout_version,
             "prompt_format": prompt.FORMAT,
             "config": config,

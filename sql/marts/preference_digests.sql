@@ -1,11 +1,13 @@
--- One row: the digests of the workload's pairs and labels, which change with anything in them, and
--- how many there are. Reads curated.preferences and curated.labels.
+-- One row: the digests of the workload's pairs and labels, which change with anything in them, how
+-- many there are, and in how many pairs the longer answer won. Reads curated.preferences and curated.labels.
 
 with
 
 pairs as (
     select
         count(*) as pairs,
+        count(*) filter (where chosen_length > rejected_length) as longer_won,
+        count(*) filter (where chosen_length < rejected_length) as shorter_won,
         md5(coalesce(string_agg(md5(to_json({
             'preference_id': preference_id,
             'source': source,
@@ -42,6 +44,8 @@ select
     pairs.pairs_digest,
     labels.labels_digest,
     pairs.pairs,
+    pairs.longer_won,
+    pairs.shorter_won,
     labels.labels
 from pairs
 cross join labels

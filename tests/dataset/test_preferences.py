@@ -65,6 +65,8 @@ def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection
         "preferences": len(trained),
         "labels": 0,
     }
+    won = manifest.read(frozen.path)["pairs_won_by"]
+    assert won == {"longer": 0, "shorter": len(trained)}
     row = pairs[0]
     assert row["prompt"] == next(
         one["prompt"] for one in read(frozen, "train") if one["messages"] == row["messages"]

@@ -1,29 +1,6 @@
-"""Report how often the longer answer won, and weigh it away where that is wanted."""
+"""Weigh the preference for longer answers away, where that is wanted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class LengthBias:
-    """How many pairs were won by the longer answer, the shorter, and one as long as the other."""
-
-    longer: int
-    shorter: int
-    equal: int
-
-    @property
-    def share(self) -> float | None:
-        """Give the share of the longer among pairs of different lengths; ``None`` without any."""
-        decided = self.longer + self.shorter
-        return self.longer / decided if decided else None
-
-
-def bias(lengths: Sequence[tuple[int, int]]) -> LengthBias:
-    """Count pairs by which answer was longer; lengths are (chosen, rejected), in characters."""
-    longer = sum(chosen > rejected for chosen, rejected in lengths)
-    shorter = sum(chosen < rejected for chosen, rejected in lengths)
-    return LengthBias(longer, shorter, len(lengths) - longer - shorter)
 
 
 def match(weights: Sequence[float], lengths: Sequence[tuple[int, int]]) -> list[float]:
