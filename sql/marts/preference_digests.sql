@@ -1,5 +1,6 @@
 -- One row: the digests of the workload's pairs and labels, which change with anything in them, how
--- many there are, and in how many pairs the longer answer won. Reads curated.preferences and curated.labels.
+-- many there are, and in how many pairs the longer answer won. Reads curated.preferences and
+-- curated.labels.
 
 with
 

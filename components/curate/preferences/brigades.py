@@ -29,28 +29,42 @@ ONE_MIND = 1e-3
 
 def brigades(events: Sequence[Event], window: timedelta) -> Iterator[Burst]:
     """Find crowds of new actors with one aim; all their signals with that aim are held back."""
-    new = _first_signals(events)
     history = _History(events, window)
-    for crowd in _crowds(new, window, history):
-        found = [_one_aim(crowd, events, "direction", lambda event: event.direction)]
-        found.append(_one_aim(crowd, events, "target", lambda event: event.target))
+    for crowd in _crowds(_first_signals(events), window, history):
+        found = [_one_aim(crowd, aim_of, history) for aim_of in AIMS]
         aimed = [one for one in found if one is not None]
-        if not aimed:
-            continue
-        aim, likely, given = min(aimed, key=lambda one: one[1])
-        expected = history.expected(crowd)
-        actors = {event.actor for event in given}
-        yield Burst(
-            kind="brigade",
-            actors=tuple(sorted(actors)),
-            first_at=given[0].at,
-            last_at=given[-1].at,
-            found=len(actors),
-            expected=expected,
-            chance=history.chance(crowd) * likely,
-            aim=aim,
-            held_back=tuple(sorted(event.feedback_id for event in given)),
-        )
+        if aimed:
+            aim, likely, given = min(aimed, key=lambda one: one[1])
+            yield _burst(given, aim, history.expected(crowd), history.chance(crowd) * likely)
+
+
+def direction(event: Event) -> str:
+    """Say which way a signal points."""
+    return f"direction {event.direction}"
+
+
+def target(event: Event) -> str:
+    """Say what a signal is about."""
+    return f"target {event.target}"
+
+
+AIMS = (direction, target)
+Aim = Callable[[Event], str]
+
+
+def _burst(given: Sequence[Event], aim: str, expected: float, likely: float) -> Burst:
+    actors = tuple(sorted({event.actor for event in given}))
+    return Burst(
+        kind="brigade",
+        actors=actors,
+        first_at=given[0].at,
+        last_at=given[-1].at,
+        found=len(actors),
+        expected=expected,
+        chance=likely,
+        aim=aim,
+        held_back=tuple(sorted(event.feedback_id for event in given)),
+    )
 
 
 class _History:
@@ -60,6 +74,10 @@ class _History:
         self._seconds = window.total_seconds()
         self._actors = len({event.actor for event in events})
         self._windows = {self._window(event) for event in events}
+        self._signals = len(events)
+        self._aims: dict[Aim, Counter[str]] = {
+            aim_of: Counter(aim_of(event) for event in events) for aim_of in AIMS
+        }
 
     def expected(self, crowd: Sequence[Event]) -> float:
         """Give the new actors that a window outside of the crowd brings (one more, to be fair)."""
@@ -75,6 +93,10 @@ class _History:
         expected = self.expected(crowd)
         actors = len({event.actor for event in crowd})
         return 1.0 if expected == float("inf") else chance.poisson_tail(actors, expected)
+
+    def rate(self, aim_of: Aim, aim: str, inside: int, crowd: int) -> float:
+        """Give the share of an aim among the signals outside of a crowd, neither 0 nor 1."""
+        return (self._aims[aim_of][aim] - inside + 1) / (self._signals - crowd + 2)
 
     def _window(self, event: Event) -> float:
         return event.at.timestamp() // self._seconds
@@ -118,19 +140,16 @@ def _unlikely(crowd: Sequence[Event], history: _History) -> Iterator[Sequence[Ev
 
 
 def _one_aim(
-    crowd: Sequence[Event], events: Sequence[Event], name: str, aim_of: Callable[[Event], str]
+    crowd: Sequence[Event], aim_of: Aim, history: _History
 ) -> tuple[str, float, list[Event]] | None:
     """Find the aim that most of a crowd have, if it is far from what others have."""
-    inside = {event.feedback_id for event in crowd}
-    aim, count = min(
-        Counter(aim_of(event) for event in crowd).items(), key=lambda one: (-one[1], one[0])
-    )
+    counted = Counter(aim_of(event) for event in crowd)
+    aim, count = min(counted.items(), key=lambda one: (-one[1], one[0]))
     given = [event for event in crowd if aim_of(event) == aim]
-    others = [event for event in events if event.feedback_id not in inside]
-    usual = (sum(aim_of(event) == aim for event in others) + 1) / (len(others) + 2)
+    usual = history.rate(aim_of, aim, count, len(crowd))
     likely = chance.binomial_tail(count, len(crowd), usual)
     share = count / (len(crowd) + 1)
     stands_out = share / (1 - share) >= ODDS * usual / (1 - usual)
     if len({event.actor for event in given}) < FEWEST or 2 * count < len(crowd):
         return None
-    return (f"{name} {aim}", likely, given) if stands_out and likely < ONE_MIND else None
+    return (aim, likely, given) if stands_out and likely < ONE_MIND else None

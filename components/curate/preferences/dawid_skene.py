@@ -17,7 +17,7 @@ Item = TypeVar("Item", bound=Hashable)
 RIGHT, WRONG = 4.0, 1.0
 """Pseudo-counts of each judge: right four times of five until seen otherwise."""
 
-ROUNDS, CLOSE = 200, 1e-9
+ROUNDS, CLOSE = 200, 1e-6
 """EM ends after so many rounds, or when no probability moves by more than this."""
 
 

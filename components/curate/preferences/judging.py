@@ -1,5 +1,6 @@
 """Turn opinions into labels and regards."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from components.curate.preferences import meaning, resolve
@@ -42,13 +43,12 @@ def overruled(
     given: Sequence[Vote[Completion]], replaced: set[Completion]
 ) -> tuple[list[Vote[Completion]], list[Conflict]]:
     """Take the praise of corrected answers out of the votes, and record each such conflict."""
-    praise = [vote for vote in given if vote.side > 0 and vote.item in replaced]
-    gone = set(praise)
-    conflicts = [
-        _praised_but_corrected(item, [vote for vote in praise if vote.item == item])
-        for item in sorted({vote.item for vote in praise})
-    ]
-    return [vote for vote in given if vote not in gone], conflicts
+    stand: list[Vote[Completion]] = []
+    praise: dict[Completion, list[Vote[Completion]]] = defaultdict(list)
+    for vote in given:
+        is_praise = vote.side > 0 and vote.item in replaced
+        (praise[vote.item] if is_praise else stand).append(vote)
+    return stand, [_praised_but_corrected(item, votes) for item, votes in sorted(praise.items())]
 
 
 def settle(given: Sequence[Vote[Completion]]) -> list[Settled[Completion]]:
