@@ -18,23 +18,17 @@ from components.warehouse import Connection
 FILE = "tokenizer.json"
 
 
-class NoTokenizerError(FileNotFoundError):
-    """The base has no ``tokenizer.json``, which every fast tokenizer is saved as."""
+def counter(con: Connection, base: Path | None) -> "Counter | None":
+    """Give a counter for a base; ``None`` if it has no ``tokenizer.json``, as fast ones have."""
+    if base is None or not (base / FILE).is_file():
+        return None
+    return Counter(con, base / FILE)
 
 
 class Counter:
-    """Counts for one base; what it counted is kept in ``curated.token_counts``.
+    """Counts for one base; what it counted is kept in ``curated.token_counts``."""
 
-    Raises:
-        NoTokenizerError: The base has no ``tokenizer.json``.
-    """
-
-    def __init__(self, con: Connection, base: Path) -> None:
-        path = base / FILE
-        if not path.is_file():
-            raise NoTokenizerError(
-                f"counting tokens: {base} has no {FILE}; save its tokenizer as a fast one"
-            )
+    def __init__(self, con: Connection, path: Path) -> None:
         self._con, self._path = con, path
         self.tokenizer = manifest.file_digest(path)[:16]
         """The digest of the tokenizer: another one counts anew."""

@@ -44,6 +44,7 @@ def freeze(workload: Workload) -> Snapshot:
             workload.workload,
             rules=workload.curate,
             now=now,
+            base=workload.base,
             commit=revision(),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from components import manifest
 from components.curate import split
 from components.curate.split import SIDES, Side, SplitBy
 
@@ -177,7 +178,8 @@ def _draw_in_strata(
 ) -> dict[int, Standing]:
     strata: dict[str, list[int]] = defaultdict(list)
     for knot, member in first.items():
-        strata[member.label].append(knot)
+        # By digest: a label is text that somebody wrote, and what is settled is kept for ever.
+        strata[manifest.digest(["label", member.label])].append(knot)
     drawn: dict[int, Standing] = {}
     for stratum, found in strata.items():
         start = settled.drawn.get(stratum, 0)

@@ -1,17 +1,20 @@
 """Write examples as Parquet rows for training and evaluation: equal input, equal bytes."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import prompt
-from components.schema import Answer, Json
+from components.schema import Answer, Json, Message
+from components.tokens import Counter
 
 ROW_GROUP = 2048
 
@@ -27,6 +30,8 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("acceptable", pa.string()),
         ("weight", pa.float64()),
+        ("prompt_tokens", pa.int32()),
+        ("answer_tokens", pa.int32()),
         ("group", pa.string()),
         ("label", pa.string()),
         ("client_id", pa.string()),
@@ -36,7 +41,8 @@ SCHEMA = pa.schema(
     ]
 )
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
-``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected."""
+``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected; the tokens are
+those of the texts, without a chat template's marks, and null where nothing could count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,40 @@ class Example:
     feedback_ids: list[str]
 
 
-def write(path: Path, examples: Iterable[Example]) -> None:
-    """Write the examples in the order given, batch by batch."""
-    remaining = iter(examples)
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of each row written: of its prompt, and of its answer; empty if nothing counted."""
+
+    prompts: "array[int]" = field(default_factory=lambda: array("l"))
+    answers: "array[int]" = field(default_factory=lambda: array("l"))
+
+
+def write(path: Path, examples: Iterable[Example], counter: Counter | None) -> Lengths:
+    """Write the examples in the order given, batch by batch; give the length of each."""
+    lengths, remaining = Lengths(), iter(examples)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while batch := list(islice(remaining, ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist([render(one) for one in batch], SCHEMA))
+            rendered = [render(one) for one in batch]
+            if counter is not None:
+                _count(rendered, counter, lengths)
+            writer.write_table(pa.Table.from_pylist(rendered, SCHEMA))
+    return lengths
+
+
+def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths) -> None:
+    """Add its tokens to each row, and to the lengths."""
+    for column, counted, found in (
+        ("prompt", "prompt_tokens", lengths.prompts),
+        ("completion", "answer_tokens", lengths.answers),
+    ):
+        tokens = counter.count([_text(cast("list[Message]", row[column])) for row in rows])
+        for row, count in zip(rows, tokens, strict=True):
+            row[counted] = count
+        found.extend(tokens)
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(message["content"] for message in messages)
 
 
 def render(example: Example) -> dict[str, object]:

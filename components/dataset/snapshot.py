@@ -1,7 +1,7 @@
-"""Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet files and a manifest.
+"""Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card and a manifest.
 
-The key is a digest of the rows, the config and the way prompts are written, so what is frozen
-already is found again. Freezing also settles the sides: no row changes side after it.
+The key is a digest of the rows, the config, the tokenizer and the way prompts are written, so what
+is frozen already is found again. Freezing also settles the sides: no row changes side after it.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from components import manifest, prompt, warehouse
-from components.dataset import holdout, preferences, rows
-from components.dataset.rows import Example
-from components.schema import Config
+from components import manifest, prompt, tokens, warehouse
+from components.dataset import card, figures, holdout, preferences, rows
+from components.dataset.figures import SIDES
+from components.dataset.rows import Example, Lengths
+from components.schema import Config, Json
+from components.tokens import Counter
 from components.warehouse import Connection
-
-SIDES = ("train", "validation", "holdout")
 
 
 class EmptySideError(ValueError):
@@ -38,6 +38,15 @@ class Snapshot:
     holdout_rows: int
     counts: dict[str, int]
 
+    @property
+    def sides(self) -> dict[str, int]:
+        """How many rows each side has."""
+        return {
+            "train": self.train_rows,
+            "validation": self.validation_rows,
+            "holdout": self.holdout_rows,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Digests:
@@ -55,6 +64,7 @@ def freeze(
     *,
     rules: Config,
     now: datetime,
+    base: Path | None = None,
     commit: str | None = None,
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
@@ -65,6 +75,8 @@ def freeze(
         workload_id: The workload.
         rules: The config that curated it, for the manifest and the key.
         now: When it is frozen (UTC).
+        base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
+            ``tokenizer.json``, they are not counted.
         commit: The commit of the code that made it, for the manifest.
 
     Raises:
@@ -75,9 +87,11 @@ def freeze(
     _require_both_sides(workload_id, found, counts)
     config = rules.model_dump(mode="json")
     wanted = preferences.digests(con, workload_id)
+    counter = tokens.counter(con, base)
     names = [*rows.SCHEMA.names, *preferences.PAIRS.names, *preferences.LABELS.names]
     digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
-    key = manifest.digest([*digests, config, prompt.FORMAT, names])
+    tokenizer = counter and counter.tokenizer
+    key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
         measured = manifest.digest(found.holdout_digest)
@@ -92,19 +106,21 @@ def freeze(
         counts=counts,
     )
     if not manifest.is_finished(snapshot.path):
-        _write(con, snapshot, workload_id)
+        snapshot.path.mkdir(parents=True, exist_ok=True)
+        lengths = _write_rows(con, snapshot.path, workload_id, counter)
+        preferences.write(con, snapshot.path, workload_id)
+        lineage = {"prompt_format": prompt.FORMAT, "tokenizer": tokenizer}
+        _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
         body = {
             "workload": workload_id,
-            "rows": {
-                "train": snapshot.train_rows,
-                "validation": snapshot.validation_rows,
-                "holdout": snapshot.holdout_rows,
-                "preferences": wanted.pairs,
-                "labels": wanted.labels,
+            "rows": {**snapshot.sides, "preferences": wanted.pairs, "labels": wanted.labels},
+            "tokens": {
+                side: sum(counted.prompts) + sum(counted.answers)
+                for side, counted in lengths.items()
             },
             "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
             "holdout_version": snapshot.holdout_version,
-            "prompt_format": prompt.FORMAT,
+            **lineage,
             "config": config,
             "counts": counts,
             "commit": commit,
@@ -119,13 +135,43 @@ def folder_name(workload_id: str) -> str:
     return "%2E" + name[1:] if name.startswith(".") else name
 
 
-def _write(con: Connection, snapshot: Snapshot, workload_id: str) -> None:
-    snapshot.path.mkdir(parents=True, exist_ok=True)
+def _write_rows(
+    con: Connection, folder: Path, workload_id: str, counter: Counter | None
+) -> dict[str, Lengths]:
+    lengths: dict[str, Lengths] = {}
     for side in SIDES:
-        values = {"workload_id": workload_id, "side": side}
-        examples = warehouse.read(con, "marts/snapshot", Example, **values)
-        rows.write(snapshot.path / f"{side}.parquet", examples)
-    preferences.write(con, snapshot.path, workload_id)
+        with warehouse.beside(con) as reading:
+            values = {"workload_id": workload_id, "side": side}
+            examples = warehouse.read(reading, "marts/snapshot", Example, **values)
+            lengths[side] = rows.write(folder / f"{side}.parquet", examples, counter)
+    return lengths
+
+
+def _write_card(
+    con: Connection,
+    snapshot: Snapshot,
+    workload_id: str,
+    wanted: preferences.Digests,
+    lengths: dict[str, Lengths],
+    config: dict[str, Json],
+    lineage: dict[str, str | None],
+) -> None:
+    counted = figures.read(
+        con,
+        workload_id,
+        verdicts=snapshot.counts,
+        sides=snapshot.sides,
+        preferences=wanted,
+        lengths=lengths,
+    )
+    card.write(
+        snapshot.path,
+        counted,
+        workload_id=workload_id,
+        holdout_version=snapshot.holdout_version,
+        config=config,
+        lineage={name: value for name, value in lineage.items() if value is not None},
+    )
 
 
 def _counts(con: Connection, workload_id: str) -> dict[str, int]:

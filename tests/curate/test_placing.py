@@ -178,11 +178,12 @@ def test_new_rows_follow_what_they_are_near_to_the_strictest_side():
 
 
 def test_a_stratum_has_its_share_though_it_grows_by_one_row_a_night():
-    settled = dict[str, Side]()
+    settled, drawn = dict[str, Side](), dict[str, int]()
     for night in range(50):
-        shares, before = Shares("conversation", 0.2, 0.1), Settled(settled, {"a": night})
+        shares, before = Shares("conversation", 0.2, 0.1), Settled(settled, drawn)
         (placed,) = placing.place([member(night, night)], before, shares)
         settled |= {f"row {night}": placed.side, f"group {night}": placed.side}
+        drawn = {str(placed.stratum): night + 1}
     counted = [settled[f"row {night}"] for night in range(50)]
     assert 9 <= counted.count("holdout") <= 11
     assert 4 <= counted.count("validation") <= 6

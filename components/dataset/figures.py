@@ -1,0 +1,109 @@
+"""Read what a snapshot's card says: how its examples are spread, and what was left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components import warehouse
+from components.dataset.rows import Lengths
+from components.warehouse import Connection
+
+SIDES = ("train", "validation", "holdout")
+
+MOST_DAYS = 60
+"""Longer ranges are shown by month."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many examples of each side something is true of."""
+
+    name: str
+    train: int
+    validation: int
+    holdout: int
+
+    @property
+    def all(self) -> int:
+        """On whichever side."""
+        return self.train + self.validation + self.holdout
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """The near-duplicates among the requests: in how many clusters, and the largest's size."""
+
+    clusters: int
+    requests: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the card shows.
+
+    ``verdicts`` counts the workload's interactions; the others count examples, the most frequent
+    first, ``times`` by day or month in order. ``lengths`` is by side.
+    """
+
+    sides: Mapping[str, int]
+    verdicts: Mapping[str, int]
+    clients: list[Count]
+    sources: list[Count]
+    labels: list[Count]
+    feedback: list[Count]
+    times: list[Count]
+    days: tuple[str, str]
+    clusters: Clusters
+    lengths: Mapping[str, Lengths]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    section: str
+    fact: str
+    train: int
+    validation: int
+    holdout: int
+
+
+def read(
+    con: Connection,
+    workload_id: str,
+    *,
+    verdicts: Mapping[str, int],
+    sides: Mapping[str, int],
+    lengths: Mapping[str, Lengths],
+) -> Figures:
+    """Read the figures of a workload that was curated and has examples."""
+    found: dict[str, list[Count]] = {}
+    for fact in warehouse.read(con, "marts/card", _Fact, workload_id=workload_id):
+        count = Count(fact.fact, fact.train, fact.validation, fact.holdout)
+        found.setdefault(fact.section, []).append(count)
+    (clusters,) = warehouse.read(con, "marts/card_clusters", Clusters, workload_id=workload_id)
+    days = sorted(found["day"], key=lambda count: count.name)
+    return Figures(
+        sides=sides,
+        verdicts=verdicts,
+        clients=found["client"],
+        sources=found.get("source", []),
+        labels=found["label"],
+        feedback=found.get("feedback", []),
+        times=_by_month(days) if len(days) > MOST_DAYS else days,
+        days=(days[0].name, days[-1].name),
+        clusters=clusters,
+        lengths=lengths,
+    )
+
+
+def _by_month(days: list[Count]) -> list[Count]:
+    months: dict[str, Count] = {}
+    for day in days:
+        name = day.name[:7]
+        known = months.get(name, Count(name, 0, 0, 0))
+        months[name] = Count(
+            name,
+            known.train + day.train,
+            known.validation + day.validation,
+            known.holdout + day.holdout,
+        )
+    return list(months.values())

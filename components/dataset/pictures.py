@@ -1,0 +1,142 @@
+"""Draw a snapshot's card: verdicts, labels, times and lengths; equal figures, equal bytes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from components.dataset.figures import SIDES, Count, Figures
+from components.dataset.rows import Lengths
+
+COLOURS = {"train": "#2471a3", "validation": "#7d8c93", "holdout": "#d35400"}
+"""Told apart in light and dark, and without red and green."""
+
+INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
+MOST_BARS = 20
+BINS = 40
+
+
+def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
+    """Write the pictures that there are figures for; give each one's file name and title."""
+    drawn = [
+        _picture(folder, "verdicts", "What became of the interactions", _verdicts, figures),
+        _picture(folder, "labels", "Labels by side", _labels, figures),
+        _picture(folder, "times", "When they were logged", _times, figures),
+    ]
+    if any(lengths.prompts for lengths in figures.lengths.values()):
+        drawn.append(_picture(folder, "lengths", "Tokens of each row", _lengths, figures))
+    return drawn
+
+
+def _picture(
+    folder: Path, name: str, title: str, paint: Callable[[Axes, Figures], None], figures: Figures
+) -> tuple[str, str]:
+    """Draw one PNG, 1050 pixels wide, on white so that any theme can show it."""
+    bars = {"verdicts": len(figures.verdicts), "labels": min(len(figures.labels), MOST_BARS) + 1}
+    height = 1.2 + 0.24 * bars[name] if name in bars else 2.8
+    figure = Figure(figsize=(7, height), dpi=150, facecolor=PAPER)
+    axes = figure.add_subplot(facecolor=PAPER)
+    paint(axes, figures)
+    axes.tick_params(length=0, labelcolor=INK, labelsize=8)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    return f"{name}.png", title
+
+
+def _verdicts(axes: Axes, figures: Figures) -> None:
+    names = sorted(figures.verdicts, key=lambda name: (name != "kept", -figures.verdicts[name]))
+    counts = [figures.verdicts[name] for name in names]
+    colours = [COLOURS["train"] if name == "kept" else COLOURS["validation"] for name in names]
+    axes.barh(range(len(names)), counts, color=colours)
+    for row, count in enumerate(counts):
+        axes.text(count, row, f" {count:,}", va="center", color=INK, size=8)
+    _rows(axes, [name.replace("_", " ") for name in names], "interactions")
+
+
+def _labels(axes: Axes, figures: Figures) -> None:
+    shown = figures.labels[:MOST_BARS]
+    rest = figures.labels[MOST_BARS:]
+    if rest:
+        sums = (sum(getattr(one, side) for one in rest) for side in SIDES)
+        shown = [*shown, Count(f"{len(rest):,} others", *sums)]
+    _stack(axes.barh, shown, "left")
+    _rows(axes, [_short(one.name) for one in shown], "examples")
+
+
+def _times(axes: Axes, figures: Figures) -> None:
+    _stack(axes.bar, figures.times, "bottom")
+    step = max(1, len(figures.times) // 8)
+    ticks = range(0, len(figures.times), step)
+    axes.set_xticks(ticks, [figures.times[tick].name for tick in ticks], rotation=30, ha="right")
+    axes.set_ylabel("examples", color=INK, size=8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+
+
+def _lengths(axes: Axes, figures: Figures) -> None:
+    """Draw how long prompt and answer are together, by side, on a logarithmic scale."""
+    totals = {side: _totals(figures.lengths, side) for side in SIDES if side in figures.lengths}
+    every = np.concatenate(list(totals.values()))
+    edges = np.unique(np.geomspace(max(1, every.min()), every.max() + 1, BINS + 1).round())
+    if len(edges) < 2:
+        edges = np.array([every.min(), every.max() + 1])
+    bottom = np.zeros(len(edges) - 1)
+    for side, lengths in totals.items():
+        if len(lengths):
+            counts, _ = np.histogram(lengths, edges)
+            widths = np.diff(edges)
+            axes.bar(
+                edges[:-1],
+                counts,
+                widths,
+                bottom=bottom,
+                align="edge",
+                color=COLOURS[side],
+                label=side,
+            )
+            bottom += counts
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("tokens of prompt and answer", color=INK, size=8)
+    axes.set_ylabel("examples", color=INK, size=8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+
+
+def _totals(lengths: Mapping[str, Lengths], side: str) -> NDArray[np.int64]:
+    found = lengths[side]
+    return np.array(found.prompts, np.int64) + np.array(found.answers, np.int64)
+
+
+def _stack(bar: Callable[..., object], counts: Sequence[Count], base: str) -> None:
+    """Draw one bar a count, its sides one after the other."""
+    before = [0] * len(counts)
+    for side in SIDES:
+        heights = [int(getattr(one, side)) for one in counts]
+        if any(heights):
+            bar(range(len(counts)), heights, color=COLOURS[side], label=side, **{base: before})
+        before = [low + height for low, height in zip(before, heights, strict=True)]
+
+
+def _rows(axes: Axes, names: Sequence[str], unit: str) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.set_xlabel(unit, color=INK, size=8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+
+
+def _short(name: str) -> str:
+    """Give a name that fits: not too long, and no dollar, which would start a formula."""
+    clean = "".join(one if one.isprintable() else " " for one in name).replace("$", "\\$")
+    return clean if len(clean) <= 36 else clean[:34] + " ..."
