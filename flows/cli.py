@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows import cli_collect, cli_export, cli_held, cli_receive, cli_stack, settings
+from flows import cli_collect, cli_curate, cli_export, cli_held, cli_receive, cli_stack, settings
 from flows.stack import environment
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ app.registered_commands += cli_stack.app.registered_commands
 app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
+app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_export.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands
 app.add_typer(cli_receive.token_app, name="token")

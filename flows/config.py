@@ -18,7 +18,7 @@ from components.schema import Config
 from components.train.recipe import Recipe
 from flows.inputs import MLFLOW
 
-WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 class ConfigError(ValueError):

@@ -6,14 +6,10 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from components import ledger, warehouse
-from components.curate import pipeline
-from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
 from flows import config as configs
-from flows import settings
+from flows import freezing, settings
 from flows.config import Workload
-from flows.revision import revision
 
 
 @flow(flow_run_name=configs.run_name)
@@ -22,10 +18,12 @@ def curate(config: str) -> Snapshot:
     workload = configs.read(Path(config))
     frozen = freeze(workload)
     get_run_logger().info(
-        "snapshot %s: %d to train on, %d held out; verdicts: %s",
+        "snapshot %s: %d to train on, %d to validate, %d held out (%s); verdicts: %s",
         frozen.key,
         frozen.train_rows,
+        frozen.validation_rows,
         frozen.holdout_rows,
+        frozen.holdout_version,
         frozen.counts,
     )
     return frozen
@@ -34,20 +32,7 @@ def curate(config: str) -> Snapshot:
 @task
 def freeze(workload: Workload) -> Snapshot:
     """Judge every interaction, then write the snapshot unless an equal one exists."""
-    home = settings.load()
-    now = datetime.now(UTC)
-    with warehouse.connect(home.warehouse) as con:
-        tally = pipeline.curate(con, workload.workload, workload.curate, now=now)
-        frozen = snapshot.freeze(
-            con,
-            home.snapshots,
-            workload.workload,
-            rules=workload.curate,
-            now=now,
-            base=workload.base,
-            commit=revision(),
-        )
-        ledger.record_output(con, workload.workload, frozen.path, now=now)
+    tally, frozen = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
     if tally.found:
         get_run_logger().info(
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",

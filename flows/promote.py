@@ -1,5 +1,6 @@
 """Promote: ask a person, then register the winner; suspended, it holds no process for days."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def _once_per_evidence(_: TaskRunContext, parameters: dict[str, str]) -> str:
 @task(persist_result=True, cache_key_fn=_once_per_evidence)
 def publish(page: str, digest: str, workload: str) -> str:
     """Keep the page as an artifact; under the workload's key the pages form a history."""
-    create_markdown_artifact(page, key=f"gate-{workload.replace('_', '-')}", description=digest)
+    create_markdown_artifact(page, key=f"gate-{re.sub('[._]', '-', workload)}", description=digest)
     return digest
 
 

@@ -14,11 +14,11 @@ def build(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer()
-    tokenizer.save_pretrained(folder)
+    made = tokenizer()
+    made.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(made),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -38,7 +38,7 @@ def build(folder: Path) -> Path:
     return folder
 
 
-def _tokenizer():
+def tokenizer():
     """Make a tokenizer of the 256 bytes, as SmolLM2's is one of bytes and merges."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -189,7 +189,7 @@ def _origin(config: Mapping[str, Json], lineage: Mapping[str, str]) -> list[str]
     return [
         "## Where it comes from",
         "",
-        *_table(["", ""], [[name, _code(value)] for name, value in lineage.items()]),
+        *(f"- {name} {_code(value)}" for name, value in lineage.items()),
         "",
         "Curated with:",
         "",

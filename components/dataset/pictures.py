@@ -18,6 +18,8 @@ COLOURS = {"train": "#2471a3", "validation": "#7d8c93", "holdout": "#d35400"}
 INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
 MOST_BARS = 20
 BINS = 40
+WIDE = 6
+"""Times the shortest: where the longest row is longer, lengths are drawn on a logarithmic scale."""
 
 
 def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
@@ -41,14 +43,16 @@ def _picture(
     figure = Figure(figsize=(7, height), dpi=150, facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     paint(axes, figures)
-    axes.tick_params(length=0, labelcolor=INK, labelsize=8)
+    axes.tick_params(which="both", length=0, labelcolor=INK, labelsize=8)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_visible(False)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
-    figure.tight_layout()
+        figure.legend(
+            loc="upper right", ncols=len(handles), frameon=False, labelcolor=INK, fontsize=8
+        )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / height if handles else 1))
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     return f"{name}.png", title
 
@@ -83,31 +87,30 @@ def _times(axes: Axes, figures: Figures) -> None:
 
 
 def _lengths(axes: Axes, figures: Figures) -> None:
-    """Draw how long prompt and answer are together, by side, on a logarithmic scale."""
+    """Draw how long prompt and answer are together, by side."""
     totals = {side: _totals(figures.lengths, side) for side in SIDES if side in figures.lengths}
     every = np.concatenate(list(totals.values()))
-    edges = np.unique(np.geomspace(max(1, every.min()), every.max() + 1, BINS + 1).round())
-    if len(edges) < 2:
-        edges = np.array([every.min(), every.max() + 1])
+    low, high = max(1, int(every.min())), int(every.max()) + 1
+    is_wide = high > WIDE * low
+    if is_wide:
+        edges = np.unique(np.geomspace(low, high, BINS + 1).round())
+    else:
+        step = -(-(high - low) // BINS)
+        edges = np.arange(low, high + step, step)
     bottom = np.zeros(len(edges) - 1)
     for side, lengths in totals.items():
         if len(lengths):
             counts, _ = np.histogram(lengths, edges)
-            widths = np.diff(edges)
-            axes.bar(
-                edges[:-1],
-                counts,
-                widths,
-                bottom=bottom,
-                align="edge",
-                color=COLOURS[side],
-                label=side,
-            )
+            bars = axes.bar(edges[:-1], counts, np.diff(edges), bottom=bottom, align="edge")
+            for bar in bars:
+                bar.set_color(COLOURS[side])
+            bars.set_label(side)
             bottom += counts
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if is_wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tokens of prompt and answer", color=INK, size=8)
     axes.set_ylabel("examples", color=INK, size=8)
     axes.grid(axis="y", color=GRID, lw=0.8)

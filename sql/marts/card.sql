@@ -80,4 +80,4 @@ select
     count(distinct example_id) filter (where side = 'holdout') as holdout
 from facts
 group by section, fact
-order by section, count(distinct example_id) desc, fact
+order by section asc, count(distinct example_id) desc, fact asc

@@ -1,0 +1,153 @@
+"""``flywheel curate`` and ``flywheel diff``: data sets, from the terminal."""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows import settings
+
+if TYPE_CHECKING:
+    from components.curate.pipeline import Tally
+    from components.dataset.diff import Diff
+    from components.dataset.snapshot import Snapshot
+    from components.warehouse import Connection
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Named = Annotated[str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")]
+
+
+@app.command()
+def curate(
+    config: Annotated[Path, typer.Argument(help="The YAML file that describes the workload.")],
+) -> None:
+    """Curate a workload now and freeze a snapshot; no stack need be up.
+
+    Prints how many interactions each verdict has, and where the snapshot's card lies: a Markdown
+    page on what is in it, with pictures. What was curated before in the same way is found again.
+    Collect first: `flywheel collect FILE` takes the same file.
+    """
+    from flows import config as configs
+    from flows import freezing
+
+    with _explained():
+        workload = configs.read(config)
+        tally, frozen = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
+    _say(tally, frozen)
+
+
+@app.command()
+def diff(
+    earlier: Named,
+    later: Named,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every row that differs, as one JSON object.")
+    ] = False,
+) -> None:
+    """Compare two snapshots: which rows came in, which are out, what changed, and why.
+
+    Of a row that is out, the reason is the verdict that the warehouse has on it now; `kept now`
+    says that the next snapshot would have it again. Of a row that is in both, it is what differs:
+    a correction changes its answer, a vote its feedback, an equal request its duplicates.
+
+    `flywheel diff 3f2a 90cc` takes the keys of this home's snapshots, as short as they are unique;
+    a folder may lie anywhere.
+    """
+    from components.dataset import diff as diffs
+
+    with _explained(), _warehouse() as con:
+        found = diffs.compare(con, _snapshot(earlier), _snapshot(later))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        _show(found)
+
+
+def _say(tally: "Tally", frozen: "Snapshot") -> None:
+    table = Table("interactions", "verdict", box=None, pad_edge=False)
+    table.columns[0].justify = "right"
+    for verdict, count in sorted(tally.counts.items(), key=lambda one: (-one[1], one[0])):
+        table.add_row(f"{count:,}", verdict)
+    console.print(table)
+    for name, count in sorted(tally.found.items()):
+        console.print(f"{count:,} found and not dropped: {name}", markup=False)
+    console.print(
+        f"snapshot {frozen.key}: {frozen.train_rows:,} to train on, {frozen.validation_rows:,} to "
+        f"validate, {frozen.holdout_rows:,} held out ({frozen.holdout_version})\n"
+        f"{frozen.path / 'README.md'}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _show(found: "Diff") -> None:
+    for name in ("key", "holdout_version", "rows"):
+        console.print(f"{name}: {found.earlier.get(name)} -> {found.later.get(name)}", markup=False)
+    for name, (before, after) in found.config.items():
+        console.print(f"setting {name}: {before} -> {after}", markup=False, soft_wrap=True)
+    table = Table("rows", "change", "why", "side", box=None, pad_edge=False)
+    table.columns[0].justify = "right"
+    for change, why, before, after, count in found.counts():
+        side = before if before == after else " -> ".join(filter(None, (before, after)))
+        table.add_row(f"{count:,}", change, escape(why), side)
+    console.print(table if found.changes else "the rows are the same")
+
+
+def _snapshot(named: str) -> Path:
+    """Find a snapshot by its folder or its key.
+
+    Raises:
+        LookupError: There is none, or there are several.
+    """
+    from components import manifest
+
+    if manifest.is_finished(Path(named)):
+        return Path(named)
+    root = settings.load().snapshots
+    keys = [path for path in sorted(root.glob("*/*")) if path.name.startswith(named)]
+    found = [path for path in keys if manifest.is_finished(path)]
+    if len(found) != 1:
+        said = ", ".join(str(path) for path in found) or "none"
+        raise LookupError(f"looking up snapshot {named}: wants one, found {said} in {root}")
+    return found[0]
+
+
+@contextmanager
+def _warehouse() -> "Generator[Connection]":
+    """Open the warehouse; where there is none, an empty one that is thrown away."""
+    from components import warehouse
+
+    path = settings.load().warehouse
+    with TemporaryDirectory(prefix="flywheel-") as folder:
+        wanted = path if path.exists() else Path(folder) / path.name
+        with warehouse.connect(wanted) as con:
+            yield con
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """Turn what can go wrong into a message and an exit code."""
+    from components import warehouse
+    from components.curate.split import SplitChangedError
+    from components.dataset.snapshot import EmptySideError
+    from flows.config import ConfigError
+
+    busy = (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError)
+    refused = (ConfigError, SplitChangedError, EmptySideError, warehouse.CheckFailedError)
+    try:
+        yield
+    except (*busy, *refused, OSError, LookupError) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error

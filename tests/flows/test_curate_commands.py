@@ -1,0 +1,73 @@
+"""``flywheel curate`` and ``flywheel diff`` as a person types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows import cli
+from tests import logs, tiny
+
+YAML = """\
+workload: weather.app
+base: base
+sources: {logs: [logs/*.jsonl]}
+curate: {split_by: conversation, holdout_share: 0.3, validation_share: 0.1}
+"""
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "base").mkdir()
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "base/config.json").write_text("{}")
+    add(tmp_path, range(20))
+    path = tmp_path / "weather.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def add(folder: Path, numbers: range) -> None:
+    (folder / "logs").mkdir(exist_ok=True)
+    lines = [
+        logs.interaction(f"ask {n}", response_id=f"r{n}", timestamp=n, workload_id="weather.app")
+        for n in numbers
+    ]
+    logs.write(folder / f"logs/{numbers.start}.jsonl", lines)
+
+
+def curate(config: Path) -> Path:
+    """Collect and curate; give the snapshot that the command names."""
+    run("collect", config)
+    said = run("curate", config).stdout.splitlines()
+    return Path(said[-1]).parent
+
+
+def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_path: Path):
+    first = curate(config)
+    assert (first / "README.md").read_text().count("![") == 4
+    add(tmp_path, range(20, 23))
+    second = curate(config)
+    said = run("diff", first.name[:6], second).stdout
+    assert "in" in said
+    assert "logged since" in said
+    found = json.loads(run("diff", "--json", first, second.name).stdout)
+    assert [(one["kind"], one["why"]) for one in found["changes"]] == [("in", "logged since")] * 3
+    assert found["later"]["key"] == second.name
+    assert run("diff", first, first).stdout.splitlines()[-1] == "the rows are the same"
+
+
+def test_what_can_not_be_curated_or_compared_is_said_in_one_message(config: Path):
+    done = run("curate", config)
+    assert done.exit_code == 2
+    assert "0 examples to train on" in done.stderr
+    done = run("diff", "abc", "def")
+    assert done.exit_code == 2
+    assert "looking up snapshot abc: wants one, found none" in done.stderr
