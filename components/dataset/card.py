@@ -6,12 +6,12 @@ come from traffic (clients, labels) stand in code, where they can't become marku
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from components.dataset import pictures
+from components.dataset import markdown, pictures
 from components.dataset.figures import SIDES, Count, Figures
 from components.schema import Json
 
@@ -46,9 +46,10 @@ def write(
     """
     parts = [
         _front_matter(workload_id, figures),
-        [f"# {_plain(workload_id)}: snapshot {folder.name}", "", _summary(figures)],
+        [f"# {markdown.plain(workload_id)}: snapshot {folder.name}", "", _summary(figures)],
         _sides(figures, holdout_version),
         _verdicts(figures),
+        _found(figures),
         *(
             _spread(title, counts)
             for title, counts in (
@@ -58,6 +59,8 @@ def write(
                 ("Feedback", figures.feedback),
             )
         ),
+        _preferences(figures),
+        _redactions(figures),
         _near(figures),
         _lengths(figures),
         _pictures(folder, figures),
@@ -105,14 +108,14 @@ def _summary(figures: Figures) -> str:
 def _sides(figures: Figures, holdout_version: str) -> list[str]:
     total = sum(figures.sides.values())
     rows = [
-        [side, f"{figures.sides[side]:,}", _share(figures.sides[side], total)]
+        [side, f"{figures.sides[side]:,}", markdown.share(figures.sides[side], total)]
         for side in SIDES
         if side in figures.sides
     ]
     return [
         "## Sides",
         "",
-        *_table(["side", "examples", "share"], rows),
+        *markdown.table(["side", "examples", "share"], rows),
         "",
         f"Holdout version `{holdout_version}`. A row keeps its side for ever; a holdout that grows "
         "is a new version, and scores of different versions are not comparable.",
@@ -122,12 +125,60 @@ def _sides(figures: Figures, holdout_version: str) -> list[str]:
 def _verdicts(figures: Figures) -> list[str]:
     total = sum(figures.verdicts.values())
     ordered = sorted(figures.verdicts.items(), key=lambda one: (one[0] != "kept", -one[1], one[0]))
-    rows = [[_code(name), f"{count:,}", _share(count, total)] for name, count in ordered]
+    rows = [
+        [markdown.code(name), f"{count:,}", markdown.share(count, total)] for name, count in ordered
+    ]
     return [
         "## Why rows are in and out",
         "",
-        *_table(["verdict", "interactions", "share"], rows),
+        *markdown.table(["verdict", "interactions", "share"], rows),
     ]
+
+
+def _found(figures: Figures) -> list[str]:
+    if not figures.found:
+        return []
+    rows = [
+        [markdown.code(one.rule), f"{one.interactions:,}", one.disposition] for one in figures.found
+    ]
+    return [
+        "What rules found and did not drop:",
+        "",
+        *markdown.table(["rule", "interactions", "done"], rows),
+    ]
+
+
+def _preferences(figures: Figures) -> list[str]:
+    if not figures.fates:
+        return []
+    wanted = figures.preferences
+    judged = wanted.longer_won + wanted.shorter_won
+    said = f"{wanted.pairs:,} pairs (`preferences.parquet`), {wanted.labels:,} labelled answers "
+    won = (
+        f"; in {markdown.share(wanted.longer_won, judged)} the longer answer won" if judged else ""
+    )
+    rows = [[markdown.code(one.fate), f"{one.signals:,}"] for one in figures.fates]
+    return [
+        "## What people's feedback came to",
+        "",
+        f"{said}(`labels.parquet`){won}.",
+        "",
+        *markdown.table(["fate", "signals"], rows),
+    ]
+
+
+def _redactions(figures: Figures) -> list[str]:
+    rows = [
+        [
+            markdown.code(one.kind),
+            *(f"{n:,}" for n in (one.interactions, one.distinct_values, one.replacements)),
+        ]
+        for one in figures.redactions
+    ]
+    if not rows:
+        return ["## Redaction", "", "Nothing was found to redact."]
+    head = ["kind", "interactions", "values in a conversation, summed", "replacements"]
+    return ["## Redaction", "", *markdown.table(head, rows)]
 
 
 def _spread(title: str, counts: Sequence[Count]) -> list[str]:
@@ -135,11 +186,13 @@ def _spread(title: str, counts: Sequence[Count]) -> list[str]:
         return []
     sides = [side for side in SIDES if any(getattr(one, side) for one in counts)]
     shown, rest = counts[:MOST_ROWS], counts[MOST_ROWS:]
-    rows = [[_code(one.name), *(f"{getattr(one, side):,}" for side in sides)] for one in shown]
+    rows = [
+        [markdown.code(one.name), *(f"{getattr(one, side):,}" for side in sides)] for one in shown
+    ]
     if rest:
         sums = (f"{sum(getattr(one, side) for one in rest):,}" for side in sides)
         rows.append([f"{len(rest):,} others", *sums])
-    return [f"## {title}", "", *_table([title.lower().removesuffix("s"), *sides], rows)]
+    return [f"## {title}", "", *markdown.table([title.lower().removesuffix("s"), *sides], rows)]
 
 
 def _near(figures: Figures) -> list[str]:
@@ -167,7 +220,7 @@ def _lengths(figures: Figures) -> list[str]:
     return [
         "## Lengths",
         "",
-        *_table(head, rows),
+        *markdown.table(head, rows),
         "",
         "Counted with the base's tokenizer, without the marks that its chat template adds.",
     ]
@@ -189,7 +242,7 @@ def _origin(config: Mapping[str, Json], lineage: Mapping[str, str]) -> list[str]
     return [
         "## Where it comes from",
         "",
-        *(f"- {name} {_code(value)}" for name, value in lineage.items()),
+        *(f"- {name} {markdown.code(value)}" for name, value in lineage.items()),
         "",
         "Curated with:",
         "",
@@ -199,26 +252,3 @@ def _origin(config: Mapping[str, Json], lineage: Mapping[str, str]) -> list[str]
         "",
         "`manifest.json` names the files with their hashes, the commit and the time.",
     ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [_line(head), _line(rule), *(_line(row) for row in rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _code(name: str) -> str:
-    """Give text from anywhere as code that stays within its cell."""
-    clean = "".join(one if one.isprintable() else " " for one in name)
-    return "`" + (clean.replace("`", "'").replace("|", "\\|").strip() or " ") + "`"
-
-
-def _plain(name: str) -> str:
-    return "".join(one if one.isalnum() or one in "-_. " else "?" for one in name)
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count / total:.1%}" if total else "0 %"

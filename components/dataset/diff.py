@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest, warehouse
+from components.dataset.figures import SIDES
 from components.schema import Json
 from components.warehouse import Connection
 
@@ -64,7 +65,7 @@ def compare(con: Connection, earlier: Path, later: Path) -> Diff:
 def _files(folder: Path, body: dict[str, Json]) -> Json:
     rows = body["rows"]
     assert isinstance(rows, dict)
-    paths = [folder / f"{side}.parquet" for side in rows]
+    paths = [folder / f"{side}.parquet" for side in SIDES if side in rows]
     if gone := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"comparing snapshots: {gone[0]} is gone")
     return [str(path) for path in paths]

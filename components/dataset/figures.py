@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components import warehouse
+from components.dataset.preferences import Digests
 from components.dataset.rows import Lengths
 from components.warehouse import Connection
 
@@ -38,6 +39,33 @@ class Clusters:
 
 
 @dataclass(frozen=True, slots=True)
+class Redaction:
+    """What was replaced of one kind: in how many interactions, how many values, how often."""
+
+    kind: str
+    interactions: int
+    distinct_values: int
+    replacements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """In how many interactions a rule found something, and what was done about it."""
+
+    rule: str
+    disposition: str
+    interactions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How many feedback signals came to what."""
+
+    fate: str
+    signals: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What the card shows.
 
@@ -53,6 +81,10 @@ class Figures:
     feedback: list[Count]
     times: list[Count]
     days: tuple[str, str]
+    found: list[Found]
+    redactions: list[Redaction]
+    fates: list[Fate]
+    preferences: Digests
     clusters: Clusters
     lengths: Mapping[str, Lengths]
 
@@ -72,6 +104,7 @@ def read(
     *,
     verdicts: Mapping[str, int],
     sides: Mapping[str, int],
+    preferences: Digests,
     lengths: Mapping[str, Lengths],
 ) -> Figures:
     """Read the figures of a workload that was curated and has examples."""
@@ -90,6 +123,12 @@ def read(
         feedback=found.get("feedback", []),
         times=_by_month(days) if len(days) > MOST_DAYS else days,
         days=(days[0].name, days[-1].name),
+        found=list(warehouse.read(con, "marts/card_rules", Found, workload_id=workload_id)),
+        redactions=list(
+            warehouse.read(con, "marts/card_redactions", Redaction, workload_id=workload_id)
+        ),
+        fates=list(warehouse.read(con, "marts/card_fates", Fate, workload_id=workload_id)),
+        preferences=preferences,
         clusters=clusters,
         lengths=lengths,
     )

@@ -66,8 +66,8 @@ def test_each_row_that_differs_is_named_with_the_reason(con: Connection, tmp_pat
     names = asked(before) | asked(after)
     assert {(names[one.example_id], one.kind, one.why) for one in found.changes} == {
         ("ask 1", "out", "thumbs_down"),
-        ("ask 2", "changed", "answer, feedback"),
-        ("ask 3", "changed", "feedback"),
+        ("ask 2", "changed", "answer, weight, feedback"),
+        ("ask 3", "changed", "weight, feedback"),
         ("ask 99", "in", "logged since"),
         ("ask -500", "in", "let in or loaded since"),
     }
