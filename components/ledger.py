@@ -1,6 +1,7 @@
 """The ledger in the warehouse: which outputs were finished, and what people decided."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,15 @@ def record_output(con: Connection, workload: str, folder: Path, *, now: datetime
             "now": now,
         },
     )
+
+
+def erasure_of(con: Connection, keys: Sequence[str]) -> str | None:
+    """Give the certificate of an erasure that tainted one of the outputs; ``None`` if none did."""
+    found = con.execute(
+        "select min(certificate_id) from raw.tainted where list_contains($keys, key)",
+        {"keys": list(keys)},
+    ).fetchall()
+    return found[0][0]
 
 
 def record_decision(con: Connection, decision: Decision) -> None:

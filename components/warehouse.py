@@ -27,6 +27,9 @@ Record = TypeVar("Record")
 COLLECTING = "1GB"
 """What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
 
+STORAGE = "v1.5.0"
+"""DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
+
 POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
@@ -38,6 +41,10 @@ class WarehouseBusyError(TimeoutError):
 
 class WarehouseNewerError(RuntimeError):
     """The file was written by a newer Flywheel than this one."""
+
+
+class WarehouseCopyError(RuntimeError):
+    """A copy of the file lacks something; it is not put in the file's place."""
 
 
 class CheckFailedError(ValueError):
@@ -284,12 +291,94 @@ def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generat
         shown.take_back()
 
 
+def rewrite(path: Path, wait_seconds: float = 120) -> None:
+    """Write the file anew, so that no byte of what was deleted is left in it.
+
+    DuckDB keeps the blocks of deleted rows, also after a checkpoint. All it holds is copied into a
+    new file, which takes the old one's place in one rename; a process that waits for the old file
+    finds the new one. What a killed rewrite left is written over.
+
+    Raises:
+        WarehouseBusyError: The file was still held after ``wait_seconds``.
+        WarehouseCopyError: The copy has not all that the file has; the file is as it was.
+    """
+    with connect(path, wait_seconds) as con:
+        con.execute("checkpoint")
+    copy = path.with_name(path.name + ".rewritten")
+    for stale in (copy, copy.with_name(copy.name + ".wal")):
+        stale.unlink(missing_ok=True)
+    # A read-only attachment keeps writers away, and never touches the log of the file's successor.
+    with _attached(path, wait_seconds) as con:
+        con.execute("set force_compression = 'zstd'")
+        con.execute(f"attach '{_escaped(copy)}' as copy (storage_version '{STORAGE}')")
+        con.execute("copy from database original to copy")
+        if (found := _inventory(con, "copy")) != (wanted := _inventory(con, "original")):
+            raise WarehouseCopyError(f"rewriting {path}: the copy has {found}, wants {wanted}")
+        con.execute("detach copy")
+        copy.replace(path)
+
+
+@contextmanager
+def _attached(path: Path, wait_seconds: float) -> Generator[Connection]:
+    """Open the file to read only, as the database ``original``."""
+    with duckdb.connect() as con:
+        attach = f"attach '{_escaped(path)}' as original (read_only)"
+        _patiently(path, wait_seconds, lambda: con.execute(attach))
+        yield con
+
+
+def _inventory(con: Connection, database: str) -> list[tuple[str, str, int]]:
+    """List a database's tables with their rows, its views and its constraints."""
+    tables = con.execute(
+        "select schema_name, table_name from duckdb_tables() where database_name = $name"
+        " order by all",
+        {"name": database},
+    ).fetchall()
+    counted: list[tuple[str, str, int]] = []
+    for schema, name in tables:
+        sql = f'select count(*) from "{database}"."{schema}"."{name}"'
+        ((rows,),) = con.execute(sql).fetchall()
+        counted.append((schema, name, rows))
+    others = con.execute(
+        "select schema_name, view_name, 0 from duckdb_views()"
+        " where database_name = $name and not internal"
+        " union all select schema_name, table_name || ' ' || constraint_text, 0"
+        " from duckdb_constraints() where database_name = $name order by all",
+        {"name": database},
+    ).fetchall()
+    return counted + others
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
 def _open(path: Path, wait_seconds: float) -> Connection:
+    """Open the file, and not one that a rewrite has just replaced."""
+    while True:
+        before = _inode(path)
+        con = _patiently(
+            path,
+            wait_seconds,
+            lambda: duckdb.connect(path, config={"storage_compatibility_version": STORAGE}),
+        )
+        if before in (None, _inode(path)):
+            return con
+        con.close()
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _patiently(path: Path, wait_seconds: float, attempt: Callable[[], Connection]) -> Connection:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            # DuckDB 2's own storage could not be read by 1.5, which the extensions still need.
-            return duckdb.connect(path, config={"storage_compatibility_version": "v1.5.0"})
+            return attempt()
         except duckdb.IOException as error:
             if "Could not set lock" not in str(error):
                 raise

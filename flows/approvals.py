@@ -1,5 +1,6 @@
 """The approval form, and how a waiting approval is found and answered from outside the UI."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -47,6 +48,11 @@ def workload_tag(workload: str) -> str:
 def evidence_tag(digest: str) -> str:
     """Tag of the promotion that asks about an evidence."""
     return f"evidence:{digest}"
+
+
+def page_key(workload: str) -> str:
+    """Key of the artifacts that hold the pages of a workload's evidence."""
+    return f"gate-{re.sub('[._]', '-', workload)}"
 
 
 def pending(*tags: str) -> list[Pending]:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows import cli_collect, cli_curate, cli_export, cli_held, cli_receive, cli_stack, settings
+from flows import (
+    cli_collect,
+    cli_curate,
+    cli_erase,
+    cli_export,
+    cli_held,
+    cli_receive,
+    cli_stack,
+    settings,
+)
 from flows.stack import environment
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_export.app.registered_commands
+app.registered_commands += cli_erase.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands
 app.add_typer(cli_receive.token_app, name="token")
 console = Console(highlight=False)

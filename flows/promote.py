@@ -1,6 +1,5 @@
 """Promote: ask a person, then register the winner; suspended, it holds no process for days."""
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from components.ledger import Decision
 from components.register import registry, tracking
 from flows import config as configs
 from flows import settings
-from flows.approvals import GATE_KEY, GateInput
+from flows.approvals import GATE_KEY, GateInput, page_key
 from flows.config import Workload
 
 PATIENCE_SECONDS = 30 * 24 * 3600
@@ -28,7 +27,7 @@ PATIENCE_SECONDS = 30 * 24 * 3600
 
 
 class StaleEvidenceError(RuntimeError):
-    """The evidence was about another champion than there is now."""
+    """The evidence was about another champion than there is now, or about data since erased."""
 
 
 @flow(flow_run_name=configs.run_name)
@@ -36,6 +35,7 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval crown the challenger."""
     workload = configs.read(Path(config))
     found = evidence.read(Path(evidence_folder))
+    require_unerased(found)
     page = (found.folder / evidence.BRIEF).read_text()
     publish(page, found.digest, workload.workload)
     decision = recorded(found.digest) or ask(page, found)
@@ -56,7 +56,7 @@ def _once_per_evidence(_: TaskRunContext, parameters: dict[str, str]) -> str:
 @task(persist_result=True, cache_key_fn=_once_per_evidence)
 def publish(page: str, digest: str, workload: str) -> str:
     """Keep the page as an artifact; under the workload's key the pages form a history."""
-    create_markdown_artifact(page, key=f"gate-{re.sub('[._]', '-', workload)}", description=digest)
+    create_markdown_artifact(page, key=page_key(workload), description=digest)
     return digest
 
 
@@ -91,6 +91,30 @@ def require_fresh(found: Evidence) -> None:
             f"deciding on evidence {found.digest}: it compares with the "
             f"{found.subject.opponent_name}, but the champion is now version {now}; "
             "start a new turn"
+        )
+
+
+@task
+def require_unerased(found: Evidence) -> None:
+    """Refuse evidence on what was made from rows that somebody has had erased since.
+
+    Raises:
+        StaleEvidenceError: An erasure tainted its snapshot, its adapter or a scorecard.
+    """
+    subject = found.subject
+    made_from = [
+        found.digest,
+        subject.snapshot,
+        subject.adapter,
+        subject.challenger_scorecard,
+        subject.opponent_scorecard,
+    ]
+    with warehouse.connect(settings.load().warehouse) as con:
+        certificate = ledger.erasure_of(con, made_from)
+    if certificate:
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: rows that it is about were erased (certificate "
+            f"{certificate}); start a new turn"
         )
 
 

@@ -77,6 +77,11 @@ class Settings:
         return self.home / "jobs"
 
     @property
+    def certificates(self) -> Path:
+        """What was erased, and proof that nothing is left of it; without personal data."""
+        return self.home / "certificates"
+
+    @property
     def workloads(self) -> Path:
         """One YAML file for each workload that runs on a schedule."""
         return self.home / "workloads"

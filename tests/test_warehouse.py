@@ -120,7 +120,8 @@ def test_rows_with_a_known_key_are_left_out(path: Path):
 
 def test_a_failed_check_names_the_rows(path: Path):
     with warehouse.connect(path) as con:
-        warehouse.build(con, "staging/interactions", workload_id="w")
+        for model in ("staging/interactions", "staging/given"):
+            warehouse.build(con, model, workload_id="w")
         con.execute(
             "insert into staging.interactions (interaction_id, workload_id) values ('i', 'w')"
         )
@@ -128,3 +129,45 @@ def test_a_failed_check_names_the_rows(path: Path):
             warehouse.CheckFailedError, match=r"one_verdict\.sql found 1 rows: \('i'"
         ):
             warehouse.check(con, workload_id="w")
+
+
+def test_a_rewritten_file_holds_every_row_and_no_byte_of_the_deleted_ones(path: Path):
+    with warehouse.connect(path) as con:
+        con.execute("set force_compression = 'uncompressed'")
+        con.execute("create table raw.notes (number integer primary key, note text not null)")
+        con.execute("insert into raw.notes select i, 'secret ' || i from range(5000) as n (i)")
+        con.execute("checkpoint")
+        con.execute("update raw.notes set note = 'plain'")
+        before = warehouse.rows(con, "from duckdb_constraints() order by all")
+    assert b"secret" in path.read_bytes()
+    warehouse.rewrite(path)
+    assert b"secret" not in path.read_bytes()
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
+    with warehouse.connect(path) as con:
+        assert warehouse.rows(con, "select count(*) as n from raw.notes") == [{"n": 5000}]
+        after = warehouse.rows(con, "from duckdb_constraints() order by all")
+        named = ("table_name", "constraint_type", "constraint_text")
+        assert [[row[n] for n in named] for row in after] == [
+            [row[n] for n in named] for row in before
+        ]
+
+
+def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: Path):
+    with warehouse.connect(path) as con:
+        con.execute("create table raw.notes (note text)")
+    held = warehouse.connect(path)
+    with held:
+        context = multiprocessing.get_context("spawn")
+        writer = context.Process(target=note, args=(path,))
+        writer.start()
+        time.sleep(1.5)
+    warehouse.rewrite(path)
+    writer.join()
+    warehouse.rewrite(path)
+    with warehouse.connect(path) as con:
+        assert warehouse.rows(con, "from raw.notes") == [{"note": "kept"}]
+
+
+def note(path: Path) -> None:
+    with warehouse.connect(path, wait_seconds=60) as con:
+        con.execute("insert into raw.notes values ('kept')")

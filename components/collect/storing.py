@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from components import warehouse
 from components.collect.ahead import ahead
@@ -63,7 +64,7 @@ def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -
     reasons: dict[tuple[int, bytes], list[str]] = defaultdict(list)
     for one in refused:
         reasons[one.number, one.content].append(one.reason)
-    records = [
+    records: list[warehouse.Row] = [
         {
             "quarantine_id": hashlib.md5(
                 f"{origin.digest} {origin.source} {number} ".encode() + content
@@ -80,7 +81,23 @@ def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -
         }
         for (number, content), found in reasons.items()
     ]
-    return warehouse.insert(con, "raw.quarantine", records)
+    return warehouse.insert(con, "raw.quarantine", _without_erased(con, records))
+
+
+def _without_erased(con: Connection, records: list[warehouse.Row]) -> list[warehouse.Row]:
+    """Leave out the lines that were erased: reading their file again must not bring them back."""
+    erased = "select digest, key from raw.erased, raw.erasure_key where kind = 'lines'"
+    found = con.execute(erased).fetchall() if records else []
+    digests, keys = {digest for digest, _ in found}, {key for _, key in found}
+    return [
+        record
+        for record in records
+        if not any(_digest(key, cast("bytes", record["content"])) in digests for key in keys)
+    ]
+
+
+def _digest(key: str, content: bytes) -> str:
+    return hashlib.sha256(key.encode() + content).hexdigest()
 
 
 def _numbered(judged: Iterable[Judged]) -> Iterator[tuple[int, Judged]]:

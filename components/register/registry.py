@@ -37,7 +37,7 @@ def champion(name: str) -> Version | None:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
-    return _version(found)
+    return as_version(found)
 
 
 def register(
@@ -69,12 +69,12 @@ def register(
         f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{evidence}'"
     )
     if found:
-        return _version(found[0])
+        return as_version(found[0])
     model_id = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)
     made = client.create_model_version(
         name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
-    return _version(made)
+    return as_version(made)
 
 
 def crown(version: Version) -> None:
@@ -107,7 +107,8 @@ def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: in
     return logged.model_id
 
 
-def _version(found: "ModelVersion") -> Version:
+def as_version(found: "ModelVersion") -> Version:
+    """Read MLflow's record of a version."""
     tags: dict[str, str] = found.tags
     return Version(
         name=found.name,

@@ -1,5 +1,6 @@
 -- One row per feedback of the batch that the warehouse has not seen, the first of equal ones.
--- Reads temp.feedback, temp.passed, raw.feedback and raw.archived.
+-- What was erased is not fresh: it stays away. Reads temp.feedback, temp.passed, raw.feedback,
+-- raw.archived, raw.erased and raw.erasure_key.
 
 with
 
@@ -21,6 +22,12 @@ known as (
         timestamp
     from temp.passed
     where kind = 'feedback' and timestamp between $earliest and $latest
+),
+
+erased as (
+    select digest
+    from raw.erased
+    where kind = 'feedback'
 )
 
 select
@@ -29,5 +36,9 @@ select
     min(incoming.ordinal) as ordinal
 from temp.feedback as incoming
 anti join known using (feedback_id, timestamp)
+anti join erased
+    on
+        sha256((select key from raw.erasure_key) || incoming.feedback_id)
+        = erased.digest
 where incoming.objection is null
 group by incoming.feedback_id, incoming.timestamp

@@ -1,5 +1,6 @@
 -- One row per interaction of the batch that the warehouse has not seen, the first of equal ones.
--- Reads temp.interactions, temp.passed, raw.interactions and raw.archived.
+-- What was erased is not fresh: it stays away. Reads temp.interactions, temp.passed,
+-- raw.interactions, raw.archived, raw.erased and raw.erasure_key.
 
 with
 
@@ -21,6 +22,12 @@ known as (
         timestamp
     from temp.passed
     where kind = 'interactions' and timestamp between $earliest and $latest
+),
+
+erased as (
+    select digest
+    from raw.erased
+    where kind = 'interactions'
 )
 
 select
@@ -29,5 +36,9 @@ select
     min(incoming.ordinal) as ordinal
 from temp.interactions as incoming
 anti join known using (interaction_id, timestamp)
+anti join erased
+    on
+        sha256((select key from raw.erasure_key) || incoming.interaction_id)
+        = erased.digest
 where incoming.objection is null
 group by incoming.interaction_id, incoming.timestamp

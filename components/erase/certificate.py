@@ -1,0 +1,199 @@
+"""Write down what an erasure did: for a machine as JSON, for a person as a page.
+
+The subject stands in it as a digest under a key that stays in the warehouse. So it can be handed to
+anybody, and put into backups, and says no name; ids are short, and a digest without a key could be
+guessed. Who holds the warehouse finds a person's certificates by the id that the person gives.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from components import manifest
+from components.erase.lineage import Output
+from components.erase.search import Searched
+from components.schema import Json
+
+NOT_COVERED = (
+    "the files and services that rows were collected from, which are not Flywheel's",
+    "backups and copies of the home, and blocks of the disk that the file system has freed",
+    "what the weights of the adapters have learned: the adapters and their versions are listed",
+    "records that arrive after this: they are new",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """What became of a tainted champion; ``now`` is the version after that."""
+
+    workload: str
+    version: str
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What was done outside the warehouse, by key, version and id."""
+
+    versions: tuple[tuple[str, str], ...] = ()
+    champions: tuple[Champion, ...] = ()
+    approvals: tuple[str, ...] = ()
+    pages: int = 0
+    scorecard_copies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was curated again: the snapshots by workload, and why others were not."""
+
+    snapshots: dict[str, str] = field(default_factory=dict[str, str])
+    waiting: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a certificate says; it holds counts, keys and digests, and no personal value."""
+
+    certificate_id: str
+    subject_digest: str
+    scope: str
+    begun_at: datetime
+    finished_at: datetime
+    erased: dict[str, int]
+    tombstones: dict[str, int]
+    tombstones_digest: str
+    tainted: tuple[Output, ...]
+    untraceable: tuple[Output, ...]
+    consequences: Consequences
+    rebuilt: Rebuilt
+    searched: Searched
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the search found nothing but mentions, which are others' words."""
+        return self.searched.is_clean(allow_mentions=True)
+
+
+def write(folder: Path, certificate: Certificate) -> Path:
+    """Write ``<id>.json`` and ``<id>.md``; return the path of the first, which is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{certificate.certificate_id}.json"
+    manifest.write_atomically(path.with_suffix(".md"), page(certificate))
+    body = as_json(certificate)
+    text = json.dumps(body | {"digest": manifest.digest(body)}, indent=2)
+    manifest.write_atomically(path, text + "\n")
+    return path
+
+
+def read_id(path: Path) -> str:
+    """Read the id of a certificate.
+
+    Raises:
+        ValueError: It was changed after it was written, or is no certificate.
+    """
+    body: dict[str, Json] = json.loads(path.read_text())
+    digest = body.pop("digest", None)
+    if digest != manifest.digest(body):
+        raise ValueError(
+            f"reading the certificate {path}: its contents do not have the digest that it names; "
+            "it was changed, or is no certificate of erasure"
+        )
+    return str(body["certificate"])
+
+
+def as_json(certificate: Certificate) -> dict[str, Json]:
+    """Give what is written."""
+    searched = certificate.searched
+    body: dict[str, object] = {
+        "certificate": certificate.certificate_id,
+        "subject": certificate.subject_digest,
+        "subject_is": "SHA-256 of a key that stays in the warehouse and the subject's id",
+        "narrowed_to": json.loads(certificate.scope),
+        "begun_at": certificate.begun_at.isoformat(timespec="seconds"),
+        "finished_at": certificate.finished_at.isoformat(timespec="seconds"),
+        "erased": certificate.erased,
+        "tombstones": certificate.tombstones | {"digest": certificate.tombstones_digest},
+        "tainted": [asdict(one) for one in certificate.tainted],
+        "adapters_without_snapshot": [asdict(one) for one in certificate.untraceable],
+        "consequences": asdict(certificate.consequences),
+        "rebuilt": asdict(certificate.rebuilt),
+        "searched": {
+            "places": len(searched.places),
+            "units": sum(searched.places.values()),
+            "passed_over": searched.passed_over,
+            "left": [asdict(one) for one in searched.left],
+        },
+        "not_covered": NOT_COVERED,
+    }
+    plain: dict[str, Json] = json.loads(json.dumps(body))
+    return plain
+
+
+def page(certificate: Certificate) -> str:
+    """Write the page for a person, as Markdown."""
+    done = certificate.consequences
+    lines = [
+        f"# Certificate of erasure {certificate.certificate_id}",
+        "",
+        f"Subject `{certificate.subject_digest[:16]}...` (a digest under a key that stays in the "
+        f"warehouse), finished {certificate.finished_at:%Y-%m-%d %H:%M} UTC.",
+        "",
+        "| deleted from | rows |",
+        "| --- | ---: |",
+        *[f"| {place} | {count} |" for place, count in certificate.erased.items()],
+        "",
+        f"Tombstones: {_listed(certificate.tombstones)}. None of it is loaded again.",
+        "",
+        *_outputs(certificate),
+        f"Model versions flagged: {', '.join(f'{n} v{v}' for n, v in done.versions) or 'none'}.",
+        *[_champion(one) for one in done.champions],
+        f"Approvals made stale: {len(done.approvals)}; pages and forms removed: {done.pages}.",
+        *[f"Frozen anew: {w}, snapshot {key}." for w, key in certificate.rebuilt.snapshots.items()],
+        *[f"Not frozen: {w}, {why}." for w, why in certificate.rebuilt.waiting.items()],
+        "",
+        *_searched(certificate.searched),
+        "Not covered: " + "; ".join(NOT_COVERED) + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _outputs(certificate: Certificate) -> list[str]:
+    said = {
+        "snapshot": "Snapshots removed",
+        "scorecard": "Scorecards removed",
+        "evidence": "Pages of evidence emptied",
+        "adapter": "Adapters trained on it, kept and flagged",
+    }
+    lines = [
+        f"- {label}: {', '.join(f'`{one.key}`' for one in found)}"
+        for kind, label in said.items()
+        if (found := [one for one in certificate.tainted if one.kind == kind])
+    ]
+    if certificate.untraceable:
+        keys = ", ".join(f"`{one.key}`" for one in certificate.untraceable)
+        lines.append(f"- Adapters whose snapshot is gone, so that nobody can tell: {keys}")
+    return [*lines, ""] if lines else []
+
+
+def _champion(one: Champion) -> str:
+    if one.now == one.version:
+        return f"Champion of {one.workload}: version {one.version} is tainted and still serves."
+    now = f"version {one.now}" if one.now else "nobody"
+    return f"Champion of {one.workload}: version {one.version} was demoted, now {now}."
+
+
+def _searched(searched: Searched) -> list[str]:
+    lines = [
+        f"Searched afterwards: {sum(searched.places.values())} rows and lines in "
+        f"{len(searched.places)} tables and files; passed over: "
+        f"{', '.join(searched.passed_over) or 'nothing'}.",
+        "Nothing is left." if not searched.left else "Left:",
+        *[f"- {one.where}: {one.kind}, {one.count} times" for one in searched.left],
+    ]
+    return [*lines, ""]
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none"

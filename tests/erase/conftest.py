@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.erase.certificate import Certificate
+from components.erase.subject import Subject
+from flows import erase
+from flows.erase import Asked
+from flows.settings import Settings
+from tests import logs
+from tests.erase import house
+from tests.erase.house import House
+
+Eraser = Callable[..., Certificate]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return house.build(tmp_path_factory.mktemp("house") / "home")
+
+
+@pytest.fixture
+def home(built: House, tmp_path: Path) -> House:
+    """A house of the test's own."""
+    return house.move(built, tmp_path / "home")
+
+
+@pytest.fixture
+def eraser() -> Eraser:
+    """Erase as the command does, without asking."""
+
+    def run(settings: Settings, subject: Subject, *, demote: bool = False) -> Certificate:
+        asked = Asked(subject, demote, {})
+        return erase.erase(settings, asked, now=lambda: logs.NOW, say=lambda _: None)
+
+    return run

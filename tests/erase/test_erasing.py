@@ -1,0 +1,171 @@
+"""One person is erased; whoever else is there keeps every byte."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components import warehouse
+from components.collect import feedback, interactions, retention
+from components.erase.subject import Subject
+from components.gate import evidence
+from components.schema import Json
+from flows import erase
+from tests import logs
+from tests.erase import house
+from tests.erase.conftest import Eraser
+from tests.erase.house import ANN, BOB, EACH, House
+
+WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
+
+
+def test_every_row_of_the_subject_goes_and_others_stay_byte_for_byte(
+    home: House, eraser: Eraser
+) -> None:
+    before = [row for row in home.raw() if ANN not in str(row["payload"])]
+    written = eraser(home.settings, Subject(ANN))
+    assert home.raw() == before
+    assert len(before) == 2 * EACH
+    assert [row["actor_id"] for row in home.raw("feedback")] == ["cyd-55e0", "cyd-55e0"]
+    assert [row["line"] for row in home.raw("quarantine")] == [3 * EACH + 2]
+    assert written.erased["raw.interactions"] == EACH
+    assert written.erased["raw.feedback"] == 2
+    assert written.erased["raw.quarantine"] == 1
+    assert written.is_clean
+    assert not written.searched.left
+
+
+def test_no_word_of_the_subject_is_left_in_any_byte_of_the_home(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute("set force_compression = 'uncompressed'")
+        con.execute("create table staging.copy as from raw.interactions")
+        con.execute("checkpoint")
+    assert home.settings.warehouse in house.holds(home.settings.home, ANN)
+    eraser(home.settings, Subject(ANN))
+    for word in WORDS:
+        assert house.holds(home.settings.home, word) == []
+    assert house.holds(home.settings.home, BOB)
+
+
+def test_what_was_made_from_the_rows_goes_and_the_verdict_can_still_be_read(
+    home: House, eraser: Eraser
+) -> None:
+    written = eraser(home.settings, Subject(ANN))
+    found = {(one.kind, one.key) for one in written.tainted}
+    digest = home.evidence.name
+    assert found == {
+        ("snapshot", home.frozen.key),
+        ("adapter", "a1"),
+        ("scorecard", "c1"),
+        ("evidence", digest),
+    }
+    assert not home.frozen.path.exists()
+    assert not home.scorecard.exists()
+    assert not (home.settings.jobs / "train-a1").exists()
+    assert (home.adapter / "adapter_model.safetensors").exists()
+    assert evidence.read(home.evidence).digest == digest
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert con.execute("select kind from raw.manifests").fetchall() == []
+
+
+def test_the_next_curation_freezes_what_is_left_and_every_side_stays(
+    home: House, eraser: Eraser
+) -> None:
+    def sides(folder: Path) -> dict[str, str]:
+        return {
+            str(row["example_id"]): side
+            for side in ("train", "holdout")
+            for row in pq.read_table(folder / f"{side}.parquet").to_pylist()
+        }
+
+    before = sides(home.frozen.path)
+    eraser(home.settings, Subject(ANN))
+    after = sides(house.collect(home.settings, home.log, home.votes).path)
+    assert len(after) == 2 * EACH
+    assert after.items() <= before.items()
+
+
+def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(ANN))
+    kept = home.raw(), home.raw("feedback"), home.raw("quarantine")
+    copy = home.log.with_name("copy.jsonl")
+    copy.write_text(home.log.read_text() + json.dumps(house.line(BOB, 99)) + "\n")
+    again = home.votes.with_name("again.jsonl")
+    again.write_text(home.votes.read_text() + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute("delete from raw.files")
+        loaded = interactions.load(con, home.log, now=logs.NOW)
+        assert (loaded.new, loaded.known) == (0, 3 * EACH)
+        assert feedback.load(con, again, now=logs.NOW).new == 0
+    assert (home.raw(), home.raw("feedback"), home.raw("quarantine")) == kept
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert interactions.load(con, copy, now=logs.NOW).new == 1
+    assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
+
+
+def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(f"talk-{ANN}-0"))
+    left = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert len(left) == EACH - 2
+
+
+def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> None:
+    theirs = house.line(ANN, 50) | {"client_id": "shop"}
+    path = logs.write(home.log.with_name("shop.jsonl"), [theirs])
+    with warehouse.connect(home.settings.warehouse) as con:
+        interactions.load(con, path, now=logs.NOW)
+    written = eraser(home.settings, Subject(ANN, client_id="app"))
+    (left,) = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert left["client_id"] == "shop"
+    assert written.is_clean
+
+
+def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, eraser: Eraser) -> None:
+    unnamed = logs.without(house.line(ANN, 51), "user_id") | {"conversation_id": f"talk-{ANN}-1"}
+    path = logs.write(home.log.with_name("unnamed.jsonl"), [unnamed])
+    with warehouse.connect(home.settings.warehouse) as con:
+        interactions.load(con, path, now=logs.NOW)
+    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
+
+
+@pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
+def test_rows_of_others_that_mention_the_id_are_told_and_go_only_if_asked(
+    home: House, eraser: Eraser, mentions: bool
+) -> None:
+    said = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
+    path = logs.write(home.log.with_name("mention.jsonl"), [said])
+    with warehouse.connect(home.settings.warehouse) as con:
+        interactions.load(con, path, now=logs.NOW)
+    subject = Subject(ANN, mentions=mentions)
+    found, _ = erase.look(home.settings, subject)
+    assert found.matched.mentions == ({} if mentions else {"raw.interactions": 1})
+    written = eraser(home.settings, subject)
+    left = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert len(left) == (0 if mentions else 1)
+    assert {one.kind for one in written.searched.left} == (set() if mentions else {"mention"})
+    searched = erase.verify(home.settings, subject=Subject(ANN), certificate_path=None)
+    assert searched.is_clean(allow_mentions=False) is mentions
+
+
+def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: Eraser) -> None:
+    old = [house.line(person, 60) | {"timestamp": 1_700_000_000} for person in house.PEOPLE]
+    answers: list[Json] = [{"id": f"old-{n}"} for n in range(3)]
+    broken = [one | {"response": answer} for one, answer in zip(old, answers, strict=True)]
+    path = logs.write(home.log.with_name("old.jsonl"), broken)
+    with warehouse.connect(home.settings.warehouse) as con:
+        interactions.load(con, path, now=logs.NOW)
+        assert retention.archive(con, home.settings.archive, "weather", days=90, now=logs.NOW) == 3
+    (before,) = home.settings.archive.rglob("*.parquet")
+    kept = [row for row in pq.read_table(before).to_pylist() if ANN not in row["payload"]]
+    written = eraser(home.settings, Subject(ANN))
+    (after,) = home.settings.archive.rglob("*.parquet")
+    assert pq.read_table(after).to_pylist() == kept
+    assert after != before
+    assert written.erased["archive of interactions"] == 1
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert con.execute("select distinct path from raw.archived").fetchall() == [(str(after),)]
+        con.execute("delete from raw.files")
+        assert interactions.load(con, path, now=logs.NOW).new == 0

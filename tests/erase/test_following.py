@@ -1,0 +1,163 @@
+"""What learned from erased rows is flagged in MLflow, and nothing on them is approved any more."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components import warehouse
+from components.erase.subject import Subject
+from components.gate import evidence
+from components.register import registry, taint
+from flows import erase, promote
+from tests.erase import house
+from tests.erase.conftest import Eraser
+from tests.erase.house import ANN, EACH, WORKLOAD, House
+
+
+@pytest.fixture
+def client(home: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """MLflow in the home, with versions of three adapters; the third is champion."""
+    folder = home.settings.mlflow_home
+    folder.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(folder)
+    client = MlflowClient()
+    client.create_registered_model(WORKLOAD)
+    for adapter in ("a0", "x0", "a1"):
+        tags = {registry.ADAPTER_TAG: adapter, registry.EVIDENCE_TAG: f"of-{adapter}"}
+        client.create_model_version(WORKLOAD, str(home.adapter), tags=tags)
+    client.set_registered_model_alias(WORKLOAD, registry.PREVIOUS, "2")
+    client.set_registered_model_alias(WORKLOAD, registry.CHAMPION, "3")
+    yield client
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    found = client.get_registered_model(WORKLOAD).aliases
+    return {alias: str(number) for alias, number in found.items()}
+
+
+def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    written = eraser(home.settings, Subject(ANN))
+    tags = client.get_model_version(WORKLOAD, "3").tags
+    assert tags[taint.TAINTED_TAG] == written.certificate_id
+    assert taint.TAINTED_TAG not in client.get_model_version(WORKLOAD, "2").tags
+    assert aliases(client) == {"champion": "3", "previous": "2"}
+    (champion,) = written.consequences.champions
+    assert (champion.version, champion.now) == ("3", "3")
+    page = (home.settings.certificates / f"{written.certificate_id}.md").read_text()
+    assert "version 3 is tainted and still serves" in page
+
+    again = eraser(home.settings, Subject(ANN, mentions=True), demote=True)
+    assert again.consequences.champions == ()  # that erasure found nothing new to taint
+    assert aliases(client)["champion"] == "3"
+
+
+def test_a_demoted_champion_gives_its_alias_to_the_newest_clean_version(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    written = eraser(home.settings, Subject(ANN), demote=True)
+    assert aliases(client) == {"champion": "2", "previous": "2"}
+    (champion,) = written.consequences.champions
+    assert (champion.version, champion.now) == ("3", "2")
+
+
+def test_without_a_clean_version_there_is_no_champion(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    for number in ("1", "2"):
+        client.set_model_version_tag(WORKLOAD, number, taint.TAINTED_TAG, "before")
+    written = eraser(home.settings, Subject(ANN), demote=True)
+    assert aliases(client) == {}
+    (champion,) = written.consequences.champions
+    assert (champion.version, champion.now) == ("3", None)
+
+
+def test_copies_of_scorecards_in_mlflow_go(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    run = client.create_run(client.create_experiment(WORKLOAD))
+    client.log_artifacts(run.info.run_id, str(home.scorecard), "scorecards/c1")
+    client.log_artifacts(run.info.run_id, str(home.adapter), "scorecards/c2")
+    written = eraser(home.settings, Subject(ANN))
+    assert written.consequences.scorecard_copies == 1
+    assert [one.path for one in client.list_artifacts(run.info.run_id, "scorecards")] == [
+        "scorecards/c2"
+    ]
+    assert house.holds(home.settings.mlflow_home, "ann asks") == []
+
+
+def test_evidence_on_erased_rows_can_not_be_decided_any_more(
+    home: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home.settings.home))
+    found = evidence.read(home.evidence)
+    promote.require_unerased.fn(found)
+    written = eraser(home.settings, Subject(ANN))
+    with pytest.raises(promote.StaleEvidenceError, match=written.certificate_id):
+        promote.require_unerased.fn(found)
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from components import warehouse
+    from components.erase import certificate, erasing, folders
+    from components.erase.subject import Subject
+    from flows import erase
+    from flows.settings import Settings
+    from tests import logs
+
+    module, name = {"clear": (erasing, "clear"), "rewrite": (warehouse, "rewrite"),
+                    "remove": (folders, "_remove"), "write": (certificate, "write")}[sys.argv[2]]
+    setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
+    asked = erase.Asked(Subject(sys.argv[3]), False, {})
+    erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, say=print)
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("clear", id="before-any-file", marks=pytest.mark.slow),
+        pytest.param("remove", id="between-files"),
+        pytest.param("rewrite", id="before-the-bytes", marks=pytest.mark.slow),
+        pytest.param("write", id="before-the-certificate", marks=pytest.mark.slow),
+    ],
+)
+def test_an_erasure_that_was_killed_is_finished_by_the_next(
+    home: House, eraser: Eraser, step: str
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), home.settings.home, step, ANN],
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    _, begun = erase.look(home.settings, Subject(ANN))
+    assert begun is not None
+    written = eraser(home.settings, Subject(ANN))
+    assert written.certificate_id == begun.certificate_id
+    assert written.erased["raw.interactions"] == EACH
+    assert {one.kind for one in written.tainted} == {
+        "snapshot",
+        "adapter",
+        "scorecard",
+        "evidence",
+    }
+    assert written.is_clean
+    assert house.holds(home.settings.home, ANN) == []
+    _, begun = erase.look(home.settings, Subject(ANN))
+    assert begun is None
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert con.execute("select count(*) from raw.erasures").fetchall() == [(1,)]
