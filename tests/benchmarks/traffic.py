@@ -38,10 +38,10 @@ def write(path: Path, rows: list[dict[str, Json]], count: int, seed: int = 0) ->
             if number % len(rows) == 0:
                 chance.shuffle(order)
             row = rows[order[number % len(rows)]]
-            file.write(json.dumps(_varied(row, number, chance)) + "\n")
+            file.write(json.dumps(varied(row, number, chance)) + "\n")
 
 
-def _varied(row: dict[str, Json], number: int, chance: random.Random) -> dict[str, Json]:
+def varied(row: dict[str, Json], number: int, chance: random.Random) -> dict[str, Json]:
     """Give a row another id and time, and some words of its conversation other neighbours."""
     request, response = row["request"], row["response"]
     assert isinstance(request, dict) and isinstance(response, dict)

@@ -59,7 +59,7 @@ def key(text: str) -> str:
 PATTERNS = (
     Pattern(
         Kind.ADDRESS,
-        rf"[0-9][0-9A-Za-z-]* [\pL\pN.'\x{{2019}} -]*(?:{SUFFIXES})",
+        (rf"[0-9][0-9A-Za-z-]* [\pL\pN.'\x{{2019}} -]*(?:{SUFFIXES})",),
         re.compile(
             r"(?<![\w.-])[0-9]{1,6}[A-Za-z]?(?:-[0-9]+)? "
             r"(?:(?:[NSEW]{1,2}\.?|North|South|East|West) )?"
@@ -69,19 +69,19 @@ PATTERNS = (
     ),
     Pattern(
         Kind.ADDRESS,
-        rf"(?:{GERMAN}) ?[0-9]",
+        (rf"(?:{GERMAN}) ?[0-9]",),
         re.compile(rf"(?<![\w-])[^\W\d_a-z][\w.-]*(?:{GERMAN}) ?[0-9]{{1,4}}[a-z]?(?![\w.])"),
         address,
     ),
     Pattern(
         Kind.ADDRESS,
-        rf"(?:{ROMANCE}) ",
+        (rf"(?:{ROMANCE}) ",),
         re.compile(rf"(?<![\w-])(?:{ROMANCE}) (?:{WORD} ){{0,4}}{WORD},? [0-9]{{1,5}}(?![\w.:/-])"),
         address,
     ),
     Pattern(
         Kind.ADDRESS,
-        rf"[0-9],? (?:bis )?(?:{FRENCH}) ",
+        (rf"[0-9],? (?:bis )?(?:{FRENCH}) ",),
         re.compile(
             rf"(?<![\w.-])[0-9]{{1,4}},? (?:bis )?(?:{FRENCH}) "
             rf"(?:(?:de|du|des|la|le|les) |[dl]['\u2019])*{PROPER}(?: {PROPER}){{0,2}}"
@@ -90,7 +90,7 @@ PATTERNS = (
     ),
     Pattern(
         Kind.ADDRESS,
-        r"(?i)p\.? ?o\.? box",
+        (r"(?i)p\.? ?o\.? box",),
         re.compile(r"(?i)(?<!\w)p\.? ?o\.? box,? [0-9]{1,6}(?!\w)"),
         address,
     ),

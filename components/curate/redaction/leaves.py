@@ -6,9 +6,8 @@ Names of roles, functions and fields, ids and the words of JSON Schema are no te
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from components.curate.redaction import fields, words
 from components.schema import Json
@@ -24,8 +23,7 @@ class Zone(Enum):
     TOOLS = "the description of a tool"
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A text, and the field that holds it, written as ``fields.normal`` writes it."""
 
     text: str
@@ -40,6 +38,7 @@ MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
 SCHEMA_STAYS = frozenset(
     {"name", "type", "format", "pattern", "required", "$ref", "$schema", "$id"}
 )
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FIRST_COLON = re.compile(r'[\[{\s]*"(?:[^"\\]|\\.)*"\s*:(\s?)')
 VALUES = frozenset({"enum", "default", "const", "example", "examples"})
 
@@ -175,11 +174,7 @@ def write(value: Json, like: str) -> str:
     is_spaced = bool(spaced[1]) if spaced else ", " in like
     return json.dumps(
         value,
-        ensure_ascii="\\u" in like or _has_lone_surrogate(like),
+        ensure_ascii="\\u" in like or bool(LONE_SURROGATE.search(like)),
         separators=(", ", ": ") if is_spaced else (",", ":"),
         allow_nan=False,
     )
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    return any("\ud800" <= one <= "\udfff" for one in text)

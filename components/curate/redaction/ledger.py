@@ -6,11 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from components.curate.redaction.kinds import PLACEHOLDER, Kind, placeholder
-from components.curate.redaction.pattern import digits_of
 
 IN_DIGITS = frozenset({Kind.PHONE, Kind.CARD, Kind.SSN})
 SHORTEST = 4
 """Shorter values are replaced where they were found only: elsewhere they may be anything."""
+
+
+NO_DIGITS = re.compile("[^0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value that is replaced wherever else it stands."""
+
+    kind: Kind
+    key: str
+    lowered: str
 
 
 @dataclass(slots=True)
@@ -23,6 +34,7 @@ class Ledger:
     numbers: dict[tuple[Kind, str], int] = field(default_factory=dict[tuple[Kind, str], int])
     taken: Counter[Kind] = field(default_factory=Counter[Kind])
     replaced: Counter[Kind] = field(default_factory=Counter[Kind])
+    known: list[Known] = field(default_factory=list[Known])
 
     def reserve(self, text: str) -> None:
         """Keep the numbers of placeholders that the conversation came with."""
@@ -35,6 +47,8 @@ class Ledger:
         if (kind, key) not in self.numbers:
             self.taken[kind] += 1
             self.numbers[kind, key] = self.taken[kind]
+            if kind is not Kind.NAME and (kind in IN_DIGITS or _is_telling(key)):
+                self.known.append(Known(kind, key, key.lower()))
         self.replaced[kind] += 1
         return placeholder(kind, self.numbers[kind, key])
 
@@ -44,14 +58,14 @@ class Ledger:
 
     def replace_known(self, text: str) -> str:
         """Replace what is known to be a value wherever else it stands, however it is written."""
-        digits: str | None = None
-        for kind, key in list(self.numbers):
-            if kind in IN_DIGITS:
-                digits = digits_of(text) if digits is None else digits
-                if key in digits:
-                    text = self._replace(kind, key, _spelled(kind, key), text)
-            elif kind is not Kind.NAME and _is_telling(key) and key.lower() in text.lower():
-                text = self._replace(kind, key, _literal(key), text)
+        lowered, digits = text.lower(), None
+        for one in self.known:
+            if one.kind in IN_DIGITS:
+                digits = NO_DIGITS.sub("", text) if digits is None else digits
+                if one.lowered in digits:
+                    text = self._replace(one, _spelled(one.kind, one.key), text)
+            elif one.lowered in lowered:
+                text = self._replace(one, _literal(one.key), text)
         return text
 
     def replace_exactly(self, secrets: Iterable[str], text: str) -> str:
@@ -61,8 +75,8 @@ class Ledger:
                 text = text.replace(secret, self.stand_in(Kind.SECRET, secret))
         return text
 
-    def _replace(self, kind: Kind, key: str, expression: re.Pattern[str], text: str) -> str:
-        return expression.sub(lambda _: self.stand_in(kind, key), text)
+    def _replace(self, known: Known, expression: re.Pattern[str], text: str) -> str:
+        return expression.sub(lambda _: self.stand_in(known.kind, known.key), text)
 
 
 def _spelled(kind: Kind, digits: str) -> re.Pattern[str]:

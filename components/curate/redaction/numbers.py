@@ -17,6 +17,7 @@ from components.curate.redaction.pattern import (
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
+ID_GATE = "(?i)passport|licen[cs]e|national id|card|tax|pesel|bsn|nhs|aadha|sin|insurance|fiscale"
 ID_WORDS = re.compile(
     r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|national id|identity card|id card"
     r"|tax id|tax number|pesel|bsn|nhs|aadhaar|aadhar|\bsin\b|social insurance|codice fiscale)"
@@ -151,43 +152,43 @@ OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 PATTERNS = (
     Pattern(
         Kind.IBAN,
-        r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",
+        (r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",),
         re.compile(r"(?i)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}"),
         iban,
     ),
     Pattern(
         Kind.CARD,
-        r"[1-6](?:[ -]?[0-9]){11}",
+        (r"[1-6](?:[ -]?[0-9]){11}",),
         re.compile(r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])"),
         card,
     ),
     Pattern(
         Kind.SSN,
-        r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",
+        (r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",),
         re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])"),
         ssn,
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[0-9]{7}[ -]?[A-Z]",
+        (r"[0-9]{7}[ -]?[A-Z]",),
         re.compile(r"(?<![\w-])(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z](?![\w-])"),
         checked(checksums.spanish),
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",
+        (r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",),
         re.compile(r"(?<!\w)[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?!\w)"),
         checked(checksums.italian),
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",
+        (r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",),
         re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"),
         checked(checksums.brazilian),
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",
+        (r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",),
         re.compile(
             r"(?<![\w.-])[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![\w-])"
         ),
@@ -195,7 +196,7 @@ PATTERNS = (
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+        (r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",),
         re.compile(
             r"(?<![\w-])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
             r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![\w-])"
@@ -204,19 +205,19 @@ PATTERNS = (
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}",
+        (r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", ID_GATE),
         re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{3}(?![\w-])(?! [0-9])"),
         named(short_identity),
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}",
+        (r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}", ID_GATE),
         re.compile(r"(?<![\w.+-])[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}(?![\w-])(?! [0-9])"),
         named(long_identity),
     ),
     Pattern(
         Kind.NATIONAL_ID,
-        r"(?i)passport|licen[cs]e",
+        (r"(?i)passport|licen[cs]e",),
         re.compile(
             r"(?i)(?:passport|driver'?s? licen[cs]e|driving licen[cs]e)(?: (?:number|no\.?|#|id))?"
             r"(?: is|:| -)? ?#?(?P<value>(?=[A-Z]*[0-9])[A-Z0-9][A-Z0-9-]{5,16})(?![\w-])"
@@ -225,13 +226,13 @@ PATTERNS = (
     ),
     Pattern(
         Kind.IP,
-        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",),
         re.compile(rf"(?<![\w.-]){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.[0-9])"),
         ipv4,
     ),
     Pattern(
         Kind.IP,
-        r"(?i)[0-9a-f]{0,4}:[0-9a-f]{0,4}:[0-9a-f]",
+        (r"(?i)[0-9a-f]::|::[0-9a-f]|(?:[0-9a-f]{1,4}:){7}",),
         re.compile(r"(?i)(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"),
         ipv6,
     ),

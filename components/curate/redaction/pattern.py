@@ -25,14 +25,15 @@ class Value:
 class Pattern:
     """A kind's expression.
 
-    ``gate`` is for RE2 and matches wherever ``expression`` does: one set of all gates tells in a
-    single pass which expressions a text is worth. The group ``value`` is the value, else all is.
+    ``gates`` are for RE2, and all match in a text where ``expression`` does and the check agrees:
+    one set of all gates tells in a single pass which expressions a text is worth. The group
+    ``value`` is the value, else all is.
     An expression must not look through ``<`` and ``>``: what was redacted once would read
     differently the second time.
     """
 
     kind: Kind
-    gate: str
+    gates: tuple[str, ...]
     expression: re.Pattern[str]
     check: Check
 
@@ -57,4 +58,4 @@ def before(match: re.Match[str]) -> str:
 
 def digits_of(text: str) -> str:
     """Keep the digits 0 to 9 only."""
-    return "".join(one for one in text if "0" <= one <= "9")
+    return re.sub("[^0-9]+", "", text)

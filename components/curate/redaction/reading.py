@@ -7,6 +7,7 @@ from functools import partial
 
 from components.curate.redaction import addresses, checksums, fields, names, secrets
 from components.curate.redaction.allowed import Allowed
+from components.curate.redaction.gates import Gates, Hits
 from components.curate.redaction.kinds import Kind
 from components.curate.redaction.leaves import Leaf, Zone
 from components.curate.redaction.ledger import Ledger
@@ -17,6 +18,7 @@ ROUNDS = 5
 
 SECRETS = frozenset({Kind.SECRET, Kind.PASSWORD})
 OTHERS = frozenset(Kind) - SECRETS
+TELLING = frozenset({Zone.USER, Zone.SAID, Zone.DATA})
 
 EXAMPLES = re.compile(
     r"(?i)[^@]+@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|example|test|invalid|localhost)"
@@ -31,88 +33,97 @@ SHOWING = re.compile(r"(?i)\be\.g\b|\bi\.e\b|example|such as|format|\blike\b")
 
 @dataclass(slots=True)
 class Reading:
-    """One conversation while it is redacted.
-
-    ``patterns`` are those whose gate some text passed; ``reads_names`` and ``reads_secrets`` say
-    the same of the two tiers that look at the whole conversation.
-    """
+    """One conversation while it is redacted; ``hits`` is what all of it together may hold."""
 
     allowed: Allowed
-    patterns: Sequence[Pattern]
-    reads_names: bool
-    reads_secrets: bool
+    gates: Gates
+    hits: Hits
     ledger: Ledger = field(default_factory=Ledger)
     names: set[str] = field(default_factory=set[str])
-    secrets: list[str] = field(default_factory=list[str])
-    _expression: re.Pattern[str] | None = None
-    _parts: tuple[str, ...] = ()
+    secrets: Sequence[str] = ()
+    _parts: frozenset[str] = frozenset()
 
-    def redact(self, found: Sequence[Leaf]) -> list[str]:
+    def redact(self, found: Sequence[Leaf], joined: str) -> list[str]:
         """Give the texts of the leaves with placeholders in place of values."""
         texts = [leaf.text for leaf in found]
-        changed: Sequence[int] = range(len(found))
+        changed = range(len(found))
+        reads_secrets = self.hits.secrets and Kind.SECRET not in self.allowed.kinds
         for _ in range(ROUNDS):
-            self._learn([(found[n], texts[n]) for n in changed], "\n".join(texts))
+            if reads_secrets:
+                reads_secrets = self._learn_secrets(joined)
+            has_new_names = self._learn_names([(found[n], texts[n]) for n in changed])
             known = len(self.ledger.numbers)
+            is_new = set(changed)
             rewritten = [
-                self._leaf(leaf, text, is_new=n in changed)
+                self._first(leaf, text) if n in is_new else self._again(text, has_new_names)
                 for n, (leaf, text) in enumerate(zip(found, texts, strict=True))
             ]
             changed = [n for n, text in enumerate(rewritten) if text != texts[n]]
             texts = rewritten
             if not changed and known == len(self.ledger.numbers):
                 break
+            joined = "\n".join(texts) if reads_secrets else ""
         return texts
 
-    def _learn(self, changed: Iterable[tuple[Leaf, str]], joined: str) -> None:
-        """Learn what is only known of a conversation as a whole: its names and its secrets."""
-        if self.reads_secrets:
-            found = secrets.found_by_rules(joined)
-            self.secrets = [one for one in found if not self.allowed.value(one)]
-            self.reads_secrets = bool(self.secrets)
+    def _learn_secrets(self, joined: str) -> bool:
+        found = secrets.found_by_rules(joined)
+        self.secrets = [one for one in found if not self.allowed.value(one)]
+        return bool(self.secrets)
+
+    def _learn_names(self, changed: Iterable[tuple[Leaf, str]]) -> bool:
+        """Learn which names the texts tell; say if there are new ones."""
         if Kind.NAME in self.allowed.kinds:
-            return
+            return False
         told = {
             word
             for leaf, text in changed
             for word in self._told(leaf, text)
             if not self.allowed.value(word)
         }
-        if not told <= self.names:
-            self.names |= told
-            self._expression = names.expression(self.names)
-            self._parts = tuple(sorted({one.lower() for one in self.names}))
+        if told <= self.names:
+            return False
+        self.names |= told
+        self._parts = frozenset(one.lower() for one in self.names)
+        return True
 
     def _told(self, leaf: Leaf, text: str) -> Iterable[str]:
         if leaf.zone is Zone.DATA and leaf.field in fields.TELLING:
             if leaf.field in fields.USERS:
-                yield from names.in_user_id(text)
-            elif fields.kind_of(leaf.field, text) is Kind.NAME:
-                yield from names.words(text)
-        if self.reads_names and leaf.zone in (Zone.USER, Zone.SAID, Zone.DATA):
-            yield from names.told(text, leaf.zone is Zone.USER)
+                return names.in_user_id(text)
+            if fields.kind_of(leaf.field, text) is Kind.NAME:
+                return names.words(text)
+        if self.hits.names and leaf.zone in TELLING and self.gates.of(text).names:
+            return names.told(text, leaf.zone is Zone.USER)
+        return ()
 
-    def _leaf(self, leaf: Leaf, text: str, *, is_new: bool) -> str:
-        if is_new and leaf.field in fields.TELLING and leaf.zone is not Zone.TOOLS:
+    def _first(self, leaf: Leaf, text: str) -> str:
+        """Redact a text that was not read before, or has changed since."""
+        if leaf.field in fields.TELLING and leaf.zone is not Zone.TOOLS:
             whole = self._field(leaf, text)
             if whole is not None:
                 return whole
         if leaf.zone is Zone.NUMBER:
             return self._number(text)
-        if is_new:
-            text = self._matching(SECRETS, leaf, text)
-            text = self.ledger.replace_exactly(self.secrets, text)
-            text = self._matching(OTHERS, leaf, text)
-        if self._expression is not None:
+        patterns = self.gates.of(text).patterns if self.hits.patterns else ()
+        text = self._matching(patterns, SECRETS, leaf.zone, text)
+        text = self.ledger.replace_exactly(self.secrets, text)
+        text = self._matching(patterns, OTHERS, leaf.zone, text)
+        return self._again(text, has_new_names=True)
+
+    def _again(self, text: str, has_new_names: bool) -> str:
+        """Redact what has become known since a text was read."""
+        if has_new_names and self._parts:
             lowered = text.lower()
             if any(part in lowered for part in self._parts):
-                text = self._expression.sub(self._named, text)
-        return self.ledger.replace_known(text) if self.ledger.numbers else text
+                text = self._named(text)
+        return self.ledger.replace_known(text) if self.ledger.known else text
 
-    def _matching(self, kinds: frozenset[Kind], leaf: Leaf, text: str) -> str:
-        for pattern in self.patterns:
+    def _matching(
+        self, patterns: Iterable[Pattern], kinds: frozenset[Kind], zone: Zone, text: str
+    ) -> str:
+        for pattern in patterns:
             if pattern.kind in kinds:
-                text = pattern.expression.sub(partial(self._matched, pattern, leaf.zone), text)
+                text = pattern.expression.sub(partial(self._matched, pattern, zone), text)
         return text
 
     def _field(self, leaf: Leaf, text: str) -> str | None:
@@ -144,13 +155,18 @@ class Reading:
             return whole
         return whole[:start] + self.ledger.stand_in(pattern.kind, value.key) + whole[end:]
 
-    def _named(self, match: re.Match[str]) -> str:
-        is_name = names.is_name(match, self.names)
-        return self._part_by_part(match.group()) if is_name else match.group()
+    def _named(self, text: str) -> str:
+        """Replace the names that are known, part by part."""
+        done, written = 0, ""
+        for start, end in names.runs(text, self._parts):
+            if names.is_name(text, start, end, self.names):
+                written += text[done:start] + self._part_by_part(text[start:end])
+                done = end
+        return written + text[done:]
 
     def _part_by_part(self, text: str) -> str:
         """Replace each part of a name by a placeholder of its own, so that parts show relations."""
-        return re.sub(names.WORD, self._part, text)
+        return names.PART.sub(self._part, text)
 
     def _part(self, word: re.Match[str]) -> str:
         key = word.group().lower()

@@ -3,12 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import cast
 
-import re2
-
-from components.curate.redaction import addresses, contact, fields, leaves, names, numbers, secrets
+from components.curate.redaction import addresses, contact, fields, leaves, numbers, secrets
 from components.curate.redaction.allowed import Allowed
+from components.curate.redaction.gates import NOTHING, Gates
 from components.curate.redaction.kinds import Kind
 from components.curate.redaction.leaves import Leaf, Visit
 from components.curate.redaction.reading import Reading
@@ -23,9 +21,6 @@ PATTERNS = (
     *addresses.PATTERNS,
 )
 """In this order: what an earlier one took, a later one does not see."""
-
-PLACEHOLDERS, NAMES, SECRETS = range(3)
-"""The first gates; those of the patterns follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +47,7 @@ class Redactor:
 
     def __init__(self, settings: Redaction) -> None:
         self._allowed = Allowed.by(settings)
-        self._patterns = [one for one in PATTERNS if one.kind not in self._allowed.kinds]
-        self._gates = re2.Set.SearchSet()
-        self._gates.Add(r"<[A-Z_]+_[0-9]")
-        self._gates.Add(names.GATE)
-        self._gates.Add(secrets.GATE)
-        for pattern in self._patterns:
-            self._gates.Add(pattern.gate)
-        self._gates.Compile()
+        self._gates = Gates([one for one in PATTERNS if one.kind not in self._allowed.kinds])
 
     def redact(self, conversation: Conversation) -> Redacted:
         """Replace what is found by placeholders.
@@ -70,27 +58,17 @@ class Redactor:
         """
         found = _leaves(conversation)
         joined = "\n".join([leaf.text for leaf in found])
-        hits = self._hits(joined)
-        if not hits and not any(leaf.field in fields.TELLING for leaf in found):
+        hits = self._gates.of(joined)
+        if hits is NOTHING and fields.TELLING.isdisjoint([leaf.field for leaf in found]):
             return Redacted(conversation)
-        reading = Reading(
-            self._allowed,
-            [one for n, one in enumerate(self._patterns, SECRETS + 1) if n in hits],
-            reads_names=NAMES in hits,
-            reads_secrets=SECRETS in hits and Kind.SECRET not in self._allowed.kinds,
-        )
-        if PLACEHOLDERS in hits:
+        reading = Reading(self._allowed, self._gates, hits)
+        if hits.placeholders:
             reading.ledger.reserve(joined)
-        texts = reading.redact(found)
+        given = iter(reading.redact(found, joined))
         if not reading.ledger.numbers:
             return Redacted(conversation)
-        given = iter(texts)
         rewritten = _rewrite(conversation, lambda _: next(given))
         return Redacted(rewritten, reading.ledger.values(), reading.ledger.replaced)
-
-    def _hits(self, text: str) -> frozenset[int]:
-        matched = self._gates.Match(text.encode("utf-8", "replace"))
-        return frozenset(cast("list[int] | None", matched) or ())
 
 
 def of(settings: Redaction) -> Redactor:

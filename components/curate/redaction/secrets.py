@@ -62,7 +62,7 @@ def bearer(match: re.Match[str]) -> Value | None:
 PATTERNS = (
     Pattern(
         Kind.SECRET,
-        r"-----BEGIN [A-Z ]*PRIVATE KEY",
+        (r"-----BEGIN [A-Z ]*PRIVATE KEY",),
         re.compile(
             rf"-----BEGIN {PRIVATE_KEY}[^<>]*?-----END {PRIVATE_KEY}"
             rf"|-----BEGIN {PRIVATE_KEY}(?:\s|\\n|[A-Za-z0-9+/=]){{32,}}"
@@ -71,7 +71,7 @@ PATTERNS = (
     ),
     Pattern(
         Kind.SECRET,
-        r"://[^ ]*:[^ ]*@",
+        (r"://[^ ]*:[^ ]*@",),
         re.compile(
             r"(?i)\b[a-z][a-z0-9+.-]{1,24}://[^\s:/@<>\"']{0,64}:[^\s/@<>\"']{1,128}@[^\s<>\"',;]+"
         ),
@@ -79,31 +79,31 @@ PATTERNS = (
     ),
     Pattern(
         Kind.SECRET,
-        r"eyJ[A-Za-z0-9_-]+\.eyJ",
+        (r"eyJ[A-Za-z0-9_-]+\.eyJ",),
         re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"),
         as_written,
     ),
     Pattern(
         Kind.SECRET,
-        KEY_IDS,
+        (KEY_IDS,),
         re.compile(rf"(?<![A-Za-z0-9]){KEY_IDS}(?![A-Za-z0-9])"),
         as_written,
     ),
     Pattern(
         Kind.SECRET,
-        rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",
+        (rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",),
         re.compile(rf"(?<![A-Za-z0-9])(?:{PREFIXES})(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{{16,}}"),
         as_written,
     ),
     Pattern(
         Kind.SECRET,
-        r"(?i)bearer\s",
+        (r"(?i)bearer\s",),
         re.compile(r"(?i)\bbearer\s+(?P<value>[A-Za-z0-9._~+/-]{16,}=*)"),
         bearer,
     ),
     Pattern(
         Kind.PASSWORD,
-        r"(?i)pass|pwd|secret|key|token",
+        (rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?=|:)",),
         re.compile(
             rf"(?i)(?:{PASSWORD_NAMES})[\"']?(?: ?= ?|: ?)[\"']?"
             r"(?P<value>[^\s\"'<>,;&{}\[\]()]{4,128})"
@@ -112,7 +112,7 @@ PATTERNS = (
     ),
     Pattern(
         Kind.PASSWORD,
-        r"(?i)pass|pwd|secret|key|token",
+        (rf"(?i)(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) ",),
         re.compile(
             rf"(?i)\b(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) [\"']?"
             r"(?P<value>[^\s\"'<>,;]{4,128})"
