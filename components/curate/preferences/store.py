@@ -120,7 +120,7 @@ def _shares(weighed: Weighed) -> Records:
 
 def _bursts(weighed: Weighed) -> Records:
     return [
-        {**_record(one), "actors": [" ".join(actor) for actor in one.actors]}
+        {**_record(one), "actors": [actor_id for _, actor_id in one.actors]}
         for one in weighed.defence.bursts
     ]
 
