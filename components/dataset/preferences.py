@@ -27,15 +27,15 @@ PAIRS = pa.schema(
         ("prompt", CHAT),
         ("chosen", CHAT),
         ("rejected", CHAT),
-        ("messages", pa.string()),
-        ("tools", pa.string()),
+        ("request", pa.string()),
         ("source", pa.string()),
         ("weight", pa.float64()),
         ("interaction_ids", IDS),
         ("feedback_ids", IDS),
     ]
 )
-"""``prompt``, ``chosen``, ``rejected`` are rendered text; ``messages`` and ``tools`` are JSON."""
+"""``prompt``, ``chosen``, ``rejected`` are rendered text, tools and all; ``request`` is the JSON of
+messages and tools. Columns of those names TRL would take for its own and render once more."""
 
 LABELS = pa.schema(
     [
@@ -43,8 +43,7 @@ LABELS = pa.schema(
         ("prompt", CHAT),
         ("completion", CHAT),
         ("label", pa.bool_()),
-        ("messages", pa.string()),
-        ("tools", pa.string()),
+        ("request", pa.string()),
         ("weight", pa.float64()),
         ("interaction_ids", IDS),
         ("feedback_ids", IDS),
@@ -121,8 +120,7 @@ def pair(one: Pair) -> dict[str, object]:
         "prompt": _prompt(one.messages, one.tools),
         "chosen": _answer(one.chosen),
         "rejected": _answer(one.rejected),
-        "messages": one.messages,
-        "tools": one.tools,
+        "request": _request(one.messages, one.tools),
         "source": one.source,
         "weight": one.weight,
         "interaction_ids": one.interaction_ids,
@@ -137,8 +135,7 @@ def label(one: Label) -> dict[str, object]:
         "prompt": _prompt(one.messages, one.tools),
         "completion": _answer(one.answer),
         "label": one.is_good,
-        "messages": one.messages,
-        "tools": one.tools,
+        "request": _request(one.messages, one.tools),
         "weight": one.weight,
         "interaction_ids": one.interaction_ids,
         "feedback_ids": one.feedback_ids,
@@ -147,6 +144,10 @@ def label(one: Label) -> dict[str, object]:
 
 def _prompt(messages: str, tools: str) -> list[Message]:
     return prompt.render_prompt(json.loads(messages), json.loads(tools))
+
+
+def _request(messages: str, tools: str) -> str:
+    return f'{{"messages":{messages},"tools":{tools}}}'
 
 
 def _answer(answer: str) -> list[Message]:

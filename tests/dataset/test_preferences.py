@@ -53,11 +53,16 @@ def read(frozen: Snapshot, name: str) -> list[dict[str, object]]:
     return pq.read_table(frozen.path / f"{name}.parquet").to_pylist()
 
 
+def messages(row: dict[str, object]) -> str:
+    found = json.loads(str(row["request"]))["messages"]
+    return json.dumps(found, separators=(",", ":"))
+
+
 def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection, tmp_path: Path):
     frozen = freeze(con, tmp_path, on_all("correction", logs.say("No tool fits.")))
     pairs = read(frozen, "preferences")
     trained = {str(row["messages"]) for row in read(frozen, "train")}
-    assert {str(row["messages"]) for row in pairs} == trained
+    assert {messages(row) for row in pairs} == trained
     assert manifest.read(frozen.path)["rows"] == {
         "train": len(trained),
         "validation": 0,
@@ -69,10 +74,10 @@ def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection
     assert won == {"longer": 0, "shorter": len(trained)}
     row = pairs[0]
     assert row["prompt"] == next(
-        one["prompt"] for one in read(frozen, "train") if one["messages"] == row["messages"]
+        one["prompt"] for one in read(frozen, "train") if one["messages"] == messages(row)
     )
     assert row["chosen"] == [{"role": "assistant", "content": "No tool fits."}]
-    (tool,) = json.loads(str(row["tools"]))
+    (tool,) = json.loads(str(row["request"]))["tools"]
     name = tool["function"]["name"]
     arguments = '{"unit": "C", "city": "Rome"}'
     called = f'{{"name": "{name}", "arguments": {arguments}}}'
@@ -97,6 +102,22 @@ def test_thumbs_become_labels_also_where_the_answer_is_left_out(con: Connection,
     fates = dict(con.execute("select feedback_id, fate from curated.fates").fetchall())
     assert ids == {one for one, fate in fates.items() if fate == "used_as_label"}
     assert set(fates.values()) == {"used_as_label", "not_on_train_side"}
+
+
+def test_trl_takes_both_files_for_conversations(con: Connection, tmp_path: Path):
+    from trl.data_utils import is_conversational
+
+    given = [*on_all("regenerate", True), *on_all("correction", logs.say("right"))]
+    frozen = freeze(con, tmp_path, given)
+    for name, wanted in (
+        ("preferences", {"prompt", "chosen", "rejected"}),
+        ("labels", {"prompt", "completion", "label"}),
+    ):
+        row = read(frozen, name)[0]
+        assert all(is_conversational({key: row[key]}) for key in wanted - {"label"})
+        # Of these TRL takes any, in no order, to tell what a row is.
+        known = {"prompt", "chosen", "rejected", "completion", "messages", "tools", "label"}
+        assert row.keys() & known == wanted
 
 
 def test_without_feedback_the_files_are_there_and_empty(con: Connection, tmp_path: Path):
