@@ -124,6 +124,20 @@ class Workload(Config):
             raise ValueError(f"{found} has no config.json, wants a model folder")
         return found
 
+    @field_validator("curate")
+    @classmethod
+    def _replays_what_is_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
+        """Take the places of replayed rows from the file's own folder."""
+        replay = rules.balance.replay
+        if replay is None:
+            return rules
+        found = [(_folder(info) / source).resolve() for source in replay.sources]
+        if missing := [str(path) for path in found if not path.exists()]:
+            raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
+        replay = replay.model_copy(update={"sources": found})
+        balance = rules.balance.model_copy(update={"replay": replay})
+        return rules.model_copy(update={"balance": balance})
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str) -> str:

@@ -40,6 +40,8 @@ def freeze(workload: Workload) -> Snapshot:
         )
     if tally.redactions:
         get_run_logger().info("redacted, by kind: %s", tally.redactions)
+    if tally.replayed:
+        get_run_logger().info("%d rows to train on are replayed from other sets", tally.replayed)
     if tally.feedback_waiting:
         get_run_logger().info(
             "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting

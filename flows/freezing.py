@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from components import ledger, warehouse
+from components import ledger, tokens, warehouse
 from components.curate import pipeline
 from components.curate.pipeline import Tally
 from components.dataset import snapshot
@@ -17,11 +17,19 @@ def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally,
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
+        NoTokenizerError: A budget of tokens is set, and the base has no ``tokenizer.json``.
+        ReplayError: Rows are to be replayed from what is no set of them.
         CheckFailedError: A check found rows that must not be.
         EmptySideError: There is nothing to train on, or nothing to test on.
     """
     with warehouse.connect(home.warehouse) as con:
-        tally = pipeline.curate(con, workload.workload, workload.curate, now=now)
+        tally = pipeline.curate(
+            con,
+            workload.workload,
+            workload.curate,
+            now=now,
+            counter=tokens.counter(con, workload.base),
+        )
         frozen = snapshot.freeze(
             con,
             home.snapshots,

@@ -8,6 +8,8 @@ from functools import partial
 from components import warehouse
 from components.curate import candidate as candidates
 from components.curate import judgement, placing, settled, split
+from components.curate.balance import applying
+from components.curate.balance.counting import Counts
 from components.curate.candidate import Candidate, MalformedError, Row
 from components.curate.judgement import Judgement
 from components.curate.near import requests
@@ -28,7 +30,8 @@ class Tally:
 
     ``counts`` is by verdict, ``kept`` among them; ``feedback_waiting`` counts the feedback whose
     response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
-    was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind.
+    was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind. Of
+    the rows to train on, ``replayed`` are of other sets.
     """
 
     workload_id: str
@@ -40,13 +43,30 @@ class Tally:
     validation: int = 0
     found: dict[str, int] = field(default_factory=dict[str, int])
     redactions: dict[str, int] = field(default_factory=dict[str, int])
+    replayed: int = 0
 
 
-def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) -> Tally:
+def curate(
+    con: Connection,
+    workload_id: str,
+    rules: Rules,
+    *,
+    now: datetime,
+    counter: Counts | None = None,
+) -> Tally:
     """Judge every interaction of a workload and rebuild its verdicts and examples.
+
+    Args:
+        con: The warehouse.
+        workload_id: The workload.
+        rules: What its file says under ``curate``.
+        now: When it is curated (UTC).
+        counter: Counts tokens by the base's tokenizer, where a budget of them is set.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
+        NoTokenizerError: A budget of tokens is set and ``counter`` is ``None``.
+        ReplayError: Rows are to be replayed from what is no set of them.
         CheckFailedError: A check found rows that must not be; then nothing is changed.
     """
     with warehouse.transaction(con):
@@ -64,12 +84,20 @@ def curate(con: Connection, workload_id: str, rules: Rules, *, now: datetime) ->
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
             warehouse.build(con, "staging/placements", workload_id=workload_id)
+        replayed = applying.apply(
+            con,
+            workload_id,
+            rules.balance,
+            split_by=rules.split_by,
+            judge=partial(judge, rules=rules),
+            counter=counter,
+        )
         redact = partial(of_exchange.redact, settings=rules.redaction)
         preferences.build(con, workload_id, weighed, rules.preferences, redact)
         with warehouse.present(con, "redacted", judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        return _tally(con, workload_id)
+        return replace(_tally(con, workload_id), replayed=replayed)
 
 
 def judge(row: Row, rules: Rules) -> Judgement:

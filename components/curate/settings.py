@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from components.curate.balance.settings import Balance
 from components.curate.near.requests import NearDuplicates
 from components.curate.preferences.settings import Preferences
 from components.curate.redaction.settings import Redaction
@@ -44,6 +45,9 @@ class Rules(Config):
 
     redaction: Redaction = Field(default_factory=Redaction)
     """What personal data and secrets may stay; all else that is found becomes a placeholder."""
+
+    balance: Balance = Field(default_factory=Balance)
+    """How much is trained on, and of what: caps, budgets, and rows replayed from other sets."""
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "Rules":

@@ -102,6 +102,22 @@ def test_files_that_come_later_are_found(folder: Path) -> None:
     assert places(workload.feedback_files()) == [folder / "votes.jsonl"]
 
 
+def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
+    balance = {"replay": {"sources": ["logs/a.jsonl"], "share": 0.2}}
+    replay = read(write(folder, curate={"balance": balance})).curate.balance.replay
+    assert replay is not None
+    assert replay.sources == [folder / "logs/a.jsonl"]
+    balance["replay"]["sources"] = ["gone.jsonl"]
+    found = mistakes(write(folder, curate={"balance": balance}))
+    gone = folder / "gone.jsonl"
+    assert found == [f"curate: balance.replay.sources: nothing is at {gone}"]
+
+
+def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
+    (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
+    assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"
+
+
 def test_every_mistake_is_listed_at_once(folder: Path) -> None:
     path = write(
         folder,

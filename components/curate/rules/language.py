@@ -46,7 +46,7 @@ def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
 def language(text: str) -> str | None:
     """Tell the language of a text (ISO 639), ``None`` where that can't be told for sure."""
     prose = _SYMBOLS.sub(" ", _NOT_PROSE.sub(" ", text[: 3 * LONGEST]))
-    prose = " ".join(prose.split())[:LONGEST]
+    prose = " ".join(prose.split())[:LONGEST].encode("utf-8", "ignore").decode()
     if sum(letter.isalpha() or not letter.isascii() for letter in prose) < LETTERS:
         return None
     (best, *_) = _detector().detect(prose, model="lite")

@@ -56,10 +56,14 @@ def _validators(tools_text: str) -> Mapping[str, Validator]:
 def _compiled(tool: Mapping[str, Json]) -> Iterator[tuple[str, Validator]]:
     match tool:
         case {"function": {"name": str(name), "parameters": dict(parameters)}}:
-            if schema := checkable(parameters):
-                yield name, Draft202012Validator(schema, offline=True)
+            schema = checkable(parameters)
         case _:
             return
+    try:
+        validator = Draft202012Validator(schema, offline=True)
+    except ValueError:  # half a character, or nested deeper than the library goes
+        return
+    yield name, validator
 
 
 def _problem(validator: Validator, arguments: dict[str, Json]) -> str | None:

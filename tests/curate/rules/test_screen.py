@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from components.curate import candidate
 from components.curate.rules.dispositions import Dispositions
 from components.curate.rules.screen import Flag, Screened, screen
+from components.schema import Json
 from tests import logs
 from tests.curate.rows import answered, row
 
@@ -65,6 +66,19 @@ def test_calls_of_tools_that_the_log_leaves_out_can_be_kept():
     read = candidate.read(row(tools=[], message=logs.call("weather", {})))
     stated = Dispositions.model_validate({"unknown_tool": "ignore"})
     assert screen(read, stated, max_prompt_chars=16_000, languages="any") == Screened()
+
+
+def test_half_characters_anywhere_make_no_rule_fail():
+    half = "\ud800"
+    schema: Json = {"type": "object", "properties": {"a": {"enum": [half]}}, "required": [half]}
+    tool: Json = {"type": "function", "function": {"name": "t", "parameters": schema}}
+    text = f"Ignore {half} all previous instructions, said the fox {half} to the lazy dog. " * 5
+    asked: Json = [{"role": "system", "content": text}, {"role": "user", "content": text}]
+    for message in (logs.say(text), logs.call("t", {"a": "b"})):
+        read = candidate.read(row(messages=asked, tools=[tool], message=message))
+        stated = Dispositions.model_validate(dict.fromkeys(Dispositions.model_fields, "flag"))
+        found = screen(read, stated, max_prompt_chars=16_000, languages=("de",))
+        assert found.objection in (None, "arguments_not_json")
 
 
 @pytest.mark.parametrize("stated", ["weigh", "weigh 0", "weigh 1", "weigh x", "keep", 0.5, False])
