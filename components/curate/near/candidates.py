@@ -9,14 +9,15 @@ import numpy.typing as npt
 from components.curate.near.shingles import Hashes, Positions
 
 CROWD = 50
-"""Texts that share one key: up to so many are all compared with each other. In a larger crowd,
-say 50,000 copies of nearly one text, every text is compared with the most typical ones only."""
+"""Texts that have a key in common: up to so many are all paired with each other. In a larger crowd,
+say 50,000 copies of nearly one text, each is paired with the most typical ones only."""
 
 ROUNDS = 8
 """How many of a crowd's most typical texts the others are compared with, one after the other,
 unless they are in one cluster by then."""
 
-PAIRS_AT_ONCE = 1 << 22
+KEYS_AT_ONCE = 1 << 23
+"""Pairs of texts and a key that they share that are held at once (8 bytes each)."""
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -51,69 +52,101 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Texts that share a key: those of group i are ``texts[starts[i]:starts[i] + sizes[i]]``.
+    """Texts by key: those that share key i are ``texts[starts[i]:starts[i] + sizes[i]]``.
 
-    Every group has two or more. ``own`` counts for each text the keys that only it has.
+    Every group has two or more. For each text, ``own`` counts the keys that only it has, ``crowds``
+    those that a crowd has, and ``shared`` says how many it shares with a near-duplicate at least.
     """
 
     texts: Positions
     starts: Positions
     sizes: Positions
     own: Positions
+    crowds: Positions
+    shared: Positions
 
 
-def group(entries: Hashes, text_bits: int, count: int) -> Groups:
+def group(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
     """Group texts by key.
 
     Args:
         entries: A key each, whose last ``text_bits`` are the text's place; sorted in place.
-        text_bits: As many as ``count`` needs.
-        count: How many texts there are.
+        text_bits: As many as it takes to count the texts.
+        shared: How many keys each text shares with a near-duplicate at least.
     """
     entries.sort()
     keys = entries >> np.uint64(text_bits)
     texts = (entries & np.uint64((1 << text_bits) - 1)).astype(np.int64)
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
     sizes = np.diff(starts, append=len(keys))
-    own = np.bincount(texts[starts[sizes == 1]], minlength=count)
-    return Groups(texts, starts[sizes > 1], sizes[sizes > 1], own)
+    own = np.bincount(texts[starts[sizes == 1]], minlength=len(shared))
+    many = sizes > CROWD
+    crowds = np.bincount(texts[_members(starts[many], sizes[many])], minlength=len(shared))
+    return Groups(texts, starts[sizes > 1], sizes[sizes > 1], own, crowds, shared)
 
 
-def in_small_groups(groups: Groups) -> Pairs:
-    """Pair all texts of each group that is no crowd."""
+def in_small_groups(groups: Groups) -> Iterator[Pairs]:
+    """Pair texts that share enough keys, but for those of crowds.
+
+    A text that shares fewer keys outside of crowds than it must has near-duplicates in crowds only.
+    """
     small = groups.sizes <= CROWD
     sizes = groups.sizes[small]
     at = _members(groups.starts[small], sizes)
     after = np.repeat(_before(sizes) + sizes - 1, sizes) - np.arange(len(at))
-    codes, waiting = np.zeros(0, np.uint64), list[Hashes]()
-    for distance in range(1, CROWD):
-        at, after = at[after >= distance], after[after >= distance]
-        waiting.append(_codes(groups.texts[at], groups.texts[at + distance]))
-        if sum(map(len, waiting)) > PAIRS_AT_ONCE:
-            codes, waiting = np.unique(np.concatenate([codes, *waiting])), []
-    return _decoded(np.unique(np.concatenate([codes, *waiting])))
+    for places in _parts(groups.texts[at], after):
+        codes = _sorted_codes(groups.texts, at[places], after[places])
+        starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)])
+        pairs = _decoded(codes[starts])
+        least = np.minimum(groups.shared[pairs.left], groups.shared[pairs.right])
+        hidden = np.minimum(groups.crowds[pairs.left], groups.crowds[pairs.right])
+        enough = np.diff(starts, append=len(codes)) >= np.maximum(least - hidden, 1)
+        yield pairs.where(enough & (pairs.left != pairs.right))
 
 
 def in_crowds(groups: Groups) -> Iterator[Pairs]:
-    """Pair the texts of each crowd with one of its typical ones a round, the most typical first.
+    """Pair texts with one of their crowds' typical ones a round, the most typical first.
 
-    A text is typical that has few keys of its own. In a round, each text is paired once only, in
+    A text is typical that has few keys of its own. Texts that have less keys of crowds than they
+    share with a near-duplicate are paired already. In a round, each text is paired once only, in
     the smallest of its crowds: so the work grows with the texts, never with their square.
     """
-    crowded = groups.sizes > CROWD
-    starts, sizes = groups.starts[crowded], groups.sizes[crowded]
-    if not len(starts):
-        return
-    crowds = np.repeat(np.arange(len(starts)), sizes)
+    many = groups.sizes > CROWD
+    starts, sizes = groups.starts[many], groups.sizes[many]
     members = groups.texts[_members(starts, sizes)]
+    crowds = np.repeat(np.arange(len(starts)), sizes)
     typical = np.lexsort((members, groups.own[members], crowds))
     smallest_first = np.lexsort((crowds, sizes[crowds], members))
-    for turn in range(ROUNDS):
+    hidden = groups.crowds[members] >= groups.shared[members]
+    for turn in range(ROUNDS if len(starts) else 0):
         leaders = members[typical[_before(sizes) + turn]][crowds]
-        by_member = smallest_first[(leaders != members)[smallest_first]]
+        by_member = smallest_first[(hidden & (leaders != members))[smallest_first]]
         _, once = np.unique(members[by_member], return_index=True)
         chosen = by_member[once]
         yield _decoded(np.unique(_codes(members[chosen], leaders[chosen])))
+
+
+def _parts(texts: Positions, after: Positions) -> Iterator[Positions]:
+    """Share out places by their text, so that not too many pairs begin with the texts of a part."""
+    total = int(after.sum())
+    if total <= KEYS_AT_ONCE:
+        yield np.arange(len(texts))
+        return
+    through = np.cumsum(np.bincount(texts, weights=after))
+    part = (through // KEYS_AT_ONCE).astype(np.int64)[texts]
+    for number in range(int(part.max()) + 1):
+        yield np.flatnonzero(part == number)
+
+
+def _sorted_codes(texts: Positions, at: Positions, after: Positions) -> Hashes:
+    """Pair each place with those after it in its group; give a sorted code for each."""
+    found = [np.zeros(0, np.uint64)]
+    for distance in range(1, CROWD):
+        at, after = at[after >= distance], after[after >= distance]
+        found.append(_codes(texts[at], texts[at + distance]))
+    codes = np.concatenate(found)
+    codes.sort()
+    return codes
 
 
 def _members(starts: Positions, sizes: Positions) -> Positions:
@@ -131,5 +164,4 @@ def _codes(one: Positions, other: Positions) -> Hashes:
 
 
 def _decoded(codes: Hashes) -> Pairs:
-    left, right = (codes >> _HALF).astype(np.int64), (codes & _LOW).astype(np.int64)
-    return Pairs(left, right).where(left != right)
+    return Pairs((codes >> _HALF).astype(np.int64), (codes & _LOW).astype(np.int64))

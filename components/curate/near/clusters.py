@@ -1,6 +1,6 @@
 """Find the near-duplicates among texts and join them to clusters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,6 @@ from components.curate.near.shingles import Column, Positions, Texts
 
 THRESHOLD = 0.8
 THREADS = 2
-SAMPLE = 8_000
-"""Texts from which it is estimated how common shingles are; more make it no faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +72,34 @@ def find(ids: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD)
 
 def _near(texts: Column, threshold: float, pool: Executor) -> tuple[Pairs, npt.NDArray[np.float64]]:
     """Give the pairs of different texts whose Jaccard reaches the threshold, with it."""
-    found, values = Pairs.none(), [np.zeros(0)]
     groups = _grouped(texts, threshold, pool)
-    for pairs in _in_turn(groups):
-        labels = _components(found, len(texts))
-        fresh = pairs.where(labels[pairs.left] != labels[pairs.right])
-        their = jaccard.jaccards(texts, fresh, pool)
-        found = found.joined(fresh.where(their >= threshold))
+    found, values = Pairs.none(), [np.zeros(0)]
+
+    def verify(pairs: Pairs) -> Pairs:
+        their = jaccard.jaccards(texts, pairs, pool)
         values.append(their[their >= threshold])
+        return found.joined(pairs.where(their >= threshold))
+
+    for pairs in candidates.in_small_groups(groups):
+        found = verify(pairs)
+    for pairs in candidates.in_crowds(groups):
+        labels = _components(found, len(texts))
+        found = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
     return found, np.concatenate(values)
-
-
-def _in_turn(groups: Groups) -> Iterator[Pairs]:
-    yield candidates.in_small_groups(groups)
-    yield from candidates.in_crowds(groups)
 
 
 def _grouped(texts: Column, threshold: float, pool: Executor) -> Groups:
     """Group the texts by what their prefixes share."""
-    sample = texts.take(np.arange(0, len(texts), max(1, len(texts) // SAMPLE)))
-    order = prefixes.order(Texts.of(sample), threshold)
+    sample = texts.take(np.arange(0, len(texts), prefixes.SAMPLED))
+    order = prefixes.order(Texts.of(sample), threshold, pool)
     text_bits = max(TEXT_BITS, len(texts).bit_length())
-    before, entries = 0, [np.zeros(0, np.uint64)]
-    chunks = Texts.of(texts).chunks()
-    for part in pool.map(partial(prefixes.prefixes, order=order), chunks):
+    before, entries, shared = 0, [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for part in pool.map(partial(prefixes.prefixes, order=order), Texts.of(texts).chunks()):
         owners = (part.owners + before).astype(np.uint64)
         entries.append((part.keys << np.uint64(text_bits)) | owners)
-        before += part.count
-    return candidates.group(np.concatenate(entries), text_bits, len(texts))
+        shared.append(part.shared)
+        before += len(part.shared)
+    return candidates.group(np.concatenate(entries), text_bits, np.concatenate(shared))
 
 
 def _components(pairs: Pairs, count: int) -> Positions:

@@ -1,11 +1,13 @@
 """Pick the few shingles of a text by which every near-duplicate of it can be found.
 
 If the shingles of all texts are put in one order, two sets of Jaccard t or more share one of the
-first ``n - ceil(t n) + 1`` of each (the prefix filter: Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma,
-Srikant 2007). That holds for any order, so no pair is missed. The order here puts shingles first
-that few texts have: what all texts have in common, such as a template, makes no candidates.
+first ``n - ceil(t n) + 1`` of each, two of the first ``n - ceil(t n) + 2``, and so on (the prefix
+filter: Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007; Wang, Li, Feng 2012). That holds
+for any order, so no pair is missed. The order here puts shingles first that few texts have: what
+many have in common, such as a template, makes no candidates.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +16,20 @@ import numpy.typing as npt
 from components.curate.near import shingles
 from components.curate.near.shingles import HASH_BITS, Hashes, Positions, Texts
 
-TABLE_BITS = 20
+COMMON = 6
+"""Keys that near-duplicates share at least: one key, many have in common by chance."""
+
+SAMPLED = 4
+"""It is on every so-manieth text that shingles are counted."""
+
+TABLE_BITS = 24
 CLASS_BITS = 4
 TEXT_BITS = 64 - CLASS_BITS - HASH_BITS
 """What is left of 64 bits for the text's place in its chunk."""
 
-_MARGIN = 1.4
-_MAGNITUDES = np.array([count.bit_length() for count in range(1 << 15)], np.uint8)
+_WORD_BYTES = 4
+_MARGIN = 1.7
+_MAGNITUDES = np.array([min(count.bit_length(), 15) for count in range(1 << 16)], np.uint8)
 _SLACK = 1e-9  # 0.8 * n is a little above the whole number for some n
 
 
@@ -43,35 +52,47 @@ class Order:
             self.classes[hashes >> self.shift].astype(np.uint64) << np.uint64(HASH_BITS)
         ) | hashes
 
-    def prefix_sizes(self, sizes: Positions) -> Positions:
-        """Give how many shingles find every near-duplicate of texts of that many shingles."""
-        needed = np.ceil(self.threshold * sizes - _SLACK).astype(np.int64)
-        return np.where(sizes > 0, sizes - needed + 1, 0)
+    def sizes(self, counts: Positions) -> tuple[Positions, Positions]:
+        """Give for texts of so many shingles the size of the prefix, and what it has to share.
+
+        With a near-duplicate's it shares ``COMMON``, or all that they must where that is less.
+        """
+        needed = np.ceil(self.threshold * counts - _SLACK).astype(np.int64)
+        shared = np.minimum(needed, COMMON)
+        return counts - needed + shared, shared
 
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """The prefixes of a chunk's texts: ``keys[i]`` is of the text ``owners[i]`` of ``count``."""
+    """The prefixes of a chunk's texts: ``keys[i]`` is of the text ``owners[i]``.
+
+    ``shared`` has for each text how many keys it shares with a near-duplicate at least.
+    """
 
     keys: Hashes
     owners: Positions
-    count: int
+    shared: Positions
 
 
-def order(texts: Texts, threshold: float) -> Order:
-    """Estimate from some of the texts which shingles are common."""
-    found = [shingles.shingle(chunk).hashes for chunk in texts.chunks()]
-    hashes = np.concatenate([*found, np.zeros(0, np.uint64)])
-    shift = np.uint64(HASH_BITS - min(TABLE_BITS, len(hashes).bit_length()))
-    counts = np.bincount(
-        (hashes >> shift).astype(np.int64), minlength=1 << (HASH_BITS - int(shift))
-    )
-    classes = _MAGNITUDES[np.minimum(counts, len(_MAGNITUDES) - 1)]
-    rough = Order(threshold, classes, shift, np.uint64(0))
-    share = min(1.0, (1 - threshold) * _MARGIN)
-    place = int(share * (len(hashes) - 1))
-    limit = np.partition(rough.keys(hashes), place)[place] if len(hashes) else np.uint64(0)
-    return Order(threshold, classes, shift, limit)
+def order(texts: Texts, threshold: float, pool: Executor) -> Order:
+    """Count on the texts of a sample which shingles are common.
+
+    Counts are of buckets of hashes and wrap around at 2^16: a wrong one makes more candidates,
+    never fewer pairs.
+    """
+    content = int(texts.offsets[-1] - texts.offsets[0])
+    bits = min(TABLE_BITS, (content // _WORD_BYTES + 1).bit_length())
+    shift = np.uint64(HASH_BITS - bits)
+    counts = np.zeros(1 << bits, np.uint16)
+    some = [np.zeros(0, np.uint64)]
+    for found in pool.map(shingles.shingle, texts.chunks()):
+        np.add.at(counts, (found.hashes >> shift).astype(np.int64), np.uint16(1))
+        some.append(found.hashes[::16])
+    rough = Order(threshold, _MAGNITUDES[counts], shift, np.uint64(0))
+    keys = rough.keys(np.concatenate(some))
+    place = int(min(1.0, (1 - threshold) * _MARGIN) * (len(keys) - 1))
+    limit = np.partition(keys, place)[place] if len(keys) else np.uint64(0)
+    return Order(threshold, rough.classes, shift, limit)
 
 
 def prefixes(texts: Texts, order: Order) -> Prefixes:
@@ -83,7 +104,7 @@ def prefixes(texts: Texts, order: Order) -> Prefixes:
     found = shingles.shingle(texts)
     keys = order.keys(found.hashes)
     sizes = np.diff(found.bounds)
-    wanted = order.prefix_sizes(sizes)
+    wanted, shared = order.sizes(sizes)
     below = keys < order.limit
     whole = _counts(below, found.bounds) < wanted
     picked = _smallest(keys, below | np.repeat(whole, sizes), sizes, wanted)
@@ -95,7 +116,7 @@ def prefixes(texts: Texts, order: Order) -> Prefixes:
             np.concatenate([picked[0][kept], again[0]]),
             np.concatenate([picked[1][kept], again[1]]),
         )
-    return Prefixes(*picked, len(texts))
+    return Prefixes(*picked, shared)
 
 
 def _smallest(
