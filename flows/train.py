@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from components import base, manifest
-from components.register import tracking
+from components.register import datasets, tracking
 from components.schema import Progress
 from components.train import recipe
 from flows import config as configs
@@ -54,6 +54,7 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
     run_id = tracking.open_run(
         workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
     )
+    datasets.log(run_id, snapshot)
     metrics = tracking.Metrics(run_id)
     try:
         jobs.run("train", spec, job_folder(adapter), reporter(metrics))

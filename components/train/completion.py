@@ -8,6 +8,7 @@ Imported late, since it loads torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -62,6 +63,21 @@ class CompletionTrainer(SFTTrainer):
             raise NotImplementedError("the logits of the prompts are not computed")
         loss_of, shares = self._loss_of(model, inputs)
         return torch.stack([loss_of(share) for share in shares]).sum()
+
+    def measure(self, rows: Sequence[Tokens], batch_size: int) -> float:
+        """Give the mean loss over the answers' tokens, all alike, learning nothing from it."""
+        assert isinstance(self.model, torch.nn.Module)
+        model = self.model.eval()
+        device = next(model.parameters()).device
+        total, tokens = 0.0, 0
+        for start in range(0, len(rows), batch_size):
+            batch = [asdict(replace(one, weight=1.0)) for one in rows[start : start + batch_size]]
+            for share in collate(batch)["shares"]:
+                placed = {name: tensor.to(device) for name, tensor in share.items()}
+                with torch.no_grad():
+                    total += float(self._loss(model, placed))
+                tokens += len(share["labels"])
+        return total / tokens
 
     def _loss_of(
         self, model: torch.nn.Module, inputs: dict[str, Any]

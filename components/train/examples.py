@@ -40,6 +40,9 @@ class Tokens:
         return len(self.input_ids) - self.answer_length
 
 
+VALIDATION = "validation.parquet"
+
+
 def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> list[Tokens]:
     """Read the examples to train on, in the snapshot's order, then those that the recipe makes.
 
@@ -48,7 +51,7 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -
     Raises:
         ValueError: None fits, or what the recipe wants made can't be made of these.
     """
-    requests = _requests(snapshot)
+    requests = _requests(snapshot / "train.parquet")
     requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
     varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
     found = [_tokens(tokenizer, request) for request in varied]
@@ -62,7 +65,17 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -
     return fitting
 
 
-def _requests(snapshot: Path) -> list[Request]:
+def read_validation(
+    snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
+) -> list[Tokens]:
+    """Read the examples on which the loss is measured, as they were logged; there may be none."""
+    path = snapshot / VALIDATION
+    requests = _requests(path) if path.exists() else []
+    found = [_tokens(tokenizer, request) for request in requests]
+    return [tokens for tokens in found if len(tokens.input_ids) <= recipe.max_length]
+
+
+def _requests(path: Path) -> list[Request]:
     columns = ["messages", "tools", "answer", "completion", "weight"]
     return [
         Request(
@@ -72,7 +85,7 @@ def _requests(snapshot: Path) -> list[Request]:
             row["completion"][0]["content"],  # its arguments are in the order they came in
             row["weight"],
         )
-        for row in pq.read_table(snapshot / "train.parquet", columns=columns).to_pylist()
+        for row in pq.read_table(path, columns=columns).to_pylist()
     ]
 
 

@@ -54,7 +54,8 @@ def fit(
         folder: Gets checkpoints while it works, and in the end nothing but PEFT's
             ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
         recipe: How to train.
-        report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``.
+        report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``, and
+            at the end with ``validation_loss``, if the snapshot has rows to measure it on.
 
     Raises:
         Interrupted: SIGTERM arrived.
@@ -103,9 +104,23 @@ def train(
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
     _average(adapted, _regular(checkpoints, recipe, before=trainer.state.max_steps))
+    _validate(trainer, examples.read_validation(snapshot, tokenizer, recipe), recipe, report)
     adapted.save_pretrained(str(folder))
     (folder / "README.md").unlink()  # an empty model card
     shutil.rmtree(checkpoints)
+
+
+def _validate(
+    trainer: CompletionTrainer,
+    rows: list[examples.Tokens],
+    recipe: Recipe,
+    report: Callable[[Progress], None],
+) -> None:
+    """Report the loss of the finished adapter on rows that it never saw; it can't train after."""
+    if rows:
+        steps = trainer.state.max_steps
+        loss = trainer.measure(rows, recipe.per_device_train_batch_size)
+        report(Progress("train", steps, steps, "steps", {"validation_loss": loss}))
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:

@@ -17,9 +17,12 @@ def snapshot(folder: Path, pairs: list[tuple[str, str]], weight: float = 1.0) ->
 
 
 def write(
-    folder: Path, rows: Sequence[tuple[str, Sequence[str], Answer]], weight: float = 1.0
+    folder: Path,
+    rows: Sequence[tuple[str, Sequence[str], Answer]],
+    weight: float = 1.0,
+    side: str = "train",
 ) -> Path:
-    """Write ``train.parquet`` as a frozen snapshot has it, with the columns that training reads.
+    """Write a side of a frozen snapshot, with the columns that training reads.
 
     Each row is what is asked, the names of the tools offered, and the answer.
     """
@@ -33,7 +36,7 @@ def write(
         }
         for asked, tools, answer in rows
     ]
-    pq.write_table(pa.Table.from_pylist(table), folder / "train.parquet")
+    pq.write_table(pa.Table.from_pylist(table), folder / f"{side}.parquet")
     return folder
 
 
