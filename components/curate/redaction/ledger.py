@@ -4,7 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
+from components.curate.redaction import kinds
 from components.curate.redaction.kinds import PLACEHOLDER, Kind, placeholder
 
 IN_DIGITS = frozenset({Kind.PHONE, Kind.CARD, Kind.SSN})
@@ -72,11 +74,18 @@ class Ledger:
         """Replace whole secrets."""
         for secret in secrets:
             if secret in text:
-                text = text.replace(secret, self.stand_in(Kind.SECRET, secret))
+                text = self._replace(Known(Kind.SECRET, secret, secret), _exactly(secret), text)
         return text
 
     def _replace(self, known: Known, expression: re.Pattern[str], text: str) -> str:
-        return expression.sub(lambda _: self.stand_in(known.kind, known.key), text)
+        def stand_in(_: re.Match[str]) -> str:
+            return self.stand_in(known.kind, known.key)
+
+        return kinds.beside(text, partial(expression.sub, stand_in))
+
+
+def _exactly(secret: str) -> re.Pattern[str]:
+    return re.compile(re.escape(secret))
 
 
 def _spelled(kind: Kind, digits: str) -> re.Pattern[str]:

@@ -16,6 +16,11 @@ PROPER = r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"
 TITLE_CASE = r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
 WHOSE = r"(?:full|first|last|given|family|passenger|guest|customer|contact|cardholder)"
 IS = r"(?:['\u2019]s| is| was|:| are)"
+PERSONS = "passenger|person|man|woman|guy|girl|boy|friend|customer|patient|guest|client|somebody"
+RELATIVES = (
+    "wife|husband|partner|son|daughter|mother|father|mom|mum|dad|brother|sister|friend|colleague"
+    "|boss|assistant|fiancée?|girlfriend|boyfriend|child|baby|nephew|niece|uncle|aunt"
+)
 PARTINGS = "regards|wishes|thanks|sincerely|cheers|yours truly"
 TITLES = "Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Herr|Frau|Señor|Señora"
 
@@ -41,11 +46,21 @@ SIGNED = re.compile(
     rf"(?P<name>{PROPER}(?: {PROPER}){{0,2}})[ \t]*(?=\n|$)"
 )
 
+MENTIONED = re.compile(
+    rf"(?i:\b(?:{PERSONS}),? named|\bmy (?:{RELATIVES}),?|\b(?:passenger|guest|customer)s?[:,]?)"
+    rf" (?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,2}})"
+)
+ASKED = re.compile(
+    r"(?i)\b(?:your|whose|what|passenger's|guest's|full|first|last) (?:\w+ ){0,2}names?\b[^?]*\?"
+)
+ANSWER = re.compile(rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})[.!]?\s*")
 GATE = (
-    r"(?i)names?\b|\bi.{1,3}m |\bim |i am |call me|known as|go by|this is |\bit.{1,3}s |it is "
+    rf"(?i)names?\b|\buser|\bmy (?:{RELATIVES})\b|passenger|guest|customer|\bi.{{1,3}}m |\bim "
+    r"|i am |call me|known as|go by|this is |\bit.{1,3}s |it is "
     rf"|\bunder |\b(?:{TITLES})\b|{PARTINGS}"
 )
 USER_ID = re.compile(r"([A-Za-z]{2,})[_.]([A-Za-z]{2,})[_.]?[0-9]{2,}")
+USED_ID = re.compile(rf"(?i)\buser[^.,?!\n]{{0,30}}?(?<!\w)(?P<id>{USER_ID.pattern})(?!\w)")
 JOINED = re.compile(r"[ _.-]|, |['\u2019-]")
 
 
@@ -54,6 +69,7 @@ TOLD_BY = (
     (SAID, ("name", "known as", "under")),
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
+    (MENTIONED, ("named", "my ", "passenger", "guest", "customer")),
     (SIGNED, tuple(PARTINGS.split("|"))),
 )
 """With what an expression needs in the text, in lower case: to look for it is much cheaper."""
@@ -67,9 +83,18 @@ def told(text: str, is_users: bool) -> Iterator[str]:
         for expression, needed in (TOLD_BY if is_users else ())
         if any(one in lowered for one in needed)
     ]
+    if is_users and "user" in lowered:
+        for match in USED_ID.finditer(text):
+            yield from in_user_id(match["id"])
     for expression in (*expressions, TITLED):
         for match in expression.finditer(text):
             yield from _leading(match["name"])
+
+
+def answered(question: str, text: str) -> Iterator[str]:
+    """Give the words of a text that is nothing but a name, said to a question for one."""
+    if (match := ANSWER.fullmatch(text)) and ASKED.search(question):
+        yield from _leading(match["name"])
 
 
 def words(text: str) -> Iterator[str]:
@@ -117,6 +142,8 @@ def is_name(text: str, start: int, end: int, found: Collection[str]) -> bool:
     run = text[start:end]
     if not PART.fullmatch(run) or NUMBERED.match(text, end):
         return True
+    if run.isupper() and len(run) <= LONGEST_CODE and run not in found:
+        return False
     if run.lower() not in MAY_BE_WORDS:
         return not run.islower() or run in found
     if INTRODUCING.search(text[max(0, start - 24) : start]):
@@ -126,6 +153,8 @@ def is_name(text: str, start: int, end: int, found: Collection[str]) -> bool:
 
 
 NUMBERED = re.compile("_?[0-9]")
+LONGEST_CODE = 3
+"""So many capitals are rather an airport than a name: MIA is not Mia."""
 INTRODUCING = re.compile(
     r"(?i)(?:name(?:'s|\u2019s| is|:)?|call me|known as|i['\u2019]m|i am|this is|under)\s*$"
 )

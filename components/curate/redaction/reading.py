@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from components.curate.redaction import addresses, checksums, fields, names, secrets
+from components.curate.redaction import addresses, checksums, fields, kinds, names, secrets
 from components.curate.redaction.allowed import Allowed
 from components.curate.redaction.gates import Gates, Hits
 from components.curate.redaction.kinds import Kind
@@ -51,7 +51,7 @@ class Reading:
         for _ in range(ROUNDS):
             if reads_secrets:
                 reads_secrets = self._learn_secrets(joined)
-            has_new_names = self._learn_names([(found[n], texts[n]) for n in changed])
+            has_new_names = self._learn_names(found, texts, changed)
             known = len(self.ledger.numbers)
             is_new = set(changed)
             rewritten = [
@@ -70,14 +70,16 @@ class Reading:
         self.secrets = [one for one in found if not self.allowed.value(one)]
         return bool(self.secrets)
 
-    def _learn_names(self, changed: Iterable[tuple[Leaf, str]]) -> bool:
-        """Learn which names the texts tell; say if there are new ones."""
+    def _learn_names(
+        self, found: Sequence[Leaf], texts: Sequence[str], changed: Iterable[int]
+    ) -> bool:
+        """Learn which names the changed texts tell; say if there are new ones."""
         if Kind.NAME in self.allowed.kinds:
             return False
         told = {
             word
-            for leaf, text in changed
-            for word in self._told(leaf, text)
+            for n in changed
+            for word in self._told(found[n], texts[n], texts[n - 1] if n else "")
             if not self.allowed.value(word)
         }
         if told <= self.names:
@@ -86,15 +88,17 @@ class Reading:
         self._parts = frozenset(one.lower() for one in self.names)
         return True
 
-    def _told(self, leaf: Leaf, text: str) -> Iterable[str]:
+    def _told(self, leaf: Leaf, text: str, before: str) -> Iterable[str]:
         if leaf.zone is Zone.DATA and leaf.field in fields.TELLING:
             if leaf.field in fields.USERS:
                 return names.in_user_id(text)
             if fields.kind_of(leaf.field, text) is Kind.NAME:
                 return names.words(text)
-        if self.hits.names and leaf.zone in TELLING and self.gates.of(text).names:
+        if not self.hits.names or leaf.zone not in TELLING:
+            return ()
+        if self.gates.of(text).names:
             return names.told(text, leaf.zone is Zone.USER)
-        return ()
+        return names.answered(before, text) if leaf.zone is Zone.USER else ()
 
     def _first(self, leaf: Leaf, text: str) -> str:
         """Redact a text that was not read before, or has changed since."""
@@ -115,14 +119,14 @@ class Reading:
         if has_new_names and self._parts:
             lowered = text.lower()
             if any(part in lowered for part in self._parts):
-                text = self._named(text)
+                text = kinds.beside(text, self._named)
         return self.ledger.replace_known(text) if self.ledger.known else text
 
     def _matching(
-        self, patterns: Iterable[Pattern], kinds: frozenset[Kind], zone: Zone, text: str
+        self, patterns: Iterable[Pattern], some: frozenset[Kind], zone: Zone, text: str
     ) -> str:
         for pattern in patterns:
-            if pattern.kind in kinds:
+            if pattern.kind in some:
                 text = pattern.expression.sub(partial(self._matched, pattern, zone), text)
         return text
 

@@ -1,24 +1,26 @@
 """Lists of words that tell names and secrets from other words."""
 
 _NOT_NAMES = """
-a about actually afraid african after again all alone already also always am american an and any
-april are aren't as asian asking at august australian available back be because been before
-being bob's booked booking both british but by called calling can can't canadian cannot certain
-changing checking chinese christian confused currently customer december did do does doing don't
-done down eager either else english european even ever every excited february fine first flying
-for french friday from full german getting glad going gold good guest had happy has have having
-he hello help her here hi him his hoping how however i i'd i'll i'm i've if in indian interested
-into is isn't it it's italian its january japanese jewish july june just kind last late like
-listed logged looking lost made make many march may maybe me member mexican mine monday more
-most mr mrs ms muslim my name named names need needing never new no none nope not nothing
-november now october of off ok okay old on one only or other our out over passenger perhaps
-platinum please pretty private probably quite ready really regular right running same saturday
-see september she should shown silver since sir so some sorry spanish spelled spelt still such
-sunday sure than thank thanks that that's the their them then there these they this those
-thursday to today tomorrow too traveling travelling trying tuesday unable undefined under
-unknown until up upset us user vegan vegetarian very wanna want wanted wanting was wasn't we
-wednesday well were what what's when where which while who whose why will wish with wondering
-worried would writing yes yet you your yours
+a about account actually admin afraid african after again all alone already also always am
+american an and any anybody anymore anything april are aren't as asap asian asking at august
+australian available back be because been before being besides bob's booked booking both british
+business but by called calling can can't canadian cannot card certain changing checking chinese
+christian client confused crazy credit currently customer db debit december default demo did
+different do does doing don't done down eager economy either else english european even ever
+every excited february fine first flying for french friday from full german getting gift glad
+going gold good guest had happy has have having he hello help her here hi him his hoping how
+however i i'd i'll i'm i've if in indian interested into is isn't it it's italian item its
+january japanese jewish july june just kind last late later like listed logged looking lost mad
+made main make many march may maybe me member mexican mine monday more most mr mrs ms muslim my
+name named names need needing never new no none nope not nothing november now october of off ok
+okay old on one only or order other our out over pass passenger password perhaps platinum please
+pretty private probably product quite ready really regular right root running same saturday
+secure see september server she should shown silver since sir so some somebody someone something
+sorry spanish spelled spelt still stop such sunday sure test than thank thanks that that's the
+their them then there these they this those thursday to today tomorrow tonight too traveling
+travelling trying tuesday unable undefined under unknown until up upset us user vegan vegetarian
+very wanna want wanted wanting was wasn't we wednesday well were what what's whatever when where
+which while who whose why will wish with wondering worried would writing yes yet you your yours
 """
 NOT_NAMES = frozenset(_NOT_NAMES.split())
 """Words that follow "my name is" or "I'm" without being one."""

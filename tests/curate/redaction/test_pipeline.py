@@ -110,3 +110,48 @@ def test_pairs_are_redacted_with_their_request(con: Connection, tmp_path: Path):
     assert json.loads(str(pair["messages"]))[0]["content"] == "Mail <EMAIL_1>"
     assert json.loads(str(pair["chosen"]))["text"] == "Sent to <EMAIL_1>, copy to <EMAIL_2>."
     assert json.loads(str(pair["rejected"]))["text"] == "Sent to <EMAIL_1>."
+
+
+def test_an_agents_conversation_holds_no_person_after_curation(con: Connection, tmp_path: Path):
+    profile = {
+        "name": {"first_name": "Sofia", "last_name": "Kim"},
+        "address": {"address1": "825 Laurel Lane", "address2": "Suite 595", "city": "Houston"},
+        "email": "sofia.kim1937@acme.com",
+        "payment_methods": {"credit_card_9879898": {"last_four": "9725"}},
+        "saved_passengers": [{"first_name": "Mia", "last_name": "Jackson", "dob": "1986-05-05"}],
+    }
+    messages: Json = [
+        {"role": "system", "content": "You are an airline's agent. It is 2024-05-15 15:00:00."},
+        {"role": "user", "content": "Change my flight. I'm sofia_kim_7287, 4111 1111 1111 1111."},
+        logs.call("details", '{"user_id": "sofia_kim_7287"}'),
+        {
+            "role": "tool",
+            "tool_call_id": "call_1",
+            "name": "details",
+            "content": json.dumps(profile),
+        },
+        logs.say("Thank you, Sofia. For Mia Jackson, too?"),
+        {"role": "user", "content": "Yes, and call 212-555-0134."},
+    ]
+    passenger = {"first_name": "Mia", "last_name": "Jackson"}
+    booked = json.dumps(
+        {"user_id": "sofia_kim_7287", "passengers": [passenger], "flight": "HAT017"}
+    )
+    line = logs.interaction(
+        request={"messages": messages, "tools": [logs.tool("details"), logs.tool("book")]},
+        message=logs.call("book", booked),
+    )
+    assert curate(con, tmp_path, [line]).counts == {"kept": 1}
+    (example,) = warehouse.rows(con, "from curated.examples")
+    left = str(example["messages"]) + str(example["answer"])
+    told = ("sofia", "kim", "mia", "jackson", "@acme", "4111", "555-0134", "Laurel", "Suite")
+    assert [value for value in told if value.lower() in left.lower()] == []
+    (call,) = json.loads(str(example["answer"]))["calls"]
+    assert call["arguments"] == {
+        "user_id": "<NAME_1>_<NAME_2>_7287",
+        "passengers": [{"first_name": "<NAME_3>", "last_name": "<NAME_4>"}],
+        "flight": "HAT017",
+    }
+    shown = json.loads(json.loads(str(example["messages"]))[3]["content"])
+    assert shown["name"] == {"first_name": "<NAME_1>", "last_name": "<NAME_2>"}
+    assert shown["payment_methods"] == profile["payment_methods"]
