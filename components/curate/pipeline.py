@@ -83,7 +83,6 @@ def curate(
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
-            warehouse.build(con, "staging/placements", workload_id=workload_id)
         replayed = applying.apply(
             con,
             workload_id,

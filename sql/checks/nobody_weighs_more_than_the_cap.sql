@@ -6,4 +6,4 @@ select
     share_after,
     cap
 from curated.shares
-where workload_id = $workload_id and share_after > cap + 1e-9
+where workload_id = $workload_id and share_after > cap + 1e-6

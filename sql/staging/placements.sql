@@ -1,17 +1,20 @@
 -- One row per interaction of the workload that a signal names: where it stands, and what keeps its
 -- request from being learned from, null if nothing does. A copy stands as the one that stands for
--- it. Reads staging.judged, curated.verdicts and judgements, which curate hands over.
+-- it. Reads staging.judged, curated.standings and curated.verdicts.
 
 select
     judged.interaction_id,
-    judgements.side,
+    standings.side,
     coalesce(representatives.objection, verdicts.objection) as objection
 from staging.judged as judged
-inner join judgements using (interaction_id)
 inner join curated.verdicts as verdicts
     on
         judged.interaction_id = verdicts.interaction_id
         and verdicts.workload_id = $workload_id
+left join curated.standings as standings
+    on
+        verdicts.interaction_id = standings.interaction_id
+        and verdicts.workload_id = standings.workload_id
 left join curated.verdicts as representatives
     on
         verdicts.representative_id = representatives.interaction_id

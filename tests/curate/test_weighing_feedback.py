@@ -9,6 +9,7 @@ import pytest
 from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
+from components.curate.preferences.settings import Preferences
 from components.curate.settings import Rules
 from components.schema import Json
 from components.warehouse import Connection
@@ -159,3 +160,19 @@ def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
     assert json.loads(str(example["answer"]))["text"] == "Sunny."
     assert example["feedback_ids"] == []
     assert fates(con) == {"ann": "unreadable_answer"}
+
+
+def test_pairs_can_be_weighed_so_that_length_decides_nothing(con: Connection, tmp_path: Path):
+    questions = ("Where is the station?", "Sing about rain", "How old is the king of Spain?")
+    lines = [logs.interaction(one, response_id=one) for one in questions]
+    right = ("Go left, then right.", "Drip, drip, drop.", "57.")
+    given = [
+        logs.feedback("correction", logs.say(text), response_id=one)
+        for one, text in zip(questions, right, strict=True)
+    ]
+    rules = Rules(holdout_share=0.001, preferences=Preferences(match_length=True))
+    curate(con, tmp_path, lines, given, rules)
+    found = con.execute(
+        "select chosen_length > rejected_length, weight from curated.preferences order by all"
+    ).fetchall()
+    assert found == [(False, 1.0), (True, 0.5), (True, 0.5)]

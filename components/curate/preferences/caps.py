@@ -10,6 +10,9 @@ EVEN_SHARES = 2
 """With few actors one may have this many times an even share: an even share for each would cut
 all down to what the least active gave."""
 
+ONE = 1.0
+"""What one signal may weigh, and the least that an actor may have, however little others gave."""
+
 SLACK = 1e-9
 
 
@@ -31,7 +34,8 @@ def share(actor_cap: float, actors: int) -> float:
 def over(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name]) -> set[str]:
     """Give the signals to hold back, so that no actor has more than the cap of what is kept.
 
-    Which signals of an actor are kept depends on nothing but their rank and their id.
+    Which signals of an actor are kept depends on nothing but their rank and their id. One signal
+    may always stay.
 
     Args:
         weights: The signals that the other defences let pass.
@@ -44,7 +48,7 @@ def over(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name])
         by_actor.setdefault(one.actor, []).append(one)
     kept = {actor: sum(one.weight for one in given) for actor, given in sorted(by_actor.items())}
     while True:
-        limit = highest(kept, cap, trusted)
+        limit = max(ONE, highest(kept, cap, trusted))
         above = [a for a, w in kept.items() if a not in trusted and w > limit + SLACK]
         if not above:
             return held

@@ -19,7 +19,10 @@ RANKS = ("correction", "choice", "rating", "thumb", "outcome", "regenerate")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one actor gave and what of it counts; ``cap`` is 1 for whom we trust."""
+    """What one actor gave and what of it counts; ``cap`` is 1 for whom we trust.
+
+    Where so little was given that a single signal is more than the cap, that is the cap.
+    """
 
     actor: Actor
     signals: int
@@ -88,6 +91,7 @@ def _shares(
         for actor, said in given.items()
     }
     before, after = _total(readings), sum(_total(said) for said in kept.values())
+    cap = min(1.0, max(cap, caps.ONE / after)) if after else cap
     for actor, said in sorted(given.items()):
         weight_before, weight_after = _total(said), _total(kept[actor])
         yield Share(

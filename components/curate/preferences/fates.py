@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from components.curate.preferences.records import Weighed
 
-HARMLESS = frozenset(
-    {None, "duplicate", "near_duplicate", "thumbs_down", "rated_low", "over_budget"}
-)
+DUPLICATES = frozenset({"duplicate", "near_duplicate"})
+DISLIKES = frozenset({"thumbs_down", "rated_low"})
+BALANCE = frozenset({"over_label_cap", "over_client_cap", "over_budget"})
+HARMLESS = frozenset({None}) | DUPLICATES | DISLIKES | BALANCE
 """Verdicts that say nothing against the request, so that answers to it may be compared."""
 
 

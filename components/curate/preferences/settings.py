@@ -13,7 +13,7 @@ class Preferences(Config):
     With few actors it is twice an even share, where that is more."""
 
     trusted: tuple[str, ...] = ()
-    """Actors who are never held back, such as your labellers."""
+    """Actors who are never held back, such as your labellers and automatic checks."""
 
     burst_minutes: int = Field(default=10, ge=1)
     """How long a window is in which more signals than usual, or more new actors, stand out."""

@@ -44,11 +44,8 @@ def weigh(con: Connection, workload_id: str, config: Preferences) -> Weighed:
 def build(
     con: Connection, workload_id: str, weighed: Weighed, config: Preferences, redact: Redact
 ) -> None:
-    """Write the pairs, labels and fates of a workload whose verdicts and examples are built.
-
-    Reads ``staging.placements``, which must be built while ``judgements`` are there.
-    """
-    placements = _placements(con)
+    """Write the pairs, labels and fates of a workload whose verdicts and examples are settled."""
+    placements = _placements(con, workload_id)
     written = writing.write(weighed, placements, _requests(con, placements), config, redact)
     warehouse.replace(
         con, "curated.preferences", [_record(one) for one in written.pairs], workload_id
@@ -66,9 +63,9 @@ def build(
     warehouse.replace(con, "curated.fates", records, workload_id)
 
 
-def _placements(con: Connection) -> dict[str, Placement]:
-    found = con.execute("select interaction_id, side, objection from staging.placements").fetchall()
-    return {row[0]: Placement(*row) for row in found}
+def _placements(con: Connection, workload_id: str) -> dict[str, Placement]:
+    found = warehouse.read(con, "staging/placements", Placement, workload_id=workload_id)
+    return {one.interaction_id: one for one in found}
 
 
 def _requests(con: Connection, placements: Mapping[str, Placement]) -> dict[str, tuple[str, str]]:
