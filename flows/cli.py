@@ -18,6 +18,7 @@ from flows import (
     cli_export,
     cli_held,
     cli_receive,
+    cli_review,
     cli_stack,
     settings,
 )
@@ -36,6 +37,7 @@ app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
+app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_export.app.registered_commands
 app.registered_commands += cli_erase.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands

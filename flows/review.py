@@ -1,0 +1,138 @@
+"""Ask a person about the interactions whose label helps most, and keep each answer at once.
+
+An answer is on the disk, in the spool, when the next question is shown; the end of the session
+loads it like any feedback. So a session that is killed loses nothing that was said.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from components import manifest, spool, warehouse
+from components.collect import loading, spooled
+from components.collect.judging import Origin
+from components.collect.lines import Unreadable
+from components.collect.loaded import Loaded
+from components.collect.record import Defaults, Found, Row
+from components.collect.sources import feedback
+from components.curate import pipeline
+from components.review import answers, labelled, measured, reading
+from components.review.labelled import Labelled
+from components.review.reading import Question, Reviewable
+from components.schema import Json
+from flows.config import Workload
+from flows.settings import Settings
+
+Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"
+"""A feedback record, or what was done instead."""
+
+Ask = Callable[[int, Question], Answered]
+"""Shows a question, with its number, and gives what the person said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What came of a session: questions shown, answered, and rows that were loaded."""
+
+    shown: int
+    answered: int
+    loaded: int
+
+
+def questions(
+    home: Settings, workload: Workload, count: int, *, reviewer: str, now: datetime
+) -> list[Question]:
+    """Curate the workload as it is now, and choose what to ask."""
+    models = measured.read(home.scorecards / workload.workload, workload.gate.metric)
+    with warehouse.connect(home.warehouse) as con:
+        pipeline.curate(con, workload.workload, workload.curate, now=now)
+        return reading.choose(con, workload.workload, count, reviewer=reviewer, measured=models)
+
+
+def ask(
+    home: Settings, asked: Sequence[Question], by: Ask, *, now: Callable[[], datetime]
+) -> Session:
+    """Ask question after question; load what was said, also if the person breaks off."""
+    writer = spool.Writer(home.spool)
+    shown = answered = 0
+    try:
+        for number, question in enumerate(asked, 1):
+            said = by(number, question)
+            shown += 1
+            if said == "quit":
+                break
+            if isinstance(said, dict):
+                body = json.dumps(said, ensure_ascii=False).encode()
+                writer.commit([spool.line("feedback", question.about.client_id, body)])
+                answered += 1
+    finally:
+        writer.seal()
+        loaded = _load_spool(home, now=now())
+    return Session(shown, answered, loaded)
+
+
+def export(path: Path, asked: Iterable[Question], *, now: datetime) -> int:
+    """Write questions for a labelling tool, a JSON object a line; return how many."""
+    lines = [labelled.line(one, now=now) + "\n" for one in asked]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_atomically(path, "".join(lines))
+    return len(lines)
+
+
+def take_in(
+    home: Settings, path: Path, workload: str, *, reviewer: str, now: datetime
+) -> tuple[Loaded, int]:
+    """Load what a labelling tool gave back; return what came of it, and how many are unanswered.
+
+    Lines that can't be read go to quarantine. The same file again changes nothing.
+    """
+    with warehouse.connect(home.warehouse) as con, path.open("rb") as file:
+        found = list(labelled.read(con, file, workload, reviewer=reviewer))
+        digest = manifest.digest([manifest.file_digest(path), reviewer, workload])
+        origin = Origin(str(path), digest, feedback.NAME, Defaults("", ""), now)
+        loaded = loading.load_records(con, origin, [_taken(one) for one in found if _is_said(one)])
+    return loaded, sum(not _is_said(one) for one in found)
+
+
+def target(about: Reviewable) -> dict[str, Json]:
+    """Give what feedback on an interaction is aimed at."""
+    return {
+        "workload_id": about.workload_id,
+        "client_id": about.client_id,
+        "response_id": about.response_id,
+    }
+
+
+def vote(
+    about: Reviewable, verdict: answers.Verdict, *, reviewer: str, at: datetime
+) -> dict[str, Json]:
+    """Write a person's thumb on an interaction."""
+    return answers.vote(target(about), verdict, reviewer=reviewer, at=at)
+
+
+def correction(about: Reviewable, text: str, *, reviewer: str, at: datetime) -> dict[str, Json]:
+    """Write a person's correction of an interaction.
+
+    Raises:
+        ValueError: The text is no answer.
+    """
+    return answers.correction(target(about), answers.read_message(text), reviewer=reviewer, at=at)
+
+
+def _is_said(one: Labelled) -> bool:
+    return one.record is not None or one.objection is not None
+
+
+def _taken(one: Labelled) -> Found | Unreadable:
+    if one.record is None:
+        return Unreadable(one.number, one.content.rstrip(b"\r\n"), str(one.objection))
+    row = Row(one.number, json.dumps(one.record, ensure_ascii=False), one.record)
+    return Found(row, "feedback", one.record)
+
+
+def _load_spool(home: Settings, *, now: datetime) -> int:
+    with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
+        return sum(one.new for one in spooled.load(con, home.spool, now=now))

@@ -1,0 +1,100 @@
+-- One row per interaction that a person could be asked about: it may be learned from, or people are
+-- of two minds about it; nobody has judged it in one mind, nor `reviewer` at all; it has a response
+-- id to aim an answer at. Of equal and nearly equal requests the one that stands for all. Counts
+-- are of people. Reads curated.verdicts, curated.standings and staging.*, as curated last.
+
+with
+
+words as (
+    select
+        interactions.interaction_id,
+        feedback.actor_id,
+        feedback.kind,
+        case
+            when feedback.kind = 'thumb' then (feedback.value ->> '$') = 'up'
+            when feedback.kind = 'rating'
+                then
+                    try_cast((feedback.value ->> '$') as double)
+                    >= (
+                        try_cast((feedback.scale ->> '$[0]') as double)
+                        + try_cast((feedback.scale ->> '$[1]') as double)
+                    ) / 2
+            when feedback.kind = 'correction' then false
+        end as is_for
+    from staging.feedback as feedback
+    inner join staging.interactions as interactions using (client_id, response_id)
+    where feedback.kind in ('thumb', 'rating', 'correction', 'choice')
+),
+
+votes as (
+    select
+        interaction_id,
+        count(distinct actor_id) filter (where is_for) as people_for,
+        count(distinct actor_id) filter (where not is_for) as people_against,
+        coalesce(bool_or(kind = 'correction'), false) as is_corrected,
+        coalesce(bool_or(actor_id = $reviewer), false) as is_reviewed
+    from words
+    group by interaction_id
+),
+
+placed as (
+    select
+        standings.interaction_id,
+        standings.label,
+        coalesce(standings.cluster_id, standings.interaction_id) as cluster_id,
+        votes.interaction_id is not null as is_judged
+    from curated.standings as standings
+    left join votes using (interaction_id)
+    where standings.workload_id = $workload_id
+),
+
+clusters as (
+    select
+        cluster_id,
+        count(*) as requests,
+        count(*) filter (where is_judged) as judged,
+        count(distinct label) as labels
+    from placed
+    group by cluster_id
+),
+
+asked as (
+    select
+        verdicts.interaction_id,
+        [struct_extract(flag, 'rule') for flag in verdicts.flags] as flags,
+        coalesce(votes.people_for, 0) as people_for,
+        coalesce(votes.people_against, 0) as people_against,
+        votes.people_for > 0 and votes.people_against > 0 and not votes.is_corrected as is_disputed,
+        votes.interaction_id is not null as is_judged
+    from curated.verdicts as verdicts
+    left join votes using (interaction_id)
+    where
+        verdicts.workload_id = $workload_id
+        and not coalesce(votes.is_reviewed, false)
+        and coalesce(verdicts.objection, '') not in ('duplicate', 'near_duplicate')
+        and (verdicts.objection is null or (votes.people_for > 0 and votes.people_against > 0))
+)
+
+select
+    asked.interaction_id,
+    interactions.workload_id,
+    interactions.client_id,
+    interactions.response_id,
+    redacted.example_id,
+    redacted.messages,
+    redacted.tools,
+    redacted.answer,
+    placed.cluster_id,
+    clusters.requests,
+    clusters.judged,
+    clusters.labels,
+    asked.people_for,
+    asked.people_against,
+    list_sort(list_distinct(coalesce(asked.flags, []))) as flags
+from asked
+inner join staging.interactions as interactions using (interaction_id)
+inner join staging.redacted as redacted using (interaction_id)
+inner join placed using (interaction_id)
+inner join clusters using (cluster_id)
+where interactions.response_id is not null and (asked.is_disputed or not asked.is_judged)
+order by asked.interaction_id
