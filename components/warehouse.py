@@ -228,10 +228,10 @@ def check(con: Connection, **values: Value) -> None:
 
 def read(
     con: Connection, model: str, record: Callable[..., Record], **values: Value
-) -> Iterator[Record]:
+) -> Generator[Record]:
     """Stream the rows that the select of ``model`` gives as records, storing them in no table.
 
-    The connection must not run anything else until the last row is read.
+    The connection must not run anything else until the last row is read or the stream is closed.
     """
     for batch in _relation(con, _select(model), values).to_arrow_reader(BATCH_ROWS):
         for row in batch.to_pylist():

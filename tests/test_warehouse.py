@@ -1,5 +1,6 @@
 import multiprocessing
 import time
+from contextlib import closing
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -171,3 +172,23 @@ def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: P
 def note(path: Path) -> None:
     with warehouse.connect(path, wait_seconds=60) as con:
         con.execute("insert into raw.notes values ('kept')")
+
+
+def test_a_stream_that_is_given_up_and_closed_lets_the_rollback_through(path: Path):
+    with warehouse.connect(path) as con:
+        con.execute(
+            "insert into raw.quarantine by name select range::varchar as quarantine_id, '' as path,"
+            " '' as file_digest, 1 as line, '' as reason, ''::blob as content,"
+            " now() as quarantined_at from range(99999)"
+        )
+
+        anything: warehouse.Row = {"beginning": "", "source_name": None}
+
+        def give_up() -> None:
+            with closing(warehouse.read(con, "marts/quarantine", dict, **anything)) as rows:
+                next(rows)
+                raise LookupError("given up")
+
+        with pytest.raises(LookupError, match="given up"), warehouse.transaction(con):
+            give_up()
+        assert con.execute("select 1").fetchall() == [(1,)]

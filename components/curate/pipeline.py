@@ -1,25 +1,22 @@
 """Curate one workload: judge every interaction and build the examples, in one transaction."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from components import warehouse
-from components.curate import candidate as candidates
-from components.curate import judgement, placing, settled, split
+from components.curate import judgement, judging, placing, settled
 from components.curate.balance import applying
 from components.curate.balance.counting import Counts
-from components.curate.candidate import Candidate, MalformedError, Row
+from components.curate.candidate import Row
 from components.curate.judgement import Judgement
 from components.curate.near import requests
 from components.curate.near.requests import Place
-from components.curate.placing import Member, Settled, Shares, Standing
+from components.curate.placing import Settled, Shares, Standing
 from components.curate.preferences import store as preferences
-from components.curate.redaction import of_candidate, of_exchange
-from components.curate.redaction.of_candidate import RedactionFailedError
-from components.curate.rules import screen
-from components.curate.rules.screen import Screened
+from components.curate.redaction import of_exchange
 from components.curate.settings import Rules
 from components.warehouse import Connection
 
@@ -75,8 +72,10 @@ def curate(
         weighed = preferences.weigh(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         known = settled.read(con, workload_id, rules.split_by)
-        rows = warehouse.read(con, "staging/candidates", Row)
-        judgements = stand(near([judge(row, rules) for row in rows], rules), known, rules)
+        # Closed whatever happens: a result that is open can't be rolled back.
+        with closing(warehouse.read(con, "staging/candidates", Row)) as rows:
+            judged = [*judging.judge_all(rows, rules)]
+        judgements = stand(near(judged, rules), known, rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             lift = rules.preferences.lift
@@ -88,7 +87,7 @@ def curate(
             workload_id,
             rules.balance,
             split_by=rules.split_by,
-            judge=partial(judge, rules=rules),
+            judge=partial(judging.judge, rules=rules),
             counter=counter,
         )
         redact = partial(of_exchange.redact, settings=rules.redaction)
@@ -97,53 +96,6 @@ def curate(
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
         return replace(_tally(con, workload_id), replayed=replayed)
-
-
-def judge(row: Row, rules: Rules) -> Judgement:
-    """Judge one interaction by itself; pure."""
-    try:
-        candidate = candidates.read(row)
-    except MalformedError as error:
-        return Judgement(row.interaction_id, error.objection)
-    screened = screen.screen(
-        candidate,
-        rules.rules,
-        max_prompt_chars=rules.max_prompt_chars,
-        languages=rules.languages,
-    )
-    if screened.objection is not None:
-        return Judgement(row.interaction_id, screened.objection, screened)
-    return _accept(row, candidate, screened, rules)
-
-
-def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) -> Judgement:
-    try:
-        redacted, rewritten = of_candidate.redact(candidate, rules.redaction)
-    except RedactionFailedError:
-        return Judgement(candidate.interaction_id, "redaction_failed", screened)
-    # The group is of what was logged: what is redacted may change, sides never do.
-    group = split.group(rules.split_by, candidate.tool_names, candidate.opening, row.user_id)
-    ties = [row.example_id, group]
-    if row.conversation_id:
-        ties.append(split.conversation(row.conversation_id))
-    if rewritten.messages or rewritten.tools:
-        # Requests that are equal without personal data stand together, too.
-        texts = rewritten.messages or row.messages, rewritten.tools or row.tools
-        ties.append(of_candidate.example_id(row.workload_id, *texts))
-    return Judgement(
-        candidate.interaction_id,
-        None,
-        screened,
-        Member(tuple(ties), split.label(redacted.answer), row.logged_at),
-        tool_names=candidate.tool_names,
-        answer=redacted.answer_json,
-        rewritten=rewritten,
-        request=requests.read(
-            redacted.rendered,
-            redacted.said("system", "developer"),
-            rewritten.tools or row.tools,
-        ),
-    )
 
 
 def near(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.curate import pipeline
+from components.curate import judging
 from components.curate.candidate import Row
 from components.curate.settings import Rules
 from components.schema import Answer, Call, Json
@@ -11,7 +11,7 @@ from tests.curate.rows import row
 
 
 def objection(row: Row, rules: Rules | None = None) -> str | None:
-    return pipeline.judge(row, rules or Rules()).objection
+    return judging.judge(row, rules or Rules()).objection
 
 
 def user(content: Json) -> Json:
@@ -26,7 +26,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
     "arguments", [pytest.param({"city": "Rome"}, id="object"), '{"city": "Rome"}']
 )
 def test_arguments_may_be_an_object_or_its_text(arguments: Json):
-    judged = pipeline.judge(row(message=logs.call("weather", arguments)), Rules())
+    judged = judging.judge(row(message=logs.call("weather", arguments)), Rules())
     assert judged.objection is None
     assert judged.answer is not None
     expected = Answer("", (Call("weather", {"city": "Rome"}),))
