@@ -1,11 +1,11 @@
 """Count tokens with a base's own tokenizer, never loading torch; a text is counted only once.
 
-What is counted is the text of a prompt or an answer, without the marks that the base's chat
-template puts around each message.
+What is counted is the text of each message, without the marks that the base's chat template puts
+around it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from components import manifest, warehouse
+from components.schema import Message
 from components.warehouse import Connection
 
 FILE = "tokenizer.json"
@@ -40,11 +41,22 @@ class Counter:
         encoder.no_padding()
         return encoder
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text; some thousands at a time are best."""
-        keys = [hashlib.md5(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
-        known = self._known(keys)
-        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
+        """Count the tokens of each conversation; some thousands at a time are best.
+
+        A message is counted by itself, since a chat template parts it from the next. So a system
+        prompt, or what was said in the turns before, is counted once however often it comes.
+        """
+        texts = [[message["content"] for message in one] for one in conversations]
+        tokens = self._count(dict.fromkeys(text for one in texts for text in one))
+        return [sum(tokens[text] for text in one) for one in texts]
+
+    def _count(self, texts: Iterable[str]) -> dict[str, int]:
+        keys = {
+            hashlib.md5(text.encode("utf-8", "surrogatepass")).hexdigest(): text for text in texts
+        }
+        known = self._known([*keys])
+        fresh = {key: text for key, text in keys.items() if key not in known}
         if fresh:
             # A lone surrogate is no UTF-8, which the tokenizer wants; one mark stands for it.
             clean = [text.encode("utf-8", "replace").decode() for text in fresh.values()]
@@ -52,7 +64,7 @@ class Counter:
             counted = dict(zip(fresh, (len(one.ids) for one in found), strict=True))
             self._keep(counted)
             known |= counted
-        return [known[key] for key in keys]
+        return {text: known[key] for key, text in keys.items()}
 
     def _known(self, keys: Sequence[str]) -> dict[str, int]:
         with warehouse.present(self._con, "asked", {"content": pa.array(keys, pa.string())}):

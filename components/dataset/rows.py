@@ -89,14 +89,10 @@ def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths
         ("prompt", "prompt_tokens", lengths.prompts),
         ("completion", "answer_tokens", lengths.answers),
     ):
-        tokens = counter.count([_text(cast("list[Message]", row[column])) for row in rows])
+        tokens = counter.count([cast("list[Message]", row[column]) for row in rows])
         for row, count in zip(rows, tokens, strict=True):
             row[counted] = count
         found.extend(tokens)
-
-
-def _text(messages: Sequence[Message]) -> str:
-    return "\n".join(message["content"] for message in messages)
 
 
 def render(example: Example) -> dict[str, object]:

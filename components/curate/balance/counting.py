@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from components import prompt, warehouse
-from components.schema import Answer
+from components.schema import Answer, Message
 from components.warehouse import Connection
 
 AT_A_TIME = 2048
@@ -14,9 +14,9 @@ AT_A_TIME = 2048
 
 
 class Counts(Protocol):
-    """What counts the tokens of texts."""
+    """What counts the tokens of conversations."""
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
         """Count the tokens of each."""
         ...
 
@@ -59,10 +59,10 @@ def trainable(con: Connection, workload_id: str) -> Iterator[list[Text]]:
         after = batch[-1].example_id
 
 
-def _prompt(text: Text) -> str:
-    rendered = prompt.render_prompt(json.loads(text.messages), json.loads(text.tools))
-    return "\n".join(message["content"] for message in rendered)
+def _prompt(text: Text) -> list[Message]:
+    return prompt.render_prompt(json.loads(text.messages), json.loads(text.tools))
 
 
-def _answer(text: Text) -> str:
-    return prompt.render_answer(Answer.from_json(text.answer))
+def _answer(text: Text) -> list[Message]:
+    answer = prompt.render_answer(Answer.from_json(text.answer))
+    return [{"role": "assistant", "content": answer}]

@@ -12,7 +12,7 @@ from components.curate import pipeline
 from components.curate.balance.applying import NoTokenizerError
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
-from components.schema import Json
+from components.schema import Json, Message
 from components.warehouse import Connection
 from tests import logs
 
@@ -49,8 +49,8 @@ def examples(con: Connection, side: str) -> list[warehouse.Row]:
 class Words:
     """Counts words."""
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
+    def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
+        return [sum(len(said["content"].split()) for said in one) for one in conversations]
 
 
 @pytest.mark.parametrize(
