@@ -83,12 +83,7 @@ def curate(
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
         replayed = applying.apply(
-            con,
-            workload_id,
-            rules.balance,
-            split_by=rules.split_by,
-            judge=partial(judging.judge, rules=rules),
-            counter=counter,
+            con, workload_id, rules, judge=partial(judging.judge, rules=rules), counter=counter
         )
         redact = partial(of_exchange.redact, settings=rules.redaction)
         preferences.build(con, workload_id, weighed, rules.preferences, redact)

@@ -9,7 +9,7 @@ from components.curate.balance.choosing import Budget, Trainable
 from components.curate.balance.counting import Counts
 from components.curate.balance.incoming import Incoming, Judge
 from components.curate.balance.settings import Balance
-from components.curate.split import SplitBy
+from components.curate.settings import Rules
 from components.warehouse import Connection
 
 
@@ -20,9 +20,8 @@ class NoTokenizerError(ValueError):
 def apply(
     con: Connection,
     workload_id: str,
-    balance: Balance,
+    rules: Rules,
     *,
-    split_by: SplitBy,
     judge: Judge,
     counter: Counts | None,
 ) -> int:
@@ -31,8 +30,7 @@ def apply(
     Args:
         con: The warehouse, with the workload's verdicts and examples built.
         workload_id: The workload.
-        balance: What it wants.
-        split_by: How it is split, so that nothing replayed spoils the test.
+        rules: What it wants, and how it is split, so that nothing replayed spoils the test.
         judge: Judges a replayed row as if it had been logged.
         counter: Counts tokens by the base's tokenizer; needed for a budget of them.
 
@@ -43,6 +41,7 @@ def apply(
         NoTokenizerError: Tokens are to be counted and ``counter`` is ``None``.
         ReplayError: A source of replayed rows can't be read.
     """
+    balance = rules.balance
     if balance == Balance():
         return 0
     if balance.max_tokens is not None and counter is None:
@@ -53,14 +52,14 @@ def apply(
     counts = counter if balance.max_tokens is not None else None
     rows = _trainable(con, workload_id, counts)
     share = balance.replay.share if balance.replay else 0.0
-    others = _others(con, workload_id, balance, split_by, judge, counts)
+    others = _others(con, workload_id, rules, judge, counts)
     whole = Budget(balance.max_rows, balance.max_tokens)
     reserved = replay.reserve([one.tokens for one in others], share, whole)
     own = choosing.less(whole, reserved, sum(one.tokens for one in others[:reserved]))
     objections = choosing.leave_out(rows, balance, own)
     _leave_out(con, workload_id, objections)
     chosen = others[: min(reserved, replay.wanted(len(rows) - len(objections), share))]
-    examples = [incoming.example(workload_id, split_by, one) for one in chosen]
+    examples = [incoming.example(workload_id, rules.split_by, one) for one in chosen]
     warehouse.insert(con, "curated.examples", examples)
     return len(chosen)
 
@@ -74,16 +73,9 @@ def _trainable(con: Connection, workload_id: str, counter: Counts | None) -> lis
 
 
 def _others(
-    con: Connection,
-    workload_id: str,
-    balance: Balance,
-    split_by: SplitBy,
-    judge: Judge,
-    counter: Counts | None,
+    con: Connection, workload_id: str, rules: Rules, judge: Judge, counter: Counts | None
 ) -> list[Incoming]:
-    if balance.replay is None:
-        return []
-    found = incoming.read(con, workload_id, balance.replay, split_by, judge)
+    found = incoming.read(con, workload_id, rules, judge)
     return found if counter is None else incoming.with_tokens(found, counter)
 
 

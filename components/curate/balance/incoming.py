@@ -1,17 +1,19 @@
 """Judge rows of other sets as if they had been logged, and keep those that spoil no test."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from components import warehouse
+from components import prompt, warehouse
 from components.curate.balance import counting, replay
 from components.curate.balance.counting import Counts, Text
 from components.curate.balance.replay import Replayed, SpokenFor
-from components.curate.balance.settings import Replay
 from components.curate.candidate import Row
 from components.curate.judgement import Judgement
+from components.curate.near import clusters, requests
 from components.curate.placing import Member
+from components.curate.settings import Rules
 from components.curate.split import SplitBy
 from components.warehouse import Connection
 
@@ -29,28 +31,31 @@ class Incoming:
     messages: str
     tools: str
     answer: str
+    words: str
     member: Member
     tool_names: tuple[str, ...]
     weight: float
     tokens: int = 0
 
 
-def read(
-    con: Connection, workload_id: str, wanted: Replay, split_by: SplitBy, judge: Judge
-) -> list[Incoming]:
+def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[Incoming]:
     """Give the rows that may be replayed, in the order in which they are taken.
 
-    Those that rules object to, that the workload has itself, or that have a group or, split by
-    tools, a tool in common with what is tested or validated on are not among them.
+    Those that rules object to, that the workload has itself, or that are near to what is tested or
+    validated on, or have a group or, split by tools, a tool in common with it, are not among them.
     """
-    spoken_for = _spoken_for(con, workload_id, split_by)
-    judged = (_judged(workload_id, one, judge) for one in replay.read(wanted.sources))
-    return [
+    if rules.balance.replay is None:
+        return []
+    spoken_for = _spoken_for(con, workload_id, rules.split_by)
+    judged = (_judged(workload_id, one, judge) for one in replay.read(rules.balance.replay.sources))
+    found = [
         one
         for one in judged
         if one is not None
         and not spoken_for.forbids(one.messages, one.tools, one.member.ties, one.tool_names)
     ]
+    near = _near(found, _tested(con, workload_id), rules.near.jaccard)
+    return [one for one in found if one.example_id not in near]
 
 
 def with_tokens(incoming: list[Incoming], counter: Counts) -> list[Incoming]:
@@ -98,17 +103,42 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
         acceptable=None,
     )
     judged = judge(row)
-    if judged.member is None or judged.answer is None or judged.rewritten is None:
+    if judged.member is None or judged.answer is None:
+        return None
+    if judged.rewritten is None or judged.request is None:
         return None
     return Incoming(
         one.replay_id,
         judged.rewritten.messages or one.messages,
         judged.rewritten.tools or one.tools,
         judged.answer,
+        judged.request.words,
         judged.member,
         judged.tool_names,
         judged.screened.weight,
     )
+
+
+def _near(incoming: Sequence[Incoming], tested: Mapping[str, str], jaccard: float) -> set[str]:
+    """Find the rows whose words are near to those of a tested row, directly or through others."""
+    ids = [*tested, *(one.example_id for one in incoming)]
+    words = [*tested.values(), *(one.words for one in incoming)]
+    found = dict(zip(ids, clusters.find(ids, words, jaccard).cluster_ids, strict=True))
+    forbidden = {found[example_id] for example_id in tested}
+    return {one.example_id for one in incoming if found[one.example_id] in forbidden}
+
+
+def _tested(con: Connection, workload_id: str) -> dict[str, str]:
+    """Give the words of what is tested or validated on, as near-duplicates are told by."""
+    rows = con.execute(
+        "select example_id, messages, tools from curated.examples"
+        " where workload_id = $workload_id and side != 'train'",
+        {"workload_id": workload_id},
+    ).fetchall()
+    return {
+        example_id: requests.read(prompt.render_prompt(json.loads(messages), []), [], tools).words
+        for example_id, messages, tools in rows
+    }
 
 
 def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenFor:

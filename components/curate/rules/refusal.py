@@ -13,7 +13,7 @@ _REFUSAL = re.compile(
       | i\ apologi[sz]e | unfortunately | i\ understand[^.!?]{0,80} )
         (?:\ for\ [^.,!?]{0,40})? [,.!]?\ (?:but\ |however,?\ )? )?
     (?: as\ an?\ (?:ai|artificial|large|language|responsible)[^,.]{0,40},?\ )?
-    (?: i\ (?: can(?:not|['\u2019]t|\ not) | am\ (?:unable|not\ able|not\ allowed)\ to
+    (?P<core> (?: i\ (?: can(?:not|['\u2019]t|\ not) | am\ (?:unable|not\ able|not\ allowed)\ to
              | (?:will|do|would)\ not(?:\ be\ able\ to)? | must\ (?:decline|refuse)\ to
              | (?:won|don|wouldn)['\u2019]t(?:\ be\ able\ to)? )
       | i['\u2019]m\ (?:unable|not\ able|not\ allowed)\ to | i['\u2019]m\ not\ comfortable\ with
@@ -33,7 +33,7 @@ _REFUSAL = re.compile(
               | (?:any\ )?(?:harmful|illegal|inappropriate|explicit|offensive|hateful|unethical
                     |dangerous|sexual|violent) )
       | do\ (?:that|this|so)(?=[.,!]|$)
-      | comply(?=[.,!]|$) )
+      | comply(?=[.,!]|$) ) )
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -55,4 +55,4 @@ def refusal(candidate: Candidate) -> str | None:
     if candidate.tools or candidate.answer.calls or candidate.is_corrected or len(text) > LONGEST:
         return None
     found = _REFUSAL.match(text)
-    return None if found is None or _HELPS_ON.search(text) else found.group().lower()
+    return None if found is None or _HELPS_ON.search(text) else found["core"].lower()

@@ -6,8 +6,9 @@ closed list, or not of its form, is left unchecked. So is a type that JSON Schem
 program or looked up elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from jsonschema_rs import Draft202012Validator, Validator
 
@@ -73,8 +74,16 @@ def _problem(validator: Validator, arguments: dict[str, Json]) -> str | None:
         return None
     if error is None:
         return None
-    place = "".join(f".{part}" for part in error.instance_path)
-    return f"{place}: {error.kind.name}"
+    return f"{_place(error.schema_path)}: {error.kind.name}"
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """Name an argument by its schema: in the call there may be personal data."""
+    names = (
+        f".{part}" if before == "properties" else "[]" if part == "items" else ""
+        for before, part in pairwise(("", *path))
+    )
+    return "".join(names)
 
 
 def _type(value: Json, depth: int) -> Json:

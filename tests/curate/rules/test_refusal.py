@@ -55,6 +55,11 @@ def test_answers_that_say_something_are_no_refusals(text: str):
     assert refusal(answered(text)) is None
 
 
+def test_the_mark_quotes_nothing_that_was_asked():
+    said = answered("I understand that Ann Smith is ill, but I can't help with that.")
+    assert refusal(said) == "i can't help with that"
+
+
 def test_where_tools_are_offered_to_decline_is_an_answer():
     said = row(message=logs.say("I'm sorry, but I can't assist with that."), tools=[logs.WEATHER])
     assert refusal(candidate.read(said)) is None

@@ -46,7 +46,7 @@ def found(parameters: Json, arguments: Json) -> str | None:
         pytest.param({"city": "Rome", "days": 0}, "w.days: minimum", id="bound"),
         pytest.param({"city": "Rome", "unit": "K"}, "w.unit: enum", id="choice"),
         pytest.param({"city": "Rome", "town": "x"}, "w: additionalProperties", id="unknown"),
-        pytest.param({"city": "Rome", "tags": ["a", 1]}, "w.tags.1: type", id="item"),
+        pytest.param({"city": "Rome", "tags": ["a", 1]}, "w.tags[]: type", id="item"),
         pytest.param({"city": "Rome", "where": {"zip": 1}}, "w.where.zip: type", id="nested"),
     ],
 )
