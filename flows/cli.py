@@ -16,6 +16,7 @@ from flows import (
     cli_curate,
     cli_erase,
     cli_export,
+    cli_feedback,
     cli_held,
     cli_receive,
     cli_review,
@@ -38,6 +39,7 @@ app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
+app.registered_commands += cli_feedback.app.registered_commands
 app.registered_commands += cli_export.app.registered_commands
 app.registered_commands += cli_erase.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands

@@ -8,4 +8,5 @@ finds crowds, both by the tails in ``chance``, and ``caps`` bounds what one acto
 judges apart. ``algebra`` puts it together: ``comparing`` and ``ratings`` give pairs, ``judging``
 gives labels and regards, all of them in ``records``. ``writing`` makes rows of what may be learned
 from, with ``texts`` redacted and ``length`` matched, and ``fates`` says what became of each signal.
+``evidence`` reads it all again for a person.
 """
