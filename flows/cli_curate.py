@@ -83,6 +83,12 @@ def _say(tally: "Tally", frozen: "Snapshot") -> None:
     console.print(table)
     for name, count in sorted(tally.found.items()):
         console.print(f"{count:,} found and not dropped: {name}", markup=False)
+    if tally.feedback_held_back:
+        console.print(
+            f"{tally.feedback_held_back:,} feedback signals held back; see: flywheel feedback "
+            f"{tally.workload_id}",
+            markup=False,
+        )
     console.print(
         f"snapshot {frozen.key}: {frozen.train_rows:,} to train on, {frozen.validation_rows:,} to "
         f"validate, {frozen.holdout_rows:,} held out ({frozen.holdout_version})\n"

@@ -46,4 +46,10 @@ def freeze(workload: Workload) -> Snapshot:
         get_run_logger().info(
             "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting
         )
+    if tally.feedback_held_back:
+        get_run_logger().info(
+            "%d feedback signals are held back; `flywheel feedback %s` shows whose and why",
+            tally.feedback_held_back,
+            workload.workload,
+        )
     return frozen

@@ -28,7 +28,8 @@ class Tally:
     ``counts`` is by verdict, ``kept`` among them; ``feedback_waiting`` counts the feedback whose
     response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
     was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind. Of
-    the rows to train on, ``replayed`` are of other sets.
+    the rows to train on, ``replayed`` are of other sets. ``feedback_held_back`` counts
+    the signals of bursts, and of actors over the cap.
     """
 
     workload_id: str
@@ -41,6 +42,7 @@ class Tally:
     found: dict[str, int] = field(default_factory=dict[str, int])
     redactions: dict[str, int] = field(default_factory=dict[str, int])
     replayed: int = 0
+    feedback_held_back: int = 0
 
 
 def curate(
@@ -142,6 +144,11 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         " order by kind",
         {"workload_id": workload_id},
     ).fetchall()
+    ((held_back,),) = con.execute(
+        "select count(*) from curated.fates where workload_id = $workload_id"
+        " and fate in ('brigade', 'flood', 'over_cap')",
+        {"workload_id": workload_id},
+    ).fetchall()
     by_side = dict(sides)
     return Tally(
         workload_id,
@@ -153,4 +160,5 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         by_side.get("validation", 0),
         dict(found),
         dict(redactions),
+        feedback_held_back=held_back,
     )

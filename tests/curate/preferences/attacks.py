@@ -27,6 +27,7 @@ class Outcome:
     share_after: float
     cap: float
     disliked: int
+    held_back: int
     evidence: list[warehouse.Row]
 
 
@@ -103,6 +104,7 @@ def outcome(folder: Path, name: str, attack: Lines) -> Outcome:
         share_after=float(str(found["after"])),
         cap=float(str(found["cap"])),
         disliked=tally.counts.get("thumbs_down", 0),
+        held_back=tally.feedback_held_back,
         evidence=evidence,
     )
 

@@ -38,7 +38,9 @@ def test_fifty_new_actors_of_one_mind_move_nothing(outcomes: dict[str, Outcome])
     assert (found["kind"], found["actors"], found["found"]) == ("brigade", 50, 50)
     assert found["held_back"] == 150
     assert found["aim"] == "direction bad"
+    assert attacked.held_back == 150
 
 
 def test_an_honest_month_is_left_alone(outcomes: dict[str, Outcome]):
     assert outcomes["none"].evidence == []
+    assert outcomes["none"].held_back == 0
