@@ -28,6 +28,7 @@ from tests.benchmarks import traffic
 
 ROUNDS = 5
 MADE = 5_000
+WEATHER = json.dumps([logs.WEATHER])
 Span = tuple[str, int, int]
 
 LABELS = {
@@ -71,6 +72,7 @@ def _made(chance: random.Random, vocabulary: list[str], number: int) -> Conversa
         ],
         [logs.WEATHER],
         [logs.call("weather", json.dumps(arguments))],
+        tools_text=WEATHER,
     )
 
 
@@ -79,7 +81,9 @@ def read(row: dict[str, Json]) -> Conversation | None:
     match row:
         case {"request": {"messages": list(messages), **rest}, "response": {"choices": [choice]}}:
             answer = choice["message"] if isinstance(choice, dict) else {}
-            given = {"messages": messages, "tools": rest.get("tools") or [], "answers": [answer]}
+            tools = rest.get("tools") or []
+            given = {"messages": messages, "tools": tools, "answers": [answer]}
+            given["tools_text"] = json.dumps(tools)
             return Conversation(**given)  # pyright: ignore[reportArgumentType] - logs are trusted
         case _:
             return None
@@ -132,10 +136,12 @@ def presidio() -> Callable[[str], list[Span]] | None:
     """
     if importlib.util.find_spec("presidio_analyzer") is None:
         return None
-    import spacy
-    import tldextract
-    from presidio_analyzer import AnalyzerEngine
-    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+    import spacy  # pyright: ignore[reportMissingImports] - an extra
+    import tldextract  # pyright: ignore[reportMissingImports]
+    from presidio_analyzer import AnalyzerEngine  # pyright: ignore[reportMissingImports]
+    from presidio_analyzer.nlp_engine import (  # pyright: ignore[reportMissingImports]
+        SpacyNlpEngine,
+    )
 
     offline = tldextract.TLDExtract(suffix_list_urls=())
     tldextract.extract = offline

@@ -1,8 +1,10 @@
 """Replace personal data and secrets in a conversation by placeholders, ``<EMAIL_1>``.
 
-``of_candidate`` is the way in, ``settings`` what a workload may say, ``kinds`` what there is.
-``redactor`` sees in one pass which patterns a conversation is worth; ``leaves`` finds its texts;
-``reading`` asks of each what its field is called (``fields``), then ``secrets``, ``contact``,
-``numbers`` (with ``checksums``) and ``addresses``, then the names that the conversation itself
-tells (``names``); ``ledger`` gives equal values equal numbers.
+``of_candidate`` and ``of_exchange`` are the ways in, ``settings`` is what a workload may say,
+``kinds`` what there is. ``redactor`` finds a conversation's texts with ``leaves`` and asks
+``gates`` in one pass which patterns they are worth. ``reading`` asks of each what its field is
+called (``fields``), then ``secrets``, ``contact``, ``numbers`` (with ``checksums``) and
+``addresses``, each a table of ``pattern``s, then the names that the conversation itself tells
+(``names``, with ``words`` that are none), and ``presidio`` where a workload wants it. ``allowed``
+is what stays, and ``ledger`` gives equal values equal numbers.
 """

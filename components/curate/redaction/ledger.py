@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -70,22 +69,15 @@ class Ledger:
                 text = self._replace(one, _literal(one.key), text)
         return text
 
-    def replace_exactly(self, secrets: Iterable[str], text: str) -> str:
-        """Replace whole secrets."""
-        for secret in secrets:
-            if secret in text:
-                text = self._replace(Known(Kind.SECRET, secret, secret), _exactly(secret), text)
-        return text
+    def replace(self, kind: Kind, key: str, value: str, text: str) -> str:
+        """Replace a value as it is written, whatever stands around it."""
+        return self._replace(Known(kind, key, key), re.compile(re.escape(value)), text)
 
     def _replace(self, known: Known, expression: re.Pattern[str], text: str) -> str:
         def stand_in(_: re.Match[str]) -> str:
             return self.stand_in(known.kind, known.key)
 
         return kinds.beside(text, partial(expression.sub, stand_in))
-
-
-def _exactly(secret: str) -> re.Pattern[str]:
-    return re.compile(re.escape(secret))
 
 
 def _spelled(kind: Kind, digits: str) -> re.Pattern[str]:

@@ -64,14 +64,16 @@ USED_ID = re.compile(rf"(?i)\buser[^.,?!\n]{{0,30}}?(?<!\w)(?P<id>{USER_ID.patte
 JOINED = re.compile(r"[ _.-]|, |['\u2019-]")
 
 
+MY_RELATIVES = [f"my {one.rstrip('?')}" for one in RELATIVES.split("|")]
 TOLD_BY = (
     (MINE, ("name", "call me", "go by")),
     (SAID, ("name", "known as", "under")),
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
-    (MENTIONED, ("named", "my ", "passenger", "guest", "customer")),
+    (MENTIONED, ("named", "passenger", "guest", "customer", *MY_RELATIVES)),
     (SIGNED, tuple(PARTINGS.split("|"))),
 )
+TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
 """With what an expression needs in the text, in lower case: to look for it is much cheaper."""
 
 
@@ -86,7 +88,9 @@ def told(text: str, is_users: bool) -> Iterator[str]:
     if is_users and "user" in lowered:
         for match in USED_ID.finditer(text):
             yield from in_user_id(match["id"])
-    for expression in (*expressions, TITLED):
+    if any(one in lowered for one in TITLES_NEEDED):
+        expressions.append(TITLED)
+    for expression in expressions:
         for match in expression.finditer(text):
             yield from _leading(match["name"])
 

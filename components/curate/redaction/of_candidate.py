@@ -38,7 +38,9 @@ def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewrit
         RedactionFailedError: It is nested too deeply, or holds numbers that JSON can't.
     """
     answers = [] if candidate.message is None else [candidate.message]
-    given = Conversation(candidate.messages, candidate.tools, answers, candidate.acceptable)
+    given = Conversation(
+        candidate.messages, candidate.tools, answers, candidate.acceptable, candidate.tools_text
+    )
     try:
         redacted = redactor.of(settings).redact(given)
         if not redacted.values:

@@ -12,6 +12,7 @@ from components.curate.redaction.kinds import Kind
 from components.curate.redaction.leaves import Leaf, Zone
 from components.curate.redaction.ledger import Ledger
 from components.curate.redaction.pattern import Pattern
+from components.curate.redaction.presidio import Analyzer
 
 ROUNDS = 5
 """A value told late is known early in the next round only, and one more finds nothing."""
@@ -38,19 +39,27 @@ class Reading:
     allowed: Allowed
     gates: Gates
     hits: Hits
+    analyzer: Analyzer | None = None
     ledger: Ledger = field(default_factory=Ledger)
     names: set[str] = field(default_factory=set[str])
     secrets: Sequence[str] = ()
+    analyzed: set[tuple[Kind, str]] = field(default_factory=set[tuple[Kind, str]])
     _parts: frozenset[str] = frozenset()
 
-    def redact(self, found: Sequence[Leaf], joined: str) -> list[str]:
-        """Give the texts of the leaves with placeholders in place of values."""
+    def redact(self, new: Sequence[Leaf], joined: str, clean: Sequence[Leaf] = ()) -> list[str]:
+        """Give the texts of the leaves with placeholders in place of values.
+
+        In those that are ``clean`` there are none but what the others, ``joined``, tell.
+        """
+        found = [*new, *clean]
         texts = [leaf.text for leaf in found]
-        changed = range(len(found))
+        changed = range(len(new))
         reads_secrets = self.hits.secrets and Kind.SECRET not in self.allowed.kinds
         for _ in range(ROUNDS):
             if reads_secrets:
                 reads_secrets = self._learn_secrets(joined)
+            if self.analyzer is not None:
+                self._analyze(self.analyzer, found, texts, changed)
             has_new_names = self._learn_names(found, texts, changed)
             known = len(self.ledger.numbers)
             is_new = set(changed)
@@ -62,13 +71,22 @@ class Reading:
             texts = rewritten
             if not changed and known == len(self.ledger.numbers):
                 break
-            joined = "\n".join(texts) if reads_secrets else ""
+            joined = "\n".join(texts[: len(new)]) if reads_secrets else ""
         return texts
 
     def _learn_secrets(self, joined: str) -> bool:
         found = secrets.found_by_rules(joined)
         self.secrets = [one for one in found if not self.allowed.value(one)]
         return bool(self.secrets)
+
+    def _analyze(
+        self, analyzer: Analyzer, found: Sequence[Leaf], texts: Sequence[str], some: Iterable[int]
+    ) -> None:
+        for n in some:
+            if found[n].zone in TELLING:
+                for kind, value in analyzer.find(texts[n]):
+                    if "<" not in value and kind not in self.allowed.kinds:
+                        self.analyzed.add((kind, value))
 
     def _learn_names(
         self, found: Sequence[Leaf], texts: Sequence[str], changed: Iterable[int]
@@ -81,6 +99,12 @@ class Reading:
             for n in changed
             for word in self._told(found[n], texts[n], texts[n - 1] if n else "")
             if not self.allowed.value(word)
+        }
+        told |= {
+            word
+            for kind, value in self.analyzed
+            if kind is Kind.NAME and not self.allowed.value(value)
+            for word in names.words(value)
         }
         if told <= self.names:
             return False
@@ -110,8 +134,13 @@ class Reading:
             return self._number(text)
         patterns = self.gates.of(text).patterns if self.hits.patterns else ()
         text = self._matching(patterns, SECRETS, leaf.zone, text)
-        text = self.ledger.replace_exactly(self.secrets, text)
+        for secret in self.secrets:
+            if secret in text:
+                text = self.ledger.replace(Kind.SECRET, secret, secret, text)
         text = self._matching(patterns, OTHERS, leaf.zone, text)
+        for kind, value in sorted(self.analyzed):
+            if kind is not Kind.NAME and value in text and not self.allowed.value(value):
+                text = self.ledger.replace(kind, fields.key(kind, value), value, text)
         return self._again(text, has_new_names=True)
 
     def _again(self, text: str, has_new_names: bool) -> str:

@@ -1,14 +1,17 @@
 """Redact one conversation: every value becomes the same placeholder wherever it stands in it."""
 
+import json
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 
 from components.curate.redaction import addresses, contact, fields, leaves, numbers, secrets
 from components.curate.redaction.allowed import Allowed
 from components.curate.redaction.gates import NOTHING, Gates
 from components.curate.redaction.kinds import Kind
 from components.curate.redaction.leaves import Leaf, Visit
+from components.curate.redaction.presidio import Analyzer
 from components.curate.redaction.reading import Reading
 from components.curate.redaction.settings import Redaction
 from components.schema import Json
@@ -23,14 +26,30 @@ PATTERNS = (
 """In this order: what an earlier one took, a later one does not see."""
 
 
+OFFERS = 512
+"""Lists of tools that are remembered; most requests of an application offer one of a few."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is redacted together: a request, the answers given or wanted, its references."""
+    """What is redacted together: a request, the answers given or wanted, its references.
+
+    ``tools_text`` is the JSON of the tools where it is at hand: equal ones are looked at once.
+    """
 
     messages: list[dict[str, Json]]
     tools: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     answers: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     acceptable: Json = None
+    tools_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A request's tools: their texts, and whether these hold no value of their own."""
+
+    leaves: list[Leaf]
+    is_clean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +66,9 @@ class Redactor:
 
     def __init__(self, settings: Redaction) -> None:
         self._allowed = Allowed.by(settings)
+        self._analyzer = Analyzer(settings.presidio) if settings.presidio else None
         self._gates = Gates([one for one in PATTERNS if one.kind not in self._allowed.kinds])
+        self._remembered = lru_cache(OFFERS)(self._read_text)
 
     def redact(self, conversation: Conversation) -> Redacted:
         """Replace what is found by placeholders.
@@ -56,19 +77,44 @@ class Redactor:
             ValueError: JSON inside of it can't be written again.
             RecursionError: It is nested too deeply.
         """
-        found = _leaves(conversation)
+        tools = self._offered(conversation)
+        found = _leaves(partial(_rewrite_said, conversation))
+        if not tools.is_clean:
+            found += tools.leaves
         joined = "\n".join([leaf.text for leaf in found])
         hits = self._gates.of(joined)
-        if hits is NOTHING and fields.TELLING.isdisjoint([leaf.field for leaf in found]):
+        if (
+            self._analyzer is None
+            and hits is NOTHING
+            and fields.TELLING.isdisjoint([leaf.field for leaf in found])
+        ):
             return Redacted(conversation)
-        reading = Reading(self._allowed, self._gates, hits)
+        reading = Reading(self._allowed, self._gates, hits, self._analyzer)
         if hits.placeholders:
             reading.ledger.reserve(joined)
-        given = iter(reading.redact(found, joined))
+        texts = reading.redact(found, joined, tools.leaves if tools.is_clean else [])
         if not reading.ledger.numbers:
             return Redacted(conversation)
+        given = iter(texts)
         rewritten = _rewrite(conversation, lambda _: next(given))
         return Redacted(rewritten, reading.ledger.values(), reading.ledger.replaced)
+
+    def _offered(self, conversation: Conversation) -> Offered:
+        text = conversation.tools_text
+        return self._read(conversation.tools) if text is None else self._remembered(text)
+
+    def _read_text(self, text: str) -> Offered:
+        return self._read(json.loads(text))
+
+    def _read(self, tools: list[dict[str, Json]]) -> Offered:
+        found = _leaves(partial(_rewrite_tools, tools))
+        joined = "\n".join([leaf.text for leaf in found])
+        hits = self._gates.of(joined)
+        if hits is NOTHING:
+            return Offered(found, is_clean=True)
+        reading = Reading(self._allowed, self._gates, hits)
+        reading.redact(found, joined)
+        return Offered(found, is_clean=not reading.ledger.numbers and not hits.placeholders)
 
 
 def of(settings: Redaction) -> Redactor:
@@ -81,22 +127,30 @@ def _compiled(settings: str) -> Redactor:
     return Redactor(Redaction.model_validate_json(settings))
 
 
-def _leaves(conversation: Conversation) -> list[Leaf]:
+def _leaves(rewrite: Callable[[Visit], object]) -> list[Leaf]:
     found: list[Leaf] = []
 
     def collect(leaf: Leaf) -> str:
         found.append(leaf)
         return leaf.text
 
-    _rewrite(conversation, collect)
+    rewrite(collect)
     return found
 
 
 def _rewrite(conversation: Conversation, visit: Visit) -> Conversation:
     """Rewrite all texts, in the order in which placeholders are numbered."""
+    said = _rewrite_said(conversation, visit)
+    return replace(said, tools=_rewrite_tools(conversation.tools, visit))
+
+
+def _rewrite_said(conversation: Conversation, visit: Visit) -> Conversation:
     return Conversation(
         messages=[leaves.message(one, visit) for one in conversation.messages],
         answers=[leaves.message(one, visit) for one in conversation.answers],
         acceptable=leaves.acceptable(conversation.acceptable, visit),
-        tools=[leaves.tool(one, visit) for one in conversation.tools],
     )
+
+
+def _rewrite_tools(tools: list[dict[str, Json]], visit: Visit) -> list[dict[str, Json]]:
+    return [leaves.tool(one, visit) for one in tools]
