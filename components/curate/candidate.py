@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import NoReturn, cast
 
-from components import prompt
+from components import offered, prompt
 from components.schema import Answer, Json, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -28,7 +28,7 @@ class Candidate:
     ``finish_reason`` is of the logged answer, ``None`` if that was corrected. ``message`` is the
     assistant message as it came, ``None`` if there is none. ``released`` names the rules that a
     person has overruled for it. What is read out of it is read once. Interactions that offer equal
-    tools share one list of them.
+    tools share one list of them; ``tools_text`` is the JSON that it was read from.
     """
 
     interaction_id: str
@@ -74,6 +74,8 @@ class Candidate:
     @cached_property
     def rendered(self) -> list[Message]:
         """The request as a model reads it; ``ValueError`` if an earlier call is not JSON."""
+        if self.tools is read_tools(self.tools_text)[0]:
+            return offered.render_prompt(self.messages, self.tools_text)
         return prompt.render_prompt(self.messages, self.tools)
 
 

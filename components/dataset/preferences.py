@@ -14,7 +14,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import prompt, warehouse
+from components import offered, prompt, warehouse
 from components.dataset.rows import CHAT, ROW_GROUP
 from components.schema import Answer, Message
 from components.warehouse import Connection
@@ -143,7 +143,7 @@ def label(one: Label) -> dict[str, object]:
 
 
 def _prompt(messages: str, tools: str) -> list[Message]:
-    return prompt.render_prompt(json.loads(messages), json.loads(tools))
+    return offered.render_prompt(json.loads(messages), tools)
 
 
 def _request(messages: str, tools: str) -> str:

@@ -12,7 +12,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import prompt
+from components import offered, prompt
 from components.schema import Answer, Json, Message
 from components.tokens import Counter
 
@@ -99,10 +99,9 @@ def render(example: Example) -> dict[str, object]:
     """Give an example's row in ``SCHEMA``; its texts are those that a model will see."""
     answer = Answer.from_json(example.answer)
     messages: list[dict[str, Json]] = json.loads(example.messages)
-    tools: list[dict[str, Json]] = json.loads(example.tools)
     return {
         "example_id": example.example_id,
-        "prompt": prompt.render_prompt(messages, tools),
+        "prompt": offered.render_prompt(messages, example.tools),
         "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
         "messages": example.messages,
         "tools": example.tools,

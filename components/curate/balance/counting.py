@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from components import prompt, warehouse
+from components import offered, prompt, warehouse
 from components.schema import Answer, Message
 from components.warehouse import Connection
 
@@ -60,7 +60,7 @@ def trainable(con: Connection, workload_id: str) -> Iterator[list[Text]]:
 
 
 def _prompt(text: Text) -> list[Message]:
-    return prompt.render_prompt(json.loads(text.messages), json.loads(text.tools))
+    return offered.render_prompt(json.loads(text.messages), text.tools)
 
 
 def _answer(text: Text) -> list[Message]:
