@@ -99,8 +99,9 @@ def _say(tally: "Tally", frozen: "Snapshot") -> None:
 
 
 def _show(found: "Diff") -> None:
-    for name in ("key", "holdout_version", "rows"):
-        console.print(f"{name}: {found.earlier.get(name)} -> {found.later.get(name)}", markup=False)
+    for name, (before, after) in found.facts().items():
+        said = f"{name}: {before} -> {after}" if before != after else f"{name}: {after}"
+        console.print(said, markup=False, soft_wrap=True)
     for name, (before, after) in found.config.items():
         console.print(f"setting {name}: {before} -> {after}", markup=False, soft_wrap=True)
     table = Table("rows", "change", "why", "side", box=None, pad_edge=False)

@@ -54,9 +54,9 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
     run_id = tracking.open_run(
         workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
     )
-    datasets.log(run_id, snapshot)
     metrics = tracking.Metrics(run_id)
     try:
+        datasets.log(run_id, snapshot)
         jobs.run("train", spec, job_folder(adapter), reporter(metrics))
     except BaseException:  # cancelled or failed: the run must not look as if it went on
         metrics.send()

@@ -35,6 +35,11 @@ class Diff:
     config: dict[str, tuple[Json, Json]]
     changes: list[Change]
 
+    def facts(self) -> dict[str, tuple[Json, Json]]:
+        """Give what each of the two says of itself: key, holdout version, rows of each kind."""
+        one, other = _told(self.earlier), _told(self.later)
+        return {name: (one.get(name), other.get(name)) for name in {**one, **other}}
+
     def counts(self) -> list[tuple[str, str, str, str, int]]:
         """Count by kind, reason, side before and side after, the most frequent first."""
         found = Counter(
@@ -60,6 +65,14 @@ def compare(con: Connection, earlier: Path, later: Path) -> Diff:
     values = {"earlier": _files(earlier, before), "later": _files(later, after)}
     changes = list(warehouse.read(con, "marts/diff", Change, **values))
     return Diff(before, after, _settings(before, after), changes)
+
+
+def _told(body: dict[str, Json]) -> dict[str, Json]:
+    rows = body.get("rows")
+    counts = (
+        {f"{name} rows": count for name, count in rows.items()} if isinstance(rows, dict) else {}
+    )
+    return {"snapshot": body.get("key"), "holdout": body.get("holdout_version"), **counts}
 
 
 def _files(folder: Path, body: dict[str, Json]) -> Json:

@@ -56,7 +56,7 @@ def test_a_workload_is_curated_and_two_snapshots_are_compared(config: Path, tmp_
     add(tmp_path, range(20, 23))
     second = curate(config)
     said = run("diff", first.name[:6], second).stdout
-    assert "in" in said
+    assert f"snapshot: {first.name} -> {second.name}" in said
     assert "logged since" in said
     found = json.loads(run("diff", "--json", first, second.name).stdout)
     assert [(one["kind"], one["why"]) for one in found["changes"]] == [("in", "logged since")] * 3
