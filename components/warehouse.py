@@ -43,10 +43,6 @@ class WarehouseNewerError(RuntimeError):
     """The file was written by a newer Flywheel than this one."""
 
 
-class WarehouseCopyError(RuntimeError):
-    """A copy of the file lacks something; it is not put in the file's place."""
-
-
 class CheckFailedError(ValueError):
     """A check of ``sql/checks`` found rows that must not be; nothing of the transaction is kept."""
 
@@ -105,6 +101,21 @@ def beside(con: Connection) -> Generator[Connection]:
         yield second
     finally:
         second.close()
+
+
+@contextmanager
+def attached(path: Path, wait_seconds: float = 120) -> Generator[Connection]:
+    """Open the file to read only, as the database ``original`` of a connection without a file.
+
+    It keeps writers away, and never touches the log of a file that takes its place.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+    """
+    with duckdb.connect() as con:
+        attach = f"attach '{escaped(path)}' as original (read_only)"
+        _patiently(path, wait_seconds, lambda: con.execute(attach))
+        yield con
 
 
 @contextmanager
@@ -187,8 +198,7 @@ def append_tables(
 
 def export(con: Connection, model: str, path: Path, **values: Value) -> None:
     """Write what the select of ``model`` gives to a Parquet file."""
-    target = str(path).replace("'", "''")
-    sql = f"copy ({_select(model)}) to '{target}' (format parquet, compression zstd)"
+    sql = f"copy ({_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
     con.execute(sql, _named(con, sql, values))
 
 
@@ -197,7 +207,7 @@ def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> 
 
     If there are none the view has the columns of the table that it is ``like``, and no row.
     """
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    listed = ", ".join(f"'{escaped(path)}'" for path in paths)
     rows_of = f"read_parquet([{listed}])" if paths else f"{like} limit 0"
     con.execute(f"create or replace temporary view {name} as from {rows_of}")
 
@@ -291,65 +301,8 @@ def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generat
         shown.take_back()
 
 
-def rewrite(path: Path, wait_seconds: float = 120) -> None:
-    """Write the file anew, so that no byte of what was deleted is left in it.
-
-    DuckDB keeps the blocks of deleted rows, also after a checkpoint. All it holds is copied into a
-    new file, which takes the old one's place in one rename; a process that waits for the old file
-    finds the new one. What a killed rewrite left is written over.
-
-    Raises:
-        WarehouseBusyError: The file was still held after ``wait_seconds``.
-        WarehouseCopyError: The copy has not all that the file has; the file is as it was.
-    """
-    with connect(path, wait_seconds) as con:
-        con.execute("checkpoint")
-    copy = path.with_name(path.name + ".rewritten")
-    for stale in (copy, copy.with_name(copy.name + ".wal")):
-        stale.unlink(missing_ok=True)
-    # A read-only attachment keeps writers away, and never touches the log of the file's successor.
-    with _attached(path, wait_seconds) as con:
-        con.execute("set force_compression = 'zstd'")
-        con.execute(f"attach '{_escaped(copy)}' as copy (storage_version '{STORAGE}')")
-        con.execute("copy from database original to copy")
-        if (found := _inventory(con, "copy")) != (wanted := _inventory(con, "original")):
-            raise WarehouseCopyError(f"rewriting {path}: the copy has {found}, wants {wanted}")
-        con.execute("detach copy")
-        copy.replace(path)
-
-
-@contextmanager
-def _attached(path: Path, wait_seconds: float) -> Generator[Connection]:
-    """Open the file to read only, as the database ``original``."""
-    with duckdb.connect() as con:
-        attach = f"attach '{_escaped(path)}' as original (read_only)"
-        _patiently(path, wait_seconds, lambda: con.execute(attach))
-        yield con
-
-
-def _inventory(con: Connection, database: str) -> list[tuple[str, str, int]]:
-    """List a database's tables with their rows, its views and its constraints."""
-    tables = con.execute(
-        "select schema_name, table_name from duckdb_tables() where database_name = $name"
-        " order by all",
-        {"name": database},
-    ).fetchall()
-    counted: list[tuple[str, str, int]] = []
-    for schema, name in tables:
-        sql = f'select count(*) from "{database}"."{schema}"."{name}"'
-        ((rows,),) = con.execute(sql).fetchall()
-        counted.append((schema, name, rows))
-    others = con.execute(
-        "select schema_name, view_name, 0 from duckdb_views()"
-        " where database_name = $name and not internal"
-        " union all select schema_name, table_name || ' ' || constraint_text, 0"
-        " from duckdb_constraints() where database_name = $name order by all",
-        {"name": database},
-    ).fetchall()
-    return counted + others
-
-
-def _escaped(path: Path) -> str:
+def escaped(path: Path) -> str:
+    """Write a path within a statement's quotes."""
     return str(path).replace("'", "''")
 
 

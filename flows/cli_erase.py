@@ -220,12 +220,12 @@ def _say_searched(searched: "Searched") -> None:
 @contextmanager
 def _explained() -> Generator[None]:
     """Turn what can go wrong on the way into a message and an exit code."""
-    from components import warehouse
+    from components import rewriting, warehouse
     from flows import config as configs
 
     known = (OSError, LookupError, ValueError, configs.ConfigError)
     try:
         yield
-    except (*known, warehouse.WarehouseNewerError, warehouse.WarehouseCopyError) as error:
+    except (*known, warehouse.WarehouseNewerError, rewriting.WarehouseCopyError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error

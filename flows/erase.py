@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components import manifest, spool, warehouse
+from components import manifest, rewriting, spool, warehouse
 from components.collect import spooled
 from components.curate import split
 from components.dataset.snapshot import EmptySideError
@@ -84,7 +84,7 @@ def erase(home: Settings, asked: Asked, *, now: Callable[[], datetime], say: Say
         erasing.clear(con, erasure, outputs(home), home.archive)
     folders.remove_jobs(folders.jobs_on(outputs(home), tainted))
     say("snapshots, scorecards, pages and logs deleted")
-    warehouse.rewrite(home.warehouse)
+    rewriting.rewrite(home.warehouse)
     say("warehouse written anew")
     done = follow(home, erasure, tainted, demote=asked.demote)
     say(f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale")

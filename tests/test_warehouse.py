@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components import warehouse
+from components import rewriting, warehouse
 
 
 def hold(path: Path, is_held: Event, seconds: float) -> None:
@@ -141,7 +141,7 @@ def test_a_rewritten_file_holds_every_row_and_no_byte_of_the_deleted_ones(path: 
         con.execute("update raw.notes set note = 'plain'")
         before = warehouse.rows(con, "from duckdb_constraints() order by all")
     assert b"secret" in path.read_bytes()
-    warehouse.rewrite(path)
+    rewriting.rewrite(path)
     assert b"secret" not in path.read_bytes()
     assert [other.name for other in path.parent.iterdir()] == [path.name]
     with warehouse.connect(path) as con:
@@ -162,9 +162,9 @@ def test_what_another_process_writes_while_the_file_is_rewritten_is_kept(path: P
         writer = context.Process(target=note, args=(path,))
         writer.start()
         time.sleep(1.5)
-    warehouse.rewrite(path)
+    rewriting.rewrite(path)
     writer.join()
-    warehouse.rewrite(path)
+    rewriting.rewrite(path)
     with warehouse.connect(path) as con:
         assert warehouse.rows(con, "from raw.notes") == [{"note": "kept"}]
 

@@ -50,7 +50,7 @@ def delete(
         How many rows were deleted, by table.
     """
     gone: dict[str, int] = {}
-    for called, within in ((_names(con, names), {}), ([subject.id], subject.within)):
+    for called, within in ((_names(con, subject, names), {}), ([subject.id], subject.within)):
         with warehouse.present(con, "erased_names", {"name": pa.array(called, pa.string())}):
             for table in catalog.tables(con):
                 if table.schema != AS_THEY_CAME:
@@ -76,10 +76,18 @@ def forget_outputs(con: Connection, tainted: Iterable[Output]) -> None:
             )
 
 
-def _names(con: Connection, names: Iterable[str]) -> list[str]:
+def _names(con: Connection, subject: Subject, names: Iterable[str]) -> list[str]:
     """Give all that names the erased rows in what was built from them."""
     only = [str(row["tie"]) for row in warehouse.select(con, "marts/only_erased")]
-    return sorted({*ids(con), *names, *only})
+    return sorted({*ids(con), *names, *only, *_actors(con, subject)})
+
+
+def _actors(con: Connection, subject: Subject) -> list[str]:
+    """Give the subject as curation calls an actor: by client and id."""
+    rows = con.execute(
+        "select distinct client_id from temp.erased_feedback where reason is not null order by all"
+    ).fetchall()
+    return [f"{client_id} {subject.id}" for (client_id,) in rows]
 
 
 def _ids(con: Connection, kind: Kind) -> list[str]:

@@ -1,9 +1,11 @@
 """Look for what is left of a subject everywhere under the home, whatever put it there.
 
 Every text column of every table, every Parquet file and SQLite database, every other file by its
-lines. What can't be searched is named and counts as left: a proof with a hole is none.
+lines, unpacked where it is packed. A file that can't be read ends the search: a proof with a hole
+is none. What is passed over, weights and downloaded models, is named.
 """
 
+import gzip
 import re
 import sqlite3
 from collections import Counter
@@ -13,8 +15,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import IO, cast
 
 import pyarrow.parquet as pq
+import zstandard
 
 from components import catalog
 from components.catalog import Table
@@ -34,6 +38,8 @@ IN_WAREHOUSE = "warehouse "
 
 WITHOUT_TEXT = frozenset({".safetensors"})
 """Weights: what they have learned can't be searched; the adapters are listed instead."""
+
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -221,8 +227,16 @@ def _sqlite_rows(database: sqlite3.Connection, table: str) -> Iterator[dict[str,
         yield dict(zip(names, row, strict=True))
 
 
-def _search_lines(path: Path, name: str, needles: Needles, notes: _Notes) -> None:
+def _unpacked(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
+        head = file.read(len(ZSTD))
+    if head.startswith(GZIP):
+        return cast("IO[bytes]", gzip.open(path))
+    return zstandard.open(path) if head == ZSTD else path.open("rb")
+
+
+def _search_lines(path: Path, name: str, needles: Needles, notes: _Notes) -> None:
+    with _unpacked(path) as file:
         for line in file:
             notes.places[name] += 1
             notes.add(name, finding.find(needles, None, line.rstrip(b"\r\n")))

@@ -1,5 +1,6 @@
 """Take what is stored apart into the texts that may be somebody's."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -30,7 +31,11 @@ IDENTITIES = frozenset(
 )
 """Keys and columns whose value says whose a record is."""
 
+PACKED = "body"
+"""The key under which a receiver keeps a binary request, as base64."""
+
 _SPACE = re.compile(r"\s+")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,9 @@ def contents(record: Json) -> Iterator[str]:
 
 def _of_text(key: str | None, text: str) -> Iterator[Text]:
     yield Text(key, text)
-    if text.lstrip()[:1] in ("{", "[") and (nested := _json(text)) is not None:
+    if key == PACKED and _BASE64.fullmatch(text):
+        yield Text(None, base64.b64decode(text).decode(errors="replace"))
+    elif text.lstrip()[:1] in ("{", "[") and (nested := _json(text)) is not None:
         yield from texts(key, nested)
     elif "\n" in text.strip():
         for line in text.splitlines():

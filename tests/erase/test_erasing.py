@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components import warehouse
+from components import spool, warehouse
 from components.collect import feedback, interactions, retention
 from components.erase.subject import Subject
 from components.gate import evidence
@@ -169,3 +169,47 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
         assert con.execute("select distinct path from raw.archived").fetchall() == [(str(after),)]
         con.execute("delete from raw.files")
         assert interactions.load(con, path, now=logs.NOW).new == 0
+
+
+def test_what_waits_in_the_spool_is_loaded_first_and_goes_too(home: House, eraser: Eraser) -> None:
+    folder = home.settings.spool
+    writer = spool.Writer(folder)
+    for person in (ANN, BOB):
+        body = json.dumps(house.line(person, 80)).encode()
+        writer.commit([spool.line("interactions", "app", body)])
+    writer.seal()
+    torn = spool.line("feedback", "app", json.dumps(house.vote(ANN, 5, BOB)).encode())
+    (folder / "killed.partial").write_bytes(torn + torn[:40])
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.interactions"] == EACH + 1
+    assert written.erased["raw.feedback"] == 3
+    assert list(folder.iterdir()) == []
+    assert len(home.raw()) == 2 * EACH + 1
+
+
+def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
+    home: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "SPOOL_SECONDS", 0.3)
+    writer = spool.Writer(home.settings.spool)
+    writer.commit([spool.line("interactions", "app", json.dumps(house.line(ANN, 80)).encode())])
+    with pytest.raises(erase.SpoolHeldError, match="stop the receiver"):
+        eraser(home.settings, Subject(ANN))
+    assert len(home.raw()) == 3 * EACH
+    writer.seal()
+    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
+
+
+def test_an_actor_goes_from_what_is_kept_of_floods_also_within_one_client(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute(
+            "insert into curated.bursts select 'weather', 'brigade', [$a, $b], now(), now(), 9, 1,"
+            " 0, 'up', []",
+            {"a": f"app {ANN}", "b": f"app {BOB}"},
+        )
+        assert con.execute("from curated.shares").fetchall()
+    written = eraser(home.settings, Subject(ANN, client_id="app"))
+    assert written.erased["curated.bursts"] == 1
+    assert written.searched.left == ()

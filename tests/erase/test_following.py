@@ -110,14 +110,14 @@ def test_evidence_on_erased_rows_can_not_be_decided_any_more(
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from components import warehouse
+    from components import rewriting, warehouse
     from components.erase import certificate, erasing, folders
     from components.erase.subject import Subject
     from flows import erase
     from flows.settings import Settings
     from tests import logs
 
-    module, name = {"clear": (erasing, "clear"), "rewrite": (warehouse, "rewrite"),
+    module, name = {"clear": (erasing, "clear"), "rewrite": (rewriting, "rewrite"),
                     "remove": (folders, "_remove"), "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
     asked = erase.Asked(Subject(sys.argv[3]), False, {})

@@ -1,8 +1,11 @@
 """The search finds what is left, wherever it is, and says where without saying what."""
 
+import base64
+import gzip
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +17,7 @@ from components.erase import certificate
 from components.erase.search import Searched
 from components.erase.subject import Subject
 from flows import erase
+from flows.erase import Asked
 from tests import logs
 from tests.erase import house
 from tests.erase.conftest import Eraser
@@ -21,6 +25,29 @@ from tests.erase.house import ANN, BOB, House
 
 SAID = "ann asks about the weather of place number 5"
 OWNED = json.dumps({"user_id": ANN})
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A house after the erasure of one person, the certificate, and the id of an erased row."""
+
+    house: House
+    certificate: Path
+    row_id: str
+
+
+@pytest.fixture(scope="module")
+def erased(built: House, tmp_path_factory: pytest.TempPathFactory) -> Erased:
+    home = house.move(built, tmp_path_factory.mktemp("erased") / "home")
+    with warehouse.connect(home.settings.warehouse) as con:
+        ((row_id,),) = con.execute(
+            "select min(interaction_id) from raw.interactions where payload ->> '$.user_id' = $ann",
+            {"ann": ANN},
+        ).fetchall()
+    asked = Asked(Subject(ANN), demote=False, workloads={})
+    written = erase.erase(home.settings, asked, now=lambda: logs.NOW, say=lambda _: None)
+    path = home.settings.certificates / f"{written.certificate_id}.json"
+    return Erased(home, path, row_id)
 
 
 def in_a_new_column(home: Path, row_id: str) -> None:
@@ -69,30 +96,67 @@ def in_freed_bytes(home: Path, row_id: str) -> None:
         con.execute("update staging.gone set owned = 'nobody'")
 
 
+def in_a_binary_request(home: Path, row_id: str) -> None:
+    body = base64.b64encode(f"\x0a\x07user.id\x12\x08{ANN}\x00".encode()).decode()
+    writer = spool.Writer(home / "spool")
+    writer.commit([spool.line("traces", "app", json.dumps(body).encode())])
+    writer.seal()
+
+
+def in_a_packed_file(home: Path, row_id: str) -> None:
+    (home / "turns").mkdir()
+    (home / "turns/old.json.gz").write_bytes(gzip.compress(OWNED.encode()))
+
+
+PLANTS = (
+    in_a_new_column,
+    in_a_new_table,
+    in_parquet,
+    in_a_spool,
+    in_a_binary_request,
+    in_a_log,
+    in_a_page,
+    in_a_packed_file,
+    in_sqlite,
+    in_freed_bytes,
+)
+
+
+@pytest.fixture(scope="module")
+def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Searched]:
+    """What two searches find after everything was planted: with the id, and with a certificate."""
+    assert verify(erased.house).left == ()
+    home = house.move(erased.house, tmp_path_factory.mktemp("planted") / "home")
+    for plant in PLANTS:
+        plant(home.settings.home, erased.row_id)
+    by_id = verify(home)
+    return {"id": by_id, "certificate": verify(home, erased.certificate)}
+
+
 @pytest.mark.parametrize(
-    ("plant", "where", "kind"),
+    ("where", "kind"),
     [
-        pytest.param(in_a_new_column, "curated.examples.noted", "erased row", id="column"),
-        pytest.param(in_a_new_table, "staging.copies.message", "erased text", id="table"),
-        pytest.param(in_parquet, "snapshots/left.parquet.rows", "erased row", id="parquet"),
-        pytest.param(in_a_spool, "spool/", "id", id="spool"),
-        pytest.param(in_a_log, "jobs/evaluate-x/log.txt", "erased text", id="log"),
-        pytest.param(in_a_page, "evidence/page.md", "mention", id="page"),
-        pytest.param(in_sqlite, "mlflow/mlflow.db.tags.value", "id", id="sqlite"),
-        pytest.param(in_freed_bytes, "warehouse.duckdb", "freed bytes", id="freed-bytes"),
+        pytest.param("warehouse curated.examples.noted", "erased row", id="column"),
+        pytest.param("warehouse staging.copies.message", "erased text", id="table"),
+        pytest.param("snapshots/left.parquet.rows", "erased row", id="parquet"),
+        pytest.param("spool/", "id", id="spool"),
+        pytest.param("spool/", "mention", id="binary-request"),
+        pytest.param("jobs/evaluate-x/log.txt", "erased text", id="log"),
+        pytest.param("evidence/page.md", "mention", id="page"),
+        pytest.param("turns/old.json.gz", "id", id="packed"),
+        pytest.param("mlflow/mlflow.db.tags.value", "id", id="sqlite"),
+        pytest.param("warehouse.duckdb", "freed bytes", id="freed-bytes"),
     ],
 )
 def test_a_leftover_is_found_where_it_was_planted(
-    plant: Callable[[Path, str], None], where: str, kind: str, erased: tuple[House, Path, str]
+    where: str, kind: str, found: dict[str, Searched]
 ) -> None:
-    home, written, row_id = erased
-    assert verify(home).left == ()
-    plant(home.settings.home, row_id)
-    found = {(one.where.removeprefix("warehouse "), one.kind) for one in verify(home).left}
-    assert any(place.startswith(where) and what == kind for place, what in found), found
-    assert not verify(home).is_clean(allow_mentions=False)
+    left = [(one.where, one.kind) for one in found["id"].left]
+    assert any(place.startswith(where) and what == kind for place, what in left), left
+    assert not found["id"].is_clean(allow_mentions=False)
     if kind not in ("mention", "freed bytes"):  # a certificate does not say who it is about
-        assert {one.kind for one in verify(home, written).left} & {kind}
+        left = [(one.where, one.kind) for one in found["certificate"].left]
+        assert any(place.startswith(where) and what == kind for place, what in left), left
 
 
 def test_what_others_said_in_the_same_words_is_theirs(home: House, eraser: Eraser) -> None:
@@ -109,11 +173,9 @@ def test_what_others_said_in_the_same_words_is_theirs(home: House, eraser: Erase
     assert any(thanks in str(row["payload"]) for row in home.raw())
 
 
-def test_a_certificate_names_nobody_and_notices_a_change(
-    erased: tuple[House, Path, str],
-) -> None:
-    home, written, _ = erased
-    folder = home.settings.certificates
+def test_a_certificate_names_nobody_and_notices_a_change(erased: Erased, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(erased.certificate.parent, tmp_path / "certificates"))
+    written = folder / erased.certificate.name
     assert house.holds(folder, "ann") == []
     body = json.loads(written.read_text())
     assert body["erased"]["raw.interactions"] == house.EACH
@@ -124,18 +186,6 @@ def test_a_certificate_names_nobody_and_notices_a_change(
     written.write_text(written.read_text().replace('"raw.feedback": 2', '"raw.feedback": 1'))
     with pytest.raises(ValueError, match="was changed, or is no certificate"):
         certificate.read_id(written)
-
-
-@pytest.fixture
-def erased(home: House, eraser: Eraser) -> tuple[House, Path, str]:
-    """A house after the erasure of one person, the certificate, and the id of an erased row."""
-    with warehouse.connect(home.settings.warehouse) as con:
-        ((row_id,),) = con.execute(
-            "select min(interaction_id) from raw.interactions where payload ->> '$.user_id' = $ann",
-            {"ann": ANN},
-        ).fetchall()
-    written = eraser(home.settings, Subject(ANN))
-    return home, home.settings.certificates / f"{written.certificate_id}.json", row_id
 
 
 def verify(home: House, certificate_path: Path | None = None) -> Searched:
