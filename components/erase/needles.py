@@ -19,7 +19,12 @@ Kind: TypeAlias = Literal[
 LONGEST_ID = 512
 """Characters of the longest value that may be the subject's id."""
 
-ROW_ID_BYTES = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+ROW_ID = 32
+"""Hexadecimal digits of a row's id."""
+
+_HEXADECIMAL = bytes(one if one in b"0123456789abcdef" else ord(" ") for one in range(256))
+"""Turns all but hexadecimal digits into blanks."""
+
 _ROW_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -41,11 +46,6 @@ class Needles:
         """Leave out the texts that other people's rows hold, too."""
         return replace(self, texts=frozenset(self.texts) - held)
 
-    @property
-    def pattern(self) -> "re.Pattern[str] | None":
-        """The id as a word of its own, where it is known."""
-        return None if self.subject is None else _compiled(self.subject.pattern)
-
 
 def find(needles: Needles, name: str | None, value: object) -> Iterator[Kind]:
     """Say what of the subject stands in the value of the column or key ``name``."""
@@ -53,6 +53,17 @@ def find(needles: Needles, name: str | None, value: object) -> Iterator[Kind]:
         yield "erased line"
     for text in texts(name, value):
         yield from _in_text(needles, text)
+
+
+def in_bytes(content: bytes, needles: Needles, *, with_id: bool) -> bool:
+    """Tell whether bytes, of whatever form, hold the id or that of an erased row."""
+    subject = needles.subject if with_id else None
+    if subject and any(one.encode() in content for one in subject.spellings):
+        return re.search(subject.pattern.encode(), content, re.ASCII) is not None
+    if not needles.rows:
+        return False
+    words = {word for word in content.translate(_HEXADECIMAL).split() if len(word) == ROW_ID}
+    return any(digest(needles.key, word) in needles.rows for word in words)
 
 
 def held(needles: Needles, value: object) -> set[str]:
@@ -68,7 +79,7 @@ def _in_text(needles: Needles, text: Text) -> Iterator[Kind]:
     value = text.value
     if len(value) <= LONGEST_ID and digest(needles.key, value) == needles.subject_digest:
         yield "id" if text.key in IDENTITIES else "mention"
-    elif (pattern := needles.pattern) is not None and pattern.search(value):
+    elif needles.subject is not None and _is_mentioned(needles.subject, value):
         yield "mention"
     if any(digest(needles.key, one) in needles.rows for one in _ids(needles, value)):
         yield "erased row"
@@ -93,5 +104,7 @@ def _text_digest(needles: Needles, value: str) -> str | None:
     return found if found in needles.texts else None
 
 
-def _compiled(pattern: str) -> "re.Pattern[str]":
-    return re.compile(pattern, re.ASCII)
+def _is_mentioned(subject: Subject, value: str) -> bool:
+    """Look for the id first: that is many times faster than for the pattern."""
+    near = any(one in value for one in subject.spellings)
+    return near and re.search(subject.pattern, value, re.ASCII) is not None

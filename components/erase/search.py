@@ -6,14 +6,12 @@ is none. What is passed over, weights and downloaded models, is named.
 """
 
 import gzip
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, cast
 
@@ -25,7 +23,6 @@ from components.catalog import Table
 from components.erase import matching
 from components.erase import needles as finding
 from components.erase.needles import Kind, Needles
-from components.erase.subject import Subject, digest
 from components.warehouse import Connection
 
 WAREHOUSE = frozenset({".duckdb", ".wal"})
@@ -38,6 +35,9 @@ IN_WAREHOUSE = "warehouse "
 
 WITHOUT_TEXT = frozenset({".safetensors"})
 """Weights: what they have learned can't be searched; the adapters are listed instead."""
+
+PIECE, OVERLAP = 2**26, 2**12
+"""Bytes of the warehouse's file that are looked at in one piece."""
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -124,21 +124,17 @@ def with_bytes(searched: Searched, warehouse_file: Path, needles: Needles) -> Se
 
 
 def _in_bytes(path: Path, needles: Needles, in_rows: AbstractSet[Kind]) -> bool:
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        pattern = None if in_rows & WITH_ID else _bytes_pattern(needles.subject)
-        if pattern and pattern.search(content):
-            return True
-        if "erased row" in in_rows or not needles.rows:
-            return False
-        ids = (found[0].decode() for found in finding.ROW_ID_BYTES.finditer(content))
-        return any(digest(needles.key, one) in needles.rows for one in ids)
-
-
-def _bytes_pattern(subject: Subject | None) -> "re.Pattern[bytes] | None":
-    """Give what to look for, unless the same id may lawfully stand there."""
-    if subject is None or subject.is_narrowed:
-        return None
-    return re.compile(subject.pattern.encode(), re.ASCII)
+    """Look through a file piece by piece; pieces overlap, so that nothing is cut in two."""
+    is_theirs = needles.subject is not None and needles.subject.is_narrowed
+    with_id = not is_theirs and not in_rows & WITH_ID
+    wanted = replace(needles, rows=frozenset()) if "erased row" in in_rows else needles
+    with path.open("rb") as file:
+        rest = b""
+        while piece := file.read(PIECE):
+            if finding.in_bytes(rest + piece, wanted, with_id=with_id):
+                return True
+            rest = piece[-OVERLAP:]
+    return False
 
 
 def _held_by_others(con: Connection, needles: Needles) -> set[str]:

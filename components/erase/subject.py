@@ -42,10 +42,15 @@ class Subject:
         )
 
     @property
-    def pattern(self) -> str:
-        """The id as a word of its own, as RE2 and Python read it; also as JSON may escape it."""
+    def spellings(self) -> tuple[str, ...]:
+        """The id, also as JSON may escape it."""
         escaped = (json.dumps(self.id, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
-        spellings = "|".join(re.escape(one) for one in sorted({self.id, *escaped}))
+        return tuple(sorted({self.id, *escaped}))
+
+    @property
+    def pattern(self) -> str:
+        """The id as a word of its own, as RE2 and Python read it."""
+        spellings = "|".join(re.escape(one) for one in self.spellings)
         return rf"(?:^|[^\w-])(?:{spellings})(?:$|[^\w-])"
 
 

@@ -1,11 +1,11 @@
 """What learned from erased rows is flagged in MLflow, and nothing on them is approved any more."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +21,33 @@ from tests.erase.conftest import Eraser
 from tests.erase.house import ANN, EACH, WORKLOAD, House
 
 
+@pytest.fixture(scope="module")
+def store(built: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with versions of three adapters; the third is champion."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        client = connected(folder, patch)
+        client.create_registered_model(WORKLOAD)
+        for adapter in ("a0", "x0", "a1"):
+            tags = {registry.ADAPTER_TAG: adapter, registry.EVIDENCE_TAG: f"of-{adapter}"}
+            client.create_model_version(WORKLOAD, str(built.adapter), tags=tags)
+        client.set_registered_model_alias(WORKLOAD, registry.PREVIOUS, "2")
+        client.set_registered_model_alias(WORKLOAD, registry.CHAMPION, "3")
+    return folder
+
+
 @pytest.fixture
-def client(home: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """MLflow in the home, with versions of three adapters; the third is champion."""
-    folder = home.settings.mlflow_home
-    folder.mkdir()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.chdir(folder)
-    client = MlflowClient()
-    client.create_registered_model(WORKLOAD)
-    for adapter in ("a0", "x0", "a1"):
-        tags = {registry.ADAPTER_TAG: adapter, registry.EVIDENCE_TAG: f"of-{adapter}"}
-        client.create_model_version(WORKLOAD, str(home.adapter), tags=tags)
-    client.set_registered_model_alias(WORKLOAD, registry.PREVIOUS, "2")
-    client.set_registered_model_alias(WORKLOAD, registry.CHAMPION, "3")
-    yield client
+def client(home: House, store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """MLflow in the home, as the store is."""
+    shutil.copytree(store, home.settings.mlflow_home)
+    return connected(home.settings.mlflow_home, monkeypatch)
+
+
+def connected(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    patch.chdir(folder)
+    return MlflowClient()
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
