@@ -131,7 +131,7 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         evaluation={},
     )
     assert mistakes(path) == [
-        "workload: String should match pattern '^[a-z0-9][a-z0-9_-]{0,62}$' (found 'Two Words')",
+        "workload: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$' (found 'Two Words')",
         f"base: {folder}/elsewhere has no config.json, wants a model folder",
         f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
         "sources.feedbak: no such setting",
