@@ -28,10 +28,12 @@ MINE = re.compile(
     rf"(?i)\b(?:my (?:{WHOSE} )?(?:sur)?names?{IS}|call me|i go by)\s+"
     rf"(?P<name>{WORD}(?: {WORD}){{0,3}})"
 )
+BOOKED = "is|its|it's|listed|booked|reserved?|reservation|booking|table|made|account"
 SAID = re.compile(
-    rf"(?:(?i:\b(?:the|his|her|their) (?:{WHOSE} )?(?:sur)?names?{IS}|\b{WHOSE} name{IS}"
+    rf"(?i:\b(?:the|his|her|their) (?:{WHOSE} )?(?:sur)?names?{IS}|\b{WHOSE} name{IS}"
     rf"|(?:^|[.,;!?\n(-] ?)(?:the )?name{IS}|\bunder (?:the )?name(?: of)?|\bin the name of"
-    rf"|\bknown as)|\bunder)\s*(?P<name>{TITLE_CASE}(?: {WORD}){{0,3}})"
+    rf"|\bknown as|\b(?:{BOOKED}) under)"
+    rf"\s*(?P<name>{TITLE_CASE}(?: {WORD}){{0,3}})"
 )
 INTRODUCED = re.compile(
     r"\b(?:I am|I['\u2019]m|i am|i['\u2019]m|Im|[Tt]his is|[Ii]t['\u2019]s|[Ii]t is)\s+"

@@ -64,7 +64,7 @@ PATTERNS = (
         Kind.SECRET,
         (r"-----BEGIN [A-Z ]*PRIVATE KEY",),
         re.compile(
-            rf"-----BEGIN {PRIVATE_KEY}[^<>]*?-----END {PRIVATE_KEY}"
+            rf"-----BEGIN {PRIVATE_KEY}[^<>]{{0,8192}}?-----END {PRIVATE_KEY}"
             rf"|-----BEGIN {PRIVATE_KEY}(?:\s|\\n|[A-Za-z0-9+/=]){{32,}}"
         ),
         as_written,
