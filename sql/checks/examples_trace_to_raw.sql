@@ -1,18 +1,38 @@
--- Ids in the workload's examples that raw does not hold.
+-- Ids in the workload's examples, pairs and labels that raw does not hold.
 
 with
+
+learned as (
+    select
+        workload_id,
+        interaction_ids,
+        feedback_ids
+    from curated.examples
+    union all
+    select
+        workload_id,
+        interaction_ids,
+        feedback_ids
+    from curated.preferences
+    union all
+    select
+        workload_id,
+        interaction_ids,
+        feedback_ids
+    from curated.labels
+),
 
 named as (
     select
         'interaction' as kind,
         unnest(interaction_ids) as id
-    from curated.examples
+    from learned
     where workload_id = $workload_id
     union all
     select
         'feedback' as kind,
         unnest(feedback_ids) as id
-    from curated.examples
+    from learned
     where workload_id = $workload_id
 ),
 
