@@ -138,6 +138,16 @@ class Workload(Config):
         balance = rules.balance.model_copy(update={"replay": replay})
         return rules.model_copy(update={"balance": balance})
 
+    @field_validator("curate")
+    @classmethod
+    def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
+        """Take the guard tasks' documents from the file's own folder."""
+        found = [str((_folder(info) / path).resolve()) for path in rules.overlap.guards]
+        if missing := [path for path in found if not Path(path).is_file()]:
+            raise ValueError(f"overlap.guards: no file is at {', '.join(missing)}")
+        overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
+        return rules.model_copy(update={"overlap": overlap})
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str) -> str:

@@ -3,6 +3,7 @@
 ``pipeline`` is the way in and ``settings`` what a workload file may say; ``candidate`` reads an
 interaction, ``rules`` object to it, ``redaction`` takes out personal data and secrets, ``near``
 finds what was asked before, ``placing`` finds the side that it keeps for ever, ``split`` draws one,
-``preferences`` weigh what people said of it, and ``balance`` chooses what is trained on. ``held``
-shows what waits for a person. What is set work (the newest feedback, duplicates) is in ``sql/``.
+``overlap`` keeps what is tested on from being trained on, ``preferences`` weigh what people said of
+it, and ``balance`` chooses what is trained on. ``held`` shows what waits for a person. What is set
+work (the newest feedback, duplicates) is in ``sql/``.
 """

@@ -21,7 +21,8 @@ class Judgement:
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
     objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``twin_id``
-    names the requests of which one is enough, by what was asked, the ``request``.
+    names the requests of which one is enough, by what was asked, the ``request``. ``mark`` says
+    what an objection is about that was made after the rules.
     """
 
     interaction_id: str
@@ -33,6 +34,7 @@ class Judgement:
     answer: str | None = None
     request: Request | None = None
     twin_id: str | None = None
+    mark: str | None = None
     rewritten: Rewritten | None = None
 
 
@@ -46,7 +48,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "interaction_id": [one.interaction_id for one in judgements],
         "workload_id": [workload_id for _ in judgements],
         "objection": [one.objection for one in judgements],
-        "mark": [one.mark for one in screened],
+        "mark": [one.mark or one.screened.mark for one in judgements],
         "answer": [one.answer for one in judgements],
         "twin_id": [one.twin_id for one in judgements],
         "label": [one.label if one else None for one in members],

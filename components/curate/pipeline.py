@@ -14,6 +14,8 @@ from components.curate.candidate import Row
 from components.curate.judgement import Judgement
 from components.curate.near import requests
 from components.curate.near.requests import Place
+from components.curate.overlap import decontaminate
+from components.curate.overlap.decontaminate import Seen
 from components.curate.placing import Settled, Shares, Standing
 from components.curate.preferences import store as preferences
 from components.curate.redaction import of_exchange
@@ -77,7 +79,7 @@ def curate(
         # Closed whatever happens: a result that is open can't be rolled back.
         with closing(warehouse.read(con, "staging/candidates", Row)) as rows:
             judged = [*judging.judge_all(rows, rules)]
-        judgements = stand(near(judged, rules), known, rules)
+        judgements = clean(stand(near(judged, rules), known, rules), rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             lift = rules.preferences.lift
@@ -107,7 +109,7 @@ def _near(judged: Judgement, place: Place | None) -> Judgement:
     if place is None or judged.member is None:
         return judged
     member = replace(judged.member, cluster_id=place.cluster_id)
-    return replace(judged, member=member, request=None, twin_id=place.twin_id)
+    return replace(judged, member=member, twin_id=place.twin_id)
 
 
 def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:
@@ -120,6 +122,23 @@ def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list
 
 def _placed(judged: Judgement, standing: Standing) -> Judgement:
     return replace(judged, standing=standing, objection=standing.objection)
+
+
+def clean(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:
+    """Object to rows to train on that have much of what is tested on in them."""
+    asked: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    for one in judgements:
+        if one.objection is None and one.request and one.standing:
+            of_side = asked[one.standing.side == "holdout"]
+            of_side[one.interaction_id] = one.request.asked
+    seen = decontaminate.decontaminate(asked[False], asked[True], rules.overlap)
+    return [_cleaned(one, seen.get(one.interaction_id)) for one in judgements]
+
+
+def _cleaned(judged: Judgement, seen: Seen | None) -> Judgement:
+    if seen is None:
+        return replace(judged, request=None)
+    return replace(judged, request=None, objection=seen.objection, mark=seen.mark)
 
 
 def _tally(con: Connection, workload_id: str) -> Tally:

@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from components.curate.balance.settings import Balance
 from components.curate.near.requests import NearDuplicates
+from components.curate.overlap.decontaminate import Overlap
 from components.curate.preferences.settings import Preferences
 from components.curate.redaction.settings import Redaction
 from components.curate.rules.dispositions import Dispositions
@@ -39,6 +40,9 @@ class Rules(Config):
 
     near: NearDuplicates = Field(default_factory=NearDuplicates)
     """Which requests count as asked before."""
+
+    overlap: Overlap = Field(default_factory=Overlap)
+    """What is not trained on because it is tested on."""
 
     preferences: Preferences = Field(default_factory=Preferences)
     """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""

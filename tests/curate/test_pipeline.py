@@ -8,6 +8,7 @@ from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.near.requests import NearDuplicates
+from components.curate.overlap.decontaminate import Overlap
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
 from components.curate.split import SplitChangedError
@@ -173,6 +174,37 @@ def test_a_request_that_was_held_out_stays_when_a_better_twin_comes(
     curate(con, HALF)
     assert held <= requests_held_out(con)
     assert answers(con).count("right") == len(asked) - len(held)
+
+
+def test_what_the_holdout_or_a_guard_task_asks_is_not_trained_on(con: Connection, tmp_path: Path):
+    asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(20)]
+    tools = [[logs.tool(f"one_{n}") for n in range(20)], [logs.tool(f"two_{n}") for n in range(20)]]
+    lines = [
+        logs.interaction(one, response_id=f"{one} {kind[0]}", tools=[kind[n]])
+        for n, one in enumerate(asked)
+        for kind in tools
+    ]
+    load(con, tmp_path, lines)
+    guard = tmp_path / "guard.jsonl"
+    guard.write_text("".join(json.dumps({"text": f"Well! {one}?"}) + "\n" for one in asked[:10]))
+    tally = curate(con, HALF.model_copy(update={"overlap": Overlap(guards=(str(guard),))}))
+    assert tally.counts["overlaps_guard"] > 0
+    assert tally.counts["overlaps_holdout"] > 0
+    trained, held_out = (
+        {
+            str(json.loads(str(row["messages"]))[0]["content"])
+            for row in examples(con)
+            if row["side"] == side
+        }
+        for side in ("train", "holdout")
+    )
+    assert trained
+    assert not trained & held_out
+    assert not trained & set(asked[:10])
+    marks = warehouse.rows(
+        con, "select distinct mark from curated.verdicts where objection = 'overlaps_guard'"
+    )
+    assert {str(row["mark"]).split(":")[0] for row in marks} == {"guard.jsonl"}
 
 
 def test_what_counts_as_near_is_the_workloads_choice(con: Connection, tmp_path: Path):

@@ -113,6 +113,17 @@ def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
     assert found == [f"curate: balance.replay.sources: nothing is at {gone}"]
 
 
+def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
+    overlap = {"guards": ["logs/a.jsonl"]}
+    found = read(write(folder, curate={"overlap": overlap})).curate.overlap.guards
+    assert found == (str(folder / "logs/a.jsonl"),)
+    overlap["guards"] = ["gone.jsonl"]
+    gone = folder / "gone.jsonl"
+    assert mistakes(write(folder, curate={"overlap": overlap})) == [
+        f"curate: overlap.guards: no file is at {gone}"
+    ]
+
+
 def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
     (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
     assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"

@@ -136,7 +136,9 @@ def _tested(con: Connection, workload_id: str) -> dict[str, str]:
         {"workload_id": workload_id},
     ).fetchall()
     return {
-        example_id: requests.read(prompt.render_prompt(json.loads(messages), []), [], tools).words
+        example_id: requests.read(
+            prompt.render_prompt(json.loads(messages), []), [], [], tools
+        ).words
         for example_id, messages, tools in rows
     }
 

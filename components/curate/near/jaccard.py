@@ -9,7 +9,7 @@ from scipy import sparse
 
 from components.curate.near import shingles
 from components.curate.near.candidates import Pairs
-from components.curate.near.shingles import HASH_BITS, Column, Hashes, Positions, Texts
+from components.curate.near.shingles import HASH_BITS, Column, Positions, Texts
 
 PAIRS_AT_ONCE = 4096
 
@@ -32,16 +32,6 @@ def jaccards(texts: Column, pairs: Pairs, pool: Executor) -> npt.NDArray[np.floa
     return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
 
 
-def distinct(texts: Texts) -> tuple[Hashes, Positions]:
-    """Give the distinct shingles of each text of a chunk, sorted, and how many each has."""
-    found = shingles.shingle(texts)
-    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.bounds))
-    ordered = np.sort((owners << np.uint64(HASH_BITS)) | found.hashes)
-    kept = ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0]
-    owners = (kept >> np.uint64(HASH_BITS)).astype(np.int64)
-    return kept & np.uint64((1 << HASH_BITS) - 1), np.bincount(owners, minlength=len(texts))
-
-
 def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: int) -> Positions:
     """Count the shingles that each pair of a block shares."""
     block = slice(start, start + PAIRS_AT_ONCE)
@@ -50,7 +40,7 @@ def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: i
 
 def _rows(texts: Texts, pool: Executor) -> sparse.csr_matrix:
     """Write each text's set of shingles as a row of ones; a column is a hash."""
-    found = list(pool.map(distinct, texts.chunks()))
+    found = list(pool.map(shingles.distinct, texts.chunks()))
     hashes = np.concatenate([np.zeros(0, np.uint64), *(one for one, _ in found)]).view(np.int64)
     sizes = np.concatenate([np.zeros(1, np.int64), *(one for _, one in found)])
     shape = (len(texts), 1 << HASH_BITS)

@@ -35,9 +35,13 @@ class NearDuplicates(Config):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is compared of one request; ``tools`` and ``form`` (roles, last message) are digests."""
+    """What is compared of one request; ``tools`` and ``form`` (roles, last message) are digests.
+
+    ``asked`` is what users said of the ``words``.
+    """
 
     words: str
+    asked: str
     system: str
     tools: str
     form: str
@@ -51,18 +55,22 @@ class Place:
     twin_id: str
 
 
-def read(rendered: Sequence[Message], system: Sequence[str], tools: str) -> Request:
+def read(
+    rendered: Sequence[Message], system: Sequence[str], asked: Sequence[str], tools: str
+) -> Request:
     """Take a request apart.
 
     Args:
         rendered: Its messages as the model reads them.
         system: What of them the application said as the system.
+        asked: What of them users said.
         tools: The JSON of the tools that it offers.
     """
     turns = [message for message in rendered if message["role"] != "system"]
     last = " ".join(turns[-1]["content"].casefold().split()) if len(turns) > 1 else ""
     return Request(
         words="\n".join(turn["content"] for turn in turns),
+        asked="\n".join(asked),
         system="\n\n".join(system),
         tools=_offered(tools),
         form=manifest.digest([[turn["role"] for turn in turns], last]),

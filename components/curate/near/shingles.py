@@ -32,7 +32,7 @@ HASH_BITS = 48
 
 _RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
 _BASE = int(_RANDOM[256]) | 1
-_FIRST, _SECOND, _MIX = (value | np.uint64(1) for value in _RANDOM[257:260])
+_STEP, _MIX = (value | np.uint64(1) for value in _RANDOM[257:259])
 _WIDE = 0xE0
 """The first byte of three or more that UTF-8 writes as one character."""
 
@@ -110,23 +110,54 @@ class Shingles:
     bounds: Positions
 
 
-def shingle(texts: Texts) -> Shingles:
-    """Hash every run of ``WIDTH`` words of each text, in their order, repeated ones included."""
+def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles:
+    """Hash every run of ``width`` words of each text, in their order, repeated ones included.
+
+    Args:
+        texts: The texts of a chunk.
+        width: Words of a shingle.
+        whole: Whether a text of fewer words has one shingle, of all of them, or none.
+    """
     words, bounds = _words(texts)
     counts = np.diff(bounds)
+    padded = np.concatenate([words, np.zeros(width - 1, np.uint64)])
+    hashes = words.copy()
+    for place in range(1, width):
+        hashes *= _STEP
+        hashes += padded[place : place + len(words)]
     windows = np.ones(len(words), np.bool_)
-    for back in range(1, WIDTH):
-        windows[np.maximum(bounds[1:] - back, bounds[:-1])[counts > 0]] = False
-    short = (counts > 0) & (counts < WIDTH)
-    windows[bounds[:-1][short]] = True
-    padded = np.concatenate([words, np.zeros(WIDTH - 1, np.uint64)])
-    hashes = padded[:-2] * _FIRST + padded[1:-1] * _SECOND + padded[2:]
-    firsts = bounds[:-1][short]
-    seconds = np.where(counts[short] > 1, padded[firsts + 1], np.uint64(0))
-    hashes[firsts] = padded[firsts] * _FIRST + seconds * _SECOND
+    begins, ends = bounds[:-1][counts > 0], bounds[1:][counts > 0]
+    for back in range(1, width):
+        windows[np.maximum(ends - back, begins)] = False
+    short = (counts > 0) & (counts < width)
+    sizes = np.maximum(counts - (width - 1), 0)
+    if whole:
+        windows[bounds[:-1][short]] = True
+        hashes[bounds[:-1][short]] = _whole(padded, bounds[:-1][short], counts[short], width)
+        sizes[short] = 1
+    else:
+        windows[bounds[:-1][short]] = False
     kept = mixed(hashes[windows]) & _HASH_MASK
-    sizes = np.where(short, 1, np.maximum(counts - (WIDTH - 1), 0))
     return Shingles(kept, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def distinct(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> tuple[Hashes, Positions]:
+    """Give the distinct shingles of each text of a chunk, sorted, and how many each has."""
+    found = shingle(texts, width, whole=whole)
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.bounds))
+    ordered = np.sort((owners << np.uint64(HASH_BITS)) | found.hashes)
+    kept = ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0]
+    owners = (kept >> np.uint64(HASH_BITS)).astype(np.int64)
+    return kept & _HASH_MASK, np.bincount(owners, minlength=len(texts))
+
+
+def _whole(padded: Hashes, firsts: Positions, counts: Positions, width: int) -> Hashes:
+    """Hash texts of fewer words than a shingle has, as if words of 0 followed."""
+    hashes = np.zeros(len(firsts), np.uint64)
+    for place in range(width):
+        hashes *= _STEP
+        hashes += np.where(counts > place, padded[firsts + place], np.uint64(0))
+    return hashes
 
 
 def mixed(hashes: Hashes) -> Hashes:

@@ -21,9 +21,8 @@ def assistant(text: str) -> Message:
 
 
 def request(*turns: Message, system: str = LONG, tools: Sequence[Json] = ()) -> Request:
-    return requests.read(
-        [{"role": "system", "content": "..."}, *turns], [system], json.dumps(tools)
-    )
+    rendered: list[Message] = [{"role": "system", "content": "..."}, *turns]
+    return requests.read(rendered, [system], [], json.dumps(tools))
 
 
 def ties(one: Request, other: Request) -> tuple[bool, bool]:
