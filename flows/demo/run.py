@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from types import FrameType
 from uuid import UUID
 
@@ -37,10 +38,15 @@ def prepare(settings: Settings, console: Console) -> Path:
     folder = settings.workloads / WORKLOAD
     if not (folder / "logs").exists():
         traffic.write(fetched.traffic, folder, SEED)
-    text = (Path(__file__).parent / "workload.yaml").read_text()
     config = settings.workloads / f"{WORKLOAD}.yaml"
-    manifest.write_atomically(config, text.format(base=fetched.base))
+    manifest.write_atomically(config, description(fetched.base))
     return config
+
+
+def description(base: Path) -> str:
+    """Write what the demo's workload file says, for a base that lies in this folder."""
+    text = (Path(__file__).parent / "workload.yaml").read_text()
+    return Template(text).substitute(base=base)
 
 
 def cache() -> Path:
