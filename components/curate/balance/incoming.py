@@ -12,6 +12,7 @@ from components.curate.balance.replay import Replayed, SpokenFor
 from components.curate.candidate import Row
 from components.curate.judgement import Judgement
 from components.curate.near import clusters, requests
+from components.curate.overlap import decontaminate
 from components.curate.placing import Member
 from components.curate.settings import Rules
 from components.curate.split import SplitBy
@@ -42,7 +43,8 @@ def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[
     """Give the rows that may be replayed, in the order in which they are taken.
 
     Those that rules object to, that the workload has itself, or that are near to what is tested or
-    validated on, or have a group or, split by tools, a tool in common with it, are not among them.
+    validated on, overlap with it or with a guard task's documents, or have a group or, split by
+    tools, a tool in common with it, are not among them.
     """
     if rules.balance.replay is None:
         return []
@@ -54,8 +56,11 @@ def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[
         if one is not None
         and not spoken_for.forbids(one.messages, one.tools, one.member.ties, one.tool_names)
     ]
-    near = _near(found, _tested(con, workload_id), rules.near.jaccard)
-    return [one for one in found if one.example_id not in near]
+    tested = _tested(con, workload_id)
+    near = _near(found, tested, rules.near.jaccard)
+    words = {one.example_id: one.words for one in found}
+    seen = decontaminate.decontaminate(words, tested, rules.overlap)
+    return [one for one in found if one.example_id not in near | seen.keys()]
 
 
 def with_tokens(incoming: list[Incoming], counter: Counts) -> list[Incoming]:

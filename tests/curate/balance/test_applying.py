@@ -158,12 +158,28 @@ def test_what_is_near_to_a_tested_request_is_not_replayed(con: Connection, tmp_p
     rules = Rules.model_validate({"holdout_share": 0.9})
     pipeline.curate(con, "weather", rules, now=logs.NOW)
     assert any(story in str(row["messages"]) for row in examples(con, "holdout"))
-    path = write(tmp_path / "near.jsonl", [f"Once {story}", f"Elsewhere {story[:100]}"])
+    path = write(tmp_path / "near.jsonl", [f"Once {story}", story[:100], "Elsewhere, all is well"])
     balance = {"replay": {"sources": [path], "share": 0.9}}
     rules = Rules.model_validate({"holdout_share": 0.9, "balance": balance})
     pipeline.curate(con, "weather", rules, now=logs.NOW)
     replayed = [row for row in examples(con, "train") if row["client_id"] == "replay"]
     assert ["Elsewhere" in str(row["messages"]) for row in replayed] == [True]
+
+
+def test_what_a_guard_task_asks_is_not_replayed(con: Connection, tmp_path: Path):
+    load(con, tmp_path, range(60))
+    asked = "How many apples are left when nine of the twelve in the basket were eaten?"
+    guard = logs.write(tmp_path / "guard.jsonl", [{"question": asked, "answer": "3"}])
+    path = write(tmp_path / "general.jsonl", [f"Please help! {asked}", "How do apples grow?"])
+    for guards, replayed in ([], 2), ([str(guard)], 1):
+        rules = Rules.model_validate(
+            {
+                "holdout_share": 0.3,
+                "overlap": {"guards": guards},
+                "balance": {"replay": {"sources": [path], "share": 0.5}},
+            }
+        )
+        assert pipeline.curate(con, "weather", rules, now=logs.NOW).replayed == replayed
 
 
 def test_replayed_rows_are_judged_like_any_other(con: Connection, tmp_path: Path):
