@@ -57,7 +57,7 @@ def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str
     return {key: side for key, side in found if ids is None or key in ids}
 
 
-@given(st.lists(turns, min_size=2, max_size=4), st.sampled_from(["conversation", "user", "tools"]))
+@given(st.lists(turns, min_size=2, max_size=3), st.sampled_from(["conversation", "user", "tools"]))
 @settings(
     max_examples=5,
     phases=[Phase.generate],
