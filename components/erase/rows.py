@@ -10,6 +10,9 @@ from components.erase.lineage import Output
 from components.erase.subject import Subject, digest
 from components.warehouse import Connection
 
+CACHES = ("curated.token_counts",)
+"""Digests of texts without a key, with which a guess could be checked: made anew when needed."""
+
 AS_THEY_CAME = "raw"
 """The schema of what is not made from anything else; other schemas are built from it again."""
 
@@ -58,6 +61,8 @@ def delete(
                     gone[table.full_name] = gone.get(table.full_name, 0) + count
     for table, sql in _DELETE.items():
         gone[table] = _count(con, sql)
+    for table in CACHES:
+        gone[table] = catalog.delete_all(con, table)
     gone["raw.quarantine"] = _count(
         con,
         "delete from raw.quarantine where list_contains($ids, quarantine_id)",

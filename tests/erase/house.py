@@ -1,5 +1,6 @@
 """A home with the traffic of three people, and all that a turn makes of it."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -47,12 +48,22 @@ class House:
             return warehouse.rows(con, f"from raw.{table} order by all")
 
 
+def question(person: str, number: int) -> str:
+    """Word what a person asks, like nothing that is asked else."""
+    return f"{person.split('-')[0]} asks about the weather of {_place(person, number)}"
+
+
+def _place(person: str, number: int) -> str:
+    digest = hashlib.sha256(f"{person} {number}".encode()).hexdigest()
+    return " ".join(digest[at : at + 6] for at in range(0, 60, 6))
+
+
 def line(person: str, number: int) -> dict[str, Json]:
     """Write what one person asked and was answered."""
     return logs.interaction(
-        f"{person.split('-')[0]} asks about the weather of place number {number}",
+        question(person, number),
         response_id=f"answer-{person}-{number}",
-        message=logs.say(f"It rains on {person.split('-')[0]} in place number {number}, as ever."),
+        message=logs.say(f"It rains on {person.split('-')[0]} in {_place(person, number)} today."),
         timestamp=1_760_000_000 + number,
         user_id=person,
         conversation_id=f"talk-{person}-{number // 2}",
@@ -132,7 +143,7 @@ def _adapter(settings: Settings, frozen: Snapshot) -> Path:
     job = settings.jobs / "train-a1"
     job.mkdir(parents=True)
     (job / "spec.json").write_text(json.dumps({"snapshot": str(frozen.path)}))
-    (job / "log.txt").write_text("too long: ann asks about the weather of place number 3\n")
+    (job / "log.txt").write_text(f"too long: {question(ANN, 3)}\n")
     return folder
 
 
@@ -164,6 +175,6 @@ def _evidence(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
     judgement, policy = Judgement("pass", ("better",), "correct_name"), Policy()
     folder = settings.evidence / WORKLOAD / evidence.digest(subject, judgement, policy)
     folder.mkdir(parents=True)
-    page = "asked:\n  ann asks about the weather of place number 1\n"
+    page = f"asked:\n  {question(ANN, 1)}\n"
     evidence.finish(folder, subject, judgement, policy, {}, brief=page, now=logs.NOW)
     return folder

@@ -200,7 +200,7 @@ def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
     assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
 
 
-def test_an_actor_goes_from_what_is_kept_of_floods_also_within_one_client(
+def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
     home: House, eraser: Eraser
 ) -> None:
     with warehouse.connect(home.settings.warehouse) as con:
@@ -209,7 +209,9 @@ def test_an_actor_goes_from_what_is_kept_of_floods_also_within_one_client(
             " 0, 'up', []",
             {"a": f"app {ANN}", "b": f"app {BOB}"},
         )
+        con.execute("insert into curated.token_counts values ('t', 'digest of a text', 9)")
         assert con.execute("from curated.shares").fetchall()
     written = eraser(home.settings, Subject(ANN, client_id="app"))
     assert written.erased["curated.bursts"] == 1
+    assert written.erased["curated.token_counts"] == 1
     assert written.searched.left == ()

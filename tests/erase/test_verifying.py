@@ -23,7 +23,7 @@ from tests.erase import house
 from tests.erase.conftest import Eraser
 from tests.erase.house import ANN, BOB, House
 
-SAID = "ann asks about the weather of place number 5"
+SAID = house.question(ANN, 5)
 OWNED = json.dumps({"user_id": ANN})
 
 
