@@ -9,8 +9,9 @@ export DO_NOT_TRACK := 1
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
 
+# Two at a time, each with one thread: torch's tiny models lose by a second one.
 test: .venv/installed-dev   ## the default suite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: .venv/installed-dev  ## the rest: the whole stack, the browser, one real demo turn
 	$(BIN)/pytest -m slow --timeout 1500

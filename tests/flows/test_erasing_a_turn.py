@@ -1,0 +1,74 @@
+"""On a real stack: a person is erased while a promotion that their requests are shown in waits."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("up").returncode == 0
+    yield shell
+    shell.run("down")
+
+
+def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    config = small.write(tmp_path / "small")
+    log = tmp_path / "small/logs/from-0.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    named = [row | {"user_id": f"person-{n % 6}-zq"} for n, row in enumerate(rows)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in named))
+    client = MlflowClient(shell.settings.mlflow_url)
+
+    wait_for_approval(shell, config)
+    assert shell.run("approve", "--as", "ann").returncode == 0
+    assert aliases(client) == {"champion": "1"}
+    said = erase(shell, config, "person-3-zq", "--demote")
+    assert "1 model versions flagged, 0 approvals made stale" in said
+    assert "demoted; champion now nobody" in said
+    assert aliases(client) == {}
+    assert client.get_model_version(small.WORKLOAD, "1").tags["flywheel.tainted"]
+
+    wait_for_approval(shell, config)
+    assert "1 approvals made stale" in erase(shell, config, "person-4-zq")
+    assert shell.run("pending").stdout == "no approval waits\n"
+    assert shell.run("erase", "--verify", "--subject", "person-4-zq").returncode == 0
+
+
+def erase(shell: Terminal, config: Path, person: str, *options: str) -> str:
+    """Erase a person and find nothing left; give what was said."""
+    done = shell.run("erase", "--subject", person, "--yes", "--config", config, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is left" in done.stdout
+    return done.stdout
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    found = client.get_registered_model(small.WORKLOAD).aliases
+    return {alias: str(number) for alias, number in found.items()}
+
+
+def wait_for_approval(shell: Terminal, config: Path) -> None:
+    """Run a turn until it waits for a person, and leave it there."""
+    turn = shell.start("turn", config)
+    assert turn.stdout is not None
+    said: list[str] = []
+    for line in turn.stdout:
+        said.append(line)
+        if terminal.QUESTION in line:
+            turn.terminate()
+            with turn:
+                return
+    raise subprocess.CalledProcessError(turn.wait(), "turn", "".join(said))
