@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -70,7 +71,8 @@ def test_items_are_read_as_they_are_needed() -> None:
 
 
 def test_a_killed_process_leaves_none_of_its_crew_behind() -> None:
-    begun = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE)
+    root = Path(__file__).parents[2]
+    begun = subprocess.Popen([sys.executable, "-c", SLOW], cwd=root, stdout=subprocess.PIPE)
     assert begun.stdout is not None
     begun.stdout.readline()
     crew_of_it = workers(psutil.Process(begun.pid))
@@ -83,5 +85,6 @@ def test_a_killed_process_leaves_none_of_its_crew_behind() -> None:
 def workers(parent: psutil.Process) -> list[psutil.Process]:
     """Wait until its two workers are there."""
     while len(found := parent.children(recursive=True)) < 2:
+        assert parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.1)
     return found

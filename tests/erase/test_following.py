@@ -150,7 +150,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next(
 ) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), home.settings.home, step, ANN],
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         check=False,
     )

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import mlflow
@@ -31,9 +32,16 @@ def chat(response_id: str, message: Json, messages: list[Json]) -> str:
 
 
 @pytest.fixture(scope="module")
-def spans() -> dict[str, str]:
+def spans() -> Iterator[dict[str, str]]:
     """Trace one turn of an agent, as an application does, and assess it."""
-    mlflow.set_experiment("agent")
+    with pytest.MonkeyPatch.context() as patch:
+        # An experiment that is set stays so for all tests of the process, whatever their store.
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        mlflow.set_experiment("agent")
+        yield traced()
+
+
+def traced() -> dict[str, str]:
     called: dict[str, str] = {}
 
     @mlflow.trace(name="turn")
