@@ -7,6 +7,7 @@ in a process of its own, so that its memory is its own; collecting is not timed.
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -74,8 +75,15 @@ def curate(folder: Path) -> dict[str, float]:
         "rows": tally.interactions,
         "curate": curated - begun,
         "freeze": time.monotonic() - curated,
-        "resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "resident_gb": _most_resident() / 2**20,
     }
+
+
+def _most_resident() -> float:
+    """Give the most KiB that this process and its crew can have held, as if all peaked at once."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return own + largest * len(os.sched_getaffinity(0))
 
 
 def measure(folder: Path) -> dict[str, float]:
