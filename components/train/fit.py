@@ -3,7 +3,6 @@
 Imported late, since it loads torch.
 """
 
-import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,22 +13,13 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - this module is itself imported late
 from datasets import Dataset  # noqa: TID253 - as above
-from peft import (  # noqa: TID253 - as above
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    load_peft_weights,
-    prepare_model_for_kbit_training,
-    set_peft_model_state_dict,
-)
-from transformers import PrinterCallback, set_seed  # noqa: TID253 - as above
+from transformers import PrinterCallback  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
 from components import prompt
 from components.schema import Progress
-from components.train import examples, lanes
+from components.train import adapter, checkpoints, examples, lanes
 from components.train.completion import CompletionTrainer, collate
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted, Watch
@@ -77,12 +67,12 @@ def train(
 ) -> None:
     """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
     rows = examples.read(snapshot, tokenizer, recipe)
-    checkpoints = folder / "checkpoints"
-    adapted = with_adapter(model, recipe)
+    saved = folder / "checkpoints"
+    adapted = adapter.attach(model, recipe)
     watch, at_a_time = Watch(report), lanes.count(adapted)
     trainer = CompletionTrainer(
         model=adapted,
-        args=_arguments(recipe, checkpoints),
+        args=_arguments(recipe, saved),
         train_dataset=_dataset(rows, recipe),
         data_collator=partial(
             collate,
@@ -95,19 +85,19 @@ def train(
     )
     trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
-    _in_fp32(adapted)
+    adapter.hold_in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen
-    last = newest_checkpoint(checkpoints)
-    _drop_irregular(checkpoints, recipe.save_steps, keep=last)
+    last = checkpoints.newest(saved)
+    checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
     with watch.for_sigterm(), lanes.opened(at_a_time) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
-    _average(adapted, _regular(checkpoints, recipe, before=trainer.state.max_steps))
+    adapter.average(adapted, checkpoints.regular(saved, recipe, before=trainer.state.max_steps))
     _validate(trainer, examples.read_validation(snapshot, tokenizer, recipe), recipe, report)
     adapted.save_pretrained(str(folder))
     (folder / "README.md").unlink()  # an empty model card
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(saved)
 
 
 def _validate(
@@ -123,62 +113,10 @@ def _validate(
         report(Progress("train", steps, steps, "steps", {"validation_loss": loss}))
 
 
-def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Find the last checkpoint that was written to its end: its state is written last."""
-    return next((one for one in reversed(_saved(checkpoints)) if _is_complete(one)), None)
-
-
-def _saved(checkpoints: Path) -> list[Path]:
-    return sorted(checkpoints.glob("checkpoint-*"), key=_step)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def _drop_irregular(checkpoints: Path, save_steps: int, *, keep: Path | None) -> None:
-    """Drop what earlier cancellations saved between two regular steps: only the last is needed."""
-    for one in _saved(checkpoints):
-        if _step(one) % save_steps and one != keep:
-            shutil.rmtree(one)
-
-
-def _regular(checkpoints: Path, recipe: Recipe, *, before: int) -> list[Path]:
-    """List the checkpoints to average, which a cancellation and a resumed run don't change."""
-    regular = [
-        one
-        for one in _saved(checkpoints)
-        if not _step(one) % recipe.save_steps and _step(one) < before
-    ]
-    return regular[len(regular) - min(len(regular), recipe.average_checkpoints - 1) :]
-
-
-def _average(adapted: PeftModel, checkpoints: list[Path]) -> None:
-    """Set the adapter to the mean of its weights and those of its checkpoints.
-
-    Averaging the weights of one run's later steps: Izmailov et al., arXiv:1803.05407.
-    """
-    final = get_peft_model_state_dict(adapted)
-    saved = [load_peft_weights(str(one), device="cpu") for one in checkpoints]
-    mean = {
-        name: torch.stack([weight.cpu(), *(one[name] for one in saved)]).mean(0)
-        for name, weight in final.items()
-    }
-    set_peft_model_state_dict(adapted, mean)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
-
-
-def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
+def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
     on_gpu = torch.cuda.is_available()
     return SFTConfig(
-        output_dir=str(checkpoints),
+        output_dir=str(saved),
         learning_rate=recipe.learning_rate,
         adam_beta2=recipe.adam_beta2,
         lr_scheduler_type=recipe.lr_scheduler_type,
@@ -200,36 +138,6 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def with_adapter(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
-    """Add the untrained adapter, in fp32, to the frozen base."""
-    set_seed(recipe.seed)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.r,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=recipe.target_modules,
-        layers_to_transform=recipe.layers_to_transform,
-    )
-    frozen = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    adapted = get_peft_model(frozen, config)
-    assert isinstance(adapted, PeftModel)
-    if not torch.cuda.is_available():
-        bases.dequantize(adapted)
-    return adapted
-
-
-def _in_fp32(adapted: PeftModel) -> None:
-    """Undo TRL's cast: it turns the adapter of a 4-bit base to bf16, where small steps round away.
-
-    A resumed run loads its adapter in fp32, so the cast also kept it from ending where an
-    undisturbed one does. Called before the optimizer is made, which holds on to the weights.
-    """
-    for weight in adapted.parameters():
-        if weight.requires_grad:
-            weight.data = weight.data.float()
 
 
 def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:

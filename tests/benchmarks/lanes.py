@@ -20,7 +20,7 @@ import torch
 import typer
 
 from components import base
-from components.train import fit, lanes
+from components.train import adapter, lanes
 from components.train.completion import CompletionTrainer, collate
 from components.train.examples import Tokens
 from components.train.recipe import Recipe
@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Print tokens a second with torch's threads and in lanes, and their ratio."""
     model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
-    adapted = fit.with_adapter(model, Recipe())
+    adapted = adapter.attach(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
     examples = [asdict(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
     one, shared = collate(examples), collate(examples, lanes=lanes.count(adapted))

@@ -16,7 +16,7 @@ import torch
 import typer
 
 from components import base
-from components.train import fit
+from components.train import adapter
 from components.train.completion import CompletionTrainer, collate
 from components.train.examples import Tokens
 from components.train.recipe import Recipe
@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Print tokens a second, padded and packed, and their ratio."""
     model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
-    adapted = fit.with_adapter(model, Recipe())
+    adapted = adapter.attach(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
     prompt = list(range(100, 100 + shared))
     examples = [

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from components import base, prompt
 from components.schema import Progress
+from components.train import checkpoints as whole
 from components.train import fit
 from components.train.recipe import Recipe, adapter_key
 from components.train.watch import Interrupted
@@ -185,7 +186,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     torn.mkdir()
     (torn / "trainer_state.json").write_text('{"global_st')
 
-    last = fit.newest_checkpoint(checkpoints)
+    last = whole.newest(checkpoints)
     assert last
     done = int(last.name.removeprefix("checkpoint-"))
     assert done >= 4
