@@ -13,8 +13,15 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["nf4", "fp32", "bf16"]
 """``nf4`` is QLoRA's: 4-bit NormalFloat weights with double quantization."""
 
-CONTENT = ("*.safetensors", "config.json", "tokenizer*", "*.jinja", "generation_config.json")
-"""The files that decide what a base answers."""
+CONTENT = (
+    "*.safetensors",
+    "config.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "*.jinja",
+    "generation_config.json",
+)
+"""The files that decide what a model answers."""
 
 
 def content_hash(path: Path) -> str:

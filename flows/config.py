@@ -148,6 +148,22 @@ class Workload(Config):
         overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
         return rules.model_copy(update={"overlap": overlap})
 
+    @field_validator("train")
+    @classmethod
+    def _teacher_is_model(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
+        """Take the teacher of a distillation from the file's own folder."""
+        objective = recipe.objective
+        if objective.kind != "distillation":
+            return recipe
+        found = (_folder(info) / objective.teacher_model_name_or_path).resolve()
+        if not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise ValueError(
+                f"objective.teacher_model_name_or_path: {found} has neither config.json nor "
+                "adapter_config.json, wants a model's or an adapter's folder"
+            )
+        taught = objective.model_copy(update={"teacher_model_name_or_path": found})
+        return recipe.model_copy(update={"objective": taught})
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str) -> str:

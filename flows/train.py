@@ -32,7 +32,11 @@ def train(config: str, snapshot: str) -> str:
 
 def folder(workload: Workload, snapshot: Path) -> Path:
     """Name the folder of the adapter: its key is the digest of snapshot, base and recipe."""
-    key = recipe.adapter_key(snapshot.name, base.content_hash(workload.base), workload.train)
+    objective, taught_by = workload.train.objective, None
+    if objective.kind == "distillation":
+        taught_by = base.content_hash(objective.teacher_model_name_or_path)
+    pinned = base.content_hash(workload.base)
+    key = recipe.adapter_key(snapshot.name, pinned, workload.train, teacher=taught_by)
     return settings.load().adapters / workload.workload / key
 
 

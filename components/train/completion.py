@@ -1,46 +1,53 @@
-"""TRL's SFTTrainer with logits on the answers' positions only, and a weight for each example.
+"""TRL's SFTTrainer with logits on the answers' positions only, for every objective.
 
-TRL computes each prompt by itself, though many begin alike, and off CUDA it scores every position
-of a prompt to throw most of that away; with a vocabulary of 49,152 that is a third of the work of a
-small model. Here ``packing`` puts the rows into sequences, and the model is asked for the logits
-that predict answers.
+TRL computes each prompt by itself, though many begin alike (the two answers of a pair always do),
+and off CUDA it scores every position of a prompt to throw most of that away; with a vocabulary of
+49,152 that is a third of the work of a small model. Here ``packing`` puts the rows into sequences,
+and the model is asked for the logits that predict answers. What else a loss needs (the base's
+word, a teacher's) is said before, without gradients: ``asides``.
 Imported late, since it loads torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from math import ceil
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import packing
-from components.train.examples import Tokens
+from components.train import asides, batches, learning
+from components.train.batches import Batch, Share
 from components.train.lanes import Lanes
+from components.train.learning import Said
+from components.train.lessons import Lesson
+from components.train.objectives.settings import Objective, Sft
 
-Share: TypeAlias = Mapping[str, torch.Tensor]
-"""Some of a batch's rows as one sequence; ``collate`` says what is in it."""
-
-LONGEST = 2048
-"""Tokens in a sequence, beyond which rows are put into several: attention grows with its square."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class CompletionTrainer(SFTTrainer):
-    """Learns from the answers alone; ``tokens_seen`` counts prompts and answers since the start."""
+    """Learns from answers alone; ``tokens_seen`` counts prompts and answers since the start.
+
+    ``row_ids`` are those of the batch it works on, ``figures`` what else a step found.
+    """
 
     tokens_seen = 0
     lanes: Lanes | None = None
     call_token = 0
+    objective: Objective = Sft()
+    teacher: "PreTrainedModel | None" = None
+    row_ids: Sequence[str] = ()
+    figures: dict[str, float] | None = None
 
     def training_step(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Compute the loss and its gradients, in lanes where there are some."""
+        self.row_ids = inputs["row_ids"]
         if self.lanes is None:
             return super().training_step(model, inputs, num_items_in_batch)
         loss_of, shares = self._loss_of(model, inputs)
@@ -50,116 +57,72 @@ class CompletionTrainer(SFTTrainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Give the batch's mean loss over answer tokens, each times the weight of its example.
+        """Give the batch's mean loss, each lesson counting as much as its weight.
 
-        The mean is over all tokens alike: an example of half the weight moves the model half as
-        far, in whatever company; with weights of 1 it is the plain mean.
+        The mean is over all alike: a lesson of half the weight moves the model half as far, in
+        whatever company; with weights of 1 it is the plain mean, over tokens or over pairs.
         """
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
         loss_of, shares = self._loss_of(model, inputs)
         return torch.stack([loss_of(share) for share in shares]).sum()
 
-    def measure(self, rows: Sequence[Tokens], batch_size: int) -> float:
-        """Give the mean loss over the answers' tokens, all alike, learning nothing from it."""
+    def measure(self, lessons: Sequence[Lesson], batch_size: int) -> dict[str, float]:
+        """Give figures of the lessons, learning nothing from them; ``learning`` says which."""
         assert isinstance(self.model, torch.nn.Module)
         model = self.model.eval()
         device = next(model.parameters()).device
-        total, tokens = 0.0, 0
-        for start in range(0, len(rows), batch_size):
-            batch = [asdict(replace(one, weight=1.0)) for one in rows[start : start + batch_size]]
-            for share in collate(batch)["shares"]:
-                placed = {name: tensor.to(device) for name, tensor in share.items()}
-                with torch.no_grad():
-                    total += float(self._loss(model, placed))
-                tokens += len(share["labels"])
-        return total / tokens
+        found = learning.Measured(self.objective)
+        for start in range(0, len(lessons), batch_size):
+            rows = [asdict(one) for one in lessons[start : start + batch_size]]
+            batch = batches.collate(rows, strangers=self._wants_strangers)
+            with torch.no_grad():
+                told = self._told(model, _on(device, batch))
+                for share in told:
+                    found.add(self._said(model, share), share)
+        return found.figures()
+
+    @property
+    def _wants_strangers(self) -> bool:
+        return self.objective.kind == "kto"
 
     def _loss_of(
-        self, model: torch.nn.Module, inputs: dict[str, Any]
+        self, model: torch.nn.Module, inputs: Batch
     ) -> tuple[Callable[[Share], torch.Tensor], list[Share]]:
         """Give the batch's shares, and what computes the part of the loss that is a share's."""
-        shares: list[Share] = inputs["shares"]
+        shares = self._told(model, inputs)
         self.tokens_seen += sum(int(share["row_tokens"]) for share in shares)
-        whole = torch.stack([share["whole"].sum() for share in shares]).sum()
-        return lambda share: self._loss(model, share) / whole, shares
+        whole = torch.stack([learning.whole(self.objective, share) for share in shares]).sum()
 
-    def _loss(self, model: torch.nn.Module, share: Share) -> torch.Tensor:
-        """Sum the losses of the answers' tokens, each times its weight."""
-        dtype = getattr(model, "dtype", torch.float32)
-        unseen = torch.zeros_like(share["seen"], dtype=dtype)
-        unseen.masked_fill_(~share["seen"], torch.finfo(dtype).min)
-        logits = model(
-            input_ids=share["input_ids"][None],
-            position_ids=share["position_ids"][None],
-            attention_mask=unseen[None, None],
-            use_cache=False,
-            logits_to_keep=share["predicting"],
-        ).logits[0]
-        adjusted = logits.float().clone()
+        def loss_of(share: Share) -> torch.Tensor:
+            return learning.loss(self.objective, self._said(model, share), share) / whole
+
+        return loss_of, shares
+
+    def _told(self, model: torch.nn.Module, batch: Batch) -> list[Share]:
+        """Add to the batch's shares what the base or a teacher says of their answers."""
+        return asides.add(self.objective, batch, model, self.teacher, self._each)
+
+    def _each(self, work: Callable[[Share], torch.Tensor], shares: Sequence[Share]) -> list[Any]:
+        if self.lanes is None:
+            return [work(share) for share in shares]
+        return [*self.lanes.threads.map(work, shares)]
+
+    def _said(self, model: torch.nn.Module, share: Share) -> Said:
+        logits = learning.logits(model, share)
+        adjusted = logits.clone()
         adjusted[:, self.call_token] += share["margins"]
-        losses = torch.nn.functional.cross_entropy(adjusted, share["labels"], reduction="none")
-        return (losses * share["weights"]).sum()
+        return Said(adjusted, share)
 
 
-def collate(
-    rows: Sequence[dict[str, Any]],
-    *,
-    lanes: int = 1,
-    first_token_weight: float = 1.0,
-    call_margin: float = 0.0,
-) -> dict[str, list[Share]]:
-    """Make a batch of ``shares``, at least one for each lane where there are rows enough.
-
-    Args:
-        rows: The batch, each row a dictionary of the fields of ``Tokens``.
-        lanes: How many shares are computed at a time.
-        first_token_weight: How much more an answer's first token counts than each other one.
-        call_margin: Added to the logit of a call where an answer's first token decides on one.
-
-    Returns:
-        Of each share: ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens,
-        tokens]``, and of its answers' tokens the place ``predicting`` each, its ``labels``,
-        ``weights``, ``whole`` weights if every example had the weight 1, and ``margins``, all
-        ``[answer tokens]``; ``row_tokens`` counts its rows' tokens, of which those in common are in
-        the sequence once.
-    """
-    examples = [Tokens(**row) for row in rows]
-    ids = [example.input_ids for example in examples]
-    count = lanes * ceil(packing.size(ids) / LONGEST / lanes)
+def _on(device: torch.device, batch: Batch) -> Batch:
+    """Put the batch's shares on a device."""
     return {
-        "shares": [
-            _share([examples[row] for row in share], first_token_weight, call_margin)
-            for share in packing.share_out(ids, count)
-        ]
-    }
-
-
-def _share(examples: Sequence[Tokens], first_token_weight: float, call_margin: float) -> Share:
-    packed = packing.pack([example.input_ids for example in examples])
-    answers = [example.input_ids[example.prompt_length :] for example in examples]
-    whole = [np.ones(example.answer_length) for example in examples]
-    margins = [np.zeros(example.answer_length) for example in examples]
-    for one, margin, example in zip(whole, margins, examples, strict=True):
-        one[0] *= first_token_weight
-        margin[0] = call_margin if example.may_call else 0.0
-    weights = [one * example.weight for one, example in zip(whole, examples, strict=True)]
-    predicting = [
-        places[example.prompt_length - 1 : -1]
-        for places, example in zip(packed.places, examples, strict=True)
-    ]
-    return {
-        "input_ids": torch.from_numpy(packed.tokens),
-        "position_ids": torch.from_numpy(packed.positions),
-        "seen": torch.from_numpy(packed.seen),
-        "predicting": torch.from_numpy(np.concatenate(predicting)),
-        "labels": torch.tensor([token for answer in answers for token in answer]),
-        "weights": torch.from_numpy(np.concatenate(weights)).float(),
-        "whole": torch.from_numpy(np.concatenate(whole)).float(),
-        "margins": torch.from_numpy(np.concatenate(margins)).float(),
-        "row_tokens": torch.tensor(sum(len(example.input_ids) for example in examples)),
+        name: [{key: tensor.to(device) for key, tensor in share.items()} for share in shares]
+        for name, shares in batch.items()
+        if name != "row_ids"
     }

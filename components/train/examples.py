@@ -1,82 +1,79 @@
-"""Turn a snapshot's rows into tokens, and order them so that rows that begin alike are together."""
+"""Read what a snapshot has for an objective, as lessons in tokens."""
 
+import hashlib
 import json
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from components import prompt
-from components.schema import Answer, Message
-from components.train import irrelevant, offers, packing
+from components.schema import Answer, Json, Message
+from components.train import irrelevant, offers
+from components.train.lessons import Lesson, Tokens, tokenize
+from components.train.objectives import view
+from components.train.objectives.settings import Distillation, Sft
 from components.train.offers import Request
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROMPTS = 4
-"""Different prompts in a batch: rows that begin alike save work together, but are much alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One example as token ids; the last ``answer_length`` of them are what is learned.
-
-    ``may_call``: the request offers tools, so that the answer's first token decides on a call.
-    """
-
-    input_ids: list[int]
-    answer_length: int
-    weight: float
-    may_call: bool = False
-
-    @property
-    def prompt_length(self) -> int:
-        """The tokens before the answer."""
-        return len(self.input_ids) - self.answer_length
-
-
 VALIDATION = "validation.parquet"
 
 
-def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> list[Tokens]:
-    """Read the examples to train on, in the snapshot's order, then those that the recipe makes.
+def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> list[Lesson]:
+    """Read what is learned: the snapshot's rows in its order, then those that the recipe makes.
 
     Those that are too long are left out.
 
     Raises:
-        ValueError: None fits, or what the recipe wants made can't be made of these.
+        ValueError: There are none, none fits, or what the recipe wants made can't be made of these.
     """
-    requests = _requests(snapshot / "train.parquet")
-    requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
-    varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
-    found = [_tokens(tokenizer, request) for request in varied]
-    fitting = [tokens for tokens in found if len(tokens.input_ids) <= recipe.max_length]
+    path = view.require_rows(snapshot, recipe.objective)
+    found = list(_learned(path, tokenizer, recipe))
+    fitting = _fitting(found, recipe)
     if not fitting:
-        shortest = min((len(tokens.input_ids) for tokens in found), default=0)
+        shortest = min((lesson.length for lesson in found), default=0)
         raise ValueError(
-            f"reading {snapshot}: none of its {len(found)} examples fits into max_length "
-            f"{recipe.max_length} (the shortest has {shortest} tokens)"
+            f"reading {snapshot}: none of its {len(found)} {view.HOLDS[view.of(recipe.objective)]} "
+            f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
         )
     return fitting
 
 
 def read_validation(
     snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
-) -> list[Tokens]:
-    """Read the examples on which the loss is measured, as they were logged; there may be none."""
-    path = snapshot / VALIDATION
-    requests = _requests(path) if path.exists() else []
-    found = [_tokens(tokenizer, request) for request in requests]
-    return [tokens for tokens in found if len(tokens.input_ids) <= recipe.max_length]
+) -> list[Lesson]:
+    """Read what is measured and never learned; there may be none.
+
+    Of examples it is what curation put aside, as it was logged; of judgements a share of the
+    requests they are about, by hash, so that it is the same for every training.
+    """
+    if isinstance(recipe.objective, Sft):
+        path = snapshot / VALIDATION
+        requests = _requests(path) if path.exists() else []
+        return _fitting([_example(tokenizer, one, recipe) for one in requests], recipe)
+    path = view.require_rows(snapshot, recipe.objective)
+    return _fitting(_judged(path, tokenizer, recipe, held_out=True), recipe)
+
+
+def _fitting(lessons: Iterable[Lesson], recipe: Recipe) -> list[Lesson]:
+    return [lesson for lesson in lessons if lesson.length <= recipe.max_length]
+
+
+def _learned(path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Iterable[Lesson]:
+    if not isinstance(recipe.objective, Sft):
+        return _judged(path, tokenizer, recipe, held_out=False)
+    requests = _requests(path)
+    requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
+    varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
+    return [_example(tokenizer, one, recipe) for one in varied]
 
 
 def _requests(path: Path) -> list[Request]:
-    columns = ["messages", "tools", "answer", "completion", "weight"]
+    columns = ["example_id", "messages", "tools", "answer", "completion", "weight"]
     return [
         Request(
             json.loads(row["messages"]),
@@ -84,59 +81,56 @@ def _requests(path: Path) -> list[Request]:
             tuple(call.name for call in Answer.from_json(row["answer"]).calls),
             row["completion"][0]["content"],  # its arguments are in the order they came in
             row["weight"],
+            row["example_id"],
         )
         for row in pq.read_table(path, columns=columns).to_pylist()
     ]
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", request: Request) -> Tokens:
-    messages = prompt.render_prompt(request.messages, request.tools)
-    answer: Message = {"role": "assistant", "content": request.answer}
-    tokens = tokenize(tokenizer, messages, [answer], request.weight)
-    return replace(tokens, may_call=bool(request.tools))
+def _example(tokenizer: "PreTrainedTokenizerBase", request: Request, recipe: Recipe) -> Lesson:
+    assert isinstance(recipe.objective, Sft)
+    every = recipe.objective.assistant_only_loss
+    tokens = _tokens(tokenizer, request, request.answer, every_answer=every)
+    return Lesson([tokens], request.row_id)
 
 
-def tokenize(
+def _judged(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, *, held_out: bool
+) -> Iterable[Lesson]:
+    """Read pairs or labelled answers; those about one request are all learned, or none is."""
+    assert not isinstance(recipe.objective, Sft | Distillation)
+    columns = {"labels": ["label_id", "completion", "label"]}
+    own = columns.get(path.stem, ["preference_id", "chosen", "rejected"])
+    for row in pq.read_table(path, columns=[*own, "request", "weight"]).to_pylist():
+        if _is_held_out(row["request"], recipe.objective.validation_share) == held_out:
+            given: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
+            request = Request(given["messages"], given["tools"], (), "", row["weight"], row[own[0]])
+            said: list[Message] = [
+                row[name][0] for name in ("chosen", "rejected", "completion") if name in row
+            ]
+            rows = [_tokens(tokenizer, request, one["content"]) for one in said]
+            yield Lesson(rows, request.row_id, row.get("label", True))
+
+
+def _is_held_out(request: str, share: float) -> bool:
+    digest = hashlib.sha256(request.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _tokens(
     tokenizer: "PreTrainedTokenizerBase",
-    messages: Sequence[Message],
-    completion: Sequence[Message],
-    weight: float,
+    request: Request,
+    answer: str,
+    *,
+    every_answer: bool = False,
 ) -> Tokens:
-    """Tokenize prompt and answer apart, as they are when the model answers: nothing merges.
-
-    Raises:
-        ValueError: The chat template writes the prompt differently once an answer follows.
-    """
-    before = prompt.to_text(tokenizer, messages)
-    whole = cast("str", tokenizer.apply_chat_template([*messages, *completion], tokenize=False))
-    if not whole.startswith(before):
-        raise ValueError(
-            f"the chat template of {tokenizer.name_or_path} rewrites the prompt when an answer "
-            f"follows: {before[-80:]!r} is not how {whole[: len(before)][-80:]!r} ends"
-        )
-    asked = tokenizer(before, add_special_tokens=False).input_ids
-    answered = tokenizer(whole[len(before) :].rstrip("\n"), add_special_tokens=False).input_ids
-    return Tokens([*asked, *answered], len(answered), weight)
-
-
-def in_order(rows: Sequence[packing.Row], batch_size: int, seed: int) -> list[int]:
-    """Order rows at random, but those that begin alike by up to a quarter of a batch together.
-
-    Args:
-        rows: The token ids of each row.
-        batch_size: Rows in a batch.
-        seed: Draws the order; equal seeds give equal orders, so a resumed run goes on in it.
-
-    Returns:
-        The row numbers in training order.
-    """
-    draw = random.Random(seed)
-    together = max(1, batch_size // PROMPTS)
-    families = [draw.sample(family, len(family)) for family in packing.families(rows)]
-    units = [
-        family[start : start + together]
-        for family in families
-        for start in range(0, len(family), together)
-    ]
-    draw.shuffle(units)
-    return [row for unit in units for row in unit]
+    messages = prompt.render_prompt(request.messages, request.tools)
+    completion: Message = {"role": "assistant", "content": answer}
+    return tokenize(
+        tokenizer,
+        messages,
+        [completion],
+        request.weight,
+        may_call=bool(request.tools),
+        every_answer=every_answer,
+    )

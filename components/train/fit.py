@@ -1,4 +1,4 @@
-"""Run a QLoRA training from a snapshot to an adapter, through kills and cancellations.
+"""Run a training from a snapshot to an adapter, through kills and cancellations.
 
 Imported late, since it loads torch.
 """
@@ -19,12 +19,15 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 from components import base as bases
 from components import prompt
 from components.schema import Progress
-from components.train import adapter, checkpoints, examples, lanes
-from components.train.completion import CompletionTrainer, collate
+from components.train import adapter, batches, checkpoints, examples, lanes, teacher
+from components.train import order as ordering
+from components.train.completion import CompletionTrainer
+from components.train.lessons import Lesson
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted, Watch
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -45,12 +48,13 @@ def fit(
             ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
         recipe: How to train.
         report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``, and
-            at the end with ``validation_loss``, if the snapshot has rows to measure it on.
+            at the end with ``validation_loss`` and, where people judged, ``validation_accuracy``,
+            if there is anything to measure them on; ``learning.Measured`` says what they are.
 
     Raises:
         Interrupted: SIGTERM arrived.
         FloatingPointError: The loss is no number any more.
-        ValueError: The base was evaluated before.
+        ValueError: The base was evaluated before, or the snapshot has nothing for the objective.
     """
     model, tokenizer = bases.load(base, "nf4", for_training=True)
     train(model, tokenizer, snapshot, folder, recipe, report=report)
@@ -66,30 +70,14 @@ def train(
     report: Callable[[Progress], None],
 ) -> None:
     """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
-    rows = examples.read(snapshot, tokenizer, recipe)
+    lessons = examples.read(snapshot, tokenizer, recipe)
     saved = folder / "checkpoints"
     adapted = adapter.attach(model, recipe)
-    watch, at_a_time = Watch(report), lanes.count(adapted)
-    trainer = CompletionTrainer(
-        model=adapted,
-        args=_arguments(recipe, saved),
-        train_dataset=_dataset(rows, recipe),
-        data_collator=partial(
-            collate,
-            lanes=at_a_time,
-            first_token_weight=recipe.first_token_weight,
-            call_margin=recipe.call_margin,
-        ),
-        processing_class=tokenizer,
-        callbacks=[watch],
-    )
-    trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
-    trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
-    adapter.hold_in_fp32(adapted)
-    watch.count_tokens = lambda: trainer.tokens_seen
+    watch = Watch(report)
+    trainer = _trainer(adapted, tokenizer, lessons, recipe, saved, watch)
     last = checkpoints.newest(saved)
     checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
-    with watch.for_sigterm(), lanes.opened(at_a_time) as trainer.lanes:
+    with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
@@ -100,17 +88,49 @@ def train(
     shutil.rmtree(saved)
 
 
+def _trainer(
+    adapted: "PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    lessons: list[Lesson],
+    recipe: Recipe,
+    saved: Path,
+    watch: Watch,
+) -> CompletionTrainer:
+    trainer = CompletionTrainer(
+        model=adapted,
+        args=_arguments(recipe, saved),
+        train_dataset=_dataset(lessons, recipe),
+        data_collator=partial(
+            batches.collate,
+            lanes=lanes.count(adapted),
+            first_token_weight=recipe.first_token_weight,
+            call_margin=recipe.call_margin,
+            strangers=recipe.objective.kind == "kto",
+        ),
+        processing_class=tokenizer,
+        callbacks=[watch],
+    )
+    trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
+    trainer.objective = recipe.objective
+    if recipe.objective.kind == "distillation":
+        trainer.teacher = teacher.load(recipe.objective.teacher_model_name_or_path, tokenizer)
+    trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
+    adapter.hold_in_fp32(adapted)
+    watch.count_tokens = lambda: trainer.tokens_seen
+    return trainer
+
+
 def _validate(
     trainer: CompletionTrainer,
-    rows: list[examples.Tokens],
+    lessons: list[Lesson],
     recipe: Recipe,
     report: Callable[[Progress], None],
 ) -> None:
-    """Report the loss of the finished adapter on rows that it never saw; it can't train after."""
-    if rows:
+    """Report figures of the finished adapter on what it never saw; it can't train after."""
+    if lessons:
         steps = trainer.state.max_steps
-        loss = trainer.measure(rows, recipe.per_device_train_batch_size)
-        report(Progress("train", steps, steps, "steps", {"validation_loss": loss}))
+        figures = trainer.measure(lessons, recipe.per_device_train_batch_size)
+        report(Progress("train", steps, steps, "steps", figures))
 
 
 def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
@@ -140,7 +160,7 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
     )
 
 
-def _dataset(rows: list[examples.Tokens], recipe: Recipe) -> Dataset:
-    ids = [row.input_ids for row in rows]
-    order = examples.in_order(ids, recipe.per_device_train_batch_size, recipe.seed)
-    return Dataset.from_list([asdict(rows[number]) for number in order])
+def _dataset(lessons: list[Lesson], recipe: Recipe) -> Dataset:
+    ids = [lesson.rows[0].input_ids for lesson in lessons]
+    found = ordering.in_order(ids, recipe.per_device_train_batch_size, recipe.seed)
+    return Dataset.from_list([asdict(lessons[number]) for number in found])

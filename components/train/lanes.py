@@ -6,14 +6,14 @@ once a step. ``tests/benchmarks/lanes.py`` times both, alone and beside a busy p
 Imported late, since it loads torch.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-Share = Mapping[str, torch.Tensor]
+from components.train.batches import Share
 
 
 class Lanes:

@@ -17,13 +17,17 @@ Tool: TypeAlias = dict[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, the tools that were called, the answer as rendered, and how much it counts."""
+    """A request, the tools that were called, the answer as rendered, and how much it counts.
+
+    ``row_id`` names the row of the snapshot that it is, or that it was made of.
+    """
 
     messages: list[dict[str, Json]]
     tools: list[Tool]
     called: tuple[str, ...]
     answer: str
     weight: float
+    row_id: str = ""
 
     @property
     def offers_in_vain(self) -> bool:

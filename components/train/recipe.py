@@ -6,10 +6,23 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from components import manifest, prompt
 from components.schema import Config
+from components.train.objectives.settings import Objective, Sft
+
+OF_EXAMPLES = {
+    "first_token_weight": 1.0,
+    "call_margin": 0.0,
+    "irrelevant_share": 0.0,
+    "distractor_share": 0.0,
+}
+"""What only examples know, with the values that change nothing."""
 
 
 class Recipe(Config):
     """How an adapter is trained; another value of any is another adapter."""
+
+    objective: Objective = Sft()
+    """What it learns from: ``sft`` and ``distillation`` from examples, ``dpo`` and ``orpo`` from
+    pairs of answers, ``kto`` from answers labelled good or bad."""
 
     r: int = Field(default=16, ge=1, le=512)
     """Rank of the adapter: higher learns more and takes more memory."""
@@ -79,6 +92,23 @@ class Recipe(Config):
     """Draws the adapter's first weights and the order of the examples."""
 
     @model_validator(mode="after")
+    def _has_knobs_of_its_objective(self) -> "Recipe":
+        if isinstance(self.objective, Sft):
+            return self
+        idle = [name for name in OF_EXAMPLES if getattr(self, name) != OF_EXAMPLES[name]]
+        if idle:
+            raise ValueError(
+                f"objective {self.objective.kind} learns from what people preferred: "
+                f"{', '.join(idle)} would do nothing, leave it out"
+            )
+        if self.objective.kind == "kto" and self.per_device_train_batch_size == 1:
+            raise ValueError(
+                "objective kto compares the answers of a batch with one another: "
+                "per_device_train_batch_size wants at least 2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_modules_to_choose_layers(self) -> "Recipe":
         if self.layers_to_transform is not None and isinstance(self.target_modules, str):
             raise ValueError(
@@ -88,13 +118,18 @@ class Recipe(Config):
         return self
 
 
-def adapter_key(snapshot: str, base: str, recipe: Recipe) -> str:
-    """Name the adapter by all that it is made from: snapshot key, base hash, recipe and format."""
+def adapter_key(snapshot: str, base: str, recipe: Recipe, *, teacher: str | None = None) -> str:
+    """Name the adapter by all that it is made from.
+
+    Args:
+        snapshot: The snapshot's key.
+        base: The base's content hash.
+        recipe: How it is trained.
+        teacher: The teacher's content hash, which stands for the place where it lies.
+    """
+    knobs = recipe.model_dump(mode="json")
+    if teacher is not None:
+        knobs["objective"]["teacher_model_name_or_path"] = teacher
     return manifest.digest(
-        {
-            "snapshot": snapshot,
-            "base": base,
-            "recipe": recipe.model_dump(mode="json"),
-            "prompt_format": prompt.FORMAT,
-        }
+        {"snapshot": snapshot, "base": base, "recipe": knobs, "prompt_format": prompt.FORMAT}
     )

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict
 from statistics import median
 from typing import Annotated
 
@@ -21,10 +20,12 @@ import typer
 
 from components import base
 from components.train import adapter, lanes
-from components.train.completion import CompletionTrainer, collate
-from components.train.examples import Tokens
+from components.train.batches import collate
+from components.train.completion import CompletionTrainer
+from components.train.lessons import Tokens
 from components.train.recipe import Recipe
 from flows.demo import fetch, run
+from tests.train.rows import taught
 
 BUSY = "while True: pass"
 
@@ -38,7 +39,7 @@ def main(
     model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
     adapted = adapter.attach(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
-    examples = [asdict(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
+    examples = [taught(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
     one, shared = collate(examples), collate(examples, lanes=lanes.count(adapted))
     trainer = CompletionTrainer.__new__(CompletionTrainer)
 

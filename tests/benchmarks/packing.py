@@ -8,7 +8,6 @@ ways compute on the threads that torch would use. They are timed in turn in one 
 of the rounds is printed, in tokens of the rows a second.
 """
 
-from dataclasses import asdict
 from statistics import median
 from typing import Annotated
 
@@ -17,11 +16,13 @@ import typer
 
 from components import base
 from components.train import adapter
-from components.train.completion import CompletionTrainer, collate
-from components.train.examples import Tokens
+from components.train.batches import collate
+from components.train.completion import CompletionTrainer
+from components.train.lessons import Tokens
 from components.train.recipe import Recipe
 from flows.demo import fetch, run
 from tests.benchmarks.lanes import timed
+from tests.train.rows import taught
 
 IGNORED = -100
 
@@ -40,7 +41,7 @@ def main(
     examples = [
         Tokens([*prompt, 1000 + row, *range(2000, 1999 + own)], 30, 1.0) for row in range(rows)
     ]
-    batch = collate([asdict(example) for example in examples])
+    batch = collate([taught(example) for example in examples])
     ids = torch.tensor([example.input_ids for example in examples])
     labels = torch.where(torch.arange(shared + own) < shared + own - 30, IGNORED, ids)
     trainer = CompletionTrainer.__new__(CompletionTrainer)

@@ -124,6 +124,19 @@ def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
     ]
 
 
+def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
+    teacher = {"kind": "distillation", "teacher_model_name_or_path": "base"}
+    found = read(write(folder, train={"objective": teacher})).train.objective
+    assert found.kind == "distillation"
+    assert found.teacher_model_name_or_path == folder / "base"
+    teacher["teacher_model_name_or_path"] = "logs"
+    (mistake,) = mistakes(write(folder, train={"objective": teacher}))
+    assert mistake.startswith("train: objective.teacher_model_name_or_path: ")
+    assert mistake.endswith(
+        "has neither config.json nor adapter_config.json, wants a model's or an adapter's folder"
+    )
+
+
 def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
     (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
     assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import prompt
 from components.schema import Answer, Json
+from components.train.lessons import Lesson, Tokens
 
 
 def snapshot(folder: Path, pairs: list[tuple[str, str]], weight: float = 1.0) -> Path:
@@ -28,16 +31,22 @@ def write(
     """
     table = [
         {
+            "example_id": f"{side} {number}",
             "messages": json.dumps([{"role": "user", "content": asked}]),
             "tools": json.dumps([tool(name) for name in tools]),
             "answer": answer.to_json(),
             "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
             "weight": weight,
         }
-        for asked, tools, answer in rows
+        for number, (asked, tools, answer) in enumerate(rows)
     ]
     pq.write_table(pa.Table.from_pylist(table), folder / f"{side}.parquet")
     return folder
+
+
+def taught(*tokens: Tokens, row_id: str = "a", is_good: bool = True) -> dict[str, Any]:
+    """Give a lesson of these rows as a batch is made of it."""
+    return asdict(Lesson([*tokens], row_id, is_good))
 
 
 def tool(name: str) -> dict[str, Json]:

@@ -1,20 +1,22 @@
 """The loss is that of the answers alone, each example counting as its weight says."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from components.train.completion import CompletionTrainer, collate
-from components.train.examples import Tokens
+from components.train.batches import collate
+from components.train.completion import CompletionTrainer
+from components.train.lessons import Tokens
 from tests import tiny
+from tests.train.rows import taught
 
 LONG, SHORT = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([10, 11, 12], 1, 3.0)
 
 
 def test_a_batch_is_one_sequence_whose_answers_are_learned():
-    (share,) = collate([asdict(LONG), asdict(SHORT)])["shares"]
+    (share,) = collate([taught(LONG), taught(SHORT)])["shares"]
     assert share["input_ids"].tolist() == [*LONG.input_ids, *SHORT.input_ids]
     assert share["position_ids"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert share["predicting"].tolist() == [2, 3, 6]
@@ -22,18 +24,18 @@ def test_a_batch_is_one_sequence_whose_answers_are_learned():
 
 
 def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
-    (share,) = collate([asdict(LONG), asdict(SHORT)], first_token_weight=8.0)["shares"]
+    (share,) = collate([taught(LONG), taught(SHORT)], first_token_weight=8.0)["shares"]
     assert share["weights"].tolist() == [8.0, 1.0, 24.0]
 
 
 def test_each_lane_gets_a_share_where_there_are_rows_enough():
-    rows = [asdict(LONG), asdict(SHORT)]
+    rows = [taught(LONG), taught(SHORT)]
     assert len(collate(rows, lanes=2)["shares"]) == len(collate(rows, lanes=3)["shares"]) == 2
 
 
 def test_more_tokens_than_a_sequence_may_hold_go_into_several():
     rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
-    shares = collate([asdict(row) for row in rows])["shares"]
+    shares = collate([taught(row) for row in rows])["shares"]
     assert [len(share["input_ids"]) for share in shares] == [2002, 1001, 2002]
 
 
@@ -43,7 +45,7 @@ def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     expected = _losses(model, LONG) + [3 * loss for loss in _losses(model, SHORT)]
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    loss = trainer.compute_loss(model, collate([asdict(LONG), asdict(SHORT)]))
+    loss = trainer.compute_loss(model, collate([taught(LONG), taught(SHORT)]))
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert trainer.tokens_seen == 8
 
@@ -59,7 +61,7 @@ def test_an_example_of_half_the_weight_moves_the_model_half_as_far_in_any_compan
 
     def loss(weight: float) -> float:
         rows = [*company, replace(SHORT, weight=weight)]
-        return trainer.compute_loss(model, collate([asdict(row) for row in rows])).item()
+        return trainer.compute_loss(model, collate([taught(row) for row in rows])).item()
 
     tokens = SHORT.answer_length + sum(row.answer_length for row in company)
     whole = sum(_losses(model, SHORT)) / tokens
@@ -72,7 +74,7 @@ def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: 
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    rows = [asdict(LONG), asdict(replace(SHORT, weight=1.0))]
+    rows = [taught(LONG), taught(replace(SHORT, weight=1.0))]
     batch = collate(rows, first_token_weight=12.0)
     (share,) = batch["shares"]
     same = {**share, "whole": share["weights"]}
@@ -86,7 +88,7 @@ def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path
 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     rows = [Tokens([5, 6, 7, *rest], 2, 1.0) for rest in ([8, 9, 10], [8, 11], [12, 13, 14, 15])]
-    batch = collate([asdict(row) for row in rows])
+    batch = collate([taught(row) for row in rows])
     assert len(batch["shares"][0]["input_ids"]) == 3 + 3 + 1 + 4
     loss = CompletionTrainer.__new__(CompletionTrainer).compute_loss(model, batch)
     expected = [loss for row in rows for loss in _losses(model, row)]
@@ -101,7 +103,7 @@ def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_pa
     trainer.call_token = 12
 
     def loss(may_call: bool, answer: int, margin: float) -> float:
-        row = asdict(Tokens([10, 11, answer], 1, 1.0, may_call))
+        row = taught(Tokens([10, 11, answer], 1, 1.0, may_call))
         return trainer.compute_loss(model, collate([row], call_margin=margin)).item()
 
     logits = model(input_ids=torch.tensor([[10, 11]])).logits[0, -1]

@@ -1,16 +1,17 @@
 """Lanes give the loss and the gradients of the whole batch, and do so where they may."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from components.train import lanes
-from components.train.completion import CompletionTrainer, collate
-from components.train.examples import Tokens
+from components.train.batches import collate
+from components.train.completion import CompletionTrainer
+from components.train.lessons import Tokens
 from tests import tiny
+from tests.train.rows import taught
 
 ROWS = [
     Tokens([5, 6, 7, 8, 9], 2, 1.0),
@@ -37,7 +38,7 @@ def model(tmp_path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
 def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
     trainer = bare_trainer()
-    batch = collate([asdict(row) for row in ROWS[:rows]], lanes=2, first_token_weight=4.0)
+    batch = collate([taught(row) for row in ROWS[:rows]], lanes=2, first_token_weight=4.0)
     trainer.compute_loss(model, batch).backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
@@ -56,7 +57,7 @@ def bare_trainer() -> CompletionTrainer:
 
 
 def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS], lanes=2)
+    trainer, batch = bare_trainer(), collate([taught(row) for row in ROWS], lanes=2)
     with lanes.opened(lanes.count(model)) as trainer.lanes:
         trainer.training_step(model, batch)
         once = [
@@ -70,7 +71,7 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
 
 
 def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([asdict(row) for row in ROWS], lanes=2)
+    trainer, batch = bare_trainer(), collate([taught(row) for row in ROWS], lanes=2)
     batch["shares"][1]["input_ids"][0] = 10**6
     with lanes.opened(lanes.count(model)) as trainer.lanes, pytest.raises(IndexError):
         trainer.training_step(model, batch)

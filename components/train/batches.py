@@ -1,0 +1,141 @@
+"""Make a batch of lessons into shares: packed sequences, and what is to be learned where in them.
+
+Imported late, since it loads torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import ceil
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch  # noqa: TID253 - this module is itself imported late
+
+from components.train import packing
+from components.train.lessons import Lesson, Tokens
+
+Share: TypeAlias = Mapping[str, torch.Tensor]
+"""Some of a batch's lessons as one sequence; ``collate`` says what is in it."""
+
+Batch: TypeAlias = dict[str, Any]
+
+LONGEST = 2048
+"""Tokens in a sequence, beyond which rows are put into several: attention grows with its square."""
+
+
+def collate(
+    lessons: Sequence[dict[str, Any]],
+    *,
+    lanes: int = 1,
+    first_token_weight: float = 1.0,
+    call_margin: float = 0.0,
+    strangers: bool = False,
+) -> Batch:
+    """Make a batch of ``shares``, at least one for each lane where there are lessons enough.
+
+    Args:
+        lessons: The batch, each a dictionary of the fields of ``Lesson``.
+        lanes: How many shares are computed at a time.
+        first_token_weight: How much more an answer's first token counts than each other one.
+        call_margin: Added to the logit of a call where an answer's first token decides on one.
+        strangers: Also put each lesson's answer under the request of the lesson after it.
+
+    Returns:
+        ``shares``; ``strangers``, shares too; and ``row_ids``, of the lessons. Of each share:
+        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``; of its
+        learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
+        if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
+        tokens]``; of its rows ``row_weights`` and ``is_good``, ``[rows]``, those of a pair one
+        after the other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which
+        those in common are in the sequence once.
+    """
+    given = [_lesson(one) for one in lessons]
+    rows = [row.input_ids for lesson in given for row in lesson.rows]
+    count = lanes * ceil(packing.size(rows) / LONGEST / lanes)
+    batch = {
+        "shares": _shares(given, count, first_token_weight, call_margin),
+        "row_ids": [lesson.row_id for lesson in given],
+    }
+    if strangers:
+        strange = _strangers(given)
+        batch["strangers"] = _shares(strange, count, 1.0, 0.0) if strange else []
+    return batch
+
+
+def _lesson(fields: dict[str, Any]) -> Lesson:
+    rows = [
+        Tokens(**{**row, "earlier": [(start, end) for start, end in row["earlier"]]})
+        for row in fields["rows"]
+    ]
+    return Lesson(rows, fields["row_id"], fields["is_good"])
+
+
+def _strangers(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Put each answer under the request of the next lesson; the last one's under the first.
+
+    TRL's KTO trainer does the same. A lesson alone knows no stranger.
+    """
+    if len(lessons) == 1:
+        return []
+    found: list[Lesson] = []
+    for one, other in pairwise([*lessons, lessons[0]]):
+        (said,), (asked,) = one.rows, other.rows
+        answer = said.input_ids[said.prompt_length :]
+        ids = [*asked.input_ids[: asked.prompt_length], *answer]
+        found.append(Lesson([Tokens(ids, len(answer), 1.0)], other.row_id, one.is_good))
+    return found
+
+
+def _shares(
+    lessons: Sequence[Lesson], count: int, first_token_weight: float, call_margin: float
+) -> list[Share]:
+    """Share lessons out; the rows of each stay together, and begin alike anyway."""
+    first = [lesson.rows[0].input_ids for lesson in lessons]
+    return [
+        _share([lessons[number] for number in share], first_token_weight, call_margin)
+        for share in packing.share_out(first, count)
+    ]
+
+
+def _share(lessons: Sequence[Lesson], first_token_weight: float, call_margin: float) -> Share:
+    rows = [row for lesson in lessons for row in lesson.rows]
+    packed = packing.pack([row.input_ids for row in rows])
+    whole, margins, predicting = _learned(rows, packed, first_token_weight, call_margin)
+    weights = [one * row.weight for one, row in zip(whole, rows, strict=True)]
+    labels = [
+        token for row in rows for start, end in row.learned for token in row.input_ids[start:end]
+    ]
+    return {
+        "input_ids": torch.from_numpy(packed.tokens),
+        "position_ids": torch.from_numpy(packed.positions),
+        "seen": torch.from_numpy(packed.seen),
+        "predicting": torch.from_numpy(np.concatenate(predicting)),
+        "labels": torch.tensor(labels),
+        "weights": torch.from_numpy(np.concatenate(weights)).float(),
+        "whole": torch.from_numpy(np.concatenate(whole)).float(),
+        "margins": torch.from_numpy(np.concatenate(margins)).float(),
+        "row": torch.tensor([number for number, one in enumerate(whole) for _ in one]),
+        "row_weights": torch.tensor([row.weight for row in rows]),
+        "is_good": torch.tensor([lesson.is_good for lesson in lessons for _ in lesson.rows]),
+        "row_tokens": torch.tensor(sum(len(row.input_ids) for row in rows)),
+    }
+
+
+def _learned(
+    rows: Sequence[Tokens], packed: packing.Packed, first_token_weight: float, call_margin: float
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Give of each row's learned tokens their weights, margins and the places before them."""
+    whole: list[np.ndarray] = []
+    margins: list[np.ndarray] = []
+    predicting: list[np.ndarray] = []
+    for row, places in zip(rows, packed.places, strict=True):
+        spans = row.learned
+        first = np.cumsum([0, *(end - start for start, end in spans[:-1])])
+        total = sum(end - start for start, end in spans)
+        weights, margin = np.ones(total), np.zeros(total)
+        weights[first] *= first_token_weight
+        margin[first] = call_margin if row.may_call else 0.0
+        whole.append(weights)
+        margins.append(margin)
+        predicting.append(np.concatenate([places[start - 1 : end - 1] for start, end in spans]))
+    return whole, margins, predicting
