@@ -64,7 +64,7 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
         "root": str(settings.load().scorecards / workload.workload),
         "settings": workload.evaluate.model_dump(mode="json"),
     }
-    jobs.run("evaluate", spec, job_folder(adapter), reporter(None))
+    jobs.run("evaluate", spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)
     scores = {
         f"{model}/{metric}": score.value

@@ -92,7 +92,9 @@ class Screen:
             )
 
     def _remaining(self, said: Said) -> str:
-        """Estimate from the pace since this screen first saw the stage move."""
+        """Say what the stage expects, or estimate from its pace since this screen saw it move."""
+        if LEFT in said.figures:
+            return f", about {said.figures[LEFT]:.0f} s left"
         now = time.monotonic()
         since, from_done = self._clocks.setdefault(said.stage, (now, said.done))
         if said.done < from_done:  # it began again, from a checkpoint
@@ -108,7 +110,24 @@ def outcome(stage: Stage) -> str:
     return f"{stage.said} (done before)" if stage.reused else stage.said
 
 
+SHORT = {
+    "learning_rate": "lr {:.2g}",
+    "grad_norm": "grad {:.2g}",
+    "tokens_per_second": "{:.0f} tokens/s",
+    "peak_memory_gb": "{:.2f} GB",
+    "validation_loss": "validation {:.3g}",
+}
+"""How figures are written where there is little room; others by name, with three digits."""
+
+LEFT = "seconds_left"
+"""The figure that has a place of its own."""
+
+
 def figures(said: Said) -> str:
     """Write what is being done, and its figures, in a few words."""
-    shown = [f"{name} {value:.3g}" for name, value in said.figures.items()]
+    shown = [
+        SHORT.get(name, name + " {:.3g}").format(value)
+        for name, value in said.figures.items()
+        if name != LEFT
+    ]
     return " ".join([said.stage, *shown])

@@ -14,6 +14,7 @@ from components.train import recipe
 from flows import config as configs
 from flows import jobs, settings
 from flows.config import Workload
+from flows.curve import Curve
 from flows.revision import revision
 
 LOG_SECONDS = 10.0
@@ -59,13 +60,17 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
         workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
     )
     metrics = tracking.Metrics(run_id)
+    title = f"{workload.workload}: training of adapter {adapter.name}"
+    curve = Curve(job_folder(adapter), workload.workload, run_id, title)
     try:
         datasets.log(run_id, snapshot)
-        jobs.run("train", spec, job_folder(adapter), reporter(metrics))
+        jobs.run("train", spec, job_folder(adapter), reporter(metrics, curve))
     except BaseException:  # cancelled or failed: the run must not look as if it went on
         metrics.send()
+        curve.show()
         tracking.close_run(run_id, "KILLED")
         raise
+    curve.show()
     manifest.write(
         adapter,
         kind="adapter",
@@ -75,8 +80,8 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
     tracking.close_run(run_id, "FINISHED")
 
 
-def reporter(metrics: tracking.Metrics | None) -> jobs.Listener:
-    """Give a listener that keeps figures as metrics and, now and then, logs a line to Prefect."""
+def reporter(metrics: tracking.Metrics | None = None, curve: Curve | None = None) -> jobs.Listener:
+    """Give a listener that keeps figures where it is told to, and now and then logs a line."""
     logger = get_run_logger()
     said = 0.0
 
@@ -84,6 +89,8 @@ def reporter(metrics: tracking.Metrics | None) -> jobs.Listener:
         nonlocal said
         if metrics:
             metrics.add(progress)
+        if curve:
+            curve.add(progress)
         if time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total:
             said = time.monotonic()
             figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())

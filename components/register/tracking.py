@@ -101,6 +101,13 @@ def log_scores(run_id: str, scores: Mapping[str, float], folder: Path) -> None:
     client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
 
 
+def log_picture(run_id: str, path: Path) -> None:
+    """Add the picture of a training's loss to its run, in place of an earlier one."""
+    from mlflow import MlflowClient
+
+    MlflowClient().log_artifact(run_id, str(path), "training")
+
+
 def close_run(run_id: str, status: str) -> None:
     """End a run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
     from mlflow import MlflowClient

@@ -4,13 +4,15 @@ Imported late, since it loads torch.
 """
 
 import math
+import resource
 import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback  # noqa: TID253 - this module is itself imported late
+import torch  # noqa: TID253 - this module is itself imported late
+from transformers import TrainerCallback  # noqa: TID253 - as above
 
 from components.schema import Progress
 
@@ -30,6 +32,7 @@ class Watch(TrainerCallback):
         self.count_tokens: Callable[[], int] = lambda: 0
         self.interrupted = False
         self.started = time.monotonic()
+        self.first_step = 0
 
     @contextmanager
     def for_sigterm(self) -> Generator[None]:
@@ -43,6 +46,16 @@ class Watch(TrainerCallback):
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    def on_train_begin(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        **_: object,
+    ) -> None:
+        """Note where this run goes on, for its pace."""
+        self.first_step = state.global_step
 
     def on_step_end(
         self,
@@ -72,9 +85,20 @@ class Watch(TrainerCallback):
                 "a lower learning_rate would help"
             )
         seconds = time.monotonic() - self.started
+        pace = seconds / (state.global_step - self.first_step)
         figures = {
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
+            "grad_norm": logs["grad_norm"],
             "tokens_per_second": self.count_tokens() / seconds,
+            "peak_memory_gb": peak_memory_gb(),
+            "seconds_left": (state.max_steps - state.global_step) * pace,
         }
         self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
+
+
+def peak_memory_gb() -> float:
+    """Give the most memory taken so far, in 10^9 bytes: of the CUDA device, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

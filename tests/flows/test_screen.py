@@ -69,6 +69,24 @@ def test_once_a_stage_moves_the_rest_is_estimated(tmp_path: Path) -> None:
     assert re.search(r"12 of 24 steps, about \d+ s left$", last)
 
 
+def test_a_training_shows_its_figures_in_few_words_and_the_time_it_expects(tmp_path: Path) -> None:
+    figures = {
+        "loss": 0.5123,
+        "learning_rate": 0.0009755,
+        "grad_norm": 1.23,
+        "tokens_per_second": 811.7,
+        "peak_memory_gb": 1.25,
+        "seconds_left": 41.7,
+    }
+    now = Progress("train", 6, 24, "steps", figures)
+    manifest.write_atomically(tmp_path / "progress.json", jobs.to_json(now))
+    (said,) = lines([Stage("train", job=str(tmp_path))], quiet_seconds=0)
+    assert said == (
+        "train     train loss 0.512 lr 0.00098 grad 1.2 812 tokens/s 1.25 GB, 6 of 24 steps, "
+        "about 42 s left"
+    )
+
+
 def test_a_stage_that_began_again_is_never_said_to_end_in_the_past(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=60)
     with Screen(console, quiet_seconds=0) as screen:

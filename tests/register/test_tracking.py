@@ -96,3 +96,14 @@ def test_scores_come_with_every_sample(tmp_path: Path) -> None:
     assert client.get_run(run_id).data.metrics == {"challenger/name": 0.75}
     (kept,) = client.list_artifacts(run_id, "scorecards/c1")
     assert kept.path == "scorecards/c1/samples.parquet"
+
+
+def test_the_newest_picture_of_a_training_is_kept(tmp_path: Path) -> None:
+    run_id = open_run("a14")
+    picture = tmp_path / "loss.png"
+    for drawn in (b"first", b"second"):
+        picture.write_bytes(drawn)
+        tracking.log_picture(run_id, picture)
+    client = MlflowClient()
+    (kept,) = client.list_artifacts(run_id, "training")
+    assert Path(client.download_artifacts(run_id, kept.path)).read_bytes() == b"second"
