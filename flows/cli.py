@@ -112,7 +112,7 @@ def schedule(config: ConfigFile) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(config.resolve())
     if control.status(home).phase == "up":
-        deployment.deploy(deploy.specs(home.workloads))
+        deployment.deploy(deploy.specs(home.workloads), home.home)
     console.print(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule}` (cron, UTC)"

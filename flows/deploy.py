@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
 from flows import config
 from flows.settings import load
 from flows.stack import health
@@ -34,11 +36,16 @@ def _timing(file: Path, which: Literal["collect_schedule", "turn_schedule"]) -> 
 
 
 def main() -> None:
-    """Deploy all flows for the workloads of the environment's home, once Prefect answers."""
+    """Deploy all flows for the workloads of the environment's home, once Prefect answers.
+
+    Prefect is the one that ``PREFECT_API_URL`` names, else that of the home's own stack.
+    """
     settings = load()
     wanted = specs(settings.workloads)
-    health.wait_for(f"{settings.prefect_api_url}/health")
-    deploy(wanted)
+    url = PREFECT_API_URL.value() or settings.prefect_api_url
+    health.wait_for(f"{url}/health")
+    with temporary_settings({PREFECT_API_URL: url}):
+        deploy(wanted, settings.home)
 
 
 if __name__ == "__main__":

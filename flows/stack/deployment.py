@@ -40,7 +40,7 @@ class Spec:
     flow: str
     """``module:function``; the module must be importable wherever its pool's worker runs."""
     pool: str
-    """``cpu`` or ``gpu``."""
+    """``cpu`` or ``gpu``; a pool that is there may be of another type than ours, see ``deploy``."""
     timings: tuple[Timing, ...] = ()
     limit: int | None = None
     """How many runs may go on at a time."""
@@ -48,19 +48,30 @@ class Spec:
     """Whether a run above the limit is cancelled; else it waits."""
 
 
-def deploy(specs: Sequence[Spec]) -> None:
-    """Create or update one deployment for each spec, with one schedule for each timing."""
-    deployments = [(_deployment(spec), spec.timings) for spec in specs]
+def deploy(specs: Sequence[Spec], home: Path) -> None:
+    """Create or update one deployment for each spec, with one schedule for each timing.
+
+    A missing pool becomes a process pool. One that a person made of a template in ``infra/pools``
+    starts its flow runs as its worker knows, and is told the home, which must be at the same path
+    everywhere: flow runs name files by their whole path.
+    """
     with get_client(sync_client=True) as client:
-        for pool in sorted({spec.pool for spec in specs}):
-            _ensure_pool(client, pool)
-        for deployment, timings in deployments:
+        types = {pool: _ensured_pool(client, pool) for pool in {spec.pool for spec in specs}}
+        for spec in specs:
+            deployment = _deployment(spec, _job_variables(types[spec.pool], home))
             # apply() has an async face too, which only a caller with an event loop gets.
             deployment_id = cast("UUID", deployment.apply())
-            _schedule(client, deployment_id, timings)
+            _schedule(client, deployment_id, spec.timings)
 
 
-def _deployment(spec: Spec) -> RunnerDeployment:
+def _job_variables(pool_type: str, home: Path) -> dict[str, str]:
+    """Say what a run needs to be told besides the defaults of its pool."""
+    if pool_type == ProcessWorker.type:
+        return {"command": engine_command()}
+    return {"home": str(home)}
+
+
+def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
     module, _, function = spec.flow.partition(":")
     flow: Flow[..., Any] = getattr(importlib.import_module(module), function)
     surplus = ConcurrencyLimitStrategy.CANCEL_NEW
@@ -69,7 +80,7 @@ def _deployment(spec: Spec) -> RunnerDeployment:
         flow,
         name=flow.name,
         work_pool_name=spec.pool,
-        job_variables={"command": engine_command()},
+        job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
         concurrency_limit=spec.limit
         and ConcurrencyLimitConfig(
@@ -81,14 +92,15 @@ def _deployment(spec: Spec) -> RunnerDeployment:
     return deployment
 
 
-def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
+def _ensured_pool(client: SyncPrefectClient, name: str) -> str:
+    """Make the pool unless it is there, and give its type."""
     try:
-        client.read_work_pool(name)
+        return client.read_work_pool(name).type
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(
+        return client.create_work_pool(
             WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-        )
+        ).type
 
 
 def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:

@@ -1,3 +1,6 @@
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +52,7 @@ def schedules(prefect: httpx.Client) -> dict[str | None, DeploymentSchedule]:
 
 
 def deploy_quick(*timings: Timing) -> None:
-    deployment.deploy([Spec("tiny_flows:quick", "cpu", timings)])
+    deployment.deploy([Spec("tiny_flows:quick", "cpu", timings)], Path("/home"))
 
 
 @pytest.mark.slow
@@ -75,3 +78,22 @@ def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> N
     assert not after["shop"].active
     assert after["shop"].schedule == CronSchedule(cron="0 4 * * *", timezone="UTC")
     assert prefect.get(url).json()["paused"]
+
+
+@pytest.mark.slow
+def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machine(
+    prefect: httpx.Client,
+) -> None:
+    template = Path(__file__).parents[2] / "infra/pools/kubernetes-gpu.json"
+    made = ("create", "far", "--type", "kubernetes", "--base-job-template", str(template))
+    environment = os.environ | {"PREFECT_API_URL": str(prefect.base_url).rstrip("/")}
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "work-pool", *made], env=environment, check=True
+    )
+    deployment.deploy([Spec("tiny_flows:quick", "far")], Path("/mnt/flywheel"))
+    found = prefect.get("/deployments/name/quick/quick").json()
+    assert found["work_pool_name"] == "far"
+    assert found["job_variables"] == {"home": "/mnt/flywheel"}
+    pool = prefect.get("/work_pools/far").json()
+    assert pool["type"] == "kubernetes"
+    assert pool["base_job_template"] == json.loads(template.read_text())

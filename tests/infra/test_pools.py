@@ -1,0 +1,110 @@
+"""The job templates fill in to what a training needs: GPUs, shared memory, and the home."""
+
+import asyncio
+import json
+import re
+from typing import Any, cast
+
+import jsonschema
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.workers.base import BaseJobConfiguration
+
+from tests.infra import templates
+from tests.infra.templates import HOME, IMAGE, VALUES
+
+TYPES = ("docker", "kubernetes")
+
+
+class Filled(BaseJobConfiguration, extra="allow"):
+    """What a worker of any type makes of a template; the types' own checks are another file's."""
+
+    container_create_kwargs: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    volumes: list[str] = []  # noqa: RUF012 - as above
+    job_manifest: dict[str, Any] = {}  # noqa: RUF012 - as above
+
+
+def filled(name: str, **values: object) -> Filled:
+    no_server = cast("PrefectClient", object())  # templates without references to blocks ask none
+    return asyncio.run(
+        Filled.from_template_and_values(
+            templates.read(name), {**VALUES, **values}, client=no_server
+        )
+    )
+
+
+def pod(**values: object) -> dict[str, Any]:
+    return filled("kubernetes", **values).job_manifest["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_variable_is_used_and_every_placeholder_is_a_variable(name: str) -> None:
+    template = templates.read(name)
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    assert used | {"env"} == set(template["variables"]["properties"])  # Prefect merges env itself
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
+    schema = templates.read(name)["variables"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    fields = schema["properties"].items()
+    defaults = {field: said["default"] for field, said in fields if "default" in said}
+    jsonschema.validate(defaults | VALUES, schema, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        pytest.param("docker", {"gpus": 0}, id="docker-no-gpu"),
+        pytest.param("docker", {"home": "flywheel"}, id="docker-a-volume-for-a-path"),
+        pytest.param("docker", {"shm_size": "8Gi"}, id="docker-kubernetes-units"),
+        pytest.param("docker", {"user": "root"}, id="docker-user-by-name"),
+        pytest.param("kubernetes", {"gpus": -1}, id="kubernetes-all-gpus"),
+        pytest.param("kubernetes", {"node_selector": {"gpu": True}}, id="kubernetes-label-no-text"),
+        pytest.param("kubernetes", {"image_pull_secrets": ["mine"]}, id="kubernetes-bare-secret"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(name: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(VALUES | wrong, templates.read(name)["variables"])
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_job_is_told_its_home_and_mlflow_and_what_the_deployment_adds(name: str) -> None:
+    env = filled(name, mlflow_url="http://mlflow.example.com").env
+    assert env["FLYWHEEL_HOME"] == HOME
+    assert env["MLFLOW_TRACKING_URI"] == "http://mlflow.example.com"
+    assert env["HF_HOME"] == "/tmp/hf"
+
+
+def test_a_container_gets_gpus_shared_memory_and_the_home_at_its_own_path() -> None:
+    found = filled("docker", gpus=2)
+    assert found.volumes == [f"{HOME}:{HOME}"]
+    (gpus,) = found.container_create_kwargs["device_requests"]
+    assert (gpus["Driver"], gpus["Count"], gpus["Capabilities"]) == ("nvidia", 2, [["gpu"]])
+    assert found.container_create_kwargs["shm_size"] == "8g"
+    assert "user" not in found.container_create_kwargs, "the image's own, unless one is named"
+
+
+def test_a_pod_gets_gpus_shared_memory_and_the_home_at_its_own_path() -> None:
+    found = pod(gpus=2, home_claim="data")
+    (container,) = found["containers"]
+    assert container["image"] == IMAGE
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 2}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in found["volumes"]}
+    assert volumes[mounts[HOME]]["persistentVolumeClaim"] == {"claimName": "data"}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+
+
+def test_a_pod_goes_to_the_nodes_that_were_named_and_puts_up_with_the_gpu_taint() -> None:
+    found = pod(node_selector={"nvidia.com/gpu.product": "NVIDIA-L4"})
+    assert found["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
+    taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert found["tolerations"] == [taint]
+
+
+def test_an_evicted_pod_has_time_for_a_checkpoint_and_is_not_started_again_by_kubernetes() -> None:
+    assert pod()["terminationGracePeriodSeconds"] >= 30
+    assert filled("kubernetes").job_manifest["spec"]["backoffLimit"] == 0, "Prefect starts it again"
