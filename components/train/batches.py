@@ -4,6 +4,7 @@ Imported late, since it loads torch.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 from typing import Any, TypeAlias
@@ -17,31 +18,45 @@ from components.train.lessons import Lesson, Tokens
 Share: TypeAlias = Mapping[str, torch.Tensor]
 """Some of a batch's lessons as one sequence; ``collate`` says what is in it."""
 
-Batch: TypeAlias = dict[str, Any]
+Batch: TypeAlias = dict[str, list[Share]]
 
 LONGEST = 2048
 """Tokens in a sequence, beyond which rows are put into several: attention grows with its square."""
 
 
-def collate(
-    lessons: Sequence[dict[str, Any]],
-    *,
-    lanes: int = 1,
-    first_token_weight: float = 1.0,
-    call_margin: float = 0.0,
-    strangers: bool = False,
-) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How lessons are put into sequences, and what their tokens count."""
+
+    lanes: int = 1
+    """How many shares are computed at a time."""
+
+    longest: int = LONGEST
+    """Tokens in a sequence, beyond which lessons are put into several: what is learned stays the
+    same, it only takes less memory, and more time."""
+
+    first_token_weight: float = 1.0
+    """How much more an answer's first token counts than each other one."""
+
+    call_margin: float = 0.0
+    """Added to the logit of a call where an answer's first token decides on one."""
+
+    strangers: bool = False
+    """Also put each lesson's answer under the request of the lesson after it."""
+
+
+PLAIN = Shape()
+
+
+def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
     """Make a batch of ``shares``, at least one for each lane where there are lessons enough.
 
     Args:
         lessons: The batch, each a dictionary of the fields of ``Lesson``.
-        lanes: How many shares are computed at a time.
-        first_token_weight: How much more an answer's first token counts than each other one.
-        call_margin: Added to the logit of a call where an answer's first token decides on one.
-        strangers: Also put each lesson's answer under the request of the lesson after it.
+        shape: How it is made.
 
     Returns:
-        ``shares``; ``strangers``, shares too; and ``row_ids``, of the lessons. Of each share:
+        ``shares``, and ``strangers``, which are shares, too. Of each share:
         ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``; of its
         learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
         if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
@@ -51,14 +66,10 @@ def collate(
     """
     given = [_lesson(one) for one in lessons]
     rows = [row.input_ids for lesson in given for row in lesson.rows]
-    count = lanes * ceil(packing.size(rows) / LONGEST / lanes)
-    batch = {
-        "shares": _shares(given, count, first_token_weight, call_margin),
-        "row_ids": [lesson.row_id for lesson in given],
-    }
-    if strangers:
-        strange = _strangers(given)
-        batch["strangers"] = _shares(strange, count, 1.0, 0.0) if strange else []
+    count = shape.lanes * ceil(packing.size(rows) / shape.longest / shape.lanes)
+    batch = {"shares": _shares(given, count, shape)}
+    if shape.strangers:
+        batch["strangers"] = _shares(_strangers(given), count, replace(PLAIN, lanes=shape.lanes))
     return batch
 
 
@@ -86,21 +97,19 @@ def _strangers(lessons: Sequence[Lesson]) -> list[Lesson]:
     return found
 
 
-def _shares(
-    lessons: Sequence[Lesson], count: int, first_token_weight: float, call_margin: float
-) -> list[Share]:
+def _shares(lessons: Sequence[Lesson], count: int, shape: Shape) -> list[Share]:
     """Share lessons out; the rows of each stay together, and begin alike anyway."""
     first = [lesson.rows[0].input_ids for lesson in lessons]
     return [
-        _share([lessons[number] for number in share], first_token_weight, call_margin)
-        for share in packing.share_out(first, count)
+        _share([lessons[number] for number in share], shape)
+        for share in (packing.share_out(first, count) if lessons else [])
     ]
 
 
-def _share(lessons: Sequence[Lesson], first_token_weight: float, call_margin: float) -> Share:
+def _share(lessons: Sequence[Lesson], shape: Shape) -> Share:
     rows = [row for lesson in lessons for row in lesson.rows]
     packed = packing.pack([row.input_ids for row in rows])
-    whole, margins, predicting = _learned(rows, packed, first_token_weight, call_margin)
+    whole, margins, predicting = _learned(rows, packed, shape)
     weights = [one * row.weight for one, row in zip(whole, rows, strict=True)]
     labels = [
         token for row in rows for start, end in row.learned for token in row.input_ids[start:end]
@@ -122,7 +131,7 @@ def _share(lessons: Sequence[Lesson], first_token_weight: float, call_margin: fl
 
 
 def _learned(
-    rows: Sequence[Tokens], packed: packing.Packed, first_token_weight: float, call_margin: float
+    rows: Sequence[Tokens], packed: packing.Packed, shape: Shape
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Give of each row's learned tokens their weights, margins and the places before them."""
     whole: list[np.ndarray] = []
@@ -133,8 +142,8 @@ def _learned(
         first = np.cumsum([0, *(end - start for start, end in spans[:-1])])
         total = sum(end - start for start, end in spans)
         weights, margin = np.ones(total), np.zeros(total)
-        weights[first] *= first_token_weight
-        margin[first] = call_margin if row.may_call else 0.0
+        weights[first] *= shape.first_token_weight
+        margin[first] = shape.call_margin if row.may_call else 0.0
         whole.append(weights)
         margins.append(margin)
         predicting.append(np.concatenate([places[start - 1 : end - 1] for start, end in spans]))

@@ -1,15 +1,33 @@
 """What a training saves on its way: which checkpoints are whole, and which are kept."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
+from components import manifest
 from components.train.recipe import Recipe
+
+SEAL = "sealed.json"
+
+logger = logging.getLogger(__name__)
+
+
+def seal(checkpoint: Path) -> None:
+    """Say what the finished checkpoint holds, so that it is known to be whole later."""
+    manifest.write_atomically(checkpoint / SEAL, json.dumps(_digests(checkpoint)))
 
 
 def newest(checkpoints: Path) -> Path | None:
-    """Find the last checkpoint that was written to its end: its state is written last."""
-    return next((one for one in reversed(_saved(checkpoints)) if _is_complete(one)), None)
+    """Find the last checkpoint that is what it was when it was finished.
+
+    One that a kill cut short or a disk spoiled is passed over for the one before, and said.
+    """
+    for one in reversed(_saved(checkpoints)):
+        if _is_whole(one):
+            return one
+        logger.warning("%s is not whole, so the one before it is used", one)
+    return None
 
 
 def _saved(checkpoints: Path) -> list[Path]:
@@ -21,9 +39,13 @@ def _step(checkpoint: Path) -> int:
 
 
 def drop_irregular(checkpoints: Path, save_steps: int, *, keep: Path | None) -> None:
-    """Drop what earlier cancellations saved between two regular steps: only the last is needed."""
+    """Drop what earlier cancellations saved between two regular steps, and what comes after.
+
+    Only ``keep``, from which the training goes on, is needed: what is later is not whole.
+    """
     for one in _saved(checkpoints):
-        if _step(one) % save_steps and one != keep:
+        is_later = keep is None or _step(one) > _step(keep)
+        if is_later or (_step(one) % save_steps and one != keep):
             shutil.rmtree(one)
 
 
@@ -37,9 +59,14 @@ def regular(checkpoints: Path, recipe: Recipe, *, before: int) -> list[Path]:
     return regular[len(regular) - min(len(regular), recipe.average_checkpoints - 1) :]
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        sealed: object = json.loads((checkpoint / SEAL).read_text())
+        return sealed == _digests(checkpoint)
+    except (OSError, json.JSONDecodeError):
         return False
-    return True
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = sorted(path for path in checkpoint.iterdir() if path.name != SEAL)
+    return {path.name: manifest.file_digest(path) for path in files}

@@ -8,15 +8,17 @@ word, a teacher's) is said before, without gradients: ``asides``.
 Imported late, since it loads torch.
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - this module is itself imported late
+from accelerate.utils.memory import should_reduce_batch_size
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, batches, learning
-from components.train.batches import Batch, Share
+from components.train import asides, batches, learning, packing
+from components.train.batches import Batch, Shape, Share
 from components.train.lanes import Lanes
 from components.train.learning import Said
 from components.train.lessons import Lesson
@@ -25,34 +27,64 @@ from components.train.objectives.settings import Objective, Sft
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
 
 class CompletionTrainer(SFTTrainer):
     """Learns from answers alone; ``tokens_seen`` counts prompts and answers since the start.
 
-    ``row_ids`` are those of the batch it works on, ``figures`` what else a step found.
+    ``row_ids`` are those of the batch it works on. A batch that does not fit into the memory is
+    computed in twice as many sequences of half the length from then on, to the same end.
     """
 
     tokens_seen = 0
+    shape = batches.PLAIN
     lanes: Lanes | None = None
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
     row_ids: Sequence[str] = ()
-    figures: dict[str, float] | None = None
 
     def training_step(
         self,
         model: torch.nn.Module,
-        inputs: Batch,
+        inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Compute the loss and its gradients, in lanes where there are some."""
-        self.row_ids = inputs["row_ids"]
-        if self.lanes is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        loss_of, shares = self._loss_of(model, inputs)
-        learned = [weight for weight in model.parameters() if weight.requires_grad]
-        return self.lanes.backward(loss_of, shares, learned)
+        """Add the gradients of a batch's loss, and give the loss; ``inputs`` are the lessons."""
+        lessons: list[dict[str, Any]] = inputs["lessons"]
+        self.row_ids = [lesson["row_id"] for lesson in lessons]
+        model.train()
+        before = {weight: weight.grad for weight in model.parameters() if weight.requires_grad}
+        while True:
+            for weight in before:
+                weight.grad = None
+            try:
+                loss = self._learn(model, batches.collate(lessons, self.shape))
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                self.shape = smaller(self.shape, lessons, error)
+                continue
+            for weight, grad in before.items():
+                if grad is not None:
+                    weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
+            return loss
+
+    def _learn(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the gradients of a batch, share by share, or in lanes where there are some."""
+        if self.lanes is not None:
+            loss_of, shares = self._loss_of(model, batch)
+            learned = [weight for weight in model.parameters() if weight.requires_grad]
+            return self.lanes.backward(loss_of, shares, learned)
+        loss_of, shares = self._loss_of(model, _on(self.args.device, batch))
+        total = torch.zeros((), device=self.args.device)
+        for share in shares:
+            with self.compute_loss_context_manager():
+                loss = loss_of(share)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
     def compute_loss(
         self,
@@ -79,16 +111,12 @@ class CompletionTrainer(SFTTrainer):
         found = learning.Measured(self.objective)
         for start in range(0, len(lessons), batch_size):
             rows = [asdict(one) for one in lessons[start : start + batch_size]]
-            batch = batches.collate(rows, strangers=self._wants_strangers)
+            batch = batches.collate(rows, Shape(strangers=self.shape.strangers))
             with torch.no_grad():
                 told = self._told(model, _on(device, batch))
                 for share in told:
                     found.add(self._said(model, share), share)
         return found.figures()
-
-    @property
-    def _wants_strangers(self) -> bool:
-        return self.objective.kind == "kto"
 
     def _loss_of(
         self, model: torch.nn.Module, inputs: Batch
@@ -119,10 +147,30 @@ class CompletionTrainer(SFTTrainer):
         return Said(adjusted, share)
 
 
+def smaller(shape: Shape, lessons: Sequence[dict[str, Any]], error: RuntimeError) -> Shape:
+    """Halve how much of a batch is computed at a time, after ``error`` said that it does not fit.
+
+    Raises:
+        MemoryError: The longest lesson does not fit by itself.
+    """
+    rows = [[row["input_ids"] for row in lesson["rows"]] for lesson in lessons]
+    largest = max(packing.size(lesson) for lesson in rows)
+    tried = min(shape.longest, packing.size([row for lesson in rows for row in lesson]))
+    if tried <= largest:
+        raise MemoryError(
+            f"training: the memory does not hold a sequence of {largest} tokens; a smaller "
+            "max_length or fewer target_modules would help"
+        ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    found = max(tried // 2, largest)
+    logger.warning("out of memory: from now on %d tokens are computed at a time", found)
+    return replace(shape, longest=found)
+
+
 def _on(device: torch.device, batch: Batch) -> Batch:
     """Put the batch's shares on a device."""
     return {
         name: [{key: tensor.to(device) for key, tensor in share.items()} for share in shares]
         for name, shares in batch.items()
-        if name != "row_ids"
     }

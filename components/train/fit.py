@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,9 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 from components import base as bases
 from components import prompt
 from components.schema import Progress
-from components.train import adapter, batches, checkpoints, examples, lanes, teacher
+from components.train import adapter, checkpoints, examples, lanes, teacher
 from components.train import order as ordering
+from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Lesson
 from components.train.recipe import Recipe
@@ -53,7 +53,8 @@ def fit(
 
     Raises:
         Interrupted: SIGTERM arrived.
-        FloatingPointError: The loss is no number any more.
+        FloatingPointError: The loss is no number any more, or far above where it began.
+        MemoryError: Not even one row fits into the memory.
         ValueError: The base was evaluated before, or the snapshot has nothing for the objective.
     """
     model, tokenizer = bases.load(base, "nf4", for_training=True)
@@ -100,23 +101,24 @@ def _trainer(
         model=adapted,
         args=_arguments(recipe, saved),
         train_dataset=_dataset(lessons, recipe),
-        data_collator=partial(
-            batches.collate,
-            lanes=lanes.count(adapted),
-            first_token_weight=recipe.first_token_weight,
-            call_margin=recipe.call_margin,
-            strangers=recipe.objective.kind == "kto",
-        ),
+        data_collator=lambda lessons: {"lessons": lessons},
         processing_class=tokenizer,
         callbacks=[watch],
     )
     trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
     trainer.objective = recipe.objective
+    trainer.shape = Shape(
+        lanes=lanes.count(adapted),
+        first_token_weight=recipe.first_token_weight,
+        call_margin=recipe.call_margin,
+        strangers=recipe.objective.kind == "kto",
+    )
     if recipe.objective.kind == "distillation":
         trainer.teacher = teacher.load(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
     adapter.hold_in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen
+    watch.row_ids = lambda: trainer.row_ids
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""Watch a training from inside: report each step, stop at SIGTERM, refuse a loss that is no number.
+"""Watch a training from inside: report each step, stop at SIGTERM, refuse a loss that explodes.
 
 Imported late, since it loads torch.
 """
@@ -7,14 +7,16 @@ import math
 import resource
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers import TrainerCallback  # noqa: TID253 - as above
 
 from components.schema import Progress
+from components.train import checkpoints
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -24,12 +26,21 @@ class Interrupted(SystemExit):
     """SIGTERM arrived: a checkpoint was saved, and the next run goes on from there."""
 
 
+FIRST = 10
+"""Steps whose highest loss says what a loss may be."""
+
+EXPLODED = 5.0
+"""How many times as high a loss may be."""
+
+
 class Watch(TrainerCallback):
-    """Reports each step, and ends the run with a checkpoint once SIGTERM has arrived."""
+    """Reports each step, seals checkpoints, and ends the run with one once SIGTERM has arrived."""
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self.report = report
         self.count_tokens: Callable[[], int] = lambda: 0
+        self.row_ids: Callable[[], Sequence[str]] = tuple
+        self.first: list[float] = []
         self.interrupted = False
         self.started = time.monotonic()
         self.first_step = 0
@@ -79,11 +90,7 @@ class Watch(TrainerCallback):
         """Report a step's figures; the summary at the end of a run has no loss of a step."""
         if logs is None or "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"the loss of step {state.global_step} is {logs['loss']}: the training diverged, "
-                "a lower learning_rate would help"
-            )
+        self._refuse(logs["loss"], state.global_step)
         seconds = time.monotonic() - self.started
         pace = seconds / (state.global_step - self.first_step)
         figures = {
@@ -95,6 +102,29 @@ class Watch(TrainerCallback):
             "seconds_left": (state.max_steps - state.global_step) * pace,
         }
         self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
+
+    def on_save(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        **_: object,
+    ) -> None:
+        """Seal the checkpoint that was just written."""
+        assert args.output_dir is not None
+        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def _refuse(self, loss: float, step: int) -> None:
+        """Stop at a loss that is no number, or that is far above those at the start."""
+        if math.isfinite(loss) and loss <= EXPLODED * max(self.first, default=math.inf):
+            self.first = [*self.first, loss][:FIRST]
+            return
+        rows = ", ".join(self.row_ids())
+        before = f", before it was {max(self.first):.4g} at most" if self.first else ""
+        raise FloatingPointError(
+            f"the loss of step {step} is {loss:.4g}{before}: the training diverged, a lower "
+            f"learning_rate would help, if not for what is in these rows: {rows}"
+        )
 
 
 def peak_memory_gb() -> float:

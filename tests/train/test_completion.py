@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.batches import collate
+from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
 from tests import tiny
@@ -24,13 +24,17 @@ def test_a_batch_is_one_sequence_whose_answers_are_learned():
 
 
 def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
-    (share,) = collate([taught(LONG), taught(SHORT)], first_token_weight=8.0)["shares"]
+    (share,) = collate([taught(LONG), taught(SHORT)], Shape(first_token_weight=8.0))["shares"]
     assert share["weights"].tolist() == [8.0, 1.0, 24.0]
 
 
 def test_each_lane_gets_a_share_where_there_are_rows_enough():
     rows = [taught(LONG), taught(SHORT)]
-    assert len(collate(rows, lanes=2)["shares"]) == len(collate(rows, lanes=3)["shares"]) == 2
+    assert (
+        len(collate(rows, Shape(lanes=2))["shares"])
+        == len(collate(rows, Shape(lanes=3))["shares"])
+        == 2
+    )
 
 
 def test_more_tokens_than_a_sequence_may_hold_go_into_several():
@@ -75,7 +79,7 @@ def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: 
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     rows = [taught(LONG), taught(replace(SHORT, weight=1.0))]
-    batch = collate(rows, first_token_weight=12.0)
+    batch = collate(rows, Shape(first_token_weight=12.0))
     (share,) = batch["shares"]
     same = {**share, "whole": share["weights"]}
     assert torch.equal(
@@ -104,7 +108,7 @@ def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_pa
 
     def loss(may_call: bool, answer: int, margin: float) -> float:
         row = taught(Tokens([10, 11, answer], 1, 1.0, may_call))
-        return trainer.compute_loss(model, collate([row], call_margin=margin)).item()
+        return trainer.compute_loss(model, collate([row], Shape(call_margin=margin))).item()
 
     logits = model(input_ids=torch.tensor([[10, 11]])).logits[0, -1]
     logits[12] += 2

@@ -27,7 +27,9 @@ def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ):
     snapshot = rows.snapshot(tmp_path, [("long " * 99, "b")])
-    with pytest.raises(ValueError, match=r"none of its 1 examples to answer fits into max_length 100 \(the"):
+    with pytest.raises(
+        ValueError, match=r"none of its 1 examples to answer fits into max_length 100 \(the"
+    ):
         examples.read(snapshot, tokenizer, Recipe(max_length=100))
 
 

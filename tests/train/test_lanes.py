@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.train import lanes
-from components.train.batches import collate
+from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
 from tests import tiny
@@ -38,14 +38,16 @@ def model(tmp_path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
 def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
     trainer = bare_trainer()
-    batch = collate([taught(row) for row in ROWS[:rows]], lanes=2, first_token_weight=4.0)
+    trainer.shape = Shape(lanes=2, first_token_weight=4.0)
+    lessons = [taught(row) for row in ROWS[:rows]]
+    batch = collate(lessons, trainer.shape)
     trainer.compute_loss(model, batch).backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
 
     with lanes.opened(lanes.count(model)) as trainer.lanes:
         assert trainer.lanes
-        loss = trainer.training_step(model, batch)
+        loss = trainer.training_step(model, {"lessons": lessons})
     assert loss.item() == pytest.approx(trainer.compute_loss(model, batch).item(), rel=1e-5)
     for weight, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient)
@@ -57,13 +59,14 @@ def bare_trainer() -> CompletionTrainer:
 
 
 def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([taught(row) for row in ROWS], lanes=2)
+    trainer, inputs = bare_trainer(), {"lessons": [taught(row) for row in ROWS]}
+    trainer.shape = Shape(lanes=2)
     with lanes.opened(lanes.count(model)) as trainer.lanes:
-        trainer.training_step(model, batch)
+        trainer.training_step(model, inputs)
         once = [
             torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
         ]
-        trainer.training_step(model, batch)
+        trainer.training_step(model, inputs)
     twice = [weight.grad for weight in model.parameters() if weight.grad is not None]
     assert once
     for one, two in zip(once, twice, strict=True):
@@ -71,10 +74,10 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
 
 
 def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
-    trainer, batch = bare_trainer(), collate([taught(row) for row in ROWS], lanes=2)
-    batch["shares"][1]["input_ids"][0] = 10**6
+    trainer, strange = bare_trainer(), Tokens([5, 10**6, 7], 1, 1.0)
+    trainer.shape = Shape(lanes=2)
     with lanes.opened(lanes.count(model)) as trainer.lanes, pytest.raises(IndexError):
-        trainer.training_step(model, batch)
+        trainer.training_step(model, {"lessons": [taught(row) for row in (*ROWS, strange)]})
 
 
 def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):

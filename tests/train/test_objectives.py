@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from components import base
 from components.schema import Answer, Progress
 from components.train import fit, teacher
-from components.train.batches import collate
+from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
 from components.train.objectives.settings import Distillation, Dpo, Kto, Objective, Orpo, Sft
@@ -93,7 +93,7 @@ def loss_of(model: torch.nn.Module, objective: Objective, lessons: list[dict[str
     """Compute the loss of a batch."""
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     trainer.objective = objective
-    batch = collate(lessons, strangers=objective.kind == "kto")
+    batch = collate(lessons, Shape(strangers=objective.kind == "kto"))
     return trainer.compute_loss(model, batch).item()
 
 
@@ -276,7 +276,7 @@ def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
     assert all_of_them.input_ids == one.input_ids
     learned = [tokenizer.decode(one.input_ids[a:b]) for a, b in all_of_them.learned]
     assert learned == ["Yo<|im_end|>", "Ciao<|im_end|>"]
-    (share,) = collate([taught(all_of_them)], first_token_weight=3.0)["shares"]
+    (share,) = collate([taught(all_of_them)], Shape(first_token_weight=3.0))["shares"]
     assert tokenizer.decode(share["labels"]) == "Yo<|im_end|>Ciao<|im_end|>"
     assert share["weights"].tolist() == [3.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 
