@@ -74,10 +74,7 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
 
 
 def _lesson(fields: dict[str, Any]) -> Lesson:
-    rows = [
-        Tokens(**{**row, "earlier": [(start, end) for start, end in row["earlier"]]})
-        for row in fields["rows"]
-    ]
+    rows = [Tokens(**row) for row in fields["rows"]]
     return Lesson(rows, fields["row_id"], fields["is_good"])
 
 

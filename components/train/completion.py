@@ -9,7 +9,7 @@ Imported late, since it loads torch.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ class CompletionTrainer(SFTTrainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: Batch,
+        inputs: Mapping[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
@@ -100,7 +100,7 @@ class CompletionTrainer(SFTTrainer):
         """
         if return_outputs:
             raise NotImplementedError("the logits of the prompts are not computed")
-        loss_of, shares = self._loss_of(model, inputs)
+        loss_of, shares = self._loss_of(model, dict(inputs))
         return torch.stack([loss_of(share) for share in shares]).sum()
 
     def measure(self, lessons: Sequence[Lesson], batch_size: int) -> dict[str, float]:

@@ -23,7 +23,7 @@ class Tokens:
     answer_length: int
     weight: float
     may_call: bool = False
-    earlier: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    earlier: list[Sequence[int]] = field(default_factory=list[Sequence[int]])
 
     @property
     def prompt_length(self) -> int:
@@ -31,7 +31,7 @@ class Tokens:
         return len(self.input_ids) - self.answer_length
 
     @property
-    def learned(self) -> list[tuple[int, int]]:
+    def learned(self) -> list[Sequence[int]]:
         """The places of all answers to learn."""
         return [*self.earlier, (self.prompt_length, len(self.input_ids))]
 
@@ -80,7 +80,7 @@ def tokenize(
     if every_answer:
         answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
     ids: list[int] = []
-    places: list[tuple[int, int]] = []
+    places: list[Sequence[int]] = []
     written = ""
     for place in answers:
         before = prompt.to_text(tokenizer, turns[:place])

@@ -20,7 +20,7 @@ import typer
 
 from components import base
 from components.train import adapter, lanes
-from components.train.batches import collate
+from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
 from components.train.recipe import Recipe
@@ -40,15 +40,16 @@ def main(
     adapted = adapter.attach(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
     examples = [taught(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
-    one, shared = collate(examples), collate(examples, lanes=lanes.count(adapted))
+    one = collate(examples)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
+    trainer.shape = Shape(lanes=lanes.count(adapted))
 
     def plain() -> None:
         trainer.compute_loss(adapted, one).backward()
 
     def in_lanes() -> None:
         with lanes.opened(lanes.count(adapted)) as trainer.lanes:
-            trainer.training_step(adapted, shared)
+            trainer.training_step(adapted, {"lessons": examples})
 
     for place, beside in (("nothing started beside", 0), ("one busy process beside", 1)):
         with busy(beside):

@@ -1,7 +1,7 @@
 """A snapshot with rows to train on: what is asked, with which tools, and what is to be answered."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,30 @@ def write(
 
     Each row is what is asked, the names of the tools offered, and the answer.
     """
+    given = [
+        ([{"role": "user", "content": asked}], [tool(name) for name in tools], answer)
+        for asked, tools, answer in rows
+    ]
+    return write_requests(folder, given, weight, side)
+
+
+def write_requests(
+    folder: Path,
+    requests: Sequence[tuple[Sequence[Mapping[str, Json]], Sequence[Mapping[str, Json]], Answer]],
+    weight: float = 1.0,
+    side: str = "train",
+) -> Path:
+    """Write a side of messages, tools and the answer each."""
     table = [
         {
             "example_id": f"{side} {number}",
-            "messages": json.dumps([{"role": "user", "content": asked}]),
-            "tools": json.dumps([tool(name) for name in tools]),
+            "messages": json.dumps(messages),
+            "tools": json.dumps(tools),
             "answer": answer.to_json(),
             "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
             "weight": weight,
         }
-        for number, (asked, tools, answer) in enumerate(rows)
+        for number, (messages, tools, answer) in enumerate(requests)
     ]
     pq.write_table(pa.Table.from_pylist(table), folder / f"{side}.parquet")
     return folder

@@ -241,7 +241,8 @@ def test_a_student_learns_from_its_teacher_what_no_row_says(model: Path, tmp_pat
     def validation(objective: Objective) -> float:
         kept: list[dict[str, float]] = []
         folder = tmp_path / objective.kind
-        recipe = Recipe(objective=objective, **{**KNOBS, "num_train_epochs": 2})
+        knobs: dict[str, Any] = {**KNOBS, "num_train_epochs": 2}
+        recipe = Recipe(objective=objective, **knobs)
         fit.fit(tmp_path, model, folder, recipe, report=keep(kept))
         return kept[-1]["validation_loss"]
 

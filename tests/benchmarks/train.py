@@ -1,0 +1,223 @@
+"""Train on real requests, beside TRL's SFTTrainer with the same settings, in one run.
+
+    .venv/bin/python -m tests.benchmarks.train
+
+The base and the requests are the demo's (fetched if need be): NF4, r = 16 on all linear layers,
+batches of 8, bf16, no gradient checkpointing, the same rows and number of steps. The two take
+turns, each training in a process of its own. Printed are the medians of the rounds, in tokens of
+the rows a second, the loss of each adapter on rows that neither saw (measured in one way for both),
+the most memory taken, and which share of the machine's bf16 matrix multiplications we reach.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow.parquet as pq
+import torch
+import typer
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from components import base, prompt
+from components.schema import Progress
+from components.train import examples, fit
+from components.train.recipe import Recipe
+from flows.demo import bfcl, fetch, run, traffic, users
+from tests.train import rows
+
+BATCH = 8
+RECIPE = Recipe(
+    r=16,
+    lora_alpha=32,
+    learning_rate=5e-4,
+    adam_beta2=0.999,
+    lr_scheduler_type="linear",
+    warmup_ratio=0.1,
+    per_device_train_batch_size=BATCH,
+    save_steps=1000,
+)
+FLOPS_A_TOKEN = 0.46e9
+"""Forward, and the gradients of what goes in, through 106 M frozen weights, and the adapters."""
+
+
+def write(folder: Path, steps: int, validation: int) -> Path:
+    """Write so many rows to train on and to validate on, and give the base's folder."""
+    fetched = fetch.fetch(run.cache(), lambda _: None)
+    chosen = traffic.choose(bfcl.read(fetched.traffic), 0, steps * BATCH + validation)
+    for side, some in (("train", chosen[: steps * BATCH]), ("validation", chosen[steps * BATCH :])):
+        given = [(one.messages, one.tools, users.right_answer(one)) for one in some]
+        rows.write_requests(folder, given, side=side)
+    return fetched.base
+
+
+def ours(folder: Path, model: Path) -> float:
+    """Train with our trainer; give the seconds of its steps."""
+    (folder / "validation.parquet").rename(folder / "aside.parquet")  # measured in one way for both
+    figures: dict[str, float] = {}
+
+    def report(progress: Progress) -> None:
+        figures.update(progress.figures)
+
+    fit.fit(folder, model, folder / "adapter", RECIPE, report=report)
+    (folder / "aside.parquet").rename(folder / "validation.parquet")
+    return tokens(folder, model) / figures["tokens_per_second"]
+
+
+def trls(folder: Path, model: Path) -> float:
+    """Train as TRL's documentation shows it; give the seconds of its steps."""
+    table = pq.read_table(folder / "train.parquet").to_pylist()
+    asked = [
+        {
+            "prompt": prompt.render_prompt(json.loads(row["messages"]), json.loads(row["tools"])),
+            "completion": row["completion"],
+        }
+        for row in table
+    ]
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(
+            model, quantization_config=quantization, dtype=torch.bfloat16
+        ),
+        args=SFTConfig(
+            output_dir=str(folder / "trl"),
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=1,
+            learning_rate=RECIPE.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=RECIPE.warmup_ratio,
+            bf16=True,
+            gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(asked),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(
+            r=RECIPE.r, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear"
+        ),
+    )
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    trainer.save_model(str(folder / "adapter"))
+    return seconds
+
+
+CONTENDERS = {"ours": ours, "trl": trls}
+
+
+def tokens(folder: Path, model: Path) -> int:
+    """Count the tokens of the rows to train on."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return sum(lesson.length for lesson in examples.read(folder, tokenizer, RECIPE))
+
+
+def validation_loss(folder: Path, model: Path) -> float:
+    """Measure the adapter in plain PEFT: the mean loss of the answers' tokens, row by row."""
+    bare, tokenizer = base.load(model, "nf4", for_training=False)
+    adapted = PeftModel.from_pretrained(bare, str(folder / "adapter")).eval()
+    losses: list[torch.Tensor] = []
+    for lesson in examples.read_validation(folder, tokenizer, RECIPE):
+        (row,) = lesson.rows
+        ids = torch.tensor([row.input_ids], device=adapted.device)
+        with torch.inference_mode():
+            logits = adapted(input_ids=ids).logits[0, row.prompt_length - 1 : -1].float()
+        losses.append(cross_entropy(logits, ids[0, row.prompt_length :], reduction="none"))
+    return torch.cat(losses).mean().item()
+
+
+def matmul_rate() -> float:
+    """Measure how many bf16 operations a second this machine does in matrices like the model's."""
+    rows, columns = torch.randn(1024, 576).bfloat16(), torch.randn(576, 1536).bfloat16()
+    seconds: list[float] = []
+    for _ in range(30):
+        started = time.perf_counter()
+        torch.matmul(rows, columns)
+        seconds.append(time.perf_counter() - started)
+    return 2 * 1024 * 576 * 1536 / statistics.median(seconds)
+
+
+def child(name: str, folder: Path, model: Path) -> dict[str, float]:
+    """Train in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.train", "--child", name]
+    said = subprocess.run(
+        [*command, str(folder), "--model", str(model)], check=True, capture_output=True, text=True
+    )
+    return json.loads(said.stdout.splitlines()[-1])
+
+
+def race(steps: int, rounds: int, validation: int) -> None:
+    """Let both train in turns; print each round and the medians."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    for _ in range(rounds):
+        for name, kept in found.items():
+            with tempfile.TemporaryDirectory() as place:
+                model = write(Path(place), steps, validation)
+                count = tokens(Path(place), model)
+                figures = child(name, Path(place), model)
+                figures["rate"] = count / figures["seconds"]
+                figures["loss"] = validation_loss(Path(place), model)
+                kept.append(figures)
+                typer.echo(f"{name:5} {count} tokens, {_written(figures)}")
+    medians = {name: _medians(kept) for name, kept in found.items()}
+    for name, figures in medians.items():
+        typer.echo(f"{name:5} median: {_written(figures)}")
+    us, them = medians["ours"], medians["trl"]
+    share = us["rate"] * FLOPS_A_TOKEN / matmul_rate()
+    typer.echo(
+        f"{us['rate'] / them['rate']:.2f} times the tokens a second of TRL, loss "
+        f"{us['loss'] / them['loss']:.3f} of its, memory {us['gb'] / them['gb']:.2f} of its; "
+        f"{share:.0%} of the machine's bf16 matrix multiplications"
+    )
+
+
+def _medians(kept: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in kept) for name in kept[0]}
+
+
+def _written(figures: dict[str, float]) -> str:
+    return (
+        f"{figures['rate']:.0f} tokens/s, validation loss {figures['loss']:.4f}, "
+        f"{figures['gb']:.2f} GB"
+    )
+
+
+def main(
+    folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each training.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Trainings of each kind.")] = 3,
+    validation: Annotated[int, typer.Option(help="Rows to measure the loss on.")] = 64,
+    child: Annotated[str, typer.Option(hidden=True)] = "",
+    model: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Print tokens a second, losses, memory, and their ratios."""
+    if not child:
+        race(steps, rounds, validation)
+        return
+    assert folder is not None
+    assert model is not None
+    seconds = CONTENDERS[child](folder, model)
+    gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    typer.echo(json.dumps({"seconds": seconds, "gb": gb}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
