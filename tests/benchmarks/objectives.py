@@ -37,7 +37,7 @@ def pairs(judgements: list[Judgement], folder: Path) -> None:
         answers = {"output_1": one["output_1"], "output_2": one["output_2"]}
         if one["choice"] in answers and one["output_1"] != one["output_2"]:
             chosen = answers.pop(one["choice"])
-            won.append((one["prompt"], chosen, *answers.values()))
+            won.append((one["prompt"], chosen, next(iter(answers.values()))))
     judged.pairs(folder, won)
 
 
