@@ -19,6 +19,7 @@ from peft import (  # noqa: TID253 - as above
 from transformers import set_seed  # noqa: TID253 - as above
 
 from components import base as bases
+from components.train import attention
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def attach(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
         target_modules=recipe.target_modules,
         layers_to_transform=recipe.layers_to_transform,
     )
+    attention.use(model)
     frozen = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     adapted = get_peft_model(frozen, config)
     assert isinstance(adapted, PeftModel)

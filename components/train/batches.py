@@ -57,7 +57,8 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
 
     Returns:
         ``shares``, and ``strangers``, which are shares, too. Of each share:
-        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``; of its
+        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``blocks``
+        ``[blocks, 2]``, first and one past the last token, outside of which none is seen; of its
         learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
         if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
         tokens]``; of its rows ``row_weights`` and ``is_good``, ``[rows]``, those of a pair one
@@ -115,6 +116,7 @@ def _share(lessons: Sequence[Lesson], shape: Shape) -> Share:
         "input_ids": torch.from_numpy(packed.tokens),
         "position_ids": torch.from_numpy(packed.positions),
         "seen": torch.from_numpy(packed.seen),
+        "blocks": torch.tensor(packed.blocks),
         "predicting": torch.from_numpy(np.concatenate(predicting)),
         "labels": torch.tensor(labels),
         "weights": torch.from_numpy(np.concatenate(weights)).float(),

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 
+from components.train import attention
 from components.train.batches import Share
 from components.train.objectives import losses
 from components.train.objectives.settings import Objective
@@ -49,6 +50,7 @@ def logits(model: torch.nn.Module, share: Share) -> torch.Tensor:
         input_ids=share["input_ids"][None],
         position_ids=share["position_ids"][None],
         attention_mask=unseen[None, None],
+        **attention.given(model, share["blocks"]),
         use_cache=False,
         logits_to_keep=share["predicting"],
     ).logits[0]

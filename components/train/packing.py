@@ -1,9 +1,9 @@
 """Put rows into one sequence, so that what several of them begin with is computed once.
 
 The rows are the branches of a tree: where two begin alike (the same system prompt, the same tools)
-they have that part in common. A token stands at the position that it has in its row, and sees the
-tokens before it in its row and no other, so it becomes what it would in a row of its own. Nothing
-is padded.
+they have that part in common, if it is worth it. A token stands at the position that it has in its
+row, and sees the tokens before it in its row and no other, so it becomes what it would in a row of
+its own. Nothing is padded.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_SHARED = 1 / 3
-"""Of a row: what it must have in common with another for the two to begin alike."""
+"""Of a row: what it must have in common with another for the two to begin alike. Less saves less
+than it costs: rows that have something in common are one block to attention."""
 
 Row = list[int]
 Ints = NDArray[np.int64]
@@ -26,20 +27,22 @@ class Packed:
 
     ``tokens`` are ids and ``positions`` those in their rows, both ``[tokens]``; ``seen`` says what
     each token sees, ``[tokens, tokens]``; ``places`` says where each row's tokens stand, row by
-    row.
+    row; ``blocks`` are the places, first and one past the last, between which all that is seen
+    lies: rows that begin alike are in one of them.
     """
 
     tokens: Ints
     positions: Ints
     seen: NDArray[np.bool_]
     places: list[Ints]
+    blocks: list[tuple[int, int]]
 
 
 def families(rows: Sequence[Row]) -> list[list[int]]:
     """List the numbers of the rows that begin alike, each row in one of the lists."""
     found: list[list[int]] = []
     for row, shared in zip(*_sorted(rows), strict=True):
-        if found and shared >= LEAST_SHARED * len(rows[row]):
+        if shared:
             found[-1].append(row)
         else:
             found.append([row])
@@ -82,20 +85,31 @@ def pack(rows: Sequence[Row]) -> Packed:
     tokens, positions, first, last = np.zeros((4, total), np.int64)
     places: list[Ints] = [np.empty(0, np.int64)] * len(rows)
     before, start = places[0], 0
+    starts: list[int] = []
     for rank, (row, known) in enumerate(zip(order, shared, strict=True)):
         end = start + len(rows[row]) - known
+        if not known:
+            starts.append(start)
         before = places[row] = np.concatenate([before[:known], np.arange(start, end)])
         tokens[before], positions[before] = rows[row], np.arange(len(before))
         first[start:end], last[before] = rank, rank
         start = end
-    return Packed(tokens, positions, _seen(first, last), places)
+    return Packed(tokens, positions, _seen(first, last), places, _blocks(starts, total))
+
+
+def _blocks(starts: Sequence[int], total: int) -> list[tuple[int, int]]:
+    return [*pairwise([*starts, total])]
 
 
 def _sorted(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
     """Sort the rows; give their numbers, and how many tokens each has in common with the last."""
     order = sorted(range(len(rows)), key=lambda row: rows[row])
     shared = [_common(rows[one], rows[other]) for one, other in pairwise(order)]
-    return order, [0, *shared][: len(order)]
+    worth = [
+        count if count >= LEAST_SHARED * len(rows[row]) else 0
+        for row, count in zip(order[1:], shared, strict=True)
+    ]
+    return order, [0, *worth][: len(order)]
 
 
 def _common(one: Row, other: Row) -> int:

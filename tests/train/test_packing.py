@@ -18,16 +18,28 @@ def test_what_rows_begin_with_stands_in_the_sequence_once():
 @given(rows)
 def test_each_token_sees_what_stands_before_it_in_its_row_and_nothing_else(rows: list[list[int]]):
     packed = packing.pack(rows)
-    assert (
-        len(packed.tokens)
-        == packing.size(rows)
-        == len({(*row[: n + 1],) for row in rows for n in range(len(row))})
-    )
+    assert len(packed.tokens) == packing.size(rows) <= sum(map(len, rows))
     for row, places in zip(rows, packed.places, strict=True):
         assert packed.tokens[places].tolist() == row
         assert packed.positions[places].tolist() == list(range(len(row)))
         for length, place in enumerate(places, start=1):
             assert packed.seen[place].nonzero()[0].tolist() == places[:length].tolist()
+
+
+@given(rows)
+def test_nothing_is_seen_outside_of_a_tokens_block(rows: list[list[int]]):
+    packed = packing.pack(rows)
+    assert [place for block in packed.blocks for place in range(*block)] == [
+        *range(len(packed.tokens))
+    ]
+    for start, end in packed.blocks:
+        assert packed.seen[start:end].sum() == packed.seen[start:end, start:end].sum()
+
+
+def test_rows_that_have_little_in_common_are_blocks_of_their_own():
+    packed = packing.pack([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 8, 9], [1, 9, 9, 9]])
+    assert packed.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 9, 9, 9]
+    assert packed.blocks == [(0, 9), (9, 13)]
 
 
 @given(rows, st.integers(1, 4))
