@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "blocks"
+LIKE_LLAMA = ("llama", "qwen2", "qwen3", "smollm3")
 
 
 def use(model: "PreTrainedModel") -> None:
