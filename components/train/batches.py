@@ -35,6 +35,9 @@ class Shape:
     """Tokens in a sequence, beyond which lessons are put into several: what is learned stays the
     same, it only takes less memory, and more time."""
 
+    parts: int = 1
+    """Sequences of a lane, at least: with twice as many, each takes half the memory."""
+
     first_token_weight: float = 1.0
     """How much more an answer's first token counts than each other one."""
 
@@ -67,7 +70,8 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
     """
     given = [_lesson(one) for one in lessons]
     rows = [row.input_ids for lesson in given for row in lesson.rows]
-    count = shape.lanes * ceil(packing.size(rows) / shape.longest / shape.lanes)
+    wanted = ceil(packing.size(rows) / shape.longest / shape.lanes)
+    count = shape.lanes * max(shape.parts, wanted)
     batch = {"shares": _shares(given, count, shape)}
     if shape.strangers:
         batch["strangers"] = _shares(_strangers(given), count, replace(PLAIN, lanes=shape.lanes))

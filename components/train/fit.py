@@ -107,12 +107,7 @@ def _trainer(
     )
     trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
     trainer.objective = recipe.objective
-    trainer.shape = Shape(
-        lanes=lanes.count(adapted),
-        first_token_weight=recipe.first_token_weight,
-        call_margin=recipe.call_margin,
-        strangers=recipe.objective.kind == "kto",
-    )
+    trainer.shape = shape(recipe, lanes=lanes.count(adapted))
     if recipe.objective.kind == "distillation":
         trainer.teacher = teacher.load(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
@@ -120,6 +115,17 @@ def _trainer(
     watch.count_tokens = lambda: trainer.tokens_seen
     watch.row_ids = lambda: trainer.row_ids
     return trainer
+
+
+def shape(recipe: Recipe, *, lanes: int) -> Shape:
+    """Say how the lessons of a step are put into sequences: all of its batches are one here."""
+    return Shape(
+        lanes=lanes,
+        parts=recipe.gradient_accumulation_steps,
+        first_token_weight=recipe.first_token_weight,
+        call_margin=recipe.call_margin,
+        strangers=recipe.objective.kind == "kto",
+    )
 
 
 def _validate(
@@ -144,7 +150,7 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,
         num_train_epochs=recipe.num_train_epochs,
-        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        per_device_train_batch_size=recipe.step_size,
         seed=recipe.seed,
         save_steps=recipe.save_steps,
         save_total_limit=recipe.average_checkpoints + 1,  # one more may come of a SIGTERM
@@ -153,7 +159,7 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         bf16=True,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
-        gradient_checkpointing=False,
+        gradient_checkpointing=recipe.gradient_checkpointing,
         train_sampling_strategy="sequential",  # examples.in_order made the order
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -164,5 +170,5 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
 
 def _dataset(lessons: list[Lesson], recipe: Recipe) -> Dataset:
     ids = [lesson.rows[0].input_ids for lesson in lessons]
-    found = ordering.in_order(ids, recipe.per_device_train_batch_size, recipe.seed)
+    found = ordering.in_order(ids, recipe.step_size, recipe.seed)
     return Dataset.from_list([asdict(lessons[number]) for number in found])

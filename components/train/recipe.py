@@ -74,9 +74,17 @@ class Recipe(Config):
     """How often each example is seen."""
 
     per_device_train_batch_size: int = Field(default=4, ge=1)
-    """Examples in one step: more is steadier and takes more memory. Up to a quarter of them begin
+    """Examples in one batch: more is steadier and takes more memory. Up to a quarter of them begin
     alike where there are such (equal system prompts and tools), and what they share is computed
     once."""
+
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches in one step of the optimizer: twice as many of half the size learn the same in less
+    memory and more time; ``flywheel train --plan`` says how many are needed."""
+
+    gradient_checkpointing: bool = False
+    """Keep only what goes into each layer and compute the rest anew in the backward pass: up to
+    half more work, for far less memory where sequences are long or layers many."""
 
     max_length: int = Field(default=1024, ge=16)
     """Longer examples (prompt and completion, in tokens) are left out of the training."""
@@ -91,6 +99,11 @@ class Recipe(Config):
     seed: int = 0
     """Draws the adapter's first weights and the order of the examples."""
 
+    @property
+    def step_size(self) -> int:
+        """Examples in one step of the optimizer."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
     @model_validator(mode="after")
     def _has_knobs_of_its_objective(self) -> "Recipe":
         if isinstance(self.objective, Sft):
@@ -101,9 +114,9 @@ class Recipe(Config):
                 f"objective {self.objective.kind} learns from what people preferred: "
                 f"{', '.join(idle)} would do nothing, leave it out"
             )
-        if self.objective.kind == "kto" and self.per_device_train_batch_size == 1:
+        if self.objective.kind == "kto" and self.step_size == 1:
             raise ValueError(
-                "objective kto compares the answers of a batch with one another: "
+                "objective kto compares the answers of a step with one another: "
                 "per_device_train_batch_size wants at least 2"
             )
         return self

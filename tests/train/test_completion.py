@@ -37,6 +37,12 @@ def test_each_lane_gets_a_share_where_there_are_rows_enough():
     )
 
 
+def test_a_step_of_several_batches_has_as_many_sequences_in_each_lane():
+    rows = [taught(Tokens([number, 9, 9], 1, 1.0)) for number in range(8)]
+    shares = collate(rows, Shape(lanes=2, parts=2))["shares"]
+    assert [len(share["input_ids"]) for share in shares] == [6, 6, 6, 6]
+
+
 def test_more_tokens_than_a_sequence_may_hold_go_into_several():
     rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
     shares = collate([taught(row) for row in rows])["shares"]

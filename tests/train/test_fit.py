@@ -144,6 +144,37 @@ def test_the_adapter_is_the_mean_of_the_last_checkpoints(
         torch.testing.assert_close(mean, expected)
 
 
+@pytest.mark.parametrize(
+    ("otherwise", "apart"),
+    [
+        pytest.param(
+            {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            0.03,
+            id="two batches of half the size",
+        ),
+        pytest.param({"gradient_checkpointing": True}, 1e-6, id="computed anew"),
+    ],
+)
+def test_less_memory_is_not_another_training(
+    model: Path, tmp_path: Path, otherwise: dict[str, object], apart: float
+):
+    answers = ["Yes.", "No.", "That is what nobody knows, and nobody ever will know." * 2]
+    pairs = [(asked, answers[number % 3]) for number, asked in enumerate(ASKED)]
+    snapshot = rows.snapshot(tmp_path, pairs)
+    found: list[torch.Tensor] = []
+    early: list[float] = []
+    for name, changed in (("plain", {}), ("sparing", otherwise)):
+        recipe = RECIPE.model_copy(update={"per_device_train_batch_size": 8, **changed})
+        losses: dict[int, float] = {}
+        fit.fit(snapshot, model, tmp_path / name, recipe, report=losses_into(losses))
+        weights = load_file(tmp_path / name / "adapter_model.safetensors")
+        found.append(torch.cat([weight.flatten() for weight in weights.values()]))
+        early.append(losses[2])
+    assert early[1] == pytest.approx(early[0], rel=1e-4)
+    plain, sparing = found
+    assert (plain - sparing).norm() / plain.norm() < apart
+
+
 def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_path: Path):
     upper = {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]}
     fit.fit(snapshot, model, tmp_path / "a", RECIPE.model_copy(update=upper), report=lambda _: None)
