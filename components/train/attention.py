@@ -20,8 +20,8 @@ LIKE_LLAMA = ("llama", "qwen2", "qwen3", "smollm3")
 
 
 def use(model: "PreTrainedModel") -> None:
-    """Let a model that is trained on a CPU attend block by block, where it is able to."""
-    if model.device.type == "cpu" and model._supports_sdpa:
+    """Let a model that is trained on a CPU attend block by block, if its attention is Llama's."""
+    if model.device.type == "cpu" and model.config.model_type in LIKE_LLAMA:
         AttentionInterface.register(NAME, attend)
         model.set_attn_implementation(NAME)
 
