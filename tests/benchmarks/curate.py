@@ -28,7 +28,6 @@ from tests import logs
 from tests.benchmarks import traffic
 
 WORKLOAD = "bench"
-ROUNDS = 3
 RULES = Rules(split_by="conversation")
 
 
@@ -86,17 +85,17 @@ def _most_resident() -> float:
     return own + largest * len(os.sched_getaffinity(0))
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(folder: Path, rounds: int) -> dict[str, float]:
     """Curate several times, in processes of their own; give each figure's median."""
     command = [sys.executable, "-m", "tests.benchmarks.curate", "--curate", str(folder)]
     runs = [
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        for _ in range(ROUNDS)
+        for _ in range(rounds)
     ]
     return {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
 
 
-def report(seeds: Path | None, rows: int) -> None:
+def report(seeds: Path | None, rows: int, rounds: int) -> None:
     """Curate so many interactions and a tenth of them; print what they took."""
     with tempfile.TemporaryDirectory() as root:
         per_row: list[float] = []
@@ -104,7 +103,7 @@ def report(seeds: Path | None, rows: int) -> None:
             folder = Path(root) / str(count)
             folder.mkdir()
             collect(folder, traffic.seeds(seeds), count)
-            found = measure(folder)
+            found = measure(folder, rounds)
             took = found["curate"] + found["freeze"]
             per_row.append(took / found["rows"])
             sys.stdout.write(
@@ -119,9 +118,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path, nargs="?", help="the folder of the seed rows")
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--curate", action="store_true", help="curate the warehouse in PATH")
     given = parser.parse_args()
     if given.curate:
         sys.stdout.write(json.dumps(curate(given.path)))
     else:
-        report(given.path, given.rows)
+        report(given.path, given.rows, given.rounds)
