@@ -37,11 +37,12 @@ def eventually(claim: Callable[[], bool], seconds: float = 90) -> bool:
 def post(settings: Settings, path: str, body: dict[str, Any]) -> Any:
     """Ask the server; SQLite is busy now and then, and Prefect's own client asks again, too."""
     url = f"{settings.prefect_api_url}/{path}"
+    answer = httpx.post(url, json=body, trust_env=False)
     for _ in range(5):
-        answer = httpx.post(url, json=body, trust_env=False)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+        if answer.status_code != 503:
             break
         time.sleep(1)
+        answer = httpx.post(url, json=body, trust_env=False)
     return answer.raise_for_status().json()
 
 
