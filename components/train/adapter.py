@@ -19,7 +19,7 @@ from peft import (  # noqa: TID253 - as above
 from transformers import set_seed  # noqa: TID253 - as above
 
 from components import base as bases
-from components.train import attention
+from components.train import attention, fused
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def attach(model: "PreTrainedModel", recipe: Recipe) -> PeftModel:
     assert isinstance(adapted, PeftModel)
     if not torch.cuda.is_available():
         bases.dequantize(adapted)
+    fused.use(adapted)
     return adapted
 
 

@@ -52,6 +52,9 @@ def families(rows: Sequence[Row]) -> list[list[int]]:
 def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
     """Share rows out, those that begin alike together, so that each share is about as much work.
 
+    The largest families go first, each to the share that has least (longest processing time first:
+    Graham, SIAM J. Appl. Math. 17, 1969). A family that is more than a share is cut.
+
     Args:
         rows: Token ids.
         count: How many shares at most; none is empty.
@@ -59,13 +62,26 @@ def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
     Returns:
         The numbers of the rows in each share.
     """
-    order, shared = _sorted(rows)
-    costs = np.array([len(rows[row]) - known for row, known in zip(order, shared, strict=True)])
-    middles = (np.cumsum(costs) - costs / 2) / costs.sum()
+    even = size(rows) / count
+    units = [unit for family in families(rows) for unit in _cut(family, rows, even)]
+    costs = [size([rows[row] for row in unit]) for unit in units]
     shares: list[list[int]] = [[] for _ in range(count)]
-    for row, middle in zip(order, middles, strict=True):
-        shares[min(int(middle * count), count - 1)].append(row)
-    return [share for share in shares if share]
+    work = [0] * count
+    for cost, unit in sorted(zip(costs, units, strict=True), key=lambda one: (-one[0], one[1])):
+        least = work.index(min(work))
+        shares[least] += unit
+        work[least] += cost
+    return [sorted(share) for share in shares if share]
+
+
+def _cut(family: list[int], rows: Sequence[Row], most: float) -> list[list[int]]:
+    """Cut a family in parts that are no more work than ``most``, or are single rows."""
+    parts: list[list[int]] = [[]]
+    for row in family:
+        if parts[-1] and size([rows[one] for one in (*parts[-1], row)]) > most:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
 
 
 def size(rows: Sequence[Row]) -> int:

@@ -46,7 +46,7 @@ def test_a_step_of_several_batches_has_as_many_sequences_in_each_lane():
 def test_more_tokens_than_a_sequence_may_hold_go_into_several():
     rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
     shares = collate([taught(row) for row in rows])["shares"]
-    assert [len(share["input_ids"]) for share in shares] == [2002, 1001, 2002]
+    assert sorted(len(share["input_ids"]) for share in shares) == [1001, 2002, 2002]
 
 
 def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_path: Path):

@@ -54,3 +54,14 @@ def test_shares_are_even_and_keep_together_what_begins_alike():
     one, other = [[1] * 50 + [row] for row in range(4)], [[2] * 50 + [row] for row in range(4)]
     mixed = [row for pair in zip(one, other, strict=True) for row in pair]
     assert packing.share_out(mixed, 2) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_shares_are_even_where_rows_have_nothing_in_common():
+    rows = [[row] * length for row, length in enumerate((90, 80, 30, 20, 20))]
+    shares = packing.share_out(rows, 2)
+    assert sorted(sum(len(rows[row]) for row in share) for share in shares) == [110, 130]
+
+
+@given(rows)
+def test_a_family_is_cut_rather_than_leave_a_lane_without_work(rows: list[list[int]]):
+    assert len(packing.share_out(rows, 2)) == min(2, len(rows))
