@@ -4,14 +4,18 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from safetensors import safe_open
+
 from components import manifest
 
 if TYPE_CHECKING:
+    import torch
     from torch.nn import Module
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Precision: TypeAlias = Literal["nf4", "fp32", "bf16"]
-"""``nf4`` is QLoRA's: 4-bit NormalFloat weights with double quantization."""
+Precision: TypeAlias = Literal["nf4", "nf4-single", "fp4", "fp4-single", "bf16", "fp32"]
+"""What a base's weights are held in. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float;
+both quantize their constants, too (double quantization), unless they are ``-single``."""
 
 CONTENT = (
     "*.safetensors",
@@ -31,7 +35,7 @@ def content_hash(path: Path) -> str:
 
 
 def load(
-    path: Path, precision: Precision = "nf4", *, for_training: bool
+    path: Path, precision: Precision, *, for_training: bool, readable: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load base and tokenizer, on the CUDA device if there is one.
 
@@ -40,28 +44,66 @@ def load(
     own, and says which it is. Training computes in bf16, on a CPU with plain attention, whose
     gradient is faster there than that of the fused one. Evaluation computes in bf16 on CUDA and in
     fp32 on a CPU, where bf16 answers depend on the batch they stand in.
+
+    Args:
+        path: The base's folder.
+        precision: What its weights are held in.
+        for_training: Whether it will be trained on, and never evaluated, or the other way round.
+        readable: Keep 4-bit weights from being repacked, for an adapter that reads them (DoRA);
+            slower to evaluate.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     cuda = torch.cuda.is_available()
     compute = torch.bfloat16 if cuda or for_training or precision == "bf16" else torch.float32
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch.float32 if precision == "fp32" else compute,
-        quantization_config=quantization if precision == "nf4" else None,
+        quantization_config=_quantization(precision, compute),
         device_map={"": 0} if cuda else "cpu",
         attn_implementation="eager" if for_training and not cuda else None,
         local_files_only=True,
     )
     model.train(for_training)
+    if readable:
+        _keep_readable(model)
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def _quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesConfig | None":
+    from transformers import BitsAndBytesConfig
+
+    kind, _, single = precision.partition("-")
+    if kind not in ("nf4", "fp4"):
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=not single,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def _keep_readable(model: "Module") -> None:
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def stored(folder: Path, name: str) -> "torch.Tensor":
+    """Read one weight as the base's files hold it, before any quantization.
+
+    Raises:
+        ValueError: They hold none of this name.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            if name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                return tensors.get_tensor(name)
+    raise ValueError(f"reading {folder}: its safetensors hold no {name}")
 
 
 def dequantize(model: "Module") -> None:

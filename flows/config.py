@@ -113,7 +113,7 @@ class Workload(Config):
 
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
-    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy)
 
     @field_validator("base")
@@ -163,6 +163,17 @@ class Workload(Config):
             )
         taught = objective.model_copy(update={"teacher_model_name_or_path": found})
         return recipe.model_copy(update={"objective": taught})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _as_it_is_trained(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Measure, and so serve, at the precision that trains, unless the file says another."""
+        recipe = info.data.get("train")
+        if not isinstance(recipe, Recipe) or "precision" in evaluate.model_fields_set:
+            return evaluate
+        return evaluate.model_copy(update={"precision": recipe.precision})
 
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod

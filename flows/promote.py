@@ -13,14 +13,15 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from components import ledger, manifest, warehouse
+from components.evaluate.settings import EvaluationSettings
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry, tracking
+from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import settings
 from flows.approvals import GATE_KEY, GateInput, page_key
-from flows.config import Workload
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """How long an approval waits before Prefect fails the run; a later turn asks again."""
@@ -43,7 +44,7 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     record(decision)
     if decision.decision == "reject":
         return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-    version = register(workload, found, decision)
+    version = register(found, decision)
     return Completed(
         message=f"approved by {decision.approver}: version {version.number} is champion"
     )
@@ -140,17 +141,24 @@ def record(decision: Decision) -> None:
 
 
 @task
-def register(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
-    """Register the adapter with its lineage and make it champion; safe to repeat."""
+def register(found: Evidence, decision: Decision) -> registry.Version:
+    """Register the adapter with its lineage and make it champion; safe to repeat.
+
+    It will be loaded as it was evaluated, whatever the workload's file says by now.
+    """
     subject = found.subject
-    adapter = settings.load().adapters / subject.workload / subject.adapter
+    home = settings.load()
+    adapter = home.adapters / subject.workload / subject.adapter
     made_from = manifest.read_untouched(adapter)
+    card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
+    evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
     version = registry.register(
         subject.workload,
         tracking.find_run(subject.workload, subject.adapter),
         adapter,
         base_hash=subject.base,
-        max_new_tokens=workload.evaluate.max_new_tokens,
+        precision=evaluated.precision,
+        max_new_tokens=evaluated.max_new_tokens,
         tags={
             registry.EVIDENCE_TAG: found.digest,
             registry.ADAPTER_TAG: subject.adapter,

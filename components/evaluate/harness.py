@@ -5,7 +5,6 @@ is found again, and nothing is loaded when all of it is.
 """
 
 import platform
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from components import adapted, manifest, prompt, scorecard
 from components import base as bases
-from components import manifest, prompt, scorecard
 from components.evaluate import task
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.task import Holdout
@@ -85,14 +84,24 @@ def evaluate(
     """
     measurements = _measurements(snapshot, base, models, root, settings)
     missing = [m for m in measurements if not manifest.is_finished(m.folder)]
-    if missing:
-        model, tokenizer = bases.load(base, settings.precision, for_training=False)
+    for readable in (False, True):
+        alike = [one for one in missing if _wants_readable(one.adapter, settings) is readable]
+        if not alike:
+            continue
+        model, tokenizer = bases.load(
+            base, settings.precision, for_training=False, readable=readable
+        )
         holdout = task.read(snapshot, tokenizer)
-        for one in missing:
+        for one in alike:
             with _adapted(model, one.adapter) as ready:
                 samples = _measure(one, ready, tokenizer, holdout, settings, report)
             scorecard.write(one.folder, samples, body=one.body, now=now)
     return {m.model: m.folder for m in measurements}
+
+
+def _wants_readable(adapter: Path | None, settings: EvaluationSettings) -> bool:
+    is_quantized = settings.precision not in ("bf16", "fp32")
+    return is_quantized and adapter is not None and adapted.reads_the_base(adapter)
 
 
 def _measurements(
@@ -146,22 +155,15 @@ def _measurement(
 def _adapted(
     model: "PreTrainedModel", adapter: Path | None
 ) -> "Generator[PreTrainedModel | PeftModel]":
-    """Put an adapter on the base, and take it off again.
-
-    An adapter that lacks weights for a layer would leave it as it was: PEFT's warning is an error.
-    """
+    """Put an adapter on the base, and take it off again."""
     if adapter is None:
         yield model
         return
-    from peft import PeftModel
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys")
-        wrapped = PeftModel.from_pretrained(model, str(adapter))
+    wrapped = adapted.put_on(model, adapter)
     try:
         yield wrapped
     finally:
-        wrapped.unload()
+        adapted.take_off(wrapped)
 
 
 def _measure(

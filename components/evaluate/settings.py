@@ -10,7 +10,8 @@ class EvaluationSettings(Config):
     """Knobs of an evaluation; a change of any makes a new scorecard, comparable with no old one."""
 
     precision: Precision = "nf4"
-    """What the base is loaded in: evaluate in what will serve, since it moves the scores."""
+    """What the base is loaded in, and served in afterwards, since it moves the scores; a workload's
+    file that leaves it out means what it trains in."""
 
     batch_size: int = Field(default=16, ge=1)
     """Requests answered at once: more is faster and takes more memory."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
 from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253
 
-from components import base, prompt
+from components import adapted, base, prompt
 from components.schema import Answer, Json
 
 Request: TypeAlias = dict[str, list[dict[str, Json]]]
@@ -28,8 +28,6 @@ class AdapterChatModel(PythonModel):
         Raises:
             ValueError: The base found on this machine is not the one that was trained on.
         """
-        from peft import PeftModel
-
         adapter = Path(context.artifacts["adapter"])
         config = json.loads((adapter / "adapter_config.json").read_text())
         wanted: str = context.model_config["base_hash"]
@@ -40,9 +38,12 @@ class AdapterChatModel(PythonModel):
                 f"hash {found}, but this adapter was trained on {wanted}"
             )
         model, self.tokenizer = base.load(
-            Path(config["base_model_name_or_path"]), for_training=False
+            Path(config["base_model_name_or_path"]),
+            context.model_config["precision"],
+            for_training=False,
+            readable=adapted.reads_the_base(adapter),
         )
-        self.model = PeftModel.from_pretrained(model, str(adapter)).eval()
+        self.model = adapted.put_on(model, adapter).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped

@@ -7,6 +7,8 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.base import Precision
+
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
@@ -46,6 +48,7 @@ def register(
     adapter: Path,
     *,
     base_hash: str,
+    precision: Precision,
     max_new_tokens: int,
     tags: Mapping[str, str],
 ) -> Version:
@@ -56,6 +59,7 @@ def register(
         run_id: The MLflow run that trained the adapter.
         adapter: The PEFT adapter folder; the version holds it, and not the base.
         base_hash: Content hash of the base, checked again when the version is loaded.
+        precision: What the base is loaded in, as it was evaluated.
         max_new_tokens: Longest answer, as it was evaluated.
         tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
     """
@@ -70,7 +74,12 @@ def register(
     )
     if found:
         return as_version(found[0])
-    model_id = _log_model(run_id, adapter, base_hash=base_hash, max_new_tokens=max_new_tokens)
+    loading: dict[str, object] = {
+        "base_hash": base_hash,
+        "precision": precision,
+        "max_new_tokens": max_new_tokens,
+    }
+    model_id = _log_model(run_id, adapter, loading)
     made = client.create_model_version(
         name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
@@ -90,7 +99,7 @@ def crown(version: Version) -> None:
     client.set_registered_model_alias(version.name, CHAMPION, version.number)
 
 
-def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: int) -> str:
+def _log_model(run_id: str, adapter: Path, loading: dict[str, object]) -> str:
     """Log the adapter as a pyfunc model under its training run, and give its id."""
     import mlflow
     from mlflow.pyfunc import log_model
@@ -101,7 +110,7 @@ def _log_model(run_id: str, adapter: Path, *, base_hash: str, max_new_tokens: in
             name="adapter",
             python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
             artifacts={"adapter": str(adapter)},
-            model_config={"base_hash": base_hash, "max_new_tokens": max_new_tokens},
+            model_config=loading,
             pip_requirements=[f"{name}=={installed(name)}" for name in packages],
         )
     return logged.model_id

@@ -45,6 +45,9 @@ class CompletionTrainer(SFTTrainer):
     teacher: "PreTrainedModel | None" = None
     row_ids: Sequence[str] = ()
 
+    after_backward: Callable[[], None] | None = None
+    """Called when all gradients of a step are there, before they are clipped."""
+
     def training_step(
         self,
         model: torch.nn.Module,
@@ -69,6 +72,8 @@ class CompletionTrainer(SFTTrainer):
             for weight, grad in before.items():
                 if grad is not None:
                     weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
+            if self.after_backward is not None and self.accelerator.sync_gradients:
+                self.after_backward()
             return loss
 
     def _learn(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:

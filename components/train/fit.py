@@ -18,7 +18,7 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 from components import base as bases
 from components import prompt
 from components.schema import Progress
-from components.train import adapter, checkpoints, examples, lanes, teacher
+from components.train import adapter, checkpoints, examples, lanes, ranks, teacher, whole
 from components.train import order as ordering
 from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
@@ -37,6 +37,7 @@ def fit(
     folder: Path,
     recipe: Recipe,
     *,
+    warm_start: Path | None = None,
     report: Callable[[Progress], None],
 ) -> None:
     """Train an adapter on a snapshot, going on from the last checkpoint if there is one.
@@ -47,6 +48,7 @@ def fit(
         folder: Gets checkpoints while it works, and in the end nothing but PEFT's
             ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
         recipe: How to train.
+        warm_start: An adapter's folder to go on from.
         report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``, and
             at the end with ``validation_loss`` and, where people judged, ``validation_accuracy``,
             if there is anything to measure them on; ``learning.Measured`` says what they are.
@@ -55,10 +57,11 @@ def fit(
         Interrupted: SIGTERM arrived.
         FloatingPointError: The loss is no number any more, or far above where it began.
         MemoryError: Not even one row fits into the memory.
-        ValueError: The base was evaluated before, or the snapshot has nothing for the objective.
+        ValueError: The base was evaluated before, the snapshot has nothing for the objective, or
+            the recipe does not fit the base or the rows.
     """
-    model, tokenizer = bases.load(base, "nf4", for_training=True)
-    train(model, tokenizer, snapshot, folder, recipe, report=report)
+    model, tokenizer = bases.load(base, recipe.precision, for_training=True)
+    train(model, tokenizer, snapshot, folder, recipe, warm_start=warm_start, report=report)
 
 
 def train(
@@ -68,24 +71,31 @@ def train(
     folder: Path,
     recipe: Recipe,
     *,
+    warm_start: Path | None = None,
     report: Callable[[Progress], None],
 ) -> None:
     """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
     lessons = examples.read(snapshot, tokenizer, recipe)
     saved = folder / "checkpoints"
-    adapted = adapter.attach(model, recipe)
+    last = checkpoints.newest(saved)
+    rows = [row for lesson in lessons for row in lesson.rows]
+    adapted = adapter.attach(model, recipe, rows, warm_start=warm_start, checkpoint=last)
     watch = Watch(report)
     trainer = _trainer(adapted, tokenizer, lessons, recipe, saved, watch)
-    last = checkpoints.newest(saved)
+    allocation = ranks.Allocation(adapted, recipe.adalora) if recipe.method == "adalora" else None
+    if allocation is not None:
+        trainer.add_callback(allocation)
+        trainer.after_backward = allocation.add_penalty
     checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
     with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
     adapter.average(adapted, checkpoints.regular(saved, recipe, before=trainer.state.max_steps))
+    if allocation is not None:
+        allocation.finish()
     _validate(trainer, examples.read_validation(snapshot, tokenizer, recipe), recipe, report)
-    adapted.save_pretrained(str(folder))
-    (folder / "README.md").unlink()  # an empty model card
+    adapter.save(adapted, folder)
     shutil.rmtree(saved)
 
 
@@ -97,14 +107,15 @@ def _trainer(
     saved: Path,
     watch: Watch,
 ) -> CompletionTrainer:
-    trainer = CompletionTrainer(
-        model=adapted,
-        args=_arguments(recipe, saved),
-        train_dataset=_dataset(lessons, recipe),
-        data_collator=lambda lessons: {"lessons": lessons},
-        processing_class=tokenizer,
-        callbacks=[watch],
-    )
+    with whole.hidden_from_trl(adapted):
+        trainer = CompletionTrainer(
+            model=adapted,
+            args=_arguments(recipe, saved),
+            train_dataset=_dataset(lessons, recipe),
+            data_collator=lambda lessons: {"lessons": lessons},
+            processing_class=tokenizer,
+            callbacks=[watch],
+        )
     trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
     trainer.objective = recipe.objective
     trainer.shape = shape(recipe, lanes=lanes.count(adapted))

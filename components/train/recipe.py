@@ -1,11 +1,14 @@
-"""The recipe of a QLoRA run: few knobs, named as PEFT and TRL name them."""
+"""The recipe of a training: few knobs, named as PEFT and TRL name them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, StringConstraints, model_validator
 
 from components import manifest, prompt
+from components.base import Precision
 from components.schema import Config
+from components.train import combinations
+from components.train.adalora import AdaLora
 from components.train.objectives.settings import Objective, Sft
 
 OF_EXAMPLES = {
@@ -24,11 +27,38 @@ class Recipe(Config):
     """What it learns from: ``sft`` and ``distillation`` from examples, ``dpo`` and ``orpo`` from
     pairs of answers, ``kto`` from answers labelled good or bad."""
 
+    method: Literal["lora", "adalora", "full"] = "lora"
+    """What is trained: two thin matrices beside each weight, the same with ranks shared out among
+    them in training, or every weight of a small model. The package's README compares them."""
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] | None = "nf4"
+    """What the base's weights are held in while it trains, and unless the evaluation says another,
+    when it is evaluated and served; null is bf16: four times the memory, and nothing lost."""
+
+    bnb_4bit_use_double_quant: bool = True
+    """The constants of the quantization are quantized, too: 0.37 bits less for each weight."""
+
     r: int = Field(default=16, ge=1, le=512)
     """Rank of the adapter: higher learns more and takes more memory."""
 
     lora_alpha: int = Field(default=32, ge=1)
     """The adapter's output is scaled by ``lora_alpha / r``: higher moves the base further."""
+
+    use_rslora: bool = False
+    """Scale by ``lora_alpha / sqrt(r)`` instead, so that a higher rank doesn't learn more slowly
+    (arXiv:2312.03732)."""
+
+    use_dora: bool = False
+    """Train the length of each weight's rows apart from their direction (arXiv:2402.09353): better
+    at low ranks, and slower, since each step computes all of these lengths anew."""
+
+    init_lora_weights: (
+        Literal[True, "gaussian", "orthogonal", "olora", "pissa", "loftq", "eva"]
+        | Annotated[str, StringConstraints(pattern=r"^pissa_niter_[0-9]{1,3}$")]
+    ) = True
+    """The adapter's first weights: true and ``gaussian`` draw them, ``orthogonal`` draws them apart
+    from one another, the others take them from the base's weights (``pissa``, ``olora``), from what
+    quantization lost of these (``loftq``) or from the rows (``eva``)."""
 
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs left out in a step: higher guards against memorizing."""
@@ -40,6 +70,17 @@ class Recipe(Config):
     """Which layers get an adapter, counted from 0; all if not given. Without one in the lower
     layers a step is shorter, since gradients go no further down. Wants ``target_modules`` by name.
     """
+
+    modules_to_save: list[str] | None = Field(default=None, min_length=1)
+    """Modules that are trained whole and saved whole beside the adapter, such as ``embed_tokens``
+    for words that the base doesn't know: as large as they are, and few servers load them."""
+
+    adalora: AdaLora = AdaLora()
+    """How the ranks are shared out, for method ``adalora``, which has its own in place of ``r``."""
+
+    warm_start: bool = False
+    """Go on from the champion's adapter, where there is one of the same shape on the same base:
+    learns faster what changed, and keeps what earlier rows taught, good or bad."""
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Size of a step: higher learns faster, until it diverges."""
@@ -122,16 +163,29 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _names_modules_to_choose_layers(self) -> "Recipe":
-        if self.layers_to_transform is not None and isinstance(self.target_modules, str):
-            raise ValueError(
-                "layers_to_transform wants target_modules by name, such as [q_proj, v_proj], "
-                f"found {self.target_modules}"
-            )
+    def _works_together(self) -> "Recipe":
+        if objection := combinations.objection(self):
+            raise ValueError(objection)
         return self
 
+    @property
+    def precision(self) -> Precision:
+        """What the base is loaded in for this training."""
+        if self.bnb_4bit_quant_type is None:
+            return "bf16"
+        single: dict[str, Precision] = {"nf4": "nf4-single", "fp4": "fp4-single"}
+        kind = self.bnb_4bit_quant_type
+        return kind if self.bnb_4bit_use_double_quant else single[kind]
 
-def adapter_key(snapshot: str, base: str, recipe: Recipe, *, teacher: str | None = None) -> str:
+
+def adapter_key(
+    snapshot: str,
+    base: str,
+    recipe: Recipe,
+    *,
+    teacher: str | None = None,
+    warm_start: str | None = None,
+) -> str:
     """Name the adapter by all that it is made from.
 
     Args:
@@ -139,10 +193,17 @@ def adapter_key(snapshot: str, base: str, recipe: Recipe, *, teacher: str | None
         base: The base's content hash.
         recipe: How it is trained.
         teacher: The teacher's content hash, which stands for the place where it lies.
+        warm_start: The key of the adapter that it goes on from.
     """
     knobs = recipe.model_dump(mode="json")
     if teacher is not None:
         knobs["objective"]["teacher_model_name_or_path"] = teacher
     return manifest.digest(
-        {"snapshot": snapshot, "base": base, "recipe": knobs, "prompt_format": prompt.FORMAT}
+        {
+            "snapshot": snapshot,
+            "base": base,
+            "recipe": knobs,
+            "prompt_format": prompt.FORMAT,
+            "warm_start": warm_start,
+        }
     )

@@ -48,6 +48,21 @@ def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: P
     assert workload.train.seed == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [
+        pytest.param({"train": {"bnb_4bit_quant_type": "fp4"}}, "fp4", id="as-it-is-trained"),
+        pytest.param({"train": {"bnb_4bit_quant_type": None}}, "bf16", id="not-quantized"),
+        pytest.param({"evaluate": {"batch_size": 2}}, "nf4", id="with-other-settings"),
+        pytest.param({"evaluate": {"precision": "fp32"}}, "fp32", id="unless-the-file-says-so"),
+    ],
+)
+def test_a_model_is_evaluated_at_the_precision_that_trains(
+    folder: Path, settings: dict[str, object], precision: str
+) -> None:
+    assert read(write(folder, **settings)).evaluate.precision == precision
+
+
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

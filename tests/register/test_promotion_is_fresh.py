@@ -17,6 +17,7 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
         tracking.open_run(name, adapter.name, params={}, tags={}),
         adapter,
         base_hash=base.content_hash(base_model),
+        precision="nf4",
         max_new_tokens=8,
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )

@@ -13,7 +13,13 @@ from components.register import registry, tracking
 from components.register.registry import Version
 
 
-def register(name: str, adapter: Path, base_model: Path, evidence: str = "e1") -> Version:
+def register(
+    name: str,
+    adapter: Path,
+    base_model: Path,
+    evidence: str = "e1",
+    precision: base.Precision = "nf4",
+) -> Version:
     """Register the adapter of ``name`` as an approval of ``evidence`` does."""
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
     return registry.register(
@@ -21,6 +27,7 @@ def register(name: str, adapter: Path, base_model: Path, evidence: str = "e1") -
         run_id,
         adapter,
         base_hash=base.content_hash(base_model),
+        precision=precision,
         max_new_tokens=8,
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )
@@ -100,6 +107,25 @@ def test_a_version_answers_a_chat_request_as_a_chat_completion(
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
 
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("nf4", "nf4"), ("fp4-single", "fp4"), ("bf16", None), ("fp32", None)],
+)
+def test_a_version_is_loaded_at_the_precision_that_it_was_evaluated_at(
+    adapter: Path, base_model: Path, precision: base.Precision, kind: str | None
+) -> None:
+    from bitsandbytes.nn.modules import Linear4bit
+    from mlflow.pyfunc import load_model
+
+    name = f"precise-{precision}"
+    register(name, adapter, base_model, precision=precision)
+    served = load_model(f"models:/{name}/1").unwrap_python_model().model
+    layers = [one for one in served.modules() if isinstance(one, Linear4bit)]
+    assert {layer.weight.quant_type for layer in layers} == ({kind} if kind else set())
+    norm = served.get_parameter("base_model.model.model.norm.weight")
+    assert str(norm.dtype) == ("torch.bfloat16" if precision == "bf16" else "torch.float32")
+
+
 @pytest.mark.slow
 def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path) -> None:
     registry.crown(register("served", adapter, base_model))
@@ -117,6 +143,14 @@ def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None
 
     run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
-    registry.register("moved", run_id, adapter, base_hash="another", max_new_tokens=8, tags=tags)
+    registry.register(
+        "moved",
+        run_id,
+        adapter,
+        base_hash="another",
+        precision="nf4",
+        max_new_tokens=8,
+        tags=tags,
+    )
     with pytest.raises(ValueError, match="but this adapter was trained on another"):
         load_model("models:/moved/1")

@@ -1,0 +1,42 @@
+"""Put an adapter folder on a base that is loaded, and take it off again without a trace."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def reads_the_base(adapter: Path) -> bool:
+    """Tell whether an adapter reads the base's weights when it answers, as DoRA does.
+
+    On a CPU, bitsandbytes repacks 4-bit weights when they are evaluated, and PEFT would read what
+    was repacked as if it were not: such an adapter wants ``base.load(..., readable=True)``.
+    """
+    return bool(json.loads((adapter / "adapter_config.json").read_text()).get("use_dora"))
+
+
+def put_on(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
+    """Put an adapter on the base.
+
+    One that lacks weights for a layer would leave it as it was: PEFT's warning is an error.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # norms, trained whole
+        return PeftModel.from_pretrained(model, str(adapter))
+
+
+def take_off(adapted: "PeftModel") -> None:
+    """Give the base back as it was; PEFT itself would leave it the trained ``modules_to_save``."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for module in adapted.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.set_adapter([])
+    adapted.unload()

@@ -1,0 +1,78 @@
+"""An adapter is put on a base and taken off again without a trace."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from components import adapted, base
+from components.train import adapter
+from components.train.recipe import Recipe
+from tests import tiny
+
+ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+def made(folder: Path, out: Path, **knobs: object) -> Path:
+    """Save an adapter whose weights are none that it begins with."""
+    recipe = Recipe.model_validate(knobs)
+    model, _ = base.load(folder, recipe.precision, for_training=True)
+    worn = adapter.attach(model, recipe)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in worn.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    adapter.save(worn, out)
+    return out
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=ASKED).logits
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        pytest.param({}, id="lora"),
+        pytest.param({"modules_to_save": ["embed_tokens", "norm"]}, id="modules-to-save"),
+        pytest.param({"method": "full", "bnb_4bit_quant_type": None}, id="full"),
+    ],
+)
+def test_the_base_answers_as_before_once_an_adapter_is_off(
+    folder: Path, tmp_path: Path, knobs: dict[str, object]
+):
+    model, _ = base.load(folder, "fp32", for_training=False)
+    before, kinds = logits(model), [type(one) for one in model.modules()]
+    worn = adapted.put_on(model, made(folder, tmp_path / "a", **knobs))
+    assert not torch.allclose(logits(worn), before, atol=0.1)
+    adapted.take_off(worn)
+    assert torch.equal(logits(model), before)
+    assert [type(one) for one in model.modules()] == kinds
+
+
+def test_dora_answers_alike_the_second_time_on_a_4_bit_base(folder: Path, tmp_path: Path):
+    made_adapter = made(folder, tmp_path / "a", use_dora=True)
+    assert adapted.reads_the_base(made_adapter)
+
+    def answering(*, dequantized: bool) -> PreTrainedModel:
+        model, _ = base.load(folder, "nf4", for_training=False, readable=True)
+        if dequantized:
+            base.dequantize(model)
+        return model
+
+    worn = adapted.put_on(answering(dequantized=False), made_adapter).eval()
+    expected = logits(adapted.put_on(answering(dequantized=True), made_adapter).eval())
+    torch.testing.assert_close(logits(worn), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits(worn), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_plain_lora_reads_no_weight_of_the_base(folder: Path, tmp_path: Path):
+    assert not adapted.reads_the_base(made(folder, tmp_path / "a"))

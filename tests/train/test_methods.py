@@ -1,0 +1,181 @@
+"""Every method learns, goes on after a cancellation, and leaves a folder that plain PEFT loads."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components import base
+from components.schema import Progress
+from components.train import fit
+from components.train.recipe import Recipe
+from components.train.watch import Interrupted
+from tests import tiny
+from tests.train import rows
+from tests.train.methods import RECIPES
+
+ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pairs = [(f"Number {number}?", "Yes.") for number in range(16)]
+    return rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
+
+
+def plain(model: Path, precision: base.Precision, adapter: Path | None) -> torch.Tensor:
+    """Load base and adapter as somebody without our code does, and give the logits of ASKED."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    kind, _, single = precision.partition("-")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=not single
+    )
+    bare = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, quantization_config=None if kind == "bf16" else config
+    ).train()  # in eval() bitsandbytes repacks the weights, which DoRA in PEFT then misreads
+    whole = bare if adapter is None else PeftModel.from_pretrained(bare, str(adapter)).train()
+    with torch.no_grad():
+        return whole(input_ids=ASKED).logits
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_the_loss_falls_and_plain_peft_answers_as_the_trained_model_does(
+    model: Path, snapshot: Path, tmp_path: Path, method: str
+):
+    recipe, losses = RECIPES[method], list[float]()
+    trained, tokenizer = base.load(model, recipe.precision, for_training=True)
+    folder = tmp_path / "adapter"
+    report: Callable[[Progress], None] = lambda one: losses.append(one.figures["loss"])  # noqa: E731
+    fit.train(trained, tokenizer, snapshot, folder, recipe, report=report)
+    assert losses[-1] < losses[0] / 2
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+    with torch.no_grad():
+        wanted = torch.nn.Module.float(trained)(input_ids=ASKED).logits
+    found = plain(model, recipe.precision, folder)
+    # 4-bit weights are held in bf16 while they train on a CPU
+    tolerance = 1e-3 if recipe.bnb_4bit_quant_type is None else 5e-2
+    scale = wanted.abs().max()
+    assert (found - wanted).abs().max() < tolerance * scale
+    assert (plain(model, recipe.precision, None) - wanted).abs().max() > 0.2 * scale
+
+
+def cancel_at(step: int) -> Callable[[Progress], None]:
+    """Give a listener that sends this process SIGTERM at ``step``."""
+
+    def report(progress: Progress) -> None:
+        if progress.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("method", "cancelled"),
+    [
+        pytest.param("adalora", 3, id="adalora-while-it-chooses"),
+        pytest.param("adalora", 7, id="adalora-when-it-has-chosen"),
+        pytest.param("pissa", 4, id="pissa"),
+        pytest.param("eva", 4, id="eva"),
+        pytest.param("full", 4, id="full"),
+    ],
+)
+def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
+    model: Path, snapshot: Path, tmp_path: Path, method: str, cancelled: int
+):
+    def run(name: str, report: Callable[[Progress], None]) -> None:
+        fit.fit(snapshot, model, tmp_path / name, RECIPES[method], report=report)
+
+    run("whole", lambda _: None)
+    with pytest.raises(Interrupted):
+        run("halved", cancel_at(cancelled))
+    run("halved", lambda _: None)
+    whole, halved = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "halved")
+    )
+    assert whole.keys() == halved.keys()
+    assert all(torch.equal(weight, halved[name]) for name, weight in whole.items())
+    configs = [
+        json.loads((tmp_path / name / "adapter_config.json").read_text())
+        for name in ("whole", "halved")
+    ]
+    for one in configs:
+        one["target_modules"] = sorted(one["target_modules"])  # PEFT writes a set
+    assert configs[0] == configs[1]
+
+
+def test_adalora_ends_at_its_target_rank(model: Path, snapshot: Path, tmp_path: Path):
+    recipe = RECIPES["adalora"]
+    fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    ranks = [len(weight) for name, weight in weights.items() if name.endswith("lora_E")]
+    assert len(ranks) == 14
+    assert sum(ranks) == 14 * recipe.adalora.target_r
+    assert len(set(ranks)) > 1  # some modules got more than others
+
+
+def test_adalora_too_short_to_choose_is_refused(model: Path, snapshot: Path, tmp_path: Path):
+    long = {"adalora": RECIPES["adalora"].adalora.model_copy(update={"tinit": 6, "tfinal": 4})}
+    recipe = RECIPES["adalora"].model_copy(update=long)
+    with pytest.raises(ValueError, match="has 8 steps, of which tinit takes 6 and tfinal 4"):
+        fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+
+
+def test_an_evaluation_before_it_does_not_change_what_is_trained(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    found: list[dict[str, torch.Tensor]] = []
+    for name in ("fresh", "after an evaluation"):
+        if found:
+            evaluated, _ = base.load(model, "nf4", for_training=False)
+            with torch.no_grad():
+                evaluated(input_ids=ASKED)
+        fit.fit(snapshot, model, tmp_path / name, RECIPES["qlora-nf4"], report=lambda _: None)
+        found.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    assert all(torch.equal(weight, found[1][name]) for name, weight in found[0].items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        pytest.param(
+            {"modules_to_save": ["embedding"]},
+            "names embedding, which this base hasn't got; it has act_fn, down_proj, embed_tokens",
+            id="a-module-that-is-not-there",
+        ),
+        pytest.param(
+            {"modules_to_save": ["q_proj"]},
+            r"names q_proj, and model.layers.0.self_attn.q_proj is held in 4 bits",
+            id="a-quantized-module",
+        ),
+        pytest.param(
+            {"r": 48, "init_lora_weights": "pissa"},
+            r"takes 48 directions out of model.layers.0.self_attn.k_proj, which has 32",
+            id="more-ranks-than-there-are",
+        ),
+        pytest.param(
+            {"r": 16, "init_lora_weights": "eva"},
+            "looks for 32 components and wants 128 tokens of answers to find them in, found 80",
+            id="too-few-rows-to-look-at",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_base_or_the_rows_is_refused(
+    model: Path, snapshot: Path, tmp_path: Path, wrong: dict[str, object], sentence: str
+):
+    recipe = Recipe.model_validate(wrong)
+    with pytest.raises(ValueError, match=sentence):
+        fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
