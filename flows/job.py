@@ -24,7 +24,7 @@ def main(kind: str, spec_path: Path) -> None:
 
 
 def train(spec: dict[str, Any]) -> None:
-    """Train one adapter: ``snapshot base folder recipe``."""
+    """Train one adapter: ``snapshot base folder recipe warm_start``."""
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
     fit.fit(
@@ -32,6 +32,7 @@ def train(spec: dict[str, Any]) -> None:
         Path(spec["base"]),
         Path(spec["folder"]),
         Recipe.model_validate(spec["recipe"]),
+        warm_start=Path(spec["warm_start"]) if spec["warm_start"] else None,
         report=say,
     )
 

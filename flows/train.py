@@ -1,4 +1,4 @@
-"""Train: one QLoRA adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
+"""Train: one adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
 
 import time
 from datetime import UTC, datetime
@@ -12,9 +12,10 @@ from components.register import datasets, tracking
 from components.schema import Progress
 from components.train import recipe
 from flows import config as configs
-from flows import jobs, settings
+from flows import jobs, origins, settings
 from flows.config import Workload
 from flows.curve import Curve
+from flows.origins import Origin
 from flows.revision import revision
 
 LOG_SECONDS = 10.0
@@ -25,20 +26,38 @@ LOG_SECONDS = 10.0
 def train(config: str, snapshot: str) -> str:
     """Train the workload's adapter on a snapshot; a finished one is not trained again."""
     workload = configs.read(Path(config))
-    adapter = folder(workload, Path(snapshot))
+    begins = origins.find(workload)
+    adapter = folder(workload, Path(snapshot), begins)
     if not manifest.is_finished(adapter):
-        fit(workload, Path(snapshot), adapter)
+        fit(workload, Path(snapshot), adapter, begins)
     return str(adapter)
 
 
-def folder(workload: Workload, snapshot: Path) -> Path:
-    """Name the folder of the adapter: its key is the digest of snapshot, base and recipe."""
+def folder(workload: Workload, snapshot: Path, begins: Origin | None = None) -> Path:
+    """Name the folder of the adapter: its key is the digest of snapshot, base, recipe and origin.
+
+    A champion that was made of the same is that adapter: it does not go on from itself.
+    """
+    fresh = _key(workload, snapshot, None)
+    earlier = (begins or origins.find(workload)).adapter
+    if earlier is None:
+        return settings.load().adapters / workload.workload / fresh
+    if manifest.read(earlier).get("fresh_key") == fresh:
+        return earlier
+    return earlier.with_name(_key(workload, snapshot, earlier.name))
+
+
+def _key(workload: Workload, snapshot: Path, warm_start: str | None) -> str:
     objective, taught_by = workload.train.objective, None
     if objective.kind == "distillation":
         taught_by = base.content_hash(objective.teacher_model_name_or_path)
-    pinned = base.content_hash(workload.base)
-    key = recipe.adapter_key(snapshot.name, pinned, workload.train, teacher=taught_by)
-    return settings.load().adapters / workload.workload / key
+    return recipe.adapter_key(
+        snapshot.name,
+        base.content_hash(workload.base),
+        workload.train,
+        teacher=taught_by,
+        warm_start=warm_start,
+    )
 
 
 def job_folder(adapter: Path) -> Path:
@@ -47,13 +66,20 @@ def job_folder(adapter: Path) -> Path:
 
 
 @task
-def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
+def fit(workload: Workload, snapshot: Path, adapter: Path, begins: Origin) -> None:
     """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow."""
+    if workload.train.warm_start:
+        get_run_logger().info(
+            "starts from %s: %s",
+            begins.adapter.name if begins.adapter else "the base alone",
+            begins.reason,
+        )
     spec = {
         "snapshot": str(snapshot),
         "base": str(workload.base),
         "folder": str(adapter),
         "recipe": workload.train.model_dump(mode="json"),
+        "warm_start": str(begins.adapter) if begins.adapter else None,
     }
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     run_id = tracking.open_run(
@@ -71,13 +97,20 @@ def fit(workload: Workload, snapshot: Path, adapter: Path) -> None:
         tracking.close_run(run_id, "KILLED")
         raise
     curve.show()
-    manifest.write(
-        adapter,
-        kind="adapter",
-        now=datetime.now(UTC),
-        body={**lineage, "recipe": spec["recipe"], "mlflow_run": run_id, "commit": revision()},
-    )
+    body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
+    manifest.write(adapter, kind="adapter", now=datetime.now(UTC), body=body)
     tracking.close_run(run_id, "FINISHED")
+
+
+def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, object]:
+    """Say what an adapter was made from; its ``fresh_key`` is all of that but the warm start."""
+    return {
+        "snapshot": snapshot.name,
+        "base": base.content_hash(workload.base),
+        "recipe": workload.train.model_dump(mode="json"),
+        "warm_start": begins.adapter.name if begins.adapter else None,
+        "fresh_key": _key(workload, snapshot, None),
+    }
 
 
 def reporter(metrics: tracking.Metrics | None = None, curve: Curve | None = None) -> jobs.Listener:

@@ -1,7 +1,7 @@
 """Find what was made from rows: snapshots, adapters, scorecards and evidence.
 
-A snapshot's Parquet files name the ids of every row; an adapter's manifest names its snapshot; a
-scorecard's samples name the requests; evidence names all three.
+A snapshot's Parquet files name the ids of every row; an adapter's manifest names its snapshot, and
+the adapter that it went on from; a scorecard's samples name the requests; evidence names all three.
 """
 
 import json
@@ -90,7 +90,7 @@ def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
         for output, folder in _folders("evidence", outputs)
         if keys.intersection(_subject(folder / "verdict.json"))
     }
-    trained = {output for output, snapshot in _adapters(outputs) if snapshot in learned}
+    trained = _trained_on(outputs, learned)
     tainted = snapshots | scorecards | evidence | trained
     return Lineage(frozenset(tainted), frozenset(only_erased))
 
@@ -102,7 +102,7 @@ def untraceable(outputs: Outputs, tainted: Iterable[Output]) -> list[Output]:
     """
     known = {output.key for output, _ in _folders("snapshot", outputs)}
     known |= {one.key for one in tainted if one.kind == "snapshot"}
-    return [output for output, snapshot in _adapters(outputs) if snapshot not in known]
+    return [output for output, made_from in _adapters(outputs) if made_from.snapshot not in known]
 
 
 def record(con: Connection, certificate_id: str, tainted: Iterable[Output]) -> None:
@@ -121,6 +121,31 @@ def recorded(con: Connection, certificate_id: str) -> list[Output]:
         {"id": certificate_id},
     ).fetchall()
     return [Output(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _MadeFrom:
+    """The keys of an adapter's snapshot and, if any, of the adapter that it went on from."""
+
+    snapshot: str
+    earlier: str | None
+
+
+def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
+    """Find the adapters that learned from snapshots, and those that went on from such adapters."""
+    left = dict(_adapters(outputs))
+    trained: set[Output] = set()
+    while True:
+        keys = {one.key for one in trained}
+        more = {
+            output
+            for output, made_from in left.items()
+            if made_from.snapshot in snapshots or made_from.earlier in keys
+        }
+        if not more:
+            return trained
+        trained |= more
+        left = {output: made_from for output, made_from in left.items() if output not in more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +198,19 @@ def _subject(path: Path) -> set[str]:
     return {str(value) for value in subject.values()}
 
 
-def _adapters(outputs: Outputs) -> Iterator[tuple[Output, str]]:
-    """Pair each adapter with the key of its snapshot; an unfinished one's job names that."""
+def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
+    """Pair each adapter with what it was made from; an unfinished one's job says that."""
     for output, folder in _folders("adapter", outputs):
         job = outputs.jobs / f"train-{output.key}" / "spec.json"
         if manifest.is_finished(folder):
-            yield output, str(manifest.read(folder)["snapshot"])
+            made_from = manifest.read(folder)
+            earlier = made_from.get("warm_start")
+            yield output, _MadeFrom(str(made_from["snapshot"]), earlier and str(earlier))
         elif job.exists():
-            yield output, Path(json.loads(job.read_text())["snapshot"]).name
+            spec = json.loads(job.read_text())
+            earlier = spec.get("warm_start")
+            snapshot = Path(spec["snapshot"]).name
+            yield output, _MadeFrom(snapshot, Path(earlier).name if earlier else None)
 
 
 def _folders(kind: Kind, outputs: Outputs) -> Iterator[tuple[Output, Path]]:

@@ -1,0 +1,49 @@
+"""What was made from erased rows is followed through adapters that went on from one another."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import manifest
+from components.erase import lineage
+from components.erase.lineage import Outputs
+from tests.logs import NOW
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Outputs:
+    """Snapshots of Ann's row and of Bob's, adapters on both, and some that went on from those."""
+    kinds = ("snapshots", "adapters", "scorecards", "evidence", "jobs")
+    made = Outputs(*(tmp_path / kind for kind in kinds))
+    for key, row in {"of-ann": "i1", "of-bob": "i2"}.items():
+        folder = made.snapshots / "w" / key
+        folder.mkdir(parents=True)
+        rows = [{"example_id": f"e-{row}", "interaction_ids": [row]}]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    adapter(made, "ann", "of-ann", None)
+    adapter(made, "bob", "of-bob", None)
+    adapter(made, "child", "of-bob", "ann")
+    adapter(made, "grandchild", "of-bob", "child")
+    adapter(made, "cousin", "of-bob", "bob")
+    begun = made.jobs / "train-begun"
+    begun.mkdir(parents=True)
+    (made.adapters / "w" / "begun").mkdir()
+    spec = {"snapshot": "/elsewhere/of-bob", "warm_start": "/elsewhere/grandchild"}
+    (begun / "spec.json").write_text(json.dumps(spec))
+    return made
+
+
+def adapter(outputs: Outputs, key: str, snapshot: str, earlier: str | None) -> None:
+    folder = outputs.adapters / "w" / key
+    folder.mkdir(parents=True)
+    body = {"snapshot": snapshot, "warm_start": earlier}
+    manifest.write(folder, kind="adapter", now=NOW, body=body)
+
+
+def test_an_adapter_that_went_on_from_a_tainted_one_is_tainted(outputs: Outputs):
+    found = lineage.trace(outputs, {"i1"})
+    keys = {one.key for one in found.tainted if one.kind == "adapter"}
+    assert keys == {"ann", "child", "grandchild", "begun"}
