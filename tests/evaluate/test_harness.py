@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from components import manifest, scorecard
+from components import base, manifest, scorecard
 from components.evaluate import harness
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
 from components.scorecard import Scorecard
+from components.train import adapter
+from components.train.recipe import Recipe
 from tests import holdouts
 from tests.holdouts import NOW
 
@@ -150,3 +152,13 @@ def test_an_adapter_that_lacks_weights_is_refused_not_measured_as_the_base(
     with pytest.raises(UserWarning, match="missing adapter keys"):
         bench.measure({"challenger": adapter})
     assert not list(bench.root.glob("*/manifest.json"))
+
+
+def test_an_untrained_dora_adapter_answers_as_its_4_bit_base_does(bench: Bench, tmp_path: Path):
+    folder = tmp_path / "key-dora"
+    model, _ = base.load(bench.base, "nf4", for_training=True)
+    adapter.save(adapter.attach(model, Recipe(use_dora=True)), folder)
+    manifest.write(folder, kind="adapter", now=NOW, body={})
+    nf4 = SETTINGS.model_copy(update={"precision": "nf4"})
+    cards = bench.measure({"challenger": folder, "base": None}, nf4)
+    assert outputs(cards["challenger"]) == outputs(cards["base"])

@@ -1,6 +1,7 @@
 """Every method learns, goes on after a cancellation, and leaves a folder that plain PEFT loads."""
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from safetensors.torch import load_file
 from components import base
 from components.schema import Progress
 from components.train import fit
+from components.train.objectives.settings import Dpo
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted
 from tests import tiny
-from tests.train import rows
+from tests.train import judged, rows
 from tests.train.methods import RECIPES
 
 ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
@@ -33,8 +35,10 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
 
 
-def plain(model: Path, precision: base.Precision, adapter: Path | None) -> torch.Tensor:
-    """Load base and adapter as somebody without our code does, and give the logits of ASKED."""
+def plain(
+    model: Path, precision: base.Precision, adapter: Path | None, asked: torch.Tensor = ASKED
+) -> torch.Tensor:
+    """Load base and adapter as somebody without our code does, and give the logits."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -47,7 +51,7 @@ def plain(model: Path, precision: base.Precision, adapter: Path | None) -> torch
     ).train()  # in eval() bitsandbytes repacks the weights, which DoRA in PEFT then misreads
     whole = bare if adapter is None else PeftModel.from_pretrained(bare, str(adapter)).train()
     with torch.no_grad():
-        return whole(input_ids=ASKED).logits
+        return whole(input_ids=asked).logits
 
 
 @pytest.mark.parametrize("method", RECIPES)
@@ -96,8 +100,10 @@ def cancel_at(step: int) -> Callable[[Progress], None]:
 def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
     model: Path, snapshot: Path, tmp_path: Path, method: str, cancelled: int
 ):
+    recipe = RECIPES[method].model_copy(update={"save_steps": 2, "average_checkpoints": 2})
+
     def run(name: str, report: Callable[[Progress], None]) -> None:
-        fit.fit(snapshot, model, tmp_path / name, RECIPES[method], report=report)
+        fit.fit(snapshot, model, tmp_path / name, recipe, report=report)
 
     run("whole", lambda _: None)
     with pytest.raises(Interrupted):
@@ -115,6 +121,20 @@ def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
     for one in configs:
         one["target_modules"] = sorted(one["target_modules"])  # PEFT writes a set
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("method", ["dora", "pissa", "eva", "adalora", "full", "modules-to-save"])
+def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path: Path, method: str):
+    judged.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No!") for number in range(16)])
+    losses: list[float] = []
+
+    def report(progress: Progress) -> None:
+        losses.append(progress.figures.get("loss", 0.0))
+
+    recipe = RECIPES[method].model_copy(update={"objective": Dpo(validation_share=0)})
+    fit.fit(tmp_path, model, tmp_path / "a", recipe, report=report)
+    assert losses[0] == pytest.approx(math.log(2), abs=0.02)  # policy and reference agree
+    assert losses[-1] < 0.5
 
 
 def test_adalora_ends_at_its_target_rank(model: Path, snapshot: Path, tmp_path: Path):
