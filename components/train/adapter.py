@@ -61,7 +61,7 @@ def attach(
     if starts.holds_a_half(recipe):
         starts.hold(adapted, recipe.r)
     hold_in_fp32(adapted)
-    attention.use(adapted.get_base_model())
+    attention.use(model)
     fused.use(adapted)
     return adapted
 

@@ -29,7 +29,9 @@ def attached(model: Path, precision: base.Precision = "fp32", **knobs: object) -
     """Put an adapter on the base as a training does."""
     loaded, _ = base.load(model, precision, for_training=True)
     given = {"r": R, "lora_alpha": ALPHA, "bnb_4bit_quant_type": None} | knobs
-    return adapter.attach(loaded, Recipe.model_validate(given))
+    adapted = adapter.attach(loaded, Recipe.model_validate(given))
+    loaded.set_attn_implementation("eager")  # instead of that for packed sequences
+    return adapted
 
 
 def of_base(model: Path) -> torch.Tensor:

@@ -50,6 +50,7 @@ def test_it_learns_and_plain_peft_answers_as_the_trained_model_does(
     steps = len(losses) // 3
     assert sum(losses[-steps:]) < 0.8 * sum(losses[:steps])
     asked = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    model.set_attn_implementation("eager")  # instead of that for packed sequences
     with torch.no_grad():
         wanted = torch.nn.Module.float(model)(input_ids=asked).logits
     found = plain(fetched.base, recipe.precision, tmp_path / "a", asked)
