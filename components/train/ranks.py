@@ -97,11 +97,10 @@ class Allocation(TrainerCallback):
         args: "TrainingArguments",
         state: "TrainerState",
         control: "TrainerControl",
-        *,
-        optimizer: "Optimizer",
-        **_: object,
+        **given: Any,  # noqa: ANN401 - the trainer's
     ) -> None:
         """Plan the phases, and recall what a checkpoint's optimizer brought."""
+        optimizer: Optimizer = given["optimizer"]
         self.config.total_step = state.max_steps
         self.config.tinit, self.config.tfinal = phases(self.knobs, state.max_steps)
         for name, weight in self._weights():
@@ -118,11 +117,10 @@ class Allocation(TrainerCallback):
         args: "TrainingArguments",
         state: "TrainerState",
         control: "TrainerControl",
-        *,
-        optimizer: "Optimizer",
-        **_: object,
+        **given: Any,  # noqa: ANN401 - the trainer's
     ) -> None:
         """Score the ranks by their gradients, which are still there, and zero the least useful."""
+        optimizer: Optimizer = given["optimizer"]
         self.config.rank_pattern = self.kept
         self.model.update_and_allocate(state.global_step + 1)
         self.kept, self.config.rank_pattern = self.config.rank_pattern, None

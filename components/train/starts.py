@@ -9,6 +9,7 @@ Imported late, since it loads torch.
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -64,7 +65,7 @@ def start(adapted: "PeftModel", recipe: Recipe) -> None:
     Raises:
         ValueError: The rank is higher than a layer has.
     """
-    compute = _factors(recipe, Path(adapted.get_base_model().name_or_path))
+    compute = _factors(recipe, Path(str(adapted.peft_config[NAME].base_model_name_or_path)))
     for name, layer in layers(adapted):
         weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
         if recipe.r > min(weight.shape) and recipe.init_lora_weights != "orthogonal":
@@ -94,8 +95,8 @@ def hold(adapted: "PeftModel", r: int) -> None:
     """
     for _, layer in layers(adapted):
         a, b = _weights(layer)
-        a.register_hook(lambda gradient: _of_first(gradient, r, 0))
-        b.register_hook(lambda gradient: _of_first(gradient, r, 1))
+        a.register_hook(partial(_of_first, r=r, dimension=0))
+        b.register_hook(partial(_of_first, r=r, dimension=1))
 
 
 def layers(adapted: "PeftModel") -> Generator[tuple[str, LoraLayer]]:

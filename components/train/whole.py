@@ -8,7 +8,7 @@ Imported late, since it loads torch.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from peft import LNTuningConfig  # noqa: TID253 - this module is itself imported late
 from peft.tuners.ln_tuning.layer import LNTuningLayer  # noqa: TID253 - as above
@@ -30,7 +30,7 @@ def config(model: "PreTrainedModel") -> LNTuningConfig:
 
 def tie(adapted: "PeftModel") -> None:
     """Let the copies of embedding and output layer be one weight where the base's are one."""
-    base = adapted.get_base_model()
+    base = cast("PreTrainedModel", adapted.get_base_model())
     if not base.config.tie_word_embeddings:
         return
     inputs, outputs = base.get_input_embeddings(), base.get_output_embeddings()

@@ -11,7 +11,7 @@ from peft.tuners.lora.layer import LoraLayer
 from transformers import LlamaConfig
 
 from components import base
-from components.train import adapter
+from components.train import adapter, ranks
 from components.train.recipe import Recipe
 from tests import tiny
 from tests.train.methods import RECIPES
@@ -178,6 +178,27 @@ def test_adalora_counts_a_singular_value_for_each_rank(model: Path):
     adapted = adapter.attach(loaded, Recipe.model_validate(knobs))
     shapes = shapes_of(LlamaConfig.from_pretrained(model))
     assert trainable(adapted) == sum(6 * (d + k + 1) for d, k in shapes)
+
+
+def test_adalora_is_pulled_to_orthogonal_vectors_as_peft_pulls_it(model: Path):
+    loaded, _ = base.load(model, "fp32", for_training=True)
+    adapted = adapter.attach(loaded, RECIPES["adalora"])
+    loaded.set_attn_implementation("eager")  # instead of that for packed sequences
+    learned = {name: one for name, one in adapted.named_parameters() if one.requires_grad}
+
+    def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+        return [*torch.autograd.grad(loss, list(learned.values()))]
+
+    plain = gradients(adapted.get_base_model()(input_ids=ASKED, labels=ASKED).loss)
+    pulled = gradients(adapted(input_ids=ASKED, labels=ASKED).loss)
+    ranks.Allocation(adapted, RECIPES["adalora"].adalora).add_penalty()
+    for name, before, after in zip(learned, plain, pulled, strict=True):
+        found = learned[name].grad
+        if "lora_E" in name:
+            assert found is None
+        else:
+            assert found is not None
+            torch.testing.assert_close(found, after - before, rtol=1e-3, atol=1e-6)
 
 
 def test_full_trains_every_weight_of_the_base_once(model: Path):
