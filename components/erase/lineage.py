@@ -205,7 +205,10 @@ def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
         if manifest.is_finished(folder):
             made_from = manifest.read(folder)
             earlier = made_from.get("warm_start")
-            yield output, _MadeFrom(str(made_from["snapshot"]), earlier and str(earlier))
+            yield (
+                output,
+                _MadeFrom(str(made_from["snapshot"]), None if earlier is None else str(earlier)),
+            )
         elif job.exists():
             spec = json.loads(job.read_text())
             earlier = spec.get("warm_start")

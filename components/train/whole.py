@@ -47,7 +47,7 @@ def hidden_from_trl(adapted: "PeftModel") -> Generator[None]:
     It refuses one that is trained, since its own loss reads the weight of the base's; ours asks the
     model for its logits.
     """
-    adapted.get_output_embeddings = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+    adapted.get_output_embeddings = lambda: None  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:

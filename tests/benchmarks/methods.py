@@ -23,7 +23,7 @@ from flows.demo import bfcl, fetch, run, traffic, users
 from tests.train import rows
 
 BATCH = 8
-BF16 = {"bnb_4bit_quant_type": None}
+BF16: dict[str, object] = {"bnb_4bit_quant_type": None}
 METHODS: dict[str, dict[str, object]] = {
     "qlora": {},
     "lora (bf16)": BF16,

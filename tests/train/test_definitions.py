@@ -51,6 +51,11 @@ def factors(layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return weight, a.get_parameter("weight"), b.get_parameter("weight")
 
 
+def given_to(layer: LoraLayer, inputs: torch.Tensor) -> torch.Tensor:
+    assert isinstance(layer, torch.nn.Module)
+    return layer(inputs)
+
+
 def moved(adapted: PeftModel) -> LoraLayer:
     """Give a layer whose adapter is no longer what it began as."""
     layer = next(layers(adapted))
@@ -94,7 +99,7 @@ def test_lora_and_rslora_add_their_scaled_product(model: Path, use_rslora: bool,
     weight, a, b = factors(layer)
     given = torch.randn(3, 64)
     expected = given @ (weight + scale * b @ a).T
-    torch.testing.assert_close(layer(given), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(given_to(layer, given), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_dora_scales_the_rows_of_the_moved_weight_to_lengths_of_their_own(model: Path):
@@ -107,7 +112,7 @@ def test_dora_scales_the_rows_of_the_moved_weight_to_lengths_of_their_own(model:
     direction = weight + ALPHA / R * b @ a
     expected = lengths[:, None] * direction / direction.norm(dim=1, keepdim=True)
     given = torch.randn(3, 64)
-    torch.testing.assert_close(layer(given), given @ expected.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(given_to(layer, given), given @ expected.T, rtol=1e-4, atol=1e-4)
 
 
 def test_pissa_trains_the_principal_part_of_each_weight(model: Path):
@@ -214,6 +219,7 @@ def trainable(adapted: PeftModel) -> int:
 def shapes_of(config: LlamaConfig) -> list[tuple[int, int]]:
     """List inputs and outputs of every linear layer of the base but its output layer."""
     hidden, inner = config.hidden_size, config.intermediate_size
+    assert config.num_key_value_heads is not None
     narrow = hidden // config.num_attention_heads * config.num_key_value_heads
     layer = [
         *((hidden, out) for out in (hidden, narrow, narrow, hidden)),

@@ -21,7 +21,16 @@ from tests import tiny
 from tests.train import judged, rows
 from tests.train.methods import RECIPES
 
+ALIKE = ("lora", "qlora-fp4-single", "dora", "gaussian", "olora", "modules-to-save")
+"""Recipes that differ little from another one, and are tried only where there is time."""
+
 ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
+
+
+def marked(*methods: str) -> list[object]:
+    """Give methods as parameters, some of them slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(one, marks=slow if one in ALIKE else ()) for one in methods]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +63,7 @@ def plain(
         return whole(input_ids=asked).logits
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", marked(*RECIPES))
 def test_the_loss_falls_and_plain_peft_answers_as_the_trained_model_does(
     model: Path, snapshot: Path, tmp_path: Path, method: str
 ):
@@ -94,7 +103,7 @@ def cancel_at(step: int) -> Callable[[Progress], None]:
         pytest.param("adalora", 3, id="adalora-while-it-chooses"),
         pytest.param("adalora", 7, id="adalora-when-it-has-chosen"),
         pytest.param("pissa", 4, id="pissa"),
-        pytest.param("eva", 4, id="eva"),
+        pytest.param("eva", 4, id="eva", marks=pytest.mark.slow),
         pytest.param("full", 4, id="full"),
     ],
 )
@@ -124,7 +133,9 @@ def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
     assert configs[0] == configs[1]
 
 
-@pytest.mark.parametrize("method", ["dora", "pissa", "eva", "adalora", "full", "modules-to-save"])
+@pytest.mark.parametrize(
+    "method", marked("dora", "pissa", "eva", "adalora", "full", "modules-to-save")
+)
 def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path: Path, method: str):
     judged.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No!") for number in range(16)])
     losses: list[float] = []

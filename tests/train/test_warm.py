@@ -13,6 +13,7 @@ from tests import tiny
 from tests.train import rows
 from tests.train.methods import RECIPES
 
+slow = pytest.mark.slow
 WARM = {"warm_start": True}
 
 
@@ -27,7 +28,10 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora-nf4", "modules-to-save", "full"])
+@pytest.mark.parametrize(
+    "method",
+    ["dora-nf4", "full", *(pytest.param(one, marks=slow) for one in ("lora", "modules-to-save"))],
+)
 def test_it_begins_where_the_earlier_one_ended(
     model: Path, snapshot: Path, tmp_path: Path, method: str
 ):
