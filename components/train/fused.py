@@ -46,6 +46,7 @@ def _is_plain(layer: LoraLayer) -> bool:
     base = layer.get_base_layer()
     return (
         isinstance(base, torch.nn.Linear)
+        and isinstance(layer.lora_A, torch.nn.ModuleDict)  # AdaLoRA's are no layers
         and base.weight.device.type == "cpu"
         and not base.weight.requires_grad
         and type(base) is torch.nn.Linear
