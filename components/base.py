@@ -60,7 +60,7 @@ def load(
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch.float32 if precision == "fp32" else compute,
-        quantization_config=_quantization(precision, compute),
+        quantization_config=quantization(precision, compute),
         device_map={"": 0} if cuda else "cpu",
         attn_implementation="eager" if for_training and not cuda else None,
         local_files_only=True,
@@ -71,7 +71,8 @@ def load(
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
-def _quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesConfig | None":
+def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesConfig | None":
+    """Say how weights are held in 4 bits and what computes with them; ``None`` if they aren't."""
     from transformers import BitsAndBytesConfig
 
     kind, _, single = precision.partition("-")

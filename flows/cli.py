@@ -21,6 +21,7 @@ from flows import (
     cli_receive,
     cli_review,
     cli_stack,
+    cli_train,
     settings,
 )
 from flows.stack import environment
@@ -38,6 +39,7 @@ app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
+app.registered_commands += cli_train.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_feedback.app.registered_commands
 app.registered_commands += cli_export.app.registered_commands

@@ -66,9 +66,11 @@ def diff(
     a folder may lie anywhere.
     """
     from components.dataset import diff as diffs
+    from flows import snapshots
 
+    root = settings.load().snapshots
     with _explained(), _warehouse() as con:
-        found = diffs.compare(con, _snapshot(earlier), _snapshot(later))
+        found = diffs.compare(con, snapshots.named(root, earlier), snapshots.named(root, later))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -110,25 +112,6 @@ def _show(found: "Diff") -> None:
         side = before if before == after else " -> ".join(filter(None, (before, after)))
         table.add_row(f"{count:,}", change, escape(why), side)
     console.print(table if found.changes else "the rows are the same")
-
-
-def _snapshot(named: str) -> Path:
-    """Find a snapshot by its folder or its key.
-
-    Raises:
-        LookupError: There is none, or there are several.
-    """
-    from components import manifest
-
-    if manifest.is_finished(Path(named)):
-        return Path(named)
-    root = settings.load().snapshots
-    keys = [path for path in sorted(root.glob("*/*")) if path.name.startswith(named)]
-    found = [path for path in keys if manifest.is_finished(path)]
-    if len(found) != 1:
-        said = ", ".join(str(path) for path in found) or "none"
-        raise LookupError(f"looking up snapshot {named}: wants one, found {said} in {root}")
-    return found[0]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from components.curate.settings import Rules
 from components.evaluate.settings import EvaluationSettings
 from components.gate.judge import Policy
 from components.schema import Config
+from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
 from flows.inputs import MLFLOW
 
@@ -113,6 +114,7 @@ class Workload(Config):
 
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
+    worker: Worker = Field(default_factory=Worker)
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
+from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
 from flows import jobs
 
@@ -20,7 +21,8 @@ def main(kind: str, spec_path: Path) -> None:
     """Do one job; the process's exit code tells whether it was finished."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "MPLBACKEND": "Agg"}
     spec: dict[str, Any] = json.loads(spec_path.read_text())
-    {"train": train, "evaluate": evaluate}[kind](spec)
+    kinds = {"train": train, "plan": plan, "calibrate": calibrate, "evaluate": evaluate}
+    kinds[kind](spec)
 
 
 def train(spec: dict[str, Any]) -> None:
@@ -33,6 +35,33 @@ def train(spec: dict[str, Any]) -> None:
         Path(spec["folder"]),
         Recipe.model_validate(spec["recipe"]),
         warm_start=Path(spec["warm_start"]) if spec["warm_start"] else None,
+        report=say,
+    )
+
+
+def plan(spec: dict[str, Any]) -> None:
+    """Plan a training into a file: ``snapshot base recipe worker plan``."""
+    from components.train.plan import making, planned  # noqa: PLC0415 - as above
+
+    made = making.make(
+        Path(spec["snapshot"]),
+        Path(spec["base"]),
+        Recipe.model_validate(spec["recipe"]),
+        Worker.model_validate(spec["worker"]),
+        report=say,
+    )
+    Path(spec["plan"]).write_bytes(planned.AS_JSON.dump_json(made))
+
+
+def calibrate(spec: dict[str, Any]) -> None:
+    """Train for some seconds and keep nothing: ``snapshot base recipe seconds``."""
+    from components.train.plan import calibrate as calibrating  # noqa: PLC0415 - as above
+
+    calibrating.calibrate(
+        Path(spec["snapshot"]),
+        Path(spec["base"]),
+        Recipe.model_validate(spec["recipe"]),
+        spec["seconds"],
         report=say,
     )
 

@@ -1,0 +1,66 @@
+"""``flywheel train`` on a real stack: interrupted, gone on with, and found finished."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import jobs
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+EPOCHS = 40
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    yield shell
+    shell.run("down")
+
+
+@pytest.fixture(autouse=True)
+def heard_ctrl_c() -> Iterator[None]:
+    """Let commands hear SIGINT although a shell makes its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    config = small.write(tmp_path / "workload", epochs=EPOCHS)
+    for command in (["up"], ["collect", config], ["curate", config]):
+        done = shell.run(*command)
+        assert done.returncode == 0, done.stderr
+
+    training = shell.start("train", config)
+    while (step := steps_done(shell)) < 20:
+        assert training.poll() is None, training.communicate()[0]
+        time.sleep(0.1)
+    training.send_signal(signal.SIGINT)
+    said, _ = training.communicate(timeout=60)
+    assert training.returncode == 130, said
+    (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
+    assert list((adapter / "checkpoints").glob("checkpoint-*")), "it was saved"
+
+    again = shell.run("train", config)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1].endswith(f"/{adapter.name}")
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert steps_done(shell) > step
+
+    found = shell.run("train", config)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1].endswith(f"/{adapter.name} (done before)")
+
+
+def steps_done(shell: Terminal) -> int:
+    adapters = (shell.settings.adapters / small.WORKLOAD).glob("*")
+    found = [jobs.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters]
+    return max((progress.done for progress in found if progress), default=0)

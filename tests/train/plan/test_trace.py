@@ -1,0 +1,52 @@
+"""A step that is run without memory holds what one that is computed does."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from components import base
+from components.train import adapter, batches, examples, fit
+from components.train.plan import alive, trace
+from components.train.recipe import Recipe
+from tests import tiny
+from tests.train import rows
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(Recipe(), id="all layers"),
+        pytest.param(
+            Recipe(target_modules=["q_proj"], layers_to_transform=[1]), id="the upper layer alone"
+        ),
+        pytest.param(Recipe(gradient_checkpointing=True), id="computed anew"),
+        pytest.param(Recipe(use_dora=True), id="DoRA"),
+        pytest.param(Recipe(method="adalora"), id="AdaLoRA"),
+        pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
+    ],
+)
+def test_it_holds_as_much_as_a_step_with_numbers(model: Path, tmp_path: Path, recipe: Recipe):
+    snapshot = rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
+    loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
+    lessons = examples.read(snapshot, tokenizer, recipe)
+    _, without = alive.step(AutoConfig.from_pretrained(model), lessons, recipe, "cpu")
+    real = adapter.attach(loaded, recipe)
+    batch = batches.collate([asdict(one) for one in lessons], fit.shape(recipe, lanes=1))
+    computed = trace.step(
+        real,
+        batch,
+        recipe.objective,
+        None,
+        words=len(tokenizer),
+        checkpointing=recipe.gradient_checkpointing,
+    )
+    assert without.activations == pytest.approx(computed.activations, rel=0.01)
+    assert without.logits == pytest.approx(computed.logits, rel=0.01)
+    assert computed.activations > 100_000
