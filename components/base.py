@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safetensors import safe_open
 
-from components import manifest
+from components import hardware, manifest
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,12 @@ def content_hash(path: Path) -> str:
 def load(
     path: Path, precision: Precision, *, for_training: bool, readable: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Load base and tokenizer, on the CUDA device if there is one.
+    """Load base and tokenizer, on the process's CUDA device if there is one.
 
     A base that was evaluated must never be trained: on a CPU with AVX512-BF16, bitsandbytes repacks
     the weights of a 4-bit model in ``eval()`` for a kernel without gradients. So each use loads its
-    own, and says which it is. Training computes in bf16, on a CPU with plain attention, whose
-    gradient is faster there than that of the fused one. Evaluation computes in bf16 on CUDA and in
-    fp32 on a CPU, where bf16 answers depend on the batch they stand in.
+    own, and says which it is. Training computes as ``hardware`` says, evaluation in the same 16
+    bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the batch they stand in.
 
     Args:
         path: The base's folder.
@@ -55,14 +54,15 @@ def load(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    cuda = torch.cuda.is_available()
-    compute = torch.bfloat16 if cuda or for_training or precision == "bf16" else torch.float32
+    cuda, computing = torch.cuda.is_available(), hardware.found()
+    half = torch.float16 if computing.half == "fp16" and precision != "bf16" else torch.bfloat16
+    compute = half if cuda or for_training or precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch.float32 if precision == "fp32" else compute,
         quantization_config=quantization(precision, compute),
-        device_map={"": 0} if cuda else "cpu",
-        attn_implementation="eager" if for_training and not cuda else None,
+        device_map={"": torch.cuda.current_device()} if cuda else "cpu",
+        attn_implementation=computing.attention if for_training else None,
         local_files_only=True,
     )
     model.train(for_training)
