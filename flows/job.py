@@ -1,6 +1,7 @@
 """The process that trains or evaluates: ``python -m flows.job KIND SPEC``; see ``flows.jobs``.
 
-Progress goes to standard output, one JSON object a line; everything else to standard error.
+Progress goes to standard output, one JSON object a line; everything else to standard error. Where
+several processes train together, ``flows.launch`` starts each of them here.
 """
 
 import json
@@ -27,8 +28,12 @@ def main(kind: str, spec_path: Path) -> None:
 
 def train(spec: dict[str, Any]) -> None:
     """Train one adapter: ``snapshot base folder recipe warm_start``."""
+    import torch
+
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     fit.fit(
         Path(spec["snapshot"]),
         Path(spec["base"]),
@@ -83,7 +88,8 @@ def evaluate(spec: dict[str, Any]) -> None:
 
 def say(progress: Progress) -> None:
     """Print one progress line for the flow that waits for this job."""
-    print(jobs.to_json(progress), flush=True)  # noqa: T201 - this is the job's protocol
+    sys.stdout.write(jobs.to_json(progress) + "\n")  # at once: others may write to the same pipe
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def run(
     spec: Mapping[str, object],
     folder: Path,
     on_progress: Listener,
-    module: str = "flows.job",
+    module: str = "flows.launch",
 ) -> None:
-    """Run ``python -m flows.job KIND`` on ``spec`` and pass on each progress line it prints.
+    """Run ``python -m flows.launch KIND`` on ``spec`` and pass on each progress line it prints.
 
     Args:
         kind: ``train`` or ``evaluate``.

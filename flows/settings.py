@@ -20,6 +20,8 @@ class Settings:
     home: Path
     prefect_port: int
     mlflow_port: int
+    processes: int | None = None
+    """How many processes train together; one for each GPU if not given, and one without a GPU."""
 
     @property
     def warehouse(self) -> Path:
@@ -77,6 +79,11 @@ class Settings:
         return self.home / "jobs"
 
     @property
+    def gpus(self) -> Path:
+        """A lock for each GPU, held by the job that uses it."""
+        return self.home / "gpus"
+
+    @property
     def certificates(self) -> Path:
         """What was erased, and proof that nothing is left of it; without personal data."""
         return self.home / "certificates"
@@ -118,15 +125,17 @@ class Settings:
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read ``FLYWHEEL_HOME``, ``FLYWHEEL_PREFECT_PORT`` and ``FLYWHEEL_MLFLOW_PORT``.
+    """Read ``FLYWHEEL_HOME``, ``_PREFECT_PORT``, ``_MLFLOW_PORT`` and ``_PROCESSES``.
 
     Raises:
-        SettingsError: A port is not a number from 1 to 65535, or both are the same.
+        SettingsError: A port is not a number from 1 to 65535, both are the same, or the processes
+            are not a number from 1 up.
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
         prefect_port=_port(env, "FLYWHEEL_PREFECT_PORT", 4200),
         mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
+        processes=_processes(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -141,3 +150,10 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise SettingsError(f"{name} is {text!r}; wants a port from 1 to 65535")
     return int(text)
+
+
+def _processes(env: Mapping[str, str]) -> int | None:
+    text = env.get("FLYWHEEL_PROCESSES") or ""
+    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise SettingsError(f"FLYWHEEL_PROCESSES is {text!r}; wants a number from 1 up")
+    return int(text) if text else None

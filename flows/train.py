@@ -116,16 +116,17 @@ def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, o
 def reporter(metrics: tracking.Metrics | None = None, curve: Curve | None = None) -> jobs.Listener:
     """Give a listener that keeps figures where it is told to, and now and then logs a line."""
     logger = get_run_logger()
-    said = 0.0
+    said, stage = 0.0, ""
 
     def report(progress: Progress) -> None:
-        nonlocal said
+        nonlocal said, stage
         if metrics:
             metrics.add(progress)
-        if curve:
+        if curve and progress.figures:
             curve.add(progress)
-        if time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total:
-            said = time.monotonic()
+        is_due = time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total
+        if is_due or progress.stage != stage:
+            said, stage = time.monotonic(), progress.stage
             figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
             logger.info(
                 "%s: %d of %d %s; %s",

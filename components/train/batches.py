@@ -36,7 +36,8 @@ class Shape:
     same, it only takes less memory, and more time."""
 
     parts: int = 1
-    """Sequences of a lane, at least: with twice as many, each takes half the memory."""
+    """Sequences of a lane, at least, of all processes together: with twice as many, each takes half
+    the memory."""
 
     first_token_weight: float = 1.0
     """How much more an answer's first token counts than each other one."""
@@ -46,6 +47,13 @@ class Shape:
 
     strangers: bool = False
     """Also put each lesson's answer under the request of the lesson after it."""
+
+    process: int = 0
+    """Which one this is of the processes that learn from the batch together."""
+
+    processes: int = 1
+    """How many learn from it together: each gets about as much of the work, one or the other
+    nothing where there are more of them than lessons."""
 
 
 PLAIN = Shape()
@@ -59,7 +67,7 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
         shape: How it is made.
 
     Returns:
-        ``shares``, and ``strangers``, which are shares, too. Of each share:
+        ``shares``, and ``strangers``, which are shares, too, and every process's the same. Of each:
         ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``blocks``
         ``[blocks, 2]``, first and one past the last token, outside of which none is seen; of its
         learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
@@ -69,13 +77,24 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
         those in common are in the sequence once.
     """
     given = [_lesson(one) for one in lessons]
-    rows = [row.input_ids for lesson in given for row in lesson.rows]
-    wanted = ceil(packing.size(rows) / shape.longest / shape.lanes)
-    count = shape.lanes * max(shape.parts, wanted)
-    batch = {"shares": _shares(given, count, shape)}
+    batch = {"shares": _shares(_part(given, shape), shape)}
     if shape.strangers:
-        batch["strangers"] = _shares(_strangers(given), count, replace(PLAIN, lanes=shape.lanes))
+        plain = replace(shape, first_token_weight=1.0, call_margin=0.0)
+        batch["strangers"] = _shares(_strangers(given), plain)
     return batch
+
+
+def tokens(lessons: Sequence[dict[str, Any]]) -> int:
+    """Count the tokens of lessons' rows; those that rows have in common are in each of them."""
+    return sum(len(row["input_ids"]) for lesson in lessons for row in lesson["rows"])
+
+
+def _part(lessons: list[Lesson], shape: Shape) -> list[Lesson]:
+    """Give the lessons that this process learns from: those that begin alike to the same one."""
+    if shape.processes == 1:
+        return lessons
+    parts = packing.share_out([lesson.rows[0].input_ids for lesson in lessons], shape.processes)
+    return [lessons[number] for number in [*parts, *[[]] * shape.processes][shape.process]]
 
 
 def _lesson(fields: dict[str, Any]) -> Lesson:
@@ -99,13 +118,15 @@ def _strangers(lessons: Sequence[Lesson]) -> list[Lesson]:
     return found
 
 
-def _shares(lessons: Sequence[Lesson], count: int, shape: Shape) -> list[Share]:
+def _shares(lessons: Sequence[Lesson], shape: Shape) -> list[Share]:
     """Share lessons out; the rows of each stay together, and begin alike anyway."""
-    first = [lesson.rows[0].input_ids for lesson in lessons]
-    return [
-        _share([lessons[number] for number in share], shape)
-        for share in (packing.share_out(first, count) if lessons else [])
-    ]
+    if not lessons:
+        return []
+    rows = [row.input_ids for lesson in lessons for row in lesson.rows]
+    wanted = ceil(packing.size(rows) / shape.longest / shape.lanes)
+    count = shape.lanes * max(ceil(shape.parts / shape.processes), wanted)
+    shares = packing.share_out([lesson.rows[0].input_ids for lesson in lessons], count)
+    return [_share([lessons[number] for number in share], shape) for share in shares]
 
 
 def _share(lessons: Sequence[Lesson], shape: Shape) -> Share:

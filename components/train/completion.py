@@ -11,13 +11,15 @@ Imported late, since it loads torch.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils.memory import should_reduce_batch_size
+from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, batches, learning, packing
+from components.train import asides, batches, learning, packing, peers
 from components.train.batches import Batch, Shape, Share
 from components.train.lanes import Lanes
 from components.train.learning import Said
@@ -34,7 +36,9 @@ class CompletionTrainer(SFTTrainer):
     """Learns from answers alone; ``tokens_seen`` counts prompts and answers since the start.
 
     ``row_ids`` are those of the batch it works on. A batch that does not fit into the memory is
-    computed in twice as many sequences of half the length from then on, to the same end.
+    computed in twice as many sequences of half the length from then on, to the same end. Where
+    several processes train together, each computes its part of a batch by itself, in as many
+    sequences as it takes, before gradients are pooled.
     """
 
     tokens_seen = 0
@@ -48,6 +52,19 @@ class CompletionTrainer(SFTTrainer):
     after_backward: Callable[[], None] | None = None
     """Called when all gradients of a step are there, before they are clipped."""
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Give every process each whole batch, of which ``collate`` takes its part.
+
+        Accelerate would cut batches without regard to what lessons have in common, and repeat some
+        where the last batch is not enough for all processes.
+        """
+        loader = DataLoader(
+            cast("Dataset[Any]", self.train_dataset),
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+        )
+        return prepare_data_loader(loader, num_processes=1, process_index=0)
+
     def training_step(
         self,
         model: torch.nn.Module,
@@ -57,18 +74,21 @@ class CompletionTrainer(SFTTrainer):
         """Add the gradients of a batch's loss, and give the loss; ``inputs`` are the lessons."""
         lessons: list[dict[str, Any]] = inputs["lessons"]
         self.row_ids = [lesson["row_id"] for lesson in lessons]
+        self.tokens_seen += batches.tokens(lessons)
         model.train()
         before = {weight: weight.grad for weight in model.parameters() if weight.requires_grad}
         while True:
             for weight in before:
                 weight.grad = None
+            batch = batches.collate(lessons, self.shape)
             try:
-                loss = self._learn(model, batches.collate(lessons, self.shape))
+                loss = self._learn(getattr(model, "module", model), batch)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
                 self.shape = smaller(self.shape, lessons, error)
                 continue
+            loss = peers.pool(before, loss, self._whole(batch["shares"]))
             for weight, grad in before.items():
                 if grad is not None:
                     weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
@@ -78,6 +98,8 @@ class CompletionTrainer(SFTTrainer):
 
     def _learn(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the gradients of a batch, share by share, or in lanes where there are some."""
+        if not batch["shares"]:  # there are more processes than lessons
+            return torch.zeros((), device=self.args.device)
         if self.lanes is not None:
             loss_of, shares = self._loss_of(model, batch)
             learned = [weight for weight in model.parameters() if weight.requires_grad]
@@ -128,13 +150,16 @@ class CompletionTrainer(SFTTrainer):
     ) -> tuple[Callable[[Share], torch.Tensor], list[Share]]:
         """Give the batch's shares, and what computes the part of the loss that is a share's."""
         shares = self._told(model, inputs)
-        self.tokens_seen += sum(int(share["row_tokens"]) for share in shares)
-        whole = torch.stack([learning.whole(self.objective, share) for share in shares]).sum()
+        whole = self._whole(shares)
 
         def loss_of(share: Share) -> torch.Tensor:
             return learning.loss(self.objective, self._said(model, share), share) / whole
 
         return loss_of, shares
+
+    def _whole(self, shares: Sequence[Share]) -> torch.Tensor:
+        """Sum up what the losses are divided by; nothing where nothing is learned."""
+        return sum((learning.whole(self.objective, one) for one in shares), torch.zeros(()))
 
     def _told(self, model: torch.nn.Module, batch: Batch) -> list[Share]:
         """Add to the batch's shares what the base or a teacher says of their answers."""

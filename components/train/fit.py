@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING
 import torch  # noqa: TID253 - this module is itself imported late
 from datasets import Dataset  # noqa: TID253 - as above
 from transformers import PrinterCallback  # noqa: TID253 - as above
+from transformers.integrations.liger import apply_liger_kernel  # noqa: TID253 - as above
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
-from components import prompt
+from components import hardware, prompt
 from components.schema import Progress
-from components.train import adapter, checkpoints, examples, lanes, ranks, teacher, whole
+from components.train import (
+    adapter,
+    checkpoints,
+    examples,
+    lanes,
+    peers,
+    ranks,
+    teacher,
+    whole,
+)
 from components.train import order as ordering
 from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
@@ -29,6 +39,15 @@ from components.train.watch import Interrupted, Watch
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+KERNELS = {
+    "rms_norm": True,
+    "rope": True,
+    "swiglu": True,
+    "cross_entropy": False,
+    "fused_linear_cross_entropy": False,
+}
+"""Liger's, where they can be used: its losses know no weights."""
 
 
 def fit(
@@ -74,11 +93,17 @@ def train(
     warm_start: Path | None = None,
     report: Callable[[Progress], None],
 ) -> None:
-    """Train as ``fit`` does, on a base that is loaded and was never evaluated."""
+    """Train as ``fit`` does, on a base that is loaded and was never evaluated.
+
+    Started by ``accelerate launch``, several processes do so together: each learns from its part of
+    every batch, and the first one writes and reports.
+    """
     lessons = examples.read(snapshot, tokenizer, recipe)
     saved = folder / "checkpoints"
     last = checkpoints.newest(saved)
     rows = [row for lesson in lessons for row in lesson.rows]
+    if hardware.found().fuses:
+        apply_liger_kernel(model, KERNELS)
     adapted = adapter.attach(model, recipe, rows, warm_start=warm_start, checkpoint=last)
     watch = Watch(report)
     trainer = _trainer(adapted, tokenizer, lessons, recipe, saved, watch)
@@ -86,11 +111,15 @@ def train(
     if allocation is not None:
         trainer.add_callback(allocation)
         trainer.after_backward = allocation.add_penalty
-    checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
+    peers.meet()  # all have found the same checkpoint, before others are dropped
+    if peers.number() == 0:
+        checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
     with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
+    if peers.number() > 0:
+        return
     adapter.average(adapted, checkpoints.regular(saved, recipe, before=trainer.state.max_steps))
     if allocation is not None:
         allocation.finish()
@@ -107,10 +136,11 @@ def _trainer(
     saved: Path,
     watch: Watch,
 ) -> CompletionTrainer:
+    arguments = _arguments(recipe, saved)  # making them, the processes find each other
     with whole.hidden_from_trl(adapted):
         trainer = CompletionTrainer(
             model=adapted,
-            args=_arguments(recipe, saved),
+            args=arguments,
             train_dataset=_dataset(lessons, recipe),
             data_collator=lambda lessons: {"lessons": lessons},
             processing_class=tokenizer,
@@ -136,6 +166,8 @@ def shape(recipe: Recipe, *, lanes: int) -> Shape:
         first_token_weight=recipe.first_token_weight,
         call_margin=recipe.call_margin,
         strangers=recipe.objective.kind == "kto",
+        process=peers.number(),
+        processes=peers.count(),
     )
 
 
@@ -153,7 +185,7 @@ def _validate(
 
 
 def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
-    on_gpu = torch.cuda.is_available()
+    on_gpu, computing = torch.cuda.is_available(), hardware.found()
     return SFTConfig(
         output_dir=str(saved),
         learning_rate=recipe.learning_rate,
@@ -167,7 +199,8 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         save_total_limit=recipe.average_checkpoints + 1,  # one more may come of a SIGTERM
         logging_steps=1,
         logging_nan_inf_filter=False,
-        bf16=True,
+        bf16=computing.half == "bf16",
+        fp16=computing.half == "fp16",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,

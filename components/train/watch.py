@@ -16,7 +16,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 from transformers import TrainerCallback  # noqa: TID253 - as above
 
 from components.schema import Progress
-from components.train import checkpoints
+from components.train import checkpoints, peers
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -75,8 +75,9 @@ class Watch(TrainerCallback):
         control: "TrainerControl",
         **_: object,
     ) -> None:
-        """Ask the trainer to save and stop."""
-        if self.interrupted:
+        """Ask the trainer to save and stop, in all processes at the same step."""
+        if peers.any_of(self.interrupted, args.device):
+            self.interrupted = True
             control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -101,7 +102,8 @@ class Watch(TrainerCallback):
             "peak_memory_gb": peak_memory_gb(),
             "seconds_left": (state.max_steps - state.global_step) * pace,
         }
-        self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
+        if peers.number() == 0:
+            self.report(Progress("train", state.global_step, state.max_steps, "steps", figures))
 
     def on_save(
         self,
@@ -110,9 +112,11 @@ class Watch(TrainerCallback):
         control: "TrainerControl",
         **_: object,
     ) -> None:
-        """Seal the checkpoint that was just written."""
+        """Seal the checkpoint that was just written, once every process has written its part."""
         assert args.output_dir is not None
-        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        peers.meet()
+        if peers.number() == 0:
+            checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _refuse(self, loss: float, step: int) -> None:
         """Stop at a loss that is no number, or that is far above those at the start."""

@@ -238,6 +238,6 @@ def assert_down_leaves_nothing(shell: Terminal) -> None:
 
 def is_job(process: psutil.Process, kind: str) -> bool:
     try:
-        return process.cmdline()[1:4] == ["-m", "flows.job", kind]
+        return process.cmdline()[1:4] == ["-m", "flows.launch", kind]
     except psutil.NoSuchProcess:
         return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.batches import Shape, collate
+from components.train.batches import Shape, collate, tokens
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
 from tests import tiny
@@ -57,7 +57,11 @@ def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     loss = trainer.compute_loss(model, collate([taught(LONG), taught(SHORT)]))
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
-    assert trainer.tokens_seen == 8
+
+
+def test_prompts_and_answers_are_counted_however_much_of_them_is_computed_once():
+    alike = [taught(Tokens([5, 6, 7, last], 1, 1.0)) for last in (8, 9)]
+    assert tokens(alike) == 8 > len(collate(alike)["shares"][0]["input_ids"])
 
 
 @pytest.mark.parametrize("company", [pytest.param([], id="alone"), pytest.param([LONG], id="two")])

@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
         [sys.executable, "-c", code, *map(str, (snapshot, model, folder, slow.model_dump_json()))]
     )
     try:
-        wait_until(lambda: (checkpoints / "checkpoint-4" / "trainer_state.json").exists())
+        wait_until(lambda: (checkpoints / "checkpoint-4" / whole.SEAL).exists())
     finally:
         child.kill()
         child.wait()

@@ -1,4 +1,4 @@
-"""A job without a model: ``python -m tiny_job count|fail|wait SPEC``."""
+"""A job without a model: ``python -m tiny_job count|fail|wait|wait_together SPEC``."""
 
 import json
 import os
@@ -35,11 +35,16 @@ def wait(spec: dict[str, str]) -> None:
     time.sleep(60)
 
 
+def wait_together(spec: dict[str, str]) -> None:
+    """Do as ``wait`` does, in one of several processes, each with files of its own."""
+    rank = os.environ["RANK"]
+    wait({name: path + rank for name, path in spec.items()})
+
+
 def say(done: int) -> None:
     job.say(Progress("count", done, 3, "steps", {"loss": 1 / done}))
 
 
 if __name__ == "__main__":
-    {"count": count, "fail": fail, "wait": wait}[sys.argv[1]](
-        json.loads(Path(sys.argv[2]).read_text())
-    )
+    kinds = {"count": count, "fail": fail, "wait": wait, "wait_together": wait_together}
+    kinds[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
