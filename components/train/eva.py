@@ -5,6 +5,7 @@ layers whose components explain most.
 Imported late, since it loads torch.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,29 +25,34 @@ Batch: TypeAlias = dict[str, torch.Tensor]
 IGNORED = -100
 """The label of what is no answer: its inputs are not looked at."""
 
-FEW = 4
-"""A batch has at least this many answer tokens for each component that is looked for."""
+FEWEST, ENOUGH = 4, 16
+"""How many answer tokens there have to be for each component that is looked for, and as many as
+are looked at."""
+
+LARGEST = 16_384
+"""Tokens that are computed for it at a time, padding included."""
 
 
 def start(adapted: "PeftModel", rows: "Sequence[Tokens]", recipe: Recipe) -> None:
-    """Set the first weights and the ranks from the rows' answers.
+    """Set the first weights and the ranks from the answers of some rows.
+
+    PEFT adds batch upon batch until the components settle, which noisy ones may never do. Here it
+    is given one batch, drawn from all rows, which settles at its second look.
 
     Raises:
         ValueError: There are too few to find so many components in.
     """
     components = int(recipe.r * EvaConfig().rho)
-    wanted = FEW * components
-    answers = sum(map(_learned, rows))
-    if answers < wanted:
+    sample = _sample(rows, components * ENOUGH, recipe.seed)
+    answers = sum(map(_learned, sample))
+    if answers < components * FEWEST:
         raise ValueError(
-            f"init_lora_weights eva looks for {components} components and wants {wanted} tokens of "
-            f"answers to find them in, found {answers}: lower r, or take another"
+            f"init_lora_weights eva looks for {components} components and wants "
+            f"{components * FEWEST} tokens of answers to find them in, found {answers}: lower r, "
+            "or take another"
         )
     initialize_lora_eva_weights(
-        adapted,
-        dataloader=_batches(rows, wanted),
-        forward_fn=_forward,
-        show_progress_bar=False,
+        adapted, dataloader=[_batch(sample)], forward_fn=_forward, show_progress_bar=False
     )
 
 
@@ -69,16 +75,17 @@ def _forward(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
         )
 
 
-def _batches(rows: "Sequence[Tokens]", wanted: int) -> list[Batch]:
-    """Put rows together until each batch has enough answer tokens; the last takes what is left."""
-    groups: list[list[Tokens]] = [[]]
-    for row in rows:
-        if sum(map(_learned, groups[-1])) >= wanted:
-            groups.append([])
-        groups[-1].append(row)
-    if len(groups) > 1 and sum(map(_learned, groups[-1])) < wanted:
-        groups[-2:] = [groups[-2] + groups[-1]]
-    return [_batch(group) for group in groups]
+def _sample(rows: "Sequence[Tokens]", wanted: int, seed: int) -> "list[Tokens]":
+    """Draw rows until they have enough answer tokens, or more would be too much at a time."""
+    drawn: list[Tokens] = []
+    longest = answers = 0
+    for row in random.Random(seed).sample(rows, len(rows)):
+        longest = max(longest, len(row.input_ids))
+        if answers >= wanted or longest * (len(drawn) + 1) > LARGEST:
+            break
+        drawn.append(row)
+        answers += _learned(row)
+    return drawn
 
 
 def _learned(row: "Tokens") -> int:
