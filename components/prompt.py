@@ -1,27 +1,32 @@
 """How a request becomes the text a model reads, and how its text becomes an answer again.
 
-Training, evaluation and serving all go through here, so that a model is judged and served on the
-very text it was trained on. Chat templates differ in what they make of tools and of tool calls
-(some ignore them, some crash on ``content: null``), so both are written out as plain text before
-any template sees them.
+Chat templates differ in what they make of tools and of tool calls (some ignore them, some crash on
+``content: null``), so here both are written out as plain text before any template sees them. Where
+a base's own template says them well, it does instead: ``rendering`` tells, and training, evaluation
+and serving all ask it, so that a model is judged and served on the very text it was trained on.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from components.schema import Answer, Call, Json, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+_SOURCES = [Path(__file__).with_name(f"{name}.py") for name in ("prompt", "native", "rendering")]
+
+FORMAT = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
 """The version of the rendering: scores of prompts written differently are not comparable."""
 
 CALL_START = '{"name"'
 """How every call begins, as ``render_answer`` writes it: its first token says that a tool fits."""
+
+ARGUMENTS = ("arguments",)
+"""Under which key a call has its arguments, as ``render_answer`` writes it."""
 
 INSTRUCTION = "Answer with a JSON call of the right tool, or say that no tool fits."
 
@@ -35,11 +40,11 @@ def render_prompt(
         messages: OpenAI chat messages; text parts are joined, other parts are not supported.
         tools: OpenAI tools, ``{"type": "function", "function": {...}}``; may be empty.
     """
-    system = [_content(message) for message in messages if _is_system(message)]
+    system = [text_of(message) for message in messages if is_system(message)]
     if tools:
         system += ["\n".join(["Tools:", *(_tool(tool) for tool in tools), INSTRUCTION])]
     head: list[Message] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-    return head + [_turn(message) for message in messages if not _is_system(message)]
+    return head + [_turn(message) for message in messages if not is_system(message)]
 
 
 def render_answer(answer: Answer) -> str:
@@ -51,13 +56,18 @@ def render_answer(answer: Answer) -> str:
     return "\n".join([answer.text.strip(), *calls] if answer.text.strip() else calls)
 
 
-def parse_answer(text: str) -> Answer:
-    """Read a model's text: each JSON object in the form of a call is one, the rest is text."""
+def parse_answer(text: str, keys: Sequence[str] = ARGUMENTS) -> Answer:
+    """Read a model's text: each JSON object in the form of a call is one, the rest is text.
+
+    Args:
+        text: What the model wrote.
+        keys: Under which key a call may have its arguments.
+    """
     calls: list[Call] = []
     rest: list[str] = []
     position = 0
     while (start := text.find("{", position)) >= 0:
-        found = _call_at(text, start)
+        found = _call_at(text, start, keys)
         if found is None:
             rest.append(text[position : start + 1])
             position = start + 1
@@ -69,26 +79,51 @@ def parse_answer(text: str) -> Answer:
     return Answer("".join(rest).strip(), tuple(calls))
 
 
-def answer_problem(text: str) -> str | None:
+def answer_problem(text: str, keys: Sequence[str] = ARGUMENTS) -> str | None:
     """Say why ``text`` is a failed attempt at a call; ``None`` for good calls and for plain text.
 
     A model that breaks off in the middle of a call has not abstained from calling.
     """
-    if "{" not in parse_answer(text).text:
+    if "{" not in parse_answer(text, keys).text:
         return None
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
         return f"a call was begun but is not JSON: {error}"
-    return 'the JSON has not the form {"name": ..., "arguments": {...}}'
+    return f'the JSON has not the form {{"name": ..., "{keys[0]}": {{...}}}}'
 
 
-def to_text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> str:
-    """Apply the chat template, up to where the model's answer begins."""
-    return cast(
-        "str",
-        tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True),
+def to_text(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Mapping[str, Json]] | Sequence[Message],
+    tools: Sequence[Mapping[str, Json]] = (),
+    *,
+    answered: bool = False,
+) -> str:
+    """Apply the chat template, up to where the model's answer begins.
+
+    Args:
+        tokenizer: The base's.
+        messages: Chat messages as rendered.
+        tools: Those that the template itself writes.
+        answered: The last message is the answer: the text ends where it does.
+    """
+    turns: list[Any] = [dict(message) for message in messages]
+    offered: list[Any] | None = [dict(tool) for tool in tools] or None
+    template = tokenizer.get_chat_template(None, offered)
+    written = tokenizer.apply_chat_template(
+        turns,
+        tools=offered,
+        chat_template=_ANY_DAY + template if "strftime_now" in template else template,
+        tokenize=False,
+        add_generation_prompt=not answered,
     )
+    return cast("str", written)
+
+
+_ANY_DAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+"""Some templates say what day it is: then no prompt would be the one that was trained on. This is
+the day that Llama 3's says where it can't know."""
 
 
 def read_message(message: Mapping[str, Json]) -> Answer:
@@ -99,10 +134,11 @@ def read_message(message: Mapping[str, Json]) -> Answer:
     """
     calls = message.get("tool_calls")
     read = [_openai_call(call) for call in calls] if isinstance(calls, list) else []
-    return Answer(_content(message), tuple(read))
+    return Answer(text_of(message), tuple(read))
 
 
-def _is_system(message: Mapping[str, Json]) -> bool:
+def is_system(message: Mapping[str, Json]) -> bool:
+    """Tell whether a message is the application's own word, not a person's."""
     return message.get("role") in ("system", "developer")
 
 
@@ -111,8 +147,8 @@ def _turn(message: Mapping[str, Json]) -> Message:
     if message.get("role") == "assistant":
         return {"role": "assistant", "content": render_answer(read_message(message))}
     if message.get("role") == "tool":
-        return {"role": "user", "content": f"Result: {_content(message)}"}
-    return {"role": "user", "content": _content(message)}
+        return {"role": "user", "content": f"Result: {text_of(message)}"}
+    return {"role": "user", "content": text_of(message)}
 
 
 def _openai_call(raw: Json) -> Call:
@@ -125,7 +161,8 @@ def _openai_call(raw: Json) -> Call:
             raise ValueError(f"a tool call wants `function` with name and arguments, found {raw!r}")
 
 
-def _content(message: Mapping[str, Json]) -> str:
+def text_of(message: Mapping[str, Json]) -> str:
+    """Give a message's text, its parts joined; empty where it has none."""
     content = message.get("content")
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -168,14 +205,15 @@ def _type(schema: Json) -> str:
     return kind if isinstance(kind, str) else "any"
 
 
-def _call_at(text: str, start: int) -> tuple[Call, int] | None:
+def _call_at(text: str, start: int, keys: Sequence[str]) -> tuple[Call, int] | None:
     """Read the call that begins at ``start``, and where it ends; ``None`` if none does."""
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError):
         return None
     match cast("Json", value):
-        case {"name": str(name), "arguments": dict(arguments)}:
-            return Call(name, arguments), end
+        case {"name": str(name), **others}:
+            found = [given for key in keys if isinstance(given := others.get(key), dict)]
+            return (Call(name, found[0]), end) if found else None
         case _:
             return None

@@ -97,6 +97,10 @@ class Workload(Config):
     base: Path
     """Folder of the pretrained model (safetensors, config, tokenizer), relative to this file."""
 
+    base_served_as: str | None = Field(default=None, min_length=1)
+    """The base's name where its adapters are served (vLLM's ``--served-model-name``), which they
+    then give as ``base_model_name_or_path``; they give the base's folder if it is left out."""
+
     sources: Sources = Field(default_factory=Sources)
     """Where its traffic lies; may be left out where all of it comes through the receiver."""
 
@@ -184,6 +188,11 @@ class Workload(Config):
             return CronSchedule(cron=text).cron
         except ValidationError as error:
             raise ValueError(f"is no cron line: {text!r}") from error
+
+    @property
+    def base_name(self) -> str:
+        """What its adapters say that their base is called."""
+        return self.base_served_as or str(self.base)
 
     def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components import manifest, rendering
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
 from components.train.plan.fitting import Worker
@@ -42,6 +43,17 @@ def train(spec: dict[str, Any]) -> None:
         warm_start=Path(spec["warm_start"]) if spec["warm_start"] else None,
         report=say,
     )
+    if os.environ.get("RANK", "0") == "0":
+        show_prompt(Path(spec["base"]), Path(spec["folder"]))
+
+
+def show_prompt(base: Path, adapter: Path) -> None:
+    """Put beside an adapter how its prompts are written."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    shown = json.dumps(rendering.example(tokenizer, base), indent=2, ensure_ascii=False)
+    manifest.write_atomically(adapter / rendering.EXAMPLE, shown + "\n")
 
 
 def plan(spec: dict[str, Any]) -> None:

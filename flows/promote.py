@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -12,16 +13,18 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from components import ledger, manifest, warehouse
+from components import ledger, manifest, rendering, warehouse
 from components.evaluate.settings import EvaluationSettings
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry, tracking
+from components.register.registry import Served
 from components.scorecard import read as read_scorecard
 from flows import config as configs
-from flows import settings
+from flows import finishing, settings
 from flows.approvals import GATE_KEY, GateInput, page_key
+from flows.config import Workload
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """How long an approval waits before Prefect fails the run; a later turn asks again."""
@@ -44,7 +47,7 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     record(decision)
     if decision.decision == "reject":
         return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-    version = register(found, decision)
+    version = register(workload, found, decision)
     return Completed(
         message=f"approved by {decision.approver}: version {version.number} is champion"
     )
@@ -141,35 +144,43 @@ def record(decision: Decision) -> None:
 
 
 @task
-def register(found: Evidence, decision: Decision) -> registry.Version:
+def register(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
     """Register the adapter with its lineage and make it champion; safe to repeat.
 
     It will be loaded as it was evaluated, whatever the workload's file says by now.
     """
-    subject = found.subject
-    home = settings.load()
+    subject, home = found.subject, settings.load()
     adapter = home.adapters / subject.workload / subject.adapter
     made_from = manifest.read_untouched(adapter)
+    template = str(made_from[rendering.TEMPLATE])
     card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
-    version = registry.register(
-        subject.workload,
-        tracking.find_run(subject.workload, subject.adapter),
-        adapter,
+    served = Served(
+        base=str(workload.base),
         base_hash=subject.base,
+        prompt_template=template,
         precision=evaluated.precision,
         max_new_tokens=evaluated.max_new_tokens,
-        tags={
-            registry.EVIDENCE_TAG: found.digest,
-            registry.ADAPTER_TAG: subject.adapter,
-            "flywheel.snapshot": subject.snapshot,
-            "flywheel.holdout_version": subject.holdout_version,
-            "flywheel.base": subject.base,
-            "flywheel.scorecard": subject.challenger_scorecard,
-            "flywheel.commit": str(made_from.get("commit", "")),
-            "flywheel.approver": decision.approver,
-            "flywheel.comment": decision.comment,
-        },
     )
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        copied = Path(scratch) / subject.adapter
+        version = registry.register(
+            subject.workload,
+            tracking.find_run(subject.workload, subject.adapter),
+            finishing.copy(home, adapter, copied, served_as=workload.base_name),
+            served=served,
+            tags={
+                registry.EVIDENCE_TAG: found.digest,
+                registry.ADAPTER_TAG: subject.adapter,
+                "flywheel.snapshot": subject.snapshot,
+                "flywheel.holdout_version": subject.holdout_version,
+                "flywheel.base": subject.base,
+                "flywheel.prompt_template": template,
+                "flywheel.scorecard": subject.challenger_scorecard,
+                "flywheel.commit": str(made_from.get("commit", "")),
+                "flywheel.approver": decision.approver,
+                "flywheel.comment": decision.comment,
+            },
+        )
     registry.crown(version)
     return version

@@ -7,12 +7,12 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from components import base, manifest
+from components import base, manifest, prompt, rendering
 from components.register import datasets, tracking
 from components.schema import Progress
 from components.train import recipe
 from flows import config as configs
-from flows import jobs, origins, settings
+from flows import finishing, jobs, origins, settings
 from flows.config import Workload
 from flows.curve import Curve
 from flows.origins import Origin
@@ -82,6 +82,8 @@ def fit(workload: Workload, snapshot: Path, adapter: Path, begins: Origin) -> No
         "warm_start": str(begins.adapter) if begins.adapter else None,
     }
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
+    frozen = manifest.read(snapshot)
+    rendering.require_same(frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}")
     run_id = tracking.open_run(
         workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
     )
@@ -98,7 +100,7 @@ def fit(workload: Workload, snapshot: Path, adapter: Path, begins: Origin) -> No
         raise
     curve.show()
     body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
-    manifest.write(adapter, kind="adapter", now=datetime.now(UTC), body=body)
+    finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED")
 
 

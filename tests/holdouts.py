@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
     [
         ("example_id", pa.string()),
         ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", pa.string()),
+        ("tools", pa.string()),
         ("answer", pa.string()),
         ("acceptable", pa.string()),
     ]
@@ -64,6 +66,8 @@ def _row(number: int, case: Case) -> dict[str, object]:
     return {
         "example_id": f"e{number}",
         "prompt": prompt.render_prompt([{"role": "user", "content": case.asked}], TOOLS),
+        "messages": json.dumps([{"role": "user", "content": case.asked}]),
+        "tools": json.dumps(TOOLS),
         "answer": case.answer.to_json(),
         "acceptable": None if acceptable is None else json.dumps(acceptable),
     }

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.dataset import markdown, pictures
+from components import markdown
+from components.dataset import pictures
 from components.dataset.figures import SIDES, Count, Figures
 from components.schema import Json
 

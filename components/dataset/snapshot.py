@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from components import manifest, prompt, tokens, warehouse
+from components import manifest, prompt, rendering, tokens, warehouse
 from components.dataset import card, figures, holdout, preferences, rows
 from components.dataset.figures import SIDES
 from components.dataset.rows import Example, Lengths
@@ -76,7 +76,7 @@ def freeze(
         rules: The config that curated it, for the manifest and the key.
         now: When it is frozen (UTC).
         base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
-            ``tokenizer.json``, they are not counted.
+            ``tokenizer.json``, they are not counted. Its chat template is noted.
         commit: The commit of the code that made it, for the manifest.
 
     Raises:
@@ -91,7 +91,8 @@ def freeze(
     names = [*rows.SCHEMA.names, *preferences.PAIRS.names, *preferences.LABELS.names]
     digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
     tokenizer = counter and counter.tokenizer
-    key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer])
+    template = rendering.template_hash(base) if base else None
+    key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer, template])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
         measured = manifest.digest(found.holdout_digest)
@@ -109,7 +110,11 @@ def freeze(
         snapshot.path.mkdir(parents=True, exist_ok=True)
         lengths = _write_rows(con, snapshot.path, workload_id, counter)
         preferences.write(con, snapshot.path, workload_id)
-        lineage = {"prompt_format": prompt.FORMAT, "tokenizer": tokenizer}
+        lineage = {
+            "prompt_format": prompt.FORMAT,
+            rendering.TEMPLATE: template,
+            "tokenizer": tokenizer,
+        }
         _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
         body = {
             "workload": workload_id,

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from components import adapted, manifest, prompt, scorecard
+from components import adapted, manifest, prompt, rendering, scorecard
 from components import base as bases
 from components.evaluate import task
 from components.evaluate.settings import EvaluationSettings
@@ -81,6 +81,7 @@ def evaluate(
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
         ValueError: The holdout is empty, or an adapter is not the one its manifest names.
+        TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
     measurements = _measurements(snapshot, base, models, root, settings)
     missing = [m for m in measurements if not manifest.is_finished(m.folder)]
@@ -111,7 +112,8 @@ def _measurements(
     root: Path,
     settings: EvaluationSettings,
 ) -> list[Measurement]:
-    conditions = _conditions(manifest.read_untouched(snapshot), settings)
+    template = rendering.template_hash(base)
+    conditions = _conditions(manifest.read_untouched(snapshot), template, settings)
     base_hash = bases.content_hash(base)
     return [
         _measurement(model, adapter, base_hash, conditions, root)
@@ -119,13 +121,16 @@ def _measurements(
     ]
 
 
-def _conditions(snapshot: Mapping[str, Json], settings: EvaluationSettings) -> dict[str, Json]:
+def _conditions(
+    snapshot: Mapping[str, Json], template: str, settings: EvaluationSettings
+) -> dict[str, Json]:
     """Gather what must be equal for two scorecards to be compared."""
     return {
         "task": task.name(str(snapshot["workload"])),
         "task_version": task.VERSION,
         "holdout_version": snapshot["holdout_version"],
         "prompt_format": prompt.FORMAT,
+        rendering.TEMPLATE: template,
         "settings": settings.model_dump(mode="json"),
         "machine": _machine(),
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -142,6 +147,9 @@ def _measurement(
     model: str, adapter: Path | None, base_hash: str, conditions: dict[str, Json], root: Path
 ) -> Measurement:
     record = None if adapter is None else manifest.read_untouched(adapter)
+    if record is not None:
+        template = str(conditions[rendering.TEMPLATE])
+        rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
     body: dict[str, Json] = {
         "base": base_hash,
         "adapter": None if record is None else record["key"],

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from components import prompt
+from components import native
+from components.native import Form
 from components.schema import AcceptableCall, Answer, Call, Json
 
 Wanted = TypeVar("Wanted")
@@ -20,7 +21,10 @@ PUNCTUATION = re.compile(r"[ ,./\-_*^]")
 
 
 def score(
-    text: str, reference: Answer, acceptable: Sequence[AcceptableCall] | None
+    text: str,
+    reference: Answer,
+    acceptable: Sequence[AcceptableCall] | None,
+    form: Form = "written",
 ) -> dict[str, float | None]:
     """Score a model's ``text``; ``components.scorecard.METRICS`` says what each metric is.
 
@@ -29,11 +33,12 @@ def score(
         reference: The right answer.
         acceptable: The values that each call of the reference may take, where they are known;
             without them the calls must equal the reference's.
+        form: The one that the base writes calls in.
     """
-    answer = prompt.parse_answer(text)
-    broken = prompt.answer_problem(text) is not None
+    answer = native.read_answer(form, text)
+    broken = native.answer_problem(form, text) is not None
     if not reference.calls:
-        abstained = float(bool(text.strip()) and not broken and not answer.calls)
+        abstained = float(bool(answer.text) and not broken and not answer.calls)
         return {
             "valid_json": None,
             "name": None,

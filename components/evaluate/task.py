@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import pyarrow.parquet as pq
 
-from components import manifest, prompt
+from components import manifest, prompt, rendering
 from components.evaluate import metric
+from components.native import Form
 from components.schema import AcceptableCall, Answer, Message
 from components.scorecard import METRICS, Sample
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Document: TypeAlias = dict[str, str]
-"""One holdout request: ``example_id request prompt reference answer acceptable``, all text.
+"""One holdout request: ``example_id request prompt form reference answer acceptable``, all text.
 
-``answer`` and ``acceptable`` stay JSON text, since Arrow would merge their nested types.
+``form`` is the one that calls have; ``answer`` and ``acceptable`` stay JSON text, since Arrow would
+merge their nested types.
 """
 
 HOLDOUT = "holdout.parquet"
@@ -57,7 +59,7 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> Holdout:
         ValueError: The holdout is empty, so that nothing could be measured.
     """
     record = manifest.read(snapshot)
-    columns = ["example_id", "prompt", "answer", "acceptable"]
+    columns = ["example_id", "prompt", "messages", "tools", "answer", "acceptable"]
     rows = pq.read_table(snapshot / HOLDOUT, columns=columns).to_pylist()
     if not rows:
         raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
@@ -66,12 +68,16 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> Holdout:
 
 
 def _document(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Document:
-    messages = cast("list[Message]", row["prompt"])
+    written = cast("list[Message]", row["prompt"])
+    asked = rendering.render(
+        tokenizer, json.loads(str(row["messages"])), json.loads(str(row["tools"]))
+    )
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
-        "request": next((m["content"] for m in reversed(messages) if m["role"] == "user"), ""),
-        "prompt": prompt.to_text(tokenizer, messages),
+        "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),
+        "prompt": asked.to_text(tokenizer),
+        "form": asked.form,
         "reference": prompt.render_answer(Answer.from_json(answer)),
         "answer": answer,
         "acceptable": str(row["acceptable"] or "null"),
@@ -134,7 +140,10 @@ def _dataset(holdout: Holdout) -> "Callable[..., dict[str, Dataset]]":
 def process_results(document: Document, outputs: Sequence[str]) -> dict[str, float]:
     """Score one output for lm-eval, naming only what was measured on this request."""
     scores = metric.score(
-        outputs[0], Answer.from_json(document["answer"]), _acceptable(document["acceptable"])
+        outputs[0],
+        Answer.from_json(document["answer"]),
+        _acceptable(document["acceptable"]),
+        cast("Form", document["form"]),
     )
     return {name: value for name, value in scores.items() if value is not None}
 

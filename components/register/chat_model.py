@@ -1,7 +1,7 @@
 """The MLflow model of an adapter: an OpenAI chat request in, an OpenAI chat completion out.
 
 MLflow runs this file when it loads a version ("models from code"); nothing is unpickled. The
-version holds the adapter only: the base is found where the adapter's configuration says, and its
+version holds the adapter only: the base is found in the folder that it was trained from, and its
 content must have the hash that the version was trained on.
 """
 
@@ -13,7 +13,7 @@ from typing import TypeAlias
 from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
 from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253
 
-from components import adapted, base, prompt
+from components import adapted, base, native, rendering
 from components.schema import Answer, Json
 
 Request: TypeAlias = dict[str, list[dict[str, Json]]]
@@ -27,18 +27,24 @@ class AdapterChatModel(PythonModel):
 
         Raises:
             ValueError: The base found on this machine is not the one that was trained on.
+            TemplateChangedError: Prompts are written differently now.
         """
         adapter = Path(context.artifacts["adapter"])
-        config = json.loads((adapter / "adapter_config.json").read_text())
+        folder = Path(context.model_config["base"])
         wanted: str = context.model_config["base_hash"]
-        found = base.content_hash(Path(config["base_model_name_or_path"]))
+        found = base.content_hash(folder)
         if found != wanted:
             raise ValueError(
-                f"loading {adapter}: the base at {config['base_model_name_or_path']} has content "
-                f"hash {found}, but this adapter was trained on {wanted}"
+                f"loading {adapter}: the base at {folder} has content hash {found}, but this "
+                f"adapter was trained on {wanted}"
             )
+        rendering.require_same(
+            context.model_config.get(rendering.TEMPLATE),
+            rendering.template_hash(folder),
+            f"serving {adapter}",
+        )
         model, self.tokenizer = base.load(
-            Path(config["base_model_name_or_path"]),
+            folder,
             context.model_config["precision"],
             for_training=False,
             readable=adapted.reads_the_base(adapter),
@@ -56,8 +62,8 @@ class AdapterChatModel(PythonModel):
         import torch
 
         request: Request = model_input
-        messages = prompt.render_prompt(request["messages"], request.get("tools", []))
-        text = prompt.to_text(self.tokenizer, messages)
+        asked = rendering.render(self.tokenizer, request["messages"], request.get("tools") or [])
+        text = asked.to_text(self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
         with torch.inference_mode():
@@ -66,7 +72,7 @@ class AdapterChatModel(PythonModel):
             )
         written = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(written, skip_special_tokens=True)
-        return completion(prompt.parse_answer(str(reply)))
+        return completion(native.read_answer(asked.form, str(reply)))
 
 
 def completion(answer: Answer) -> dict[str, Json]:

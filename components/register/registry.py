@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,22 @@ class Version:
     run_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a version's adapter is served, as it was trained and evaluated.
+
+    ``base`` is the base's folder and ``base_hash`` its content hash; ``prompt_template`` the hash
+    of how prompts are written; ``precision`` what the base is loaded in; ``max_new_tokens`` where
+    an answer is cut off.
+    """
+
+    base: str
+    base_hash: str
+    prompt_template: str
+    precision: Precision
+    max_new_tokens: int
+
+
 def champion(name: str) -> Version | None:
     """Read which version of ``name`` is the champion; ``None`` before the first promotion."""
     from mlflow import MlflowClient
@@ -47,9 +63,7 @@ def register(
     run_id: str,
     adapter: Path,
     *,
-    base_hash: str,
-    precision: Precision,
-    max_new_tokens: int,
+    served: Served,
     tags: Mapping[str, str],
 ) -> Version:
     """Make the version that an approval is about, or find the one that a crash left behind.
@@ -58,9 +72,7 @@ def register(
         name: The registered model, one per workload.
         run_id: The MLflow run that trained the adapter.
         adapter: The PEFT adapter folder; the version holds it, and not the base.
-        base_hash: Content hash of the base, checked again when the version is loaded.
-        precision: What the base is loaded in, as it was evaluated.
-        max_new_tokens: Longest answer, as it was evaluated.
+        served: What an answer needs besides; checked again when the version is loaded.
         tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
     """
     from mlflow import MlflowClient
@@ -74,16 +86,27 @@ def register(
     )
     if found:
         return as_version(found[0])
-    loading: dict[str, object] = {
-        "base_hash": base_hash,
-        "precision": precision,
-        "max_new_tokens": max_new_tokens,
-    }
-    model_id = _log_model(run_id, adapter, loading)
+    model_id = _log_model(run_id, adapter, served)
     made = client.create_model_version(
         name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
     return as_version(made)
+
+
+def numbered(name: str, number: str) -> Version:
+    """Read a version by its number.
+
+    Raises:
+        LookupError: There is none.
+    """
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    for one in found:
+        if str(one.version) == number:
+            return as_version(one)
+    known = ", ".join(sorted(str(one.version) for one in found)) or "none"
+    raise LookupError(f"looking up version {number} of {name}: MLflow has {known}")
 
 
 def crown(version: Version) -> None:
@@ -99,7 +122,7 @@ def crown(version: Version) -> None:
     client.set_registered_model_alias(version.name, CHAMPION, version.number)
 
 
-def _log_model(run_id: str, adapter: Path, loading: dict[str, object]) -> str:
+def _log_model(run_id: str, adapter: Path, served: Served) -> str:
     """Log the adapter as a pyfunc model under its training run, and give its id."""
     import mlflow
     from mlflow.pyfunc import log_model
@@ -110,7 +133,7 @@ def _log_model(run_id: str, adapter: Path, loading: dict[str, object]) -> str:
             name="adapter",
             python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
             artifacts={"adapter": str(adapter)},
-            model_config=loading,
+            model_config=asdict(served),
             pip_requirements=[f"{name}=={installed(name)}" for name in packages],
         )
     return logged.model_id

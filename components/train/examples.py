@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from components import prompt
+from components import native, rendering
 from components.schema import Answer, Json, Message
 from components.train import irrelevant, offers
 from components.train.lessons import Lesson, Tokens, tokenize
@@ -124,13 +124,15 @@ def _tokens(
     *,
     every_answer: bool = False,
 ) -> Tokens:
-    messages = prompt.render_prompt(request.messages, request.tools)
-    completion: Message = {"role": "assistant", "content": answer}
+    asked = rendering.render(tokenizer, request.messages, request.tools)
+    said = native.translate(asked.form, answer)
+    completion: Message = {"role": "assistant", "content": said}
     return tokenize(
         tokenizer,
-        messages,
+        asked.messages,
         [completion],
         request.weight,
+        tools=asked.tools,
         may_call=bool(request.tools),
         every_answer=every_answer,
     )

@@ -17,11 +17,12 @@ from transformers.integrations.liger import apply_liger_kernel  # noqa: TID253 -
 from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 
 from components import base as bases
-from components import hardware, prompt
+from components import hardware
 from components.schema import Progress
 from components.train import (
     adapter,
     checkpoints,
+    deciding,
     examples,
     lanes,
     peers,
@@ -146,7 +147,7 @@ def _trainer(
             processing_class=tokenizer,
             callbacks=[watch],
         )
-    trainer.call_token = tokenizer(prompt.CALL_START, add_special_tokens=False).input_ids[0]
+    trainer.call_token = deciding.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
     trainer.shape = shape(recipe, lanes=lanes.count(adapted))
     if recipe.objective.kind == "distillation":

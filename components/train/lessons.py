@@ -1,11 +1,11 @@
 """What is learned at once: one answer, or several that only mean something together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from components import prompt
-from components.schema import Message
+from components.schema import Json, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +59,7 @@ def tokenize(
     completion: Sequence[Message],
     weight: float,
     *,
+    tools: Sequence[Mapping[str, Json]] = (),
     may_call: bool = False,
     every_answer: bool = False,
 ) -> Tokens:
@@ -69,6 +70,7 @@ def tokenize(
         messages: The request as rendered.
         completion: The answer as rendered, one message.
         weight: How much the answer counts.
+        tools: Those that the chat template itself writes.
         may_call: The request offers tools.
         every_answer: Learn the request's own assistant turns as well.
 
@@ -83,8 +85,8 @@ def tokenize(
     places: list[Sequence[int]] = []
     written = ""
     for place in answers:
-        before = prompt.to_text(tokenizer, turns[:place])
-        whole = cast("str", tokenizer.apply_chat_template(turns[: place + 1], tokenize=False))
+        before = prompt.to_text(tokenizer, turns[:place], tools)
+        whole = prompt.to_text(tokenizer, turns[: place + 1], tools, answered=True)
         for text, longer in ((written, before), (before, whole)):
             if not longer.startswith(text):
                 raise ValueError(

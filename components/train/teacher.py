@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from peft import PeftModel  # noqa: TID253 - this module is itself imported late
 
 from components import base as bases
+from components import manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ def load(path: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """
     config = path / "adapter_config.json"
     adapter = config.exists()
-    folder = Path(json.loads(config.read_text())["base_model_name_or_path"]) if adapter else path
+    folder = _base_of(path) if adapter else path
     model, own = bases.load(folder, "bf16", for_training=False)
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
@@ -34,3 +35,12 @@ def load(path: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     if adapter:
         return cast("PreTrainedModel", PeftModel.from_pretrained(model, str(path)).eval())
     return model
+
+
+def _base_of(adapter: Path) -> Path:
+    """Find an adapter's base: one of ours knows where that lay, whatever it is served as."""
+    if manifest.is_finished(adapter):
+        return Path(str(manifest.read(adapter)["base_path"]))
+    return Path(
+        json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components import manifest
+from components import manifest, rendering
 from tests import tiny
 from tests.holdouts import NOW
 
@@ -26,7 +26,8 @@ def build_adapter(base: Path, folder: Path, seed: int) -> Path:
         model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
     wrapped.save_pretrained(str(folder))
-    manifest.write(folder, kind="adapter", now=NOW, body={})
+    words = {rendering.TEMPLATE: rendering.template_hash(base)}
+    manifest.write(folder, kind="adapter", now=NOW, body=words)
     return folder
 
 

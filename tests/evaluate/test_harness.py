@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components import base, manifest, scorecard
+from components import base, manifest, rendering, scorecard
 from components.evaluate import harness
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
@@ -88,6 +88,7 @@ def test_conditions_name_all_that_makes_scores_comparable(bench: Bench):
     assert conditions["task"] == "holdout_tools"
     assert conditions["holdout_version"] == "v1"
     assert conditions["settings"] == {"precision": "fp32", "batch_size": 2, "max_new_tokens": 8}
+    assert conditions["prompt_template"] == rendering.template_hash(bench.base)
     assert {"task_version", "prompt_format", "machine", "libraries"} <= conditions.keys()
 
 
@@ -132,6 +133,22 @@ def test_weights_that_changed_since_training_are_refused(
         bench.measure({"challenger": adapter})
 
 
+def refinish(adapter: Path, template: str) -> None:
+    """Write an adapter's manifest anew, as if it had been trained on such prompts."""
+    body = {rendering.TEMPLATE: template}
+    manifest.write(adapter, kind="adapter", now=NOW, body=body)
+
+
+def test_an_adapter_that_read_other_prompts_is_refused_with_both_hashes(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    adapter = copied(adapters["challenger"], tmp_path)
+    refinish(adapter, "0123456789abcdef")
+    now = rendering.template_hash(bench.base)
+    with pytest.raises(rendering.TemplateChangedError, match=f"0123456789abcdef.* with {now};"):
+        bench.measure({"challenger": adapter})
+
+
 def test_a_holdout_that_changed_since_it_was_frozen_is_refused(bench: Bench, tmp_path: Path):
     other = holdouts.build(tmp_path / "other", holdouts.CASES[:1])
     shutil.copy(other / "holdout.parquet", bench.snapshot)
@@ -148,7 +165,7 @@ def test_an_adapter_that_lacks_weights_is_refused_not_measured_as_the_base(
     weights = load_file(adapter / harness.WEIGHTS)
     weights.popitem()
     save_file(weights, adapter / harness.WEIGHTS)
-    manifest.write(adapter, kind="adapter", now=NOW, body={})
+    refinish(adapter, rendering.template_hash(bench.base))
     with pytest.raises(UserWarning, match="missing adapter keys"):
         bench.measure({"challenger": adapter})
     assert not list(bench.root.glob("*/manifest.json"))
@@ -158,7 +175,7 @@ def test_an_untrained_dora_adapter_answers_as_its_4_bit_base_does(bench: Bench, 
     folder = tmp_path / "key-dora"
     model, _ = base.load(bench.base, "nf4", for_training=True)
     adapter.save(adapter.attach(model, Recipe(use_dora=True)), folder)
-    manifest.write(folder, kind="adapter", now=NOW, body={})
+    refinish(folder, rendering.template_hash(bench.base))
     nf4 = SETTINGS.model_copy(update={"precision": "nf4"})
     cards = bench.measure({"challenger": folder, "base": None}, nf4)
     assert outputs(cards["challenger"]) == outputs(cards["base"])

@@ -1,5 +1,6 @@
 """The holdout through lm-eval, answered by an oracle instead of a model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 from components.evaluate import task
 from components.evaluate.task import Holdout
 from components.scorecard import Sample, aggregate
-from tests import holdouts
+from tests import holdouts, templates
 
 
 class Oracle(LM):
@@ -70,6 +71,20 @@ def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: Holdout):
     }
     assert second.scores["name_and_arguments"] == 1
     assert (third.scores["name"], third.scores["abstention"]) == (None, 0)
+
+
+def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_words(
+    tmp_path: Path, tiny_base: Path
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = templates.QWEN
+    holdout = task.read(holdouts.build(tmp_path), tokenizer)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    first, second, third = answer(holdout, call, "<tool_call>", "Sorry, no.")
+    assert "<tools>\n" + json.dumps(holdouts.TOOLS[0]) in first.prompt
+    assert first.scores["name_and_arguments"] == 1
+    assert second.scores["valid_json"] == 0
+    assert third.scores["abstention"] == 1
 
 
 def test_two_models_are_asked_the_same(holdout: Holdout):

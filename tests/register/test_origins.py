@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components import base, manifest
+from components import base, manifest, rendering
 from components.register import registry, taint, tracking
+from components.register.registry import Served
 from components.train.recipe import Recipe
 from flows import origins, train
 from flows.config import Workload
@@ -41,9 +42,13 @@ def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) ->
             made.workload,
             run_id,
             folder,
-            base_hash=base.content_hash(made.base),
-            precision="nf4",
-            max_new_tokens=8,
+            served=Served(
+                base=str(made.base),
+                base_hash=base.content_hash(made.base),
+                prompt_template=rendering.template_hash(made.base),
+                precision="nf4",
+                max_new_tokens=8,
+            ),
             tags=tags,
         )
     )

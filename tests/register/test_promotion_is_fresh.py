@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components import base
+from components import base, rendering
 from components.gate.evidence import Evidence, Subject
 from components.gate.judge import Judgement
 from components.register import registry, tracking
+from components.register.registry import Served
 from flows import promote
 
 
@@ -16,9 +17,13 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
         name,
         tracking.open_run(name, adapter.name, params={}, tags={}),
         adapter,
-        base_hash=base.content_hash(base_model),
-        precision="nf4",
-        max_new_tokens=8,
+        served=Served(
+            base=str(base_model),
+            base_hash=base.content_hash(base_model),
+            prompt_template=rendering.template_hash(base_model),
+            precision="nf4",
+            max_new_tokens=8,
+        ),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )
     registry.crown(version)

@@ -3,14 +3,26 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from components import base
+from components import base, rendering
 from components.register import registry, tracking
-from components.register.registry import Version
+from components.register.registry import Served, Version
+
+
+def served(base_model: Path, precision: base.Precision = "nf4") -> Served:
+    """Say how the tests' adapter is served."""
+    return Served(
+        base=str(base_model),
+        base_hash=base.content_hash(base_model),
+        prompt_template=rendering.template_hash(base_model),
+        precision=precision,
+        max_new_tokens=8,
+    )
 
 
 def register(
@@ -26,9 +38,7 @@ def register(
         name,
         run_id,
         adapter,
-        base_hash=base.content_hash(base_model),
-        precision=precision,
-        max_new_tokens=8,
+        served=served(base_model, precision),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )
 
@@ -144,14 +154,28 @@ def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None
 
     run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
-    registry.register(
-        "moved",
-        run_id,
-        adapter,
-        base_hash="another",
-        precision="nf4",
-        max_new_tokens=8,
-        tags=tags,
-    )
+    other = replace(served(base_model), base_hash="another")
+    registry.register("moved", run_id, adapter, served=other, tags=tags)
     with pytest.raises(ValueError, match="but this adapter was trained on another"):
         load_model("models:/moved/1")
+
+
+def test_a_version_refuses_prompts_of_another_template_and_says_both(
+    adapter: Path, base_model: Path
+) -> None:
+    from mlflow.pyfunc import load_model
+
+    run_id = tracking.open_run("reworded", adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    now = served(base_model)
+    other = replace(now, prompt_template="0123456789abcdef")
+    registry.register("reworded", run_id, adapter, served=other, tags=tags)
+    with pytest.raises(ValueError, match=f"serving .*0123456789abcdef.* {now.prompt_template};"):
+        load_model("models:/reworded/1")
+
+
+def test_a_version_is_found_by_its_number(adapter: Path, base_model: Path) -> None:
+    first = register("counted", adapter, base_model)
+    assert registry.numbered("counted", "1") == first
+    with pytest.raises(LookupError, match="version 7 of counted: MLflow has 1"):
+        registry.numbered("counted", "7")
