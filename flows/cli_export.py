@@ -1,5 +1,6 @@
-"""``flywheel export``: what was collected, as lines that any Flywheel loads again."""
+"""``flywheel export``: what was collected, as lines, and what was trained, for other servers."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +12,24 @@ from flows import settings
 if TYPE_CHECKING:
     from components.collect.record import Kind
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    help="Take logs or a model out of this home.", add_completion=False, no_args_is_help=True
+)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
+class Form(StrEnum):
+    """What other servers want."""
+
+    merged = "merged"
+    peft = "peft"
+    nim = "nim"
+    gguf = "gguf"
+
+
 @app.command()
-def export(
+def logs(
     path: Annotated[Path, typer.Argument(help="The file to write, packed if it ends in `.gz`.")],
     feedback: Annotated[
         bool, typer.Option("--feedback", help="Write feedback instead of interactions.")
@@ -45,3 +57,43 @@ def export(
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
     console.print(f"{count} {kind} written to {path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def model(
+    workload: Annotated[str, typer.Argument(help="Whose adapter.")],
+    form: Annotated[Form, typer.Option("--as", help="The form that a server wants.")],
+    to: Annotated[Path, typer.Option(help="The folder to write; nothing may be in it.")],
+    version: Annotated[
+        int | None, typer.Option(help="A registered version; the champion when left out.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter's key, or its beginning; needs no MLflow.")
+    ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(help="The base's name where it is served, if it is another than before."),
+    ] = None,
+) -> None:
+    """Write an adapter for use elsewhere, with a model card that has its scores of now.
+
+    `peft` is the adapter as PEFT and vLLM load it. `merged` is the base with the adapter in its
+    weights, merged in fp32 from the base as it was shipped and saved in bf16: an adapter trained on
+    a 4-bit base may score otherwise there. `nim` is the folder that NVIDIA NIM takes adapters from,
+    `gguf` llama.cpp's; both take plain LoRA only, no DoRA and no modules that are saved whole.
+    """
+    from components import warehouse
+    from flows import exporting
+
+    if version is not None and adapter is not None:
+        errors.print("exporting: wants --version or --adapter, not both")
+        raise typer.Exit(2)
+    number = None if version is None else str(version)
+    asked = exporting.Asked(workload, form.value, to, number, adapter, served_as)
+    busy = (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError)
+    try:
+        key = exporting.export(settings.load(), asked)
+    except (OSError, LookupError, ValueError, *busy) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    console.print(f"adapter {key} written to {to} ({form.value})", markup=False, soft_wrap=True)

@@ -1,0 +1,178 @@
+"""An adapter leaves the home in the form that was asked for, whole, or it does not leave it."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from components import manifest, scorecard, warehouse
+from components.erase import lineage
+from components.erase.lineage import Output
+from components.scorecard import Sample
+from flows import exporting
+from flows.exporting import Asked
+from flows.settings import Settings
+from tests import cards, tiny
+from tests.export import making
+from tests.export.making import NOW
+from tests.flows import terminal
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with three adapters of one workload."""
+    root = tmp_path_factory.mktemp("home")
+    base = tiny.build(root / "models" / "tiny")
+    snapshot = making.snapshot(root / "5af1")
+    making.adapter(base, snapshot, root / "adapters" / "tools" / "ada9")
+    making.adapter(base, snapshot, root / "adapters" / "tools" / "d0a0", use_dora=True)
+    loftq = {**making.RECIPE, "init_lora_weights": "loftq", "bnb_4bit_quant_type": "nf4"}
+    making.adapter(base, snapshot, root / "adapters" / "tools" / "10f7", recipe=loftq)
+    return Settings(root, 1, 2)
+
+
+def asked(to: Path, form: exporting.Form, **others: str) -> Asked:
+    return replace(Asked("tools", form, to, adapter="ada9"), **others)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path: Path):
+    assert exporting.export(home, asked(tmp_path / "out", "peft", served_as="acme/tiny")) == "ada9"
+    assert files(tmp_path / "out") == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+        "prompt_example.json",
+    ]
+    assert manifest.read_untouched(tmp_path / "out")["key"] == "ada9"
+    assert 'base_model: "acme/tiny"' in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
+    home: Settings, tmp_path: Path
+):
+    exporting.export(home, asked(tmp_path / "out", "nim"))
+    assert files(tmp_path / "out") == [
+        "tools-ada9/adapter_config.json",
+        "tools-ada9/adapter_model.safetensors",
+    ]
+
+
+def test_gguf_is_a_file_and_a_card(home: Settings, tmp_path: Path):
+    exporting.export(home, asked(tmp_path / "out", "gguf"))
+    assert files(tmp_path / "out") == ["README.md", "tools-ada9.gguf"]
+    assert "--lora" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp_path: Path):
+    exporting.export(home, asked(tmp_path / "out", "merged"))
+    found = files(tmp_path / "out")
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(found)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "merged in fp32 into the base as it was shipped, and the result saved in bf16" in text
+    assert "may score otherwise" in text
+
+
+def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_path: Path):
+    def measure(key: str, adapter: str | None, right: int, day: int) -> None:
+        samples: list[Sample] = [cards.sample(n, float(n < right)) for n in range(4)]
+        body = {"base": "b", "adapter": adapter, "conditions": cards.CONDITIONS}
+        folder = home.scorecards / "tools" / key
+        scorecard.write(folder, samples, body=body, now=NOW + timedelta(days=day))
+
+    measure("old", "ada9", 1, day=0)
+    measure("new", "ada9", 3, day=1)
+    measure("bare", None, 2, day=0)
+    measure("others", "d0a0", 4, day=2)
+    exporting.export(home, asked(tmp_path / "out", "peft"))
+    (row,) = [
+        line
+        for line in (tmp_path / "out" / "README.md").read_text().splitlines()
+        if line.startswith("| correct name: ")
+    ]
+    assert row.split(" | ")[1:] == ["50.0% ± 28.9%", "75.0% ± 25.0%", "4 |"]
+
+
+@pytest.mark.parametrize("form", ["nim", "gguf"])
+def test_what_a_server_can_not_load_is_not_written(
+    home: Settings, tmp_path: Path, form: exporting.Form
+):
+    with pytest.raises(
+        ValueError, match="takes plain LoRA only, and of this adapter it is LoRA with"
+    ):
+        exporting.export(home, asked(tmp_path / "out", form, adapter="d0a0"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings, tmp_path: Path):
+    with pytest.raises(ValueError, match="so it is right on the base in nf4 only"):
+        exporting.export(home, asked(tmp_path / "out", "merged", adapter="10f7"))
+    exporting.export(home, asked(tmp_path / "out", "peft", adapter="10f7"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- It is right on the base in nf4 only.\n" in text
+
+
+def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(FileExistsError, match="something is there; name a new folder"):
+        exporting.export(home, asked(tmp_path, "peft"))
+    assert files(tmp_path) == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        pytest.param("beef", "none", id="unknown"),
+        pytest.param("", "10f7, ada9, d0a0", id="ambiguous"),
+    ],
+)
+def test_a_key_that_names_not_one_adapter_is_refused(
+    home: Settings, tmp_path: Path, key: str, found: str
+):
+    with pytest.raises(LookupError, match=f"wants one, found {found} in "):
+        exporting.export(home, asked(tmp_path / "out", "peft", adapter=key))
+
+
+def test_an_adapter_that_learned_from_erased_rows_stays(home: Settings, tmp_path: Path):
+    with warehouse.connect(home.warehouse) as con:
+        lineage.record(con, "certificate-1", [Output("adapter", "tools", "ada9")])
+    try:
+        with pytest.raises(LookupError, match=r"were erased \(certificate certificate-1\)"):
+            exporting.export(home, asked(tmp_path / "out", "peft"))
+    finally:
+        home.warehouse.unlink()
+
+
+def test_a_base_that_was_changed_is_not_merged_into(home: Settings, tmp_path: Path):
+    config = home.models / "tiny" / "config.json"
+    before = config.read_text()
+    config.write_text(before + " ")
+    try:
+        with pytest.raises(ValueError, match=r"it was trained on the base \w+, and at .* is \w+"):
+            exporting.export(home, asked(tmp_path / "out", "merged"))
+    finally:
+        config.write_text(before)
+
+
+def test_the_command_says_what_it_wrote_and_without_mlflow_what_to_name(
+    home: Settings, tmp_path: Path
+):
+    shell = terminal.in_home(home.home)
+    out = tmp_path / "out"
+    ended = shell.run("export", "model", "tools", "--as", "nim", "--to", out, "--adapter", "ada")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"adapter ada9 written to {out} (nim)\n"
+    alone = shell.run("export", "model", "tools", "--as", "nim", "--to", tmp_path / "champion")
+    assert alone.returncode == 2
+    assert alone.stderr == (
+        f"looking up tools in MLflow: {shell.settings.mlflow_url} does not answer; "
+        "`flywheel up` starts it, and --adapter KEY needs none\n"
+    )
