@@ -54,14 +54,15 @@ def _say_memory(plan: Plan, console: Console) -> None:
     option = plan.asked
     console.print(
         f"memory    of the heaviest step, {plan.heaviest_tokens:,} tokens in "
-        f"{option.accumulation} batches of {option.batch} rows; the longest row has "
-        f"{plan.longest_row:,}",
+        f"{option.accumulation} x {option.batch} rows; the longest row has {plan.longest_row:,}",
         soft_wrap=True,
     )
     table = Table("part", "what", "GB", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.columns[2].justify = "right"
     parts: dict[str, int] = asdict(option.memory)
     for name, said in PARTS.items():
+        if name == "weights" and plan.device == "cpu":
+            said += ", written out in bf16"
         if parts[name]:
             table.add_row(name.replace("_", " "), said, f"{parts[name] / 1e9:.3f}")
     table.add_row("peak", "gradients come as activations go", f"{option.memory.peak / 1e9:.3f}")
@@ -83,7 +84,7 @@ def _time(plan: Plan, timed: Calibration | None, worker: Worker) -> Iterable[str
         return
     held = f"{timed.peak_bytes / 1e9:.3f} GB were held at most"
     yield (
-        f"time      {_span(timed.expected_seconds)}, from {timed.seconds:.0f} s of it "
+        f"time      {_span(timed.expected_seconds)}, from {timed.seconds:.0f} s of this training "
         f"({timed.steps} steps, thrown away; {held})"
     )
     cost = fitting.cost(timed.expected_seconds, worker)
@@ -104,8 +105,8 @@ def _fit(plan: Plan) -> Iterable[str]:
             f"          the largest batch that does is {plan.largest.batch}, with "
             f"{plan.largest.memory.peak / 1e9:.2f} GB: train: {{{knobs}}}"
         )
-    else:
-        yield "          no larger batch of a step does" if plan.asked.accumulation > 1 else ""
+    elif plan.asked.accumulation > 1:
+        yield "          no larger batch does"
 
 
 def _yaml(value: int | bool) -> str:

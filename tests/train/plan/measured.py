@@ -20,7 +20,7 @@ SETTINGS = {
         8,
         160,
     ),
-    "4 long rows": ({"per_device_train_batch_size": 4, "max_length": 2048}, 4, 1000),
+    "2 long rows": ({"per_device_train_batch_size": 2, "max_length": 2048}, 2, 1000),
     "8 rows, computed anew": (
         {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
         8,
