@@ -13,6 +13,7 @@ from typing import Any
 
 import torch  # noqa: TID253 - this module is itself imported late
 from peft import PeftModel  # noqa: TID253 - as above
+from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
 NAME = "default"
@@ -46,7 +47,7 @@ def _is_plain(layer: LoraLayer) -> bool:
     base = layer.get_base_layer()
     return (
         isinstance(base, torch.nn.Linear)
-        and isinstance(layer.lora_A, torch.nn.ModuleDict)  # AdaLoRA's are no layers
+        and not isinstance(layer, AdaLoraLayer)
         and base.weight.device.type == "cpu"
         and not base.weight.requires_grad
         and type(base) is torch.nn.Linear
