@@ -117,6 +117,7 @@ def train(
         checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
     with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.lanes = None
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
     if peers.number() > 0:

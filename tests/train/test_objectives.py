@@ -74,6 +74,20 @@ def test_what_people_preferred_is_preferred_where_nobody_was_asked(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+def test_judgements_are_measured_after_a_training_in_lanes(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    before, kept = torch.get_num_threads(), list[dict[str, float]]()
+    torch.set_num_threads(2)
+    try:
+        knobs = {**KNOBS, "num_train_epochs": 1}
+        recipe = Recipe(objective=Dpo(validation_share=0.3), **knobs)
+        fit.fit(snapshot, model, tmp_path / "adapter", recipe, report=keep(kept))
+    finally:
+        torch.set_num_threads(before)
+    assert 0 <= kept[-1]["validation_accuracy"] <= 1
+
+
 CHOSEN, REJECTED = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([5, 6, 7, 10, 11, 12], 3, 1.0)
 OTHER, WORSE = Tokens([13, 14, 15, 16], 2, 1.0), Tokens([13, 14, 17], 1, 1.0)
 
