@@ -80,7 +80,7 @@ def test_judgements_are_measured_after_a_training_in_lanes(
     before, kept = torch.get_num_threads(), list[dict[str, float]]()
     torch.set_num_threads(2)
     try:
-        knobs = {**KNOBS, "num_train_epochs": 1}
+        knobs: dict[str, Any] = {**KNOBS, "num_train_epochs": 1}
         recipe = Recipe(objective=Dpo(validation_share=0.3), **knobs)
         fit.fit(snapshot, model, tmp_path / "adapter", recipe, report=keep(kept))
     finally:
