@@ -17,6 +17,9 @@ from components.gate.judge import Policy
 from components.schema import Config
 from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
+from components.train.search import grid
+from components.train.search.grid import Candidate
+from components.train.search.settings import Search
 from flows.inputs import MLFLOW
 
 WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -119,16 +122,18 @@ class Workload(Config):
     curate: Rules = Field(default_factory=Rules)
     train: Recipe = Field(default_factory=Recipe)
     worker: Worker = Field(default_factory=Worker)
+
+    search: Search | None = None
+    """Several recipes or bases to try in each turn instead of one, of which the best is trained to
+    its end; wants ``validation_share`` under ``curate``."""
+
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy)
 
     @field_validator("base")
     @classmethod
     def _is_model(cls, base: Path, info: ValidationInfo) -> Path:
-        found = (_folder(info) / base).resolve()
-        if not (found / "config.json").is_file():
-            raise ValueError(f"{found} has no config.json, wants a model folder")
-        return found
+        return _model(base, info)
 
     @field_validator("curate")
     @classmethod
@@ -181,6 +186,39 @@ class Workload(Config):
             return evaluate
         return evaluate.model_copy(update={"precision": recipe.precision})
 
+    @field_validator("train")
+    @classmethod
+    def _is_measured_on_something(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
+        """Refuse to measure on validation rows where curation puts none aside."""
+        rules = info.data.get("curate")
+        if recipe.eval_steps is None or not isinstance(rules, Rules) or rules.validation_share:
+            return recipe
+        if recipe.objective.kind in grid.ANSWERING[:2]:
+            raise ValueError(
+                "eval_steps wants rows that are never learned: set validation_share under curate, "
+                "such as 0.1"
+            )
+        return recipe
+
+    @field_validator("search")
+    @classmethod
+    def _can_be_tried(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        """Take the bases to try from the file's own folder, and look at every candidate."""
+        wanted = [info.data.get(name) for name in ("base", "train", "curate")]
+        if search is None or None in wanted:
+            return search
+        base, recipe, rules = wanted
+        assert isinstance(base, Path) and isinstance(recipe, Recipe) and isinstance(rules, Rules)
+        if not rules.validation_share:
+            raise ValueError(
+                "compares candidates on rows that none of them learns: set validation_share under "
+                "curate, such as 0.1"
+            )
+        search = grid.beside(search, _folder(info))
+        for one in grid.expand(base, recipe, search):
+            _model(one.base, info)
+        return search
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str) -> str:
@@ -193,6 +231,10 @@ class Workload(Config):
     def base_name(self) -> str:
         """What its adapters say that their base is called."""
         return self.base_served_as or str(self.base)
+
+    def candidates(self) -> list[Candidate]:
+        """What the search tries, if there is one."""
+        return grid.expand(self.base, self.train, self.search) if self.search else []
 
     def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""
@@ -245,6 +287,14 @@ def _folder(info: ValidationInfo) -> Path:
     """Give the folder of the file that is being read."""
     assert isinstance(info.context, Path)
     return info.context
+
+
+def _model(path: Path, info: ValidationInfo) -> Path:
+    """Take a model's folder from that of the file."""
+    found = (_folder(info) / path).resolve()
+    if not (found / "config.json").is_file():
+        raise ValueError(f"{found} has no config.json, wants a model folder")
+    return found
 
 
 def _is_elsewhere(path: str) -> bool:

@@ -1,6 +1,7 @@
 """Start flow runs of deployments, which the workers of their pools carry out, and find them."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from prefect.client.orchestration import get_client
@@ -15,11 +16,45 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 
+POLL_SECONDS = 1.0
+
 
 def run(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
     """Run a deployment as a child of the calling flow run and wait for its end."""
     ended = run_deployment(deployment, parameters=dict(parameters), poll_interval=1)
     return cast("FlowRun", ended)  # it is a coroutine only where the caller is one
+
+
+def run_all(
+    deployment: str, parameters: Sequence[Mapping[str, str]], meanwhile: Callable[[], None]
+) -> list[FlowRun]:
+    """Run a deployment for each of several parameters, beside each other where there are workers.
+
+    A run whose worker died is started once more. All are children of the calling flow run.
+
+    Args:
+        deployment: Its name.
+        parameters: Those of each run.
+        meanwhile: Called each second until the last has ended.
+    """
+    runs = [_start_child(deployment, given) for given in parameters]
+    again: set[int] = set()
+    while True:
+        with get_client(sync_client=True) as client:
+            runs = [client.read_flow_run(run.id) for run in runs]
+        for number, run in enumerate(runs):
+            if run.state_type == StateType.CRASHED and number not in again:
+                again.add(number)
+                runs[number] = _start_child(deployment, parameters[number])
+        meanwhile()
+        if all(run.state and run.state.is_final() for run in runs):
+            return runs
+        time.sleep(POLL_SECONDS)
+
+
+def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
+    started = run_deployment(deployment, parameters=dict(parameters), timeout=0)
+    return cast("FlowRun", started)
 
 
 def start(deployment: str, parameters: Mapping[str, str], tags: list[str]) -> FlowRun:

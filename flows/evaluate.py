@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from components import manifest
+from components import base, manifest
 from components.evaluate import harness
 from components.register import registry, tracking
 from components.scorecard import read as read_scorecard
@@ -26,24 +26,49 @@ def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, str]:
     return {model: str(card) for model, card in cards.items()}
 
 
-def models(workload: Workload, adapter: Path) -> dict[str, Path | None]:
-    """Name the models to measure, and their adapters; the base has none."""
+def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
+    """Name the models to measure by their base, and their adapters; the base has none.
+
+    The base that is measured is the challenger's; a search may find one on another base than the
+    champion's.
+    """
+    measured: dict[Path, dict[str, Path | None]] = {
+        base_of(workload, adapter): {BASE: None, CHALLENGER: adapter}
+    }
     champion = registry.champion(workload.workload)
-    measured: dict[str, Path | None] = {BASE: None, CHALLENGER: adapter}
     if champion and champion.adapter != adapter.name:
-        measured[CHAMPION] = settings.load().adapters / workload.workload / champion.adapter
+        crowned = settings.load().adapters / workload.workload / champion.adapter
+        measured.setdefault(base_of(workload, crowned), {})[CHAMPION] = crowned
     return measured
+
+
+def base_of(workload: Workload, adapter: Path) -> Path:
+    """Find the base that an adapter was trained on: the workload's, or one that its search tries.
+
+    Raises:
+        LookupError: It is none of them.
+    """
+    if not workload.search:
+        return workload.base
+    wanted = manifest.read(adapter)["base"]
+    bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
+    for found in bases:
+        if base.content_hash(found) == wanted:
+            return found
+    raise LookupError(
+        f"measuring adapter {adapter.name}: its base (content {wanted}) is none of "
+        f"{', '.join(map(str, bases))}; add it to over.base under search"
+    )
 
 
 def folders(workload: Workload, snapshot: Path, adapter: Path) -> dict[str, Path]:
     """Name each model's scorecard folder: its key is the digest of all that was measured."""
-    return harness.folders(
-        snapshot,
-        workload.base,
-        models(workload, adapter),
-        settings.load().scorecards / workload.workload,
-        workload.evaluate,
-    )
+    root = settings.load().scorecards / workload.workload
+    return {
+        name: card
+        for model, group in models(workload, adapter).items()
+        for name, card in harness.folders(snapshot, model, group, root, workload.evaluate).items()
+    }
 
 
 def job_folder(adapter: Path) -> Path:
@@ -53,18 +78,17 @@ def job_folder(adapter: Path) -> Path:
 
 @task
 def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
-    """Evaluate in a subprocess and add the challenger's scores to its MLflow run."""
+    """Evaluate in a subprocess for each base, and add the challenger's scores to its MLflow run."""
     run_id = tracking.find_run(workload.workload, adapter.name)
-    spec = {
-        "snapshot": str(snapshot),
-        "base": str(workload.base),
-        "models": {
-            name: str(path) if path else None for name, path in models(workload, adapter).items()
-        },
-        "root": str(settings.load().scorecards / workload.workload),
-        "settings": workload.evaluate.model_dump(mode="json"),
-    }
-    jobs.run("evaluate", spec, job_folder(adapter), reporter())
+    for model, group in models(workload, adapter).items():
+        spec = {
+            "snapshot": str(snapshot),
+            "base": str(model),
+            "models": {name: str(path) if path else None for name, path in group.items()},
+            "root": str(settings.load().scorecards / workload.workload),
+            "settings": workload.evaluate.model_dump(mode="json"),
+        }
+        jobs.run("evaluate", spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)
     scores = {
         f"{model}/{metric}": score.value

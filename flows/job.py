@@ -7,6 +7,7 @@ several processes train together, ``flows.launch`` starts each of them here.
 import json
 import os
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
 from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
+from components.train.stops import Stop
 from flows import jobs
 
 
@@ -23,28 +25,42 @@ def main(kind: str, spec_path: Path) -> None:
     """Do one job; the process's exit code tells whether it was finished."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "MPLBACKEND": "Agg"}
     spec: dict[str, Any] = json.loads(spec_path.read_text())
-    kinds = {"train": train, "plan": plan, "calibrate": calibrate, "evaluate": evaluate}
+    kinds = {
+        "train": train,
+        "lengths": lengths,
+        "plan": plan,
+        "calibrate": calibrate,
+        "evaluate": evaluate,
+    }
     kinds[kind](spec)
 
 
 def train(spec: dict[str, Any]) -> None:
-    """Train one adapter: ``snapshot base folder recipe warm_start``."""
+    """Train one adapter: ``snapshot base folder recipe warm_start``.
+
+    A candidate of a search has a ``stop``, too, and a file for what was ``reached``.
+    """
     import torch
 
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    fit.fit(
+    reached = fit.fit(
         Path(spec["snapshot"]),
         Path(spec["base"]),
         Path(spec["folder"]),
         Recipe.model_validate(spec["recipe"]),
         warm_start=Path(spec["warm_start"]) if spec["warm_start"] else None,
         report=say,
+        stop=Stop(**spec["stop"]) if "stop" in spec else None,
     )
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if reached.finished:
         show_prompt(Path(spec["base"]), Path(spec["folder"]))
+    if "reached" in spec:
+        manifest.write_atomically(Path(spec["reached"]), json.dumps(asdict(reached)))
 
 
 def show_prompt(base: Path, adapter: Path) -> None:
@@ -54,6 +70,19 @@ def show_prompt(base: Path, adapter: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     shown = json.dumps(rendering.example(tokenizer, base), indent=2, ensure_ascii=False)
     manifest.write_atomically(adapter / rendering.EXAMPLE, shown + "\n")
+
+
+def lengths(spec: dict[str, Any]) -> None:
+    """Count the tokens of each step of candidates: ``snapshot candidates counted``."""
+    from components.train.search.lengths import tokens_by_step  # noqa: PLC0415 - as above
+
+    found = [
+        tokens_by_step(
+            Path(spec["snapshot"]), Path(one["base"]), Recipe.model_validate(one["recipe"])
+        )
+        for one in spec["candidates"]
+    ]
+    manifest.write_atomically(Path(spec["counted"]), json.dumps(found))
 
 
 def plan(spec: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Train: one adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
 
+import json
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from components import base, manifest, prompt, rendering
 from components.register import datasets, tracking
 from components.schema import Progress
 from components.train import recipe
+from components.train.search import records
+from components.train.search.records import Order, Outcome
+from components.train.stops import Reached
 from flows import config as configs
 from flows import finishing, jobs, origins, settings
 from flows.config import Workload
@@ -23,9 +28,14 @@ LOG_SECONDS = 10.0
 
 
 @flow(flow_run_name=configs.run_name)
-def train(config: str, snapshot: str) -> str:
-    """Train the workload's adapter on a snapshot; a finished one is not trained again."""
+def train(config: str, snapshot: str, order: str = "") -> str:
+    """Train the workload's adapter on a snapshot; a finished one is not trained again.
+
+    With the file of an order, train that candidate of a search up to its rung instead.
+    """
     workload = configs.read(Path(config))
+    if order:
+        return str(climb(workload, Path(snapshot), Path(order)))
     begins = origins.find(workload)
     adapter = folder(workload, Path(snapshot), begins)
     if not manifest.is_finished(adapter):
@@ -33,21 +43,47 @@ def train(config: str, snapshot: str) -> str:
     return str(adapter)
 
 
+def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
+    """Train a candidate up to its rung, unless that was done; what came of it is kept.
+
+    A training that fails is a result, too: the search goes on without it.
+    """
+    order = Order.model_validate_json(path.read_text())
+    adapter = settings.load().adapters / workload.workload / order.entry.key
+    if records.outcome(path) is not None:
+        return adapter
+    candidate: dict[str, object] = {"base": order.entry.base, "train": order.entry.recipe}
+    if order.entry.base != workload.base:
+        candidate["base_served_as"] = None  # that is another base's name
+    started = time.monotonic()
+    came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
+    try:
+        begins = Origin(None, "a candidate starts from its base")
+        reached = fit(workload.model_copy(update=candidate), snapshot, adapter, begins, path)
+        came |= asdict(reached) if reached else {}
+    except jobs.JobError as error:
+        came |= {"trouble": str(error).splitlines()[-1]}
+    came |= {"seconds": time.monotonic() - started}
+    records.keep(path, Outcome.model_validate(came))
+    return adapter
+
+
 def folder(workload: Workload, snapshot: Path, begins: Origin | None = None) -> Path:
     """Name the folder of the adapter: its key is the digest of snapshot, base, recipe and origin.
 
     A champion that was made of the same is that adapter: it does not go on from itself.
     """
-    fresh = _key(workload, snapshot, None)
+    fresh = key(workload, snapshot)
     earlier = (begins or origins.find(workload)).adapter
     if earlier is None:
         return settings.load().adapters / workload.workload / fresh
     if manifest.read(earlier).get("fresh_key") == fresh:
         return earlier
-    return earlier.with_name(_key(workload, snapshot, earlier.name))
+    return earlier.with_name(key(workload, snapshot, earlier.name))
 
 
-def _key(workload: Workload, snapshot: Path, warm_start: str | None) -> str:
+def key(workload: Workload, snapshot: Path, warm_start: str | None = None) -> str:
+    """Name the adapter by all that it is made from."""
     objective, taught_by = workload.train.objective, None
     if objective.kind == "distillation":
         taught_by = base.content_hash(objective.teacher_model_name_or_path)
@@ -66,15 +102,20 @@ def job_folder(adapter: Path) -> Path:
 
 
 @task
-def fit(workload: Workload, snapshot: Path, adapter: Path, begins: Origin) -> None:
-    """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow."""
+def fit(
+    workload: Workload, snapshot: Path, adapter: Path, begins: Origin, order: Path | None = None
+) -> Reached | None:
+    """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow.
+
+    Of a candidate it is told how far it came; its adapter is finished only at its end.
+    """
     if workload.train.warm_start:
         get_run_logger().info(
             "starts from %s: %s",
             begins.adapter.name if begins.adapter else "the base alone",
             begins.reason,
         )
-    spec = {
+    spec: dict[str, object] = {
         "snapshot": str(snapshot),
         "base": str(workload.base),
         "folder": str(adapter),
@@ -84,24 +125,49 @@ def fit(workload: Workload, snapshot: Path, adapter: Path, begins: Origin) -> No
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = manifest.read(snapshot)
     rendering.require_same(frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}")
+    given = Order.model_validate_json(order.read_text()) if order else None
     run_id = tracking.open_run(
-        workload.workload, adapter.name, params=workload.train.model_dump(), tags=lineage
+        workload.workload,
+        adapter.name,
+        params=workload.train.model_dump(),
+        tags=lineage | ({tracking.PARENT_TAG: given.parent} if given else {}),
+        name=given.entry.name if given else None,
     )
     metrics = tracking.Metrics(run_id)
-    title = f"{workload.workload}: training of adapter {adapter.name}"
+    called = f"candidate {given.entry.name}" if given else f"adapter {adapter.name}"
+    title = f"{workload.workload}: training of {called}"
     curve = Curve(job_folder(adapter), workload.workload, run_id, title)
     try:
         datasets.log(run_id, snapshot)
-        jobs.run("train", spec, job_folder(adapter), reporter(metrics, curve))
-    except BaseException:  # cancelled or failed: the run must not look as if it went on
+        reached = _do(spec, adapter, order, reporter(metrics, curve))
+    except BaseException as error:  # the run must not look as if it went on
         metrics.send()
         curve.show()
-        tracking.close_run(run_id, "KILLED")
+        tracking.close_run(run_id, "FAILED" if isinstance(error, jobs.JobError) else "KILLED")
         raise
+    metrics.send()
     curve.show()
-    body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
-    finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
-    tracking.close_run(run_id, "FINISHED")
+    if (reached is None or reached.finished) and not manifest.is_finished(adapter):
+        body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
+        finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
+    tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
+    return reached
+
+
+def _do(
+    spec: dict[str, object], adapter: Path, order: Path | None, listener: jobs.Listener
+) -> Reached | None:
+    """Run the training's job; a candidate's only if it didn't come to its rung's end before."""
+    if order is None:
+        jobs.run("train", spec, job_folder(adapter), listener)
+        return None
+    given = Order.model_validate_json(order.read_text())
+    deadline = time.time() + given.seconds if given.seconds is not None else None
+    reached = order.with_name(f"{order.stem}.reached")
+    if not reached.exists():
+        told = {"stop": {"at_step": given.at_step, "deadline": deadline}, "reached": str(reached)}
+        jobs.run("train", spec | told, job_folder(adapter), listener)
+    return Reached(**json.loads(reached.read_text()))
 
 
 def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, object]:
@@ -111,7 +177,7 @@ def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, o
         "base": base.content_hash(workload.base),
         "recipe": workload.train.model_dump(mode="json"),
         "warm_start": begins.adapter.name if begins.adapter else None,
-        "fresh_key": _key(workload, snapshot, None),
+        "fresh_key": key(workload, snapshot),
     }
 
 

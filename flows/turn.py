@@ -23,7 +23,7 @@ from components.ledger import Decision
 from components.register import registry
 from components.scorecard import differing
 from components.scorecard import read as read_scorecard
-from flows import approvals, dispatch, evaluate, settings, train
+from flows import approvals, dispatch, evaluate, search, settings, train
 from flows import config as configs
 from flows.collect import collect
 from flows.config import Workload
@@ -58,10 +58,9 @@ def turn(config: str) -> str:
     with stages.during("curate"):
         snapshot = curate(config)
         stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
-    adapter = train.folder(workload, snapshot.path)
-    with stages.during("train", train.job_folder(adapter)):
-        given = {"config": config, "snapshot": str(snapshot.path)}
-        reused = ensure("train/train", given, [adapter])
+    given = {"config": config, "snapshot": str(snapshot.path)}
+    with stages.during("train", training_folder(workload, snapshot.path)):
+        adapter, reused = trained(workload, given)
         stages.say(f"adapter {adapter.name}", reused=reused)
     with stages.during("evaluate", evaluate.job_folder(adapter)):
         cards = evaluate.folders(workload, snapshot.path, adapter)
@@ -73,6 +72,22 @@ def turn(config: str) -> str:
     outputs = [adapter, *cards.values()]  # curate has noted its snapshot
     finish(workload.workload, folder, stages, turned, outputs)
     return turned.ending
+
+
+def training_folder(workload: Workload, snapshot: Path) -> Path:
+    """Name the folder where the training, or the search, says how far it is."""
+    if workload.search:
+        return search.folder(workload, snapshot)
+    return train.job_folder(train.folder(workload, snapshot))
+
+
+def trained(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
+    """Train the challenger, or search for it; tell whether it was there before."""
+    snapshot = Path(given["snapshot"])
+    if workload.search:
+        return search.best(given["config"], workload, snapshot)
+    adapter = train.folder(workload, snapshot)
+    return adapter, ensure("train/train", given, [adapter])
 
 
 def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> bool:

@@ -16,16 +16,29 @@ MOST_METRICS = 1000
 """MLflow takes no more in one request."""
 
 
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow shows a run below the run that this names."""
+
+PRUNED_TAG = "pruned"
+"""Why a candidate of a search is not the one that it found."""
+
+
 def open_run(
-    experiment: str, key: str, *, params: Mapping[str, object], tags: Mapping[str, str]
+    experiment: str,
+    key: str,
+    *,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    name: str | None = None,
 ) -> str:
     """Start the run of the adapter ``key``, or go on with the one that a crash left open.
 
     Args:
         experiment: The workload; made when missing.
-        key: The adapter's key, kept as the tag ``flywheel.adapter``.
+        key: The adapter's key, or a search's, kept as the tag ``flywheel.adapter``.
         params: The recipe.
         tags: Snapshot, base and whatever else the adapter came from.
+        name: What MLflow calls it; ``adapter`` and the key if not given.
 
     Returns:
         The run's id.
@@ -40,7 +53,8 @@ def open_run(
         run_id: str = runs[0].info.run_id
         client.set_terminated(run_id, "RUNNING")
         return run_id
-    run = client.create_run(experiment_id, run_name=f"adapter {key}", tags={KEY_TAG: key, **tags})
+    called = name or f"adapter {key}"
+    run = client.create_run(experiment_id, run_name=called, tags={KEY_TAG: key, **tags})
     for name, value in params.items():
         client.log_param(run.info.run_id, name, value)
     return run.info.run_id
@@ -108,8 +122,20 @@ def log_picture(run_id: str, path: Path) -> None:
     MlflowClient().log_artifact(run_id, str(path), "training")
 
 
+def prune(experiment: str, key: str, why: str, status: str) -> None:
+    """Say of a candidate why it isn't the best, and end its run; one that never began has none."""
+    from mlflow import MlflowClient
+
+    try:
+        run_id = find_run(experiment, key)
+    except LookupError:
+        return
+    MlflowClient().set_tag(run_id, PRUNED_TAG, why)
+    close_run(run_id, status)
+
+
 def close_run(run_id: str, status: str) -> None:
-    """End a run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    """End a run as ``FINISHED``, ``FAILED`` or ``KILLED``; ``SCHEDULED`` says that it goes on."""
     from mlflow import MlflowClient
 
     MlflowClient().set_terminated(run_id, status)

@@ -3,6 +3,7 @@
 Imported late, since it loads torch.
 """
 
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,3 +172,22 @@ def save(adapted: PeftModel, folder: Path) -> None:
     """Write PEFT's two files, which load on the unchanged base without our code."""
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink()  # an empty model card
+
+
+def keep(adapted: PeftModel, folder: Path) -> None:
+    """Save the adapter's weights; the folder appears only when it is complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    for left in (partial, folder):
+        shutil.rmtree(left, ignore_errors=True)
+    save(adapted, partial)
+    partial.replace(folder)
+
+
+def restore(adapted: PeftModel, folder: Path) -> None:
+    """Set the adapter to weights that were kept, or to those of a checkpoint."""
+    set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+
+
+def size(adapted: PeftModel) -> int:
+    """Count the parameters that are trained."""
+    return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)

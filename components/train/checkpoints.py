@@ -38,6 +38,12 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
+def progress(checkpoint: Path) -> tuple[int, int]:
+    """Give the step after which a whole checkpoint was saved, and how many there are to be."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["global_step"], state["max_steps"]
+
+
 def drop_irregular(checkpoints: Path, save_steps: int, *, keep: Path | None) -> None:
     """Drop what earlier cancellations saved between two regular steps, and what comes after.
 

@@ -17,6 +17,7 @@ def objection(recipe: "Recipe") -> str | None:
 
 def _objections(recipe: "Recipe") -> Iterable[str | None]:
     yield _layers_of_no_modules(recipe)
+    yield _early_stopping(recipe)
     yield {"lora": _lora, "adalora": _adalora, "full": _full}[recipe.method](recipe)
     if recipe.warm_start and recipe.method == "adalora":
         yield "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again"
@@ -34,6 +35,21 @@ def _layers_of_no_modules(recipe: "Recipe") -> str | None:
         "layers_to_transform wants target_modules by name, such as [q_proj, v_proj], "
         f"found {recipe.target_modules}"
     )
+
+
+def _early_stopping(recipe: "Recipe") -> str | None:
+    if recipe.early_stopping_patience is None:
+        return None
+    if recipe.eval_steps is None:
+        return "early_stopping_patience wants eval_steps, such as save_steps"
+    if recipe.average_checkpoints > 1:
+        return (
+            "early_stopping_patience takes the one checkpoint that measured best, "
+            "average_checkpoints the mean of the last: leave one of them out"
+        )
+    if recipe.method == "adalora":
+        return "method adalora settles its ranks at its end: leave out early_stopping_patience"
+    return None
 
 
 def _lora(recipe: "Recipe") -> str | None:

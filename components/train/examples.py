@@ -59,6 +59,12 @@ def read_validation(
     return _fitting(_judged(path, tokenizer, recipe, held_out=True), recipe)
 
 
+def validation_numbers(snapshot: Path) -> dict[str, int]:
+    """Number the validation rows by their ids: a number outlives an erasure of the row."""
+    found = pq.read_table(snapshot / VALIDATION, columns=["example_id"])["example_id"].to_pylist()
+    return {row_id: number for number, row_id in enumerate(found)}
+
+
 def _fitting(lessons: Iterable[Lesson], recipe: Recipe) -> list[Lesson]:
     return [lesson for lesson in lessons if lesson.length <= recipe.max_length]
 

@@ -6,9 +6,10 @@ Imported late, since it loads torch.
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 from datasets import Dataset  # noqa: TID253 - as above
@@ -33,8 +34,11 @@ from components.train import (
 from components.train import order as ordering
 from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
+from components.train.early import LOSS, Halting
 from components.train.lessons import Lesson
 from components.train.recipe import Recipe
+from components.train.stops import Reached, Stop
+from components.train.validating import held_out, measure, validate
 from components.train.watch import Interrupted, Watch
 
 if TYPE_CHECKING:
@@ -59,7 +63,8 @@ def fit(
     *,
     warm_start: Path | None = None,
     report: Callable[[Progress], None],
-) -> None:
+    stop: Stop | None = None,
+) -> Reached:
     """Train an adapter on a snapshot, going on from the last checkpoint if there is one.
 
     Args:
@@ -71,7 +76,10 @@ def fit(
         warm_start: An adapter's folder to go on from.
         report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``, and
             at the end with ``validation_loss`` and, where people judged, ``validation_accuracy``,
-            if there is anything to measure them on; ``learning.Measured`` says what they are.
+            if there is anything to measure them on; ``learning.Measured`` says what they are. After
+            every ``eval_steps`` steps, too, if the recipe says so.
+        stop: Where to stop before the end, as one of several trainings that are to be compared:
+            then ``validation_loss`` is that of the validation rows' answers, for any objective.
 
     Raises:
         Interrupted: SIGTERM arrived.
@@ -81,7 +89,16 @@ def fit(
             the recipe does not fit the base or the rows.
     """
     model, tokenizer = bases.load(base, recipe.precision, for_training=True)
-    train(model, tokenizer, snapshot, folder, recipe, warm_start=warm_start, report=report)
+    return train(
+        model,
+        tokenizer,
+        snapshot,
+        folder,
+        recipe,
+        warm_start=warm_start,
+        report=report,
+        stop=stop,
+    )
 
 
 def train(
@@ -93,13 +110,15 @@ def train(
     *,
     warm_start: Path | None = None,
     report: Callable[[Progress], None],
-) -> None:
+    stop: Stop | None = None,
+) -> Reached:
     """Train as ``fit`` does, on a base that is loaded and was never evaluated.
 
     Started by ``accelerate launch``, several processes do so together: each learns from its part of
     every batch, and the first one writes and reports.
     """
     lessons = examples.read(snapshot, tokenizer, recipe)
+    held = held_out(snapshot, tokenizer, recipe, is_compared=stop is not None)
     saved = folder / "checkpoints"
     last = checkpoints.newest(saved)
     rows = [row for lesson in lessons for row in lesson.rows]
@@ -112,22 +131,47 @@ def train(
     if allocation is not None:
         trainer.add_callback(allocation)
         trainer.after_backward = allocation.add_penalty
+    halting = Halting(
+        recipe,
+        stop or Stop(),
+        saved,
+        measure=partial(measure, trainer, held, recipe),
+        keep=partial(adapter.keep, adapted),
+        report=report,
+        writes=peers.number() == 0,
+    )
+    watch.is_due = halting.is_due
     peers.meet()  # all have found the same checkpoint, before others are dropped
     if peers.number() == 0:
         checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
     with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        step, steps = _advance(trainer, last, halting)
     trainer.lanes = None
     if watch.interrupted:
         raise Interrupted(128 + signal.SIGTERM)
+    finished = halting.is_end(step, steps)
+    reached = Reached(
+        step=step,
+        steps=steps,
+        tokens=trainer.tokens_seen,
+        stepping=watch.seconds,
+        parameters=adapter.size(adapted),
+        finished=finished,
+    )
     if peers.number() > 0:
-        return
-    adapter.average(adapted, checkpoints.regular(saved, recipe, before=trainer.state.max_steps))
-    if allocation is not None:
-        allocation.finish()
-    _validate(trainer, examples.read_validation(snapshot, tokenizer, recipe), recipe, report)
-    adapter.save(adapted, folder)
-    shutil.rmtree(saved)
+        return reached
+    if finished:
+        _settle(adapted, halting, checkpoints.regular(saved, recipe, before=step))
+        if allocation is not None:
+            allocation.finish()
+    with lanes.opened(lanes.count(adapted)) as trainer.lanes:
+        figures, nats = validate(trainer, held, snapshot, recipe, is_compared=stop is not None)
+    if figures:
+        report(Progress("train", step, steps, "steps", figures))
+    if finished:
+        adapter.save(adapted, folder)
+        shutil.rmtree(saved)
+    return replace(reached, validation_loss=figures.get(LOSS), nats=nats)
 
 
 def _trainer(
@@ -143,7 +187,9 @@ def _trainer(
         trainer = CompletionTrainer(
             model=adapted,
             args=arguments,
-            train_dataset=_dataset(lessons, recipe),
+            train_dataset=Dataset.from_list(
+                [asdict(one) for one in ordering.of_lessons(lessons, recipe)]
+            ),
             data_collator=lambda lessons: {"lessons": lessons},
             processing_class=tokenizer,
             callbacks=[watch],
@@ -173,17 +219,23 @@ def shape(recipe: Recipe, *, lanes: int) -> Shape:
     )
 
 
-def _validate(
-    trainer: CompletionTrainer,
-    lessons: list[Lesson],
-    recipe: Recipe,
-    report: Callable[[Progress], None],
-) -> None:
-    """Report figures of the finished adapter on what it never saw; it can't train after."""
-    if lessons:
-        steps = trainer.state.max_steps
-        figures = trainer.measure(lessons, recipe.per_device_train_batch_size)
-        report(Progress("train", steps, steps, "steps", figures))
+def _advance(trainer: CompletionTrainer, last: Path | None, halting: Halting) -> tuple[int, int]:
+    """Train on from the last checkpoint to where it stops; give that step, and all steps."""
+    if last:
+        step, steps = checkpoints.progress(last)
+        if halting.has_stopped(step):
+            adapter.restore(cast("PeftModel", trainer.model), last)
+            return step, steps
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return trainer.state.global_step, trainer.state.max_steps
+
+
+def _settle(adapted: "PeftModel", halting: Halting, regular: list[Path]) -> None:
+    """Set the adapter to what the recipe wants of a training: its best, or a mean of its last."""
+    if halting.best_weights:
+        adapter.restore(adapted, halting.best_weights)
+    else:
+        adapter.average(adapted, regular)
 
 
 def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
@@ -212,9 +264,3 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _dataset(lessons: list[Lesson], recipe: Recipe) -> Dataset:
-    ids = [lesson.rows[0].input_ids for lesson in lessons]
-    found = ordering.in_order(ids, recipe.step_size, recipe.seed)
-    return Dataset.from_list([asdict(lessons[number]) for number in found])

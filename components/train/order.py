@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 
 from components.train import packing
+from components.train.lessons import Lesson
+from components.train.recipe import Recipe
 
 PROMPTS = 4
 """Different prompts in a batch: rows that begin alike save work together, but are much alike."""
@@ -30,3 +32,10 @@ def in_order(rows: Sequence[packing.Row], batch_size: int, seed: int) -> list[in
     ]
     draw.shuffle(units)
     return [row for unit in units for row in unit]
+
+
+def of_lessons(lessons: Sequence[Lesson], recipe: Recipe) -> list[Lesson]:
+    """Give lessons in the order in which every epoch has them."""
+    ids = [lesson.rows[0].input_ids for lesson in lessons]
+    order = in_order(ids, recipe.step_size, recipe.seed)
+    return [lessons[number] for number in order]

@@ -137,6 +137,14 @@ class Recipe(Config):
     """The adapter is the mean of its final weights and of the checkpoints before it, one every
     ``save_steps`` and this many in all: steadier than the last step alone."""
 
+    eval_steps: int | None = Field(default=None, ge=1)
+    """Steps between measurements of the loss on the snapshot's validation rows; if not given it is
+    measured at the end only. More often shows more and takes longer."""
+
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """After so many measurements without a better one the training ends, and the adapter is the one
+    that measured best, whether it ended so or not. Wants ``eval_steps``."""
+
     seed: int = 0
     """Draws the adapter's first weights and the order of the examples."""
 

@@ -34,16 +34,21 @@ EXPLODED = 5.0
 
 
 class Watch(TrainerCallback):
-    """Reports each step, seals checkpoints, and ends the run with one once SIGTERM has arrived."""
+    """Reports each step, seals checkpoints, and ends the run with one once SIGTERM has arrived.
+
+    ``is_due`` is asked after each step, given it and the last one, whether to end the run there.
+    """
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self.report = report
         self.count_tokens: Callable[[], int] = lambda: 0
         self.row_ids: Callable[[], Sequence[str]] = tuple
+        self.is_due: Callable[[int, int], bool] = lambda _step, _steps: False
         self.first: list[float] = []
         self.interrupted = False
         self.started = time.monotonic()
         self.first_step = 0
+        self.seconds = 0.0
 
     @contextmanager
     def for_sigterm(self) -> Generator[None]:
@@ -76,8 +81,9 @@ class Watch(TrainerCallback):
         **_: object,
     ) -> None:
         """Ask the trainer to save and stop, in all processes at the same step."""
-        if peers.any_of(self.interrupted, args.device):
-            self.interrupted = True
+        is_due = self.is_due(state.global_step, state.max_steps)
+        self.interrupted = peers.any_of(self.interrupted, args.device)
+        if peers.any_of(is_due, args.device) or self.interrupted:
             control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -92,7 +98,7 @@ class Watch(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         self._refuse(logs["loss"], state.global_step)
-        seconds = time.monotonic() - self.started
+        self.seconds = seconds = time.monotonic() - self.started
         pace = seconds / (state.global_step - self.first_step)
         figures = {
             "loss": logs["loss"],

@@ -224,3 +224,63 @@ def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
         "train.r: Input should be greater than or equal to 1 (found -1)",
     ]
     assert shell.processes() == []
+
+
+SEARCH = {"over": {"r": [8, 16], "base": ["base", "other"]}, "budget": {"tokens": 1000}}
+VALIDATED = {"validation_share": 0.1}
+
+
+def test_a_search_tries_every_combination_with_bases_beside_the_file(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/config.json").write_text("{}")
+    workload = read(write(folder, search=SEARCH, curate=VALIDATED, train={"lora_alpha": 7}))
+    tried = [(one.recipe.r, one.base) for one in workload.candidates()]
+    assert sorted(tried) == [(r, folder / name) for r in (8, 16) for name in ("base", "other")]
+    assert {one.recipe.lora_alpha for one in workload.candidates()} == {7}
+
+
+def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
+    assert read(write(folder)).candidates() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        pytest.param({"curate": {}}, "search: compares candidates on rows that none", id="rows"),
+        pytest.param({}, "search: {folder}/other has no config.json", id="no base"),
+        pytest.param(
+            {"search": {"over": {"rank": [8, 16]}, "budget": {"tokens": 9}}},
+            "search: over.rank: is no setting of train",
+            id="no setting",
+        ),
+        pytest.param(
+            {"search": {"over": {"r": [8, 16]}, "budget": {}}},
+            "search.budget: wants either tokens or minutes",
+            id="no budget",
+        ),
+        pytest.param(
+            {
+                "search": {"over": {"r": [8, 16]}, "budget": {"minutes": 9}},
+                "train": {"objective": "dpo"},
+            },
+            "search: compares how likely candidates find right answers, which objective dpo",
+            id="no answers",
+        ),
+        pytest.param(
+            {
+                "search": {"over": {"r": [8, 9]}, "budget": {"minutes": 9}},
+                "train": {"eval_steps": 5},
+                "curate": {},
+            },
+            "train: eval_steps wants rows that are never learned",
+            id="nothing to measure",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_a_mistake(
+    folder: Path, settings: dict[str, object], said: str
+) -> None:
+    given = {"search": SEARCH, "curate": VALIDATED} | settings
+    assert any(
+        one.startswith(said.format(folder=folder)) for one in mistakes(write(folder, **given))
+    )

@@ -107,3 +107,22 @@ def test_the_newest_picture_of_a_training_is_kept(tmp_path: Path) -> None:
     client = MlflowClient()
     (kept,) = client.list_artifacts(run_id, "training")
     assert Path(client.download_artifacts(run_id, kept.path)).read_bytes() == b"second"
+
+
+def test_a_candidate_is_a_run_below_its_searchs_and_says_why_it_was_not_chosen() -> None:
+    search = tracking.open_run("support", "s1", params={}, tags={}, name="search s1")
+    below = {tracking.PARENT_TAG: search}
+    candidate = tracking.open_run("support", "a15", params={"r": 8}, tags=below, name="r 8")
+    tracking.prune("support", "a15", "place 2 of 2 at rung 1", "FINISHED")
+    run = MlflowClient().get_run(candidate)
+    assert run.info.run_name == "r 8"
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == search
+    assert run.data.tags["pruned"] == "place 2 of 2 at rung 1"
+
+
+def test_a_candidate_that_never_began_needs_no_reason() -> None:
+    open_run("a16")
+    tracking.prune("support", "never", "lost", "FAILED")
+    with pytest.raises(LookupError, match="never"):
+        tracking.find_run("support", "never")

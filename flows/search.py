@@ -1,0 +1,223 @@
+"""Search: train several candidates on the ``gpu`` pool, and keep the best one's adapter.
+
+A search's folder lies among the jobs and is named by all that goes into it; in it are the plan, the
+orders of each rung and what came of them, and at last the manifest. A search that was killed finds
+what was done, and goes on.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import FlowRun
+
+from components import base, manifest
+from components.register import tracking
+from components.train.recipe import Recipe
+from components.train.search import page, plan, records, run
+from components.train.search.grid import Candidate
+from components.train.search.plan import Course, Entry, Pace, Plan
+from components.train.search.records import Order, Outcome
+from components.train.search.run import Found
+from flows import dispatch, jobs, settings, train
+from flows.config import Workload
+
+PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
+
+PACE_STEPS = 4
+"""Steps on which a base's pace is measured, where the budget is in minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search under way: of which workload, in which folder, under which MLflow run."""
+
+    config: str
+    workload: Workload
+    snapshot: Path
+    folder: Path
+    run_id: str
+
+    @property
+    def adapters(self) -> Path:
+        """Where its candidates' adapters are."""
+        return settings.load().adapters / self.workload.workload
+
+
+def best(config: str, workload: Workload, snapshot: Path) -> tuple[Path, bool]:
+    """Give the adapter of the best candidate, and whether it had been found before.
+
+    Raises:
+        SearchError: All candidates failed.
+        BudgetError: The budget is too small for a step of each.
+    """
+    here = folder(workload, snapshot)
+    reused = manifest.is_finished(here)
+    if not reused:
+        search = Search(config, workload, snapshot, here, opened(workload, snapshot, here))
+        planned = planning(search)
+        conclude(search, planned, run.run(planned, partial(climb, search)))
+    adapters = settings.load().adapters / workload.workload
+    return adapters / str(manifest.read(here)["winner"]), reused
+
+
+def folder(workload: Workload, snapshot: Path) -> Path:
+    """Name the folder of a search: by its candidates, each as it would be trained alone."""
+    assert workload.search is not None
+    alone = [
+        workload.model_copy(update={"base": one.base, "train": one.recipe})
+        for one in workload.candidates()
+    ]
+    given = {
+        "candidates": [train.key(one, snapshot) for one in alone],
+        "search": workload.search.model_dump(mode="json", exclude={"over"}),
+    }
+    return settings.load().jobs / f"search-{manifest.digest(given)}"
+
+
+@task
+def opened(workload: Workload, snapshot: Path, here: Path) -> str:
+    """Open the MLflow run of the search, under which its candidates' are."""
+    assert workload.search is not None
+    return tracking.open_run(
+        workload.workload,
+        here.name,
+        params=workload.search.model_dump(mode="json"),
+        tags={"snapshot": snapshot.name},
+        name=here.name,
+    )
+
+
+def planning(search: Search) -> Plan:
+    """Plan the search, or read the plan that a run before this one made."""
+    path = search.folder / PLAN
+    if not path.exists():
+        settings_, candidates = search.workload.search, search.workload.candidates()
+        assert settings_ is not None
+        lengths = counted(search, candidates)
+        paces, spent = measured(search, candidates) if settings_.budget.minutes else ({}, 0.0)
+        courses = [
+            Course(one, tokens, paces.get(one.base))
+            for one, tokens in zip(candidates, lengths, strict=True)
+        ]
+        made = plan.make(courses, settings_, partial(candidate_key, search), spent=spent)
+        manifest.write_atomically(path, made.model_dump_json(indent=2))
+    return Plan.model_validate_json(path.read_text())
+
+
+def candidate_key(search: Search, model: Path, recipe: Recipe) -> str:
+    """Name a candidate's adapter; none of another search's, where it may end otherwise."""
+    knobs = recipe.model_dump(mode="json")
+    return manifest.digest([search.folder.name, base.content_hash(model), knobs])
+
+
+@task
+def counted(search: Search, candidates: Sequence[Candidate]) -> list[list[int]]:
+    """Count each candidate's tokens by step, in a process of its own, since it loads torch."""
+    spec = {
+        "snapshot": str(search.snapshot),
+        "candidates": [
+            {"base": str(one.base), "recipe": one.recipe.model_dump(mode="json")}
+            for one in candidates
+        ],
+        "counted": str(search.folder / COUNTED),
+    }
+    jobs.run("lengths", spec, search.folder, train.reporter())
+    return json.loads((search.folder / COUNTED).read_text())
+
+
+def measured(search: Search, candidates: Sequence[Candidate]) -> tuple[dict[Path, Pace], float]:
+    """Measure each base's pace on the first steps of a candidate, and the seconds that it took."""
+    first = {one.base: one for one in reversed(candidates)}
+    orders = [
+        Order(
+            entry=Entry(
+                key=manifest.digest(["pace", candidate_key(search, one.base, one.recipe)]),
+                name=f"pace of {one.base.name}",
+                base=one.base,
+                recipe=one.recipe,
+                stops=(PACE_STEPS,),
+                costs=(0.0,),
+            ),
+            rung=-1,
+            at_step=PACE_STEPS,
+        )
+        for one in first.values()
+    ]
+    came = climb(search, orders)
+    for one in came:
+        shutil.rmtree(search.adapters / one.key, ignore_errors=True)
+        tracking.prune(search.workload.workload, one.key, "only to measure a pace", "FINISHED")
+        if one.trouble or not one.stepping:
+            raise run.SearchError(f"measuring a base's pace: {one.trouble or 'it did no step'}")
+    paces = {
+        order.entry.base: Pace(one.seconds - one.stepping, one.tokens / one.stepping)
+        for order, one in zip(orders, came, strict=True)
+    }
+    return paces, sum(one.seconds for one in came)
+
+
+def climb(search: Search, orders: Sequence[Order]) -> list[Outcome]:
+    """Have the ``gpu`` pool carry out what wasn't before, and tell what came of each order."""
+    files = [
+        records.give(search.folder, one.model_copy(update={"parent": search.run_id}))
+        for one in orders
+    ]
+    left = [file for file in files if records.outcome(file) is None]
+    given = {"config": search.config, "snapshot": str(search.snapshot)}
+    ended = dispatch.run_all(
+        "train/train",
+        [given | {"order": str(file)} for file in left],
+        lambda: tell(search, orders),
+    )
+    runs = dict(zip(left, ended, strict=True))
+    return [
+        records.outcome(file) or lost(one, runs[file])
+        for file, one in zip(files, orders, strict=True)
+    ]
+
+
+def lost(order: Order, ended: FlowRun) -> Outcome:
+    """Say of a run that ended without a word how it ended; a later search tries it again."""
+    link = f"{settings.load().prefect_url}/runs/flow-run/{ended.id}"
+    said = f"its flow run ended {ended.state_name}: {link}"
+    return Outcome(key=order.entry.key, rung=order.rung, trouble=said)
+
+
+def tell(search: Search, orders: Sequence[Order]) -> None:
+    """Keep how far the candidates of a rung are, for whoever watches the search."""
+    jobs_of = [train.job_folder(search.adapters / one.entry.key) for one in orders]
+    now = records.together(orders, [jobs.newest_progress(one) for one in jobs_of])
+    manifest.write_atomically(search.folder / "progress.json", jobs.to_json(now))
+
+
+@task
+def conclude(search: Search, planned: Plan, found: Found) -> None:
+    """Publish what came of the candidates, drop all adapters but the best, finish the search."""
+    text = page.write(search.workload.workload, planned, found)
+    (search.folder / PAGE).write_text(text)
+    key = f"search-{re.sub('[._]', '-', search.workload.workload)}"
+    create_markdown_artifact(text, key=key, description=search.folder.name)
+    for one in found.places[1:]:
+        status = "FAILED" if one.ending == "failed" else "FINISHED"
+        tracking.prune(search.workload.workload, one.entry.key, page.reason(one), status)
+        (search.adapters / one.entry.key / manifest.NAME).unlink(missing_ok=True)
+        shutil.rmtree(search.adapters / one.entry.key, ignore_errors=True)
+    manifest.write(
+        search.folder,
+        kind="search",
+        now=datetime.now(UTC),
+        body={
+            "snapshot": search.snapshot.name,
+            "winner": found.places[0].entry.key,
+            "spent": found.spent,
+        },
+    )
+    tracking.close_run(search.run_id, "FINISHED")

@@ -1,0 +1,125 @@
+"""On a real stack: a turn trains several candidates, prunes, and asks about the best of them."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from components import base, manifest
+from flows import config, evaluate
+from flows.stack import control
+from tests import tiny
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+SEARCH = """
+search:
+  over: {r: [2, 4], learning_rate: [0.02, 1.0e-7]}
+  budget: {tokens: 60000}
+  eta: 2
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("up").returncode == 0
+    yield shell
+    shell.run("down")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    file = small.write(tmp_path / "small", epochs=20)
+    shares = "{holdout_share: 0.4, validation_share: 0.15}"
+    file.write_text(file.read_text().replace("{holdout_share: 0.4}", shares) + SEARCH)
+
+    turn = shell.start("turn", file)
+    wait_for_progress(shell, turn)
+    services = control.status(shell.settings).services
+    worker = next(each.process for each in services if each.name == "worker-gpu")
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    said = said_until_asked(turn)
+    assert terminal.QUESTION in said, said
+    assert shell.run("approve", "--as", "ann").returncode == 0
+    assert turn.wait(timeout=120) == 0
+
+    (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
+    assert manifest.read(adapter)["recipe"]["learning_rate"] == 0.02  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
+    assert_tracked(MlflowClient(shell.settings.mlflow_url), adapter.name)
+    again = shell.run("turn", file)
+    assert f"adapter {adapter.name} (done before)" in again.stdout, again.stdout + again.stderr
+
+
+def wait_for_progress(shell: Terminal, turn: "subprocess.Popen[str]") -> None:
+    """Return when a candidate is being trained."""
+    while not any((shell.settings.jobs).glob("train-*/progress.json")):
+        assert turn.poll() is None, turn.communicate()[0]
+        time.sleep(0.1)
+
+
+def said_until_asked(turn: "subprocess.Popen[str]") -> str:
+    """Read what a turn says until it asks a person, or ends."""
+    said: list[str] = []
+    assert turn.stdout is not None
+    for line in turn.stdout:
+        said.append(line)
+        if terminal.QUESTION in line:
+            break
+    return "".join(said)
+
+
+def assert_tracked(client: MlflowClient, winner: str) -> None:
+    """Every candidate is a run below that of the search; those that lost say why."""
+    experiment = client.get_experiment_by_name(small.WORKLOAD)
+    assert experiment is not None
+    runs: list[Run] = list(client.search_runs([experiment.experiment_id]))
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    (search,) = [run for run in runs if run not in children]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {search.info.run_id}
+    assert len(children) == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    pruned = [run for run in children if "pruned" in run.data.tags]
+    assert len(pruned) == 3
+    (best,) = [run for run in children if run not in pruned]
+    assert best.data.tags["flywheel.adapter"] == winner
+    for run in children:
+        assert run.data.params["r"] in ("2", "4")
+        assert client.get_metric_history(run.info.run_id, "loss")
+        assert run.data.metrics["validation_loss"] >= best.data.metrics["validation_loss"] - 0.5
+
+
+def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "base")
+    other = tiny.build(tmp_path / "other")
+    settings = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(json.dumps(settings | {"max_new_tokens": 7}))
+    workload = config.Workload.model_validate(
+        {
+            "workload": "support",
+            "base": "base",
+            "curate": {"validation_share": 0.1},
+            "search": {"over": {"base": ["base", "other"]}, "budget": {"tokens": 9}},
+        },
+        context=tmp_path,
+    )
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for trained_on in (tmp_path / "base", other):
+        body = {"base": base.content_hash(trained_on)}
+        (adapter / manifest.NAME).write_text(json.dumps(body))
+        assert evaluate.base_of(workload, adapter) == trained_on
+    (adapter / manifest.NAME).write_text(json.dumps({"base": "gone"}))
+    with pytest.raises(LookupError, match=r"is none of .*add it to"):
+        evaluate.base_of(workload, adapter)

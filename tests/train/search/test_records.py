@@ -1,0 +1,64 @@
+"""What is ordered and what came of it is read back as it was; a rung says how far it is."""
+
+from pathlib import Path
+
+from components.schema import Progress
+from components.train.search import page, plan, records, run
+from components.train.search.records import Order, Outcome
+from tests.train.search import courses
+
+
+def made() -> plan.Plan:
+    given = courses.courses([[10] * 30] * 4)
+    return plan.make(given, courses.search(tokens=10_000), courses.key_of)
+
+
+def orders(rung: int = 0) -> list[Order]:
+    return [Order(entry=one, rung=rung, at_step=one.stops[rung]) for one in made().entries]
+
+
+def test_an_order_has_come_to_nothing_until_its_outcome_is_kept(tmp_path: Path):
+    order = orders()[0]
+    file = records.give(tmp_path, order)
+    assert Order.model_validate_json(file.read_text()) == order
+    assert records.outcome(file) is None
+    came = courses.outcome(order, 1.5)
+    records.keep(file, came)
+    assert records.outcome(file) == came
+    assert records.give(tmp_path, order) == file
+    assert records.outcome(file) == came, "giving it again does not undo it"
+
+
+def test_a_training_without_rows_to_measure_on_cannot_be_compared():
+    assert Outcome(key="a", rung=0).objection == "no validation row fits into its max_length"
+    assert Outcome(key="a", rung=0, trouble="diverged").objection == "diverged"
+
+
+def test_a_rung_says_how_far_all_of_it_is_and_how_one_that_is_under_way_goes():
+    loss = {"loss": 0.5, "seconds_left": 7.0}
+    said = [
+        Progress("train", 10, 30, "steps", {"validation_loss": 0.4}),
+        Progress("train", 4, 30, "steps", loss),
+        None,
+        None,
+    ]
+    now = records.together(orders(), said)
+    assert now == Progress("rung 1, 4 candidates:", 14, 40, "steps", {"loss": 0.5})
+
+
+def test_a_rung_that_nobody_has_begun_says_so():
+    now = records.together(orders(), [None] * 4)
+    assert (now.done, now.total, now.figures) == (0, 40, {})
+
+
+def test_the_page_has_a_row_for_each_candidate_and_shows_nothing_of_the_data():
+    given = made()
+    train = courses.trainer(lambda entry: 9.0 - entry.recipe.r, [], [("r2", 0)])
+    text = page.write("support", given, run.run(given, train))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| r ")]
+    assert [row[0] for row in rows] == ["| r 4", "| r 3", "| r 1", "| r 2"]
+    assert rows[0][1:] == ["winner", "the best", "2 of 2", "30 of 30", "5.0000", "4 |"]
+    assert rows[2][1:5] == ["pruned", "place 3 of 3 at rung 1", "1 of 2", "10 of 30"]
+    assert rows[3][1:3] == ["failed", "see the log of its job"]
+    assert "diverged" not in text
+    assert "600 of 10,000 tokens" in text
