@@ -6,7 +6,6 @@ training has.
 Imported late, since it loads torch.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from transformers.quantizers.base import get_keys_to_not_convert  # noqa: TID253
 
 from components import base as bases
 from components.train import adapter
+from components.train import teacher as teachers
 from components.train.plan import parameters
 from components.train.plan.parameters import Parameters
 from components.train.recipe import Recipe
@@ -64,10 +64,8 @@ def build(config: "PretrainedConfig", attention: str | None = None) -> "PreTrain
 
 def teacher(path: Path) -> "PreTrainedModel":
     """Build the model that a distillation learns from: a folder's, or the base of an adapter's."""
-    adapter_config = path / "adapter_config.json"
-    if adapter_config.exists():
-        path = Path(json.loads(adapter_config.read_text())["base_model_name_or_path"])
-    return build(AutoConfig.from_pretrained(path, local_files_only=True)).eval()
+    folder = teachers.model_folder(path)
+    return build(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
 
 
 def _quantize(
