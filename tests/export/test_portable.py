@@ -17,6 +17,7 @@ from tests.export import logits
 from tests.export.making import NOW, Making
 
 
+@pytest.mark.slow
 def test_it_loads_in_plain_peft_where_flywheel_is_not(
     make: Making, tiny_base: Path, tmp_path: Path
 ):

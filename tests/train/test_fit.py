@@ -193,6 +193,7 @@ def test_layers_can_be_chosen_of_named_modules_only():
         Recipe(layers_to_transform=[1])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     model: Path, snapshot: Path, tmp_path: Path
 ):

@@ -108,6 +108,7 @@ def together(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_processes_learn_what_one_learns(
     model: Path, together: Path, tmp_path: Path, name: str

@@ -145,6 +145,7 @@ def test_the_winner_is_what_its_recipe_gives_when_it_is_trained_alone(
     ).read_bytes(), "not one bit may differ"
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(
     planned: Plan, undisturbed: tuple[Found, Bench], bench: Callable[[], Bench]
 ):
@@ -158,6 +159,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(
     assert killed.done + again.done == undisturbed[1].done
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_pruned_and_the_search_goes_on(
     planned: Plan, bench: Callable[[], Bench], tmp_path: Path
 ):
