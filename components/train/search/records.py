@@ -104,6 +104,6 @@ def together(orders: Sequence[Order], said: Sequence[Progress | None]) -> Progre
         if one and one.done < order.stop
     ]
     figures = {name: value for name, value in (going or [{}])[-1].items() if name != "seconds_left"}
-    rung = orders[0].rung
-    stage = f"rung {rung + 1}, {len(orders)} candidates:" if rung >= 0 else "measuring the pace:"
+    rung, many = orders[0].rung, "" if len(orders) == 1 else "s"
+    stage = f"rung {rung + 1}, {len(orders)} candidate{many}:" if rung >= 0 else "measuring paces:"
     return Progress(stage, sum(done), sum(order.stop for order in orders), "steps", figures)

@@ -62,3 +62,11 @@ def test_the_page_has_a_row_for_each_candidate_and_shows_nothing_of_the_data():
     assert rows[3][1:3] == ["failed", "see the log of its job"]
     assert "diverged" not in text
     assert "600 of 10,000 tokens" in text
+
+
+def test_the_last_rung_is_of_one_and_a_pace_is_of_none():
+    last = made().entries[0]
+    order = Order(entry=last, rung=1)
+    assert records.together([order], [None]).stage == "rung 2, 1 candidate:"
+    pace = order.model_copy(update={"rung": -1, "at_step": 4})
+    assert records.together([pace], [None]).stage == "measuring paces:"
