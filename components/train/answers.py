@@ -29,20 +29,22 @@ def nats(model: torch.nn.Module, lessons: Sequence[Lesson], batch_size: int) -> 
         FloatingPointError: One is no number.
     """
     device = next(model.eval().parameters()).device
-    ordered = sorted(lessons, key=lambda one: one.rows[0].input_ids)  # as batches orders them
-    found: list[float] = []
+    ordered = sorted(lessons, key=lambda one: one.rows[0].input_ids)  # alike together
+    found: dict[str, float] = {}
     for start in range(0, len(ordered), batch_size):
-        batch = batches.collate([asdict(one) for one in ordered[start : start + batch_size]])
-        for share in batch["shares"]:
+        some = ordered[start : start + batch_size]
+        for share in batches.collate([asdict(one) for one in some])["shares"]:
             placed = {name: tensor.to(device) for name, tensor in share.items()}
             with torch.no_grad():
-                found += (-Said(learning.logits(model, placed), placed).rows).tolist()
-    if not all(map(math.isfinite, found)):
+                said = Said(learning.logits(model, placed), placed).rows.tolist()
+            for number, likelihood in zip(share["lesson"].tolist(), said, strict=True):
+                found[some[number].row_id] = -likelihood
+    if not all(map(math.isfinite, found.values())):
         raise FloatingPointError(
             "the loss on the validation rows is no number: the training diverged, a lower "
             "learning_rate would help"
         )
-    return {one.row_id: loss for one, loss in zip(ordered, found, strict=True)}
+    return found
 
 
 def mean(found: dict[str, float], lessons: Sequence[Lesson]) -> float:

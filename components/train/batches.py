@@ -72,8 +72,8 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
         ``[blocks, 2]``, first and one past the last token, outside of which none is seen; of its
         learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
         if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
-        tokens]``; of its rows ``row_weights`` and ``is_good``, ``[rows]``, those of a pair one
-        after the other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which
+        tokens]``; of its rows the number of the ``lesson``, ``row_weights`` and ``is_good``,
+        ``[rows]``, those of a pair one after the other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which
         those in common are in the sequence once.
     """
     given = [_lesson(one) for one in lessons]
@@ -126,10 +126,11 @@ def _shares(lessons: Sequence[Lesson], shape: Shape) -> list[Share]:
     wanted = ceil(packing.size(rows) / shape.longest / shape.lanes)
     count = shape.lanes * max(ceil(shape.parts / shape.processes), wanted)
     shares = packing.share_out([lesson.rows[0].input_ids for lesson in lessons], count)
-    return [_share([lessons[number] for number in share], shape) for share in shares]
+    return [_share(lessons, share, shape) for share in shares]
 
 
-def _share(lessons: Sequence[Lesson], shape: Shape) -> Share:
+def _share(given: Sequence[Lesson], numbers: Sequence[int], shape: Shape) -> Share:
+    lessons = [given[number] for number in numbers]
     rows = [row for lesson in lessons for row in lesson.rows]
     packed = packing.pack([row.input_ids for row in rows])
     whole, margins, predicting = _learned(rows, packed, shape)
@@ -148,6 +149,7 @@ def _share(lessons: Sequence[Lesson], shape: Shape) -> Share:
         "whole": torch.from_numpy(np.concatenate(whole)).float(),
         "margins": torch.from_numpy(np.concatenate(margins)).float(),
         "row": torch.tensor([number for number, one in enumerate(whole) for _ in one]),
+        "lesson": torch.tensor([number for number in numbers for _ in given[number].rows]),
         "row_weights": torch.tensor([row.weight for row in rows]),
         "is_good": torch.tensor([lesson.is_good for lesson in lessons for _ in lesson.rows]),
         "row_tokens": torch.tensor(sum(len(row.input_ids) for row in rows)),
