@@ -73,8 +73,8 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
         learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
         if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
         tokens]``; of its rows the number of the ``lesson``, ``row_weights`` and ``is_good``,
-        ``[rows]``, those of a pair one after the other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which
-        those in common are in the sequence once.
+        ``[rows]``, those of a pair one after the other, the chosen one first. ``row_tokens``
+        counts the rows' tokens, of which those in common are in the sequence once.
     """
     given = [_lesson(one) for one in lessons]
     batch = {"shares": _shares(_part(given, shape), shape)}

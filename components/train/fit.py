@@ -3,6 +3,7 @@
 Imported late, since it loads torch.
 """
 
+import math
 import shutil
 import signal
 from collections.abc import Callable
@@ -203,6 +204,7 @@ def _trainer(
     adapter.hold_in_fp32(adapted)
     watch.count_tokens = lambda: trainer.tokens_seen
     watch.row_ids = lambda: trainer.row_ids
+    watch.guessing = math.log(len(tokenizer))
     return trainer
 
 
@@ -258,7 +260,7 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        train_sampling_strategy="sequential",  # examples.in_order made the order
+        train_sampling_strategy="sequential",  # order.in_order made it
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         report_to="none",

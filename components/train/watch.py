@@ -32,11 +32,16 @@ FIRST = 10
 EXPLODED = 5.0
 """How many times as high a loss may be."""
 
+SURPRISED = 2.0
+"""How many times as high as guessing's it may be in any case: what goes on from a trained adapter
+starts low, knows most rows, and is the more surprised by a strange one."""
+
 
 class Watch(TrainerCallback):
     """Reports each step, seals checkpoints, and ends the run with one once SIGTERM has arrived.
 
-    ``is_due`` is asked after each step, given it and the last one, whether to end the run there.
+    ``guessing`` is the loss of a model that finds all tokens equally likely, in nats. ``is_due`` is
+    asked after each step, given it and the last one, whether to end the run there.
     """
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
@@ -44,7 +49,7 @@ class Watch(TrainerCallback):
         self.count_tokens: Callable[[], int] = lambda: 0
         self.row_ids: Callable[[], Sequence[str]] = tuple
         self.is_due: Callable[[int, int], bool] = lambda _step, _steps: False
-        self.first: list[float] = []
+        self.guessing = 0.0
         self.interrupted = False
         self.started = time.monotonic()
         self.first_step = 0
@@ -97,7 +102,7 @@ class Watch(TrainerCallback):
         """Report a step's figures; the summary at the end of a run has no loss of a step."""
         if logs is None or "loss" not in logs:
             return
-        self._refuse(logs["loss"], state.global_step)
+        self._refuse(logs["loss"], state)
         self.seconds = seconds = time.monotonic() - self.started
         pace = seconds / (state.global_step - self.first_step)
         figures = {
@@ -124,16 +129,20 @@ class Watch(TrainerCallback):
         if peers.number() == 0:
             checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-    def _refuse(self, loss: float, step: int) -> None:
-        """Stop at a loss that is no number, or that is far above those at the start."""
-        if math.isfinite(loss) and loss <= EXPLODED * max(self.first, default=math.inf):
-            self.first = [*self.first, loss][:FIRST]
+    def _refuse(self, loss: float, state: "TrainerState") -> None:
+        """Stop at a loss that is no number, or that is far above those at the start.
+
+        Those are the training's, which a checkpoint brings along, not this run's.
+        """
+        *before, _ = (entry["loss"] for entry in state.log_history if "loss" in entry)
+        most = max(before[:FIRST], default=math.inf)
+        if math.isfinite(loss) and loss <= max(EXPLODED * most, SURPRISED * self.guessing):
             return
         rows = ", ".join(self.row_ids())
-        before = f", before it was {max(self.first):.4g} at most" if self.first else ""
         raise FloatingPointError(
-            f"the loss of step {step} is {loss:.4g}{before}: the training diverged, a lower "
-            f"learning_rate would help, if not for what is in these rows: {rows}"
+            f"the loss of step {state.global_step} is {loss:.4g}, that of the first steps was at "
+            f"most {most:.4g}: the training diverged, a lower learning_rate would help, if not for "
+            f"what is in these rows: {rows}"
         )
 
 

@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows_of_its_batch(model: Path, 
             torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
 
     said = stop_of(spoil, tmp_path, model)
-    assert said.startswith("the loss of step 4 is nan, before it was ")
+    assert said.startswith("the loss of step 4 is nan, that of the first steps was at most ")
     assert said.count("train ") == RECIPE.per_device_train_batch_size
 
 
@@ -114,3 +114,22 @@ def test_a_loss_that_explodes_stops_too(model: Path, tmp_path: Path):
 
     said = stop_of(spoil, tmp_path, model)
     assert "the training diverged, a lower learning_rate would help" in said
+
+
+def test_one_strange_batch_is_no_explosion_though_all_others_are_known_well(
+    model: Path, tmp_path: Path
+):
+    known = rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+    knobs = {"num_train_epochs": 20, "r": 16}
+    fit.fit(known, model, tmp_path / "a", RECIPE.model_copy(update=knobs), report=lambda _: None)
+    strange = [*((asked, "Yes.") for asked in ASKED * 3), (ASKED[0], "Never ask me that again!")]
+    losses: dict[int, float] = {}
+    fit.fit(
+        rows.snapshot(tmp_path, strange),
+        model,
+        tmp_path / "b",
+        RECIPE.model_copy(update=knobs | {"num_train_epochs": 1, "learning_rate": 1e-6}),
+        warm_start=tmp_path / "a",
+        report=losses_into(losses),
+    )
+    assert max(losses.values()) > 5 * min(losses.values())
