@@ -57,3 +57,14 @@ def in_home(home: Path) -> Terminal:
     chosen = dict(zip(names, map(str, ports), strict=True))
     one_thread = {"OMP_NUM_THREADS": "1"}  # a tiny model loses by a second one
     return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)})
+
+
+def said_until_asked(turn: "subprocess.Popen[str]") -> str:
+    """Read what a turn says until it asks a person, or ends."""
+    said: list[str] = []
+    assert turn.stdout is not None
+    for line in turn.stdout:
+        said.append(line)
+        if QUESTION in line:
+            break
+    return "".join(said)

@@ -48,7 +48,7 @@ def undisturbed(shell: Terminal, base: Path, tmp_path_factory: pytest.TempPathFa
     config = prepare(tmp_path_factory.mktemp("undisturbed"), base, "undisturbed")
     bring_up(shell)
     turn = shell.start("turn", config)
-    assert terminal.QUESTION in said_until_asked(turn)
+    assert terminal.QUESTION in terminal.said_until_asked(turn)
     approve(shell, turn, config.stem)
     return rows(shell, config.stem)
 
@@ -95,12 +95,12 @@ def test_after_a_kill_the_same_command_completes_the_turn(
     bring_up(shell)
     turn = start_and_train(shell, config)
     os.kill(victim(shell), signal.SIGKILL)
-    said = said_until_asked(turn)
+    said = terminal.said_until_asked(turn)
     if terminal.QUESTION not in said:
         assert turn.wait() == 1, said
         bring_up(shell)
         turn = shell.start("turn", config)
-        said = said_until_asked(turn)
+        said = terminal.said_until_asked(turn)
     assert terminal.QUESTION in said, said
     approve(shell, turn, config.stem)
     assert rows(shell, config.stem) == undisturbed
@@ -139,7 +139,7 @@ def test_a_turn_goes_on_when_its_command_is_stopped_and_the_command_joins_it_aga
     turn.send_signal(asked_to_stop)
     assert turn.wait(timeout=30) == code
     turn = shell.start("turn", config)
-    assert terminal.QUESTION in said_until_asked(turn)
+    assert terminal.QUESTION in terminal.said_until_asked(turn)
     approve(shell, turn, config.stem)
     assert rows(shell, config.stem) == undisturbed
     assert_one_champion(shell, config.stem)
@@ -172,17 +172,6 @@ def steps_done(shell: Terminal, workload: str) -> int:
     adapters = (shell.settings.adapters / workload).glob("*")
     found = [jobs.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters]
     return max((progress.done for progress in found if progress), default=0)
-
-
-def said_until_asked(turn: "subprocess.Popen[str]") -> str:
-    """Read what a turn says until it asks a person, or ends."""
-    said: list[str] = []
-    assert turn.stdout is not None
-    for line in turn.stdout:
-        said.append(line)
-        if terminal.QUESTION in line:
-            break
-    return "".join(said)
 
 
 def approve(shell: Terminal, turn: "subprocess.Popen[str]", workload: str) -> None:

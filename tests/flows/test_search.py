@@ -50,7 +50,7 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     worker = next(each.process for each in services if each.name == "worker-gpu")
     assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
-    said = said_until_asked(turn)
+    said = terminal.said_until_asked(turn)
     assert terminal.QUESTION in said, said
     assert shell.run("approve", "--as", "ann").returncode == 0
     assert turn.wait(timeout=120) == 0
@@ -67,17 +67,6 @@ def wait_for_progress(shell: Terminal, turn: "subprocess.Popen[str]") -> None:
     while not any((shell.settings.jobs).glob("train-*/progress.json")):
         assert turn.poll() is None, turn.communicate()[0]
         time.sleep(0.1)
-
-
-def said_until_asked(turn: "subprocess.Popen[str]") -> str:
-    """Read what a turn says until it asks a person, or ends."""
-    said: list[str] = []
-    assert turn.stdout is not None
-    for line in turn.stdout:
-        said.append(line)
-        if terminal.QUESTION in line:
-            break
-    return "".join(said)
 
 
 def assert_tracked(client: MlflowClient, winner: str) -> None:

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from components import base, hardware
 from components.train import fit
 from components.train.objectives.settings import Sft
-from tests import tiny
 from tests.train import rows
 from tests.train.test_fit import losses_into
 from tests.train.test_peers import ASKED, launched, losses_of, recipe
@@ -19,11 +18,6 @@ from tests.train.test_peers import ASKED, launched, losses_of, recipe
 pytestmark = pytest.mark.gpu
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

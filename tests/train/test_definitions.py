@@ -13,16 +13,10 @@ from transformers import LlamaConfig
 from components import base
 from components.train import adapter, ranks
 from components.train.recipe import Recipe
-from tests import tiny
 from tests.train.methods import RECIPES
 
 ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
 R, ALPHA = 4, 6
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 def attached(model: Path, precision: base.Precision = "fp32", **knobs: object) -> PeftModel:

@@ -18,7 +18,6 @@ from components.train import checkpoints as whole
 from components.train import fit
 from components.train.recipe import Recipe, adapter_key
 from components.train.watch import Interrupted
-from tests import tiny
 from tests.train import rows
 
 RECIPE = Recipe(
@@ -30,11 +29,6 @@ RECIPE = Recipe(
     save_steps=2,
 )
 ASKED = [f"Number {number}?" for number in range(16)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from components.schema import Progress
 from components.train import fit
 from components.train.recipe import Recipe
 from components.train.watch import Interrupted
-from tests import tiny
 from tests.train import rows
 from tests.train.test_fit import cancel_at, losses_into
 
@@ -20,11 +19,6 @@ RECIPE = Recipe(
     r=4, learning_rate=1e-2, num_train_epochs=2, per_device_train_batch_size=4, save_steps=2
 )
 ASKED = [f"Number {number * 'x'}?" for number in range(12)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

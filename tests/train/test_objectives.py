@@ -32,11 +32,6 @@ ASKED = [f"Number {number}?" for number in range(24)]
 GOOD, BAD = "Yes.", "No!"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
-
-
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Path:
     judged.pairs(tmp_path, [(asked, GOOD, BAD) for asked in ASKED])

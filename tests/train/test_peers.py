@@ -19,7 +19,6 @@ from components.train.batches import Batch, Shape, collate
 from components.train.lessons import Lesson, Tokens
 from components.train.objectives.settings import Kto, Objective, Sft
 from components.train.recipe import Recipe
-from tests import tiny
 from tests.train import judged, rows
 from tests.train.test_fit import losses_into, wait_until
 from tests.train.together import keeper
@@ -31,11 +30,6 @@ def recipe(objective: Objective, **knobs: float) -> Recipe:
     """Give a recipe whose last batch has one row: nothing is left for a second process."""
     steps = {"per_device_train_batch_size": 7, "num_train_epochs": 2, "save_steps": 2, **knobs}
     return Recipe.model_validate({"objective": objective, "r": 4, "learning_rate": 1e-2, **steps})
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -14,18 +14,12 @@ from components.train import early, fit
 from components.train.recipe import Recipe
 from components.train.stops import Reached, Stop
 from components.train.watch import Interrupted
-from tests import tiny
 from tests.train import rows
 
 RECIPE = Recipe(r=4, lora_alpha=8, learning_rate=2e-2, num_train_epochs=3, save_steps=2)
 STEPS = 12
 ASKED = [f"Number {number}?" for number in range(16)]
 WEIGHTS = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

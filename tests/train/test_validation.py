@@ -10,16 +10,10 @@ from components import base, prompt
 from components.schema import Answer, Progress
 from components.train import fit
 from components.train.recipe import Recipe
-from tests import tiny
 from tests.train import rows
 
 RECIPE = Recipe(r=4, learning_rate=2e-2, num_train_epochs=1, save_steps=100)
 HELD = [("Number 100?", "Yes."), ("What is number 101?", "It is a number.")]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 def keep(figures: dict[str, float]) -> Callable[[Progress], None]:

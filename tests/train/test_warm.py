@@ -9,17 +9,11 @@ from safetensors.torch import load_file
 from components.schema import Json, Progress
 from components.train import fit, warm
 from components.train.recipe import Recipe, adapter_key
-from tests import tiny
 from tests.train import rows
 from tests.train.methods import RECIPES
 
 slow = pytest.mark.slow
 WARM = {"warm_start": True}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

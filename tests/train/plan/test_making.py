@@ -8,15 +8,9 @@ from components.train.plan import making, memory
 from components.train.plan.fitting import Worker
 from components.train.plan.planned import AS_JSON, Plan
 from components.train.recipe import Recipe
-from tests import tiny
 from tests.train import rows
 
 RECIPE = Recipe(per_device_train_batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,8 @@ from components import base
 from components.train import adapter
 from components.train.plan import hollow
 from components.train.recipe import Recipe
-from tests import tiny
 
 NAMED = {"target_modules": ["q_proj", "down_proj"]}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,7 @@ from components import base
 from components.train import adapter, batches, examples, fit
 from components.train.plan import alive, trace
 from components.train.recipe import Recipe
-from tests import tiny
 from tests.train import rows
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize(
