@@ -1,11 +1,12 @@
 """Find what was made from rows: snapshots, adapters, scorecards and evidence.
 
 A snapshot's Parquet files name the ids of every row; an adapter's manifest names its snapshot, and
-the adapter that it went on from; a scorecard's samples name the requests; evidence names all three.
+the adapters that it went on from or was taught by; a scorecard's samples name the requests;
+evidence names all three.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,14 +126,14 @@ def recorded(con: Connection, certificate_id: str) -> list[Output]:
 
 @dataclass(frozen=True, slots=True)
 class _MadeFrom:
-    """The keys of an adapter's snapshot and, if any, of the adapter that it went on from."""
+    """The keys of an adapter's snapshot and of the adapters that it owes something to."""
 
     snapshot: str
-    earlier: str | None
+    earlier: frozenset[str]
 
 
 def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
-    """Find the adapters that learned from snapshots, and those that went on from such adapters."""
+    """Find the adapters that learned from snapshots, and those that learned from such adapters."""
     left = dict(_adapters(outputs))
     trained: set[Output] = set()
     while True:
@@ -140,7 +141,7 @@ def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
         more = {
             output
             for output, made_from in left.items()
-            if made_from.snapshot in snapshots or made_from.earlier in keys
+            if made_from.snapshot in snapshots or made_from.earlier & keys
         }
         if not more:
             return trained
@@ -203,17 +204,21 @@ def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
     for output, folder in _folders("adapter", outputs):
         job = outputs.jobs / f"train-{output.key}" / "spec.json"
         if manifest.is_finished(folder):
-            made_from = manifest.read(folder)
-            earlier = made_from.get("warm_start")
-            yield (
-                output,
-                _MadeFrom(str(made_from["snapshot"]), None if earlier is None else str(earlier)),
-            )
+            yield output, _made_from(manifest.read(folder))
         elif job.exists():
-            spec = json.loads(job.read_text())
-            earlier = spec.get("warm_start")
-            snapshot = Path(spec["snapshot"]).name
-            yield output, _MadeFrom(snapshot, Path(earlier).name if earlier else None)
+            yield output, _made_from(json.loads(job.read_text()))
+
+
+def _made_from(told: Mapping[str, Json]) -> _MadeFrom:
+    """Read a manifest, or a job's specification, which names the same things by their folders."""
+    earlier = [told.get("warm_start")]
+    match told.get("recipe"):
+        case {"objective": {"teacher_model_name_or_path": teacher}}:
+            earlier.append(teacher)
+        case _:
+            pass
+    names = frozenset(Path(one).name for one in earlier if isinstance(one, str))
+    return _MadeFrom(Path(str(told["snapshot"])).name, names)
 
 
 def _folders(kind: Kind, outputs: Outputs) -> Iterator[tuple[Output, Path]]:

@@ -28,6 +28,7 @@ def outputs(tmp_path: Path) -> Outputs:
     adapter(made, "child", "of-bob", "ann")
     adapter(made, "grandchild", "of-bob", "child")
     adapter(made, "cousin", "of-bob", "bob")
+    adapter(made, "pupil", "of-bob", None, teacher="/elsewhere/adapters/w/child")
     begun = made.jobs / "train-begun"
     begun.mkdir(parents=True)
     (made.adapters / "w" / "begun").mkdir()
@@ -36,14 +37,19 @@ def outputs(tmp_path: Path) -> Outputs:
     return made
 
 
-def adapter(outputs: Outputs, key: str, snapshot: str, earlier: str | None) -> None:
+def adapter(
+    outputs: Outputs, key: str, snapshot: str, earlier: str | None, teacher: str | None = None
+) -> None:
     folder = outputs.adapters / "w" / key
     folder.mkdir(parents=True)
-    body = {"snapshot": snapshot, "warm_start": earlier}
+    objective = {"kind": "sft"} if teacher is None else {"teacher_model_name_or_path": teacher}
+    body = {"snapshot": snapshot, "warm_start": earlier, "recipe": {"objective": objective}}
     manifest.write(folder, kind="adapter", now=NOW, body=body)
 
 
-def test_an_adapter_that_went_on_from_a_tainted_one_is_tainted(outputs: Outputs):
+def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_tainted(
+    outputs: Outputs,
+):
     found = lineage.trace(outputs, {"i1"})
     keys = {one.key for one in found.tainted if one.kind == "adapter"}
-    assert keys == {"ann", "child", "grandchild", "begun"}
+    assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
