@@ -107,31 +107,42 @@ def freeze(
         counts=counts,
     )
     if not manifest.is_finished(snapshot.path):
-        snapshot.path.mkdir(parents=True, exist_ok=True)
-        lengths = _write_rows(con, snapshot.path, workload_id, counter)
-        preferences.write(con, snapshot.path, workload_id)
         lineage = {
             "prompt_format": prompt.FORMAT,
             rendering.TEMPLATE: template,
             "tokenizer": tokenizer,
         }
-        _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
-        body = {
-            "workload": workload_id,
-            "rows": {**snapshot.sides, "preferences": wanted.pairs, "labels": wanted.labels},
-            "tokens": {
-                side: sum(counted.prompts) + sum(counted.answers)
-                for side, counted in lengths.items()
-            },
-            "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
-            "holdout_version": snapshot.holdout_version,
-            **lineage,
-            "config": config,
-            "counts": counts,
-            "commit": commit,
-        }
-        manifest.write(snapshot.path, kind="snapshot", now=now, body=body)
+        body = _write(con, snapshot, workload_id, wanted, counter, config, lineage)
+        manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
     return snapshot
+
+
+def _write(
+    con: Connection,
+    snapshot: Snapshot,
+    workload_id: str,
+    wanted: preferences.Digests,
+    counter: Counter | None,
+    config: dict[str, Json],
+    lineage: dict[str, str | None],
+) -> dict[str, object]:
+    """Write rows, judgements and the card; give what the manifest is to say of them."""
+    snapshot.path.mkdir(parents=True, exist_ok=True)
+    lengths = _write_rows(con, snapshot.path, workload_id, counter)
+    preferences.write(con, snapshot.path, workload_id)
+    _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
+    return {
+        "workload": workload_id,
+        "rows": {**snapshot.sides, "preferences": wanted.pairs, "labels": wanted.labels},
+        "tokens": {
+            side: sum(counted.prompts) + sum(counted.answers) for side, counted in lengths.items()
+        },
+        "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
+        "holdout_version": snapshot.holdout_version,
+        **lineage,
+        "config": config,
+        "counts": snapshot.counts,
+    }
 
 
 def folder_name(workload_id: str) -> str:
