@@ -63,7 +63,7 @@ def expand(base: Path, recipe: Recipe, search: Search) -> list[Candidate]:
     if len(found) < 2:
         raise ValueError("over: gives one candidate, wants at least two values of something")
     _refuse_twice(found)
-    _refuse_incomparable(found)
+    _refuse_incomparable(found, recipe)
     return found
 
 
@@ -94,8 +94,13 @@ def _refuse_unknown(search: Search) -> None:
             raise ValueError(f"over.{key}: lists nothing to try")
 
 
-def _refuse_incomparable(candidates: list[Candidate]) -> None:
+def _refuse_incomparable(candidates: list[Candidate], recipe: Recipe) -> None:
     for one in candidates:
+        if one.recipe.precision != recipe.precision:
+            raise ValueError(
+                f"holds the base of {one.name} in {one.recipe.precision}, and the winner would be "
+                f"evaluated and served in train's {recipe.precision}: wants the same for all"
+            )
         if one.recipe.warm_start:
             raise ValueError("starts every candidate from its base: leave warm_start out")
         kind = one.recipe.objective.kind

@@ -51,6 +51,9 @@ def test_bases_and_teachers_are_taken_from_a_folder(tmp_path: Path):
         pytest.param({"r": [8]}, "gives one candidate", id="nothing to choose"),
         pytest.param({"r": [8, 8]}, "the candidate r 8 is there twice", id="twice"),
         pytest.param({"warm_start": [False, True]}, "leave warm_start out", id="champion's"),
+        pytest.param(
+            {"bnb_4bit_quant_type": ["nf4", "fp4"]}, "the same for all", id="another precision"
+        ),
         pytest.param({"objective": ["sft", "dpo"]}, "objective dpo does not aim", id="judging"),
         pytest.param({"r": [8, 0]}, r"over\.r: .*greater than or equal to 1", id="impossible"),
     ],
