@@ -9,7 +9,8 @@ Imported late, since it loads torch.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, batches, learning, packing, peers
+from components.train import asides, batches, lanes, learning, packing, peers
 from components.train.batches import Batch, Shape, Share
 from components.train.lanes import Lanes
 from components.train.learning import Said
@@ -51,6 +52,16 @@ class CompletionTrainer(SFTTrainer):
 
     after_backward: Callable[[], None] | None = None
     """Called when all gradients of a step are there, before they are clipped."""
+
+    @contextmanager
+    def in_lanes(self) -> Generator[None]:
+        """Compute in lanes, where there are several, until the end of the block."""
+        assert isinstance(self.model, torch.nn.Module)
+        try:
+            with lanes.opened(lanes.count(self.model)) as self.lanes:
+                yield
+        finally:
+            self.lanes = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Give every process each whole batch, of which ``collate`` takes its part.
@@ -113,21 +124,13 @@ class CompletionTrainer(SFTTrainer):
             total += loss.detach()
         return total
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    def batch_loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Give the batch's mean loss, each lesson counting as much as its weight.
 
         The mean is over all alike: a lesson of half the weight moves the model half as far, in
         whatever company; with weights of 1 it is the plain mean, over tokens or over pairs.
         """
-        if return_outputs:
-            raise NotImplementedError("the logits of the prompts are not computed")
-        loss_of, shares = self._loss_of(model, dict(inputs))
+        loss_of, shares = self._loss_of(model, batch)
         return torch.stack([loss_of(share) for share in shares]).sum()
 
     def measure(self, lessons: Sequence[Lesson], batch_size: int) -> dict[str, float]:
@@ -146,10 +149,10 @@ class CompletionTrainer(SFTTrainer):
         return found.figures()
 
     def _loss_of(
-        self, model: torch.nn.Module, inputs: Batch
+        self, model: torch.nn.Module, batch: Batch
     ) -> tuple[Callable[[Share], torch.Tensor], list[Share]]:
         """Give the batch's shares, and what computes the part of the loss that is a share's."""
-        shares = self._told(model, inputs)
+        shares = self._told(model, batch)
         whole = self._whole(shares)
 
         def loss_of(share: Share) -> torch.Tensor:

@@ -118,20 +118,15 @@ def train(
     Started by ``accelerate launch``, several processes do so together: each learns from its part of
     every batch, and the first one writes and reports.
     """
+    is_compared = stop is not None
     lessons = examples.read(snapshot, tokenizer, recipe)
-    held = held_out(snapshot, tokenizer, recipe, is_compared=stop is not None)
+    held = held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
     saved = folder / "checkpoints"
     last = checkpoints.newest(saved)
-    rows = [row for lesson in lessons for row in lesson.rows]
-    if hardware.found().fuses:
-        apply_liger_kernel(model, KERNELS)
-    adapted = adapter.attach(model, recipe, rows, warm_start=warm_start, checkpoint=last)
+    adapted = _adapted(model, recipe, lessons, warm_start, last)
     watch = Watch(report)
     trainer = _trainer(adapted, tokenizer, lessons, recipe, saved, watch)
-    allocation = ranks.Allocation(adapted, recipe.adalora) if recipe.method == "adalora" else None
-    if allocation is not None:
-        trainer.add_callback(allocation)
-        trainer.after_backward = allocation.add_penalty
+    allocation = _allocation(trainer, adapted, recipe)
     halting = Halting(
         recipe,
         stop or Stop(),
@@ -142,37 +137,46 @@ def train(
         writes=peers.number() == 0,
     )
     watch.is_due = halting.is_due
-    peers.meet()  # all have found the same checkpoint, before others are dropped
-    if peers.number() == 0:
-        checkpoints.drop_irregular(saved, recipe.save_steps, keep=last)
-    with watch.for_sigterm(), lanes.opened(lanes.count(adapted)) as trainer.lanes:
-        step, steps = _advance(trainer, last, halting)
-    trainer.lanes = None
-    if watch.interrupted:
-        raise Interrupted(128 + signal.SIGTERM)
-    finished = halting.is_end(step, steps)
-    reached = Reached(
-        step=step,
-        steps=steps,
-        tokens=trainer.tokens_seen,
-        stepping=watch.seconds,
-        parameters=adapter.size(adapted),
-        finished=finished,
-    )
+    reached = _advance(trainer, watch, halting, saved, last)
     if peers.number() > 0:
         return reached
-    if finished:
-        _settle(adapted, halting, checkpoints.regular(saved, recipe, before=step))
+    if reached.finished:
+        _settle(adapted, halting, checkpoints.regular(saved, recipe, before=reached.step))
         if allocation is not None:
             allocation.finish()
-    with lanes.opened(lanes.count(adapted)) as trainer.lanes:
-        figures, nats = validate(trainer, held, snapshot, recipe, is_compared=stop is not None)
+    with trainer.in_lanes():
+        figures, nats = validate(trainer, held, snapshot, recipe, is_compared=is_compared)
     if figures:
-        report(Progress("train", step, steps, "steps", figures))
-    if finished:
+        report(Progress("train", reached.step, reached.steps, "steps", figures))
+    if reached.finished:
         adapter.save(adapted, folder)
         shutil.rmtree(saved)
     return replace(reached, validation_loss=figures.get(LOSS), nats=nats)
+
+
+def _adapted(
+    model: "PreTrainedModel",
+    recipe: Recipe,
+    lessons: list[Lesson],
+    warm_start: Path | None,
+    last: Path | None,
+) -> "PeftModel":
+    if hardware.found().fuses:
+        apply_liger_kernel(model, KERNELS)
+    rows = [row for lesson in lessons for row in lesson.rows]
+    return adapter.attach(model, recipe, rows, warm_start=warm_start, checkpoint=last)
+
+
+def _allocation(
+    trainer: CompletionTrainer, adapted: "PeftModel", recipe: Recipe
+) -> ranks.Allocation | None:
+    """Let AdaLoRA share out its ranks after each step."""
+    if recipe.method != "adalora":
+        return None
+    allocation = ranks.Allocation(adapted, recipe.adalora)
+    trainer.add_callback(allocation)
+    trainer.after_backward = allocation.add_penalty
+    return allocation
 
 
 def _trainer(
@@ -221,15 +225,35 @@ def shape(recipe: Recipe, *, lanes: int) -> Shape:
     )
 
 
-def _advance(trainer: CompletionTrainer, last: Path | None, halting: Halting) -> tuple[int, int]:
-    """Train on from the last checkpoint to where it stops; give that step, and all steps."""
-    if last:
-        step, steps = checkpoints.progress(last)
-        if halting.has_stopped(step):
-            adapter.restore(cast("PeftModel", trainer.model), last)
-            return step, steps
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return trainer.state.global_step, trainer.state.max_steps
+def _advance(
+    trainer: CompletionTrainer, watch: Watch, halting: Halting, saved: Path, last: Path | None
+) -> Reached:
+    """Train on from the last checkpoint to where it stops, and say how far it came.
+
+    Raises:
+        Interrupted: SIGTERM arrived.
+    """
+    peers.meet()  # all have found the same checkpoint, before others are dropped
+    if peers.number() == 0:
+        checkpoints.drop_irregular(saved, int(trainer.args.save_steps), keep=last)
+    adapted = cast("PeftModel", trainer.model)
+    step, steps = checkpoints.progress(last) if last else (0, 0)
+    if last and halting.has_stopped(step):
+        adapter.restore(adapted, last)
+    else:
+        with watch.for_sigterm(), trainer.in_lanes():
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+    if watch.interrupted:
+        raise Interrupted(128 + signal.SIGTERM)
+    return Reached(
+        step=step,
+        steps=steps,
+        tokens=trainer.tokens_seen,
+        stepping=watch.seconds,
+        parameters=adapter.size(adapted),
+        finished=halting.is_end(step, steps),
+    )
 
 
 def _settle(adapted: "PeftModel", halting: Halting, regular: list[Path]) -> None:

@@ -45,7 +45,7 @@ def main(
     trainer.shape = Shape(lanes=lanes.count(adapted))
 
     def plain() -> None:
-        trainer.compute_loss(adapted, one).backward()
+        trainer.batch_loss(adapted, one).backward()
 
     def in_lanes() -> None:
         with lanes.opened(lanes.count(adapted)) as trainer.lanes:

@@ -55,7 +55,7 @@ def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     expected = _losses(model, LONG) + [3 * loss for loss in _losses(model, SHORT)]
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    loss = trainer.compute_loss(model, collate([taught(LONG), taught(SHORT)]))
+    loss = trainer.batch_loss(model, collate([taught(LONG), taught(SHORT)]))
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_an_example_of_half_the_weight_moves_the_model_half_as_far_in_any_compan
 
     def loss(weight: float) -> float:
         rows = [*company, replace(SHORT, weight=weight)]
-        return trainer.compute_loss(model, collate([taught(row) for row in rows])).item()
+        return trainer.batch_loss(model, collate([taught(row) for row in rows])).item()
 
     tokens = SHORT.answer_length + sum(row.answer_length for row in company)
     whole = sum(_losses(model, SHORT)) / tokens
@@ -93,7 +93,7 @@ def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: 
     (share,) = batch["shares"]
     same = {**share, "whole": share["weights"]}
     assert torch.equal(
-        trainer.compute_loss(model, batch), trainer.compute_loss(model, {"shares": [same]})
+        trainer.batch_loss(model, batch), trainer.batch_loss(model, {"shares": [same]})
     )
 
 
@@ -104,7 +104,7 @@ def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path
     rows = [Tokens([5, 6, 7, *rest], 2, 1.0) for rest in ([8, 9, 10], [8, 11], [12, 13, 14, 15])]
     batch = collate([taught(row) for row in rows])
     assert len(batch["shares"][0]["input_ids"]) == 3 + 3 + 1 + 4
-    loss = CompletionTrainer.__new__(CompletionTrainer).compute_loss(model, batch)
+    loss = CompletionTrainer.__new__(CompletionTrainer).batch_loss(model, batch)
     expected = [loss for row in rows for loss in _losses(model, row)]
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
@@ -118,7 +118,7 @@ def test_a_margin_is_added_to_the_logit_of_a_call_where_one_is_decided_on(tmp_pa
 
     def loss(may_call: bool, answer: int, margin: float) -> float:
         row = taught(Tokens([10, 11, answer], 1, 1.0, may_call))
-        return trainer.compute_loss(model, collate([row], Shape(call_margin=margin))).item()
+        return trainer.batch_loss(model, collate([row], Shape(call_margin=margin))).item()
 
     logits = model(input_ids=torch.tensor([[10, 11]])).logits[0, -1]
     logits[12] += 2

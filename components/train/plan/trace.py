@@ -110,7 +110,7 @@ def step(
     known = [weight for model in filter(None, (adapted, teacher)) for weight in _tensors(model)]
     living = Living(known, words)
     with living:
-        torch.autograd.grad(trainer.compute_loss(adapted, batch), learned)
+        torch.autograd.grad(trainer.batch_loss(adapted, batch), learned)
     return Step(**living.most)
 
 
