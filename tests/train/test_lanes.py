@@ -1,6 +1,6 @@
 """Lanes give the loss and the gradients of the whole batch, and do so where they may."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,8 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_threads(threads: Callable[[int], None]) -> None:
+    threads(2)
 
 
 @pytest.fixture
@@ -41,14 +38,14 @@ def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Mo
     trainer.shape = Shape(lanes=2, first_token_weight=4.0)
     lessons = [taught(row) for row in ROWS[:rows]]
     batch = collate(lessons, trainer.shape)
-    trainer.compute_loss(model, batch).backward()
+    trainer.batch_loss(model, batch).backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
 
     with lanes.opened(lanes.count(model)) as trainer.lanes:
         assert trainer.lanes
         loss = trainer.training_step(model, {"lessons": lessons})
-    assert loss.item() == pytest.approx(trainer.compute_loss(model, batch).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(trainer.batch_loss(model, batch).item(), rel=1e-5)
     for weight, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient)
 

@@ -38,8 +38,9 @@ def too_small(loaded: torch.nn.Module, most: int, lengths: list[int]) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts_to_the_same_end(
-    model: Path, snapshot: Path, tmp_path: Path
+    model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
 ):
+    threads(1)  # which hold the batch at once, not a share each
     roomy: dict[int, float] = {}
     fit.fit(snapshot, model, tmp_path / "roomy", RECIPE, report=losses_into(roomy))
     loaded, tokenizer = base.load(model, "nf4", for_training=True)

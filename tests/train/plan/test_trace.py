@@ -1,5 +1,6 @@
 """A step that is run without memory holds what one that is computed does."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from tests.train import rows
         pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
     ],
 )
-def test_it_holds_as_much_as_a_step_with_numbers(model: Path, tmp_path: Path, recipe: Recipe):
+def test_it_holds_as_much_as_a_step_with_numbers(
+    model: Path, tmp_path: Path, recipe: Recipe, threads: Callable[[int], None]
+):
+    threads(1)  # one share at a time
     snapshot = rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
     loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
     lessons = examples.read(snapshot, tokenizer, recipe)
