@@ -17,11 +17,12 @@ from prefect.runtime import flow_run
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import Snapshot
 from components.evaluate import picture
+from components.evaluate.harness import Folders
 from components.gate import brief, evidence, judge
 from components.gate.evidence import Evidence, Subject
 from components.ledger import Decision
 from components.register import registry
-from components.scorecard import differing
+from components.scorecard import HOLDOUT, differing
 from components.scorecard import read as read_scorecard
 from flows import approvals, dispatch, evaluate, search, settings, train
 from flows import config as configs
@@ -64,12 +65,14 @@ def turn(config: str) -> str:
         stages.say(f"adapter {adapter.name}", reused=reused)
     with stages.during("evaluate", evaluate.job_folder(adapter)):
         cards = evaluate.folders(workload, snapshot.path, adapter)
-        reused = ensure("evaluate/evaluate", given | {"adapter": str(adapter)}, [*cards.values()])
+        reused = ensure(
+            "evaluate/evaluate", given | {"adapter": str(adapter)}, evaluate.every(cards)
+        )
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         turned = conclude(config, workload, snapshot, adapter, cards)
         stages.say(turned.ending)
-    outputs = [adapter, *cards.values()]  # curate has noted its snapshot
+    outputs = [adapter, *evaluate.every(cards)]  # curate has noted its snapshot
     finish(workload.workload, folder, stages, turned, outputs)
     return turned.ending
 
@@ -113,7 +116,7 @@ def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> 
 
 
 def conclude(
-    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: dict[str, Path]
+    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders
 ) -> Turned:
     """Judge the challenger and, where the gate passes it, see that a person is asked once."""
     champion = registry.champion(workload.workload)
@@ -134,14 +137,13 @@ def assemble(
     workload: Workload,
     snapshot: Snapshot,
     adapter: Path,
-    cards: dict[str, Path],
+    cards: Folders,
     champion: registry.Version | None,
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
-    opponent_folder = cards[evaluate.CHAMPION if champion else evaluate.BASE]
-    challenger = read_scorecard(cards[evaluate.CHALLENGER])
-    opponent = read_scorecard(opponent_folder)
+    challenger = read_scorecard(cards[evaluate.CHALLENGER][HOLDOUT])
+    opponent = read_scorecard(cards[evaluate.CHAMPION if champion else evaluate.BASE][HOLDOUT])
     subject = Subject(
         workload=workload.workload,
         snapshot=snapshot.key,

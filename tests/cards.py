@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from components.evaluate.metric import METRICS
 from components.schema import Json
-from components.scorecard import Sample, Scorecard, aggregate
+from components.scorecard import HOLDOUT, Sample, Scorecard, aggregate
 
 CONDITIONS: dict[str, Json] = {
     "task": "holdout_tools",
@@ -19,6 +20,7 @@ def sample(number: int, right: float | None, *, calls: bool = True) -> Sample:
     return Sample(
         doc_id=number,
         example_id=f"e{number}",
+        cluster_id=f"c{number}",
         doc_hash=f"doc{number:04}",
         prompt_hash=f"prompt{number}",
         request=f"request {number}",
@@ -33,6 +35,7 @@ def sample(number: int, right: float | None, *, calls: bool = True) -> Sample:
             "correct_name": right,
             "correct": right,
         },
+        slices={"tool": "weather" if calls else "no call", "client": "app"},
     )
 
 
@@ -42,7 +45,16 @@ def card(
     """Make a scorecard of requests that want a call, and of those that no tool fits."""
     samples = [sample(i, right) for i, right in enumerate(calls)]
     samples += [sample(len(calls) + i, r, calls=False) for i, r in enumerate(abstentions)]
-    return Scorecard("k", "base", "adapter", CONDITIONS, aggregate(samples), tuple(samples))
+    return Scorecard(
+        key="k",
+        base="base",
+        adapter="adapter",
+        task=HOLDOUT,
+        metrics=METRICS,
+        conditions=CONDITIONS,
+        scores=aggregate(samples, METRICS),
+        samples=tuple(samples),
+    )
 
 
 def pair(wins: int, losses: int, both: int, neither: int) -> tuple[Scorecard, Scorecard]:

@@ -57,6 +57,8 @@ SCHEMA = pa.schema(
         ("tools", pa.string()),
         ("answer", pa.string()),
         ("acceptable", pa.string()),
+        ("group", pa.string()),
+        ("client_id", pa.string()),
     ]
 )
 
@@ -70,4 +72,6 @@ def _row(number: int, case: Case) -> dict[str, object]:
         "tools": json.dumps(TOOLS),
         "answer": case.answer.to_json(),
         "acceptable": None if acceptable is None else json.dumps(acceptable),
+        "group": f"g{number}",
+        "client_id": "app",
     }

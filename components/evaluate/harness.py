@@ -1,4 +1,4 @@
-"""Measure models on a snapshot's holdout with lm-eval: one base in memory, adapters by turns.
+"""Measure models on tasks with lm-eval: one base in memory, adapters by turns.
 
 A scorecard's key is the digest of everything that could move its figures, so what was measured once
 is found again, and nothing is loaded when all of it is.
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import adapted, manifest, prompt, rendering, scorecard
 from components import base as bases
-from components.evaluate import task
+from components.evaluate import metric, task
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.task import Holdout
 from components.schema import Json, Progress
-from components.scorecard import Sample
+from components.scorecard import HOLDOUT, Sample
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,12 +32,16 @@ WEIGHTS = "adapter_model.safetensors"
 
 Files: TypeAlias = dict[str, Json]
 
+Folders: TypeAlias = dict[str, dict[str, Path]]
+"""Scorecard folders by model, and then by task."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One model to measure: where its scorecard goes and what the scorecard will say it is of."""
+    """One model on one task: where its scorecard goes and what the scorecard will say it is of."""
 
     model: str
+    task: str
     adapter: Path | None
     folder: Path
     body: dict[str, Json]
@@ -49,9 +53,9 @@ def folders(
     models: Mapping[str, Path | None],
     root: Path,
     settings: EvaluationSettings,
-) -> dict[str, Path]:
-    """Name each model's scorecard folder, whether it is there yet or not; see ``evaluate``."""
-    return {m.model: m.folder for m in _measurements(snapshot, base, models, root, settings)}
+) -> Folders:
+    """Name each model's scorecard folders, whether they are there yet or not; see ``evaluate``."""
+    return _by_model(_measurements(snapshot, base, models, root, settings))
 
 
 def evaluate(
@@ -63,8 +67,8 @@ def evaluate(
     *,
     report: Callable[[Progress], None],
     now: datetime,
-) -> dict[str, Path]:
-    """Measure each model on the holdout, unless it was measured before.
+) -> Folders:
+    """Measure each model on each task, unless it was measured before.
 
     Args:
         snapshot: A finished snapshot folder.
@@ -76,7 +80,7 @@ def evaluate(
         now: When this evaluation was asked for (UTC).
 
     Returns:
-        Each model's finished scorecard folder.
+        Each model's finished scorecard folders, one a task; the holdout's is ``HOLDOUT``.
 
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
@@ -96,8 +100,15 @@ def evaluate(
         for one in alike:
             with _adapted(model, one.adapter) as ready:
                 samples = _measure(one, ready, tokenizer, holdout, settings, report)
-            scorecard.write(one.folder, samples, body=one.body, now=now)
-    return {m.model: m.folder for m in measurements}
+            scorecard.write(one.folder, samples, metric.METRICS, body=one.body, now=now)
+    return _by_model(measurements)
+
+
+def _by_model(measurements: list[Measurement]) -> Folders:
+    found: Folders = {}
+    for one in measurements:
+        found.setdefault(one.model, {})[one.task] = one.folder
+    return found
 
 
 def _wants_readable(adapter: Path | None, settings: EvaluationSettings) -> bool:
@@ -154,9 +165,10 @@ def _measurement(
         "base": base_hash,
         "adapter": None if record is None else record["key"],
         "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
+        "task": HOLDOUT,
         "conditions": conditions,
     }
-    return Measurement(model, adapter, root / manifest.digest(body), body)
+    return Measurement(model, HOLDOUT, adapter, root / manifest.digest(body), body)
 
 
 @contextmanager

@@ -11,8 +11,19 @@ from typing import TypeVar
 from components import native
 from components.native import Form
 from components.schema import AcceptableCall, Answer, Call, Json
+from components.scorecard import Metric
 
 Wanted = TypeVar("Wanted")
+
+METRICS = {
+    "valid_json": Metric("of the requests that want a call: the answer is calls, as valid JSON"),
+    "name": Metric("of those: the right function by name"),
+    "name_and_arguments": Metric("of those: the right function and every argument right"),
+    "abstention": Metric("of the requests that no tool fits: the answer is text and calls nothing"),
+    "correct_name": Metric("of all requests: right by name, or rightly no call"),
+    "correct": Metric("of all requests: the whole call right, or rightly no call"),
+}
+"""Every metric with what it is the share of; each is 0 or 1 on one request."""
 
 MAY_BE_LEFT_OUT: Json = ""
 """Among an argument's acceptable values, this one says that the argument may be left out."""
@@ -26,7 +37,7 @@ def score(
     acceptable: Sequence[AcceptableCall] | None,
     form: Form = "written",
 ) -> dict[str, float | None]:
-    """Score a model's ``text``; ``components.scorecard.METRICS`` says what each metric is.
+    """Score a model's ``text``; ``METRICS`` says what each metric is.
 
     Args:
         text: What the model wrote, its end token removed.

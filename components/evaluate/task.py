@@ -13,7 +13,7 @@ from components import manifest, prompt, rendering
 from components.evaluate import metric
 from components.native import Form
 from components.schema import AcceptableCall, Answer, Message
-from components.scorecard import METRICS, Sample
+from components.scorecard import Sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Document: TypeAlias = dict[str, str]
-"""One holdout request: ``example_id request prompt form reference answer acceptable``, all text.
+"""One holdout request: ``example_id cluster_id client_id request prompt form reference answer
+acceptable``, all text.
 
 ``form`` is the one that calls have; ``answer`` and ``acceptable`` stay JSON text, since Arrow would
 merge their nested types.
 """
 
-HOLDOUT = "holdout.parquet"
+FILE = "holdout.parquet"
+
+NO_CALL = "no call"
+"""The slice ``tool`` of requests that are rightly answered without a call."""
 
 FILTER = "none"
 """What lm-eval calls scoring the output as it is."""
@@ -59,8 +63,8 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> Holdout:
         ValueError: The holdout is empty, so that nothing could be measured.
     """
     record = manifest.read(snapshot)
-    columns = ["example_id", "prompt", "messages", "tools", "answer", "acceptable"]
-    rows = pq.read_table(snapshot / HOLDOUT, columns=columns).to_pylist()
+    columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
+    rows = pq.read_table(snapshot / FILE, columns=[*columns, "acceptable"]).to_pylist()
     if not rows:
         raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
     documents = tuple(_document(row, tokenizer) for row in rows)
@@ -75,6 +79,8 @@ def _document(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
+        "cluster_id": str(row["group"]),
+        "client_id": str(row["client_id"]),
         "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),
         "prompt": asked.to_text(tokenizer),
         "form": asked.form,
@@ -120,7 +126,8 @@ def configure(holdout: Holdout, max_new_tokens: int) -> dict[str, object]:
         "doc_to_target": "reference",
         "process_results": process_results,
         "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS
+            {"metric": name, "aggregation": "mean", "higher_is_better": True}
+            for name in metric.METRICS
         ],
         "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
         "num_fewshot": 0,
@@ -176,11 +183,19 @@ def _sample(row: Mapping[str, object]) -> Sample:
     return Sample(
         doc_id=cast("int", row["doc_id"]),
         example_id=document["example_id"],
+        cluster_id=document["cluster_id"],
         doc_hash=str(row["doc_hash"]),
         prompt_hash=str(row["prompt_hash"]),
         request=document["request"],
         prompt=prompt_text,
         output=output,
         reference=document["reference"],
-        scores={name: cast("float | None", row.get(name)) for name in METRICS},
+        scores={name: cast("float | None", row.get(name)) for name in metric.METRICS},
+        slices=_slices(document),
     )
+
+
+def _slices(document: Document) -> dict[str, str]:
+    """Say which part of the traffic a request belongs to: what it wants called, who sent it."""
+    names = sorted({call.name for call in Answer.from_json(document["answer"]).calls})
+    return {"tool": ", ".join(names) or NO_CALL, "client": document["client_id"]}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.gate.evidence import Subject
 from components.gate.judge import Judgement
-from components.scorecard import METRICS, Difference, Scorecard
+from components.scorecard import Difference, Scorecard
 
 SHOWN_CHARACTERS = 600
 """Longer requests and answers are cut, so that five of them stay readable."""
@@ -74,14 +74,14 @@ def _table(subject: Subject, challenger: Scorecard, opponent: Scorecard) -> list
     rows = [
         f"| {metric} | {_share(opponent, metric)} | {_share(challenger, metric)} "
         f"| {challenger.scores[metric].n} |"
-        for metric in METRICS
+        for metric in challenger.metrics
     ]
     return [
         f"| score | {subject.opponent_name} | challenger | n |",
         "| --- | ---: | ---: | ---: |",
         *rows,
         "",
-        *[f"- {metric}: {meaning}" for metric, meaning in METRICS.items()],
+        *[f"- {name}: {metric.meaning}" for name, metric in challenger.metrics.items()],
     ]
 
 

@@ -1,7 +1,7 @@
 """MLflow runs: one for each adapter, found again by the adapter's key after a crash."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,14 +105,15 @@ class Metrics:
         self.sent = time.monotonic()
 
 
-def log_scores(run_id: str, scores: Mapping[str, float], folder: Path) -> None:
-    """Add an evaluation's scores, and its folder with every sample, to the adapter's run."""
+def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]) -> None:
+    """Add an evaluation's scores, and its folders with every sample, to the adapter's run."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
     for name, value in scores.items():
         client.log_metric(run_id, name, value)
-    client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
+    for folder in folders:
+        client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
 
 
 def log_picture(run_id: str, path: Path) -> None:

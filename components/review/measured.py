@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest, scorecard
-from components.scorecard import Scorecard
+from components.scorecard import HOLDOUT, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def read(root: Path, metric: str) -> Mapping[str, Measured]:
         root: The folder of the workload's scorecards; it need not exist.
         metric: Which score says that an answer is right.
     """
-    folders = [path for path in sorted(root.glob("*")) if manifest.is_finished(path)]
+    folders = [path for path in sorted(root.glob("*")) if _is_of_the_holdout(path)]
     cards = {folder: scorecard.read(folder) for folder in folders}
     if not cards:
         return {}
@@ -32,6 +32,10 @@ def read(root: Path, metric: str) -> Mapping[str, Measured]:
     version = cards[newest].conditions.get("holdout_version")
     same = [card for card in cards.values() if card.conditions.get("holdout_version") == version]
     return _count(same, metric)
+
+
+def _is_of_the_holdout(folder: Path) -> bool:
+    return manifest.is_finished(folder) and manifest.read(folder).get("task") == HOLDOUT
 
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, Measured]:

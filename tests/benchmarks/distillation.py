@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from components import manifest, rendering, scorecard
 from components.evaluate import harness
 from components.schema import Progress
+from components.scorecard import HOLDOUT
 from components.train import fit
 from components.train.objectives.settings import Distillation
 from components.train.recipe import Recipe
@@ -76,11 +77,12 @@ def main(
             report=lambda _: None,
             now=datetime.now(UTC),
         )
-        for name, card in cards.items():
-            scores = scorecard.read(card).scores
+        for name, tasks in cards.items():
+            scores = scorecard.read(tasks[HOLDOUT]).scores
             said = ", ".join(f"{one} {score.value:.3f}" for one, score in scores.items() if score.n)
             typer.echo(f"{name}: {said}")
-        pairs = list(zip(right(cards["taught"]), right(cards["alone"]), strict=True))
+        taught, alone = cards["taught"][HOLDOUT], cards["alone"][HOLDOUT]
+        pairs = list(zip(right(taught), right(alone), strict=True))
         won, lost = pairs.count((True, False)), pairs.count((False, True))
         test = binomtest(won, won + lost) if won + lost else None
         typer.echo(

@@ -15,11 +15,12 @@ from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
+from components.evaluate.metric import METRICS
 from components.gate import evidence
 from components.gate.evidence import Subject
 from components.gate.judge import Judgement, Policy
 from components.schema import Json
-from components.scorecard import METRICS, Sample
+from components.scorecard import HOLDOUT, Sample
 from flows.settings import Settings
 from tests import logs
 
@@ -153,6 +154,7 @@ def _scorecard(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
         Sample(
             doc_id=number,
             example_id=str(row["example_id"]),
+            cluster_id=str(row["group"]),
             doc_hash=f"d{number}",
             prompt_hash=f"p{number}",
             request=row["prompt"][-1]["content"],
@@ -160,12 +162,13 @@ def _scorecard(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
             output="Sunny.",
             reference=row["completion"][0]["content"],
             scores=dict.fromkeys(METRICS, 1.0),
+            slices={},
         )
         for number, row in enumerate(rows)
     ]
     folder = settings.scorecards / WORKLOAD / "c1"
-    body = {"base": "b1", "adapter": adapter.name, "conditions": {}}
-    scorecard.write(folder, samples, body=body, now=logs.NOW + timedelta(hours=1))
+    body = {"base": "b1", "adapter": adapter.name, "task": HOLDOUT, "conditions": {}}
+    scorecard.write(folder, samples, METRICS, body=body, now=logs.NOW + timedelta(hours=1))
     return folder
 
 

@@ -10,7 +10,7 @@ from components import base, manifest, rendering, scorecard
 from components.evaluate import harness
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
-from components.scorecard import Scorecard
+from components.scorecard import HOLDOUT, Scorecard
 from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
@@ -42,7 +42,7 @@ class Bench:
             now=NOW,
         )
         assert found == harness.folders(self.snapshot, self.base, models, self.root, settings)
-        return {model: scorecard.read(folder) for model, folder in found.items()}
+        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in found.items()}
 
     def stages(self) -> set[str]:
         return {report.stage for report in self.reports}
@@ -110,9 +110,9 @@ def test_an_evaluation_that_was_killed_is_done_again(bench: Bench):
 
 def test_other_settings_are_another_scorecard(bench: Bench):
     def key(settings: EvaluationSettings) -> Path:
-        return harness.folders(bench.snapshot, bench.base, {"base": None}, bench.root, settings)[
-            "base"
-        ]
+        models = {"base": None}
+        found = harness.folders(bench.snapshot, bench.base, models, bench.root, settings)
+        return found["base"][HOLDOUT]
 
     assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))
 

@@ -8,7 +8,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from transformers import AutoTokenizer
 
-from components.evaluate import task
+from components.evaluate import metric, task
 from components.evaluate.task import Holdout
 from components.scorecard import Sample, aggregate
 from tests import holdouts, templates
@@ -43,7 +43,7 @@ def answer(holdout: Holdout, *outputs: str) -> list[Sample]:
 
 def test_whoever_answers_right_scores_full_marks(holdout: Holdout):
     samples = answer(holdout, *[document["reference"] for document in holdout.documents])
-    assert {metric: (s.value, s.n) for metric, s in aggregate(samples).items()} == {
+    assert {metric: (s.value, s.n) for metric, s in aggregate(samples, metric.METRICS).items()} == {
         "valid_json": (1, 2),
         "name": (1, 2),
         "name_and_arguments": (1, 2),
@@ -59,6 +59,8 @@ def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: Holdout):
     assert (first.example_id, first.request) == ("e0", "Weather in Rome?")
     assert first.prompt.startswith("<|im_start|>system\nTools:\nweather() - Tell the weather")
     assert first.prompt.endswith("<|im_start|>assistant\n")
+    assert (first.cluster_id, first.slices) == ("g0", {"tool": "weather", "client": "app"})
+    assert third.slices["tool"] == "no call"
     assert first.reference == '{"name": "weather", "arguments": {"city": "Rome"}}'
     assert first.output == "It rains."
     assert first.scores == {

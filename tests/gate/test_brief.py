@@ -8,10 +8,11 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from components.evaluate.metric import METRICS
 from components.gate import brief, judge
 from components.gate.evidence import Subject
 from components.gate.judge import Policy
-from components.scorecard import METRICS, Sample, Scorecard, differing
+from components.scorecard import Sample, Scorecard, differing
 from tests.cards import card, pair
 
 SUBJECT = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
