@@ -12,9 +12,11 @@ from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
 from components.curate.settings import Rules
+from components.evaluate.metric import METRICS
 from components.evaluate.settings import EvaluationSettings
-from components.gate.judge import Policy
+from components.gate.policy import Policy
 from components.schema import Config
+from components.scorecard import HOLDOUT
 from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
 from components.train.search import grid
@@ -218,6 +220,14 @@ class Workload(Config):
         for one in grid.expand(base, recipe, search):
             _model(one.base, info)
         return search
+
+    @field_validator("gate")
+    @classmethod
+    def _is_measured(cls, policy: Policy) -> Policy:
+        """Refuse to judge by what no task measures."""
+        if mistakes := policy.unmeasured({HOLDOUT: METRICS}):
+            raise ValueError("; ".join(mistakes))
+        return policy
 
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod

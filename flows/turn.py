@@ -19,8 +19,11 @@ from components.dataset.snapshot import Snapshot
 from components.evaluate import picture
 from components.evaluate.harness import Folders
 from components.gate import brief, evidence, judge
+from components.gate.comparable import Measured
 from components.gate.evidence import Evidence, Subject
-from components.ledger import Decision
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.ledger import Decision, Look
 from components.register import registry
 from components.scorecard import HOLDOUT, differing
 from components.scorecard import read as read_scorecard
@@ -142,8 +145,12 @@ def assemble(
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
-    challenger = read_scorecard(cards[evaluate.CHALLENGER][HOLDOUT])
-    opponent = read_scorecard(cards[evaluate.CHAMPION if champion else evaluate.BASE][HOLDOUT])
+    measured = {
+        role: {task: read_scorecard(card) for task, card in cards[role].items()}
+        for role in (evaluate.CHALLENGER, evaluate.CHAMPION if champion else evaluate.BASE)
+    }
+    ours, theirs = measured.values()
+    challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]
     subject = Subject(
         workload=workload.workload,
         snapshot=snapshot.key,
@@ -153,8 +160,11 @@ def assemble(
         opponent=champion.number if champion else evaluate.BASE,
         challenger_scorecard=challenger.key,
         opponent_scorecard=opponent.key,
+        guard_scorecards=tuple(
+            card.key for one in (ours, theirs) for task, card in one.items() if task != HOLDOUT
+        ),
     )
-    judgement = judge.judge(challenger, opponent, workload.gate)
+    judgement = judged(workload.gate, subject, ours, theirs)
     digest = evidence.digest(subject, judgement, workload.gate)
     folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
@@ -182,6 +192,24 @@ def assemble(
         brief=text,
         now=datetime.now(UTC),
     )
+
+
+def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -> Judgement:
+    """Judge, as the look at this holdout that it is; what can't be compared is no look."""
+    refused = judge.refuse(ours, theirs, policy)
+    if refused:
+        return refused
+    look = Look(
+        workload=subject.workload,
+        holdout_version=subject.holdout_version,
+        challenger_scorecard=subject.challenger_scorecard,
+        opponent_scorecard=subject.opponent_scorecard,
+        metric=policy.metric,
+        requests=len(ours[HOLDOUT].samples),
+    )
+    with warehouse.connect(settings.load().warehouse) as con:
+        number = ledger.number_look(con, look, now=datetime.now(UTC))
+    return judge.judge(ours, theirs, policy, number)
 
 
 @task

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.gate.evidence import Subject
-from components.gate.judge import Judgement
+from components.gate.judgement import Judgement
 from components.scorecard import Difference, Scorecard
 
 SHOWN_CHARACTERS = 600

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components import manifest
-from components.gate.judge import Judgement, Policy
+from components.gate import judgement as judgements
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
 from components.scorecard import Scorecard
 
 VERDICT = "verdict.json"
@@ -25,6 +27,7 @@ class Subject:
     """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
 
     ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
+    ``guard_scorecards`` are both models' on the tasks beside the holdout.
     """
 
     workload: str
@@ -35,6 +38,7 @@ class Subject:
     opponent: str
     challenger_scorecard: str
     opponent_scorecard: str
+    guard_scorecards: tuple[str, ...] = ()
 
     @property
     def opponent_name(self) -> str:
@@ -111,9 +115,10 @@ def read(folder: Path) -> Evidence:
     """
     manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    judged: dict[str, Any] = verdict["judgement"]
-    judged["reasons"] = tuple(judged["reasons"])
-    subject, judgement = Subject(**verdict["subject"]), Judgement(**judged)
+    told: dict[str, Any] = verdict["subject"]
+    told["guard_scorecards"] = tuple(told["guard_scorecards"])
+    subject = Subject(**told)
+    judgement = judgements.from_json(verdict["judgement"])
     found = digest(subject, judgement, Policy.model_validate(verdict["policy"]))
     if found != folder.name:
         raise ValueError(

@@ -18,7 +18,8 @@ from components.dataset.snapshot import Snapshot
 from components.evaluate.metric import METRICS
 from components.gate import evidence
 from components.gate.evidence import Subject
-from components.gate.judge import Judgement, Policy
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
 from components.schema import Json
 from components.scorecard import HOLDOUT, Sample
 from flows.settings import Settings

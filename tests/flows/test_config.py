@@ -178,7 +178,8 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "turn_schedule: is no cron line: 'every night'",
         "train.r: Input should be greater than or equal to 1 (found 0)",
         "train.lerning_rate: no such setting",
-        "gate.metric: Input should be 'correct_name' or 'correct' (found 'nice')",
+        "gate: metric: holdout has no metric nice, only valid_json, name, name_and_arguments, "
+        "abstention, correct_name, correct",
         "evaluation: no such setting",
     ]
 

@@ -11,8 +11,8 @@ from markdown_it.token import Token
 from components.evaluate.metric import METRICS
 from components.gate import brief, judge
 from components.gate.evidence import Subject
-from components.gate.judge import Policy
-from components.scorecard import Sample, Scorecard, differing
+from components.gate.policy import Policy
+from components.scorecard import HOLDOUT, Sample, Scorecard, differing
 from tests.cards import card, pair
 
 SUBJECT = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
@@ -30,7 +30,7 @@ def page(
     picture.write_bytes(b"a picture")
     return brief.write(
         subject,
-        judge.judge(challenger, opponent, Policy()),
+        judge.judge({HOLDOUT: challenger}, {HOLDOUT: opponent}, Policy()),
         challenger,
         opponent,
         differing(challenger, opponent),
@@ -58,7 +58,9 @@ def test_the_page_says_what_is_asked_and_what_the_gate_made_of_it(tmp_path: Path
     text = page(tmp_path, *pair(40, 2, 20, 10))
     lines = text.splitlines()
     assert lines[0] == "## support: may adapter `a1` replace the base?"
-    assert lines[2].startswith("**Verdict: pass.** better: right alone on 40 requests")
+    assert lines[2].startswith(
+        "**Verdict: pass.** better: correct_name +33.9 points, better on 40 requests"
+    )
     assert "Evidence digest `e1`" in text
     assert "| 2 | thumbs_down |" in lines
 
