@@ -12,8 +12,10 @@ from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
 from components.curate.settings import Rules
+from components.evaluate import definition
+from components.evaluate import guards as guard_tasks
 from components.evaluate.metric import METRICS
-from components.evaluate.settings import EvaluationSettings
+from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.schema import Config
 from components.scorecard import HOLDOUT
@@ -179,6 +181,17 @@ class Workload(Config):
 
     @field_validator("evaluate")
     @classmethod
+    def _tasks_are_there(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Take the guard tasks' files from the file's own folder, and look each task over."""
+        tasks = tuple(_guard_beside(one, _folder(info)) for one in evaluate.tasks)
+        if found := guard_tasks.mistakes(tasks):
+            raise ValueError(f"tasks: {'; '.join(found)}")
+        return evaluate.model_copy(update={"tasks": tasks})
+
+    @field_validator("evaluate")
+    @classmethod
     def _as_it_is_trained(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
@@ -313,6 +326,17 @@ def _is_elsewhere(path: str) -> bool:
 
 def _beside(path: str, folder: Path) -> str:
     return path if _is_elsewhere(path) else str(folder / path)
+
+
+def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
+    is_own = one.task.endswith(definition.ENDINGS)
+    return one.model_copy(
+        update={
+            "task": str((folder / one.task).resolve()) if is_own else one.task,
+            "data": (folder / one.data).resolve(),
+            "examples": (folder / one.examples).resolve() if one.examples else None,
+        }
+    )
 
 
 def _inputs(entries: list[Entry], kind: Kind) -> list[Input]:

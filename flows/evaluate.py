@@ -1,5 +1,6 @@
 """Evaluate: measure base, champion and challenger on each task, on the ``gpu`` pool."""
 
+import os
 from pathlib import Path
 
 from prefect import flow, task
@@ -28,6 +29,16 @@ def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, dict[str, st
     return {
         model: {task: str(card) for task, card in tasks.items()} for model, tasks in cards.items()
     }
+
+
+def look_over(workload: Workload) -> None:
+    """See that every guard task can be asked of its documents, before anything is trained."""
+    if not workload.evaluate.tasks:
+        return
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from components.evaluate import guard  # noqa: PLC0415 - loads lm-eval
+
+    guard.prepare(workload.evaluate.tasks)
 
 
 def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:

@@ -55,6 +55,7 @@ class Turned:
 def turn(config: str) -> str:
     """Turn the flywheel once for one workload."""
     workload = configs.read(Path(config))
+    evaluate.look_over(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     stages = Stages(folder)
     with stages.during("collect"):

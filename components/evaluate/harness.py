@@ -4,47 +4,39 @@ A scorecard's key is the digest of everything that could move its figures, so wh
 is found again, and nothing is loaded when all of it is.
 """
 
-import platform
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
-from components import adapted, manifest, prompt, rendering, scorecard
+from components import adapted, manifest, scorecard
 from components import base as bases
-from components.evaluate import metric, task
+from components.evaluate import answered, guard, guards, metric, task
+from components.evaluate.guard import Guard
+from components.evaluate.measurement import Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.task import Holdout
-from components.schema import Json, Progress
-from components.scorecard import HOLDOUT, Sample
+from components.schema import Progress
+from components.scorecard import HOLDOUT, Metric, Sample
 
 if TYPE_CHECKING:
+    from lm_eval.api.model import LM
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
-"""Those whose version may move a score."""
-
-WEIGHTS = "adapter_model.safetensors"
-
-Files: TypeAlias = dict[str, Json]
 
 Folders: TypeAlias = dict[str, dict[str, Path]]
 """Scorecard folders by model, and then by task."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One model on one task: where its scorecard goes and what the scorecard will say it is of."""
+class Askable:
+    """A task that is ready: its metrics, and how a model is asked all of it."""
 
-    model: str
-    task: str
-    adapter: Path | None
-    folder: Path
-    body: dict[str, Json]
+    metrics: Mapping[str, Metric]
+    ask: "Callable[[LM], list[Sample]]"
 
 
 def folders(
@@ -55,7 +47,7 @@ def folders(
     settings: EvaluationSettings,
 ) -> Folders:
     """Name each model's scorecard folders, whether they are there yet or not; see ``evaluate``."""
-    return _by_model(_measurements(snapshot, base, models, root, settings))
+    return _by_model(measurements(snapshot, base, models, root, settings))
 
 
 def evaluate(
@@ -85,10 +77,13 @@ def evaluate(
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
         ValueError: The holdout is empty, or an adapter is not the one its manifest names.
+        GuardError: A task can't be asked, or not of its documents; found before a model is loaded.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
-    measurements = _measurements(snapshot, base, models, root, settings)
-    missing = [m for m in measurements if not manifest.is_finished(m.folder)]
+    wanted = measurements(snapshot, base, models, root, settings)
+    missing = [m for m in wanted if not manifest.is_finished(m.folder)]
+    names = {one.task for one in missing}
+    ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
     for readable in (False, True):
         alike = [one for one in missing if _wants_readable(one.adapter, settings) is readable]
         if not alike:
@@ -96,12 +91,30 @@ def evaluate(
         model, tokenizer = bases.load(
             base, settings.precision, for_training=False, readable=readable
         )
-        holdout = task.read(snapshot, tokenizer)
-        for one in alike:
-            with _adapted(model, one.adapter) as ready:
-                samples = _measure(one, ready, tokenizer, holdout, settings, report)
-            scorecard.write(one.folder, samples, metric.METRICS, body=one.body, now=now)
-    return _by_model(measurements)
+        askable = _askable(snapshot, tokenizer, settings, ready)
+        for adapter, group in groupby(alike, key=lambda one: one.adapter):
+            with _adapted(model, adapter) as adapted_model:
+                for one in group:
+                    asked = askable[one.task]
+                    samples = asked.ask(_answerer(one, adapted_model, tokenizer, settings, report))
+                    scorecard.write(one.folder, samples, asked.metrics, body=one.body, now=now)
+    return _by_model(wanted)
+
+
+def _askable(
+    snapshot: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: EvaluationSettings,
+    ready: Mapping[str, Guard],
+) -> dict[str, Askable]:
+    """Say of each task how a model is asked it."""
+    found = {
+        name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
+        for name, one in ready.items()
+    }
+    holdout, length = task.read(snapshot, tokenizer), settings.max_new_tokens
+    ask = partial(task.run, holdout=holdout, max_new_tokens=length)
+    return {HOLDOUT: Askable(metric.METRICS, ask), **found}
 
 
 def _by_model(measurements: list[Measurement]) -> Folders:
@@ -114,61 +127,6 @@ def _by_model(measurements: list[Measurement]) -> Folders:
 def _wants_readable(adapter: Path | None, settings: EvaluationSettings) -> bool:
     is_quantized = settings.precision not in ("bf16", "fp32")
     return is_quantized and adapter is not None and adapted.reads_the_base(adapter)
-
-
-def _measurements(
-    snapshot: Path,
-    base: Path,
-    models: Mapping[str, Path | None],
-    root: Path,
-    settings: EvaluationSettings,
-) -> list[Measurement]:
-    template = rendering.template_hash(base)
-    conditions = _conditions(manifest.read_untouched(snapshot), template, settings)
-    base_hash = bases.content_hash(base)
-    return [
-        _measurement(model, adapter, base_hash, conditions, root)
-        for model, adapter in models.items()
-    ]
-
-
-def _conditions(
-    snapshot: Mapping[str, Json], template: str, settings: EvaluationSettings
-) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards to be compared."""
-    return {
-        "task": task.name(str(snapshot["workload"])),
-        "task_version": task.VERSION,
-        "holdout_version": snapshot["holdout_version"],
-        "prompt_format": prompt.FORMAT,
-        rendering.TEMPLATE: template,
-        "settings": settings.model_dump(mode="json"),
-        "machine": _machine(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
-
-
-def _machine() -> str:
-    """Name what computes, without loading torch: a GPU rounds otherwise than a CPU."""
-    gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
-    return "gpu" if gpu else f"cpu {platform.machine()}"
-
-
-def _measurement(
-    model: str, adapter: Path | None, base_hash: str, conditions: dict[str, Json], root: Path
-) -> Measurement:
-    record = None if adapter is None else manifest.read_untouched(adapter)
-    if record is not None:
-        template = str(conditions[rendering.TEMPLATE])
-        rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
-    body: dict[str, Json] = {
-        "base": base_hash,
-        "adapter": None if record is None else record["key"],
-        "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
-        "task": HOLDOUT,
-        "conditions": conditions,
-    }
-    return Measurement(model, HOLDOUT, adapter, root / manifest.digest(body), body)
 
 
 @contextmanager
@@ -186,15 +144,14 @@ def _adapted(
         adapted.take_off(wrapped)
 
 
-def _measure(
+def _answerer(
     one: Measurement,
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
-    holdout: Holdout,
     settings: EvaluationSettings,
     report: Callable[[Progress], None],
-) -> list[Sample]:
+) -> "LM":
     from components.evaluate.answerer import Answerer  # noqa: PLC0415 - loads torch
 
-    lm = Answerer(model, tokenizer, settings.batch_size, stage=one.model, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not
-    return task.run(lm, holdout, settings.max_new_tokens)
+    stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
+    return Answerer(model, tokenizer, settings.batch_size, stage=stage, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from components import base, manifest, rendering, scorecard
-from components.evaluate import harness
+from components.evaluate import guard, harness, measurement
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
 from components.scorecard import HOLDOUT, Scorecard
 from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
+from tests.evaluate import guarding
 from tests.holdouts import NOW
 
 SETTINGS = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
@@ -31,6 +32,12 @@ class Bench:
     def measure(
         self, models: dict[str, Path | None], settings: EvaluationSettings = SETTINGS
     ) -> dict[str, Scorecard]:
+        found = self.folders(models, settings)
+        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in found.items()}
+
+    def folders(
+        self, models: dict[str, Path | None], settings: EvaluationSettings
+    ) -> harness.Folders:
         self.reports.clear()
         found = harness.evaluate(
             self.snapshot,
@@ -42,7 +49,7 @@ class Bench:
             now=NOW,
         )
         assert found == harness.folders(self.snapshot, self.base, models, self.root, settings)
-        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in found.items()}
+        return found
 
     def stages(self) -> set[str]:
         return {report.stage for report in self.reports}
@@ -117,6 +124,35 @@ def test_other_settings_are_another_scorecard(bench: Bench):
     assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))
 
 
+def test_guard_tasks_have_scorecards_of_their_own(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    settings = SETTINGS.model_copy(update={"tasks": (guarding.sums(tmp_path),)})
+    models: dict[str, Path | None] = {"base": None, "challenger": adapters["challenger"]}
+    alone = bench.measure(models)
+    folders = bench.folders(models, settings)
+    cards = {model: scorecard.read(tasks["sums"]) for model, tasks in folders.items()}
+    assert {model: tasks[HOLDOUT].name for model, tasks in folders.items()} == {
+        model: card.key for model, card in alone.items()
+    }
+    card = cards["challenger"]
+    assert (card.task, card.adapter, list(card.metrics)) == ("sums", "key-challenger", ["acc"])
+    assert card.scores["acc"].n == 8
+    assert card.conditions == cards["base"].conditions
+    assert card.conditions["num_fewshot"] == 0
+    assert outputs(card) != outputs(cards["base"])
+
+
+def test_a_task_that_can_not_be_asked_is_named_before_anything_is_measured(
+    bench: Bench, tmp_path: Path
+):
+    settings = SETTINGS.model_copy(update={"tasks": (guarding.sums(tmp_path, limit=2),)})
+    guarding.documents(tmp_path / "sums.jsonl", [{"question": "1 + 1"}])
+    with pytest.raises(guard.GuardError, match=r"sums: .*sums\.jsonl does not fit the task"):
+        bench.measure({"base": None}, settings)
+    assert not bench.root.exists()
+
+
 def test_an_unfinished_adapter_is_refused(bench: Bench, adapters: dict[str, Path], tmp_path: Path):
     adapter = copied(adapters["challenger"], tmp_path)
     (adapter / manifest.NAME).unlink()
@@ -128,7 +164,7 @@ def test_weights_that_changed_since_training_are_refused(
     bench: Bench, adapters: dict[str, Path], tmp_path: Path
 ):
     adapter = copied(adapters["challenger"], tmp_path)
-    shutil.copy(adapters["champion"] / harness.WEIGHTS, adapter)
+    shutil.copy(adapters["champion"] / measurement.WEIGHTS, adapter)
     with pytest.raises(ValueError, match="changed after it was finished, so make it again"):
         bench.measure({"challenger": adapter})
 
@@ -162,9 +198,9 @@ def test_an_adapter_that_lacks_weights_is_refused_not_measured_as_the_base(
     from safetensors.torch import load_file, save_file
 
     adapter = copied(adapters["challenger"], tmp_path)
-    weights = load_file(adapter / harness.WEIGHTS)
+    weights = load_file(adapter / measurement.WEIGHTS)
     weights.popitem()
-    save_file(weights, adapter / harness.WEIGHTS)
+    save_file(weights, adapter / measurement.WEIGHTS)
     refinish(adapter, rendering.template_hash(bench.base))
     with pytest.raises(UserWarning, match="missing adapter keys"):
         bench.measure({"challenger": adapter})

@@ -4,31 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from transformers import AutoTokenizer
 
 from components.evaluate import metric, task
 from components.evaluate.task import Holdout
 from components.scorecard import Sample, aggregate
 from tests import holdouts, templates
-
-
-class Oracle(LM):
-    """Answers each prompt as it was told to."""
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        super().__init__()
-        self.answers = answers
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        return [self.answers[request.args[0]] for request in requests]
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        raise NotImplementedError
+from tests.evaluate.oracle import Oracle
 
 
 @pytest.fixture
@@ -38,7 +20,8 @@ def holdout(tmp_path: Path, tiny_base: Path) -> Holdout:
 
 def answer(holdout: Holdout, *outputs: str) -> list[Sample]:
     prompts = [document["prompt"] for document in holdout.documents]
-    return task.run(Oracle(dict(zip(prompts, outputs, strict=True))), holdout, 64)
+    answers = dict(zip(prompts, outputs, strict=True))
+    return task.run(Oracle(answers.__getitem__), holdout, 64)
 
 
 def test_whoever_answers_right_scores_full_marks(holdout: Holdout):

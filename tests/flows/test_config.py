@@ -8,6 +8,7 @@ import yaml
 from components.collect.loading import Input
 from components.collect.record import Defaults
 from flows.config import ConfigError, Workload, read
+from tests.evaluate import guarding
 from tests.flows import terminal
 
 RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
@@ -61,6 +62,23 @@ def test_a_model_is_evaluated_at_the_precision_that_trains(
     folder: Path, settings: dict[str, object], precision: str
 ) -> None:
     assert read(write(folder, **settings)).evaluate.precision == precision
+
+
+def test_guard_tasks_are_taken_from_beside_the_file(folder: Path) -> None:
+    own = guarding.sums(folder)
+    built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
+    told = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
+    first, second = read(write(folder, evaluate={"tasks": told})).evaluate.tasks
+    assert (first.task, first.data) == (own.task, own.data)
+    assert (second.task, second.data) == ("piqa", folder / "sums.jsonl")
+
+
+def test_guard_tasks_that_can_not_be_asked_are_all_named(folder: Path) -> None:
+    told = [{"task": name, "data": "none.jsonl", "metric": "acc"} for name in ("pika", "sums.yaml")]
+    (found,) = mistakes(write(folder, evaluate={"tasks": told}))
+    assert "lm-eval has no task pika; did you mean piqa?" in found
+    assert f"{folder}/sums.yaml can't be read" in found
+    assert f"no file is at {folder}/none.jsonl" in found
 
 
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
