@@ -236,9 +236,13 @@ class Workload(Config):
 
     @field_validator("gate")
     @classmethod
-    def _is_measured(cls, policy: Policy) -> Policy:
+    def _is_measured(cls, policy: Policy, info: ValidationInfo) -> Policy:
         """Refuse to judge by what no task measures."""
-        if mistakes := policy.unmeasured({HOLDOUT: METRICS}):
+        evaluated = info.data.get("evaluate")
+        if not isinstance(evaluated, EvaluationSettings):
+            return policy
+        guarding = {guard_tasks.name(one): [one.metric] for one in evaluated.tasks}
+        if mistakes := policy.unmeasured({HOLDOUT: METRICS, **guarding}):
             raise ValueError("; ".join(mistakes))
         return policy
 

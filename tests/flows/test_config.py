@@ -81,6 +81,18 @@ def test_guard_tasks_that_can_not_be_asked_are_all_named(folder: Path) -> None:
     assert f"no file is at {folder}/none.jsonl" in found
 
 
+def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> None:
+    guarding.sums(folder)
+    measured = {"tasks": [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}]}
+    guard = {"task": "sums", "metric": "acc", "margin": 0.05}
+    policy = read(write(folder, evaluate=measured, gate={"guards": [guard]})).gate
+    assert [one.task for one in policy.guards] == ["sums"]
+    other = {"guards": [guard | {"metric": "acc_norm"}, guard | {"task": "piqa"}]}
+    (found,) = mistakes(write(folder, evaluate=measured, gate=other))
+    assert "guards: sums has no metric acc_norm, only acc" in found
+    assert "guards: no task piqa is measured, only holdout, sums" in found
+
+
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
