@@ -11,11 +11,12 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import adapted, manifest, scorecard
 from components import base as bases
-from components.evaluate import answered, guard, guards, metric, task
+from components.evaluate import answered, applied, guard, guards, metric, task
+from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
@@ -78,10 +79,13 @@ def evaluate(
         FileNotFoundError: The snapshot or an adapter is unfinished.
         ValueError: The holdout is empty, or an adapter is not the one its manifest names.
         GuardError: A task can't be asked, or not of its documents; found before a model is loaded.
+        NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
     wanted = measurements(snapshot, base, models, root, settings)
     missing = [m for m in wanted if not manifest.is_finished(m.folder)]
+    for adapter in dict.fromkeys(one.adapter for one in missing if one.adapter is not None):
+        applied.require_sound(adapter)
     names = {one.task for one in missing}
     ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
     for readable in (False, True):
@@ -92,11 +96,14 @@ def evaluate(
             base, settings.precision, for_training=False, readable=readable
         )
         askable = _askable(snapshot, tokenizer, settings, ready)
+        bare = applied.probe(model, tokenizer)
         for adapter, group in groupby(alike, key=lambda one: one.adapter):
-            with _adapted(model, adapter) as adapted_model:
+            with _adapted(model, adapter) as worn:
+                if adapter is not None:
+                    applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
                 for one in group:
                     asked = askable[one.task]
-                    samples = asked.ask(_answerer(one, adapted_model, tokenizer, settings, report))
+                    samples = asked.ask(_answerer(one, worn, tokenizer, settings, report))
                     scorecard.write(one.folder, samples, asked.metrics, body=one.body, now=now)
     return _by_model(wanted)
 
@@ -137,7 +144,10 @@ def _adapted(
     if adapter is None:
         yield model
         return
-    wrapped = adapted.put_on(model, adapter)
+    try:
+        wrapped = adapted.put_on(model, adapter)
+    except (UserWarning, ValueError) as error:
+        raise NotAppliedError(f"evaluating {adapter}: it does not fit the base: {error}") from error
     try:
         yield wrapped
     finally:

@@ -13,14 +13,13 @@ from typing import TypeAlias, cast
 from components import base as bases
 from components import manifest, prompt, rendering
 from components.evaluate import guards, task
+from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT
 
 LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 """Those whose version may move a score."""
-
-WEIGHTS = "adapter_model.safetensors"
 
 Files: TypeAlias = dict[str, Json]
 
@@ -101,7 +100,8 @@ def _of_model(
 ) -> list[Measurement]:
     """Name the measurements of one model, one a task."""
     record = None if adapter is None else manifest.read_untouched(adapter)
-    if record is not None:
+    if adapter is not None and record is not None:
+        require_base(adapter, record, base_hash)
         rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
     who: dict[str, Json] = {
         "base": base_hash,

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 from scipy.stats import binomtest
 
+from components import base as bases
 from components import manifest, rendering, scorecard
 from components.evaluate import harness
 from components.schema import Progress
@@ -36,7 +37,11 @@ def train(snapshot: Path, base: Path, folder: Path, recipe: Recipe) -> Path:
         sys.stderr.write(f"{folder.name}: {progress.done}/{progress.total}  \r")
 
     fit.fit(snapshot, base, folder, recipe, report=report)
-    body = {rendering.TEMPLATE: rendering.template_hash(base), "base_path": str(base)}
+    body = {
+        rendering.TEMPLATE: rendering.template_hash(base),
+        "base": bases.content_hash(base),
+        "base_path": str(base),
+    }
     manifest.write(folder, kind="adapter", now=datetime.now(UTC), body=body)
     return folder
 
