@@ -132,7 +132,7 @@ class Workload(Config):
     its end; wants ``validation_share`` under ``curate``."""
 
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
-    gate: Policy = Field(default_factory=Policy)
+    gate: Policy = Field(default_factory=Policy, validate_default=True)
 
     @field_validator("base")
     @classmethod
@@ -242,7 +242,8 @@ class Workload(Config):
         if not isinstance(evaluated, EvaluationSettings):
             return policy
         guarding = {guard_tasks.name(one): [one.metric] for one in evaluated.tasks}
-        if mistakes := policy.unmeasured({HOLDOUT: METRICS, **guarding}):
+        mistakes = policy.unmeasured({HOLDOUT: METRICS, **guarding})
+        if mistakes := [*mistakes, *policy.unguarded(guarding)]:
             raise ValueError("; ".join(mistakes))
         return policy
 

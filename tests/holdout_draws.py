@@ -33,7 +33,7 @@ def conversations(clusters: int, lead: float, rng: np.random.Generator) -> Pairs
 def scores(n: int, lead: float, rng: np.random.Generator) -> Pairs:
     """Draw independent scores between 0 and 1: half of them equal, the other leads skewed."""
     theirs = rng.uniform(0.2, 0.5, n)
-    leads = 0.6 * (rng.beta(2, 6, n) - 0.25) + 2 * lead  # a beta of 2 and 6 has the mean 1/4
+    leads = 0.6 * (rng.beta(2, 4, n) - 1 / 3) + 2 * lead  # a beta of 2 and 4 has the mean 1/3
     return independent(np.where(rng.random(n) < 0.5, theirs + leads, theirs), theirs)
 
 
@@ -41,7 +41,8 @@ def scored_conversations(clusters: int, lead: float, rng: np.random.Generator) -
     """Draw scores in conversations of 1 to 6 turns, which lead or trail together."""
     codes = np.repeat(np.arange(clusters), rng.integers(1, 7, clusters))
     shared, own = rng.uniform(-0.15, 0.15, clusters)[codes], rng.uniform(-0.15, 0.15, len(codes))
-    return Pairs(0.5 + lead + shared + own, np.full(len(codes), 0.5), codes)
+    theirs = rng.uniform(0.35, 0.6, len(codes))
+    return Pairs(theirs + lead + shared + own, theirs, codes)
 
 
 def challengers(n: int, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:

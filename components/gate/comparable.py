@@ -29,7 +29,7 @@ def objections(challenger: Measured, opponent: Measured, policy: Policy) -> list
             for fault in _faults(card, metric, whole=(task, metric) == (HOLDOUT, policy.metric))
         ]
         found += [] if found else _measured_on_others(task, ours, theirs, metrics)
-    return found
+    return found or _unsliced(challenger[HOLDOUT], policy)
 
 
 def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:
@@ -102,6 +102,16 @@ def _disagreement(score: Score, measured: list[float]) -> list[str]:
         return []
     return [
         f"is {score.value} over {score.n} requests, but its samples say {mean} over {len(measured)}"
+    ]
+
+
+def _unsliced(card: Scorecard, policy: Policy) -> list[str]:
+    """Refuse a veto of slices that no request belongs to."""
+    known = {name for sample in card.samples for name in sample.slices}
+    return [
+        f"not measured: no request says its {name}, whose slices may veto"
+        for name in policy.veto_slices
+        if name not in known
     ]
 
 

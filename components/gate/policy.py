@@ -88,6 +88,15 @@ class Policy(Config):
             if metric not in measured.get(task, ())
         ]
 
+    def unguarded(self, tasks: Collection[str]) -> list[str]:
+        """List the tasks beside the holdout that are measured and have no margin."""
+        guarded = {guard.task for guard in self.guards}
+        return [
+            f"guards: {task} is measured, but has no margin; add one, such as 0.05"
+            for task in tasks
+            if task not in guarded
+        ]
+
     def guarding(self) -> tuple[Guard, ...]:
         """Give all guards, that on abstention among them."""
         if self.abstention_margin is None or self.metric not in TOOL_METRICS:

@@ -1,13 +1,13 @@
 """What a holdout of this size can see, and how large one would have to be to decide.
 
-Superiority of right and wrong answers is the exact McNemar test's own power, summed over how many
-requests decide. Everything else is a normal approximation with the variance of the hypothesis in
-the bound and that of the truth in the spread (Nam 1997, Biometrics 53:1422, for paired shares).
+Superiority of independent right and wrong answers is the exact McNemar test's own power, summed
+over how many requests decide. Everything else is a normal approximation with the variance of the
+hypothesis in the bound and that of the truth in the spread (Nam 1997, Biometrics 53:1422).
 """
 
 import bisect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -35,21 +35,26 @@ class Rates:
         difference: The challenger's mean lead.
         differing: The mean square of the lead on a request; of right and wrong answers it is the
             share on which only one of the two is right.
-        effect: How many requests stand for one independent one.
         is_binary: Whether answers are right or wrong.
+        effect: How many requests stand for one independent one.
+        clumping: The mean size of a request's cluster; ``None`` without clusters.
     """
 
     difference: float
     differing: float
-    effect: float
     is_binary: bool
+    effect: float = 1.0
+    clumping: float | None = None
 
 
 def rates(pairs: Pairs) -> Rates:
     """Read the rates off a holdout; the mean square is at least that of half a request."""
-    effect = intervals.design_effect(pairs) if pairs.is_clustered else 1.0
-    square = float((pairs.differences**2).mean())
-    return Rates(pairs.difference, max(square, 0.5 / pairs.n), effect, pairs.is_binary)
+    square = max(float((pairs.differences**2).mean()), 0.5 / pairs.n)
+    found = Rates(pairs.difference, square, pairs.is_binary)
+    if not pairs.is_clustered:
+        return found
+    clumping = float((pairs.sizes**2).sum()) / pairs.n
+    return replace(found, effect=intervals.design_effect(pairs), clumping=clumping)
 
 
 def chance(at: Rates, n: int, alpha: float, margin: float = 0.0) -> float:
@@ -57,10 +62,10 @@ def chance(at: Rates, n: int, alpha: float, margin: float = 0.0) -> float:
     independent = n / at.effect
     if alpha <= 0 or independent < 1:
         return 0.0
-    if at.is_binary and margin == 0:
+    if at.is_binary and margin == 0 and at.clumping is None:
         return exact(int(independent), at.differing, at.difference, alpha)
     variance = max(at.differing - at.difference**2, 0.0)
-    bound = _variance_at(at, -margin) if at.is_binary else variance
+    bound = _bound(at, variance, margin)
     gap = (at.difference + margin) * math.sqrt(independent)
     spare = gap - float(stats.norm.isf(alpha)) * math.sqrt(bound)
     return float(stats.norm.cdf(spare / math.sqrt(variance))) if variance > 0 else float(spare > 0)
@@ -92,7 +97,7 @@ def detectable(at: Rates, n: int, alpha: float, margin: float = 0.0) -> float | 
 
     def short(lead: float) -> float:
         square = max(at.differing, abs(lead) if at.is_binary else lead**2)
-        assumed = Rates(lead, square, at.effect, at.is_binary)
+        assumed = replace(at, difference=lead, differing=square)
         return chance(assumed, n, alpha, margin) - CHANCE
 
     if short(1.0) < 0:
@@ -121,8 +126,15 @@ def needed(at: Rates, n: int, alpha: float, margin: float = 0.0) -> int | None:
     return max(1, total - n)
 
 
-def _variance_at(at: Rates, lead: float) -> float:
-    """Give the variance of a request's lead if the true mean were ``lead`` (Tango's estimate)."""
+def _bound(at: Rates, variance: float, margin: float) -> float:
+    """Give the variance that the test itself reckons with, of which its bound is a multiple.
+
+    Sign flips take the clusters' leads as they are, their mean included.
+    """
+    if margin == 0:
+        return variance + at.difference**2 * (at.clumping or 1.0) / at.effect
+    if not at.is_binary:
+        return variance
     wins, losses = (at.differing + at.difference) / 2, (at.differing - at.difference) / 2
     found = Counts(max(wins, 0.0), max(losses, 0.0), 1.0)
-    return intervals.variance(found, lead)
+    return intervals.variance(found, -margin)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from components.gate.pairs import Floats
 
-RANGE = 1 << 17
+RANGE = 1 << 15
 """Leads are counted in whole steps, at most this many in all: finer ones would not move a p-value
 that is read to three digits, and the test stays exact, since rounding treats both signs alike."""
 

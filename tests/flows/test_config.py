@@ -68,7 +68,9 @@ def test_guard_tasks_are_taken_from_beside_the_file(folder: Path) -> None:
     own = guarding.sums(folder)
     built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
     told = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
-    first, second = read(write(folder, evaluate={"tasks": told})).evaluate.tasks
+    guards = [{"task": name, "metric": "acc", "margin": 0.05} for name in ("sums", "piqa")]
+    found = read(write(folder, evaluate={"tasks": told}, gate={"guards": guards}))
+    first, second = found.evaluate.tasks
     assert (first.task, first.data) == (own.task, own.data)
     assert (second.task, second.data) == ("piqa", folder / "sums.jsonl")
 
@@ -91,6 +93,9 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     (found,) = mistakes(write(folder, evaluate=measured, gate=other))
     assert "guards: sums has no metric acc_norm, only acc" in found
     assert "guards: no task piqa is measured, only holdout, sums" in found
+    assert mistakes(write(folder, evaluate=measured, gate={})) == [
+        "gate: guards: sums is measured, but has no margin; add one, such as 0.05"
+    ]
 
 
 def test_paths_are_beside_the_file_wherever_it_is_read_from(

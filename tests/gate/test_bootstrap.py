@@ -15,8 +15,8 @@ def skewed(n: int, seed: int) -> Pairs:
     return independent(theirs + rng.exponential(0.1, n).clip(0, 0.6), theirs)
 
 
-@pytest.mark.parametrize("n", [40, 200])
-def test_the_interval_is_scipys(n: int):
+@pytest.mark.parametrize("n", [150, 400])
+def test_with_many_requests_the_interval_is_scipys(n: int):
     pairs = skewed(n, seed=n)
     found = bootstrap.bootstrap(pairs, seed=0, draws=40_000)
     theirs = stats.bootstrap(

@@ -155,6 +155,14 @@ def test_two_scorecards_of_nothing_do_not_pass():
     )
 
 
+def test_a_veto_of_slices_that_nobody_measured_blocks():
+    challenger, opponent = pair(40, 2, 20, 10)
+    vetoing = POLICY.model_copy(update={"veto_slices": ("client", "language")})
+    assert faults(challenger, opponent, vetoing) == (
+        "not measured: no request says its language, whose slices may veto",
+    )
+
+
 def test_a_guard_task_that_was_not_run_blocks():
     challenger, opponent = pair(40, 2, 20, 10)
     run = {HOLDOUT: opponent, "arc_easy": guard_card([1.0] * 60)}
