@@ -2,4 +2,7 @@
 
 ``task`` is scored by our ``metric``. For the guards, ``definition`` finds lm-eval's tasks,
 ``guards`` looks over a workload's, ``guard`` makes one ready and ``answered`` asks it.
+
+``answerer`` is the model as lm-eval sees it: it has one ``reading`` a tree of ``prefixes``, for the
+likelihoods of ``choices`` and for ``greedy`` answers, which are written in ``slots``.
 """

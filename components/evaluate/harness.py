@@ -88,23 +88,19 @@ def evaluate(
         applied.require_sound(adapter)
     names = {one.task for one in missing}
     ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
-    for readable in (False, True):
-        alike = [one for one in missing if _wants_readable(one.adapter, settings) is readable]
-        if not alike:
-            continue
-        model, tokenizer = bases.load(
-            base, settings.precision, for_training=False, readable=readable
-        )
-        askable = _askable(snapshot, tokenizer, settings, ready)
-        bare = applied.probe(model, tokenizer)
-        for adapter, group in groupby(alike, key=lambda one: one.adapter):
-            with _adapted(model, adapter) as worn:
-                if adapter is not None:
-                    applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
-                for one in group:
-                    asked = askable[one.task]
-                    samples = asked.ask(_answerer(one, worn, tokenizer, settings, report))
-                    scorecard.write(one.folder, samples, asked.metrics, body=one.body, now=now)
+    if not missing:
+        return _by_model(wanted)
+    model, tokenizer = _load(base, settings)
+    askable = _askable(snapshot, tokenizer, settings, ready)
+    bare = applied.probe(model, tokenizer)
+    for adapter, group in groupby(missing, key=lambda one: one.adapter):
+        with _adapted(model, adapter) as worn:
+            if adapter is not None:
+                applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
+            for one in group:
+                asked = askable[one.task]
+                samples = asked.ask(_answerer(one, worn, tokenizer, settings, report))
+                scorecard.write(one.folder, samples, asked.metrics, body=one.body, now=now)
     return _by_model(wanted)
 
 
@@ -131,9 +127,18 @@ def _by_model(measurements: list[Measurement]) -> Folders:
     return found
 
 
-def _wants_readable(adapter: Path | None, settings: EvaluationSettings) -> bool:
-    is_quantized = settings.precision not in ("bf16", "fp32")
-    return is_quantized and adapter is not None and adapted.reads_the_base(adapter)
+def _load(
+    base: Path, settings: EvaluationSettings
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load the base to be measured; on a CPU, 4-bit weights as the numbers that they stand for.
+
+    bitsandbytes' own kernel for them rounds what it multiplies to bf16 there, and answers would
+    depend on the batch they stand in. In fp32 they take eight times the memory.
+    """
+    model, tokenizer = bases.load(base, settings.precision, for_training=False, readable=True)
+    if model.device.type == "cpu":
+        bases.dequantize(model)
+    return model, tokenizer
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
 from tests.evaluate import guarding
+from tests.evaluate.asking import Both
 from tests.evaluate.conftest import finish
 from tests.holdouts import NOW
 
@@ -203,3 +204,11 @@ def test_a_dora_adapter_that_hardly_learned_answers_as_its_4_bit_base_does(
     nf4 = SETTINGS.model_copy(update={"precision": "nf4"})
     cards = bench.measure({"challenger": folder, "base": None}, nf4)
     assert outputs(cards["challenger"]) == outputs(cards["base"])
+
+
+def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
+    settings = SETTINGS.model_copy(update={"precision": "nf4"})
+    card = bench.measure({"base": None}, settings)["base"]
+    exact, tokenizer = base.load(bench.base, "nf4", for_training=False, readable=True)
+    asked = [sample.prompt for sample in card.samples]
+    assert outputs(card) == Both(exact, tokenizer).write(asked, max_gen_toks=8)
