@@ -82,7 +82,7 @@ def _different_requests(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) ->
 
 
 def _faults(card: Scorecard, metric: str, *, whole: bool) -> list[str]:
-    """Say what keeps a metric from being a score; ``whole`` wants it on every request."""
+    """Say what keeps a metric from being a score; ``whole`` wants a target: on every request."""
     score = card.scores.get(metric)
     if score is None or score.value is None or score.n == 0:
         return ["has no value"]
@@ -91,6 +91,8 @@ def _faults(card: Scorecard, metric: str, *, whole: bool) -> list[str]:
     measured = [value for s in card.samples if (value := s.scores.get(metric)) is not None]
     if any(not 0 <= value <= 1 for value in measured):
         return ["has a request whose score is not between 0 and 1"]
+    if whole and not card.metrics[metric].higher_is_better:
+        return ["is better when lower, so it can be guarded but be no target"]
     if whole and len(measured) < len(card.samples):
         return [f"is missing on {len(card.samples) - len(measured)} requests"]
     return _disagreement(score, measured)

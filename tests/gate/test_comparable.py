@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from components.evaluate.metric import METRICS
 from components.gate import judge as gate
 from components.gate.policy import Guard, Policy
 from components.schema import Json
-from components.scorecard import HOLDOUT, Score, Scorecard
+from components.scorecard import HOLDOUT, Metric, Score, Scorecard
 from tests.cards import card, guard_card, pair, rescored, under
 
 POLICY = Policy()
@@ -147,6 +148,15 @@ def test_abstention_that_nothing_measured_blocks_unless_the_policy_does_not_ask(
     unasked = POLICY.model_copy(update={"abstention_margin": None})
     both = {HOLDOUT: challenger}, {HOLDOUT: opponent}
     assert gate.judge(*both, unasked).outcome == "pass"
+
+
+def test_a_metric_that_is_better_when_lower_is_no_target():
+    lower = {**METRICS, "correct_name": Metric("mistakes", higher_is_better=False)}
+    ours, theirs = (replace(one, metrics=lower) for one in pair(40, 2, 20, 10))
+    assert faults(ours, theirs)[0] == (
+        "not measured: correct_name of the challenger is better when lower, so it can be guarded "
+        "but be no target"
+    )
 
 
 def test_two_scorecards_of_nothing_do_not_pass():

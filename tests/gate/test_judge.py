@@ -1,9 +1,13 @@
 """The gate: what passes, what fails, what stays open, and what it says."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import stats
+from statsmodels.stats import contingency_tables
 
 from components.gate import judge as gate
 from components.gate.judgement import Comparison, Judgement
@@ -65,6 +69,25 @@ def test_a_pass_says_what_was_shown_of_target_and_guard():
         "no worse on abstention: +0.0 points on 40 requests (95 % interval -8.8 to +8.8), within "
         "the 10 points that the policy allows",
     )
+
+
+def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
+    found, guard = judge(*pair(31, 14, 50, 12)).comparisons
+    table = [[50 + 40, 14], [31, 12]]  # the requests that no tool fits, both got right
+    mcnemar: Any = contingency_tables.mcnemar(table, exact=True)
+    assert found.p_value == pytest.approx(mcnemar.pvalue / 2)
+    assert found.p_worse == pytest.approx(1.0)
+    assert (found.challenger, found.opponent) == (121 / 147, 104 / 147)
+    assert found.difference == pytest.approx(17 / 147)
+    wald = found.difference + np.array([-1, 1]) * stats.norm.isf(0.025) * np.sqrt(
+        (31 + 14 - 17**2 / 147) / 147**2
+    )
+    assert (found.low, found.high) == pytest.approx(wald, abs=0.01)
+    z_squared = stats.norm.isf(0.025) ** 2  # the score interval where no two answers differ
+    assert guard.high == pytest.approx(z_squared / (40 + z_squared))
+    assert guard.low == pytest.approx(-guard.high)
+    score = 40 * 0.1 / np.sqrt(40 * 0.1 * 0.9)
+    assert guard.p_value == pytest.approx(float(stats.norm.sf(score)))
 
 
 def test_an_open_judgement_says_how_many_more_requests_would_decide():
