@@ -12,9 +12,8 @@ from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
 from components.curate.settings import Rules
-from components.evaluate import definition
+from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
-from components.evaluate.metric import METRICS
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.schema import Config
@@ -241,9 +240,9 @@ class Workload(Config):
         evaluated = info.data.get("evaluate")
         if not isinstance(evaluated, EvaluationSettings):
             return policy
-        guarding = {guard_tasks.name(one): [one.metric] for one in evaluated.tasks}
-        mistakes = policy.unmeasured({HOLDOUT: METRICS, **guarding})
-        if mistakes := [*mistakes, *policy.unguarded(guarding)]:
+        measured = measurement.metrics(evaluated, evaluated.kind)
+        guarding = {name: metrics for name, metrics in measured.items() if name != HOLDOUT}
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(guarding)]:
             raise ValueError("; ".join(mistakes))
         return policy
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from prefect import flow, task
 
 from components import base, manifest
-from components.evaluate import harness
+from components.evaluate import harness, measurement
+from components.evaluate import task as holdouts
 from components.evaluate.harness import Folders
 from components.register import registry, tracking
 from components.scorecard import HOLDOUT
@@ -15,6 +16,11 @@ from flows import config as configs
 from flows import jobs, settings
 from flows.config import Workload
 from flows.train import reporter
+
+
+class UnmeasuredError(ValueError):
+    """The gate is to judge by what is not measured."""
+
 
 BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
@@ -39,6 +45,22 @@ def look_over(workload: Workload) -> None:
     from components.evaluate import guard  # noqa: PLC0415 - loads lm-eval
 
     guard.prepare(workload.evaluate.tasks)
+
+
+def require_measured(workload: Workload, snapshot: Path) -> None:
+    """Refuse to train for a target that the answers of this snapshot don't measure.
+
+    Raises:
+        UnmeasuredError: With what they do measure.
+    """
+    kind = holdouts.answers_of(snapshot, workload.evaluate.kind).kind
+    mistakes = workload.gate.unmeasured(measurement.metrics(workload.evaluate, kind))
+    if mistakes:
+        raise UnmeasuredError(
+            f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
+            f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
+            "evaluate.kind"
+        )
 
 
 def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:

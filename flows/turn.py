@@ -62,6 +62,7 @@ def turn(config: str) -> str:
         stages.say(collect(config))
     with stages.during("curate"):
         snapshot = curate(config)
+        evaluate.require_measured(workload, snapshot.path)
         stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
     given = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):

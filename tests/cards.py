@@ -29,9 +29,11 @@ def sample(number: int, right: float | None, *, calls: bool = True) -> Sample:
         reference="right",
         scores={
             "valid_json": mine,
+            "schema_valid": mine,
             "name": mine,
             "name_and_arguments": mine,
             "abstention": others,
+            "over_triggering": None if others is None else 1 - others,
             "correct_name": right,
             "correct": right,
         },

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import adapted, manifest, scorecard
 from components import base as bases
-from components.evaluate import answered, applied, guard, guards, metric, task
+from components.evaluate import answered, applied, guard, guards, kinds, posing, task
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import Measurement, measurements
@@ -115,9 +115,14 @@ def _askable(
         name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
         for name, one in ready.items()
     }
-    holdout, length = task.read(snapshot, tokenizer), settings.max_new_tokens
-    ask = partial(task.run, holdout=holdout, max_new_tokens=length)
-    return {HOLDOUT: Askable(metric.METRICS, ask), **found}
+    holdout = task.read(snapshot, tokenizer, settings.kind)
+    ask = partial(
+        posing.run,
+        holdout=holdout,
+        max_new_tokens=settings.max_new_tokens,
+        end=str(tokenizer.eos_token or ""),
+    )
+    return {HOLDOUT: Askable(kinds.METRICS[holdout.answers.kind], ask), **found}
 
 
 def _by_model(measurements: list[Measurement]) -> Folders:

@@ -12,8 +12,9 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import guards, task
+from components.evaluate import guards, kinds, task
 from components.evaluate.applied import WEIGHTS, require_base
+from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT
@@ -45,7 +46,7 @@ def measurements(
     """List what is to be measured, done before or not; see ``harness.evaluate``."""
     template = rendering.template_hash(base)
     conditions = {
-        HOLDOUT: _of_holdout(manifest.read_untouched(snapshot), template, settings),
+        HOLDOUT: _of_holdout(snapshot, template, settings),
         **{guards.name(one): _of_guard(one, settings) for one in settings.tasks},
     }
     base_hash = bases.content_hash(base)
@@ -56,17 +57,28 @@ def measurements(
     ]
 
 
-def _of_holdout(
-    snapshot: Mapping[str, Json], template: str, settings: EvaluationSettings
-) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards of the holdout to be compared."""
+def metrics(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[str]]:
+    """Name the metrics of every task; the holdout's of all kinds while its own is not known."""
+    wanted: list[Kind] = [kind] if kind else list(kinds.METRICS)
     return {
-        "task": task.name(str(snapshot["workload"])),
+        HOLDOUT: [name for one in wanted for name in kinds.METRICS[one]],
+        **{guards.name(one): [one.metric] for one in settings.tasks},
+    }
+
+
+def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> dict[str, Json]:
+    """Gather what must be equal for two scorecards of the holdout to be compared."""
+    record = manifest.read_untouched(snapshot)
+    answers = task.answers_of(snapshot, settings.kind)
+    return {
+        "task": task.name(str(record["workload"])),
+        "kind": answers.kind,
+        "labels": [*answers.labels],
         "task_version": task.VERSION,
-        "holdout_version": snapshot["holdout_version"],
+        "holdout_version": record["holdout_version"],
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,
-        "settings": settings.model_dump(mode="json", exclude={"tasks"}),
+        "settings": settings.model_dump(mode="json", exclude={"tasks", "kind"}),
         **_place(),
     }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from components.base import Precision
+from components.evaluate.kinds import Kind
 from components.schema import Config
 
 
@@ -40,6 +41,10 @@ class EvaluationSettings(Config):
     precision: Precision = "nf4"
     """What the base is loaded in, and served in afterwards, since it moves the scores; a workload's
     file that leaves it out means what it trains in."""
+
+    kind: Kind | None = None
+    """What the answers are, and so what is measured: ``tool_calls``, ``classification`` (one of a
+    few labels) or ``text``; found from the answers if left out."""
 
     batch_size: int = Field(default=16, ge=1)
     """Requests answered at once: more is faster and takes more memory."""

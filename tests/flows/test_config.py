@@ -7,7 +7,10 @@ import yaml
 
 from components.collect.loading import Input
 from components.collect.record import Defaults
+from components.schema import Answer
+from flows import evaluate
 from flows.config import ConfigError, Workload, read
+from tests import holdouts
 from tests.evaluate import guarding
 from tests.flows import terminal
 
@@ -96,6 +99,24 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     assert mistakes(write(folder, evaluate=measured, gate={})) == [
         "gate: guards: sums is measured, but has no margin; add one, such as 0.05"
     ]
+
+
+def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
+    (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
+    assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
+    path = write(folder, evaluate={"kind": "text"}, gate={"metric": "rouge_l"})
+    assert read(path).gate.metric == "rouge_l"
+
+
+def test_a_target_that_the_answers_do_not_measure_is_refused_before_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    workload = read(write(folder))
+    cases = [holdouts.Case("Who?", Answer("Ann, who else could it have been but Ann herself?"))]
+    snapshot = holdouts.build(tmp_path / "frozen", cases, cases, tools=[])
+    with pytest.raises(evaluate.UnmeasuredError, match=r"are text: .* correct_name, only exact"):
+        evaluate.require_measured(workload, snapshot)
+    evaluate.require_measured(read(write(folder, gate={"metric": "f1"})), snapshot)
 
 
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
@@ -213,8 +234,9 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "turn_schedule: is no cron line: 'every night'",
         "train.r: Input should be greater than or equal to 1 (found 0)",
         "train.lerning_rate: no such setting",
-        "gate: metric: holdout has no metric nice, only valid_json, name, name_and_arguments, "
-        "abstention, correct_name, correct",
+        "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
+        "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
+        "exact, f1, rouge_l",
         "evaluation: no such setting",
     ]
 
