@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
+from components.costs import Prices
 from components.curate.settings import Rules
 from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
@@ -132,6 +133,9 @@ class Workload(Config):
 
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy, validate_default=True)
+
+    cost: Prices = Field(default_factory=Prices)
+    """What answers and training cost; the report says which price is missing for which figure."""
 
     @field_validator("base")
     @classmethod

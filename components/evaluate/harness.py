@@ -6,21 +6,22 @@ is found again, and nothing is loaded when all of it is.
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from components import adapted, manifest, scorecard
+from components import adapted, costs, manifest, scorecard
 from components import base as bases
 from components.evaluate import answered, applied, guard, guards, kinds, posing, task
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
-from components.schema import Progress
+from components.evaluate.stopwatch import Stopwatch
+from components.schema import Json, Progress
 from components.scorecard import HOLDOUT, Metric, Sample
 
 if TYPE_CHECKING:
@@ -98,9 +99,10 @@ def evaluate(
             if adapter is not None:
                 applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
             for one in group:
-                asked = askable[one.task]
-                samples = asked.ask(_answerer(one, worn, tokenizer, settings, report))
-                scorecard.write(one.folder, samples, asked.metrics, body=one.body, now=now)
+                asked, watch = askable[one.task], Stopwatch(report)
+                samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
+                body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
+                scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
     return _by_model(wanted)
 
 
@@ -123,6 +125,24 @@ def _askable(
         end=str(tokenizer.eos_token or ""),
     )
     return {HOLDOUT: Askable(kinds.METRICS[holdout.answers.kind], ask), **found}
+
+
+def _speed(
+    name: str,
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: list[Sample],
+    seconds: float,
+) -> dict[str, Json]:
+    """Say how fast the workload's own requests were answered, which is never twice the same.
+
+    So it is no part of the scorecard's key.
+    """
+    if name != HOLDOUT:
+        return {}
+    from components.evaluate import speed  # noqa: PLC0415 - loads torch
+
+    return {costs.SPEED: asdict(speed.measure(model, tokenizer, samples, seconds))}
 
 
 def _by_model(measurements: list[Measurement]) -> Folders:
