@@ -197,28 +197,3 @@ def _mapping(value: Json) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise TypeError(f"a scorecard's manifest holds {value!r} where a mapping belongs")
     return value
-
-
-def differing(
-    challenger: Scorecard, opponent: Scorecard, count: int = 5, metric: str = "correct_name"
-) -> tuple[Difference, ...]:
-    """Pick up to ``count`` requests that only one of the two models got right.
-
-    Requests that the challenger lost come first, then won, by turns: whoever approves should see
-    both. The order is by document hash, so that it is the same each time and favours nobody.
-    """
-    others = {sample.doc_hash: sample for sample in opponent.samples}
-    pairs = sorted(
-        (
-            Difference(sample, others[sample.doc_hash])
-            for sample in challenger.samples
-            if sample.doc_hash in others
-            and sample.scores[metric] != others[sample.doc_hash].scores[metric]
-        ),
-        key=lambda pair: pair.challenger.doc_hash,
-    )
-    lost = [pair for pair in pairs if pair.opponent.scores[metric] == 1]
-    won = [pair for pair in pairs if pair.opponent.scores[metric] != 1]
-    turns = [pair for both in zip(lost, won, strict=False) for pair in both]
-    shorter = min(len(lost), len(won))
-    return tuple([*turns, *lost[shorter:], *won[shorter:]][:count])

@@ -16,18 +16,18 @@ from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import Snapshot
-from components.evaluate import picture
 from components.evaluate.harness import Folders
-from components.gate import brief, evidence, judge
+from components.gate import evidence, judge
 from components.gate.comparable import Measured
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
+from components.gate.report.case import Case
 from components.ledger import Decision, Look
 from components.register import registry
-from components.scorecard import HOLDOUT, differing
+from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
-from flows import approvals, dispatch, evaluate, search, settings, train
+from flows import approvals, dispatch, evaluate, exhibits, search, settings, showing, train
 from flows import config as configs
 from flows.collect import collect
 from flows.config import Workload
@@ -128,6 +128,7 @@ def conclude(
     if champion and champion.adapter == adapter.name:
         return Turned("champion already")
     found = assemble(workload, snapshot, adapter, cards, champion)
+    showing.show(found)
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
         return Turned(found.judgement.outcome, str(found.folder))
@@ -171,29 +172,19 @@ def assemble(
     folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
         return evidence.read(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = {subject.opponent_name: opponent, "challenger": challenger}
-    picture.draw(shown, folder / evidence.PICTURE)
-    text = brief.write(
+    case = Case(
         subject,
         judgement,
-        challenger,
-        opponent,
-        differing(challenger, opponent, metric=workload.gate.metric),
-        digest=digest,
-        picture=folder / evidence.PICTURE,
+        digest,
+        ours,
+        theirs,
+        exhibits.reckon(home, workload, snapshot.path, adapter, cards, subject.opponent_name),
+        others=exhibits.others(cards, base=champion is not None),
         counts=snapshot.counts,
+        turns=exhibits.earlier(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    return evidence.finish(
-        folder,
-        subject,
-        judgement,
-        workload.gate,
-        evidence.scores(challenger, opponent),
-        brief=text,
-        now=datetime.now(UTC),
-    )
+    return exhibits.write(case, folder, workload.gate, now=datetime.now(UTC))
 
 
 def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -> Judgement:

@@ -1,7 +1,6 @@
 """Scorecards on disk and side by side."""
 
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,24 +75,3 @@ def test_conditions_that_are_no_mapping_are_named(tmp_path: Path):
     scorecard.write(tmp_path / "key", [sample(0, 1.0)], METRICS, body=body, now=NOW)
     with pytest.raises(TypeError, match="holds None where a mapping belongs"):
         scorecard.read(tmp_path / "key")
-
-
-def test_differences_show_lost_and_won_by_turns():
-    challenger = card([1.0, 1.0, 1.0, 1.0, 0.0, 0.0], [])
-    opponent = card([0.0, 0.0, 0.0, 1.0, 1.0, 0.0], [])
-    found = scorecard.differing(challenger, opponent, count=3)
-    assert [pair.challenger.example_id for pair in found] == ["e4", "e0", "e1"]
-    assert [pair.opponent.output for pair in found] == ["right", "wrong", "wrong"]
-
-
-def test_differences_are_those_of_the_metric_that_was_asked_for():
-    ours, theirs = card([1.0], []), card([1.0], [])
-    (first,) = theirs.samples
-    wrong = replace(first, scores={**first.scores, "correct": 0.0})
-    theirs = replace(theirs, samples=(wrong,))
-    assert scorecard.differing(ours, theirs) == ()
-    assert len(scorecard.differing(ours, theirs, metric="correct")) == 1
-
-
-def test_requests_that_only_one_model_saw_are_no_difference():
-    assert scorecard.differing(card([1.0, 1.0], []), card([1.0], [])) == ()

@@ -116,6 +116,18 @@ def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]
         client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
 
 
+def log_evidence(run_id: str, folder: Path) -> str:
+    """Add evidence on an adapter, report and all, to its run; give where MLflow's pages show it.
+
+    Repeating it writes the same files again.
+    """
+    from mlflow import MlflowClient
+
+    client, at = MlflowClient(), f"evidence/{folder.name}"
+    client.log_artifacts(run_id, str(folder), at)
+    return f"#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}/artifacts/{at}"
+
+
 def log_picture(run_id: str, path: Path) -> None:
     """Add the picture of a training's loss to its run, in place of an earlier one."""
     from mlflow import MlflowClient

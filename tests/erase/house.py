@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import ledger, manifest, scorecard, warehouse
@@ -20,6 +21,7 @@ from components.gate import evidence
 from components.gate.evidence import Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
+from components.gate.report import write as report
 from components.schema import Json
 from components.scorecard import HOLDOUT, Sample
 from flows.settings import Settings
@@ -180,5 +182,7 @@ def _evidence(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
     folder = settings.evidence / WORKLOAD / evidence.digest(subject, judgement, policy)
     folder.mkdir(parents=True)
     page = f"asked:\n  {question(ANN, 1)}\n"
+    (folder / report.REPORT).write_text(f"<p>{question(ANN, 2)}</p>")
+    pq.write_table(pa.table({"request": [question(ANN, 3)]}), folder / report.SAMPLES)
     evidence.finish(folder, subject, judgement, policy, {}, brief=page, now=logs.NOW)
     return folder
