@@ -52,12 +52,23 @@ def test_requests_of_one_conversation_count_as_one() -> None:
         pytest.param([1, 1], [0, 0], "right on nothing", id="a-reference-of-zeros"),
         pytest.param([1, 0, 1], [1, 0, 0], "not surely above zero", id="three-requests"),
         pytest.param([1], [1], "belong together", id="one-request"),
+        pytest.param([1, 0, 1, 1] * 9, [1, 0, 1, 1] * 9, "on no request", id="always-alike"),
     ],
 )
 def test_no_interval_is_made_up(scores: list[float], reference: list[float], said: str) -> None:
     found = kept(scores, reference)
     assert found.low is found.high is None
     assert said in (found.unbounded or "")
+
+
+def test_a_reference_that_is_always_right_gives_the_interval_of_a_share() -> None:
+    found = kept([1.0] * 15 + [0.0] * 5, [1.0] * 20)
+    wilson = stats.binomtest(15, 20).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
+    assert found.method == "Wilson"
+    perfect = kept([1.0] * 20, [1.0] * 20)
+    assert perfect.low is not None
+    assert perfect.low < 0.9, "twenty right answers are no certainty"
 
 
 def test_scores_of_other_requests_are_refused() -> None:

@@ -10,7 +10,7 @@ from components.costs import Usage
 from components.warehouse import Connection
 
 LOGGED = "as the logs say"
-COUNTED = "counted by the base's tokenizer, since the logs don't say"
+COUNTED = "counted by the base's tokenizer without a template's marks, since the logs don't say"
 
 
 @dataclass(frozen=True, slots=True)

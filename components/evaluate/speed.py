@@ -83,4 +83,5 @@ def _machine() -> str:
     """Name what computes in a reader's words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} threads of {machine.device()}"
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'' if threads == 1 else 's'} of {machine.device()}"

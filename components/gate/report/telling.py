@@ -120,7 +120,7 @@ def kept_sentence(case: Case) -> str:
     spread = (
         f"no interval: {found.unbounded}"
         if found.low is None or found.high is None
-        else f"95 % interval {found.low:.1%} to {found.high:.1%}, Fieller"
+        else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
     )
     taken = "" if PRODUCTION in case.others else f" {TAKEN}"
     return (
