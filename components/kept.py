@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-
 DEGENERATE = 1e-9
 """A narrower interval comes from differences that are all the same, and would claim certainty."""
 

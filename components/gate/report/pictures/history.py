@@ -71,7 +71,7 @@ def _join(axes: Axes, shown: Sequence[Past]) -> None:
 
 def _frame(figure: Figure, axes: Axes, shown: Sequence[Past], metric: str) -> None:
     axes.set_xlim(-0.6, max(2.0, len(shown) - 0.4))
-    axes.set_ylim(0, 110)
+    axes.set_ylim(-4, 110)
     axes.set_yticks(range(0, 101, 20))
     slant = 0 if len(shown) <= 7 else 45
     axes.set_xticks(range(len(shown)), [one.day for one in shown], rotation=slant, size=8)

@@ -75,8 +75,14 @@ def _scale(axes: Axes, points: Sequence[Point]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(_plainly))
     else:
         axes.set_xlim(0, 1.35 * max(prices) or 1)
-    axes.set_ylim(0, 108)
+    axes.set_ylim(-4, 108)
     axes.set_yticks(range(0, 101, 20))
+
+
+def _is_right(axes: Axes, price: float) -> bool:
+    """Tell whether a dot is so far right that its name goes to its left."""
+    across, _ = axes.transAxes.inverted().transform(axes.transData.transform((price, 0)))
+    return bool(across > 0.5)
 
 
 def _colour(one: Point) -> str:
@@ -104,11 +110,13 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
     below = math.inf
     for one in sorted(points, key=lambda point: (-point.score, point.name)):
         below = min(100 * one.score, below - 6)
+        right = _is_right(axes, one.price)
         axes.annotate(
             f"{drawing.shortened(one.name)}: {one.score:.0%} for {one.price:.3g}",
             (one.price, below),
-            (9, 0),
+            (-9 if right else 9, 0),
             textcoords="offset points",
+            ha="right" if right else "left",
             color=_colour(one),
             size=9,
             va="center",
