@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 from components import base, costs, manifest
 from components.evaluate import harness, speed
 from components.evaluate.settings import EvaluationSettings
+from components.evaluate.stopwatch import Stopwatch
+from components.schema import Progress
 from components.scorecard import HOLDOUT
 from tests import cards, holdouts
 from tests.holdouts import NOW
@@ -43,6 +45,19 @@ def test_tokens_are_those_of_the_prompts_and_of_what_was_written(tiny_base: Path
     assert found.output_tokens == 12 * len("right")
     assert found.usage.output == pytest.approx(5.0)
     assert found.timed <= speed.TIMED
+
+
+def test_only_answering_is_timed() -> None:
+    said: list[Progress] = []
+    watch = Stopwatch(said.append)
+    assert watch.seconds == 0.0
+    time.sleep(0.2)
+    watch(Progress("base", 0, 2, "requests"))
+    time.sleep(0.02)
+    watch(Progress("base", 2, 2, "requests"))
+    time.sleep(0.2)
+    assert 0.02 <= watch.seconds < 0.2
+    assert [one.done for one in said] == [0, 2]
 
 
 def test_a_scorecard_of_before_says_nothing_of_speed() -> None:
