@@ -7,6 +7,7 @@ independent is shown beside it, on the same data.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -72,7 +73,8 @@ def null(kind: str, count: int, slack: float = 0.0) -> Finding:
     if pairs[0].is_clustered:
         naive = share(turns_as_independent(one) <= FIRST for one in pairs)
         peer += f", turns as independent {naive:.4f}"
-    return Finding(f"false promotions, one look: {kind}", passed, 0, FIRST + slack, peer)
+    bound = at_most(FIRST, count) + slack
+    return Finding(f"false promotions, one look: {kind}", passed, 0, bound, peer)
 
 
 def looks(count: int, slack: float = 0.0) -> Finding:
@@ -90,7 +92,7 @@ def looks(count: int, slack: float = 0.0) -> Finding:
         unspent += bool((p_values <= FIRST).any())
     promise = f"false promotions, any of {LOOKS} looks at one holdout"
     peer = f"without spending {unspent / count:.4f}"
-    return Finding(promise, spent / count, 0, ALPHA + slack, peer)
+    return Finding(promise, spent / count, 0, at_most(ALPHA, count) + slack, peer)
 
 
 def powerful(kind: str, count: int, slack: float = 0.0) -> Finding:
@@ -128,6 +130,11 @@ def guarded(kind: str, count: int, slack: float = 0.0) -> Finding:
     passed = share(inference.infer(one).above(-margin) <= FIRST for one in pairs)
     promise = f"guards passed at a loss of the margin, {100 * margin:g} points: {kind}"
     return Finding(promise, passed, 0, FIRST + 0.01 + slack)
+
+
+def at_most(alpha: float, count: int) -> float:
+    """Give what so many draws of a chance of just ``alpha`` exceed one time in forty."""
+    return alpha + 2 * math.sqrt(alpha * (1 - alpha) / count)
 
 
 def drawn(kind: str, lead: float, count: int) -> list[Pairs]:

@@ -18,7 +18,7 @@ KINDS = pytest.mark.parametrize("kind", [*promised.KINDS])
 
 @KINDS
 def test_a_challenger_that_is_no_better_hardly_ever_passes(kind: str):
-    found = promised.null(kind, 200, slack=0.03)
+    found = promised.null(kind, 200, slack=0.01)
     assert found.is_kept, found
 
 
