@@ -134,7 +134,8 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
     cards = folders(workload, snapshot, adapter)
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
-        for model in (BASE, CHALLENGER)
+        for model in (BASE, measurement.FEW_SHOT, CHALLENGER)
+        if model in cards
         for name, card in cards[model].items()
         for metric, score in read_scorecard(card).scores.items()
         if score.value is not None

@@ -66,6 +66,7 @@ SCHEMA = pa.schema(
         ("acceptable", pa.string()),
         ("group", pa.string()),
         ("client_id", pa.string()),
+        ("label", pa.string()),
     ]
 )
 
@@ -81,4 +82,5 @@ def _row(name: str, case: Case, tools: Sequence[dict[str, Json]]) -> dict[str, o
         "acceptable": None if acceptable is None else json.dumps(acceptable),
         "group": f"group of {name}",
         "client_id": "app",
+        "label": " + ".join(call.name for call in case.answer.calls) or case.answer.text,
     }

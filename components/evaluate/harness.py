@@ -4,6 +4,7 @@ A scorecard's key is the digest of everything that could move its figures, so wh
 is found again, and nothing is loaded when all of it is.
 """
 
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from components import base as bases
 from components.evaluate import answered, applied, guard, guards, kinds, posing, task
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
-from components.evaluate.measurement import Measurement, measurements
+from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.stopwatch import Stopwatch
 from components.schema import Json, Progress
@@ -92,14 +93,15 @@ def evaluate(
     if not missing:
         return _by_model(wanted)
     model, tokenizer = _load(base, settings)
-    askable = _askable(snapshot, tokenizer, settings, ready)
+    length = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    askable = _askable(snapshot, tokenizer, settings, ready, length)
     bare = applied.probe(model, tokenizer)
     for adapter, group in groupby(missing, key=lambda one: one.adapter):
         with _adapted(model, adapter) as worn:
             if adapter is not None:
                 applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
             for one in group:
-                asked, watch = askable[one.task], Stopwatch(report)
+                asked, watch = askable[one.asked], Stopwatch(report)
                 samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
                 body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
                 scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
@@ -111,20 +113,29 @@ def _askable(
     tokenizer: "PreTrainedTokenizerBase",
     settings: EvaluationSettings,
     ready: Mapping[str, Guard],
+    length: int,
 ) -> dict[str, Askable]:
-    """Say of each task how a model is asked it."""
+    """Say of each task how a model is asked it; ``length`` bounds prompt and answer in tokens."""
     found = {
         name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
         for name, one in ready.items()
     }
-    holdout = task.read(snapshot, tokenizer, settings.kind)
-    ask = partial(
-        posing.run,
-        holdout=holdout,
-        max_new_tokens=settings.max_new_tokens,
-        end=str(tokenizer.eos_token or ""),
-    )
-    return {HOLDOUT: Askable(kinds.METRICS[holdout.answers.kind], ask), **found}
+    for name in (HOLDOUT, FEW_SHOT) if settings.num_fewshot else (HOLDOUT,):
+        holdout = task.read(
+            snapshot,
+            tokenizer,
+            settings.kind,
+            num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
+            room=length - settings.max_new_tokens,
+        )
+        ask = partial(
+            posing.run,
+            holdout=holdout,
+            max_new_tokens=settings.max_new_tokens,
+            end=str(tokenizer.eos_token or ""),
+        )
+        found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask)
+    return found
 
 
 def _speed(

@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import guards, kinds, task
+from components.evaluate import guards, kinds, shots, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
@@ -21,6 +21,9 @@ from components.scorecard import HOLDOUT
 
 LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 """Those whose version may move a score."""
+
+FEW_SHOT = "few-shot"
+"""The model that is the base with solved examples in its prompt."""
 
 Files: TypeAlias = dict[str, Json]
 
@@ -34,6 +37,11 @@ class Measurement:
     adapter: Path | None
     folder: Path
     body: dict[str, Json]
+
+    @property
+    def asked(self) -> str:
+        """What the model is asked: a task, or the holdout with examples before each request."""
+        return FEW_SHOT if self.model == FEW_SHOT else self.task
 
 
 def measurements(
@@ -50,10 +58,13 @@ def measurements(
         **{guards.name(one): _of_guard(one, settings) for one in settings.tasks},
     }
     base_hash = bases.content_hash(base)
+    asked = {model: (adapter, conditions) for model, adapter in models.items()}
+    if settings.num_fewshot and None in models.values():
+        asked[FEW_SHOT] = (None, {HOLDOUT: _with_examples(snapshot, conditions[HOLDOUT], settings)})
     return [
         one
-        for model, adapter in models.items()
-        for one in _of_model(model, adapter, base_hash, template, conditions, root)
+        for model, (adapter, wanted) in asked.items()
+        for one in _of_model(model, adapter, base_hash, template, wanted, root)
     ]
 
 
@@ -76,11 +87,20 @@ def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> 
         "labels": [*answers.labels],
         "task_version": task.VERSION,
         "holdout_version": record["holdout_version"],
+        "num_fewshot": 0,
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,
-        "settings": settings.model_dump(mode="json", exclude={"tasks", "kind"}),
+        "settings": settings.model_dump(mode="json", exclude={"tasks", "kind", "num_fewshot"}),
         **_place(),
     }
+
+
+def _with_examples(
+    snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
+) -> dict[str, Json]:
+    """Say that examples stand before each request, and from which side they were taken."""
+    examples = cast("Files", manifest.read(snapshot)["files"])[shots.FILE]
+    return {**conditions, "num_fewshot": settings.num_fewshot, "examples": examples}
 
 
 def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:

@@ -52,6 +52,10 @@ class EvaluationSettings(Config):
     max_new_tokens: int = Field(default=96, ge=1)
     """Where an answer is cut off: too few break long calls, more lets a rambling model ramble."""
 
+    num_fewshot: int = Field(default=0, ge=0)
+    """With how many solved examples from the training side the base is measured once more, as a
+    model of its own: what prompting alone would do. More make longer prompts; 0 leaves it out."""
+
     tasks: tuple[GuardTask, ...] = ()
     """What else every model is measured on, so that what an adapter forgets is seen; each has a
     scorecard of its own."""

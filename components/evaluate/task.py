@@ -1,6 +1,7 @@
 """The frozen holdout as a task: its requests as a model reads them, with version and slices."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import pyarrow.parquet as pq
 
 from components import manifest, prompt, rendering
-from components.evaluate import kinds
+from components.evaluate import kinds, shots
 from components.evaluate.kinds import Answers, Kind
+from components.rendering import Rendered
 from components.schema import Answer, Message
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ LENGTHS = ("short", "middle", "long")
 VERSION = manifest.digest(
     [
         manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
-        for module in ("kinds", "metric", "posing", "task", "texts")
+        for module in ("kinds", "metric", "posing", "shots", "task", "texts")
     ]
 )
 """The version of the scoring: scores made by other code are not comparable."""
@@ -70,13 +72,22 @@ def answers_of(snapshot: Path, named: Kind | None) -> Answers:
     return kinds.find(answers, named, offers_tools=offers_tools)
 
 
-def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", named: Kind | None) -> Holdout:
+def read(
+    snapshot: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    named: Kind | None,
+    *,
+    num_fewshot: int = 0,
+    room: int = sys.maxsize,
+) -> Holdout:
     """Read a snapshot's holdout, each request as the exact text that the model will read.
 
     Args:
         snapshot: A finished snapshot folder.
         tokenizer: The base's.
         named: What the workload's file says that the answers are, if it does.
+        num_fewshot: How many solved examples of the training side stand before each request.
+        room: Tokens that a prompt with examples may have.
 
     Raises:
         ValueError: The holdout is empty, so that nothing could be measured.
@@ -86,7 +97,19 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", named: Kind | Non
     rows = pq.read_table(snapshot / FILE, columns=[*columns, "acceptable"]).to_pylist()
     if not rows:
         raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
-    documents = _with_lengths([_document(row, tokenizer) for row in rows])
+    asked = [_render(row, tokenizer) for row in rows]
+    lengths = _thirds([len(one.to_text(tokenizer)) for one in asked])
+    if num_fewshot:
+        requests = [shots.asked(json.loads(str(row["messages"]))) for row in rows]
+        chosen = shots.choose(requests, shots.read(snapshot), num_fewshot)
+        asked = [
+            shots.put_before(one, shown, tokenizer, room)
+            for one, shown in zip(asked, chosen, strict=True)
+        ]
+    documents = [
+        _document(row, one, tokenizer) | {"length": length}
+        for row, one, length in zip(rows, asked, lengths, strict=True)
+    ]
     return Holdout(
         name=name(str(record["workload"])),
         version=str(record["holdout_version"]),
@@ -95,11 +118,15 @@ def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", named: Kind | Non
     )
 
 
-def _document(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Document:
+def _render(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Rendered:
+    messages, tools = json.loads(str(row["messages"])), json.loads(str(row["tools"]))
+    return rendering.render(tokenizer, messages, tools)
+
+
+def _document(
+    row: Mapping[str, object], asked: Rendered, tokenizer: "PreTrainedTokenizerBase"
+) -> Document:
     written = cast("list[Message]", row["prompt"])
-    asked = rendering.render(
-        tokenizer, json.loads(str(row["messages"])), json.loads(str(row["tools"]))
-    )
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
@@ -115,14 +142,11 @@ def _document(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -
     }
 
 
-def _with_lengths(documents: Sequence[Document]) -> list[Document]:
-    """Say of each request in which third it is by its prompt's characters."""
-    lengths = sorted(len(one["prompt"]) for one in documents)
-    bounds = [lengths[len(lengths) * third // 3] for third in (1, 2)]
-    return [
-        {**one, "length": LENGTHS[sum(len(one["prompt"]) >= bound for bound in bounds)]}
-        for one in documents
-    ]
+def _thirds(lengths: Sequence[int]) -> list[str]:
+    """Say of each length in which third of all it is."""
+    ordered = sorted(lengths)
+    bounds = [ordered[len(ordered) * third // 3] for third in (1, 2)]
+    return [LENGTHS[sum(length >= bound for bound in bounds)] for length in lengths]
 
 
 def slices(document: Document, kind: Kind) -> dict[str, str]:

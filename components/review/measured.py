@@ -40,7 +40,7 @@ def _is_of_the_holdout(folder: Path) -> bool:
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, Measured]:
     """Count each model once: the last card of those that were made of one model."""
-    latest = {(card.base, card.adapter): card for card in cards}
+    latest = {(one.base, one.adapter, str(one.conditions.get("num_fewshot"))): one for one in cards}
     scores: dict[str, list[float]] = defaultdict(list)
     for card in latest.values():
         for sample in card.samples:

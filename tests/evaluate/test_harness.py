@@ -146,6 +146,20 @@ def test_guard_tasks_have_scorecards_of_their_own(
     assert outputs(card) != outputs(cards["base"])
 
 
+def test_a_base_with_examples_is_a_model_of_its_own(bench: Bench):
+    settings = SETTINGS.model_copy(update={"num_fewshot": 1})
+    alone = bench.measure({"base": None})["base"]
+    cards = bench.measure({"base": None}, settings)
+    assert list(cards) == ["base", "few-shot"]
+    assert cards["base"] == alone
+    assert bench.stages() == {"few-shot"}
+    shown = cards["few-shot"]
+    assert (shown.adapter, shown.scores["correct"].n) == (None, 3)
+    assert (alone.conditions["num_fewshot"], shown.conditions["num_fewshot"]) == (0, 1)
+    assert "examples" in shown.conditions
+    assert outputs(shown) != outputs(alone)
+
+
 def test_a_task_that_can_not_be_asked_is_named_before_anything_is_measured(
     bench: Bench, tmp_path: Path
 ):
