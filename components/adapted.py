@@ -23,6 +23,10 @@ def put_on(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     """Put an adapter on the base.
 
     One that lacks weights for a layer would leave it as it was: PEFT's warning is an error.
+
+    Raises:
+        UserWarning: Weights are missing.
+        ValueError: The base has no module that the adapter is for.
     """
     from peft import PeftModel
 

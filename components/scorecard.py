@@ -1,4 +1,4 @@
-"""The scorecard: what an evaluation measured for one model, as aggregates and as every sample.
+"""The scorecard: what an evaluation measured of one model on one task, in sum and in every sample.
 
 It crosses from the evaluation to the gate, to the approval form and to the registry. On disk it is
 a folder: ``scorecard.json``, ``samples.parquet`` and the manifest, which is written last. A score
@@ -21,15 +21,16 @@ from components.schema import Json
 AGGREGATES = "scorecard.json"
 SAMPLES = "samples.parquet"
 
-METRICS = {
-    "valid_json": "of the requests that call for a tool: the answer is calls, as valid JSON",
-    "name": "of those: the right function by name",
-    "name_and_arguments": "of those: the right function and every argument right",
-    "abstention": "of the requests that no tool fits: the answer is text and calls nothing",
-    "correct_name": "of all requests: right by name, or rightly no call",
-    "correct": "of all requests: the whole call right, or rightly no call",
-}
-"""Every metric with what it is the share of; each is 0 or 1 on one request."""
+HOLDOUT = "holdout"
+"""The task that is the workload's own requests; every other guards what was able before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a metric is the mean of, in a reader's words, and which way is better."""
+
+    meaning: str
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One holdout request with what the model answered and how each metric scored it.
+    """One request of a task with what the model answered and how each metric scored it.
 
     ``doc_hash`` is of the request with its reference, ``prompt_hash`` of the exact prompt text:
-    two models may be compared on a request only where both are equal.
+    two models may be compared on a request only where both are equal. Samples of one ``cluster_id``
+    are not independent of each other (one conversation, one set of tools). ``slices`` says by
+    name which part of the traffic a request belongs to, such as its client.
     """
 
     doc_id: int
     example_id: str
+    cluster_id: str
     doc_hash: str
     prompt_hash: str
     request: str
@@ -58,13 +62,15 @@ class Sample:
     output: str
     reference: str
     scores: dict[str, float | None]
+    slices: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """What one model scored, under which conditions.
+    """What one model scored on one task, under which conditions.
 
-    Two scorecards are comparable only when their ``conditions`` are equal: task and its version,
+    ``metrics`` says what each of the ``scores`` is, in the order that readers show them. Two
+    scorecards are comparable only when their ``conditions`` are equal: task and its version,
     holdout version, prompt format, precision, device, settings and library versions. ``adapter``
     is the adapter's key, ``None`` for the base alone.
     """
@@ -72,6 +78,8 @@ class Scorecard:
     key: str
     base: str
     adapter: str | None
+    task: str
+    metrics: dict[str, Metric]
     conditions: dict[str, Json]
     scores: dict[str, Score]
     samples: tuple[Sample, ...]
@@ -85,9 +93,9 @@ class Difference:
     opponent: Sample
 
 
-def aggregate(samples: Iterable[Sample]) -> dict[str, Score]:
+def aggregate(samples: Iterable[Sample], metrics: Iterable[str]) -> dict[str, Score]:
     """Take each metric's mean and standard error over the samples that measured it."""
-    columns: dict[str, list[float]] = {metric: [] for metric in METRICS}
+    columns: dict[str, list[float]] = {metric: [] for metric in metrics}
     for sample in samples:
         for metric, value in sample.scores.items():
             if value is not None:
@@ -107,34 +115,39 @@ def _mean(values: list[float]) -> Score:
 
 
 def write(
-    folder: Path, samples: Iterable[Sample], *, body: Mapping[str, object], now: datetime
+    folder: Path,
+    samples: Iterable[Sample],
+    metrics: Mapping[str, Metric],
+    *,
+    body: Mapping[str, object],
+    now: datetime,
 ) -> None:
     """Write a model's samples and their aggregates, then the manifest with ``body``.
 
     Args:
         folder: Where the scorecard goes; its name is the scorecard's key.
-        samples: One per request of the holdout.
-        body: What was measured: ``base``, ``adapter`` and ``conditions``.
+        samples: One per request of the task.
+        metrics: Those of the task.
+        body: What was measured: ``base``, ``adapter``, ``task`` and ``conditions``.
         now: When it was finished (UTC).
     """
     rows = sorted(samples, key=lambda sample: sample.doc_id)
-    scores = {metric: asdict(score) for metric, score in aggregate(rows).items()}
+    scores = {metric: asdict(score) for metric, score in aggregate(rows, metrics).items()}
+    meanings = {name: asdict(metric) for name, metric in metrics.items()}
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(_table(rows), folder / SAMPLES)
-    text = json.dumps({"scores": scores}, indent=2, allow_nan=False) + "\n"
+    told = {"metrics": meanings, "scores": scores}
+    text = json.dumps(told, indent=2, allow_nan=False) + "\n"
     manifest.write_atomically(folder / AGGREGATES, text)
     manifest.write(folder, kind="scorecard", now=now, body=body)
 
 
 def _table(samples: list[Sample]) -> "pa.Table":  # pyright: ignore[reportUnknownParameterType]
-    fields = ("example_id", "doc_hash", "prompt_hash", "request", "prompt", "output", "reference")
-    schema = pa.schema(
-        [("doc_id", pa.int64())]
-        + [(name, pa.string()) for name in fields]
-        + [(metric, pa.float64()) for metric in METRICS]
-    )
-    rows = [{**asdict(sample), **sample.scores} for sample in samples]
-    return pa.Table.from_pylist(rows, schema=schema)
+    rows = [
+        {**asdict(one), "scores": [*one.scores.items()], "slices": [*one.slices.items()]}
+        for one in samples
+    ]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
 def read(folder: Path) -> Scorecard:
@@ -145,48 +158,42 @@ def read(folder: Path) -> Scorecard:
         ValueError: A file is not the one that the manifest names, so the figures can't be trusted.
     """
     record = manifest.read_untouched(folder)
-    aggregates = json.loads((folder / AGGREGATES).read_text())["scores"]
+    told = json.loads((folder / AGGREGATES).read_text())
     return Scorecard(
         key=str(record["key"]),
         base=str(record["base"]),
         adapter=None if record["adapter"] is None else str(record["adapter"]),
+        task=str(record["task"]),
+        metrics={name: Metric(**metric) for name, metric in told["metrics"].items()},
         conditions=dict(_mapping(record["conditions"])),
-        scores={metric: Score(**score) for metric, score in aggregates.items()},
+        scores={metric: Score(**score) for metric, score in told["scores"].items()},
         samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
     )
 
 
 def _sample(row: dict[str, object]) -> Sample:
-    scores = {metric: row.pop(metric) for metric in METRICS}
-    return Sample(**row, scores=scores)  # pyright: ignore[reportArgumentType] - our own schema
+    maps = {name: dict(row.pop(name)) for name in ("scores", "slices")}  # pyright: ignore[reportArgumentType, reportCallIssue] - our own schema
+    return Sample(**row, **maps)  # pyright: ignore[reportArgumentType] - as above
+
+
+_SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.int64()),
+        ("example_id", pa.string()),
+        ("cluster_id", pa.string()),
+        ("doc_hash", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("request", pa.string()),
+        ("prompt", pa.string()),
+        ("output", pa.string()),
+        ("reference", pa.string()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("slices", pa.map_(pa.string(), pa.string())),
+    ]
+)
 
 
 def _mapping(value: Json) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise TypeError(f"a scorecard's manifest holds {value!r} where a mapping belongs")
     return value
-
-
-def differing(
-    challenger: Scorecard, opponent: Scorecard, count: int = 5, metric: str = "correct_name"
-) -> tuple[Difference, ...]:
-    """Pick up to ``count`` requests that only one of the two models got right.
-
-    Requests that the challenger lost come first, then won, by turns: whoever approves should see
-    both. The order is by document hash, so that it is the same each time and favours nobody.
-    """
-    others = {sample.doc_hash: sample for sample in opponent.samples}
-    pairs = sorted(
-        (
-            Difference(sample, others[sample.doc_hash])
-            for sample in challenger.samples
-            if sample.doc_hash in others
-            and sample.scores[metric] != others[sample.doc_hash].scores[metric]
-        ),
-        key=lambda pair: pair.challenger.doc_hash,
-    )
-    lost = [pair for pair in pairs if pair.opponent.scores[metric] == 1]
-    won = [pair for pair in pairs if pair.opponent.scores[metric] != 1]
-    turns = [pair for both in zip(lost, won, strict=False) for pair in both]
-    shorter = min(len(lost), len(won))
-    return tuple([*turns, *lost[shorter:], *won[shorter:]][:count])

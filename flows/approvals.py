@@ -55,6 +55,11 @@ def page_key(workload: str) -> str:
     return f"gate-{re.sub('[._]', '-', workload)}"
 
 
+def report_key(workload: str) -> str:
+    """Key of the artifacts that lead to a workload's reports."""
+    return f"report-{re.sub('[._]', '-', workload)}"
+
+
 def pending(*tags: str) -> list[Pending]:
     """List the approvals that wait for a person."""
     return [_pending(run) for run in dispatch.find("promote", *tags, states=[StateType.PAUSED])]

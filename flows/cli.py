@@ -19,6 +19,7 @@ from flows import (
     cli_feedback,
     cli_held,
     cli_receive,
+    cli_report,
     cli_review,
     cli_stack,
     cli_train,
@@ -40,6 +41,7 @@ app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_train.app.registered_commands
+app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_feedback.app.registered_commands
 app.add_typer(cli_export.app, name="export")

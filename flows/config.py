@@ -11,10 +11,14 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from components.collect import detect, places
 from components.collect.loading import Input
 from components.collect.record import Defaults, Kind
+from components.costs import Prices
 from components.curate.settings import Rules
-from components.evaluate.settings import EvaluationSettings
-from components.gate.judge import Policy
+from components.evaluate import definition, measurement
+from components.evaluate import guards as guard_tasks
+from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.gate.policy import Policy
 from components.schema import Config
+from components.scorecard import HOLDOUT
 from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
 from components.train.search import grid
@@ -128,7 +132,10 @@ class Workload(Config):
     its end; wants ``validation_share`` under ``curate``."""
 
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
-    gate: Policy = Field(default_factory=Policy)
+    gate: Policy = Field(default_factory=Policy, validate_default=True)
+
+    cost: Prices = Field(default_factory=Prices)
+    """What answers and training cost; the report says which price is missing for which figure."""
 
     @field_validator("base")
     @classmethod
@@ -177,6 +184,17 @@ class Workload(Config):
 
     @field_validator("evaluate")
     @classmethod
+    def _tasks_are_there(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Take the guard tasks' files from the file's own folder, and look each task over."""
+        tasks = tuple(_guard_beside(one, _folder(info)) for one in evaluate.tasks)
+        if found := guard_tasks.mistakes(tasks):
+            raise ValueError(f"tasks: {'; '.join(found)}")
+        return evaluate.model_copy(update={"tasks": tasks})
+
+    @field_validator("evaluate")
+    @classmethod
     def _as_it_is_trained(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
@@ -218,6 +236,19 @@ class Workload(Config):
         for one in grid.expand(base, recipe, search):
             _model(one.base, info)
         return search
+
+    @field_validator("gate")
+    @classmethod
+    def _is_measured(cls, policy: Policy, info: ValidationInfo) -> Policy:
+        """Refuse to judge by what no task measures."""
+        evaluated = info.data.get("evaluate")
+        if not isinstance(evaluated, EvaluationSettings):
+            return policy
+        measured = measurement.metrics(evaluated, evaluated.kind)
+        guarding = {name: metrics for name, metrics in measured.items() if name != HOLDOUT}
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(guarding)]:
+            raise ValueError("; ".join(mistakes))
+        return policy
 
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
@@ -303,6 +334,17 @@ def _is_elsewhere(path: str) -> bool:
 
 def _beside(path: str, folder: Path) -> str:
     return path if _is_elsewhere(path) else str(folder / path)
+
+
+def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
+    is_own = one.task.endswith(definition.ENDINGS)
+    return one.model_copy(
+        update={
+            "task": str((folder / one.task).resolve()) if is_own else one.task,
+            "data": (folder / one.data).resolve(),
+            "examples": (folder / one.examples).resolve() if one.examples else None,
+        }
+    )
 
 
 def _inputs(entries: list[Entry], kind: Kind) -> list[Input]:

@@ -242,6 +242,7 @@ def _flagged(
 ) -> Consequences:
     adapters = {one.key for one in tainted if one.kind == "adapter"}
     scorecards = {one.key for one in tainted if one.kind == "scorecard"}
+    evidence = {one.key for one in tainted if one.kind == "evidence"}
     versions = taint.flag(workload, adapters, erasure.certificate_id)
     before = registry.champion(workload)
     if demote and versions:
@@ -256,8 +257,9 @@ def _flagged(
             *(Champion(workload, one, now.number if now else None) for one in (*lost, *kept)),
         ),
         approvals=found.approvals,
-        pages=found.pages,
-        scorecard_copies=found.scorecard_copies + taint.drop_scorecards(workload, scorecards),
+        pages=found.pages + taint.drop_copies(workload, taint.EVIDENCE, evidence),
+        scorecard_copies=found.scorecard_copies
+        + taint.drop_copies(workload, taint.SCORECARDS, scorecards),
     )
 
 

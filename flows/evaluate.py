@@ -1,29 +1,66 @@
-"""Evaluate: measure base, champion and challenger on the frozen holdout, on the ``gpu`` pool."""
+"""Evaluate: measure base, champion and challenger on each task, on the ``gpu`` pool."""
 
+import os
 from pathlib import Path
 
 from prefect import flow, task
 
 from components import base, manifest
-from components.evaluate import harness
+from components.evaluate import harness, measurement
+from components.evaluate import task as holdouts
+from components.evaluate.harness import Folders
 from components.register import registry, tracking
+from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import jobs, settings
 from flows.config import Workload
 from flows.train import reporter
 
+
+class UnmeasuredError(ValueError):
+    """The gate is to judge by what is not measured."""
+
+
 BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
 @flow(flow_run_name=configs.run_name)
-def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, str]:
+def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, dict[str, str]]:
     """Score the base, the challenger and the champion; what was scored before is not run again."""
     workload = configs.read(Path(config))
     cards = folders(workload, Path(snapshot), Path(adapter))
-    if not all(manifest.is_finished(card) for card in cards.values()):
+    if not all(manifest.is_finished(card) for card in every(cards)):
         measure(workload, Path(snapshot), Path(adapter))
-    return {model: str(card) for model, card in cards.items()}
+    return {
+        model: {task: str(card) for task, card in tasks.items()} for model, tasks in cards.items()
+    }
+
+
+def look_over(workload: Workload) -> None:
+    """See that every guard task can be asked of its documents, before anything is trained."""
+    if not workload.evaluate.tasks:
+        return
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from components.evaluate import guard  # noqa: PLC0415 - loads lm-eval
+
+    guard.prepare(workload.evaluate.tasks)
+
+
+def require_measured(workload: Workload, snapshot: Path) -> None:
+    """Refuse to train for a target that the answers of this snapshot don't measure.
+
+    Raises:
+        UnmeasuredError: With what they do measure.
+    """
+    kind = holdouts.answers_of(snapshot, workload.evaluate.kind).kind
+    mistakes = workload.gate.unmeasured(measurement.metrics(workload.evaluate, kind))
+    if mistakes:
+        raise UnmeasuredError(
+            f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
+            f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
+            "evaluate.kind"
+        )
 
 
 def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
@@ -61,14 +98,19 @@ def base_of(workload: Workload, adapter: Path) -> Path:
     )
 
 
-def folders(workload: Workload, snapshot: Path, adapter: Path) -> dict[str, Path]:
-    """Name each model's scorecard folder: its key is the digest of all that was measured."""
+def folders(workload: Workload, snapshot: Path, adapter: Path) -> Folders:
+    """Name each model's scorecard folder of each task: its key digests all that was measured."""
     root = settings.load().scorecards / workload.workload
     return {
-        name: card
+        name: cards
         for model, group in models(workload, adapter).items()
-        for name, card in harness.folders(snapshot, model, group, root, workload.evaluate).items()
+        for name, cards in harness.folders(snapshot, model, group, root, workload.evaluate).items()
     }
+
+
+def every(cards: Folders) -> list[Path]:
+    """List the scorecard folders of all models and tasks."""
+    return [card for tasks in cards.values() for card in tasks.values()]
 
 
 def job_folder(adapter: Path) -> Path:
@@ -91,9 +133,11 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
         jobs.run("evaluate", spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)
     scores = {
-        f"{model}/{metric}": score.value
-        for model in (BASE, CHALLENGER)
-        for metric, score in read_scorecard(cards[model]).scores.items()
+        f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
+        for model in (BASE, measurement.FEW_SHOT, CHALLENGER)
+        if model in cards
+        for name, card in cards[model].items()
+        for metric, score in read_scorecard(card).scores.items()
         if score.value is not None
     }
-    tracking.log_scores(run_id, scores, cards[CHALLENGER])
+    tracking.log_scores(run_id, scores, cards[CHALLENGER].values())

@@ -113,7 +113,7 @@ def calibrate(spec: dict[str, Any]) -> None:
 
 
 def evaluate(spec: dict[str, Any]) -> None:
-    """Measure models on the holdout: ``snapshot base models root settings``."""
+    """Measure models on each task: ``snapshot base models root settings``."""
     from components.evaluate import harness  # noqa: PLC0415 - as above
 
     harness.evaluate(

@@ -118,12 +118,9 @@ def _say_scores(folder: Path, console: Console) -> None:
     for metric, row in scores.items():
         both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
         console.print(f"  {metric:<26} {both}  n={row['n']}")
-    p_value = found.judgement.p_value
-    tested = "not comparable" if p_value is None else f"exact McNemar p = {p_value:.3g}"
-    console.print(
-        f"verdict   {found.judgement.outcome} ({tested}): {'; '.join(found.judgement.reasons)}",
-        soft_wrap=True,
-    )
+    console.print(f"verdict   {found.judgement.outcome}")
+    for reason in found.judgement.reasons:
+        console.print(f"  {reason}", soft_wrap=True)
 
 
 def _share(value: float | None) -> str:

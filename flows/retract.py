@@ -58,8 +58,12 @@ def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
-    """Delete the pages among the workload's artifacts; their description is the digest."""
-    key = ArtifactFilterKey(any_=[approvals.page_key(workload)])
+    """Delete the pages, and the links to reports, among the workload's artifacts.
+
+    Their description is the digest.
+    """
+    keys = [approvals.page_key(workload), approvals.report_key(workload)]
+    key = ArtifactFilterKey(any_=keys)
     dropped, offset = 0, 0
     while True:
         found = client.read_artifacts(

@@ -133,7 +133,7 @@ def fit(
         tags=lineage | ({tracking.PARENT_TAG: given.parent} if given else {}),
         name=given.entry.name if given else None,
     )
-    metrics = tracking.Metrics(run_id)
+    metrics, started = tracking.Metrics(run_id), time.monotonic()
     called = f"candidate {given.entry.name}" if given else f"adapter {adapter.name}"
     title = f"{workload.workload}: training of {called}"
     curve = Curve(job_folder(adapter), workload.workload, run_id, title)
@@ -149,6 +149,9 @@ def fit(
     curve.show()
     if (reached is None or reached.finished) and not manifest.is_finished(adapter):
         body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
+        # A search paid for every candidate; a training that was killed, only since it went on.
+        searched = records.seconds(order.parent.parent) if order else 0.0
+        body |= {"training_seconds": round(searched + time.monotonic() - started, 1)}
         finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached

@@ -16,14 +16,18 @@ from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import Snapshot
-from components.evaluate import picture
-from components.gate import brief, evidence, judge
+from components.evaluate.harness import Folders
+from components.gate import evidence, judge
+from components.gate.comparable import Measured
 from components.gate.evidence import Evidence, Subject
-from components.ledger import Decision
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.gate.report.case import Case
+from components.ledger import Decision, Look
 from components.register import registry
-from components.scorecard import differing
+from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
-from flows import approvals, dispatch, evaluate, search, settings, train
+from flows import approvals, dispatch, evaluate, exhibits, search, settings, showing, train
 from flows import config as configs
 from flows.collect import collect
 from flows.config import Workload
@@ -51,12 +55,14 @@ class Turned:
 def turn(config: str) -> str:
     """Turn the flywheel once for one workload."""
     workload = configs.read(Path(config))
+    evaluate.look_over(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.say(collect(config))
     with stages.during("curate"):
         snapshot = curate(config)
+        evaluate.require_measured(workload, snapshot.path)
         stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
     given = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):
@@ -64,12 +70,14 @@ def turn(config: str) -> str:
         stages.say(f"adapter {adapter.name}", reused=reused)
     with stages.during("evaluate", evaluate.job_folder(adapter)):
         cards = evaluate.folders(workload, snapshot.path, adapter)
-        reused = ensure("evaluate/evaluate", given | {"adapter": str(adapter)}, [*cards.values()])
+        reused = ensure(
+            "evaluate/evaluate", given | {"adapter": str(adapter)}, evaluate.every(cards)
+        )
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         turned = conclude(config, workload, snapshot, adapter, cards)
         stages.say(turned.ending)
-    outputs = [adapter, *cards.values()]  # curate has noted its snapshot
+    outputs = [adapter, *evaluate.every(cards)]  # curate has noted its snapshot
     finish(workload.workload, folder, stages, turned, outputs)
     return turned.ending
 
@@ -113,13 +121,14 @@ def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> 
 
 
 def conclude(
-    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: dict[str, Path]
+    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders
 ) -> Turned:
     """Judge the challenger and, where the gate passes it, see that a person is asked once."""
     champion = registry.champion(workload.workload)
     if champion and champion.adapter == adapter.name:
         return Turned("champion already")
     found = assemble(workload, snapshot, adapter, cards, champion)
+    showing.show(found)
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
         return Turned(found.judgement.outcome, str(found.folder))
@@ -134,14 +143,17 @@ def assemble(
     workload: Workload,
     snapshot: Snapshot,
     adapter: Path,
-    cards: dict[str, Path],
+    cards: Folders,
     champion: registry.Version | None,
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
-    opponent_folder = cards[evaluate.CHAMPION if champion else evaluate.BASE]
-    challenger = read_scorecard(cards[evaluate.CHALLENGER])
-    opponent = read_scorecard(opponent_folder)
+    measured = {
+        role: {task: read_scorecard(card) for task, card in cards[role].items()}
+        for role in (evaluate.CHALLENGER, evaluate.CHAMPION if champion else evaluate.BASE)
+    }
+    ours, theirs = measured.values()
+    challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]
     subject = Subject(
         workload=workload.workload,
         snapshot=snapshot.key,
@@ -151,35 +163,46 @@ def assemble(
         opponent=champion.number if champion else evaluate.BASE,
         challenger_scorecard=challenger.key,
         opponent_scorecard=opponent.key,
+        guard_scorecards=tuple(
+            card.key for one in (ours, theirs) for task, card in one.items() if task != HOLDOUT
+        ),
     )
-    judgement = judge.judge(challenger, opponent, workload.gate)
+    judgement = judged(workload.gate, subject, ours, theirs)
     digest = evidence.digest(subject, judgement, workload.gate)
     folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
         return evidence.read(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = {subject.opponent_name: opponent, "challenger": challenger}
-    picture.draw(shown, folder / evidence.PICTURE)
-    text = brief.write(
+    case = Case(
         subject,
         judgement,
-        challenger,
-        opponent,
-        differing(challenger, opponent, metric=workload.gate.metric),
-        digest=digest,
-        picture=folder / evidence.PICTURE,
+        digest,
+        ours,
+        theirs,
+        exhibits.reckon(home, workload, snapshot.path, adapter, cards, subject.opponent_name),
+        others=exhibits.others(cards, base=champion is not None),
         counts=snapshot.counts,
+        turns=exhibits.earlier(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    return evidence.finish(
-        folder,
-        subject,
-        judgement,
-        workload.gate,
-        evidence.scores(challenger, opponent),
-        brief=text,
-        now=datetime.now(UTC),
+    return exhibits.write(case, folder, workload.gate, now=datetime.now(UTC))
+
+
+def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -> Judgement:
+    """Judge, as the look at this holdout that it is; what can't be compared is no look."""
+    refused = judge.refuse(ours, theirs, policy)
+    if refused:
+        return refused
+    look = Look(
+        workload=subject.workload,
+        holdout_version=subject.holdout_version,
+        challenger_scorecard=subject.challenger_scorecard,
+        opponent_scorecard=subject.opponent_scorecard,
+        metric=policy.metric,
+        requests=len(ours[HOLDOUT].samples),
     )
+    with warehouse.connect(settings.load().warehouse) as con:
+        number = ledger.number_look(con, look, now=datetime.now(UTC))
+    return judge.judge(ours, theirs, policy, number)
 
 
 @task

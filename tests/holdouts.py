@@ -38,12 +38,19 @@ CASES = (
 )
 
 
-def build(root: Path, cases: Sequence[Case] = CASES) -> Path:
-    """Write a snapshot folder whose holdout holds ``cases``."""
+def build(
+    root: Path,
+    cases: Sequence[Case] = CASES,
+    learned: Sequence[Case] = CASES[:1],
+    tools: Sequence[dict[str, Json]] = TOOLS,
+) -> Path:
+    """Write a snapshot folder whose holdout holds ``cases``, and its training side ``learned``."""
     folder = root / "snapshot"
     folder.mkdir(parents=True)
-    rows = [_row(number, case) for number, case in enumerate(cases)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "holdout.parquet")
+    for side, name in ((cases, "e"), (learned, "t")):
+        rows = [_row(f"{name}{number}", case, tools) for number, case in enumerate(side)]
+        file = folder / ("holdout.parquet" if name == "e" else "train.parquet")
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
     body = {"workload": "tools", "holdout_version": "v1"}
     manifest.write(folder, kind="snapshot", now=NOW, body=body)
     return folder
@@ -57,17 +64,23 @@ SCHEMA = pa.schema(
         ("tools", pa.string()),
         ("answer", pa.string()),
         ("acceptable", pa.string()),
+        ("group", pa.string()),
+        ("client_id", pa.string()),
+        ("label", pa.string()),
     ]
 )
 
 
-def _row(number: int, case: Case) -> dict[str, object]:
+def _row(name: str, case: Case, tools: Sequence[dict[str, Json]]) -> dict[str, object]:
     acceptable = None if case.acceptable is None else [asdict(call) for call in case.acceptable]
     return {
-        "example_id": f"e{number}",
-        "prompt": prompt.render_prompt([{"role": "user", "content": case.asked}], TOOLS),
+        "example_id": name,
+        "prompt": prompt.render_prompt([{"role": "user", "content": case.asked}], tools),
         "messages": json.dumps([{"role": "user", "content": case.asked}]),
-        "tools": json.dumps(TOOLS),
+        "tools": json.dumps(tools),
         "answer": case.answer.to_json(),
         "acceptable": None if acceptable is None else json.dumps(acceptable),
+        "group": f"group of {name}",
+        "client_id": "app",
+        "label": " + ".join(call.name for call in case.answer.calls) or case.answer.text,
     }

@@ -1,22 +1,22 @@
 """Scorecards on disk and side by side."""
 
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from components import scorecard
-from components.scorecard import Sample, Score
+from components.evaluate.metric import METRICS
+from components.scorecard import HOLDOUT, Sample, Score
 from tests.cards import CONDITIONS, card, sample
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-BODY = {"base": "b", "adapter": "a", "conditions": CONDITIONS}
+BODY = {"base": "b", "adapter": "a", "task": HOLDOUT, "conditions": CONDITIONS}
 
 
 def write(folder: Path, samples: list[Sample]) -> Path:
-    scorecard.write(folder, samples, body=BODY, now=NOW)
+    scorecard.write(folder, samples, METRICS, body=BODY, now=NOW)
     return folder
 
 
@@ -25,14 +25,14 @@ def test_a_scorecard_reads_back_as_it_was_written(tmp_path: Path):
     folder = write(tmp_path / "key", list(reversed(written.samples)))
     read = scorecard.read(folder)
     assert (read.key, read.base, read.adapter) == ("key", "b", "a")
-    assert read.conditions == CONDITIONS
+    assert (read.task, read.metrics, read.conditions) == (HOLDOUT, METRICS, CONDITIONS)
     assert read.samples == written.samples
     assert read.scores == written.scores
 
 
 def test_a_base_has_no_adapter(tmp_path: Path):
     body = {**BODY, "adapter": None}
-    scorecard.write(tmp_path / "key", [sample(0, 1.0)], body=body, now=NOW)
+    scorecard.write(tmp_path / "key", [sample(0, 1.0)], METRICS, body=body, now=NOW)
     assert scorecard.read(tmp_path / "key").adapter is None
 
 
@@ -72,27 +72,6 @@ def test_a_score_that_is_no_number_is_not_written(tmp_path: Path):
 
 def test_conditions_that_are_no_mapping_are_named(tmp_path: Path):
     body = {**BODY, "conditions": None}
-    scorecard.write(tmp_path / "key", [sample(0, 1.0)], body=body, now=NOW)
+    scorecard.write(tmp_path / "key", [sample(0, 1.0)], METRICS, body=body, now=NOW)
     with pytest.raises(TypeError, match="holds None where a mapping belongs"):
         scorecard.read(tmp_path / "key")
-
-
-def test_differences_show_lost_and_won_by_turns():
-    challenger = card([1.0, 1.0, 1.0, 1.0, 0.0, 0.0], [])
-    opponent = card([0.0, 0.0, 0.0, 1.0, 1.0, 0.0], [])
-    found = scorecard.differing(challenger, opponent, count=3)
-    assert [pair.challenger.example_id for pair in found] == ["e4", "e0", "e1"]
-    assert [pair.opponent.output for pair in found] == ["right", "wrong", "wrong"]
-
-
-def test_differences_are_those_of_the_metric_that_was_asked_for():
-    ours, theirs = card([1.0], []), card([1.0], [])
-    (first,) = theirs.samples
-    wrong = replace(first, scores={**first.scores, "correct": 0.0})
-    theirs = replace(theirs, samples=(wrong,))
-    assert scorecard.differing(ours, theirs) == ()
-    assert len(scorecard.differing(ours, theirs, metric="correct")) == 1
-
-
-def test_requests_that_only_one_model_saw_are_no_difference():
-    assert scorecard.differing(card([1.0, 1.0], []), card([1.0], [])) == ()

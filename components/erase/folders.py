@@ -8,15 +8,18 @@ from pathlib import Path
 from components import manifest
 from components.erase.lineage import Output, Outputs
 
-PAGE = "brief.md"
-"""The page of evidence, which shows requests."""
+PAGES = ("brief.md", "report.html")
+"""The pages of evidence, which show requests."""
+
+ROWS = "samples.parquet"
+"""All requests of evidence, with both answers."""
 
 
 def delete(outputs: Outputs, tainted: Iterable[Output], certificate_id: str) -> None:
     """Delete tainted snapshots and scorecards, unfinished adapters, and the logs of their jobs.
 
     A finished adapter stays, weights and all: it may be serving. Evidence keeps its verdict, whose
-    figures name nobody; its page, which shows requests, is replaced by a line.
+    figures name nobody; its pages, which show requests, are replaced by a line, and its rows go.
     """
     for one in tainted:
         folder = outputs.root(one.kind) / one.workload / one.key
@@ -56,17 +59,24 @@ def _remove(folder: Path) -> None:
 
 
 def _blank(folder: Path, certificate_id: str) -> None:
-    """Replace the page of finished evidence, and finish it again under its old date."""
-    page, said = folder / PAGE, f"Erased: this page showed requests of {certificate_id}.\n"
+    """Replace the pages of finished evidence, and finish it again under its old date."""
     if not manifest.is_finished(folder):
         _remove(folder)
         return
+    said = f"Erased: this page showed requests of {certificate_id}.\n"
     body = manifest.read(folder)
     files = body["files"]
     assert isinstance(files, dict)
-    if page.read_text() == said and files[PAGE] == manifest.file_digest(page):
+    pages = [folder / name for name in PAGES if name in files]
+    blanked = all(
+        page.read_text() == said and files[page.name] == manifest.file_digest(page)
+        for page in pages
+    )
+    if blanked and ROWS not in files:
         return
-    manifest.write_atomically(page, said)
+    (folder / ROWS).unlink(missing_ok=True)
+    for page in pages:
+        manifest.write_atomically(page, said)
     rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
     made = datetime.fromisoformat(str(body["created_at"]))
     manifest.write(folder, kind="evidence", now=made, body=rest)

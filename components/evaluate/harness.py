@@ -1,46 +1,45 @@
-"""Measure models on a snapshot's holdout with lm-eval: one base in memory, adapters by turns.
+"""Measure models on tasks with lm-eval: one base in memory, adapters by turns.
 
 A scorecard's key is the digest of everything that could move its figures, so what was measured once
 is found again, and nothing is loaded when all of it is.
 """
 
-import platform
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib.metadata import version
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from components import adapted, manifest, prompt, rendering, scorecard
+from components import adapted, costs, manifest, scorecard
 from components import base as bases
-from components.evaluate import task
+from components.evaluate import answered, applied, guard, guards, kinds, posing, task
+from components.evaluate.applied import NotAppliedError
+from components.evaluate.guard import Guard
+from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.task import Holdout
+from components.evaluate.stopwatch import Stopwatch
 from components.schema import Json, Progress
-from components.scorecard import Sample
+from components.scorecard import HOLDOUT, Metric, Sample
 
 if TYPE_CHECKING:
+    from lm_eval.api.model import LM
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
-"""Those whose version may move a score."""
-
-WEIGHTS = "adapter_model.safetensors"
-
-Files: TypeAlias = dict[str, Json]
+Folders: TypeAlias = dict[str, dict[str, Path]]
+"""Scorecard folders by model, and then by task."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One model to measure: where its scorecard goes and what the scorecard will say it is of."""
+class Askable:
+    """A task that is ready: its metrics, and how a model is asked all of it."""
 
-    model: str
-    adapter: Path | None
-    folder: Path
-    body: dict[str, Json]
+    metrics: Mapping[str, Metric]
+    ask: "Callable[[LM], list[Sample]]"
 
 
 def folders(
@@ -49,9 +48,9 @@ def folders(
     models: Mapping[str, Path | None],
     root: Path,
     settings: EvaluationSettings,
-) -> dict[str, Path]:
-    """Name each model's scorecard folder, whether it is there yet or not; see ``evaluate``."""
-    return {m.model: m.folder for m in _measurements(snapshot, base, models, root, settings)}
+) -> Folders:
+    """Name each model's scorecard folders, whether they are there yet or not; see ``evaluate``."""
+    return _by_model(measurements(snapshot, base, models, root, settings))
 
 
 def evaluate(
@@ -63,8 +62,8 @@ def evaluate(
     *,
     report: Callable[[Progress], None],
     now: datetime,
-) -> dict[str, Path]:
-    """Measure each model on the holdout, unless it was measured before.
+) -> Folders:
+    """Measure each model on each task, unless it was measured before.
 
     Args:
         snapshot: A finished snapshot folder.
@@ -76,87 +75,106 @@ def evaluate(
         now: When this evaluation was asked for (UTC).
 
     Returns:
-        Each model's finished scorecard folder.
+        Each model's finished scorecard folders, one a task; the holdout's is ``HOLDOUT``.
 
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
         ValueError: The holdout is empty, or an adapter is not the one its manifest names.
+        GuardError: A task can't be asked, or not of its documents; found before a model is loaded.
+        NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
-    measurements = _measurements(snapshot, base, models, root, settings)
-    missing = [m for m in measurements if not manifest.is_finished(m.folder)]
-    for readable in (False, True):
-        alike = [one for one in missing if _wants_readable(one.adapter, settings) is readable]
-        if not alike:
-            continue
-        model, tokenizer = bases.load(
-            base, settings.precision, for_training=False, readable=readable
-        )
-        holdout = task.read(snapshot, tokenizer)
-        for one in alike:
-            with _adapted(model, one.adapter) as ready:
-                samples = _measure(one, ready, tokenizer, holdout, settings, report)
-            scorecard.write(one.folder, samples, body=one.body, now=now)
-    return {m.model: m.folder for m in measurements}
+    wanted = measurements(snapshot, base, models, root, settings)
+    missing = [m for m in wanted if not manifest.is_finished(m.folder)]
+    for adapter in dict.fromkeys(one.adapter for one in missing if one.adapter is not None):
+        applied.require_sound(adapter)
+    names = {one.task for one in missing}
+    ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
+    if not missing:
+        return _by_model(wanted)
+    model, tokenizer = _load(base, settings)
+    length = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    askable = _askable(snapshot, tokenizer, settings, ready, length)
+    bare = applied.probe(model, tokenizer)
+    for adapter, group in groupby(missing, key=lambda one: one.adapter):
+        with _adapted(model, adapter) as worn:
+            if adapter is not None:
+                applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
+            for one in group:
+                asked, watch = askable[one.asked], Stopwatch(report)
+                samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
+                body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
+                scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
+    return _by_model(wanted)
 
 
-def _wants_readable(adapter: Path | None, settings: EvaluationSettings) -> bool:
-    is_quantized = settings.precision not in ("bf16", "fp32")
-    return is_quantized and adapter is not None and adapted.reads_the_base(adapter)
-
-
-def _measurements(
+def _askable(
     snapshot: Path,
-    base: Path,
-    models: Mapping[str, Path | None],
-    root: Path,
+    tokenizer: "PreTrainedTokenizerBase",
     settings: EvaluationSettings,
-) -> list[Measurement]:
-    template = rendering.template_hash(base)
-    conditions = _conditions(manifest.read_untouched(snapshot), template, settings)
-    base_hash = bases.content_hash(base)
-    return [
-        _measurement(model, adapter, base_hash, conditions, root)
-        for model, adapter in models.items()
-    ]
+    ready: Mapping[str, Guard],
+    length: int,
+) -> dict[str, Askable]:
+    """Say of each task how a model is asked it; ``length`` bounds prompt and answer in tokens."""
+    found = {
+        name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
+        for name, one in ready.items()
+    }
+    for name in (HOLDOUT, FEW_SHOT) if settings.num_fewshot else (HOLDOUT,):
+        holdout = task.read(
+            snapshot,
+            tokenizer,
+            settings.kind,
+            num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
+            room=length - settings.max_new_tokens,
+        )
+        ask = partial(
+            posing.run,
+            holdout=holdout,
+            max_new_tokens=settings.max_new_tokens,
+            end=str(tokenizer.eos_token or ""),
+        )
+        found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask)
+    return found
 
 
-def _conditions(
-    snapshot: Mapping[str, Json], template: str, settings: EvaluationSettings
+def _speed(
+    name: str,
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: list[Sample],
+    seconds: float,
 ) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards to be compared."""
-    return {
-        "task": task.name(str(snapshot["workload"])),
-        "task_version": task.VERSION,
-        "holdout_version": snapshot["holdout_version"],
-        "prompt_format": prompt.FORMAT,
-        rendering.TEMPLATE: template,
-        "settings": settings.model_dump(mode="json"),
-        "machine": _machine(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
+    """Say how fast the workload's own requests were answered, which is never twice the same.
+
+    So it is no part of the scorecard's key.
+    """
+    if name != HOLDOUT:
+        return {}
+    from components.evaluate import speed  # noqa: PLC0415 - loads torch
+
+    return {costs.SPEED: asdict(speed.measure(model, tokenizer, samples, seconds))}
 
 
-def _machine() -> str:
-    """Name what computes, without loading torch: a GPU rounds otherwise than a CPU."""
-    gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
-    return "gpu" if gpu else f"cpu {platform.machine()}"
+def _by_model(measurements: list[Measurement]) -> Folders:
+    found: Folders = {}
+    for one in measurements:
+        found.setdefault(one.model, {})[one.task] = one.folder
+    return found
 
 
-def _measurement(
-    model: str, adapter: Path | None, base_hash: str, conditions: dict[str, Json], root: Path
-) -> Measurement:
-    record = None if adapter is None else manifest.read_untouched(adapter)
-    if record is not None:
-        template = str(conditions[rendering.TEMPLATE])
-        rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
-    body: dict[str, Json] = {
-        "base": base_hash,
-        "adapter": None if record is None else record["key"],
-        "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
-        "conditions": conditions,
-    }
-    return Measurement(model, adapter, root / manifest.digest(body), body)
+def _load(
+    base: Path, settings: EvaluationSettings
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load the base to be measured; on a CPU, 4-bit weights as the numbers that they stand for.
+
+    bitsandbytes' own kernel for them rounds what it multiplies to bf16 there, and answers would
+    depend on the batch they stand in. In fp32 they take eight times the memory.
+    """
+    model, tokenizer = bases.load(base, settings.precision, for_training=False, readable=True)
+    if model.device.type == "cpu":
+        bases.dequantize(model)
+    return model, tokenizer
 
 
 @contextmanager
@@ -167,22 +185,24 @@ def _adapted(
     if adapter is None:
         yield model
         return
-    wrapped = adapted.put_on(model, adapter)
+    try:
+        wrapped = adapted.put_on(model, adapter)
+    except (UserWarning, ValueError) as error:
+        raise NotAppliedError(f"evaluating {adapter}: it does not fit the base: {error}") from error
     try:
         yield wrapped
     finally:
         adapted.take_off(wrapped)
 
 
-def _measure(
+def _answerer(
     one: Measurement,
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
-    holdout: Holdout,
     settings: EvaluationSettings,
     report: Callable[[Progress], None],
-) -> list[Sample]:
+) -> "LM":
     from components.evaluate.answerer import Answerer  # noqa: PLC0415 - loads torch
 
-    lm = Answerer(model, tokenizer, settings.batch_size, stage=one.model, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not
-    return task.run(lm, holdout, settings.max_new_tokens)
+    stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
+    return Answerer(model, tokenizer, settings.batch_size, stage=stage, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not

@@ -1,18 +1,42 @@
-"""Score one output against its reference: pure functions, each metric 0, 1 or not measured.
+"""Score calls of tools against their reference: each metric is 0, 1 or not measured.
 
 A metric that does not apply to a request is ``None`` there. How an argument may be written follows
 the Berkeley Function Calling Leaderboard (``bfcl_eval/eval_checker/ast_eval/ast_checker.py``).
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
-from components import native
+from components import native, parameters
 from components.native import Form
 from components.schema import AcceptableCall, Answer, Call, Json
+from components.scorecard import Metric
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
 
 Wanted = TypeVar("Wanted")
+
+METRICS = {
+    "valid_json": Metric("of the requests that want a call: the answer is calls, as valid JSON"),
+    "schema_valid": Metric(
+        "of those: and every call is of a tool that was offered, with arguments that its JSON "
+        "Schema allows"
+    ),
+    "name": Metric("of those: the right function by name"),
+    "name_and_arguments": Metric("of those: the right function and every argument right"),
+    "abstention": Metric("of the requests that no tool fits: the answer is text and calls nothing"),
+    "over_triggering": Metric(
+        "of those: a tool is called, or a call begun, nevertheless; lower is better",
+        higher_is_better=False,
+    ),
+    "correct_name": Metric("of all requests: right by name, or rightly no call"),
+    "correct": Metric("of all requests: the whole call right, or rightly no call"),
+}
+"""Every metric with what it is the share of; each is 0 or 1 on one request."""
 
 MAY_BE_LEFT_OUT: Json = ""
 """Among an argument's acceptable values, this one says that the argument may be left out."""
@@ -25,8 +49,9 @@ def score(
     reference: Answer,
     acceptable: Sequence[AcceptableCall] | None,
     form: Form = "written",
+    tools: str = "[]",
 ) -> dict[str, float | None]:
-    """Score a model's ``text``; ``components.scorecard.METRICS`` says what each metric is.
+    """Score a model's ``text``; ``METRICS`` says what each metric is.
 
     Args:
         text: What the model wrote, its end token removed.
@@ -34,6 +59,7 @@ def score(
         acceptable: The values that each call of the reference may take, where they are known;
             without them the calls must equal the reference's.
         form: The one that the base writes calls in.
+        tools: The OpenAI tools that were offered, as JSON text.
     """
     answer = native.read_answer(form, text)
     broken = native.answer_problem(form, text) is not None
@@ -41,9 +67,11 @@ def score(
         abstained = float(bool(answer.text) and not broken and not answer.calls)
         return {
             "valid_json": None,
+            "schema_valid": None,
             "name": None,
             "name_and_arguments": None,
             "abstention": abstained,
+            "over_triggering": float(bool(answer.calls) or broken),
             "correct_name": abstained,
             "correct": abstained,
         }
@@ -52,12 +80,30 @@ def score(
     whole = float(bool(name) and calls_match(answer.calls, reference.calls, acceptable))
     return {
         "valid_json": float(valid),
+        "schema_valid": float(valid and all(_is_allowed(call, tools) for call in answer.calls)),
         "name": name,
         "name_and_arguments": whole,
         "abstention": None,
+        "over_triggering": None,
         "correct_name": name,
         "correct": whole,
     }
+
+
+def _is_allowed(call: Call, tools: str) -> bool:
+    """Tell whether a call is of a tool that was offered, with arguments that its schema allows."""
+    names, validators = _offered(tools)
+    if call.name not in names:
+        return False
+    validator = validators.get(call.name)
+    return validator is None or parameters.problem(validator, call.arguments) is None
+
+
+@lru_cache(maxsize=512)
+def _offered(tools: str) -> tuple[frozenset[str], Mapping[str, "Validator"]]:
+    offered = [tool["function"] for tool in json.loads(tools)]
+    names = frozenset(function["name"] for function in offered)
+    return names, parameters.validators({"function": function} for function in offered)
 
 
 def calls_match(

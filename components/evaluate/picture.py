@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.scorecard import METRICS, Score, Scorecard
+from components.scorecard import Score, Scorecard
 
 COLOURS = ("#66757a", "#d35400", "#2471a3", "#7d3c98")
 """Grey for whoever is there already; told apart in light and dark, and without red and green."""
@@ -20,10 +20,12 @@ def draw(scorecards: Mapping[str, Scorecard], path: Path) -> None:
     """Write a PNG, 1050 pixels wide and readable at 700, on white so that any theme can show it.
 
     Args:
-        scorecards: By the name each model has in the legend, at most four; the opponent first.
+        scorecards: By the name each model has in the legend, at most four; the opponent first, all
+            of one task.
         path: Where the PNG goes.
     """
-    figure = Figure(figsize=(7, 1.3 + 0.55 * len(METRICS)), dpi=150, facecolor=PAPER)
+    metrics = next(iter(scorecards.values())).metrics
+    figure = Figure(figsize=(7, 1.3 + 0.55 * len(metrics)), dpi=150, facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     colours = dict(zip(scorecards, COLOURS, strict=False))
     for place, (name, card) in enumerate(scorecards.items()):
@@ -37,7 +39,7 @@ def draw(scorecards: Mapping[str, Scorecard], path: Path) -> None:
 
 def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str) -> None:
     axes.plot([], [], "o", color=colour, ms=7, label=label)
-    for row, metric in enumerate(METRICS):
+    for row, metric in enumerate(card.metrics):
         score, height = card.scores[metric], row + shift
         if score.value is None:
             axes.text(1, height, "not measured", color=colour, va="center", size=9)
@@ -50,9 +52,9 @@ def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str)
 
 
 def _frame(axes: Axes, card: Scorecard) -> None:
-    names = [f"{metric.replace('_', ' ')}\nn = {card.scores[metric].n}" for metric in METRICS]
-    axes.set_yticks(range(len(METRICS)), names, color=INK, size=10)
-    axes.set_ylim(len(METRICS) - 0.5, -0.5)
+    names = [f"{metric.replace('_', ' ')}\nn = {card.scores[metric].n}" for metric in card.metrics]
+    axes.set_yticks(range(len(names)), names, color=INK, size=10)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-1, 101)
     axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], color=INK)
     axes.grid(axis="x", color="#dddddd", lw=0.8)

@@ -1,9 +1,38 @@
-"""How a model is asked: the settings that make two evaluations comparable."""
+"""How a model is asked, and what: the settings that make two evaluations comparable."""
+
+from pathlib import Path
 
 from pydantic import Field
 
 from components.base import Precision
+from components.evaluate.kinds import Kind
 from components.schema import Config
+
+
+class GuardTask(Config):
+    """A task of lm-eval that no adapter may get worse at, on documents that lie here."""
+
+    task: str = Field(min_length=1)
+    """A built-in task by its name, or the path of the YAML file of one of your own."""
+
+    data: Path
+    """Its documents, with the columns that it reads: a JSON object a line (``.gz`` too), or
+    Parquet; nothing is downloaded."""
+
+    metric: str = Field(min_length=1)
+    """Which of the task's metrics is the score, such as ``acc_norm``."""
+
+    filter: str | None = None
+    """Which of the task's filters reads the answers; wanted where it has several."""
+
+    num_fewshot: int = Field(default=0, ge=0)
+    """How many solved documents stand before each."""
+
+    examples: Path | None = None
+    """Where those are taken from, a file like ``data``; wanted with ``num_fewshot``."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Ask only so many documents, drawn by their content; fewer take less time and see less."""
 
 
 class EvaluationSettings(Config):
@@ -13,8 +42,20 @@ class EvaluationSettings(Config):
     """What the base is loaded in, and served in afterwards, since it moves the scores; a workload's
     file that leaves it out means what it trains in."""
 
+    kind: Kind | None = None
+    """What the answers are, and so what is measured: ``tool_calls``, ``classification`` (one of a
+    few labels) or ``text``; found from the answers if left out."""
+
     batch_size: int = Field(default=16, ge=1)
     """Requests answered at once: more is faster and takes more memory."""
 
     max_new_tokens: int = Field(default=96, ge=1)
     """Where an answer is cut off: too few break long calls, more lets a rambling model ramble."""
+
+    num_fewshot: int = Field(default=0, ge=0)
+    """With how many solved examples from the training side the base is measured once more, as a
+    model of its own: what prompting alone would do. More make longer prompts; 0 leaves it out."""
+
+    tasks: tuple[GuardTask, ...] = ()
+    """What else every model is measured on, so that what an adapter forgets is seen; each has a
+    scorecard of its own."""

@@ -1,40 +1,47 @@
-"""The frozen holdout as an lm-eval task: generated, versioned, scored by our ``metric``."""
+"""The frozen holdout as a task: its requests as a model reads them, with version and slices."""
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pyarrow.parquet as pq
 
 from components import manifest, prompt, rendering
-from components.evaluate import metric
-from components.native import Form
-from components.schema import AcceptableCall, Answer, Message
-from components.scorecard import METRICS, Sample
+from components.evaluate import kinds, shots
+from components.evaluate.kinds import Answers, Kind
+from components.rendering import Rendered
+from components.schema import Answer, Message
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
 
 Document: TypeAlias = dict[str, str]
-"""One holdout request: ``example_id request prompt form reference answer acceptable``, all text.
+"""One holdout request: ``example_id cluster_id client_id length request prompt form tools reference
+answer acceptable``, all text.
 
-``form`` is the one that calls have; ``answer`` and ``acceptable`` stay JSON text, since Arrow would
-merge their nested types.
+``form`` is the one that calls have; ``tools``, ``answer`` and ``acceptable`` stay JSON text, since
+Arrow would merge their nested types.
 """
 
-HOLDOUT = "holdout.parquet"
+FILE = "holdout.parquet"
 
-FILTER = "none"
-"""What lm-eval calls scoring the output as it is."""
+LEARNED = "train.parquet"
 
-VERSION = hashlib.sha256(
-    Path(__file__).read_bytes() + Path(metric.__file__).read_bytes()
-).hexdigest()[:16]
+NO_CALL = "no call"
+"""The slice ``tool`` of requests that are rightly answered without a call."""
+
+LENGTHS = ("short", "middle", "long")
+"""The slices of a third each, by how long the prompt is."""
+
+VERSION = manifest.digest(
+    [
+        manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
+        for module in ("kinds", "metric", "posing", "shots", "task", "texts")
+    ]
+)
 """The version of the scoring: scores made by other code are not comparable."""
 
 
@@ -44,6 +51,7 @@ class Holdout:
 
     name: str
     version: str
+    answers: Answers
     documents: tuple[Document, ...]
 
 
@@ -52,135 +60,99 @@ def name(workload: str) -> str:
     return f"holdout_{workload}"
 
 
-def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> Holdout:
+def answers_of(snapshot: Path, named: Kind | None) -> Answers:
+    """Find what a snapshot's answers are, learned and held out; see ``kinds.find``."""
+    answers: list[Answer] = []
+    offers_tools = False
+    for file in (LEARNED, FILE):
+        columns = pq.read_table(snapshot / file, columns=["answer", "tools"])
+        answers += [Answer.from_json(str(one)) for one in columns["answer"].to_pylist()]
+        offered = {str(one) for one in columns["tools"].to_pylist()}
+        offers_tools |= any(json.loads(one) for one in offered)
+    return kinds.find(answers, named, offers_tools=offers_tools)
+
+
+def read(
+    snapshot: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    named: Kind | None,
+    *,
+    num_fewshot: int = 0,
+    room: int = sys.maxsize,
+) -> Holdout:
     """Read a snapshot's holdout, each request as the exact text that the model will read.
+
+    Args:
+        snapshot: A finished snapshot folder.
+        tokenizer: The base's.
+        named: What the workload's file says that the answers are, if it does.
+        num_fewshot: How many solved examples of the training side stand before each request.
+        room: Tokens that a prompt with examples may have.
 
     Raises:
         ValueError: The holdout is empty, so that nothing could be measured.
     """
     record = manifest.read(snapshot)
-    columns = ["example_id", "prompt", "messages", "tools", "answer", "acceptable"]
-    rows = pq.read_table(snapshot / HOLDOUT, columns=columns).to_pylist()
+    columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
+    rows = pq.read_table(snapshot / FILE, columns=[*columns, "acceptable"]).to_pylist()
     if not rows:
         raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
-    documents = tuple(_document(row, tokenizer) for row in rows)
-    return Holdout(name(str(record["workload"])), str(record["holdout_version"]), documents)
-
-
-def _document(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Document:
-    written = cast("list[Message]", row["prompt"])
-    asked = rendering.render(
-        tokenizer, json.loads(str(row["messages"])), json.loads(str(row["tools"]))
+    asked = [_render(row, tokenizer) for row in rows]
+    lengths = _thirds([len(one.to_text(tokenizer)) for one in asked])
+    if num_fewshot:
+        requests = [shots.asked(json.loads(str(row["messages"]))) for row in rows]
+        chosen = shots.choose(requests, shots.read(snapshot), num_fewshot)
+        asked = [
+            shots.put_before(one, shown, tokenizer, room)
+            for one, shown in zip(asked, chosen, strict=True)
+        ]
+    documents = [
+        _document(row, one, tokenizer) | {"length": length}
+        for row, one, length in zip(rows, asked, lengths, strict=True)
+    ]
+    return Holdout(
+        name=name(str(record["workload"])),
+        version=str(record["holdout_version"]),
+        answers=answers_of(snapshot, named),
+        documents=tuple(documents),
     )
+
+
+def _render(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Rendered:
+    messages, tools = json.loads(str(row["messages"])), json.loads(str(row["tools"]))
+    return rendering.render(tokenizer, messages, tools)
+
+
+def _document(
+    row: Mapping[str, object], asked: Rendered, tokenizer: "PreTrainedTokenizerBase"
+) -> Document:
+    written = cast("list[Message]", row["prompt"])
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
+        "cluster_id": str(row["group"]),
+        "client_id": str(row["client_id"]),
         "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),
         "prompt": asked.to_text(tokenizer),
         "form": asked.form,
+        "tools": str(row["tools"]),
         "reference": prompt.render_answer(Answer.from_json(answer)),
         "answer": answer,
         "acceptable": str(row["acceptable"] or "null"),
     }
 
 
-def run(lm: "LM", holdout: Holdout, max_new_tokens: int) -> list[Sample]:
-    """Have a model answer the holdout through lm-eval.
-
-    None of lm-eval's caches is used: they take one model's answer, or one data set, for another's.
-
-    Raises:
-        ValueError: lm-eval gave back other samples than the holdout's.
-    """
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    # lm-eval's decorator hides the signature from pyright.
-    results: Any = simple_evaluate(  # pyright: ignore[reportCallIssue]
-        model=lm,  # pyright: ignore[reportCallIssue]
-        tasks=[configure(holdout, max_new_tokens)],  # pyright: ignore[reportCallIssue]
-        task_manager=TaskManager(include_defaults=False),  # pyright: ignore[reportCallIssue]
-        log_samples=True,
-        bootstrap_iters=0,
-    )
-    return samples(results["samples"][holdout.name], holdout)
+def _thirds(lengths: Sequence[int]) -> list[str]:
+    """Say of each length in which third of all it is."""
+    ordered = sorted(lengths)
+    bounds = [ordered[len(ordered) * third // 3] for third in (1, 2)]
+    return [LENGTHS[sum(length >= bound for bound in bounds)] for length in lengths]
 
 
-def configure(holdout: Holdout, max_new_tokens: int) -> dict[str, object]:
-    """Describe the task to lm-eval (the keys are those of its YAML files).
-
-    An answer ends with the model's end token, or is cut off after ``max_new_tokens``.
-    """
-    return {
-        "task": holdout.name,
-        "custom_dataset": _dataset(holdout),
-        "test_split": "test",
-        "output_type": "generate_until",
-        "doc_to_text": "prompt",
-        "doc_to_target": "reference",
-        "process_results": process_results,
-        "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS
-        ],
-        "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
-        "num_fewshot": 0,
-        "metadata": {"version": holdout.version},
-    }
-
-
-def _dataset(holdout: Holdout) -> "Callable[..., dict[str, Dataset]]":
-    def load(**_: object) -> "dict[str, Dataset]":
-        from datasets import Dataset
-
-        return {"test": Dataset.from_list(list(holdout.documents))}
-
-    return load
-
-
-def process_results(document: Document, outputs: Sequence[str]) -> dict[str, float]:
-    """Score one output for lm-eval, naming only what was measured on this request."""
-    scores = metric.score(
-        outputs[0],
-        Answer.from_json(document["answer"]),
-        _acceptable(document["acceptable"]),
-        cast("Form", document["form"]),
-    )
-    return {name: value for name, value in scores.items() if value is not None}
-
-
-def _acceptable(text: str) -> list[AcceptableCall] | None:
-    calls = json.loads(text)
-    return None if calls is None else [AcceptableCall(**call) for call in calls]
-
-
-def samples(logged: Sequence[Mapping[str, object]], holdout: Holdout) -> list[Sample]:
-    """Read lm-eval's logged samples, one per request of the holdout.
-
-    Raises:
-        ValueError: A request is missing, occurs twice or was put to the model in other words.
-    """
-    found = [_sample(row) for row in logged if row["filter"] == FILTER]
-    asked = {document["example_id"]: document["prompt"] for document in holdout.documents}
-    if len(found) != len(holdout.documents) or {s.example_id: s.prompt for s in found} != asked:
-        raise ValueError(
-            f"lm-eval gave back {len(found)} samples that are not the {len(holdout.documents)} "
-            "requests of the holdout in the words they were to be put in; nothing is measured"
-        )
-    return found
-
-
-def _sample(row: Mapping[str, object]) -> Sample:
-    document = cast("Document", row["doc"])
-    (prompt_text, _), *_ = cast("list[tuple[str, object]]", row["arguments"])
-    (output,) = cast("list[str]", row["filtered_resps"])
-    return Sample(
-        doc_id=cast("int", row["doc_id"]),
-        example_id=document["example_id"],
-        doc_hash=str(row["doc_hash"]),
-        prompt_hash=str(row["prompt_hash"]),
-        request=document["request"],
-        prompt=prompt_text,
-        output=output,
-        reference=document["reference"],
-        scores={name: cast("float | None", row.get(name)) for name in METRICS},
-    )
+def slices(document: Document, kind: Kind) -> dict[str, str]:
+    """Say which part of the traffic a request belongs to: what it wants called, who sent it."""
+    parts = {"client": document["client_id"], "length": document["length"]}
+    if kind != "tool_calls":
+        return parts
+    names = sorted({call.name for call in Answer.from_json(document["answer"]).calls})
+    return {"tool": ", ".join(names) or NO_CALL, **parts}

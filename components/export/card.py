@@ -12,7 +12,7 @@ from components import markdown
 from components.export import plain, usage
 from components.export.measured import Measured
 from components.schema import Json
-from components.scorecard import METRICS, Score
+from components.scorecard import Score
 
 Kind: TypeAlias = Literal["peft", "merged", "gguf"]
 
@@ -157,12 +157,12 @@ def _scores(found: Measured | None) -> list[str]:
     own, base = found.adapter, found.base
     rows = [
         [
-            f"{metric.replace('_', ' ')}: {meaning}",
-            _share(base.scores[metric]) if base else "not measured",
-            _share(own.scores[metric]),
-            str(own.scores[metric].n),
+            f"{name.replace('_', ' ')}: {metric.meaning}",
+            _share(base.scores[name]) if base else "not measured",
+            _share(own.scores[name]),
+            str(own.scores[name].n),
         ]
-        for metric, meaning in METRICS.items()
+        for name, metric in own.metrics.items()
     ]
     settings = _table(own.conditions["settings"])
     return [

@@ -1,11 +1,11 @@
-"""Find what was measured of an adapter, and of its base in the same way."""
+"""Find what was measured of an adapter on its holdout, and of its base in the same way."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest, scorecard
-from components.scorecard import Scorecard
+from components.scorecard import HOLDOUT, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ def newest(key: str, folders: Iterable[Path]) -> Measured | None:
         ValueError: A scorecard that was found is not as it was finished.
     """
     records = {one: manifest.read(one) for one in sorted(folders) if manifest.is_finished(one)}
+    records = {one: record for one, record in records.items() if record.get("task") == HOLDOUT}
     own = [one for one, record in records.items() if record["adapter"] == key]
     if not own:
         return None

@@ -1,1 +1,6 @@
-"""Judge scorecards: ``mcnemar`` is the test, ``judge`` gives the outcome and its reasons."""
+"""Judge scorecards: ``policy`` is what is asked, ``judge`` gives a ``judgement`` with reasons.
+
+``comparable`` refuses what can't be compared, ``compare`` and ``slices`` compare the rest,
+``inference`` chooses among the statistics (``mcnemar``, ``signs``, ``intervals``, ``bootstrap``),
+``holm``, ``spending`` and ``power`` keep them honest. ``evidence`` and ``brief`` are what is kept.
+"""

@@ -1,100 +1,124 @@
 """The page that a person reads before deciding: verdict, scores, differences, training set.
 
-Requests and answers come from users, so they stand in code fences and can't become markup.
+It is the report's shorter sister, in Markdown, as Prefect shows it. Requests and answers come from
+users, so they stand in code fences and can't become markup.
 """
 
 import base64
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.gate.evidence import Subject
-from components.gate.judge import Judgement
-from components.scorecard import METRICS, Difference, Scorecard
+from components import markdown
+from components.gate.report import charges, telling
+from components.gate.report.apart import apart, by_turns
+from components.gate.report.case import Case
+from components.gate.report.figures import Figure
+from components.gate.report.numbers import between, points, share
+from components.gate.report.page import visible
+from components.scorecard import HOLDOUT, Difference
 
 SHOWN_CHARACTERS = 600
 """Longer requests and answers are cut, so that five of them stay readable."""
 
+SHOWN = 5
+"""Requests on which the two differ."""
 
-def write(
-    subject: Subject,
-    judgement: Judgement,
-    challenger: Scorecard,
-    opponent: Scorecard,
-    differences: Sequence[Difference],
-    *,
-    digest: str,
-    picture: Path,
-    counts: Mapping[str, int],
-    note: str,
-) -> str:
+
+def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
     """Write the brief as Markdown.
 
     Args:
-        subject: What was compared.
-        judgement: What the gate made of it.
-        challenger: The adapter that asks to be champion.
-        opponent: The champion, or the base before there is one.
-        differences: Requests on which only one of the two was right.
-        digest: The evidence digest that a decision is bound to.
-        picture: PNG of the scores; it goes into the page, which then stands alone.
-        counts: The snapshot's rows by verdict.
-        note: The workload's own note to whoever decides; may be empty.
+        case: What the evidence is about.
+        figures: Every figure of both models.
+        picture: PNG of their differences; it goes into the page, which then stands alone.
     """
+    subject, judgement = case.subject, case.judgement
     return "\n".join(
         [
             f"## {subject.workload}: may adapter `{subject.adapter}` replace "
             f"the {subject.opponent_name}?",
             "",
-            f"**Verdict: {judgement.outcome}.** {'; '.join(judgement.reasons)}.",
-            *(["", f"*{note}*"] if note else []),
+            f"**Verdict: {judgement.outcome}.** {_plain(telling.sentence(case))}",
             "",
-            *_table(subject, challenger, opponent),
+            *[f"- {_plain(reason)}" for reason in judgement.reasons],
+            *(["", f"*{case.note}*"] if case.note else []),
             "",
-            f"![Scores with 95 % intervals](data:image/png;base64,{_base64(picture)})",
+            *_scores(subject.opponent_name, figures),
+            "",
+            f"![Differences with their intervals](data:image/png;base64,{_base64(picture)})",
+            "",
+            "### What would change",
+            "",
+            *[f"{_plain(line)}\n" for line in telling.change(case)],
+            "### What it costs",
+            "",
+            _plain(telling.kept_sentence(case)),
+            "",
+            *_costs(case),
             "",
             "### Where the two differ",
             "",
-            *[line for difference in differences for line in _difference(subject, difference)],
+            *[line for one in _differing(case) for line in _difference(subject.opponent_name, one)],
             "### What it was trained on",
             "",
             "| rows | verdict of the rules |",
             "| ---: | --- |",
-            *[f"| {count} | {verdict} |" for verdict, count in sorted(counts.items())],
+            *[f"| {count} | {verdict} |" for verdict, count in sorted(case.counts.items())],
             "",
             f"Snapshot `{subject.snapshot}`, holdout version `{subject.holdout_version}`, "
-            f"base `{subject.base}`. Evidence digest `{digest}`: the decision is bound to it.",
+            f"base `{subject.base}`. Evidence digest `{case.digest}`: the decision is bound to it. "
+            "`flywheel report` opens the whole report.",
             "",
         ]
     )
 
 
-def _table(subject: Subject, challenger: Scorecard, opponent: Scorecard) -> list[str]:
+def _scores(opponent: str, figures: Sequence[Figure]) -> list[str]:
+    head = ("score", opponent, "challenger", "difference", "interval", "n", "found")
     rows = [
-        f"| {metric} | {_share(opponent, metric)} | {_share(challenger, metric)} "
-        f"| {challenger.scores[metric].n} |"
-        for metric in METRICS
+        (
+            _plain(one.effect.name),
+            share(one.opponent),
+            share(one.challenger),
+            points(one.effect.difference),
+            between(one.effect.low, one.effect.high),
+            str(one.effect.n),
+            one.said or "only shown",
+        )
+        for one in figures
     ]
-    return [
-        f"| score | {subject.opponent_name} | challenger | n |",
-        "| --- | ---: | ---: | ---: |",
-        *rows,
-        "",
-        *[f"- {metric}: {meaning}" for metric, meaning in METRICS.items()],
+    meanings = [f"- {_plain(one.effect.name)}: {one.meaning}" for one in figures if one.meaning]
+    return [*markdown.table(head, rows), "", *meanings]
+
+
+def _costs(case: Case) -> list[str]:
+    rows = [
+        (one.name, one.production or "-", one.challenger, one.how)
+        for one in charges.charges(case.costs)
     ]
+    return markdown.table(("", "production", "challenger", "how"), rows)
 
 
-def _share(card: Scorecard, metric: str) -> str:
-    value = card.scores[metric].value
-    return "not measured" if value is None else f"{value:.1%}"
+def _plain(text: str) -> str:
+    """Keep names that come from traffic from becoming markup."""
+    flat = " ".join(visible(text).split()).replace("://", ": //")  # a bare link is one, too
+    return re.sub(r"[\[\]<>*`|!#~\\&]", "?", flat)
 
 
-def _difference(subject: Subject, difference: Difference) -> list[str]:
+def _differing(case: Case) -> list[Difference]:
+    ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
+    if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
+        return []
+    return by_turns(*apart(ours, theirs, case.judgement.metric), SHOWN)
+
+
+def _difference(opponent: str, difference: Difference) -> list[str]:
     lines = {
         "asked": difference.challenger.request,
         "right": difference.challenger.reference,
-        subject.opponent_name: difference.opponent.output,
+        opponent: difference.opponent.output,
         "challenger": difference.challenger.output,
     }
     body = [line for label, text in lines.items() for line in _wrapped(label, text)]

@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from components import manifest
-from components.gate.judge import Judgement, Policy
+from components.gate import judgement as judgements
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.gate.shares import share_interval
 from components.scorecard import Scorecard
+
+Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
+"""Figures by metric: ``n challenger low high opponent``."""
 
 VERDICT = "verdict.json"
 BRIEF = "brief.md"
@@ -25,6 +31,7 @@ class Subject:
     """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
 
     ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
+    ``guard_scorecards`` are both models' on the tasks beside the holdout.
     """
 
     workload: str
@@ -35,6 +42,7 @@ class Subject:
     opponent: str
     challenger_scorecard: str
     opponent_scorecard: str
+    guard_scorecards: tuple[str, ...] = ()
 
     @property
     def opponent_name(self) -> str:
@@ -67,15 +75,20 @@ def digest(subject: Subject, judgement: Judgement, policy: Policy) -> str:
     )
 
 
-def scores(challenger: Scorecard, opponent: Scorecard) -> dict[str, dict[str, float | int | None]]:
-    """Put both models' scores side by side: by metric, with n."""
+def scores(challenger: Scorecard, opponent: Scorecard) -> Scores:
+    """Put both models' scores side by side: by metric, with n and the challenger's interval."""
+    return {metric: _beside(challenger, opponent, metric) for metric in challenger.scores}
+
+
+def _beside(challenger: Scorecard, opponent: Scorecard, metric: str) -> dict[str, float | None]:
+    low, high = share_interval(challenger, metric) or (None, None)
+    score, other = challenger.scores[metric], opponent.scores.get(metric)
     return {
-        metric: {
-            "n": score.n,
-            "challenger": score.value,
-            "opponent": opponent.scores[metric].value,
-        }
-        for metric, score in challenger.scores.items()
+        "n": score.n,
+        "challenger": score.value,
+        "low": low,
+        "high": high,
+        "opponent": other.value if other else None,
     }
 
 
@@ -84,7 +97,7 @@ def finish(
     subject: Subject,
     judgement: Judgement,
     policy: Policy,
-    side_by_side: Mapping[str, object],
+    side_by_side: Scores,
     *,
     brief: str,
     now: datetime,
@@ -111,9 +124,10 @@ def read(folder: Path) -> Evidence:
     """
     manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    judged: dict[str, Any] = verdict["judgement"]
-    judged["reasons"] = tuple(judged["reasons"])
-    subject, judgement = Subject(**verdict["subject"]), Judgement(**judged)
+    told: dict[str, Any] = verdict["subject"]
+    told["guard_scorecards"] = tuple(told["guard_scorecards"])
+    subject = Subject(**told)
+    judgement = judgements.from_json(verdict["judgement"])
     found = digest(subject, judgement, Policy.model_validate(verdict["policy"]))
     if found != folder.name:
         raise ValueError(

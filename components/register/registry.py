@@ -46,11 +46,16 @@ class Served:
 
 def champion(name: str) -> Version | None:
     """Read which version of ``name`` is the champion; ``None`` before the first promotion."""
+    return aliased(name, CHAMPION)
+
+
+def aliased(name: str, alias: str) -> Version | None:
+    """Read which version of ``name`` has an alias; ``None`` if none has."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        found = MlflowClient().get_model_version_by_alias(name, CHAMPION)
+        found = MlflowClient().get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None

@@ -16,8 +16,9 @@ TAINTED_TAG = "flywheel.tainted"
 DEMOTED_TAG = "flywheel.demoted"
 """Holds the id of the certificate for which a champion lost its alias."""
 
-SCORECARDS = "scorecards"
-"""Folder of a training run's artifacts with the scorecards that were measured of its adapter."""
+SCORECARDS, EVIDENCE = "scorecards", "evidence"
+"""Folders of a training run's artifacts: the scorecards that were measured of its adapter, and the
+evidence on it."""
 
 
 def flag(name: str, adapters: AbstractSet[str], certificate_id: str) -> list[Version]:
@@ -78,19 +79,25 @@ def demoted(name: str, certificate_id: str) -> list[Version]:
     return [registry.as_version(one) for one in found]
 
 
-def drop_scorecards(experiment: str, keys: Iterable[str]) -> int:
-    """Delete the copies of scorecards from an experiment's runs; return how many there were."""
+def drop_copies(experiment: str, folder: str, keys: Iterable[str]) -> int:
+    """Delete copies from an experiment's runs; return how many there were.
+
+    Args:
+        experiment: The workload.
+        folder: ``SCORECARDS`` or ``EVIDENCE``.
+        keys: Those of scorecards, or digests of evidence.
+    """
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
-    wanted = {f"{SCORECARDS}/{key}" for key in keys}
+    wanted = {f"{folder}/{key}" for key in keys}
     if found is None or not wanted:
         return 0
     dropped = 0
     for run in client.search_runs([found.experiment_id]):
-        held = {one.path for one in client.list_artifacts(run.info.run_id, SCORECARDS)}
+        held = {one.path for one in client.list_artifacts(run.info.run_id, folder)}
         artifacts = get_artifact_repository(str(run.info.artifact_uri))
         for path in sorted(held & wanted):
             artifacts.delete_artifacts(path)

@@ -1,7 +1,7 @@
 """MLflow runs: one for each adapter, found again by the adapter's key after a crash."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,14 +105,27 @@ class Metrics:
         self.sent = time.monotonic()
 
 
-def log_scores(run_id: str, scores: Mapping[str, float], folder: Path) -> None:
-    """Add an evaluation's scores, and its folder with every sample, to the adapter's run."""
+def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]) -> None:
+    """Add an evaluation's scores, and its folders with every sample, to the adapter's run."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
     for name, value in scores.items():
         client.log_metric(run_id, name, value)
-    client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
+    for folder in folders:
+        client.log_artifacts(run_id, str(folder), f"scorecards/{folder.name}")
+
+
+def log_evidence(run_id: str, folder: Path) -> str:
+    """Add evidence on an adapter, report and all, to its run; give where MLflow's pages show it.
+
+    Repeating it writes the same files again.
+    """
+    from mlflow import MlflowClient
+
+    client, at = MlflowClient(), f"evidence/{folder.name}"
+    client.log_artifacts(run_id, str(folder), at)
+    return f"#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}/artifacts/{at}"
 
 
 def log_picture(run_id: str, path: Path) -> None:

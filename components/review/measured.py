@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest, scorecard
-from components.scorecard import Scorecard
+from components.scorecard import HOLDOUT, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def read(root: Path, metric: str) -> Mapping[str, Measured]:
         root: The folder of the workload's scorecards; it need not exist.
         metric: Which score says that an answer is right.
     """
-    folders = [path for path in sorted(root.glob("*")) if manifest.is_finished(path)]
+    folders = [path for path in sorted(root.glob("*")) if _is_of_the_holdout(path)]
     cards = {folder: scorecard.read(folder) for folder in folders}
     if not cards:
         return {}
@@ -34,9 +34,13 @@ def read(root: Path, metric: str) -> Mapping[str, Measured]:
     return _count(same, metric)
 
 
+def _is_of_the_holdout(folder: Path) -> bool:
+    return manifest.is_finished(folder) and manifest.read(folder).get("task") == HOLDOUT
+
+
 def _count(cards: list[Scorecard], metric: str) -> dict[str, Measured]:
     """Count each model once: the last card of those that were made of one model."""
-    latest = {(card.base, card.adapter): card for card in cards}
+    latest = {(one.base, one.adapter, str(one.conditions.get("num_fewshot"))): one for one in cards}
     scores: dict[str, list[float]] = defaultdict(list)
     for card in latest.values():
         for sample in card.samples:

@@ -17,9 +17,11 @@ from typing import Annotated
 import typer
 from scipy.stats import binomtest
 
+from components import base as bases
 from components import manifest, rendering, scorecard
 from components.evaluate import harness
 from components.schema import Progress
+from components.scorecard import HOLDOUT
 from components.train import fit
 from components.train.objectives.settings import Distillation
 from components.train.recipe import Recipe
@@ -35,7 +37,11 @@ def train(snapshot: Path, base: Path, folder: Path, recipe: Recipe) -> Path:
         sys.stderr.write(f"{folder.name}: {progress.done}/{progress.total}  \r")
 
     fit.fit(snapshot, base, folder, recipe, report=report)
-    body = {rendering.TEMPLATE: rendering.template_hash(base), "base_path": str(base)}
+    body = {
+        rendering.TEMPLATE: rendering.template_hash(base),
+        "base": bases.content_hash(base),
+        "base_path": str(base),
+    }
     manifest.write(folder, kind="adapter", now=datetime.now(UTC), body=body)
     return folder
 
@@ -76,11 +82,12 @@ def main(
             report=lambda _: None,
             now=datetime.now(UTC),
         )
-        for name, card in cards.items():
-            scores = scorecard.read(card).scores
+        for name, tasks in cards.items():
+            scores = scorecard.read(tasks[HOLDOUT]).scores
             said = ", ".join(f"{one} {score.value:.3f}" for one, score in scores.items() if score.n)
             typer.echo(f"{name}: {said}")
-        pairs = list(zip(right(cards["taught"]), right(cards["alone"]), strict=True))
+        taught, alone = cards["taught"][HOLDOUT], cards["alone"][HOLDOUT]
+        pairs = list(zip(right(taught), right(alone), strict=True))
         won, lost = pairs.count((True, False)), pairs.count((False, True))
         test = binomtest(won, won + lost) if won + lost else None
         typer.echo(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import ledger, manifest, scorecard, warehouse
@@ -15,11 +16,14 @@ from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
+from components.evaluate.metric import METRICS
 from components.gate import evidence
 from components.gate.evidence import Subject
-from components.gate.judge import Judgement, Policy
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.gate.report import write as report
 from components.schema import Json
-from components.scorecard import METRICS, Sample
+from components.scorecard import HOLDOUT, Sample
 from flows.settings import Settings
 from tests import logs
 
@@ -153,6 +157,7 @@ def _scorecard(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
         Sample(
             doc_id=number,
             example_id=str(row["example_id"]),
+            cluster_id=str(row["group"]),
             doc_hash=f"d{number}",
             prompt_hash=f"p{number}",
             request=row["prompt"][-1]["content"],
@@ -160,12 +165,13 @@ def _scorecard(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
             output="Sunny.",
             reference=row["completion"][0]["content"],
             scores=dict.fromkeys(METRICS, 1.0),
+            slices={},
         )
         for number, row in enumerate(rows)
     ]
     folder = settings.scorecards / WORKLOAD / "c1"
-    body = {"base": "b1", "adapter": adapter.name, "conditions": {}}
-    scorecard.write(folder, samples, body=body, now=logs.NOW + timedelta(hours=1))
+    body = {"base": "b1", "adapter": adapter.name, "task": HOLDOUT, "conditions": {}}
+    scorecard.write(folder, samples, METRICS, body=body, now=logs.NOW + timedelta(hours=1))
     return folder
 
 
@@ -176,5 +182,7 @@ def _evidence(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
     folder = settings.evidence / WORKLOAD / evidence.digest(subject, judgement, policy)
     folder.mkdir(parents=True)
     page = f"asked:\n  {question(ANN, 1)}\n"
+    (folder / report.REPORT).write_text(f"<p>{question(ANN, 2)}</p>")
+    pq.write_table(pa.table({"request": [question(ANN, 3)]}), folder / report.SAMPLES)
     evidence.finish(folder, subject, judgement, policy, {}, brief=page, now=logs.NOW)
     return folder

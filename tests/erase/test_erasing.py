@@ -67,6 +67,8 @@ def test_what_was_made_from_the_rows_goes_and_the_verdict_can_still_be_read(
     assert not (home.settings.jobs / "train-a1").exists()
     assert (home.adapter / "adapter_model.safetensors").exists()
     assert evidence.read(home.evidence).digest == digest
+    assert "Erased" in (home.evidence / "report.html").read_text()
+    assert not (home.evidence / "samples.parquet").exists()
     with warehouse.connect(home.settings.warehouse) as con:
         assert con.execute("select kind from raw.manifests").fetchall() == []
 

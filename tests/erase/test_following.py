@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from components import warehouse
 from components.erase.subject import Subject
 from components.gate import evidence
-from components.register import registry, taint
+from components.register import registry, taint, tracking
 from flows import erase, promote
 from tests.erase import house
 from tests.erase.conftest import Eraser
@@ -104,6 +104,16 @@ def test_copies_of_scorecards_in_mlflow_go(
     assert [one.path for one in client.list_artifacts(run.info.run_id, "scorecards")] == [
         "scorecards/c2"
     ]
+    assert house.holds(home.settings.mlflow_home, "ann asks") == []
+
+
+def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, eraser: Eraser) -> None:
+    run_id = client.create_run(client.create_experiment(WORKLOAD)).info.run_id
+    assert tracking.log_evidence(run_id, home.evidence).endswith(f"evidence/{home.evidence.name}")
+    client.log_artifacts(run_id, str(home.adapter), "evidence/another")
+    written = eraser(home.settings, Subject(ANN))
+    assert written.consequences.pages == 1
+    assert [one.path for one in client.list_artifacts(run_id, "evidence")] == ["evidence/another"]
     assert house.holds(home.settings.mlflow_home, "ann asks") == []
 
 

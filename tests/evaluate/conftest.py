@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components import base as bases
 from components import manifest, rendering
 from tests import tiny
 from tests.holdouts import NOW
@@ -26,8 +27,14 @@ def build_adapter(base: Path, folder: Path, seed: int) -> Path:
         model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
     wrapped.save_pretrained(str(folder))
+    return finish(base, folder)
+
+
+def finish(base: Path, folder: Path, /, **told: object) -> Path:
+    """Write an adapter's manifest, which says what ``told`` does otherwise than it is."""
     words = {rendering.TEMPLATE: rendering.template_hash(base)}
-    manifest.write(folder, kind="adapter", now=NOW, body=words)
+    body = {"base": bases.content_hash(base), **words, **told}
+    manifest.write(folder, kind="adapter", now=NOW, body=body)
     return folder
 
 

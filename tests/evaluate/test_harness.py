@@ -5,15 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from components import base, manifest, rendering, scorecard
-from components.evaluate import harness
+from components.evaluate import applied, guard, harness
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
-from components.scorecard import Scorecard
+from components.scorecard import HOLDOUT, Scorecard
 from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
+from tests.evaluate import guarding
+from tests.evaluate.asking import Both
+from tests.evaluate.conftest import finish
 from tests.holdouts import NOW
 
 SETTINGS = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
@@ -31,6 +35,12 @@ class Bench:
     def measure(
         self, models: dict[str, Path | None], settings: EvaluationSettings = SETTINGS
     ) -> dict[str, Scorecard]:
+        found = self.folders(models, settings)
+        return {model: scorecard.read(tasks[HOLDOUT]) for model, tasks in found.items()}
+
+    def folders(
+        self, models: dict[str, Path | None], settings: EvaluationSettings
+    ) -> harness.Folders:
         self.reports.clear()
         found = harness.evaluate(
             self.snapshot,
@@ -42,7 +52,7 @@ class Bench:
             now=NOW,
         )
         assert found == harness.folders(self.snapshot, self.base, models, self.root, settings)
-        return {model: scorecard.read(folder) for model, folder in found.items()}
+        return found
 
     def stages(self) -> set[str]:
         return {report.stage for report in self.reports}
@@ -110,11 +120,54 @@ def test_an_evaluation_that_was_killed_is_done_again(bench: Bench):
 
 def test_other_settings_are_another_scorecard(bench: Bench):
     def key(settings: EvaluationSettings) -> Path:
-        return harness.folders(bench.snapshot, bench.base, {"base": None}, bench.root, settings)[
-            "base"
-        ]
+        models = {"base": None}
+        found = harness.folders(bench.snapshot, bench.base, models, bench.root, settings)
+        return found["base"][HOLDOUT]
 
     assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))
+
+
+def test_guard_tasks_have_scorecards_of_their_own(
+    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+):
+    settings = SETTINGS.model_copy(update={"tasks": (guarding.sums(tmp_path),)})
+    models: dict[str, Path | None] = {"base": None, "challenger": adapters["challenger"]}
+    alone = bench.measure(models)
+    folders = bench.folders(models, settings)
+    cards = {model: scorecard.read(tasks["sums"]) for model, tasks in folders.items()}
+    assert {model: tasks[HOLDOUT].name for model, tasks in folders.items()} == {
+        model: card.key for model, card in alone.items()
+    }
+    card = cards["challenger"]
+    assert (card.task, card.adapter, list(card.metrics)) == ("sums", "key-challenger", ["acc"])
+    assert card.scores["acc"].n == 8
+    assert card.conditions == cards["base"].conditions
+    assert card.conditions["num_fewshot"] == 0
+    assert outputs(card) != outputs(cards["base"])
+
+
+def test_a_base_with_examples_is_a_model_of_its_own(bench: Bench):
+    settings = SETTINGS.model_copy(update={"num_fewshot": 1})
+    alone = bench.measure({"base": None})["base"]
+    cards = bench.measure({"base": None}, settings)
+    assert list(cards) == ["base", "few-shot"]
+    assert cards["base"] == alone
+    assert bench.stages() == {"few-shot"}
+    shown = cards["few-shot"]
+    assert (shown.adapter, shown.scores["correct"].n) == (None, 3)
+    assert (alone.conditions["num_fewshot"], shown.conditions["num_fewshot"]) == (0, 1)
+    assert "examples" in shown.conditions
+    assert outputs(shown) != outputs(alone)
+
+
+def test_a_task_that_can_not_be_asked_is_named_before_anything_is_measured(
+    bench: Bench, tmp_path: Path
+):
+    settings = SETTINGS.model_copy(update={"tasks": (guarding.sums(tmp_path, limit=2),)})
+    guarding.documents(tmp_path / "sums.jsonl", [{"question": "1 + 1"}])
+    with pytest.raises(guard.GuardError, match=r"sums: .*sums\.jsonl does not fit the task"):
+        bench.measure({"base": None}, settings)
+    assert not bench.root.exists()
 
 
 def test_an_unfinished_adapter_is_refused(bench: Bench, adapters: dict[str, Path], tmp_path: Path):
@@ -128,22 +181,16 @@ def test_weights_that_changed_since_training_are_refused(
     bench: Bench, adapters: dict[str, Path], tmp_path: Path
 ):
     adapter = copied(adapters["challenger"], tmp_path)
-    shutil.copy(adapters["champion"] / harness.WEIGHTS, adapter)
+    shutil.copy(adapters["champion"] / applied.WEIGHTS, adapter)
     with pytest.raises(ValueError, match="changed after it was finished, so make it again"):
         bench.measure({"challenger": adapter})
-
-
-def refinish(adapter: Path, template: str) -> None:
-    """Write an adapter's manifest anew, as if it had been trained on such prompts."""
-    body = {rendering.TEMPLATE: template}
-    manifest.write(adapter, kind="adapter", now=NOW, body=body)
 
 
 def test_an_adapter_that_read_other_prompts_is_refused_with_both_hashes(
     bench: Bench, adapters: dict[str, Path], tmp_path: Path
 ):
     adapter = copied(adapters["challenger"], tmp_path)
-    refinish(adapter, "0123456789abcdef")
+    finish(bench.base, adapter, prompt_template="0123456789abcdef")
     now = rendering.template_hash(bench.base)
     with pytest.raises(rendering.TemplateChangedError, match=f"0123456789abcdef.* with {now};"):
         bench.measure({"challenger": adapter})
@@ -156,26 +203,26 @@ def test_a_holdout_that_changed_since_it_was_frozen_is_refused(bench: Bench, tmp
         bench.measure({"base": None})
 
 
-def test_an_adapter_that_lacks_weights_is_refused_not_measured_as_the_base(
-    bench: Bench, adapters: dict[str, Path], tmp_path: Path
+def test_a_dora_adapter_that_hardly_learned_answers_as_its_4_bit_base_does(
+    bench: Bench, tmp_path: Path
 ):
-    from safetensors.torch import load_file, save_file
-
-    adapter = copied(adapters["challenger"], tmp_path)
-    weights = load_file(adapter / harness.WEIGHTS)
-    weights.popitem()
-    save_file(weights, adapter / harness.WEIGHTS)
-    refinish(adapter, rendering.template_hash(bench.base))
-    with pytest.raises(UserWarning, match="missing adapter keys"):
-        bench.measure({"challenger": adapter})
-    assert not list(bench.root.glob("*/manifest.json"))
-
-
-def test_an_untrained_dora_adapter_answers_as_its_4_bit_base_does(bench: Bench, tmp_path: Path):
     folder = tmp_path / "key-dora"
     model, _ = base.load(bench.base, "nf4", for_training=True)
     adapter.save(adapter.attach(model, Recipe(use_dora=True)), folder)
-    refinish(folder, rendering.template_hash(bench.base))
+    weights = load_file(folder / applied.WEIGHTS)
+    for name, weight in weights.items():
+        if ".lora_B." in name:
+            weight += 1e-4
+    save_file(weights, folder / applied.WEIGHTS)
+    finish(bench.base, folder)
     nf4 = SETTINGS.model_copy(update={"precision": "nf4"})
     cards = bench.measure({"challenger": folder, "base": None}, nf4)
     assert outputs(cards["challenger"]) == outputs(cards["base"])
+
+
+def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
+    settings = SETTINGS.model_copy(update={"precision": "nf4"})
+    card = bench.measure({"base": None}, settings)["base"]
+    exact, tokenizer = base.load(bench.base, "nf4", for_training=False, readable=True)
+    asked = [sample.prompt for sample in card.samples]
+    assert outputs(card) == Both(exact, tokenizer).write(asked, max_gen_toks=8)

@@ -71,6 +71,57 @@ def test_an_output_where_no_tool_fits(text: str, abstained: float):
     assert scores(text, NO_CALL) == (None, None, None, abstained)
 
 
+WEATHER = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "weather",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                    "required": ["city"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+        {"type": "function", "function": {"name": "poem"}},
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        pytest.param(call("weather", city="Oslo", days=2), 1, id="as-the-schema-says"),
+        pytest.param(call("weather", city="Oslo", days="two"), 0, id="of-another-type"),
+        pytest.param(call("weather", days=2), 0, id="required-is-missing"),
+        pytest.param(call("weather", city="Oslo", country="NO"), 0, id="not-in-the-schema"),
+        pytest.param(call("poem", about="rain"), 1, id="no-schema-to-break"),
+        pytest.param(call("sing"), 0, id="never-offered"),
+        pytest.param("It rains.", 0, id="no-call"),
+        pytest.param(call("weather", city="Oslo") + "\n" + call("sing"), 0, id="one-of-two"),
+    ],
+)
+def test_calls_are_held_against_the_schemas_of_the_tools(text: str, allowed: float):
+    assert score(text, ROME, None, "written", WEATHER)["schema_valid"] == allowed
+    assert score(text, NO_CALL, None, "written", WEATHER)["schema_valid"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "over"),
+    [
+        pytest.param("No tool fits.", 0, id="said-so"),
+        pytest.param("", 0, id="silence-calls-nothing"),
+        pytest.param(call("weather", city="Rome"), 1, id="called"),
+        pytest.param('{"name": "weather", "argu', 1, id="began-to-call"),
+    ],
+)
+def test_calling_where_no_tool_fits_is_over_triggering(text: str, over: float):
+    assert score(text, NO_CALL, None)["over_triggering"] == over
+    assert score(text, ROME, None)["over_triggering"] is None
+
+
 def test_calls_may_come_in_any_order_but_each_once():
     both = Answer(calls=(Call("f", {"x": 1}), Call("f", {"x": 2})))
     assert scores(f"{call('f', x=2)}\n{call('f', x=1)}", both) == (1, 1, 1, None)

@@ -4,50 +4,42 @@ import json
 from pathlib import Path
 
 import pytest
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from transformers import AutoTokenizer
 
-from components.evaluate import task
+from components.evaluate import metric, posing, task
+from components.evaluate.kinds import Answers, Kind
 from components.evaluate.task import Holdout
+from components.schema import Answer
 from components.scorecard import Sample, aggregate
 from tests import holdouts, templates
+from tests.evaluate.oracle import Oracle
+from tests.holdouts import Case
 
 
-class Oracle(LM):
-    """Answers each prompt as it was told to."""
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        super().__init__()
-        self.answers = answers
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        return [self.answers[request.args[0]] for request in requests]
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        raise NotImplementedError
+def read(snapshot: Path, base: Path, named: Kind | None = None) -> Holdout:
+    return task.read(snapshot, AutoTokenizer.from_pretrained(base), named)
 
 
 @pytest.fixture
 def holdout(tmp_path: Path, tiny_base: Path) -> Holdout:
-    return task.read(holdouts.build(tmp_path), AutoTokenizer.from_pretrained(tiny_base))
+    return read(holdouts.build(tmp_path), tiny_base)
 
 
 def answer(holdout: Holdout, *outputs: str) -> list[Sample]:
     prompts = [document["prompt"] for document in holdout.documents]
-    return task.run(Oracle(dict(zip(prompts, outputs, strict=True))), holdout, 64)
+    answers = dict(zip(prompts, outputs, strict=True))
+    return posing.run(Oracle(answers.__getitem__), holdout, 64, "")
 
 
 def test_whoever_answers_right_scores_full_marks(holdout: Holdout):
     samples = answer(holdout, *[document["reference"] for document in holdout.documents])
-    assert {metric: (s.value, s.n) for metric, s in aggregate(samples).items()} == {
+    assert {metric: (s.value, s.n) for metric, s in aggregate(samples, metric.METRICS).items()} == {
         "valid_json": (1, 2),
+        "schema_valid": (1, 2),
         "name": (1, 2),
         "name_and_arguments": (1, 2),
         "abstention": (1, 1),
+        "over_triggering": (0, 1),
         "correct_name": (1, 3),
         "correct": (1, 3),
     }
@@ -59,13 +51,18 @@ def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: Holdout):
     assert (first.example_id, first.request) == ("e0", "Weather in Rome?")
     assert first.prompt.startswith("<|im_start|>system\nTools:\nweather() - Tell the weather")
     assert first.prompt.endswith("<|im_start|>assistant\n")
+    assert first.cluster_id == "group of e0"
+    assert first.slices == {"tool": "weather", "client": "app", "length": "middle"}
+    assert third.slices["tool"] == "no call"
     assert first.reference == '{"name": "weather", "arguments": {"city": "Rome"}}'
     assert first.output == "It rains."
     assert first.scores == {
         "valid_json": 0,
+        "schema_valid": 0,
         "name": 0,
         "name_and_arguments": 0,
         "abstention": None,
+        "over_triggering": None,
         "correct_name": 0,
         "correct": 0,
     }
@@ -73,12 +70,72 @@ def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: Holdout):
     assert (third.scores["name"], third.scores["abstention"]) == (None, 0)
 
 
+LABELS = ("card", "card payment", "loan")
+
+
+def labelled(tmp_path: Path, base: Path) -> Holdout:
+    """Make a holdout of three requests, of which the side that is learned has more."""
+    cases = [Case(f"about a {label}", Answer(label)) for label in LABELS]
+    return read(holdouts.build(tmp_path, cases, cases * 4, tools=[]), base)
+
+
+def test_labels_are_read_from_the_answer_and_weighed_against_each_other(
+    tmp_path: Path, tiny_base: Path
+):
+    def likely(prompt: str, answer: str) -> float:
+        return float(f"about a {answer.removesuffix('<end>')}" in prompt) + len(answer) / 100
+
+    holdout = labelled(tmp_path, tiny_base)
+    assert holdout.answers == Answers("classification", LABELS)
+    oracle = Oracle(lambda prompt: " card\n" if "card" in prompt else "A loan.", likely)
+    cards, payments, loans = posing.run(oracle, holdout, 8, "<end>")
+    assert [one.scores for one in (cards, payments, loans)] == [
+        {"label": 1, "choice": 1},
+        {"label": 0, "choice": 1},
+        {"label": 0, "choice": 1},
+    ]
+    assert payments.slices.keys() == {"client", "length"}
+
+
+def test_an_answers_end_is_weighed_with_it(tmp_path: Path, tiny_base: Path):
+    weighed: list[str] = []
+
+    def likely(_: str, answer: str) -> float:
+        weighed.append(answer)
+        return 0.0
+
+    posing.run(Oracle(likely=likely), labelled(tmp_path, tiny_base), 8, "<end>")
+    assert weighed[:3] == ["card<end>", "card payment<end>", "loan<end>"]
+
+
+def test_texts_are_compared_by_their_words(tmp_path: Path, tiny_base: Path):
+    cases = [Case("How are you?", Answer("Quite well, thank you, and how are you today?"))]
+    holdout = read(holdouts.build(tmp_path, cases, cases, tools=[]), tiny_base)
+    assert holdout.answers.kind == "text"
+    (sample,) = posing.run(Oracle(lambda _: "Quite well"), holdout, 8, "")
+    assert sample.scores["exact"] == 0
+    assert [sample.scores[name] for name in ("f1", "rouge_l")] == pytest.approx([4 / 11] * 2)
+
+
+def test_requests_are_sliced_by_the_length_of_their_prompts(tmp_path: Path, tiny_base: Path):
+    cases = [Case("x" * length, Answer("No.")) for length in (900, 10, 400, 30, 500, 1000)]
+    documents = read(holdouts.build(tmp_path, cases), tiny_base).documents
+    assert [one["length"] for one in documents] == [
+        "long",
+        "short",
+        "middle",
+        "short",
+        "middle",
+        "long",
+    ]
+
+
 def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_words(
     tmp_path: Path, tiny_base: Path
 ):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     tokenizer.chat_template = templates.QWEN
-    holdout = task.read(holdouts.build(tmp_path), tokenizer)
+    holdout = task.read(holdouts.build(tmp_path), tokenizer, None)
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
     first, second, third = answer(holdout, call, "<tool_call>", "Sorry, no.")
     assert "<tools>\n" + json.dumps(holdouts.TOOLS[0]) in first.prompt
@@ -98,7 +155,7 @@ def test_two_models_are_asked_the_same(holdout: Holdout):
 def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
     snapshot = holdouts.build(tmp_path, [])
     with pytest.raises(ValueError, match="its holdout is empty"):
-        task.read(snapshot, AutoTokenizer.from_pretrained(tiny_base))
+        read(snapshot, tiny_base)
 
 
 @pytest.mark.parametrize("lost", [0, 2])
@@ -116,8 +173,8 @@ def test_a_request_that_lm_eval_lost_is_not_overlooked(holdout: Holdout, lost: i
         }
 
     rows = [logged(number) for number in range(3)]
-    assert len(task.samples(rows, holdout)) == 3
+    assert len(posing.samples(rows, holdout)) == 3
     with pytest.raises(ValueError, match=r"gave back 2 samples that are not the 3 requests"):
-        task.samples(rows[:lost] + rows[lost + 1 :], holdout)
+        posing.samples(rows[:lost] + rows[lost + 1 :], holdout)
     with pytest.raises(ValueError, match="in the words they were to be put in"):
-        task.samples([*rows[:2], {**rows[2], "arguments": [("other words", {})]}], holdout)
+        posing.samples([*rows[:2], {**rows[2], "arguments": [("other words", {})]}], holdout)

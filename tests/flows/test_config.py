@@ -7,7 +7,11 @@ import yaml
 
 from components.collect.loading import Input
 from components.collect.record import Defaults
+from components.schema import Answer
+from flows import evaluate
 from flows.config import ConfigError, Workload, read
+from tests import holdouts
+from tests.evaluate import guarding
 from tests.flows import terminal
 
 RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
@@ -61,6 +65,58 @@ def test_a_model_is_evaluated_at_the_precision_that_trains(
     folder: Path, settings: dict[str, object], precision: str
 ) -> None:
     assert read(write(folder, **settings)).evaluate.precision == precision
+
+
+def test_guard_tasks_are_taken_from_beside_the_file(folder: Path) -> None:
+    own = guarding.sums(folder)
+    built_in = {"task": "piqa", "data": "sums.jsonl", "metric": "acc"}
+    told = [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}, built_in]
+    guards = [{"task": name, "metric": "acc", "margin": 0.05} for name in ("sums", "piqa")]
+    found = read(write(folder, evaluate={"tasks": told}, gate={"guards": guards}))
+    first, second = found.evaluate.tasks
+    assert (first.task, first.data) == (own.task, own.data)
+    assert (second.task, second.data) == ("piqa", folder / "sums.jsonl")
+
+
+def test_guard_tasks_that_can_not_be_asked_are_all_named(folder: Path) -> None:
+    told = [{"task": name, "data": "none.jsonl", "metric": "acc"} for name in ("pika", "sums.yaml")]
+    (found,) = mistakes(write(folder, evaluate={"tasks": told}))
+    assert "lm-eval has no task pika; did you mean piqa?" in found
+    assert f"{folder}/sums.yaml can't be read" in found
+    assert f"no file is at {folder}/none.jsonl" in found
+
+
+def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> None:
+    guarding.sums(folder)
+    measured = {"tasks": [{"task": "sums.yaml", "data": "sums.jsonl", "metric": "acc"}]}
+    guard = {"task": "sums", "metric": "acc", "margin": 0.05}
+    policy = read(write(folder, evaluate=measured, gate={"guards": [guard]})).gate
+    assert [one.task for one in policy.guards] == ["sums"]
+    other = {"guards": [guard | {"metric": "acc_norm"}, guard | {"task": "piqa"}]}
+    (found,) = mistakes(write(folder, evaluate=measured, gate=other))
+    assert "guards: sums has no metric acc_norm, only acc" in found
+    assert "guards: no task piqa is measured, only holdout, sums" in found
+    assert mistakes(write(folder, evaluate=measured, gate={})) == [
+        "gate: guards: sums is measured, but has no margin; add one, such as 0.05"
+    ]
+
+
+def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
+    (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
+    assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
+    path = write(folder, evaluate={"kind": "text"}, gate={"metric": "rouge_l"})
+    assert read(path).gate.metric == "rouge_l"
+
+
+def test_a_target_that_the_answers_do_not_measure_is_refused_before_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    workload = read(write(folder))
+    cases = [holdouts.Case("Who?", Answer("Ann, who else could it have been but Ann herself?"))]
+    snapshot = holdouts.build(tmp_path / "frozen", cases, cases, tools=[])
+    with pytest.raises(evaluate.UnmeasuredError, match=r"are text: .* correct_name, only exact"):
+        evaluate.require_measured(workload, snapshot)
+    evaluate.require_measured(read(write(folder, gate={"metric": "f1"})), snapshot)
 
 
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
@@ -178,7 +234,9 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
         "turn_schedule: is no cron line: 'every night'",
         "train.r: Input should be greater than or equal to 1 (found 0)",
         "train.lerning_rate: no such setting",
-        "gate.metric: Input should be 'correct_name' or 'correct' (found 'nice')",
+        "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
+        "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
+        "exact, f1, rouge_l",
         "evaluation: no such setting",
     ]
 

@@ -10,7 +10,8 @@ import pytest
 from components import manifest, scorecard, warehouse
 from components.erase import lineage
 from components.erase.lineage import Output
-from components.scorecard import Sample
+from components.evaluate.metric import METRICS
+from components.scorecard import HOLDOUT, Sample
 from flows import exporting
 from flows.exporting import Asked
 from flows.settings import Settings
@@ -82,15 +83,16 @@ def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp
 
 
 def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_path: Path):
-    def measure(key: str, adapter: str | None, right: int, day: int) -> None:
+    def measure(key: str, adapter: str | None, right: int, day: int, task: str = HOLDOUT) -> None:
         samples: list[Sample] = [cards.sample(n, float(n < right)) for n in range(4)]
-        body = {"base": "b", "adapter": adapter, "conditions": cards.CONDITIONS}
+        body = {"base": "b", "adapter": adapter, "task": task, "conditions": cards.CONDITIONS}
         folder = home.scorecards / "tools" / key
-        scorecard.write(folder, samples, body=body, now=NOW + timedelta(days=day))
+        scorecard.write(folder, samples, METRICS, body=body, now=NOW + timedelta(days=day))
 
     measure("old", "ada9", 1, day=0)
     measure("new", "ada9", 3, day=1)
     measure("bare", None, 2, day=0)
+    measure("guard", "ada9", 4, day=2, task="piqa")
     measure("others", "d0a0", 4, day=2)
     exporting.export(home, asked(tmp_path / "out", "peft"))
     (row,) = [

@@ -97,7 +97,7 @@ def decide(
     form = page.get_by_role("dialog")
     form.get_by_text("may adapter").wait_for()
     assert form.get_by_role("row", name="abstention").count() == 1
-    assert form.get_by_role("img", name="Scores with 95 % intervals").evaluate(
+    assert form.get_by_role("img", name="Differences with their intervals").evaluate(
         "picture => picture.complete && picture.naturalWidth > 500"
     )
     assert form.get_by_text("Evidence digest").count() == 1

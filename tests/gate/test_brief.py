@@ -8,45 +8,19 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from components.gate import brief, judge
-from components.gate.evidence import Subject
-from components.gate.judge import Policy
-from components.scorecard import METRICS, Sample, Scorecard, differing
+from components.evaluate.metric import METRICS
+from components.gate import brief
+from components.gate.policy import Policy
+from components.gate.report.case import Case
+from components.gate.report.figures import figures
 from tests.cards import card, pair
+from tests.gate import cases
 
-SUBJECT = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
 
-
-def page(
-    tmp_path: Path,
-    challenger: Scorecard,
-    opponent: Scorecard,
-    *,
-    subject: Subject = SUBJECT,
-    note: str = "",
-) -> str:
-    picture = tmp_path / "scores.png"
+def page(tmp_path: Path, case: Case) -> str:
+    picture = tmp_path / "differences.png"
     picture.write_bytes(b"a picture")
-    return brief.write(
-        subject,
-        judge.judge(challenger, opponent, Policy()),
-        challenger,
-        opponent,
-        differing(challenger, opponent),
-        digest="e1",
-        picture=picture,
-        counts={"kept": 40, "thumbs_down": 2},
-        note=note,
-    )
-
-
-def saying(scorecard: Scorecard, text: str) -> Scorecard:
-    """Put ``text`` wherever traffic or a model's answer can stand."""
-
-    def say(sample: Sample) -> Sample:
-        return replace(sample, request=text, reference=text, output=text)
-
-    return replace(scorecard, samples=tuple(say(sample) for sample in scorecard.samples))
+    return brief.write(case, figures(case.challenger, case.opponent, case.judgement), picture)
 
 
 def parsed(text: str) -> list[Token]:
@@ -54,40 +28,55 @@ def parsed(text: str) -> list[Token]:
 
 
 def test_the_page_says_what_is_asked_and_what_the_gate_made_of_it(tmp_path: Path) -> None:
-    text = page(tmp_path, *pair(40, 2, 20, 10))
+    text = page(tmp_path, cases.clear())
     lines = text.splitlines()
     assert lines[0] == "## support: may adapter `a1` replace the base?"
-    assert lines[2].startswith("**Verdict: pass.** better: right alone on 40 requests")
+    assert lines[2].startswith("**Verdict: pass.** The challenger is better: +33.9 points of")
+    assert lines[4].startswith("- better: correct_name +33.9 points, better on 40 requests, worse")
     assert "Evidence digest `e1`" in text
     assert "| 2 | thumbs_down |" in lines
 
 
 def test_the_champion_is_called_by_its_version(tmp_path: Path) -> None:
-    text = page(tmp_path, *pair(40, 2, 20, 10), subject=replace(SUBJECT, opponent="3"))
+    text = page(tmp_path, cases.clear(subject=replace(cases.SUBJECT, opponent="3")))
     assert text.startswith("## support: may adapter `a1` replace the champion (version 3)?")
+
+
+def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: Path) -> None:
+    rows = [line for line in page(tmp_path, cases.clear()).splitlines() if line.startswith("| ")]
+    (target,) = (row for row in rows if row.startswith("| correct name |"))
+    assert "| 55.4% | 89.3% | +33.9 | +24.6 to +43.5 | 112 | better (exact McNemar" in target
+    (guard,) = (row for row in rows if row.startswith("| abstention |"))
+    assert guard.endswith("| no worse than the 10 points allowed |")
 
 
 def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path) -> None:
     unmeasured = card([1.0] * 60, [])
-    rows = [line for line in page(tmp_path, unmeasured, unmeasured).splitlines() if "|" in line]
-    assert "| name | 100.0% | 100.0% | 60 |" in rows
-    assert "| abstention | not measured | not measured | 0 |" in rows
-    assert all(any(row.startswith(f"| {metric} |") for row in rows) for metric in METRICS)
+    case = cases.build(unmeasured, unmeasured, policy=Policy(abstention_margin=None))
+    rows = [line for line in page(tmp_path, case).splitlines() if "|" in line]
+    assert "| abstention | not measured | not measured |  |  | 0 | only shown |" in rows
+    names = [metric.replace("_", " ") for metric in METRICS]
+    assert all(any(row.startswith(f"| {name} |") for row in rows) for name in names)
+
+
+def test_the_page_says_what_it_costs_and_which_price_is_missing(tmp_path: Path) -> None:
+    assert "| price of a request | 0.00150 USD | 0.0000500 USD |" in page(tmp_path, cases.clear())
+    free = cases.clear(prices=cases.PRICES.model_copy(update={"production": None}))
+    assert "give cost.production.input and cost.production.output" in page(tmp_path, free)
 
 
 def test_the_picture_stands_in_the_page(tmp_path: Path) -> None:
     encoded = base64.b64encode(b"a picture").decode()
-    assert f"(data:image/png;base64,{encoded})" in page(tmp_path, *pair(40, 2, 20, 10))
+    assert f"(data:image/png;base64,{encoded})" in page(tmp_path, cases.clear())
 
 
 def test_the_workloads_note_is_shown(tmp_path: Path) -> None:
-    assert "*Simulated users.*" in page(tmp_path, *pair(9, 0, 0, 0), note="Simulated users.")
+    assert "*Simulated users.*" in page(tmp_path, cases.clear(note="Simulated users."))
 
 
 def test_at_most_five_differences_are_shown_with_both_answers(tmp_path: Path) -> None:
-    fences = [
-        token for token in parsed(page(tmp_path, *pair(4, 4, 60, 2))) if token.type == "fence"
-    ]
+    text = page(tmp_path, cases.build(*pair(4, 4, 60, 2)))
+    fences = [token for token in parsed(text) if token.type == "fence"]
     assert len(fences) == 5
     assert fences[0].content.splitlines() == [
         "asked:",
@@ -111,31 +100,35 @@ def test_at_most_five_differences_are_shown_with_both_answers(tmp_path: Path) ->
         pytest.param("HOSTILE | 100.0% | 100.0% |\n| --- | --- |\n| HOSTILE | 1 |", id="a-table"),
         pytest.param("[HOSTILE](https://example.org)\n\n![](https://HOSTILE)", id="a-link"),
         pytest.param("HOSTILE\r\n\u2028## HOSTILE\u2029\x0b# HOSTILE", id="odd-line-ends"),
+        pytest.param("&lt;HOSTILE&#124;", id="entities"),
     ],
 )
-def test_what_traffic_says_stays_in_its_fence(tmp_path: Path, hostile: str) -> None:
-    challenger, opponent = (saying(one, hostile) for one in pair(8, 2, 60, 0))
-    harmless = parsed(page(tmp_path, *pair(8, 2, 60, 0)))
-    tokens = parsed(page(tmp_path, challenger, opponent))
+def test_what_traffic_says_stays_in_its_fence_or_is_plain_words(
+    tmp_path: Path, hostile: str
+) -> None:
+    def told(text: str) -> list[Token]:
+        ours, theirs = (cases.saying(one, text) for one in pair(8, 2, 60, 0))
+        return parsed(page(tmp_path, cases.build(ours, theirs)))
+
+    harmless, tokens = told("HOSTILE"), told(hostile)
     assert [token.type for token in tokens] == [token.type for token in harmless]
-    outside = [token.content for token in tokens if token.type != "fence"]
-    assert "HOSTILE" not in "".join(outside)
     inside = [token.content for token in tokens if token.type == "fence"]
     assert all("HOSTILE" in content for content in inside)
+    inline = [child for token in tokens for child in token.children or []]
+    kinds = {child.type for child in inline if "HOSTILE" in child.content}
+    assert kinds == {"text"}, "the name of a part of the traffic is words"
 
 
 def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
-    challenger, opponent = (saying(one, "word " * 1000) for one in pair(1, 0, 60, 0))
-    (fence,) = (t for t in parsed(page(tmp_path, challenger, opponent)) if t.type == "fence")
+    ours, theirs = (cases.saying(one, "word " * 1000) for one in pair(1, 0, 60, 0))
+    (fence,) = (t for t in parsed(page(tmp_path, cases.build(ours, theirs))) if t.type == "fence")
     assert len(fence.content) < 4 * brief.SHOWN_CHARACTERS * 1.1 + 100
     assert fence.content.count(" ...") == 4
 
 
 def test_a_long_request_without_blanks_is_cut_and_not_hidden(tmp_path: Path) -> None:
-    challenger, opponent = pair(40, 2, 20, 10)
-    long = replace(
-        challenger, samples=tuple(replace(s, request="漢" * 900) for s in challenger.samples)
-    )
-    shown = page(tmp_path, long, opponent)
+    ours, theirs = pair(40, 2, 20, 10)
+    long = replace(ours, samples=tuple(replace(s, request="漢" * 900) for s in ours.samples))
+    shown = page(tmp_path, cases.build(long, theirs))
     assert "漢" * 50 in shown
     assert "漢" * 900 not in shown

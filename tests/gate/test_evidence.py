@@ -3,20 +3,22 @@
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components import manifest
 from components.gate import evidence, judge
 from components.gate.evidence import Subject
-from components.gate.judge import Policy
+from components.gate.policy import Guard, Policy
+from components.scorecard import HOLDOUT
 from tests.cards import pair
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUBJECT = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
 POLICY = Policy()
 CHALLENGER, OPPONENT = pair(40, 2, 20, 10)
-JUDGEMENT = judge.judge(CHALLENGER, OPPONENT, POLICY)
+JUDGEMENT = judge.judge({HOLDOUT: CHALLENGER}, {HOLDOUT: OPPONENT}, POLICY)
 DIGEST = evidence.digest(SUBJECT, JUDGEMENT, POLICY)
 
 
@@ -27,13 +29,15 @@ def finish(folder: Path) -> evidence.Evidence:
 
 
 def test_equal_inputs_are_the_same_evidence() -> None:
-    again = judge.judge(*pair(40, 2, 20, 10), POLICY)
+    ours, theirs = pair(40, 2, 20, 10)
+    again = judge.judge({HOLDOUT: ours}, {HOLDOUT: theirs}, POLICY)
     assert evidence.digest(replace(SUBJECT), again, Policy()) == DIGEST
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Subject)])
 def test_another_subject_is_other_evidence(name: str) -> None:
-    other = replace(SUBJECT, **{name: "other"})  # pyright: ignore[reportArgumentType] - all are str
+    value: Any = ("other",) if name == "guard_scorecards" else "other"
+    other = replace(SUBJECT, **{name: value})
     assert evidence.digest(other, JUDGEMENT, POLICY) != DIGEST
 
 
@@ -45,11 +49,19 @@ def test_another_subject_is_other_evidence(name: str) -> None:
         ("floor", 0.4),
         ("abstention_margin", None),
         ("min_documents", 50),
+        ("looks", 5),
+        ("guards", (Guard(metric="name", margin=0.1),)),
+        ("veto_slices", ("client",)),
     ],
 )
 def test_another_policy_is_other_evidence(name: str, value: object) -> None:
     other = POLICY.model_copy(update={name: value})
     assert evidence.digest(SUBJECT, JUDGEMENT, other) != DIGEST
+
+
+def test_another_look_is_other_evidence() -> None:
+    later = judge.judge({HOLDOUT: CHALLENGER}, {HOLDOUT: OPPONENT}, POLICY, look=2)
+    assert evidence.digest(SUBJECT, later, POLICY) != DIGEST
 
 
 def test_another_verdict_is_other_evidence() -> None:
@@ -82,9 +94,11 @@ def test_unfinished_evidence_is_not_read(tmp_path: Path) -> None:
 def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
     challenger, opponent = pair(3, 1, 0, 0)
     scores = evidence.scores(challenger, opponent)
-    assert scores["name"] == {"n": 4, "challenger": 0.75, "opponent": 0.25}
+    wilson = {"low": pytest.approx(0.3006, abs=1e-4), "high": pytest.approx(0.9544, abs=1e-4)}
+    assert scores["name"] == {"n": 4, "challenger": 0.75, "opponent": 0.25, **wilson}
     bare, _ = pair(0, 0, 0, 0)
-    assert evidence.scores(bare, bare)["name"] == {"n": 0, "challenger": None, "opponent": None}
+    nothing = dict.fromkeys(("challenger", "low", "high", "opponent"))
+    assert evidence.scores(bare, bare)["name"] == {"n": 0, **nothing}
 
 
 def test_a_verdict_that_was_edited_is_not_believed(tmp_path: Path) -> None:

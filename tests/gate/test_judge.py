@@ -1,27 +1,42 @@
 """The gate: what passes, what fails, what stays open, and what it says."""
 
-import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import stats
+from statsmodels.stats import contingency_tables
 
-from components.gate.judge import Judgement, Policy, judge
-from components.scorecard import Score, Scorecard
-from tests.cards import card, pair, under
+from components.gate import judge as gate
+from components.gate.judgement import Comparison, Judgement
+from components.gate.policy import Guard, Policy
+from components.scorecard import HOLDOUT, Metric, Scorecard
+from tests.cards import card, guard_card, in_clusters, pair, rescored, sliced
 
 POLICY = Policy(floor=0.5, min_documents=60)
+UNGUARDED = POLICY.model_copy(update={"abstention_margin": None})
+ARC = Policy(abstention_margin=None, guards=(Guard(task="arc_easy", metric="acc", margin=0.05),))
 
 
-def with_score(scorecard: Scorecard, metric: str, score: Score) -> Scorecard:
-    return replace(scorecard, scores={**scorecard.scores, metric: score})
+def judge(
+    challenger: Scorecard, opponent: Scorecard, policy: Policy = POLICY, look: int = 1
+) -> Judgement:
+    return gate.judge({HOLDOUT: challenger}, {HOLDOUT: opponent}, policy, look)
 
 
-def fault(judgement: Judgement) -> str:
-    """Give the one reason of a failed judgement."""
-    assert judgement.outcome == "fail"
-    (reason,) = judgement.reasons
-    return reason
+def beside(ours: Scorecard, theirs: Scorecard, policy: Policy = ARC) -> Judgement:
+    """Judge a clearly better challenger that was measured on a guard task as well."""
+    challenger, opponent = pair(40, 2, 40, 10)
+    return gate.judge(
+        {HOLDOUT: challenger, ours.task: ours}, {HOLDOUT: opponent, theirs.task: theirs}, policy
+    )
+
+
+def target(judgement: Judgement) -> Comparison:
+    assert judgement.target is not None
+    return judgement.target
 
 
 @pytest.mark.parametrize(
@@ -34,80 +49,114 @@ def fault(judgement: Judgement) -> str:
         pytest.param(0, 0, 60, 10, "fail", id="same-answers"),
         pytest.param(6, 8, 50, 10, "fail", id="behind-within-chance"),
         pytest.param(2, 40, 20, 10, "fail", id="clearly-worse"),
-        pytest.param(30, 0, 0, 70, "fail", id="better-but-below-the-floor"),
-        pytest.param(30, 0, 10, 0, "inconclusive", id="better-but-on-too-few"),
+        pytest.param(30, 0, 0, 100, "fail", id="better-but-below-the-floor"),
+        pytest.param(15, 0, 4, 0, "inconclusive", id="better-but-on-too-few"),
     ],
 )
 def test_outcome(wins: int, losses: int, both: int, neither: int, outcome: str):
-    assert judge(*pair(wins, losses, both, neither), POLICY).outcome == outcome
+    assert judge(*pair(wins, losses, both, neither)).outcome == outcome
 
 
-def test_a_pass_says_what_it_counted():
-    judgement = judge(*pair(40, 2, 20, 10), POLICY)
-    assert (judgement.wins, judgement.losses, judgement.n) == (40, 2, 82)
-    assert judgement.p_value is not None
-    assert judgement.p_value < 1e-6
-    (reason,) = judgement.reasons
-    assert reason.startswith("better: right alone on 40 requests, wrong alone on 2, of 82 (exact")
-    assert judgement.challenger_score == pytest.approx(70 / 82)
-
-
-def test_an_open_judgement_says_how_many_more_requests_would_decide():
-    judgement = judge(*pair(5, 0, 50, 10), POLICY)
-    assert judgement.more_needed == 15
+def test_a_pass_says_what_was_shown_of_target_and_guard():
+    judgement = judge(*pair(40, 2, 20, 10))
+    found = target(judgement)
+    assert (found.wins, found.losses, found.n) == (40, 2, 112)
+    assert found.difference == pytest.approx(38 / 112)
+    assert found.low > 0
     assert judgement.reasons == (
-        "too close to tell: right alone on 5 requests, wrong alone on 0 "
-        "(exact McNemar p = 0.0625, not below 0.05)",
-        "about 15 more requests would decide, if both keep their rates",
+        "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 "
+        "(exact McNemar, one-sided p = 2.06e-10, at most 0.025)",
+        "no worse on abstention: +0.0 points on 40 requests (95 % interval -8.8 to +8.8), within "
+        "the 10 points that the policy allows",
     )
 
 
-def test_a_small_holdout_is_open_and_says_so():
-    judgement = judge(*pair(30, 0, 10, 0), POLICY)
+def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
+    found, guard = judge(*pair(31, 14, 50, 12)).comparisons
+    table = [[50 + 40, 14], [31, 12]]  # the requests that no tool fits, both got right
+    mcnemar: Any = contingency_tables.mcnemar(table, exact=True)
+    assert found.p_value == pytest.approx(mcnemar.pvalue / 2)
+    assert found.p_worse == pytest.approx(1.0)
+    assert (found.challenger, found.opponent) == (121 / 147, 104 / 147)
+    assert found.difference == pytest.approx(17 / 147)
+    wald = found.difference + np.array([-1, 1]) * stats.norm.isf(0.025) * np.sqrt(
+        (31 + 14 - 17**2 / 147) / 147**2
+    )
+    assert (found.low, found.high) == pytest.approx(wald, abs=0.01)
+    z_squared = stats.norm.isf(0.025) ** 2  # the score interval where no two answers differ
+    assert guard.high == pytest.approx(z_squared / (40 + z_squared))
+    assert guard.low == pytest.approx(-guard.high)
+    score = 40 * 0.1 / np.sqrt(40 * 0.1 * 0.9)
+    assert guard.p_value == pytest.approx(float(stats.norm.sf(score)))
+
+
+def test_an_open_judgement_says_how_many_more_requests_would_decide():
+    judgement = judge(*pair(5, 0, 50, 10))
     assert judgement.reasons == (
-        "too few requests: the holdout has 50, the policy asks for 60",
-        "about 10 more requests would decide, if both keep their rates",
+        "too close to tell: correct_name +4.8 points, better on 5 requests, worse on 0, of 105 "
+        "(exact McNemar, one-sided p = 0.0312, above 0.025); about 85 more requests would decide "
+        "with a chance of 80 %, if both keep their rates",
+    )
+    assert judgement.more_needed == 85
+
+
+def test_a_small_holdout_is_open_and_says_so():
+    challenger, opponent = (card([right] * 25, [1.0] * 30) for right in (1.0, 0.0))
+    assert judge(challenger, opponent, UNGUARDED).reasons == (
+        "too few requests: the holdout has 55, the policy asks for 60; 5 more are needed",
     )
 
 
 def test_a_hopelessly_close_race_promises_no_number():
-    judgement = judge(*pair(1001, 1000, 800, 100), POLICY)
+    judgement = judge(*pair(1001, 1000, 800, 100))
     assert judgement.outcome == "inconclusive"
     assert judgement.more_needed is None
-    assert judgement.reasons[-1] == "no number of further requests is in sight that would decide"
+    assert judgement.reasons[-1].endswith(
+        "no number of further requests is in sight that would decide"
+    )
 
 
 def test_below_the_floor_fails_and_names_both_figures():
-    assert fault(judge(*pair(30, 0, 0, 70), POLICY)).startswith("below the floor: correct_name is ")
+    assert judge(*pair(30, 0, 0, 100)).reasons == (
+        "below the floor: correct_name is 0.412, the policy asks for 0.5",
+    )
 
 
 def test_the_same_answers_are_no_reason_to_change():
-    assert fault(judge(*pair(0, 0, 60, 10), POLICY)) == (
-        "no better: right alone on 0 requests, wrong alone on 0 (exact McNemar p = 1)"
+    assert judge(*pair(0, 0, 60, 10)).reasons == (
+        "no better: correct_name +0.0 points, better on 0 requests, worse on 0, of 110 "
+        "(exact McNemar, one-sided p = 1)",
     )
 
 
 def test_significantly_worse_is_called_worse():
-    reasons = judge(*pair(2, 40, 60, 0), POLICY).reasons
-    assert any(reason.startswith("worse: right alone on 2 requests") for reason in reasons)
+    (reason,) = judge(*pair(2, 40, 60, 0)).reasons
+    assert reason.startswith("worse: correct_name -26.8 points, better on 2 requests")
 
 
 def test_calling_where_no_tool_fits_fails_though_the_calls_got_better():
-    challenger = card([1.0] * 60, [1.0] * 8 + [0.0] * 2)
-    opponent = card([0.0] * 60, [1.0] * 10)
-    assert fault(judge(challenger, opponent, POLICY)) == (
-        "abstains too seldom: 80.0% of the requests that no tool fits, the opponent 100.0%, "
-        "and the policy allows 10 points less"
+    challenger = card([1.0] * 60, [1.0] * 25 + [0.0] * 15)
+    (reason,) = judge(challenger, card([0.0] * 60)).reasons
+    assert reason.startswith(
+        "worse on abstention: -37.5 points on 40 requests (95 % interval -53.0 to -24.2), and the "
+        "policy allows 10 points (p = "
     )
 
 
-def test_abstention_exactly_at_the_margin_passes():
-    challenger = card([1.0] * 60, [1.0] * 9 + [0.0])
-    assert judge(challenger, card([0.0] * 60), POLICY).outcome == "pass"
+def test_a_guard_that_too_few_requests_speak_for_is_open_and_says_what_would_do():
+    judgement = judge(card([1.0] * 60, [1.0] * 20), card([0.0] * 60, [1.0] * 20))
+    assert judgement.outcome == "inconclusive"
+    (reason,) = judgement.reasons
+    assert reason.startswith("not shown to be no worse on abstention: +0.0 points on 20 requests")
+    assert judgement.more_needed is not None
+    _, guard = judgement.comparisons
+    assert guard.needed is not None
+    assert judgement.more_needed == 4 * guard.needed, "a quarter of the requests fit no tool"
 
 
 def test_a_fault_outweighs_a_doubt_and_all_are_named():
-    judgement = judge(*pair(3, 0, 0, 40), POLICY)
+    challenger, opponent = card([1.0] * 3 + [0.0] * 30, []), card([0.0] * 33, [])
+    judgement = judge(challenger, opponent, UNGUARDED)
     assert judgement.outcome == "fail"
     assert [reason.split(":")[0] for reason in judgement.reasons] == [
         "below the floor",
@@ -118,122 +167,163 @@ def test_a_fault_outweighs_a_doubt_and_all_are_named():
 
 
 @pytest.mark.parametrize(
-    ("conditions", "said"),
+    ("wins", "losses", "outcome"),
     [
-        ({"holdout_version": "v2"}, "holdout_version is 'v2' for the challenger and 'v1'"),
-        ({"task_version": "t2"}, "task_version is 't2' for the challenger and None"),
-        ({"settings": {"precision": "bf16"}}, "settings is {'precision': 'bf16'} for the chall"),
+        pytest.param(10, 12, "pass", id="as-good"),
+        pytest.param(0, 20, "inconclusive", id="within-the-margin-but-not-shown"),
+        pytest.param(2, 60, "fail", id="forgotten"),
     ],
 )
-def test_other_conditions_are_not_compared(conditions: dict[str, str], said: str):
-    challenger, opponent = pair(40, 2, 20, 10)
-    assert fault(judge(under(challenger, **conditions), opponent, POLICY)).startswith(
-        f"not comparable: {said}"
-    )
+def test_a_guard_task_stops_what_forgets(wins: int, losses: int, outcome: str):
+    rest = [1.0] * (500 - wins - losses)
+    ours = guard_card([1.0] * wins + [0.0] * losses + rest)
+    theirs = guard_card([0.0] * wins + [1.0] * losses + rest)
+    judgement = beside(ours, theirs)
+    assert judgement.outcome == outcome
+    assert ("acc on arc_easy" in " ".join(judgement.reasons)) is True
 
 
-def test_scorecards_without_conditions_are_not_compared():
-    ours, theirs = (replace(one, conditions={}) for one in pair(40, 2, 20, 10))
-    assert "does not say under which conditions" in fault(judge(ours, theirs, POLICY))
-
-
-def test_a_different_number_of_requests_is_not_compared():
-    assert fault(judge(card([1.0] * 70), card([0.0] * 69), POLICY)) == (
-        "not comparable: the challenger answered 80 requests and the opponent 79"
-    )
-
-
-def test_other_requests_are_not_compared():
-    challenger, opponent = pair(40, 2, 20, 10)
-    first, *others = challenger.samples
-    strange = replace(challenger, samples=(replace(first, doc_hash="x"), *others))
-    assert fault(judge(strange, opponent, POLICY)) == (
-        "not comparable: 1 of the challenger's requests are not the opponent's"
-    )
-
-
-def test_requests_in_other_words_are_not_compared():
-    challenger, opponent = pair(40, 2, 20, 10)
-    samples = tuple(replace(s, prompt_hash="other") for s in challenger.samples)
-    assert fault(judge(replace(challenger, samples=samples), opponent, POLICY)) == (
-        "not comparable: 82 requests were put to the two in different words"
-    )
-
-
-def test_a_request_that_counts_twice_is_not_compared():
-    challenger, opponent = pair(40, 2, 20, 10)
-    first, second, *others = challenger.samples
-    samples = (first, replace(second, doc_hash=first.doc_hash), *others)
-    assert "occurs more than once" in fault(
-        judge(replace(challenger, samples=samples), opponent, POLICY)
-    )
-
-
-@pytest.mark.parametrize(
-    ("score", "said"),
-    [
-        pytest.param(Score(None, None, 0), "has no value", id="unmeasured"),
-        pytest.param(Score(math.nan, None, 82), "is nan, which is no share", id="nan"),
-        pytest.param(Score(999.0, None, 82), "is 999.0, which is no share", id="sentinel"),
-        pytest.param(Score(-1.0, None, 82), "is -1.0, which is no share", id="negative"),
-        pytest.param(
-            Score(0.99, None, 82),
-            "is 0.99 over 82 requests, but its samples say ",
-            id="not-that-of-its-samples",
-        ),
-    ],
-)
-def test_unmeasured_metric_blocks_promotion_and_says_so(score: Score, said: str):
-    challenger, opponent = pair(40, 2, 20, 10)
-    broken = with_score(challenger, "correct_name", score)
-    assert fault(judge(broken, opponent, POLICY)).startswith(
-        f"not measured: correct_name of the challenger {said}"
-    )
-
-
-def test_an_unmeasured_opponent_blocks_as_well():
-    challenger, opponent = pair(40, 2, 20, 10)
-    broken = replace(opponent, scores={})
-    judgement = judge(challenger, broken, POLICY)
-    assert judgement.outcome == "fail"
+def test_a_guard_task_of_three_documents_never_passes():
+    tiny = guard_card([1.0] * 3)
+    loose = ARC.model_copy(update={"guards": (Guard(task="arc_easy", metric="acc", margin=1),)})
+    judgement = beside(tiny, tiny, loose)
+    assert judgement.outcome == "inconclusive"
     assert judgement.reasons == (
-        "not measured: correct_name of the opponent has no value",
-        "not measured: abstention of the opponent has no value",
+        "too few requests: arc_easy has 3, the policy asks for 60; 57 more are needed",
     )
 
 
+def test_a_metric_that_is_better_when_lower_guards_the_other_way_round():
+    leaks = {"acc": Metric("secrets that were told", higher_is_better=False)}
+    tight, loose = (
+        replace(guard_card([leak] * 30 + [0.0] * 170), metrics=leaks) for leak in (0.0, 1.0)
+    )
+    assert beside(tight, loose).outcome == "pass"
+    leaking = beside(loose, tight)
+    assert leaking.outcome == "fail"
+    assert leaking.comparisons[1].difference == pytest.approx(-0.15)
+    assert leaking.comparisons[1].challenger == pytest.approx(0.15)
+
+
+def test_all_guards_must_hold_and_each_is_tested_at_the_whole_level():
+    """Berger 1982: where all must be shown, no correction is due."""
+    guards = tuple(Guard(task=f"task{i}", metric="acc", margin=0.1) for i in range(8))
+    policy = Policy(abstention_margin=None, guards=guards)
+    challenger, opponent = pair(40, 2, 40, 10)
+    cards = {f"task{i}": guard_card([1.0] * 60, f"task{i}") for i in range(8)}
+    ours, theirs = {HOLDOUT: challenger, **cards}, {HOLDOUT: opponent, **cards}
+    judgement = gate.judge(ours, theirs, policy)
+    assert judgement.outcome == "pass"
+    assert {round(one.p_value, 4) for one in judgement.comparisons[1:]} == {0.0049}
+    ours["task3"] = guard_card([1.0] * 20 + [0.0] * 40, "task3")
+    assert gate.judge(ours, theirs, policy).outcome == "fail"
+
+
+def test_scores_between_right_and_wrong_are_compared_by_their_size():
+    challenger, opponent = pair(0, 0, 60, 0)
+    ours = rescored(challenger, "correct_name", [0.7 + i % 7 / 70 for i in range(100)])
+    theirs = rescored(opponent, "correct_name", [0.6 + i % 9 / 90 for i in range(100)])
+    judgement = judge(ours, theirs)
+    assert judgement.outcome == "pass"
+    assert target(judgement).test == "exact sign flips"
+    assert 0 < target(judgement).low < target(judgement).difference < target(judgement).high
+
+
+def test_requests_of_one_conversation_count_less_than_as_many_conversations():
+    ours, theirs = pair(10, 0, 80, 10)
+    assert judge(ours, theirs).outcome == "pass"
+    together = judge(in_clusters(ours, 10), in_clusters(theirs, 10))
+    assert together.outcome == "inconclusive"
+    assert target(together).p_value == 0.5, "one conversation got better, and it could have by luck"
+    assert target(together).clusters == 14
+    assert target(together).low < 0 < target(judge(ours, theirs)).low
+
+
+def test_a_later_look_asks_for_more():
+    ours, theirs = pair(8, 0, 80, 10)
+    assert judge(ours, theirs, look=1).outcome == "pass"
+    judgement = judge(ours, theirs, look=5)
+    assert judgement.outcome == "inconclusive"
+    assert judgement.alpha == pytest.approx(0.05 / 30)
+    assert "above 0.00167, the share of look 5 at this holdout" in judgement.reasons[0]
+
+
+def test_planned_looks_have_equal_shares_and_then_nothing_passes():
+    planned = UNGUARDED.model_copy(update={"looks": 2})
+    assert judge(*pair(6, 0, 80, 10), planned, look=2).alpha == 0.025
+    assert judge(*pair(40, 0, 80, 10), planned, look=3).reasons == (
+        "no look is left: this is the 3rd challenger that this holdout judges and the policy plans "
+        "for 2; let the holdout double, or plan for more from the start",
+    )
+
+
+def test_a_slice_that_got_worse_is_shown_and_vetoes_where_the_policy_says_so():
+    ours, theirs = pair(60, 12, 40, 0)
+    clients = ["web"] * 60 + ["phone"] * 12 + ["web"] * 80
+    ours, theirs = sliced(ours, "client", clients), sliced(theirs, "client", clients)
+    shown = judge(ours, theirs)
+    assert shown.outcome == "pass"
+    assert shown.reasons[-1] == (
+        "look at a slice that got worse: client phone: better on 0 requests, worse on 12, of 12 "
+        "(p = 0.000488, corrected for all slices)"
+    )
+    assert [(part.value, part.is_worse) for part in shown.slices] == [
+        ("phone", True),
+        ("web", False),
+    ]
+    vetoing = POLICY.model_copy(update={"veto_slices": ("client",)})
+    assert judge(ours, theirs, vetoing).outcome == "fail"
+    assert judge(ours, theirs, vetoing).reasons[0].startswith("worse on a slice that may veto: ")
+
+
+def test_a_judgement_says_what_the_holdout_could_have_seen():
+    few, many = (target(judge(*pair(3 * k, k, 50 * k, 10 * k))) for k in (1, 9))
+    assert few.detectable is not None
+    assert many.detectable is not None
+    assert 0 < many.detectable < few.detectable < 0.25
+
+
+def test_equal_inputs_give_equal_judgements():
+    ours = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 7 / 7 for i in range(100)])
+    theirs = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 5 / 5 for i in range(100)])
+    assert judge(ours, theirs) == judge(ours, theirs)
+    backwards, others = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    assert judge(backwards, others) == judge(ours, theirs)
+
+
 @pytest.mark.parametrize(
-    ("value", "said"),
+    "knobs",
     [
-        pytest.param(None, "is missing on 1 requests", id="missing"),
-        pytest.param(math.nan, "has a request that is neither right nor wrong", id="nan"),
-        pytest.param(0.5, "has a request that is neither right nor wrong", id="half"),
+        {"alpha": 0},
+        {"floor": 1.5},
+        {"min_documents": 0},
+        {"metric": ""},
+        {"alfa": 0.1},
+        {"looks": 0},
+        {"guards": [{"metric": "name"}]},
+        {"guards": [{"metric": "name", "margin": -0.1}]},
     ],
-)
-def test_one_unmeasured_request_blocks_promotion(value: float | None, said: str):
-    challenger, opponent = pair(40, 2, 20, 10)
-    first, *others = challenger.samples
-    broken = replace(first, scores={**first.scores, "correct_name": value})
-    judgement = judge(replace(challenger, samples=(broken, *others)), opponent, POLICY)
-    assert fault(judgement) == f"not measured: correct_name of the challenger {said}"
-
-
-def test_abstention_that_nothing_measured_blocks_unless_the_policy_does_not_ask():
-    challenger, opponent = card([1.0] * 70, []), card([0.0] * 70, [])
-    judgement = judge(challenger, opponent, POLICY)
-    assert judgement.outcome == "fail"
-    assert judgement.reasons[0] == "not measured: abstention of the challenger has no value"
-    unasked = POLICY.model_copy(update={"abstention_margin": None})
-    assert judge(challenger, opponent, unasked).outcome == "pass"
-
-
-def test_two_scorecards_of_nothing_do_not_pass():
-    assert judge(card([], []), card([], []), POLICY).outcome == "fail"
-
-
-@pytest.mark.parametrize(
-    "knobs", [{"alpha": 0}, {"floor": 1.5}, {"min_documents": 0}, {"metric": "bleu"}, {"alfa": 0.1}]
 )
 def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
     with pytest.raises(ValidationError):
         Policy.model_validate(knobs)
+
+
+@pytest.mark.parametrize(
+    ("guards", "said"),
+    [
+        pytest.param(
+            [{"metric": "abstention", "margin": 0.2}],
+            "abstention of holdout has more than one margin",
+            id="beside-the-abstention-margin",
+        ),
+        pytest.param(
+            [{"metric": "correct_name", "margin": 0.2}],
+            "correct_name is the target, which must get better",
+            id="the-target",
+        ),
+    ],
+)
+def test_a_figure_is_guarded_once_and_never_the_target(guards: list[object], said: str):
+    with pytest.raises(ValidationError, match=said):
+        Policy.model_validate({"guards": guards})

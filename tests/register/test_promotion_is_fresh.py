@@ -6,7 +6,7 @@ import pytest
 
 from components import base, rendering
 from components.gate.evidence import Evidence, Subject
-from components.gate.judge import Judgement
+from components.gate.judgement import Judgement
 from components.register import registry, tracking
 from components.register.registry import Served
 from flows import promote

@@ -91,7 +91,7 @@ def test_scores_come_with_every_sample(tmp_path: Path) -> None:
     card = tmp_path / "c1"
     card.mkdir()
     (card / "samples.parquet").write_bytes(b"samples")
-    tracking.log_scores(run_id, {"challenger/name": 0.75}, card)
+    tracking.log_scores(run_id, {"challenger/name": 0.75}, [card])
     client = MlflowClient()
     assert client.get_run(run_id).data.metrics == {"challenger/name": 0.75}
     (kept,) = client.list_artifacts(run_id, "scorecards/c1")

@@ -16,8 +16,10 @@ from components import scorecard, warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
+from components.evaluate.metric import METRICS
 from components.review import measured, reading
 from components.schema import Json
+from components.scorecard import HOLDOUT
 from components.warehouse import Connection
 from flows import cli_review
 from tests import cards, logs
@@ -86,8 +88,9 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     last = chosen[-1].about
     for adapter, right in ((None, 1.0), ("a1", 0.0)):
         sample = replace(cards.sample(0, right), example_id=last.example_id)
-        body = {"base": "b", "adapter": adapter, "conditions": {"holdout_version": "v1"}}
-        scorecard.write(tmp_path / f"cards/{right}", [sample], body=body, now=logs.NOW)
+        conditions = {"holdout_version": "v1"}
+        body = {"base": "b", "adapter": adapter, "task": HOLDOUT, "conditions": conditions}
+        scorecard.write(tmp_path / f"cards/{right}", [sample], METRICS, body=body, now=logs.NOW)
     models = measured.read(tmp_path / "cards", "correct_name")
     again = reading.choose(con, "weather", 20, reviewer="rev", measured=models)
     where = [one.about.interaction_id for one in again].index(last.interaction_id)

@@ -88,6 +88,12 @@ def keep(order: Path, came: Outcome) -> None:
     manifest.write_atomically(outcome_file(order), came.model_dump_json(indent=2))
 
 
+def seconds(search: Path) -> float:
+    """Sum the time that all candidates of a search have trained so far."""
+    orders = sorted(search.glob("rung-*/*.order.json"))
+    return sum(came.seconds for order in orders if (came := outcome(order)) is not None)
+
+
 def together(orders: Sequence[Order], said: Sequence[Progress | None]) -> Progress:
     """Say how far the candidates of a rung are, all together, with the figures of one under way.
 

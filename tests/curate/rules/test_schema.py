@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import candidate
-from components.curate.rules.schema import breaks_schema, checkable
+from components.curate.rules.schema import breaks_schema
+from components.parameters import checkable
 from components.schema import Json
 from tests import logs
 from tests.curate.rows import row

@@ -1,0 +1,53 @@
+"""How pictures look: 1050 pixels wide, readable at 700, on white so that any theme shows them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
+
+THERE, NEW, OTHER, FURTHER = "#66757a", "#d35400", "#2471a3", "#7d3c98"
+"""Grey for who is there already, orange for who is new, then blue and violet: told apart in light
+and dark, and without red and green."""
+
+WIDTH = 7.0
+"""Inches; with ``DPI`` it gives the pixels."""
+
+DPI = 150
+
+
+def sheet(height: float, left: float = 0.3, right: float = 0.95) -> tuple[Figure, Axes]:
+    """Give a figure so many inches high with one frameless plot.
+
+    Args:
+        height: In inches.
+        left: The share of the width that names of rows take.
+        right: Where the plot ends, as a share of the width.
+    """
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=PAPER)
+    axes = figure.add_axes((left, 0.62 / height, right - left, 1 - 1.12 / height), facecolor=PAPER)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK, labelsize=9)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure, axes
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a plot, the first on top."""
+    axes.set_yticks(range(len(names)), names, color=INK, size=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+
+
+def shortened(name: str, length: int = 27) -> str:
+    """Cut a name that comes from anywhere; a dollar sign would start a formula."""
+    clean = "".join(one if one.isprintable() else " " for one in name).replace("$", r"\$")
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the PNG; equal pictures are equal files."""
+    figure.savefig(path, metadata={"Software": None})

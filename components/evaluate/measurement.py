@@ -1,0 +1,147 @@
+"""Name what is to be measured: by model and task, with all that could move a score.
+
+A scorecard's key is the digest of it, so what was measured once is found again.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from components import base as bases
+from components import manifest, prompt, rendering
+from components.evaluate import guards, kinds, shots, task
+from components.evaluate.applied import WEIGHTS, require_base
+from components.evaluate.kinds import Kind
+from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.schema import Json
+from components.scorecard import HOLDOUT
+
+LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
+"""Those whose version may move a score."""
+
+FEW_SHOT = "few-shot"
+"""The model that is the base with solved examples in its prompt."""
+
+Files: TypeAlias = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One model on one task: where its scorecard goes and what the scorecard will say it is of."""
+
+    model: str
+    task: str
+    adapter: Path | None
+    folder: Path
+    body: dict[str, Json]
+
+    @property
+    def asked(self) -> str:
+        """What the model is asked: a task, or the holdout with examples before each request."""
+        return FEW_SHOT if self.model == FEW_SHOT else self.task
+
+
+def measurements(
+    snapshot: Path,
+    base: Path,
+    models: Mapping[str, Path | None],
+    root: Path,
+    settings: EvaluationSettings,
+) -> list[Measurement]:
+    """List what is to be measured, done before or not; see ``harness.evaluate``."""
+    template = rendering.template_hash(base)
+    conditions = {
+        HOLDOUT: _of_holdout(snapshot, template, settings),
+        **{guards.name(one): _of_guard(one, settings) for one in settings.tasks},
+    }
+    base_hash = bases.content_hash(base)
+    asked = {model: (adapter, conditions) for model, adapter in models.items()}
+    if settings.num_fewshot and None in models.values():
+        asked[FEW_SHOT] = (None, {HOLDOUT: _with_examples(snapshot, conditions[HOLDOUT], settings)})
+    return [
+        one
+        for model, (adapter, wanted) in asked.items()
+        for one in _of_model(model, adapter, base_hash, template, wanted, root)
+    ]
+
+
+def metrics(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[str]]:
+    """Name the metrics of every task; the holdout's of all kinds while its own is not known."""
+    wanted: list[Kind] = [kind] if kind else list(kinds.METRICS)
+    return {
+        HOLDOUT: [name for one in wanted for name in kinds.METRICS[one]],
+        **{guards.name(one): [one.metric] for one in settings.tasks},
+    }
+
+
+def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> dict[str, Json]:
+    """Gather what must be equal for two scorecards of the holdout to be compared."""
+    record = manifest.read_untouched(snapshot)
+    answers = task.answers_of(snapshot, settings.kind)
+    return {
+        "task": task.name(str(record["workload"])),
+        "kind": answers.kind,
+        "labels": [*answers.labels],
+        "task_version": task.VERSION,
+        "holdout_version": record["holdout_version"],
+        "num_fewshot": 0,
+        "prompt_format": prompt.FORMAT,
+        rendering.TEMPLATE: template,
+        "settings": settings.model_dump(mode="json", exclude={"tasks", "kind", "num_fewshot"}),
+        **_place(),
+    }
+
+
+def _with_examples(
+    snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
+) -> dict[str, Json]:
+    """Say that examples stand before each request, and from which side they were taken."""
+    examples = cast("Files", manifest.read(snapshot)["files"])[shots.FILE]
+    return {**conditions, "num_fewshot": settings.num_fewshot, "examples": examples}
+
+
+def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
+    """Gather what must be equal for two scorecards of a guard task to be compared."""
+    return {
+        **guards.conditions(one),
+        "settings": settings.model_dump(mode="json", include={"precision", "batch_size"}),
+        **_place(),
+    }
+
+
+def _place() -> dict[str, Json]:
+    return {"machine": _machine(), "libraries": {name: version(name) for name in LIBRARIES}}
+
+
+def _machine() -> str:
+    """Name what computes, without loading torch: a GPU rounds otherwise than a CPU."""
+    gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
+    return "gpu" if gpu else f"cpu {platform.machine()}"
+
+
+def _of_model(
+    model: str,
+    adapter: Path | None,
+    base_hash: str,
+    template: str,
+    conditions: Mapping[str, dict[str, Json]],
+    root: Path,
+) -> list[Measurement]:
+    """Name the measurements of one model, one a task."""
+    record = None if adapter is None else manifest.read_untouched(adapter)
+    if adapter is not None and record is not None:
+        require_base(adapter, record, base_hash)
+        rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
+    who: dict[str, Json] = {
+        "base": base_hash,
+        "adapter": None if record is None else record["key"],
+        "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
+    }
+    found: list[Measurement] = []
+    for name, wanted in conditions.items():
+        body: dict[str, Json] = {**who, "task": name, "conditions": wanted}
+        found.append(Measurement(model, name, adapter, root / manifest.digest(body), body))
+    return found

@@ -1,0 +1,128 @@
+"""Compare two models on one metric: pair their scores, test, and say what more would take."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from components.gate import inference, power
+from components.gate.inference import Inference
+from components.gate.judgement import Comparison, Outcome, Role
+from components.gate.pairs import Pairs
+from components.scorecard import Sample, Scorecard
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is asked of one figure, and what was scored: before it is judged beside the others.
+
+    ``margin`` is ``None`` for what must get better.
+    """
+
+    task: str
+    metric: str
+    margin: float | None
+    pairs: Pairs
+    samples: tuple[Sample, ...]
+    challenger: float
+    opponent: float
+
+    @cached_property
+    def found(self) -> Inference:
+        """What the scores say."""
+        return inference.infer(self.pairs)
+
+    @property
+    def role(self) -> Role:
+        """Whether it must get better, or only not worse."""
+        return "target" if self.margin is None else "guard"
+
+
+def pair(challenger: Scorecard, opponent: Scorecard, metric: str, margin: float | None) -> Compared:
+    """Pair two comparable scorecards' scores of one metric, where it was measured.
+
+    Of a metric that is better when lower the sides change, so that a lead is always an improvement.
+    """
+    others = {sample.doc_hash: sample.scores.get(metric) for sample in opponent.samples}
+    measured = sorted(_measured(challenger.samples, metric), key=lambda found: found[0].doc_hash)
+    samples = tuple(sample for sample, _ in measured)
+    ours = np.array([score for _, score in measured], dtype=np.float64)
+    theirs = np.array([others[sample.doc_hash] for sample in samples], dtype=np.float64)
+    clusters = np.unique([sample.cluster_id for sample in samples], return_inverse=True)[1]
+    sides = (ours, theirs) if challenger.metrics[metric].higher_is_better else (theirs, ours)
+    return Compared(
+        challenger.task,
+        metric,
+        margin,
+        Pairs(*sides, clusters.astype(np.int64)),
+        samples,
+        float(ours.mean()),
+        float(theirs.mean()),
+    )
+
+
+def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, float]]:
+    for sample in samples:
+        score = sample.scores.get(metric)
+        if score is not None:
+            yield sample, score
+
+
+def worse(one: Compared) -> float:
+    """Give the p-value of the claim that the challenger is worse than it may be."""
+    if one.margin is None:
+        return inference.inferiority(one.pairs)
+    return one.found.below(-one.margin)
+
+
+def compare(
+    one: Compared, p_worse: float, *, alpha: float, later: float, worst: float
+) -> Comparison:
+    """Judge one figure.
+
+    Args:
+        one: The paired scores, and what is asked of them.
+        p_worse: The p-value of being worse than allowed, corrected for the other figures.
+        alpha: The level at which a lead, or the margin's keeping, must be shown.
+        later: The level that the next look will have, at which more requests would decide.
+        worst: The level at which being worse counts as shown.
+    """
+    at, margin = power.rates(one.pairs), one.margin or 0.0
+    if one.margin is None:
+        test, p_value = inference.superiority(one.pairs)
+    else:
+        test, p_value = one.found.noninferiority, one.found.above(-margin)
+    low, high = one.found.interval(alpha)
+    outcome = _outcome(one, p_value, p_worse, alpha, worst)
+    more = power.needed(at, one.pairs.n, later, margin) if outcome == "inconclusive" else None
+    return Comparison(
+        task=one.task,
+        metric=one.metric,
+        role=one.role,
+        outcome=outcome,
+        n=one.pairs.n,
+        clusters=len(one.pairs.sizes),
+        challenger=one.challenger,
+        opponent=one.opponent,
+        difference=one.pairs.difference,
+        low=low,
+        high=high,
+        tail=alpha,
+        wins=one.pairs.wins,
+        losses=one.pairs.losses,
+        margin=margin,
+        test=test,
+        p_value=p_value,
+        p_worse=p_worse,
+        detectable=power.detectable(at, one.pairs.n, alpha, margin),
+        needed=more,
+    )
+
+
+def _outcome(one: Compared, p_value: float, p_worse: float, alpha: float, worst: float) -> Outcome:
+    """Call a figure shown, refuted or open; a target that is not even ahead is refuted."""
+    behind = one.margin is None and one.pairs.difference <= 0
+    if behind or p_worse <= worst:
+        return "fail"
+    return "pass" if p_value <= alpha else "inconclusive"

@@ -1,0 +1,104 @@
+"""The policy of a workload's file: what a challenger must show before a person is asked."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from components.schema import Config
+from components.scorecard import HOLDOUT
+
+TOOL_METRICS = ("correct_name", "correct")
+"""Targets that go with requests that no tool fits, which ``abstention`` then guards."""
+
+
+SliceName: TypeAlias = Literal["tool", "client", "language", "length"]
+
+
+class Guard(Config):
+    """One figure that must not get worse, and by how little it must be shown not to."""
+
+    metric: str = Field(min_length=1)
+    """Which of the task's metrics is guarded."""
+
+    margin: float = Field(ge=0, le=1)
+    """The loss that is put up with, as a share: a smaller one needs more requests to be shown."""
+
+    task: str = Field(default=HOLDOUT, min_length=1)
+    """The task that it is measured on; left out it is the workload's own holdout."""
+
+
+class Policy(Config):
+    """What a challenger must show before a person is asked."""
+
+    metric: str = Field(default="correct_name", min_length=1)
+    """What is to get better: ``correct`` asks for every argument, ``correct_name`` for the name;
+    any metric of the holdout's that lies between 0 and 1 can be the target."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """The chance that a challenger which is no better is ever passed, over all looks at one
+    holdout: smaller means that luck passes less often, and that more requests are needed."""
+
+    looks: int | None = Field(default=None, ge=1)
+    """How many challengers one holdout may judge, each at an equal share of ``alpha``; left out any
+    number may come, look k at alpha / (k (k + 1)), so that the first has half of it."""
+
+    floor: float = Field(default=0.5, ge=0, le=1)
+    """A challenger that scores below this fails, however much worse the opponent is."""
+
+    abstention_margin: float | None = Field(default=0.10, ge=0, le=1)
+    """The guard on rightly not calling where no tool fits; null doesn't ask. Only where the target
+    is one of tool calls."""
+
+    guards: tuple[Guard, ...] = ()
+    """Further figures that must be shown not to get worse by their margin, on any task."""
+
+    veto_slices: tuple[SliceName, ...] = ()
+    """Which slices of the traffic may veto: significantly worse on one of them, a challenger fails;
+    on others it is only shown."""
+
+    min_documents: int = Field(default=60, ge=1)
+    """With fewer requests in a task nothing passes: the set is too small to stand for anything."""
+
+    @model_validator(mode="after")
+    def _guards_each_figure_once(self) -> "Policy":
+        """Refuse two margins for one figure, and a guard on what is to get better anyway."""
+        named = Counter((guard.task, guard.metric) for guard in self.guarding())
+        twice = [f"{metric} of {task}" for (task, metric), times in named.items() if times > 1]
+        if twice:
+            raise ValueError(f"guards: {', '.join(twice)} has more than one margin, wants one")
+        if (HOLDOUT, self.metric) in named:
+            raise ValueError(f"guards: {self.metric} is the target, which must get better")
+        return self
+
+    def unmeasured(self, measured: Mapping[str, Collection[str]]) -> list[str]:
+        """List what the policy asks for that no task measures.
+
+        Args:
+            measured: The metrics of each task that the workload is measured on.
+        """
+        wanted = [("metric", HOLDOUT, self.metric)]
+        wanted += [("guards", guard.task, guard.metric) for guard in self.guards]
+        return [
+            f"{place}: no task {task} is measured, only {', '.join(measured)}"
+            if task not in measured
+            else f"{place}: {task} has no metric {metric}, only {', '.join(measured[task])}"
+            for place, task, metric in wanted
+            if metric not in measured.get(task, ())
+        ]
+
+    def unguarded(self, tasks: Collection[str]) -> list[str]:
+        """List the tasks beside the holdout that are measured and have no margin."""
+        guarded = {guard.task for guard in self.guards}
+        return [
+            f"guards: {task} is measured, but has no margin; add one, such as 0.05"
+            for task in tasks
+            if task not in guarded
+        ]
+
+    def guarding(self) -> tuple[Guard, ...]:
+        """Give all guards, that on abstention among them."""
+        if self.abstention_margin is None or self.metric not in TOOL_METRICS:
+            return self.guards
+        return (Guard(metric="abstention", margin=self.abstention_margin), *self.guards)

@@ -1,0 +1,31 @@
+"""Find the requests on which one of two models did better than the other."""
+
+from components.scorecard import Difference, Scorecard
+
+
+def apart(
+    challenger: Scorecard, opponent: Scorecard, metric: str
+) -> tuple[list[Difference], list[Difference]]:
+    """Give the requests that the challenger did worse on, and those that it did better on.
+
+    Their order is by the hash of the request: the same each time, and in favour of nobody. What one
+    of the two was not asked, or not scored on, is neither.
+    """
+    sign = 1 if challenger.metrics[metric].higher_is_better else -1
+    others = {sample.doc_hash: sample for sample in opponent.samples}
+    lost: list[Difference] = []
+    won: list[Difference] = []
+    for ours in sorted(challenger.samples, key=lambda one: one.doc_hash):
+        theirs = others.get(ours.doc_hash)
+        mine, other = ours.scores.get(metric), theirs.scores.get(metric) if theirs else None
+        if theirs is None or mine is None or other is None or mine == other:
+            continue
+        (won if sign * mine > sign * other else lost).append(Difference(ours, theirs))
+    return lost, won
+
+
+def by_turns(lost: list[Difference], won: list[Difference], count: int) -> list[Difference]:
+    """Take from both by turns, a lost one first: whoever decides should see both."""
+    shorter = min(len(lost), len(won))
+    turns = [one for both in zip(lost, won, strict=False) for one in both]
+    return [*turns, *lost[shorter:], *won[shorter:]][:count]

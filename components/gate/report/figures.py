@@ -1,0 +1,139 @@
+"""Every figure of two models side by side: those that were judged, and those only shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.gate import compare, inference
+from components.gate.comparable import Measured, incomparable
+from components.gate.judgement import Comparison, Judgement
+from components.gate.report.pictures.forest import Effect
+from components.scorecard import HOLDOUT, Scorecard
+
+TAIL = 0.025
+"""What is only shown has 95 % intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric of one task; without a ``difference`` in its effect the two were not compared.
+
+    ``said`` is what the gate made of it, if it was asked; ``mood`` (good, bad or none) goes with
+    it. ``level`` is the interval's, as a share.
+    """
+
+    task: str
+    metric: str
+    meaning: str
+    challenger: float | None
+    opponent: float | None
+    effect: Effect
+    level: float
+    said: str = ""
+    mood: str = ""
+
+
+def figures(challenger: Measured, opponent: Measured, judgement: Judgement) -> list[Figure]:
+    """List the figures: the target, the guards, and then whatever else was measured of both."""
+    judged = {(one.task, one.metric) for one in judgement.comparisons}
+    found = [_judged(one, challenger[one.task]) for one in judgement.comparisons]
+    for task in [HOLDOUT, *sorted({*challenger} - {HOLDOUT})]:
+        if task not in challenger or task not in opponent:
+            continue
+        ours, theirs = challenger[task], opponent[task]
+        alike = not incomparable(ours, theirs)
+        found += [
+            _shown(ours, theirs, metric, alike=alike)
+            for metric in ours.metrics
+            if (task, metric) not in judged and metric in theirs.scores
+        ]
+    return found
+
+
+def side_by_side(first: Measured, second: Measured) -> list[Figure]:
+    """List all figures of two models that no gate judged."""
+    return figures(first, second, Judgement("inconclusive", (), ""))
+
+
+def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, float]:
+    """Test whether two models differ on a metric: the exact test's name and its p-value.
+
+    It is twice the smaller of both one-sided ones, at most 1.
+    """
+    pairs = compare.pair(ours, theirs, metric, None).pairs
+    name, ahead = inference.superiority(pairs)
+    return name, min(1.0, 2 * min(ahead, inference.inferiority(pairs)))
+
+
+def _judged(one: Comparison, card: Scorecard) -> Figure:
+    bound = 0.0 if one.role == "target" else -one.margin
+    effect = Effect(
+        named(one.task, one.metric), one.role, one.n, one.difference, one.low, one.high, bound
+    )
+    mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[one.outcome]
+    return Figure(
+        task=one.task,
+        metric=one.metric,
+        meaning=card.metrics[one.metric].meaning,
+        challenger=one.challenger,
+        opponent=one.opponent,
+        effect=effect,
+        level=1 - 2 * one.tail,
+        said=_word(one),
+        mood=mood,
+    )
+
+
+def _word(one: Comparison) -> str:
+    """Say what the gate made of a figure, in a few words."""
+    allowed = f"{100 * one.margin:g} points"
+    if one.role == "target":
+        words = {
+            "pass": f"better ({one.test}, p = {one.p_value:.2g})",
+            "fail": "not better",
+            "inconclusive": f"too close to tell (p = {one.p_value:.2g})",
+        }
+    else:
+        words = {
+            "pass": f"no worse than the {allowed} allowed",
+            "fail": f"worse than the {allowed} allowed",
+            "inconclusive": f"not shown to be within the {allowed} allowed",
+        }
+    return words[one.outcome]
+
+
+def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:
+    name, score = named(ours.task, metric), ours.scores[metric]
+    effect = Effect(name, "shown", score.n, None, None, None)
+    if alike and _is_share(ours, theirs, metric):
+        paired = compare.pair(ours, theirs, metric, None)
+        low, high = inference.infer(paired.pairs).interval(TAIL)
+        effect = Effect(name, "shown", paired.pairs.n, paired.pairs.difference, low, high)
+    return Figure(
+        task=ours.task,
+        metric=metric,
+        meaning=ours.metrics[metric].meaning,
+        challenger=score.value,
+        opponent=theirs.scores[metric].value,
+        effect=effect,
+        level=1 - 2 * TAIL,
+    )
+
+
+def _is_share(ours: Scorecard, theirs: Scorecard, metric: str) -> bool:
+    """Tell whether both measured the same requests, with scores between zero and one."""
+    mine, other = dict(_measured(ours, metric)), dict(_measured(theirs, metric))
+    values = [*mine.values(), *other.values()]
+    return bool(mine) and mine.keys() == other.keys() and all(0 <= one <= 1 for one in values)
+
+
+def _measured(card: Scorecard, metric: str) -> Iterator[tuple[str, float]]:
+    for sample in card.samples:
+        score = sample.scores.get(metric)
+        if score is not None:
+            yield sample.doc_hash, score
+
+
+def named(task: str, metric: str) -> str:
+    """Name a figure as a reader would."""
+    plain = metric.replace("_", " ")
+    return plain if task == HOLDOUT else f"{task}: {plain}"

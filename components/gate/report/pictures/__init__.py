@@ -1,0 +1,1 @@
+"""The pictures: differences, slices, cost against quality, history."""

@@ -1,0 +1,129 @@
+"""Tell a case in words that need no statistics: what came of it, what would change, for whom."""
+
+from itertools import groupby
+
+from components.gate.judgement import Slice
+from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.numbers import between, points
+from components.kept import Kept, kept
+from components.scorecard import HOLDOUT
+
+TAKEN = (
+    "Production's answers were not scored by themselves: they are taken for right, since the "
+    "holdout's references are these answers, but for those that people corrected."
+)
+
+MANY_PARTS = 6
+"""More parts of the traffic than this are told in the table only."""
+
+
+def sentence(case: Case) -> str:
+    """Say in one sentence what the gate found."""
+    target, judgement = case.judgement.target, case.judgement
+    who = case.subject.opponent_name
+    if target is None:
+        return f"The challenger was not compared with the {who}, so it does not pass."
+    metric = target.metric.replace("_", " ")
+    lead = (
+        f"{points(target.difference)} points of {metric} against the {who} on {target.n} "
+        f"held-out requests ({100 - 200 * target.tail:.4g} % interval "
+        f"{between(target.low, target.high)})"
+    )
+    if judgement.outcome == "pass":
+        guards = len(judgement.comparisons) - 1
+        safe = f", and {_figures(guards)} shown not to get worse" if guards else ""
+        return f"The challenger is better: {lead}{safe}{_price(case)}."
+    if judgement.outcome == "fail":
+        return f"The challenger should not replace the {who}: {lead}; why is below."
+    if judgement.more_needed is None:
+        return f"It can't be told yet: {lead}, and no number of requests is in sight to decide it."
+    return (
+        f"It can't be told yet: {lead}. About {judgement.more_needed} more requests would decide."
+    )
+
+
+def _figures(guards: int) -> str:
+    return "one guarded figure was" if guards == 1 else f"{guards} guarded figures were"
+
+
+def _price(case: Case) -> str:
+    fraction = case.costs.bill.fraction.value
+    return "" if fraction is None else f", at {fraction:.1%} of production's price of a request"
+
+
+def change(case: Case) -> list[str]:
+    """Say what an approval would change, and for which parts of the traffic."""
+    subject, target = case.subject, case.judgement.target
+    lines = [
+        f"On approval, adapter {subject.adapter} answers the requests of {subject.workload} in "
+        f"place of the {subject.opponent_name}. On a rejection everything stays as it is."
+    ]
+    if target is None:
+        return lines
+    same = target.n - target.wins - target.losses
+    lines.append(
+        f"Of {target.n} held-out requests, {target.wins} would be answered better than now, "
+        f"{target.losses} worse, and {same} alike."
+    )
+    return [*lines, *_for_whom(case.judgement.slices), _worse(case.judgement.slices)]
+
+
+def _for_whom(slices: tuple[Slice, ...]) -> list[str]:
+    told: list[str] = []
+    for name, group in groupby(slices, key=lambda one: one.name):
+        parts = [*group]
+        if len(parts) <= MANY_PARTS:
+            said = ", ".join(f"{one.value} {points(one.difference)} (n = {one.n})" for one in parts)
+            told.append(f"By {name}, in points: {said}.")
+    return told
+
+
+def _worse(slices: tuple[Slice, ...]) -> str:
+    worse = [f"{one.name} {one.value}" for one in slices if one.is_worse]
+    if worse:
+        return f"It is significantly worse for: {', '.join(worse)}."
+    if not slices:
+        return "The traffic has no parts that are large enough to be looked at by themselves."
+    return f"None of {len(slices)} parts of the traffic is significantly worse."
+
+
+def kept_quality(case: Case) -> Kept | None:
+    """Reckon which share of production's quality the challenger keeps.
+
+    Where production's answers were not scored they are taken for right, every one: the holdout's
+    references are these answers, but for those that people corrected.
+    """
+    metric, challenger = case.judgement.metric, case.challenger.get(HOLDOUT)
+    if challenger is None or metric not in challenger.metrics:
+        return None
+    reference = case.others.get(PRODUCTION)
+    theirs = {
+        one.doc_hash: one.scores.get(metric) if reference else 1.0
+        for one in (reference or challenger).samples
+    }
+    rows = [
+        (mine, other, one.cluster_id)
+        for one in challenger.samples
+        if (mine := one.scores.get(metric)) is not None
+        and (other := theirs.get(one.doc_hash)) is not None
+    ]
+    return kept([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+
+
+def kept_sentence(case: Case) -> str:
+    """Say which share of production's quality is kept, at which share of its price."""
+    found, metric = kept_quality(case), case.judgement.metric.replace("_", " ")
+    if found is None or found.ratio is None:
+        return f"Which share of production's {metric} the challenger keeps is not known."
+    fraction = case.costs.bill.fraction.value
+    price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
+    spread = (
+        f"no interval: {found.unbounded}"
+        if found.low is None or found.high is None
+        else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
+    )
+    taken = "" if PRODUCTION in case.others else f" {TAKEN}"
+    return (
+        f"The challenger keeps {found.ratio:.1%} of production's {metric} ({spread}, "
+        f"{found.n} requests){price}.{taken}"
+    )

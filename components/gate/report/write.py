@@ -1,0 +1,172 @@
+"""Write what people read of a case into the evidence folder: pictures, report, every request."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from components import manifest
+from components.gate.judgement import Slice
+from components.gate.report import answers, charges, page, telling
+from components.gate.report.apart import apart
+from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.figures import Figure, figures
+from components.gate.report.numbers import between, points, share
+from components.gate.report.page import Line, Page, Part
+from components.gate.report.pictures import forest, history, pareto, slices
+from components.gate.report.pictures.history import Past
+from components.gate.report.pictures.pareto import Point
+from components.gate.report.pictures.slices import Tally
+from components.gate.shares import share_interval
+from components.scorecard import HOLDOUT, Difference, Scorecard
+
+REPORT = "report.html"
+SAMPLES = "samples.parquet"
+
+PICTURES = {
+    "scores": "scores.png",
+    "differences": "differences.png",
+    "slices": "slices.png",
+    "cost": "cost.png",
+    "history": "history.png",
+}
+
+TAKEN_FOR_RIGHT = f"{PRODUCTION}, taken for right"
+
+EXAMPLES = 10
+"""Requests that only the one, or only the other, got right are shown, so many of either."""
+
+
+def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
+    """Write pictures, rows and the report; give the figures that they show.
+
+    Args:
+        case: What the evidence is about.
+        folder: The evidence folder; ``scores.png`` may be in it already, and then is shown.
+        this: This turn, as the picture of all turns shows it.
+    """
+    found = figures(case.challenger, case.opponent, case.judgement)
+    _draw(case, found, folder, this)
+    pictures = {name: folder / file for name, file in PICTURES.items()}
+    drawn = {name: path for name, path in pictures.items() if path.is_file()}
+    answers.write(folder / SAMPLES, case.challenger, case.opponent)
+    manifest.write_atomically(folder / REPORT, html(case, found, drawn))
+    return found
+
+
+def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None:
+    metric, opponent = case.judgement.metric, case.subject.opponent_name
+    forest.draw([one.effect for one in found], folder / PICTURES["differences"])
+    history.draw([*case.turns, this], folder / PICTURES["history"], metric=metric)
+    if case.judgement.slices:
+        tallies = [_tally(one) for one in case.judgement.slices]
+        slices.draw(tallies, folder / PICTURES["slices"], opponent=opponent)
+    if shown := priced(case):
+        currency = case.costs.bill.currency
+        pareto.draw(shown, folder / PICTURES["cost"], metric=metric, currency=currency)
+
+
+def _tally(one: Slice) -> Tally:
+    return Tally(f"{one.name}: {one.value}", one.n, one.wins, one.losses, one.is_worse)
+
+
+def priced(case: Case) -> list[Point]:
+    """List the models whose price and score are both known, for a thousand requests."""
+    metric = case.judgement.metric
+    cards: dict[str, Scorecard | None] = {
+        **case.others,
+        case.subject.opponent_name: case.opponent.get(HOLDOUT),
+        "challenger": case.challenger.get(HOLDOUT),
+    }
+    found: list[Point] = []
+    for name, card in cards.items():
+        price = case.costs.request.get(name)
+        score = card.scores[metric].value if card and metric in card.scores else None
+        if card is None or price is None or price.value is None or score is None:
+            continue
+        low, high = share_interval(card, metric) or (None, None)
+        found.append(Point(name, 1000 * price.value, score, low, high))
+    paid = case.costs.request.get(PRODUCTION)
+    if PRODUCTION not in case.others and paid and paid.value is not None:
+        found.append(Point(TAKEN_FOR_RIGHT, 1000 * paid.value, 1.0, None, None))
+    return found
+
+
+def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
+    """Write the report with those pictures that were drawn, by their names in ``PICTURES``."""
+    lines = [(one.effect.kind, _line(one)) for one in found]
+    lost, won = _examples(case)
+    told = Page(
+        workload=case.subject.workload,
+        opponent=case.subject.opponent_name,
+        outcome=case.judgement.outcome,
+        sentence=telling.sentence(case),
+        reasons=case.judgement.reasons,
+        change=telling.change(case),
+        note=case.note,
+        digest=case.digest,
+        scores=[line for kind, line in lines if kind != "guard"],
+        guards=[line for kind, line in lines if kind == "guard"],
+        slices=[_part(one) for one in case.judgement.slices],
+        charges=charges.charges(case.costs),
+        kept=telling.kept_sentence(case),
+        lost=lost[:EXAMPLES],
+        won=won[:EXAMPLES],
+        training=case.counts,
+        conditions=conditions(case),
+        pictures=pictures,
+    )
+    return page.write(told)
+
+
+def _examples(case: Case) -> tuple[list[Difference], list[Difference]]:
+    ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
+    if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
+        return [], []
+    return apart(ours, theirs, case.judgement.metric)
+
+
+def _line(one: Figure) -> Line:
+    effect = one.effect
+    return Line(
+        name=effect.name,
+        meaning=one.meaning,
+        opponent=share(one.opponent),
+        challenger=share(one.challenger),
+        difference=points(effect.difference) or "not compared",
+        interval=between(effect.low, effect.high),
+        n=effect.n,
+        said=one.said,
+        mood=one.mood,
+    )
+
+
+def _part(one: Slice) -> Part:
+    return Part(
+        name=f"{one.name}: {one.value}",
+        better=one.wins,
+        worse=one.losses,
+        difference=points(one.difference),
+        interval=between(one.low, one.high),
+        n=one.n,
+        said=f"worse (p = {one.p_worse:.2g}, corrected for all parts)" if one.is_worse else "",
+    )
+
+
+def conditions(case: Case) -> dict[str, str]:
+    """Say what was measured, and under which conditions, as the scorecards have it."""
+    subject, card = case.subject, case.challenger.get(HOLDOUT)
+    named = {
+        "snapshot": subject.snapshot,
+        "holdout version": subject.holdout_version,
+        "look": f"this is look {case.judgement.look} at this holdout, "
+        f"allowed to err with a chance of {case.judgement.alpha:.4g}",
+        "base": subject.base,
+        "adapter": subject.adapter,
+        "opponent": subject.opponent_name,
+    }
+    stated = card.conditions if card else {}
+    return named | {
+        name.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
+        for name, value in sorted(stated.items())
+        if name not in ("task", "holdout_version")
+    }

@@ -1,0 +1,35 @@
+"""Show evidence where people look: its report in MLflow, a link to it and the brief in Prefect."""
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.context import TaskRunContext
+
+from components.gate import evidence
+from components.gate.evidence import Evidence
+from components.gate.report.write import REPORT
+from components.register import tracking
+from flows import approvals, settings
+
+
+def _once_per_evidence(_: TaskRunContext, parameters: dict[str, Evidence]) -> str:
+    return f"report-{parameters['found'].digest}"
+
+
+@task(persist_result=True, cache_key_fn=_once_per_evidence)
+def show(found: Evidence) -> str:
+    """Add the evidence to its adapter's MLflow run, and lead there from Prefect; give the link.
+
+    Whoever is asked to approve gets the brief with the form; of what did not pass it is kept here.
+    """
+    workload = found.subject.workload
+    run_id = tracking.find_run(workload, found.subject.adapter)
+    page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, found.folder)}/{REPORT}"
+    said = f"{workload}: {found.judgement.outcome}, the report"
+    create_link_artifact(page, said, key=approvals.report_key(workload), description=found.digest)
+    if found.judgement.outcome != "pass":
+        create_markdown_artifact(
+            (found.folder / evidence.BRIEF).read_text(),
+            key=approvals.page_key(workload),
+            description=found.digest,
+        )
+    return page

@@ -1,0 +1,23 @@
+-- One row: the mean tokens that the logged responses of the named interactions say they took, in
+-- and out, and how many of them say so. Reads raw.contents.
+
+with
+
+named as (
+    select unnest($interaction_ids::varchar[]) as interaction_id
+),
+
+said as (
+    select
+        try_cast(response ->> '$.usage.prompt_tokens' as double) as input_tokens,
+        try_cast(response ->> '$.usage.completion_tokens' as double) as output_tokens
+    from raw.contents
+    semi join named using (interaction_id)
+)
+
+select
+    count(*) as requests,
+    coalesce(avg(input_tokens), 0) as input_tokens,
+    coalesce(avg(output_tokens), 0) as output_tokens
+from said
+where input_tokens >= 0 and output_tokens >= 0

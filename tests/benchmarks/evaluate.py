@@ -1,0 +1,326 @@
+"""Time an evaluation beside stock lm-eval's: the same tasks, answered by its HFLM and by ours.
+
+    .venv/bin/python -m tests.benchmarks.evaluate --telemetry CLINC.jsonl.gz --guard FOLDER
+
+In one run, in turn, medians of the rounds; all scores are asserted to be equal, and so are the
+texts. The base is the demo's (fetched if need be) in fp32, with the adapter given or, without one,
+a random one on all linear layers. Printed, in seconds and as stock over ours:
+
+- ``labels``: a choice of ten intents that the prompt names (``--telemetry``, CLINC150 as logs);
+- each guard task that is in the folder (``--guard``: arc_easy, copa, hellaswag, piqa);
+- ``calls``: the demo's tool calls, generated;
+- ``five models``: calls and guard tasks for the base and four adapters, loaded once here and by
+  each stock run.
+"""
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from components import adapted, base, rendering
+from components.schema import Json, Progress
+from flows.demo import bfcl, fetch, run, traffic
+from tests.benchmarks.lanes import timed
+
+BATCH, MOST = 16, 96
+TOLERANCE = 1e-3
+LABELS = 10
+SEEN = "Classify the customer message into exactly one intent. Answer with the intent name only."
+
+Task = dict[str, Any]
+
+
+def main(
+    telemetry: Annotated[Path | None, typer.Option(help="CLINC150 as logged requests.")] = None,
+    guard: Annotated[Path | None, typer.Option(help="Folder of the guard tasks' data.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="On the demo's base; else random.")] = None,
+    documents: Annotated[int, typer.Option(help="Of each task.")] = 40,
+    rounds: Annotated[int, typer.Option(help="Of each way, after one to warm up.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="Names of what is timed.")] = None,
+) -> None:
+    """Print a line for each task, and one for five models."""
+    fetched = fetch.fetch(run.cache(), print)
+    model, tokenizer = base.load(fetched.base, "fp32", for_training=False)
+    guards = {} if guard is None else guard_tasks(guard, documents)
+    calls = {"calls": call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
+    tasks = guards | calls
+    if telemetry:
+        tasks = {"labels": label_task(telemetry, tokenizer, documents)} | tasks
+    wanted = {name for name in [*tasks, "five models"] if name in (only or [name])}
+    typer.echo(f"load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        adapters = [adapter or random_adapter(model, Path(folder) / "0", None, 0)]
+        for name in tasks:
+            if name in wanted:
+                with put_on(model, adapters[0]) as ready:
+                    ways = [asking(one, ready, tokenizer, {name: tasks[name]}) for one in WAYS]
+                    say(name, *both(ways, rounds))
+        if "five models" in wanted:
+            adapters += [
+                random_adapter(model, Path(folder) / str(seed), adapter, seed) for seed in (1, 2, 3)
+            ]
+            say("five models", *both(five(fetched.base, [None, *adapters], guards | calls), rounds))
+
+
+def both(ways: Sequence[Callable[[], list[Any]]], rounds: int) -> tuple[float, float]:
+    """Time both ways in turn and see that they say the same; give the medians in seconds."""
+    said: list[list[list[Any]]] = [[], []]
+
+    def keeping(number: int) -> Callable[[], None]:
+        return lambda: said[number].append(ways[number]())
+
+    stock, ours = (median(one) for one in timed([keeping(0), keeping(1)], rounds))
+    for one, other in zip(said[0][0], said[1][0], strict=True):
+        assert same(one, other), f"stock says {one}, ours {other}"
+    return stock, ours
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two answers are the same: texts, or a log-probability within the tolerance."""
+    if isinstance(one, tuple) and isinstance(one[0], float):
+        return abs(one[0] - other[0]) < TOLERANCE and one[1] == other[1]
+    return one == other
+
+
+def say(name: str, stock: float, ours: float) -> None:
+    """Print what was timed."""
+    load = os.getloadavg()[0]
+    typer.echo(
+        f"{name:12} stock {stock:7.1f} s, ours {ours:6.1f} s, {stock / ours:5.2f}x"
+        f"  ({ours / stock:.2f} of stock, load {load:.1f})"
+    )
+
+
+def stock(model: Any, tokenizer: Any) -> Any:
+    """Give lm-eval's own model."""
+    from lm_eval.models import huggingface
+
+    hflm: Any = huggingface.HFLM  # lm-eval's decorator hides its signature from pyright
+    return hflm(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+
+
+def ours(model: Any, tokenizer: Any) -> Any:
+    """Give the model that an evaluation uses."""
+    from components.evaluate import answerer
+
+    made: Any = answerer.Answerer
+    return made(model, tokenizer, BATCH, stage="timed", report=silent)
+
+
+def silent(progress: Progress) -> None:
+    """Say nothing of how far it is."""
+
+
+WAYS = (stock, ours)
+
+
+def asking(
+    way: Callable[[Any, Any], Any], model: Any, tokenizer: Any, tasks: dict[str, Task]
+) -> Callable[[], list[Any]]:
+    """Give what puts tasks to a model through lm-eval and says all answers, and the scores."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    simple_evaluate: Any = lm_eval.simple_evaluate
+    manager: Any = TaskManager
+
+    def ask() -> list[Any]:
+        results = simple_evaluate(
+            model=way(model, tokenizer),
+            tasks=[task | {"task": name} for name, task in tasks.items()],
+            task_manager=manager(include_defaults=False),
+            log_samples=True,
+            bootstrap_iters=0,
+            verbosity="ERROR",
+        )
+        answers = [
+            answer
+            for name in tasks
+            for sample in results["samples"][name]
+            for answer in sample["filtered_resps"]
+        ]
+        return [*answers, json.dumps(results["results"], sort_keys=True, default=str)]
+
+    return ask
+
+
+def five(
+    folder: Path, adapters: Sequence[Path | None], tasks: dict[str, Task]
+) -> list[Callable[[], list[Any]]]:
+    """Give stock's way to measure several models, a load for each, and ours."""
+
+    def apart() -> list[Any]:
+        answers: list[Any] = []
+        for adapter in adapters:
+            model, tokenizer = base.load(folder, "fp32", for_training=False)
+            with put_on(model, adapter) as ready:
+                answers += asking(stock, ready, tokenizer, tasks)()
+        return answers
+
+    def together() -> list[Any]:
+        answers: list[Any] = []
+        model, tokenizer = base.load(folder, "fp32", for_training=False)
+        for adapter in adapters:
+            with put_on(model, adapter) as ready:
+                answers += asking(ours, ready, tokenizer, tasks)()
+        return answers
+
+    return [apart, together]
+
+
+@contextmanager
+def put_on(model: Any, adapter: Path | None) -> Generator[Any]:
+    """Put an adapter on the base, if there is one, and take it off again."""
+    if adapter is None:
+        yield model
+        return
+    ready = adapted.put_on(model, adapter)
+    try:
+        yield ready
+    finally:
+        adapted.take_off(ready)
+
+
+def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Path:
+    """Write an adapter with random weights, or with another's and a little noise."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    if like is None:
+        wrapped = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+        noise = 0.02
+    else:
+        wrapped, noise = adapted.put_on(model, like), 0.002
+    for name, weight in wrapped.named_parameters():
+        if "lora_" in name:
+            weight.data += torch.randn_like(weight) * noise
+    wrapped.save_pretrained(str(folder))
+    adapted.take_off(wrapped)
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines."""
+    with gzip.open(path, "rt") as rows:
+        return [json.loads(row) for row in rows]
+
+
+def choosing(documents: list[dict[str, Json]]) -> Task:
+    """Make a multiple choice of documents with ``text``, ``choices`` and the ``gold`` one."""
+    return {
+        "custom_dataset": dataset(documents),
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "text",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "num_fewshot": 0,
+    }
+
+
+def dataset(documents: list[dict[str, Json]]) -> Callable[..., Any]:
+    """Give documents as lm-eval takes them."""
+
+    def load(**_: object) -> Any:
+        from datasets import Dataset
+
+        return {"test": Dataset.from_list(documents)}
+
+    return load
+
+
+def label_task(path: Path, tokenizer: Any, count: int) -> Task:
+    """Make the choice of an intent out of ten that the prompt names."""
+    rows = [
+        (
+            row["request"]["messages"][-1]["content"],
+            row["response"]["choices"][0]["message"]["content"],
+        )
+        for row in lines(path)
+        if row["workload_id"] == "assistant.travel"
+    ]
+    labels = sorted({label for _, label in rows})[:LABELS]
+    asked = [row for row in rows if row[1] in labels]
+    system = {"role": "system", "content": f"{SEEN}\nIntents: {', '.join(labels)}"}
+    documents: list[dict[str, Json]] = [
+        {
+            "text": tokenizer.apply_chat_template(
+                [system, {"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+            ),
+            "choices": list(labels),
+            "gold": labels.index(label),
+        }
+        for text, label in Random(0).sample(asked, count)
+    ]
+    return choosing(documents)
+
+
+def guard_tasks(folder: Path, count: int) -> dict[str, Task]:
+    """Make the guard tasks whose data is there, in the words of lm-eval's own."""
+    kinds: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Json]]]] = {
+        "arc_easy": ("arc_easy.jsonl.gz", lambda row: _choice(f"{row['query']}\nAnswer:", row)),
+        "copa": ("copa.jsonl.gz", lambda row: _choice(row["query"], row)),
+        "hellaswag": (
+            "hellaswag_1k.jsonl.gz",
+            lambda row: _choice(
+                f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}",
+                {"choices": row["endings"], "gold": int(row["label"])},
+            ),
+        ),
+        "piqa": (
+            "piqa.jsonl.gz",
+            lambda row: _choice(
+                f"Question: {row['goal']}\nAnswer:",
+                {"choices": [row["sol1"], row["sol2"]], "gold": row["label"]},
+            ),
+        ),
+    }
+    return {
+        name: choosing([make(row) for row in Random(0).sample(lines(folder / file), count)])
+        for name, (file, make) in kinds.items()
+        if (folder / file).exists()
+    }
+
+
+def _choice(text: str, row: dict[str, Any]) -> dict[str, Json]:
+    return {"text": text, "choices": [f" {one}" for one in row["choices"]], "gold": row["gold"]}
+
+
+def call_task(requests: Sequence[bfcl.Request], tokenizer: Any, count: int) -> Task:
+    """Have the demo's tool calls generated, as a holdout is."""
+    documents: list[dict[str, Json]] = [
+        {
+            "text": rendering.render(tokenizer, one.messages, one.tools).to_text(tokenizer),
+            "reference": "" if one.call is None else one.call.name,
+        }
+        for one in traffic.choose(requests, 0, count)
+    ]
+    return {
+        "custom_dataset": dataset(documents),
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "text",
+        "doc_to_target": "reference",
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        "generation_kwargs": {"until": [], "max_gen_toks": MOST, "do_sample": False},
+        "num_fewshot": 0,
+    }
+
+
+if __name__ == "__main__":
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    typer.run(main)

@@ -1,0 +1,114 @@
+"""Tango's interval and test against published figures, a direct maximization and scipy."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats import contingency_tables
+
+from components.gate import intervals
+from components.gate.intervals import Counts
+from components.gate.pairs import Pairs, independent
+from tests.holdout_draws import repeated
+
+
+@pytest.mark.parametrize(
+    ("found", "tail", "low", "high"),
+    [
+        # Airway hyper-responsiveness: Fagerland, Lydersen and Laake 2014, Stat. Med. 33:2850.
+        pytest.param(Counts(1, 7, 21), 0.025, -0.517, -0.026, id="fagerland"),
+        # R: PropCIs::scoreci.mp(25, 28, 618, conf.level = 0.9)
+        pytest.param(Counts(28, 25, 618), 0.05, -0.0148, 0.0247, id="r"),
+        # By hand: with no difference seen the ends are those of z^2 / (n + z^2).
+        pytest.param(Counts(0, 0, 50), 0.025, -0.0713, 0.0713, id="nothing-differs"),
+    ],
+)
+def test_the_interval_is_the_published_one(found: Counts, tail: float, low: float, high: float):
+    digits = 5e-4 if found.n == 21 else 5e-5
+    assert intervals.interval(found, tail) == pytest.approx((low, high), abs=digits)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "n", "lead"),
+    [(12, 2, 50, 0.05), (3, 9, 80, -0.2), (1, 0, 60, -0.1), (30, 25, 100, 0.3), (0, 4, 40, 0.02)],
+)
+def test_the_variance_is_that_of_the_most_likely_shares(
+    wins: int, losses: int, n: int, lead: float
+):
+    """Maximize the trinomial likelihood given the lead, numerically."""
+
+    def unlikely(lost: float) -> float:
+        shares = (lost + lead, lost, 1 - 2 * lost - lead)
+        seen = (wins, losses, n - wins - losses)
+        likely = [math.log(max(share, 1e-300)) for share in shares]
+        return -sum(count * log for count, log in zip(seen, likely, strict=True))
+
+    lower, upper = max(0.0, -lead) + 1e-12, (1 - lead) / 2 - 1e-12
+    found = optimize.minimize_scalar(
+        unlikely, bounds=(lower, upper), method="bounded", options={"xatol": 1e-12}
+    )
+    lost = float(found.x)
+    variance = 2 * lost + lead - lead**2
+    assert intervals.variance(Counts(wins, losses, n), lead) == pytest.approx(variance, abs=1e-5)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(12, 2), (5, 0), (7, 9), (60, 31)])
+def test_against_no_lead_it_is_mcnemars_chi_square(wins: int, losses: int):
+    table = [[10, wins], [losses, 10]]
+    found: Any = contingency_tables.mcnemar(table, exact=False, correction=False)
+    value = intervals.statistic(Counts(wins, losses, wins + losses + 20), 0.0)
+    assert value**2 == pytest.approx(float(found.statistic))
+
+
+@pytest.mark.parametrize("tail", [0.05, 0.025, 0.001])
+def test_the_interval_holds_the_leads_that_the_test_does_not_refute(tail: float):
+    found = Counts(9, 4, 70)
+    low, high = intervals.interval(found, tail)
+    assert intervals.above(found, low) == pytest.approx(tail, abs=1e-6)
+    assert intervals.below(found, high) == pytest.approx(tail, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "ends"),
+    [
+        pytest.param(Counts(60, 0, 60), (pytest.approx(0.8797, abs=1e-4), 1.0), id="all-won"),
+        pytest.param(Counts(0, 60, 60), (-1.0, pytest.approx(-0.8797, abs=1e-4)), id="all-lost"),
+    ],
+)
+def test_an_interval_ends_where_leads_end(found: Counts, ends: tuple[float, float]):
+    assert intervals.interval(found, 0.025) == ends
+
+
+def test_requests_that_repeat_each_other_count_once():
+    rng = np.random.default_rng(0)
+    ours, theirs = (rng.integers(0, 2, 300).astype(np.float64) for _ in range(2))
+    once = independent(ours, theirs)
+    fourfold = repeated(once, 4)
+    assert intervals.design_effect(fourfold) == pytest.approx(4, rel=0.01)
+    quantile = float(stats.t.isf(0.025, 299) / stats.norm.isf(0.025))
+    alone = intervals.interval(Counts(once.wins, once.losses, 300), 0.025)
+    together = intervals.interval(intervals.counts(fourfold), 0.025)
+    assert together == pytest.approx(alone, abs=0.002)
+    assert together[1] - together[0] == pytest.approx(quantile * (alone[1] - alone[0]), rel=0.01)
+
+
+def test_the_design_effect_is_the_clustered_variance_of_a_linear_model_over_the_plain_one():
+    """A mean with clustered errors, as statsmodels estimates it."""
+    rng = np.random.default_rng(1)
+    clusters = np.repeat(np.arange(60), rng.integers(1, 7, 60))
+    lead = np.sign(rng.normal(size=60)[clusters] + rng.normal(size=len(clusters)))
+    pairs = Pairs((lead > 0).astype(np.float64), (lead < 0).astype(np.float64), clusters)
+    model: Any = OLS(pairs.differences, np.ones(pairs.n))
+    grouped = model.fit(cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False})
+    plain = pairs.differences.var() / pairs.n
+    effect = float(grouped.cov_params()[0, 0]) / plain * 60 / 59
+    assert intervals.design_effect(pairs) == pytest.approx(effect)
+    assert effect > 1.5
+
+
+def test_clusters_that_agree_in_everything_count_as_one_request_each():
+    same = Pairs(np.ones(40), np.ones(40), np.repeat(np.arange(10), 4))
+    assert intervals.counts(same) == Counts(0, 0, 10, clusters=10)

@@ -1,0 +1,213 @@
+"""The report: one file that says it all, shows what users wrote as text, and asks nobody else."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.costs import Prices
+from components.gate.policy import Guard, Policy
+from components.gate.report import answers
+from components.gate.report import write as report
+from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.figures import figures
+from components.gate.report.pictures.history import Past
+from components.scorecard import HOLDOUT
+from tests.cards import card, pair, under
+from tests.gate import cases
+
+THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
+
+
+class Read(HTMLParser):
+    """What a browser makes of a page: its elements, and all that stands in them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def page(case: Case) -> Read:
+    """Read the report without its pictures."""
+    return Read(report.html(case, figures(case.challenger, case.opponent, case.judgement), {}))
+
+
+def test_it_says_in_a_sentence_what_came_of_it() -> None:
+    words = page(cases.clear()).words
+    assert "may the challenger replace the base?" in words
+    assert (
+        "Pass. The challenger is better: +33.9 points of correct name against the base on 112 "
+        "held-out requests (95 % interval +24.6 to +43.5), and one guarded figure was shown not to "
+        "get worse, at 3.3% of production's price of a request."
+    ) in words
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [
+        pytest.param((5, 0, 50, 10), "Inconclusive. It can't be told yet: +4.8", id="open"),
+        pytest.param((2, 40, 20, 10), "Fail. The challenger should not replace the", id="worse"),
+    ],
+)
+def test_it_says_so_when_the_answer_is_no_or_not_yet(
+    rights: tuple[int, int, int, int], said: str
+) -> None:
+    assert said in page(cases.build(*pair(*rights))).words
+
+
+def test_it_says_what_would_change_and_for_whom() -> None:
+    words = page(cases.clear()).words
+    assert (
+        "Of 112 held-out requests, 40 would be answered better than now, 2 worse, and 70" in words
+    )
+    assert "By tool, in points: no call +0.0 (n = 40), weather +52.8 (n = 72)." in words
+
+
+def test_a_part_of_the_traffic_that_got_worse_is_named() -> None:
+    ours = card([1.0] * 60, [0.0] * 30 + [1.0] * 5)
+    theirs = card([0.0] * 60, [1.0] * 35)
+    words = page(cases.build(ours, theirs)).words
+    assert "It is significantly worse for: tool no call." in words
+
+
+def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
+    words = page(cases.clear()).words
+    assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
+    assert "58 requests" in words
+    alone = page(cases.build(*pair(40, 2, 20, 10))).words
+    assert "keeps 89.3% of production's correct name" in alone
+    assert "they are taken for right, since the holdout's references are these answers" in alone
+
+
+def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:
+    case = cases.clear(prices=Prices())
+    report.write(case, tmp_path, this=THIS)
+    found = Read((tmp_path / report.REPORT).read_text())
+    assert "give cost.production.input and cost.production.output" in found.words
+    assert "give cost.hardware_per_hour" in found.words
+    assert not (tmp_path / report.PICTURES["cost"]).exists()
+
+
+def test_it_needs_nothing_from_anywhere(tmp_path: Path) -> None:
+    report.write(cases.clear(), tmp_path, this=THIS)
+    text = Read((tmp_path / report.REPORT).read_text())
+    assert text.tags["script"] == text.tags["link"] == text.tags["iframe"] == 0
+    addresses = [value for _, name, value in text.attributes if name in ("src", "href", "action")]
+    assert len(addresses) == 4
+    assert all(value.startswith("data:image/png;base64,") for value in addresses)
+    (policy,) = (value for _, _, value in text.attributes if value.startswith("default-src"))
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert not re.search(r"url\(|@import|\bon\w+=", (tmp_path / report.REPORT).read_text())
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param("<script>alert('HOSTILE')</script>", id="script"),
+        pytest.param("</pre></article><h1>HOSTILE: pass</h1>", id="closes-elements"),
+        pytest.param('"><img src=https://example.org/HOSTILE onerror=alert(1)>', id="attribute"),
+        pytest.param("{{ 7 * 7 }}{% include 'page.html' %}HOSTILE", id="template"),
+        pytest.param("&lt;b&gt;HOSTILE &amp;#60;", id="entities"),
+        pytest.param("<!-- HOSTILE", id="comment"),
+        pytest.param("]]><style>body{display:none}</style>HOSTILE", id="style"),
+    ],
+)
+def test_what_users_and_models_write_is_text(hostile: str) -> None:
+    def told(text: str) -> Read:
+        ours, theirs = (cases.saying(one, text) for one in pair(8, 2, 60, 0))
+        subject = replace(cases.SUBJECT, workload=text)
+        return page(cases.build(ours, theirs, subject=subject, note=text))
+
+    harmless, found = told("HOSTILE"), told(hostile)
+    assert found.tags == harmless.tags
+    assert len(found.attributes) == len(harmless.attributes)
+    # The request, its reference and both answers, of ten requests; workload, note and slices.
+    assert found.text.count(hostile) >= 4 * 10 + 3
+
+
+def test_marks_that_turn_the_writing_and_control_characters_are_shown() -> None:
+    ours, theirs = (cases.saying(one, "pay \u202eme\x1b[2J\x00") for one in pair(8, 2, 60, 0))
+    text = page(cases.build(ours, theirs)).text
+    assert "pay \\u202eme\\u001b[2J\\u0000" in text
+    assert not {"\u202e", "\x1b", "\x00"} & {*text}
+
+
+def test_a_refusal_to_compare_is_said_and_shows_no_differences() -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    case = cases.build(under(ours, holdout_version="v2"), theirs)
+    words = page(case).words
+    assert "Fail. The challenger was not compared with the base, so it does not pass." in words
+    assert "not comparable: holdout_version is 'v2' for the challenger" in words
+    assert "not compared" in words
+    assert "+33.9" not in words
+
+
+def test_guards_of_other_tasks_stand_among_the_guards() -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    policy = Policy(guards=(Guard(task="piqa", metric="correct", margin=0.05),))
+    guard = replace(card([1.0] * 200), task="piqa")
+    case = cases.build(ours, theirs, policy=policy, guards={"piqa": (guard, guard)})
+    words = page(case).words
+    assert "piqa: correct" in words
+    assert "no worse than the 5 points allowed" in words
+
+
+def test_the_conditions_and_the_digest_are_named() -> None:
+    words = page(cases.clear()).words
+    assert "holdout version v1-abc" in words
+    assert '"precision": "nf4"' in words
+    assert "this is look 1 at this holdout, allowed to err with a chance of 0.025" in words
+    assert "Evidence e1 : a decision is bound to it" in words
+
+
+def test_every_request_is_in_the_rows_with_both_answers(tmp_path: Path) -> None:
+    case = cases.clear()
+    answers.write(tmp_path / report.SAMPLES, case.challenger, case.opponent)
+    rows = pq.read_table(tmp_path / report.SAMPLES).to_pylist()
+    assert len(rows) == len(case.challenger[HOLDOUT].samples)
+    (lost,) = (row for row in rows if row["example_id"] == "e40")
+    assert (lost["challenger"], lost["opponent"]) == ("wrong", "right")
+    assert dict(lost["challenger_scores"])["correct_name"] == 0
+    assert dict(lost["slices"]) == {"tool": "weather", "client": "app"}
+
+
+def test_equal_cases_are_equal_files(tmp_path: Path) -> None:
+    names = [report.REPORT, report.SAMPLES, *report.PICTURES.values()]
+    files: list[list[bytes]] = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        report.write(cases.clear(), folder, this=THIS)
+        files.append([(folder / name).read_bytes() for name in names if (folder / name).exists()])
+    assert files[0] == files[1]
+
+
+def test_production_is_drawn_only_with_its_price() -> None:
+    case = cases.clear()
+    assert {one.name for one in report.priced(case)} == {"challenger", "base", PRODUCTION}
+    unscored = cases.build(*pair(40, 2, 20, 10))
+    assert {one.name for one in report.priced(unscored)} == {
+        "challenger",
+        "base",
+        "production, taken for right",
+    }
+    free = cases.clear(prices=Prices(hardware_per_hour=0.5))
+    assert {one.name for one in report.priced(free)} == {"challenger", "base"}
