@@ -108,8 +108,9 @@ def _say(two: "Two", first: str, second: str) -> None:
     from components.gate.report.numbers import between, points, share
 
     table = Table(box=None, pad_edge=False)
-    for column in ("score", first, second, "difference", "95 % interval", "n", "p"):
-        table.add_column(escape(column), justify="left" if column == "score" else "right")
+    table.add_column("score")
+    for column in (first, second, "difference", "95 % interval", "n", "p"):
+        table.add_column(escape(column), justify="right", no_wrap=True)
     for one in figures.side_by_side(two.first, two.second):
         effect, tested = one.effect, ""
         if effect.difference is not None:

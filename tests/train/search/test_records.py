@@ -70,3 +70,12 @@ def test_the_last_rung_is_of_one_and_a_pace_is_of_none():
     assert records.together([order], [None]).stage == "rung 2, 1 candidate:"
     pace = order.model_copy(update={"rung": -1, "at_step": 4})
     assert records.together([pace], [None]).stage == "measuring paces:"
+
+
+def test_the_time_of_all_candidates_is_summed(tmp_path: Path):
+    for rung, took in ((0, 2.0), (1, 3.5)):
+        order = orders(rung)[0]
+        came = courses.outcome(order, 1.5).model_copy(update={"seconds": took})
+        records.keep(records.give(tmp_path, order), came)
+    records.give(tmp_path, orders()[1])
+    assert records.seconds(tmp_path) == 5.5

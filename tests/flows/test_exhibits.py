@@ -1,0 +1,69 @@
+"""What is put before whoever decides comes from what was measured, and from nothing else."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import costs, manifest, scorecard
+from components.costs import Prices
+from components.dataset import usage
+from components.scorecard import HOLDOUT
+from flows import evaluate, exhibits
+from flows.config import Workload
+from flows.settings import Settings
+from tests.cards import pair
+from tests.gate import cases
+from tests.logs import NOW
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, Path]]]:
+    """A home with a snapshot, an adapter, and scorecards of it and of its base."""
+    snapshot, adapter = tmp_path / "snapshot", tmp_path / "ada"
+    for folder in (snapshot, adapter):
+        folder.mkdir()
+    row = {"interaction_ids": ["i1"], "prompt_tokens": 100, "answer_tokens": 20}
+    pq.write_table(pa.Table.from_pylist([row]), snapshot / "holdout.parquet")
+    manifest.write(adapter, kind="adapter", now=NOW, body={"training_seconds": 3600})
+    cards: dict[str, dict[str, Path]] = {}
+    for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
+        cards[role] = {HOLDOUT: tmp_path / role}
+        body = {"base": "b1", "adapter": None, "task": HOLDOUT, "conditions": {}}
+        said = {costs.SPEED: asdict(cases.SPEED)}
+        scorecard.write(tmp_path / role, card.samples, card.metrics, body=body | said, now=NOW)
+    return Settings(tmp_path, 1, 2), snapshot, adapter, cards
+
+
+def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+) -> None:
+    home, snapshot, adapter, cards = measured
+    workload = Workload.model_construct(workload="support", cost=cases.PRICES)
+    found = exhibits.reckon(home, workload, snapshot, adapter, cards, "base")
+    assert found.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
+    assert found.bill.production.value == pytest.approx((100 * 2.5 + 20 * 10) / 1e6)
+    assert found.bill.training.value == pytest.approx(0.5)
+    assert found.request["base"].value == found.request["challenger"].value
+    assert found.usage is not None
+    assert found.usage.source == usage.COUNTED
+
+
+def test_without_prices_every_figure_says_what_it_wants(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+) -> None:
+    home, snapshot, adapter, cards = measured
+    workload = Workload.model_construct(workload="support", cost=Prices())
+    found = exhibits.reckon(home, workload, snapshot, adapter, cards, "base")
+    assert {one.value for one in found.request.values()} == {None}
+    assert "cost.hardware_per_hour" in found.request["base"].how
+
+
+def test_the_base_is_shown_besides_only_when_it_is_not_the_opponent(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+) -> None:
+    *_, cards = measured
+    assert [*exhibits.others(cards, base=True)] == [evaluate.BASE]
+    assert exhibits.others(cards, base=False) == {}
