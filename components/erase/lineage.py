@@ -1,8 +1,8 @@
 """Find what was made from rows: snapshots, adapters, scorecards and evidence.
 
 A snapshot's Parquet files name the ids of every row; an adapter's manifest names its snapshot, and
-the adapters that it went on from or was taught by; a scorecard's samples name the requests;
-evidence names all three.
+the adapters that it went on from or was taught by; a scorecard's samples name the requests, its
+conditions the snapshot that examples were taken from; evidence names all three.
 """
 
 import json
@@ -84,6 +84,7 @@ def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
         output
         for output, folder in _folders("scorecard", outputs)
         if asked.intersection(_requests(folder / "samples.parquet"))
+        or learned.intersection(_shown(folder))
     }
     keys = {one.key for one in snapshots | scorecards}
     evidence = {
@@ -190,6 +191,17 @@ def _requests(path: Path) -> set[str]:
         return set()
     column = pq.read_table(path, columns=["example_id"])["example_id"]
     return {str(one) for one in column.to_pylist()}
+
+
+def _shown(folder: Path) -> set[str]:
+    """Give the snapshot whose rows stand in a scorecard's prompts as solved examples."""
+    if not manifest.is_finished(folder):
+        return set()
+    match manifest.read(folder).get("conditions"):
+        case {"examples": str(snapshot)}:
+            return {snapshot}
+        case _:
+            return set()
 
 
 def _subject(path: Path) -> set[str]:

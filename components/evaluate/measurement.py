@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import guards, kinds, shots, task
+from components.evaluate import guards, kinds, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
@@ -98,9 +98,9 @@ def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> 
 def _with_examples(
     snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
 ) -> dict[str, Json]:
-    """Say that examples stand before each request, and from which side they were taken."""
-    examples = cast("Files", manifest.read(snapshot)["files"])[shots.FILE]
-    return {**conditions, "num_fewshot": settings.num_fewshot, "examples": examples}
+    """Say that examples stand before each request, and from which snapshot they were taken."""
+    key = manifest.read(snapshot)["key"]
+    return {**conditions, "num_fewshot": settings.num_fewshot, "examples": key}
 
 
 def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:

@@ -53,3 +53,14 @@ def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_taint
     found = lineage.trace(outputs, {"i1"})
     keys = {one.key for one in found.tainted if one.kind == "adapter"}
     assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
+
+
+def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: Outputs):
+    for key in ("of-ann", "of-bob", None):
+        folder = outputs.scorecards / "w" / f"shown-{key}"
+        folder.mkdir(parents=True)
+        conditions = {"num_fewshot": 2, "examples": key} if key else {"num_fewshot": 0}
+        manifest.write(folder, kind="scorecard", now=NOW, body={"conditions": conditions})
+    found = lineage.trace(outputs, {"i1"})
+    keys = {one.key for one in found.tainted if one.kind == "scorecard"}
+    assert keys == {"shown-of-ann"}
