@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from components.dataset.figures import SIDES, Count, Figures
 from components.dataset.rows import Lengths
+from components.drawing import GRID, INK, NEW, OTHER, PAPER, THERE
 
-COLOURS = {"train": "#2471a3", "validation": "#7d8c93", "holdout": "#d35400"}
-"""Told apart in light and dark, and without red and green."""
-
-INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
+COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
 MOST_BARS = 20
 BINS = 40
 WIDE = 6

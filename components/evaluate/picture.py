@@ -7,12 +7,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from components.drawing import FURTHER, INK, NEW, OTHER, PAPER, THERE
 from components.scorecard import Score, Scorecard
 
-COLOURS = ("#66757a", "#d35400", "#2471a3", "#7d3c98")
-"""Grey for whoever is there already; told apart in light and dark, and without red and green."""
-
-INK, PAPER = "#222222", "#ffffff"
+COLOURS = (THERE, NEW, OTHER, FURTHER)
 Z95 = 1.959964
 
 

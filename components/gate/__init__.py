@@ -2,5 +2,6 @@
 
 ``comparable`` refuses what can't be compared, ``compare`` and ``slices`` compare the rest,
 ``inference`` chooses among the statistics (``mcnemar``, ``signs``, ``intervals``, ``bootstrap``),
-``holm``, ``spending`` and ``power`` keep them honest. ``evidence`` and ``brief`` are what is kept.
+``holm``, ``spending`` and ``power`` keep them honest. ``evidence``, ``brief`` and ``report`` are
+what is kept and read.
 """

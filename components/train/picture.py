@@ -7,12 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from components.drawing import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import Progress
 
-LOSS, RATE, HELD = "#d35400", "#66757a", "#2471a3"
-"""Told apart in light and dark, and without red and green."""
-
-INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
+LOSS, RATE, HELD = NEW, THERE, OTHER
 
 SPAN = 20
 """Steps that the smoothed loss looks back on, roughly; a short training fewer."""
