@@ -8,9 +8,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.runtime import flow_run
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
-from components.collect import detect, places
 from components.collect.loading import Input
-from components.collect.record import Defaults, Kind
 from components.costs import Prices
 from components.curate.settings import Rules
 from components.evaluate import definition, measurement
@@ -24,7 +22,8 @@ from components.train.recipe import Recipe
 from components.train.search import grid
 from components.train.search.grid import Candidate
 from components.train.search.settings import Search
-from flows.inputs import MLFLOW
+from flows import sources
+from flows.sources import Sources
 
 WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
@@ -36,63 +35,6 @@ class ConfigError(ValueError):
         self.path = path
         self.mistakes = mistakes
         super().__init__("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
-
-
-class Entry(Config):
-    """One place of traffic, with what the files don't say themselves."""
-
-    path: str
-    """A file, a folder, a glob, an fsspec URL (``s3://...``), or ``mlflow:`` and an experiment."""
-
-    source: str | None = None
-    """Which form the records have; detected from the content when left out."""
-
-    workload_id: str = ""
-    """The workload of records that name none."""
-
-    client_id: str = ""
-    """The client of records that name none."""
-
-    @field_validator("source")
-    @classmethod
-    def _exists(cls, source: str | None) -> str | None:
-        if source is not None:
-            detect.named(source)
-        return source
-
-
-class Sources(Config):
-    """Where the traffic lies: paths relative to the workload file, or entries that say more."""
-
-    logs: list[Entry] = Field(default_factory=list[Entry])
-    """Interactions, in any form that a source reads; a plain path is an entry of its own."""
-
-    feedback: list[Entry] = Field(default_factory=list[Entry])
-    """What people thought of the answers, one JSON object a line, or in any form of a source."""
-
-    @field_validator("logs", "feedback", mode="before")
-    @classmethod
-    def _entries(cls, given: object) -> object:
-        if not isinstance(given, list):
-            return given
-        return [{"path": one} if isinstance(one, str) else one for one in given]
-
-    @field_validator("logs", "feedback")
-    @classmethod
-    def _beside_the_file(cls, entries: list[Entry], info: ValidationInfo) -> list[Entry]:
-        return [
-            entry.model_copy(update={"path": _beside(entry.path, _folder(info))})
-            for entry in entries
-        ]
-
-    @field_validator("logs")
-    @classmethod
-    def _exist(cls, entries: list[Entry]) -> list[Entry]:
-        paths = [entry.path for entry in entries if not _is_elsewhere(entry.path)]
-        empty = [path for path in paths if not places.matching(path)]
-        if empty:
-            raise ValueError(f"nothing matches {', '.join(empty)}")
-        return entries
 
 
 class Workload(Config):
@@ -149,7 +91,7 @@ class Workload(Config):
         replay = rules.balance.replay
         if replay is None:
             return rules
-        found = [(_folder(info) / source).resolve() for source in replay.sources]
+        found = [(sources.folder(info) / source).resolve() for source in replay.sources]
         if missing := [str(path) for path in found if not path.exists()]:
             raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
         replay = replay.model_copy(update={"sources": found})
@@ -160,7 +102,7 @@ class Workload(Config):
     @classmethod
     def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
         """Take the guard tasks' documents from the file's own folder."""
-        found = [str((_folder(info) / path).resolve()) for path in rules.overlap.guards]
+        found = [str((sources.folder(info) / path).resolve()) for path in rules.overlap.guards]
         if missing := [path for path in found if not Path(path).is_file()]:
             raise ValueError(f"overlap.guards: no file is at {', '.join(missing)}")
         overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
@@ -173,7 +115,7 @@ class Workload(Config):
         objective = recipe.objective
         if objective.kind != "distillation":
             return recipe
-        found = (_folder(info) / objective.teacher_model_name_or_path).resolve()
+        found = (sources.folder(info) / objective.teacher_model_name_or_path).resolve()
         if not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ValueError(
                 f"objective.teacher_model_name_or_path: {found} has neither config.json nor "
@@ -188,7 +130,7 @@ class Workload(Config):
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
         """Take the guard tasks' files from the file's own folder, and look each task over."""
-        tasks = tuple(_guard_beside(one, _folder(info)) for one in evaluate.tasks)
+        tasks = tuple(_guard_beside(one, sources.folder(info)) for one in evaluate.tasks)
         if found := guard_tasks.mistakes(tasks):
             raise ValueError(f"tasks: {'; '.join(found)}")
         return evaluate.model_copy(update={"tasks": tasks})
@@ -232,7 +174,7 @@ class Workload(Config):
                 "compares candidates on rows that none of them learns: set validation_share under "
                 "curate, such as 0.1"
             )
-        search = grid.beside(search, _folder(info))
+        search = grid.beside(search, sources.folder(info))
         for one in grid.expand(base, recipe, search):
             _model(one.base, info)
         return search
@@ -269,11 +211,11 @@ class Workload(Config):
 
     def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""
-        return _inputs(self.sources.logs, "interactions")
+        return sources.inputs(self.sources.logs, "interactions")
 
     def feedback_files(self) -> list[Input]:
         """Every feedback file that exists now, sorted."""
-        return _inputs(self.sources.feedback, "feedback")
+        return sources.inputs(self.sources.feedback, "feedback")
 
 
 def run_name() -> str:
@@ -314,26 +256,12 @@ def _sentence(error: object) -> str:
     return f"{place}: {error['msg']} (found {error['input']!r})"
 
 
-def _folder(info: ValidationInfo) -> Path:
-    """Give the folder of the file that is being read."""
-    assert isinstance(info.context, Path)
-    return info.context
-
-
 def _model(path: Path, info: ValidationInfo) -> Path:
     """Take a model's folder from that of the file."""
-    found = (_folder(info) / path).resolve()
+    found = (sources.folder(info) / path).resolve()
     if not (found / "config.json").is_file():
         raise ValueError(f"{found} has no config.json, wants a model folder")
     return found
-
-
-def _is_elsewhere(path: str) -> bool:
-    return places.REMOTE in path or path.startswith(MLFLOW)
-
-
-def _beside(path: str, folder: Path) -> str:
-    return path if _is_elsewhere(path) else str(folder / path)
 
 
 def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
@@ -345,14 +273,3 @@ def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
             "examples": (folder / one.examples).resolve() if one.examples else None,
         }
     )
-
-
-def _inputs(entries: list[Entry], kind: Kind) -> list[Input]:
-    """List the files of all entries; one that is under two belongs to the first."""
-    found: dict[str, Input] = {}
-    for entry in entries:
-        defaults = Defaults(entry.workload_id, entry.client_id)
-        paths = [entry.path] if entry.path.startswith(MLFLOW) else places.matching(entry.path)
-        for path in paths:
-            found.setdefault(path, Input(path, entry.source, kind, defaults))
-    return [found[path] for path in sorted(found)]

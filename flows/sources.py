@@ -1,0 +1,93 @@
+"""Where a workload's traffic lies: the places that its file names, and the files that are there."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from components.collect import detect, places
+from components.collect.loading import Input
+from components.collect.record import Defaults, Kind
+from components.schema import Config
+from flows.inputs import MLFLOW
+
+
+class Entry(Config):
+    """One place of traffic, with what the files don't say themselves."""
+
+    path: str
+    """A file, a folder, a glob, an fsspec URL (``s3://...``), or ``mlflow:`` and an experiment."""
+
+    source: str | None = None
+    """Which form the records have; detected from the content when left out."""
+
+    workload_id: str = ""
+    """The workload of records that name none."""
+
+    client_id: str = ""
+    """The client of records that name none."""
+
+    @field_validator("source")
+    @classmethod
+    def _exists(cls, source: str | None) -> str | None:
+        if source is not None:
+            detect.named(source)
+        return source
+
+
+class Sources(Config):
+    """Where the traffic lies: paths relative to the workload file, or entries that say more."""
+
+    logs: list[Entry] = Field(default_factory=list[Entry])
+    """Interactions, in any form that a source reads; a plain path is an entry of its own."""
+
+    feedback: list[Entry] = Field(default_factory=list[Entry])
+    """What people thought of the answers, one JSON object a line, or in any form of a source."""
+
+    @field_validator("logs", "feedback", mode="before")
+    @classmethod
+    def _entries(cls, given: object) -> object:
+        if not isinstance(given, list):
+            return given
+        return [{"path": one} if isinstance(one, str) else one for one in given]
+
+    @field_validator("logs", "feedback")
+    @classmethod
+    def _beside_the_file(cls, entries: list[Entry], info: ValidationInfo) -> list[Entry]:
+        return [
+            entry.model_copy(update={"path": _beside(entry.path, folder(info))})
+            for entry in entries
+        ]
+
+    @field_validator("logs")
+    @classmethod
+    def _exist(cls, entries: list[Entry]) -> list[Entry]:
+        paths = [entry.path for entry in entries if not _is_elsewhere(entry.path)]
+        empty = [path for path in paths if not places.matching(path)]
+        if empty:
+            raise ValueError(f"nothing matches {', '.join(empty)}")
+        return entries
+
+
+def inputs(entries: list[Entry], kind: Kind) -> list[Input]:
+    """List the files of all entries; one that is under two belongs to the first."""
+    found: dict[str, Input] = {}
+    for entry in entries:
+        defaults = Defaults(entry.workload_id, entry.client_id)
+        paths = [entry.path] if entry.path.startswith(MLFLOW) else places.matching(entry.path)
+        for path in paths:
+            found.setdefault(path, Input(path, entry.source, kind, defaults))
+    return [found[path] for path in sorted(found)]
+
+
+def folder(info: ValidationInfo) -> Path:
+    """Give the folder of the file that is being read."""
+    assert isinstance(info.context, Path)
+    return info.context
+
+
+def _is_elsewhere(path: str) -> bool:
+    return places.REMOTE in path or path.startswith(MLFLOW)
+
+
+def _beside(path: str, folder: Path) -> str:
+    return path if _is_elsewhere(path) else str(folder / path)
