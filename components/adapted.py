@@ -1,6 +1,5 @@
 """Put an adapter folder on a base that is loaded, and take it off again without a trace."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,15 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-
-def reads_the_base(adapter: Path) -> bool:
-    """Tell whether an adapter reads the base's weights when it answers, as DoRA does.
-
-    On a CPU, bitsandbytes repacks 4-bit weights when they are evaluated, and PEFT would read what
-    was repacked as if it were not: such an adapter wants ``base.load(..., readable=True)``.
-    """
-    return bool(json.loads((adapter / "adapter_config.json").read_text()).get("use_dora"))
 
 
 def put_on(model: "PreTrainedModel", adapter: Path) -> "PeftModel":

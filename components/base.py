@@ -35,21 +35,20 @@ def content_hash(path: Path) -> str:
 
 
 def load(
-    path: Path, precision: Precision, *, for_training: bool, readable: bool = False
+    path: Path, precision: Precision, *, for_training: bool
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load base and tokenizer, on the process's CUDA device if there is one.
 
-    A base that was evaluated must never be trained: on a CPU with AVX512-BF16, bitsandbytes repacks
-    the weights of a 4-bit model in ``eval()`` for a kernel without gradients. So each use loads its
-    own, and says which it is. Training computes as ``hardware`` says, evaluation in the same 16
-    bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the batch they stand in.
+    Each use loads its own, and says which it is. Training computes as ``hardware`` says, evaluation
+    and serving in the same 16 bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the
+    batch they stand in. There a 4-bit base is held as the numbers that its weights stand for, in
+    eight times the memory: with AVX512-BF16, bitsandbytes repacks what is evaluated for a kernel
+    that rounds to bf16, has no gradients, and leaves DoRA, which reads the weights, with noise.
 
     Args:
         path: The base's folder.
         precision: What its weights are held in.
         for_training: Whether it will be trained on, and never evaluated, or the other way round.
-        readable: Keep 4-bit weights from being repacked, for an adapter that reads them (DoRA);
-            slower to evaluate.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -66,8 +65,8 @@ def load(
         local_files_only=True,
     )
     model.train(for_training)
-    if readable:
-        _keep_readable(model)
+    if not cuda and not for_training:
+        dequantize(model)
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
@@ -84,14 +83,6 @@ def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesC
         bnb_4bit_use_double_quant=not single,
         bnb_4bit_compute_dtype=compute,
     )
-
-
-def _keep_readable(model: "Module") -> None:
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            layer.support_avx512bf16_for_cpu = False
 
 
 def stored(folder: Path, name: str) -> "torch.Tensor":
@@ -111,7 +102,7 @@ def dequantize(model: "Module") -> None:
     """Hold a 4-bit base's weights as the numbers they stand for, which stay NF4's.
 
     On a CPU, bitsandbytes computes these numbers anew in each use of each layer, twice in a step of
-    a training. In 16 bits they take four times the memory.
+    a training. In 16 bits they take four times the memory. A base without such weights stays as is.
 
     Raises:
         ValueError: The base was evaluated.

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from components import adapted, base
 from components.train import adapter
@@ -60,19 +59,11 @@ def test_the_base_answers_as_before_once_an_adapter_is_off(
 
 def test_dora_answers_alike_the_second_time_on_a_4_bit_base(folder: Path, tmp_path: Path):
     made_adapter = made(folder, tmp_path / "a", use_dora=True)
-    assert adapted.reads_the_base(made_adapter)
-
-    def answering(*, dequantized: bool) -> PreTrainedModel:
-        model, _ = base.load(folder, "nf4", for_training=False, readable=True)
-        if dequantized:
-            base.dequantize(model)
-        return model
-
-    worn = adapted.put_on(answering(dequantized=False), made_adapter).eval()
-    expected = logits(adapted.put_on(answering(dequantized=True), made_adapter).eval())
-    torch.testing.assert_close(logits(worn), expected, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(logits(worn), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_plain_lora_reads_no_weight_of_the_base(folder: Path, tmp_path: Path):
-    assert not adapted.reads_the_base(made(folder, tmp_path / "a"))
+    trained, _ = base.load(folder, "nf4", for_training=True)
+    base.dequantize(trained)
+    torch.nn.Module.float(trained)  # transformers refuses it of what was quantized
+    expected = logits(adapted.put_on(trained.eval(), made_adapter).eval())
+    model, _ = base.load(folder, "nf4", for_training=False)
+    worn = adapted.put_on(model, made_adapter).eval()
+    torch.testing.assert_close(logits(worn), expected, rtol=0.05, atol=0.05)
+    assert torch.equal(logits(worn), logits(worn))

@@ -92,7 +92,7 @@ def evaluate(
     ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
     if not missing:
         return _by_model(wanted)
-    model, tokenizer = _load(base, settings)
+    model, tokenizer = bases.load(base, settings.precision, for_training=False)
     length = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     askable = _askable(snapshot, tokenizer, settings, ready, length)
     bare = applied.probe(model, tokenizer)
@@ -161,20 +161,6 @@ def _by_model(measurements: list[Measurement]) -> Folders:
     for one in measurements:
         found.setdefault(one.model, {})[one.task] = one.folder
     return found
-
-
-def _load(
-    base: Path, settings: EvaluationSettings
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Load the base to be measured; on a CPU, 4-bit weights as the numbers that they stand for.
-
-    bitsandbytes' own kernel for them rounds what it multiplies to bf16 there, and answers would
-    depend on the batch they stand in. In fp32 they take eight times the memory.
-    """
-    model, tokenizer = bases.load(base, settings.precision, for_training=False, readable=True)
-    if model.device.type == "cpu":
-        bases.dequantize(model)
-    return model, tokenizer
 
 
 @contextmanager

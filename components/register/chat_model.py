@@ -43,12 +43,8 @@ class AdapterChatModel(PythonModel):
             rendering.template_hash(folder),
             f"serving {adapter}",
         )
-        model, self.tokenizer = base.load(
-            folder,
-            context.model_config["precision"],
-            for_training=False,
-            readable=adapted.reads_the_base(adapter),
-        )
+        precision = context.model_config["precision"]
+        model, self.tokenizer = base.load(folder, precision, for_training=False)
         self.model = adapted.put_on(model, adapter).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
 

@@ -36,7 +36,7 @@ def both(
     tokenizer: PreTrainedTokenizerFast,
 ) -> Iterator[Both]:
     precision: Any = "nf4" if "4-bit" in request.param else "fp32"
-    model, _ = base.load(tiny_base, precision, for_training=False, readable=True)
+    model, _ = base.load(tiny_base, precision, for_training=False)
     if "adapter" in request.param:
         model = adapted.put_on(model, adapters["champion"])
     yield Both(model, tokenizer)

@@ -223,6 +223,6 @@ def test_a_dora_adapter_that_hardly_learned_answers_as_its_4_bit_base_does(
 def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
     settings = SETTINGS.model_copy(update={"precision": "nf4"})
     card = bench.measure({"base": None}, settings)["base"]
-    exact, tokenizer = base.load(bench.base, "nf4", for_training=False, readable=True)
+    exact, tokenizer = base.load(bench.base, "nf4", for_training=False)
     asked = [sample.prompt for sample in card.samples]
     assert outputs(card) == Both(exact, tokenizer).write(asked, max_gen_toks=8)

@@ -236,9 +236,9 @@ def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path
 
     if not has_avx512bf16():
         pytest.skip("this CPU has no AVX512-BF16, so an evaluation repacks nothing")
-    evaluated, tokenizer = base.load(model, "nf4", for_training=False)
+    evaluated, tokenizer = base.load(model, "nf4", for_training=True)
     with torch.no_grad():
-        evaluated(input_ids=torch.tensor([[5, 6, 7]]))
+        evaluated.eval()(input_ids=torch.tensor([[5, 6, 7]]))
     with pytest.raises(ValueError, match="load it afresh"):
         fit.train(
             evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
