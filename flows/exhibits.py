@@ -7,7 +7,6 @@ from typing import cast
 
 from components import costs, manifest, warehouse
 from components.dataset import usage
-from components.evaluate import picture
 from components.evaluate.harness import Folders
 from components.gate import brief, evidence
 from components.gate.evidence import Evidence, Scores, Subject
@@ -76,11 +75,7 @@ def others(cards: Folders, *, base: bool) -> dict[str, Scorecard]:
 def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidence:
     """Write the evidence: pictures, report, brief, every request; the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
-    ours, theirs = case.challenger[HOLDOUT], case.opponent[HOLDOUT]
-    picture.draw(
-        {case.subject.opponent_name: theirs, "challenger": ours}, folder / evidence.PICTURE
-    )
-    scores = evidence.scores(ours, theirs)
+    scores = evidence.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT])
     figures = report.write(case, folder, this=_past(case.subject, case.judgement, scores, now))
     text = brief.write(case, figures, folder / report.PICTURES["differences"])
     return evidence.finish(

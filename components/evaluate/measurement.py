@@ -25,6 +25,14 @@ LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandb
 FEW_SHOT = "few-shot"
 """The model that is the base with solved examples in its prompt."""
 
+ANSWERING = manifest.digest(
+    [
+        manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
+        for module in ("answerer", "choices", "greedy", "prefixes", "reading", "slots")
+    ]
+)
+"""The version of the answering: what a model is computed by may move a score, too."""
+
 Files: TypeAlias = dict[str, Json]
 
 
@@ -113,7 +121,11 @@ def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
 
 
 def _place() -> dict[str, Json]:
-    return {"machine": _machine(), "libraries": {name: version(name) for name in LIBRARIES}}
+    return {
+        "machine": _machine(),
+        "answering_version": ANSWERING,
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
 
 
 def _machine() -> str:

@@ -23,7 +23,6 @@ Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 VERDICT = "verdict.json"
 BRIEF = "brief.md"
-PICTURE = "scores.png"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from components.gate.report.case import PRODUCTION, Case
 from components.gate.report.figures import Figure, figures
 from components.gate.report.numbers import between, points, share
 from components.gate.report.page import Line, Page, Part
-from components.gate.report.pictures import forest, history, pareto, slices
+from components.gate.report.pictures import forest, history, pareto, scores, slices
 from components.gate.report.pictures.history import Past
 from components.gate.report.pictures.pareto import Point
 from components.gate.report.pictures.slices import Tally
@@ -41,7 +41,7 @@ def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
 
     Args:
         case: What the evidence is about.
-        folder: The evidence folder; ``scores.png`` may be in it already, and then is shown.
+        folder: The evidence folder.
         this: This turn, as the picture of all turns shows it.
     """
     found = figures(case.challenger, case.opponent, case.judgement)
@@ -55,6 +55,10 @@ def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
 
 def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None:
     metric, opponent = case.judgement.metric, case.subject.opponent_name
+    cards = {opponent: case.opponent.get(HOLDOUT), "challenger": case.challenger.get(HOLDOUT)}
+    measured = {name: card for name, card in cards.items() if card is not None}
+    if measured:
+        scores.draw(measured, folder / PICTURES["scores"])
     forest.draw([one.effect for one in found], folder / PICTURES["differences"])
     history.draw([*case.turns, this], folder / PICTURES["history"], metric=metric)
     if case.judgement.slices:

@@ -1,17 +1,16 @@
-"""Draw scorecards: each metric's share with its 95 % interval, one colour a model."""
+"""Draw the scores of models with their intervals, one colour a model."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.drawing import FURTHER, INK, NEW, OTHER, PAPER, THERE
-from components.scorecard import Score, Scorecard
+from components.drawing import DPI, FURTHER, GRID, INK, NEW, OTHER, PAPER, THERE, WIDTH, save
+from components.gate.shares import share_interval
+from components.scorecard import Scorecard
 
 COLOURS = (THERE, NEW, OTHER, FURTHER)
-Z95 = 1.959964
 
 
 def draw(scorecards: Mapping[str, Scorecard], path: Path) -> None:
@@ -23,7 +22,7 @@ def draw(scorecards: Mapping[str, Scorecard], path: Path) -> None:
         path: Where the PNG goes.
     """
     metrics = next(iter(scorecards.values())).metrics
-    figure = Figure(figsize=(7, 1.3 + 0.55 * len(metrics)), dpi=150, facecolor=PAPER)
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.55 * len(metrics)), dpi=DPI, facecolor=PAPER)
     axes = figure.add_subplot(facecolor=PAPER)
     colours = dict(zip(scorecards, COLOURS, strict=False))
     for place, (name, card) in enumerate(scorecards.items()):
@@ -32,7 +31,7 @@ def draw(scorecards: Mapping[str, Scorecard], path: Path) -> None:
     _frame(axes, next(iter(scorecards.values())))
     figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=INK)
     figure.tight_layout(rect=(0, 0, 1, 0.92))
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
 
 
 def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str) -> None:
@@ -42,9 +41,11 @@ def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str)
         if score.value is None:
             axes.text(1, height, "not measured", color=colour, va="center", size=9)
             continue
-        low, high = wilson(score)
-        ends = [100 * low, 100 * high]
-        axes.plot(ends, [height] * 2, color=colour, lw=2.5, solid_capstyle="round", clip_on=False)
+        if ends := share_interval(card, metric):
+            between = [100 * min(max(end, 0), 1) for end in ends]
+            axes.plot(
+                between, [height] * 2, color=colour, lw=2.5, solid_capstyle="round", clip_on=False
+            )
         axes.plot(100 * score.value, height, "o", color=colour, ms=7, clip_on=False)
         axes.text(103, height, f"{score.value:.0%}", color=colour, va="center", size=10)
 
@@ -55,19 +56,9 @@ def _frame(axes: Axes, card: Scorecard) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-1, 101)
     axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], color=INK)
-    axes.grid(axis="x", color="#dddddd", lw=0.8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_xlabel("share of requests, with 95 % interval (Wilson)", color=INK, size=9)
-
-
-def wilson(score: Score) -> tuple[float, float]:
-    """Give the 95 % interval of a share (Wilson 1927, eq. 4; no correction for continuity)."""
-    if score.value is None or score.n == 0:
-        return 0.0, 1.0
-    n, share = score.n, score.value
-    spread = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    middle, scale = share + Z95**2 / (2 * n), 1 + Z95**2 / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    axes.set_xlabel("mean of the requests, with 95 % interval", color=INK, size=9)
