@@ -99,8 +99,13 @@ def ties(subject: Subject) -> list[str]:
     return [split.conversation(subject.id), split.group("user", (), "", subject.id)]
 
 
-def load_spool(home: Settings, *, now: datetime) -> None:
+def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS) -> None:
     """Load all that a receiver took before now, so that none of it is missed.
+
+    Args:
+        home: Where the spool is.
+        now: When this is done (UTC).
+        patience: Seconds to wait for a segment that is being written.
 
     Raises:
         SpoolHeldError: A receiver has not sealed its segment for longer than it may.
@@ -109,11 +114,11 @@ def load_spool(home: Settings, *, now: datetime) -> None:
         return
     spool.recover(home.spool)
     held = set(home.spool.glob(f"*{spool.PARTIAL}"))
-    deadline = time.monotonic() + SPOOL_SECONDS
+    deadline = time.monotonic() + patience
     while held := {path for path in held if path.exists()}:
         if time.monotonic() > deadline:
             raise SpoolHeldError(
-                f"erasing: {min(held)} is still being written after {SPOOL_SECONDS:g} s; stop the "
+                f"erasing: {min(held)} is still being written after {patience:g} s; stop the "
                 "receiver, erase, and start it again"
             )
         time.sleep(0.2)

@@ -166,6 +166,7 @@ def assemble(
         guard_scorecards=tuple(
             card.key for one in (ours, theirs) for task, card in one.items() if task != HOLDOUT
         ),
+        remarks=manifest.digest([workload.note, workload.cost.model_dump(mode="json")]),
     )
     judgement = judged(workload.gate, subject, ours, theirs)
     digest = evidence.digest(subject, judgement, workload.gate)

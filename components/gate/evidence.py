@@ -30,7 +30,8 @@ class Subject:
     """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
 
     ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
-    ``guard_scorecards`` are both models' on the tasks beside the holdout.
+    ``guard_scorecards`` are both models' on the tasks beside the holdout. ``remarks`` is a digest
+    of what the workload's file adds to the page: its prices and its note.
     """
 
     workload: str
@@ -42,6 +43,7 @@ class Subject:
     challenger_scorecard: str
     opponent_scorecard: str
     guard_scorecards: tuple[str, ...] = ()
+    remarks: str = ""
 
     @property
     def opponent_name(self) -> str:

@@ -190,13 +190,12 @@ def test_what_waits_in_the_spool_is_loaded_first_and_goes_too(home: House, erase
 
 
 def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
-    home: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+    home: House, eraser: Eraser
 ) -> None:
-    monkeypatch.setattr(erase, "SPOOL_SECONDS", 0.3)
     writer = spool.Writer(home.settings.spool)
     writer.commit([spool.line("interactions", "app", json.dumps(house.line(ANN, 80)).encode())])
     with pytest.raises(erase.SpoolHeldError, match="stop the receiver"):
-        eraser(home.settings, Subject(ANN))
+        erase.load_spool(home.settings, now=logs.NOW, patience=0.3)
     assert len(home.raw()) == 3 * EACH
     writer.seal()
     assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
