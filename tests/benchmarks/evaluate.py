@@ -14,7 +14,6 @@ clock and of the processor, which what else the machine does moves less:
   it; loaded once here, and by each stock run.
 """
 
-import gzip
 import json
 import os
 import tempfile
@@ -23,23 +22,19 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from components import adapted, base, rendering
-from components.schema import Json, Progress
-from flows.demo import bfcl, fetch, run, traffic
+from components import adapted, base
+from components.schema import Progress
+from flows.demo import bfcl, fetch, run
+from tests.benchmarks import asked
 
-BATCH, MOST = 16, 96
+BATCH = 16
 TOLERANCE = 1e-3
-LABELS = 10
-SEEN = "Classify the customer message into exactly one intent. Answer with the intent name only."
-
-Task = dict[str, Any]
 
 
 def main(
@@ -53,11 +48,11 @@ def main(
     """Print a line for each task, and one for five models."""
     fetched = fetch.fetch(run.cache(), print)
     model, tokenizer = base.load(fetched.base, "fp32", for_training=False)
-    guards = {} if guard is None else guard_tasks(guard, documents)
-    calls = {"calls": call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
+    guards = {} if guard is None else asked.guard_tasks(guard, documents)
+    calls = {"calls": asked.call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
     tasks = guards | calls
     if telemetry:
-        tasks = {"labels": label_task(telemetry, tokenizer, documents)} | tasks
+        tasks = {"labels": asked.label_task(telemetry, tokenizer, documents)} | tasks
     wanted = {name for name in [*tasks, "five models"] if name in (only or [name])}
     typer.echo(f"load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +136,7 @@ WAYS = (stock, ours)
 
 
 def asking(
-    way: Callable[[Any, Any], Any], model: Any, tokenizer: Any, tasks: dict[str, Task]
+    way: Callable[[Any, Any], Any], model: Any, tokenizer: Any, tasks: dict[str, asked.Task]
 ) -> Callable[[], list[Any]]:
     """Give what puts tasks to a model through lm-eval and says all answers, and the scores."""
     import lm_eval
@@ -171,7 +166,7 @@ def asking(
 
 
 def five(
-    folder: Path, adapters: Sequence[Path | None], tasks: dict[str, Task]
+    folder: Path, adapters: Sequence[Path | None], tasks: dict[str, asked.Task]
 ) -> list[Callable[[], list[Any]]]:
     """Give stock's way to measure several models, a load for each, and ours."""
 
@@ -223,118 +218,6 @@ def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Pa
     wrapped.save_pretrained(str(folder))
     adapted.take_off(wrapped)
     return folder
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines."""
-    with gzip.open(path, "rt") as rows:
-        return [json.loads(row) for row in rows]
-
-
-def choosing(documents: list[dict[str, Json]]) -> Task:
-    """Make a multiple choice of documents with ``text``, ``choices`` and the ``gold`` one."""
-    return {
-        "custom_dataset": dataset(documents),
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "text",
-        "doc_to_choice": "choices",
-        "doc_to_target": "gold",
-        "target_delimiter": "",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "num_fewshot": 0,
-    }
-
-
-def dataset(documents: list[dict[str, Json]]) -> Callable[..., Any]:
-    """Give documents as lm-eval takes them."""
-
-    def load(**_: object) -> Any:
-        from datasets import Dataset
-
-        return {"test": Dataset.from_list(documents)}
-
-    return load
-
-
-def label_task(path: Path, tokenizer: Any, count: int) -> Task:
-    """Make the choice of an intent out of ten that the prompt names."""
-    rows = [
-        (
-            row["request"]["messages"][-1]["content"],
-            row["response"]["choices"][0]["message"]["content"],
-        )
-        for row in lines(path)
-        if row["workload_id"] == "assistant.travel"
-    ]
-    labels = sorted({label for _, label in rows})[:LABELS]
-    asked = [row for row in rows if row[1] in labels]
-    system = {"role": "system", "content": f"{SEEN}\nIntents: {', '.join(labels)}"}
-    documents: list[dict[str, Json]] = [
-        {
-            "text": tokenizer.apply_chat_template(
-                [system, {"role": "user", "content": text}],
-                tokenize=False,
-                add_generation_prompt=True,
-            ),
-            "choices": list(labels),
-            "gold": labels.index(label),
-        }
-        for text, label in Random(0).sample(asked, count)
-    ]
-    return choosing(documents)
-
-
-def guard_tasks(folder: Path, count: int) -> dict[str, Task]:
-    """Make the guard tasks whose data is there, in the words of lm-eval's own."""
-    kinds: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Json]]]] = {
-        "arc_easy": ("arc_easy.jsonl.gz", lambda row: _choice(f"{row['query']}\nAnswer:", row)),
-        "copa": ("copa.jsonl.gz", lambda row: _choice(row["query"], row)),
-        "hellaswag": (
-            "hellaswag_1k.jsonl.gz",
-            lambda row: _choice(
-                f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}",
-                {"choices": row["endings"], "gold": int(row["label"])},
-            ),
-        ),
-        "piqa": (
-            "piqa.jsonl.gz",
-            lambda row: _choice(
-                f"Question: {row['goal']}\nAnswer:",
-                {"choices": [row["sol1"], row["sol2"]], "gold": row["label"]},
-            ),
-        ),
-    }
-    return {
-        name: choosing([make(row) for row in Random(0).sample(lines(folder / file), count)])
-        for name, (file, make) in kinds.items()
-        if (folder / file).exists()
-    }
-
-
-def _choice(text: str, row: dict[str, Any]) -> dict[str, Json]:
-    return {"text": text, "choices": [f" {one}" for one in row["choices"]], "gold": row["gold"]}
-
-
-def call_task(requests: Sequence[bfcl.Request], tokenizer: Any, count: int) -> Task:
-    """Have the demo's tool calls generated, as a holdout is."""
-    documents: list[dict[str, Json]] = [
-        {
-            "text": rendering.render(tokenizer, one.messages, one.tools).to_text(tokenizer),
-            "reference": "" if one.call is None else one.call.name,
-        }
-        for one in traffic.choose(requests, 0, count)
-    ]
-    return {
-        "custom_dataset": dataset(documents),
-        "test_split": "test",
-        "output_type": "generate_until",
-        "doc_to_text": "text",
-        "doc_to_target": "reference",
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-        "generation_kwargs": {"until": [], "max_gen_toks": MOST, "do_sample": False},
-        "num_fewshot": 0,
-    }
 
 
 if __name__ == "__main__":
