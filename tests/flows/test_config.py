@@ -3,45 +3,14 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from components.collect.loading import Input
-from components.collect.record import Defaults
 from components.schema import Answer
 from flows import evaluate
-from flows.config import ConfigError, Workload, read
+from flows.config import Workload, read
 from tests import holdouts
 from tests.evaluate import guarding
 from tests.flows import terminal
-
-RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with all that ``RIGHT`` names."""
-    for name in ("base/config.json", "logs/b.jsonl", "logs/a.jsonl", "logs/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    return tmp_path
-
-
-def write(folder: Path, **settings: object) -> Path:
-    """Write ``RIGHT`` with some settings changed."""
-    path = folder / "support.yaml"
-    path.write_text(yaml.safe_dump(RIGHT | settings))
-    return path
-
-
-def places(inputs: list[Input]) -> list[Path]:
-    return [Path(one.place) for one in inputs]
-
-
-def mistakes(path: Path) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        read(path)
-    assert str(caught.value).startswith(f"{path}: {len(caught.value.mistakes)} mistake(s)\n")
-    return caught.value.mistakes
+from tests.flows.workload_file import mistakes, places, write
 
 
 def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: Path) -> None:
@@ -117,60 +86,6 @@ def test_a_target_that_the_answers_do_not_measure_is_refused_before_training(
     with pytest.raises(evaluate.UnmeasuredError, match=r"are text: .* correct_name, only exact"):
         evaluate.require_measured(workload, snapshot)
     evaluate.require_measured(read(write(folder, gate={"metric": "f1"})), snapshot)
-
-
-def test_paths_are_beside_the_file_wherever_it_is_read_from(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(folder)
-    monkeypatch.chdir(folder)
-    assert read(Path("support.yaml")).base == folder / "base"
-
-
-def test_a_file_under_two_patterns_is_read_once(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
-    assert [path.name for path in places(workload.log_files())] == ["a.jsonl", "b.jsonl"]
-
-
-def test_an_entry_may_name_its_source_and_what_its_files_leave_out(folder: Path) -> None:
-    entry = {"path": "logs/a.jsonl", "source": "otlp", "workload_id": "w", "client_id": "c"}
-    remote = {"path": "s3://bucket/*.parquet"}
-    (file, *_) = read(write(folder, sources={"logs": [entry]})).log_files()
-    assert (file.source, file.defaults) == ("otlp", Defaults("w", "c"))
-    assert read(write(folder, sources={"logs": [remote]})).sources.logs[0].path == remote["path"]
-
-
-def test_a_folder_is_all_files_in_it(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs"]}))
-    (folder / "logs/new").mkdir()
-    (folder / "logs/new/c.jsonl").write_text("{}")
-    (folder / "logs/.c.jsonl.partial").write_text("{}")
-    assert [path.name for path in places(workload.log_files())] == [
-        "a.jsonl",
-        "b.jsonl",
-        "c.jsonl",
-        "notes.txt",
-    ]
-
-
-def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) -> None:
-    entry = {"path": "logs/a.jsonl", "source": "splunk"}
-    (mistake,) = mistakes(write(folder, sources={"logs": [entry]}))
-    assert mistake.startswith("sources.logs.0.source: no source is called 'splunk'; there are five")
-
-
-def test_traffic_that_all_comes_through_the_receiver_needs_no_sources(folder: Path) -> None:
-    (folder / "live.yaml").write_text("{workload: live, base: base}")
-    workload = read(folder / "live.yaml")
-    assert [*workload.log_files(), *workload.feedback_files()] == []
-
-
-def test_files_that_come_later_are_found(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]}))
-    (folder / "logs/c.jsonl").write_text("{}")
-    (folder / "votes.jsonl").write_text("{}")
-    assert places(workload.log_files())[-1] == folder / "logs/c.jsonl"
-    assert places(workload.feedback_files()) == [folder / "votes.jsonl"]
 
 
 def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:

@@ -1,0 +1,14 @@
+"""What the tests of flows have in common."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with all that the right workload file names."""
+    for name in ("base/config.json", "logs/b.jsonl", "logs/a.jsonl", "logs/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    return tmp_path

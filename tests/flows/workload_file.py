@@ -1,0 +1,29 @@
+"""A workload file to read, right but for what a test changes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.collect.loading import Input
+from flows.config import ConfigError, read
+
+RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
+
+
+def write(folder: Path, **settings: object) -> Path:
+    """Write ``RIGHT`` with some settings changed."""
+    path = folder / "support.yaml"
+    path.write_text(yaml.safe_dump(RIGHT | settings))
+    return path
+
+
+def places(inputs: list[Input]) -> list[Path]:
+    return [Path(one.place) for one in inputs]
+
+
+def mistakes(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: {len(caught.value.mistakes)} mistake(s)\n")
+    return caught.value.mistakes
