@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import flow, task
 
 from components import base, manifest
-from components.evaluate import harness, measurement
+from components.evaluate import built_in, harness, measurement
 from components.evaluate import task as holdouts
 from components.evaluate.harness import Folders
 from components.register import registry, tracking
@@ -48,7 +48,7 @@ def look_over(workload: Workload) -> None:
 
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
-    """Refuse to train for a target that the answers of this snapshot don't measure.
+    """Refuse to train for what this snapshot doesn't measure: a target, or a task that is asked.
 
     Raises:
         UnmeasuredError: With what they do measure.
@@ -61,6 +61,8 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
             "evaluate.kind"
         )
+    if found := built_in.problems(snapshot, workload.evaluate):
+        raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(found)}")
 
 
 def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import manifest, prompt
+from components.dataset import preferences
+from components.dataset.preferences import Pair
 from components.schema import AcceptableCall, Answer, Call, Json
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,3 +86,28 @@ def _row(name: str, case: Case, tools: Sequence[dict[str, Json]]) -> dict[str, o
         "client_id": "app",
         "label": " + ".join(call.name for call in case.answer.calls) or case.answer.text,
     }
+
+
+def hold_pairs(snapshot: Path, pairs: Sequence[Pair]) -> None:
+    """Put pairs that are never learned into a snapshot."""
+    rows = [preferences.pair(one) for one in pairs]
+    table = pa.Table.from_pylist(rows, schema=preferences.HELD_OUT)
+    pq.write_table(table, snapshot / "holdout_preferences.parquet")
+
+
+def pair(name: str, asked: str, chosen: Answer, rejected: Answer, **told: str | None) -> Pair:
+    """Make a pair; ``told`` are its group, its client and its language."""
+    return Pair(
+        preference_id=name,
+        source="choice",
+        group_id=told.get("group", f"group of {name}"),
+        client_id=told.get("client", "app"),
+        language=told.get("language", "en"),
+        messages=json.dumps([{"role": "user", "content": asked}]),
+        tools="[]",
+        chosen=chosen.to_json(),
+        rejected=rejected.to_json(),
+        weight=1.0,
+        interaction_ids=[f"i {name}"],
+        feedback_ids=[f"f {name}"],
+    )

@@ -11,7 +11,7 @@ from components.curate.near import requests
 from components.curate.placing import Member
 from components.curate.redaction import of_candidate
 from components.curate.redaction.of_candidate import RedactionFailedError
-from components.curate.rules import screen
+from components.curate.rules import language, screen
 from components.curate.rules.screen import Screened
 from components.curate.settings import Rules
 
@@ -64,6 +64,7 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         tool_names=candidate.tool_names,
         answer=redacted.answer_json,
         rewritten=rewritten,
+        language=language.asked_in(candidate.said("user")),
         request=requests.read(
             redacted.rendered,
             redacted.said("system", "developer"),

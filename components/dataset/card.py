@@ -154,7 +154,10 @@ def _preferences(figures: Figures) -> list[str]:
         return []
     wanted = figures.preferences
     judged = wanted.longer_won + wanted.shorter_won
-    said = f"{wanted.pairs:,} pairs (`preferences.parquet`), {wanted.labels:,} labelled answers "
+    said = (
+        f"{wanted.pairs:,} pairs to learn (`preferences.parquet`), {wanted.held_pairs:,} held out "
+        f"(`holdout_preferences.parquet`), {wanted.labels:,} labelled answers "
+    )
     won = (
         f"; in {markdown.share(wanted.longer_won, judged)} the longer answer won" if judged else ""
     )

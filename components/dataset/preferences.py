@@ -1,7 +1,9 @@
 """Write pairs and labels as Parquet in TRL's forms: equal input, equal bytes.
 
 ``preferences.parquet`` is for DPO and its like (prompt, chosen, rejected), ``labels.parquet`` for
-KTO (prompt, completion, label). Both are always there, without a row where people said nothing.
+KTO (prompt, completion, label). ``holdout_preferences.parquet`` has the pairs whose requests are
+held out: they are never learned, and show whether a model prefers what people chose. All are always
+there, without a row where people said nothing.
 """
 
 import json
@@ -37,6 +39,16 @@ PAIRS = pa.schema(
 """``prompt``, ``chosen``, ``rejected`` are rendered text, tools and all; ``request`` is the JSON of
 messages and tools. Columns of those names TRL would take for its own and render once more."""
 
+HELD_OUT = pa.schema(
+    [
+        *PAIRS,
+        ("group", pa.string()),
+        ("client_id", pa.string()),
+        ("language", pa.string()),
+    ]
+)
+"""The pairs that are measured on say what they are not independent of, and where they belong."""
+
 LABELS = pa.schema(
     [
         ("label_id", pa.string()),
@@ -57,6 +69,9 @@ class Pair:
 
     preference_id: str
     source: str
+    group_id: str | None
+    client_id: str | None
+    language: str | None
     messages: str
     tools: str
     chosen: str
@@ -84,8 +99,9 @@ class Label:
 class Digests:
     """What the two files of a workload would hold: digests, and how many rows.
 
-    ``longer_won`` and ``shorter_won`` count pairs by which answer people chose: much of what they
-    seem to prefer may be length.
+    ``pairs`` are those to learn, ``held_pairs`` those to measure on. ``longer_won`` and
+    ``shorter_won`` count the former by which answer people chose: much of what they seem to prefer
+    may be length.
     """
 
     pairs_digest: str
@@ -93,6 +109,7 @@ class Digests:
     pairs: int
     longer_won: int
     shorter_won: int
+    held_pairs: int
     labels: int
 
 
@@ -106,15 +123,19 @@ def digests(con: Connection, workload_id: str) -> Digests:
 
 
 def write(con: Connection, folder: Path, workload_id: str) -> None:
-    """Write both files of a curated workload into a snapshot's folder."""
-    pairs = warehouse.read(con, "marts/preferences", Pair, workload_id=workload_id)
-    _write(folder / "preferences.parquet", PAIRS, pairs, pair)
+    """Write the files of a curated workload into a snapshot's folder."""
+    for name, side, schema in (
+        ("preferences", "train", PAIRS),
+        ("holdout_preferences", "holdout", HELD_OUT),
+    ):
+        pairs = warehouse.read(con, "marts/preferences", Pair, workload_id=workload_id, side=side)
+        _write(folder / f"{name}.parquet", schema, pairs, pair)
     labels = warehouse.read(con, "marts/labels", Label, workload_id=workload_id)
     _write(folder / "labels.parquet", LABELS, labels, label)
 
 
 def pair(one: Pair) -> dict[str, object]:
-    """Give a pair's row in ``PAIRS``."""
+    """Give a pair's row in ``PAIRS`` or ``HELD_OUT``."""
     return {
         "preference_id": one.preference_id,
         "prompt": _prompt(one.messages, one.tools),
@@ -122,6 +143,9 @@ def pair(one: Pair) -> dict[str, object]:
         "rejected": _answer(one.rejected),
         "request": _request(one.messages, one.tools),
         "source": one.source,
+        "group": one.group_id,
+        "client_id": one.client_id,
+        "language": one.language,
         "weight": one.weight,
         "interaction_ids": one.interaction_ids,
         "feedback_ids": one.feedback_ids,

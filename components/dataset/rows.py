@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("group", pa.string()),
         ("label", pa.string()),
         ("client_id", pa.string()),
+        ("language", pa.string()),
         ("logged_at", pa.timestamp("us", tz="UTC")),
         ("interaction_ids", pa.list_(pa.string())),
         ("feedback_ids", pa.list_(pa.string())),
@@ -42,7 +43,8 @@ SCHEMA = pa.schema(
 )
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
 ``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected; the tokens are
-those of the texts, without a chat template's marks, and null where nothing could count them."""
+those of the texts, without a chat template's marks, and null where nothing could count them.
+``language`` (ISO 639) is that of what users said, null where it could not be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Example:
     weight: float
     group_id: str
     label: str
+    language: str | None
     client_id: str
     logged_at: datetime
     interaction_ids: list[str]
@@ -111,6 +114,7 @@ def render(example: Example) -> dict[str, object]:
         "group": example.group_id,
         "label": example.label,
         "client_id": example.client_id,
+        "language": example.language,
         "logged_at": example.logged_at,
         "interaction_ids": example.interaction_ids,
         "feedback_ids": example.feedback_ids,

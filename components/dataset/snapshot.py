@@ -88,7 +88,7 @@ def freeze(
     config = rules.model_dump(mode="json")
     wanted = preferences.digests(con, workload_id)
     counter = tokens.counter(con, base)
-    names = [*rows.SCHEMA.names, *preferences.PAIRS.names, *preferences.LABELS.names]
+    names = [*rows.SCHEMA.names, *preferences.HELD_OUT.names, *preferences.LABELS.names]
     digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
     tokenizer = counter and counter.tokenizer
     template = rendering.template_hash(base) if base else None
@@ -133,7 +133,12 @@ def _write(
     _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
     return {
         "workload": workload_id,
-        "rows": {**snapshot.sides, "preferences": wanted.pairs, "labels": wanted.labels},
+        "rows": {
+            **snapshot.sides,
+            "preferences": wanted.pairs,
+            "labels": wanted.labels,
+            "holdout_preferences": wanted.held_pairs,
+        },
         "tokens": {
             side: sum(counted.prompts) + sum(counted.answers) for side, counted in lengths.items()
         },

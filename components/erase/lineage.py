@@ -1,8 +1,8 @@
 """Find what was made from rows: snapshots, adapters, scorecards and evidence.
 
 A snapshot's Parquet files name the ids of every row; an adapter's manifest names its snapshot, and
-the adapters that it went on from or was taught by; a scorecard's samples name the requests, its
-conditions the snapshot that examples were taken from; evidence names all three.
+the adapters that it went on from or was taught by; a scorecard's samples name the requests or pairs
+of the holdout, its conditions the snapshot that examples were taken from; evidence names all three.
 """
 
 import json
@@ -170,7 +170,7 @@ def _named_in(path: Path, ids: AbstractSet[str]) -> _Found:
         if named.isdisjoint(ids):
             continue
         is_named = True
-        request = str(row.get("example_id", ""))
+        request = str(row.get("example_id") or row.get("preference_id", ""))
         requests.add(request)
         if set(_list(row.get("interaction_ids"))) <= ids:
             only_erased.add(request)
@@ -208,7 +208,7 @@ def _subject(path: Path) -> set[str]:
     if not path.exists():
         return set()
     subject: dict[str, Json] = json.loads(path.read_text())["subject"]
-    return {str(value) for value in subject.values()}
+    return {id for value in subject.values() for id in _list(value)}
 
 
 def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:

@@ -1,7 +1,8 @@
 """Measure models with lm-eval: ``harness`` runs ``task``, the holdout, and each ``guard``.
 
 ``task`` is scored by our ``metric``. For the guards, ``definition`` finds lm-eval's tasks,
-``guards`` looks over a workload's, ``guard`` makes one ready and ``answered`` asks it.
+``guards`` looks over a workload's, ``guard`` makes one ready and ``answered`` asks it. ``built_in``
+has tasks of our own: ``preferred`` asks for what people chose.
 
 ``answerer`` is the model as lm-eval sees it: it has one ``reading`` a tree of ``prefixes``, for the
 likelihoods of ``choices`` and for ``greedy`` answers, which are written in ``slots``.

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from components import manifest
 from components.evaluate import definition
 from components.evaluate.definition import Definition, DefinitionError
-from components.evaluate.settings import GuardTask
+from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT
 
@@ -51,6 +52,8 @@ def _misfits(one: GuardTask, told: Definition) -> Iterable[str]:
     """Say where the definition and what is asked of it don't fit together."""
     if told.name == HOLDOUT:
         yield "is what the workload's own requests are called, so it wants another name"
+    if told.name in get_args(BuiltIn):
+        yield "is what a task under evaluate.built_in is called, so it wants another name"
     if told.metrics is not None and one.metric not in told.metrics:
         yield f"has no metric {one.metric}, only {', '.join(told.metrics)}"
     if one.filter is None and len(told.filters) > 1:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import adapted, costs, manifest, scorecard
 from components import base as bases
-from components.evaluate import answered, applied, guard, guards, kinds, posing, task
+from components.evaluate import answered, applied, built_in, guard, guards, kinds, posing, task
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
@@ -95,6 +95,11 @@ def evaluate(
     model, tokenizer = bases.load(base, settings.precision, for_training=False)
     length = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     askable = _askable(snapshot, tokenizer, settings, ready, length)
+    askable |= {
+        name: Askable(built_in.METRICS[name], built_in.asking(name, snapshot, tokenizer, length))
+        for name in settings.built_in
+        if name in names
+    }
     bare = applied.probe(model, tokenizer)
     for adapter, group in groupby(missing, key=lambda one: one.adapter):
         with _adapted(model, adapter) as worn:

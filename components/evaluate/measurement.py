@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import guards, kinds, task
+from components.evaluate import built_in, guards, kinds, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
@@ -64,6 +64,10 @@ def measurements(
     conditions = {
         HOLDOUT: _of_holdout(snapshot, template, settings),
         **{guards.name(one): _of_guard(one, settings) for one in settings.tasks},
+        **{
+            name: built_in.conditions(name, snapshot, template) | _answered(settings)
+            for name in settings.built_in
+        },
     }
     base_hash = bases.content_hash(base)
     asked = {model: (adapter, conditions) for model, adapter in models.items()}
@@ -82,6 +86,7 @@ def metrics(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[s
     return {
         HOLDOUT: [name for one in wanted for name in kinds.METRICS[one]],
         **{guards.name(one): [one.metric] for one in settings.tasks},
+        **{name: [*built_in.METRICS[name]] for name in settings.built_in},
     }
 
 
@@ -95,10 +100,13 @@ def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> 
         "labels": [*answers.labels],
         "task_version": task.VERSION,
         "holdout_version": record["holdout_version"],
+        "languages": task.keeps_language(snapshot),
         "num_fewshot": 0,
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,
-        "settings": settings.model_dump(mode="json", exclude={"tasks", "kind", "num_fewshot"}),
+        "settings": settings.model_dump(
+            mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in"}
+        ),
         **_place(),
     }
 
@@ -113,8 +121,12 @@ def _with_examples(
 
 def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
     """Gather what must be equal for two scorecards of a guard task to be compared."""
+    return guards.conditions(one) | _answered(settings)
+
+
+def _answered(settings: EvaluationSettings) -> dict[str, Json]:
+    """Say what answers a task beside the holdout, and how."""
     return {
-        **guards.conditions(one),
         "settings": settings.model_dump(mode="json", include={"precision", "batch_size"}),
         **_place(),
     }

@@ -37,17 +37,18 @@ def run(lm: "LM", holdout: Holdout, max_new_tokens: int, end: str) -> list[Sampl
     Raises:
         ValueError: lm-eval gave back other samples than the holdout's.
     """
-    written = samples(_ask(lm, written_task(holdout, max_new_tokens)), holdout)
+    written = samples(ask(lm, written_task(holdout, max_new_tokens)), holdout)
     if holdout.answers.kind != "classification":
         return written
-    rows = _ask(lm, choice_task(holdout, end))
+    rows = ask(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
         replace(one, scores={**one.scores, "choice": right.get(one.example_id)}) for one in written
     ]
 
 
-def _ask(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:
+def ask(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Have a model answer a task that is described to lm-eval; give what it logged."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
 
@@ -68,7 +69,7 @@ def written_task(holdout: Holdout, max_new_tokens: int) -> dict[str, Any]:
     An answer ends with the model's end token, or is cut off after ``max_new_tokens``.
     """
     return {
-        **_common(holdout, holdout.documents),
+        **common(holdout.name, holdout.documents, holdout.version),
         "output_type": "generate_until",
         "doc_to_target": "reference",
         "process_results": _scoring(holdout.answers.kind),
@@ -88,7 +89,7 @@ def choice_task(holdout: Holdout, end: str) -> dict[str, Any]:
         for one in holdout.documents
     ]
     return {
-        **_common(holdout, rows),
+        **common(holdout.name, rows, holdout.version),
         "output_type": "multiple_choice",
         "doc_to_target": "right",
         "doc_to_choice": [label + end for label in labels],
@@ -97,19 +98,21 @@ def choice_task(holdout: Holdout, end: str) -> dict[str, Any]:
     }
 
 
-def _common(holdout: Holdout, rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+def common(name: str, rows: Sequence[Mapping[str, object]], version: str = "") -> dict[str, Any]:
+    """Describe to lm-eval what every task has: documents that are here, asked by their prompt."""
+
     def load(**_: object) -> "dict[str, Dataset]":
         from datasets import Dataset
 
         return {"test": Dataset.from_list([dict(row) for row in rows])}
 
     return {
-        "task": holdout.name,
+        "task": name,
         "custom_dataset": load,
         "test_split": "test",
         "doc_to_text": "prompt",
         "num_fewshot": 0,
-        "metadata": {"version": holdout.version},
+        "metadata": {"version": version},
     }
 
 
@@ -147,12 +150,21 @@ def samples(logged: Sequence[Mapping[str, object]], holdout: Holdout) -> list[Sa
     kind = holdout.answers.kind
     found = [_sample(row, kind) for row in logged if row["filter"] == FILTER]
     asked = {document["example_id"]: document["prompt"] for document in holdout.documents}
-    if len(found) != len(holdout.documents) or {s.example_id: s.prompt for s in found} != asked:
-        raise ValueError(
-            f"lm-eval gave back {len(found)} samples that are not the {len(holdout.documents)} "
-            "requests of the holdout in the words they were to be put in; nothing is measured"
-        )
+    require_all(found, asked)
     return found
+
+
+def require_all(found: Sequence[Sample], asked: Mapping[str, str]) -> None:
+    """Refuse samples that are not one for each request, by its id, in the words that it was asked.
+
+    Raises:
+        ValueError: A request is missing, occurs twice or was put to the model in other words.
+    """
+    if len(found) != len(asked) or {one.example_id: one.prompt for one in found} != asked:
+        raise ValueError(
+            f"lm-eval gave back {len(found)} samples that are not the {len(asked)} requests of the "
+            "task in the words they were to be put in; nothing is measured"
+        )
 
 
 def _sample(row: Mapping[str, object], kind: Kind) -> Sample:

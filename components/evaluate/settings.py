@@ -1,12 +1,17 @@
 """How a model is asked, and what: the settings that make two evaluations comparable."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.base import Precision
 from components.evaluate.kinds import Kind
 from components.schema import Config
+
+BuiltIn: TypeAlias = Literal["preferences"]
+"""Tasks of the package's own beside the holdout."""
 
 
 class GuardTask(Config):
@@ -59,3 +64,14 @@ class EvaluationSettings(Config):
     tasks: tuple[GuardTask, ...] = ()
     """What else every model is measured on, so that what an adapter forgets is seen; each has a
     scorecard of its own."""
+
+    built_in: tuple[BuiltIn, ...] = ()
+    """Tasks that need no file: ``preferences`` asks whether a model finds what people chose
+    likelier than what they rejected."""
+
+    @field_validator("built_in")
+    @classmethod
+    def _names_each_once(cls, names: tuple[BuiltIn, ...]) -> tuple[BuiltIn, ...]:
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"{', '.join(twice)} occurs more than once, wants one")
+        return names

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Document: TypeAlias = dict[str, str]
-"""One holdout request: ``example_id cluster_id client_id length request prompt form tools reference
-answer acceptable``, all text.
+"""One holdout request: ``example_id cluster_id client_id language length request prompt form tools
+reference answer acceptable``, all text.
 
-``form`` is the one that calls have; ``tools``, ``answer`` and ``acceptable`` stay JSON text, since
-Arrow would merge their nested types.
+``language`` is empty in snapshots that keep none. ``form`` is the one that calls have; ``tools``,
+``answer`` and ``acceptable`` stay JSON text, since Arrow would merge their nested types.
 """
 
 FILE = "holdout.parquet"
@@ -32,6 +32,12 @@ LEARNED = "train.parquet"
 
 NO_CALL = "no call"
 """The slice ``tool`` of requests that are rightly answered without a call."""
+
+SLICES = {"client": "client_id", "language": "language", "length": "length"}
+"""Where a request has its slices."""
+
+UNTOLD = "not told"
+"""The slice ``language`` of requests that are too short or too mixed to tell it."""
 
 LENGTHS = ("short", "middle", "long")
 """The slices of a third each, by how long the prompt is."""
@@ -94,6 +100,7 @@ def read(
     """
     record = manifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
+    columns += ["language"] if keeps_language(snapshot) else []
     rows = pq.read_table(snapshot / FILE, columns=[*columns, "acceptable"]).to_pylist()
     if not rows:
         raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
@@ -118,6 +125,16 @@ def read(
     )
 
 
+def keeps_language(snapshot: Path) -> bool:
+    """Tell whether a snapshot says what languages its requests are in; older ones don't."""
+    return "language" in pq.read_schema(snapshot / FILE).names
+
+
+def language_of(row: Mapping[str, object]) -> str:
+    """Give the slice ``language`` of a row; empty where the snapshot keeps none."""
+    return str(row["language"] or UNTOLD) if "language" in row else ""
+
+
 def _render(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Rendered:
     messages, tools = json.loads(str(row["messages"])), json.loads(str(row["tools"]))
     return rendering.render(tokenizer, messages, tools)
@@ -132,6 +149,7 @@ def _document(
         "example_id": str(row["example_id"]),
         "cluster_id": str(row["group"]),
         "client_id": str(row["client_id"]),
+        "language": language_of(row),
         "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),
         "prompt": asked.to_text(tokenizer),
         "form": asked.form,
@@ -151,7 +169,7 @@ def _thirds(lengths: Sequence[int]) -> list[str]:
 
 def slices(document: Document, kind: Kind) -> dict[str, str]:
     """Say which part of the traffic a request belongs to: what it wants called, who sent it."""
-    parts = {"client": document["client_id"], "length": document["length"]}
+    parts = {name: document[key] for name, key in SLICES.items() if document[key]}
     if kind != "tool_calls":
         return parts
     names = sorted({call.name for call in Answer.from_json(document["answer"]).calls})

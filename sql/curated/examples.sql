@@ -20,6 +20,7 @@ select
     interactions.logged_at,
     judgements.side,
     judgements.label,
+    judgements.language,
     judgements.tool_names,
     redacted.messages,
     redacted.tools,

@@ -1,17 +1,22 @@
 -- One row: the digests of the workload's pairs and labels, which change with anything in them, how
--- many there are, and in how many pairs the longer answer won. Reads curated.preferences and
--- curated.labels.
+-- many there are to learn, in how many of those pairs the longer answer won, and how many pairs are
+-- held out. Reads curated.preferences and curated.labels.
 
 with
 
 pairs as (
     select
-        count(*) as pairs,
-        count(*) filter (where chosen_length > rejected_length) as longer_won,
-        count(*) filter (where chosen_length < rejected_length) as shorter_won,
+        count(*) filter (where side = 'train') as pairs,
+        count(*) filter (where side = 'train' and chosen_length > rejected_length) as longer_won,
+        count(*) filter (where side = 'train' and chosen_length < rejected_length) as shorter_won,
+        count(*) filter (where side = 'holdout') as held_pairs,
         md5(coalesce(string_agg(md5(to_json({
             'preference_id': preference_id,
             'source': source,
+            'side': side,
+            'group_id': group_id,
+            'client_id': client_id,
+            'language': language,
             'messages': messages,
             'tools': tools,
             'chosen': chosen,
@@ -47,6 +52,7 @@ select
     pairs.pairs,
     pairs.longer_won,
     pairs.shorter_won,
+    pairs.held_pairs,
     labels.labels
 from pairs
 cross join labels

@@ -10,6 +10,7 @@ select
     weight,
     group_id,
     label,
+    language,
     client_id,
     logged_at,
     interaction_ids,

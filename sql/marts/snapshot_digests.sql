@@ -21,6 +21,7 @@ hashed as (
             'group_id': group_id,
             'side': side,
             'label': label,
+            'language': language,
             'weight': weight,
             'interaction_ids': interaction_ids,
             'feedback_ids': feedback_ids

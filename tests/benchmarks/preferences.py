@@ -186,7 +186,7 @@ PAIRS = """
             count(*) filter (where chosen_length < rejected_length)
         ]) as found
     from curated.preferences
-    where workload_id = $workload_id
+    where workload_id = $workload_id and side = 'train'
 """
 
 

@@ -18,7 +18,7 @@ from tests import logs, tiny
 RULES = Rules(holdout_share=0.3, validation_share=0.2, split_by="conversation")
 NAMES = {"README.md", "manifest.json", "verdicts.png", "labels.png", "times.png", "lengths.png"}
 SIDES = {"train.parquet", "validation.parquet", "holdout.parquet"}
-DATA = SIDES | {"preferences.parquet", "labels.parquet"}
+DATA = SIDES | {"preferences.parquet", "labels.parquet", "holdout_preferences.parquet"}
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection
         "holdout": ROWS - len(trained),
         "preferences": len(trained),
         "labels": 0,
+        "holdout_preferences": ROWS - len(trained),
     }
     won = manifest.read(frozen.path)["pairs_won_by"]
     assert won == {"longer": 0, "shorter": len(trained)}
@@ -83,6 +84,22 @@ def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection
     called = f'{{"name": "{name}", "arguments": {arguments}}}'
     assert row["rejected"] == [{"role": "assistant", "content": called}]
     assert row["source"] == "correction"
+
+
+def test_pairs_of_the_holdout_are_kept_apart_with_where_they_belong(
+    con: Connection, tmp_path: Path
+):
+    frozen = freeze(con, tmp_path, on_all("correction", logs.say("No tool fits.")))
+    held, tested = read(frozen, "holdout_preferences"), read(frozen, "holdout")
+    assert {messages(row) for row in held} == {str(row["messages"]) for row in tested}
+    assert not {messages(row) for row in held} & {
+        messages(row) for row in read(frozen, "preferences")
+    }
+    assert {row["group"] for row in held} == {row["group"] for row in tested}
+    assert {(row["client_id"], row["source"]) for row in held} == {("app", "correction")}
+    fates = dict(con.execute("select feedback_id, fate from curated.fates").fetchall())
+    ids = {one for row in held for one in row["feedback_ids"]}  # pyright: ignore[reportGeneralTypeIssues] - a list
+    assert {fates[one] for one in ids} <= {"used_to_measure", "used_as_target"}
 
 
 def test_thumbs_become_labels_also_where_the_answer_is_left_out(con: Connection, tmp_path: Path):
@@ -127,5 +144,5 @@ def test_more_feedback_is_another_snapshot_and_equal_feedback_equal_bytes(
     second = freeze(con, tmp_path / "two", given)
     third = freeze(con, tmp_path / "three")
     assert first.key != second.key == third.key
-    for name in ("preferences.parquet", "labels.parquet"):
+    for name in ("preferences.parquet", "holdout_preferences.parquet", "labels.parquet"):
         assert (second.path / name).read_bytes() == (third.path / name).read_bytes()

@@ -82,6 +82,22 @@ def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
     ]
 
 
+def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Path):
+    asked = "Wie wird das Wetter morgen in Rom, und soll ich einen Schirm mitnehmen?"
+    said: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
+    request: Json = {"messages": [said, logs.say("Well, it will rain all day long."), said]}
+    extra = logs.interaction(response_id="german", request=request)
+    interactions.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
+    frozen = freeze(con, tmp_path)
+    rows = [
+        row
+        for side in ("train", "holdout")
+        for row in pq.read_table(frozen.path / f"{side}.parquet").to_pylist()
+    ]
+    spoken = {asked in row["messages"]: row["language"] for row in rows}
+    assert spoken == {True: "de", False: None}
+
+
 def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, tmp_path: Path):
     extra = logs.interaction(message=logs.say(""), response_id="empty")
     interactions.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
@@ -92,7 +108,12 @@ def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, 
     assert found["key"] == frozen.key == frozen.path.name
     assert found["workload"] == "weather"
     sides = {"train": frozen.train_rows, "validation": 0, "holdout": frozen.holdout_rows}
-    assert found["rows"] == {**sides, "preferences": 0, "labels": 0}
+    assert found["rows"] == {
+        **sides,
+        "preferences": 0,
+        "labels": 0,
+        "holdout_preferences": 0,
+    }
     assert found["counts"] == frozen.counts
     assert found["config"] == RULES.model_dump(mode="json")
     assert found["holdout_version"] == frozen.holdout_version

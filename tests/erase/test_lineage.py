@@ -55,6 +55,28 @@ def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_taint
     assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
 
 
+def test_a_pair_that_was_measured_on_taints_scorecard_and_evidence_and_no_adapter(
+    outputs: Outputs,
+):
+    pair = {"preference_id": "p-i3", "interaction_ids": ["i3"], "feedback_ids": ["f3"]}
+    table = pa.Table.from_pylist([pair])
+    pq.write_table(table, outputs.snapshots / "w" / "of-bob" / "holdout_preferences.parquet")
+    for key, asked in {"asked": "p-i3", "another": "p-i4"}.items():
+        folder = outputs.scorecards / "w" / key
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([{"example_id": asked}]), folder / "samples.parquet")
+        shown = outputs.evidence / "w" / f"evidence-{key}"
+        shown.mkdir(parents=True)
+        subject = {"snapshot": "gone", "guard_scorecards": ["other", key]}
+        (shown / "verdict.json").write_text(json.dumps({"subject": subject}))
+    found = {(one.kind, one.key) for one in lineage.trace(outputs, {"f3"}).tainted}
+    assert found == {
+        ("snapshot", "of-bob"),
+        ("scorecard", "asked"),
+        ("evidence", "evidence-asked"),
+    }
+
+
 def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: Outputs):
     for key in ("of-ann", "of-bob", None):
         folder = outputs.scorecards / "w" / f"shown-{key}"

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
@@ -128,6 +130,15 @@ def test_requests_are_sliced_by_the_length_of_their_prompts(tmp_path: Path, tiny
         "middle",
         "long",
     ]
+
+
+def test_requests_are_sliced_by_the_language_that_their_row_keeps(tmp_path: Path, tiny_base: Path):
+    snapshot = holdouts.build(tmp_path)
+    table = pq.read_table(snapshot / task.FILE)
+    spoken = pa.array(["en", None, "de"], pa.string())
+    pq.write_table(table.append_column("language", spoken), snapshot / task.FILE)
+    samples = answer(read(snapshot, tiny_base), "a", "b", "c")
+    assert [one.slices["language"] for one in samples] == ["en", "not told", "de"]
 
 
 def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_words(

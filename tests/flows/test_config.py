@@ -70,6 +70,22 @@ def test_the_gate_may_guard_what_is_measured_and_nothing_else(folder: Path) -> N
     ]
 
 
+def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> None:
+    asked = {"built_in": ["preferences"]}
+    guard = {"task": "preferences", "metric": "accuracies", "margin": 0.05}
+    found = read(write(folder, evaluate=asked, gate={"guards": [guard]}))
+    assert found.evaluate.built_in == ("preferences",)
+    assert mistakes(write(folder, evaluate=asked)) == [
+        "gate: guards: preferences is measured, but has no margin; add one, such as 0.05"
+    ]
+    other = {"guards": [guard | {"metric": "acc"}]}
+    (mistake,) = mistakes(write(folder, evaluate=asked, gate=other))
+    assert "preferences has no metric acc, only accuracies, accuracies_avg" in mistake
+    twice = {"built_in": ["preferences", "preferences"]}
+    (mistake,) = mistakes(write(folder, evaluate=twice, gate={"guards": [guard]}))
+    assert mistake == "evaluate.built_in: preferences occurs more than once, wants one"
+
+
 def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
     (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
     assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"

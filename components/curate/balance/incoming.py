@@ -36,6 +36,7 @@ class Incoming:
     member: Member
     tool_names: tuple[str, ...]
     weight: float
+    language: str | None
     tokens: int = 0
 
 
@@ -81,6 +82,7 @@ def example(workload_id: str, split_by: SplitBy, one: Incoming) -> dict[str, war
         "group_id": one.member.ties[1],
         "side": "train",
         "label": one.member.label,
+        "language": one.language,
         "tool_names": list(one.tool_names),
         "messages": one.messages,
         "tools": one.tools,
@@ -121,6 +123,7 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
         judged.member,
         judged.tool_names,
         judged.screened.weight,
+        judged.language,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from components.curate.preferences.records import Weighed
+from components.curate.split import Side
 
 DUPLICATES = frozenset({"duplicate", "near_duplicate"})
 DISLIKES = frozenset({"thumbs_down", "rated_low"})
@@ -18,6 +19,7 @@ class Placement:
 
     interaction_id: str
     side: str | None
+    group_id: str | None
     objection: str | None
 
 
@@ -31,15 +33,15 @@ class Fate:
 
 
 def usable(
-    interaction_ids: Iterable[str], placements: Mapping[str, Placement]
+    interaction_ids: Iterable[str], placements: Mapping[str, Placement], side: Side = "train"
 ) -> tuple[str | None, tuple[str, str | None]]:
-    """Find the first interaction whose request may be learned from, else say why none may."""
+    """Find the first interaction whose request may be used on a side, else say why none may."""
     refusal: tuple[str, str | None] = ("interaction_dropped", None)
     for interaction_id in sorted(interaction_ids):
         placed = placements[interaction_id]
         if placed.objection not in HARMLESS:
             refusal = ("interaction_dropped", placed.objection)
-        elif placed.side != "train":
+        elif placed.side != side:
             refusal = ("not_on_train_side", placed.side)
         else:
             return interaction_id, refusal
@@ -51,6 +53,7 @@ def all_of(
     pairs: Collection[str],
     labels: Collection[str],
     in_examples: Collection[str],
+    held_out: Collection[str],
     refused: Mapping[str, tuple[str, str | None]],
 ) -> list[Fate]:
     """Give each signal that was read its one fate, the strongest use first.
@@ -60,6 +63,7 @@ def all_of(
         pairs: Feedback that a pair rests on.
         labels: Feedback that a label rests on.
         in_examples: Feedback that an example names.
+        held_out: Feedback that a pair of the holdout rests on.
         refused: Feedback whose pairs and labels could not be used, with the reason.
     """
     found: list[Fate] = []
@@ -71,6 +75,8 @@ def all_of(
             found.append(Fate(one, "used_as_pair"))
         elif one in labels:
             found.append(Fate(one, "used_as_label"))
+        elif one in held_out:
+            found.append(Fate(one, "used_to_measure"))
         elif one in refused:
             found.append(Fate(one, *refused[one]))
         elif one in weighed.targets:

@@ -11,6 +11,7 @@ from components.curate.preferences.records import Weighed
 from components.curate.preferences.settings import Preferences
 from components.curate.preferences.signal import Judged, Signal
 from components.curate.preferences.texts import Redact
+from components.curate.preferences.writing import Request
 from components.warehouse import Connection, Value
 
 if TYPE_CHECKING:
@@ -51,11 +52,15 @@ def build(
         con, "curated.preferences", [_record(one) for one in written.pairs], workload_id
     )
     warehouse.replace(con, "curated.labels", [_record(one) for one in written.labels], workload_id)
+    by_side: dict[str, set[str]] = {"train": set(), "holdout": set()}
+    for one in written.pairs:
+        by_side[one.side].update(one.feedback_ids)
     ends = fates.all_of(
         weighed,
-        {feedback_id for one in written.pairs for feedback_id in one.feedback_ids},
+        by_side["train"],
         {feedback_id for one in written.labels for feedback_id in one.feedback_ids},
         _in_examples(con, workload_id),
+        by_side["holdout"],
         written.refused,
     )
     records = [_record(one) for one in ends]
@@ -68,16 +73,25 @@ def _placements(con: Connection, workload_id: str) -> dict[str, Placement]:
     return {one.interaction_id: one for one in found}
 
 
-def _requests(con: Connection, placements: Mapping[str, Placement]) -> dict[str, tuple[str, str]]:
-    """Give messages and tools of the interactions that may be learned from."""
-    named = [one for one in placements if fates.usable([one], placements)[0]]
+def _requests(con: Connection, placements: Mapping[str, Placement]) -> dict[str, Request]:
+    """Give what the interactions asked that may be learned from or measured on."""
+    named = [
+        one
+        for one in placements
+        if fates.usable([one], placements)[0] or fates.usable([one], placements, "holdout")[0]
+    ]
     with warehouse.present(con, "named", {"interaction_id": named or [""]}):
         rows = warehouse.rows(
             con,
-            "select interaction_id, messages, tools from staging.interactions"
+            "select interaction_id, messages, tools, client_id from staging.interactions"
             " semi join named using (interaction_id)",
         )
-    return {str(row["interaction_id"]): (str(row["messages"]), str(row["tools"])) for row in rows}
+    return {
+        str(row["interaction_id"]): Request(
+            str(row["messages"]), str(row["tools"]), str(row["client_id"])
+        )
+        for row in rows
+    }
 
 
 def _in_examples(con: Connection, workload_id: str) -> set[str]:

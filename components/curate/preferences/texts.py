@@ -48,6 +48,11 @@ def write(messages: str, tools: str, answers: Sequence[Answer], redact: Redact) 
     return Written(dumps(found.messages), dumps(found.tools), read)
 
 
+def said_by_users(messages: str) -> list[str]:
+    """Give what users said in a request, in its order."""
+    return [prompt.text_of(one) for one in json.loads(messages) if one.get("role") == "user"]
+
+
 def message(answer: Answer) -> Message:
     """Give an answer as an assistant message."""
     calls: list[Json] = [

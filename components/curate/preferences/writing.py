@@ -9,21 +9,40 @@ from components.curate.preferences.fates import Placement
 from components.curate.preferences.records import Label, Pair, Weighed
 from components.curate.preferences.settings import Preferences
 from components.curate.preferences.texts import Redact, Written
+from components.curate.rules import language
+from components.curate.split import Side
 from components.schema import Answer
 
 Refusal = tuple[str, str | None]
 """The fate of feedback that can't be used, and what more there is to say."""
 
-Requests = Mapping[str, tuple[str, str]]
-"""Messages and tools of an interaction, JSON text."""
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an interaction asked: messages and tools, JSON text, and who sent it."""
+
+    messages: str
+    tools: str
+    client_id: str
+
+
+Requests = Mapping[str, Request]
+"""By interaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """One row of ``curated.preferences``; lengths are of the rendered answers, in characters."""
+    """One row of ``curated.preferences``; lengths are of the rendered answers, in characters.
+
+    On the side ``train`` a pair is learned, on ``holdout`` it is measured on.
+    """
 
     preference_id: str
     source: str
+    side: Side
+    group_id: str | None
+    client_id: str
+    language: str | None
     messages: str
     tools: str
     chosen: str
@@ -65,22 +84,29 @@ def write(
     config: Preferences,
     redact: Redact,
 ) -> Rows:
-    """Write what may be learned from: on the train side, and without a verdict on its request."""
+    """Write what may be used: the request has no verdict against it, and is on the train side.
+
+    Pairs of the holdout are written as well, as such.
+    """
     refused: dict[str, Refusal] = {}
     pairs: list[PairRow] = []
     labels: list[LabelRow] = []
     for pair in weighed.pairs:
         answers = [weighed.answers.texts[key] for key in (pair.chosen, pair.rejected)]
-        match _written(pair, answers, placements, requests, redact):
+        asked, refusal = fates.usable(pair.interaction_ids, placements)
+        asked = asked or fates.usable(pair.interaction_ids, placements, "holdout")[0]
+        match _written(asked, refusal, answers, requests, redact):
             case Written() as written if texts.are_equal(written.answers):
                 refused |= dict.fromkeys(pair.feedback_ids, ("identical", "after redaction"))
             case Written() as written:
-                pairs.append(_pair_row(pair, written))
+                assert asked is not None
+                pairs.append(_pair_row(pair, written, placements[asked], requests[asked]))
             case refusal:
                 refused |= dict.fromkeys(pair.feedback_ids, refusal)
     for label in weighed.labels:
         answers = [weighed.answers.texts[label.answer]]
-        match _written(label, answers, placements, requests, redact):
+        asked, refusal = fates.usable(label.interaction_ids, placements)
+        match _written(asked, refusal, answers, requests, redact):
             case Written() as written:
                 labels.append(_label_row(label, written))
             case refusal:
@@ -93,24 +119,28 @@ def write(
 
 
 def _written(
-    one: Pair | Label,
+    asked: str | None,
+    refusal: Refusal,
     answers: Sequence[Answer],
-    placements: Mapping[str, Placement],
     requests: Requests,
     redact: Redact,
 ) -> Written | Refusal:
-    asked, refusal = fates.usable(one.interaction_ids, placements)
     if asked is None:
         return refusal
-    messages, tools = requests[asked]
-    return texts.write(messages, tools, answers, redact) or ("redaction_failed", None)
+    request = requests[asked]
+    written = texts.write(request.messages, request.tools, answers, redact)
+    return written or ("redaction_failed", None)
 
 
-def _pair_row(pair: Pair, written: Written) -> PairRow:
+def _pair_row(pair: Pair, written: Written, placed: Placement, request: Request) -> PairRow:
     chosen, rejected = written.answers
     return PairRow(
         preference_id=manifest.digest([pair.example_id, pair.chosen, pair.rejected]),
         source=pair.source,
+        side="holdout" if placed.side == "holdout" else "train",
+        group_id=placed.group_id,
+        client_id=request.client_id,
+        language=language.asked_in(texts.said_by_users(written.messages)),
         messages=written.messages,
         tools=written.tools,
         chosen=texts.dump(chosen),
@@ -138,6 +168,8 @@ def _label_row(label: Label, written: Written) -> LabelRow:
 
 
 def _matched(pairs: Sequence[PairRow]) -> list[PairRow]:
-    lengths = [(row.chosen_length, row.rejected_length) for row in pairs]
-    weights = length.match([row.weight for row in pairs], lengths)
-    return [replace(row, weight=weight) for row, weight in zip(pairs, weights, strict=True)]
+    learned = [row for row in pairs if row.side == "train"]
+    lengths = [(row.chosen_length, row.rejected_length) for row in learned]
+    weights = length.match([row.weight for row in learned], lengths)
+    matched = [replace(row, weight=one) for row, one in zip(learned, weights, strict=True)]
+    return [*matched, *(row for row in pairs if row.side != "train")]

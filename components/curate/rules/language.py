@@ -1,6 +1,7 @@
-"""Find answers in a language that nobody wants."""
+"""Tell languages, and find answers in one that nobody wants."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -41,6 +42,11 @@ def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
         asked = language(next(reversed(candidate.said("user")), ""))
         return None if asked in (None, found) else f"{found}, asked in {asked}"
     return None if found in languages else found
+
+
+def asked_in(said: Sequence[str]) -> str | None:
+    """Tell the language of a request by what users said in it, the newest word first."""
+    return language("\n".join(reversed(said)))
 
 
 def language(text: str) -> str | None:
