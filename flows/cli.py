@@ -21,6 +21,7 @@ from flows import (
     cli_receive,
     cli_report,
     cli_review,
+    cli_rollback,
     cli_stack,
     cli_train,
     settings,
@@ -43,6 +44,7 @@ app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_train.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
+app.registered_commands += cli_rollback.app.registered_commands
 app.registered_commands += cli_feedback.app.registered_commands
 app.add_typer(cli_export.app, name="export")
 app.registered_commands += cli_erase.app.registered_commands

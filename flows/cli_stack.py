@@ -20,7 +20,10 @@ _COLOURS = {"up": "green", "starting": "yellow", "restarting": "yellow", "stoppi
 
 @app.command()
 def up() -> None:
-    """Start Prefect, MLflow and the workers, and deploy the flows."""
+    """Start Prefect, MLflow and the workers, and deploy the flows.
+
+    A change of champion that a crash interrupted is finished, or undone, and told.
+    """
     from flows.stack import control
 
     settings, console = _settings(), Console(stderr=True)
@@ -38,6 +41,10 @@ def up() -> None:
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
         raise typer.Exit(130) from None
+    from flows import registering
+
+    for settled in registering.reconcile(settings):
+        console.print(registering.say(settled), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components import manifest
 from components.gate.comparable import Measured, incomparable
-from components.register import registry
+from components.register import aliases, registry
 from components.schema import Json
 from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
@@ -73,9 +73,7 @@ def _of(workload: str, records: Records, said: str, home: Settings) -> Records:
     """Give the scorecards of the model that is meant."""
     if said == "base":
         found = {one: record for one, record in records.items() if record["adapter"] is None}
-    elif said in (registry.CHAMPION, registry.PREVIOUS) or (
-        said.isdigit() and len(said) < SHORTEST
-    ):
+    elif said in (aliases.CHAMPION, aliases.PREVIOUS) or (said.isdigit() and len(said) < SHORTEST):
         key = _version(workload, said, home).adapter
         found = {one: record for one, record in records.items() if record["adapter"] == key}
     else:

@@ -23,6 +23,25 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.turn:turn", "cpu", turning, limit=4),
+        *(_rollback(name) for name in (None, *(file.stem for file in files))),
+    )
+
+
+def _rollback(workload: str | None) -> Spec:
+    """Describe the rollback of a workload, run by one click, or the one that asks for a name.
+
+    A second click while the first is under way does not go back twice.
+    """
+    flow = "flows.rollback:rollback"
+    if workload is None:
+        return Spec(flow, "cpu")
+    return Spec(
+        flow,
+        "cpu",
+        limit=1,
+        drops_surplus=True,
+        name=workload,
+        parameters={"workload": workload},
     )
 
 

@@ -71,3 +71,9 @@ def copy(home: Settings, adapter: Path, to: Path, *, served_as: str | None = Non
     found = scores(home, str(made["workload"]), str(made["key"]))
     text = card.write(made, config, found, "peft")
     return portable.copy(adapter, to, card=text, served_as=served_as)
+
+
+def card_text(adapter: Path) -> str:
+    """Read an adapter's card without the front matter, which is for model hubs."""
+    text = (adapter / portable.CARD).read_text()
+    return text.split("\n---\n", 1)[-1].lstrip() if text.startswith("---\n") else text

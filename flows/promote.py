@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,16 +12,13 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from components import ledger, manifest, rendering, warehouse
-from components.evaluate.settings import EvaluationSettings
+from components import ledger, warehouse
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
-from components.register import registry, tracking
-from components.register.registry import Served
-from components.scorecard import read as read_scorecard
+from components.register import registry
 from flows import config as configs
-from flows import finishing, settings
+from flows import registering, settings
 from flows.approvals import GATE_KEY, GateInput, page_key
 from flows.config import Workload
 
@@ -42,12 +38,18 @@ def promote(config: str, evidence_folder: str) -> State[None]:
     require_unerased(found)
     page = (found.folder / evidence.BRIEF).read_text()
     publish(page, found.digest, workload.workload)
+    challenge(workload, found)
     decision = recorded(found.digest) or ask(page, found)
-    require_fresh(found)
+    try:
+        require_fresh(found)
+    except StaleEvidenceError:
+        registering.let_go(found)
+        raise
     record(decision)
     if decision.decision == "reject":
+        reject(found, decision)
         return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-    version = register(workload, found, decision)
+    version = crown(workload, found, decision)
     return Completed(
         message=f"approved by {decision.approver}: version {version.number} is champion"
     )
@@ -144,43 +146,18 @@ def record(decision: Decision) -> None:
 
 
 @task
-def register(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
-    """Register the adapter with its lineage and make it champion; safe to repeat.
+def challenge(workload: Workload, found: Evidence) -> None:
+    """Register what is asked about, as challenger."""
+    registering.challenge(workload, found)
 
-    It will be loaded as it was evaluated, whatever the workload's file says by now.
-    """
-    subject, home = found.subject, settings.load()
-    adapter = home.adapters / subject.workload / subject.adapter
-    made_from = manifest.read_untouched(adapter)
-    template = str(made_from[rendering.TEMPLATE])
-    card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
-    evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
-    served = Served(
-        base=str(workload.base),
-        base_hash=subject.base,
-        prompt_template=template,
-        precision=evaluated.precision,
-        max_new_tokens=evaluated.max_new_tokens,
-    )
-    with TemporaryDirectory(prefix="flywheel-") as scratch:
-        copied = Path(scratch) / subject.adapter
-        version = registry.register(
-            subject.workload,
-            tracking.find_run(subject.workload, subject.adapter),
-            finishing.copy(home, adapter, copied, served_as=workload.base_name),
-            served=served,
-            tags={
-                registry.EVIDENCE_TAG: found.digest,
-                registry.ADAPTER_TAG: subject.adapter,
-                "flywheel.snapshot": subject.snapshot,
-                "flywheel.holdout_version": subject.holdout_version,
-                "flywheel.base": subject.base,
-                "flywheel.prompt_template": template,
-                "flywheel.scorecard": subject.challenger_scorecard,
-                "flywheel.commit": str(made_from.get("commit", "")),
-                "flywheel.approver": decision.approver,
-                "flywheel.comment": decision.comment,
-            },
-        )
-    registry.crown(version)
-    return version
+
+@task
+def crown(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
+    """Make the challenger champion; safe to repeat, and finished after a kill."""
+    return registering.crown(workload, found, decision, lambda: require_fresh(found))
+
+
+@task
+def reject(found: Evidence, decision: Decision) -> None:
+    """Say on the version that it was rejected."""
+    registering.reject(found, decision)

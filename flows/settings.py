@@ -84,6 +84,11 @@ class Settings:
         return self.home / "gpus"
 
     @property
+    def locks(self) -> Path:
+        """A lock for each workload, held by whoever changes its champion."""
+        return self.home / "locks"
+
+    @property
     def certificates(self) -> Path:
         """What was erased, and proof that nothing is left of it; without personal data."""
         return self.home / "certificates"

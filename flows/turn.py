@@ -27,14 +27,26 @@ from components.ledger import Decision, Look
 from components.register import registry
 from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
-from flows import approvals, dispatch, evaluate, exhibits, search, settings, showing, train
+from flows import (
+    approvals,
+    dispatch,
+    evaluate,
+    exhibits,
+    registering,
+    search,
+    settings,
+    showing,
+    train,
+)
 from flows import config as configs
 from flows.collect import collect
 from flows.config import Workload
 from flows.curate import curate
 from flows.stages import Stages
 
-Ending: TypeAlias = Literal["asked", "decided", "champion already", "fail", "inconclusive"]
+Ending: TypeAlias = Literal[
+    "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
+]
 """How a turn ended: a person was asked, had decided before, or there was nothing to ask about."""
 
 
@@ -127,6 +139,9 @@ def conclude(
     champion = registry.champion(workload.workload)
     if champion and champion.adapter == adapter.name:
         return Turned("champion already")
+    if said := registering.rolled_back(workload.workload, adapter.name):
+        get_run_logger().info(said)
+        return Turned("rolled back")
     found = assemble(workload, snapshot, adapter, cards, champion)
     showing.show(found)
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))

@@ -1,1 +1,1 @@
-"""Track runs and register champions in MLflow."""
+"""Track runs, register versions, and change who is champion, in MLflow."""

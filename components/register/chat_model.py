@@ -57,7 +57,7 @@ class AdapterChatModel(PythonModel):
         """Answer one request: ``{"messages": [...], "tools": [...]}``; ``params`` are not used."""
         import torch
 
-        request: Request = model_input
+        request: Request = _request(model_input)
         asked = rendering.render(self.tokenizer, request["messages"], request.get("tools") or [])
         text = asked.to_text(self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
@@ -69,6 +69,14 @@ class AdapterChatModel(PythonModel):
         written = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(written, skip_special_tokens=True)
         return completion(native.read_answer(asked.form, str(reply)))
+
+
+def _request(model_input) -> Request:  # pyright: ignore # noqa: ANN001 - as above
+    """Take the request out of the table of one row that MLflow makes of it to check it."""
+    if isinstance(model_input, dict):
+        return model_input
+    (row,) = model_input.to_dict(orient="records")
+    return row
 
 
 def completion(answer: Answer) -> dict[str, Json]:

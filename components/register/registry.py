@@ -1,47 +1,58 @@
-"""The registered model of a workload: adapter-only versions, and which one is the champion."""
+"""The registered model of a workload: adapter-only versions, and what each was made from.
 
-import sys
+A version is registered when a person is asked about it, so that it can be looked at; what it may
+become is decided by the aliases.
+"""
+
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version as installed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.base import Precision
+from components.register import logged
+from components.register.aliases import CHAMPION
+from components.register.logged import Served
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, PREVIOUS = "champion", "previous"
 EVIDENCE_TAG = "flywheel.evidence"
 ADAPTER_TAG = "flywheel.adapter"
+DECISION_TAG = "flywheel.decision"
+APPROVER_TAG = "flywheel.approver"
+COMMENT_TAG = "flywheel.comment"
+TAINTED_TAG = "flywheel.tainted"
+"""Holds the ids of the certificates of erasure, separated by blanks."""
+
+ROLLED_BACK_TAG = "flywheel.rolled_back"
+"""On a version that was champion: to which one, by whom and why it was taken back."""
+
+MOST_CHARACTERS = 5000
+"""What MLflow's database takes of a description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One registered version; ``adapter`` is its adapter's key, ``evidence`` what was approved."""
+    """One registered version.
+
+    ``adapter`` is its adapter's key, ``evidence`` what a person was asked about, ``decision`` what
+    the person said: empty while nobody has. ``tainted`` names the erasures that it has learned
+    from; ``rolled_back`` says why it is champion no more.
+    """
 
     name: str
     number: str
     adapter: str
     evidence: str
     run_id: str
+    decision: str = ""
+    tainted: str = ""
+    rolled_back: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """How a version's adapter is served, as it was trained and evaluated.
-
-    ``base`` is the base's folder and ``base_hash`` its content hash; ``prompt_template`` the hash
-    of how prompts are written; ``precision`` what the base is loaded in; ``max_new_tokens`` where
-    an answer is cut off.
-    """
-
-    base: str
-    base_hash: str
-    prompt_template: str
-    precision: Precision
-    max_new_tokens: int
+    @property
+    def may_serve(self) -> bool:
+        """Whether a person has approved it and none of what it learned from was erased."""
+        return self.decision == "approve" and not self.tainted
 
 
 def champion(name: str) -> Version | None:
@@ -70,8 +81,9 @@ def register(
     *,
     served: Served,
     tags: Mapping[str, str],
+    description: str = "",
 ) -> Version:
-    """Make the version that an approval is about, or find the one that a crash left behind.
+    """Make the version that a person is asked about, or find the one that is there.
 
     Args:
         name: The registered model, one per workload.
@@ -79,23 +91,65 @@ def register(
         adapter: The PEFT adapter folder; the version holds it, and not the base.
         served: What an answer needs besides; checked again when the version is loaded.
         tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
+        description: Markdown that MLflow's page of the version shows.
     """
     from mlflow import MlflowClient
 
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    evidence = tags[EVIDENCE_TAG]
-    found = client.search_model_versions(
-        f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{evidence}'"
-    )
+    found = of_evidence(name, tags[EVIDENCE_TAG])
     if found:
-        return as_version(found[0])
-    model_id = _log_model(run_id, adapter, served)
+        return found
+    model_id = logged.log(run_id, adapter, served, tags[EVIDENCE_TAG])
     made = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+        name,
+        f"models:/{model_id}",
+        run_id=run_id,
+        tags=dict(tags),
+        model_id=model_id,
+        description=fitting(description),
     )
     return as_version(made)
+
+
+def fitting(text: str) -> str:
+    """Cut Markdown after the last line that MLflow's database has room for, and say so."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    said = "\n\n(cut here; the whole card is the README.md beside the adapter)\n"
+    return text[: MOST_CHARACTERS - len(said)].rpartition("\n")[0] + said
+
+
+def of_evidence(name: str, digest: str) -> Version | None:
+    """Find the version that a person was asked about with this evidence."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_model_versions(
+        f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{digest}'"
+    )
+    return as_version(found[0]) if found else None
+
+
+def versions(name: str) -> list[Version]:
+    """List the versions of a workload, the oldest first."""
+    from mlflow import MlflowClient
+
+    found = [as_version(one) for one in MlflowClient().search_model_versions(f"name = '{name}'")]
+    return sorted(found, key=lambda one: int(one.number))
+
+
+def tag(name: str, number: str, tags: Mapping[str, str | None]) -> None:
+    """Tag a version; a tag that is to be ``None`` is taken off. Safe to repeat."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    there = client.get_model_version(name, number).tags
+    for key, value in tags.items():
+        if value is not None:
+            client.set_model_version_tag(name, number, key, value)
+        elif key in there:
+            client.delete_model_version_tag(name, number, key)
 
 
 def numbered(name: str, number: str) -> Version:
@@ -104,44 +158,12 @@ def numbered(name: str, number: str) -> Version:
     Raises:
         LookupError: There is none.
     """
-    from mlflow import MlflowClient
-
-    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    found = versions(name)
     for one in found:
-        if str(one.version) == number:
-            return as_version(one)
-    known = ", ".join(sorted(str(one.version) for one in found)) or "none"
+        if one.number == number:
+            return one
+    known = ", ".join(one.number for one in found) or "none"
     raise LookupError(f"looking up version {number} of {name}: MLflow has {known}")
-
-
-def crown(version: Version) -> None:
-    """Make ``version`` the champion and keep the one before it as ``previous``."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    before = champion(version.name)
-    if before and before.number == version.number:
-        return
-    if before:
-        client.set_registered_model_alias(version.name, PREVIOUS, before.number)
-    client.set_registered_model_alias(version.name, CHAMPION, version.number)
-
-
-def _log_model(run_id: str, adapter: Path, served: Served) -> str:
-    """Log the adapter as a pyfunc model under its training run, and give its id."""
-    import mlflow
-    from mlflow.pyfunc import log_model
-
-    packages = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
-    with mlflow.start_run(run_id=run_id):
-        logged = log_model(
-            name="adapter",
-            python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
-            artifacts={"adapter": str(adapter)},
-            model_config=asdict(served),
-            pip_requirements=[f"{name}=={installed(name)}" for name in packages],
-        )
-    return logged.model_id
 
 
 def as_version(found: "ModelVersion") -> Version:
@@ -153,4 +175,8 @@ def as_version(found: "ModelVersion") -> Version:
         adapter=tags.get(ADAPTER_TAG, ""),
         evidence=tags.get(EVIDENCE_TAG, ""),
         run_id=found.run_id or "",
+        # Before challengers were registered, only what had been approved was.
+        decision=tags.get(DECISION_TAG) or ("approve" if APPROVER_TAG in tags else ""),
+        tainted=tags.get(TAINTED_TAG, ""),
+        rolled_back=tags.get(ROLLED_BACK_TAG, ""),
     )

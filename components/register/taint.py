@@ -4,14 +4,12 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from components.register import registry
-from components.register.registry import CHAMPION, PREVIOUS, Version
+from components.register import aliases, registry
+from components.register.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from components.register.registry import TAINTED_TAG, Version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-
-TAINTED_TAG = "flywheel.tainted"
-"""Holds the ids of the certificates of erasure, separated by blanks."""
 
 DEMOTED_TAG = "flywheel.demoted"
 """Holds the id of the certificate for which a champion lost its alias."""
@@ -24,7 +22,7 @@ evidence on it."""
 def flag(name: str, adapters: AbstractSet[str], certificate_id: str) -> list[Version]:
     """Flag each version of ``name`` that holds one of the adapters, and return all of them.
 
-    Safe to repeat.
+    A challenger among them is none any more, since nobody may approve it. Safe to repeat.
     """
     from mlflow import MlflowClient
 
@@ -35,42 +33,34 @@ def flag(name: str, adapters: AbstractSet[str], certificate_id: str) -> list[Ver
         if certificate_id not in said:
             tag = " ".join([*said, certificate_id])
             client.set_model_version_tag(name, str(one.version), TAINTED_TAG, tag)
-    return [registry.as_version(one) for one in found]
+        aliases.take_off(name, CHALLENGER, str(one.version))
+    flagged = {str(one.version) for one in found}
+    return [one for one in registry.versions(name) if one.number in flagged]
 
 
 def is_tainted(version: Version) -> bool:
-    """Tell whether a version was flagged by any erasure."""
-    return any(
-        TAINTED_TAG in one.tags for one in _versions(version.name) if _is(one, version.number)
-    )
+    """Tell whether a version was flagged by any erasure since it was read."""
+    return bool(registry.numbered(version.name, version.number).tainted)
 
 
 def demote(name: str, certificate_id: str) -> None:
-    """Give a tainted champion's alias to the newest earlier version that is not tainted, if any.
+    """Give a tainted champion's alias to the newest earlier version that may serve, if any.
 
-    ``previous`` goes from a tainted version, too. Safe to repeat.
+    One that lost it by a rollback is none. ``previous`` goes from a version that may not serve,
+    too. Safe to repeat.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
     champion = registry.champion(name)
     if champion is None or not is_tainted(champion):
         return
-    client.set_model_version_tag(name, champion.number, DEMOTED_TAG, certificate_id)
+    registry.tag(name, champion.number, {DEMOTED_TAG: certificate_id})
     earlier = [
-        one
-        for one in _versions(name)
-        if int(one.version) < int(champion.number) and TAINTED_TAG not in one.tags
+        one.number
+        for one in registry.versions(name)
+        if int(one.number) < int(champion.number) and one.may_serve and not one.rolled_back
     ]
-    aliases = client.get_registered_model(name).aliases
-    clean = {str(one.version) for one in earlier}
-    if PREVIOUS in aliases and str(aliases[PREVIOUS]) not in clean:
-        client.delete_registered_model_alias(name, PREVIOUS)
-    if earlier:
-        heir = max(earlier, key=lambda one: int(one.version))
-        client.set_registered_model_alias(name, CHAMPION, str(heir.version))
-    else:
-        client.delete_registered_model_alias(name, CHAMPION)
+    if aliases.read(name).previous not in earlier:
+        aliases.put(name, PREVIOUS, None)
+    aliases.put(name, CHAMPION, earlier[-1] if earlier else None)
 
 
 def demoted(name: str, certificate_id: str) -> list[Version]:
@@ -109,7 +99,3 @@ def _versions(name: str) -> "list[ModelVersion]":
     from mlflow import MlflowClient
 
     return list(MlflowClient().search_model_versions(f"name = '{name}'"))
-
-
-def _is(found: "ModelVersion", number: str) -> bool:
-    return str(found.version) == number

@@ -4,8 +4,8 @@ Doing it again changes only what changed in the code; a schedule that a person p
 """
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -35,7 +35,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How one flow is deployed; the deployment is called like its flow: ``turn/turn``."""
+    """How one flow is deployed."""
 
     flow: str
     """``module:function``; the module must be importable wherever its pool's worker runs."""
@@ -46,6 +46,10 @@ class Spec:
     """How many runs may go on at a time."""
     drops_surplus: bool = False
     """Whether a run above the limit is cancelled; else it waits."""
+    name: str | None = None
+    """What the deployment is called; like its flow if not given: ``turn/turn``."""
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What a run is given unless it is told otherwise."""
 
 
 def deploy(specs: Sequence[Spec], home: Path) -> None:
@@ -78,7 +82,8 @@ def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
     waiting = ConcurrencyLimitStrategy.ENQUEUE
     deployment = RunnerDeployment.from_flow(
         flow,
-        name=flow.name,
+        name=spec.name or flow.name,
+        parameters=dict(spec.parameters),
         work_pool_name=spec.pool,
         job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from components import warehouse
 from components.erase.subject import Subject
 from components.gate import evidence
-from components.register import registry, taint, tracking
+from components.register import aliases as names
+from components.register import registry, tracking
 from flows import erase, promote
 from tests.erase import house
 from tests.erase.conftest import Eraser
@@ -29,10 +30,14 @@ def store(built: House, tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = connected(folder, patch)
         client.create_registered_model(WORKLOAD)
         for adapter in ("a0", "x0", "a1"):
-            tags = {registry.ADAPTER_TAG: adapter, registry.EVIDENCE_TAG: f"of-{adapter}"}
+            tags = {
+                registry.ADAPTER_TAG: adapter,
+                registry.EVIDENCE_TAG: f"of-{adapter}",
+                registry.APPROVER_TAG: "zoe",
+            }
             client.create_model_version(WORKLOAD, str(built.adapter), tags=tags)
-        client.set_registered_model_alias(WORKLOAD, registry.PREVIOUS, "2")
-        client.set_registered_model_alias(WORKLOAD, registry.CHAMPION, "3")
+        client.set_registered_model_alias(WORKLOAD, names.PREVIOUS, "2")
+        client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "3")
     return folder
 
 
@@ -60,8 +65,8 @@ def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
 ) -> None:
     written = eraser(home.settings, Subject(ANN))
     tags = client.get_model_version(WORKLOAD, "3").tags
-    assert tags[taint.TAINTED_TAG] == written.certificate_id
-    assert taint.TAINTED_TAG not in client.get_model_version(WORKLOAD, "2").tags
+    assert tags[registry.TAINTED_TAG] == written.certificate_id
+    assert registry.TAINTED_TAG not in client.get_model_version(WORKLOAD, "2").tags
     assert aliases(client) == {"champion": "3", "previous": "2"}
     (champion,) = written.consequences.champions
     assert (champion.version, champion.now) == ("3", "3")
@@ -86,7 +91,7 @@ def test_without_a_clean_version_there_is_no_champion(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     for number in ("1", "2"):
-        client.set_model_version_tag(WORKLOAD, number, taint.TAINTED_TAG, "before")
+        client.set_model_version_tag(WORKLOAD, number, registry.TAINTED_TAG, "before")
     written = eraser(home.settings, Subject(ANN), demote=True)
     assert aliases(client) == {}
     (champion,) = written.consequences.champions

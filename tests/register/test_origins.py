@@ -6,8 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 from components import base, manifest, rendering
-from components.register import registry, taint, tracking
-from components.register.registry import Served
+from components.register import aliases, registry, tracking
+from components.register.logged import Served
 from components.train.recipe import Recipe
 from flows import origins, train
 from flows.config import Workload
@@ -37,21 +37,20 @@ def crowned(home: Path, made: Workload, snapshot: str, recipe: Recipe = WARM) ->
     manifest.write(folder, kind="adapter", now=NOW, body=body)
     tags = {registry.EVIDENCE_TAG: f"of {folder.name}", registry.ADAPTER_TAG: folder.name}
     run_id = tracking.open_run(made.workload, folder.name, params={}, tags={})
-    registry.crown(
-        registry.register(
-            made.workload,
-            run_id,
-            folder,
-            served=Served(
-                base=str(made.base),
-                base_hash=base.content_hash(made.base),
-                prompt_template=rendering.template_hash(made.base),
-                precision="nf4",
-                max_new_tokens=8,
-            ),
-            tags=tags,
-        )
+    version = registry.register(
+        made.workload,
+        run_id,
+        folder,
+        served=Served(
+            base=str(made.base),
+            base_hash=base.content_hash(made.base),
+            prompt_template=rendering.template_hash(made.base),
+            precision="nf4",
+            max_new_tokens=8,
+        ),
+        tags=tags,
     )
+    aliases.put(made.workload, aliases.CHAMPION, version.number)
     return folder
 
 
@@ -93,7 +92,7 @@ def test_a_champion_that_can_not_be_gone_on_from_is_left_and_said(
     name = f"left-{request.node.callspec.id}"
     champion = crowned(home, workload(name, base_model), "s1")
     if name == "left-tainted":
-        MlflowClient().set_model_version_tag(name, "1", taint.TAINTED_TAG, "c1")
+        MlflowClient().set_model_version_tag(name, "1", registry.TAINTED_TAG, "c1")
     if name == "left-gone":
         (champion / manifest.NAME).unlink()
     found = origins.find(workload(name, base_model, recipe))

@@ -7,8 +7,8 @@ import pytest
 from components import base, rendering
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
-from components.register import registry, tracking
-from components.register.registry import Served
+from components.register import aliases, registry, tracking
+from components.register.logged import Served
 from flows import promote
 
 
@@ -26,7 +26,7 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
         ),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )
-    registry.crown(version)
+    aliases.put(name, aliases.CHAMPION, version.number)
 
 
 def against(opponent: str, workload: str, digest: str = "e2") -> Evidence:

@@ -10,8 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from components import base, rendering
-from components.register import registry, tracking
-from components.register.registry import Served, Version
+from components.register import aliases, registry, tracking
+from components.register.aliases import CHAMPION
+from components.register.logged import Served
+from components.register.registry import Version
 
 
 def served(base_model: Path, precision: base.Precision = "nf4") -> Served:
@@ -41,11 +43,6 @@ def register(
         served=served(base_model, precision),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
     )
-
-
-def aliases(name: str) -> dict[str, str]:
-    found = MlflowClient().get_registered_model(name).aliases
-    return {alias: str(number) for alias, number in found.items()}
 
 
 def test_before_the_first_promotion_there_is_no_champion(adapter: Path, base_model: Path) -> None:
@@ -80,24 +77,6 @@ def test_a_version_holds_the_adapter_and_not_the_base(
     folder = Path(download_artifacts("models:/light/1", dst_path=str(tmp_path)))
     names = {path.name for path in folder.rglob("*.safetensors")}
     assert names == {"adapter_model.safetensors"}
-
-
-def test_a_crowned_version_is_the_champion_and_the_one_before_is_kept(
-    adapter: Path, base_model: Path
-) -> None:
-    first = register("crowns", adapter, base_model, "e1")
-    registry.crown(first)
-    assert aliases("crowns") == {"champion": "1"}
-    second = register("crowns", adapter, base_model, "e2")
-    registry.crown(second)
-    assert aliases("crowns") == {"champion": "2", "previous": "1"}
-    assert registry.champion("crowns") == second
-
-
-def test_crowning_the_champion_again_keeps_the_one_before(adapter: Path, base_model: Path) -> None:
-    for evidence in ("e1", "e2", "e2"):
-        registry.crown(register("again", adapter, base_model, evidence))
-    assert aliases("again") == {"champion": "2", "previous": "1"}
 
 
 REQUEST = {
@@ -135,7 +114,7 @@ def test_a_version_answers_from_the_base_that_it_was_evaluated_on(
 
 @pytest.mark.slow
 def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path) -> None:
-    registry.crown(register("served", adapter, base_model))
+    aliases.put("served", CHAMPION, register("served", adapter, base_model).number)
     ask = (
         "import json; from mlflow.pyfunc import load_model;"
         f"print(json.dumps(load_model('models:/served@champion').predict({REQUEST!r})))"

@@ -31,6 +31,17 @@ def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path)
         assert (timing.workload, timing.config) == ("shop", real)
 
 
+def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "shop.yaml").write_text("workload: shop\n")
+    found = [spec for spec in deploy.specs(tmp_path) if spec.flow == "flows.rollback:rollback"]
+    assert [(spec.name, dict(spec.parameters)) for spec in found] == [
+        (None, {}),
+        ("shop", {"workload": "shop"}),
+    ]
+
+
 def test_training_and_evaluation_wait_for_the_gpu(tmp_path: Path) -> None:
     pools = {spec.flow.split(":")[1]: spec.pool for spec in deploy.specs(tmp_path)}
     assert [name for name, pool in pools.items() if pool == "gpu"] == ["train", "evaluate"]

@@ -1,0 +1,102 @@
+"""Plan to go back to an older champion: which version, and where the next rollback would lead."""
+
+from collections.abc import Sequence
+
+from components.register.aliases import Aliases
+from components.register.journal import Change, Entry
+from components.register.registry import Version
+
+
+class RollbackError(ValueError):
+    """There is no version to go back to, or not to that one."""
+
+
+def plan(
+    name: str,
+    versions: Sequence[Version],
+    now: Aliases,
+    history: Sequence[Entry],
+    to: str | None,
+    *,
+    by: str,
+    reason: str,
+) -> Change:
+    """Plan a rollback.
+
+    Args:
+        name: The workload.
+        versions: All of its.
+        now: The aliases.
+        history: The changes of its champion, the oldest first.
+        to: A version's number; ``None`` for the one that is ``previous``.
+        by: Who asks for it.
+        reason: Why.
+
+    Raises:
+        RollbackError: The version isn't there, is champion already, was never approved, or has
+            learned from rows that were erased since.
+    """
+    numbered = {one.number: one for one in versions}
+    champion = numbered.get(now.champion or "")
+    fit = [one for one in versions if one.may_serve and one != champion]
+    target = _target(name, numbered, fit, now, to)
+    if objection := objection_to(target, champion):
+        said = f"rolling back {name} to version {target.number}: {objection}{_or(fit)}"
+        raise RollbackError(said)
+    before = before_it(target, history)
+    fit_before = [one.number for one in fit if one != target and not one.rolled_back]
+    return Change(
+        workload_id=name,
+        kind="rollback",
+        evidence_digest=target.evidence,
+        adapter_key=target.adapter,
+        version=target.number,
+        champion_before=now.champion,
+        adapter_before=champion.adapter if champion else None,
+        previous_before=now.previous,
+        previous_after=before if before in fit_before else None,
+        asked_by=by,
+        reason=reason,
+    )
+
+
+def objection_to(version: Version, champion: Version | None) -> str | None:
+    """Say why a version may not become champion by a rollback; ``None`` if it may."""
+    if version == champion:
+        return "it is the champion already"
+    if version.tainted:
+        return f"it has learned from rows that were erased (certificate {version.tainted})"
+    if version.decision != "approve":
+        return "nobody has approved it; a turn asks for that"
+    return None
+
+
+def before_it(version: Version, history: Sequence[Entry]) -> str | None:
+    """Give the number of the version that was champion before this one was promoted."""
+    for entry in reversed(history):
+        change = entry.change
+        if entry.step == "done" and change.version == version.number:
+            return change.champion_before if change.kind == "promotion" else change.previous_after
+    return None
+
+
+def _target(
+    name: str,
+    numbered: dict[str, Version],
+    fit: Sequence[Version],
+    now: Aliases,
+    to: str | None,
+) -> Version:
+    if to is not None:
+        if to not in numbered:
+            known = ", ".join(numbered) or "none"
+            raise RollbackError(f"rolling back {name} to version {to}: there are {known}")
+        return numbered[to]
+    if now.previous is None:
+        raise RollbackError(f"rolling back {name}: no version is `previous`{_or(fit)}")
+    return numbered[now.previous]
+
+
+def _or(fit: Sequence[Version]) -> str:
+    numbers = ", ".join(one.number for one in fit)
+    return f"; --to goes back to any of {numbers}" if numbers else "; there is no other to go to"

@@ -1,0 +1,55 @@
+"""``flywheel rollback``: a bad champion is gone, now."""
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows import settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def rollback(
+    workload: Annotated[str, typer.Argument(help="The workload's name, as in its file.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="A version's number; the one before the champion if left out."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--as", help="Your name; kept.", default_factory=getpass.getuser)
+    ] = "",
+    reason: Annotated[str, typer.Option(help="What the champion did wrong; kept.")] = "",
+) -> None:
+    """Make an older champion the champion again, at once; MLflow must be up, Prefect need not.
+
+    Only a version that a person once approved, and whose rows nobody has had erased, can be gone
+    back to. What was rolled back is not asked about again: the next turn needs new data for it.
+
+    `flywheel rollback support-routing --reason "answers in French"` goes to the version before;
+    `flywheel rollback support-routing --to 3` to version 3, also to undo a rollback.
+    """
+    from components.register.rollback import RollbackError
+    from flows import registering
+    from flows.stack import health
+
+    home = settings.load()
+    with health.client() as http:
+        if not health.answers(http, f"{home.mlflow_url}/health"):
+            errors.print(
+                f"rolling back {workload}: MLflow at {home.mlflow_url} does not answer; "
+                "`flywheel up` starts it",
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(1)
+    try:
+        entry = registering.roll_back(home, workload, to, by=by, reason=reason)
+    except RollbackError as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(registering.say_rollback(entry), markup=False, soft_wrap=True)

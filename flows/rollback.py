@@ -1,0 +1,36 @@
+"""Roll back: make an older champion the champion again, by a click in the Prefect UI."""
+
+from prefect import flow, task
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows import registering, settings
+
+UNNAMED = "somebody in the Prefect UI"
+"""Who it was where nobody said: Prefect knows no users."""
+
+
+@flow(flow_run_name="{workload}")
+def rollback(workload: str, to: str = "", by: str = UNNAMED, reason: str = "") -> State[None]:
+    """Make the version before the champion the champion again, and write down who asked for it.
+
+    Args:
+        workload: Whose champion.
+        to: A version's number; the one that has the alias `previous` if left empty.
+        by: Your name.
+        reason: What the champion did wrong.
+    """
+    said = go_back(workload, to, by, reason)
+    return Completed(message=said)
+
+
+@task
+def go_back(workload: str, to: str, by: str, reason: str) -> str:
+    """Change the aliases, each step written down; say what was done."""
+    entry = registering.roll_back(
+        settings.load(), workload, to.strip() or None, by=by.strip() or UNNAMED, reason=reason
+    )
+    said = registering.say_rollback(entry)
+    get_run_logger().info(said)
+    return said

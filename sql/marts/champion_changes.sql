@@ -1,0 +1,31 @@
+-- One row per change of a workload's champion, as its last step tells it; the oldest first. Reads
+-- raw.champion_journal.
+
+select
+    workload_id,
+    number,
+    step,
+    kind,
+    evidence_digest,
+    adapter_key,
+    version,
+    champion_before,
+    adapter_before,
+    previous_before,
+    previous_after,
+    asked_by,
+    reason,
+    said,
+    noted_at
+from raw.champion_journal
+where $workload_id is null or workload_id = $workload_id
+qualify
+    row_number() over (
+        partition by workload_id, number
+        order by
+            array_position(
+                ['intended', 'registered', 'previous_moved', 'champion_moved', 'done', 'undone'],
+                step
+            ) desc
+    ) = 1
+order by workload_id, number

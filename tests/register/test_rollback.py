@@ -1,0 +1,234 @@
+"""A rollback goes to a version that may serve and to no other, and no turn undoes it."""
+
+import threading
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from prefect.logging import disable_run_logger
+
+from components import warehouse
+from components.dataset.snapshot import Snapshot
+from components.gate.evidence import Evidence, Subject
+from components.gate.judgement import Judgement
+from components.ledger import Decision
+from components.register import aliases, challenger, crowning, journal, registry, rollback, taint
+from components.register.aliases import Aliases
+from components.register.journal import Journal
+from components.register.rollback import RollbackError
+from flows import registering, turn
+from flows import rollback as rolling
+from flows.config import Workload
+from flows.settings import Settings
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)
+
+
+def ask(name: str, number: int) -> Evidence:
+    """Register a challenger as a promotion does before it asks."""
+    tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    made = registry.as_version(client.create_model_version(name, "file:///nowhere", tags=tags))
+    challenger.name_it(made)
+    subject = Subject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
+    return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
+
+
+def decide(name: str, number: int, word: str = "approve") -> Decision:
+    return Decision(name, f"e{number}", word, "ann", "good", "run", NOW)  # pyright: ignore
+
+
+def workload(name: str, base_model: Path) -> Workload:
+    given = {"workload": name, "base": base_model}
+    return Workload.model_validate(given, context=base_model.parent)
+
+
+def approve(name: str, number: int, base_model: Path) -> None:
+    found = ask(name, number)
+    made = workload(name, base_model)
+    registering.crown(made, found, decide(name, number), lambda: None)
+
+
+def crowned(name: str, count: int, home: Settings) -> None:
+    """Approve so many versions, one after the other."""
+    with warehouse.connect(home.warehouse) as con:
+        held = Journal(lambda: nullcontext(con), lambda: NOW)
+        for number in range(1, count + 1):
+            ask(name, number)
+            change = crowning.promotion(name, f"e{number}", f"a{number}", by="ann", reason="good")
+            crowning.promote(held, change, partial(registry.numbered, name, str(number)))
+
+
+def test_a_version_is_challenger_from_the_question_to_the_answer(
+    home: Settings, base_model: Path
+) -> None:
+    found = ask("asked", 1)
+    assert aliases.read("asked") == Aliases(challenger="1")
+    registering.reject(found, decide("asked", 1, "reject"))
+    assert aliases.read("asked") == Aliases()
+    assert registry.numbered("asked", "1").decision == "reject"
+    approve("asked", 2, base_model)
+    assert aliases.read("asked") == Aliases(champion="2")
+
+
+def test_a_newer_challenger_keeps_its_alias_when_the_older_is_decided_on() -> None:
+    older = ask("newer", 1)
+    ask("newer", 2)
+    registering.let_go(older)
+    assert aliases.read("newer").challenger == "2"
+
+
+def test_a_challenger_that_learned_from_erased_rows_is_none_any_more() -> None:
+    ask("tainted", 1)
+    taint.flag("tainted", {"a1"}, "c1")
+    assert aliases.read("tainted").challenger is None
+
+
+def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: Settings) -> None:
+    crowned("further", 3, home)
+    assert aliases.read("further") == Aliases(champion="3", previous="2")
+    first = registering.roll_back(home, "further", None, by="bob", reason="rude")
+    assert aliases.read("further") == Aliases(champion="2", previous="1")
+    assert registering.say_rollback(first) == (
+        "further: from version 3 back to version 2, adapter a2; version 1 is before it"
+    )
+    registering.roll_back(home, "further", None, by="bob", reason="rude, too")
+    assert aliases.read("further") == Aliases(champion="1", previous=None)
+    with pytest.raises(RollbackError, match="no version is `previous`; --to goes back to any of 2"):
+        registering.roll_back(home, "further", None, by="bob", reason="")
+
+
+def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
+    crowned("back", 2, home)
+    registering.roll_back(home, "back", None, by="bob", reason="slow")
+    assert registry.numbered("back", "2").rolled_back == "to version 1 by bob: slow"
+    registering.roll_back(home, "back", "2", by="bob", reason="it was the network")
+    assert aliases.read("back") == Aliases(champion="2", previous=None)
+    assert registry.numbered("back", "2").rolled_back == ""
+    assert registering.rolled_back("back", "a2") is None
+
+
+def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
+    crowned("refused", 2, home)
+    ask("refused", 3)
+    registering.reject(ask("refused", 4), decide("refused", 4, "reject"))
+    taint.flag("refused", {"a1"}, "c1")
+    before = aliases.read("refused")
+    for to, said in (
+        ("2", "it is the champion already"),
+        ("3", "nobody has approved it"),
+        ("4", "nobody has approved it"),
+        ("9", "there are 1, 2, 3, 4"),
+        ("1", r"erased \(certificate c1\)"),
+        (None, r"erased \(certificate c1\)"),
+    ):
+        with pytest.raises(RollbackError, match=said):
+            registering.roll_back(home, "refused", to, by="bob", reason="")
+    assert aliases.read("refused") == before
+
+
+def test_a_rollback_says_by_whom_and_why_in_the_journal(home: Settings) -> None:
+    crowned("told", 2, home)
+    registering.roll_back(home, "told", None, by="bob", reason="wrong tools")
+    with warehouse.connect(home.warehouse) as con:
+        last = journal.changes(con, "told")[-1]
+    change = last.change
+    assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")
+    assert (change.champion_before, change.version, change.reason) == ("2", "1", "wrong tools")
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_further(
+    home: Settings,
+) -> None:
+    crowned("again", 3, home)
+    with warehouse.connect(home.warehouse) as con:
+        change = rollback.plan(
+            "again",
+            registry.versions("again"),
+            aliases.read("again"),
+            journal.changes(con, "again"),
+            None,
+            by="bob",
+            reason="rude",
+        )
+    registering.books(home).intend(change)
+    registering.roll_back(home, "again", None, by="bob", reason="rude")
+    assert aliases.read("again") == Aliases(champion="2", previous="1")
+
+
+def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
+    home: Settings, base_model: Path
+) -> None:
+    made = workload("once", base_model)
+    crowned("once", 2, home)
+    registering.roll_back(home, "once", None, by="bob", reason="rude")
+    snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {})
+    with disable_run_logger():
+        ended = turn.conclude("file", made, snapshot, Path("a2"), {})
+    assert ended == turn.Turned("rolled back")
+
+    subject = Subject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
+    found = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
+    with pytest.raises(registering.RolledBackError, match="rolled back by bob \\(rude\\)"):
+        registering.crown(made, found, decide("once", 2), lambda: None)
+    assert aliases.read("once").champion == "1"
+
+    approve("once", 3, base_model)  # new data made another adapter
+    assert aliases.read("once") == Aliases(champion="3", previous="1")
+
+
+def test_a_promotion_waits_for_whoever_changes_the_champion(
+    home: Settings, base_model: Path
+) -> None:
+    found = ask("waits", 1)
+    made = workload("waits", base_model)
+    crown = threading.Thread(
+        target=registering.crown, args=(made, found, decide("waits", 1), lambda: None)
+    )
+    with journal.held(home.locks, "waits"):
+        crown.start()
+        crown.join(0.5)
+        assert aliases.read("waits").champion is None
+    crown.join()
+    assert aliases.read("waits").champion == "1"
+
+
+def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settings) -> None:
+    for name in ("dead", "alive"):
+        crowned(name, 2, home)
+        with warehouse.connect(home.warehouse) as con:
+            change = rollback.plan(
+                name,
+                registry.versions(name),
+                aliases.read(name),
+                journal.changes(con, name),
+                None,
+                by="bob",
+                reason="",
+            )
+        registering.books(home).intend(change)
+    with journal.held(home.locks, "alive"):
+        (settled,) = registering.reconcile(home)
+    assert registering.say(settled) == (
+        "dead: rollback 3 finished: it was interrupted, and is finished"
+    )
+    assert aliases.read("dead").champion == "1"
+    assert aliases.read("alive").champion == "2"
+
+
+def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
+    crowned("clicked", 2, home)
+    with disable_run_logger():
+        said = rolling.go_back.fn("clicked", "", rolling.UNNAMED, "")
+    assert said == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
