@@ -14,6 +14,7 @@ from rich.console import Console
 from flows import (
     cli_collect,
     cli_curate,
+    cli_doctor,
     cli_erase,
     cli_export,
     cli_feedback,
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.registered_commands += cli_stack.app.registered_commands
+app.registered_commands += cli_doctor.app.registered_commands
 app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
@@ -117,7 +119,7 @@ def schedule(config: ConfigFile) -> None:
     link = home.workloads / f"{workload.workload}.yaml"
     link.unlink(missing_ok=True)
     link.symlink_to(config.resolve())
-    if control.status(home).phase == "up":
+    if control.status(home).phase in control.WORKING:
         deployment.deploy(deploy.specs(home.workloads), home.home)
     console.print(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "

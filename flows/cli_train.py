@@ -100,7 +100,7 @@ def _require_stack() -> None:
     if not is_up(home):
         raise LookupError(
             f"training notes its metrics in MLflow, and the stack of {home.home} is down; "
-            "`flywheel up` starts it, and `flywheel train FILE --plan` needs none"
+            f"{home.remedy}, and `flywheel train FILE --plan` needs none"
         )
 
 

@@ -104,12 +104,11 @@ def _keyed(records: Records, said: str) -> Records:
 
 
 def _version(workload: str, said: str, home: Settings) -> registry.Version:
-    with health.client() as http:
-        if not health.answers(http, f"{home.mlflow_url}/health"):
-            raise LookupError(
-                f"looking up {said} of {workload} in MLflow: {home.mlflow_url} does not answer; "
-                "`flywheel up` starts it, and an adapter's key needs none"
-            )
+    if not health.mlflow_answers(home):
+        raise LookupError(
+            f"looking up {said} of {workload} in MLflow: {home.mlflow_url} does not answer; "
+            f"{home.remedy}, and an adapter's key needs none"
+        )
     if said.isdigit():
         return registry.numbered(workload, said)
     found = registry.aliased(workload, said)

@@ -104,12 +104,11 @@ def _adapter(home: Settings, asked: Asked) -> Path:
 
 
 def _registered(home: Settings, asked: Asked) -> str:
-    with health.client() as http:
-        if not health.answers(http, f"{home.mlflow_url}/health"):
-            raise LookupError(
-                f"looking up {asked.workload} in MLflow: {home.mlflow_url} does not answer; "
-                "`flywheel up` starts it, and --adapter KEY needs none"
-            )
+    if not health.mlflow_answers(home):
+        raise LookupError(
+            f"looking up {asked.workload} in MLflow: {home.mlflow_url} does not answer; "
+            f"{home.remedy}, and --adapter KEY needs none"
+        )
     if asked.version is not None:
         return registry.numbered(asked.workload, asked.version).adapter
     champion = registry.champion(asked.workload)

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HOST = "127.0.0.1"
 """Everything embedded listens on the loopback interface only."""
+
+PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
+"""The variables that name servers elsewhere, as Prefect and MLflow themselves read them."""
 
 
 class SettingsError(ValueError):
@@ -14,14 +17,25 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Servers:
+    """Prefect and MLflow where this home's stack does not run them."""
+
+    prefect_api: str
+    """Ends in ``/api``."""
+    mlflow: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """One home folder and two ports; every other path and address follows from them."""
+    """One home folder and two servers; every other path and address follows from them."""
 
     home: Path
     prefect_port: int
     mlflow_port: int
     processes: int | None = None
     """How many processes train together; one for each GPU if not given, and one without a GPU."""
+    elsewhere: "Servers | None" = None
+    """The servers that somebody else runs; ``None`` where they are the home's own stack."""
 
     @property
     def warehouse(self) -> Path:
@@ -116,6 +130,8 @@ class Settings:
     @property
     def prefect_url(self) -> str:
         """The Prefect server, for a browser."""
+        if self.elsewhere:
+            return self.elsewhere.prefect_api.removesuffix("/api")
         return f"http://{HOST}:{self.prefect_port}"
 
     @property
@@ -126,15 +142,27 @@ class Settings:
     @property
     def mlflow_url(self) -> str:
         """The MLflow server, for a browser and for clients alike."""
+        if self.elsewhere:
+            return self.elsewhere.mlflow
         return f"http://{HOST}:{self.mlflow_port}"
+
+    @property
+    def remedy(self) -> str:
+        """Say what to do when a server does not answer."""
+        if self.elsewhere:
+            return f"{PREFECT} and {MLFLOW} name it, and `flywheel doctor` says more"
+        return "`flywheel up` starts it"
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read ``FLYWHEEL_HOME``, ``_PREFECT_PORT``, ``_MLFLOW_PORT`` and ``_PROCESSES``.
+    """Read ``FLYWHEEL_HOME``, ``_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES``, and the servers.
+
+    Where ``PREFECT_API_URL`` names another server than that of the home's own stack, both servers
+    are somebody else's, and ``MLFLOW_TRACKING_URI`` names the other one.
 
     Raises:
-        SettingsError: A port is not a number from 1 to 65535, both are the same, or the processes
-            are not a number from 1 up.
+        SettingsError: A port is not a number from 1 to 65535, both are the same, the processes
+            are not a number from 1 up, or one server is elsewhere and the other one is not named.
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
@@ -147,7 +175,27 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             f"Prefect and MLflow both want port {settings.mlflow_port}; "
             "set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to different ports"
         )
-    return settings
+    return replace(settings, elsewhere=_elsewhere(env, settings))
+
+
+def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
+    api = (env.get(PREFECT) or "").rstrip("/")
+    if api in {"", settings.prefect_api_url}:
+        return None
+    mlflow = (env.get(MLFLOW) or "").rstrip("/")
+    if not (_is_web(api) and api.endswith("/api")):
+        raise SettingsError(f"{PREFECT} is {api!r}; wants http(s)://..., ending in /api")
+    if not _is_web(mlflow):
+        raise SettingsError(
+            f"{PREFECT} is {api}, so Prefect is not this home's own, and {MLFLOW} is {mlflow!r}; "
+            f"set {MLFLOW} to the http(s) address of the MLflow that goes with it, or unset "
+            f"{PREFECT} to use the stack of {settings.home} (`flywheel up`)"
+        )
+    return Servers(prefect_api=api, mlflow=mlflow)
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 def _port(env: Mapping[str, str], name: str, default: int) -> int:

@@ -109,10 +109,10 @@ def patiently(ask: Callable[[], T]) -> T:
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             home = settings.load()
             phase = control.status(home).phase
-            if phase != "up" or time.monotonic() > deadline:
+            if phase not in control.WORKING or time.monotonic() > deadline:
                 raise TurnError(
                     f"the Prefect server at {home.prefect_url} does not answer, and the stack of "
-                    f"{home.home} is {phase}; `flywheel up` starts it, `flywheel status` shows it"
+                    f"{home.home} is {phase}; {home.remedy}, `flywheel status` shows it"
                 ) from error
             time.sleep(1)
 

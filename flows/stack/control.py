@@ -12,13 +12,16 @@ from typing import Literal
 
 import psutil
 
-from flows.settings import Settings
-from flows.stack import processes
+from flows.settings import MLFLOW, PREFECT, Settings
+from flows.stack import health, processes
 from flows.stack import state as stack_state
 from flows.stack.environment import MARK, for_services, mark
 from flows.stack.state import Phase, ServiceState, State
 
 STOP_LIMIT = 17.0  # seconds that the supervisor has to end all the rest before it is killed
+WORKING = ("up", "elsewhere")
+"""The phases in which the servers are expected to answer."""
+
 DEPLOYER = "flows.deploy"
 """The module that is run, once Prefect answers, to tell it which flows there are."""
 
@@ -29,16 +32,19 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the stack is now; ``lost`` means that its supervisor was killed."""
+    """How the stack is now.
 
-    phase: Phase | Literal["down", "lost"]
+    ``lost`` means that its supervisor was killed, ``elsewhere`` that others run its servers.
+    """
+
+    phase: Phase | Literal["down", "lost", "elsewhere"]
     step: str
     services: tuple[ServiceState, ...]
 
     @property
     def is_up(self) -> bool:
         """Whether every service works."""
-        return self.phase == "up" and all(each.condition == "up" for each in self.services)
+        return self.phase in WORKING and all(each.condition == "up" for each in self.services)
 
 
 def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = DEPLOYER) -> State:
@@ -47,8 +53,14 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
     Interrupted while it starts, it takes down what it started.
 
     Raises:
-        StackError: It did not come up (nothing is left running), or runs on other ports.
+        StackError: It did not come up (nothing is left running), runs on other ports, or its
+            servers are somebody else's.
     """
+    if settings.elsewhere:
+        raise StackError(
+            f"{PREFECT} is {settings.prefect_api_url}: those servers are started by who runs them; "
+            f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
+        )
     with _one_at_a_time(settings):
         running = _await_end_of_stop(settings)
         if running is not None:
@@ -78,6 +90,8 @@ def down(settings: Settings) -> bool:
 
 def status(settings: Settings) -> Status:
     """Look at what the supervisor noted, and at whether its processes live."""
+    if settings.elsewhere:
+        return _elsewhere(settings)
     state = stack_state.read(settings)
     if state is None:
         return Status("down", "not started", ())
@@ -87,6 +101,21 @@ def status(settings: Settings) -> Status:
     if state.phase == "failed":
         return Status("failed", state.step, ())
     return Status("lost", "the supervisor was killed; `flywheel up` or `down` clears up", services)
+
+
+def _elsewhere(settings: Settings) -> Status:
+    prefect, mlflow = settings.prefect_url, settings.mlflow_url
+    with health.client(trust_env=True) as http:
+        found = (
+            _answering("prefect", prefect, health.answers(http, f"{prefect}/api/health")),
+            _answering("mlflow", mlflow, health.answers(http, f"{mlflow}/health")),
+        )
+    return Status("elsewhere", f"{PREFECT} and {MLFLOW} name its servers", found)
+
+
+def _answering(name: str, url: str, answers: bool) -> ServiceState:
+    condition = "up" if answers else "gone"
+    return ServiceState(name, condition, process=None, url=url, log="", restarts=0)
 
 
 def _looked_at(service: ServiceState) -> ServiceState:

@@ -9,7 +9,11 @@ MARK = "FLYWHEEL_STACK"
 
 
 def for_clients(settings: Settings) -> dict[str, str]:
-    """Give the variables under which Prefect and MLflow clients find this stack."""
+    """Give the variables under which Prefect and MLflow clients find the servers.
+
+    Credentials for servers elsewhere (``PREFECT_API_AUTH_STRING``, ``MLFLOW_TRACKING_USERNAME`` and
+    ``_PASSWORD``) are not among them: the clients read those themselves, and nothing notes them.
+    """
     return {
         "FLYWHEEL_HOME": str(settings.home),
         "FLYWHEEL_PREFECT_PORT": str(settings.prefect_port),

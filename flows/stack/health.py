@@ -4,10 +4,22 @@ import time
 
 import httpx
 
+from flows.settings import Settings
 
-def client() -> httpx.Client:
-    """Open a client that ignores the machine's proxies: the stack is on the loopback interface."""
-    return httpx.Client(trust_env=False, timeout=5.0)
+
+def client(*, trust_env: bool = False) -> httpx.Client:
+    """Open a client; the stack's own servers are on the loopback, where no proxy is wanted.
+
+    Args:
+        trust_env: Heed the environment's proxies and certificates, for servers elsewhere.
+    """
+    return httpx.Client(trust_env=trust_env, timeout=5.0)
+
+
+def mlflow_answers(settings: Settings) -> bool:
+    """Tell whether MLflow works."""
+    with client(trust_env=settings.elsewhere is not None) as http:
+        return answers(http, f"{settings.mlflow_url}/health")
 
 
 def answers(http: httpx.Client, url: str) -> bool:
@@ -20,6 +32,6 @@ def answers(http: httpx.Client, url: str) -> bool:
 
 def wait_for(url: str) -> None:
     """Return once ``url`` answers 200; whoever started this process sets the limit."""
-    with client() as http:
+    with client(trust_env=True) as http:
         while not answers(http, url):
             time.sleep(0.1)

@@ -1,0 +1,201 @@
+"""Look at servers, files, packages and the machine, and note what is so in plain records."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+import psutil
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from prefect import get_client
+from prefect.client.schemas.objects import WorkerStatus
+
+from flows.doctor.files import Entry
+from flows.doctor.machine import Compute
+from flows.doctor.models import Model
+from flows.doctor.pools import Pool
+from flows.doctor.servers import Server
+from flows.settings import Settings
+
+PACKAGE = "lora-flywheel"
+CONSTRAINTS = Path(__file__).parents[2] / "infra" / "constraints.txt"
+
+
+def prefect(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None) -> Server:
+    """Ask Prefect who may ask it what."""
+    url, api = settings.prefect_url, settings.prefect_api_url
+    try:
+        alive = http.get(f"{api}/health").raise_for_status()
+        stranger = http.get(f"{api}/admin/version").status_code
+        ours = http.get(f"{api}/admin/version", auth=auth).status_code
+        token = http.get(f"{api}/csrf-token", params={"client": "doctor"}, auth=auth).status_code
+    except httpx.HTTPError as error:
+        return Server("Prefect", url, trouble=_cause(error))
+    return Server(
+        "Prefect",
+        url,
+        is_open=stranger == 200,
+        takes_ours=ours == 200,
+        guards_forms={200: True, 422: False}.get(token),
+        seconds_behind=_behind(alive),
+    )
+
+
+def mlflow(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None) -> Server:
+    """Ask MLflow who may ask it what; it has no setting for CSRF."""
+    url = settings.mlflow_url
+    asked = f"{url}/api/2.0/mlflow/registered-models/search"
+    try:
+        alive = http.get(f"{url}/health").raise_for_status()
+        stranger, ours = http.get(asked).status_code, http.get(asked, auth=auth).status_code
+    except httpx.HTTPError as error:
+        return Server("MLflow", url, trouble=_cause(error))
+    return Server(
+        "MLflow",
+        url,
+        is_open=stranger == 200,
+        takes_ours=ours == 200,
+        seconds_behind=_behind(alive),
+    )
+
+
+def pools(names: list[str]) -> list[Pool]:
+    """Ask Prefect for pools and their workers."""
+    found: list[Pool] = []
+    with get_client(sync_client=True) as client:
+        there = {pool.name: pool for pool in client.read_work_pools()}
+        for name in names:
+            pool = there.get(name)
+            workers = client.read_workers_for_work_pool(name) if pool else []
+            online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+            kind, paused = (pool.type, pool.is_paused) if pool else (None, False)
+            found.append(Pool(name, kind, is_paused=paused, online=online))
+    return found
+
+
+def deployments() -> list[str]:
+    """Ask Prefect for the deployments that it has, as ``flow/name``."""
+    with get_client(sync_client=True) as client:
+        flows = {flow.id: flow.name for flow in client.read_flows()}
+        return [f"{flows[one.flow_id]}/{one.name}" for one in client.read_deployments()]
+
+
+def entry(path: Path, *, is_secret: bool = False) -> Entry:
+    """Read a path's permissions."""
+    return Entry(path, path.stat().st_mode, is_secret=is_secret)
+
+
+def inside(settings: Settings) -> list[Entry]:
+    """Read the permissions of what matters most in a home."""
+    secret = [settings.tokens]
+    plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
+    plain += [settings.models, settings.prefect_home, settings.mlflow_home]
+    return [entry(path, is_secret=path in secret) for path in secret + plain if path.exists()]
+
+
+def model(path: Path) -> Model:
+    """Look into a base's folder without loading anything."""
+    config = path / "config.json"
+    if not config.is_file():
+        return Model(path, is_there=False)
+    return Model(
+        path,
+        is_there=True,
+        weights=_names(path, "*.safetensors"),
+        pickles=_names(path, "*.bin") + _names(path, "*.pt"),
+        brings_code='"auto_map"' in config.read_text(),
+    )
+
+
+def compute() -> Compute:
+    """See what torch and bitsandbytes can do here; loads both."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return Compute(
+        torch=str(torch.__version__),
+        driver_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*/information"))),
+        gpus=tuple(torch.cuda.get_device_name(one) for one in range(count)),
+        has_cuda_build=torch.version.cuda is not None,
+        four_bit_trouble=_four_bit_trouble("cuda" if count else "cpu"),
+    )
+
+
+def requirements() -> list[Requirement]:
+    """Read what our package requires, without extras."""
+    said = map(Requirement, metadata.requires(PACKAGE) or [])
+    return [one for one in said if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def installed() -> dict[str, str]:
+    """Read the version of each package that is installed."""
+    return {canonicalize_name(one.name): one.version for one in metadata.distributions()}
+
+
+def constraints() -> str:
+    """Read the tested versions; nothing where only the package is installed."""
+    return CONSTRAINTS.read_text() if CONSTRAINTS.is_file() else ""
+
+
+def sockets() -> Iterator[tuple[str, int]]:
+    """List what this machine's programs listen on, as far as we may see."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return
+    for one in connections:
+        if one.status == psutil.CONN_LISTEN and one.laddr:
+            yield one.laddr.ip, one.laddr.port
+
+
+def free(home: Path) -> int:
+    """Give the free bytes of the disk that a home lies on, or will."""
+    there = next(path for path in (home, *home.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def pair(text: str | None) -> tuple[str, str] | None:
+    """Split ``user:password``."""
+    user, colon, password = (text or "").partition(":")
+    return (user, password) if colon else None
+
+
+def account(env: Mapping[str, str]) -> tuple[str, str] | None:
+    """Read the account that MLflow's clients use."""
+    user, password = env.get("MLFLOW_TRACKING_USERNAME"), env.get("MLFLOW_TRACKING_PASSWORD")
+    return (user, password) if user and password else None
+
+
+def _names(folder: Path, pattern: str) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.glob(pattern)))
+
+
+def _behind(answer: httpx.Response) -> float | None:
+    said = answer.headers.get("date")
+    return parsedate_to_datetime(said).timestamp() - time.time() if said else None
+
+
+def _cause(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it says {error.response.status_code}"
+    return re.sub(r"\s+", " ", str(error)) or type(error).__name__
+
+
+def _four_bit_trouble(device: str) -> str | None:
+    """Hold a few numbers in 4 bits and take them back."""
+    try:
+        import torch
+        from bitsandbytes import functional
+
+        numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
+        held, state = functional.quantize_4bit(numbers, quant_type="nf4")
+        back = functional.dequantize_4bit(held, state)
+        off = float((back - numbers).abs().max())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is why 4-bit weights don't work
+        return f"{type(error).__name__}: {error}"
+    return None if off < 0.2 else f"numbers from -1 to 1 come back off by {off:.2f}"

@@ -1,0 +1,123 @@
+"""Whether Prefect and MLflow answer, know who asks, and keep what is said to themselves."""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flows.doctor.finding import Finding, fine, note, wrong
+
+LATE_SECONDS, TOO_LATE_SECONDS = 5.0, 60.0
+"""How far this machine's clock may be from a server's: schedules and decisions have times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as it looks from here; what could not be learned is ``None``."""
+
+    name: str
+    url: str
+    trouble: str | None = None
+    """Why it did not answer."""
+    is_open: bool | None = None
+    """Whether it tells things to who gives no credentials."""
+    takes_ours: bool | None = None
+    """Whether it answers to the credentials of this environment."""
+    guards_forms: bool | None = None
+    """Whether it asks for a CSRF token; ``None`` also where it has no such setting."""
+    seconds_behind: float | None = None
+    """How far this machine's clock is behind it, negative if ahead."""
+
+
+def check(server: Server, remedy: str, variables: str) -> Iterator[Finding]:
+    """Say all there is to say of a server.
+
+    Args:
+        server: What was found.
+        remedy: What brings it up.
+        variables: Where its clients take their credentials from.
+    """
+    if server.trouble is not None:
+        yield wrong(server.name, f"{server.url} does not answer: {server.trouble}", remedy)
+        return
+    yield from filter(
+        None,
+        (access(server), credentials(server, variables), transport(server), forms(server)),
+    )
+    yield clock(server)
+
+
+def access(server: Server) -> Finding:
+    """Look at whether anybody may use it."""
+    if not server.is_open:
+        return fine(server.name, f"{server.url} asks for credentials")
+    if is_loopback(server.url):
+        return fine(server.name, f"{server.url} answers; open to who is on this machine, only")
+    fixes = {
+        "Prefect": "set PREFECT_SERVER_API_AUTH_STRING=user:password where the server runs",
+        "MLflow": "start it with `mlflow server --app-name basic-auth`",
+    }
+    return wrong(
+        server.name,
+        f"{server.url} answers to anybody who can reach it",
+        f"{fixes[server.name]}, or let it listen on 127.0.0.1 only",
+    )
+
+
+def credentials(server: Server, variables: str) -> Finding | None:
+    """Look at whether it takes the credentials of this environment."""
+    if server.takes_ours or server.is_open:
+        return None
+    return wrong(
+        server.name,
+        f"{server.url} refuses the credentials of this environment",
+        f"set {variables} as they are on the server (compose: in infra/.env)",
+    )
+
+
+def transport(server: Server) -> Finding | None:
+    """Look at whether others on the way can read the credentials."""
+    if server.url.startswith("https://") or is_loopback(server.url) or is_inside(server.url):
+        return None
+    return wrong(
+        server.name,
+        f"{server.url} is not encrypted: credentials and traffic can be read on the way",
+        "put a proxy with TLS before it (infra/Caddyfile), and name its https address",
+    )
+
+
+def forms(server: Server) -> Finding | None:
+    """Look at whether a page elsewhere could act with the credentials of a person's browser."""
+    if server.guards_forms is not False or is_loopback(server.url):
+        return None
+    return wrong(
+        server.name,
+        f"{server.url} takes requests that another page makes a browser send (no CSRF token)",
+        "set PREFECT_SERVER_CSRF_PROTECTION_ENABLED=true where the server runs",
+    )
+
+
+def clock(server: Server) -> Finding:
+    """Compare the clocks."""
+    behind = server.seconds_behind or 0.0
+    if abs(behind) <= LATE_SECONDS:
+        return fine("clock", f"as {server.name}'s")
+    said = f"this machine is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'}"
+    level = wrong if abs(behind) > TOO_LATE_SECONDS else note
+    return level("clock", f"{said} {server.name}'s server", "let chrony or ntpd set both clocks")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address is of this machine alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_inside(url: str) -> bool:
+    """Tell a name that only a network of containers or a cluster knows: it is one word."""
+    host = urlsplit(url).hostname or ""
+    is_one_word = "." not in host and ":" not in host
+    return is_one_word or host.endswith((".svc", ".svc.cluster.local"))

@@ -1,0 +1,48 @@
+"""``flywheel doctor`` as a person runs it, on a home whose stack is down."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests.flows import workload_file
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a scheduled workload, on ports where nobody listens."""
+    for name in ("base/config.json", "logs/a.jsonl", "home/workloads/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("{}")
+    config = workload_file.write(tmp_path)
+    home = tmp_path / "home"
+    home.chmod(0o700)
+    (home / "workloads" / "support.yaml").symlink_to(config)
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    monkeypatch.setenv("FLYWHEEL_PREFECT_PORT", "9")
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_PORT", "19")
+    return home
+
+
+def test_what_must_be_fixed_is_named_with_its_fix_and_fails_the_command(home: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("wrong  Prefect: http"))
+    assert "127.0.0.1:9 does not answer" in lines[start]
+    assert lines[start + 1] == "       fix: `flywheel up` starts it"
+    assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
+    assert "fine   bitsandbytes: 4-bit weights work" in done.output
+    assert "  support: collect 1 log and 0 feedback file(s)" in done.output
+
+
+def test_mistakes_of_a_workload_file_are_among_them_for_programs_too(home: Path) -> None:
+    (home.parent / "support.yaml").write_text("workload: support\nbase: base\nspeed: 9\n")
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    found = json.loads(done.output)
+    said = [one["found"] for one in found if one["about"] == "support.yaml"]
+    assert said == ["speed: no such setting"]

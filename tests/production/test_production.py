@@ -1,0 +1,130 @@
+"""One turn through ``infra/compose.yaml`` as processes; a replica and a worker are killed in it."""
+
+import json
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from components import warehouse
+from flows import jobs
+from tests.flows import small
+from tests.flows import terminal as terminals
+from tests.flows.terminal import Terminal
+from tests.production.topology import Topology
+
+pytestmark = [pytest.mark.production, pytest.mark.timeout(1500)]
+
+EPOCHS = 60
+
+
+@pytest.fixture
+def web(production: Topology) -> httpx.Client:
+    """A browser that trusts the proxy's authority and has no credentials."""
+    trusted = ssl.create_default_context(cafile=str(production.authority))
+    return httpx.Client(verify=trusted, trust_env=False, timeout=30)
+
+
+def test_nobody_gets_in_without_the_right_credentials(
+    production: Topology, web: httpx.Client
+) -> None:
+    version = f"{production.public('prefect')}/api/admin/version"
+    models = f"{production.public('mlflow')}/api/2.0/mlflow/registered-models/search"
+    user, password = production.secrets["PREFECT_AUTH_STRING"].split(":")
+    assert web.get(version).status_code == 401
+    assert web.get(version, auth=(user, password[::-1])).status_code == 401
+    assert web.get(version, auth=(user, password)).status_code == 200
+    assert web.get(models).status_code == 401
+    assert web.get(models, auth=("flywheel", password)).status_code == 401, "each has its own"
+    assert web.get(models, auth=(user, production.secrets["MLFLOW_PASSWORD"])).status_code == 200
+
+
+def test_a_page_elsewhere_cannot_act_with_a_persons_credentials(
+    production: Topology, web: httpx.Client
+) -> None:
+    user, password = production.secrets["PREFECT_AUTH_STRING"].split(":")
+    forged = web.post(
+        f"{production.public('prefect')}/api/flow_runs/filter", json={}, auth=(user, password)
+    )
+    assert forged.status_code == 403
+    assert "CSRF" in forged.text
+
+
+def test_the_receiver_takes_traffic_by_token_and_keeps_its_metrics_inside(
+    production: Topology, terminal: Terminal, web: httpx.Client
+) -> None:
+    place = production.public("receiver")
+    made = terminal.run("token", "add", "shop")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.split()[-1]
+    row = {"workload_id": "shop", "request": {"messages": [{"role": "user", "content": "hi"}]}}
+    row |= {"timestamp": 1_780_000_000, "response": {"id": "1", "choices": []}}
+    headers = {"Authorization": f"Bearer {token}"}
+    assert web.post(f"{place}/v1/interactions", json=row).status_code == 401
+    assert web.post(f"{place}/v1/interactions", json=row, headers=headers).status_code == 200
+    assert web.get(f"{place}/metrics").status_code == 404
+    assert production.answers("receiver", "/metrics")
+
+
+def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
+    production: Topology, terminal: Terminal, workloads: Path, web: httpx.Client
+) -> None:
+    config = small.write(workloads, epochs=EPOCHS)
+    turn = terminal.start("turn", config)
+    try:
+        while steps_done(production) < 20:
+            assert turn.poll() is None, turn.communicate()[0]
+            time.sleep(0.2)
+        production.kill("prefect-api-1")
+        production.kill("worker-gpu-on-cpu")
+        time.sleep(5)  # what watches over containers takes its time, too
+        production.start("worker-gpu-on-cpu")
+        said = terminals.said_until_asked(turn)
+        assert terminals.QUESTION in said, said
+    finally:
+        turn.terminate()
+
+    waiting = terminal.run("pending")
+    assert waiting.stdout.startswith(f"{small.WORKLOAD}  evidence "), waiting.stdout
+    assert f"{production.public('prefect')}/runs/flow-run/" in waiting.stdout.replace("\n", "")
+    approved = terminal.run("approve", small.WORKLOAD, "--as", "a person")
+    assert approved.returncode == 0, approved.stdout + approved.stderr
+    production.require(lambda: "champion" in aliases(production, web), "the champion", 240)
+
+    with warehouse.connect(production.home / "warehouse.duckdb") as con:
+        decisions = con.execute("select decision, approver from raw.decisions").fetchall()
+    assert decisions == [("approve", "a person")]
+    states = run_states(terminal)
+    assert states.pop("CRASHED") == 1, "the training that lost its worker"
+    assert set(states) == {"COMPLETED"}, states
+
+
+def steps_done(production: Topology) -> int:
+    folders = (production.home / "jobs").glob("train-*")
+    found = [jobs.newest_progress(each) for each in folders]
+    return max((progress.done for progress in found if progress), default=0)
+
+
+def aliases(production: Topology, web: httpx.Client) -> dict[str, str]:
+    """Read the aliases of the workload's registered model, as any client of MLflow does."""
+    url = f"{production.public('mlflow')}/api/2.0/mlflow/registered-models/get"
+    answer = web.get(
+        url,
+        params={"name": small.WORKLOAD},
+        auth=("flywheel", production.secrets["MLFLOW_PASSWORD"]),
+    )
+    found: list[dict[str, str]] = answer.json().get("registered_model", {}).get("aliases", [])
+    return {each["alias"]: each["version"] for each in found}
+
+
+def run_states(terminal: Terminal) -> dict[str, int]:
+    """Count the flow runs of each state, by Prefect's own command line."""
+    listed = ["prefect", "--no-prompt", "flow-run", "ls", "--limit", "100", "--output", "json"]
+    done = subprocess.run(listed, env=terminal.env, capture_output=True, text=True, check=True)
+    runs: list[dict[str, Any]] = json.loads(done.stdout)
+    states = [str(run["state_type"]) for run in runs]
+    return {state: states.count(state) for state in set(states)}
