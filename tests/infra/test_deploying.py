@@ -1,0 +1,40 @@
+"""What ``infra/`` starts is what our own code starts."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import deploy
+from flows.settings import load
+from flows.stack import services
+from flows.stack.deployment import Spec
+
+INFRA = Path(__file__).parents[2] / "infra"
+
+
+def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
+    name = spec.flow.partition(":")[2]
+    said: dict[str, Any] = {"name": name, "entrypoint": spec.flow.replace(":", ".")}
+    if spec.limit:
+        surplus = "CANCEL_NEW" if spec.drops_surplus else "ENQUEUE"
+        said["concurrency_limit"] = {"limit": spec.limit, "collision_strategy": surplus}
+    return said | {"pool": spec.pool}
+
+
+def test_prefect_yaml_has_the_deployments_of_the_code(tmp_path: Path) -> None:
+    file = yaml.safe_load((INFRA / "prefect.yaml").read_text())
+    found = [{**one, "pool": one["work_pool"]["name"]} for one in file["deployments"]]
+    setpriv, *how, _, module, engine = shlex.split(services.engine_command())
+    command = [Path(setpriv).name, *how, "python", module, engine]
+    for one in found:
+        assert shlex.split(one.pop("work_pool")["job_variables"]["command"]) == command
+    assert found == [as_prefect_says_it(spec) for spec in deploy.specs(tmp_path)]
+
+
+def test_composed_workers_are_started_as_the_stacks_own(tmp_path: Path) -> None:
+    file = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    own = services.workers(load({"FLYWHEEL_HOME": str(tmp_path)}))
+    for name, service in zip(("worker-cpu", "worker-gpu"), own, strict=True):
+        assert ["-m", *file[name]["command"]] == list(service.command)[1:]
