@@ -21,6 +21,7 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
 )
 
 from components.evaluate import reading
+from components.evaluate.blocked import Blocked
 from components.evaluate.choices import likelihoods
 from components.evaluate.greedy import Limits, greedy
 from components.schema import Progress
@@ -64,7 +65,8 @@ class Answerer(HFLM):
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _ends(model, tokenizer)
-        self.packs = reading.can_pack(model)
+        self.blocks = Blocked(model)
+        self.packs = reading.can_pack(model, self.blocks)
         self.room = batch_size * TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
         self.done = self.asked = 0
 
@@ -115,14 +117,15 @@ class Answerer(HFLM):
         if not all(prompts):
             raise ValueError("answering an empty prompt: there is no token to begin after")
         before = self.done
-        answers = greedy(
-            self.model,
-            prompts,
-            Limits(self._stops(until), most),
-            slots=self.batch_size,
-            room=self.room,
-            report=lambda done: self._say(before + done, self.asked),
-        )
+        with self.blocks:
+            answers = greedy(
+                self.model,
+                prompts,
+                Limits(self._stops(until), most),
+                slots=self.batch_size,
+                room=self.room,
+                report=lambda done: self._say(before + done, self.asked),
+            )
         stops = [*until, self.tok_decode(self.eot_token_id, skip_special_tokens=False)]
         return [postprocess_generated_text(self.tok_decode(one), stops, None) for one in answers]
 
@@ -162,13 +165,14 @@ class Answerer(HFLM):
             scores = super()._loglikelihood_tokens(requests, **settings)
             self._say(len(requests), len(requests))
             return scores
-        return likelihoods(
-            self.model,
-            [(context, continuation) for _, context, continuation in requests],
-            window=self.max_length,
-            room=self.room,
-            report=lambda done: self._say(done, len(requests)),
-        )
+        with self.blocks:
+            return likelihoods(
+                self.model,
+                [(context, continuation) for _, context, continuation in requests],
+                window=self.max_length,
+                room=self.room,
+                report=lambda done: self._say(done, len(requests)),
+            )
 
     def _say(self, done: int, asked: int) -> None:
         self.done, self.asked = done, asked

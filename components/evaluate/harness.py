@@ -84,6 +84,8 @@ def evaluate(
         NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
+    from components.evaluate import threads  # noqa: PLC0415 - loads torch
+
     wanted = measurements(snapshot, base, models, root, settings)
     missing = [m for m in wanted if not manifest.is_finished(m.folder)]
     for adapter in dict.fromkeys(one.adapter for one in missing if one.adapter is not None):
@@ -107,8 +109,9 @@ def evaluate(
                 applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
             for one in group:
                 asked, watch = askable[one.asked], Stopwatch(report)
-                samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
-                body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
+                with threads.chosen(model.device):
+                    samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
+                    body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
                 scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
     return _by_model(wanted)
 

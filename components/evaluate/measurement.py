@@ -28,7 +28,7 @@ FEW_SHOT = "few-shot"
 ANSWERING = manifest.digest(
     [
         manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
-        for module in ("answerer", "choices", "greedy", "prefixes", "reading", "slots")
+        for module in ("answerer", "blocked", "choices", "greedy", "prefixes", "reading", "slots")
     ]
 )
 """The version of the answering: what a model is computed by may move a score, too."""

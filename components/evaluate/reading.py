@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicLayer  # noqa: TID253 - as above
 from components.evaluate.prefixes import Ints, Pack, Tree, grow, packs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -91,8 +93,8 @@ def dtype_of(model: "Model") -> torch.dtype:
 
 
 @torch.inference_mode()
-def can_pack(model: "Model") -> bool:
-    """Tell whether a model reads rows in a tree as it reads them alone, by trying.
+def can_pack(model: "Model", way: "AbstractContextManager[object]") -> bool:
+    """Tell whether a model reads rows in a tree, in this way, as it reads them alone, by trying.
 
     One whose layers see only a window or keep a state does not, nor one that takes positions from
     somewhere else.
@@ -100,7 +102,8 @@ def can_pack(model: "Model") -> bool:
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
     tree = grow(PROBE)
-    together = [one.logits for one in read(model, tree, tree.leaves, len(tree.tokens) - 2)]
+    with way:
+        together = [one.logits for one in read(model, tree, tree.leaves, len(tree.tokens) - 2)]
     alone = [model(_on(model, np.array([row]))).logits[0, -1].float() for row in PROBE]
     tolerance = 100 * torch.finfo(dtype_of(model)).eps
     return torch.allclose(

@@ -36,7 +36,10 @@ def choosing(documents: list[dict[str, Json]]) -> Task:
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
         "target_delimiter": "",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in ("acc", "acc_norm")
+        ],
         "num_fewshot": 0,
     }
 
@@ -80,8 +83,8 @@ def label_task(path: Path, tokenizer: Any, count: int) -> Task:
     return choosing(documents)
 
 
-def guard_tasks(folder: Path, count: int) -> dict[str, Task]:
-    """Make the guard tasks whose data is there, in the words of lm-eval's own."""
+def guard_documents(folder: Path, count: int) -> dict[str, list[dict[str, Json]]]:
+    """Draw documents of the guard tasks whose data is there, in the words of lm-eval's own."""
     kinds: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Json]]]] = {
         "arc_easy": ("arc_easy.jsonl.gz", lambda row: _choice(f"{row['query']}\nAnswer:", row)),
         "copa": ("copa.jsonl.gz", lambda row: _choice(row["query"], row)),
@@ -100,10 +103,12 @@ def guard_tasks(folder: Path, count: int) -> dict[str, Task]:
             ),
         ),
     }
+    rows = {
+        name: lines(folder / file) for name, (file, _) in kinds.items() if (folder / file).exists()
+    }
     return {
-        name: choosing([make(row) for row in Random(0).sample(lines(folder / file), count)])
-        for name, (file, make) in kinds.items()
-        if (folder / file).exists()
+        name: [kinds[name][1](row) for row in Random(0).sample(some, min(count, len(some)))]
+        for name, some in rows.items()
     }
 
 

@@ -48,7 +48,8 @@ def main(
     """Print a line for each task, and one for five models."""
     fetched = fetch.fetch(run.cache(), print)
     model, tokenizer = base.load(fetched.base, "fp32", for_training=False)
-    guards = {} if guard is None else asked.guard_tasks(guard, documents)
+    drawn = {} if guard is None else asked.guard_documents(guard, documents)
+    guards = {name: asked.choosing(some) for name, some in drawn.items()}
     calls = {"calls": asked.call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
     tasks = guards | calls
     if telemetry:
@@ -139,21 +140,9 @@ def asking(
     way: Callable[[Any, Any], Any], model: Any, tokenizer: Any, tasks: dict[str, asked.Task]
 ) -> Callable[[], list[Any]]:
     """Give what puts tasks to a model through lm-eval and says all answers, and the scores."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    simple_evaluate: Any = lm_eval.simple_evaluate
-    manager: Any = TaskManager
 
     def ask() -> list[Any]:
-        results = simple_evaluate(
-            model=way(model, tokenizer),
-            tasks=[task | {"task": name} for name, task in tasks.items()],
-            task_manager=manager(include_defaults=False),
-            log_samples=True,
-            bootstrap_iters=0,
-            verbosity="ERROR",
-        )
+        results = results_of(way(model, tokenizer), tasks)
         answers = [
             answer
             for name in tasks
@@ -163,6 +152,23 @@ def asking(
         return [*answers, json.dumps(results["results"], sort_keys=True, default=str)]
 
     return ask
+
+
+def results_of(asked_model: Any, tasks: dict[str, asked.Task]) -> Any:
+    """Put tasks to one of lm-eval's models; give what lm-eval gives, with all samples."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    simple_evaluate: Any = lm_eval.simple_evaluate
+    manager: Any = TaskManager
+    return simple_evaluate(
+        model=asked_model,
+        tasks=[task | {"task": name} for name, task in tasks.items()],
+        task_manager=manager(include_defaults=False),
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+    )
 
 
 def five(

@@ -1,0 +1,66 @@
+"""Choose how many threads torch computes with: as many as are fastest here and now.
+
+Torch takes a thread a core, and all of them wait for the slowest after each operation. On a machine
+that others use, too, that made an evaluation several times slower than one thread alone.
+Imported late, since it loads torch.
+"""
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from statistics import median
+
+import torch  # noqa: TID253 - this module is itself imported late
+
+SHAPE = (64, 576, 1536)
+"""Rows, and a small model's layer: 57 million multiplications, a millisecond or so."""
+
+TIMES = 24
+"""Products in a row that are timed together, so that one that has to wait is seen."""
+
+ROUNDS = 3
+"""Of all counts in turn; their medians are compared."""
+
+WORTH = 0.9
+"""What more threads must bring a time down to, to be taken from others."""
+
+
+def fewest(seconds: Mapping[int, float]) -> int:
+    """Choose of the timed counts: the fewest threads that no more threads clearly beat."""
+    taken = min(seconds)
+    for count in sorted(seconds):
+        if seconds[count] < WORTH * seconds[taken]:
+            taken = count
+    return taken
+
+
+@contextmanager
+def chosen(device: torch.device) -> Generator[int]:
+    """Compute with the fastest number of threads, at most as many as torch has; then as before.
+
+    Nothing is timed where the device is no CPU. It takes a fifth of a second with two threads.
+    """
+    allowed = torch.get_num_threads()
+    try:
+        if device.type == "cpu" and allowed > 1:
+            torch.set_num_threads(fewest(_timed(allowed)))
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(allowed)
+
+
+def _timed(most: int) -> dict[int, float]:
+    """Time each of ``most`` threads, half of them, a quarter, down to one; in seconds."""
+    counts = [most >> halvings for halvings in range(most.bit_length())]
+    rows, inner, outer = SHAPE
+    these, weight = torch.ones(rows, inner), torch.ones(outer, inner)
+    taken: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(ROUNDS):
+        for count in counts:
+            torch.set_num_threads(count)
+            torch.nn.functional.linear(these, weight)
+            started = time.perf_counter()
+            for _ in range(TIMES):
+                torch.nn.functional.linear(these, weight)
+            taken[count].append(time.perf_counter() - started)
+    return {count: median(seconds) for count, seconds in taken.items()}

@@ -1,0 +1,88 @@
+"""Weights in blocks multiply as the model's own do, its adapter with them, and leave no trace."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from components import adapted, base
+from components.evaluate.blocked import Blocked
+
+TOKENS = torch.arange(5, 45).reshape(2, 20)
+
+
+@torch.inference_mode()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(input_ids=TOKENS).logits
+
+
+@pytest.mark.parametrize(
+    "worn",
+    [
+        pytest.param(None, id="no-adapter"),
+        pytest.param({}, id="lora"),
+        pytest.param({"use_rslora": True, "lora_alpha": 3}, id="rslora"),
+        pytest.param({"use_dora": True}, id="dora"),
+        pytest.param(
+            {"target_modules": ["q_proj"], "modules_to_save": ["down_proj"]},
+            id="layers-trained-whole",
+        ),
+        pytest.param({"bias": "lora_only", "lora_bias": True}, id="biases"),
+        pytest.param({"target_modules": ["q_proj"], "layers_to_transform": [1]}, id="one-layer"),
+    ],
+)
+def test_a_model_says_the_same_within_blocks_and_is_itself_again_after(
+    tiny_base: Path, worn: dict[str, Any] | None
+):
+    model, _ = base.load(tiny_base, "fp32", for_training=False)
+    bare = logits(model)
+    if worn is not None:
+        torch.manual_seed(0)
+        settings: dict[str, Any] = {"target_modules": "all-linear", "init_lora_weights": False}
+        model = get_peft_model(model, LoraConfig(r=4, **settings | worn)).eval()
+    before, weights = logits(model), {name: w.clone() for name, w in model.named_parameters()}
+    with Blocked(model) as blocked:
+        within = logits(blocked)
+    assert torch.allclose(within, before, rtol=1e-4, atol=1e-4)
+    assert worn is None or not torch.allclose(within, bare, rtol=1e-2, atol=1e-2)
+    assert torch.equal(logits(model), before)
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
+
+
+def test_a_base_answers_as_itself_after_its_adapter_was_in_blocks(
+    tiny_base: Path, adapters: dict[str, Path]
+):
+    model, _ = base.load(tiny_base, "fp32", for_training=False)
+    bare = logits(model)
+    worn = adapted.put_on(model, adapters["champion"])
+    with Blocked(worn):
+        assert not torch.allclose(logits(worn), bare, rtol=1e-2, atol=1e-2)
+    adapted.take_off(worn)
+    assert torch.equal(logits(model), bare)
+
+
+def test_an_adapter_that_is_switched_off_stays_off_within_blocks(
+    tiny_base: Path, adapters: dict[str, Path]
+):
+    model, _ = base.load(tiny_base, "fp32", for_training=False)
+    bare = logits(model)
+    worn = adapted.put_on(model, adapters["champion"])
+    with worn.disable_adapter(), Blocked(worn):
+        assert torch.allclose(logits(worn), bare, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_in_16_bits_multiplies_by_its_own_weights(tiny_base: Path):
+    model, _ = base.load(tiny_base, "bf16", for_training=False)
+    before = logits(model)
+    with Blocked(model):
+        assert torch.equal(logits(model), before)
+
+
+def test_an_error_within_blocks_leaves_the_model_as_it_was(tiny_base: Path):
+    model, _ = base.load(tiny_base, "fp32", for_training=False)
+    before = logits(model)
+    with pytest.raises(RuntimeError, match="in the midst"), Blocked(model):
+        raise RuntimeError("in the midst")
+    assert torch.equal(logits(model), before)
