@@ -5,5 +5,6 @@
 has tasks of our own: ``preferred`` asks for what people chose.
 
 ``answerer`` is the model as lm-eval sees it: it has one ``reading`` a tree of ``prefixes``, for the
-likelihoods of ``choices`` and for ``greedy`` answers, which are written in ``slots``.
+likelihoods of ``choices`` and for ``greedy`` answers, which are written in ``slots``. On a CPU its
+weights are ``blocked``, and ``threads`` says how many compute.
 """
