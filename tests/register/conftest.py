@@ -36,3 +36,20 @@ def adapter(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = AutoModelForCausalLM.from_pretrained(base_model)
     get_peft_model(bare, config).save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter with weights that change the answers."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("trained") / "a2"
+    shutil.copytree(adapter, folder)
+    weights = folder / "adapter_model.safetensors"
+    torch.manual_seed(0)
+    moved = {name: torch.randn_like(one) for name, one in load_file(weights).items()}
+    save_file(moved, weights, metadata={"format": "pt"})
+    return folder

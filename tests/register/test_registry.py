@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components import base, rendering
-from components.register import aliases, registry, tracking
+from components.register import aliases, logged, registry, tracking
 from components.register.aliases import CHAMPION
 from components.register.logged import Served
 from components.register.registry import Version
@@ -154,3 +154,101 @@ def test_a_version_is_found_by_its_number(adapter: Path, base_model: Path) -> No
     assert registry.numbered("counted", "1") == first
     with pytest.raises(LookupError, match="version 7 of counted: MLflow has 1"):
         registry.numbered("counted", "7")
+
+
+def test_a_version_says_what_it_takes_and_gives_and_shows_a_request(
+    adapter: Path, base_model: Path
+) -> None:
+    from mlflow.models import get_model_info
+
+    register("signed", adapter, base_model)
+    info = get_model_info("models:/signed/1")
+    assert info.signature.inputs.required_input_names() == ["messages"]
+    assert info.signature.inputs.optional_input_names() == ["tools"]
+    assert info.signature.outputs.input_names() == ["id", "object", "choices"]
+    assert set(info.saved_input_example_info) >= {"artifact_path", "serving_input_path"}
+
+
+def test_a_version_answers_its_own_example_and_requests_with_and_without_tools(
+    adapter: Path, base_model: Path
+) -> None:
+    from mlflow.pyfunc import load_model
+
+    register("exemplary", adapter, base_model)
+    model = load_model("models:/exemplary/1")
+    messages = REQUEST["messages"]
+    for request in (
+        model.input_example,
+        REQUEST,
+        {"messages": messages},
+        {"messages": messages, "tools": None},
+        {"messages": [*messages, {"role": "assistant", "content": None}, *messages], "tools": []},
+    ):
+        assert model.predict(request)["object"] == "chat.completion"
+
+
+def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
+    trained: Path, base_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from mlflow.artifacts import download_artifacts
+    from mlflow.pyfunc import load_model
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    register("plain", trained, base_model, precision="fp32")
+    folder = download_artifacts("models:/plain/1", dst_path=str(tmp_path))
+    (config,) = Path(folder).rglob("adapter_config.json")
+    bare = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    asked = torch.tensor([[5, 60, 7]])
+    with torch.no_grad():
+        before = bare(input_ids=asked).logits
+        plain = PeftModel.from_pretrained(bare, str(config.parent)).eval()
+        answered = plain(input_ids=asked).logits
+        served = load_model("models:/plain/1").unwrap_python_model().model
+        assert torch.equal(answered, served(input_ids=asked).logits)
+    assert not torch.equal(answered, before)
+
+
+def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Path) -> None:
+    run_id = tracking.open_run("unloaded", adapter.name, params={}, tags={})
+    nowhere = replace(served(base_model), base=str(tmp_path / "not-on-this-machine"))
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    made = registry.register("unloaded", run_id, adapter, served=nowhere, tags=tags)
+    assert made.number == "1"
+
+
+def test_a_model_that_was_half_logged_is_logged_again_and_a_whole_one_is_used(
+    adapter: Path, base_model: Path
+) -> None:
+    client = MlflowClient()
+    run_id = tracking.open_run("half", adapter.name, params={}, tags={})
+    experiment = client.get_run(run_id).info.experiment_id
+    tags = {logged.OF_EVIDENCE: "e1"}
+    half = client.create_logged_model(experiment, source_run_id=run_id, tags=tags)
+    whole = logged.log(run_id, adapter, served(base_model), "e1")
+    assert whole != half.model_id
+    assert logged.log(run_id, adapter, served(base_model), "e1") == whole
+    kept = client.search_logged_models([experiment])
+    assert [one.model_id for one in kept] == [whole]
+
+
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [
+        pytest.param("# Card\n\nWhat it is.\n", "# Card\n\nWhat it is.\n", id="fits"),
+        pytest.param("line\n" * 2000, "line\nline\n", id="too-long"),
+    ],
+)
+def test_a_version_is_described_by_its_card(
+    adapter: Path, base_model: Path, card: str, shown: str, request: pytest.FixtureRequest
+) -> None:
+    name = f"described-{request.node.callspec.id}"
+    run_id = tracking.open_run(name, adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    registry.register(name, run_id, adapter, served=served(base_model), tags=tags, description=card)
+    said = MlflowClient().get_model_version(name, "1").description
+    assert said.startswith(shown)
+    assert len(said) <= registry.MOST_CHARACTERS
+    assert (said == card) == (len(card) <= registry.MOST_CHARACTERS)
+    assert ("(cut here" in said) == (said != card)
