@@ -16,13 +16,13 @@ errors = Console(stderr=True, highlight=False)
 @app.command()
 def rollback(
     workload: Annotated[str, typer.Argument(help="The workload's name, as in its file.")],
+    by: Annotated[
+        str, typer.Option("--as", help="Your name; kept.", default_factory=getpass.getuser)
+    ],
     to: Annotated[
         str | None,
         typer.Option(help="A version's number; the one before the champion if left out."),
     ] = None,
-    by: Annotated[
-        str, typer.Option("--as", help="Your name; kept.", default_factory=getpass.getuser)
-    ] = "",
     reason: Annotated[str, typer.Option(help="What the champion did wrong; kept.")] = "",
 ) -> None:
     """Make an older champion the champion again, at once; MLflow must be up, Prefect need not.
