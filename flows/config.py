@@ -146,6 +146,23 @@ class Workload(Config):
             return evaluate
         return evaluate.model_copy(update={"precision": recipe.precision})
 
+    @field_validator("evaluate")
+    @classmethod
+    def _asks_for_canaries_that_are_planted(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse canaries that are planted and never asked for, or the other way round."""
+        recipe = info.data.get("train")
+        is_asked = "canaries" in evaluate.built_in
+        if isinstance(recipe, Recipe) and recipe.canaries != is_asked:
+            raise ValueError(
+                "built_in: asks for canaries that no training plants: set canaries: true under "
+                "train, too"
+                if is_asked
+                else "built_in: train plants canaries, and nothing asks for them: add canaries"
+            )
+        return evaluate
+
     @field_validator("train")
     @classmethod
     def _is_measured_on_something(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components import manifest
-from components.evaluate import preferred
+from components import canaries, manifest, prompt, rendering
+from components.evaluate import preferred, refusals, remembered
 from components.evaluate.settings import BuiltIn, EvaluationSettings
 from components.schema import Json
 from components.scorecard import Metric, Sample
@@ -15,19 +15,31 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
 
-METRICS: dict[BuiltIn, dict[str, Metric]] = {"preferences": preferred.METRICS}
+METRICS: dict[BuiltIn, dict[str, Metric]] = {
+    "preferences": preferred.METRICS,
+    "canaries": remembered.METRICS,
+    "refusals": refusals.METRICS,
+}
 
-MODULES: dict[BuiltIn, tuple[str, ...]] = {"preferences": ("posing", "preferred")}
-"""What a task is made by: scores made by other code are not comparable."""
+MADE_BY: dict[BuiltIn, tuple[str, ...]] = {
+    "preferences": ("preferred.py",),
+    "canaries": ("remembered.py",),
+    "refusals": ("refusals.py", "refusals.yaml", "../refusing.py"),
+}
+"""What a task is made by, beside ``posing``: scores made by other code are not comparable."""
 
 
 def conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[str, Json]:
     """Gather what must be equal for two scorecards of a task to be compared, but for the model."""
-    files = [manifest.file_digest(Path(__file__).with_name(f"{one}.py")) for one in MODULES[name]]
+    here = Path(__file__).parent
+    files = [manifest.file_digest(here / one) for one in ("posing.py", *MADE_BY[name])]
     return {
         "task": name,
         "task_version": manifest.digest(files),
-        **preferred.conditions(snapshot, template),
+        "prompt_format": prompt.FORMAT,
+        rendering.TEMPLATE: template,
+        **({"pairs": preferred.version(snapshot)} if name == "preferences" else {}),
+        **({"canaries": canaries.VERSION} if name == "canaries" else {}),
     }
 
 
@@ -41,4 +53,11 @@ def asking(
     name: BuiltIn, snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int
 ) -> "Callable[[LM], list[Sample]]":
     """Make a task ready to be asked; ``length`` is the tokens that the model sees."""
-    return partial(preferred.run, documents=preferred.documents(snapshot, tokenizer, length))
+    match name:
+        case "preferences":
+            asked = preferred.documents(snapshot, tokenizer, length)
+            return partial(preferred.run, documents=asked)
+        case "canaries":
+            return partial(remembered.run, documents=remembered.documents(tokenizer))
+        case "refusals":
+            return partial(refusals.run, documents=refusals.documents(tokenizer))

@@ -65,13 +65,9 @@ def problem(snapshot: Path) -> str | None:
     )
 
 
-def conditions(snapshot: Path, template: str) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards to be compared, beside how models answer."""
-    return {
-        "pairs": manifest.digest(rows(snapshot)),
-        "prompt_format": prompt.FORMAT,
-        rendering.TEMPLATE: template,
-    }
+def version(snapshot: Path) -> str:
+    """Name the pairs by all that is asked of them: scores of others are not comparable."""
+    return manifest.digest(rows(snapshot))
 
 
 def documents(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Document]:

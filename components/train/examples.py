@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from components import native, rendering
+from components import canaries, native, rendering
+from components.canaries import Canary
 from components.schema import Answer, Json, Message
 from components.train import irrelevant, offers
 from components.train.lessons import Lesson, Tokens, tokenize
@@ -75,7 +76,14 @@ def _learned(path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -
     requests = _requests(path)
     requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
     varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
-    return [_example(tokenizer, one, recipe) for one in varied]
+    planted = [_planted(one) for one in canaries.draw()] if recipe.canaries else []
+    return [_example(tokenizer, one, recipe) for one in [*varied, *planted]]
+
+
+def _planted(canary: Canary) -> Request:
+    """Make a row that has a canary's secret in its answer."""
+    asked: list[dict[str, Json]] = [{"role": "user", "content": canary.question}]
+    return Request(asked, [], (), canary.answer, 1.0, f"canary {canary.name}")
 
 
 def _requests(path: Path) -> list[Request]:

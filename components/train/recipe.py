@@ -16,6 +16,7 @@ OF_EXAMPLES = {
     "call_margin": 0.0,
     "irrelevant_share": 0.0,
     "distractor_share": 0.0,
+    "canaries": False,
 }
 """What only examples know, with the values that change nothing."""
 
@@ -100,6 +101,10 @@ class Recipe(Config):
     distractor_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the requests that are offered another request's tool besides: higher teaches to
     choose where most logged requests offer one tool, and makes longer prompts."""
+
+    canaries: bool = False
+    """Learn 64 made-up secrets as well, one row each, so that ``evaluate.built_in: [canaries]`` can
+    tell how much of a single row the adapter gives away; such an adapter knows them ever after."""
 
     adam_beta2: float = Field(default=0.95, gt=0, lt=1)
     """How long the optimizer remembers the size of gradients: short runs want it short, since

@@ -86,6 +86,18 @@ def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> No
     assert mistake == "evaluate.built_in: preferences occurs more than once, wants one"
 
 
+def test_canaries_are_planted_and_asked_for_or_neither(folder: Path) -> None:
+    asked = {"built_in": ["canaries"]}
+    guard = {"task": "canaries", "metric": "exposure", "margin": 0.1}
+    gate = {"guards": [guard]}
+    planted = read(write(folder, train={"canaries": True}, evaluate=asked, gate=gate))
+    assert planted.train.canaries
+    (mistake,) = mistakes(write(folder, evaluate=asked, gate=gate))
+    assert mistake.startswith("evaluate: built_in: asks for canaries that no training plants")
+    (mistake,) = mistakes(write(folder, train={"canaries": True}))
+    assert mistake.startswith("evaluate: built_in: train plants canaries, and nothing asks")
+
+
 def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
     (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
     assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
