@@ -22,6 +22,7 @@ from flows.doctor.finding import Finding, note, wrong
 from flows.doctor.servers import Server
 from flows.settings import Settings
 from flows.stack import health
+from flows.stack.deployment import Spec
 
 REMEDIES = {
     False: "`flywheel up` starts it",
@@ -58,8 +59,13 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[Finding]:
         specs = deploy.specs(home.workloads)
         wanted = sorted({spec.pool for spec in specs})
         yield from map(pools.check_pool, look.pools(wanted))
-        names = [spec.flow.partition(":")[2] for spec in specs]
-        yield pools.check_deployments([f"{one}/{one}" for one in names], look.deployments())
+        yield pools.check_deployments([title(spec) for spec in specs], look.deployments())
+
+
+def title(spec: Spec) -> str:
+    """Name a deployment as Prefect does."""
+    flow = spec.flow.partition(":")[2]
+    return f"{flow}/{spec.name or flow}"
 
 
 def usable(server: Server) -> bool:
