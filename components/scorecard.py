@@ -24,6 +24,16 @@ SAMPLES = "samples.parquet"
 HOLDOUT = "holdout"
 """The task that is the workload's own requests; every other guards what was able before."""
 
+PRODUCTION = "production"
+"""The model whose answers are in the logs, where its answers could be scored."""
+
+CORRECTED_ONLY = "corrected_only"
+"""Among production's conditions: whether it is scored only where somebody corrected it, which says
+nothing of the other requests."""
+
+SCORED_ON = "scored_on"
+"""Among production's conditions: on which requests it is scored, and why, in a reader's words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -72,7 +82,7 @@ class Scorecard:
     ``metrics`` says what each of the ``scores`` is, in the order that readers show them. Two
     scorecards are comparable only when their ``conditions`` are equal: task and its version,
     holdout version, prompt format, precision, device, settings and library versions. ``adapter``
-    is the adapter's key, ``None`` for the base alone.
+    is the adapter's key, ``None`` for the base alone and ``PRODUCTION`` for the logged answers.
     """
 
     key: str

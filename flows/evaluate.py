@@ -10,7 +10,7 @@ from components.evaluate import built_in, harness, measurement
 from components.evaluate import task as holdouts
 from components.evaluate.harness import Folders
 from components.register import registry, tracking
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import jobs, settings
@@ -136,7 +136,7 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
     cards = folders(workload, snapshot, adapter)
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
-        for model in (BASE, measurement.FEW_SHOT, CHALLENGER)
+        for model in (BASE, measurement.FEW_SHOT, PRODUCTION, CHALLENGER)
         if model in cards
         for name, card in cards[model].items()
         for metric, score in read_scorecard(card).scores.items()

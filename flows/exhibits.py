@@ -13,10 +13,10 @@ from components.gate.evidence import Evidence, Scores, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report import write as report
-from components.gate.report.case import PRODUCTION, Case, Costs
+from components.gate.report.case import Case, Costs
 from components.gate.report.pictures.history import Past
 from components.schema import Json
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
 from components.scorecard import read as read_scorecard
 from flows import evaluate
 from flows.config import Workload

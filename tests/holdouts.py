@@ -22,11 +22,15 @@ TOOLS: list[dict[str, Json]] = [
 
 @dataclass(frozen=True)
 class Case:
-    """One request, its right answer and, where they are known, the acceptable values."""
+    """One request, its right answer and, where they are known, the acceptable values.
+
+    ``logged`` is what production answered; a snapshot of cases without any is an old one.
+    """
 
     asked: str
     answer: Answer
     acceptable: tuple[AcceptableCall, ...] | None = None
+    logged: Answer | None = None
 
 
 CASES = (
@@ -52,7 +56,9 @@ def build(
     for side, name in ((cases, "e"), (learned, "t")):
         rows = [_row(f"{name}{number}", case, tools) for number, case in enumerate(side)]
         file = folder / ("holdout.parquet" if name == "e" else "train.parquet")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
+        is_old = all(case.logged is None for case in side)
+        schema = SCHEMA if is_old else SCHEMA.append(pa.field("logged_answer", pa.string()))
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
     body = {"workload": "tools", "holdout_version": "v1"}
     manifest.write(folder, kind="snapshot", now=NOW, body=body)
     return folder
@@ -82,6 +88,7 @@ def _row(name: str, case: Case, tools: Sequence[dict[str, Json]]) -> dict[str, o
         "tools": json.dumps(tools),
         "answer": case.answer.to_json(),
         "acceptable": None if acceptable is None else json.dumps(acceptable),
+        "logged_answer": case.logged and case.logged.to_json(),
         "group": f"group of {name}",
         "client_id": "app",
         "label": " + ".join(call.name for call in case.answer.calls) or case.answer.text,

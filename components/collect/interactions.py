@@ -16,6 +16,7 @@ def load(con: Connection, path: Path, *, now: datetime) -> Loaded:
     A line holds ``timestamp`` (unix seconds or ISO 8601; without an offset it is UTC),
     ``workload_id``, ``client_id``, ``request`` (with ``messages``) and ``response``, both as
     OpenAI chat completions have them. Further keys are kept; ``metadata.acceptable`` may list the
-    calls that an evaluation accepts. Equal lines are one interaction, wherever they come from.
+    calls that an evaluation accepts, none where no call is right. Equal lines are one interaction,
+    wherever they come from.
     """
     return loading.load(con, Input(str(path), fivekey.NAME), now=now)

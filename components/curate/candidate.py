@@ -26,7 +26,8 @@ class Candidate:
     """One interaction with the answer to learn from, in the form of a chat completion.
 
     ``finish_reason`` is of the logged answer, ``None`` if that was corrected. ``message`` is the
-    assistant message as it came, ``None`` if there is none. ``released`` names the rules that a
+    assistant message as it came, ``None`` if there is none; ``logged`` is production's, where
+    ``message`` corrects it. ``released`` names the rules that a
     person has overruled for it. What is read out of it is read once. Interactions that offer equal
     tools share one list of them; ``tools_text`` is the JSON that it was read from.
     """
@@ -41,6 +42,7 @@ class Candidate:
     acceptable: Json
     tools_text: str
     released: frozenset[str] = frozenset()
+    logged: dict[str, Json] | None = None
 
     @property
     def opening(self) -> str:
@@ -59,8 +61,19 @@ class Candidate:
 
         ``ValueError`` if they hold what is no JSON, such as NaN.
         """
-        calls = [{"name": call.name, "arguments": call.arguments} for call in self.answer.calls]
-        return _WRITER.encode({"text": self.answer.text, "calls": calls})
+        return _write(self.answer)
+
+    @cached_property
+    def logged_json(self) -> str:
+        """The JSON of what production answered; what can't be read is text, as it came."""
+        if not self.is_corrected:
+            return self.answer_json
+        try:
+            text = _write(prompt.read_message(self.logged or {}))
+            text.encode()  # half a character, which only an escape can write, is no text
+        except (ValueError, RecursionError):
+            return _write(Answer(json.dumps(self.logged)))
+        return text
 
     def said(self, *roles: str) -> list[str]:
         """Give the texts of the request that were said in one of the roles, in their order."""
@@ -96,6 +109,7 @@ class Row:
     is_corrected: bool
     acceptable: str | None
     released: list[str] = field(default_factory=list[str])
+    logged_message: str | None = None
 
 
 def read(row: Row) -> Candidate:
@@ -124,7 +138,17 @@ def read(row: Row) -> Candidate:
         acceptable=acceptable,
         tools_text=row.tools,
         released=frozenset(row.released),
+        logged=_logged(row.logged_message),
     )
+
+
+def _logged(text: str | None) -> dict[str, Json] | None:
+    """Read what production answered; what was corrected need not be readable."""
+    try:
+        found = loads(text or "null")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else None
 
 
 def loads(text: str) -> Json:
@@ -164,6 +188,11 @@ def _refuse(constant: str) -> NoReturn:
 
 _STRICT = json.JSONDecoder(parse_constant=_refuse)
 _WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _write(answer: Answer) -> str:
+    calls = [{"name": call.name, "arguments": call.arguments} for call in answer.calls]
+    return _WRITER.encode({"text": answer.text, "calls": calls})
 
 
 def _objects(value: Json) -> list[dict[str, Json]]:

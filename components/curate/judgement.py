@@ -21,9 +21,10 @@ class Judgement:
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
     objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``twin_id``
-    names the requests of which one is enough, by what was asked, the ``request``. ``mark`` says
-    what an objection is about that was made after the rules. ``language`` is that of what users
-    said, ``None`` where it can't be told.
+    names the requests of which one is enough, by what was asked, the ``request``. ``logged`` is
+    what production answered, the ``answer`` itself where nobody corrected it. ``mark`` says what an
+    objection is about that was made after the rules. ``language`` is that of what users said,
+    ``None`` where it can't be told.
     """
 
     interaction_id: str
@@ -33,6 +34,7 @@ class Judgement:
     standing: Standing | None = None
     tool_names: tuple[str, ...] = ()
     answer: str | None = None
+    logged: str | None = None
     request: Request | None = None
     twin_id: str | None = None
     mark: str | None = None
@@ -53,6 +55,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "mark": [one.mark or one.screened.mark for one in judgements],
         "answer": [one.answer for one in judgements],
         "language": [one.language for one in judgements],
+        "logged_answer": [one.logged for one in judgements],
         "twin_id": [one.twin_id for one in judgements],
         "label": [one.label if one else None for one in members],
         "cluster_id": [one.cluster_id if one else None for one in members],

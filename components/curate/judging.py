@@ -63,6 +63,7 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         Member(tuple(ties), split.label(redacted.answer), row.logged_at),
         tool_names=candidate.tool_names,
         answer=redacted.answer_json,
+        logged=redacted.logged_json,
         rewritten=rewritten,
         language=language.asked_in(candidate.said("user")),
         request=requests.read(

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("tools", pa.string()),
         ("answer", pa.string()),
         ("acceptable", pa.string()),
+        ("logged_answer", pa.string()),
         ("weight", pa.float64()),
         ("prompt_tokens", pa.int32()),
         ("answer_tokens", pa.int32()),
@@ -42,14 +43,15 @@ SCHEMA = pa.schema(
     ]
 )
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
-``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected; the tokens are
-those of the texts, without a chat template's marks, and null where nothing could count them.
-``language`` (ISO 639) is that of what users said, null where it could not be told."""
+``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected;
+``logged_answer`` is what production answered, on the holdout only; the tokens are those of the
+texts, without a chat template's marks, and null where nothing could count them. ``language`` (ISO
+639) is that of what users said, null where it could not be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of ``curated.examples``; ``messages``, ``tools``, ``acceptable`` are JSON text."""
+    """One row of ``curated.examples``; ``messages`` to ``acceptable`` and the log's are JSON."""
 
     example_id: str
     messages: str
@@ -64,6 +66,7 @@ class Example:
     logged_at: datetime
     interaction_ids: list[str]
     feedback_ids: list[str]
+    logged_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ def render(example: Example) -> dict[str, object]:
         "tools": example.tools,
         "answer": answer.to_json(),
         "acceptable": example.acceptable,
+        "logged_answer": example.logged_answer,
         "weight": example.weight,
         "group": example.group_id,
         "label": example.label,

@@ -16,14 +16,24 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from components import adapted, costs, manifest, scorecard
 from components import base as bases
-from components.evaluate import answered, applied, built_in, guard, guards, kinds, posing, task
+from components.evaluate import (
+    answered,
+    applied,
+    built_in,
+    guard,
+    guards,
+    kinds,
+    logged,
+    posing,
+    task,
+)
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.stopwatch import Stopwatch
 from components.schema import Json, Progress
-from components.scorecard import HOLDOUT, Metric, Sample
+from components.scorecard import HOLDOUT, PRODUCTION, Metric, Sample
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -111,7 +121,7 @@ def evaluate(
                 asked, watch = askable[one.asked], Stopwatch(report)
                 with threads.chosen(model.device):
                     samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
-                    body = one.body | _speed(one.task, worn, tokenizer, samples, watch.seconds)
+                    body = one.body | _speed(one, worn, tokenizer, samples, watch.seconds)
                 scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
     return _by_model(wanted)
 
@@ -143,11 +153,15 @@ def _askable(
             end=str(tokenizer.eos_token or ""),
         )
         found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask)
+        said = logged.read(snapshot, holdout.answers.kind) if name == HOLDOUT else None
+        if said is not None:
+            read = partial(logged.run, holdout, said, settings.max_new_tokens)
+            found[PRODUCTION] = Askable(found[name].metrics, lambda _, read=read: read())
     return found
 
 
 def _speed(
-    name: str,
+    one: Measurement,
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
     samples: list[Sample],
@@ -157,7 +171,7 @@ def _speed(
 
     So it is no part of the scorecard's key.
     """
-    if name != HOLDOUT:
+    if one.task != HOLDOUT or one.model == PRODUCTION:
         return {}
     from components.evaluate import speed  # noqa: PLC0415 - loads torch
 

@@ -12,12 +12,12 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import built_in, guards, kinds, task
+from components.evaluate import built_in, guards, kinds, logged, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.schema import Json
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, PRODUCTION
 
 LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
 """Those whose version may move a score."""
@@ -48,8 +48,8 @@ class Measurement:
 
     @property
     def asked(self) -> str:
-        """What the model is asked: a task, or the holdout with examples before each request."""
-        return FEW_SHOT if self.model == FEW_SHOT else self.task
+        """What the model is asked: a task, or the holdout as this model alone is asked it."""
+        return self.model if self.model in (FEW_SHOT, PRODUCTION) else self.task
 
 
 def measurements(
@@ -73,6 +73,9 @@ def measurements(
     asked = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
         asked[FEW_SHOT] = (None, {HOLDOUT: _with_examples(snapshot, conditions[HOLDOUT], settings)})
+    said = logged.read(snapshot, cast("Kind", conditions[HOLDOUT]["kind"]))
+    if said is not None and None in models.values():
+        asked[PRODUCTION] = (None, {HOLDOUT: {**conditions[HOLDOUT], **said.conditions}})
     return [
         one
         for model, (adapter, wanted) in asked.items()
@@ -159,9 +162,10 @@ def _of_model(
     if adapter is not None and record is not None:
         require_base(adapter, record, base_hash)
         rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
+    bare = PRODUCTION if model == PRODUCTION else None
     who: dict[str, Json] = {
         "base": base_hash,
-        "adapter": None if record is None else record["key"],
+        "adapter": bare if record is None else record["key"],
         "adapter_weights": None if record is None else cast("Files", record["files"])[WEIGHTS],
     }
     found: list[Measurement] = []

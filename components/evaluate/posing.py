@@ -37,14 +37,19 @@ def run(lm: "LM", holdout: Holdout, max_new_tokens: int, end: str) -> list[Sampl
     Raises:
         ValueError: lm-eval gave back other samples than the holdout's.
     """
-    written = samples(ask(lm, written_task(holdout, max_new_tokens)), holdout)
+    said = written(lm, holdout, max_new_tokens)
     if holdout.answers.kind != "classification":
-        return written
+        return said
     rows = ask(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
-        replace(one, scores={**one.scores, "choice": right.get(one.example_id)}) for one in written
+        replace(one, scores={**one.scores, "choice": right.get(one.example_id)}) for one in said
     ]
+
+
+def written(lm: "LM", holdout: Holdout, max_new_tokens: int) -> list[Sample]:
+    """Have a model answer the holdout; see ``run``."""
+    return samples(ask(lm, written_task(holdout, max_new_tokens)), holdout)
 
 
 def ask(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:

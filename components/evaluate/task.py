@@ -45,7 +45,7 @@ LENGTHS = ("short", "middle", "long")
 VERSION = manifest.digest(
     [
         manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
-        for module in ("kinds", "metric", "posing", "shots", "task", "texts")
+        for module in ("kinds", "logged", "metric", "posing", "shots", "task", "texts")
     ]
 )
 """The version of the scoring: scores made by other code are not comparable."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components import markdown
-from components.gate.report import charges, telling
+from components.gate.report import charges, production, telling
 from components.gate.report.apart import apart, by_turns
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure
@@ -54,7 +54,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             *[f"{_plain(line)}\n" for line in telling.change(case)],
             "### What it costs",
             "",
-            _plain(telling.kept_sentence(case)),
+            _plain(production.sentence(case)),
             "",
             *_costs(case),
             "",

@@ -107,8 +107,9 @@ def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json
         },
         "response": {"id": f"chatcmpl-{number:06}", "model": "production", "choices": [choice]},
     }
-    if request.acceptable:
-        line["metadata"] = {"acceptable": [asdict(request.acceptable)]}
+    # BFCL says of every request what is right, also that nothing is to be called.
+    right: list[Json] = [asdict(request.acceptable)] if request.acceptable else []
+    line["metadata"] = {"acceptable": right}
     return line
 
 

@@ -1,6 +1,7 @@
 -- One row per example of the workload: a distinct request that no rule objected to, with the
--- answer to learn, the weight that people's regard gives it and the ids it came from. Reads
--- curated.verdicts, staging.*, and judgements, which curate hands over, one row per interaction.
+-- answer to learn, what production answered, the weight that people's regard gives it and the ids
+-- it came from. Reads curated.verdicts, staging.*, and judgements, which curate hands over, one row
+-- per interaction.
 
 with
 
@@ -26,6 +27,7 @@ select
     redacted.tools,
     redacted.answer,
     redacted.acceptable,
+    judgements.logged_answer,
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,

@@ -1,5 +1,5 @@
--- One row per example on one side of the workload, in the order that its snapshot holds them.
--- Reads curated.examples.
+-- One row per example on one side of the workload, in the order that its snapshot holds them; what
+-- production answered goes only where it is scored. Reads curated.examples.
 
 select
     example_id,
@@ -14,7 +14,8 @@ select
     client_id,
     logged_at,
     interaction_ids,
-    feedback_ids
+    feedback_ids,
+    case when side = 'holdout' then logged_answer end as logged_answer
 from curated.examples
 where workload_id = $workload_id and side = $side
 order by example_id

@@ -22,6 +22,7 @@ hashed as (
             'side': side,
             'label': label,
             'language': language,
+            'logged': case when side = 'holdout' then logged_answer end,
             'weight': weight,
             'interaction_ids': interaction_ids,
             'feedback_ids': feedback_ids

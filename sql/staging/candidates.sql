@@ -1,4 +1,5 @@
--- One row per interaction of the workload under curation, as the rules read it.
+-- One row per interaction of the workload under curation, as the rules read it; `logged_message` is
+-- what production answered, where somebody corrected it.
 -- Reads staging.interactions, staging.answers and curated.releases.
 
 with
@@ -24,6 +25,7 @@ select
     answers.finish_reason,
     answers.is_corrected,
     interactions.acceptable,
+    case when answers.is_corrected then interactions.message end as logged_message,
     coalesce(released.rules, []) as released
 from staging.interactions as interactions
 inner join staging.answers as answers using (interaction_id)

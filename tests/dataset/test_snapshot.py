@@ -189,3 +189,22 @@ def test_rows_are_in_the_order_of_their_ids(con: Connection, tmp_path: Path):
     frozen = freeze(con, tmp_path)
     ids = pq.read_table(frozen.path / "train.parquet").column("example_id").to_pylist()
     assert ids == sorted(ids)
+
+
+def test_the_holdout_keeps_what_production_answered_beside_the_reference(
+    con: Connection, tmp_path: Path
+):
+    wanted: dict[str, Json] = {"city": "ann@example.org"}
+    fixes = [
+        logs.feedback("correction", logs.call(f"weather_{n}", wanted), response_id=f"r{n}")
+        for n in range(30)
+    ]
+    feedback.load(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
+    frozen = freeze(con, tmp_path)
+    held_out = pq.read_table(frozen.path / "holdout.parquet").to_pylist()
+    said = [Answer.from_json(row["logged_answer"]).calls[0].arguments for row in held_out]
+    right = [Answer.from_json(row["answer"]).calls[0].arguments for row in held_out]
+    assert said == [{"city": "Rome", "unit": "C"}] * len(held_out)
+    assert right == [{"city": "<EMAIL_1>"}] * len(held_out)
+    learned = pq.read_table(frozen.path / "train.parquet")["logged_answer"]
+    assert learned.null_count == frozen.train_rows

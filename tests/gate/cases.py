@@ -7,9 +7,9 @@ from components.costs import Prices, Speed, TokenPrice, Usage, answering, bill
 from components.gate import judge
 from components.gate.evidence import Subject
 from components.gate.policy import Policy
-from components.gate.report.case import PRODUCTION, Case, Costs
+from components.gate.report.case import Case, Costs
 from components.gate.report.pictures.history import Past
-from components.scorecard import HOLDOUT, Sample, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from tests.cards import card, pair
 
 SUBJECT = Subject("support", "s1", "v1-abc", "b1", "a1", "base", "c1", "o1")

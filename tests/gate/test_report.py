@@ -13,10 +13,10 @@ from components.costs import Prices
 from components.gate.policy import Guard, Policy
 from components.gate.report import answers
 from components.gate.report import write as report
-from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.case import Case
 from components.gate.report.figures import figures
 from components.gate.report.pictures.history import Past
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, PRODUCTION
 from tests.cards import card, pair, under
 from tests.gate import cases
 
@@ -92,9 +92,31 @@ def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
     words = page(cases.clear()).words
     assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
     assert "58 requests" in words
+    assert "Its logged answers have 98.2% there, the challenger's 89.3%" in words
     alone = page(cases.build(*pair(40, 2, 20, 10))).words
     assert "keeps 89.3% of production's correct name" in alone
     assert "they are taken for right, since the holdout's references are these answers" in alone
+
+
+def test_production_that_was_scored_on_what_people_corrected_is_not_held_to_that() -> None:
+    fixed = card([0.0] * 8 + [None] * 64, [None] * 40)
+    fixed = under(fixed, corrected_only=True)
+    case = cases.build(*pair(40, 2, 20, 10), others={PRODUCTION: fixed})
+    words = page(case).words
+    assert "The challenger keeps 96.2% of production's correct name" in words  # 100 of 104
+    assert "taken for right where nobody corrected them" in words
+    assert "Of the 8 requests that people corrected it has 0.0%." in words
+    (point,) = (one for one in report.priced(case) if one.name.startswith(PRODUCTION))
+    assert point.name == "production, taken for right"
+    assert point.score == pytest.approx(104 / 112)
+
+
+def test_production_is_held_only_to_requests_that_it_was_scored_on() -> None:
+    half = under(card([1.0] * 20 + [None] * 52, [None] * 40), scored_on="20 of 112 requests: those")
+    words = page(cases.build(*pair(18, 2, 52, 0), others={PRODUCTION: half})).words
+    assert "keeps 90.0% of production's correct name" in words
+    assert "20 requests" in words
+    assert "it was scored on 20 of 112 requests: those" in words
 
 
 def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def example(workload_id: str, split_by: SplitBy, one: Incoming) -> dict[str, war
         "tools": one.tools,
         "answer": one.answer,
         "acceptable": None,
+        "logged_answer": None,
         "weight": one.weight,
         "interaction_ids": [],
         "feedback_ids": [],

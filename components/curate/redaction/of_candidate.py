@@ -32,12 +32,12 @@ class Rewritten:
 
 
 def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewritten]:
-    """Redact request, answer and references together.
+    """Redact request, answers and references together.
 
     Raises:
         RedactionFailedError: It is nested too deeply, or holds numbers that JSON can't.
     """
-    answers = [] if candidate.message is None else [candidate.message]
+    answers = [one for one in (candidate.message, candidate.logged) if one is not None]
     given = Conversation(
         candidate.messages, candidate.tools, answers, candidate.acceptable, candidate.tools_text
     )
@@ -46,8 +46,11 @@ def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewrit
         if not redacted.values:
             return candidate, Rewritten()
         now = redacted.conversation
-        message = now.answers[0] if now.answers else None
-        changed = {"messages": now.messages, "tools": now.tools, "message": message}
+        rewritten = iter(now.answers)
+        message = None if candidate.message is None else next(rewritten)
+        logged = None if candidate.logged is None else next(rewritten)
+        changed = {"messages": now.messages, "tools": now.tools}
+        changed |= {"message": message, "logged": logged}
         return (
             replace(candidate, **changed, acceptable=now.acceptable),
             Rewritten(

@@ -10,9 +10,6 @@ from components.gate.judgement import Judgement
 from components.gate.report.pictures.history import Past
 from components.scorecard import Scorecard
 
-PRODUCTION = "production"
-"""The model whose answers are in the logs, where its answers could be scored."""
-
 
 @dataclass(frozen=True, slots=True)
 class Costs:

@@ -3,15 +3,8 @@
 from itertools import groupby
 
 from components.gate.judgement import Slice
-from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.case import Case
 from components.gate.report.numbers import between, points
-from components.kept import Kept, kept
-from components.scorecard import HOLDOUT
-
-TAKEN = (
-    "Production's answers were not scored by themselves: they are taken for right, since the "
-    "holdout's references are these answers, but for those that people corrected."
-)
 
 MANY_PARTS = 6
 """More parts of the traffic than this are told in the table only."""
@@ -85,45 +78,3 @@ def _worse(slices: tuple[Slice, ...]) -> str:
     if not slices:
         return "The traffic has no parts that are large enough to be looked at by themselves."
     return f"None of {len(slices)} parts of the traffic is significantly worse."
-
-
-def kept_quality(case: Case) -> Kept | None:
-    """Reckon which share of production's quality the challenger keeps.
-
-    Where production's answers were not scored they are taken for right, every one: the holdout's
-    references are these answers, but for those that people corrected.
-    """
-    metric, challenger = case.judgement.metric, case.challenger.get(HOLDOUT)
-    if challenger is None or metric not in challenger.metrics:
-        return None
-    reference = case.others.get(PRODUCTION)
-    theirs = {
-        one.doc_hash: one.scores.get(metric) if reference else 1.0
-        for one in (reference or challenger).samples
-    }
-    rows = [
-        (mine, other, one.cluster_id)
-        for one in challenger.samples
-        if (mine := one.scores.get(metric)) is not None
-        and (other := theirs.get(one.doc_hash)) is not None
-    ]
-    return kept([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
-
-
-def kept_sentence(case: Case) -> str:
-    """Say which share of production's quality is kept, at which share of its price."""
-    found, metric = kept_quality(case), case.judgement.metric.replace("_", " ")
-    if found is None or found.ratio is None:
-        return f"Which share of production's {metric} the challenger keeps is not known."
-    fraction = case.costs.bill.fraction.value
-    price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
-    spread = (
-        f"no interval: {found.unbounded}"
-        if found.low is None or found.high is None
-        else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
-    )
-    taken = "" if PRODUCTION in case.others else f" {TAKEN}"
-    return (
-        f"The challenger keeps {found.ratio:.1%} of production's {metric} ({spread}, "
-        f"{found.n} requests){price}.{taken}"
-    )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from components import manifest
 from components.gate.judgement import Slice
-from components.gate.report import answers, charges, page, telling
+from components.gate.report import answers, charges, page, production, telling
 from components.gate.report.apart import apart
-from components.gate.report.case import PRODUCTION, Case
+from components.gate.report.case import Case
 from components.gate.report.figures import Figure, figures
 from components.gate.report.numbers import between, points, share
 from components.gate.report.page import Line, Page, Part
@@ -17,7 +17,7 @@ from components.gate.report.pictures.history import Past
 from components.gate.report.pictures.pareto import Point
 from components.gate.report.pictures.slices import Tally
 from components.gate.shares import share_interval
-from components.scorecard import HOLDOUT, Difference, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Difference, Scorecard
 
 REPORT = "report.html"
 SAMPLES = "samples.parquet"
@@ -77,7 +77,8 @@ def priced(case: Case) -> list[Point]:
     """List the models whose price and score are both known, for a thousand requests."""
     metric = case.judgement.metric
     cards: dict[str, Scorecard | None] = {
-        **case.others,
+        **{name: card for name, card in case.others.items() if name != PRODUCTION},
+        PRODUCTION: production.scored(case),
         case.subject.opponent_name: case.opponent.get(HOLDOUT),
         "challenger": case.challenger.get(HOLDOUT),
     }
@@ -89,9 +90,9 @@ def priced(case: Case) -> list[Point]:
             continue
         low, high = share_interval(card, metric) or (None, None)
         found.append(Point(name, 1000 * price.value, score, low, high))
-    paid = case.costs.request.get(PRODUCTION)
-    if PRODUCTION not in case.others and paid and paid.value is not None:
-        found.append(Point(TAKEN_FOR_RIGHT, 1000 * paid.value, 1.0, None, None))
+    paid, taken = case.costs.request.get(PRODUCTION), production.taken_score(case)
+    if taken is not None and paid and paid.value is not None:
+        found.append(Point(TAKEN_FOR_RIGHT, 1000 * paid.value, taken, None, None))
     return found
 
 
@@ -112,7 +113,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         guards=[line for kind, line in lines if kind == "guard"],
         slices=[_part(one) for one in case.judgement.slices],
         charges=charges.charges(case.costs),
-        kept=telling.kept_sentence(case),
+        kept=production.sentence(case),
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
         training=case.counts,

@@ -1,0 +1,128 @@
+"""Hold the challenger against production: which share of its quality is kept, at which price."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components.gate.report.case import Case
+from components.gate.report.numbers import share
+from components.kept import Kept, kept
+from components.scorecard import CORRECTED_ONLY, HOLDOUT, PRODUCTION, SCORED_ON, Scorecard
+
+TAKEN = (
+    "Production's answers were not scored by themselves: they are taken for right, since the "
+    "holdout's references are these answers, but for those that people corrected."
+)
+
+TAKEN_UNCORRECTED = (
+    "Production's answers are taken for right where nobody corrected them, since there they are "
+    "the references; that flatters it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Both models' scores of the target on the same requests, in the same order.
+
+    ``taken`` tells that production's are taken for right where nothing says otherwise.
+    """
+
+    challenger: tuple[float, ...]
+    production: tuple[float, ...]
+    clusters: tuple[str, ...]
+    taken: bool
+
+    @property
+    def kept(self) -> Kept:
+        """Which share of production's quality the challenger keeps."""
+        return kept(self.challenger, self.production, self.clusters)
+
+
+def scored(case: Case) -> Scorecard | None:
+    """Give production's scorecard where its score stands for the requests that it is a mean of.
+
+    What only people's corrections are held against was picked by being wrong.
+    """
+    card = _measured(case)
+    return None if card is None or card.conditions.get(CORRECTED_ONLY) else card
+
+
+def held(case: Case) -> Held | None:
+    """Put the challenger's scores beside production's; ``None`` if there are none.
+
+    Where production's answers can't be scored they are taken for right: the holdout's references
+    are these answers, but for those that people corrected.
+    """
+    metric, challenger = case.judgement.metric, case.challenger.get(HOLDOUT)
+    if challenger is None or metric not in challenger.metrics:
+        return None
+    taken = scored(case) is None
+    theirs = _scores(_measured(case), metric)
+    rows = [
+        (mine, other, one.cluster_id)
+        for one in challenger.samples
+        if (mine := one.scores.get(metric)) is not None
+        and (other := theirs.get(one.doc_hash, 1.0 if taken else None)) is not None
+    ]
+    if not rows:
+        return None
+    ours, reference, clusters = zip(*rows, strict=True)
+    return Held(ours, reference, clusters, taken)
+
+
+def taken_score(case: Case) -> float | None:
+    """Give production's mean score where its answers are taken for right; ``None`` if not."""
+    found = held(case)
+    return _mean(found.production) if found is not None and found.taken else None
+
+
+def sentence(case: Case) -> str:
+    """Say which share of production's quality is kept, at which share of its price, and whence."""
+    both, metric = held(case), case.judgement.metric.replace("_", " ")
+    found = both.kept if both else None
+    if both is None or found is None or found.ratio is None:
+        return f"Which share of production's {metric} the challenger keeps is not known."
+    fraction = case.costs.bill.fraction.value
+    price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
+    spread = (
+        f"no interval: {found.unbounded}"
+        if found.low is None or found.high is None
+        else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
+    )
+    return (
+        f"The challenger keeps {found.ratio:.1%} of production's {metric} ({spread}, "
+        f"{found.n} requests){price}. {_whence(case, both)}"
+    )
+
+
+def _whence(case: Case, both: Held) -> str:
+    """Say what production's score is the score of."""
+    card = _measured(case)
+    if card is None:
+        return TAKEN
+    on, score = card.conditions.get(SCORED_ON), card.scores[case.judgement.metric]
+    if both.taken:
+        return (
+            f"{TAKEN_UNCORRECTED} Of the {score.n} requests that people corrected it has "
+            f"{share(score.value)}."
+        )
+    told = f"; it was scored on {on}" if on else ""
+    return (
+        f"Its logged answers have {share(_mean(both.production))} there, the challenger's "
+        f"{share(_mean(both.challenger))}{told}."
+    )
+
+
+def _measured(case: Case) -> Scorecard | None:
+    """Give production's scorecard where it measured the target at all."""
+    card, metric = case.others.get(PRODUCTION), case.judgement.metric
+    return card if card is not None and metric in card.scores and card.scores[metric].n else None
+
+
+def _scores(card: Scorecard | None, metric: str) -> Mapping[str, float]:
+    found = [(one.doc_hash, one.scores.get(metric)) for one in card.samples] if card else []
+    return {doc_hash: score for doc_hash, score in found if score is not None}
+
+
+def _mean(scores: tuple[float, ...]) -> float:
+    return math.fsum(scores) / len(scores)
