@@ -51,7 +51,7 @@ texts, without a chat template's marks, and null where nothing could count them.
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of ``curated.examples``; ``messages`` to ``acceptable`` and ``logged_answer`` are JSON."""
+    """One row of ``curated.examples``; what it holds of requests and answers is JSON text."""
 
     example_id: str
     messages: str
