@@ -16,7 +16,6 @@ from components.evaluate import guards as guard_tasks
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.schema import Config
-from components.scorecard import HOLDOUT
 from components.train.plan.fitting import Worker
 from components.train.recipe import Recipe
 from components.train.search import grid
@@ -204,8 +203,7 @@ class Workload(Config):
         if not isinstance(evaluated, EvaluationSettings):
             return policy
         measured = measurement.metrics(evaluated, evaluated.kind)
-        guarding = {name: metrics for name, metrics in measured.items() if name != HOLDOUT}
-        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(guarding)]:
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(measured)]:
             raise ValueError("; ".join(mistakes))
         return policy
 

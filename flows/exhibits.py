@@ -75,7 +75,9 @@ def others(cards: Folders, *, base: bool) -> dict[str, Scorecard]:
 def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidence:
     """Write the evidence: pictures, report, brief, every request; the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = evidence.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT])
+    scores = dict(evidence.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
+    if policy.task in case.challenger and policy.task in case.opponent:
+        scores |= evidence.scores(case.challenger[policy.task], case.opponent[policy.task])
     figures = report.write(case, folder, this=_past(case.subject, case.judgement, scores, now))
     text = brief.write(case, figures, folder / report.PICTURES["differences"])
     return evidence.finish(

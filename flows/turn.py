@@ -211,10 +211,10 @@ def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -
     look = Look(
         workload=subject.workload,
         holdout_version=subject.holdout_version,
-        challenger_scorecard=subject.challenger_scorecard,
-        opponent_scorecard=subject.opponent_scorecard,
+        challenger_scorecard=ours[policy.task].key,
+        opponent_scorecard=theirs[policy.task].key,
         metric=policy.metric,
-        requests=len(ours[HOLDOUT].samples),
+        requests=len(ours[policy.task].samples),
     )
     with warehouse.connect(settings.load().warehouse) as con:
         number = ledger.number_look(con, look, now=datetime.now(UTC))

@@ -12,10 +12,11 @@ Measured = Mapping[str, Scorecard]
 
 def objections(challenger: Measured, opponent: Measured, policy: Policy) -> list[str]:
     """List all that keeps the two from being judged; nothing when they can be."""
-    wanted = {HOLDOUT: [policy.metric]}
+    wanted = {policy.task: [policy.metric]}
     for guard in policy.guarding():
         wanted.setdefault(guard.task, []).append(guard.metric)
     found: list[str] = []
+    target = (policy.task, policy.metric)
     for task, metrics in wanted.items():
         if absent := _absent(task, challenger, opponent):
             found += absent
@@ -26,10 +27,10 @@ def objections(challenger: Measured, opponent: Measured, policy: Policy) -> list
             f"not measured: {_of(task, metric)} of the {role} {fault}"
             for role, card in (("challenger", ours), ("opponent", theirs))
             for metric in metrics
-            for fault in _faults(card, metric, whole=(task, metric) == (HOLDOUT, policy.metric))
+            for fault in _faults(card, metric, whole=(task, metric) == target)
         ]
         found += [] if found else _measured_on_others(task, ours, theirs, metrics)
-    return found or _unsliced(challenger[HOLDOUT], policy)
+    return found or _unsliced(challenger[policy.task], policy)
 
 
 def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:

@@ -14,7 +14,6 @@ from components.gate.comparable import Measured, objections
 from components.gate.compare import Compared
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT
 
 
 def refuse(challenger: Measured, opponent: Measured, policy: Policy) -> Judgement | None:
@@ -68,7 +67,7 @@ def judge(challenger: Measured, opponent: Measured, policy: Policy, look: int = 
 def _asked(challenger: Measured, opponent: Measured, policy: Policy) -> list[Compared]:
     """Pair the scores of the target, and then of every guard."""
     figures = [
-        (HOLDOUT, policy.metric, None),
+        (policy.task, policy.metric, None),
         *[(guard.task, guard.metric, guard.margin) for guard in policy.guarding()],
     ]
     return [
@@ -89,7 +88,7 @@ def _compared(
 
 
 def _too_few(challenger: Measured, policy: Policy) -> list[str]:
-    tasks = dict.fromkeys([HOLDOUT, *(guard.task for guard in policy.guarding())])
+    tasks = dict.fromkeys([policy.task, *(guard.task for guard in policy.guarding())])
     sizes = {task: len(challenger[task].samples) for task in tasks}
     return [
         wording.too_few(task, n, policy) for task, n in sizes.items() if n < policy.min_documents

@@ -94,7 +94,7 @@ class Judgement:
 
     @property
     def more_needed(self) -> int | None:
-        """The further requests of the holdout that would decide what is still open.
+        """The further requests of the target's task that would decide what is still open.
 
         ``None`` where it isn't open, or no number is in sight.
         """
@@ -107,7 +107,9 @@ class Judgement:
 
     def _open(self) -> list[Comparison]:
         return [
-            one for one in self.comparisons if one.task == HOLDOUT and one.outcome == "inconclusive"
+            one
+            for one in self.comparisons
+            if one.task == self.comparisons[0].task and one.outcome == "inconclusive"
         ]
 
 

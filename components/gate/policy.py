@@ -36,6 +36,10 @@ class Policy(Config):
     """What is to get better: ``correct`` asks for every argument, ``correct_name`` for the name;
     any metric of the holdout's that lies between 0 and 1 can be the target."""
 
+    task: str = Field(default=HOLDOUT, min_length=1)
+    """The task that it is measured on; left out it is the workload's own holdout. With another,
+    such as ``preferences``, the holdout wants guards like any task."""
+
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """The chance that a challenger which is no better is ever passed, over all looks at one
     holdout: smaller means that luck passes less often, and that more requests are needed."""
@@ -68,7 +72,7 @@ class Policy(Config):
         twice = [f"{metric} of {task}" for (task, metric), times in named.items() if times > 1]
         if twice:
             raise ValueError(f"guards: {', '.join(twice)} has more than one margin, wants one")
-        if (HOLDOUT, self.metric) in named:
+        if (self.task, self.metric) in named:
             raise ValueError(f"guards: {self.metric} is the target, which must get better")
         return self
 
@@ -78,7 +82,7 @@ class Policy(Config):
         Args:
             measured: The metrics of each task that the workload is measured on.
         """
-        wanted = [("metric", HOLDOUT, self.metric)]
+        wanted = [("metric", self.task, self.metric)]
         wanted += [("guards", guard.task, guard.metric) for guard in self.guards]
         return [
             f"{place}: no task {task} is measured, only {', '.join(measured)}"
@@ -89,16 +93,17 @@ class Policy(Config):
         ]
 
     def unguarded(self, tasks: Collection[str]) -> list[str]:
-        """List the tasks beside the holdout that are measured and have no margin."""
-        guarded = {guard.task for guard in self.guards}
+        """List the tasks that are measured and have no margin, but for the target's own."""
+        judged = {self.task, *(guard.task for guard in self.guards)}
         return [
             f"guards: {task} is measured, but has no margin; add one, such as 0.05"
             for task in tasks
-            if task not in guarded
+            if task not in judged
         ]
 
     def guarding(self) -> tuple[Guard, ...]:
         """Give all guards, that on abstention among them."""
-        if self.abstention_margin is None or self.metric not in TOOL_METRICS:
+        calls = self.task == HOLDOUT and self.metric in TOOL_METRICS
+        if self.abstention_margin is None or not calls:
             return self.guards
         return (Guard(metric="abstention", margin=self.abstention_margin), *self.guards)

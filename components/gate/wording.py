@@ -18,7 +18,7 @@ def below_floor(target: Comparison, policy: Policy) -> list[str]:
     if target.challenger >= policy.floor:
         return []
     return [
-        f"below the floor: {target.metric} is {target.challenger:.3f}, "
+        f"below the floor: {target.name} is {target.challenger:.3f}, "
         f"the policy asks for {policy.floor:g}"
     ]
 
@@ -84,7 +84,7 @@ def _part(part: Slice) -> str:
 
 def _flips(one: Comparison) -> str:
     return (
-        f"{one.metric} {_signed(one.difference)} points, better on {one.wins} requests, "
+        f"{one.name} {_signed(one.difference)} points, better on {one.wins} requests, "
         f"worse on {one.losses}, of {one.n}"
     )
 

@@ -108,7 +108,8 @@ def plan(workload: Workload) -> str:
     logs, feedback = len(workload.log_files()), len(workload.feedback_files())
     tried = len(workload.candidates())
     trained = f"the best of {tried} recipes" if tried else f"{workload.train.objective.kind}"
-    guards = f", {len(workload.evaluate.tasks)} guard task(s)" if workload.evaluate.tasks else ""
+    others = len(workload.evaluate.tasks) + len(workload.evaluate.built_in)
+    guards = f", {others} task(s) beside the holdout" if others else ""
     return (
         f"{workload.workload}: collect {logs} log and {feedback} feedback file(s) and the spool "
         f"at `{workload.collect_schedule}`, a turn at `{workload.turn_schedule}` (cron, UTC): "

@@ -86,6 +86,21 @@ def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> No
     assert mistake == "evaluate.built_in: preferences occurs more than once, wants one"
 
 
+def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
+    folder: Path,
+) -> None:
+    asked = {"built_in": ["preferences"]}
+    gate = {"task": "preferences", "metric": "accuracies"}
+    assert mistakes(write(folder, evaluate=asked, gate=gate)) == [
+        "gate: guards: holdout is measured, but has no margin; add one, such as 0.05"
+    ]
+    guards = [{"metric": "correct_name", "margin": 0.1}]
+    found = read(write(folder, evaluate=asked, gate=gate | {"guards": guards})).gate
+    assert [one.metric for one in found.guarding()] == ["correct_name"]
+    (mistake,) = mistakes(write(folder, gate=gate | {"guards": guards}))
+    assert mistake == "gate: metric: no task preferences is measured, only holdout"
+
+
 def test_canaries_are_planted_and_asked_for_or_neither(folder: Path) -> None:
     asked = {"built_in": ["canaries"]}
     guard = {"task": "canaries", "metric": "exposure", "margin": 0.1}

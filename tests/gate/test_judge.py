@@ -182,6 +182,28 @@ def test_a_guard_task_stops_what_forgets(wins: int, losses: int, outcome: str):
     assert ("acc on arc_easy" in " ".join(judgement.reasons)) is True
 
 
+@pytest.mark.parametrize(
+    ("lost", "outcome", "said"),
+    [
+        pytest.param(0, "pass", "better: acc on preferences +", id="holdout-kept"),
+        pytest.param(30, "fail", "correct_name", id="holdout-lost"),
+    ],
+)
+def test_the_target_may_be_measured_on_another_task_and_the_holdout_is_guarded(
+    lost: int, outcome: str, said: str
+):
+    kept = Guard(metric="correct_name", margin=0.1)
+    policy = Policy(task="preferences", metric="acc", guards=(kept,))
+    ours, theirs = pair(0, lost, 80, 10)
+    better, worse = (guard_card([1.0] * 50 + [right] * 30, "preferences") for right in (1.0, 0.0))
+    judgement = gate.judge(
+        {HOLDOUT: ours, "preferences": better}, {HOLDOUT: theirs, "preferences": worse}, policy
+    )
+    assert judgement.outcome == outcome
+    assert (target(judgement).task, target(judgement).difference) == ("preferences", 30 / 80)
+    assert said in judgement.reasons[0]
+
+
 def test_a_guard_task_of_three_documents_never_passes():
     tiny = guard_card([1.0] * 3)
     loose = ARC.model_copy(update={"guards": (Guard(task="arc_easy", metric="acc", margin=1),)})

@@ -16,7 +16,7 @@ def sentence(case: Case) -> str:
     who = case.subject.opponent_name
     if target is None:
         return f"The challenger was not compared with the {who}, so it does not pass."
-    metric = target.metric.replace("_", " ")
+    metric = target.name.replace("_", " ")
     lead = (
         f"{points(target.difference)} points of {metric} against the {who} on {target.n} "
         f"held-out requests ({100 - 200 * target.tail:.4g} % interval "
