@@ -12,6 +12,7 @@ from components.gate import brief, evidence
 from components.gate.evidence import Evidence, Scores, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
+from components.gate.report import production
 from components.gate.report import write as report
 from components.gate.report.case import Case, Costs
 from components.gate.report.pictures.history import Past
@@ -81,7 +82,14 @@ def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidenc
     figures = report.write(case, folder, this=_past(case.subject, case.judgement, scores, now))
     text = brief.write(case, figures, folder / report.PICTURES["differences"])
     return evidence.finish(
-        folder, case.subject, case.judgement, policy, scores, brief=text, now=now
+        folder,
+        case.subject,
+        case.judgement,
+        policy,
+        scores,
+        brief=text,
+        now=now,
+        account=production.account(case),
     )
 
 

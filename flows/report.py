@@ -98,7 +98,7 @@ def summarize(workload: str, ended: watch.Ended, asked: Asked | None, console: C
     if folder is None and champion:
         folder = settings.load().evidence / workload / champion.evidence
     if folder:
-        _say_scores(folder, console)
+        say_scores(folder, console)
     console.print(f"turn      {asked.said if asked else ended.ending}")
     if champion:
         page = f"#/models/{workload}/versions/{champion.number}"
@@ -111,16 +111,21 @@ def summarize(workload: str, ended: watch.Ended, asked: Asked | None, console: C
         console.print(f"champion  {workload} has none yet")
 
 
-def _say_scores(folder: Path, console: Console) -> None:
+def say_scores(folder: Path, console: Console) -> None:
+    """Print what evidence holds: scores of both, the verdict, what is kept and what it costs."""
     found = evidence.read(folder)
-    scores = json.loads((folder / evidence.VERDICT).read_text())["scores"]
+    verdict = json.loads((folder / evidence.VERDICT).read_text())
     console.print(f"scores    {'':<18} {found.subject.opponent_name:>8} -> adapter")
-    for metric, row in scores.items():
+    for metric, row in verdict["scores"].items():
         both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
         console.print(f"  {metric:<26} {both}  n={row['n']}")
     console.print(f"verdict   {found.judgement.outcome}")
     for reason in found.judgement.reasons:
         console.print(f"  {reason}", soft_wrap=True)
+    if account := verdict.get("account"):  # older evidence has none
+        console.print("cost")
+    for line in account or ():
+        console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
 def _share(value: float | None) -> str:

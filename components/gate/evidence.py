@@ -5,7 +5,7 @@ policy and verdict: should any of them be another one, it is other evidence, and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,13 +102,18 @@ def finish(
     *,
     brief: str,
     now: datetime,
+    account: Sequence[str] = (),
 ) -> Evidence:
-    """Write verdict and brief beside the picture in ``folder``, then the manifest."""
+    """Write verdict and brief beside the picture in ``folder``, then the manifest.
+
+    ``account`` tells in sentences what is kept of production's quality, and what that costs.
+    """
     verdict = {
         "subject": asdict(subject),
         "judgement": asdict(judgement),
         "policy": policy.model_dump(),
         "scores": side_by_side,
+        "account": [*account],
     }
     manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")
     manifest.write_atomically(folder / BRIEF, brief)

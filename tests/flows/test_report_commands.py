@@ -1,11 +1,13 @@
 """``flywheel report`` and ``flywheel compare`` as a person types them."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from components import scorecard
@@ -14,7 +16,7 @@ from components.gate.evidence import Evidence
 from components.gate.policy import Policy
 from components.schema import Json
 from components.scorecard import HOLDOUT, Scorecard
-from flows import exhibits
+from flows import exhibits, report
 from flows.cli import app
 from flows.settings import Settings, load
 from tests.cards import CONDITIONS, pair
@@ -213,3 +215,13 @@ def test_what_a_request_says_can_not_steer_the_terminal(home: Settings, flywheel
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_help_teaches_with_an_example(flywheel: Type, command: str) -> None:
     assert f"flywheel {command} support-routing" in flywheel(command, "--help").output
+
+
+def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(home: Settings) -> None:
+    said = io.StringIO()
+    report.say_scores(turned(home, 1).folder, Console(file=said, width=80))
+    _, cost = said.getvalue().split("\ncost\n")
+    first, *_, last = cost.strip().splitlines()
+    assert first.startswith("The challenger keeps 90.9% of production's correct name (95 %")
+    assert ", at 3.33% of its price of a request." in first
+    assert last == "  the training has paid for itself after 58 requests"

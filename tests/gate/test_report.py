@@ -11,7 +11,7 @@ import pytest
 
 from components.costs import Prices
 from components.gate.policy import Guard, Policy
-from components.gate.report import answers
+from components.gate.report import answers, production
 from components.gate.report import write as report
 from components.gate.report.case import Case
 from components.gate.report.figures import figures
@@ -117,6 +117,21 @@ def test_production_is_held_only_to_requests_that_it_was_scored_on() -> None:
     assert "keeps 90.0% of production's correct name" in words
     assert "20 requests" in words
     assert "it was scored on 20 of 112 requests: those" in words
+
+
+def test_the_account_tells_each_amount_with_its_formula() -> None:
+    kept, *amounts = production.account(cases.clear())
+    assert kept.startswith("The challenger keeps 90.9% of production's correct name")
+    assert ", at 3.33% of its price of a request." in kept
+    assert amounts == [
+        "a request in production: 0.00150 USD = (400.0 tokens in x 2.5 + 50.0 out x 10) / "
+        "1,000,000 (means of 120 requests, as the logs say)",
+        "a request to the challenger: 0.0000500 USD = 0.5 an hour x 0.36 s / 3600 s (100 requests "
+        "took 36 s in batches on 2 threads of a CPU)",
+        "the training: 0.0833 USD = 0.5 an hour x 600 s / 3600 s",
+        "the training has paid for itself after 58 requests",
+    ]
+    assert len(production.account(cases.clear(prices=Prices()))) == 1
 
 
 def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:

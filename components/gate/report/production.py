@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.gate.report.case import Case
-from components.gate.report.numbers import share
+from components.gate.report.numbers import money, share
 from components.kept import Kept, kept
 from components.scorecard import CORRECTED_ONLY, HOLDOUT, PRODUCTION, SCORED_ON, Scorecard
 
@@ -93,6 +93,24 @@ def sentence(case: Case) -> str:
         f"The challenger keeps {found.ratio:.1%} of production's {metric} ({spread}, "
         f"{found.n} requests){price}. {_whence(case, both)}"
     )
+
+
+def account(case: Case) -> list[str]:
+    """Tell what is kept, and each amount with its formula; what has no price is left out."""
+    bill = case.costs.bill
+    amounts = {
+        "a request in production": bill.production,
+        "a request to the challenger": bill.challenger,
+        "the training": bill.training,
+    }
+    told = [
+        f"{name}: {money(one.value, bill.currency)} = {one.how}"
+        for name, one in amounts.items()
+        if one.value is not None
+    ]
+    if bill.payback.value is not None:
+        told.append(f"the training has paid for itself after {bill.payback.value:,.0f} requests")
+    return [sentence(case), *told]
 
 
 def _whence(case: Case, both: Held) -> str:
