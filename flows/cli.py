@@ -24,6 +24,7 @@ from flows import (
     cli_review,
     cli_rollback,
     cli_stack,
+    cli_starts,
     cli_train,
     settings,
 )
@@ -44,6 +45,7 @@ app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_train.app.registered_commands
+app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_rollback.app.registered_commands
@@ -112,7 +114,7 @@ def schedule(config: ConfigFile) -> None:
     """
     workload = _read(config)
     from flows import deploy
-    from flows.stack import control, deployment
+    from flows.stack import control
 
     home = settings.load()
     home.workloads.mkdir(parents=True, exist_ok=True)
@@ -120,10 +122,11 @@ def schedule(config: ConfigFile) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(config.resolve())
     if control.status(home).phase in control.WORKING:
-        deployment.deploy(deploy.specs(home.workloads), home.home)
+        deploy.deploy_all(home)
+    looks = f", signs for a turn at `{workload.trigger.schedule}`" if workload.trigger else ""
     console.print(
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
-        f"turn at `{workload.turn_schedule}` (cron, UTC)"
+        f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
     )
 
 

@@ -21,6 +21,7 @@ from components.train.recipe import Recipe
 from components.train.search import grid
 from components.train.search.grid import Candidate
 from components.train.search.settings import Search
+from components.trigger.settings import Trigger
 from flows import sources
 from flows.sources import Sources
 
@@ -58,8 +59,11 @@ class Workload(Config):
     collect_schedule: str = "7 * * * *"
     """Cron line (UTC) of the scheduled ``collect`` runs."""
 
-    turn_schedule: str = "30 2 * * *"
-    """Cron line (UTC) of the scheduled turns."""
+    turn_schedule: str | None = "30 2 * * *"
+    """Cron line (UTC) of the scheduled turns; ``null``: only the trigger or a person starts one."""
+
+    trigger: Trigger | None = None
+    """Which signs start a turn between the scheduled ones; without it none does."""
 
     retention_days: int | None = Field(default=None, ge=1)
     """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
@@ -209,11 +213,15 @@ class Workload(Config):
 
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
-    def _is_cron(cls, text: str) -> str:
-        try:
-            return CronSchedule(cron=text).cron
-        except ValidationError as error:
-            raise ValueError(f"is no cron line: {text!r}") from error
+    def _is_cron(cls, text: str | None) -> str | None:
+        return None if text is None else _cron(text)
+
+    @field_validator("trigger")
+    @classmethod
+    def _looks_at_times(cls, trigger: Trigger | None) -> Trigger | None:
+        if trigger is not None:
+            _cron(trigger.schedule)
+        return trigger
 
     @property
     def base_name(self) -> str:
@@ -269,6 +277,13 @@ def _sentence(error: object) -> str:
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}"
     return f"{place}: {error['msg']} (found {error['input']!r})"
+
+
+def _cron(text: str) -> str:
+    try:
+        return CronSchedule(cron=text).cron
+    except ValidationError as error:
+        raise ValueError(f"is no cron line: {text!r}") from error
 
 
 def _model(path: Path, info: ValidationInfo) -> Path:

@@ -1,28 +1,40 @@
 """Say which flows there are, on which pool and when they run: ``python -m flows.deploy``."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import config
-from flows.settings import load
+from flows import automations, config, janitor
+from flows.config import Workload
+from flows.settings import Settings, load
 from flows.stack import health
 from flows.stack.deployment import Spec, Timing, deploy
+
+SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
+    "collect": lambda found: found.collect_schedule,
+    "turn": lambda found: found.turn_schedule,
+    "consider": lambda found: found.trigger and found.trigger.schedule,
+}
+"""The cron line of each scheduled flow, as a workload's file gives it."""
+
+UNREAD = Workload.model_construct()
+"""What stands for a file with mistakes: the schedules of one that names none."""
 
 
 def specs(workloads: Path) -> tuple[Spec, ...]:
     """Say how all flows are deployed, scheduled for each ``*.yaml`` in the folder ``workloads``."""
     files = sorted(workloads.glob("*.yaml"))
-    collecting = tuple(_timing(file, "collect_schedule") for file in files)
-    turning = tuple(_timing(file, "turn_schedule") for file in files)
+    timings = {name: _timings(files, when) for name, when in SCHEDULES.items()}
     return (
-        Spec("flows.collect:collect", "cpu", collecting, limit=1, drops_surplus=True),
+        Spec("flows.collect:collect", "cpu", timings["collect"], limit=1, drops_surplus=True),
+        Spec("flows.consider:consider", "cpu", timings["consider"], limit=1),
         Spec("flows.curate:curate", "cpu"),
         Spec("flows.train:train", "gpu"),
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
-        Spec("flows.turn:turn", "cpu", turning, limit=4),
+        Spec("flows.janitor:janitor", "cpu", (Timing(janitor.EVERY),), limit=1, drops_surplus=True),
+        Spec("flows.turn:turn", "cpu", timings["turn"], limit=4),
         *(_rollback(name) for name in (None, *(file.stem for file in files))),
     )
 
@@ -45,13 +57,23 @@ def _rollback(workload: str | None) -> Spec:
     )
 
 
-def _timing(file: Path, which: Literal["collect_schedule", "turn_schedule"]) -> Timing:
+def deploy_all(home: Settings) -> None:
+    """Deploy all flows with the schedules of the home's workloads, and install the automations."""
+    deploy(specs(home.workloads), home.home)
+    automations.install()
+
+
+def _timings(files: Sequence[Path], when: Callable[[Workload], str | None]) -> tuple[Timing, ...]:
+    found = [(file, _cron(file, when)) for file in files]
+    return tuple(Timing(cron, file.stem, file.resolve()) for file, cron in found if cron)
+
+
+def _cron(file: Path, when: Callable[[Workload], str | None]) -> str | None:
     try:
-        cron = getattr(config.read(file.resolve()), which)
+        return when(config.read(file.resolve()))
     except config.ConfigError:
         # Scheduled all the same: each run fails and lists the mistakes, where an operator looks.
-        cron = config.Workload.model_fields[which].default
-    return Timing(workload=file.stem, config=file.resolve(), cron=cron)
+        return when(UNREAD)
 
 
 def main() -> None:
@@ -60,11 +82,10 @@ def main() -> None:
     Prefect is the one that ``PREFECT_API_URL`` names, else that of the home's own stack.
     """
     settings = load()
-    wanted = specs(settings.workloads)
     url = PREFECT_API_URL.value() or settings.prefect_api_url
     health.wait_for(f"{url}/health")
     with temporary_settings({PREFECT_API_URL: url}):
-        deploy(wanted, settings.home)
+        deploy_all(settings)
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ def start(deployment: str, parameters: Mapping[str, str], tags: list[str]) -> Fl
     return cast("FlowRun", started)
 
 
-def find(flow: str, *tags: str, states: list[StateType]) -> list[FlowRun]:
-    """Find the runs of a flow that carry all ``tags`` and are in one of ``states``."""
+def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]:
+    """Find the runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``."""
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
             flow_run_filter=FlowRunFilter(
                 tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),

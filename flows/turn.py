@@ -36,6 +36,7 @@ from flows import (
     search,
     settings,
     showing,
+    starting,
     train,
 )
 from flows import config as configs
@@ -64,9 +65,11 @@ class Turned:
 
 
 @flow(flow_run_name=configs.run_name)
-def turn(config: str) -> str:
-    """Turn the flywheel once for one workload."""
+def turn(config: str, start: str | None = None) -> str:
+    """Turn the flywheel once for one workload; ``start`` is the entry that asks for it, if any."""
     workload = configs.read(Path(config))
+    if not starting.enter(workload.workload, start):
+        return "started already"
     evaluate.look_over(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     stages = Stages(folder)

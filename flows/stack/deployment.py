@@ -25,12 +25,12 @@ from flows.stack.services import engine_command
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a flow runs by itself for one workload."""
+    """When a flow runs by itself: for one workload, or with neither name nor file for all."""
 
-    workload: str
-    config: Path
     cron: str
     """UTC."""
+    workload: str = "all"
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Tim
     ours = {schedule.slug: schedule.id for schedule in found if schedule.slug is not None}
     for timing in timings:
         cron = CronSchedule(cron=timing.cron, timezone="UTC")
-        parameters = {"config": str(timing.config)}
+        parameters = {"config": str(timing.config)} if timing.config else {}
         existing = ours.pop(timing.workload, None)
         if existing is None:
             schedule = DeploymentScheduleCreate(

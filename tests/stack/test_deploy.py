@@ -26,8 +26,12 @@ def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path)
     (tmp_path / "workloads" / "shop.yaml").symlink_to(real)
     specs = {spec.flow: spec for spec in deploy.specs(tmp_path / "workloads")}
     timed = {flow: spec.timings for flow, spec in specs.items() if spec.timings}
-    assert set(timed) == {"flows.collect:collect", "flows.turn:turn"}
-    for (timing,) in timed.values():  # though the file has mistakes: its runs will name them
+    assert {flow for flow, ((timing,)) in timed.items() if timing.config} == {
+        "flows.collect:collect",
+        "flows.turn:turn",
+    }
+    for flow in ("flows.collect:collect", "flows.turn:turn"):
+        (timing,) = timed[flow]  # though the file has mistakes: its runs will name them
         assert (timing.workload, timing.config) == ("shop", real)
 
 
@@ -68,8 +72,8 @@ def deploy_quick(*timings: Timing) -> None:
 
 @pytest.mark.slow
 def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> None:
-    shop = Timing("shop", Path("/shop.yaml"), "0 1 * * *")
-    mail = Timing("mail", Path("/mail.yaml"), "0 2 * * *")
+    shop = Timing("0 1 * * *", "shop", Path("/shop.yaml"))
+    mail = Timing("0 2 * * *", "mail", Path("/mail.yaml"))
     deploy_quick(shop, mail)
     assert schedules(prefect)["shop"].parameters == {"config": "/shop.yaml"}
 
@@ -82,7 +86,7 @@ def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> N
     body = [own.model_dump(mode="json")]
     prefect.post(f"{url}/schedules", json=body).raise_for_status()
 
-    deploy_quick(Timing("shop", Path("/shop.yaml"), "0 4 * * *"))
+    deploy_quick(Timing("0 4 * * *", "shop", Path("/shop.yaml")))
     after = schedules(prefect)
     assert set(after) == {"shop", None}
     assert after["shop"].id == paused

@@ -1,0 +1,159 @@
+"""Install what Prefect does by itself: start wanted turns, notify people, crash dead runs.
+
+Each automation is known by its name: installing again changes it in place, and one that a person
+turned off stays off. They are written as Prefect's own API takes them.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import BlockDocument
+from prefect.events.schemas.automations import AutomationCore
+
+from components.schema import Json
+from flows.consider import WANTED
+
+NOTIFIER = "flywheel"
+"""Blocks of this name (Slack, e-mail, a webhook of any kind) are told what people should know."""
+
+REMINDER = timedelta(days=1)
+"""So long may an approval wait before the notifiers say so again."""
+
+SILENCE = timedelta(hours=1)
+"""So long may a run that runs be silent: longer than a Prefect server is ever away. With 90 s a
+healthy run was taken for dead after an outage of 2 minutes."""
+
+RUN = "prefect.flow-run."
+BEAT, SUSPENDED = f"{RUN}heartbeat", f"{RUN}Suspended"
+ENDS = [f"{RUN}{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+RESTS = [SUSPENDED, *(f"{RUN}{state}" for state in ("Paused", "AwaitingRetry", "Scheduled"))]
+GOES_ON = [f"{RUN}{state}" for state in ("Resuming", "Pending", "Running")]
+
+
+def install() -> list[str]:
+    """Create or update all automations; give their names."""
+    with get_client(sync_client=True) as client:
+        turn = str(client.read_deployment_by_name("turn/turn").id)
+        wanted = [_starting(turn), _burying(), *_notifying(_notifiers(client))]
+        for one in wanted:
+            _put(client, one)
+    return [one.name for one in wanted]
+
+
+def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    found = client.read_automations_by_name(wanted.name)
+    if found:
+        kept = wanted.model_copy(update={"enabled": found[0].enabled})
+        client.update_automation(automation_id=found[0].id, automation=kept)
+    else:
+        client.create_automation(automation=wanted)
+
+
+def _automation(
+    name: str, description: str, trigger: dict[str, Json], actions: Sequence[dict[str, Json]]
+) -> AutomationCore:
+    posture: Json = "Proactive" if "within" in trigger else "Reactive"
+    event: Json = {"type": "event", "posture": posture, "threshold": 1, **trigger}
+    return AutomationCore.model_validate(
+        {
+            "name": f"flywheel: {name}",
+            "description": description,
+            "trigger": event,
+            "actions": [*actions],
+        }
+    )
+
+
+def _starting(turn: str) -> AutomationCore:
+    parameters: Json = {
+        name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{name} }}}}"}
+        for name in ("config", "start")
+    }
+    return _automation(
+        "start a turn that is wanted",
+        "`consider` asks for it; `flywheel starts` says why.",
+        {"expect": [WANTED]},
+        [{"type": "run-deployment", "deployment_id": turn, "parameters": parameters}],
+    )
+
+
+def _burying() -> AutomationCore:
+    """Crash a run that beat and beats no more: nothing else notices that its machine is gone."""
+    return _automation(
+        "crash runs without a heartbeat",
+        f"Silent for {SILENCE}: the machine that ran it is gone.",
+        {
+            "after": [BEAT],
+            "expect": [BEAT, *ENDS, *RESTS],
+            "for_each": ["prefect.resource.id"],
+            "within": SILENCE.total_seconds(),
+        },
+        [
+            {
+                "type": "change-flow-run-state",
+                "state": "CRASHED",
+                "message": f"No heartbeat for {SILENCE}: nothing runs it",
+            }
+        ],
+    )
+
+
+def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
+    """Say what people should know through every notifier; nothing where there is none."""
+    if not notifiers:
+        return []
+    waits = "An approval waits: {{ flow_run.name }}, {{ flow_run|ui_url }}"
+    ended = (
+        "{{ flow_run.name }} ended {{ flow_run.state.name }}: {{ flow_run.state.message }}, "
+        "{{ flow_run|ui_url }}"
+    )
+    told = {
+        "an approval waits": ({"expect": [SUSPENDED], **_of("promote")}, waits),
+        "an approval has waited for a day": (
+            {
+                "after": [SUSPENDED],
+                "expect": [*GOES_ON, *ENDS],
+                "for_each": ["prefect.resource.id"],
+                "within": REMINDER.total_seconds(),
+                **_of("promote"),
+            },
+            f"Still: {waits}",
+        ),
+        "a turn crashed or failed": (
+            {"expect": [f"{RUN}Crashed", f"{RUN}Failed"], **_of("turn")},
+            ended,
+        ),
+    }
+    return [
+        _automation(
+            f"say that {what}",
+            f"Tells the blocks called `{NOTIFIER}`.",
+            trigger,
+            [_telling(one, what, body) for one in notifiers],
+        )
+        for what, (trigger, body) in told.items()
+    ]
+
+
+def _of(flow: str) -> dict[str, Json]:
+    return {
+        "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": flow},
+    }
+
+
+def _telling(notifier: BlockDocument, what: str, body: str) -> dict[str, Json]:
+    block: Json = str(notifier.id)
+    if notifier.block_type and notifier.block_type.slug == "webhook":
+        return {"type": "call-webhook", "block_document_id": block, "payload": body}
+    subject: Json = f"Flywheel: {what}"
+    return {
+        "type": "send-notification",
+        "block_document_id": block,
+        "subject": subject,
+        "body": body,
+    }
+
+
+def _notifiers(client: SyncPrefectClient) -> list[BlockDocument]:
+    return [one for one in client.read_block_documents(limit=200) if one.name == NOTIFIER]

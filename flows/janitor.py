@@ -1,0 +1,54 @@
+"""Janitor: crash the flow runs that nothing runs any more, wherever their workers are.
+
+The automation on missing heartbeats can't see a run that never beat, and forgets all runs while the
+Prefect server is away. This looks at what the server has kept.
+"""
+
+from datetime import UTC, datetime
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+
+from components.schema import Json
+from flows import dispatch
+from flows.automations import BEAT, SILENCE
+
+EVERY = "*/15 * * * *"
+"""Cron line (UTC) of its runs."""
+
+
+@flow
+def janitor() -> str:
+    """Crash the runs that claim a process and have given no sign of life for an hour."""
+    since = datetime.now(UTC) - SILENCE
+    with get_client(sync_client=True) as client:
+        dead = [run for run in claiming(since) if not has_beaten(client, run, since)]
+        for run in dead:
+            said = f"No sign of life for {SILENCE}: nothing runs it"
+            client.set_flow_run_state(run.id, Crashed(message=said), force=True)
+            get_run_logger().warning("%s (%s): %s", run.name, run.id, said)
+    return f"{len(dead)} runs were dead"
+
+
+def claiming(since: datetime) -> list[FlowRun]:
+    """List the runs that have claimed to be started, or to run, for longer than that."""
+    states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    found = dispatch.find(None, states=states)
+    return [run for run in found if run.state and run.state.timestamp < since]
+
+
+def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
+    """Tell whether the server heard a heartbeat of the run after a time."""
+    wanted: Json = {
+        "filter": {
+            "event": {"name": [BEAT]},
+            "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+            "occurred": {"since": since.isoformat(), "until": datetime.now(UTC).isoformat()},
+        },
+        "limit": 1,
+    }
+    reply = client.request("POST", "/events/filter", json=wanted).raise_for_status()
+    return bool(reply.json()["events"])

@@ -1,0 +1,99 @@
+"""What the looks find in a warehouse."""
+
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.collect import loading
+from components.collect.loading import Input
+from components.schema import Json
+from components.trigger import book, feedback, inputs, votes
+from components.trigger.book import Start
+from components.trigger.settings import Trigger
+from components.warehouse import Connection
+from tests import logs
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CHANGE = 1_760_000_000
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Generator[Connection]:
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
+    path = logs.write(folder / f"{kind}.jsonl", lines)
+    source = "fivekey" if kind == "interactions" else "feedback"
+    loading.load(con, Input(str(path), source), now=NOW)
+
+
+def asked(number: int, question: str, **changes: Json) -> dict[str, Json]:
+    at: Json = CHANGE - 1000 + number
+    return logs.interaction(question, response_id=f"r{number}", timestamp=at, **changes)
+
+
+def test_feedback_counts_from_when_it_was_loaded(con: Connection, tmp_path: Path) -> None:
+    load(con, tmp_path, "feedback", [logs.feedback(actor_id=f"a{n}") for n in range(7)])
+    for since, count in ((NOW - timedelta(1), 7), (NOW, 0)):
+        sign = feedback.look(con, "weather", since, Trigger(min_feedback=5))
+        assert sign and sign.figure == count
+    assert feedback.look(con, "weather", NOW, Trigger(min_feedback=None)) is None
+
+
+def test_only_the_first_request_of_a_conversation_is_an_input(
+    con: Connection, tmp_path: Path
+) -> None:
+    lines = [asked(n, "Is it cold in Rome?", conversation_id=f"c{n // 2}") for n in range(400)]
+    new = [asked(1500 + n, "Sell my shares", conversation_id="c-new") for n in range(50)]
+    load(con, tmp_path, "interactions", lines + new)
+    sign = inputs.look(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    assert sign and "1 new requests against 200 of before" in sign.told
+
+
+def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
+    con: Connection, tmp_path: Path
+) -> None:
+    load(con, tmp_path, "interactions", [asked(n * 10, f"Day {n}?") for n in range(200)])
+    cast = [
+        logs.feedback(response_id=f"r{n * 10}", timestamp=CHANGE + 9000, value="up")
+        for n in range(200)
+    ]
+    changed = [
+        logs.feedback(response_id=f"r{n * 10}", timestamp=CHANGE + 9001, value="down")
+        for n in range(100, 200)
+    ]
+    load(con, tmp_path, "feedback", cast + changed)
+    sign = votes.look(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
+    assert sign and sign.is_given
+    assert "thumbs down 0 of 100 before the champion, 100 of 100 since" in sign.told
+
+
+def start(start_id: str, *, started: bool, run: str | None = None) -> Start:
+    return Start(start_id, "weather", "trigger", started, "why", NOW, run)
+
+
+def test_the_book_keeps_starts_and_non_starts(con: Connection) -> None:
+    book.enter(con, start("s1", started=False))
+    book.enter(con, start("s2", started=True))
+    book.enter(con, start("s2", started=True))
+    assert {(one.start_id, one.started) for one in book.entries(con, "weather", None)} == {
+        ("s1", False),
+        ("s2", True),
+    }
+    assert book.learned_until(con, "weather") == NOW
+    assert book.learned_until(con, "other") is None
+
+
+def test_a_lost_start_is_taken_by_one_turn_only(con: Connection) -> None:
+    book.enter(con, start("s1", started=True))
+    later = NOW + timedelta(hours=1)
+    assert [one.start_id for one in book.unclaimed(con, "weather", later)] == ["s1"]
+    assert book.claim(con, "s1", "run-1")
+    assert not book.claim(con, "s1", "run-2")
+    assert book.claim(con, "s1", "run-1")  # the same run, after a crash
+    assert book.unclaimed(con, "weather", later) == []
