@@ -108,7 +108,7 @@ def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
         "{{ flow_run.name }} ended {{ flow_run.state.name }}: {{ flow_run.state.message }}, "
         "{{ flow_run|ui_url }}"
     )
-    told = {
+    told: dict[str, tuple[dict[str, Json], str]] = {
         "an approval waits": ({"expect": [SUSPENDED], **_of("promote")}, waits),
         "an approval has waited for a day": (
             {

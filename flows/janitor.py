@@ -4,7 +4,7 @@ The automation on missing heartbeats can't see a run that never beat, and forget
 Prefect server is away. This looks at what the server has kept.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,13 +21,14 @@ EVERY = "*/15 * * * *"
 
 
 @flow
-def janitor() -> str:
-    """Crash the runs that claim a process and have given no sign of life for an hour."""
-    since = datetime.now(UTC) - SILENCE
+def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
+    """Crash the runs that claim a process and have given no sign of life for so long."""
+    silence = timedelta(seconds=silence_seconds)
+    since = datetime.now(UTC) - silence
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming(since) if not has_beaten(client, run, since)]
         for run in dead:
-            said = f"No sign of life for {SILENCE}: nothing runs it"
+            said = f"No sign of life for {silence}: nothing runs it"
             client.set_flow_run_state(run.id, Crashed(message=said), force=True)
             get_run_logger().warning("%s (%s): %s", run.name, run.id, said)
     return f"{len(dead)} runs were dead"

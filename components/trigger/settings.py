@@ -14,7 +14,7 @@ class Trigger(Config):
     min_feedback: int | None = Field(default=50, ge=1)
     """So many new feedback signals since the last turn start one; ``null``: their number never."""
 
-    alpha: float = Field(default=0.01, gt=0, lt=0.5)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Chance that nothing has changed and a turn still starts for drift, in all the looks from one
     turn to the next; the same again for votes. Lower means later starts."""
 

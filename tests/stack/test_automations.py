@@ -1,0 +1,132 @@
+"""What Prefect does by itself once the stack is up."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events import emit_event
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Running
+
+from components import warehouse
+from components.trigger import book
+from components.trigger.book import Start
+from flows import automations, collect, consider, janitor, turn
+from flows.consider import WANTED
+from flows.settings import HOST, Settings
+from flows.stack import control, environment
+from tests.flows import small
+
+PATIENCE_SECONDS = 90
+
+
+@pytest.fixture
+def stack(settings: Settings) -> Iterator[Settings]:
+    """A stack with the real flows, and this process pointed at its Prefect."""
+    control.up(settings, lambda _: None)
+    with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}):
+        yield settings
+
+
+@pytest.fixture
+def told() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A webhook of the test's own: its URL, and what it was told."""
+    heard: list[dict[str, str]] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer((HOST, 0), Ear)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{HOST}:{server.server_port}/", heard
+    server.shutdown()
+    server.server_close()
+
+
+def names() -> dict[str, bool]:
+    with get_client(sync_client=True) as client:
+        reply = client.request("POST", "/automations/filter", json={}).raise_for_status()
+    return {one["name"]: one["enabled"] for one in reply.json()}
+
+
+@pytest.mark.slow
+def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
+    stack: Settings, told: tuple[str, list[dict[str, str]]], tmp_path: Path
+) -> None:
+    url, heard = told
+    assert len(names()) == 2  # nobody is told anything while there is no block to tell it
+    block = CustomWebhookNotificationBlock(
+        name="test", url=url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+    block.save("flywheel")
+    with get_client(sync_client=True) as client:
+        off = client.read_automations_by_name("flywheel: crash runs without a heartbeat")[0]
+        client.pause_automation(off.id)
+    assert len(automations.install()) == 5
+    automations.install()
+    assert len(names()) == 5
+    assert not names()[off.name]  # a person turned it off
+
+    broken = tmp_path / "shop.yaml"
+    broken.write_text("workload: shop\n")
+    resource = {"prefect.resource.id": "flywheel.workload.shop", "prefect.resource.name": "shop"}
+    emit_event(WANTED, resource=resource, payload={"config": str(broken), "start": "s1"})
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not heard and time.monotonic() < deadline:
+        time.sleep(1)
+    assert heard[0]["subject"] == "Flywheel: a turn crashed or failed"
+    assert "turn shop ended Failed" in heard[0]["body"]
+    assert "base: is missing" in heard[0]["body"]
+
+
+@pytest.mark.slow
+def test_new_feedback_starts_one_turn_and_the_book_says_why(
+    stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.for_clients(stack).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(stack.home))
+    config = small.write(tmp_path / "small")
+    config.write_text(config.read_text() + "trigger: {min_feedback: 6}\n")
+    assert "no turn: 0 new feedback" in consider.consider(str(config))
+    collect.collect(str(config))
+    assert "asks for a turn: 6 new feedback" in consider.consider(str(config))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not taken(stack) and time.monotonic() < deadline:
+        time.sleep(1)
+    first, second = taken(stack)[0], consider.consider(str(config))
+    assert "0 new feedback" in second  # it is that turn's now
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(first.flow_run_id))
+    assert run.parameters["start"] == first.start_id
+
+
+def taken(stack: Settings) -> list[Start]:
+    with warehouse.connect(stack.warehouse) as con:
+        found = book.entries(con, small.WORKLOAD, None)
+    return [one for one in found if one.flow_run_id]
+
+
+@pytest.mark.slow
+def test_a_run_that_never_beat_is_crashed_and_a_young_one_is_not(stack: Settings) -> None:
+    with get_client(sync_client=True) as client:
+        lost = client.create_flow_run(turn.turn, {"config": "x"}, state=Running()).id
+        time.sleep(6)
+        young = client.create_flow_run(turn.turn, {"config": "x"}, state=Running()).id
+        assert "1 runs were dead" in str(janitor.janitor(silence_seconds=5))
+        found = {run: client.read_flow_run(run).state_type for run in (lost, young)}
+    assert found == {lost: StateType.CRASHED, young: StateType.RUNNING}
