@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -38,6 +39,7 @@ class Pending:
     name: str
     workload: str
     evidence: str
+    since: datetime
 
 
 def workload_tag(workload: str) -> str:
@@ -76,4 +78,5 @@ def answer(
 
 def _pending(run: FlowRun) -> Pending:
     tagged = dict(tag.split(":", 1) for tag in run.tags if ":" in tag)
-    return Pending(run.id, run.name, tagged.get("workload", ""), tagged.get("evidence", ""))
+    since = run.state.timestamp if run.state else datetime.now(UTC)
+    return Pending(run.id, run.name, tagged.get("workload", ""), tagged.get("evidence", ""), since)

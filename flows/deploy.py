@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import automations, config, janitor
+from flows import automations, config, janitor, monitor
 from flows.config import Workload
 from flows.settings import Settings, load
 from flows.stack import health
@@ -34,6 +34,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.janitor:janitor", "cpu", (Timing(janitor.EVERY),), limit=1, drops_surplus=True),
+        Spec("flows.monitor:monitor", "cpu", (Timing(monitor.EVERY),), limit=1, drops_surplus=True),
         Spec("flows.turn:turn", "cpu", timings["turn"], limit=4),
         *(_rollback(name) for name in (None, *(file.stem for file in files))),
     )

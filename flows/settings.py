@@ -113,6 +113,11 @@ class Settings:
         return self.home / "workloads"
 
     @property
+    def monitor(self) -> Path:
+        """How each workload stands: a page, its picture, and the figures for Prometheus."""
+        return self.home / "monitor"
+
+    @property
     def logs(self) -> Path:
         """One log file for each service of the stack."""
         return self.home / "logs"

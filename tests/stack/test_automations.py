@@ -69,8 +69,9 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
 ) -> None:
     url, heard = told
     assert len(names()) == 2  # nobody is told anything while there is no block to tell it
-    block = CustomWebhookNotificationBlock(
-        name="test", url=url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    said = {"subject": "{{subject}}", "body": "{{body}}"}
+    block = CustomWebhookNotificationBlock.model_validate(
+        {"name": "test", "url": url, "json_data": said}
     )
     block.save("flywheel")
     with get_client(sync_client=True) as client:
@@ -124,9 +125,9 @@ def taken(stack: Settings) -> list[Start]:
 @pytest.mark.slow
 def test_a_run_that_never_beat_is_crashed_and_a_young_one_is_not(stack: Settings) -> None:
     with get_client(sync_client=True) as client:
-        lost = client.create_flow_run(turn.turn, {"config": "x"}, state=Running()).id
+        lost = client.create_flow_run(turn.turn, state=Running()).id
         time.sleep(6)
-        young = client.create_flow_run(turn.turn, {"config": "x"}, state=Running()).id
+        young = client.create_flow_run(turn.turn, state=Running()).id
         assert "1 runs were dead" in str(janitor.janitor(silence_seconds=5))
         found = {run: client.read_flow_run(run).state_type for run in (lost, young)}
     assert found == {lost: StateType.CRASHED, young: StateType.RUNNING}

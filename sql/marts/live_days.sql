@@ -1,0 +1,69 @@
+-- One row per model and day of a workload since a time: how many requests it answered, the tokens
+-- that its answers say they took, and the thumbs on them, each person's newest word. The model is
+-- the one that the logged response names. Reads raw.interactions and raw.feedback.
+
+with
+
+answers as (
+    select
+        interaction_id,
+        client_id,
+        timestamp::date as day,
+        json_extract(coalesce(record, payload), [
+            '$.response.id', '$.response.model',
+            '$.response.usage.prompt_tokens', '$.response.usage.completion_tokens'
+        ]) as field
+    from raw.interactions
+    where workload_id = $workload_id and timestamp >= $since
+),
+
+named as (
+    select
+        interaction_id,
+        client_id,
+        day,
+        field[1] ->> '$' as response_id,
+        coalesce(field[2] ->> '$', 'not named') as model,
+        try_cast(field[3] ->> '$' as double) as input_tokens,
+        try_cast(field[4] ->> '$' as double) as output_tokens
+    from answers
+),
+
+votes as (
+    select
+        feedback.client_id,
+        feedback.response_id,
+        json_extract_string(coalesce(feedback.record, feedback.payload), '$.value') as value
+    from raw.feedback as feedback
+    where feedback.kind = 'thumb'
+    qualify row_number() over (
+        partition by feedback.client_id, feedback.response_id, feedback.actor_id
+        order by feedback.timestamp desc, feedback.feedback_id asc
+    ) = 1
+),
+
+counted as (
+    select
+        client_id,
+        response_id,
+        count(*) filter (where value = 'up') as up,
+        count(*) filter (where value = 'down') as down
+    from votes
+    group by client_id, response_id
+)
+
+select
+    named.model,
+    named.day::varchar as day,
+    count(*) as requests,
+    count(*) filter (
+        where named.input_tokens >= 0 and named.output_tokens >= 0
+    ) as counted,
+    coalesce(sum(named.input_tokens) filter (where named.input_tokens >= 0), 0) as input_tokens,
+    coalesce(sum(named.output_tokens) filter (where named.output_tokens >= 0), 0) as output_tokens,
+    coalesce(sum(counted.up), 0)::bigint as up,
+    coalesce(sum(counted.down), 0)::bigint as down
+from named
+left join counted using (client_id, response_id)
+group by named.model, named.day
+order by named.model, named.day
