@@ -13,6 +13,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from components.schema import Json
 from flows.consider import WANTED
+from flows.monitor import REGRESSED
 
 NOTIFIER = "flywheel"
 """Blocks of this name (Slack, e-mail, a webhook of any kind) are told what people should know."""
@@ -119,6 +120,11 @@ def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
                 **_of("promote"),
             },
             f"Still: {waits}",
+        ),
+        "a champion is liked less than what was before it": (
+            {"expect": [REGRESSED]},
+            "{{ event.payload.workload }}, version {{ event.payload.version }}: "
+            "{{ event.payload.reason }}; `flywheel rollback {{ event.payload.workload }}`",
         ),
         "a turn crashed or failed": (
             {"expect": [f"{RUN}Crashed", f"{RUN}Failed"], **_of("turn")},

@@ -25,7 +25,7 @@ EVERY = "22 * * * *"
 """Cron line (UTC) of its runs."""
 
 REGRESSED = "flywheel.champion.regressed"
-"""The event that proposes a rollback."""
+"""The event that proposes a rollback; whoever is told of it decides."""
 
 
 @flow
@@ -39,8 +39,10 @@ def monitor(span_days: int = 30) -> str:
         except ConfigError as error:
             broken.append(str(error))
             continue
-        found.append(look(workload, span_days, disk))
+        champion = registry.champion(workload.workload)
+        found.append(look(workload, champion, span_days, disk))
         show(found[-1])
+        propose(found[-1], champion)
     write(home.monitor / "metrics.prom", figures.text(found))
     for one in broken:
         get_run_logger().error(one)
@@ -48,15 +50,14 @@ def monitor(span_days: int = 30) -> str:
 
 
 @task
-def look(workload: Workload, span_days: int, disk: Disk) -> Standing:
+def look(workload: Workload, champion: Version | None, span_days: int, disk: Disk) -> Standing:
     """Count by model, test for drift and falling votes, and see what waits."""
     now, home = datetime.now(UTC), settings.load()
-    champion = registry.champion(workload.workload)
     with warehouse.connect(home.warehouse) as con:
         days = live.days(con, workload.workload, now - timedelta(days=span_days))
         signs = consider.look(con, workload.workload, champion, workload.trigger or Trigger())
         last = book.entries(con, workload.workload, 1)
-    prices = {one.model: live.price(one, workload.cost) for one in live.by_model(days)}
+    prices = {one.model_name: live.price(one, workload.cost) for one in live.by_model(days)}
     return Standing(
         workload=workload.workload,
         at=now,
@@ -105,16 +106,29 @@ def show(found: Standing) -> None:
     picture.draw(found.days, drawn)
     write(folder / f"{found.workload}.html", page.as_html(found, drawn).encode())
     create_markdown_artifact(page.as_markdown(found), key=key(found.workload))
-    regressed = [one for one in found.findings if one.kind == "votes" and one.is_given]
-    for one in regressed:
-        emit_event(
-            REGRESSED,
-            resource={
-                "prefect.resource.id": f"flywheel.workload.{found.workload}",
-                "prefect.resource.name": found.workload,
-            },
-            payload={"workload": found.workload, "reason": one.told},
-        )
+
+
+@task
+def propose(found: Standing, champion: Version | None) -> None:
+    """Say once of a champion that it is liked less than what was before it."""
+    reasons = [one.told for one in found.findings if one.kind == "votes" and one.is_given]
+    said = settings.load().monitor / f"{found.workload}.proposed"
+    if not reasons or champion is None or proposed(said) == champion.number:
+        return
+    emit_event(
+        REGRESSED,
+        resource={
+            "prefect.resource.id": f"flywheel.workload.{found.workload}",
+            "prefect.resource.name": found.workload,
+        },
+        payload={"workload": found.workload, "version": champion.number, "reason": reasons[0]},
+    )
+    write(said, champion.number.encode())
+
+
+def proposed(path: Path) -> str | None:
+    """Read of which version it was said last."""
+    return path.read_text() if path.exists() else None
 
 
 def key(workload: str) -> str:

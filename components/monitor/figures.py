@@ -35,7 +35,7 @@ def text(standings: Iterable[Standing]) -> bytes:
         for day in one.models:
             counts = (day.requests, day.up, day.down)
             for gauge, count in zip(by_model.values(), counts, strict=True):
-                gauge.labels(one.workload, day.model).set(count)
+                gauge.labels(one.workload, day.model_name).set(count)
         for finding in one.findings:
             sign.labels(one.workload, finding.kind).set(finding.figure / finding.bound)
         waiting.labels(one.workload).set(len(one.waiting))

@@ -16,7 +16,7 @@ LEVEL = 0.95
 class Day:
     """One model's day: ``counted`` requests say their tokens, which are summed; thumbs up, down."""
 
-    model: str
+    model_name: str
     day: str
     requests: int
     counted: int
@@ -47,13 +47,15 @@ def days(con: Connection, workload_id: str, since: datetime) -> list[Day]:
 
 def by_model(found: Sequence[Day]) -> list[Day]:
     """Sum each model's days; ``day`` is the last one. The busiest model comes first."""
-    groups = groupby(sorted(found, key=lambda one: (one.model, one.day)), lambda one: one.model)
+    groups = groupby(
+        sorted(found, key=lambda one: (one.model_name, one.day)), lambda one: one.model_name
+    )
     return sorted((_sum([*group]) for _, group in groups), key=lambda one: -one.requests)
 
 
 def _sum(group: Sequence[Day]) -> Day:
     return Day(
-        group[0].model,
+        group[0].model_name,
         group[-1].day,
         sum(one.requests for one in group),
         sum(one.counted for one in group),

@@ -67,10 +67,10 @@ def rows(found: Standing) -> list[list[str]]:
 
 def _row(one: Day, found: Standing) -> list[str]:
     rate = live.approval(one)
-    price = found.prices.get(one.model)
+    price = found.prices.get(one.model_name)
     counted = max(1, one.counted)
     return [
-        one.model,
+        one.model_name,
         f"{one.requests:,}",
         f"{one.votes:,}",
         f"{rate.value:.1%}" if rate else "none",

@@ -14,10 +14,10 @@ def draw(days: Sequence[Day], path: Path) -> None:
     """Write a PNG with a column a day for the busiest models, as many as there are colours."""
     figure, axes = drawing.sheet(3.4, left=0.1)
     columns = sorted({one.day for one in days})
-    shown = [one.model for one in live.by_model(days)][: len(COLOURS)]
+    shown = [one.model_name for one in live.by_model(days)][: len(COLOURS)]
     for place, (model, colour) in enumerate(zip(shown, COLOURS, strict=False)):
         shift = 0.16 * (place - (len(shown) - 1) / 2)
-        for one in (day for day in days if day.model == model):
+        for one in (day for day in days if day.model_name == model):
             rate = live.approval(one)
             if rate is None:
                 continue

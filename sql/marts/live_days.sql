@@ -23,7 +23,7 @@ named as (
         client_id,
         day,
         field[1] ->> '$' as response_id,
-        coalesce(field[2] ->> '$', 'not named') as model,
+        coalesce(field[2] ->> '$', 'not named') as model_name,
         try_cast(field[3] ->> '$' as double) as input_tokens,
         try_cast(field[4] ->> '$' as double) as output_tokens
     from answers
@@ -53,7 +53,7 @@ counted as (
 )
 
 select
-    named.model,
+    named.model_name,
     named.day::varchar as day,
     count(*) as requests,
     count(*) filter (
@@ -65,5 +65,5 @@ select
     coalesce(sum(counted.down), 0)::bigint as down
 from named
 left join counted using (client_id, response_id)
-group by named.model, named.day
-order by named.model, named.day
+group by named.model_name, named.day
+order by named.model_name, named.day

@@ -19,7 +19,7 @@ from prefect.states import Running
 from components import warehouse
 from components.trigger import book
 from components.trigger.book import Start
-from flows import automations, collect, consider, janitor, turn
+from flows import automations, collect, consider, janitor, monitor, turn
 from flows.consider import WANTED
 from flows.settings import HOST, Settings
 from flows.stack import control, environment
@@ -77,9 +77,9 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
     with get_client(sync_client=True) as client:
         off = client.read_automations_by_name("flywheel: crash runs without a heartbeat")[0]
         client.pause_automation(off.id)
-    assert len(automations.install()) == 5
+    assert len(automations.install()) == 6
     automations.install()
-    assert len(names()) == 5
+    assert len(names()) == 6
     assert not names()[off.name]  # a person turned it off
 
     broken = tmp_path / "shop.yaml"
@@ -114,6 +114,12 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(first.flow_run_id))
     assert run.parameters["start"] == first.start_id
+
+    stack.workloads.mkdir(exist_ok=True)
+    (stack.workloads / config.name).symlink_to(config)
+    (stack.workloads / "other.yaml").write_text("workload: other\n")
+    assert monitor.monitor(span_days=3000).startswith("1 workloads, 1 files with mistakes")
+    assert f"{small.REQUESTS}</td>" in (stack.monitor / f"{small.WORKLOAD}.html").read_text()
 
 
 def taken(stack: Settings) -> list[Start]:
