@@ -20,6 +20,10 @@ def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
     if spec.limit:
         surplus = "CANCEL_NEW" if spec.drops_surplus else "ENQUEUE"
         said["concurrency_limit"] = {"limit": spec.limit, "collision_strategy": surplus}
+    if spec.timings:
+        said["schedules"] = [
+            {"slug": one.workload, "cron": one.cron, "timezone": "UTC"} for one in spec.timings
+        ]
     return said | {"pool": spec.pool}
 
 
