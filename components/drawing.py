@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,5 +50,7 @@ def shortened(name: str, length: int = 27) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the PNG; equal pictures are equal files."""
-    figure.savefig(path, metadata={"Software": None})
+    """Write a PNG, or an SVG if the path says so; equal pictures are equal files."""
+    undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "flywheel"}):
+        figure.savefig(path, metadata=undated)

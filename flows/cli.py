@@ -19,6 +19,7 @@ from flows import (
     cli_export,
     cli_feedback,
     cli_held,
+    cli_lineage,
     cli_receive,
     cli_report,
     cli_review,
@@ -49,6 +50,7 @@ app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_rollback.app.registered_commands
+app.registered_commands += cli_lineage.app.registered_commands
 app.registered_commands += cli_feedback.app.registered_commands
 app.add_typer(cli_export.app, name="export")
 app.registered_commands += cli_erase.app.registered_commands

@@ -34,22 +34,13 @@ def rollback(
     `flywheel rollback support-routing --to 3` to version 3, also to undo a rollback.
     """
     from components.register.rollback import RollbackError
-    from flows import registering
-    from flows.stack import health
+    from flows import registering, versions
 
     home = settings.load()
-    with health.client() as http:
-        if not health.answers(http, f"{home.mlflow_url}/health"):
-            errors.print(
-                f"rolling back {workload}: MLflow at {home.mlflow_url} does not answer; "
-                "`flywheel up` starts it",
-                markup=False,
-                soft_wrap=True,
-            )
-            raise typer.Exit(1)
     try:
+        versions.require_mlflow(home, f"rolling back {workload}")
         entry = registering.roll_back(home, workload, to, by=by, reason=reason)
-    except RollbackError as error:
+    except (LookupError, RollbackError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(registering.say_rollback(entry), markup=False, soft_wrap=True)

@@ -10,8 +10,8 @@ from components.register import aliases, registry
 from components.schema import Json
 from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
+from flows import versions
 from flows.settings import Settings
-from flows.stack import health
 
 SHORTEST = 4
 """Characters of a key that are enough to name it, if they are enough to tell it from others."""
@@ -73,7 +73,7 @@ def _of(workload: str, records: Records, said: str, home: Settings) -> Records:
     """Give the scorecards of the model that is meant."""
     if said == "base":
         found = {one: record for one, record in records.items() if record["adapter"] is None}
-    elif said in (aliases.CHAMPION, aliases.PREVIOUS) or (said.isdigit() and len(said) < SHORTEST):
+    elif said in aliases.NAMES or (said.isdigit() and len(said) < SHORTEST):
         key = _version(workload, said, home).adapter
         found = {one: record for one, record in records.items() if record["adapter"] == key}
     else:
@@ -104,17 +104,9 @@ def _keyed(records: Records, said: str) -> Records:
 
 
 def _version(workload: str, said: str, home: Settings) -> registry.Version:
-    if not health.mlflow_answers(home):
-        raise LookupError(
-            f"looking up {said} of {workload} in MLflow: {home.mlflow_url} does not answer; "
-            f"{home.remedy}, and an adapter's key needs none"
-        )
-    if said.isdigit():
-        return registry.numbered(workload, said)
-    found = registry.aliased(workload, said)
-    if found is None:
-        raise LookupError(f"looking up the {said} of {workload}: it has none yet")
-    return found
+    looking = f"looking up {said} of {workload}"
+    versions.require_mlflow(home, looking, "an adapter's key needs none")
+    return versions.find(workload, said)
 
 
 def _tasks(records: Records) -> set[str]:

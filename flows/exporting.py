@@ -11,9 +11,8 @@ from components import ledger, manifest, warehouse
 from components.export import card, nim, plain, portable
 from components.register import registry
 from components.schema import Json
-from flows import finishing
+from flows import finishing, versions
 from flows.settings import Settings
-from flows.stack import health
 
 Form: TypeAlias = Literal["merged", "peft", "nim", "gguf"]
 
@@ -104,11 +103,7 @@ def _adapter(home: Settings, asked: Asked) -> Path:
 
 
 def _registered(home: Settings, asked: Asked) -> str:
-    if not health.mlflow_answers(home):
-        raise LookupError(
-            f"looking up {asked.workload} in MLflow: {home.mlflow_url} does not answer; "
-            f"{home.remedy}, and --adapter KEY needs none"
-        )
+    versions.require_mlflow(home, f"looking up {asked.workload}", "--adapter KEY needs none")
     if asked.version is not None:
         return registry.numbered(asked.workload, asked.version).adapter
     champion = registry.champion(asked.workload)

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = NAMES = ("champion", "challenger", "previous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ def read(name: str) -> Aliases:
 
     found = MlflowClient().search_registered_models(f"name = '{name}'")
     numbers = {alias: str(number) for one in found for alias, number in one.aliases.items()}
-    return Aliases(*(numbers.get(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)))
+    return Aliases(*(numbers.get(alias) for alias in NAMES))
 
 
 def put(name: str, alias: str, number: str | None) -> None:
