@@ -55,9 +55,9 @@ def dataset(documents: list[dict[str, Json]]) -> Callable[..., Any]:
     return load
 
 
-def label_task(path: Path, tokenizer: Any, count: int) -> Task:
-    """Make the choice of an intent out of ten that the prompt names."""
-    rows = [
+def travellers(path: Path) -> list[tuple[str, str]]:
+    """Give what travellers said (CLINC150 as logs) and what they wanted."""
+    return [
         (
             row["request"]["messages"][-1]["content"],
             row["response"]["choices"][0]["message"]["content"],
@@ -65,6 +65,11 @@ def label_task(path: Path, tokenizer: Any, count: int) -> Task:
         for row in lines(path)
         if row["workload_id"] == "assistant.travel"
     ]
+
+
+def label_task(path: Path, tokenizer: Any, count: int) -> Task:
+    """Make the choice of an intent out of ten that the prompt names."""
+    rows = travellers(path)
     labels = sorted({label for _, label in rows})[:LABELS]
     asked = [row for row in rows if row[1] in labels]
     system = {"role": "system", "content": f"{SEEN}\nIntents: {', '.join(labels)}"}
