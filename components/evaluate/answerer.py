@@ -51,22 +51,22 @@ LOOKBACK = 2
 
 
 class Answerer(HFLM):
-    """Answers requests with a model object; reports before the first and as they are done."""
+    """Answers requests with a model in blocks; reports before the first and as they are done."""
 
     def __init__(
         self,
-        model: "Model",
+        blocks: Blocked,
         tokenizer: "PreTrainedTokenizerBase",
         batch_size: int,
         *,
         stage: str,
         report: Callable[[Progress], None],
     ) -> None:
+        model, self.blocks = blocks.model, blocks
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _ends(model, tokenizer)
-        self.blocks = Blocked(model)
-        self.packs = reading.can_pack(model, self.blocks)
+        self.packs = reading.can_pack(model, blocks)
         self.room = batch_size * TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
         self.done = self.asked = 0
 

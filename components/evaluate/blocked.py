@@ -30,14 +30,14 @@ class Blocked:
 
     def __init__(self, model: "Model") -> None:
         """Copy a model's weights as they are now, its LoRA added; none where blocks don't help."""
-        self._model = model
+        self.model = model
         self._layers = _lay(model) if suits(model) else []
 
     def __enter__(self) -> "Model":
         """Give the model, which multiplies by the copies now."""
         for layer, multiply in self._layers:
             layer.forward = multiply
-        return self._model
+        return self.model
 
     def __exit__(self, *_: object) -> None:
         """Have the model multiply by its own weights again."""

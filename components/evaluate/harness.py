@@ -5,7 +5,7 @@ is found again, and nothing is loaded when all of it is.
 """
 
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from components.evaluate.blocked import Blocked
 
 Folders: TypeAlias = dict[str, dict[str, Path]]
 """Scorecard folders by model, and then by task."""
@@ -94,8 +96,6 @@ def evaluate(
         NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
-    from components.evaluate import threads  # noqa: PLC0415 - loads torch
-
     wanted = measurements(snapshot, base, models, root, settings)
     missing = [m for m in wanted if not manifest.is_finished(m.folder)]
     for adapter in dict.fromkeys(one.adapter for one in missing if one.adapter is not None):
@@ -117,13 +117,31 @@ def evaluate(
         with _adapted(model, adapter) as worn:
             if adapter is not None:
                 applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
-            for one in group:
-                asked, watch = askable[one.asked], Stopwatch(report)
-                with threads.chosen(model.device):
-                    samples = asked.ask(_answerer(one, worn, tokenizer, settings, watch))
-                    body = one.body | _speed(one, worn, tokenizer, samples, watch.seconds)
-                scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
+            _measure(group, askable, worn, tokenizer, settings, report=report, now=now)
     return _by_model(wanted)
+
+
+def _measure(
+    wanted: Iterable[Measurement],
+    askable: Mapping[str, Askable],
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: EvaluationSettings,
+    *,
+    report: Callable[[Progress], None],
+    now: datetime,
+) -> None:
+    """Measure one model on its tasks, and write a scorecard of each."""
+    from components.evaluate import threads  # noqa: PLC0415 - loads torch
+    from components.evaluate.blocked import Blocked  # noqa: PLC0415 - as above
+
+    blocks = Blocked(model)
+    for one in wanted:
+        asked, watch = askable[one.asked], Stopwatch(report)
+        with threads.chosen(model.device):
+            samples = asked.ask(_answerer(one, blocks, tokenizer, settings, watch))
+            body = one.body | _speed(one, model, tokenizer, samples, watch.seconds)
+        scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
 
 
 def _askable(
@@ -205,7 +223,7 @@ def _adapted(
 
 def _answerer(
     one: Measurement,
-    model: "PreTrainedModel | PeftModel",
+    blocks: "Blocked",
     tokenizer: "PreTrainedTokenizerBase",
     settings: EvaluationSettings,
     report: Callable[[Progress], None],
@@ -213,4 +231,4 @@ def _answerer(
     from components.evaluate.answerer import Answerer  # noqa: PLC0415 - loads torch
 
     stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
-    return Answerer(model, tokenizer, settings.batch_size, stage=stage, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not
+    return Answerer(blocks, tokenizer, settings.batch_size, stage=stage, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not

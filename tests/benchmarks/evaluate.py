@@ -123,10 +123,10 @@ def stock(model: Any, tokenizer: Any) -> Any:
 
 def ours(model: Any, tokenizer: Any) -> Any:
     """Give the model that an evaluation uses."""
-    from components.evaluate import answerer
+    from components.evaluate import answerer, blocked
 
     made: Any = answerer.Answerer
-    return made(model, tokenizer, BATCH, stage="timed", report=silent)
+    return made(blocked.Blocked(model), tokenizer, BATCH, stage="timed", report=silent)
 
 
 def silent(progress: Progress) -> None:

@@ -79,7 +79,7 @@ def main(
     (home / "arc_easy.yaml").write_text(ARC)
     settings = EvaluationSettings(
         precision="fp32",
-        kind="classification",
+        kind="text",
         max_new_tokens=12,
         tasks=(
             GuardTask(
@@ -99,7 +99,7 @@ def main(
         for model, found in folders.items()
     }
     policy = Policy(
-        metric="label",
+        metric="exact",
         floor=0.0,
         abstention_margin=None,
         guards=tuple(

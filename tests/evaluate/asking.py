@@ -7,6 +7,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from components.evaluate.answerer import Answerer
+from components.evaluate.blocked import Blocked
 from components.schema import Progress
 
 FP32 = 1e-3
@@ -21,7 +22,7 @@ class Both:
         stock: Any = HFLM  # lm-eval's decorator hides its signature from pyright
         self.stock: Any = stock(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.ours: Any = Answerer(  # pyright: ignore[reportAbstractUsage] - HFLM is not
-            model, tokenizer, batch_size, stage="base", report=self.said.append
+            Blocked(model), tokenizer, batch_size, stage="base", report=self.said.append
         )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
