@@ -1,0 +1,81 @@
+"""What is asked about is registered with all that it was made from, and crowned with the answer."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components import base as bases
+from components import rendering, scorecard
+from components.evaluate.metric import METRICS
+from components.evaluate.settings import EvaluationSettings
+from components.gate.evidence import Evidence, Subject
+from components.gate.judgement import Judgement
+from components.ledger import Decision
+from components.register import aliases, registry, tracking
+from components.register.aliases import Aliases
+from flows import registering
+from flows.config import Workload
+from flows.settings import Settings
+from tests import cards
+from tests.export import making
+from tests.export.making import NOW
+
+NAME = "tools"
+
+
+@pytest.fixture
+def home(tmp_path: Path, base_model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home with a trained and measured adapter."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    snapshot = making.snapshot(tmp_path / "5af1")
+    making.adapter(base_model, snapshot, tmp_path / "adapters" / NAME / "ada9")
+    conditions = {
+        **cards.CONDITIONS,
+        "settings": EvaluationSettings(precision="fp32", max_new_tokens=8).model_dump(mode="json"),
+    }
+    body = {"base": "b", "adapter": "ada9", "task": scorecard.HOLDOUT, "conditions": conditions}
+    folder = tmp_path / "scorecards" / NAME / "c1"
+    scorecard.write(folder, [cards.sample(0, 1.0)], METRICS, body=body, now=NOW)
+    tracking.open_run(NAME, "ada9", params={}, tags={})
+    return Settings(tmp_path, 4200, 5000)
+
+
+def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_besides(
+    home: Settings, base_model: Path
+) -> None:
+    from mlflow.pyfunc import load_model
+
+    base, template = bases.content_hash(base_model), rendering.template_hash(base_model)
+    subject = Subject(NAME, "5af1", "v1-abc", base, "ada9", "base", "c1", "c0")
+    found = Evidence(home.evidence / NAME / "e1", subject, Judgement("pass", ("b",), "correct"))
+    workload = Workload.model_validate({"workload": NAME, "base": str(base_model)}, context=Path())
+
+    registering.challenge(workload, found)
+    assert aliases.read(NAME) == Aliases(challenger="1")
+    kept = MlflowClient().get_model_version(NAME, "1")
+    made_from = {
+        "flywheel.evidence": "e1",
+        "flywheel.adapter": "ada9",
+        "flywheel.snapshot": "5af1",
+        "flywheel.holdout_version": "v1-abc",
+        "flywheel.base": base,
+        "flywheel.prompt_template": template,
+        "flywheel.scorecard": "c1",
+        "flywheel.commit": "c0ffee",
+    }
+    assert kept.tags == made_from
+    assert kept.description.startswith("# tools adapter ada9\n")
+    assert "| correct name: " in kept.description  # the scores of now
+
+    decision = Decision(NAME, "e1", "approve", "ann", "good", "run", NOW)
+    for _ in range(2):  # a flow run that is repeated does it again
+        crowned = registering.crown(workload, found, decision, lambda: None)
+    assert aliases.read(NAME) == Aliases(champion="1")
+    assert crowned == registry.champion(NAME)
+    decided = {"decision": "approve", "approver": "ann", "comment": "good"}
+    assert MlflowClient().get_model_version(NAME, "1").tags == made_from | {
+        f"flywheel.{name}": said for name, said in decided.items()
+    }
+    model = load_model(f"models:/{NAME}@champion")
+    assert model.predict(model.input_example)["object"] == "chat.completion"
