@@ -35,7 +35,7 @@ def content_hash(path: Path) -> str:
 
 
 def load(
-    path: Path, precision: Precision, *, for_training: bool
+    path: Path, precision: Precision, *, for_training: bool, on_host: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load base and tokenizer, on the process's CUDA device if there is one.
 
@@ -49,6 +49,7 @@ def load(
         path: The base's folder.
         precision: What its weights are held in.
         for_training: Whether it will be trained on, and never evaluated, or the other way round.
+        on_host: Load it into the host's memory on CUDA, too: it will be split over several devices.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -60,7 +61,7 @@ def load(
         path,
         dtype=torch.float32 if precision == "fp32" else compute,
         quantization_config=quantization(precision, compute),
-        device_map={"": torch.cuda.current_device()} if cuda else "cpu",
+        device_map={"": torch.cuda.current_device()} if cuda and not on_host else {"": "cpu"},
         attn_implementation=computing.attention if for_training else None,
         local_files_only=True,
     )

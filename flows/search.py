@@ -114,8 +114,7 @@ def planning(search: Search) -> Plan:
 
 def candidate_key(search: Search, model: Path, recipe: Recipe) -> str:
     """Name a candidate's adapter; none of another search's, where it may end otherwise."""
-    knobs = recipe.model_dump(mode="json")
-    return manifest.digest([search.folder.name, base.content_hash(model), knobs])
+    return manifest.digest([search.folder.name, base.content_hash(model), recipe.learned])
 
 
 @task

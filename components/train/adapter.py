@@ -64,6 +64,8 @@ def attach(
     hold_in_fp32(adapted)
     attention.use(model)
     fused.use(adapted)
+    if recipe.fsdp is None:
+        fused.hold_head(adapted)
     return adapted
 
 

@@ -68,13 +68,16 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
 
     Returns:
         ``shares``, and ``strangers``, which are shares, too, and every process's the same. Of each:
-        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``blocks``
-        ``[blocks, 2]``, first and one past the last token, outside of which none is seen; of its
-        learned tokens the place ``predicting`` each, its ``labels``, ``weights``, ``whole`` weights
-        if every lesson had the weight 1, ``margins`` and the ``row`` it is of, all ``[learned
-        tokens]``; of its rows the number of the ``lesson``, ``row_weights`` and ``is_good``,
-        ``[rows]``, those of a pair one after the other, the chosen one first. ``row_tokens``
-        counts the rows' tokens, of which those in common are in the sequence once.
+        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``kept``,
+        the places that predict, ascending; ``blocks`` ``[blocks, 4]``, first and one past the last
+        token, outside of which none is seen, and the same of ``kept``; of its learned tokens the
+        place ``predicting`` each and which of those kept that is, ``asked``, its ``labels``,
+        ``weights``, ``whole`` weights if every lesson had the weight 1, the ``row`` it is of, and
+        ``margins`` where there are such, all ``[learned tokens]``; of its rows the number of the
+        ``lesson``, ``row_weights`` and ``is_good``, ``[rows]``, those of a pair one after the
+        other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which those in
+        common are in the sequence once; ``counts`` is 1, and 0 where nothing is to be learned from
+        any of it.
     """
     given = [_lesson(one) for one in lessons]
     batch = {"shares": _shares(_part(given, shape), shape)}
@@ -82,6 +85,18 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
         plain = replace(shape, first_token_weight=1.0, call_margin=0.0)
         batch["strangers"] = _shares(_strangers(given), plain)
     return batch
+
+
+def kept_company(batch: Batch, lessons: Sequence[dict[str, Any]], count: int) -> Batch:
+    """Give the batch with so many shares; those it hadn't are its shortest lesson, for nothing.
+
+    Where the base is split over the processes, each has to compute as often as every other one.
+    """
+    shares = batch["shares"]
+    shortest = min(lessons, key=lambda lesson: tokens([lesson]))
+    (idle,) = _shares([_lesson(shortest)], PLAIN)
+    idle = {**idle, "counts": torch.tensor(0.0)}
+    return {**batch, "shares": shares + [idle] * (count - len(shares))}
 
 
 def tokens(lessons: Sequence[dict[str, Any]]) -> int:
@@ -138,21 +153,27 @@ def _share(given: Sequence[Lesson], numbers: Sequence[int], shape: Shape) -> Sha
     labels = [
         token for row in rows for start, end in row.learned for token in row.input_ids[start:end]
     ]
+    places = np.concatenate(predicting)
+    kept, asked = np.unique(places, return_inverse=True)
+    blocks = np.array(packed.blocks)
     return {
         "input_ids": torch.from_numpy(packed.tokens),
         "position_ids": torch.from_numpy(packed.positions),
         "seen": torch.from_numpy(packed.seen),
-        "blocks": torch.tensor(packed.blocks),
-        "predicting": torch.from_numpy(np.concatenate(predicting)),
+        "blocks": torch.from_numpy(np.hstack([blocks, np.searchsorted(kept, blocks)])),
+        "kept": torch.from_numpy(kept),
+        "predicting": torch.from_numpy(places),
+        "asked": torch.from_numpy(asked),
         "labels": torch.tensor(labels),
         "weights": torch.from_numpy(np.concatenate(weights)).float(),
         "whole": torch.from_numpy(np.concatenate(whole)).float(),
-        "margins": torch.from_numpy(np.concatenate(margins)).float(),
+        "margins": torch.from_numpy(np.concatenate(margins if shape.call_margin else [[]])).float(),
         "row": torch.tensor([number for number, one in enumerate(whole) for _ in one]),
         "lesson": torch.tensor([number for number in numbers for _ in given[number].rows]),
         "row_weights": torch.tensor([row.weight for row in rows]),
         "is_good": torch.tensor([lesson.is_good for lesson in lessons for _ in lesson.rows]),
         "row_tokens": torch.tensor(sum(len(row.input_ids) for row in rows)),
+        "counts": torch.tensor(1.0),
     }
 
 

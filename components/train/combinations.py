@@ -18,6 +18,7 @@ def objection(recipe: "Recipe") -> str | None:
 def _objections(recipe: "Recipe") -> Iterable[str | None]:
     yield _layers_of_no_modules(recipe)
     yield _early_stopping(recipe)
+    yield _fsdp(recipe)
     yield {"lora": _lora, "adalora": _adalora, "full": _full}[recipe.method](recipe)
     if recipe.warm_start and recipe.method == "adalora":
         yield "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again"
@@ -49,6 +50,22 @@ def _early_stopping(recipe: "Recipe") -> str | None:
         )
     if recipe.method == "adalora":
         return "method adalora settles its ranks at its end: leave out early_stopping_patience"
+    return None
+
+
+def _fsdp(recipe: "Recipe") -> str | None:
+    if recipe.fsdp is None:
+        return None
+    if recipe.method == "full":
+        return (
+            "fsdp splits the frozen base, and method full trains a copy of each of its weights, "
+            "which every process holds: leave out fsdp, or take method lora"
+        )
+    if recipe.init_lora_weights == "eva":
+        return (
+            "fsdp leaves no process the whole base, through which init_lora_weights eva would "
+            "look at the rows: leave out one of them"
+        )
     return None
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
@@ -20,7 +21,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, batches, lanes, learning, packing, peers
+from components.train import asides, batches, lanes, learning, packing, peers, sharding
 from components.train.batches import Batch, Shape, Share
 from components.train.lanes import Lanes
 from components.train.learning import Said
@@ -39,7 +40,8 @@ class CompletionTrainer(SFTTrainer):
     ``row_ids`` are those of the batch it works on. A batch that does not fit into the memory is
     computed in twice as many sequences of half the length from then on, to the same end. Where
     several processes train together, each computes its part of a batch by itself, in as many
-    sequences as it takes, before gradients are pooled.
+    sequences as it takes, before gradients are pooled; where the base is split over them, all in
+    as many as the one that takes most.
     """
 
     tokens_seen = 0
@@ -62,6 +64,14 @@ class CompletionTrainer(SFTTrainer):
                 yield
         finally:
             self.lanes = None
+
+    def pools_gradients_itself(self) -> None:
+        """Keep Accelerate from wrapping the model for several processes, which ``peers`` pools for.
+
+        Its wrapper counts on one backward pass a step, and refuses a base that is split.
+        """
+        plain = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.prepare_model = plain
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Give every process each whole batch, of which ``collate`` takes its part.
@@ -92,11 +102,20 @@ class CompletionTrainer(SFTTrainer):
             for weight in before:
                 weight.grad = None
             batch = batches.collate(lessons, self.shape)
+            if sharding.is_sharded(model):
+                count = peers.most(len(batch["shares"]), self.args.device)
+                batch = batches.kept_company(batch, lessons, count)
             try:
                 loss = self._learn(getattr(model, "module", model), batch)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
+                if sharding.is_sharded(model):
+                    raise MemoryError(
+                        "training: the memory of one of the processes that share the base does not "
+                        "hold its part of a step, and the others can't wait for it: a higher "
+                        "gradient_accumulation_steps or gradient_checkpointing would help"
+                    ) from error
                 self.shape = smaller(self.shape, lessons, error)
                 continue
             loss = peers.pool(before, loss, self._whole(batch["shares"]))
@@ -153,16 +172,18 @@ class CompletionTrainer(SFTTrainer):
     ) -> tuple[Callable[[Share], torch.Tensor], list[Share]]:
         """Give the batch's shares, and what computes the part of the loss that is a share's."""
         shares = self._told(model, batch)
-        whole = self._whole(shares)
+        whole = self._whole(shares).clamp_min(torch.finfo(torch.float32).tiny)
 
         def loss_of(share: Share) -> torch.Tensor:
-            return learning.loss(self.objective, self._said(model, share), share) / whole
+            loss = learning.loss(self.objective, self._said(model, share), share)
+            return share["counts"] * loss / whole
 
         return loss_of, shares
 
     def _whole(self, shares: Sequence[Share]) -> torch.Tensor:
         """Sum up what the losses are divided by; nothing where nothing is learned."""
-        return sum((learning.whole(self.objective, one) for one in shares), torch.zeros(()))
+        wholes = (one["counts"] * learning.whole(self.objective, one) for one in shares)
+        return sum(wholes, torch.zeros(()))
 
     def _told(self, model: torch.nn.Module, batch: Batch) -> list[Share]:
         """Add to the batch's shares what the base or a teacher says of their answers."""
@@ -175,9 +196,10 @@ class CompletionTrainer(SFTTrainer):
 
     def _said(self, model: torch.nn.Module, share: Share) -> Said:
         logits = learning.logits(model, share)
-        adjusted = logits.clone()
-        adjusted[:, self.call_token] += share["margins"]
-        return Said(adjusted, share)
+        if len(share["margins"]):
+            token = torch.tensor([self.call_token], device=logits.device)
+            logits = logits.index_add(1, token, share["margins"][:, None])
+        return Said(logits, share)
 
 
 def smaller(shape: Shape, lessons: Sequence[dict[str, Any]], error: RuntimeError) -> Shape:

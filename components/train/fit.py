@@ -29,6 +29,7 @@ from components.train import (
     lanes,
     peers,
     ranks,
+    sharding,
     teacher,
     whole,
 )
@@ -89,7 +90,8 @@ def fit(
         ValueError: The base was evaluated before, the snapshot has nothing for the objective, or
             the recipe does not fit the base or the rows.
     """
-    model, tokenizer = bases.load(base, recipe.precision, for_training=True)
+    is_split = recipe.fsdp is not None and peers.are_expected()
+    model, tokenizer = bases.load(base, recipe.precision, for_training=True, on_host=is_split)
     return train(
         model,
         tokenizer,
@@ -138,14 +140,15 @@ def train(
     )
     watch.is_due = halting.is_due
     reached = _advance(trainer, watch, halting, saved, last)
-    if peers.number() > 0:
-        return reached
     if reached.finished:
         _settle(adapted, halting, checkpoints.regular(saved, recipe, before=reached.step))
         if allocation is not None:
             allocation.finish()
     with trainer.in_lanes():
         figures, nats = validate(trainer, held, snapshot, recipe, is_compared=is_compared)
+    peers.meet()  # all have read what they need of the checkpoints
+    if peers.number() > 0:
+        return reached
     if figures:
         report(Progress("train", reached.step, reached.steps, "steps", figures))
     if reached.finished:
@@ -188,6 +191,8 @@ def _trainer(
     watch: Watch,
 ) -> CompletionTrainer:
     arguments = _arguments(recipe, saved)  # making them, the processes find each other
+    if recipe.fsdp is not None and peers.count() > 1:
+        sharding.shard(adapted, arguments.device)
     with whole.hidden_from_trl(adapted):
         trainer = CompletionTrainer(
             model=adapted,
@@ -206,6 +211,8 @@ def _trainer(
         trainer.teacher = teacher.load(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
     adapter.hold_in_fp32(adapted)
+    peers.agree([weight for weight in adapted.parameters() if weight.requires_grad])
+    trainer.pools_gradients_itself()
     watch.count_tokens = lambda: trainer.tokens_seen
     watch.row_ids = lambda: trainer.row_ids
     watch.guessing = math.log(len(tokenizer))

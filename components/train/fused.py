@@ -9,15 +9,23 @@ Imported late, since it loads torch.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 from peft import PeftModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
+from components.train.norms import Norm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NAME = "default"
 """How PEFT names an adapter that was given no name."""
+
+HELD = "held"
+"""What a weight in bf16 is called beside the same in fp32."""
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
 """The norms of Llama's kind of layer that only linear layers read."""
@@ -34,13 +42,41 @@ def use(adapted: PeftModel) -> None:
     if plain:
         for name, module in adapted.named_modules():
             if name.endswith(NORMS):
-                module.register_forward_hook(_rounded)
+                module.forward = partial(_normed, module, module.forward)
 
 
-def _rounded(_module: torch.nn.Module, _given: object, output: torch.Tensor) -> torch.Tensor:
+def hold_head(adapted: PeftModel) -> None:
+    """Hold the output layer's weight in bf16, too, instead of rounding all of it in each step.
+
+    It came from bf16, and is fp32 only since it is the embeddings' weight as well.
+    """
+    head: Any = cast("PreTrainedModel", adapted.get_base_model()).get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.weight.requires_grad or head.weight.is_cuda:
+        return
+    head.register_buffer(HELD, head.weight.bfloat16(), persistent=False)
+    head.forward = partial(_said, head, head.forward)
+
+
+def _said(
+    head: torch.nn.Linear, by_torch: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    if not torch.is_autocast_enabled("cpu"):
+        return by_torch(x)
+    return torch.nn.functional.linear(x, head.get_buffer(HELD), head.bias)
+
+
+def _normed(
+    norm: Any,  # noqa: ANN401 - one of several classes of transformers
+    by_transformers: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+) -> torch.Tensor:
     """Round to what autocast rounds to in each layer that reads it."""
     is_mixed = torch.is_autocast_enabled("cpu")
-    return output.to(torch.get_autocast_dtype("cpu")) if is_mixed else output
+    dtype = torch.get_autocast_dtype("cpu") if is_mixed else x.dtype
+    if x.dtype != torch.float32 or norm.weight.requires_grad:
+        return by_transformers(x).to(dtype)
+    fused: Any = Norm.apply
+    return fused(x, norm.weight, norm.variance_epsilon, dtype)
 
 
 def _is_plain(layer: LoraLayer) -> bool:

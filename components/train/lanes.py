@@ -13,6 +13,7 @@ from functools import partial
 
 import torch  # noqa: TID253 - this module is itself imported late
 
+from components.train import sharding
 from components.train.batches import Share
 
 
@@ -48,10 +49,12 @@ def count(model: torch.nn.Module) -> int:
     """Count a lane for each thread that torch would use; on CUDA and with dropout there is one.
 
     Lanes would draw dropout's random numbers in whatever order they come to it, and a resumed run
-    could not end where an undisturbed one does.
+    could not end where an undisturbed one does. Nor can they share a layer that is gathered from
+    other processes for one of them, and gone again for the next.
     """
     on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
-    return torch.get_num_threads() if on_cpu and not _draws(model) else 1
+    fits = on_cpu and not _draws(model) and not sharding.is_sharded(model)
+    return torch.get_num_threads() if fits else 1
 
 
 @contextmanager

@@ -50,9 +50,8 @@ def logits(model: torch.nn.Module, share: Share) -> torch.Tensor:
         input_ids=share["input_ids"][None],
         position_ids=share["position_ids"][None],
         attention_mask=unseen[None, None],
-        **attention.given(model, share["blocks"]),
+        **attention.given(model, share),
         use_cache=False,
-        logits_to_keep=share["predicting"],
     ).logits[0]
     return cast("torch.Tensor", found.float())
 

@@ -19,6 +19,18 @@ def number() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def are_expected() -> bool:
+    """Tell whether a launcher has started several, which may not have found each other yet."""
+    return distributed.is_torchelastic_launched()
+
+
+def agree(weights: Collection[torch.Tensor]) -> None:
+    """Make the weights those of the first process; all take part."""
+    if count() > 1:
+        for weight in weights:
+            distributed.broadcast(weight.data, src=0)
+
+
 def pool(
     weights: Collection[torch.Tensor], loss: torch.Tensor, whole: torch.Tensor
 ) -> torch.Tensor:
@@ -53,6 +65,15 @@ def any_of(claim: bool, device: torch.device) -> bool:
     claims = torch.tensor(int(claim), device=device)
     distributed.all_reduce(claims)
     return bool(claims)
+
+
+def most(number: int, device: torch.device) -> int:
+    """Give the highest of the processes' numbers; all of them take part."""
+    if count() == 1:
+        return number
+    numbers = torch.tensor(number, device=device)
+    distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+    return int(numbers)
 
 
 def meet() -> None:

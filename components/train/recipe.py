@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, StringConstraints, model_validator
 
 from components import manifest, prompt
 from components.base import Precision
-from components.schema import Config
+from components.schema import Config, Json
 from components.train import combinations
 from components.train.adalora import AdaLora
 from components.train.objectives.settings import Objective, Sft
@@ -132,6 +132,11 @@ class Recipe(Config):
     """Keep only what goes into each layer and compute the rest anew in the backward pass: up to
     half more work, for far less memory where sequences are long or layers many."""
 
+    fsdp: Literal["full_shard"] | None = None
+    """Where several processes train together: ``full_shard`` leaves each its part of the base's
+    weights and gathers a layer's when it computes, for a base that is larger than one GPU, in more
+    time. Without it each has all of them. The adapter is the same."""
+
     max_length: int = Field(default=1024, ge=16)
     """Longer examples (prompt and completion, in tokens) are left out of the training."""
 
@@ -152,6 +157,11 @@ class Recipe(Config):
 
     seed: int = 0
     """Draws the adapter's first weights and the order of the examples."""
+
+    @property
+    def learned(self) -> dict[str, Json]:
+        """All that decides what is learned: the knobs, but for how processes share the base."""
+        return self.model_dump(mode="json", exclude={"fsdp"})
 
     @property
     def step_size(self) -> int:
@@ -208,9 +218,10 @@ def adapter_key(
         teacher: The teacher's content hash, which stands for the place where it lies.
         warm_start: The key of the adapter that it goes on from.
     """
-    knobs = recipe.model_dump(mode="json")
+    knobs = recipe.learned
     if teacher is not None:
-        knobs["objective"]["teacher_model_name_or_path"] = teacher
+        objective = recipe.objective.model_dump(mode="json")
+        knobs |= {"objective": objective | {"teacher_model_name_or_path": teacher}}
     return manifest.digest(
         {
             "snapshot": snapshot,

@@ -53,6 +53,16 @@ from tests.train.methods import RECIPES
             id="two-first-weights",
         ),
         pytest.param(
+            {"fsdp": "full_shard", "method": "full", "bnb_4bit_quant_type": None},
+            "which every process holds: leave out fsdp, or take method lora",
+            id="split-of-what-is-trained-whole",
+        ),
+        pytest.param(
+            {"fsdp": "full_shard", "init_lora_weights": "eva"},
+            "fsdp leaves no process the whole base, through which init_lora_weights eva would",
+            id="split-of-what-looks-at-the-rows",
+        ),
+        pytest.param(
             {"warm_start": True, "method": "adalora"},
             "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again",
             id="pruned-twice",

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from tests.train.together import keeper
 ASKED = [f"Number {number * 'x'}?" for number in range(15)]
 
 
-def recipe(objective: Objective, **knobs: float) -> Recipe:
+def recipe(objective: Objective, **knobs: object) -> Recipe:
     """Give a recipe whose last batch has one row: nothing is left for a second process."""
     steps = {"per_device_train_batch_size": 7, "num_train_epochs": 2, "save_steps": 2, **knobs}
     return Recipe.model_validate({"objective": objective, "r": 4, "learning_rate": 1e-2, **steps})
@@ -96,10 +97,20 @@ OBJECTIVES: dict[str, Objective] = {"sft": Sft(), "kto": Kto(beta=0.5)}
 def together(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train each objective in two processes; what came of it is in a folder of its name."""
     folder = judge(tmp_path_factory.mktemp("together"))
-    specs = [specified(folder, model, folder / n, recipe(o)) for n, o in OBJECTIVES.items()]
+    train_together(folder, model, {name: recipe(one) for name, one in OBJECTIVES.items()})
+    return folder
+
+
+def train_together(snapshot: Path, model: Path, recipes: dict[str, Recipe]) -> None:
+    """Train by each recipe in two processes; what came of it is in a folder of its name."""
+    specs = [specified(snapshot, model, snapshot / n, given) for n, given in recipes.items()]
     command = [sys.executable, "-m", "tests.train.together", *map(str, specs)]
     subprocess.run(command, env=environment(2), check=True)
-    return folder
+
+
+def told(together: Path, name: str) -> list[dict[str, Any]]:
+    """Give what each process reported and held."""
+    return [json.loads((together / f"{name}.{rank}").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.slow
@@ -107,10 +118,14 @@ def together(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_learn_what_one_learns(
     model: Path, together: Path, tmp_path: Path, name: str
 ) -> None:
+    require_same(model, together, name, recipe(OBJECTIVES[name]), tmp_path / "one")
+
+
+def require_same(model: Path, together: Path, name: str, given: Recipe, folder: Path) -> None:
+    """Require that one process learns into a folder what two have learned together."""
     alone: dict[int, float] = {}
-    given = recipe(OBJECTIVES[name])
-    fit.fit(together, model, tmp_path / "one", given, report=keeper(alone))
-    first, second = (json.loads((together / f"{name}.{rank}").read_text()) for rank in (0, 1))
+    fit.fit(together, model, folder, given, report=keeper(alone))
+    first, second = (one["losses"] for one in told(together, name))
     assert {int(step): loss for step, loss in first.items()} == pytest.approx(
         alone, rel=0.02, abs=0.005
     )
@@ -118,7 +133,7 @@ def test_two_processes_learn_what_one_learns(
     assert second == {}, "one of them reports"
     names = sorted(path.name for path in (together / name).iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
-    one, two = (moved(folder) for folder in (tmp_path / "one", together / name))
+    one, two = (moved(each) for each in (folder, together / name))
     assert (two - one).norm() < 0.1 * one.norm(), "bf16 rounds two parts otherwise than one whole"
 
 
@@ -144,32 +159,37 @@ def launched(
 
 
 def losses_of(said: str) -> dict[int, float]:
-    told = [Progress(**json.loads(line)) for line in said.splitlines() if line.startswith("{")]
-    assert len(told) == len({one.done for one in told}), "one of the processes speaks"
-    return {one.done: one.figures["loss"] for one in told}
+    steps = [Progress(**json.loads(line)) for line in said.splitlines() if line.startswith("{")]
+    assert len(steps) == len({one.done for one in steps}), "one of the processes speaks"
+    return {one.done: one.figures["loss"] for one in steps}
+
+
+WAYS = pytest.mark.parametrize("fsdp", [None, "full_shard"], ids=["whole bases", "a split base"])
 
 
 @pytest.mark.slow
-def test_a_launched_training_leaves_nothing_but_the_adapter(
-    model: Path, snapshot: Path, tmp_path: Path
+@WAYS
+def test_a_launched_training_leaves_the_adapter_and_how_its_prompts_are_written(
+    model: Path, snapshot: Path, tmp_path: Path, fsdp: str | None
 ) -> None:
     folder = tmp_path / "adapter"
-    process = launched(snapshot, model, folder, recipe(Sft()))
+    process = launched(snapshot, model, folder, recipe(Sft(), fsdp=fsdp))
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, folder.with_suffix(".log").read_text()
     assert list(losses_of(said)) == [1, 2, 3, 4, 5, 6]
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "prompt_example.json"]
 
 
 @pytest.mark.slow
+@WAYS
 def test_sigterm_stops_all_processes_at_one_checkpoint_from_which_one_alone_goes_on(
-    model: Path, snapshot: Path, tmp_path: Path
+    model: Path, snapshot: Path, tmp_path: Path, fsdp: str | None
 ) -> None:
-    long, folder = recipe(Sft(), num_train_epochs=2000), tmp_path / "adapter"
+    long, folder = recipe(Sft(), num_train_epochs=2000, fsdp=fsdp), tmp_path / "adapter"
     process = launched(snapshot, model, folder, long)
     saved = folder / "checkpoints"
-    wait_until(lambda: (saved / "checkpoint-4" / checkpoints.SEAL).exists())
+    wait_until(lambda: (saved / "checkpoint-4" / checkpoints.SEAL).exists(), seconds=240)
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
     said, _ = process.communicate(timeout=60)

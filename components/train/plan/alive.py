@@ -46,6 +46,10 @@ def step(
     if device == "cpu":
         attention.use(cast("PreTrainedModel", adapted.get_base_model()))
         fused.use(adapted)
+        fused.hold_head(adapted)
+        held = sum(one.nbytes for name, one in adapted.named_buffers() if name.endswith(fused.HELD))
+        unquantized = parameters.unquantized_bytes + held
+        parameters = replace(parameters, unquantized_bytes=unquantized)
         at_a_time = lanes.count(adapted)
     made = batches.collate(
         [asdict(lesson) for lesson in lessons], fit.shape(recipe, lanes=at_a_time)
