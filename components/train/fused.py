@@ -54,7 +54,8 @@ def hold_head(adapted: PeftModel) -> None:
     if type(head) is not torch.nn.Linear or head.weight.requires_grad or head.weight.is_cuda:
         return
     head.register_buffer(HELD, head.weight.bfloat16(), persistent=False)
-    head.forward = partial(_said, head, head.forward)
+    rounded: Any = partial(_said, head, head.forward)
+    head.forward = rounded
 
 
 def _said(
