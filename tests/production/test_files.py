@@ -1,0 +1,149 @@
+"""The files of ``infra/`` before the programs that read them: Compose, Caddy, hadolint, Helm."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate  # pyright: ignore[reportMissingImports]
+import pytest
+import yaml
+
+from tests.production import composed
+from tests.production.composed import BIN, INFRA
+
+pytestmark = pytest.mark.production
+
+
+def say(*command: str | Path) -> str:
+    """Run a program that must end well, and give what it printed."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    return composed.services(composed.secrets())
+
+
+def test_compose_takes_the_file_and_every_variable_is_set_by_the_script(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert {"worker-cpu", "worker-gpu", "worker-gpu-on-cpu", "prefect-api-2"} <= set(services)
+    assert all("image" in one for one in services.values())
+
+
+def test_compose_refuses_to_start_without_secrets() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        composed.services({})
+    assert "run secrets.sh" in refused.value.stderr
+
+
+def test_only_the_proxy_is_published(services: dict[str, dict[str, Any]]) -> None:
+    assert [name for name, one in services.items() if "ports" in one] == ["proxy"]
+
+
+def test_the_gpu_worker_is_given_gpus(services: dict[str, dict[str, Any]]) -> None:
+    devices = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"capabilities": ["gpu"], "count": -1, "driver": "nvidia"}]
+
+
+def test_caddy_takes_its_file(services: dict[str, dict[str, Any]]) -> None:
+    env = {key: str(value) for key, value in services["proxy"]["environment"].items()}
+    command = ["caddy", "validate", "--config", INFRA / "Caddyfile", "--adapter", "caddyfile"]
+    path = {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+    done = subprocess.run(command, env=path | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert say("caddy", "fmt", INFRA / "Caddyfile") == (INFRA / "Caddyfile").read_text()
+
+
+def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+    assert not say(BIN / "hadolint", INFRA / "Dockerfile")
+
+
+CLUSTERS = [
+    pytest.param((), id="as-it-is"),
+    pytest.param(("--set", "home.existingClaim=mine,prefect.replicas=5"), id="own-claim"),
+    pytest.param(("--set", "home.storageClassName=nfs,ingress.annotations.a=b"), id="own-storage"),
+]
+
+
+@pytest.fixture(params=CLUSTERS)
+def manifests(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """Render the chart."""
+    made = say(BIN / "helm", "template", "flywheel", INFRA / "chart", *request.param)
+    return [one for one in yaml.safe_load_all(made) if one]
+
+
+def test_helm_has_nothing_to_say_of_the_chart() -> None:
+    assert "0 chart(s) failed" in say(BIN / "helm", "lint", "--strict", INFRA / "chart")
+
+
+def test_what_the_chart_makes_is_valid_for_old_and_new_kubernetes(
+    manifests: list[dict[str, Any]],
+) -> None:
+    for version in ("1.27", "1.31", kubernetes_validate.latest_version()):
+        for one in manifests:
+            kubernetes_validate.validate(one, version, strict=True)
+    kinds = [one["kind"] for one in manifests]
+    assert {"Deployment", "Service", "Ingress", "Job", "Role", "PodDisruptionBudget"} <= set(kinds)
+
+
+def test_every_name_in_the_chart_leads_to_something(manifests: list[dict[str, Any]]) -> None:
+    names = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    labels = [
+        one["spec"]["template"]["metadata"]["labels"]
+        for one in manifests
+        if one["kind"] == "Deployment"
+    ]
+    for one in manifests:
+        if one["kind"] == "Service":
+            wanted = one["spec"]["selector"].items()
+            assert sum(wanted <= found.items() for found in labels) == 1
+        if one["kind"] == "Ingress":
+            (rule,) = one["spec"]["rules"]
+            for path in rule["http"]["paths"]:
+                assert ("Service", path["backend"]["service"]["name"]) in names
+        if one["kind"] == "RoleBinding":
+            for role in (one["roleRef"], *one["subjects"]):
+                assert (role["kind"], role["name"]) in names
+
+
+def test_the_chart_starts_what_compose_starts(
+    manifests: list[dict[str, Any]], services: dict[str, dict[str, Any]]
+) -> None:
+    pods = {one["metadata"]["name"]: one for one in manifests if one["kind"] == "Deployment"}
+
+    def command(name: str) -> list[str]:
+        return pods[f"flywheel-{name}"]["spec"]["template"]["spec"]["containers"][0]["command"]
+
+    assert command("prefect") == services["prefect-api-1"]["command"]
+    for name in ("prefect-services", "receiver", "worker-cpu", "mlflow"):
+        assert command(name) == services[name]["command"]
+
+
+def test_the_pool_of_the_chart_takes_its_own_defaults(manifests: list[dict[str, Any]]) -> None:
+    (pools,) = (one for one in manifests if one["kind"] == "ConfigMap")
+    variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
+    fields = variables["properties"].items()
+    defaults = {name: field["default"] for name, field in fields if "default" in field}
+    jsonschema.validate(defaults, variables, jsonschema.Draft202012Validator)
+    assert defaults["image"] == "flywheel:cuda"
+    assert defaults["credentials_secret"] == "flywheel-client"
+    assert defaults["mlflow_url"] == "http://flywheel-mlflow:5000"
+
+
+def test_secrets_come_to_pods_from_secrets_only(manifests: list[dict[str, Any]]) -> None:
+    pods = [
+        one["spec"]["template"]["spec"] for one in manifests if "template" in one.get("spec", {})
+    ]
+    named = [
+        variable
+        for pod in pods
+        for variable in pod["containers"][0]["env"]
+        if variable["name"].endswith(("PASSWORD", "AUTH_STRING", "_KEY", "KEY_ID", "DOCKET_URL"))
+    ]
+    assert len(named) >= 12
+    assert all("secretKeyRef" in variable.get("valueFrom", {}) for variable in named)

@@ -1,0 +1,47 @@
+"""The commands of ``infra/README.md`` for who runs the servers, run on the servers."""
+
+import shlex
+import subprocess
+
+import pytest
+
+from tests.flows.terminal import Terminal
+from tests.infra import readme
+from tests.production.composed import ROOT
+from tests.production.topology import Topology
+
+pytestmark = pytest.mark.production
+
+
+@pytest.mark.parametrize("chapter", ["Operate", "Scale"])
+def test_each_command_does_what_it_says(
+    chapter: str, production: Topology, terminal: Terminal
+) -> None:
+    production.home.chmod(0o700)
+    for command in readme.commands(chapter):
+        done = subprocess.run(
+            shlex.split(command),
+            env=terminal.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def test_the_doctor_finds_nothing_to_fix_and_two_workers(terminal: Terminal) -> None:
+    done = terminal.run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "fine   Prefect: https://localhost" in done.stdout
+    assert "fine   MLflow: https://localhost" in done.stdout
+    assert "fine   pool cpu: 1 worker(s) of type process" in done.stdout
+    assert "fine   pool gpu:" in done.stdout
+
+
+def test_the_doctor_sees_a_wrong_password(production: Topology, terminal: Terminal) -> None:
+    wrong = Terminal(terminal.env | {"MLFLOW_TRACKING_PASSWORD": "0123456789abcdef" * 2})
+    done = wrong.run("doctor")
+    assert done.returncode == 1
+    place = production.public("mlflow")
+    assert f"wrong  MLflow: {place} refuses the credentials of this environment" in done.stdout
