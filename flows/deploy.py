@@ -60,7 +60,7 @@ def _rollback(workload: str | None) -> Spec:
 
 def deploy_all(home: Settings) -> None:
     """Deploy all flows with the schedules of the home's workloads, and install the automations."""
-    deploy(specs(home.workloads), home.home)
+    deploy(specs(home.workloads), home)
     automations.install()
 
 

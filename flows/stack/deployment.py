@@ -4,6 +4,7 @@ Doing it again changes only what changed in the code; a schedule that a person p
 """
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
+from flows.settings import Settings
 from flows.stack.services import engine_command
 
 
@@ -52,7 +54,7 @@ class Spec:
     """What a run is given unless it is told otherwise."""
 
 
-def deploy(specs: Sequence[Spec], home: Path) -> None:
+def deploy(specs: Sequence[Spec], settings: Settings) -> None:
     """Create or update one deployment for each spec, with one schedule for each timing.
 
     A missing pool becomes a process pool. One that a person made of a template in ``infra/pools``
@@ -62,17 +64,20 @@ def deploy(specs: Sequence[Spec], home: Path) -> None:
     with get_client(sync_client=True) as client:
         types = {pool: _ensured_pool(client, pool) for pool in {spec.pool for spec in specs}}
         for spec in specs:
-            deployment = _deployment(spec, _job_variables(types[spec.pool], home))
+            deployment = _deployment(spec, _job_variables(types[spec.pool], settings))
             # apply() has an async face too, which only a caller with an event loop gets.
             deployment_id = cast("UUID", deployment.apply())
             _schedule(client, deployment_id, spec.timings)
 
 
-def _job_variables(pool_type: str, home: Path) -> dict[str, str]:
-    """Say what a run needs to be told besides the defaults of its pool."""
+def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
+    """Say what a run needs to be told besides the defaults of its pool.
+
+    The stack's own workers run in this very environment; others may be on another machine.
+    """
     if pool_type == ProcessWorker.type:
-        return {"command": engine_command()}
-    return {"home": str(home)}
+        return {"command": engine_command("python" if settings.elsewhere else sys.executable)}
+    return {"home": str(settings.home)}
 
 
 def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:

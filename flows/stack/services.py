@@ -49,9 +49,9 @@ def deployer(settings: Settings, module: str) -> Service:
     return Service(name="deploy", command=command, log=settings.logs / "deploy.log", is_brief=True)
 
 
-def engine_command() -> str:
+def engine_command(python: str) -> str:
     """Give the command of one flow run: it ends with its worker, whatever kills that."""
-    return shlex.join(dying_with_parent((sys.executable, "-m", "prefect.engine"), "TERM"))
+    return shlex.join(dying_with_parent((python, "-m", "prefect.engine"), "TERM"))
 
 
 def _prefect(settings: Settings) -> Service:

@@ -30,8 +30,8 @@ def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
 def test_prefect_yaml_has_the_deployments_of_the_code(tmp_path: Path) -> None:
     file = yaml.safe_load((INFRA / "prefect.yaml").read_text())
     found = [{**one, "pool": one["work_pool"]["name"]} for one in file["deployments"]]
-    setpriv, *how, _, module, engine = shlex.split(services.engine_command())
-    command = [Path(setpriv).name, *how, "python", module, engine]
+    setpriv, *rest = shlex.split(services.engine_command("python"))
+    command = [Path(setpriv).name, *rest]
     for one in found:
         assert shlex.split(one.pop("work_pool")["job_variables"]["command"]) == command
     assert found == [as_prefect_says_it(spec) for spec in deploy.specs(tmp_path)]

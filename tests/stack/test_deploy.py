@@ -13,7 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deploy
-from flows.settings import Settings
+from flows.settings import Settings, load
 from flows.stack import control, deployment
 from flows.stack.deployment import Spec, Timing
 from tests.stack.conftest import MODULES
@@ -67,7 +67,7 @@ def schedules(prefect: httpx.Client) -> dict[str | None, DeploymentSchedule]:
 
 
 def deploy_quick(*timings: Timing) -> None:
-    deployment.deploy([Spec("tiny_flows:quick", "cpu", timings)], Path("/home"))
+    deployment.deploy([Spec("tiny_flows:quick", "cpu", timings)], load({"FLYWHEEL_HOME": "/home"}))
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machin
     subprocess.run(
         [sys.executable, "-m", "prefect", "work-pool", *made], env=environment, check=True
     )
-    deployment.deploy([Spec("tiny_flows:quick", "far")], Path("/mnt/flywheel"))
+    deployment.deploy([Spec("tiny_flows:quick", "far")], load({"FLYWHEEL_HOME": "/mnt/flywheel"}))
     found = prefect.get("/deployments/name/quick/quick").json()
     assert found["work_pool_name"] == "far"
     assert found["job_variables"] == {"home": "/mnt/flywheel"}

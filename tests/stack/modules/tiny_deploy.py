@@ -11,4 +11,4 @@ SPECS = (
 
 if __name__ == "__main__":
     health.wait_for(f"{settings.load().prefect_api_url}/health")
-    deployment.deploy(SPECS, settings.load().home)
+    deployment.deploy(SPECS, settings.load())
