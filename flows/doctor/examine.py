@@ -24,6 +24,9 @@ from flows.settings import Settings
 from flows.stack import health
 from flows.stack.deployment import Spec
 
+RECEIVER = 4318
+"""The port of ``flywheel receive`` unless it is told another."""
+
 REMEDIES = {
     False: "`flywheel up` starts it",
     True: "start it, or correct PREFECT_API_URL and MLFLOW_TRACKING_URI (infra/README.md)",
@@ -36,8 +39,7 @@ def examine(home: Settings, env: Mapping[str, str], workloads: Iterable[Path]) -
     yield from credentials.check(env)
     yield from check_home(home)
     yield machine.disk(str(home.home), look.free(home.home))
-    ours = {} if home.elsewhere else {home.prefect_port: "Prefect", home.mlflow_port: "MLflow"}
-    yield from listening.check(look.sockets(), ours)
+    yield from listening.check(look.sockets(), plain_servers(home))
     yield from check_versions()
     computing = look.compute()
     yield machine.gpus(computing)
@@ -71,6 +73,16 @@ def title(spec: Spec) -> str:
 def usable(server: Server) -> bool:
     """Tell whether a server answers us."""
     return server.trouble is None and bool(server.takes_ours)
+
+
+def plain_servers(home: Settings) -> dict[int, str]:
+    """Say which of this machine's ports have a server of ours without TLS.
+
+    Where the servers are elsewhere, or in containers here, the same ports are the proxy's.
+    """
+    if home.elsewhere:
+        return {}
+    return {home.prefect_port: "Prefect", home.mlflow_port: "MLflow", RECEIVER: "the receiver"}
 
 
 def check_home(home: Settings) -> Iterator[Finding]:
