@@ -6,7 +6,7 @@ itself is left as it is, to the bit: what is in blocks is a copy, in as much mem
 Imported late, since it loads torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import psutil
@@ -57,30 +57,32 @@ def suits(model: "Model") -> bool:
 
 @torch.inference_mode()
 def _lay(model: "Model") -> list[tuple[nn.Module, Multiply]]:
-    merged = {layer: weight for layer in model.modules() for weight in _merged(layer)}
-    within = {part for layer in merged for part in layer.modules()}
-    plain = {
-        layer: layer.weight
-        for layer in model.modules()
-        if type(layer) is nn.Linear and layer not in within and "forward" not in vars(layer)
-    }
-    return [
-        (layer, _multiplying(weight, _bias(layer))) for layer, weight in (merged | plain).items()
-    ]
+    """Copy weights layer by layer, so that only one is there in rows, too."""
+    laid: list[tuple[nn.Module, Multiply]] = []
+    within: set[nn.Module] = set()
+    for layer in model.modules():
+        weight = _weight(layer) if layer not in within and "forward" not in vars(layer) else None
+        if weight is not None:
+            within.update(layer.modules())
+            laid.append((layer, _multiplying(weight, _bias(layer))))
+    return laid
 
 
-def _merged(layer: nn.Module) -> Iterator[torch.Tensor]:
-    """Give a linear layer's weight with its LoRA, if it wears one and nothing else."""
+def _weight(layer: nn.Module) -> torch.Tensor | None:
+    """Give a linear layer's weight, with its LoRA if it wears that and nothing else."""
     from peft.tuners.lora import Linear
 
+    if type(layer) is nn.Linear:
+        return layer.weight
     if type(layer) is not Linear or layer.merged or layer.disable_adapters:
-        return
+        return None
     worn = [name for name in layer.active_adapters if name in layer.lora_A]
     inner = layer.base_layer
-    if type(inner) is nn.Linear and not any(
+    if type(inner) is not nn.Linear or any(
         name in layer.lora_variant or layer.lora_bias[name] for name in worn
     ):
-        yield sum((layer.get_delta_weight(name) for name in worn), start=inner.weight)
+        return None
+    return sum((layer.get_delta_weight(name) for name in worn), start=inner.weight)
 
 
 def _bias(layer: nn.Module) -> torch.Tensor | None:
