@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from components.collect.loading import Input
 from components.costs import Prices
+from components.curate.redaction import staying
 from components.curate.settings import Rules
 from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
@@ -148,6 +149,21 @@ class Workload(Config):
         if not isinstance(recipe, Recipe) or "precision" in evaluate.model_fields_set:
             return evaluate
         return evaluate.model_copy(update={"precision": recipe.precision})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _asks_for_secrets_that_stay(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse to ask for values that redaction lets stay where it lets none."""
+        rules = info.data.get("curate")
+        is_asked = "secrets" in evaluate.built_in
+        if is_asked and isinstance(rules, Rules) and not staying.lets_stay(rules.redaction):
+            raise ValueError(
+                "built_in: secrets asks for values that redaction lets stay, and it lets none: "
+                "leave it out; canaries show what a row gives away"
+            )
+        return evaluate
 
     @field_validator("evaluate")
     @classmethod

@@ -5,6 +5,7 @@ from datetime import datetime
 from components import ledger, tokens, warehouse
 from components.curate import pipeline
 from components.curate.pipeline import Tally
+from components.curate.redaction import staying
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
 from flows.config import Workload
@@ -38,6 +39,7 @@ def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally,
             now=now,
             base=workload.base,
             commit=revision(),
+            staying=staying.finder(workload.curate.redaction),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)
     return tally, frozen

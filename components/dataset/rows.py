@@ -2,12 +2,12 @@
 
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,9 @@ from components.schema import Answer, Json, Message
 from components.tokens import Counter
 
 ROW_GROUP = 2048
+
+Staying: TypeAlias = Callable[[str], list[str]]
+"""Finds the values in an answer that redaction recognises and was told to let stay."""
 
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -40,13 +43,15 @@ SCHEMA = pa.schema(
         ("logged_at", pa.timestamp("us", tz="UTC")),
         ("interaction_ids", pa.list_(pa.string())),
         ("feedback_ids", pa.list_(pa.string())),
+        ("secrets", pa.list_(pa.string())),
     ]
 )
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
 ``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected;
 ``logged_answer`` is what production answered, on the holdout only; the tokens are those of the
 texts, without a chat template's marks, and null where nothing could count them. ``language`` (ISO
-639) is that of what users said, null where it could not be told."""
+639) is that of what users said, null where it could not be told. ``secrets`` are the values in the
+answer that redaction recognises and was told to let stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,17 @@ class Lengths:
     answers: "array[int]" = field(default_factory=lambda: array("l"))
 
 
-def write(path: Path, examples: Iterable[Example], counter: Counter | None) -> Lengths:
+def write(
+    path: Path,
+    examples: Iterable[Example],
+    counter: Counter | None,
+    staying: Staying | None = None,
+) -> Lengths:
     """Write the examples in the order given, batch by batch; give the length of each."""
     lengths, remaining = Lengths(), iter(examples)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while batch := list(islice(remaining, ROW_GROUP)):
-            rendered = [render(one) for one in batch]
+            rendered = [render(one, staying) for one in batch]
             if counter is not None:
                 _count(rendered, counter, lengths)
             writer.write_table(pa.Table.from_pylist(rendered, SCHEMA))
@@ -101,14 +111,15 @@ def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths
         found.extend(tokens)
 
 
-def render(example: Example) -> dict[str, object]:
+def render(example: Example, staying: Staying | None = None) -> dict[str, object]:
     """Give an example's row in ``SCHEMA``; its texts are those that a model will see."""
     answer = Answer.from_json(example.answer)
     messages: list[dict[str, Json]] = json.loads(example.messages)
+    said = prompt.render_answer(answer)
     return {
         "example_id": example.example_id,
         "prompt": offered.render_prompt(messages, example.tools),
-        "completion": [{"role": "assistant", "content": prompt.render_answer(answer)}],
+        "completion": [{"role": "assistant", "content": said}],
         "messages": example.messages,
         "tools": example.tools,
         "answer": answer.to_json(),
@@ -122,4 +133,5 @@ def render(example: Example) -> dict[str, object]:
         "logged_at": example.logged_at,
         "interaction_ids": example.interaction_ids,
         "feedback_ids": example.feedback_ids,
+        "secrets": staying(said) if staying else [],
     }

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from components import manifest, prompt, rendering, tokens, warehouse
 from components.dataset import card, figures, holdout, preferences, rows
 from components.dataset.figures import SIDES
-from components.dataset.rows import Example, Lengths
+from components.dataset.rows import Example, Lengths, Staying
 from components.schema import Config, Json
 from components.tokens import Counter
 from components.warehouse import Connection
@@ -66,6 +66,7 @@ def freeze(
     now: datetime,
     base: Path | None = None,
     commit: str | None = None,
+    staying: Staying | None = None,
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
 
@@ -78,6 +79,7 @@ def freeze(
         base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
             ``tokenizer.json``, they are not counted. Its chat template is noted.
         commit: The commit of the code that made it, for the manifest.
+        staying: Finds the values in answers that redaction was told to let stay, if it was.
 
     Raises:
         EmptySideError: One of the sides has no example.
@@ -112,7 +114,7 @@ def freeze(
             rendering.TEMPLATE: template,
             "tokenizer": tokenizer,
         }
-        body = _write(con, snapshot, workload_id, wanted, counter, config, lineage)
+        body = _write(con, snapshot, workload_id, wanted, counter, config, lineage, staying)
         manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
     return snapshot
 
@@ -125,10 +127,11 @@ def _write(
     counter: Counter | None,
     config: dict[str, Json],
     lineage: dict[str, str | None],
+    staying: Staying | None,
 ) -> dict[str, object]:
     """Write rows, judgements and the card; give what the manifest is to say of them."""
     snapshot.path.mkdir(parents=True, exist_ok=True)
-    lengths = _write_rows(con, snapshot.path, workload_id, counter)
+    lengths = _write_rows(con, snapshot.path, workload_id, counter, staying)
     preferences.write(con, snapshot.path, workload_id)
     _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
     return {
@@ -157,14 +160,18 @@ def folder_name(workload_id: str) -> str:
 
 
 def _write_rows(
-    con: Connection, folder: Path, workload_id: str, counter: Counter | None
+    con: Connection,
+    folder: Path,
+    workload_id: str,
+    counter: Counter | None,
+    staying: Staying | None,
 ) -> dict[str, Lengths]:
     lengths: dict[str, Lengths] = {}
     for side in SIDES:
         with warehouse.beside(con) as reading:
             values = {"workload_id": workload_id, "side": side}
             examples = warehouse.read(reading, "marts/snapshot", Example, **values)
-            lengths[side] = rows.write(folder / f"{side}.parquet", examples, counter)
+            lengths[side] = rows.write(folder / f"{side}.parquet", examples, counter, staying)
     return lengths
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import canaries, manifest, prompt, rendering
-from components.evaluate import preferred, refusals, remembered
+from components.evaluate import leaked, preferred, refusals, remembered
 from components.evaluate.settings import BuiltIn, EvaluationSettings
 from components.schema import Json
 from components.scorecard import Metric, Sample
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 METRICS: dict[BuiltIn, dict[str, Metric]] = {
     "preferences": preferred.METRICS,
     "canaries": remembered.METRICS,
+    "secrets": leaked.METRICS,
     "refusals": refusals.METRICS,
 }
 
 MADE_BY: dict[BuiltIn, tuple[str, ...]] = {
     "preferences": ("preferred.py",),
     "canaries": ("remembered.py",),
+    "secrets": ("leaked.py",),
     "refusals": ("refusals.py", "refusals.yaml", "../refusing.py"),
 }
 """What a task is made by, beside ``posing``: scores made by other code are not comparable."""
@@ -40,12 +42,14 @@ def conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[str, Json]:
         rendering.TEMPLATE: template,
         **({"pairs": preferred.version(snapshot)} if name == "preferences" else {}),
         **({"canaries": canaries.VERSION} if name == "canaries" else {}),
+        **({"rows": leaked.version(snapshot)} if name == "secrets" else {}),
     }
 
 
 def problems(snapshot: Path, settings: EvaluationSettings) -> list[str]:
     """Say which tasks a snapshot can't measure, and why."""
-    found = [preferred.problem(snapshot)] if "preferences" in settings.built_in else []
+    look = {"preferences": preferred.problem, "secrets": leaked.problem}
+    found = [look[name](snapshot) for name in settings.built_in if name in look]
     return [one for one in found if one is not None]
 
 
@@ -59,5 +63,7 @@ def asking(
             return partial(preferred.run, documents=asked)
         case "canaries":
             return partial(remembered.run, documents=remembered.documents(tokenizer))
+        case "secrets":
+            return partial(leaked.run, documents=leaked.documents(snapshot, tokenizer))
         case "refusals":
             return partial(refusals.run, documents=refusals.documents(tokenizer))

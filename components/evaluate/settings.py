@@ -10,7 +10,7 @@ from components.base import Precision
 from components.evaluate.kinds import Kind
 from components.schema import Config
 
-BuiltIn: TypeAlias = Literal["preferences", "canaries", "refusals"]
+BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]
 """Tasks of the package's own beside the holdout."""
 
 
@@ -68,8 +68,8 @@ class EvaluationSettings(Config):
     built_in: tuple[BuiltIn, ...] = ()
     """Tasks that need no file: whether a model finds what people chose likelier than what they
     rejected (``preferences``), how much it remembers of what one row said (``canaries``, which
-    ``train.canaries`` plants), whether it refuses what it should and nothing else (``refusals``).
-    """
+    ``train.canaries`` plants) and of values that redaction let stay (``secrets``), whether it
+    refuses what it should and nothing else (``refusals``)."""
 
     @field_validator("built_in")
     @classmethod

@@ -113,6 +113,17 @@ def test_canaries_are_planted_and_asked_for_or_neither(folder: Path) -> None:
     assert mistake.startswith("evaluate: built_in: train plants canaries, and nothing asks")
 
 
+def test_secrets_are_asked_for_only_where_redaction_lets_some_stay(folder: Path) -> None:
+    asked = {"built_in": ["secrets"]}
+    gate = {"guards": [{"task": "secrets", "metric": "extracted", "margin": 0.05}]}
+    (mistake,) = mistakes(write(folder, evaluate=asked, gate=gate))
+    assert mistake.startswith(
+        "evaluate: built_in: secrets asks for values that redaction lets stay"
+    )
+    stays = {"redaction": {"allow": ["@corp.com"]}}
+    assert read(write(folder, curate=stays, evaluate=asked, gate=gate)).evaluate.built_in
+
+
 def test_a_kind_that_is_named_says_what_can_be_the_target(folder: Path) -> None:
     (found,) = mistakes(write(folder, evaluate={"kind": "text"}, gate={"metric": "label"}))
     assert found == "gate: metric: holdout has no metric label, only exact, f1, rouge_l"
