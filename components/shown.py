@@ -1,12 +1,25 @@
 """Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 CHUNK_ROWS = 2048
 """DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
+
+
+class Column(Protocol):
+    """What is used of a column of an Arrow table."""
+
+    @property
+    def null_count(self) -> int:
+        """Count its nulls."""
+        ...
+
+    def to_pylist(self) -> Sequence[Any]:
+        """Give its values."""
+        ...
 
 
 class Schema(Protocol):
@@ -29,6 +42,10 @@ class Table(Protocol):
         """Give its rows as they lie in memory."""
         ...
 
+    def column(self, name: str, /) -> "Column":
+        """Give the column of that name."""
+        ...
+
     def append_column(self, field_: str, column: object, /) -> "Table":
         """Give it with another column."""
         ...
@@ -40,8 +57,8 @@ class Shown:
     So that must be something that the table can be taken out of (1 GB a million rows, else).
     """
 
-    def __init__(self, columns: Mapping[str, Sized]) -> None:
-        table = pa.table(dict(columns))
+    def __init__(self, columns: Mapping[str, Sized] | Table) -> None:
+        table = pa.table(dict(columns) if isinstance(columns, Mapping) else columns)
         self._table = pa.Table.from_batches(table.to_batches(CHUNK_ROWS), table.schema)
 
     def take_back(self) -> None:

@@ -253,6 +253,11 @@ def select(con: Connection, model: str, **values: Value) -> list[Row]:
     return rows(con, _select(model), **values)
 
 
+def table(con: Connection, model: str, **values: Value) -> Table:
+    """Give the rows that the select of ``model`` gives as an Arrow table."""
+    return cast("Table", _relation(con, _select(model), values).to_arrow_table())
+
+
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
     """Give the rows of a short query."""
     return cast("list[Row]", _relation(con, sql, values).to_arrow_table().to_pylist())
@@ -287,7 +292,7 @@ def replace(
 
 
 @contextmanager
-def present(con: Connection, name: str, columns: Mapping[str, Sized]) -> Generator[None]:
+def present(con: Connection, name: str, columns: Mapping[str, Sized] | Table) -> Generator[None]:
     """Let SQL read columns as a table called ``name`` for as long as the block runs.
 
     A column is a sequence of values or an Arrow array.

@@ -143,7 +143,7 @@ def _columns(block: Block) -> Mapping[str, Column] | None:
     content = block.content
     if content.startswith(lines.BYTE_ORDER_MARK) or content.find(b"\r", 0, block.size) >= 0:
         return None
-    ends = np.fromiter(_line_ends(block), np.int64)
+    ends = block.ends
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
     if lengths.min() < SHORTEST or lengths.max() > lines.LONGEST:
@@ -160,18 +160,6 @@ def _columns(block: Block) -> Mapping[str, Column] | None:
     except pa.ArrowInvalid:  # not UTF-8
         return None
     return columns
-
-
-def _line_ends(block: Block) -> Iterator[int]:
-    """Find where each line ends, its line break left out."""
-    at = block.content.find(b"\n", 0, block.size)
-    end = -1
-    while at >= 0:
-        yield at
-        end = at
-        at = block.content.find(b"\n", at + 1, block.size)
-    if end + 1 < block.size:
-        yield block.size
 
 
 def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:

@@ -1,13 +1,15 @@
 """Judge batches of records: what each holds, whether it is new, or why it is refused.
 
-DuckDB does the work on whole batches (``sql/temp``), on a connection beside the one that stores
-them: so the next batch is judged while the last one is stored.
+DuckDB does the work on whole batches (``sql/temp``), on connections beside the one that stores
+them: so the next batches are judged while the last ones are stored. Most of the work is to find out
+what a batch holds: several are read at a time. What is new in it is asked of one after the other.
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 
 import pyarrow as pa
 
@@ -24,29 +26,20 @@ TOLERANCE = timedelta(days=1)
 ROWS_LOOKED_AT = 500
 """Of each batch, for fields that its source has not shown before: looking costs a parse."""
 
-TALLY: dict[Kind, str] = {
-    "interactions": "select min(timestamp), max(timestamp), count(objection)"
-    " from temp.interactions",
-    "feedback": "select min(timestamp), max(timestamp), count(objection) from temp.feedback",
-}
-REFUSED: dict[Kind, str] = {
-    "interactions": "select line, content, objection from temp.interactions"
-    " inner join lines using (ordinal, line) where objection is not null",
-    "feedback": "select line, content, objection from temp.feedback"
-    " inner join lines using (ordinal, line) where objection is not null",
-}
+READERS = 2
+"""Batches that are read at a time. What stores them takes in a whole row group, then compresses it:
+while it waits for the rows, one reader would keep one processor busy."""
+
 PASSED: dict[Kind, str] = {
     "interactions": "insert into temp.passed"
     " select 'interactions', id, timestamp from temp.fresh_interactions",
     "feedback": "insert into temp.passed select 'feedback', id, timestamp from temp.fresh_feedback",
 }
-JUDGED: dict[Kind, str] = {
-    "interactions": "select judged.* exclude (objection), fresh.id is not null as is_fresh"
-    " from temp.interactions as judged left join temp.fresh_interactions as fresh using (ordinal)"
-    " order by ordinal",
-    "feedback": "select judged.* exclude (objection), fresh.id is not null as is_fresh"
-    " from temp.feedback as judged left join temp.fresh_feedback as fresh using (ordinal)"
-    " order by ordinal",
+FRESH: dict[Kind, str] = {
+    "interactions": "select fresh.id is not null as is_fresh from found"
+    " left join temp.fresh_interactions as fresh using (ordinal) order by ordinal",
+    "feedback": "select fresh.id is not null as is_fresh from found"
+    " left join temp.fresh_feedback as fresh using (ordinal) order by ordinal",
 }
 
 
@@ -59,6 +52,19 @@ class Origin:
     source: str
     defaults: Defaults
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A batch and what its records say, whether that is new or not.
+
+    ``found`` has a row per record, in their order; it is ``None`` if there is no record.
+    """
+
+    batch: Batch
+    found: Table | None
+    refused: Sequence[Unreadable]
+    fields: Sequence[warehouse.Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,51 +86,85 @@ class Judged:
 class Judge:
     """Judges batches for one transaction, whose rows it remembers: nobody sees them before."""
 
-    def __init__(self, beside: Connection) -> None:
+    def __init__(self, beside: Connection, readers: Sequence[Connection]) -> None:
         self._con = beside
+        self._readers: SimpleQueue[Connection] = SimpleQueue()
+        for reader in readers:
+            self._readers.put(reader)
         beside.execute("create temporary table passed (kind text, id text, timestamp timestamptz)")
 
-    def judge(self, origin: Origin, batch: Batch) -> Judged:
-        """Say what a batch of that origin holds."""
+    def read(self, origin: Origin, batch: Batch) -> Reading:
+        """Say what a batch of that origin holds; threads may ask at the same time."""
         if not batch.rows:
-            return Judged(batch.kind, 0, None, batch.unreadable, ())
-        con, kind = self._con, batch.kind
-        with warehouse.present(con, "lines", batch.columns):
-            latest = (origin.now + TOLERANCE).timestamp()
-            warehouse.build(con, f"temp/{kind}", latest_seconds=latest)
-            ((first, last, objections),) = con.execute(TALLY[kind]).fetchall()
-            refused = _refused(con, kind) if objections else []
-            fields = warehouse.select(
-                con,
-                "raw/fields",
-                source_name=origin.source,
-                path=origin.path,
-                now=origin.now,
-                rows_looked_at=ROWS_LOOKED_AT,
-            )
-        rows = None if first is None else self._rows(batch, earliest=first, latest=last)
-        return Judged(kind, batch.rows - objections, rows, [*refused, *batch.unreadable], fields)
+            return Reading(batch, None, batch.unreadable, ())
+        con = self._readers.get()
+        try:
+            return _read(con, origin, batch)
+        finally:
+            self._readers.put(con)
 
-    def _rows(self, batch: Batch, *, earliest: datetime, latest: datetime) -> Table | None:
-        con, kind = self._con, batch.kind
-        warehouse.build(con, f"temp/fresh_{kind}", earliest=earliest, latest=latest)
-        ((fresh,),) = con.execute(PASSED[kind]).fetchall()
-        if not fresh:
-            return None
-        rows: Table = con.sql(JUDGED[kind]).to_arrow_table()
+    def judge(self, reading: Reading) -> Judged:
+        """Say what of a batch is new: nothing in the batches before, in whose order to ask."""
+        batch, found, refused = reading.batch, reading.found, reading.refused
+        rows = None if found is None else self._rows(reading, found)
+        records = batch.rows - (len(refused) - len(batch.unreadable))
+        return Judged(batch.kind, records, rows, refused, reading.fields)
+
+    def _rows(self, reading: Reading, found: Table) -> Table | None:
+        con, kind = self._con, reading.batch.kind
+        with warehouse.present(con, "found", found):
+            ((first, last),) = con.execute(
+                "select min(timestamp), max(timestamp) from found"
+            ).fetchall()
+            if first is None:
+                return None
+            warehouse.build(con, f"temp/fresh_{kind}", earliest=first, latest=last)
+            ((fresh,),) = con.execute(PASSED[kind]).fetchall()
+            if not fresh:
+                return None
+            is_fresh = con.sql(FRESH[kind]).to_arrow_table().column("is_fresh")
+        found = found.append_column("is_fresh", is_fresh)
         for name in ("content", "record"):
-            rows = rows.append_column(name, pa.chunked_array([batch.columns[name]]))
-        return rows
+            column = pa.chunked_array([reading.batch.columns[name]])
+            found = found.append_column(name, column)
+        return found
 
 
 @contextmanager
 def judging(con: Connection) -> Generator[Judge]:
     """Give a judge for a transaction of ``con`` that is about to begin or has just begun."""
-    with warehouse.beside(con) as beside:
-        yield Judge(beside)
+    with ExitStack() as open_ones:
+        beside, *readers = (
+            open_ones.enter_context(warehouse.beside(con)) for _ in range(1 + READERS)
+        )
+        yield Judge(beside, readers)
 
 
-def _refused(con: Connection, kind: Kind) -> list[Unreadable]:
-    """Read the records that DuckDB objected to."""
-    found = con.execute(REFUSED[kind]).fetchall()
-    return [Unreadable(line, content.encode(), objection) for line, content, objection in found]
+def _read(con: Connection, origin: Origin, batch: Batch) -> Reading:
+    with warehouse.present(con, "lines", batch.columns):
+        latest_seconds = (origin.now + TOLERANCE).timestamp()
+        found = warehouse.table(con, f"temp/{batch.kind}", latest_seconds=latest_seconds)
+        fields = warehouse.select(
+            con,
+            "raw/fields",
+            source_name=origin.source,
+            path=origin.path,
+            now=origin.now,
+            rows_looked_at=ROWS_LOOKED_AT,
+        )
+    refused = _refused(batch, found)
+    return Reading(batch, found, [*refused, *batch.unreadable], fields)
+
+
+def _refused(batch: Batch, found: Table) -> list[Unreadable]:
+    """Give the records that DuckDB objected to, with what stood there."""
+    objections = found.column("objection")
+    if objections.null_count == batch.rows:
+        return []
+    content = pa.chunked_array([batch.columns["content"]])
+    reasons = zip(found.column("line").to_pylist(), objections.to_pylist(), strict=True)
+    return [
+        Unreadable(line, content[place].as_py().encode(), reason)
+        for place, (line, reason) in enumerate(reasons)
+        if reason is not None
+    ]

@@ -9,6 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components.collect.unpacking import Unpacked
 
 LONGEST = 16 * 2**20
@@ -58,17 +61,25 @@ class Block:
     size: int
     """How much of ``content`` belongs to it."""
 
+    ends: NDArray[np.int64]
+    """Where each line ends, its line break left out."""
+
+
+def block(number: int, content: bytearray, size: int) -> Block:
+    """Take the first ``size`` bytes for a block of lines, the first of that number."""
+    return Block(number, content, size, np.fromiter(_ends(content, size), np.int64))
+
 
 def read(path: Path, start: Start = BEGINNING) -> Iterator[Line | Unreadable]:
     """Go through the lines of a file from a place in it; blank ones are left out.
 
     A packed stream that breaks off gives its good lines first, then the cut one as unreadable.
     """
-    for block in blocks(path, start):
-        if isinstance(block, Block):
-            yield from split(block)
+    for found in blocks(path, start):
+        if isinstance(found, Block):
+            yield from split(found)
         else:
-            yield block
+            yield found
 
 
 def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]:
@@ -81,8 +92,8 @@ def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]
             is_whole = at_end and stream.damage is None
             size = len(content) if is_whole else content.rfind(b"\n") + 1
             if size:
-                yield Block(number, content, size)
-                number += content.count(b"\n", 0, size)
+                yield (found := block(number, content, size))
+                number += len(found.ends)
             rest = content[size:]
             if len(rest) > LONGEST and not at_end:
                 passed, rest = _pass_over(number, rest, stream)
@@ -93,17 +104,27 @@ def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]
             yield Unreadable(number, bytes(rest), f"{place}: {stream.damage}")
 
 
-def split(block: Block) -> Iterator[Line | Unreadable]:
+def split(whole: Block) -> Iterator[Line | Unreadable]:
     """Go through the lines of a block; blank ones are left out."""
-    start, number = 0, block.number
-    while start < block.size:
-        end = block.content.find(b"\n", start, block.size) + 1 or block.size
-        content = bytes(block.content[start:end])
+    start = 0
+    for number, line_end in enumerate(whole.ends.tolist(), whole.number):
+        end = min(line_end + 1, whole.size)
+        content = bytes(whole.content[start:end])
         if len(content.removesuffix(b"\n")) > LONGEST:
             yield _too_long(number, len(content), content)
         elif content.strip():
             yield _decoded(number, content)
-        start, number = end, number + 1
+        start = end
+
+
+def _ends(content: bytearray, size: int) -> Iterator[int]:
+    at, end = content.find(b"\n", 0, size), -1
+    while at >= 0:
+        yield at
+        end = at
+        at = content.find(b"\n", at + 1, size)
+    if end + 1 < size:
+        yield size
 
 
 def _decoded(number: int, content: bytes) -> Line | Unreadable:

@@ -7,7 +7,7 @@ from itertools import groupby
 from components import warehouse
 from components.collect import batch, containers, detect, judging, lines, storing
 from components.collect.judging import Judge, Origin
-from components.collect.lines import Block, Line, Unreadable
+from components.collect.lines import Line, Unreadable
 from components.collect.record import Defaults
 from components.collect.storing import Stored
 from components.warehouse import Connection
@@ -115,7 +115,7 @@ def _retry(con: Connection, judge: Judge, origin: Origin, members: list[Quaranti
 
 def _piece(one: Quarantined) -> Line | Unreadable:
     """Read the bytes as the line that they should have been; its place is kept."""
-    block = Block(one.line, bytearray(one.content), len(one.content))
+    block = lines.block(one.line, bytearray(one.content), len(one.content))
     found = list(lines.split(block))
     if len(found) == 1 and isinstance(found[0], Line):
         return found[0]

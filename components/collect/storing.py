@@ -4,13 +4,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import cast
 
 from components import warehouse
-from components.collect.ahead import ahead
+from components.collect.ahead import abreast, ahead
 from components.collect.batch import Batch
-from components.collect.judging import Judge, Judged, Origin
+from components.collect.judging import READERS, Judge, Judged, Origin
 from components.collect.lines import Unreadable
 from components.collect.record import Kind
 from components.shown import Table
@@ -49,7 +50,8 @@ def store(con: Connection, judge: Judge, origin: Origin, batches: Iterable[Batch
     stored = Stored(0, 0, 0)
     with (
         ahead(iter(batches), 1) as read,
-        ahead((judge.judge(origin, one) for one in read), AHEAD) as judged,
+        abreast(partial(judge.read, origin), read, READERS) as readings,
+        ahead(map(judge.judge, readings), AHEAD) as judged,
     ):
         for (_, kind), members in groupby(_numbered(judged), lambda one: (one[0], one[1].kind)):
             stored += _store(con, origin, kind, (one for _, one in members))

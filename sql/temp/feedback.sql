@@ -216,3 +216,4 @@ select
         when objection is null then md5((seconds * 1000000)::bigint || chr(10) || canonical)
     end as feedback_id
 from judged
+order by ordinal

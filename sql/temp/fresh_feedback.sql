@@ -1,6 +1,6 @@
 -- One row per feedback of the batch that the warehouse has not seen, the first of equal ones.
--- What was erased is not fresh: it stays away. Reads temp.feedback, temp.passed, raw.feedback,
--- raw.archived, raw.erased and raw.erasure_key.
+-- What was erased is not fresh: it stays away. Reads found (what the batch holds), which collect
+-- hands over, temp.passed, raw.feedback, raw.archived, raw.erased and raw.erasure_key.
 
 with
 
@@ -34,7 +34,7 @@ select
     incoming.feedback_id as id,
     incoming.timestamp,
     min(incoming.ordinal) as ordinal
-from temp.feedback as incoming
+from found as incoming
 anti join known using (feedback_id, timestamp)
 anti join erased
     on

@@ -1,6 +1,6 @@
 -- One row per interaction of the batch that the warehouse has not seen, the first of equal ones.
--- What was erased is not fresh: it stays away. Reads temp.interactions, temp.passed,
--- raw.interactions, raw.archived, raw.erased and raw.erasure_key.
+-- What was erased is not fresh: it stays away. Reads found (what the batch holds), which collect
+-- hands over, temp.passed, raw.interactions, raw.archived, raw.erased and raw.erasure_key.
 
 with
 
@@ -34,7 +34,7 @@ select
     incoming.interaction_id as id,
     incoming.timestamp,
     min(incoming.ordinal) as ordinal
-from temp.interactions as incoming
+from found as incoming
 anti join known using (interaction_id, timestamp)
 anti join erased
     on

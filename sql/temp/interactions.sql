@@ -35,7 +35,7 @@ looked_at as (
     select
         *,
         coalesce(
-            left(field[1], 1) in ('"', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+            (starts_with(field[1], '"') or left(field[1], 1) between '0' and '9')
             and seconds between 0 and $latest_seconds
             and starts_with(field[2], '"') and trim(workload_id) != ''
             and starts_with(field[3], '"')
@@ -136,3 +136,4 @@ select
         when objection is null then md5((seconds * 1000000)::bigint || chr(10) || canonical)
     end as interaction_id
 from judged
+order by ordinal
