@@ -51,7 +51,8 @@ def lineage(
     except LookupError as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
-    console.print(tree(found), width=None if console.is_terminal else WIDE)
+    wide = console if console.is_terminal else Console(highlight=False, width=WIDE)
+    wide.print(tree(found))
     if picture is not None:
         from components.register import ancestry_picture
 

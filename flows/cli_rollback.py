@@ -34,13 +34,13 @@ def rollback(
     `flywheel rollback support-routing --to 3` to version 3, also to undo a rollback.
     """
     from components.register.rollback import RollbackError
-    from flows import registering, versions
+    from flows import champions, versions
 
     home = settings.load()
     try:
         versions.require_mlflow(home, f"rolling back {workload}")
-        entry = registering.roll_back(home, workload, to, by=by, reason=reason)
+        entry = champions.roll_back(home, workload, to, by=by, reason=reason)
     except (LookupError, RollbackError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(registering.say_rollback(entry), markup=False, soft_wrap=True)
+    console.print(champions.say_rollback(entry), markup=False, soft_wrap=True)

@@ -41,10 +41,10 @@ def up() -> None:
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
         raise typer.Exit(130) from None
-    from flows import registering
+    from flows import champions
 
-    for settled in registering.reconcile(settings):
-        console.print(registering.say(settled), markup=False, highlight=False, soft_wrap=True)
+    for settled in champions.reconcile(settings):
+        console.print(champions.say(settled), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
 
 

@@ -1,4 +1,4 @@
-"""Janitor: crash the flow runs that nothing runs any more, wherever their workers are.
+"""Janitor: crash the flow runs that nothing runs any more, and settle what they left half done.
 
 The automation on missing heartbeats can't see a run that never beat, and forgets all runs while the
 Prefect server is away. This looks at what the server has kept.
@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
 from components.schema import Json
-from flows import dispatch
+from flows import champions, dispatch, settings
 from flows.automations import BEAT, SILENCE
 
 EVERY = "*/15 * * * *"
@@ -22,7 +22,10 @@ EVERY = "*/15 * * * *"
 
 @flow
 def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
-    """Crash the runs that claim a process and have given no sign of life for so long."""
+    """Crash the runs that claim a process and have given no sign of life for so long.
+
+    A change of champion that was killed is finished, or undone, after that.
+    """
     silence = timedelta(seconds=silence_seconds)
     since = datetime.now(UTC) - silence
     with get_client(sync_client=True) as client:
@@ -31,7 +34,10 @@ def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
             said = f"No sign of life for {silence}: nothing runs it"
             client.set_flow_run_state(run.id, Crashed(message=said), force=True)
             get_run_logger().warning("%s (%s): %s", run.name, run.id, said)
-    return f"{len(dead)} runs were dead"
+    settled = champions.reconcile(settings.load())
+    for entry in settled:
+        get_run_logger().warning(champions.say(entry))
+    return f"{len(dead)} runs were dead, {len(settled)} changes of a champion were interrupted"
 
 
 def claiming(since: datetime) -> list[FlowRun]:

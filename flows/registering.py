@@ -1,29 +1,18 @@
-"""Register what a person is asked about, and change who is champion: whole, or not at all."""
+"""Register what a person is asked about, and make what was approved the champion."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import manifest, rendering, warehouse
+from components import manifest, rendering
 from components.evaluate.settings import EvaluationSettings
 from components.gate.evidence import Evidence
 from components.ledger import Decision
-from components.register import (
-    aliases,
-    challenger,
-    crowning,
-    journal,
-    registry,
-    rollback,
-    tracking,
-)
-from components.register.journal import Entry, Journal
+from components.register import challenger, crowning, journal, registry, tracking
 from components.register.logged import Served
 from components.register.registry import Version
 from components.scorecard import read as read_scorecard
-from flows import finishing, settings
+from flows import champions, finishing, settings
 from flows.config import Workload
 from flows.settings import Settings
 
@@ -89,11 +78,11 @@ def crown(
     """
     home, name = settings.load(), found.subject.workload
     with journal.held(home.locks, name):
-        crowning.settle(books(home), name)
+        crowning.settle(champions.books(home), name)
         still()
         champion = registry.champion(name)
         if champion is None or champion.evidence != found.digest:
-            if said := rolled_back(name, found.subject.adapter):
+            if said := champions.rolled_back(name, found.subject.adapter):
                 raise RolledBackError(f"crowning {name} on evidence {found.digest}: {said}")
             change = crowning.promotion(
                 name,
@@ -102,7 +91,7 @@ def crown(
                 by=decision.approver,
                 reason=decision.comment,
             )
-            crowning.promote(books(home), change, lambda: register(workload, found))
+            crowning.promote(champions.books(home), change, lambda: register(workload, found))
     crowned = registry.of_evidence(name, found.digest)
     assert crowned is not None
     return crowned
@@ -118,99 +107,6 @@ def reject(found: Evidence, decision: Decision) -> None:
 def let_go(found: Evidence) -> None:
     """Take the challenger's alias from what nobody is asked about any more."""
     challenger.let_go(found.subject.workload, found.digest)
-
-
-def roll_back(home: Settings, workload: str, to: str | None, *, by: str, reason: str) -> Entry:
-    """Make an older champion the champion again; a rollback that was killed is finished instead.
-
-    The warehouse is held from the first line to the last, so it is waited for only once.
-
-    Raises:
-        RollbackError: There is no version to go back to, or not to that one.
-    """
-    with journal.held(home.locks, workload), warehouse.connect(home.warehouse) as con:
-        held = Journal(lambda: nullcontext(con), _now)
-        for settled in crowning.settle(held, workload):
-            meant = settled.change.kind == "rollback" and to in (None, settled.change.version)
-            if meant and settled.step == "done":
-                return settled
-        change = rollback.plan(
-            workload,
-            registry.versions(workload),
-            aliases.read(workload),
-            journal.changes(con, workload),
-            to,
-            by=by,
-            reason=reason,
-        )
-        return crowning.roll_back(held, change)
-
-
-def rolled_back(workload: str, adapter: str) -> str | None:
-    """Say that an adapter was champion and was rolled back; ``None`` if it was not.
-
-    The same adapter is not asked about again, whatever it is measured against: the scores that won
-    it a person's approval are what turned out to be wrong.
-    """
-    with warehouse.connect(settings.load().warehouse) as con:
-        entry = journal.rolled_back(con, workload, adapter)
-    if entry is None:
-        return None
-    change = entry.change
-    return (
-        f"adapter {adapter} was champion as version {change.champion_before} and was rolled back "
-        f"by {change.asked_by} ({change.reason or 'no reason given'}); new data makes another "
-        f"adapter, and `flywheel rollback {workload} --to {change.champion_before}` brings this "
-        "one back"
-    )
-
-
-def reconcile(home: Settings) -> list[Entry]:
-    """Finish or undo every change of a champion that was interrupted; give what became of each.
-
-    One that a living process is at is left to it.
-    """
-    if not home.warehouse.exists():
-        return []
-    with warehouse.connect(home.warehouse) as con:
-        names = {one.change.workload_id for one in journal.unfinished(con)}
-    settled: list[Entry] = []
-    for name in sorted(names):
-        with journal.held(home.locks, name, wait=False) as is_ours:
-            if is_ours:
-                settled += crowning.settle(books(home), name)
-    return settled
-
-
-def say(entry: Entry) -> str:
-    """Say in a line what became of a change."""
-    change = entry.change
-    ended = {"done": "finished", "undone": "undone"}[entry.step]
-    return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.said}"
-
-
-def say_rollback(entry: Entry) -> str:
-    """Say which version answers now, and where the next rollback would lead."""
-    change = entry.change
-    left = f"version {change.champion_before}" if change.champion_before else "no champion"
-    further = (
-        f"version {change.previous_after} is before it"
-        if change.previous_after
-        else "nothing is before it"
-    )
-    return (
-        f"{change.workload_id}: from {left} back to version {change.version}, adapter "
-        f"{change.adapter_key}; {further}"
-    )
-
-
-def books(home: Settings) -> Journal:
-    """Give the journal of a home, which holds the warehouse for a line only."""
-    return Journal(lambda: warehouse.connect(home.warehouse), _now)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _served(home: Settings, workload: Workload, found: Evidence, template: str) -> Served:

@@ -5,7 +5,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows import registering, settings
+from flows import champions, settings
 
 UNNAMED = "somebody in the Prefect UI"
 """Who it was where nobody said: Prefect knows no users."""
@@ -28,9 +28,9 @@ def rollback(workload: str, to: str = "", by: str = UNNAMED, reason: str = "") -
 @task
 def go_back(workload: str, to: str, by: str, reason: str) -> str:
     """Change the aliases, each step written down; say what was done."""
-    entry = registering.roll_back(
+    entry = champions.roll_back(
         settings.load(), workload, to.strip() or None, by=by.strip() or UNNAMED, reason=reason
     )
-    said = registering.say_rollback(entry)
+    said = champions.say_rollback(entry)
     get_run_logger().info(said)
     return said

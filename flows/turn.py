@@ -29,10 +29,10 @@ from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
 from flows import (
     approvals,
+    champions,
     dispatch,
     evaluate,
     exhibits,
-    registering,
     search,
     settings,
     showing,
@@ -142,7 +142,7 @@ def conclude(
     champion = registry.champion(workload.workload)
     if champion and champion.adapter == adapter.name:
         return Turned("champion already")
-    if said := registering.rolled_back(workload.workload, adapter.name):
+    if said := champions.rolled_back(workload.workload, adapter.name):
         get_run_logger().info(said)
         return Turned("rolled back")
     found = assemble(workload, snapshot, adapter, cards, champion)

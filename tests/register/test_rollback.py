@@ -19,7 +19,7 @@ from components.register import aliases, challenger, crowning, journal, registry
 from components.register.aliases import Aliases
 from components.register.journal import Journal
 from components.register.rollback import RollbackError
-from flows import registering, turn
+from flows import champions, registering, turn
 from flows import rollback as rolling
 from flows.config import Workload
 from flows.settings import Settings
@@ -98,25 +98,25 @@ def test_a_challenger_that_learned_from_erased_rows_is_none_any_more() -> None:
 def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: Settings) -> None:
     crowned("further", 3, home)
     assert aliases.read("further") == Aliases(champion="3", previous="2")
-    first = registering.roll_back(home, "further", None, by="bob", reason="rude")
+    first = champions.roll_back(home, "further", None, by="bob", reason="rude")
     assert aliases.read("further") == Aliases(champion="2", previous="1")
-    assert registering.say_rollback(first) == (
+    assert champions.say_rollback(first) == (
         "further: from version 3 back to version 2, adapter a2; version 1 is before it"
     )
-    registering.roll_back(home, "further", None, by="bob", reason="rude, too")
+    champions.roll_back(home, "further", None, by="bob", reason="rude, too")
     assert aliases.read("further") == Aliases(champion="1", previous=None)
     with pytest.raises(RollbackError, match="no version is `previous`; --to goes back to any of 2"):
-        registering.roll_back(home, "further", None, by="bob", reason="")
+        champions.roll_back(home, "further", None, by="bob", reason="")
 
 
 def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     crowned("back", 2, home)
-    registering.roll_back(home, "back", None, by="bob", reason="slow")
+    champions.roll_back(home, "back", None, by="bob", reason="slow")
     assert registry.numbered("back", "2").rolled_back == "to version 1 by bob: slow"
-    registering.roll_back(home, "back", "2", by="bob", reason="it was the network")
+    champions.roll_back(home, "back", "2", by="bob", reason="it was the network")
     assert aliases.read("back") == Aliases(champion="2", previous=None)
     assert registry.numbered("back", "2").rolled_back == ""
-    assert registering.rolled_back("back", "a2") is None
+    assert champions.rolled_back("back", "a2") is None
 
 
 def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
@@ -134,13 +134,13 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
         (None, r"erased \(certificate c1\)"),
     ):
         with pytest.raises(RollbackError, match=said):
-            registering.roll_back(home, "refused", to, by="bob", reason="")
+            champions.roll_back(home, "refused", to, by="bob", reason="")
     assert aliases.read("refused") == before
 
 
 def test_a_rollback_says_by_whom_and_why_in_the_journal(home: Settings) -> None:
     crowned("told", 2, home)
-    registering.roll_back(home, "told", None, by="bob", reason="wrong tools")
+    champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
     with warehouse.connect(home.warehouse) as con:
         last = journal.changes(con, "told")[-1]
     change = last.change
@@ -162,8 +162,8 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
             by="bob",
             reason="rude",
         )
-    registering.books(home).intend(change)
-    registering.roll_back(home, "again", None, by="bob", reason="rude")
+    champions.books(home).intend(change)
+    champions.roll_back(home, "again", None, by="bob", reason="rude")
     assert aliases.read("again") == Aliases(champion="2", previous="1")
 
 
@@ -172,7 +172,7 @@ def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
 ) -> None:
     made = workload("once", base_model)
     crowned("once", 2, home)
-    registering.roll_back(home, "once", None, by="bob", reason="rude")
+    champions.roll_back(home, "once", None, by="bob", reason="rude")
     snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {})
     with disable_run_logger():
         ended = turn.conclude("file", made, snapshot, Path("a2"), {})
@@ -217,10 +217,10 @@ def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settin
                 by="bob",
                 reason="",
             )
-        registering.books(home).intend(change)
+        champions.books(home).intend(change)
     with journal.held(home.locks, "alive"):
-        (settled,) = registering.reconcile(home)
-    assert registering.say(settled) == (
+        (settled,) = champions.reconcile(home)
+    assert champions.say(settled) == (
         "dead: rollback 3 finished: it was interrupted, and is finished"
     )
     assert aliases.read("dead").champion == "1"
