@@ -53,7 +53,8 @@ def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
     """Share rows out, those that begin alike together, so that each share is about as much work.
 
     The largest families go first, each to the share that has least (longest processing time first:
-    Graham, SIAM J. Appl. Math. 17, 1969). A family that is more than a share is cut.
+    Graham, SIAM J. Appl. Math. 17, 1969), and then trade places. A family that is more than a share
+    is cut.
 
     Args:
         rows: Token ids.
@@ -66,12 +67,33 @@ def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
     units = [unit for family in families(rows) for unit in _cut(family, rows, even)]
     costs = [size([rows[row] for row in unit]) for unit in units]
     shares: list[list[int]] = [[] for _ in range(count)]
-    work = [0] * count
-    for cost, unit in sorted(zip(costs, units, strict=True), key=lambda one: (-one[0], one[1])):
-        least = work.index(min(work))
-        shares[least] += unit
-        work[least] += cost
-    return [sorted(share) for share in shares if share]
+    for unit in sorted(range(len(units)), key=lambda one: (-costs[one], units[one])):
+        min(shares, key=lambda share: sum(costs[one] for one in share)).append(unit)
+    traded = _traded([share for share in shares if share], costs)
+    return [sorted(row for unit in share for row in units[unit]) for share in traded]
+
+
+def _traded(shares: list[list[int]], costs: Sequence[int]) -> list[list[int]]:
+    """Let the share with most work give a unit, for one or none, while that leaves less to do."""
+    while True:
+        work = [sum(costs[unit] for unit in share) for share in shares]
+        most = work.index(max(work))
+        trades = [
+            (max(work[most] - saved, work[other] + saved), other, given, taken)
+            for other in range(len(shares))
+            if other != most
+            for given in shares[most]
+            for taken in (*shares[other], None)
+            for saved in [costs[given] - (0 if taken is None else costs[taken])]
+        ]
+        best = min(trades, key=lambda trade: trade[0], default=None)
+        if best is None or best[0] >= work[most]:
+            return shares
+        _, other, given, taken = best
+        shares = [[unit for unit in share if unit not in (given, taken)] for share in shares]
+        shares[other].append(given)
+        if taken is not None:
+            shares[most].append(taken)
 
 
 def _cut(family: list[int], rows: Sequence[Row], most: float) -> list[list[int]]:
