@@ -10,6 +10,7 @@ import torch
 
 from components import base as bases
 from components.train import adapter, sharding
+from components.train.adalora import AdaLora
 from components.train.batches import Shape, collate, kept_company
 from components.train.completion import CompletionTrainer
 from components.train.lessons import Tokens
@@ -64,6 +65,17 @@ SPLIT: dict[str, Recipe] = {
         ("modules", SFT, {"modules_to_save": ["embed_tokens"]}),
     )
 }
+
+
+SPLIT["adalora"] = Recipe(
+    method="adalora",
+    adalora=AdaLora(init_r=6, target_r=3),
+    learning_rate=6e-2,
+    fsdp="full_shard",
+    per_device_train_batch_size=7,
+    num_train_epochs=2,
+    save_steps=2,
+)
 
 
 @pytest.fixture(scope="module")
