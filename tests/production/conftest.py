@@ -1,4 +1,4 @@
-"""The topology for a whole file, and a terminal that knows of it what its users do."""
+"""One topology for all, and a terminal that knows of it what its users do."""
 
 import os
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from tests.production.composed import BIN
 from tests.production.topology import Topology
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """All of its services, up."""
     with topology.up(tmp_path_factory.mktemp("production")) as found:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def terminal(production: Topology) -> Terminal:
     """A person's shell as ``infra/README.md`` sets it up, with credentials in its environment."""
     authority = str(production.authority)
@@ -40,7 +40,7 @@ def terminal(production: Topology) -> Terminal:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this file's workload files lie."""
     return tmp_path_factory.mktemp("workloads")

@@ -85,8 +85,9 @@ class Topology:
 
     def kill(self, name: str) -> None:
         """End a service's process without notice."""
-        self.running[name].kill()
-        self.running[name].wait()
+        killed = self.running.pop(name)
+        killed.kill()
+        killed.wait()
 
     def log(self, name: str) -> str:
         """Read what a service has said."""
