@@ -37,10 +37,14 @@ SCORED_ON = "scored_on"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a metric is the mean of, in a reader's words, and which way is better."""
+    """What a metric is the mean of, in a reader's words, and which way is better.
+
+    ``doubt`` says why it is no evidence, so that it is shown and nothing is decided by it.
+    """
 
     meaning: str
     higher_is_better: bool = True
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from components.curate.redaction import staying
 from components.curate.settings import Rules
 from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
+from components.evaluate.judging import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.schema import Config
@@ -223,7 +224,9 @@ class Workload(Config):
         if not isinstance(evaluated, EvaluationSettings):
             return policy
         measured = measurement.metrics(evaluated, evaluated.kind)
-        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(measured)]:
+        # A judge may be shown alone: whether it is evidence is not known beforehand.
+        wanted = [task for task in measured if task != judging.TASK]
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(wanted)]:
             raise ValueError("; ".join(mistakes))
         return policy
 

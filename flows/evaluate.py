@@ -1,6 +1,7 @@
 """Evaluate: measure base, champion and challenger on each task, on the ``gpu`` pool."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, task
@@ -9,6 +10,9 @@ from components import base, manifest
 from components.evaluate import built_in, harness, measurement
 from components.evaluate import task as holdouts
 from components.evaluate.harness import Folders
+from components.evaluate.judging import judged
+from components.evaluate.judging.endpoint import JudgeError
+from components.evaluate.judging.settings import JudgeSettings
 from components.register import registry, tracking
 from components.scorecard import HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
@@ -61,6 +65,11 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
             "evaluate.kind"
         )
+    if workload.evaluate.judge and kind != "text":
+        raise UnmeasuredError(
+            f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
+            "compares texts; leave out evaluate.judge"
+        )
     if found := built_in.problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(found)}")
 
@@ -102,12 +111,29 @@ def base_of(workload: Workload, adapter: Path) -> Path:
 
 def folders(workload: Workload, snapshot: Path, adapter: Path) -> Folders:
     """Name each model's scorecard folder of each task: its key digests all that was measured."""
-    root = settings.load().scorecards / workload.workload
-    return {
+    root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
+    cards = {
         name: cards
         for model, group in models(workload, adapter).items()
         for name, cards in harness.folders(snapshot, model, group, root, workload.evaluate).items()
     }
+    return judged.with_judge(snapshot, cards, root, judge) if judge else cards
+
+
+def judge_key(judge: JudgeSettings) -> str | None:
+    """Read the key of the judge's endpoint from the variable that the workload's file names.
+
+    Raises:
+        JudgeError: There is no such variable where this runs.
+    """
+    if judge.api_key_env is None:
+        return None
+    if key := os.environ.get(judge.api_key_env):
+        return key
+    raise JudgeError(
+        f"asking the judge {judge.model}: {judge.api_key_env} (evaluate.judge.api_key_env) is not "
+        "set where the evaluation runs; set it for the worker of the gpu pool"
+    )
 
 
 def every(cards: Folders) -> list[Path]:
@@ -124,16 +150,23 @@ def job_folder(adapter: Path) -> Path:
 def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
     """Evaluate in a subprocess for each base, and add the challenger's scores to its MLflow run."""
     run_id = tracking.find_run(workload.workload, adapter.name)
+    root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
+    key = judge_key(judge) if judge else None
     for model, group in models(workload, adapter).items():
+        wanted = harness.folders(snapshot, model, group, root, workload.evaluate)
+        if all(manifest.is_finished(card) for card in every(wanted)):
+            continue
         spec = {
             "snapshot": str(snapshot),
             "base": str(model),
             "models": {name: str(path) if path else None for name, path in group.items()},
-            "root": str(settings.load().scorecards / workload.workload),
+            "root": str(root),
             "settings": workload.evaluate.model_dump(mode="json"),
         }
         jobs.run("evaluate", spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)
+    if judge:
+        judged.judge(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
         for model in (BASE, measurement.FEW_SHOT, PRODUCTION, CHALLENGER)

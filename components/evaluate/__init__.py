@@ -3,7 +3,8 @@
 ``task`` is scored by our ``metric``. For the guards, ``definition`` finds lm-eval's tasks,
 ``guards`` looks over a workload's, ``guard`` makes one ready and ``answered`` asks it. ``built_in``
 has tasks of our own: ``preferred`` asks for what people chose, ``remembered`` for canaries,
-``leaked`` for secrets that redaction let stay, ``refusals`` what should be refused.
+``leaked`` for secrets that redaction let stay, ``refusals`` what should be refused. ``logged`` has
+what production answered, and ``judging`` a large model that compares texts.
 
 ``answerer`` is the model as lm-eval sees it: it has one ``reading`` a tree of ``prefixes``, for the
 likelihoods of ``choices`` and for ``greedy`` answers, which are written in ``slots``. On a CPU its

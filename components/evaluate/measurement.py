@@ -14,6 +14,7 @@ from components import base as bases
 from components import manifest, prompt, rendering
 from components.evaluate import built_in, guards, kinds, logged, task
 from components.evaluate.applied import WEIGHTS, require_base
+from components.evaluate.judging import settings as judging
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.schema import Json
@@ -90,6 +91,7 @@ def metrics(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[s
         HOLDOUT: [name for one in wanted for name in kinds.METRICS[one]],
         **{guards.name(one): [one.metric] for one in settings.tasks},
         **{name: [*built_in.METRICS[name]] for name in settings.built_in},
+        **({judging.TASK: [judging.METRIC]} if settings.judge else {}),
     }
 
 
@@ -108,7 +110,7 @@ def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> 
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,
         "settings": settings.model_dump(
-            mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in"}
+            mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
         **_place(),
     }

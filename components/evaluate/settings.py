@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.base import Precision
+from components.evaluate.judging.settings import JudgeSettings
 from components.evaluate.kinds import Kind
 from components.schema import Config
 
@@ -71,9 +72,22 @@ class EvaluationSettings(Config):
     ``train.canaries`` plants) and of values that redaction let stay (``secrets``), whether it
     refuses what it should and nothing else (``refusals``)."""
 
+    judge: JudgeSettings | None = None
+    """A large model that compares each answer with the reference, where answers are texts; it is
+    shown, and evidence only once it is seen to agree with people."""
+
     @field_validator("built_in")
     @classmethod
     def _names_each_once(cls, names: tuple[BuiltIn, ...]) -> tuple[BuiltIn, ...]:
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"{', '.join(twice)} occurs more than once, wants one")
         return names
+
+    @model_validator(mode="after")
+    def _judges_texts(self) -> "EvaluationSettings":
+        if self.judge is not None and self.kind not in (None, "text"):
+            raise ValueError(
+                f"judge: compares texts, and the answers are {self.kind}, whose own metrics say "
+                "what is right; leave it out"
+            )
+        return self

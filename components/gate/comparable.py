@@ -87,6 +87,8 @@ def _faults(card: Scorecard, metric: str, *, whole: bool) -> list[str]:
     score = card.scores.get(metric)
     if score is None or score.value is None or score.n == 0:
         return ["has no value"]
+    if (doubt := card.metrics[metric].doubt) is not None:
+        return [doubt]
     if not 0 <= score.value <= 1:  # NaN is in no range
         return [f"is {score.value}, which is not between 0 and 1"]
     measured = [value for s in card.samples if (value := s.scores.get(metric)) is not None]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.evaluate.judging.endpoint import JudgeError
 from components.schema import Answer
 from flows import evaluate
 from flows.config import Workload, read
@@ -311,3 +312,44 @@ def test_a_search_that_cannot_be_is_a_mistake(
     assert any(
         one.startswith(said.format(folder=folder)) for one in mistakes(write(folder, **given))
     )
+
+
+JUDGE = {"model": "big", "base_url": "http://127.0.0.1:8000/v1", "api_key_env": "JUDGE_KEY"}
+
+
+def test_a_judge_may_be_shown_alone_or_be_asked_for_by_the_gate(folder: Path) -> None:
+    assert read(write(folder, evaluate={"judge": JUDGE})).evaluate.judge is not None
+    wanted = {"task": "judge", "metric": "judge_win_rate"}
+    guard = {"metric": "f1", "margin": 0.05}
+    asked = {**wanted, "guards": [guard]}
+    assert read(write(folder, evaluate={"judge": JUDGE}, gate=asked)).gate.task == "judge"
+    (found,) = mistakes(write(folder, gate=asked))
+    assert "no task judge is measured" in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        pytest.param({"judge": JUDGE, "kind": "tool_calls"}, "compares texts", id="not-texts"),
+        pytest.param({"judge": {**JUDGE, "base_url": "openai"}}, "wants http:// or", id="no-url"),
+        pytest.param({"judge": {**JUDGE, "api_key": "sk-1"}}, "no such setting", id="a-key-here"),
+        pytest.param({"judge": {**JUDGE, "min_agreement": 0.4}}, "greater than", id="by-chance"),
+    ],
+)
+def test_a_judge_that_can_not_serve_is_refused(
+    folder: Path, settings: dict[str, object], said: str
+) -> None:
+    (found,) = mistakes(write(folder, evaluate=settings))
+    assert said in found
+
+
+def test_the_judges_key_comes_from_the_variable_that_the_file_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = read(write(folder, evaluate={"judge": JUDGE})).evaluate.judge
+    assert judge is not None
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    assert evaluate.judge_key(judge) == "secret"
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(JudgeError, match="JUDGE_KEY"):
+        evaluate.judge_key(judge)
