@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from components import manifest, warehouse
 from components.register import ancestry, ancestry_picture
 from components.register.aliases import Aliases
-from components.register.ancestry import Ancestry, Measured, Roots
+from components.register.ancestry import Ancestry, Measured, Roots, Word
 from components.register.registry import Version
 from flows import cli_lineage, cli_rollback
 from flows.cli_lineage import tree
@@ -86,13 +86,9 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
 
 
 def test_the_decision_the_verdict_and_the_scorecards_are_told(home: House) -> None:
-    insert = (
-        "insert into raw.decisions by name select 'd1' as decision_id, 'weather' as workload_id,"
-        f" '{home.evidence.name}' as evidence_digest, 'approve' as decision, 'zoe' as approver,"
-        " '[red]fine[/red]' as comment, now() as decided_at"
-    )
-    change(home, insert)
-    found = follow(home)
+    word = Word("approve", "zoe", "[red]fine[/red]", logs.NOW)
+    assert follow(home).words == ()
+    found = replace(follow(home), words=(word,))
     assert (found.outcome, found.reasons, found.aliases) == ("pass", ("better",), ("champion",))
     requests = found.scorecards[0].requests
     assert requests == home.frozen.holdout_rows
