@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows import (
+    cli_backup,
     cli_collect,
     cli_curate,
     cli_doctor,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.registered_commands += cli_stack.app.registered_commands
 app.registered_commands += cli_doctor.app.registered_commands
+app.registered_commands += cli_backup.app.registered_commands
 app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from flows.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
+    from components.schema import Json
     from flows.stack.control import Status
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -63,14 +64,18 @@ def down() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show each service; exit code 0 when the whole stack is up, 1 otherwise."""
+    """Show each service and what the home holds; exit code 0 when the whole stack is up, else 1."""
+    from flows import holdings
     from flows.stack import control
 
-    found = control.status(_settings())
+    settings = _settings()
+    found = control.status(settings)
+    held = holdings.read(settings, servers=found.is_up)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(json.dumps(asdict(found) | {"holdings": held}, indent=2))
     else:
         _show(found)
+        _show_held(held)
     raise typer.Exit(0 if found.is_up else 1)
 
 
@@ -93,6 +98,24 @@ def _show(found: "Status") -> None:
     console.print(f"stack: {found.phase} ({found.step})", highlight=False, soft_wrap=True)
     if found.services:
         console.print(table, soft_wrap=True)
+
+
+def _show_held(held: "dict[str, Json]") -> None:
+    console, workloads = Console(highlight=False), held["workloads"]
+    if workloads is None:
+        console.print("the warehouse is busy; what it holds is not known now")
+    elif isinstance(workloads, dict):
+        for name, kinds in workloads.items():
+            assert isinstance(kinds, dict)
+            said = ", ".join(
+                f"{kind} {count}" for kind, count in kinds.items() if kind != "versions"
+            )
+            versions = kinds["versions"]
+            if isinstance(versions, dict):
+                said += "".join(f", {alias} {one}" for alias, one in versions.items() if one)
+            console.print(f"{name}: {said}", soft_wrap=True, markup=False)
+    if held["approvals_waiting"] is not None:
+        console.print(f"approvals that wait: {held['approvals_waiting']}")
 
 
 def _settings() -> Settings:

@@ -1,0 +1,110 @@
+"""Back a home up while it works, and restore it where there is none."""
+
+import shutil
+from collections.abc import Callable, Iterator, Set
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components.backup import archive, copying
+from components.backup.archive import BackupError, Record
+from flows.settings import Settings
+
+LEFT_OUT = {"logs", "gpus", "stack.json", "stack.lock", "up.lock"}
+"""What belongs to the processes of this machine."""
+
+MODELS = "models"
+"""Base models and downloads, which can be had again, are large."""
+
+
+def back_up(
+    home: Settings, to: Path, *, with_models: bool, now: datetime, advance: Callable[[str], None]
+) -> Record:
+    """Write all that the home holds into one archive.
+
+    The spool comes before the warehouse, which empties it, and the databases before the folders
+    that they name: what an archive speaks of is in it.
+
+    Raises:
+        BackupError: There is no home, or the archive would lie in it.
+    """
+    if not home.home.is_dir():
+        raise BackupError(f"backing up {home.home}: there is no such folder")
+    if to.absolute().is_relative_to(home.home):
+        raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
+    left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
+    with TemporaryDirectory(prefix="flywheel-") as scratch, archive.writing(to) as writer:
+        copies = _copies(home, Path(scratch), left_out)
+        for name, copy in copies.items():
+            advance(name)
+            writer.add(copy, name)
+        for name in _names(home.home, left_out):
+            if name not in copies and not name.endswith(copying.BESIDE):
+                advance(name)
+                writer.add(home.home / name, name)
+        record = Record(
+            str(home.home), version("lora-flywheel"), now.isoformat(), dict(writer.files)
+        )
+        writer.close(record)
+    return record
+
+
+def restore(home: Settings, source: Path, *, advance: Callable[[str], None]) -> Record:
+    """Put an archive where its home was; it appears whole or not at all.
+
+    Raises:
+        BackupError: Something is there already, it was of another place, or it is damaged.
+    """
+    if home.home.exists() and any(home.home.iterdir()):
+        raise BackupError(
+            f"restoring to {home.home}: it is not empty; move what is there away first"
+        )
+    unpacked = home.home.with_name(f".{home.home.name}.restoring")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        record = archive.unpack(source, unpacked, advance)
+        if record.home != str(home.home):
+            raise BackupError(
+                f"restoring to {home.home}: the backup is of {record.home}, and its books name "
+                f"files there; set FLYWHEEL_HOME={record.home}"
+            )
+        if home.home.exists():
+            home.home.rmdir()
+        unpacked.replace(home.home)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    return record
+
+
+def links(home: Settings) -> list[Path]:
+    """List the workload files outside the home, to which a backup has the links only."""
+    return [one.resolve() for one in sorted(home.workloads.glob("*")) if one.is_symlink()]
+
+
+def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path]:
+    """Copy the spool, then the warehouse, then all SQLite databases; by their path in the home."""
+    found: dict[str, Path] = {}
+    if home.spool.is_dir():
+        shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
+        found |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
+    if home.warehouse.exists():
+        found[home.warehouse.name] = scratch / home.warehouse.name
+        copying.of_warehouse(home.warehouse, found[home.warehouse.name])
+    for number, name in enumerate([*_names(home.home, left_out)]):
+        path = home.home / name
+        if name in found or path.suffix != ".db" or not copying.is_sqlite(path):
+            continue
+        found[name] = scratch / f"{number}.db"
+        copying.of_sqlite(path, found[name])
+    return found
+
+
+def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:
+    """Go through the files and links of a folder, sorted, by their path in it."""
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name.split("/", 1)[0] in left_out or name.endswith(".wal"):
+            continue
+        if path.is_symlink() or path.is_file():
+            yield name

@@ -1,0 +1,75 @@
+"""``flywheel backup`` and ``restore``."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows import settings
+
+app = typer.Typer(add_completion=False)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Archive = Annotated[Path, typer.Argument(help="The archive, such as flywheel.tar.zst.")]
+
+
+@app.command()
+def backup(
+    archive: Archive,
+    with_models: Annotated[
+        bool, typer.Option("--with-models", help="Base models and downloads, too.")
+    ] = False,
+) -> None:
+    """Write all that the home holds into one archive, while the stack works.
+
+    Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and what
+    the receiver took. Not in it: logs, and workload files and bases that lie outside the home.
+    """
+    from flows import backup as backups
+
+    home = settings.load()
+    with _explained(), errors.status("backing up") as spinner:
+        record = backups.back_up(
+            home,
+            archive,
+            with_models=with_models,
+            now=datetime.now(UTC),
+            advance=lambda name: spinner.update(f"backing up {name}"),
+        )
+    size = archive.stat().st_size / 2**20
+    console.print(f"{archive}: {len(record.files)} files of {home.home}, {size:,.1f} MiB")
+    for path in backups.links(home):
+        console.print(f"not in it, as it lies outside: {path}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def restore(archive: Archive) -> None:
+    """Put a backup where its home was, on this machine or another; then `flywheel up`."""
+    from flows import backup as backups
+
+    home = settings.load()
+    with _explained(), errors.status("restoring") as spinner:
+        record = backups.restore(
+            home, archive, advance=lambda name: spinner.update(f"restoring {name}")
+        )
+    console.print(f"{home.home}: {len(record.files)} files as of {record.made_at}")
+    for path in backups.links(home):
+        if not path.exists():
+            console.print(f"not there: {path}; put it back", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    from components.backup.archive import BackupError
+    from components.warehouse import WarehouseBusyError
+
+    try:
+        yield
+    except (BackupError, WarehouseBusyError, OSError) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
