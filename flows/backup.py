@@ -56,7 +56,7 @@ def restore(home: Settings, source: Path, *, advance: Callable[[str], None]) -> 
     Raises:
         BackupError: Something is there already, it was of another place, or it is damaged.
     """
-    if home.home.exists() and any(home.home.iterdir()):
+    if any(_names(home.home)):
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
         )
@@ -69,8 +69,7 @@ def restore(home: Settings, source: Path, *, advance: Callable[[str], None]) -> 
                 f"restoring to {home.home}: the backup is of {record.home}, and its books name "
                 f"files there; set FLYWHEEL_HOME={record.home}"
             )
-        if home.home.exists():
-            home.home.rmdir()
+        shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders
         unpacked.replace(home.home)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

@@ -16,7 +16,7 @@ from components.register import registry
 from components.register.registry import Version
 from components.trigger import book
 from components.trigger.settings import Trigger
-from flows import approvals, consider, settings
+from flows import approvals, consider, dispatch, settings
 from flows import config as configs
 from flows.config import ConfigError, Workload
 from flows.settings import Settings
@@ -26,6 +26,9 @@ EVERY = "22 * * * *"
 
 REGRESSED = "flywheel.champion.regressed"
 """The event that proposes a rollback; whoever is told of it decides."""
+
+POLICY = "on_regression of the workload's file"
+"""By whom a champion is rolled back where nobody had to be asked."""
 
 
 @flow
@@ -42,7 +45,7 @@ def monitor(span_days: int = 30) -> str:
         champion = registry.champion(workload.workload)
         found.append(look(workload, champion, span_days, disk))
         show(found[-1])
-        propose(found[-1], champion)
+        answer_regression(workload, found[-1], champion)
     write(home.monitor / "metrics.prom", figures.text(found))
     for one in broken:
         get_run_logger().error(one)
@@ -109,11 +112,14 @@ def show(found: Standing) -> None:
 
 
 @task
-def propose(found: Standing, champion: Version | None) -> None:
-    """Say once of a champion that it is liked less than what was before it."""
+def answer_regression(workload: Workload, found: Standing, champion: Version | None) -> None:
+    """Say once of a champion that it is liked less than what was before it, and roll back if told.
+
+    Which it was said of last is kept beside the pages.
+    """
     reasons = [one.told for one in found.findings if one.kind == "votes" and one.is_given]
-    said = settings.load().monitor / f"{found.workload}.proposed"
-    if not reasons or champion is None or proposed(said) == champion.number:
+    said = settings.load().monitor / f"{found.workload}.regressed"
+    if not reasons or champion is None or last_said(said) == champion.number:
         return
     emit_event(
         REGRESSED,
@@ -123,10 +129,13 @@ def propose(found: Standing, champion: Version | None) -> None:
         },
         payload={"workload": found.workload, "version": champion.number, "reason": reasons[0]},
     )
+    if workload.trigger and workload.trigger.on_regression == "rollback":
+        given = {"workload": found.workload, "by": POLICY, "reason": reasons[0]}
+        dispatch.start("rollback/rollback", given, [approvals.workload_tag(found.workload)])
     write(said, champion.number.encode())
 
 
-def proposed(path: Path) -> str | None:
+def last_said(path: Path) -> str | None:
     """Read of which version it was said last."""
     return path.read_text() if path.exists() else None
 

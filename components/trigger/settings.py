@@ -1,5 +1,7 @@
 """When a turn starts by itself."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.schema import Config
@@ -23,3 +25,7 @@ class Trigger(Config):
 
     turns_a_month: int = Field(default=10, ge=1)
     """The budget: so many turns in any 30 days, those of the schedule included."""
+
+    on_regression: Literal["propose", "rollback"] = "propose"
+    """What `monitor` does when votes have fallen since the champion came: tell people, or also make
+    the version before it the champion again."""

@@ -50,6 +50,7 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
     before = files(home.home)
     archive = back_up(home, tmp_path / "b.tar.zst")
     shutil.rmtree(home.home)
+    home.prefect_home.mkdir(parents=True)  # as every command makes it
     backup.restore(home, archive, advance=lambda _: None)
     gone = {name for name in before if name.startswith(("models/", "logs/"))}
     assert files(home.home) == {k: v for k, v in before.items() if k not in gone}

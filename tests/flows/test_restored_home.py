@@ -1,0 +1,53 @@
+"""A home is backed up while an approval waits, lost with its machine, and put back."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    yield shell
+    shell.run("down")
+
+
+def held(shell: Terminal) -> Any:
+    return json.loads(shell.run("status", "--json").stdout)["holdings"]
+
+
+def test_a_restored_home_is_equal_and_turns_on(shell: Terminal, tmp_path: Path) -> None:
+    config = small.write(tmp_path / "small")
+    assert shell.run("up").returncode == 0
+    turn = shell.start("turn", config)
+    assert terminal.QUESTION in terminal.said_until_asked(turn)
+    turn.terminate()
+    turn.wait()
+    before = held(shell)
+    assert before["approvals_waiting"] == 1
+    archive = tmp_path / "backup.tar.zst"
+    assert shell.run("backup", archive).returncode == 0
+    shell.run("down")
+    shutil.rmtree(shell.settings.home)
+
+    restored = shell.run("restore", archive)
+    assert restored.returncode == 0, restored.stderr
+    assert shell.run("up").returncode == 0
+    assert held(shell) == before
+    approved = shell.run("approve", small.WORKLOAD, "--as", "ann")
+    assert approved.returncode == 0, approved.stderr
+    assert held(shell)["workloads"][small.WORKLOAD]["versions"]["champion"] == "1"
+    small.add_log(tmp_path / "small", first=100, count=8)
+    again = shell.start("turn", config)
+    assert terminal.QUESTION in terminal.said_until_asked(again)
+    again.terminate()
+    again.wait()
