@@ -1,4 +1,4 @@
-"""The ledger in the warehouse: finished outputs, looks at the holdout, what people decided."""
+"""The ledger in the warehouse: finished outputs, looks at the holdout, what was erased."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from components.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A person's word on an evidence; append-only, one per evidence."""
+    """What was decided on an evidence, by whom; ``link`` is its place in the chain of decisions.
+
+    Where several people had to approve, ``approver`` names them all.
+    """
 
     workload: str
     evidence: str
@@ -22,6 +25,7 @@ class Decision:
     comment: str
     flow_run_id: str
     decided_at: datetime
+    link: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,40 +120,3 @@ def erasure_of(con: Connection, keys: Sequence[str]) -> str | None:
         {"keys": list(keys)},
     ).fetchall()
     return found[0][0]
-
-
-def record_decision(con: Connection, decision: Decision) -> None:
-    """Store a decision; the first on an evidence stands, whoever asks again."""
-    con.execute(
-        """
-        insert into raw.decisions by name
-        select
-            $workload as workload_id, $evidence as evidence_digest, $decision as decision,
-            $approver as approver, $comment as comment, $flow_run_id as flow_run_id,
-            $decided_at as decided_at
-        where not exists (select 1 from raw.decisions where evidence_digest = $evidence)
-        """,
-        {
-            "workload": decision.workload,
-            "evidence": decision.evidence,
-            "decision": decision.decision,
-            "approver": decision.approver,
-            "comment": decision.comment,
-            "flow_run_id": decision.flow_run_id,
-            "decided_at": decision.decided_at,
-        },
-    )
-
-
-def decision_on(con: Connection, evidence: str) -> Decision | None:
-    """Read what was decided on an evidence; ``None`` while nobody has."""
-    rows = con.execute(
-        """
-        select
-            workload_id, evidence_digest, decision, approver, comment, flow_run_id, decided_at
-        from raw.decisions
-        where evidence_digest = $evidence
-        """,
-        {"evidence": evidence},
-    ).fetchall()
-    return Decision(*rows[0]) if rows else None

@@ -1,7 +1,7 @@
 """The approval form, and how a waiting approval is found and answered from outside the UI."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
@@ -11,10 +11,11 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.input import RunInput
 from pydantic import Field
 
+from components.decide.hearing import Answer
+from components.decide.reasons import Reason
 from flows import dispatch
 
 GATE_KEY = "promotion-gate"
-"""Prefect keeps the answer under this key; stable, so that a resumed run finds it."""
 
 
 class GateInput(RunInput):
@@ -25,6 +26,28 @@ class GateInput(RunInput):
     )
     approver: str = Field(min_length=1, description="Your name; it is stored with the decision.")
     comment: str = Field(default="", description="Why; kept with the decision.")
+    reason: Reason = Field(
+        default="other", description="Of a rejection: what speaks against it. Else left as it is."
+    )
+    blame: str = Field(
+        default="",
+        description="Of a rejection, what it is about, one a line: the beginning of a request's "
+        "id, a part of the traffic such as tool=search, or guard=abstention. It comes first in the "
+        "next review; what was trained on is held until then.",
+    )
+
+
+class CodedInput(GateInput):
+    """The form where each answer carries a one-time code."""
+
+    code: str = Field(
+        default="", description="The six digits that your authenticator app shows now."
+    )
+
+
+def gate_key(attempt: int) -> str:
+    """Name what Prefect keeps the how-manieth answer under; stable, for a run that is resumed."""
+    return GATE_KEY if attempt == 1 else f"{GATE_KEY}-{attempt}"
 
 
 UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
@@ -40,6 +63,7 @@ class Pending:
     workload: str
     evidence: str
     since: datetime
+    pause_key: str
 
 
 def workload_tag(workload: str) -> str:
@@ -67,16 +91,27 @@ def pending(*tags: str) -> list[Pending]:
     return [_pending(run) for run in dispatch.find("promote", *tags, states=[StateType.PAUSED])]
 
 
-def answer(
-    flow_run_id: UUID, decision: Literal["approve", "reject"], approver: str, comment: str
-) -> None:
+def answer(flow_run_id: UUID, given: Answer) -> None:
     """Resume a waiting promotion with a decision, as the form in the UI does."""
-    given = GateInput(decision=decision, approver=approver, comment=comment)
+    said = CodedInput(**asdict(given))
     with get_client(sync_client=True) as client:
-        client.resume_flow_run(flow_run_id, run_input=given.model_dump())
+        client.resume_flow_run(flow_run_id, run_input=said.model_dump())
+
+
+def tagged(run: FlowRun, name: str) -> str:
+    """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
+    found = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
+    return next(found, "")
 
 
 def _pending(run: FlowRun) -> Pending:
-    tagged = dict(tag.split(":", 1) for tag in run.tags if ":" in tag)
+    workload, evidence = tagged(run, "workload"), tagged(run, "evidence")
     since = run.state.timestamp if run.state else datetime.now(UTC)
-    return Pending(run.id, run.name, tagged.get("workload", ""), tagged.get("evidence", ""), since)
+    return Pending(run.id, run.name, workload, evidence, since, pause_key(run) or "")
+
+
+def pause_key(run: FlowRun) -> str | None:
+    """Name what a waiting run waits for; ``None`` if it doesn't wait."""
+    if run.state is None or not run.state.is_paused():
+        return None
+    return run.state.state_details.pause_key

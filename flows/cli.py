@@ -1,12 +1,11 @@
 """The ``flywheel`` command: a thin face on the flows and on the embedded stack."""
 
-import getpass
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +14,7 @@ from flows import (
     cli_backup,
     cli_collect,
     cli_curate,
+    cli_decide,
     cli_doctor,
     cli_erase,
     cli_export,
@@ -50,6 +50,8 @@ app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_train.app.registered_commands
 app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
+app.registered_commands += cli_decide.app.registered_commands
+app.add_typer(cli_decide.approver_app, name="approver")
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_rollback.app.registered_commands
 app.registered_commands += cli_lineage.app.registered_commands
@@ -62,15 +64,6 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML file that describes the workload.")]
-WorkloadName = Annotated[
-    str | None, typer.Argument(help="Whose approval; may be left out while only one waits.")
-]
-Approver = Annotated[
-    str,
-    typer.Option(
-        "--as", help="Your name; stored with the decision.", default_factory=getpass.getuser
-    ),
-]
 
 
 @app.command()
@@ -132,63 +125,6 @@ def schedule(config: ConfigFile) -> None:
         f"{workload.workload}: collect at `{workload.collect_schedule}`, "
         f"turn at `{workload.turn_schedule or 'no time'}`{looks} (cron, UTC)"
     )
-
-
-@app.command()
-def pending() -> None:
-    """List the approvals that wait for a person."""
-    from flows import approvals, watch
-
-    with _explained():
-        waiting = watch.patiently(approvals.pending)
-    for one in waiting:
-        console.print(
-            f"{one.workload}  evidence {one.evidence}  "
-            f"{settings.load().prefect_url}/runs/flow-run/{one.flow_run_id}"
-        )
-    if not waiting:
-        console.print("no approval waits")
-
-
-@app.command()
-def approve(
-    approver: Approver,
-    workload: WorkloadName = None,
-    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
-) -> None:
-    """Approve a waiting promotion: the challenger becomes champion."""
-    _decide(workload, "approve", approver, comment)
-
-
-@app.command()
-def reject(
-    approver: Approver,
-    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")],
-    workload: WorkloadName = None,
-) -> None:
-    """Reject a waiting promotion: the champion stays."""
-    _decide(workload, "reject", approver, comment)
-
-
-def _decide(
-    workload: str | None, decision: Literal["approve", "reject"], approver: str, comment: str
-) -> None:
-    from flows import approvals, watch
-
-    tags = [approvals.workload_tag(workload)] if workload else []
-    with _explained():
-        waiting = watch.patiently(lambda: approvals.pending(*tags))
-    if len(waiting) != 1:
-        found = ", ".join(one.workload for one in waiting) or "none"
-        errors.print(f"{decision}: wants exactly one waiting approval, found: {found}")
-        raise typer.Exit(1)
-    with _explained():
-        approvals.answer(waiting[0].flow_run_id, decision, approver, comment)
-        run = watch.wait(waiting[0].flow_run_id, lambda: None)
-    if not run.state or not run.state.is_completed():
-        errors.print(watch.trouble("promotion", run))
-        raise typer.Exit(1)
-    console.print(f"{waiting[0].workload}: {decision} by {approver}, done")
 
 
 @contextmanager

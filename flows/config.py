@@ -12,6 +12,7 @@ from components.collect.loading import Input
 from components.costs import Prices
 from components.curate.redaction import staying
 from components.curate.settings import Rules
+from components.decide.approvers import Approving
 from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
 from components.evaluate.judging import settings as judging
@@ -80,6 +81,9 @@ class Workload(Config):
 
     evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
     gate: Policy = Field(default_factory=Policy, validate_default=True)
+
+    approve: Approving = Field(default_factory=Approving)
+    """Who may decide about a challenger, and what proves the name."""
 
     cost: Prices = Field(default_factory=Prices)
     """What answers and training cost; the report says which price is missing for which figure."""

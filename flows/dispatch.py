@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
 POLL_SECONDS = 1.0
@@ -66,7 +67,10 @@ def start(deployment: str, parameters: Mapping[str, str], tags: list[str]) -> Fl
 
 
 def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]:
-    """Find the runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``."""
+    """Find the runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
+
+    The newest comes first; of many it gives the newest 200.
+    """
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
@@ -74,4 +78,5 @@ def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]
                 tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
             ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )

@@ -58,6 +58,11 @@ class Settings:
         return self.home / "tokens.json"
 
     @property
+    def approvers(self) -> Path:
+        """The secrets of approvers' one-time codes, a file each, for their owner's eyes only."""
+        return self.home / "approvers"
+
+    @property
     def models(self) -> Path:
         """Base models, and what else is downloaded once."""
         return self.home / "models"

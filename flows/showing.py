@@ -1,9 +1,13 @@
 """Show evidence where people look: its report in MLflow, a link to it and the brief in Prefect."""
 
+from collections.abc import Mapping
+
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import TaskRunContext
 
+from components.dataset.card import NAME as CARD
+from components.dataset.snapshot import folder_name
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.gate.report.write import REPORT
@@ -33,3 +37,24 @@ def show(found: Evidence) -> str:
             description=found.digest,
         )
     return page
+
+
+def links(found: Evidence) -> Mapping[str, str]:
+    """Say where the whole report, the training's run and all artifacts of its kind are."""
+    home, workload = settings.load(), found.subject.workload
+    run_id = tracking.find_run(workload, found.subject.adapter)
+    report = f"{tracking.evidence_page(run_id, found.digest)}/{REPORT}"
+    return {
+        "the whole report": f"{home.mlflow_url}/{report}",
+        "the adapter's run in MLflow": f"{home.mlflow_url}/{tracking.run_page(run_id)}",
+        "pages of earlier turns": (
+            f"{home.prefect_url}/artifacts/key/{approvals.page_key(workload)}"
+        ),
+    }
+
+
+def card(found: Evidence) -> str:
+    """Read the card of the data that the challenger learned from; empty where there is none."""
+    folder = settings.load().snapshots / folder_name(found.subject.workload)
+    path = folder / found.subject.snapshot / CARD
+    return path.read_text() if path.exists() else ""

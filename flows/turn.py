@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import Snapshot
+from components.decide import record
 from components.evaluate.harness import Folders
 from components.gate import evidence, judge
 from components.gate.comparable import Measured
@@ -150,7 +151,7 @@ def conclude(
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
         return Turned(found.judgement.outcome, str(found.folder))
-    decision = recorded(found.digest)
+    decision = recorded(found.digest, workload.approve.wanted)
     if decision and decision.decision == "reject":
         return Turned("decided", str(found.folder))
     return Turned("asked", str(found.folder), promotion(config, found))
@@ -225,10 +226,10 @@ def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -
 
 
 @task
-def recorded(digest: str) -> Decision | None:
-    """Read what a person has decided on this evidence before."""
+def recorded(digest: str, wanted: int) -> Decision | None:
+    """Read what people have decided on this evidence before."""
     with warehouse.connect(settings.load().warehouse) as con:
-        return ledger.decision_on(con, digest)
+        return record.decision_on(con, digest, wanted=wanted)
 
 
 def promotion(config: str, found: Evidence) -> str:

@@ -86,6 +86,21 @@ def wait_until_asked(run_id: UUID) -> FlowRun:
         time.sleep(POLL_SECONDS)
 
 
+def wait_until_answered(run_id: UUID, pause_key: str) -> FlowRun:
+    """Poll a promotion that was answered until it has ended, or waits for another answer.
+
+    Args:
+        run_id: Its flow run.
+        pause_key: What it waited for when it was answered.
+    """
+    while True:
+        run = read(run_id)
+        asks_again = approvals.pause_key(run) not in (None, pause_key)
+        if asks_again or (run.state and run.state.is_final()):
+            return run
+        time.sleep(POLL_SECONDS)
+
+
 def read(run_id: UUID) -> FlowRun:
     """Read a flow run, patient with a server that is being restarted."""
 

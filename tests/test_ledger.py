@@ -1,4 +1,4 @@
-"""The ledger keeps each output once, and the first word on an evidence."""
+"""The ledger keeps each output once, and numbers the looks at a holdout."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from components import ledger, manifest, warehouse
-from components.ledger import Decision, Look
+from components.ledger import Look
 from components.warehouse import Connection
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-APPROVAL = Decision("support", "e1", "approve", "ann", "good", "run-1", NOW)
 
 
 @pytest.fixture
@@ -28,24 +27,6 @@ def output(folder: Path) -> Path:
     (folder / "rows.txt").write_text("rows")
     manifest.write(folder, kind="snapshot", now=NOW, body={"rows": 3})
     return folder
-
-
-def test_an_evidence_that_nobody_decided_on_has_no_decision(con: Connection) -> None:
-    ledger.record_decision(con, APPROVAL)
-    assert ledger.decision_on(con, "e2") is None
-
-
-def test_a_decision_reads_back_as_it_was_given(con: Connection) -> None:
-    ledger.record_decision(con, APPROVAL)
-    assert ledger.decision_on(con, "e1") == APPROVAL
-
-
-def test_the_first_decision_on_an_evidence_stands(con: Connection) -> None:
-    ledger.record_decision(con, APPROVAL)
-    later = replace(APPROVAL, decision="reject", approver="bob", flow_run_id="run-2")
-    ledger.record_decision(con, later)
-    assert ledger.decision_on(con, "e1") == APPROVAL
-    assert con.execute("select count(*) from raw.decisions").fetchall() == [(1,)]
 
 
 def test_an_output_is_noted_with_its_manifest(con: Connection, tmp_path: Path) -> None:

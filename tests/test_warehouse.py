@@ -103,20 +103,12 @@ def test_a_failing_block_leaves_nothing_behind(path: Path):
 
 
 def test_rows_with_a_known_key_are_left_out(path: Path):
-    row = {
-        "decision_id": "d",
-        "workload_id": "w",
-        "evidence_digest": "e",
-        "decision": "approve",
-        "approver": "ann",
-        "comment": "",
-        "decided_at": "2026-01-01 00:00:00+00",
-    }
+    row = {"approver": "ann", "counter": 1, "used_at": "2026-01-01 00:00:00+00"}
     with warehouse.connect(path) as con:
-        assert warehouse.insert(con, "raw.decisions", [row]) == 1
-        assert warehouse.insert(con, "raw.decisions", [row | {"approver": "bob"}]) == 0
-        assert warehouse.insert(con, "raw.decisions", []) == 0
-        assert warehouse.rows(con, "select approver from raw.decisions") == [{"approver": "ann"}]
+        assert warehouse.insert(con, "raw.approver_codes", [row]) == 1
+        assert warehouse.insert(con, "raw.approver_codes", [row | {"counter": 2}]) == 0
+        assert warehouse.insert(con, "raw.approver_codes", []) == 0
+        assert warehouse.rows(con, "select counter from raw.approver_codes") == [{"counter": 1}]
 
 
 def test_a_failed_check_names_the_rows(path: Path):

@@ -82,6 +82,7 @@ def curate(
         judgements = clean(stand(near(judged, rules), known, rules), rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
+            warehouse.build(con, "staging/blamed", workload_id=workload_id)
             lift = rules.preferences.lift
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
             for model in ("curated/standings", "curated/verdicts", "curated/examples"):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from components import catalog, warehouse
+from components.erase import words
 from components.erase.books import Kind
 from components.erase.lineage import Output
 from components.erase.subject import Subject, digest
@@ -53,6 +54,7 @@ def delete(
         How many rows were deleted, by table.
     """
     gone: dict[str, int] = {}
+    gone["raw.decision_words"] = words.forget(con, subject, _names(con, subject, names))
     for called, within in ((_names(con, subject, names), {}), ([subject.id], subject.within)):
         with warehouse.present(con, "erased_names", {"name": pa.array(called, pa.string())}):
             for table in catalog.tables(con):

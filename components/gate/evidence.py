@@ -141,3 +141,8 @@ def read(folder: Path) -> Evidence:
             "what this digest stands for; start a new turn"
         )
     return Evidence(folder, subject, judgement)
+
+
+def policy(folder: Path) -> Policy:
+    """Read the policy that judged a finished evidence."""
+    return Policy.model_validate(json.loads((folder / VERDICT).read_text())["policy"])

@@ -123,9 +123,20 @@ def log_evidence(run_id: str, folder: Path) -> str:
     """
     from mlflow import MlflowClient
 
-    client, at = MlflowClient(), f"evidence/{folder.name}"
-    client.log_artifacts(run_id, str(folder), at)
-    return f"#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}/artifacts/{at}"
+    MlflowClient().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
+    return evidence_page(run_id, folder.name)
+
+
+def run_page(run_id: str) -> str:
+    """Say where MLflow's pages show a run."""
+    from mlflow import MlflowClient
+
+    return f"#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def evidence_page(run_id: str, digest: str) -> str:
+    """Say where MLflow's pages show the evidence that was added to a run."""
+    return f"{run_page(run_id)}/artifacts/evidence/{digest}"
 
 
 def log_picture(run_id: str, path: Path) -> None:

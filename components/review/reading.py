@@ -15,7 +15,7 @@ UNMEASURED = Measured(0, 0)
 class Reviewable:
     """One interaction as a reviewer sees it: without personal data.
 
-    ``messages``, ``tools`` and ``answer`` are JSON text.
+    ``messages``, ``tools`` and ``answer`` are JSON text; ``blamed`` is the decision that blames it.
     """
 
     interaction_id: str
@@ -33,6 +33,7 @@ class Reviewable:
     people_for: int
     people_against: int
     flags: list[str]
+    blamed: int | None = None
 
     def known(self, measured: Measured) -> Known:
         """Give what its score depends on."""
@@ -47,6 +48,7 @@ class Reviewable:
             tuple(self.flags),
             measured.models,
             measured.right,
+            self.blamed,
         )
 
 

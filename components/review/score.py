@@ -2,6 +2,7 @@
 
 | what is known | points |
 | --- | --- |
+| a rejection blames it | 8 |
 | people are of two minds | 4 |
 | of the models measured on it, some are right and some are wrong | 3 |
 | no model that was measured answers as the log does | 2.5 |
@@ -9,15 +10,24 @@
 | a rule flagged it | 1, and 0.25 for each further rule |
 | nobody has judged any of its kind | half the binary logarithm of one more than there are of it |
 
-So a dispute comes before any silence, but a kind of hundreds that nobody has looked at comes before
-a single flag. Of nearly equal requests one is picked: a word on it goes for the others.
+So what a rejection blames comes first, then a dispute; but a kind of hundreds that nobody has
+looked at comes before a single flag. Of nearly equal requests one is picked: a word on it goes for
+the others.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-DISPUTED, DIVIDED, CONTRADICTED, VARIED, FLAGGED, FLAGGED_MORE = 4.0, 3.0, 2.5, 2.0, 1.0, 0.25
+BLAMED, DISPUTED, DIVIDED, CONTRADICTED, VARIED, FLAGGED, FLAGGED_MORE = (
+    8.0,
+    4.0,
+    3.0,
+    2.5,
+    2.0,
+    1.0,
+    0.25,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,7 @@ class Known:
 
     ``requests`` counts its near-duplicates and itself, ``judged`` those that somebody has judged,
     ``labels`` the ways they were answered in. ``models`` were measured on it, ``right`` of them
-    answered as logged.
+    answered as logged. ``blamed`` is the decision that blames it.
     """
 
     interaction_id: str
@@ -39,6 +49,7 @@ class Known:
     flags: tuple[str, ...]
     models: int = 0
     right: int = 0
+    blamed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,8 @@ def pick(known: Iterable[Known], count: int) -> list[Pick]:
 
 def reasons(one: Known) -> Iterator[Reason]:
     """Say what speaks for asking about an interaction."""
+    if one.blamed is not None:
+        yield Reason(BLAMED, f"decision {one.blamed}, a rejection, blames it")
     if one.people_for and one.people_against:
         both = f"{one.people_for} for, {one.people_against} against"
         yield Reason(DISPUTED, f"people disagree: {both}")

@@ -13,6 +13,7 @@ from uuid import UUID
 from rich.console import Console
 
 from components import manifest
+from components.decide.hearing import Answer
 from flows import approvals, report
 from flows.demo import fetch, traffic
 from flows.demo.traffic import WORKLOAD
@@ -63,7 +64,7 @@ def is_watched() -> bool:
 def approve(promotion: UUID) -> None:
     """Approve as the demo itself, since nobody is there; the decision's comment says so."""
     comment = "approved by the demo itself: it ran without a terminal, so nobody could be asked"
-    approvals.answer(promotion, "approve", APPROVER, comment)
+    approvals.answer(promotion, Answer("approve", APPROVER, comment))
 
 
 @contextmanager

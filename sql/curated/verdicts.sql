@@ -5,8 +5,9 @@
 -- held out in a snapshot stays, for the holdout only grows: it stands for its twins. Another row
 -- that offers a tool which the holdout offers is left out, so that the holdout's functions stay
 -- unseen. What a rule found is its `mark`; `flags` are what rules found in interactions that they
--- let pass, and `weight` is the product of their factors. Reads curated.holdout_rows, staging.* and
--- judgements, which curate hands over, one row per interaction.
+-- let pass, and `weight` is the product of their factors. What would be trained on, and a rejection
+-- blames, is held for a person. Reads curated.holdout_rows, staging.* and judgements, which curate
+-- hands over, one row per interaction.
 
 with
 
@@ -78,24 +79,35 @@ seen as (
     select distinct offered.interaction_id
     from offered
     inner join holdout_tools using (tool_name)
+),
+
+objected as (
+    select
+        judgements.*,
+        accepted.representative_id,
+        blamed.decision,
+        case
+            when judgements.objection is not null then judgements.objection
+            when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
+            when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
+            when accepted.representative_id != accepted.interaction_id then 'duplicate'
+            when blamed.is_held and accepted.side != 'holdout' then 'blamed'
+            when seen.interaction_id is not null then 'offers_holdout_tool'
+        end as final_objection
+    from judgements
+    left join accepted using (interaction_id)
+    left join seen using (interaction_id)
+    left join staging.blamed as blamed using (interaction_id)
 )
 
 select
-    judgements.interaction_id,
-    judgements.workload_id,
-    accepted.representative_id,
+    interaction_id,
+    workload_id,
+    representative_id,
     $judged_at::timestamptz as judged_at,
-    judgements.mark,
-    judgements.is_held,
-    judgements.flags,
-    judgements.weight,
-    case
-        when judgements.objection is not null then judgements.objection
-        when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
-        when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
-        when accepted.representative_id != accepted.interaction_id then 'duplicate'
-        when seen.interaction_id is not null then 'offers_holdout_tool'
-    end as objection
-from judgements
-left join accepted using (interaction_id)
-left join seen using (interaction_id)
+    flags,
+    weight,
+    final_objection as objection,
+    case when final_objection = 'blamed' then 'decision ' || decision else mark end as mark,
+    is_held or coalesce(final_objection = 'blamed', false) as is_held
+from objected

@@ -1,7 +1,9 @@
 -- One row per interaction that a person could be asked about: it may be learned from, or people are
--- of two minds about it; nobody has judged it in one mind, nor `reviewer` at all; it has a response
--- id to aim an answer at. Of equal and nearly equal requests the one that stands for all. Counts
--- are of people. Reads curated.verdicts, curated.standings and staging.*, as curated last.
+-- of two minds about it, or a rejection blames it; nobody has judged it in one mind, nor `reviewer`
+-- at all, unless that was before it was blamed; it has a response id to aim an answer at. Of equal
+-- and nearly equal requests the one that stands for all. Counts are of people; `blamed` is the
+-- decision that blames it. Reads curated.verdicts, curated.standings and staging.*, as curated
+-- last.
 
 with
 
@@ -61,6 +63,7 @@ clusters as (
 asked as (
     select
         verdicts.interaction_id,
+        blamed.decision as blamed,
         [struct_extract(flag, 'rule') for flag in verdicts.flags] as flags,
         coalesce(votes.people_for, 0) as people_for,
         coalesce(votes.people_against, 0) as people_against,
@@ -68,11 +71,15 @@ asked as (
         votes.interaction_id is not null as is_judged
     from curated.verdicts as verdicts
     left join votes using (interaction_id)
+    left join staging.blamed as blamed using (interaction_id)
     where
         verdicts.workload_id = $workload_id
-        and not coalesce(votes.is_reviewed, false)
+        and (blamed.decision is not null or not coalesce(votes.is_reviewed, false))
         and coalesce(verdicts.objection, '') not in ('duplicate', 'near_duplicate')
-        and (verdicts.objection is null or (votes.people_for > 0 and votes.people_against > 0))
+        and (
+            coalesce(verdicts.objection, 'blamed') = 'blamed'
+            or (votes.people_for > 0 and votes.people_against > 0)
+        )
 )
 
 select
@@ -90,11 +97,14 @@ select
     clusters.labels,
     asked.people_for,
     asked.people_against,
+    asked.blamed,
     list_sort(list_distinct(coalesce(asked.flags, []))) as flags
 from asked
 inner join staging.interactions as interactions using (interaction_id)
 inner join staging.redacted as redacted using (interaction_id)
 inner join placed using (interaction_id)
 inner join clusters using (cluster_id)
-where interactions.response_id is not null and (asked.is_disputed or not asked.is_judged)
+where
+    interactions.response_id is not null
+    and (asked.is_disputed or asked.blamed is not null or not asked.is_judged)
 order by asked.interaction_id

@@ -8,6 +8,8 @@ import pytest
 
 from components import spool, warehouse
 from components.collect import feedback, interactions, retention
+from components.decide import chain, record
+from components.decide.record import Event
 from components.erase.subject import Subject
 from components.gate import evidence
 from components.schema import Json
@@ -15,7 +17,7 @@ from flows import erase
 from tests import logs
 from tests.erase import house
 from tests.erase.conftest import Eraser
-from tests.erase.house import ANN, BOB, EACH, House
+from tests.erase.house import ANN, BOB, EACH, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
 
@@ -216,3 +218,24 @@ def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
     assert written.erased["curated.bursts"] == 1
     assert written.erased["curated.token_counts"] == 1
     assert written.searched.left == ()
+
+
+def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain_holds(
+    home: House, eraser: Eraser
+) -> None:
+    texts = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
+    with warehouse.connect(home.settings.warehouse) as con:
+        for run, text in texts.items():
+            with warehouse.transaction(con):
+                event = Event("reject", WORKLOAD, "e1", run, logs.NOW, comment=text, approver="eve")
+                record.append(con, event)
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.decision_words"] == 1
+    with warehouse.connect(home.settings.warehouse) as con:
+        links = record.links(con)
+        assert chain.first_broken(links, record.head(con)) is None
+    assert [(one.approver, one.comment) for one in links] == [
+        ("eve", None),
+        ("eve", texts["about-bob"]),
+    ]
+    assert written.is_clean

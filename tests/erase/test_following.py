@@ -16,7 +16,7 @@ from components.erase.subject import Subject
 from components.gate import evidence
 from components.register import aliases as names
 from components.register import registry, tracking
-from flows import erase, promote
+from flows import erase, fresh
 from tests.erase import house
 from tests.erase.conftest import Eraser
 from tests.erase.house import ANN, EACH, WORKLOAD, House
@@ -127,10 +127,10 @@ def test_evidence_on_erased_rows_can_not_be_decided_any_more(
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.settings.home))
     found = evidence.read(home.evidence)
-    promote.require_unerased.fn(found)
+    fresh.require_unerased(found)
     written = eraser(home.settings, Subject(ANN))
-    with pytest.raises(promote.StaleEvidenceError, match=written.certificate_id):
-        promote.require_unerased.fn(found)
+    with pytest.raises(fresh.StaleEvidenceError, match=written.certificate_id):
+        fresh.require_unerased(found)
 
 
 KILLED = """

@@ -1,15 +1,31 @@
-"""A decision counts only while the champion is the one that the evidence was measured against."""
+"""A decision counts only while champion, policy and holdout are what the evidence is about."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
-from components import base, rendering
+from components import base, manifest, rendering
+from components.gate import evidence
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
+from components.gate.policy import Policy
 from components.register import aliases, registry, tracking
 from components.register.logged import Served
-from flows import promote
+from flows import config as configs
+from flows import fresh
+from flows.config import Workload
+from flows.fresh import StaleEvidenceError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
@@ -29,23 +45,70 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
     aliases.put(name, aliases.CHAMPION, version.number)
 
 
-def against(opponent: str, workload: str, digest: str = "e2") -> Evidence:
+def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:
+    """Write evidence as a turn does, measured on holdout ``v1``."""
     subject = Subject(workload, "s1", "v1", "b1", "a2", opponent, "c1", "o1")
-    return Evidence(Path(digest), subject, Judgement("pass", ("better",), "correct_name"))
+    folder = home / "evidence" / workload / evidence.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+
+
+def workload_file(home: Path, name: str, base_model: Path, **gate: object) -> Workload:
+    """Write the workload's file as it is by now."""
+    path = home.parent / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"workload": name, "base": str(base_model), "gate": gate}))
+    return configs.read(path)
+
+
+def freeze(home: Path, workload: str, version: str, now: datetime = NOW) -> None:
+    """Leave a snapshot with that version of the holdout."""
+    folder = home / "snapshots" / workload / f"snapshot-{version}"
+    folder.mkdir(parents=True)
+    manifest.write(folder, kind="snapshot", now=now, body={"holdout_version": version})
 
 
 def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(
-    adapter: Path, base_model: Path
+    home: Path, adapter: Path, base_model: Path
 ) -> None:
-    promote.require_fresh(against("base", "fresh"))
+    found, workload = asked(home, "fresh"), workload_file(home, "fresh", base_model)
+    fresh.require_fresh(found, workload)
     crown("fresh", adapter, base_model, "e1")
-    with pytest.raises(promote.StaleEvidenceError, match="the champion is now version 1"):
-        promote.require_fresh(against("base", "fresh"))
-    promote.require_fresh(against("1", "fresh"))
+    with pytest.raises(StaleEvidenceError, match="the champion is now version 1"):
+        fresh.require_fresh(found, workload)
+    fresh.require_fresh(asked(home, "fresh", opponent="1"), workload)
 
 
-def test_a_promotion_that_was_killed_after_crowning_may_end(
-    adapter: Path, base_model: Path
+def test_evidence_against_a_champion_that_was_taken_down_is_stale(
+    home: Path, base_model: Path
 ) -> None:
-    crown("crowned", adapter, base_model, "e2")
-    promote.require_fresh(against("base", "crowned", digest="e2"))
+    workload = workload_file(home, "demoted", base_model)
+    with pytest.raises(StaleEvidenceError, match=r"version 3.*now nobody, so the base answers"):
+        fresh.require_fresh(asked(home, "demoted", opponent="3"), workload)
+
+
+def test_a_promotion_that_was_killed_after_crowning_may_end_whatever_changed_since(
+    home: Path, adapter: Path, base_model: Path
+) -> None:
+    found = asked(home, "crowned")
+    crown("crowned", adapter, base_model, found.digest)
+    freeze(home, "crowned", "v2")
+    fresh.require_fresh(found, workload_file(home, "crowned", base_model, floor=0.9))
+
+
+def test_evidence_that_another_policy_judged_is_stale_and_says_what_changed(
+    home: Path, base_model: Path
+) -> None:
+    found = asked(home, "policed")
+    fresh.require_fresh(found, workload_file(home, "policed", base_model, floor=0.5))
+    changed = workload_file(home, "policed", base_model, floor=0.6)
+    with pytest.raises(StaleEvidenceError, match=r"changed \(floor: 0.5, now 0.6\)"):
+        fresh.require_fresh(found, changed)
+
+
+def test_evidence_on_a_holdout_that_has_grown_is_stale(home: Path, base_model: Path) -> None:
+    found, workload = asked(home, "held"), workload_file(home, "held", base_model)
+    freeze(home, "held", "v1")
+    fresh.require_fresh(found, workload)
+    freeze(home, "held", "v2", datetime(2026, 1, 2, tzinfo=UTC))
+    with pytest.raises(StaleEvidenceError, match="holdout version v1, but the newest is v2"):
+        fresh.require_fresh(found, workload)

@@ -49,6 +49,7 @@ def prepare(con: Connection) -> None:
     for name, columns in HANDED_OVER.items():
         con.execute(f"create temporary table {name} ({columns})")
     warehouse.build(con, "staging/redacted")
+    warehouse.build(con, "staging/blamed", workload_id="")
     for schema, table in con.execute(
         "select table_schema, table_name from information_schema.tables where table_type != 'VIEW'"
     ).fetchall():

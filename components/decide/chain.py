@@ -1,0 +1,140 @@
+"""The chain of decisions: each link holds the digest of the one before; pure.
+
+A link's digest is the SHA-256 of its content, so that whoever changes, drops or moves one has to
+write all later ones anew, up to the head, which is kept elsewhere, too: in every export. The texts
+that people wrote are not in it, only the SHA-256 of a salt and the text. A text can therefore be
+erased, with its salt, and the chain still holds.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed"]
+"""``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now."""
+
+GENESIS = "0" * 64
+"""What stands in the first link where later ones have the digest of the one before."""
+
+FIELDS = ("approver", "comment", "blame")
+"""The texts that people wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One row of the chain; ``None`` where a text was erased, whose salt is then gone, too.
+
+    ``attempt`` counts the answers of one promotion. ``reason`` is a word of a short list: why it
+    was rejected, refused, or lapsed.
+    """
+
+    sequence: int
+    kind: Kind
+    workload_id: str
+    evidence_digest: str
+    flow_run_id: str
+    attempt: int
+    reason: str
+    decided_at: datetime
+    approver_digest: str
+    comment_digest: str
+    blame_digest: str
+    before: str
+    digest: str
+    approver: str | None
+    approver_salt: str | None
+    comment: str | None
+    comment_salt: str | None
+    blame: str | None
+    blame_salt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last link, as it is kept beside the chain."""
+
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first link that does not hold, and why."""
+
+    sequence: int
+    said: str
+
+
+def seal(salt: str, text: str) -> str:
+    """Digest a text under its salt."""
+    return hashlib.sha256((salt + text).encode()).hexdigest()
+
+
+def content(link: Link) -> str:
+    """Write what a link's digest is of: one line of JSON, its keys in alphabetical order."""
+    told = {
+        "approver_digest": link.approver_digest,
+        "attempt": link.attempt,
+        "before": link.before,
+        "blame_digest": link.blame_digest,
+        "comment_digest": link.comment_digest,
+        "decided_at": moment(link.decided_at),
+        "evidence_digest": link.evidence_digest,
+        "flow_run_id": link.flow_run_id,
+        "kind": link.kind,
+        "reason": link.reason,
+        "sequence": link.sequence,
+        "workload_id": link.workload_id,
+    }
+    return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(link: Link) -> str:
+    """Digest a link's content."""
+    return hashlib.sha256(content(link).encode()).hexdigest()
+
+
+def moment(at: datetime) -> str:
+    """Write a time as it stands in the content: UTC, with microseconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
+    """Recompute the chain; ``None`` if every link holds, else the first that doesn't.
+
+    Args:
+        links: All of them, by their sequence.
+        head: The last link as it was kept beside the chain; ``None`` where there never was one.
+    """
+    before, expected = GENESIS, 1
+    for link in links:
+        if link.sequence != expected:
+            return Broken(expected, f"is missing: the next one there is {link.sequence}")
+        if (said := _objection(link, before)) is not None:
+            return Broken(link.sequence, said)
+        before, expected = link.digest, expected + 1
+    last = head.sequence if head else 0
+    if last >= expected:
+        return Broken(expected, f"is missing: the chain's head is {last}")
+    if last < expected - 1:
+        return Broken(last + 1, f"was not appended by Flywheel: the chain's head is {last}")
+    if head and head.digest != before:
+        return Broken(last, "is another one than the chain's head says")
+    return None
+
+
+def _objection(link: Link, before: str) -> str | None:
+    if digest(link) != link.digest:
+        return "was changed: its content has another digest than it says"
+    if link.before != before:
+        return "does not follow the one before it: rows were replaced, moved or deleted"
+    for field in FIELDS:
+        salt, text = getattr(link, f"{field}_salt"), getattr(link, field)
+        if (salt is None) != (text is None):
+            return f"has a {field} without its salt, or a salt without its {field}"
+        if text is not None and seal(str(salt), text) != getattr(link, f"{field}_digest"):
+            return f"was changed: its {field} is not the one that was recorded"
+    return None

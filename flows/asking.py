@@ -1,0 +1,161 @@
+"""Ask people about an evidence, again and again until enough of them have answered.
+
+Each answer is heard once and recorded, taken or not. What is not taken loses nothing: the run
+suspends again, and the form says why.
+"""
+
+from datetime import UTC, datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.flow_runs import suspend_flow_run
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from components import warehouse
+from components.decide import blame, hearing, page, record, standing
+from components.decide.approvers import Approver
+from components.decide.blame import Blamed
+from components.decide.hearing import Answer, Proof, Question
+from components.decide.record import Asked, Event
+from components.gate.evidence import Evidence
+from components.gate.report.write import SAMPLES
+from components.ledger import Decision
+from components.warehouse import Connection
+from flows import approvals, fresh, secrets, settings, showing
+from flows.approvals import CodedInput, GateInput
+from flows.config import Workload
+from flows.fresh import StaleEvidenceError
+from flows.secrets import SecretError
+from flows.settings import Settings
+
+PATIENCE_SECONDS = 30 * 24 * 3600
+"""How long an approval waits before Prefect fails the run; a later turn asks again."""
+
+
+def ask(brief: str, found: Evidence, workload: Workload) -> Decision:
+    """Suspend until enough people have answered; on resuming, Prefect gives the stored answer.
+
+    Raises:
+        StaleEvidenceError: What the evidence is about has changed before an answer came.
+    """
+    while (decision := recorded(found.digest, workload.approve.wanted)) is None:
+        question = next_question(found)
+        text = head(question, found, workload) + brief + page.card(showing.card(found))
+        given = wait(question, text, workload)
+        try:
+            fresh.require_fresh(found, workload)
+        except StaleEvidenceError as error:
+            lapse(question, given, str(error))
+            raise
+        hear(question, given, found, workload)
+    return decision
+
+
+def wait(question: Question, text: str, workload: Workload) -> Answer:
+    """Suspend with the form, or take the answer that it was resumed with."""
+    form = CodedInput if workload.approve.codes else GateInput
+    given = suspend_flow_run(
+        wait_for_input=form.with_initial_data(description=text),
+        key=approvals.gate_key(question.attempt),
+        timeout=PATIENCE_SECONDS,
+    )
+    return Answer(
+        decision=given.decision,
+        approver=given.approver.strip(),
+        comment=given.comment,
+        code=given.code if isinstance(given, CodedInput) else "",
+        reason=given.reason,
+        blame=given.blame,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def recorded(digest: str, wanted: int) -> Decision | None:
+    """Read what was decided, by this run or one before it."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        return record.decision_on(con, digest, wanted=wanted)
+
+
+@task(cache_policy=NO_CACHE)
+def next_question(found: Evidence) -> Question:
+    """Number the question: one more than this run has heard answers to."""
+    run = str(flow_run.id)
+    with warehouse.connect(settings.load().warehouse) as con:
+        heard = record.links(con, Asked(flow_run_id=run))
+    return Question(found.subject.workload, found.digest, run, 1 + len(heard))
+
+
+@task(cache_policy=NO_CACHE)
+def head(question: Question, found: Evidence, workload: Workload) -> str:
+    """Write what stands above the brief: who said what before, and where to read on."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        answered = record.links(con, Asked(flow_run_id=question.flow_run_id))
+        here = record.links(con, Asked(evidence=found.digest))
+        earlier = record.links(con, Asked(workload_id=question.workload))
+    return page.write(
+        answered,
+        standing.approvals(here),
+        [one for one in earlier if one.kind in ("approve", "reject")],
+        showing.links(found),
+        wanted=workload.approve.wanted,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def hear(question: Question, given: Answer, found: Evidence, workload: Workload) -> None:
+    """Take the answer or refuse it, and record either; nothing is registered before that."""
+    home, rules = settings.load(), workload.approve
+    listed = rules.find(given.approver)
+    secret = known_secret(home, listed) if listed and rules.codes else None
+    with warehouse.connect(home.warehouse) as con:
+        blamed, now = find_blamed(con, given, found), datetime.now(UTC)
+        link = hearing.hear(con, question, given, rules, Proof(secret), blamed=blamed, now=now)
+    get_run_logger().info(
+        "decision %d: %s %s by %r on evidence %s",
+        link.sequence,
+        link.kind,
+        link.reason,
+        link.approver,
+        link.evidence_digest,
+    )
+
+
+def known_secret(home: Settings, listed: Approver) -> str | None:
+    """Find a person's secret; one that can't be used is none, so that the answer is refused."""
+    try:
+        return secrets.find(home, listed)
+    except SecretError as error:
+        # An answer must not end the approval, and the person can't mend this: an operator can.
+        get_run_logger().error("%s", error)
+        return None
+
+
+def find_blamed(con: Connection, given: Answer, found: Evidence) -> list[Blamed] | None:
+    """Find what an answer blames; ``None`` if some of it isn't there, so that it is refused."""
+    samples, metric = found.folder / SAMPLES, found.judgement.metric
+    try:
+        return blame.find(con, found.subject.workload, given.blame, samples=samples, metric=metric)
+    except LookupError as error:
+        get_run_logger().info("what is blamed was not found: %s", error)
+        return None
+
+
+@task(cache_policy=NO_CACHE)
+def lapse(question: Question, given: Answer, said: str) -> None:
+    """Record that an answer came too late."""
+    home = settings.load()
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        if hearing.heard(con, question) is None:
+            event = Event(
+                kind="lapsed",
+                workload=question.workload,
+                evidence=question.evidence,
+                flow_run_id=question.flow_run_id,
+                attempt=question.attempt,
+                reason="stale",
+                decided_at=datetime.now(UTC),
+                approver=given.approver,
+                comment=f"{given.decision} came too late: {said}",
+            )
+            record.append(con, event)

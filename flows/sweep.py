@@ -1,0 +1,131 @@
+"""Sweep: notice the approvals that nobody can give any more, and record that they lapsed.
+
+Prefect runs no code for a suspended run that is cancelled or has waited for too long, and knows
+nothing of evidence. So this looks, once an hour and whenever it is started.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled
+
+from components import warehouse
+from components.decide import record
+from components.decide.reasons import Lapsed
+from components.decide.record import Asked, Event
+from components.warehouse import Connection
+from flows import approvals, dispatch, settings
+from flows import config as configs
+
+NEVER_RESUMED = "never resumed"
+"""What Prefect says of a run that waited for longer than it may."""
+
+NEWER = "newer evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """A promotion that nobody can answer any more, and why; ``wanted`` people had to approve."""
+
+    flow_run_id: UUID
+    workload: str
+    evidence: str
+    reason: Lapsed
+    said: str
+    wanted: int
+
+
+@flow
+def sweep() -> int:
+    """Cancel the approvals that newer evidence superseded, and record all that lapsed."""
+    found = [*superseded(), *ended()]
+    recorded = note(found)
+    get_run_logger().info("%d approvals lapsed since the last time", recorded)
+    return recorded
+
+
+@task
+def superseded() -> list[Lapse]:
+    """Cancel each approval that waits while one of newer evidence of its workload does, too."""
+    waiting: dict[str, list[FlowRun]] = defaultdict(list)
+    for run in dispatch.find("promote", states=[StateType.PAUSED]):
+        waiting[approvals.tagged(run, "workload")].append(run)
+    found = [lapse for runs in waiting.values() for lapse in older(runs)]
+    with get_client(sync_client=True) as client:
+        for lapse in found:
+            client.set_flow_run_state(lapse.flow_run_id, Cancelled(message=lapse.said), force=True)
+    return found
+
+
+def older(runs: Sequence[FlowRun]) -> Iterator[Lapse]:
+    """Go through all of a workload's waiting promotions but the newest."""
+    ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
+    newest = approvals.tagged(ordered[-1], "evidence")
+    for run in ordered[:-1]:
+        yield _lapse(run, "superseded", f"{NEWER} {newest} waits for an answer")
+
+
+@task
+def ended() -> list[Lapse]:
+    """Find the promotions that were cancelled, or that waited for longer than they may."""
+    runs = dispatch.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
+    return [lapse for run in runs if (lapse := _of_ended(run)) is not None]
+
+
+@task
+def note(found: Sequence[Lapse]) -> int:
+    """Record each lapse once, unless its evidence was decided; return how many were new."""
+    now = datetime.now(UTC)
+    with warehouse.connect(settings.load().warehouse) as con:
+        return sum(_note(con, lapse, now=now) for lapse in found)
+
+
+def _note(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
+    run = str(lapse.flow_run_id)
+    links = record.links(con, Asked(flow_run_id=run))
+    decided = record.decision_on(con, lapse.evidence, wanted=lapse.wanted)
+    if any(link.kind == "lapsed" for link in links) or (decided and decided.flow_run_id == run):
+        return False
+    event = Event(
+        kind="lapsed",
+        workload=lapse.workload,
+        evidence=lapse.evidence,
+        flow_run_id=run,
+        attempt=0,
+        reason=lapse.reason,
+        decided_at=now,
+        comment=lapse.said,
+    )
+    with warehouse.transaction(con):
+        record.append(con, event)
+    return True
+
+
+def _of_ended(run: FlowRun) -> Lapse | None:
+    said = (run.state.message if run.state else None) or ""
+    if said.startswith(NEWER):  # a sweep was killed between the two
+        return _lapse(run, "superseded", said)
+    if run.state_type == StateType.CANCELLED:
+        return _lapse(run, "cancelled", said or "cancelled in Prefect")
+    return _lapse(run, "timed_out", said) if NEVER_RESUMED in said else None
+
+
+def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
+    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
+    return Lapse(run.id, workload, evidence, reason, said, _wanted(run))
+
+
+def _wanted(run: FlowRun) -> int:
+    """Read how many people have to approve; the file may be gone since, or wrong."""
+    try:
+        return configs.read(Path(str(run.parameters["config"]))).approve.wanted
+    except configs.ConfigError:
+        return 1

@@ -1,0 +1,193 @@
+"""An answer is taken or refused with its reason, once, and is on record either way."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from pyotp.totp import TOTP
+
+from components.decide import hearing, record
+from components.decide.approvers import Approver, Approving
+from components.decide.hearing import Answer, Proof, Question
+from components.decide.record import Asked
+from components.warehouse import Connection
+from tests.decide import chains
+from tests.decide.chains import NOW, event
+from tests.decide.test_totp import SECRET
+
+ADA, BOB = Approver(name="ada"), Approver(name="bob")
+LISTED = Approving(approvers=(ADA, BOB))
+FOUR_EYES = Approving(approvers=(ADA, BOB), four_eyes=True)
+CODED = Approving(approvers=(ADA, BOB), codes=True)
+QUESTION = Question("support", "e1", "run-1", 1)
+YES = Answer("approve", "ada", "fine")
+
+
+def hear(
+    con: Connection,
+    answer: Answer,
+    rules: Approving,
+    *,
+    attempt: int = 1,
+    secret: str | None = None,
+    minutes: float = 0,
+) -> tuple[str, str]:
+    """Hear an answer; give what it was recorded as."""
+    at = NOW + timedelta(minutes=minutes)
+    question = replace(QUESTION, attempt=attempt)
+    link = hearing.hear(con, question, answer, rules, Proof(secret), now=at)
+    assert (link.approver, link.comment) == (answer.approver, answer.comment)
+    return link.kind, link.reason
+
+
+def decided(con: Connection, rules: Approving) -> tuple[str, str] | None:
+    found = record.decision_on(con, "e1", wanted=rules.wanted)
+    return (found.decision, found.approver) if found else None
+
+
+def test_anybody_decides_where_nobody_is_listed(con: Connection) -> None:
+    assert hear(con, YES, Approving()) == ("approve", "")
+    assert decided(con, Approving()) == ("approve", "ada")
+
+
+def test_a_rejection_keeps_its_reason_and_what_it_blames(con: Connection) -> None:
+    no = Answer("reject", "bob", "slower", reason="cost", blame="tool=search")
+    assert hear(con, no, LISTED) == ("reject", "cost")
+    assert record.links(con)[0].blame == "tool=search"
+    assert decided(con, LISTED) == ("reject", "bob")
+
+
+@pytest.mark.parametrize(
+    "name", ["eve", "Ada", "ada ", "", "ada\x00", "ada' or '1'='1", "{{ada}}", "<b>ada</b>"]
+)
+def test_an_unlisted_name_is_refused_and_the_approval_stays_open(
+    con: Connection, name: str
+) -> None:
+    assert hear(con, Answer("approve", name), LISTED) == ("refused", "unlisted")
+    assert decided(con, LISTED) is None
+    assert hear(con, YES, LISTED, attempt=2) == ("approve", "")
+
+
+def test_two_different_people_have_to_approve(con: Connection) -> None:
+    assert hear(con, YES, FOUR_EYES) == ("approve", "")
+    assert decided(con, FOUR_EYES) is None
+    assert hear(con, YES, FOUR_EYES, attempt=2) == ("refused", "same_person")
+    assert decided(con, FOUR_EYES) is None
+    assert hear(con, replace(YES, approver="bob"), FOUR_EYES, attempt=3) == ("approve", "")
+    assert decided(con, FOUR_EYES) == ("approve", "ada, bob")
+
+
+def test_one_rejection_ends_it_also_after_an_approval(con: Connection) -> None:
+    hear(con, YES, FOUR_EYES)
+    hear(con, Answer("reject", "ada", "on second thoughts"), FOUR_EYES, attempt=2)
+    assert decided(con, FOUR_EYES) == ("reject", "ada")
+
+
+def test_what_was_approved_before_a_lapse_does_not_count(con: Connection) -> None:
+    hear(con, YES, FOUR_EYES)
+    chains.append(con, event("lapsed", "", attempt=0, reason="cancelled"))
+    later = replace(QUESTION, flow_run_id="run-2")
+    hearing.hear(con, later, replace(YES, approver="bob"), FOUR_EYES, Proof(None), now=NOW)
+    assert decided(con, FOUR_EYES) is None
+
+
+def test_a_listed_person_who_rejects_for_another_reason_says_which(con: Connection) -> None:
+    assert hear(con, Answer("reject", "ada", " "), LISTED) == ("refused", "unexplained")
+    assert hear(con, Answer("reject", "ada", "", reason="cost"), LISTED, attempt=2)[0] == "reject"
+
+
+def test_an_answer_that_is_heard_again_after_a_crash_is_recorded_once(con: Connection) -> None:
+    code = TOTP(SECRET).at(NOW)
+    for _ in range(2):
+        assert hear(con, replace(YES, code=code), CODED, secret=SECRET) == ("approve", "")
+    assert len(record.links(con)) == 1
+
+
+def test_a_code_is_taken_once_and_another_half_minute_later(con: Connection) -> None:
+    first = replace(YES, code=TOTP(SECRET).at(NOW))
+    assert hear(con, first, CODED, secret=SECRET) == ("approve", "")
+    other = replace(QUESTION, evidence="e2", flow_run_id="run-2")
+    again = hearing.hear(con, other, first, CODED, Proof(SECRET), now=NOW)
+    assert (again.kind, again.reason) == ("refused", "code_reused")
+    later = NOW + timedelta(seconds=30)
+    new = replace(first, code=TOTP(SECRET).at(later))
+    other = replace(other, attempt=2)
+    assert hearing.hear(con, other, new, CODED, Proof(SECRET), now=later).kind == "approve"
+
+
+@pytest.mark.parametrize(
+    ("code", "secret", "reason"),
+    [
+        pytest.param("", SECRET, "code_missing", id="missing"),
+        pytest.param("123456", SECRET, "code_wrong", id="wrong"),
+        pytest.param(TOTP(SECRET).at(NOW - timedelta(minutes=3)), SECRET, "code_expired", id="old"),
+        pytest.param(TOTP(SECRET).at(NOW), None, "code_unknown", id="nobody-enrolled"),
+    ],
+)
+def test_a_code_that_proves_nothing_is_refused_and_the_approval_stays_open(
+    con: Connection, code: str, secret: str | None, reason: str
+) -> None:
+    assert hear(con, replace(YES, code=code), CODED, secret=secret) == ("refused", reason)
+    assert decided(con, CODED) is None
+    right = replace(YES, code=TOTP(SECRET).at(NOW))
+    assert hear(con, right, CODED, secret=SECRET, attempt=2) == ("approve", "")
+
+
+def test_a_rejection_wants_a_code_as_well(con: Connection) -> None:
+    no = Answer("reject", "ada", "no")
+    assert hear(con, no, CODED, secret=SECRET) == ("refused", "code_missing")
+
+
+def test_guessing_codes_locks_the_name_for_a_day_and_no_other(con: Connection) -> None:
+    for attempt in range(1, 11):
+        wrong = hear(con, replace(YES, code="123456"), CODED, secret=SECRET, attempt=attempt)
+        assert wrong == ("refused", "code_wrong")
+    right = replace(YES, code=TOTP(SECRET).at(NOW))
+    assert hear(con, right, CODED, secret=SECRET, attempt=11) == ("refused", "code_locked")
+    bob = replace(right, approver="bob")
+    assert hear(con, bob, FOUR_EYES, attempt=12) == ("approve", "")
+    tomorrow = 24 * 60 + 1
+    late = replace(right, code=TOTP(SECRET).at(NOW + timedelta(minutes=tomorrow)))
+    taken = hear(con, late, CODED, secret=SECRET, attempt=13, minutes=tomorrow)
+    assert taken == ("approve", "")
+
+
+def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> None:
+    hear(con, YES, FOUR_EYES)
+    assert record.links(con, Asked(flow_run_id="run-2")) == []
+    assert hearing.heard(con, replace(QUESTION, flow_run_id="run-2")) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        pytest.param({"four_eyes": True}, "wants two approvers or more, found 0", id="nobody"),
+        pytest.param(
+            {"four_eyes": True, "approvers": [{"name": "ada"}]}, "found 1", id="one-for-four-eyes"
+        ),
+        pytest.param(
+            {"approvers": [{"name": "ada"}, {"name": "ada"}]}, "listed more than once", id="twice"
+        ),
+        pytest.param({"codes": True}, "list them under approvers", id="codes-of-nobody"),
+        pytest.param(
+            {"approvers": [{"name": "ada", "secret_env": "A"}]}, "set codes: true", id="idle-secret"
+        ),
+        pytest.param(
+            {
+                "codes": True,
+                "approvers": [{"name": "ada", "secret_env": "A", "secret_block": "a"}],
+            },
+            "wants one of them",
+            id="two-secrets",
+        ),
+        pytest.param({"approvers": [{"name": "../ada"}]}, "pattern", id="a-path"),
+        pytest.param({"approvers": [{"name": "ada\n"}]}, "pattern", id="a-line"),
+        pytest.param({"approvers": [{"name": "<b>ada"}]}, "pattern", id="markup"),
+        pytest.param(
+            {"approvers": [{"name": "ada", "secret": "GEZDGNBV"}]}, "not permitted", id="secret"
+        ),
+    ],
+)
+def test_rules_that_nobody_could_meet_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Approving.model_validate(settings)
