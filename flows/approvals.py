@@ -98,6 +98,20 @@ def answer(flow_run_id: UUID, given: Answer) -> None:
         client.resume_flow_run(flow_run_id, run_input=said.model_dump())
 
 
+def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
+    """Tell when an answer was given: a run that is resumed may have to wait for its worker.
+
+    Raises:
+        LookupError: Prefect holds no answer.
+    """
+    key = f"suspended-{gate_key(attempt)}-response"
+    with get_client(sync_client=True) as client:
+        found = client.filter_flow_run_input(flow_run_id, key, limit=1, exclude_keys=set())
+    if not found or found[0].created is None:
+        raise LookupError(f"looking up the answer to flow run {flow_run_id}: there is no {key}")
+    return found[0].created.astimezone(UTC)
+
+
 def tagged(run: FlowRun, name: str) -> str:
     """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
     found = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))

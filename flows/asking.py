@@ -5,6 +5,7 @@ suspends again, and the form says why.
 """
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -108,9 +109,10 @@ def hear(question: Question, given: Answer, found: Evidence, workload: Workload)
     home, rules = settings.load(), workload.approve
     listed = rules.find(given.approver)
     secret = known_secret(home, listed) if listed and rules.codes else None
+    at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
     with warehouse.connect(home.warehouse) as con:
-        blamed, now = find_blamed(con, given, found), datetime.now(UTC)
-        link = hearing.hear(con, question, given, rules, Proof(secret), blamed=blamed, now=now)
+        blamed = find_blamed(con, given, found)
+        link = hearing.hear(con, question, given, rules, Proof(secret), blamed=blamed, now=at)
     get_run_logger().info(
         "decision %d: %s %s by %r on evidence %s",
         link.sequence,
