@@ -109,7 +109,8 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
         found = client.filter_flow_run_input(flow_run_id, key, limit=1, exclude_keys=set())
     if not found or found[0].created is None:
         raise LookupError(f"looking up the answer to flow run {flow_run_id}: there is no {key}")
-    return found[0].created.astimezone(UTC)
+    # Prefect's own kind of datetime forgets its zone when something is taken from it.
+    return datetime.fromtimestamp(found[0].created.timestamp(), UTC)
 
 
 def tagged(run: FlowRun, name: str) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from components.decide.reasons import Reason
 from flows import settings
@@ -236,24 +235,22 @@ def _answers(flow_run_id: str) -> "list[Link]":
 
 
 def _list(links: "list[Link]") -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("no", "when", "workload", "what", "who", "evidence", "comment"):
-        table.add_column(column, no_wrap=column != "comment")
     for link in links:
-        table.add_row(
-            str(link.sequence),
-            f"{link.decided_at:%Y-%m-%d %H:%M}",
-            link.workload_id,
-            " ".join(filter(None, [link.kind, link.reason])),
-            escape(_text(link.approver)),
-            link.evidence_digest,
-            escape(" ".join(filter(None, [_text(link.comment), _text(link.blame)]))),
+        console.print(
+            f"{link.sequence:>4}  {link.workload_id}  evidence {link.evidence_digest}  "
+            f"{_said(link)}",
+            markup=False,
+            soft_wrap=True,
         )
-    console.print(table if links else "nothing was decided yet")
+    if not links:
+        console.print("nothing was decided yet")
 
 
 def _said(link: "Link") -> str:
-    words = [link.kind, link.reason, "by", _text(link.approver), _text(link.comment)]
+    """Say on one line what was decided, by whom, why, and what is blamed."""
+    who = f"by {_text(link.approver)}" if link.approver != "" else ""
+    blamed = f"blames {_text(link.blame)}" if link.blame else ""
+    words = [link.kind, link.reason, who, _text(link.comment), blamed]
     return f"{link.decided_at:%Y-%m-%d %H:%M} UTC  {' '.join(filter(None, words))}"
 
 
