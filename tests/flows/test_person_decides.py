@@ -1,25 +1,25 @@
-"""A person reads the evidence and decides in the Prefect UI, through a real browser."""
+"""People read the evidence and decide in both of Prefect's UIs, through a real browser."""
 
 import os
+import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import pytest
 from mlflow import MlflowClient
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
+from pyotp.totp import TOTP
 
-from components import warehouse
-from tests.flows import small
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-FLYWHEEL = str(Path(sys.executable).with_name("flywheel"))
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium is missing"
 QUIET = [
     "--headless",
@@ -31,70 +31,163 @@ QUIET = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a machine which is busy with other things."""
+
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+HOSTILE = "too dear <img src=x onerror=\"document.title='owned'\"> {{ 7*7 }} $(touch owned)"
+APPROVE = """
+approve:
+  approvers: [{name: ada}, {name: bob}]
+  codes: true
+  four_eyes: true
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is filled in, from the top of the form to its end."""
+
+    decision: Literal["approve", "reject"]
+    approver: str
+    comment: str = ""
+    reason: str = ""
+    blame: str = ""
+    code: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        code = [] if self.code is None else [self.code]
+        return [self.approver, self.comment, self.blame, *code]
+
+
+class V1:
+    """The form as it is filled in at ``/``."""
+
+    path = "/runs/flow-run/"
+
+    def open(self, page: Page) -> Locator:
+        page.get_by_role("button", name="Resume").first.click()
+        return page.get_by_role("dialog")
+
+    def choose(self, page: Page, form: Locator, number: int, option: str) -> None:
+        form.locator("button.p-select-button__control").nth(number).focus()
+        page.keyboard.press("Space")
+        page.get_by_role("option", name=option).click()
+
+    def submit(self, form: Locator) -> None:
+        form.get_by_role("button", name="Submit").click()
+
+
+class V2:
+    """The form as it is filled in at ``/v2``."""
+
+    path = "/v2/runs/flow-run/"
+
+    def open(self, page: Page) -> Locator:
+        page.get_by_role("button", name="Open menu").first.click()
+        page.get_by_role("menuitem", name="Resume").click()
+        return page.get_by_role("dialog")
+
+    def choose(self, page: Page, form: Locator, number: int, option: str) -> None:
+        form.get_by_label(("Select Decision", "Select Reason")[number], exact=True).click()
+        page.get_by_role("option", name=option).click()
+
+    def submit(self, form: Locator) -> None:
+        form.get_by_role("button", name="Resume", exact=True).click()
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> Iterator[dict[str, str]]:
-    env = os.environ | {
-        "FLYWHEEL_HOME": str(tmp_path / "home"),
-        "FLYWHEEL_PREFECT_PORT": free_port(),
-        "FLYWHEEL_MLFLOW_PORT": free_port(),
-    }
-    run(env, "up")
-    yield env
-    run(env, "down")
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("up").returncode == 0
+    yield shell
+    shell.run("down")
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser.new_page(viewport={"width": 1280, "height": 1500})
+        page = browser.new_page(viewport={"width": 1280, "height": 1500})
+        page.set_default_timeout(PATIENCE)
+        yield page
         browser.close()
 
 
-def test_rejecting_in_the_browser_keeps_the_champion_and_approving_makes_one(
-    env: dict[str, str], page: Page, tmp_path: Path
+def test_people_decide_in_both_uis_and_every_answer_is_on_record(
+    shell: Terminal, page: Page, tmp_path: Path
 ) -> None:
     config = small.write(tmp_path / "small")
+    run = waiting_approval(shell, config)
+    look_the_form_over(page, shell, run)
+    no = Said("reject", "bob", HOSTILE, "cost", "client=app")
+    decide(page, shell, V1(), run, no, "1-reject-v1")
+    assert state(shell, run)["type"] == "COMPLETED"
+    assert "reject cost by bob too dear" in last(shell)
+    assert champion(shell) is None
 
-    first = waiting_approval(env, config)
-    decide(page, first, "reject", "bob", "too few requests", screenshots())
-    assert decisions(env) == [("reject", "bob", "too few requests")]
-    assert champion(env) is None
-
+    config.write_text(config.read_text() + APPROVE)
+    secrets = {name: enrol(shell, name) for name in ("ada", "bob")}
     small.add_log(tmp_path / "small", first=100, count=8)
-    second = waiting_approval(env, config)
-    decide(page, second, "approve", "ann", "enough now", None)
-    assert decisions(env) == [
-        ("approve", "ann", "enough now"),
-        ("reject", "bob", "too few requests"),
-    ]
-    assert champion(env) == "2"  # the first was rejected
+    run = afresh(page, shell, config, secrets["ada"])
+    decide(page, shell, V2(), run, Said("approve", "eve", code="123456"), "3-unlisted-v2")
+    assert "refused unlisted by eve" in last(shell)
+    decide(page, shell, V1(), run, Said("approve", "ada", code="123456"), "4-asked-again-v1")
+    assert "refused code_wrong by ada" in last(shell)
+    yes = Said("approve", "ada", "enough now", code=TOTP(secrets["ada"]).now())
+    decide(page, shell, V2(), run, yes, "5-code-was-wrong-v2")
+    assert "approve by ada enough now" in last(shell)
+    decide(page, shell, V1(), run, yes, "6-approved-by-one-v1")
+    assert "refused same_person by ada" in last(shell)
+    assert champion(shell) is None
+    yes = Said("approve", "bob", HOSTILE, code=TOTP(secrets["bob"]).now())
+    decide(page, shell, V2(), run, yes, "7-second-pair-of-eyes-v2")
+    assert state(shell, run)["type"] == "COMPLETED"
+    assert champion(shell) == "3"  # the first was rejected, the second came too late
+    look_at_the_version(page, shell)
+
+    verified = shell.run("audit", "--verify")
+    assert verified.returncode == 0, verified.stderr
+    assert page.title() != "owned"
+    assert not list(tmp_path.rglob("owned"))
 
 
-def waiting_approval(env: dict[str, str], config: Path) -> str:
-    """Run a turn until it waits for a person; give the address of the waiting run."""
-    turn = subprocess.Popen(
-        [FLYWHEEL, "turn", str(config)], env=env, stdout=subprocess.PIPE, text=True
-    )
+def afresh(page: Page, shell: Terminal, config: Path, secret: str) -> str:
+    """Change the policy while an approval waits: it is refused, and another evaluated afresh."""
+    run = waiting_approval(shell, config)
+    config.write_text(config.read_text().replace("floor: 0.5", "floor: 0.4"))
+    yes = Said("approve", "ada", "in time?", code=TOTP(secret).now())
+    decide(page, shell, V1(), run, yes, "2-too-late-v1")
+    ended = state(shell, run)
+    assert ended["type"] == "FAILED"
+    assert "the policy that judged it has changed (floor: 0.5, now 0.4)" in ended["message"]
+    assert "lapsed stale by ada" in last(shell)
+    page.goto(f"{shell.settings.prefect_url}{V2.path}{run}")
+    page.get_by_text("afresh").first.wait_for()
+    picture(page, "2-too-late-v2")
+    turn = ended["message"].rpartition("/")[2]
+    assert wait_for(shell, turn)["type"] == "COMPLETED"
+    (waiting,) = shell.run("pending").stdout.splitlines()
+    return waiting.rpartition("/")[2]
+
+
+def waiting_approval(shell: Terminal, config: Path) -> str:
+    """Run a turn until it waits for a person; give the id of the waiting run."""
+    turn = shell.start("turn", config)
+    said = terminal.said_until_asked(turn)
+    assert terminal.QUESTION in said, said
     assert turn.stdout is not None
-    said: list[str] = []
-    for line in turn.stdout:
-        said.append(line)
-        if "/runs/flow-run/" in line:
-            turn.terminate()
-            return line.strip()
-    pytest.fail("".join(said))
+    address = turn.stdout.readline()
+    turn.terminate()
+    turn.communicate()
+    return address.strip().rpartition("/")[2]
 
 
-def decide(
-    page: Page, address: str, decision: str, approver: str, comment: str, pictures: Path | None
-) -> None:
-    """Open the run, read the form, fill it in, submit it, and wait until the run has ended."""
-    page.goto(address)
-    page.get_by_role("button", name="Resume").first.click()
-    form = page.get_by_role("dialog")
+def look_the_form_over(page: Page, shell: Terminal, run: str) -> None:
+    """Read what a careful person reads before deciding."""
+    page.goto(f"{shell.settings.prefect_url}{V1.path}{run}")
+    form = V1().open(page)
     form.get_by_text("may adapter").wait_for()
     assert form.get_by_role("row", name="abstention").count() == 1
     assert form.get_by_role("img", name="Differences with their intervals").evaluate(
@@ -102,53 +195,84 @@ def decide(
     )
     assert form.get_by_text("Evidence digest").count() == 1
     assert form.get_by_text("asked:").count() >= 1
-    form.locator("button.p-select-button__control").first.focus()
-    page.keyboard.press("Space")
-    page.get_by_role("option", name=decision).click()
-    form.get_by_role("textbox").nth(0).fill(approver)
-    form.get_by_role("textbox").nth(1).fill(comment)
-    if pictures:
-        page.screenshot(path=pictures / "approval-form.png")
-    form.get_by_role("button", name="Submit").click()
-    wait_until_ended(address)
+    assert form.get_by_role("link", name="the whole report").count() == 1
+    assert form.get_by_text("The card of the data").count() == 1
 
 
-def wait_until_ended(address: str) -> None:
-    """Ask the server until the run is completed; the page shows the word for its tasks, too."""
-    server, run_id = address.split("/runs/flow-run/")
-    for _ in range(120):
-        state = httpx.get(f"{server}/api/flow_runs/{run_id}").json()["state"]
-        if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
-            assert state["type"] == "COMPLETED", state["message"]
+def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, said: Said, name: str) -> None:
+    """Open the run, fill in the form, submit it, and wait until the run has taken it in."""
+    key = pause_key(state(shell, run))
+    page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
+    form = ui.open(page)
+    form.get_by_text("may adapter").wait_for()
+    ui.choose(page, form, 0, said.decision)
+    if said.reason:
+        ui.choose(page, form, 1, said.reason)
+    for number, text in enumerate(said.texts):
+        form.get_by_role("textbox").nth(number).fill(text)
+    picture(page, name)
+    ui.submit(form)
+    wait_until_taken(shell, run, key)
+
+
+def wait_until_taken(shell: Terminal, run: str, key: str | None) -> None:
+    """Ask the server until the run waits for another answer, or has ended."""
+    for _ in range(300):
+        now = state(shell, run)
+        if now["type"] in ENDED or pause_key(now) not in (None, key):
             return
         time.sleep(1)
-    pytest.fail(f"{address} has not ended")
+    pytest.fail(f"{run} has taken nothing in")
 
 
-def screenshots() -> Path | None:
-    """Give the folder that ``FLYWHEEL_SCREENSHOTS`` names, for whoever wants to look."""
-    folder = os.environ.get("FLYWHEEL_SCREENSHOTS")
-    return Path(folder) if folder else None
+def wait_for(shell: Terminal, run: str) -> dict[str, Any]:
+    """Ask the server until a run has ended."""
+    for _ in range(600):
+        now = state(shell, run)
+        if now["type"] in ENDED:
+            return now
+        time.sleep(1)
+    pytest.fail(f"{run} has not ended")
 
 
-def decisions(env: dict[str, str]) -> list[tuple[str, ...]]:
-    with warehouse.connect(Path(env["FLYWHEEL_HOME"]) / "warehouse.duckdb") as con:
-        return con.execute(
-            "select decision, approver, comment from raw.decisions order by decision"
-        ).fetchall()
+def state(shell: Terminal, run: str) -> dict[str, Any]:
+    """Read a run's state from the server; the page shows the word for its tasks, too."""
+    answer = httpx.get(f"{shell.settings.prefect_api_url}/flow_runs/{run}", timeout=60)
+    found: dict[str, Any] = answer.json()["state"]
+    return found
 
 
-def champion(env: dict[str, str]) -> str | None:
-    client = MlflowClient(f"http://127.0.0.1:{env['FLYWHEEL_MLFLOW_PORT']}")
+def pause_key(state: dict[str, Any]) -> str | None:
+    return state["state_details"]["pause_key"] if state["type"] == "PAUSED" else None
+
+
+def last(shell: Terminal) -> str:
+    """Give the newest line of the record."""
+    return shell.run("audit").stdout.splitlines()[-1]
+
+
+def enrol(shell: Terminal, name: str) -> str:
+    """Enrol a person as the command does; give the secret that the app would hold."""
+    told = shell.run("approver", "add", name)
+    assert told.returncode == 0, told.stderr
+    (found,) = re.findall(r"secret=([A-Z2-7]+)", told.stdout)
+    return found
+
+
+def look_at_the_version(page: Page, shell: Terminal) -> None:
+    """Look at MLflow's page of the version that was approved."""
+    page.goto(f"{shell.settings.mlflow_url}/#/models/{small.WORKLOAD}/versions/3")
+    page.get_by_text("flywheel.evidence").first.wait_for()
+    picture(page, "8-mlflow-version")
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what is on the page in the folder that ``FLYWHEEL_SCREENSHOTS`` names, to look at."""
+    if folder := os.environ.get("FLYWHEEL_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def champion(shell: Terminal) -> str | None:
+    client = MlflowClient(shell.settings.mlflow_url)
     models = client.search_registered_models(f"name = '{small.WORKLOAD}'")
     return models[0].aliases.get("champion") if models else None
-
-
-def run(env: dict[str, str], command: str) -> None:
-    subprocess.run([FLYWHEEL, command], env=env, check=True)
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
