@@ -60,7 +60,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             "",
             "### Where the two differ",
             "",
-            *[line for one in _differing(case) for line in _difference(subject.opponent_name, one)],
+            *_differing(case),
             "### What it was trained on",
             "",
             "| rows | verdict of the rules |",
@@ -107,11 +107,20 @@ def _plain(text: str) -> str:
     return re.sub(r"[\[\]<>*`|!#~\\&]", "?", flat)
 
 
-def _differing(case: Case) -> list[Difference]:
+def _differing(case: Case) -> list[str]:
+    """Show losses and wins by turns, each with the id by which a rejection can blame it."""
     ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
     if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
         return []
-    return by_turns(*apart(ours, theirs, case.judgement.metric), SHOWN)
+    lost, won = apart(ours, theirs, case.judgement.metric)
+    is_lost = {one.challenger.doc_hash for one in lost}
+    lines = [f"{len(won)} requests are answered better than now, {len(lost)} worse.", ""]
+    for one in by_turns(lost, won, SHOWN):
+        asked = one.challenger
+        word = "Worse" if asked.doc_hash in is_lost else "Better"
+        lines += [f"**{word} than now**, request {markdown.code(asked.example_id)}:", ""]
+        lines += _difference(case.subject.opponent_name, one)
+    return lines
 
 
 def _difference(opponent: str, difference: Difference) -> list[str]:

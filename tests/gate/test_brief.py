@@ -132,3 +132,10 @@ def test_a_long_request_without_blanks_is_cut_and_not_hidden(tmp_path: Path) -> 
     shown = page(tmp_path, cases.build(long, theirs))
     assert "漢" * 50 in shown
     assert "漢" * 900 not in shown
+
+
+def test_each_difference_says_which_way_it_went_and_how_to_blame_it(tmp_path: Path) -> None:
+    text = page(tmp_path, cases.build(*pair(4, 1, 60, 2)))
+    assert "4 requests are answered better than now, 1 worse." in text
+    assert text.count("**Worse than now**, request `e4`:") == 1
+    assert text.count("**Better than now**, request `e") == 4

@@ -1,0 +1,94 @@
+"""``flywheel audit`` and ``flywheel approver`` as a person types them."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.decide import record
+from components.decide.approvers import Approver
+from components.decide.record import Event
+from flows import secrets
+from tests.flows import terminal
+from tests.flows.terminal import Terminal
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+HOSTILE = "\x1b[2J[red]fine[/red] $(touch owned) <b>"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Terminal:
+    return terminal.in_home(tmp_path / "home")
+
+
+def decide(shell: Terminal, *runs: str) -> None:
+    with warehouse.connect(shell.settings.warehouse) as con:
+        for run in runs:
+            event = Event("reject", "support", "e1", run, NOW, "ann", HOSTILE, reason="cost")
+            with warehouse.transaction(con):
+                record.append(con, event)
+
+
+def test_decisions_are_listed_verified_exported_and_tampering_is_found(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    assert shell.run("audit").stdout == "nothing was decided yet\n"
+    decide(shell, "run-1", "run-2")
+    listed = shell.run("audit").stdout
+    assert listed.splitlines()[0] == (
+        "   1  support  evidence e1  2026-01-01 12:30 UTC  reject cost by ann "
+        "\\u001b[2J[red]fine[/red] $(touch owned) <b>"
+    )
+    assert shell.run("audit", "--workload", "other").stdout == "nothing was decided yet\n"
+    path = tmp_path / "auditors" / "decisions.jsonl"
+    exported = shell.run("audit", "--verify", "--export", path)
+    assert "2 decisions, the chain holds; 0 texts were erased" in exported.stdout
+    assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == [1, 2]
+    decide(shell, "run-3")
+    assert shell.run("audit", "--verify", "--against", path).returncode == 0
+    with warehouse.connect(shell.settings.warehouse) as con:
+        con.execute("update raw.decision_chain set kind = 'approve' where sequence = 2")
+    broken = shell.run("audit", "--verify")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("decision 2 was changed: its content has another digest")
+    assert not list(tmp_path.rglob("owned"))
+
+
+def test_a_secret_is_shown_once_and_kept_for_its_owner_only(shell: Terminal) -> None:
+    told = shell.run("approver", "add", "ada")
+    assert told.returncode == 0, told.stderr
+    (secret,) = re.findall(r"secret=([A-Z2-7]+)", told.stdout)
+    path = secrets.file(shell.settings, "ada")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secrets.find(shell.settings, Approver(name="ada")) == secret
+    again = shell.run("approver", "add", "ada")
+    assert (again.returncode, secret in again.stdout) == (2, False)
+    assert "--again replaces it" in again.stderr
+    assert shell.run("approver", "add", "ada", "--again").returncode == 0
+    assert secrets.find(shell.settings, Approver(name="ada")) != secret
+
+
+def test_a_secret_that_others_may_read_is_not_used(shell: Terminal) -> None:
+    secrets.enrol(shell.settings, "ada", again=False)
+    secrets.file(shell.settings, "ada").chmod(0o644)
+    with pytest.raises(secrets.SecretError, match="others than its owner may read"):
+        secrets.find(shell.settings, Approver(name="ada"))
+
+
+def test_a_secret_comes_from_the_environment(shell: Terminal) -> None:
+    listed = Approver(name="ada", secret_env="ADAS_CODES")
+    assert secrets.find(shell.settings, listed, {}) is None
+    env = {"ADAS_CODES": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"}
+    assert secrets.find(shell.settings, listed, env) == env["ADAS_CODES"]
+    with pytest.raises(secrets.SecretError, match="ADAS_CODES holds no secret"):
+        secrets.find(shell.settings, listed, {"ADAS_CODES": "hunter2"})
+
+
+@pytest.mark.parametrize("name", ["../ada", "ada\n", "<b>ada", "-ada", "a/b", "x" * 70])
+def test_a_name_that_is_none_is_not_enrolled(shell: Terminal, name: str) -> None:
+    refused = shell.run("approver", "add", "--", name)
+    assert refused.returncode == 2
+    assert not shell.settings.approvers.exists()

@@ -1,0 +1,102 @@
+"""An approval that nobody can give any more is recorded, once, and only if nothing was decided."""
+
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from components import warehouse
+from components.decide import record
+from components.decide.record import Event
+from tests.flows import workload_file
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Generator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def promotion(config: Path, evidence: str) -> UUID:
+    """Let a promotion wait that asks about an evidence."""
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Suspended
+
+    from flows import approvals
+
+    def nothing(config: str) -> None:
+        """Stand for the promotion, of which only the record in Prefect matters."""
+
+    workload = config.stem
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(
+            Flow(nothing, name="promote"),
+            parameters={"config": str(config)},
+            tags=[approvals.workload_tag(workload), approvals.evidence_tag(evidence)],
+        )
+        waiting = Suspended(timeout_seconds=3600, pause_key="promotion-gate")
+        client.set_flow_run_state(run.id, waiting, force=True)
+    return run.id
+
+
+def end(run: UUID, name: str, message: str | None = None) -> None:
+    from prefect import states
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, getattr(states, name)(message=message), force=True)
+
+
+def lapsed(home: Path) -> list[tuple[str, str, str]]:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        found = record.links(con)
+    return [(one.evidence_digest, one.reason, one.comment or "") for one in found]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
+    home: Path, folder: Path
+) -> None:
+    from flows import approvals
+    from flows.sweep import sweep
+
+    config = workload_file.write(folder)
+    cancelled, late = promotion(config, "e1"), promotion(config, "e2")
+    end(cancelled, "Cancelled")
+    end(late, "Failed", "The flow was suspended and never resumed.")
+    crashed = promotion(config, "e3")
+    end(crashed, "Crashed", "worker died")
+    older = promotion(config, "e4")
+    newer = promotion(config, "e5")
+    assert sweep() == 3
+    assert sorted(lapsed(home)) == [
+        ("e1", "cancelled", "cancelled in Prefect"),
+        ("e2", "timed_out", "The flow was suspended and never resumed."),
+        ("e4", "superseded", "newer evidence e5 waits for an answer"),
+    ]
+    assert older not in [one.flow_run_id for one in approvals.pending()]
+    assert [one.flow_run_id for one in approvals.pending()] == [newer]
+    assert sweep() == 0
+    end(newer, "Cancelled", "not now")
+    decided(home, newer)
+    assert sweep() == 0  # it was decided before it was cancelled
+    assert len(lapsed(home)) == 4
+
+
+def decided(home: Path, run: UUID) -> None:
+    event = Event("reject", "support", "e5", str(run), datetime.now(UTC), "ann", "no")
+    with warehouse.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
+        record.append(con, event)
