@@ -24,13 +24,16 @@ class GateInput(RunInput):
     decision: Literal["approve", "reject"] = Field(
         description="approve: the challenger becomes champion. reject: the champion stays."
     )
-    approver: str = Field(min_length=1, description="Your name; it is stored with the decision.")
-    comment: str = Field(default="", description="Why; kept with the decision.")
+    approver: str = Field(
+        min_length=1, max_length=64, description="Your name; it is stored with the decision."
+    )
+    comment: str = Field(default="", max_length=2000, description="Why; kept with the decision.")
     reason: Reason = Field(
         default="other", description="Of a rejection: what speaks against it. Else left as it is."
     )
     blame: str = Field(
         default="",
+        max_length=4000,
         description="Of a rejection, what it is about, one a line: the beginning of a request's "
         "id, a part of the traffic such as tool=search, or guard=abstention. It comes first in the "
         "next review; what was trained on is held until then.",
@@ -41,7 +44,9 @@ class CodedInput(GateInput):
     """The form where each answer carries a one-time code."""
 
     code: str = Field(
-        default="", description="The six digits that your authenticator app shows now."
+        default="",
+        max_length=32,
+        description="The six digits that your authenticator app shows now.",
     )
 
 

@@ -125,6 +125,10 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
     decide(page, shell, V1(), run, no, "1-reject-v1")
     assert state(shell, run)["type"] == "COMPLETED"
     assert "reject cost by bob too dear" in last(shell)
+    for ui in (V1(), V2()):
+        page.goto(f"{shell.settings.prefect_url}{ui.path}{run}")
+        page.get_by_text("too dear").first.wait_for()
+        picture(page, f"1-rejected-{type(ui).__name__.lower()}")
     assert champion(shell) is None
 
     config.write_text(config.read_text() + APPROVE)
@@ -149,7 +153,6 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
 
     verified = shell.run("audit", "--verify")
     assert verified.returncode == 0, verified.stderr
-    assert page.title() != "owned"
     assert not list(tmp_path.rglob("owned"))
 
 
@@ -267,7 +270,11 @@ def look_at_the_version(page: Page, shell: Terminal) -> None:
 
 
 def picture(page: Page, name: str) -> None:
-    """Keep what is on the page in the folder that ``FLYWHEEL_SCREENSHOTS`` names, to look at."""
+    """See that nothing a person wrote has run, and keep what is on the page, to look at.
+
+    Pictures go into the folder that ``FLYWHEEL_SCREENSHOTS`` names.
+    """
+    assert page.title() != "owned"
     if folder := os.environ.get("FLYWHEEL_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
