@@ -16,6 +16,7 @@ from components.decide.reasons import Reason
 from flows import dispatch
 
 GATE_KEY = "promotion-gate"
+"""What the keys of answers begin with."""
 
 
 class GateInput(RunInput):

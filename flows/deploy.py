@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import automations, config, janitor, monitor
+from flows import automations, config, janitor, monitor, sweep
 from flows.config import Workload
 from flows.settings import Settings, load
 from flows.stack import health
@@ -21,9 +21,6 @@ SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
 UNREAD = Workload.model_construct()
 """What stands for a file with mistakes: the schedules of one that names none."""
 
-SWEEPING = Timing("23 * * * *")
-"""Each hour; the minute is one at which little else begins."""
-
 
 def specs(workloads: Path) -> tuple[Spec, ...]:
     """Say how all flows are deployed, scheduled for each ``*.yaml`` in the folder ``workloads``."""
@@ -38,7 +35,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.janitor:janitor", "cpu", (Timing(janitor.EVERY),), limit=1, drops_surplus=True),
         Spec("flows.monitor:monitor", "cpu", (Timing(monitor.EVERY),), limit=1, drops_surplus=True),
-        Spec("flows.sweep:sweep", "cpu", (SWEEPING,), limit=1, drops_surplus=True),
+        Spec("flows.sweep:sweep", "cpu", (Timing(sweep.EVERY),), limit=1, drops_surplus=True),
         Spec("flows.turn:turn", "cpu", timings["turn"], limit=4),
         *(_rollback(name) for name in (None, *(file.stem for file in files))),
     )

@@ -25,6 +25,9 @@ from components.warehouse import Connection
 from flows import approvals, dispatch, settings
 from flows import config as configs
 
+EVERY = "52 * * * *"
+"""Cron line (UTC) of its runs."""
+
 NEVER_RESUMED = "never resumed"
 """What Prefect says of a run that waited for longer than it may."""
 
