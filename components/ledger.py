@@ -13,10 +13,7 @@ from components.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on an evidence, by whom; ``link`` is its place in the chain of decisions.
-
-    Where several people had to approve, ``approver`` names them all.
-    """
+    """What was decided on an evidence; where several had to approve, by all of them."""
 
     workload: str
     evidence: str
@@ -25,7 +22,6 @@ class Decision:
     comment: str
     flow_run_id: str
     decided_at: datetime
-    link: int
 
 
 @dataclass(frozen=True, slots=True)

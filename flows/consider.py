@@ -9,7 +9,8 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from components import ledger, warehouse
+from components import warehouse
+from components.decide import record
 from components.register import registry
 from components.trigger import book, deciding, feedback, inputs, votes
 from components.trigger.book import Start
@@ -80,11 +81,11 @@ def look(
 ) -> list[Sign]:
     """Give the signs there are; without a turn so far only the feedback counts."""
     since = book.learned_until(con, workload)
-    decision = ledger.decision_on(con, champion.evidence) if champion else None
+    crowned = record.approved_at(con, champion.evidence) if champion else None
     found = [
         feedback.look(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
         inputs.look(con, workload, since, trigger) if since else None,
-        votes.look(con, workload, decision.decided_at, trigger) if decision else None,
+        votes.look(con, workload, crowned, trigger) if crowned else None,
     ]
     return [sign for sign in found if sign]
 

@@ -85,6 +85,12 @@ def links(con: Connection, asked: Asked = EVERYTHING) -> list[Link]:
     return list(warehouse.read(con, "marts/decisions", Link, **asdict(asked)))
 
 
+def approved_at(con: Connection, evidence: str) -> datetime | None:
+    """Tell when the last approval of an evidence came; ``None`` if there is none."""
+    found = links(con, Asked(evidence=evidence))
+    return max((link.decided_at for link in found if link.kind == "approve"), default=None)
+
+
 def head(con: Connection) -> Head | None:
     """Read the last link as it is kept beside the chain; ``None`` before there is any."""
     found = con.execute("select sequence, digest from raw.decision_head").fetchall()

@@ -49,5 +49,4 @@ def _decision(links: Sequence[Link]) -> Decision:
         comment="; ".join(link.comment for link in links if link.comment),
         flow_run_id=last.flow_run_id,
         decided_at=last.decided_at,
-        link=last.sequence,
     )

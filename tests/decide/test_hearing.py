@@ -191,3 +191,10 @@ def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> N
 def test_rules_that_nobody_could_meet_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Approving.model_validate(settings)
+
+
+def test_an_evidence_counts_as_approved_since_its_last_approval(con: Connection) -> None:
+    assert record.approved_at(con, "e1") is None
+    hear(con, YES, FOUR_EYES)
+    hear(con, replace(YES, approver="bob"), FOUR_EYES, attempt=2, minutes=30)
+    assert record.approved_at(con, "e1") == NOW + timedelta(minutes=30)
