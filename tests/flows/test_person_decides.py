@@ -220,12 +220,12 @@ def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, said: Said, name:
 
 def wait_until_taken(shell: Terminal, run: str, key: str | None) -> None:
     """Ask the server until the run waits for another answer, or has ended."""
-    for _ in range(300):
+    for _ in range(600):
         now = state(shell, run)
         if now["type"] in ENDED or pause_key(now) not in (None, key):
             return
         time.sleep(1)
-    pytest.fail(f"{run} has taken nothing in")
+    pytest.fail(f"{run} has taken nothing in: {state(shell, run)}")
 
 
 def wait_for(shell: Terminal, run: str) -> dict[str, Any]:
