@@ -169,13 +169,14 @@ def add_approver(
     import segno
 
     from components.decide import approvers, totp
-    from flows import secrets
+    from flows import secrets, watch
 
     try:
         listed = approvers.Approver(name=name, secret_block=block)
         home = settings.load()
         if block:
-            drawn = secrets.enrol_in_block(name, block, again=again)
+            with _explained():
+                drawn = watch.patiently(lambda: secrets.enrol_in_block(name, block, again=again))
         else:
             drawn = secrets.enrol(home, listed.name, again=again)
     except ValueError as error:

@@ -101,6 +101,8 @@ def objection_to(answer: Answer, rules: Approving, links: Sequence[Link]) -> Ref
         rules: Who may decide.
         links: What was said to this evidence before.
     """
+    if not answer.approver.strip():
+        return "unnamed"
     if rules.approvers and rules.find(answer.approver) is None:
         return "unlisted"
     said_yes = {link.approver for link in standing.approvals(links)}

@@ -9,6 +9,7 @@ what it learned from. ``slice``: one part of the traffic. ``other``: what the co
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 Refused: TypeAlias = Literal[
+    "unnamed",
     "unlisted",
     "same_person",
     "unexplained",
@@ -22,6 +23,7 @@ Refused: TypeAlias = Literal[
 ]
 
 REFUSALS: dict[Refused, str] = {
+    "unnamed": "a decision wants the name of who decides",
     "unlisted": "the workload's file lists who may decide, and this name is not on the list",
     "same_person": "this name has approved already, and another person has to",
     "unexplained": "a rejection for another reason wants a comment that says which",

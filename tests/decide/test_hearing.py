@@ -58,7 +58,7 @@ def test_a_rejection_keeps_its_reason_and_what_it_blames(con: Connection) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["eve", "Ada", "ada ", "", "ada\x00", "ada' or '1'='1", "{{ada}}", "<b>ada</b>"]
+    "name", ["eve", "Ada", "ada ", "ada\x00", "ada' or '1'='1", "{{ada}}", "<b>ada</b>"]
 )
 def test_an_unlisted_name_is_refused_and_the_approval_stays_open(
     con: Connection, name: str
@@ -66,6 +66,10 @@ def test_an_unlisted_name_is_refused_and_the_approval_stays_open(
     assert hear(con, Answer("approve", name), LISTED) == ("refused", "unlisted")
     assert decided(con, LISTED) is None
     assert hear(con, YES, LISTED, attempt=2) == ("approve", "")
+
+
+def test_nobody_decides_without_a_name(con: Connection) -> None:
+    assert hear(con, Answer("reject", " ", "no"), Approving()) == ("refused", "unnamed")
 
 
 def test_two_different_people_have_to_approve(con: Connection) -> None:

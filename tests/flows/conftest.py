@@ -1,5 +1,6 @@
 """What the tests of flows have in common."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -12,3 +13,12 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Generator[None]:
+    """A Prefect server of the tests' own, on a machine that may be busy."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

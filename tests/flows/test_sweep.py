@@ -1,6 +1,5 @@
 """An approval that nobody can give any more is recorded, once, and only if nothing was decided."""
 
-from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -13,14 +12,6 @@ from components.decide.record import Event
 from tests.flows import workload_file
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def prefect() -> Generator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture
@@ -66,7 +57,7 @@ def lapsed(home: Path) -> list[tuple[str, str, str]]:
     return [(one.evidence_digest, one.reason, one.comment or "") for one in found]
 
 
-@pytest.mark.usefixtures("prefect")
+@pytest.mark.usefixtures("prefect_server")
 def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
     home: Path, folder: Path
 ) -> None:
