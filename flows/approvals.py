@@ -8,6 +8,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.input import RunInput
 from pydantic import Field
 
@@ -97,11 +98,22 @@ def pending(*tags: str) -> list[Pending]:
     return [_pending(run) for run in dispatch.find("promote", *tags, states=[StateType.PAUSED])]
 
 
+class NotTakenError(ValueError):
+    """Prefect did not take an answer: it is not as the form wants it, or nobody is asked."""
+
+
 def answer(flow_run_id: UUID, given: Answer) -> None:
-    """Resume a waiting promotion with a decision, as the form in the UI does."""
-    said = CodedInput(**asdict(given))
+    """Resume a waiting promotion with a decision, as the form in the UI does.
+
+    Raises:
+        NotTakenError: The run does not wait, or its form has no such fields.
+    """
+    said = {name: text for name, text in asdict(given).items() if name != "code" or text}
     with get_client(sync_client=True) as client:
-        client.resume_flow_run(flow_run_id, run_input=said.model_dump())
+        found = client.resume_flow_run(flow_run_id, run_input=said)
+    if found.status != SetStateStatus.ACCEPT:
+        why = getattr(found.details, "reason", None) or found.status.value.lower()
+        raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
 
 
 def answered_at(flow_run_id: UUID, attempt: int) -> datetime:

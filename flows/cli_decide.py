@@ -280,12 +280,13 @@ def _explained() -> Generator[None]:
     """Turn what can go wrong at the stack into a message and an exit code."""
     from prefect.exceptions import PrefectHTTPStatusError
 
-    from flows import watch
+    from flows import approvals, watch
     from flows.stack import control
 
+    refused = (approvals.NotTakenError, PrefectHTTPStatusError)
     try:
         yield
-    except (watch.TurnError, control.StackError, PrefectHTTPStatusError) as error:
+    except (watch.TurnError, control.StackError, *refused) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

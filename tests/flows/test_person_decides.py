@@ -171,8 +171,17 @@ def afresh(page: Page, shell: Terminal, config: Path, secret: str) -> str:
     picture(page, "2-too-late-v2")
     turn = ended["message"].rpartition("/")[2]
     assert wait_for(shell, turn)["type"] == "COMPLETED"
-    (waiting,) = shell.run("pending").stdout.splitlines()
-    return waiting.rpartition("/")[2]
+    return waiting(shell)
+
+
+def waiting(shell: Terminal) -> str:
+    """Give the run of the one approval that waits, or soon will."""
+    for _ in range(300):
+        (line,) = shell.run("pending").stdout.splitlines()
+        if "evidence" in line:
+            return line.rpartition("/")[2]
+        time.sleep(1)
+    pytest.fail("no approval waits")
 
 
 def waiting_approval(shell: Terminal, config: Path) -> str:
