@@ -166,6 +166,7 @@ def test_a_version_says_what_it_takes_and_gives_and_shows_a_request(
     assert info.signature.inputs.required_input_names() == ["messages"]
     assert info.signature.inputs.optional_input_names() == ["tools"]
     assert info.signature.outputs.input_names() == ["id", "object", "choices"]
+    assert info.saved_input_example_info
     assert set(info.saved_input_example_info) >= {"artifact_path", "serving_input_path"}
 
 
@@ -247,7 +248,7 @@ def test_a_version_is_described_by_its_card(
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
     registry.register(name, run_id, adapter, served=served(base_model), tags=tags, description=card)
-    said = MlflowClient().get_model_version(name, "1").description
+    said = MlflowClient().get_model_version(name, "1").description or ""
     assert said.startswith(shown)
     assert len(said) <= registry.MOST_CHARACTERS
     assert (said == card) == (len(card) <= registry.MOST_CHARACTERS)
