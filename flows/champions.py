@@ -7,16 +7,36 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from components import warehouse
+from components.decide import record
+from components.decide.record import Event
 from components.register import aliases, crowning, journal, registry, rollback
-from components.register.journal import Entry, Journal
+from components.register.journal import Change, Entry, Journal
+from components.warehouse import Connection
 from flows import settings
 from flows.settings import Settings
 
 
-def roll_back(home: Settings, workload: str, to: str | None, *, by: str, reason: str) -> Entry:
+def roll_back(
+    home: Settings,
+    workload: str,
+    to: str | None,
+    *,
+    by: str,
+    reason: str,
+    flow_run_id: str = "",
+) -> Entry:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
-    The warehouse is held from the first line to the last, so it is waited for only once.
+    The order is a link of the chain of decisions, written with the journal's first line. The
+    warehouse is held from the first line to the last, so it is waited for only once.
+
+    Args:
+        home: Where all lies.
+        workload: Whose champion.
+        to: A version's number; ``None`` for the one that is ``previous``.
+        by: Who asks for it.
+        reason: Why.
+        flow_run_id: The flow run that does it, if one does.
 
     Raises:
         RollbackError: There is no version to go back to, or not to that one.
@@ -36,7 +56,23 @@ def roll_back(home: Settings, workload: str, to: str | None, *, by: str, reason:
             by=by,
             reason=reason,
         )
-        return crowning.roll_back(held, change)
+        return crowning.roll_back(held, change, lambda con: _record(con, change, flow_run_id))
+
+
+def _record(con: Connection, change: Change, flow_run_id: str) -> None:
+    """Add the order to the chain, about the evidence on which the champion was approved."""
+    name, left = change.workload_id, change.champion_before
+    version = registry.numbered(name, left) if left else None
+    event = Event(
+        kind="rollback",
+        workload=name,
+        evidence=version.evidence if version else change.evidence_digest,
+        flow_run_id=flow_run_id,
+        decided_at=_now(),
+        approver=change.asked_by,
+        comment=f"to version {change.version}: {change.reason or 'no reason given'}",
+    )
+    record.append(con, event)
 
 
 def rolled_back(workload: str, adapter: str) -> str | None:

@@ -3,6 +3,7 @@
 from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows import champions, settings
@@ -29,7 +30,12 @@ def rollback(workload: str, to: str = "", by: str = UNNAMED, reason: str = "") -
 def go_back(workload: str, to: str, by: str, reason: str) -> str:
     """Change the aliases, each step written down; say what was done."""
     entry = champions.roll_back(
-        settings.load(), workload, to.strip() or None, by=by.strip() or UNNAMED, reason=reason
+        settings.load(),
+        workload,
+        to.strip() or None,
+        by=by.strip() or UNNAMED,
+        reason=reason,
+        flow_run_id=str(flow_run.id or ""),
     )
     said = champions.say_rollback(entry)
     get_run_logger().info(said)

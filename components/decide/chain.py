@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed"]
-"""``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now."""
+Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed", "rollback"]
+"""``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now.
+``rollback``: what was approved on the evidence was taken back."""
 
 GENESIS = "0" * 64
 """What stands in the first link where later ones have the digest of the one before."""

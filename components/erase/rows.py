@@ -54,7 +54,9 @@ def delete(
         How many rows were deleted, by table.
     """
     gone: dict[str, int] = {}
-    gone["raw.decision_words"] = words.forget(con, subject, _names(con, subject, names))
+    said = _names(con, subject, names)
+    gone["raw.decision_words"] = words.forget(con, subject, said)
+    gone["raw.champion_journal"] = words.forget_reasons(con, subject, said)
     for called, within in ((_names(con, subject, names), {}), ([subject.id], subject.within)):
         with warehouse.present(con, "erased_names", {"name": pa.array(called, pa.string())}):
             for table in catalog.tables(con):

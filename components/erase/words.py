@@ -12,6 +12,9 @@ from components.warehouse import Connection
 
 APPROVER = "approver"
 
+ERASED = "(erased)"
+"""Stands where a text of the champions' journal was."""
+
 
 def forget(con: Connection, subject: Subject, names: Iterable[str]) -> int:
     """Delete the texts that hold the subject's id, or one of the ``names``; return how many."""
@@ -37,6 +40,46 @@ def forget(con: Connection, subject: Subject, names: Iterable[str]) -> int:
             {"sequence": sequence, "field": field},
         )
     return len(found)
+
+
+def forget_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:
+    """Blank the reasons of changes of a champion that are about the subject; return how many rows.
+
+    The rows stay: they say how to finish a change that was interrupted.
+    """
+    rows = con.execute(
+        """
+        select distinct asked_by, reason
+        from raw.champion_journal
+        where $workload_id::varchar is null or workload_id = $workload_id
+        """,
+        {"workload_id": subject.workload_id},
+    ).fetchall()
+    wanted, count = set(names), 0
+    for asked_by, reason in rows:
+        who = asked_by
+        if subject.mentions and _is_about(subject, wanted, asked_by):
+            who = ERASED
+        why = ERASED if _is_about(subject, wanted, reason) else reason
+        if (who, why) != (asked_by, reason):
+            changed = con.execute(
+                """
+                update raw.champion_journal
+                set asked_by = $who, reason = $why
+                where
+                    asked_by = $asked_by and reason = $reason
+                    and ($workload_id::varchar is null or workload_id = $workload_id)
+                """,
+                {
+                    "who": who,
+                    "why": why,
+                    "asked_by": asked_by,
+                    "reason": reason,
+                    "workload_id": subject.workload_id,
+                },
+            ).fetchall()
+            count += changed[0][0]
+    return count
 
 
 def _is_about(subject: Subject, names: set[str], text: str) -> bool:

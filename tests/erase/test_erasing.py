@@ -1,6 +1,7 @@
 """One person is erased; whoever else is there keeps every byte."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from components.decide import chain, record
 from components.decide.record import Event
 from components.erase.subject import Subject
 from components.gate import evidence
+from components.register import journal
+from components.register.journal import Change, Journal
 from components.schema import Json
 from flows import erase
 from tests import logs
@@ -238,4 +241,32 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
         ("eve", None),
         ("eve", texts["about-bob"]),
     ]
+    assert written.is_clean
+
+
+def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        held = Journal(lambda: nullcontext(con), lambda: logs.NOW)
+        for number, text in enumerate((f"worse for {ANN}", f"worse for {BOB}"), start=1):
+            change = Change(
+                workload_id=WORKLOAD,
+                kind="rollback",
+                evidence_digest="e1",
+                adapter_key="a0",
+                version=str(number),
+                champion_before=None,
+                adapter_before=None,
+                previous_before=None,
+                previous_after=None,
+                asked_by="eve",
+                reason=text,
+            )
+            held.note(held.intend(change), "done")
+    written = eraser(home.settings, Subject(ANN))
+    with warehouse.connect(home.settings.warehouse) as con:
+        reasons = [one.change.reason for one in journal.changes(con)]
+    assert reasons == ["(erased)", f"worse for {BOB}"]
+    assert written.erased["raw.champion_journal"] == 2
     assert written.is_clean

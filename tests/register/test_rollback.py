@@ -12,6 +12,8 @@ from prefect.logging import disable_run_logger
 
 from components import warehouse
 from components.dataset.snapshot import Snapshot
+from components.decide import chain, record
+from components.decide.record import Asked
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
@@ -138,14 +140,18 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
     assert aliases.read("refused") == before
 
 
-def test_a_rollback_says_by_whom_and_why_in_the_journal(home: Settings) -> None:
+def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
     champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
     with warehouse.connect(home.warehouse) as con:
         last = journal.changes(con, "told")[-1]
+        (link,) = record.links(con, Asked(workload_id="told"))
+        assert chain.first_broken(record.links(con), record.head(con)) is None
     change = last.change
     assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")
     assert (change.champion_before, change.version, change.reason) == ("2", "1", "wrong tools")
+    assert (link.kind, link.evidence_digest, link.approver) == ("rollback", "e2", "bob")
+    assert link.comment == "to version 1: wrong tools"
 
 
 def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_further(
