@@ -195,7 +195,9 @@ def test_nobody_begins_another_change_before_the_interrupted_one_is_settled(
 
 def test_a_change_that_was_settled_by_somebody_else_goes_no_further(tmp_path: Path) -> None:
     history("intended-twice")
-    entry = books(tmp_path).intend(crowning.promotion("intended-twice", "e9", "a9", by="a", reason=""))
+    entry = books(tmp_path).intend(
+        crowning.promotion("intended-twice", "e9", "a9", by="a", reason="")
+    )
     settle(tmp_path)
     with pytest.raises(journal.SettledError, match="change 1 is undone by now"):
         books(tmp_path).note(entry, "registered", version="3")
