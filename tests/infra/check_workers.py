@@ -1,7 +1,7 @@
 """Check the job templates with the workers' own classes: ``python -m tests.infra.check_workers``.
 
 Wants packages that nothing else here uses (130 MB with what they need), so it is no part of the
-test suite: ``pip install prefect-docker prefect-kubernetes kubernetes-validate``. It needs no
+test suite: ``pip install prefect-docker prefect-kubernetes``. It needs no
 Docker and no cluster: it goes as far as the arguments for Docker's API, and as far as the manifest,
 which is held against Kubernetes' JSON schemas.
 """
@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, cast
 from uuid import uuid4
 
-import kubernetes_validate  # pyright: ignore[reportMissingImports]
+import kubernetes_validate
 import typer
 from docker.models import containers
 from prefect.client.orchestration import PrefectClient

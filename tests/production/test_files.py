@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate  # pyright: ignore[reportMissingImports]
+import kubernetes_validate
 import pytest
 import yaml
 
