@@ -25,10 +25,10 @@ from components.ledger import Decision
 from components.warehouse import Connection
 from flows import approvals, fresh, secrets, settings, showing
 from flows.approvals import CodedInput, GateInput
-from flows.config import Workload
 from flows.fresh import StaleEvidenceError
 from flows.secrets import SecretError
 from flows.settings import Settings
+from flows.workload import Workload
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """How long an approval waits before Prefect fails the run; a later turn asks again."""

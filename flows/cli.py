@@ -33,7 +33,7 @@ from flows import (
 from flows.stack import environment
 
 if TYPE_CHECKING:
-    from flows.config import Workload
+    from flows.workload import Workload
 
 app = typer.Typer(
     help="Turn what an LLM application logs into a better adapter: measured, approved, registered.",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from components.erase.erasing import Found
     from components.erase.search import Searched
     from components.erase.subject import Subject
-    from flows.config import Workload
+    from flows.workload import Workload
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)

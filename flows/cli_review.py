@@ -20,8 +20,8 @@ from flows import settings
 if TYPE_CHECKING:
     from components.review.reading import Question
     from components.schema import Answer, Json
-    from flows.config import Workload
     from flows.review import Answered
+    from flows.workload import Workload
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)

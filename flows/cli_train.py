@@ -16,7 +16,7 @@ from flows import settings
 
 if TYPE_CHECKING:
     from components.schema import Progress
-    from flows.config import Workload
+    from flows.workload import Workload
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)

@@ -19,7 +19,7 @@ from components.trigger.signs import Sign
 from components.warehouse import Connection
 from flows import config as configs
 from flows import dispatch, settings
-from flows.config import Workload
+from flows.workload import Workload
 
 WANTED = "flywheel.turn.wanted"
 """The event that asks for a turn; an automation starts it."""

@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from components.dataset.snapshot import Snapshot
 from flows import config as configs
 from flows import freezing, settings
-from flows.config import Workload
+from flows.workload import Workload
 
 
 @flow(flow_run_name=configs.run_name)

@@ -6,10 +6,10 @@ from pathlib import Path
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import automations, config, janitor, monitor, sweep
-from flows.config import Workload
 from flows.settings import Settings, load
 from flows.stack import health
 from flows.stack.deployment import Spec, Timing, deploy
+from flows.workload import Workload
 
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
     "collect": lambda found: found.collect_schedule,

@@ -27,8 +27,8 @@ from components.erase.subject import Subject, digest
 from components.register import registry, taint
 from components.warehouse import CheckFailedError, Connection
 from flows import freezing
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 Say = Callable[[str], None]
 

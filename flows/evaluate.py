@@ -18,8 +18,8 @@ from components.scorecard import HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import jobs, settings
-from flows.config import Workload
 from flows.train import reporter
+from flows.workload import Workload
 
 
 class UnmeasuredError(ValueError):

@@ -20,8 +20,8 @@ from components.schema import Json
 from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
 from components.scorecard import read as read_scorecard
 from flows import evaluate
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 Table = Mapping[str, Json]
 

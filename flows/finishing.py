@@ -9,8 +9,8 @@ from components import machine, manifest, rendering
 from components.dataset import learned
 from components.export import card, licence, measured, plain, portable
 from components.export.measured import Measured
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 
 def finish(

@@ -8,9 +8,9 @@ from components.curate.pipeline import Tally
 from components.curate.redaction import staying
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
-from flows.config import Workload
 from flows.revision import revision
 from flows.settings import Settings
+from flows.workload import Workload
 
 
 def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally, Snapshot]:

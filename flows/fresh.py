@@ -11,7 +11,7 @@ from components.gate.evidence import Evidence
 from components.register import registry
 from components.register.registry import Version
 from flows import approvals, dispatch, settings, snapshots
-from flows.config import Workload
+from flows.workload import Workload
 
 
 class StaleEvidenceError(RuntimeError):

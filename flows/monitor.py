@@ -18,8 +18,9 @@ from components.trigger import book
 from components.trigger.settings import Trigger
 from flows import approvals, consider, dispatch, settings
 from flows import config as configs
-from flows.config import ConfigError, Workload
+from flows.config import ConfigError
 from flows.settings import Settings
+from flows.workload import Workload
 
 EVERY = "22 * * * *"
 """Cron line (UTC) of its runs."""

@@ -7,7 +7,7 @@ from components import base, manifest
 from components.register import registry, taint
 from components.train import warm
 from flows import settings
-from flows.config import Workload
+from flows.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from components.train.plan import work
 from components.train.plan.planned import AS_JSON, Plan
 from components.train.recipe import Recipe
 from flows import jobs
-from flows.config import Workload
+from flows.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

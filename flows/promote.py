@@ -15,8 +15,8 @@ from components.register import registry
 from flows import asking, fresh, registering, settings
 from flows import config as configs
 from flows.approvals import page_key
-from flows.config import Workload
 from flows.fresh import StaleEvidenceError
+from flows.workload import Workload
 
 
 @flow(flow_run_name=configs.run_name)

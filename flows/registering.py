@@ -13,8 +13,8 @@ from components.register.logged import Served
 from components.register.registry import Version
 from components.scorecard import read as read_scorecard
 from flows import champions, finishing, settings
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 
 class RolledBackError(RuntimeError):

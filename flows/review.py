@@ -23,8 +23,8 @@ from components.review import answers, labelled, measured, reading
 from components.review.labelled import Labelled
 from components.review.reading import Question, Reviewable
 from components.schema import Json
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"
 """A feedback record, or what was done instead."""

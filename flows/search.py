@@ -27,7 +27,7 @@ from components.train.search.plan import Course, Entry, Pace, Plan
 from components.train.search.records import Order, Outcome
 from components.train.search.run import Found
 from flows import dispatch, jobs, settings, train
-from flows.config import Workload
+from flows.workload import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
 

@@ -18,10 +18,10 @@ from components.train.search.records import Order, Outcome
 from components.train.stops import Reached
 from flows import config as configs
 from flows import finishing, jobs, origins, settings
-from flows.config import Workload
 from flows.curve import Curve
 from flows.origins import Origin
 from flows.revision import revision
+from flows.workload import Workload
 
 LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training speaks there only this often."""

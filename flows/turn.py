@@ -42,9 +42,9 @@ from flows import (
 )
 from flows import config as configs
 from flows.collect import collect
-from flows.config import Workload
 from flows.curate import curate
 from flows.stages import Stages
+from flows.workload import Workload
 
 Ending: TypeAlias = Literal[
     "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"

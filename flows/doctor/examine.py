@@ -5,7 +5,6 @@ from pathlib import Path
 
 from flows import config as configs
 from flows import deploy
-from flows.config import Workload
 from flows.doctor import (
     credentials,
     files,
@@ -23,6 +22,7 @@ from flows.doctor.servers import Server
 from flows.settings import Settings
 from flows.stack import health
 from flows.stack.deployment import Spec
+from flows.workload import Workload
 
 RECEIVER = 4318
 """The port of ``flywheel receive`` unless it is told another."""

@@ -13,7 +13,7 @@ from components import base as bases
 from components import manifest, prompt, rendering
 from components.schema import Answer, Call, Json
 from flows import finishing
-from flows.config import Workload
+from flows.workload import Workload
 from tests.train import rows
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

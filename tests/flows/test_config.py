@@ -7,7 +7,8 @@ import pytest
 from components.evaluate.judging.endpoint import JudgeError
 from components.schema import Answer
 from flows import evaluate
-from flows.config import Workload, read
+from flows.config import read
+from flows.workload import Workload
 from tests import holdouts
 from tests.evaluate import guarding
 from tests.flows import terminal

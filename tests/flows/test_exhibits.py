@@ -12,8 +12,8 @@ from components.costs import Prices
 from components.dataset import usage
 from components.scorecard import HOLDOUT
 from flows import evaluate, exhibits
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 from tests.cards import pair
 from tests.gate import cases
 from tests.logs import NOW

@@ -12,7 +12,7 @@ from components.register import tracking
 from components.schema import Answer
 from components.scorecard import HOLDOUT
 from flows import evaluate
-from flows.config import Workload
+from flows.workload import Workload
 from tests import holdouts, tiny
 from tests.evaluate.conftest import build_adapter
 from tests.evaluate.judging.bench import Judge, longer, serving

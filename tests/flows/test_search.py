@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components import base, manifest
-from flows import config, evaluate
+from flows import evaluate
 from flows.stack import control
+from flows.workload import Workload
 from tests import tiny
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
@@ -94,7 +95,7 @@ def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Pat
     other = tiny.build(tmp_path / "other")
     settings = json.loads((other / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps(settings | {"max_new_tokens": 7}))
-    workload = config.Workload.model_validate(
+    workload = Workload.model_validate(
         {
             "workload": "support",
             "base": "base",

@@ -10,7 +10,7 @@ from components.register import aliases, registry, tracking
 from components.register.logged import Served
 from components.train.recipe import Recipe
 from flows import origins, train
-from flows.config import Workload
+from flows.workload import Workload
 from tests.holdouts import NOW
 
 WARM = Recipe(warm_start=True)

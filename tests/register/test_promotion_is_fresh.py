@@ -15,8 +15,8 @@ from components.register import aliases, registry, tracking
 from components.register.logged import Served
 from flows import config as configs
 from flows import fresh
-from flows.config import Workload
 from flows.fresh import StaleEvidenceError
+from flows.workload import Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")

@@ -15,8 +15,8 @@ from components.ledger import Decision
 from components.register import aliases, registry, tracking
 from components.register.aliases import Aliases
 from flows import registering
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 from tests import cards
 from tests.export import making
 from tests.export.making import NOW

@@ -23,8 +23,8 @@ from components.register.journal import Journal
 from components.register.rollback import RollbackError
 from flows import champions, registering, turn
 from flows import rollback as rolling
-from flows.config import Workload
 from flows.settings import Settings
+from flows.workload import Workload
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
