@@ -1,8 +1,10 @@
 """Tell whether an evidence is still about what there is now, and start a turn if it is not."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
+from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import folder_name
@@ -10,6 +12,8 @@ from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.register import registry
 from components.register.registry import Version
+from components.trigger import book
+from components.trigger.book import Start
 from flows import approvals, dispatch, settings, snapshots
 from flows.workload import Workload
 
@@ -106,10 +110,13 @@ def require_unerased(found: Evidence) -> None:
         )
 
 
-def start_turn(config: str, workload: str) -> UUID:
-    """Start a turn that evaluates afresh, or find the one that is under way."""
+def start_turn(config: str, workload: str, reason: str) -> UUID:
+    """Start a turn that evaluates afresh, unless one is under way; the book says why."""
     tag = approvals.workload_tag(workload)
     under_way = dispatch.find("turn", tag, states=[StateType.PENDING, StateType.RUNNING])
     if under_way:
         return under_way[0].id
-    return dispatch.start("turn/turn", {"config": config}, [tag]).id
+    entry = Start(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
+    with warehouse.connect(settings.load().warehouse) as con:
+        book.enter(con, entry)
+    return dispatch.start("turn/turn", {"config": config, "start": entry.start_id}, [tag]).id

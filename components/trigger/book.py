@@ -10,7 +10,8 @@ from components import warehouse
 from components.trigger.signs import Sign
 from components.warehouse import Connection
 
-Cause: TypeAlias = Literal["trigger", "schedule", "person"]
+Cause: TypeAlias = Literal["trigger", "schedule", "stale", "person"]
+"""Who or what started a turn; ``stale``: an approval whose evidence was no longer so."""
 
 
 @dataclass(frozen=True, slots=True)

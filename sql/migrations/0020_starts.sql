@@ -3,7 +3,7 @@
 create table raw.starts (
     start_id varchar primary key,
     workload_id varchar not null,
-    cause varchar not null check (cause in ('trigger', 'schedule', 'person')),
+    cause varchar not null check (cause in ('trigger', 'schedule', 'stale', 'person')),
     started boolean not null,
     reason varchar not null,
     signs json not null,
