@@ -1,8 +1,8 @@
 """Check the job templates with the workers' own classes: ``python -m tests.infra.check_workers``.
 
-Wants packages that nothing else here uses (130 MB with what they need), so it is no part of the test
-suite: ``pip install prefect-docker prefect-kubernetes``. It needs no Docker and no cluster: it goes
-as far as the arguments for Docker's API, and as far as the manifest, which is held against
+Wants packages that nothing else here uses (130 MB with what they need), so it is no part of the
+test suite: ``pip install prefect-docker prefect-kubernetes``. It needs no Docker and no cluster: it
+goes as far as the arguments for Docker's API, and as far as the manifest, which is held against
 Kubernetes' JSON schemas.
 """
 
