@@ -55,6 +55,12 @@ class Approving(Config):
         listed = Counter(one.name for one in self.approvers)
         if twice := [name for name, times in listed.items() if times > 1]:
             raise ValueError(f"approvers: {', '.join(twice)} is listed more than once, wants once")
+        held = Counter(filter(None, (one.secret_env or one.secret_block for one in self.approvers)))
+        if shared := [place for place, times in held.items() if times > 1]:
+            raise ValueError(
+                f"approvers: {', '.join(shared)} is the secret of more than one, who could then "
+                "answer for each other; wants one each"
+            )
         if self.four_eyes and len(listed) < 2:
             raise ValueError(
                 f"four_eyes wants two approvers or more, found {len(listed)} under approvers"

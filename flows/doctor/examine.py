@@ -6,6 +6,7 @@ from pathlib import Path
 from flows import config as configs
 from flows import deploy
 from flows.doctor import (
+    approvers,
     credentials,
     files,
     listening,
@@ -45,7 +46,7 @@ def examine(home: Settings, env: Mapping[str, str], workloads: Iterable[Path]) -
     yield machine.gpus(computing)
     yield machine.four_bit(computing)
     for path in workloads:
-        yield from check_workload(path)
+        yield from check_workload(home, env, path)
 
 
 def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[Finding]:
@@ -99,8 +100,8 @@ def check_versions() -> Iterator[Finding]:
     yield from versions.check(look.requirements(), look.installed(), tested)
 
 
-def check_workload(path: Path) -> Iterator[Finding]:
-    """Look at a workload's file, its text and its base."""
+def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[Finding]:
+    """Look at a workload's file, its text, its base and who may decide about it."""
     if not path.is_file():
         yield wrong(path.name, f"{path} is not there", f"flywheel schedule FILE, or rm {path}")
         return
@@ -111,6 +112,8 @@ def check_workload(path: Path) -> Iterator[Finding]:
         remedy = f"correct it; `flywheel check {path}` tells when it is right"
         yield from (wrong(path.name, mistake, remedy) for mistake in error.mistakes)
         return
+    rules = workload.approve
+    yield from approvers.check(path.name, rules, look.without_codes(home, env, rules))
     bases = {workload.base, *(one.base for one in workload.candidates())}
     yield from (models.check(look.model(base)) for base in sorted(bases))
 

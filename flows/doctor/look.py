@@ -14,7 +14,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prefect import get_client
 from prefect.client.schemas.objects import WorkerStatus
+from prefect.exceptions import PrefectHTTPStatusError
 
+from components.decide.approvers import Approving
+from flows import secrets
 from flows.doctor.files import Entry
 from flows.doctor.machine import Compute
 from flows.doctor.models import Model
@@ -92,10 +95,23 @@ def entry(path: Path, *, is_secret: bool = False) -> Entry:
 
 def inside(settings: Settings) -> list[Entry]:
     """Read the permissions of what matters most in a home."""
-    secret = [settings.tokens]
+    secret = [settings.tokens, *sorted(settings.approvers.glob("*"))]
     plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
     plain += [settings.models, settings.prefect_home, settings.mlflow_home]
     return [entry(path, is_secret=path in secret) for path in secret + plain if path.exists()]
+
+
+def without_codes(settings: Settings, env: Mapping[str, str], rules: Approving) -> dict[str, str]:
+    """Say of each approver whose codes can't be checked here why not."""
+    found: dict[str, str] = {}
+    for one in rules.approvers if rules.codes else ():
+        place = one.secret_env or one.secret_block or secrets.file(settings, one.name)
+        try:
+            if secrets.find(settings, one, env) is None:
+                found[one.name] = f"{place} is not there"
+        except (secrets.SecretError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+            found[one.name] = str(error)
+    return found
 
 
 def model(path: Path) -> Model:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pyotp.totp import TOTP
 
+from components import warehouse
 from components.decide import hearing, record
 from components.decide.approvers import Approver, Approving
 from components.decide.hearing import Answer, Proof, Question
@@ -119,6 +121,18 @@ def test_a_code_is_taken_once_and_another_half_minute_later(con: Connection) -> 
     assert hearing.hear(con, other, new, CODED, Proof(SECRET), now=later).kind == "approve"
 
 
+def test_a_code_that_was_used_is_remembered_by_other_workloads_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    coded = replace(YES, code=TOTP(SECRET).at(NOW))
+    with warehouse.connect(tmp_path / "w.duckdb") as con:
+        assert hear(con, coded, CODED, secret=SECRET) == ("approve", "")
+    other = Question("routing", "e9", "run-9", 1)
+    with warehouse.connect(tmp_path / "w.duckdb") as con:
+        link = hearing.hear(con, other, coded, CODED, Proof(SECRET), now=NOW)
+    assert (link.kind, link.reason) == ("refused", "code_reused")
+
+
 @pytest.mark.parametrize(
     ("code", "secret", "reason"),
     [
@@ -183,6 +197,17 @@ def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> N
             },
             "wants one of them",
             id="two-secrets",
+        ),
+        pytest.param(
+            {
+                "codes": True,
+                "approvers": [
+                    {"name": "ada", "secret_env": "A"},
+                    {"name": "bob", "secret_env": "A"},
+                ],
+            },
+            "A is the secret of more than one",
+            id="one-secret-of-two",
         ),
         pytest.param({"approvers": [{"name": "../ada"}]}, "pattern", id="a-path"),
         pytest.param({"approvers": [{"name": "ada\n"}]}, "pattern", id="a-line"),

@@ -3,7 +3,18 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from flows.doctor import credentials, files, listening, machine, models, pools, texts, versions
+from components.decide.approvers import Approving
+from flows.doctor import (
+    approvers,
+    credentials,
+    files,
+    listening,
+    machine,
+    models,
+    pools,
+    texts,
+    versions,
+)
 from flows.doctor.files import Entry
 from flows.doctor.finding import Finding
 from flows.doctor.machine import GIB, Compute
@@ -204,3 +215,29 @@ def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> Non
         ("wrong", "Prefect"),
         ("note", "Redis"),
     ]
+
+
+LISTED = {"approvers": [{"name": "ada"}, {"name": "bob"}]}
+
+
+@pytest.mark.parametrize(
+    ("rules", "troubles", "wanted", "said"),
+    [
+        pytest.param({}, {}, "note", "may approve, under any name", id="nobody-listed"),
+        pytest.param(LISTED, {}, "note", "can give one's name", id="no-codes"),
+        pytest.param(
+            LISTED | {"codes": True},
+            {"bob": "bob.secret is not there"},
+            "wrong",
+            "no code of bob can be taken: bob.secret is not there",
+            id="no-secret",
+        ),
+        pytest.param(LISTED | {"codes": True}, {}, "fine", "2 approver(s)", id="all-enrolled"),
+    ],
+)
+def test_who_may_approve_can_prove_it(
+    rules: dict[str, object], troubles: dict[str, str], wanted: str, said: str
+) -> None:
+    (found,) = approvers.check("support.yaml", Approving.model_validate(rules), troubles)
+    assert level(found) == wanted
+    assert said in found.found

@@ -46,3 +46,24 @@ def test_mistakes_of_a_workload_file_are_among_them_for_programs_too(home: Path)
     found = json.loads(done.output)
     said = [one["found"] for one in found if one["about"] == "support.yaml"]
     assert said == ["speed: no such setting"]
+
+
+def test_an_approver_whose_codes_nothing_can_check_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("ada", "bob", "cyd", "dan")
+    listed: list[dict[str, str]] = [{"name": name} for name in names]
+    listed[1]["secret_env"] = "BOBS_CODES"
+    workload_file.write(home.parent, approve={"approvers": listed, "codes": True})
+    monkeypatch.delenv("BOBS_CODES", raising=False)
+    for name in ("cyd", "dan"):
+        assert CliRunner().invoke(app, ["approver", "add", name]).exit_code == 0
+    (home / "approvers" / "dan.secret").chmod(0o644)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    found = {one["found"]: one["fix"] for one in json.loads(done.output)}
+    assert f"no code of ada can be taken: {home}/approvers/ada.secret is not there" in found
+    assert "no code of bob can be taken: BOBS_CODES is not there" in found
+    assert not any(said.startswith("no code of cyd") for said in found)
+    (dans,) = (said for said in found if said.startswith("no code of dan"))
+    assert "others than its owner may read" in dans
+    assert "flywheel approver add dan --again" in found[dans]
