@@ -29,6 +29,10 @@ def backup(
 
     Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and what
     the receiver took. Not in it: logs, and workload files and bases that lie outside the home.
+
+    It holds what people wrote, and the secrets of approvers' codes and of Prefect's blocks: who can
+    read it can approve. So only you may read the file; encrypt it before it goes elsewhere
+    (`age --passphrase`, `gpg --symmetric`), and keep it from those who may not approve.
     """
     from flows import backup as backups
 

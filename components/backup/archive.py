@@ -89,12 +89,13 @@ class _Hashing(io.RawIOBase):
 
 @contextmanager
 def writing(to: Path) -> Generator[Writer]:
-    """Write an archive; it is at ``to`` only once the block has ended well."""
+    """Write an archive for its owner only; it is at ``to`` once the block has ended well."""
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f".{to.name}.partial")
+    partial.unlink(missing_ok=True)
     try:
         with (
-            partial.open("wb") as file,
+            os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
             zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as packed,
             tarfile.open(fileobj=packed, mode="w|") as tar,
         ):

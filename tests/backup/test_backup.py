@@ -143,3 +143,17 @@ def test_a_damaged_archive_leaves_nothing(
 def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings) -> None:
     with pytest.raises(BackupError, match="lies in it"):
         back_up(home, home.home / "b.tar.zst")
+
+
+def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: Path) -> None:
+    secret = home.approvers / "ada.secret"
+    secret.parent.mkdir(mode=0o700)
+    secret.write_text("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP\n")
+    secret.chmod(0o600)
+    archive = tmp_path / "backup.tar.zst"
+    (tmp_path / f".{archive.name}.partial").write_text("left by a kill, for all to read")
+    backup.back_up(home, archive, with_models=False, now=NOW, advance=lambda _: None)
+    assert archive.stat().st_mode & 0o077 == 0
+    shutil.rmtree(home.home)
+    backup.restore(home, archive, advance=lambda _: None)
+    assert secret.stat().st_mode & 0o077 == 0
