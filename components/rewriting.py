@@ -13,7 +13,7 @@ class WarehouseCopyError(RuntimeError):
     """A copy of the file lacks something; it is not put in the file's place."""
 
 
-def rewrite(path: Path, wait_seconds: float = 120) -> None:
+def rewrite(path: Path, wait_seconds: float = warehouse.PATIENCE_SECONDS) -> None:
     """Write the file anew, so that no byte of what was deleted is left in it.
 
     DuckDB keeps the blocks of deleted rows, also after a checkpoint. All it holds is copied into a

@@ -5,6 +5,7 @@ work and closed, and whoever comes second waits.
 """
 
 import importlib.resources
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ COLLECTING = "1GB"
 
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
+
+PATIENCE_SECONDS = 3600.0
+"""Several workloads' nights begin at one hour: the last one waits for all others' curation."""
+
+NOTICE_SECONDS = 5.0
+"""After so long a person wants to know what is waited for."""
 
 POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
@@ -66,7 +73,7 @@ class SqlFolder(Protocol):
 
 @contextmanager
 def connect(
-    path: Path, wait_seconds: float = 120, memory: str | None = None
+    path: Path, wait_seconds: float = PATIENCE_SECONDS, memory: str | None = None
 ) -> Generator[Connection]:
     """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
 
@@ -104,7 +111,7 @@ def beside(con: Connection) -> Generator[Connection]:
 
 
 @contextmanager
-def attached(path: Path, wait_seconds: float = 120) -> Generator[Connection]:
+def attached(path: Path, wait_seconds: float = PATIENCE_SECONDS) -> Generator[Connection]:
     """Open the file to read only, as the database ``original`` of a connection without a file.
 
     It keeps writers away, and never touches the log of a file that takes its place.
@@ -333,14 +340,18 @@ def _inode(path: Path) -> int | None:
 
 
 def _patiently(path: Path, wait_seconds: float, attempt: Callable[[], Connection]) -> Connection:
-    deadline = time.monotonic() + wait_seconds
+    began, is_told = time.monotonic(), False
     while True:
         try:
             return attempt()
         except duckdb.IOException as error:
             if "Could not set lock" not in str(error):
                 raise
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= NOTICE_SECONDS and not is_told:
+                logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
+                is_told = True
+            if waited >= wait_seconds:
                 raise WarehouseBusyError(
                     f"opening {path}: another process still holds it after {wait_seconds:g} s of "
                     f"waiting; end that process, or wait for it ({error})"

@@ -51,6 +51,34 @@ def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
         holder.join()
 
 
+def test_one_whose_nights_begin_with_others_waits_for_them_and_says_for_whom(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    holder = held_elsewhere(path, 600)
+    clock = 0.0
+
+    def sleep(seconds: float) -> None:
+        """Let half an hour pass in a moment; then the holder ends."""
+        nonlocal clock
+        clock += 100 * seconds
+        if clock >= 1800:
+            holder.kill()
+            holder.join()
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", sleep)
+            patch.setattr(time, "monotonic", lambda: clock)
+            with warehouse.connect(path) as con:
+                assert clock >= 1800
+                assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
+    finally:
+        holder.kill()
+    (said,) = caplog.messages
+    assert f"waiting for {path}" in said
+    assert f"PID {holder.pid}" in said
+
+
 def test_a_file_that_is_no_database_fails_at_once(tmp_path: Path):
     path = tmp_path / "warehouse.duckdb"
     path.write_text("this is not a database, but it is longer than its header" * 100)
