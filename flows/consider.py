@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect import flow, task
-from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -58,7 +57,7 @@ def weigh(workload: Workload, config: str, now: datetime) -> tuple[Start, list[S
     """Look at feedback, inputs and votes, and weigh them against cool-down and budget."""
     trigger = workload.trigger or Trigger()
     champion = registry.champion(workload.workload)
-    under_way = is_under_way(config)
+    under_way = bool(dispatch.turns_under_way(Path(config)))
     with warehouse.connect(settings.load().warehouse) as con:
         signs = look(con, workload.workload, champion, trigger)
         earlier = [
@@ -107,14 +106,4 @@ def ask(config: str, start: Start) -> None:
             "prefect.resource.name": start.workload_id,
         },
         payload={"config": config, "start": start.start_id, "reason": start.reason},
-    )
-
-
-def is_under_way(config: str) -> bool:
-    """Tell whether a turn of this workload's file waits for a worker or runs."""
-    states = [StateType.PENDING, StateType.RUNNING]
-    file = Path(config).resolve()
-    return any(
-        Path(str(run.parameters.get("config"))).resolve() == file
-        for run in dispatch.find("turn", states=states)
     )

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -18,6 +20,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 
 POLL_SECONDS = 1.0
+
+PAGE = 200
+"""Runs that Prefect gives at once, at most."""
 
 
 def run(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
@@ -67,16 +72,39 @@ def start(deployment: str, parameters: Mapping[str, str], tags: list[str]) -> Fl
 
 
 def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]:
-    """Find the runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
+    """Find all runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
 
-    The newest comes first; of many it gives the newest 200.
+    The newest comes first.
     """
+    found: dict[UUID, FlowRun] = {}
     with get_client(sync_client=True) as client:
-        return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
-            flow_run_filter=FlowRunFilter(
-                tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
-            ),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        )
+        offset = 0
+        while True:
+            page = client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+                flow_run_filter=FlowRunFilter(
+                    tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=PAGE,
+                offset=offset,
+            )
+            found |= {run.id: run for run in page}
+            if len(page) < PAGE:
+                return list(found.values())
+            offset += PAGE
+
+
+def turns_under_way(config: Path) -> list[FlowRun]:
+    """Find the turns of a workload's file that wait for a worker or run.
+
+    Those of a schedule carry no tag; what they are of is their file.
+    """
+    file = config.resolve()
+    going = [StateType.PENDING, StateType.RUNNING]
+    return [
+        run
+        for run in find("turn", states=going)
+        if Path(str(run.parameters.get("config"))).resolve() == file
+    ]

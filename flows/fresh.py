@@ -1,9 +1,9 @@
 """Tell whether an evidence is still about what there is now, and start a turn if it is not."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
-from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
@@ -112,11 +112,10 @@ def require_unerased(found: Evidence) -> None:
 
 def start_turn(config: str, workload: str, reason: str) -> UUID:
     """Start a turn that evaluates afresh, unless one is under way; the book says why."""
-    tag = approvals.workload_tag(workload)
-    under_way = dispatch.find("turn", tag, states=[StateType.PENDING, StateType.RUNNING])
-    if under_way:
+    if under_way := dispatch.turns_under_way(Path(config)):
         return under_way[0].id
     entry = Start(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
     with warehouse.connect(settings.load().warehouse) as con:
         book.enter(con, entry)
-    return dispatch.start("turn/turn", {"config": config, "start": entry.start_id}, [tag]).id
+    given = {"config": config, "start": entry.start_id}
+    return dispatch.start("turn/turn", given, [approvals.workload_tag(workload)]).id

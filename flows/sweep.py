@@ -20,7 +20,7 @@ from prefect.states import Cancelled
 from components import warehouse
 from components.decide import record
 from components.decide.reasons import Lapsed
-from components.decide.record import Asked, Event
+from components.decide.record import Event
 from components.warehouse import Connection
 from flows import approvals, dispatch, settings
 from flows import config as configs
@@ -88,14 +88,16 @@ def note(found: Sequence[Lapse]) -> int:
     """Record each lapse once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().warehouse) as con:
-        return sum(_note(con, lapse, now=now) for lapse in found)
+        noted = {link.flow_run_id for link in record.links(con) if link.kind == "lapsed"}
+        # What was just cancelled is found among what has ended, too.
+        fresh = {one.flow_run_id: one for one in found if str(one.flow_run_id) not in noted}
+        return sum(_note(con, lapse, now=now) for lapse in fresh.values())
 
 
 def _note(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
     run = str(lapse.flow_run_id)
-    links = record.links(con, Asked(flow_run_id=run))
     decided = record.decision_on(con, lapse.evidence, wanted=lapse.wanted)
-    if any(link.kind == "lapsed" for link in links) or (decided and decided.flow_run_id == run):
+    if decided and decided.flow_run_id == run:
         return False
     event = Event(
         kind="lapsed",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun
 
 from components import manifest
 from flows import approvals, dispatch, settings, stages
@@ -40,12 +40,10 @@ class Ended:
 
 def start(config: Path, workload: str) -> UUID:
     """Start a turn of the workload, or find the one that is under way."""
-    tag = approvals.workload_tag(workload)
-    going = [StateType.PENDING, StateType.RUNNING]
-    under_way = patiently(lambda: dispatch.find("turn", tag, states=going))
-    if under_way:
+    if under_way := patiently(lambda: dispatch.turns_under_way(config)):
         return under_way[0].id
-    return dispatch.start("turn/turn", {"config": str(config)}, [tag]).id
+    tags = [approvals.workload_tag(workload)]
+    return dispatch.start("turn/turn", {"config": str(config)}, tags).id
 
 
 def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:
