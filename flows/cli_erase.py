@@ -12,7 +12,7 @@ from rich.console import Console
 from flows import settings
 
 if TYPE_CHECKING:
-    from components.erase.certificate import Certificate
+    from components.erase.certificate import Certificate, Champion
     from components.erase.erasing import Found
     from components.erase.search import Searched
     from components.erase.subject import Subject
@@ -113,8 +113,8 @@ def _erase(
     _say_found(found)
     if dry_run and _waits_in_spool(home):
         _say("the spool holds records that are loaded first, and may be its, too")
-    if not found.matched.total and not begun:
-        console.print("nothing of it is here, so nothing is erased; --verify searches everywhere")
+    if found.is_nothing and not begun:
+        _say_nothing(home, who, demote=demote and not dry_run)
         return
     if dry_run:
         return
@@ -128,6 +128,17 @@ def _erase(
         raise typer.Exit(1)
 
 
+def _say_nothing(home: settings.Settings, who: "Subject", *, demote: bool) -> None:
+    """Say that nothing is here; a champion that an earlier erasure has tainted may be demoted."""
+    from flows import consequences
+
+    console.print("nothing of it is here, so nothing is erased; --verify searches everywhere")
+    if demote:
+        _require_servers(home)
+        for one in consequences.demote(home, who):
+            _say_champion(one)
+
+
 def _home() -> settings.Settings:
     home = settings.load()
     if not home.warehouse.exists():
@@ -138,13 +149,16 @@ def _home() -> settings.Settings:
 
 def _require_servers(home: settings.Settings) -> None:
     """Refuse to begin what could not be finished: versions are flagged through MLflow's server."""
-    from flows.stack import control
+    from flows import consequences
+    from flows.stack import control, health
 
-    databases = (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db")
-    if any(one.exists() for one in databases) and not control.status(home).is_up:
+    if not (consequences.has_mlflow(home) or consequences.has_prefect(home)):
+        return
+    up = health.mlflow_answers(home) and health.prefect_answers(home)
+    if not (up if home.elsewhere else control.status(home).is_up):
         errors.print(
-            f"erasing: models and approvals of {home.home} may be tainted, and its stack is down; "
-            "`flywheel up` starts it",
+            f"erasing: models and approvals of {home.home} may be tainted, and MLflow or Prefect "
+            f"does not answer; {home.remedy}",
             soft_wrap=True,
         )
         raise typer.Exit(1)
@@ -174,6 +188,8 @@ def _say_found(found: "Found") -> None:
         _say(f"{count:>8}  {place}  ({reason})")
     if matched.quarantine:
         _say(f"{len(matched.quarantine):>8}  raw.quarantine")
+    if found.words:
+        _say(f"{found.words:>8}  texts of decisions")
     for place, count in sorted(matched.mentions.items()):
         _say(f"{count:>8}  {place} of others mention the id and stay; --mentions erases them, too")
     for one in sorted(found.lineage.tainted):
@@ -190,18 +206,22 @@ def _say_done(written: "Certificate", folder: Path) -> None:
     for name, number in written.consequences.versions:
         _say(f"flagged   {name} version {number}")
     for one in written.consequences.champions:
-        became = (
-            f"demoted; champion now {one.now or 'nobody'}"
-            if one.now != one.version
-            else ("tainted and still champion; --demote takes its alias")
-        )
-        _say(f"champion  {one.workload} version {one.version}: {became}")
+        _say_champion(one)
     for workload, key in written.rebuilt.snapshots.items():
         _say(f"frozen    {workload} snapshot {key}")
     for workload, why in written.rebuilt.waiting.items():
         _say(f"unfrozen  {workload}: {why}")
     _say_searched(written.searched)
     _say(f"certificate {folder / written.certificate_id}.md (and .json)")
+
+
+def _say_champion(one: "Champion") -> None:
+    became = (
+        f"demoted; champion now {one.now or 'nobody'}"
+        if one.now != one.version
+        else "tainted and still champion; the same command with --demote takes its alias"
+    )
+    _say(f"champion  {one.workload} version {one.version}: {became}")
 
 
 def _say_searched(searched: "Searched") -> None:

@@ -4,11 +4,9 @@ Tombstones and deletions are one transaction; then files, the bytes of the wareh
 Prefect, new snapshots, the search, and last the certificate. Each step may be done twice.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,15 +16,14 @@ from components.curate import split
 from components.dataset.snapshot import EmptySideError
 from components.erase import books, certificate, erasing, folders, lineage, search
 from components.erase.books import Erasure
-from components.erase.certificate import Certificate, Champion, Consequences, Rebuilt
+from components.erase.certificate import Certificate, Consequences, Rebuilt
 from components.erase.erasing import Found
 from components.erase.lineage import Output, Outputs
 from components.erase.needles import Needles
 from components.erase.search import Searched
 from components.erase.subject import Subject, digest
-from components.register import registry, taint
 from components.warehouse import CheckFailedError, Connection
-from flows import freezing
+from flows import consequences, freezing
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -34,9 +31,6 @@ Say = Callable[[str], None]
 
 SPOOL_SECONDS = 30.0
 """How long a receiver may hold a segment open before an erasure gives up waiting for it."""
-
-SQLITE_SECONDS = 60.0
-"""How long a server beside us may hold its database."""
 
 
 class SpoolHeldError(TimeoutError):
@@ -76,8 +70,12 @@ def erase(home: Settings, asked: Asked, *, now: Callable[[], datetime], say: Say
         ArchiveGoneError: A file of retention is gone; nothing was erased yet.
     """
     load_spool(home, now=now())
+    names = ties(asked.subject)
+    with warehouse.connect(home.warehouse) as con:  # while it is known which rows they are about
+        is_about = erasing.teller(con, asked.subject, outputs(home), names)
+    written = consequences.forget(home, asked.subject, is_about)
+    say(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
     with warehouse.connect(home.warehouse) as con:
-        names = ties(asked.subject)
         erasure = erasing.erase(con, asked.subject, outputs(home), names=names, now=now())
         say("rows deleted, their ids kept as digests")
         tainted = lineage.recorded(con, erasure.certificate_id)
@@ -86,7 +84,7 @@ def erase(home: Settings, asked: Asked, *, now: Callable[[], datetime], say: Say
     say("snapshots, scorecards, pages and logs deleted")
     rewriting.rewrite(home.warehouse)
     say("warehouse written anew")
-    done = follow(home, erasure, tainted, demote=asked.demote)
+    done = consequences.follow(home, erasure, tainted, written, demote=asked.demote)
     say(f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale")
     rebuilt = rebuild(home, tainted, asked.workloads, now=now())
     return conclude(home, asked.subject, erasure, done, rebuilt, now=now())
@@ -124,22 +122,6 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
         time.sleep(0.2)
     with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
         spooled.load(con, home.spool, now=now)
-
-
-def follow(
-    home: Settings, erasure: Erasure, tainted: Sequence[Output], *, demote: bool
-) -> Consequences:
-    """Flag versions in MLflow, demote champions if asked to, and take pages back from Prefect."""
-    found = Consequences()
-    for workload in sorted({one.workload for one in tainted}):
-        here = [one for one in tainted if one.workload == workload]
-        if (home.mlflow_home / "mlflow.db").exists():
-            found = _flagged(found, workload, here, erasure, demote=demote)
-        if (home.prefect_home / "prefect.db").exists():
-            found = _retracted(found, workload, here, erasure)
-    for database in (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db"):
-        compact(database)
-    return found
 
 
 def rebuild(
@@ -230,55 +212,7 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
     with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
         wanted = needles(con, erasures, subject)
         searched = search.search(con, home.home, wanted, skip=[home.models])
+    if home.elsewhere:
+        beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
+        searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
     return search.with_bytes(searched, home.warehouse, wanted)
-
-
-def compact(database: Path) -> None:
-    """Write a server's SQLite file anew: it keeps the pages of deleted rows."""
-    if not database.exists():
-        return
-    with closing(sqlite3.connect(database, timeout=SQLITE_SECONDS)) as con:
-        con.execute("vacuum")
-        con.execute("pragma wal_checkpoint(truncate)")
-
-
-def _flagged(
-    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure, *, demote: bool
-) -> Consequences:
-    adapters = {one.key for one in tainted if one.kind == "adapter"}
-    scorecards = {one.key for one in tainted if one.kind == "scorecard"}
-    evidence = {one.key for one in tainted if one.kind == "evidence"}
-    versions = taint.flag(workload, adapters, erasure.certificate_id)
-    before = registry.champion(workload)
-    if demote and versions:
-        taint.demote(workload, erasure.certificate_id)
-    now = registry.champion(workload)
-    lost = [one.number for one in taint.demoted(workload, erasure.certificate_id)]
-    kept = [one.number for one in versions if before == one == now]
-    return Consequences(
-        versions=(*found.versions, *((workload, one.number) for one in versions)),
-        champions=(
-            *found.champions,
-            *(Champion(workload, one, now.number if now else None) for one in (*lost, *kept)),
-        ),
-        approvals=found.approvals,
-        pages=found.pages + taint.drop_copies(workload, taint.EVIDENCE, evidence),
-        scorecard_copies=found.scorecard_copies
-        + taint.drop_copies(workload, taint.SCORECARDS, scorecards),
-    )
-
-
-def _retracted(
-    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure
-) -> Consequences:
-    from flows import retract  # noqa: PLC0415 - Prefect's client, only where there is a server
-
-    digests = {one.key for one in tainted if one.kind == "evidence"}
-    taken = retract.retract(workload, digests, erasure.certificate_id)
-    return Consequences(
-        versions=found.versions,
-        champions=found.champions,
-        approvals=(*found.approvals, *taken.approvals),
-        pages=found.pages + taken.pages,
-        scorecard_copies=found.scorecard_copies,
-    )

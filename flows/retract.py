@@ -1,6 +1,6 @@
-"""Take back from Prefect what shows erased rows: approvals that wait, their forms, their pages."""
+"""Take back from Prefect what shows erased rows, and what people wrote about who is erased."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,6 +13,11 @@ from flows import approvals, dispatch
 
 PAGE = 200
 """Artifacts and inputs that are asked for at once."""
+
+WRITTEN_IN = ("promote", "rollback")
+"""Flows that people write something to."""
+
+ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,39 @@ def retract(workload: str, digests: Iterable[str], certificate_id: str) -> Retra
         pages = sum(_drop_forms(client, run.id) for run in runs)
         pages += _drop_artifacts(client, workload, wanted)
     return Retracted(tuple(cancelled), pages)
+
+
+def forget(is_about: Callable[[str], bool], workload: str | None = None) -> int:
+    """Delete ended promotions and rollbacks in which somebody is written about; return how many.
+
+    What was decided stands in the chain. One that still waits for an answer stays.
+
+    Args:
+        is_about: Tells whether a text is.
+        workload: Whose runs; those of all when left out.
+    """
+    ended = [run for flow in WRITTEN_IN for run in dispatch.find(flow, states=ENDED)]
+    with get_client(sync_client=True) as client:
+        found = [
+            run.id
+            for run in ended
+            if workload in (None, _workload(run)) and any(map(is_about, _texts(client, run)))
+        ]
+        for run_id in found:
+            client.delete_flow_run(run_id)
+    return len(found)
+
+
+def _workload(run: FlowRun) -> str:
+    return approvals.tagged(run, "workload") or str(run.parameters.get("workload", ""))
+
+
+def _texts(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
+    """Give what people wrote: in forms and answers, to a rollback, and as the word at the end."""
+    yield (run.state.message if run.state else None) or ""
+    yield from map(str, run.parameters.values())
+    answers = client.filter_flow_run_input(run.id, key_prefix="", limit=PAGE, exclude_keys=set())
+    yield from (str(one.value) for one in answers)
 
 
 def _cancel(client: SyncPrefectClient, run: FlowRun, said: str) -> bool:

@@ -41,6 +41,10 @@ class Consequences:
     approvals: tuple[str, ...] = ()
     pages: int = 0
     scorecard_copies: int = 0
+    tags: int = 0
+    """Texts of people's that were blanked on versions in MLflow."""
+    runs: int = 0
+    """Flow runs that were deleted from Prefect, since what people wrote stood in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ def page(certificate: Certificate) -> str:
         f"Model versions flagged: {', '.join(f'{n} v{v}' for n, v in done.versions) or 'none'}.",
         *[_champion(one) for one in done.champions],
         f"Approvals made stale: {len(done.approvals)}; pages and forms removed: {done.pages}.",
+        f"Texts blanked on versions: {done.tags}; flow runs deleted for what was written in them: "
+        f"{done.runs}.",
         *[f"Frozen anew: {w}, snapshot {key}." for w, key in certificate.rebuilt.snapshots.items()],
         *[f"Not frozen: {w}, {why}." for w, why in certificate.rebuilt.waiting.items()],
         "",

@@ -4,13 +4,13 @@ What was made from the rows is noted in the same transaction, since afterwards n
 files are deleted after it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from components import warehouse
-from components.erase import archive, books, folders, lineage, matching, rows
+from components.erase import archive, books, folders, lineage, matching, rows, words
 from components.erase.books import Erasure
 from components.erase.lineage import Lineage, Outputs
 from components.erase.matching import Matched
@@ -24,6 +24,13 @@ class Found:
 
     matched: Matched
     lineage: Lineage
+    words: int = 0
+    """Texts in which people wrote about the subject when they decided."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to erase."""
+        return not self.matched.total and not self.words
 
 
 def look(con: Connection, subject: Subject, outputs: Outputs) -> Found:
@@ -33,7 +40,20 @@ def look(con: Connection, subject: Subject, outputs: Outputs) -> Found:
         ArchiveGoneError: A file of retention is gone.
     """
     matched = matching.match(con, subject)
-    return Found(matched, lineage.trace(outputs, rows.ids(con)))
+    traced = lineage.trace(outputs, rows.ids(con))
+    return Found(matched, traced, words.count(con, subject))
+
+
+def teller(
+    con: Connection, subject: Subject, outputs: Outputs, names: Sequence[str]
+) -> Callable[[str], bool]:
+    """Give what tells whether a text is about the subject or its rows, while the rows are there.
+
+    Raises:
+        ArchiveGoneError: A file of retention is gone.
+    """
+    found = look(con, subject, outputs)
+    return words.teller(subject, [*rows.ids(con), *found.lineage.requests, *names])
 
 
 def erase(

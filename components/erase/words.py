@@ -5,7 +5,8 @@ approver's name is only taken where mentions are, too: it may be another person 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 
 from components.erase.subject import Subject
 from components.warehouse import Connection
@@ -16,8 +17,34 @@ ERASED = "(erased)"
 """Stands where a text of the champions' journal was."""
 
 
+def teller(subject: Subject, names: Iterable[str]) -> Callable[[str], bool]:
+    """Give what tells whether a text holds the subject's id, or one of the ``names``."""
+    wanted = set(names)
+    return lambda text: _is_about(subject, wanted, text)
+
+
 def forget(con: Connection, subject: Subject, names: Iterable[str]) -> int:
-    """Delete the texts that hold the subject's id, or one of the ``names``; return how many."""
+    """Delete the texts that hold the subject's id, or one of the ``names``; return how many.
+
+    With mentions an approver of that name is meant, too, whose last code is forgotten as well.
+    """
+    found = _about(con, subject, names)
+    for sequence, field in found:
+        con.execute(
+            "delete from raw.decision_words where sequence = $sequence and field = $field",
+            {"sequence": sequence, "field": field},
+        )
+    if subject.mentions and not subject.is_narrowed:
+        con.execute("delete from raw.approver_codes where approver = $id", {"id": subject.id})
+    return len(found)
+
+
+def count(con: Connection, subject: Subject) -> int:
+    """Count the texts that hold the subject's id, in decisions and in the journal of champions."""
+    return len(_about(con, subject, ())) + len(_reasons(con, subject, ()))
+
+
+def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[int, str]]:
     rows = con.execute(
         """
         select words.sequence, words.field, words.text
@@ -28,18 +55,12 @@ def forget(con: Connection, subject: Subject, names: Iterable[str]) -> int:
         """,
         {"workload_id": subject.workload_id},
     ).fetchall()
-    wanted = set(names)
-    found = [
+    is_about = teller(subject, names)
+    return [
         (sequence, field)
         for sequence, field, text in rows
-        if (field != APPROVER or subject.mentions) and _is_about(subject, wanted, text)
+        if (field != APPROVER or subject.mentions) and is_about(text)
     ]
-    for sequence, field in found:
-        con.execute(
-            "delete from raw.decision_words where sequence = $sequence and field = $field",
-            {"sequence": sequence, "field": field},
-        )
-    return len(found)
 
 
 def forget_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:
@@ -47,6 +68,33 @@ def forget_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> i
 
     The rows stay: they say how to finish a change that was interrupted.
     """
+    count = 0
+    for one in _reasons(con, subject, names):
+        changed = con.execute(
+            """
+            update raw.champion_journal
+            set asked_by = $who, reason = $why
+            where
+                asked_by = $asked_by and reason = $reason
+                and ($workload_id::varchar is null or workload_id = $workload_id)
+            """,
+            {**asdict(one), "workload_id": subject.workload_id},
+        ).fetchall()
+        count += changed[0][0]
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """By whom and why a champion was changed, and what is to stand there."""
+
+    asked_by: str
+    reason: str
+    who: str
+    why: str
+
+
+def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[_Reason]:
     rows = con.execute(
         """
         select distinct asked_by, reason
@@ -55,31 +103,17 @@ def forget_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> i
         """,
         {"workload_id": subject.workload_id},
     ).fetchall()
-    wanted, count = set(names), 0
-    for asked_by, reason in rows:
-        who = asked_by
-        if subject.mentions and _is_about(subject, wanted, asked_by):
-            who = ERASED
-        why = ERASED if _is_about(subject, wanted, reason) else reason
-        if (who, why) != (asked_by, reason):
-            changed = con.execute(
-                """
-                update raw.champion_journal
-                set asked_by = $who, reason = $why
-                where
-                    asked_by = $asked_by and reason = $reason
-                    and ($workload_id::varchar is null or workload_id = $workload_id)
-                """,
-                {
-                    "who": who,
-                    "why": why,
-                    "asked_by": asked_by,
-                    "reason": reason,
-                    "workload_id": subject.workload_id,
-                },
-            ).fetchall()
-            count += changed[0][0]
-    return count
+    is_about = teller(subject, names)
+    found = [
+        _Reason(
+            asked_by,
+            reason,
+            ERASED if subject.mentions and is_about(asked_by) else asked_by,
+            ERASED if is_about(reason) else reason,
+        )
+        for asked_by, reason in rows
+    ]
+    return [one for one in found if (one.who, one.why) != (one.asked_by, one.reason)]
 
 
 def _is_about(subject: Subject, names: set[str], text: str) -> bool:

@@ -139,9 +139,32 @@ def versions(name: str) -> list[Version]:
     return sorted(found, key=lambda one: int(one.number))
 
 
+def names() -> list[str]:
+    """List the workloads that have a registered model."""
+    from mlflow import MlflowClient
+
+    client, found, token = MlflowClient(), list[str](), None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        found += [one.name for one in page]
+        if not (token := page.token):
+            return found
+
+
+def tagged(name: str) -> dict[str, dict[str, str]]:
+    """Read the tags of all versions of a workload, by their numbers."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    return {str(one.version): dict(one.tags) for one in found}
+
+
 def tag(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     """Tag a version; a tag that is to be ``None`` is taken off. Safe to repeat."""
     from mlflow import MlflowClient
+
+    if not tags:
+        return
 
     client = MlflowClient()
     there = client.get_model_version(name, number).tags

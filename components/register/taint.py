@@ -46,8 +46,8 @@ def is_tainted(version: Version) -> bool:
 def demote(name: str, certificate_id: str) -> None:
     """Give a tainted champion's alias to the newest earlier version that may serve, if any.
 
-    One that lost it by a rollback is none. ``previous`` goes from a version that may not serve,
-    too. Safe to repeat.
+    One that lost it by a rollback is none. ``previous`` goes from a version that may not serve, or
+    that is champion now. Safe to repeat.
     """
     champion = registry.champion(name)
     if champion is None or not is_tainted(champion):
@@ -58,9 +58,10 @@ def demote(name: str, certificate_id: str) -> None:
         for one in registry.versions(name)
         if int(one.number) < int(champion.number) and one.may_serve and not one.rolled_back
     ]
-    if aliases.read(name).previous not in earlier:
-        aliases.put(name, PREVIOUS, None)
-    aliases.put(name, CHAMPION, earlier[-1] if earlier else None)
+    now, before = (*reversed(earlier), None, None)[:2]
+    if aliases.read(name).previous not in earlier[:-1]:
+        aliases.put(name, PREVIOUS, before)
+    aliases.put(name, CHAMPION, now)
 
 
 def demoted(name: str, certificate_id: str) -> list[Version]:

@@ -22,6 +22,12 @@ def mlflow_answers(settings: Settings) -> bool:
         return answers(http, f"{settings.mlflow_url}/health")
 
 
+def prefect_answers(settings: Settings) -> bool:
+    """Tell whether Prefect works."""
+    with client(trust_env=settings.elsewhere is not None) as http:
+        return answers(http, f"{settings.prefect_api_url}/health")
+
+
 def answers(http: httpx.Client, url: str) -> bool:
     """Tell whether ``url`` answers 200."""
     try:

@@ -6,20 +6,24 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from components import warehouse
+from components.decide import chain, record
+from components.decide.record import Event
 from components.erase.subject import Subject
 from components.gate import evidence
 from components.register import aliases as names
-from components.register import registry, tracking
-from flows import erase, fresh
+from components.register import journal, registry, tracking
+from flows import consequences, erase, fresh
+from tests import logs
 from tests.erase import house
 from tests.erase.conftest import Eraser
-from tests.erase.house import ANN, EACH, WORKLOAD, House
+from tests.erase.house import ANN, BOB, EACH, WORKLOAD, House
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def test_a_demoted_champion_gives_its_alias_to_the_newest_clean_version(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     written = eraser(home.settings, Subject(ANN), demote=True)
-    assert aliases(client) == {"champion": "2", "previous": "2"}
+    assert aliases(client) == {"champion": "2", "previous": "1"}
     (champion,) = written.consequences.champions
     assert (champion.version, champion.now) == ("3", "2")
 
@@ -96,6 +100,80 @@ def test_without_a_clean_version_there_is_no_champion(
     assert aliases(client) == {}
     (champion,) = written.consequences.champions
     assert (champion.version, champion.now) == ("3", None)
+
+
+def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    eraser(home.settings, Subject(ANN))
+    assert consequences.demote(home.settings, Subject("somebody-else")) == []
+    assert aliases(client)["champion"] == "3"
+    (demoted,) = consequences.demote(home.settings, Subject(ANN))
+    assert (demoted.version, demoted.now) == ("3", "2")
+    assert aliases(client)["champion"] == "2"
+    assert consequences.demote(home.settings, Subject(ANN)) == []
+
+
+def test_a_promotion_that_is_at_it_is_waited_for_so_that_what_it_crowns_is_demoted(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "2")
+    erasing = threading.Thread(
+        target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
+    )
+    with journal.held(home.settings.locks, WORKLOAD):
+        erasing.start()
+        erasing.join(5)
+        client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "3")
+    erasing.join()
+    assert aliases(client)["champion"] == "2"
+
+
+@pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
+def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
+    home: House, client: MlflowClient, eraser: Eraser, mentions: bool
+) -> None:
+    said = {
+        "1": {registry.COMMENT_TAG: f"worse for {ANN}", registry.APPROVER_TAG: "eve"},
+        "2": {registry.ROLLED_BACK_TAG: f"to version 1 by eve: rude to {ANN}"},
+        "3": {registry.COMMENT_TAG: f"worse for {BOB}", registry.APPROVER_TAG: f"eve, {ANN}"},
+    }
+    for number, tags in said.items():
+        for key, text in tags.items():
+            client.set_model_version_tag(WORKLOAD, number, key, text)
+    written = eraser(home.settings, Subject(ANN, mentions=mentions))
+    found = registry.tagged(WORKLOAD)
+    assert found["1"][registry.COMMENT_TAG] == "(erased)"
+    assert found["1"][registry.APPROVER_TAG] == "eve"
+    assert found["2"][registry.ROLLED_BACK_TAG] == "(erased)"
+    assert found["3"][registry.COMMENT_TAG] == f"worse for {BOB}"
+    approver = "(erased)" if mentions else f"eve, {ANN}"
+    assert found["3"][registry.APPROVER_TAG] == approver
+    assert written.consequences.tags == (3 if mentions else 2)
+    left = house.holds(home.settings.mlflow_home, ANN)
+    assert bool(left) is not mentions
+
+
+def test_an_approver_of_whom_there_are_no_rows_can_be_erased(
+    home: House, client: MlflowClient, eraser: Eraser
+) -> None:
+    client.set_model_version_tag(WORKLOAD, "3", registry.APPROVER_TAG, "eve-4711")
+    with warehouse.connect(home.settings.warehouse) as con:
+        with warehouse.transaction(con):
+            event = Event("approve", WORKLOAD, "e1", "run", logs.NOW, approver="eve-4711")
+            record.append(con, event)
+        con.execute("insert into raw.approver_codes values ('eve-4711', 1, now())")
+    eve = Subject("eve-4711", mentions=True)
+    assert erase.look(home.settings, Subject("eve-4711"))[0].is_nothing
+    assert erase.look(home.settings, eve)[0].words == 1
+    written = eraser(home.settings, eve)
+    assert written.searched.left == ()
+    assert registry.tagged(WORKLOAD)["3"][registry.APPROVER_TAG] == "(erased)"
+    with warehouse.connect(home.settings.warehouse) as con:
+        links = record.links(con)
+        assert chain.first_broken(links, record.head(con)) is None
+        assert con.execute("from raw.approver_codes").fetchall() == []
+    assert [link.approver for link in links] == [None]
 
 
 def test_copies_of_scorecards_in_mlflow_go(
