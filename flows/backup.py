@@ -11,7 +11,7 @@ from components.backup import archive, copying
 from components.backup.archive import BackupError, Record
 from flows.settings import Settings
 
-LEFT_OUT = {"logs", "gpus", "stack.json", "stack.lock", "up.lock"}
+LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock"}
 """What belongs to the processes of this machine."""
 
 MODELS = "models"

@@ -36,7 +36,9 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.janitor:janitor", "cpu", (Timing(janitor.EVERY),), limit=1, drops_surplus=True),
         Spec("flows.monitor:monitor", "cpu", (Timing(monitor.EVERY),), limit=1, drops_surplus=True),
         Spec("flows.sweep:sweep", "cpu", (Timing(sweep.EVERY),), limit=1, drops_surplus=True),
-        Spec("flows.turn:turn", "cpu", timings["turn"], limit=4),
+        # No limit on what runs for long: a run renews its hold on a slot every few minutes, and
+        # ends itself if Prefect is away just then, or was started again and forgot who holds it.
+        Spec("flows.turn:turn", "cpu", timings["turn"]),
         *(_rollback(name) for name in (None, *(file.stem for file in files))),
     )
 

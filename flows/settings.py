@@ -128,6 +128,11 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def scratch(self) -> Path:
+        """What the stack's processes write for a moment; nobody else's, so it can be emptied."""
+        return self.home / "tmp"
+
+    @property
     def prefect_home(self) -> Path:
         """Prefect's own folder: its database and the persisted results."""
         return self.home / "prefect"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -75,7 +76,10 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
 
 
 def down(settings: Settings) -> bool:
-    """End every process of the stack, within 20 s; tell whether there was any."""
+    """End every process of the stack, within 20 s; tell whether there was any.
+
+    What those that were killed had written for a moment goes, too.
+    """
     state = stack_state.read(settings)
     supervised = state is not None and stack_state.is_supervised(state)
     if state is not None and supervised:
@@ -83,6 +87,7 @@ def down(settings: Settings) -> bool:
             processes.end([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
     leftovers = processes.marked(MARK, mark(settings))
     processes.end(leftovers, grace=1.0)
+    shutil.rmtree(settings.scratch, ignore_errors=True)
     if state is not None and state.phase != "failed":
         stack_state.path(settings).unlink(missing_ok=True)
     return supervised or bool(leftovers)

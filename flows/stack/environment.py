@@ -39,6 +39,7 @@ def for_services(settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
         **kept,
         **for_clients(settings),
         MARK: mark(settings),
+        "TMPDIR": str(settings.scratch),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MPLBACKEND": "Agg",

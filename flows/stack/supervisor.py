@@ -7,6 +7,7 @@ kernel ends its services, and the next ``up`` or ``down`` finds what else is lef
 
 import fcntl
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -177,6 +178,8 @@ def main(deployer: str) -> int:
             return 3  # another supervisor was faster; its state is the one to read
         processes.adopt_orphans()
         processes.end(processes.marked(MARK, mark(settings)), grace=5.0)
+        shutil.rmtree(settings.scratch, ignore_errors=True)  # of those that were killed
+        settings.scratch.mkdir()
         return _run(Supervisor(settings, http, signals), deployer)
 
 

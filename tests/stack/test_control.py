@@ -70,13 +70,14 @@ def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
-    settings.home.mkdir()
+    (settings.scratch / "of-a-killed-flow-run").mkdir(parents=True)
     mark = {environment.MARK: environment.mark(settings)}
     with spawn(SLEEP, **mark) as left, spawn(SLEEP, **{environment.MARK: "other"}) as other:
         assert control.down(settings)
         assert left.wait() == -15
         assert other.poll() is None
         other.kill()
+    assert not settings.scratch.exists()
 
 
 def test_services_get_this_stacks_settings_and_not_a_persons_own(settings: Settings) -> None:
@@ -85,6 +86,7 @@ def test_services_get_this_stacks_settings_and_not_a_persons_own(settings: Setti
     assert "PREFECT_API_KEY" not in found
     assert found["MLFLOW_TRACKING_URI"] == settings.mlflow_url
     assert found["PATH"] == "/bin"
+    assert found["TMPDIR"].startswith(str(settings.home))
     assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
 
 

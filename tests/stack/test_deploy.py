@@ -51,6 +51,11 @@ def test_training_and_evaluation_wait_for_the_gpu(tmp_path: Path) -> None:
     assert [name for name, pool in pools.items() if pool == "gpu"] == ["train", "evaluate"]
 
 
+def test_what_runs_for_long_holds_no_slot_that_it_would_have_to_renew(tmp_path: Path) -> None:
+    limits = {spec.flow.split(":")[1]: spec.limit for spec in deploy.specs(tmp_path)}
+    assert [limits[name] for name in ("turn", "train", "evaluate", "promote")] == [None] * 4
+
+
 @pytest.fixture
 def prefect(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A stack that is up, this process pointed at it, and a client of its Prefect API."""
