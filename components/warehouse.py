@@ -187,7 +187,9 @@ def append_tables(
 ) -> int:
     """Add what the select of ``model`` gives, which reads the tables, made meanwhile, as ``name``.
 
-    All have the schema of the first. What they raise while they are made is raised here.
+    All have the schema of the first. What they raise while they are made is raised here. The rows
+    are stored in no order: to keep one, DuckDB copies many of them once more, and one thread
+    compresses the last row groups alone.
     """
     first = next(tables, None)
     if first is None:
@@ -195,7 +197,8 @@ def append_tables(
     stream = Stream(first.schema, chain([first], tables))
     con.register(name, stream)
     try:
-        added = append(con, model, **values)
+        with _unordered(con):
+            added = append(con, model, **values)
     finally:
         con.unregister(name)
     if stream.error is not None:
@@ -316,6 +319,20 @@ def present(con: Connection, name: str, columns: Mapping[str, Sized] | Table) ->
 def escaped(path: Path) -> str:
     """Write a path within a statement's quotes."""
     return str(path).replace("'", "''")
+
+
+@contextmanager
+def _unordered(con: Connection) -> Generator[None]:
+    """Let all connections to the file give and store rows in any order that none asks for.
+
+    It is set on one beside: in a transaction that failed nothing can be set back.
+    """
+    with beside(con) as second:
+        second.execute("set preserve_insertion_order = false")
+        try:
+            yield
+        finally:
+            second.execute("reset preserve_insertion_order")
 
 
 def _open(path: Path, wait_seconds: float) -> Connection:
