@@ -13,7 +13,10 @@ from components.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on an evidence; where several had to approve, by all of them."""
+    """What was decided on an evidence; where several had to approve, by all of them.
+
+    ``link`` is the place of the last word in the chain of decisions, with its digest.
+    """
 
     workload: str
     evidence: str
@@ -22,6 +25,7 @@ class Decision:
     comment: str
     flow_run_id: str
     decided_at: datetime
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

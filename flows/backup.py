@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from components.backup import archive, copying
 from components.backup.archive import BackupError, Record
+from components.register import journal
 from flows.settings import Settings
 
 LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock"}
@@ -82,20 +84,27 @@ def links(home: Settings) -> list[Path]:
 
 
 def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path]:
-    """Copy the spool, then the warehouse, then all SQLite databases; by their path in the home."""
+    """Copy the spool, all SQLite databases, then the warehouse; by their path in the home.
+
+    What the servers say of the warehouse is in it, then: an answer that was given, a decision that
+    a version names. Nobody changes a champion meanwhile, so that aliases and journal agree.
+    """
     found: dict[str, Path] = {}
     if home.spool.is_dir():
         shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
         found |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
-    if home.warehouse.exists():
-        found[home.warehouse.name] = scratch / home.warehouse.name
-        copying.of_warehouse(home.warehouse, found[home.warehouse.name])
-    for number, name in enumerate([*_names(home.home, left_out)]):
-        path = home.home / name
-        if name in found or path.suffix != ".db" or not copying.is_sqlite(path):
-            continue
-        found[name] = scratch / f"{number}.db"
-        copying.of_sqlite(path, found[name])
+    with ExitStack() as stack:
+        for lock in sorted(home.locks.glob("*.lock")):
+            stack.enter_context(journal.held(home.locks, lock.stem))
+        for number, name in enumerate([*_names(home.home, left_out)]):
+            path = home.home / name
+            if name in found or path.suffix != ".db" or not copying.is_sqlite(path):
+                continue
+            found[name] = scratch / f"{number}.db"
+            copying.of_sqlite(path, found[name])
+        if home.warehouse.exists():
+            found[home.warehouse.name] = scratch / home.warehouse.name
+            copying.of_warehouse(home.warehouse, found[home.warehouse.name])
     return found
 
 

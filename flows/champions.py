@@ -56,7 +56,20 @@ def roll_back(
             by=by,
             reason=reason,
         )
-        return crowning.roll_back(held, change, lambda con: _record(con, change, flow_run_id))
+        entry = crowning.roll_back(held, change, lambda con: _record(con, change, flow_run_id))
+        if (head := record.head(con)) and change.champion_before:
+            registry.tag(workload, change.champion_before, {registry.LINK_TAG: head.anchor})
+        return entry
+
+
+def anchors() -> dict[str, str]:
+    """Read what versions in MLflow say of the chain of decisions, by which version says it."""
+    return {
+        f"version {number} of {name} in MLflow": tags[registry.LINK_TAG]
+        for name in registry.names()
+        for number, tags in registry.tagged(name).items()
+        if registry.LINK_TAG in tags
+    }
 
 
 def _record(con: Connection, change: Change, flow_run_id: str) -> None:

@@ -14,7 +14,7 @@ from components.decide.reasons import Reason
 from flows import settings
 
 if TYPE_CHECKING:
-    from components.decide.chain import Link
+    from components.decide.chain import Head, Link
     from components.decide.hearing import Answer
     from components.warehouse import Connection
 
@@ -118,11 +118,12 @@ def audit(
     """List who decided what, when and why, and what was refused or lapsed.
 
     Each decision holds the digest of the one before, so that one which is changed, dropped or moved
-    is found: `flywheel audit --verify`. Who can write the warehouse could write the whole chain
-    anew; keep an export elsewhere and hold the chain against it: `--verify --against FILE`.
+    is found: `flywheel audit --verify`, which also asks MLflow's versions for the decisions that
+    they name. Who can write the warehouse and MLflow could write the whole chain anew; keep an
+    export elsewhere and hold the chain against it: `--verify --against FILE`.
     """
-    from components.decide import chain, record
     from components.decide import export as exporting
+    from components.decide import record
 
     with _warehouse() as con:
         links, head = record.links(con), record.head(con)
@@ -131,21 +132,42 @@ def audit(
             f"{exporting.write(export, links)} decisions written to {export}", markup=False
         )
     if verify:
-        broken = chain.first_broken(links, head)
-        if broken:
-            errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
-            raise typer.Exit(1)
-        if against and (line := exporting.first_differing(against, links)) is not None:
-            errors.print(f"line {line} of {against} is not in the chain", markup=False)
-            raise typer.Exit(1)
-        erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
-        console.print(
-            f"{len(links)} decisions, the chain holds; {erased} texts were erased; "
-            f"head {head.digest if head else chain.GENESIS}",
-            soft_wrap=True,
-        )
+        _verify(links, head, against)
     elif not export:
         _list([link for link in links if workload in (None, link.workload_id)])
+
+
+def _verify(links: "list[Link]", head: "Head | None", against: Path | None) -> None:
+    """Hold the chain against itself, its head, MLflow's versions and an earlier export."""
+    from components.decide import chain
+    from components.decide import export as exporting
+
+    anchors = _anchors()
+    broken = chain.first_broken(links, head) or chain.first_loose(links, anchors or {})
+    if broken:
+        errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    if against and (line := exporting.first_differing(against, links)) is not None:
+        errors.print(f"line {line} of {against} is not in the chain", markup=False)
+        raise typer.Exit(1)
+    erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
+    named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
+    console.print(
+        f"{len(links)} decisions, the chain holds; {named}; {erased} texts were erased; "
+        f"head {head.digest if head else chain.GENESIS}",
+        soft_wrap=True,
+    )
+
+
+def _anchors() -> dict[str, str] | None:
+    """Ask MLflow for the decisions that its versions name; ``None`` where it does not answer."""
+    from flows.stack import health
+
+    if not health.mlflow_answers(settings.load()):
+        return None
+    from flows import champions
+
+    return champions.anchors()
 
 
 @approver_app.command("add")

@@ -80,6 +80,7 @@ def crown(
     with journal.held(home.locks, name):
         crowning.settle(champions.books(home), name)
         still()
+        _anchor(found, decision)
         champion = registry.champion(name)
         if champion is None or champion.evidence != found.digest:
             if said := champions.rolled_back(name, found.subject.adapter):
@@ -102,6 +103,15 @@ def reject(found: Evidence, decision: Decision) -> None:
     challenger.reject(
         found.subject.workload, found.digest, by=decision.approver, comment=decision.comment
     )
+    _anchor(found, decision)
+
+
+def _anchor(found: Evidence, decision: Decision) -> None:
+    """Say on the version where the decision stands in the chain, so that none is cut off it."""
+    name = found.subject.workload
+    version = registry.of_evidence(name, found.digest)
+    if version is not None and decision.link:
+        registry.tag(name, version.number, {registry.LINK_TAG: decision.link})
 
 
 def let_go(found: Evidence) -> None:

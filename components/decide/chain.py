@@ -8,7 +8,8 @@ erased, with its salt, and the chain still holds.
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -55,10 +56,21 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last link, as it is kept beside the chain."""
+    """The last link, as it is kept beside the chain, and in MLflow as an anchor."""
 
     sequence: int
     digest: str
+
+    @property
+    def anchor(self) -> str:
+        """Write it as one word beside the other."""
+        return f"{self.sequence} {self.digest}"
+
+
+def from_anchor(text: str) -> Head | None:
+    """Read an anchor; ``None`` if the text is none."""
+    found = re.fullmatch(r"([1-9][0-9]*) ([0-9a-f]{64})", text)
+    return Head(int(found[1]), found[2]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,26 @@ def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
         return Broken(last + 1, f"was not appended by Flywheel: the chain's head is {last}")
     if head and head.digest != before:
         return Broken(last, "is another one than the chain's head says")
+    return None
+
+
+def first_loose(links: Iterable[Link], anchors: Mapping[str, str]) -> Broken | None:
+    """Hold the chain against what is said of it elsewhere; ``None`` if all of that is in it.
+
+    So a chain is found whose end was cut off together with its head, or that was written anew.
+
+    Args:
+        links: All of them.
+        anchors: By where each stands.
+    """
+    digests = {link.sequence: link.digest for link in links}
+    read = {place: from_anchor(text) for place, text in anchors.items()}
+    for place, head in sorted(read.items()):
+        if head is None:
+            return Broken(0, f"is unknown: {place} names {anchors[place]!r}, which is no anchor")
+        if digests.get(head.sequence) != head.digest:
+            found = "another one" if head.sequence in digests else "missing"
+            return Broken(head.sequence, f"is {found}: {place} says that it was {head.digest}")
     return None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from components.decide.chain import Link
+from components.decide.chain import Head, Link
 from components.ledger import Decision
 
 
@@ -49,4 +49,5 @@ def _decision(links: Sequence[Link]) -> Decision:
         comment="; ".join(link.comment for link in links if link.comment),
         flow_run_id=last.flow_run_id,
         decided_at=last.decided_at,
+        link=Head(last.sequence, last.digest).anchor,
     )

@@ -27,6 +27,9 @@ TAINTED_TAG = "flywheel.tainted"
 ROLLED_BACK_TAG = "flywheel.rolled_back"
 """On a version that was champion: to which one, by whom and why it was taken back."""
 
+LINK_TAG = "flywheel.link"
+"""Where the decision stands in the chain of decisions, and its digest: an anchor of the chain."""
+
 MOST_CHARACTERS = 5000
 """What MLflow's database takes of a description."""
 

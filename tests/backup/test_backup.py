@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from components import warehouse
 from components.backup.archive import BackupError
 from components.collect import loading
 from components.collect.loading import Input
+from components.register import journal
 from flows import backup
 from flows.settings import Settings
 from tests import logs
@@ -143,6 +145,17 @@ def test_a_damaged_archive_leaves_nothing(
 def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings) -> None:
     with pytest.raises(BackupError, match="lies in it"):
         back_up(home, home.home / "b.tar.zst")
+
+
+def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
+    archive = tmp_path / "backup.tar.zst"
+    waits = threading.Thread(target=back_up, args=(home, archive))
+    with journal.held(home.locks, "shop"):
+        waits.start()
+        waits.join(2)
+        assert not archive.exists()
+    waits.join()
+    assert archive.exists()
 
 
 def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from components import warehouse
 from components.decide import chain, export, record
+from components.decide.chain import Head
 from components.decide.record import Asked
 from components.warehouse import Connection
 from tests.decide import chains
@@ -132,6 +133,36 @@ def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Conn
     found = broken(three)
     assert found is not None
     assert (found.sequence, "does not follow the one before it" in found.said) == (2, True)
+
+
+def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_others_say(
+    three: Connection,
+) -> None:
+    anchors = {
+        f"version {one.sequence}": Head(one.sequence, one.digest).anchor
+        for one in record.links(three)
+    }
+    assert chain.first_loose(record.links(three), anchors) is None
+    three.execute("delete from raw.decision_chain where sequence = 3")
+    three.execute(
+        "update raw.decision_head set sequence = 2, digest ="
+        " (select digest from raw.decision_chain where sequence = 2)"
+    )
+    assert broken(three) is None
+    found = chain.first_loose(record.links(three), anchors)
+    assert found is not None
+    assert (found.sequence, "is missing: version 3 says" in found.said) == (3, True)
+
+
+def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) -> None:
+    three.execute("update raw.decision_chain set digest = sha256('else') where sequence = 2")
+    anchors = {"version 1": f"2 {'0' * 64}", "version 2": "3 no digest"}
+    found = chain.first_loose(record.links(three), anchors)
+    assert found is not None
+    assert (found.sequence, "is another one: version 1" in found.said) == (2, True)
+    found = chain.first_loose(record.links(three), {"version 2": "3 no digest"})
+    assert found is not None
+    assert "which is no anchor" in found.said
 
 
 def test_an_erased_text_leaves_the_chain_whole(three: Connection) -> None:

@@ -45,7 +45,7 @@ def test_decisions_are_listed_verified_exported_and_tampering_is_found(
     assert shell.run("audit", "--workload", "other").stdout == "nothing was decided yet\n"
     path = tmp_path / "auditors" / "decisions.jsonl"
     exported = shell.run("audit", "--verify", "--export", path)
-    assert "2 decisions, the chain holds; 0 texts were erased" in exported.stdout
+    assert "2 decisions, the chain holds; MLflow was not asked; 0 texts" in exported.stdout
     assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == [1, 2]
     decide(shell, "run-3")
     assert shell.run("audit", "--verify", "--against", path).returncode == 0

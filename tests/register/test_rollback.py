@@ -13,7 +13,7 @@ from prefect.logging import disable_run_logger
 from components import warehouse
 from components.dataset.snapshot import Snapshot
 from components.decide import chain, record
-from components.decide.record import Asked
+from components.decide.record import Asked, Event
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
@@ -119,6 +119,37 @@ def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     assert aliases.read("back") == Aliases(champion="2", previous=None)
     assert registry.numbered("back", "2").rolled_back == ""
     assert champions.rolled_back("back", "a2") is None
+
+
+def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
+    home: Settings, base_model: Path
+) -> None:
+    made = workload("named", base_model)
+    with warehouse.connect(home.warehouse) as con:
+        for number, word in ((1, "approve"), (2, "approve"), (3, "reject")):
+            event = Event(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
+            with warehouse.transaction(con):
+                record.append(con, event)
+    for number in (1, 2, 3):
+        found = ask("named", number)
+        with warehouse.connect(home.warehouse) as con:
+            decision = record.decision_on(con, f"e{number}", wanted=1)
+        assert decision is not None
+        if decision.decision == "approve":
+            registering.crown(made, found, decision, lambda: None)
+        else:
+            registering.reject(found, decision)
+    champions.roll_back(home, "named", None, by="bob", reason="rude")
+    anchors = {place: text for place, text in champions.anchors().items() if "of named" in place}
+    with warehouse.connect(home.warehouse) as con:
+        links = record.links(con)
+        assert chain.first_loose(links, anchors) is None
+        assert {chain.from_anchor(text) for text in anchors.values()} >= {
+            chain.Head(link.sequence, link.digest) for link in links if link.sequence != 2
+        }
+        lost = chain.first_loose(links[:-1], anchors)
+    assert lost is not None
+    assert lost.said.startswith("is missing: version 2 of named in MLflow says")
 
 
 def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
