@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.train import learning
+from components.train import asking
 from components.train.batches import Batch, Share
 from components.train.learning import Said
 from components.train.objectives import losses
@@ -68,9 +68,9 @@ def _base(model: torch.nn.Module) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def _rows(model: torch.nn.Module, share: Share) -> torch.Tensor:
-    return Said(learning.logits(model, share), share).rows
+    return Said(asking.logits(model, share), share).rows
 
 
 @torch.no_grad()
 def _logits(model: torch.nn.Module, share: Share) -> torch.Tensor:
-    return learning.logits(model, share)
+    return asking.logits(model, share)

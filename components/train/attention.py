@@ -7,6 +7,7 @@ has anything to say.
 Imported late, since it loads torch.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from transformers import AttentionInterface  # noqa: TID253 - as above
 from transformers.models.llama.modeling_llama import eager_attention_forward  # noqa: TID253
 
 from components.train.blocks import Attention, Shape
+from components.train.packable import packs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +32,8 @@ JUST_LLAMA = ("llama", "qwen2")
 
 def use(model: "PreTrainedModel") -> None:
     """Let a model that is trained on a CPU attend block by block, if its attention is Llama's."""
-    if model.device.type != "cpu" or model.config.model_type not in LIKE_LLAMA:
+    is_llamas = model.config.model_type in LIKE_LLAMA and packs(model, sys.maxsize)
+    if model.device.type != "cpu" or not is_llamas:
         return
     AttentionInterface.register(NAME, attend)
     model.set_attn_implementation(NAME)

@@ -68,16 +68,17 @@ def collate(lessons: Sequence[dict[str, Any]], shape: Shape = PLAIN) -> Batch:
 
     Returns:
         ``shares``, and ``strangers``, which are shares, too, and every process's the same. Of each:
-        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``kept``,
-        the places that predict, ascending; ``blocks`` ``[blocks, 4]``, first and one past the last
-        token, outside of which none is seen, and the same of ``kept``; of its learned tokens the
-        place ``predicting`` each and which of those kept that is, ``asked``, its ``labels``,
-        ``weights``, ``whole`` weights if every lesson had the weight 1, the ``row`` it is of, and
-        ``margins`` where there are such, all ``[learned tokens]``; of its rows the number of the
-        ``lesson``, ``row_weights`` and ``is_good``, ``[rows]``, those of a pair one after the
-        other, the chosen one first. ``row_tokens`` counts the rows' tokens, of which those in
-        common are in the sequence once; ``counts`` is 1, and 0 where nothing is to be learned from
-        any of it.
+        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``places``
+        of each row's tokens, one row's after the other's, and ``sizes`` ``[rows, 2]``, each row's
+        count of tokens and of learned ones; ``kept``, the places that predict, ascending;
+        ``blocks`` ``[blocks, 4]``, first and one past the last token, outside of which none is
+        seen, and the same of ``kept``; of its learned tokens the place ``predicting`` each and
+        which of those kept that is, ``asked``, its ``labels``, ``weights``, ``whole`` weights if
+        every lesson had the weight 1, the ``row`` it is of, and ``margins`` where there are such,
+        all ``[learned tokens]``; of its rows the number of the ``lesson``, ``row_weights`` and
+        ``is_good``, ``[rows]``, those of a pair one after the other, the chosen one first.
+        ``row_tokens`` counts the rows' tokens, of which those in common are in the sequence once;
+        ``counts`` is 1, and 0 where nothing is to be learned from any of it.
     """
     given = [_lesson(one) for one in lessons]
     batch = {"shares": _shares(_part(given, shape), shape)}
@@ -160,6 +161,8 @@ def _share(given: Sequence[Lesson], numbers: Sequence[int], shape: Shape) -> Sha
         "input_ids": torch.from_numpy(packed.tokens),
         "position_ids": torch.from_numpy(packed.positions),
         "seen": torch.from_numpy(packed.seen),
+        "places": torch.from_numpy(np.concatenate(packed.places)),
+        "sizes": torch.tensor([*map(_sizes, packed.places, predicting)]),
         "blocks": torch.from_numpy(np.hstack([blocks, np.searchsorted(kept, blocks)])),
         "kept": torch.from_numpy(kept),
         "predicting": torch.from_numpy(places),
@@ -175,6 +178,10 @@ def _share(given: Sequence[Lesson], numbers: Sequence[int], shape: Shape) -> Sha
         "row_tokens": torch.tensor(sum(len(row.input_ids) for row in rows)),
         "counts": torch.tensor(1.0),
     }
+
+
+def _sizes(*of_row: np.ndarray) -> list[int]:
+    return [len(one) for one in of_row]
 
 
 def _learned(

@@ -21,7 +21,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, batches, lanes, learning, packing, peers, sharding
+from components.train import asides, asking, batches, lanes, learning, packing, peers, sharding
 from components.train.batches import Batch, Shape, Share
 from components.train.lanes import Lanes
 from components.train.learning import Said
@@ -195,7 +195,7 @@ class CompletionTrainer(SFTTrainer):
         return [*self.lanes.threads.map(work, shares)]
 
     def _said(self, model: torch.nn.Module, share: Share) -> Said:
-        logits = learning.logits(model, share)
+        logits = asking.logits(model, share)
         if len(share["margins"]):
             token = torch.tensor([self.call_token], device=logits.device)
             logits = logits.index_add(1, token, share["margins"][:, None])

@@ -38,6 +38,7 @@ from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
 from components.train.early import LOSS, Halting
 from components.train.lessons import Lesson
+from components.train.packable import packs
 from components.train.recipe import Recipe
 from components.train.stops import Reached, Stop
 from components.train.validating import held_out, measure, validate
@@ -207,6 +208,8 @@ def _trainer(
     trainer.call_token = deciding.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
     trainer.shape = shape(recipe, lanes=lanes.count(adapted))
+    if sharding.is_sharded(adapted) and not packs(adapted, recipe.max_length):
+        trainer.shape = replace(trainer.shape, longest=1)  # all processes ask equally often
     if recipe.objective.kind == "distillation":
         trainer.teacher = teacher.load(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress

@@ -16,6 +16,7 @@ from peft import PeftModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
+from components.train.attention import LIKE_LLAMA
 from components.train.norms import Norm
 
 if TYPE_CHECKING:
@@ -28,18 +29,18 @@ HELD = "held"
 """What a weight in bf16 is called beside the same in fp32."""
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
-"""The norms of Llama's kind of layer that only linear layers read."""
+"""The norms of Llama's kind of layer that only linear layers read; others use these names, too."""
 
 
 def use(adapted: PeftModel) -> None:
     """Compute every plain LoRA of a model on a CPU in one step; others stay PEFT's.
 
-    What a norm gives to several of them is rounded for all of them at once.
+    What a norm gives to several of them is rounded for all of them at once, if it is Llama's.
     """
     plain = [one for one in adapted.modules() if isinstance(one, LoraLayer) and _is_plain(one)]
     for layer in plain:
         layer.forward = partial(_forward, layer, layer.forward)
-    if plain:
+    if plain and adapted.config.model_type in LIKE_LLAMA:
         for name, module in adapted.named_modules():
             if name.endswith(NORMS):
                 module.forward = partial(_normed, module, module.forward)

@@ -4,11 +4,9 @@ Imported late, since it loads torch.
 """
 
 from functools import cached_property
-from typing import cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.train import attention
 from components.train.batches import Share
 from components.train.objectives import losses
 from components.train.objectives.settings import Objective
@@ -39,21 +37,6 @@ class Said:
     def _sums(self, tokens: torch.Tensor) -> torch.Tensor:
         rows = torch.zeros_like(self.share["row_weights"])
         return rows.index_add(0, self.share["row"], tokens)
-
-
-def logits(model: torch.nn.Module, share: Share) -> torch.Tensor:
-    """Give what a model says before each learned token, ``[learned tokens, words]``, in fp32."""
-    dtype = getattr(model, "dtype", torch.float32)
-    unseen = torch.zeros_like(share["seen"], dtype=dtype)
-    unseen.masked_fill_(~share["seen"], torch.finfo(dtype).min)
-    found = model(
-        input_ids=share["input_ids"][None],
-        position_ids=share["position_ids"][None],
-        attention_mask=unseen[None, None],
-        **attention.given(model, share),
-        use_cache=False,
-    ).logits[0]
-    return cast("torch.Tensor", found.float())
 
 
 def whole(objective: Objective, share: Share) -> torch.Tensor:

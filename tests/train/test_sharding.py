@@ -1,6 +1,7 @@
 """A base that is split over processes teaches what a whole one does, and each holds its part."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_each_process_holds_half_of_the_base(model: Path, together: Path, name: 
     whole = sharding.held(adapter.attach(bare, SPLIT[name]))
     for one in told(together, name):
         assert one["held"] == pytest.approx(whole / 2, rel=0.05)
+
+
+@pytest.mark.slow
+def test_it_learns_the_same_where_rows_are_asked_one_by_one(model: Path, tmp_path: Path) -> None:
+    windowed = shutil.copytree(model, tmp_path / "windowed")
+    told = json.loads((windowed / "config.json").read_text())
+    told |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 8}
+    (windowed / "config.json").write_text(json.dumps(told))
+    folder = tmp_path / "split"
+    folder.mkdir()
+    train_together(judge(folder), windowed, {"bf16": SPLIT["unquantized"]})
+    require_same(windowed, folder, "bf16", SPLIT["unquantized"], tmp_path / "one")
 
 
 @pytest.mark.slow

@@ -115,13 +115,14 @@ def step(
 
 
 def placed(batch: "Batch", mode: FakeTensorMode) -> "Batch":
-    """Take a batch's shapes; what is read of it, the count of tokens and the blocks, stays."""
+    """Take a batch's shapes; what is read of it, counts of tokens and the blocks, stays."""
     return {name: [_placed(share, mode) for share in shares] for name, shares in batch.items()}
 
 
 def _placed(share: "Share", mode: FakeTensorMode) -> dict[str, Any]:
     shapes: dict[str, Any] = {name: mode.from_tensor(tensor) for name, tensor in share.items()}
-    read = {"row_tokens": int(share["row_tokens"]), "blocks": share["blocks"].numpy()}
+    read = {"row_tokens": int(share["row_tokens"])}
+    read |= {name: share[name].numpy() for name in ("blocks", "sizes")}
     return shapes | read
 
 
