@@ -68,7 +68,8 @@ def entries(con: Connection, workload_id: str | None, most: int | None) -> list[
 
 
 def learned_until(con: Connection, workload_id: str) -> datetime | None:
-    """Give the time since when traffic is new: the last turn's start, or its snapshot's."""
+    """Give the time since when traffic is new: when the last turn began that came to its end."""
     (found,) = warehouse.select(con, "marts/learned_until", workload_id=workload_id)
-    times = [one for one in found.values() if isinstance(one, datetime)]
-    return max(times, default=None)
+    time = found["learned_until"]
+    assert time is None or isinstance(time, datetime)
+    return time

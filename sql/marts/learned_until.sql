@@ -1,14 +1,8 @@
--- One row: when the workload's newest snapshot was frozen, and when its last turn started; null
--- where there is none. Reads raw.manifests and raw.starts.
+-- One row: since when a workload's traffic is new. What came before was there when a turn began
+-- that came to its end; one that failed has learned nothing. Null without such a turn. Reads
+-- raw.manifests and raw.starts.
 
-select
-    (
-        select max(recorded_at)
-        from raw.manifests
-        where workload_id = $workload_id and kind = 'snapshot'
-    ) as frozen_at,
-    (
-        select max(looked_at)
-        from raw.starts
-        where workload_id = $workload_id and started
-    ) as started_at
+select max(coalesce(starts.looked_at, turns.recorded_at)) as learned_until
+from raw.manifests as turns
+left join raw.starts on turns.key = starts.flow_run_id
+where turns.workload_id = $workload_id and turns.kind = 'turn'

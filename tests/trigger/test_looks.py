@@ -1,12 +1,13 @@
 """What the looks find in a warehouse."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from components import warehouse
+from components import ledger, manifest, warehouse
 from components.collect import loading
 from components.collect.loading import Input
 from components.schema import Json
@@ -85,8 +86,32 @@ def test_the_book_keeps_starts_and_non_starts(con: Connection) -> None:
         ("s1", False),
         ("s2", True),
     }
+
+
+def end_turn(con: Connection, folder: Path, now: datetime) -> None:
+    folder.mkdir()
+    manifest.write(folder, kind="turn", now=now, body={})
+    ledger.record_output(con, "weather", folder, now=now)
+
+
+def test_traffic_is_new_until_a_turn_that_saw_it_has_come_to_its_end(
+    con: Connection, tmp_path: Path
+) -> None:
+    book.enter(con, start("s1", started=True, run="run-1"))
+    assert book.learned_until(con, "weather") is None
+    later = NOW + timedelta(hours=3)
+    end_turn(con, tmp_path / "run-1", later)
+    assert book.learned_until(con, "weather") == NOW
+    book.enter(con, replace(start("s2", started=True, run="run-2"), looked_at=later))
     assert book.learned_until(con, "weather") == NOW
     assert book.learned_until(con, "other") is None
+
+
+def test_a_turn_of_before_there_was_a_book_counts_from_its_end(
+    con: Connection, tmp_path: Path
+) -> None:
+    end_turn(con, tmp_path / "run-1", NOW)
+    assert book.learned_until(con, "weather") == NOW
 
 
 def test_a_lost_start_is_taken_by_one_turn_only(con: Connection) -> None:
