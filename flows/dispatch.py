@@ -36,6 +36,8 @@ def run_all(
 ) -> list[FlowRun]:
     """Run a deployment for each of several parameters, beside each other where there are workers.
 
+    One at a time waits for a worker, the next is started when that has been taken: a pool takes
+    what has waited longest, so that another workload's run waits for one of these, and not for all.
     A run whose worker died is started once more. All are children of the calling flow run.
 
     Args:
@@ -43,18 +45,21 @@ def run_all(
         parameters: Those of each run.
         meanwhile: Called each second until the last has ended.
     """
-    runs = [_start_child(deployment, given) for given in parameters]
-    again: set[int] = set()
+    runs: dict[int, FlowRun] = {}
+    left, again = list(range(len(parameters))), set[int]()
     while True:
         with get_client(sync_client=True) as client:
-            runs = [client.read_flow_run(run.id) for run in runs]
-        for number, run in enumerate(runs):
-            if run.state_type == StateType.CRASHED and number not in again:
-                again.add(number)
-                runs[number] = _start_child(deployment, parameters[number])
+            runs = {number: client.read_flow_run(run.id) for number, run in runs.items()}
+        crashed = {n for n, run in runs.items() if run.state_type == StateType.CRASHED} - again
+        again |= crashed
+        left = [*sorted(crashed), *left]
+        is_waiting = any(run.state_type == StateType.SCHEDULED for run in runs.values())
+        if left and not is_waiting:
+            number = left.pop(0)
+            runs[number] = _start_child(deployment, parameters[number])
         meanwhile()
-        if all(run.state and run.state.is_final() for run in runs):
-            return runs
+        if not left and all(run.state and run.state.is_final() for run in runs.values()):
+            return [runs[number] for number in range(len(parameters))]
         time.sleep(POLL_SECONDS)
 
 
