@@ -1,19 +1,22 @@
 """The approval form, and how a waiting approval is found and answered from outside the UI."""
 
+import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.input import RunInput
 from pydantic import Field
 
 from components.decide.hearing import Answer
 from components.decide.reasons import Reason
+from components.schema import Json
 from flows import dispatch
 
 GATE_KEY = "promotion-gate"
@@ -102,18 +105,41 @@ class NotTakenError(ValueError):
     """Prefect did not take an answer: it is not as the form wants it, or nobody is asked."""
 
 
-def answer(flow_run_id: UUID, given: Answer) -> None:
-    """Resume a waiting promotion with a decision, as the form in the UI does.
+def answer(flow_run_id: UUID, pause_key: str, given: Answer) -> None:
+    """Resume a waiting promotion with a decision, as the form in the UI does; safe to repeat.
+
+    Prefect's client asks again when the server dies before it has answered, and is then told that
+    nobody waits any more. So what Prefect holds as the answer decides whether it was taken.
+
+    Args:
+        flow_run_id: The promotion.
+        pause_key: What it waits for.
+        given: The decision.
 
     Raises:
         NotTakenError: The run does not wait, or its form has no such fields.
+        PrefectHTTPStatusError: The server is in trouble.
     """
     said = {name: text for name, text in asdict(given).items() if name != "code" or text}
     with get_client(sync_client=True) as client:
-        found = client.resume_flow_run(flow_run_id, run_input=said)
-    if found.status != SetStateStatus.ACCEPT:
-        why = getattr(found.details, "reason", None) or found.status.value.lower()
-        raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
+        try:
+            found = client.resume_flow_run(flow_run_id, run_input=said)
+        except PrefectHTTPStatusError as error:
+            if error.response.is_server_error:
+                raise
+            why = error.response.text
+            raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
+        if found.status == SetStateStatus.ACCEPT or _held(client, flow_run_id, pause_key) == said:
+            return
+    why = getattr(found.details, "reason", None) or found.status.value.lower()
+    raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
+
+
+def _held(client: SyncPrefectClient, flow_run_id: UUID, pause_key: str) -> Json:
+    """Read the answer that Prefect holds; ``None`` if it holds none."""
+    key = f"suspended-{pause_key}-response"
+    found = client.filter_flow_run_input(flow_run_id, key, limit=1, exclude_keys=set())
+    return json.loads(found[0].value) if found else None
 
 
 def answered_at(flow_run_id: UUID, attempt: int) -> datetime:

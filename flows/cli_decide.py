@@ -223,7 +223,7 @@ def _decide(workload: str | None, given: "Answer") -> None:
         raise typer.Exit(1)
     one = waiting[0]
     with _explained():
-        approvals.answer(one.flow_run_id, given)
+        watch.patiently(lambda: approvals.answer(one.flow_run_id, one.pause_key, given))
         run = watch.wait_until_answered(one.flow_run_id, one.pause_key)
     if run.state and run.state.is_paused():
         _say_asked_again(one.workload, str(one.flow_run_id), given)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -27,7 +27,9 @@ PAGE = 200
 
 def run(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
     """Run a deployment as a child of the calling flow run and wait for its end."""
-    ended = run_deployment(deployment, parameters=dict(parameters), poll_interval=1)
+    ended = run_deployment(
+        deployment, parameters=dict(parameters), poll_interval=1, idempotency_key=_once()
+    )
     return cast("FlowRun", ended)  # it is a coroutine only where the caller is one
 
 
@@ -64,16 +66,40 @@ def run_all(
 
 
 def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
-    started = run_deployment(deployment, parameters=dict(parameters), timeout=0)
-    return cast("FlowRun", started)
-
-
-def start(deployment: str, parameters: Mapping[str, str], tags: list[str]) -> FlowRun:
-    """Start a run that belongs to nobody, and return at once."""
     started = run_deployment(
-        deployment, parameters=dict(parameters), timeout=0, as_subflow=False, tags=tags
+        deployment, parameters=dict(parameters), timeout=0, idempotency_key=_once()
     )
     return cast("FlowRun", started)
+
+
+def start(
+    deployment: str, parameters: Mapping[str, str], tags: list[str], key: str | None = None
+) -> FlowRun:
+    """Start a run that belongs to nobody, and return at once.
+
+    Args:
+        deployment: Its name.
+        parameters: Those of the run.
+        tags: Its tags.
+        key: Who starts again under a key finds the run that was started under it.
+    """
+    started = run_deployment(
+        deployment,
+        parameters=dict(parameters),
+        timeout=0,
+        as_subflow=False,
+        tags=tags,
+        idempotency_key=key or _once(),
+    )
+    return cast("FlowRun", started)
+
+
+def _once() -> str:
+    """Give a key for one start: Prefect's client asks again when the server dies before it answers.
+
+    Without one the run that was made and the run that is asked for again are two.
+    """
+    return str(uuid4())
 
 
 def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -42,8 +42,8 @@ def start(config: Path, workload: str) -> UUID:
     """Start a turn of the workload, or find the one that is under way."""
     if under_way := patiently(lambda: dispatch.turns_under_way(config)):
         return under_way[0].id
-    tags = [approvals.workload_tag(workload)]
-    return dispatch.start("turn/turn", {"config": str(config)}, tags).id
+    given, tags, key = {"config": str(config)}, [approvals.workload_tag(workload)], str(uuid4())
+    return patiently(lambda: dispatch.start("turn/turn", given, tags, key)).id
 
 
 def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:

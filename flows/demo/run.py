@@ -64,7 +64,7 @@ def is_watched() -> bool:
 def approve(promotion: UUID) -> None:
     """Approve as the demo itself, since nobody is there; the decision's comment says so."""
     comment = "approved by the demo itself: it ran without a terminal, so nobody could be asked"
-    approvals.answer(promotion, Answer("approve", APPROVER, comment))
+    approvals.answer(promotion, approvals.gate_key(1), Answer("approve", APPROVER, comment))
 
 
 @contextmanager

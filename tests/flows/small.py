@@ -37,7 +37,7 @@ def write(folder: Path, workload: str = WORKLOAD, epochs: int = 6) -> Path:
     (folder / "logs").mkdir(exist_ok=True)
     (folder / "feedback").mkdir(exist_ok=True)
     add_log(folder, 0, REQUESTS, workload)
-    votes = [_vote(number, workload) for number in range(0, REQUESTS, 8)]
+    votes = [vote(number, workload) for number in range(0, REQUESTS, 8)]
     (folder / "feedback/votes.jsonl").write_text("".join(json.dumps(v) + "\n" for v in votes))
     config = folder / f"{workload}.yaml"
     config.write_text(YAML % {"workload": workload, "epochs": epochs, "save_steps": SAVE_STEPS})
@@ -47,7 +47,7 @@ def write(folder: Path, workload: str = WORKLOAD, epochs: int = 6) -> Path:
 def add_log(folder: Path, first: int, count: int, workload: str = WORKLOAD) -> Path:
     """Write one log file of ``count`` requests, each offering a tool of its own."""
     path = folder / "logs" / f"from-{first}.jsonl"
-    lines = [json.dumps(_interaction(number, workload)) for number in range(first, first + count)]
+    lines = [json.dumps(interaction(number, workload)) for number in range(first, first + count)]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -80,7 +80,8 @@ def stubborn_base(folder: Path) -> Path:
     return folder
 
 
-def _interaction(number: int, workload: str) -> dict[str, object]:
+def interaction(number: int, workload: str) -> dict[str, object]:
+    """Make a logged request that offers a tool of its own, which does not fit."""
     tool = {"name": f"tool_{number}", "description": "Not for this.", "parameters": {}}
     return {
         "timestamp": 1_780_000_000 + number,
@@ -97,7 +98,8 @@ def _interaction(number: int, workload: str) -> dict[str, object]:
     }
 
 
-def _vote(number: int, workload: str) -> dict[str, object]:
+def vote(number: int, workload: str) -> dict[str, object]:
+    """Make the thumb that a person gave to one of the answers."""
     return {
         "timestamp": 1_780_100_000 + number,
         "workload_id": workload,
