@@ -163,4 +163,26 @@ def main() -> None:
     except settings.SettingsError as error:
         errors.print(str(error), markup=False)
         sys.exit(2)
-    app()
+    try:
+        app()
+    except Exception as error:
+        if not _is_of_a_lost_server(error):
+            raise
+        errors.print(
+            f"Prefect or MLflow went away: {error}\n{home.remedy}, `flywheel status` shows it; "
+            "then run the same command again to go on",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+
+
+def _is_of_a_lost_server(error: BaseException | None) -> bool:
+    """Tell whether a client could not reach its server; no command waits to import all of them."""
+    names = (("httpx", "TransportError"), ("requests", "ConnectionError"), ("requests", "Timeout"))
+    lost = tuple(getattr(sys.modules[one], name) for one, name in names if one in sys.modules)
+    while error is not None:
+        if isinstance(error, lost):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
