@@ -25,6 +25,7 @@ BATCH_CHARACTERS = 16 * 2**20
 MOST_UNREADABLE = 1_000
 """Refused records that are held at once."""
 
+RETURN = ord("\r")
 SHORTEST = 13
 """Arrow keeps shorter strings within the view itself."""
 
@@ -140,13 +141,12 @@ def _written(
 
 def _columns(block: Block) -> Mapping[str, Column] | None:
     """Give the lines of a block as columns; ``None`` if one of them has to be looked at alone."""
-    content = block.content
-    if content.startswith(lines.BYTE_ORDER_MARK) or content.find(b"\r", 0, block.size) >= 0:
-        return None
-    ends = block.ends
+    content, ends = block.content, block.ends
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
     if lengths.min() < SHORTEST or lengths.max() > lines.LONGEST:
+        return None
+    if np.any(content[ends - 1] == RETURN) or content[:3].tobytes() == lines.BYTE_ORDER_MARK:
         return None
     count = len(ends)
     columns: dict[str, Column] = {
@@ -168,7 +168,7 @@ def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) 
     A view is 16 bytes: the length, the first four bytes, the number of the buffer and the place in
     it (Arrow columnar format, "Variable-size Binary View Layout").
     """
-    content = np.frombuffer(block.content, np.uint8, block.size)
+    content = block.content
     views = np.zeros((len(starts), 4), np.int32)
     views[:, 0] = lengths
     views.view(np.uint8)[:, 4:8] = content[starts[:, None] + np.arange(4)]

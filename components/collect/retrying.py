@@ -115,7 +115,7 @@ def _retry(con: Connection, judge: Judge, origin: Origin, members: list[Quaranti
 
 def _piece(one: Quarantined) -> Line | Unreadable:
     """Read the bytes as the line that they should have been; its place is kept."""
-    block = lines.block(one.line, bytearray(one.content), len(one.content))
+    block = lines.block(one.line, one.content)
     found = list(lines.split(block))
     if len(found) == 1 and isinstance(found[0], Line):
         return found[0]

@@ -46,7 +46,7 @@ class Unpacked:
         content = bytearray(len(head) + size)
         content[: len(head)] = head
         with memoryview(content) as view, view[len(head) :] as free:
-            filled = len(head) + self._fill(free)
+            filled = len(head) + self.fill(free)
         del content[filled:]
         return content
 
@@ -54,7 +54,8 @@ class Unpacked:
         """Let go of what is left; the file is its opener's."""
         self._left.clear()
 
-    def _fill(self, view: memoryview) -> int:
+    def fill(self, view: memoryview) -> int:
+        """Fill ``view`` with the next bytes; return how many: fewer than fit only at the end."""
         return self._fill_unpacked(view) if self._pieces else _fill_plain(self._file, view)
 
     def _fill_unpacked(self, view: memoryview) -> int:
