@@ -57,9 +57,9 @@ class Shown:
     So that must be something that the table can be taken out of (1 GB a million rows, else).
     """
 
-    def __init__(self, columns: Mapping[str, Sized] | Table) -> None:
+    def __init__(self, columns: Mapping[str, Sized] | Table, chunk_rows: int = CHUNK_ROWS) -> None:
         table = pa.table(dict(columns) if isinstance(columns, Mapping) else columns)
-        self._table = pa.Table.from_batches(table.to_batches(CHUNK_ROWS), table.schema)
+        self._table = pa.Table.from_batches(table.to_batches(chunk_rows), table.schema)
 
     def take_back(self) -> None:
         """Let go of the rows."""

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 import duckdb
 
 from components.schema import Json
-from components.shown import Shown, Stream, Table
+from components.shown import CHUNK_ROWS, Shown, Stream, Table
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Value: TypeAlias = "Json | bytes | datetime"
@@ -302,12 +302,17 @@ def replace(
 
 
 @contextmanager
-def present(con: Connection, name: str, columns: Mapping[str, Sized] | Table) -> Generator[None]:
+def present(
+    con: Connection,
+    name: str,
+    columns: Mapping[str, Sized] | Table,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Generator[None]:
     """Let SQL read columns as a table called ``name`` for as long as the block runs.
 
-    A column is a sequence of values or an Arrow array.
+    A column is a sequence of values or an Arrow array. ``chunk_rows`` are worked on at a time.
     """
-    shown = Shown(columns)
+    shown = Shown(columns, chunk_rows)
     con.register(name, shown)
     try:
         yield

@@ -10,8 +10,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from queue import SimpleQueue
+from typing import cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from components import warehouse
 from components.collect.batch import Batch
@@ -24,23 +28,15 @@ TOLERANCE = timedelta(days=1)
 """How far ahead of ours the clock of an application may be."""
 
 ROWS_LOOKED_AT = 500
-"""Of each batch, for fields that its source has not shown before: looking costs a parse."""
+"""Of each batch at least, for fields that its source has not shown before: looking costs a parse.
+All of a small one, so a field that only few rows of a long log have may be missed."""
 
 READERS = 2
 """Batches that are read at a time. What stores them takes in a whole row group, then compresses it:
 while it waits for the rows, one reader would keep one processor busy."""
 
-PASSED: dict[Kind, str] = {
-    "interactions": "insert into temp.passed"
-    " select 'interactions', id, timestamp from temp.fresh_interactions",
-    "feedback": "insert into temp.passed select 'feedback', id, timestamp from temp.fresh_feedback",
-}
-FRESH: dict[Kind, str] = {
-    "interactions": "select fresh.id is not null as is_fresh from found"
-    " left join temp.fresh_interactions as fresh using (ordinal) order by ordinal",
-    "feedback": "select fresh.id is not null as is_fresh from found"
-    " left join temp.fresh_feedback as fresh using (ordinal) order by ordinal",
-}
+READ_TOGETHER = 256
+"""Records that are parsed at a time: what becomes of these stays in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ class Reading:
     batch: Batch
     found: Table | None
     refused: Sequence[Unreadable]
-    fields: Sequence[warehouse.Row]
+    fields: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class Judged:
     records: int
     rows: Table | None
     refused: Sequence[Unreadable]
-    fields: Sequence[warehouse.Row]
+    fields: frozenset[str]
 
 
 class Judge:
@@ -96,7 +92,7 @@ class Judge:
     def read(self, origin: Origin, batch: Batch) -> Reading:
         """Say what a batch of that origin holds; threads may ask at the same time."""
         if not batch.rows:
-            return Reading(batch, None, batch.unreadable, ())
+            return Reading(batch, None, batch.unreadable, frozenset())
         con = self._readers.get()
         try:
             return _read(con, origin, batch)
@@ -111,23 +107,29 @@ class Judge:
         return Judged(batch.kind, records, rows, refused, reading.fields)
 
     def _rows(self, reading: Reading, found: Table) -> Table | None:
-        con, kind = self._con, reading.batch.kind
-        with warehouse.present(con, "found", found):
-            ((first, last),) = con.execute(
-                "select min(timestamp), max(timestamp) from found"
-            ).fetchall()
-            if first is None:
-                return None
-            warehouse.build(con, f"temp/fresh_{kind}", earliest=first, latest=last)
-            ((fresh,),) = con.execute(PASSED[kind]).fetchall()
-            if not fresh:
-                return None
-            is_fresh = con.sql(FRESH[kind]).to_arrow_table().column("is_fresh")
-        found = found.append_column("is_fresh", is_fresh)
+        is_fresh = self._is_fresh(reading.batch, found)
+        if not is_fresh.any():
+            return None
+        found = found.append_column("is_fresh", pa.array(is_fresh))
         for name in ("content", "record"):
             column = pa.chunked_array([reading.batch.columns[name]])
             found = found.append_column(name, column)
         return found
+
+    def _is_fresh(self, batch: Batch, found: Table) -> NDArray[np.bool_]:
+        """Tell of each record whether it is to be stored, and remember those that are."""
+        is_fresh = np.zeros(batch.rows, np.bool_)
+        times = pc.call_function("min_max", [found.column("timestamp")]).as_py()
+        if times["min"] is None:
+            return is_fresh
+        within = {"earliest": times["min"], "latest": times["max"]}
+        with warehouse.present(self._con, "found", found):
+            fresh = warehouse.table(self._con, f"temp/fresh_{batch.kind}", **within)
+        with warehouse.present(self._con, "fresh", fresh):
+            remember = "insert into temp.passed select $kind, id, timestamp from fresh"
+            self._con.execute(remember, {"kind": batch.kind})
+        is_fresh[np.asarray(fresh.column("ordinal")) - 1] = True
+        return is_fresh
 
 
 @contextmanager
@@ -141,19 +143,35 @@ def judging(con: Connection) -> Generator[Judge]:
 
 
 def _read(con: Connection, origin: Origin, batch: Batch) -> Reading:
-    with warehouse.present(con, "lines", batch.columns):
-        latest_seconds = (origin.now + TOLERANCE).timestamp()
+    latest_seconds = (origin.now + TOLERANCE).timestamp()
+    with warehouse.present(con, "lines", batch.columns, READ_TOGETHER):
         found = warehouse.table(con, f"temp/{batch.kind}", latest_seconds=latest_seconds)
-        fields = warehouse.select(
-            con,
-            "raw/fields",
-            source_name=origin.source,
-            path=origin.path,
-            now=origin.now,
-            rows_looked_at=ROWS_LOOKED_AT,
-        )
+        step = max(1, batch.rows // ROWS_LOOKED_AT)
+        shapes = warehouse.select(con, "temp/shapes", step=step)
+        if batch.kind == "interactions":
+            found = found.append_column("objection", _objections(con, found, latest_seconds))
     refused = _refused(batch, found)
-    return Reading(batch, found, [*refused, *batch.unreadable], fields)
+    return Reading(batch, found, [*refused, *batch.unreadable], _fields(shapes))
+
+
+def _objections(con: Connection, found: Table, latest_seconds: float) -> object:
+    """Give a column of what there is to object to each interaction, null where nothing is."""
+    is_plain = np.asarray(found.column("is_plain"))
+    if is_plain.all():
+        return pa.nulls(len(is_plain), pa.string())
+    with warehouse.present(con, "found", found):
+        model = "temp/refused_interactions"
+        return warehouse.table(con, model, latest_seconds=latest_seconds).column("objection")
+
+
+def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
+    """Name the fields of the payload, and those of its request and response."""
+    fields: set[str] = set()
+    for shape in shapes:
+        keys = cast("Sequence[Sequence[str] | None]", shape["shape"] or ())
+        for within, names in zip(("", "request.", "response."), keys, strict=False):
+            fields.update(f"{within}{name}" for name in names or ())
+    return frozenset(fields)
 
 
 def _refused(batch: Batch, found: Table) -> list[Unreadable]:

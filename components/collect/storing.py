@@ -112,18 +112,26 @@ def _numbered(judged: Iterable[Judged]) -> Iterator[tuple[int, Judged]]:
 
 def _store(con: Connection, origin: Origin, kind: Kind, judged: Iterable[Judged]) -> Stored:
     records, refused = 0, list[Unreadable]()
-    fields: dict[str, warehouse.Row] = {}
+    fields: set[str] = set()
 
     def rows() -> Iterator[Table]:
         nonlocal records
         for one in judged:
             records += one.records
             refused.extend(one.refused)
-            fields.update({str(row["field"]): row for row in one.fields})
+            fields.update(one.fields)
             if one.rows is not None:
                 yield one.rows
 
     values = {"digest": origin.digest, "source_name": origin.source}
     new = warehouse.append_tables(con, f"raw/{kind}", "judged", rows(), **values)
-    warehouse.insert(con, "raw.fields", list(fields.values()))
+    _show(con, origin, fields)
     return Stored(new, records - new, quarantine(con, origin, refused))
+
+
+def _show(con: Connection, origin: Origin, fields: set[str]) -> None:
+    """Note those fields that the source has not shown before."""
+    if fields:
+        values = {"source_name": origin.source, "path": origin.path, "now": origin.now}
+        with warehouse.present(con, "shown", {"field": sorted(fields)}):
+            warehouse.append(con, "raw/fields", **values)
