@@ -81,10 +81,14 @@ def recorded(digest: str, wanted: int) -> Decision | None:
 @task(cache_policy=NO_CACHE)
 def next_question(found: Evidence) -> Question:
     """Number the question: one more than this run has heard answers to."""
-    run = str(flow_run.id)
     with warehouse.connect(settings.load().warehouse) as con:
-        heard = record.links(con, Asked(flow_run_id=run))
-    return Question(found.subject.workload, found.digest, run, 1 + len(heard))
+        heard = record.links(con, Asked(flow_run_id=str(flow_run.id)))
+    return question(found, 1 + len(heard))
+
+
+def question(found: Evidence, attempt: int) -> Question:
+    """Say what this run asks, the how-manieth time."""
+    return Question(found.subject.workload, found.digest, str(flow_run.id), attempt)
 
 
 @task(cache_policy=NO_CACHE)
@@ -144,20 +148,24 @@ def find_blamed(con: Connection, given: Answer, found: Evidence) -> list[Blamed]
 
 
 @task(cache_policy=NO_CACHE)
-def lapse(question: Question, given: Answer, said: str) -> None:
-    """Record that an answer came too late."""
-    home = settings.load()
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        if hearing.heard(con, question) is None:
-            event = Event(
-                kind="lapsed",
-                workload=question.workload,
-                evidence=question.evidence,
-                flow_run_id=question.flow_run_id,
-                attempt=question.attempt,
-                reason="stale",
-                decided_at=datetime.now(UTC),
-                approver=given.approver,
-                comment=f"{given.decision} came too late: {said}",
-            )
-            record.append(con, event)
+def lapse(question: Question, given: Answer | None, said: str) -> None:
+    """Record once of a promotion that its evidence is stale: that ``given`` came too late, if any.
+
+    What was approved on it before does not count any more.
+    """
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        links = record.links(con, Asked(flow_run_id=question.flow_run_id))
+        if any(link.kind == "lapsed" for link in links):
+            return
+        event = Event(
+            kind="lapsed",
+            workload=question.workload,
+            evidence=question.evidence,
+            flow_run_id=question.flow_run_id,
+            attempt=question.attempt,
+            reason="stale",
+            decided_at=datetime.now(UTC),
+            approver=given.approver if given else "",
+            comment=f"{given.decision} came too late: {said}" if given else said,
+        )
+        record.append(con, event)

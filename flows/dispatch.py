@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from prefect.client.orchestration import get_client
@@ -73,7 +73,7 @@ def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
 
 
 def start(
-    deployment: str, parameters: Mapping[str, str], tags: list[str], key: str | None = None
+    deployment: str, parameters: Mapping[str, Any], tags: list[str], key: str | None = None
 ) -> FlowRun:
     """Start a run that belongs to nobody, and return at once.
 

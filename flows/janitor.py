@@ -12,19 +12,27 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
+from components import warehouse
+from components.decide import record
+from components.register import registry
 from components.schema import Json
-from flows import champions, dispatch, settings
+from flows import approvals, champions, dispatch, settings, sweep
 from flows.automations import BEAT, SILENCE
 
 EVERY = "*/15 * * * *"
 """Cron line (UTC) of its runs."""
 
 
+RECENT = timedelta(days=1)
+"""A promotion that crashes again and again is started no longer than this."""
+
+
 @flow
 def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
     """Crash the runs that claim a process and have given no sign of life for so long.
 
-    A change of champion that was killed is finished, or undone, after that.
+    A change of champion that was killed is finished, or undone, after that; and a promotion that
+    was killed between the answer and what follows from it goes on.
     """
     silence = timedelta(seconds=silence_seconds)
     since = datetime.now(UTC) - silence
@@ -37,7 +45,14 @@ def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
     settled = champions.reconcile(settings.load())
     for entry in settled:
         get_run_logger().warning(champions.say(entry))
-    return f"{len(dead)} runs were dead, {len(settled)} changes of a champion were interrupted"
+    unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
+    for run in unfinished:
+        again = dispatch.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
+        get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
+    return (
+        f"{len(dead)} runs were dead, {len(settled)} changes of a champion were interrupted, "
+        f"{len(unfinished)} promotions that were decided go on"
+    )
 
 
 def claiming(since: datetime) -> list[FlowRun]:
@@ -45,6 +60,26 @@ def claiming(since: datetime) -> list[FlowRun]:
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     found = dispatch.find(None, states=states)
     return [run for run in found if run.state and run.state.timestamp < since]
+
+
+def crashed(since: datetime) -> list[FlowRun]:
+    """List the promotions that crashed after a time, but for those whose evidence is asked on."""
+    found = dispatch.find("promote", states=[StateType.CRASHED])
+    going = dispatch.find("promote", states=approvals.UNDER_WAY)
+    asked = {approvals.tagged(run, "evidence") for run in going}
+    fresh = [run for run in found if run.state and run.state.timestamp >= since]
+    latest = {approvals.tagged(run, "evidence"): run for run in reversed(fresh)}
+    return [run for evidence, run in latest.items() if evidence not in asked]
+
+
+def is_decided(run: FlowRun) -> bool:
+    """Tell whether people have decided on a promotion's evidence, and its version says nothing."""
+    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
+    version = registry.of_evidence(workload, evidence)
+    if version is None or version.decision:
+        return False
+    with warehouse.connect(settings.load().warehouse) as con:
+        return record.decision_on(con, evidence, wanted=sweep.wanted(run)) is not None
 
 
 def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:

@@ -36,6 +36,7 @@ def promote(config: str, evidence_folder: str) -> State[None]:
         version = crown(workload, found, decision)
     except StaleEvidenceError as error:
         registering.let_go(found)
+        asking.lapse(asking.question(found, 0), None, str(error))
         started = fresh.start_turn(config, workload.workload, str(error))
         url = f"{settings.load().prefect_url}/runs/flow-run/{started}"
         raise StaleEvidenceError(f"{error}; a turn evaluates afresh: {url}") from error

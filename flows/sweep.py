@@ -125,11 +125,11 @@ def _of_ended(run: FlowRun) -> Lapse | None:
 
 def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
     workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
-    return Lapse(run.id, workload, evidence, reason, said, _wanted(run))
+    return Lapse(run.id, workload, evidence, reason, said, wanted(run))
 
 
-def _wanted(run: FlowRun) -> int:
-    """Read how many people have to approve; the file may be gone since, or wrong."""
+def wanted(run: FlowRun) -> int:
+    """Read how many people have to approve; the workload's file may be gone since, or wrong."""
     try:
         return configs.read(Path(str(run.parameters["config"]))).approve.wanted
     except configs.ConfigError:

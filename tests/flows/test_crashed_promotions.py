@@ -1,0 +1,134 @@
+"""A promotion that crashed after the answer is finished; of two answers at once one is taken."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from mlflow import MlflowClient
+
+from components import warehouse
+from components.decide import record
+from components.decide.hearing import Answer
+from components.decide.record import Event
+from components.register import registry
+from tests.flows import workload_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promotions")]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def nothing(config: str, evidence_folder: str) -> None:
+    """Stand for the promotion, of which only the record in Prefect matters."""
+
+
+@pytest.fixture(scope="module")
+def promotions() -> UUID:
+    """The deployment of ``promote``."""
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="cpu", type="process"))
+        flow_id = client.create_flow(Flow(nothing, name="promote"))
+        return client.create_deployment(flow_id, "promote", work_pool_name="cpu")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home with an MLflow of its own."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    yield tmp_path / "home"
+
+
+def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) -> UUID:
+    """Let a promotion of an evidence be in a state, with the form of an approval if it ``asks``."""
+    from prefect import states
+    from prefect.client.orchestration import get_client
+    from prefect.input import keyset_from_base_key
+
+    from flows import approvals, dispatch
+
+    given = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
+    tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
+    run = dispatch.start("promote/promote", given, tags)
+    with get_client(sync_client=True) as client:
+        made = getattr(states, state)(**({"timeout_seconds": 3600} if asks else {}))
+        if asks:
+            keys = keyset_from_base_key("suspended-promotion-gate")
+            made.state_details.run_input_keyset = keys
+            form = json.dumps(approvals.GateInput.model_json_schema())
+            client.create_flow_run_input(run.id, keys["schema"], form)
+        client.set_flow_run_state(run.id, made, force=True)
+    return run.id
+
+
+def register(evidence: str) -> None:
+    client = MlflowClient()
+    if not client.search_registered_models("name = 'support'"):
+        client.create_registered_model("support")
+    client.create_model_version(
+        "support", "file:///nowhere", tags={registry.EVIDENCE_TAG: evidence}
+    )
+
+
+def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one_does_not(
+    home: Path, folder: Path
+) -> None:
+    from prefect.client.schemas.objects import StateType
+
+    from flows import dispatch
+    from flows.janitor import janitor
+
+    config = workload_file.write(folder)
+    for evidence in ("approved", "unanswered", "crowned"):
+        promotion(config, evidence, "Crashed")
+        register(evidence)
+    registry.tag("support", "3", {registry.DECISION_TAG: "approve"})
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        for evidence in ("approved", "crowned"):
+            with warehouse.transaction(con):
+                record.append(con, Event("approve", "support", evidence, "run", NOW, "ada"))
+    assert "1 promotions that were decided go on" in janitor()
+    (again,) = dispatch.find("promote", states=[StateType.SCHEDULED])
+    assert again.parameters["evidence_folder"] == "/evidence/approved"
+    assert set(again.tags) == {"workload:support", "evidence:approved"}
+    assert "0 promotions that were decided go on" in janitor()
+
+
+def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_is_told_so(
+    home: Path, folder: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    from flows import approvals
+
+    run = promotion(workload_file.write(folder), "asked", "Suspended", asks=True)
+    together, told = threading.Barrier(2), dict[str, str]()
+
+    def answer(name: str) -> None:
+        together.wait()
+        try:
+            approvals.answer(run, approvals.GATE_KEY, Answer("approve", name))
+            told[name] = "taken"
+        except (approvals.NotTakenError, PrefectHTTPStatusError):
+            told[name] = "not taken"
+
+    people = [threading.Thread(target=answer, args=(name,)) for name in ("ada", "bob")]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
+    assert sorted(told.values()) == ["not taken", "taken"]
+    with get_client(sync_client=True) as client:
+        found = client.filter_flow_run_input(run, key_prefix="", limit=50, exclude_keys=set())
+        (kept,) = (json.loads(one.value) for one in found if one.key.endswith("response"))
+        assert told[kept["approver"]] == "taken"
