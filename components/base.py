@@ -54,15 +54,13 @@ def load(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    cuda, computing = torch.cuda.is_available(), hardware.found()
-    half = torch.float16 if computing.half == "fp16" and precision != "bf16" else torch.bfloat16
-    compute = half if cuda or for_training or precision == "bf16" else torch.float32
+    cuda, compute = torch.cuda.is_available(), computes_in(precision, for_training=for_training)
     model = AutoModelForCausalLM.from_pretrained(
         path,
-        dtype=torch.float32 if precision == "fp32" else compute,
+        dtype=compute,
         quantization_config=quantization(precision, compute),
         device_map={"": torch.cuda.current_device()} if cuda and not on_host else {"": "cpu"},
-        attn_implementation=computing.attention if for_training else None,
+        attn_implementation=hardware.found().attention if for_training else None,
         local_files_only=True,
     )
     model.train(for_training)
@@ -71,13 +69,45 @@ def load(
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
+def computes_in(precision: Precision, *, for_training: bool) -> "torch.dtype":
+    """Say in what a base of this precision computes on this machine; see ``load``."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available() and not for_training
+    if precision == "fp32" or (on_cpu and precision != "bf16"):
+        return torch.float32
+    is_older = hardware.found().half == "fp16" and precision != "bf16"
+    return torch.float16 if is_older else torch.bfloat16
+
+
+def write_plain(path: Path, precision: Precision, folder: Path) -> None:
+    """Write a 4-bit base as the numbers that its weights stand for, which any program can read.
+
+    They are held in what a base of this precision computes in, as ``load`` has them when it is
+    evaluated: on a CPU to the bit, and on CUDA, where bitsandbytes computes each anew when it is
+    used. The tokenizer is not written.
+    """
+    model, _ = load(path, precision, for_training=False)
+    dequantize(model)
+    # transformers would say of these numbers that they are in 4 bits.
+    model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
+    model.is_quantized = False  # pyright: ignore[reportArgumentType]
+    delattr(model.config, "quantization_config")
+    model.save_pretrained(folder)
+
+
+def is_quantized(precision: Precision) -> bool:
+    """Tell whether a base of this precision is held in 4 bits."""
+    return precision not in ("bf16", "fp32")
+
+
 def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesConfig | None":
     """Say how weights are held in 4 bits and what computes with them; ``None`` if they aren't."""
     from transformers import BitsAndBytesConfig
 
-    kind, _, single = precision.partition("-")
-    if kind not in ("nf4", "fp4"):
+    if not is_quantized(precision):
         return None
+    kind, _, single = precision.partition("-")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,

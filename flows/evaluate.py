@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow, task
 
 from components import base, manifest
-from components.evaluate import built_in, harness, measurement
+from components.evaluate import built_in, engines, harness, measurement
 from components.evaluate import task as holdouts
 from components.evaluate.harness import Folders
 from components.evaluate.judging import judged
@@ -42,7 +42,13 @@ def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, dict[str, st
 
 
 def look_over(workload: Workload) -> None:
-    """See that every guard task can be asked of its documents, before anything is trained."""
+    """See that every task can be asked of its documents, before anything is trained.
+
+    Raises:
+        EngineError: The engine is not installed.
+        GuardError: A task can't be asked, or not of its documents.
+    """
+    engines.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

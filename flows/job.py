@@ -20,10 +20,21 @@ from components.train.recipe import Recipe
 from components.train.stops import Stop
 from flows import jobs
 
+SURROUNDINGS = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "MPLBACKEND": "Agg",
+    # In one process it schedules alike each time, and writes to no stream of ours.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""What libraries read from the environment when they are imported."""
+
 
 def main(kind: str, spec_path: Path) -> None:
     """Do one job; the process's exit code tells whether it was finished."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "MPLBACKEND": "Agg"}
+    os.environ |= SURROUNDINGS
     spec: dict[str, Any] = json.loads(spec_path.read_text())
     kinds = {
         "train": train,

@@ -15,6 +15,7 @@ from components.evaluate import definition, measurement
 from components.evaluate import guards as guard_tasks
 from components.evaluate.judging import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.evaluate.vllm_limits import objections
 from components.gate.policy import Policy
 from components.schema import Config
 from components.train.plan.fitting import Worker
@@ -143,6 +144,22 @@ class Workload(Config):
         if not isinstance(recipe, Recipe) or "precision" in evaluate.model_fields_set:
             return evaluate
         return evaluate.model_copy(update={"precision": recipe.precision})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _puts_on_what_is_trained(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse an engine that can't put on what this file trains."""
+        base, recipe, search = (info.data.get(name) for name in ("base", "train", "search"))
+        if evaluate.engine != "vllm" or not isinstance(recipe, Recipe):
+            return evaluate
+        recipes = [recipe]
+        if isinstance(base, Path) and isinstance(search, Search):
+            recipes = [one.recipe for one in grid.expand(base, recipe, search)]
+        if found := dict.fromkeys(said for one in recipes for said in objections(one.peft)):
+            raise ValueError(f"engine: vllm, but of what is trained: {'; '.join(found)}")
+        return evaluate
 
     @field_validator("evaluate")
     @classmethod

@@ -8,7 +8,6 @@ Imported late, since it loads torch.
 # lm-eval's class decorator hides HFLM's own type: pyright sees its bare interface.
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +19,7 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
     postprocess_generated_text,
 )
 
-from components.evaluate import reading
+from components.evaluate import generation, reading
 from components.evaluate.blocked import Blocked
 from components.evaluate.choices import likelihoods
 from components.evaluate.greedy import Limits, greedy
@@ -38,13 +37,6 @@ TOKENS_AT_ONCE = {"cpu": 24, "cuda": 256}
 
 PLAIN = {"do_sample", "temperature"}
 """The settings that a greedy answer has; what is asked for beyond them is left to ``HFLM``."""
-
-INERT = re.compile(
-    "_from_model|transformers_version|(bos|eos|pad)_token_id|use_cache|output_|"
-    "do_sample|temperature|top_|max_"
-)
-"""Begin the names of generation settings that a model may be shipped with and that leave its
-greedy answers as they are: tokens that are handled, sampling, and lengths."""
 
 LOOKBACK = 2
 """Tokens before a stop string's own count that are looked at: it may be told in other tokens."""
@@ -101,8 +93,7 @@ class Answerer(HFLM):
         )
         most = settings.pop("max_gen_toks")
         until = handle_stop_sequences(settings.pop("until", None), eos=None)
-        if settings["do_sample"]:
-            raise ValueError("a holdout is answered greedily, so that its scores are repeatable")
+        generation.require_greedy(settings)
         if not self.packs or not settings.keys() <= PLAIN or _is_swayed(self.model):
             return super().generate_until(requests, disable_tqdm=True)
         if most >= self.max_length:
@@ -193,5 +184,4 @@ def _ends(model: "Model", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 def _is_swayed(model: "Model") -> bool:
     """Tell whether a model's own settings may make its greedy answers other than the likeliest."""
-    shipped = getattr(model.generation_config, "to_diff_dict", dict)()
-    return any(INERT.match(name) is None for name in shipped)
+    return bool(generation.swaying(getattr(model.generation_config, "to_diff_dict", dict)()))

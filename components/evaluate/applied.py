@@ -77,6 +77,47 @@ def require_sound(adapter: Path) -> None:
         )
 
 
+def modules(adapter: Path) -> list[str]:
+    """Name the modules that an adapter has weights for, by the last part of their names."""
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+        named = [name.partition(".lora_")[0] for name in file.keys()]  # noqa: SIM118 - as above
+    return sorted({name.rpartition(".")[2] for name in named})
+
+
+def require_fitting(adapter: Path, base: Path) -> None:
+    """Refuse an adapter whose weights are not those that its configuration wants on its base.
+
+    Where transformers puts it on, that is seen there; here no weight of the base is loaded.
+
+    Raises:
+        NotAppliedError: With the names of weights that are too many or missing, or of modules that
+            the base hasn't got.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        shape = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(base, local_files_only=True)
+        )
+        try:
+            worn = get_peft_model(shape, PeftConfig.from_pretrained(str(adapter)))
+        except ValueError as error:
+            raise NotAppliedError(
+                f"evaluating {adapter}: it does not fit the base: {error}"
+            ) from error
+    wanted = {*get_peft_model_state_dict(worn, save_embedding_layers=False)}
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+        named = set(file.keys())
+    if lost := sorted(named - wanted):
+        raise NotAppliedError(_unmatched(adapter, lost))
+    if missing := sorted(wanted - named):
+        raise NotAppliedError(
+            f"evaluating {adapter}: it does not fit the base: {_named(missing)} are missing"
+        )
+
+
 def probe(
     model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> "torch.Tensor":
@@ -112,15 +153,19 @@ def require_applied(
         named = set(file.keys())
     taken = {*get_peft_model_state_dict(worn, save_embedding_layers=False), *worn.state_dict()}
     if lost := sorted(named - taken):
-        raise NotAppliedError(
-            f"evaluating {adapter}: {_named(lost)} match no module of the base, so they would be "
-            "left out; it was trained on another architecture, or renamed"
-        )
+        raise NotAppliedError(_unmatched(adapter, lost))
     if probe(worn, tokenizer).equal(bare):
         raise NotAppliedError(
             f"evaluating {adapter}: with it on, the base's logits of a text are what they were "
             "without it, to the last bit; its weights are too small for this precision"
         )
+
+
+def _unmatched(adapter: Path, tensors: list[str]) -> str:
+    return (
+        f"evaluating {adapter}: {_named(tensors)} match no module of the base, so they would be "
+        "left out; it was trained on another architecture, or renamed"
+    )
 
 
 def _named(tensors: list[str]) -> str:

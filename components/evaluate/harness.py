@@ -4,22 +4,20 @@ A scorecard's key is the digest of everything that could move its figures, so wh
 is found again, and nothing is loaded when all of it is.
 """
 
-import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
-from components import adapted, costs, manifest, scorecard
-from components import base as bases
+from components import costs, manifest, scorecard
 from components.evaluate import (
     answered,
     applied,
     built_in,
+    engines,
     guard,
     guards,
     kinds,
@@ -27,7 +25,7 @@ from components.evaluate import (
     posing,
     task,
 )
-from components.evaluate.applied import NotAppliedError
+from components.evaluate.engines import Engine, Worn
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
@@ -37,10 +35,7 @@ from components.scorecard import HOLDOUT, PRODUCTION, Metric, Sample
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from components.evaluate.blocked import Blocked
+    from transformers import PreTrainedTokenizerBase
 
 Folders: TypeAlias = dict[str, dict[str, Path]]
 """Scorecard folders by model, and then by task."""
@@ -98,60 +93,52 @@ def evaluate(
     """
     wanted = measurements(snapshot, base, models, root, settings)
     missing = [m for m in wanted if not manifest.is_finished(m.folder)]
-    for adapter in dict.fromkeys(one.adapter for one in missing if one.adapter is not None):
+    adapters = list(dict.fromkeys(one.adapter for one in missing if one.adapter is not None))
+    for adapter in adapters:
         applied.require_sound(adapter)
     names = {one.task for one in missing}
     ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
     if not missing:
         return _by_model(wanted)
-    model, tokenizer = bases.load(base, settings.precision, for_training=False)
-    length = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
-    askable = _askable(snapshot, tokenizer, settings, ready, length)
-    askable |= {
-        name: Askable(built_in.METRICS[name], built_in.asking(name, snapshot, tokenizer, length))
-        for name in settings.built_in
-        if name in names
-    }
-    bare = applied.probe(model, tokenizer)
-    for adapter, group in groupby(missing, key=lambda one: one.adapter):
-        with _adapted(model, adapter) as worn:
-            if adapter is not None:
-                applied.require_applied(cast("PeftModel", worn), adapter, tokenizer, bare)
-            _measure(group, askable, worn, tokenizer, settings, report=report, now=now)
+    with engines.loaded(base, settings, adapters) as engine:
+        askable = _askable(snapshot, engine, settings, ready)
+        askable |= {
+            name: Askable(
+                built_in.METRICS[name],
+                built_in.asking(name, snapshot, engine.tokenizer, engine.length),
+            )
+            for name in settings.built_in
+            if name in names
+        }
+        for adapter, group in groupby(missing, key=lambda one: one.adapter):
+            with engine.wearing(adapter) as model:
+                _measure(group, askable, model, engine.tokenizer, report=report, now=now)
     return _by_model(wanted)
 
 
 def _measure(
     wanted: Iterable[Measurement],
     askable: Mapping[str, Askable],
-    model: "PreTrainedModel | PeftModel",
+    model: Worn,
     tokenizer: "PreTrainedTokenizerBase",
-    settings: EvaluationSettings,
     *,
     report: Callable[[Progress], None],
     now: datetime,
 ) -> None:
     """Measure one model on its tasks, and write a scorecard of each."""
-    from components.evaluate import threads  # noqa: PLC0415 - loads torch
-    from components.evaluate.blocked import Blocked  # noqa: PLC0415 - as above
-
-    blocks = Blocked(model)
     for one in wanted:
         asked, watch = askable[one.asked], Stopwatch(report)
-        with threads.chosen(model.device):
-            samples = asked.ask(_answerer(one, blocks, tokenizer, settings, watch))
+        stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
+        with model.answering(stage, watch) as lm:
+            samples = asked.ask(lm)
             body = one.body | _speed(one, model, tokenizer, samples, watch.seconds)
         scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
 
 
 def _askable(
-    snapshot: Path,
-    tokenizer: "PreTrainedTokenizerBase",
-    settings: EvaluationSettings,
-    ready: Mapping[str, Guard],
-    length: int,
+    snapshot: Path, engine: Engine, settings: EvaluationSettings, ready: Mapping[str, Guard]
 ) -> dict[str, Askable]:
-    """Say of each task how a model is asked it; ``length`` bounds prompt and answer in tokens."""
+    """Say of each task how a model is asked it."""
     found = {
         name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
         for name, one in ready.items()
@@ -159,16 +146,16 @@ def _askable(
     for name in (HOLDOUT, FEW_SHOT) if settings.num_fewshot else (HOLDOUT,):
         holdout = task.read(
             snapshot,
-            tokenizer,
+            engine.tokenizer,
             settings.kind,
             num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
-            room=length - settings.max_new_tokens,
+            room=engine.length - settings.max_new_tokens,
         )
         ask = partial(
             posing.run,
             holdout=holdout,
             max_new_tokens=settings.max_new_tokens,
-            end=str(tokenizer.eos_token or ""),
+            end=str(engine.tokenizer.eos_token or ""),
         )
         found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask)
         said = logged.read(snapshot, holdout.answers.kind) if name == HOLDOUT else None
@@ -180,7 +167,7 @@ def _askable(
 
 def _speed(
     one: Measurement,
-    model: "PreTrainedModel | PeftModel",
+    model: Worn,
     tokenizer: "PreTrainedTokenizerBase",
     samples: list[Sample],
     seconds: float,
@@ -193,7 +180,7 @@ def _speed(
         return {}
     from components.evaluate import speed  # noqa: PLC0415 - loads torch
 
-    return {costs.SPEED: asdict(speed.measure(model, tokenizer, samples, seconds))}
+    return {costs.SPEED: asdict(speed.measure(model.alone, tokenizer, samples, seconds))}
 
 
 def _by_model(measurements: list[Measurement]) -> Folders:
@@ -201,34 +188,3 @@ def _by_model(measurements: list[Measurement]) -> Folders:
     for one in measurements:
         found.setdefault(one.model, {})[one.task] = one.folder
     return found
-
-
-@contextmanager
-def _adapted(
-    model: "PreTrainedModel", adapter: Path | None
-) -> "Generator[PreTrainedModel | PeftModel]":
-    """Put an adapter on the base, and take it off again."""
-    if adapter is None:
-        yield model
-        return
-    try:
-        wrapped = adapted.put_on(model, adapter)
-    except (UserWarning, ValueError) as error:
-        raise NotAppliedError(f"evaluating {adapter}: it does not fit the base: {error}") from error
-    try:
-        yield wrapped
-    finally:
-        adapted.take_off(wrapped)
-
-
-def _answerer(
-    one: Measurement,
-    blocks: "Blocked",
-    tokenizer: "PreTrainedTokenizerBase",
-    settings: EvaluationSettings,
-    report: Callable[[Progress], None],
-) -> "LM":
-    from components.evaluate.answerer import Answerer  # noqa: PLC0415 - loads torch
-
-    stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
-    return Answerer(blocks, tokenizer, settings.batch_size, stage=stage, report=report)  # pyright: ignore[reportAbstractUsage] - HFLM is not

@@ -12,11 +12,11 @@ from typing import TypeAlias, cast
 
 from components import base as bases
 from components import manifest, prompt, rendering
-from components.evaluate import built_in, guards, kinds, logged, task
+from components.evaluate import built_in, engines, guards, kinds, logged, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.judging import settings as judging
 from components.evaluate.kinds import Kind
-from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.evaluate.settings import EngineName, EvaluationSettings, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT, PRODUCTION
 
@@ -26,13 +26,11 @@ LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandb
 FEW_SHOT = "few-shot"
 """The model that is the base with solved examples in its prompt."""
 
-ANSWERING = manifest.digest(
-    [
-        manifest.file_digest(Path(__file__).with_name(f"{module}.py"))
-        for module in ("answerer", "blocked", "choices", "greedy", "prefixes", "reading", "slots")
-    ]
-)
-"""The version of the answering: what a model is computed by may move a score, too."""
+ANSWERING: Mapping[EngineName, tuple[str, ...]] = {
+    "transformers": ("answerer", "blocked", "choices", "greedy", "prefixes", "reading", "slots"),
+    "vllm": ("vllm_engine",),
+}
+"""The modules that answer by engine: what a model is computed by may move a score, too."""
 
 Files: TypeAlias = dict[str, Json]
 
@@ -112,7 +110,7 @@ def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> 
         "settings": settings.model_dump(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
-        **_place(),
+        **_place(settings.engine),
     }
 
 
@@ -132,16 +130,22 @@ def _of_guard(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
 def _answered(settings: EvaluationSettings) -> dict[str, Json]:
     """Say what answers a task beside the holdout, and how."""
     return {
-        "settings": settings.model_dump(mode="json", include={"precision", "batch_size"}),
-        **_place(),
+        "settings": settings.model_dump(mode="json", include={"engine", "precision", "batch_size"}),
+        **_place(settings.engine),
     }
 
 
-def _place() -> dict[str, Json]:
+def _place(engine: EngineName) -> dict[str, Json]:
+    modules = [
+        manifest.file_digest(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING[engine]
+    ]
     return {
         "machine": _machine(),
-        "answering_version": ANSWERING,
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "answering_version": manifest.digest(modules),
+        "libraries": {
+            **{name: version(name) for name in LIBRARIES},
+            **engines.require_installed(engine),
+        },
     }
 
 

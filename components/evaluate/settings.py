@@ -15,6 +15,10 @@ BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]
 """Tasks of the package's own beside the holdout."""
 
 
+EngineName: TypeAlias = Literal["transformers", "vllm"]
+"""What computes answers and likelihoods."""
+
+
 class GuardTask(Config):
     """A task of lm-eval that no adapter may get worse at, on documents that lie here."""
 
@@ -47,6 +51,10 @@ class EvaluationSettings(Config):
     precision: Precision = "nf4"
     """What the base is loaded in, and served in afterwards, since it moves the scores; a workload's
     file that leaves it out means what it trains in."""
+
+    engine: EngineName = "transformers"
+    """What computes the answers: ``transformers`` anywhere; ``vllm``, which is installed beside it,
+    where that serves the adapters or is faster. It takes LoRA and rsLoRA only."""
 
     kind: Kind | None = None
     """What the answers are, and so what is measured: ``tool_calls``, ``classification`` (one of a

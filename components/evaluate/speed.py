@@ -6,7 +6,7 @@ from the first. Imported late, since it loads torch.
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - this module is itself imported late
@@ -27,7 +27,7 @@ MOST_TOKENS = 32
 
 
 def measure(
-    model: "PreTrainedModel | PeftModel",
+    alone: Callable[[str], tuple[float, float]],
     tokenizer: "PreTrainedTokenizerBase",
     samples: Sequence[Sample],
     seconds: float,
@@ -35,7 +35,7 @@ def measure(
     """Count the tokens of what was answered, and answer a few requests again, alone.
 
     Args:
-        model: The model that answered, on its device.
+        alone: How the model that answered answers one request by itself.
         tokenizer: Its tokenizer.
         samples: All that it answered.
         seconds: The wall time that this took.
@@ -43,7 +43,7 @@ def measure(
     asked = [_count(tokenizer, one.prompt) for one in samples]
     written = [_count(tokenizer, one.output) for one in samples]
     some = samples[:: max(1, -(-len(samples) // TIMED))]
-    waits = [alone(model, tokenizer, one.prompt) for one in some]
+    waits = [alone(one.prompt) for one in some]
     return Speed(
         requests=len(samples),
         input_tokens=sum(asked),

@@ -59,7 +59,7 @@ def attach(
         bases.dequantize(adapted)
     if checkpoint is None:
         _start(adapted, recipe, rows, warm_start)
-    if starts.holds_a_half(recipe):
+    if recipe.holds_a_half:
         starts.hold(adapted, recipe.r)
     hold_in_fp32(adapted)
     attention.use(model)
@@ -105,7 +105,7 @@ def _config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None) -
         return eva.config_of(checkpoint)
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=starts.rank(recipe),
+        r=recipe.rank,
         lora_alpha=starts.alpha(recipe),  # pyright: ignore[reportArgumentType] - PEFT writes floats
         lora_dropout=recipe.lora_dropout,
         use_rslora=recipe.use_rslora,

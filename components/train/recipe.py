@@ -168,6 +168,27 @@ class Recipe(Config):
         """Examples in one step of the optimizer."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
+    @property
+    def holds_a_half(self) -> bool:
+        """Whether half of the adapter is held, and takes from the base what the other adds."""
+        start = self.init_lora_weights
+        return isinstance(start, str) and start.startswith(("pissa", "olora"))
+
+    @property
+    def rank(self) -> int:
+        """The adapter's rank, the held half included."""
+        return self.r * 2 if self.holds_a_half else self.r
+
+    @property
+    def peft(self) -> dict[str, Json]:
+        """What PEFT's configuration of the adapter will say of its kind, which servers look at."""
+        methods = {"lora": "LORA", "adalora": "ADALORA", "full": "LN_TUNING"}
+        return {
+            "peft_type": methods[self.method],
+            "r": self.rank,
+            **self.model_dump(include={"use_dora", "target_modules", "modules_to_save"}),
+        }
+
     @model_validator(mode="after")
     def _has_knobs_of_its_objective(self) -> "Recipe":
         if isinstance(self.objective, Sft):

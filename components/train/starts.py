@@ -35,20 +35,9 @@ Factors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """``A`` ``[r, in]`` and ``B`` ``[out, r]`` of a layer, in fp32."""
 
 
-def holds_a_half(recipe: Recipe) -> bool:
-    """Tell whether a half of the adapter is held, which takes from the base what the other adds."""
-    start = recipe.init_lora_weights
-    return isinstance(start, str) and start.startswith(("pissa", "olora"))
-
-
-def rank(recipe: Recipe) -> int:
-    """Give the adapter's rank, the held half included."""
-    return recipe.r * 2 if holds_a_half(recipe) else recipe.r
-
-
 def alpha(recipe: Recipe) -> float:
     """Give the alpha that scales the adapter of this rank as the recipe's own would be."""
-    if not holds_a_half(recipe):
+    if not recipe.holds_a_half:
         return recipe.lora_alpha
     return recipe.lora_alpha * (sqrt(2) if recipe.use_rslora else 2)
 
@@ -74,7 +63,7 @@ def start(adapted: "PeftModel", recipe: Recipe) -> None:
                 f"{name}, which has {min(weight.shape)}: lower r, or name other target_modules"
             )
         first, second = compute(name, weight, layer.scaling[NAME])
-        if holds_a_half(recipe):
+        if recipe.holds_a_half:
             first, second = torch.cat([first, first]), torch.cat([second, -second], dim=1)
         a, b = _weights(layer)
         a.data.copy_(first)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from components.evaluate import engines
 from flows import config as configs
 from flows import deploy
 from flows.doctor import (
@@ -114,6 +115,10 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
         return
     rules = workload.approve
     yield from approvers.check(path.name, rules, look.without_codes(home, env, rules))
+    try:
+        engines.require_installed(workload.evaluate.engine)
+    except engines.EngineError as error:
+        yield wrong(path.name, str(error), "install it beside this package: infra/README.md")
     bases = {workload.base, *(one.base for one in workload.candidates())}
     yield from (models.check(look.model(base)) for base in sorted(bases))
 

@@ -1,6 +1,7 @@
 """``flywheel doctor`` as a person runs it, on a home whose stack is down."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_an_approver_whose_codes_nothing_can_check_is_named(
     (dans,) = (said for said in found if said.startswith("no code of dan"))
     assert "others than its owner may read" in dans
     assert "flywheel approver add dan --again" in found[dans]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
+    workload_file.write(home.parent, evaluate={"engine": "vllm"})
+    done = CliRunner().invoke(app, ["doctor"])
+    assert "wrong  support.yaml: evaluating with engine: vllm: the package vllm is not" in (
+        done.output
+    )

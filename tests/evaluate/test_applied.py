@@ -117,3 +117,24 @@ def measure(folder: Path, base: Path, adapter: Path) -> None:
         report=lambda _: None,
         now=NOW,
     )
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        pytest.param(one_less, r"does not fit the base: .* are missing", id="one-missing"),
+        pytest.param(renamed, r"blocks\.1\..* match no module of the base", id="renamed"),
+        pytest.param(doubled, r"layers\.7\.mlp.* match no module of the base", id="no-module"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_named_without_loading_the_base(
+    tiny_base: Path,
+    adapters: dict[str, Path],
+    tmp_path: Path,
+    damage: Callable[[Weights], Weights],
+    sentence: str,
+):
+    applied.require_fitting(adapters["challenger"], tiny_base)
+    adapter = damaged(adapters["challenger"], tiny_base, tmp_path, damage)
+    with pytest.raises(NotAppliedError, match=sentence):
+        applied.require_fitting(adapter, tiny_base)

@@ -97,7 +97,12 @@ def test_conditions_name_all_that_makes_scores_comparable(bench: Bench):
     conditions = bench.measure({"base": None})["base"].conditions
     assert conditions["task"] == "holdout_tools"
     assert conditions["holdout_version"] == "v1"
-    assert conditions["settings"] == {"precision": "fp32", "batch_size": 2, "max_new_tokens": 8}
+    assert conditions["settings"] == {
+        "engine": "transformers",
+        "precision": "fp32",
+        "batch_size": 2,
+        "max_new_tokens": 8,
+    }
     assert conditions["prompt_template"] == rendering.template_hash(bench.base)
     assert {"task_version", "prompt_format", "machine", "libraries"} <= conditions.keys()
 

@@ -103,6 +103,39 @@ def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
     assert mistake == "gate: metric: no task preferences is measured, only holdout"
 
 
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        pytest.param({"use_dora": True}, "use_dora: vLLM takes no DoRA", id="dora"),
+        pytest.param({"method": "adalora"}, "PEFT's method ADALORA", id="adalora"),
+        pytest.param(
+            {"method": "full", "bnb_4bit_quant_type": None}, "method LN_TUNING", id="full"
+        ),
+        pytest.param({"modules_to_save": ["embed_tokens"]}, "modules_to_save", id="whole"),
+        pytest.param({"target_modules": ["q_proj", "lm_head"]}, "lm_head's LoRA", id="head"),
+        pytest.param({"r": 300, "init_lora_weights": "pissa"}, "its rank is 600", id="pissa"),
+    ],
+)
+def test_vllm_measures_only_what_it_can_put_on(
+    folder: Path, train: dict[str, object], said: str
+) -> None:
+    asked = {"engine": "vllm"}
+    assert read(write(folder, evaluate=asked)).evaluate.engine == "vllm"
+    (mistake,) = mistakes(write(folder, train=train, evaluate=asked))
+    assert mistake.startswith("evaluate: engine: vllm, but of what is trained: ")
+    assert said in mistake
+
+
+def test_vllm_puts_on_every_candidate_of_a_search(folder: Path) -> None:
+    tried: dict[str, object] = {
+        "search": {"over": {"use_dora": [False, True]}, "budget": {"tokens": 9}},
+        "curate": VALIDATED,
+        "evaluate": {"engine": "vllm"},
+    }
+    (mistake,) = mistakes(write(folder, **tried))
+    assert "use_dora: vLLM takes no DoRA" in mistake
+
+
 def test_canaries_are_planted_and_asked_for_or_neither(folder: Path) -> None:
     asked = {"built_in": ["canaries"]}
     guard = {"task": "canaries", "metric": "exposure", "margin": 0.1}
