@@ -58,7 +58,9 @@ def look(workload: Workload, champion: Version | None, span_days: int, disk: Dis
     """Count by model, test for drift and falling votes, and see what waits."""
     now, home = datetime.now(UTC), settings.load()
     with warehouse.connect(home.warehouse) as con:
-        days = live.days(con, workload.workload, now - timedelta(days=span_days))
+        since = now - timedelta(days=span_days)
+        days = live.days(con, workload.workload, since)
+        latencies = live.latencies(con, workload.workload, since)
         signs = consider.look(con, workload.workload, champion, workload.trigger or Trigger())
         last = book.entries(con, workload.workload, 1)
     prices = {one.model_name: live.price(one, workload.cost) for one in live.by_model(days)}
@@ -70,6 +72,7 @@ def look(workload: Workload, champion: Version | None, span_days: int, disk: Dis
         answering=answering(home, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},
+        latencies=latencies,
         currency=workload.cost.currency,
         findings=[Finding(one.kind, one.figure, one.bound, one.told) for one in signs],
         last_start=f"{last[0].looked_at:%Y-%m-%d %H:%M}: {last[0].reason}" if last else "none",
@@ -79,7 +82,7 @@ def look(workload: Workload, champion: Version | None, span_days: int, disk: Dis
 
 
 def answering(home: Settings, champion: Version | None) -> str:
-    """Say how fast the champion answered when it was evaluated; the logs say no times."""
+    """Say how fast the champion answered when it was evaluated; not all logs say times."""
     cards = (home.scorecards / champion.name).glob("*") if champion else ()
     for folder in cards:
         body = manifest.read(folder) if manifest.is_finished(folder) else {}

@@ -20,6 +20,12 @@ def text(standings: Iterable[Standing]) -> bytes:
         name: Gauge(f"flywheel_live_{name}", told, ["workload", "model"], registry=registry)
         for name, told in BY_MODEL.items()
     }
+    latency = Gauge(
+        "flywheel_live_latency_seconds",
+        "How long answers in the window took, where the logs say so.",
+        ["workload", "model", "quantile"],
+        registry=registry,
+    )
     sign = Gauge(
         "flywheel_sign_ratio",
         "A sign's figure over its bound; 1 and more asks for a turn.",
@@ -36,6 +42,10 @@ def text(standings: Iterable[Standing]) -> bytes:
             counts = (day.requests, day.up, day.down)
             for gauge, count in zip(by_model.values(), counts, strict=True):
                 gauge.labels(one.workload, day.model_name).set(count)
+        for took in one.latencies.values():
+            for quantile, milliseconds in (("0.5", took.p50_ms), ("0.95", took.p95_ms)):
+                seconds = milliseconds / 1000
+                latency.labels(one.workload, took.model_name, quantile).set(seconds)
         for finding in one.findings:
             sign.labels(one.workload, finding.kind).set(finding.figure / finding.bound)
         waiting.labels(one.workload).set(len(one.waiting))

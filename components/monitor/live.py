@@ -45,6 +45,22 @@ def days(con: Connection, workload_id: str, since: datetime) -> list[Day]:
     return [*warehouse.read(con, "marts/live_days", Day, workload_id=workload_id, since=since)]
 
 
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a model's answers took, in milliseconds: median and 95th percentile of ``timed``."""
+
+    model_name: str
+    timed: int
+    p50_ms: float
+    p95_ms: float
+
+
+def latencies(con: Connection, workload_id: str, since: datetime) -> dict[str, Latency]:
+    """Read how long the answers since a time took, by model; of those that say so."""
+    found = warehouse.read(con, "marts/live_latency", Latency, workload_id=workload_id, since=since)
+    return {one.model_name: one for one in found}
+
+
 def by_model(found: Sequence[Day]) -> list[Day]:
     """Sum each model's days; ``day`` is the last one. The busiest model comes first."""
     groups = groupby(

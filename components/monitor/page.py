@@ -10,7 +10,16 @@ from components.monitor import live
 from components.monitor.live import Day
 from components.monitor.standing import Standing
 
-HEAD = ("model", "requests", "thumbs", "up", "95 % interval", "tokens in, out", "a request")
+HEAD = (
+    "model",
+    "requests",
+    "thumbs",
+    "up",
+    "95 % interval",
+    "tokens in, out",
+    "p50, p95",
+    "a request",
+)
 MEBIBYTE = 2**20
 
 
@@ -68,6 +77,7 @@ def rows(found: Standing) -> list[list[str]]:
 def _row(one: Day, found: Standing) -> list[str]:
     rate = live.approval(one)
     price = found.prices.get(one.model_name)
+    took = found.latencies.get(one.model_name)
     counted = max(1, one.counted)
     return [
         one.model_name,
@@ -78,5 +88,6 @@ def _row(one: Day, found: Standing) -> list[str]:
         f"{one.input_tokens / counted:.0f}, {one.output_tokens / counted:.0f}"
         if one.counted
         else "not logged",
+        f"{took.p50_ms:,.0f}, {took.p95_ms:,.0f} ms" if took else "not logged",
         f"{price:.3g} {found.currency}" if price is not None else "no price",
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from components.monitor import live
-from components.monitor.live import Day
+from components.monitor.live import Day, Latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class Disk:
 class Standing:
     """One workload at one time; ``days`` reach back as long as was asked for.
 
-    ``prices`` holds what a mean request costs, by model, where it can be reckoned.
+    ``prices`` holds what a mean request costs, by model, where it can be reckoned, ``latencies``
+    how long answers took, where the logs say so.
     """
 
     workload: str
@@ -54,6 +55,7 @@ class Standing:
     answering: str
     days: Sequence[Day]
     prices: dict[str, float]
+    latencies: dict[str, Latency]
     currency: str
     findings: Sequence[Finding]
     last_start: str

@@ -13,7 +13,7 @@ from components.collect import loading
 from components.collect.loading import Input
 from components.costs import Prices, TokenPrice
 from components.monitor import figures, live, page, picture
-from components.monitor.live import Day
+from components.monitor.live import Day, Latency
 from components.monitor.standing import Disk, Finding, Standing, Waiting
 from components.schema import Json
 from components.warehouse import Connection
@@ -64,6 +64,18 @@ def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
     assert live.days(con, "weather", NOW) == []
 
 
+def test_latency_is_told_of_the_answers_that_say_how_long_they_took(
+    con: Connection, tmp_path: Path
+) -> None:
+    times: list[Json] = [100, 200.5, 300, None, "400", True, -5, {"ms": 1}]
+    lines = [answered(n, "gpt") | {"duration_ms": ms} for n, ms in enumerate(times)]
+    load(con, tmp_path, "interactions", [*lines, answered(20, "gpt"), answered(21, "other")])
+    (found,) = live.latencies(con, "weather", SINCE).values()
+    assert (found.model_name, found.timed, found.p50_ms) == ("gpt", 3, 200.5)
+    assert found.p95_ms == pytest.approx(290.05)
+    assert live.latencies(con, "weather", NOW) == {}
+
+
 def test_the_interval_of_the_thumbs_is_wilsons() -> None:
     rate = live.approval(Day("m", "2025-10-09", 40, 0, 0, 0, 30, 10))
     wanted = stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
@@ -90,6 +102,7 @@ def standing(model: str = "gpt") -> Standing:
             Day(model, "2025-10-10", 10, 10, 1000, 200, 1, 9),
         ],
         prices={model: 0.0123},
+        latencies={model: Latency(model, 50, 812.0, 1234.5)},
         currency="USD",
         findings=[Finding("votes", 40.0, 20.0, f"thumbs down: {HOSTILE}")],
         last_start="none",
@@ -102,7 +115,16 @@ def test_the_page_shows_days_summed_and_needs_nothing_from_elsewhere(tmp_path: P
     found = standing()
     picture.draw(found.days, tmp_path / "p.png")
     html = page.as_html(found, tmp_path / "p.png")
-    for said in ("gpt", "50", "62.0%", "0.0123 USD", "Reached", "2026-01-01 00:00", "5 MiB"):
+    for said in (
+        "gpt",
+        "50",
+        "62.0%",
+        "812, 1,234 ms",
+        "0.0123 USD",
+        "Reached",
+        "2026-01-01 00:00",
+        "5 MiB",
+    ):
         assert said in html, said
     assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
     assert "| `gpt` | 50 | 50 | 62.0% |" in page.as_markdown(found)
@@ -127,5 +149,8 @@ def test_prometheus_reads_what_was_counted() -> None:
     text = figures.text([standing()]).decode()
     assert 'flywheel_live_requests{model="gpt",workload="weather"} 50.0' in text
     assert 'flywheel_live_thumbs_down{model="gpt",workload="weather"} 19.0' in text
+    assert (
+        'flywheel_live_latency_seconds{model="gpt",quantile="0.95",workload="weather"} 1.2345'
+    ) in text
     assert 'flywheel_sign_ratio{kind="votes",workload="weather"} 2.0' in text
     assert 'flywheel_approvals_waiting{workload="weather"} 1.0' in text

@@ -20,7 +20,7 @@ def interaction(
     """Write an interaction; of ``more`` the keys without a value are left out.
 
     ``more`` may say ``workload_id`` (else that of ``defaults`` stands), ``conversation_id``,
-    ``user_id``, ``trace_id`` and ``metadata``.
+    ``user_id``, ``trace_id``, ``metadata`` and ``duration_ms``, how long the answer took.
     """
     said = shape.without_nulls({**more, "metadata": more.get("metadata") or None})
     five: Obj = {

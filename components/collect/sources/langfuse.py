@@ -6,6 +6,7 @@ observations and scores gives one record for each. Only generations are calls of
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 
 from components.collect.record import Defaults, Found, Refused, Row
 from components.collect.sources import chat, langfuse_scores, observed, shape
@@ -82,8 +83,20 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=shape.may_text(value, "session_id"),
         user_id=shape.may_text(value, "user_id"),
         trace_id=shape.want_text(value, "trace_id"),
+        duration_ms=_duration_ms(value),
         metadata=metadata | {key: value[key] for key in ("name", "environment") if value.get(key)},
     )
+
+
+def _duration_ms(value: Obj) -> float | None:
+    """Give the milliseconds from start to end; ``None`` where they are not both told alike."""
+    try:
+        began, ended = (
+            datetime.fromisoformat(str(value.get(key))) for key in ("start_time", "end_time")
+        )
+        return max(0.0, (ended - began) / timedelta(milliseconds=1))
+    except (ValueError, TypeError):
+        return None
 
 
 def _io(value: Obj, key: str) -> Json:

@@ -114,6 +114,7 @@ def _interaction(info: Obj, span: Obj, said: Obj, at: str, defaults: Defaults) -
         conversation_id=shape.may_text(about, "mlflow.trace.session", "info.trace_metadata."),
         user_id=shape.may_text(about, "mlflow.trace.user", "info.trace_metadata."),
         trace_id=_trace_id(info),
+        duration_ms=otlp_values.duration_ms(span, "start_time_unix_nano", "end_time_unix_nano", at),
         metadata={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     )
 

@@ -121,6 +121,8 @@ class _Reader:
         key = _key(piece)
         waiting = self._wait(key, piece)
         waiting.call.seconds, waiting.has_span = _seconds(piece), True
+        times = TIMES["resourceSpans"]
+        waiting.call.duration_ms = otlp_values.duration_ms(piece.body, *times, piece.at)
         try:
             waiting.call.take_span(attributes, events)
         except WrongShapeError as error:

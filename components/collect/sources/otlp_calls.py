@@ -36,6 +36,7 @@ class Call:
     trace_id: str
     span_id: str
     seconds: float
+    duration_ms: float | None = None
     attributes: Obj = field(default_factory=dict[str, Json])
     resource: Obj = field(default_factory=dict[str, Json])
     asked: list[Json] = field(default_factory=list[Json])
@@ -99,6 +100,7 @@ class Call:
             conversation_id=_first(said, "gen_ai.conversation.id", "session.id"),
             user_id=_first(said, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
+            duration_ms=self.duration_ms,
             metadata=shape.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 

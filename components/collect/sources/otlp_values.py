@@ -59,6 +59,15 @@ def seconds(holder: Obj, keys: tuple[str, ...], at: str) -> float:
     raise shape.missing(at + keys[0], "nanoseconds as digits")
 
 
+def duration_ms(holder: Obj, began: str, ended: str, at: str) -> float | None:
+    """Give the milliseconds between two times; ``None`` where one is not set, or not after it."""
+    try:
+        seconds_ = seconds(holder, (ended,), at) - seconds(holder, (began,), at)
+    except shape.WrongShapeError:  # a call is a call without it
+        return None
+    return round(1000 * seconds_, 3) if seconds_ >= 0 else None
+
+
 def _entries(entries: list[Json], at: str, depth: int) -> Obj:
     read: Obj = {}
     for path, entry in shape.objects(entries, at):

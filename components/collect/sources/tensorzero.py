@@ -74,6 +74,7 @@ def _inference(value: Obj, defaults: Defaults) -> Obj:
         conversation_id=shape.want_text(value, "episode_id"),
         user_id=next((tags[name] for name in ("user_id", "user") if tags.get(name)), None),
         metadata={**tags, "variant_name": value.get("variant_name")},
+        duration_ms=value.get("processing_time_ms"),
     )
 
 

@@ -27,6 +27,7 @@ def test_a_generation_is_an_interaction_field_by_field():
         "user_id": "u-7",
         "trace_id": "trace-1",
         "metadata": {"tenant": "a", "name": "forecast", "environment": "production"},
+        "duration_ms": 750.0,
     }
 
 
@@ -36,6 +37,7 @@ def test_an_observation_of_the_api_reads_the_same():
         "traceId": "trace-1",
         "type": "GENERATION",
         "startTime": "2025-10-09T08:53:20.250Z",
+        "endTime": "2025-10-09T08:53:21Z",
         "name": "forecast",
         "input": {"messages": MESSAGES, "tools": [logs.WEATHER]},
         "output": logs.call("weather", '{"city": "Rome"}'),
@@ -47,6 +49,9 @@ def test_an_observation_of_the_api_reads_the_same():
     assert langfuse.claims(row)
     found = record(langfuse, row)
     assert (found["timestamp"], found["workload_id"]) == ("2025-10-09T08:53:20.250Z", "weather")
+    assert found["duration_ms"] == 750.0
+    for ended in (None, "soon", "2025-10-09 08:53:21"):  # without a zone it can't be told
+        assert "duration_ms" not in record(langfuse, row | {"endTime": ended})
     assert found["request"] == {
         "model": "gpt-4o-mini",
         "temperature": 0.7,

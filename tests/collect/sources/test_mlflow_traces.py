@@ -173,3 +173,17 @@ def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types
     row: dict[str, Json], wanted: str
 ):
     assert reason(mlflow_traces, row) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ended", "wanted"),
+    [
+        pytest.param(1_760_000_001_000_000_000, 750.0, id="later"),
+        pytest.param(None, None, id="not-ended"),
+        pytest.param("soon", None, id="no-time"),
+        pytest.param(1_760_000_000_000_000_000, None, id="before-it-began"),
+    ],
+)
+def test_a_call_says_how_long_it_took_where_its_span_does(ended: Json, wanted: float | None):
+    found = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
+    assert found.get("duration_ms") == wanted

@@ -78,6 +78,7 @@ def test_a_span_of_the_newer_conventions_is_an_interaction_field_by_field(is_tex
         "user_id": "u-7",
         "trace_id": TRACE_ID,
         "metadata": {"service.name": "shop-bot", "gen_ai.provider.name": "openai"},
+        "duration_ms": 750.0,
     }
 
 

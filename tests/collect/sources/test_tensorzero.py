@@ -43,6 +43,7 @@ def test_a_chat_inference_is_an_interaction_field_by_field(is_text: bool):
         "conversation_id": EPISODE_ID,
         "user_id": "u-7",
         "metadata": {"user_id": "u-7", "variant_name": "gpt_4o_mini"},
+        "duration_ms": 812,
     }
 
 
