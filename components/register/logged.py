@@ -44,7 +44,7 @@ class Served:
 def log(run_id: str, adapter: Path, served: Served, evidence: str) -> str:
     """Log the adapter under its training run, or find it logged; give the model's id.
 
-    What a crash left half logged is deleted.
+    What a crash left half logged is gone on with: MLflow keeps the files of models it deletes.
     """
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -52,12 +52,16 @@ def log(run_id: str, adapter: Path, served: Served, evidence: str) -> str:
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     condition = f"source_run_id = '{run_id}' and tags.`{OF_EVIDENCE}` = '{evidence}'"
-    for one in client.search_logged_models([experiment], filter_string=condition):
+    found = client.search_logged_models([experiment], filter_string=condition)
+    for one in found:
         if one.status == LoggedModelStatus.READY:
             return one.model_id
-        client.delete_logged_model(one.model_id)
-    made = client.create_logged_model(
-        experiment, name="adapter", source_run_id=run_id, tags={OF_EVIDENCE: evidence}
+    made = (
+        found[0]
+        if found
+        else client.create_logged_model(
+            experiment, name="adapter", source_run_id=run_id, tags={OF_EVIDENCE: evidence}
+        )
     )
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = Path(scratch) / "model"

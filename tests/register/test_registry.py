@@ -219,7 +219,7 @@ def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Pa
     assert made.number == "1"
 
 
-def test_a_model_that_was_half_logged_is_logged_again_and_a_whole_one_is_used(
+def test_a_model_that_was_half_logged_is_gone_on_with_and_leaves_no_files(
     adapter: Path, base_model: Path
 ) -> None:
     client = MlflowClient()
@@ -227,11 +227,13 @@ def test_a_model_that_was_half_logged_is_logged_again_and_a_whole_one_is_used(
     experiment = client.get_run(run_id).info.experiment_id
     tags = {logged.OF_EVIDENCE: "e1"}
     half = client.create_logged_model(experiment, source_run_id=run_id, tags=tags)
+    client.log_model_artifact(half.model_id, str(adapter / "adapter_config.json"))
     whole = logged.log(run_id, adapter, served(base_model), "e1")
-    assert whole != half.model_id
     assert logged.log(run_id, adapter, served(base_model), "e1") == whole
     kept = client.search_logged_models([experiment])
-    assert [one.model_id for one in kept] == [whole]
+    assert [(one.model_id, one.status) for one in kept] == [(whole, "READY")]
+    (folder,) = Path(half.artifact_location).parents[1].glob("m-*")  # what is left of any
+    assert folder.name == whole
 
 
 @pytest.mark.parametrize(
