@@ -1,0 +1,141 @@
+"""A home of an older schema, with data in it, is opened by today's code, and a turn goes on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from components import ledger, warehouse
+from components.collect import interactions
+from components.curate import pipeline
+from components.dataset import snapshot
+from components.decide import chain, record
+from components.decide.record import Event
+from components.erase import lineage
+from components.ledger import Look
+from components.trigger import book
+from components.trigger.book import Start
+from components.warehouse import Connection
+from flows import erase
+from tests import logs
+from tests.erase import house
+from tests.erase.house import RULES, WORKLOAD, House
+
+SQL = Path(warehouse.__file__).parent.parent / "sql" / "migrations"
+RELEASED = Path(__file__).parent / "sql" / "migrations.json"
+"""The SHA-256 of each migration that some home may have applied."""
+
+AGES = (4, 9, 12, 16, 18, 20)
+"""Schemas that homes were left at: before redaction, snapshots, looks, the chain, the journal."""
+
+LOOK = Look(WORKLOAD, "v1", "c1", "c0", "correct_name", 40)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A home with all that a turn leaves, decided on by a person."""
+    built = house.build(tmp_path_factory.mktemp("full") / "home")
+    with warehouse.connect(built.settings.warehouse) as con:
+        for number, kind in enumerate(("reject", "approve"), start=1):
+            event = Event(kind, WORKLOAD, f"e{number}", f"run-{number}", logs.NOW, "ann", "why")  # pyright: ignore[reportArgumentType] - one of the kinds
+            with warehouse.transaction(con):
+                record.append(con, event)
+        ledger.number_look(con, LOOK, now=logs.NOW)
+        book.enter(con, Start("s1", WORKLOAD, "person", True, "asked", logs.NOW))
+    return built
+
+
+def age(home: House, number: int) -> None:
+    """Put the home's rows into a warehouse of an older schema, in its place."""
+    new, old = home.settings.warehouse, home.settings.home / "old.duckdb"
+    folder = home.settings.home.parent / "migrations"
+    folder.mkdir()
+    for file in SQL.glob("*.sql"):
+        if int(file.name[:4]) <= number:
+            (folder / file.name).write_text(file.read_text().replace("'stale', ", ""))
+    with duckdb.connect(old) as con:
+        con.execute("set timezone = 'UTC'")
+        warehouse.migrate(con, folder)
+        con.execute(f"attach '{new}' as today (read_only)")
+        for (table,) in con.execute(TABLES).fetchall():
+            columns = ", ".join(sorted(_columns(con, "old", table) & _columns(con, "today", table)))
+            con.execute(f"insert into old.{table} by name select {columns} from today.{table}")
+        if number < 17:
+            con.execute(
+                "insert into raw.decisions by name select sequence as decision_id,"
+                " * exclude (sequence, reason) from today.raw.decisions"
+            )
+    new.unlink()
+    old.rename(new)
+
+
+TABLES = """
+    select distinct schema_name || '.' || table_name as name
+    from duckdb_tables() as tables
+    where
+        database_name = 'old' and table_name != 'migrations'
+        and name in (
+            select schema_name || '.' || table_name from duckdb_tables() where
+            database_name = 'today'
+        )
+    order by name
+"""
+
+
+def _columns(con: Connection, database: str, table: str) -> set[str]:
+    return {name for (name, *_) in con.execute(f"describe {database}.{table}").fetchall()}
+
+
+def sides(con: Connection) -> dict[str, str]:
+    return dict(con.execute("select interaction_id, side from curated.standings").fetchall())
+
+
+@pytest.mark.parametrize("number", AGES)
+def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
+    full: House, number: int, tmp_path: Path
+) -> None:
+    home = house.move(full, tmp_path / "home")
+    before = home.raw()
+    with warehouse.connect(home.settings.warehouse) as con:
+        stood = sides(con)
+    age(home, number)
+
+    assert home.raw() == before
+    with warehouse.connect(home.settings.warehouse) as con:
+        links = record.links(con)
+        assert chain.first_broken(links, record.head(con)) is None
+        told = [(one.kind, one.evidence_digest, one.approver, one.comment) for one in links]
+        assert told == [("reject", "e1", "ann", "why"), ("approve", "e2", "ann", "why")]
+        assert ledger.number_look(con, LOOK, now=logs.NOW) == 1
+        assert number < 20 or [one.start_id for one in book.entries(con, WORKLOAD, 9)] == ["s1"]
+        book.enter(con, Start("s2", WORKLOAD, "stale", True, "changed", logs.NOW))
+
+        assert interactions.load(con, home.log, now=logs.NOW).new == 0
+        again = freeze(con, home)
+        assert (again.holdout_rows, again.train_rows) == (
+            full.frozen.holdout_rows,
+            full.frozen.train_rows,
+        )
+        more = logs.write(tmp_path / "more.jsonl", [house.line("dan-0c4e", n) for n in range(9)])
+        assert interactions.load(con, more, now=logs.NOW).new == 9
+        assert freeze(con, home).key != again.key
+        now = sides(con)
+    assert {id: now[id] for id in stood} == stood
+    tainted = lineage.trace(erase.outputs(home.settings), frozenset(stood)).tainted
+    assert ("adapter", "a1") in {(one.kind, one.key) for one in tainted}
+
+
+def freeze(con: Connection, home: House) -> snapshot.Snapshot:
+    """Curate and freeze, as the next turn does."""
+    pipeline.curate(con, WORKLOAD, RULES, now=logs.NOW)
+    return snapshot.freeze(con, home.settings.snapshots, WORKLOAD, rules=RULES, now=logs.NOW)
+
+
+def test_no_migration_is_changed_once_a_home_may_have_applied_it() -> None:
+    now = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in SQL.glob("*.sql")}
+    released = json.loads(RELEASED.read_text())
+    changed = sorted(name for name, digest in released.items() if now.get(name) != digest)
+    assert not changed, f"{changed} may be applied already: write the change as a new migration"
+    assert not now.keys() - released.keys(), f"add to {RELEASED}: {now}"
