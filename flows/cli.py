@@ -84,9 +84,14 @@ def demo() -> None:
 def check(config: ConfigFile) -> None:
     """Check a workload file and list every mistake in it; exit code 2 if there is any."""
     workload = _read(config)
+    try:
+        logs, feedback = workload.log_files(), workload.feedback_files()
+    except (OSError, ImportError) as error:
+        errors.print(f"{config}: sources: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
     console.print(
-        f"{config}: workload {workload.workload}, {len(workload.log_files())} log and "
-        f"{len(workload.feedback_files())} feedback files, base {workload.base}"
+        f"{config}: workload {workload.workload}, {len(logs)} log and {len(feedback)} feedback "
+        f"files, base {workload.base}"
     )
 
 

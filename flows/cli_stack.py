@@ -113,7 +113,8 @@ def _show_held(held: "dict[str, Json]") -> None:
             versions = kinds["versions"]
             if isinstance(versions, dict):
                 said += "".join(f", {alias} {one}" for alias, one in versions.items() if one)
-            console.print(f"{name}: {said}", soft_wrap=True, markup=False)
+            of = name or "of no workload"  # what could not be read names none
+            console.print(f"{of}: {said}", soft_wrap=True, markup=False)
     if held["approvals_waiting"] is not None:
         console.print(f"approvals that wait: {held['approvals_waiting']}")
 

@@ -11,11 +11,15 @@ from fsspec.core import url_to_fs
 REMOTE = "://"
 
 
+class UnreachableError(OSError):
+    """A remote place can't be listed or read."""
+
+
 def matching(pattern: str) -> list[str]:
     """List the files of a path, a folder (with those below it) or a glob, sorted.
 
     Raises:
-        OSError: A remote place can't be reached.
+        UnreachableError: A remote place can't be reached.
         ImportError: The package that reaches it (``s3fs`` for ``s3://``) is not installed.
     """
     if REMOTE in pattern:
@@ -34,9 +38,22 @@ def local(place: str) -> Generator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
         copy = Path(folder) / place.rpartition("/")[2]
-        system, path = url_to_fs(place)
-        system.get_file(path, str(copy))
+        with _reaching(place):
+            system, path = url_to_fs(place)
+            system.get_file(path, str(copy))
         yield copy
+
+
+@contextmanager
+def _reaching(place: str) -> Generator[None]:
+    """Say which place it was; each file system raises what its own library does."""
+    try:
+        yield
+    except ImportError:  # says what to install
+        raise
+    except Exception as error:  # botocore's are of no common kind, but for this one
+        said = str(error) or type(error).__name__
+        raise UnreachableError(f"reaching {place}: {said}") from error
 
 
 def _is_readable(path: Path) -> bool:
@@ -45,10 +62,11 @@ def _is_readable(path: Path) -> bool:
 
 
 def _remote(pattern: str) -> list[str]:
-    system, path = url_to_fs(pattern)
-    system.invalidate_cache()  # listings are kept for as long as the process lives
-    if system.isdir(path):
-        found = system.find(path)
-    else:
-        found = system.glob(path) if glob.has_magic(path) else [path]
+    with _reaching(pattern):
+        system, path = url_to_fs(pattern)
+        system.invalidate_cache()  # listings are kept for as long as the process lives
+        if system.isdir(path):
+            found = system.find(path)
+        else:
+            found = system.glob(path) if glob.has_magic(path) else [path]
     return sorted(system.unstrip_protocol(name) for name in found)

@@ -1,6 +1,6 @@
 """Ask every check about this home, its servers, its machine and its workload files."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from components.evaluate import engines
@@ -28,6 +28,8 @@ from flows.workload import Workload
 
 RECEIVER = 4318
 """The port of ``flywheel receive`` unless it is told another."""
+
+SOURCES = "give the credentials by environment, or install what reaches the place (s3fs for s3://)"
 
 REMEDIES = {
     False: "`flywheel up` starts it",
@@ -119,13 +121,17 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
         engines.require_installed(workload.evaluate.engine)
     except engines.EngineError as error:
         yield wrong(path.name, str(error), "install it beside this package: infra/README.md")
+    try:
+        _ = [*workload.log_files(), *workload.feedback_files()]
+    except (OSError, ImportError) as error:
+        yield wrong(path.name, f"sources: {error}", SOURCES)
     bases = {workload.base, *(one.base for one in workload.candidates())}
     yield from (models.check(look.model(base)) for base in sorted(bases))
 
 
 def plan(workload: Workload) -> str:
     """Say what of a workload would run, and when."""
-    logs, feedback = len(workload.log_files()), len(workload.feedback_files())
+    logs, feedback = _number(workload.log_files), _number(workload.feedback_files)
     tried = len(workload.candidates())
     trained = f"the best of {tried} recipes" if tried else f"{workload.train.objective.kind}"
     others = len(workload.evaluate.tasks) + len(workload.evaluate.built_in)
@@ -136,3 +142,10 @@ def plan(workload: Workload) -> str:
         f"{trained} on {workload.base.name} in {workload.train.precision}, judged by "
         f"{workload.gate.metric}{guards}"
     )
+
+
+def _number(files: Callable[[], Sequence[object]]) -> str:
+    try:
+        return str(len(files()))
+    except (OSError, ImportError):
+        return "unknown"

@@ -66,3 +66,16 @@ def test_a_bucket_is_collected_by_folder_and_by_glob_and_only_what_is_new(
         ("c.jsonl", 1, 0, False),
     ]
     assert collect(con, f"{bucket}/nothing/*") == []
+
+
+def test_a_place_that_lets_nobody_in_is_told_by_name(monkeypatch: pytest.MonkeyPatch):
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # one of another test has its credentials
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(places.UnreachableError, match=r"^reaching s3://nobody/\*\.json: ."):
+        places.matching("s3://nobody/*.json")

@@ -49,6 +49,23 @@ def test_mistakes_of_a_workload_file_are_among_them_for_programs_too(home: Path)
     assert said == ["speed: no such setting"]
 
 
+def test_a_place_that_can_not_be_reached_is_told_in_a_line_by_doctor_and_by_check(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    config = workload_file.write(home.parent, sources={"logs": ["s3://nobody/*.json"]})
+    done = CliRunner().invoke(app, ["doctor"])
+    assert "wrong  support.yaml: sources: reaching s3://nobody/*.json: " in done.output
+    assert "  support: collect unknown log and" in done.output
+    checked = CliRunner().invoke(app, ["check", str(config)])
+    assert checked.exit_code == 2
+    assert checked.output.startswith(f"{config}: sources: reaching s3://nobody/*.json: ")
+
+
 def test_an_approver_whose_codes_nothing_can_check_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
