@@ -41,6 +41,9 @@ POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
 
+LOGGED = 16 * 2**20
+"""Bytes of DuckDB's write-ahead log at which it writes what is in it to the file."""
+
 
 class WarehouseBusyError(TimeoutError):
     """Another process held the file for longer than we were willing to wait."""
@@ -135,6 +138,23 @@ def transaction(con: Connection) -> Generator[None]:
         con.execute("rollback")
         raise
     con.execute("commit")
+
+
+@contextmanager
+def expecting(con: Connection, size: int) -> Generator[None]:
+    """Let what the block commits, about that many bytes, go straight to the file if it is much.
+
+    DuckDB does so by itself, but estimates a commit by its rows, whatever they hold: 100,000 of 2.3
+    KB would all go into the write-ahead log first, uncompressed.
+    """
+    if size < LOGGED:
+        yield
+        return
+    con.execute("set checkpoint_threshold = '1KB'")
+    try:
+        yield
+    finally:
+        con.execute("reset checkpoint_threshold")
 
 
 @contextmanager

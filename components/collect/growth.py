@@ -49,24 +49,50 @@ class Growth:
         return self.earlier.rows if self.earlier else 0
 
 
-def measure(
-    con: Connection, path: Path, place: str, form: Form, source: str, defaults: Defaults
-) -> Growth:
-    """Hash a file, and find out how much of it was loaded from that place before."""
-    can_grow = form == "lines" and source not in detect.JOINING and not is_packed(path)
-    before = _earlier(con, place, source, defaults) if can_grow else None
+def can_grow(path: Path, form: Form, source: str) -> bool:
+    """Tell whether a file is one that is read on from its old end."""
+    return form == "lines" and source not in detect.JOINING and not is_packed(path)
+
+
+def earlier(con: Connection, place: str, source: str, defaults: Defaults) -> Earlier | None:
+    """Give the last load from a place that can be read on from."""
+    values = {
+        "path": place,
+        "source_name": source,
+        "workload_id": defaults.workload_id,
+        "client_id": defaults.client_id,
+    }
+    found = list(warehouse.read(con, "marts/growing_file", Earlier, **values))
+    return found[0] if found else None
+
+
+def measure(path: Path, size: int, before: Earlier | None, *, can_grow: bool) -> Growth:
+    """Hash a file, and find out whether it begins with what was loaded ``before``.
+
+    It is hashed up to the size that it had before anyone began to read it: what is hashed is known
+    as loaded, so it must have been read.
+    """
     content, beginning = _Counted(), None
     with path.open("rb") as file:
         if before is not None:
-            content.take(file, before.size, with_lines=True)
+            content.take(file, min(before.size, size), with_lines=True)
             if content.digest == before.digest:
                 beginning = content.whole_lines
-        content.take(file)
-    size = content.size if can_grow else None
+        content.take(file, size - content.size)
     has_grown = before is not None and content.size > before.size
+    size_read = content.size if can_grow else None
     if beginning is None or not has_grown:
-        return Growth(content.digest, size)
-    return Growth(content.digest, size, beginning, before)
+        return Growth(content.digest, size_read)
+    return Growth(content.digest, size_read, beginning, before)
+
+
+def is_unknown(con: Connection, place: str, size: int) -> bool:
+    """Tell, before it is hashed, that a file is probably new: no other was of its place or size."""
+    values = {"place": place, "size": size}
+    found = con.execute(
+        "select count(*) from raw.files where path = $place or size = $size", values
+    ).fetchall()
+    return found == [(0,)]
 
 
 def take_back(con: Connection, source: str, growth: Growth) -> None:
@@ -92,24 +118,13 @@ class _Counted:
         """The digest of all that was read so far."""
         return self._hash.hexdigest()
 
-    def take(self, file: BinaryIO, most: int | None = None, *, with_lines: bool = False) -> None:
+    def take(self, file: BinaryIO, most: int, *, with_lines: bool = False) -> None:
         """Read on, up to that many bytes; ``with_lines`` up to where the last whole one ends."""
         left = most
-        while piece := file.read(PIECE if left is None else min(PIECE, left)):
+        while piece := file.read(min(PIECE, left)):
             self._hash.update(piece)
             if with_lines and (at := piece.rfind(b"\n")) >= 0:
                 number = self.whole_lines.line + piece.count(b"\n")
                 self.whole_lines = Start(self.size + at + 1, number)
             self.size += len(piece)
-            left = None if left is None else left - len(piece)
-
-
-def _earlier(con: Connection, place: str, source: str, defaults: Defaults) -> Earlier | None:
-    values = {
-        "path": place,
-        "source_name": source,
-        "workload_id": defaults.workload_id,
-        "client_id": defaults.client_id,
-    }
-    found = list(warehouse.read(con, "marts/growing_file", Earlier, **values))
-    return found[0] if found else None
+            left -= len(piece)

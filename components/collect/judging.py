@@ -89,13 +89,13 @@ class Judge:
             self._readers.put(reader)
         beside.execute("create temporary table passed (kind text, id text, timestamp timestamptz)")
 
-    def read(self, origin: Origin, batch: Batch) -> Reading:
-        """Say what a batch of that origin holds; threads may ask at the same time."""
+    def read(self, now: datetime, batch: Batch) -> Reading:
+        """Say what a batch holds that came at that time; threads may ask at the same time."""
         if not batch.rows:
             return Reading(batch, None, batch.unreadable, frozenset())
         con = self._readers.get()
         try:
-            return _read(con, origin, batch)
+            return _read(con, now, batch)
         finally:
             self._readers.put(con)
 
@@ -142,8 +142,8 @@ def judging(con: Connection) -> Generator[Judge]:
         yield Judge(beside, readers)
 
 
-def _read(con: Connection, origin: Origin, batch: Batch) -> Reading:
-    latest_seconds = (origin.now + TOLERANCE).timestamp()
+def _read(con: Connection, now: datetime, batch: Batch) -> Reading:
+    latest_seconds = (now + TOLERANCE).timestamp()
     with warehouse.present(con, "lines", batch.columns, READ_TOGETHER):
         found = warehouse.table(con, f"temp/{batch.kind}", latest_seconds=latest_seconds)
         step = max(1, batch.rows // ROWS_LOOKED_AT)

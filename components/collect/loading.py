@@ -1,8 +1,9 @@
 """Load one file: detect its source, and store what it holds in one transaction."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -13,8 +14,8 @@ from components.collect import batch, containers, detect, growth, judging, place
 from components.collect.batch import Batch
 from components.collect.containers import Form
 from components.collect.growth import Growth
-from components.collect.judging import Origin
-from components.collect.lines import Unreadable
+from components.collect.judging import Judged, Origin
+from components.collect.lines import BEGINNING, Start, Unreadable
 from components.collect.loaded import Loaded
 from components.collect.record import Defaults, Found, Kind, Refused, Source
 from components.collect.sources import feedback, fivekey
@@ -61,8 +62,8 @@ def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
 
 def load_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Loaded:
     """Load what was fetched from ``given.place`` to ``path``, like ``load``."""
-    opened = _opened(con, given, path, now)
-    return _load(con, opened.origin, opened.batches(), opened.growth)
+    with _opened(con, given, path, now) as opened:
+        return _load(con, opened)
 
 
 def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
@@ -78,18 +79,19 @@ def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
 
 def rehearse_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Rehearsed:
     """Rehearse the load of what was fetched from ``given.place`` to ``path``, like ``rehearse``."""
-    opened = _opened(con, given, path, now)
-    found = islice(opened.records(), SHOWN)
-    shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
-    loaded = _load(con, opened.origin, opened.batches(), opened.growth, within=warehouse.rehearsal)
-    return Rehearsed(opened.form, loaded, [json.dumps(one, ensure_ascii=False) for one in shown])
+    with _opened(con, given, path, now) as opened:
+        found = islice(opened.records(), SHOWN)
+        shown = [one.record if isinstance(one, Found) else _said(one) for one in found]
+        loaded = _load(con, opened, within=warehouse.rehearsal)
+        written = [json.dumps(one, ensure_ascii=False) for one in shown]
+        return Rehearsed(opened.form, loaded, written)
 
 
 def load_records(
     con: Connection, origin: Origin, records: Iterable[Found | Refused | Unreadable]
 ) -> Loaded:
     """Load records that were read elsewhere as one file of the origin's digest."""
-    return _load(con, origin, batch.of_found(records), Growth(origin.digest))
+    return _load(con, _Read(origin, records))
 
 
 def source_of(given: Input, path: Path, form: Form) -> Source:
@@ -103,19 +105,35 @@ def source_of(given: Input, path: Path, form: Form) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file of which is known what it holds, and where what is new in it begins."""
+    """A file of which is known what it holds; what is new in it is found out meanwhile.
+
+    ``is_unknown``: it is probably all new, so that reading it need not wait for that.
+    """
 
     path: Path
+    given: Input
     form: Form
     source: Source
-    origin: Origin
-    growth: Growth
+    now: datetime
+    is_unknown: bool
+    measuring: Future[Growth]
+
+    @property
+    def growth(self) -> Growth:
+        """Wait until it is known where what is new begins."""
+        return self.measuring.result()
+
+    @property
+    def origin(self) -> Origin:
+        """Wait for the digest."""
+        place, defaults = self.given.place, self.given.defaults
+        return Origin(place, self.growth.digest, self.source.NAME, defaults, self.now)
 
     def records(self) -> Iterator[Found | Refused | Unreadable]:
         """Go through what the source makes of the new part of the file."""
         unreadable: list[Unreadable] = []
-        pieces = containers.read(self.path, self.form, self.growth.start)
-        for found in self.source.read(containers.rows(pieces, unreadable), self.origin.defaults):
+        pieces = containers.read(self.path, self.form, self._start)
+        for found in self.source.read(containers.rows(pieces, unreadable), self.given.defaults):
             yield found
             yield from unreadable
             unreadable.clear()
@@ -124,17 +142,50 @@ class _Opened:
     def batches(self) -> Iterator[Batch]:
         """Take the short way where the lines are the records."""
         kind = detect.CANONICAL.get(self.source.NAME)
-        if self.form == "lines" and self.origin.defaults == NO_DEFAULTS and kind is not None:
-            return batch.of_lines(kind, self.path, self.growth.start)
+        if self.form == "lines" and self.given.defaults == NO_DEFAULTS and kind is not None:
+            return batch.of_lines(kind, self.path, self._start)
         return batch.of_found(self.records())
 
+    @property
+    def _start(self) -> Start:
+        return BEGINNING if self.is_unknown else self.growth.start
 
-def _opened(con: Connection, given: Input, path: Path, now: datetime) -> _Opened:
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Records that were read elsewhere, as one file of the origin's digest."""
+
+    origin: Origin
+    records: Iterable[Found | Refused | Unreadable]
+    is_unknown: bool = False
+
+    @property
+    def now(self) -> datetime:
+        """Say when they came."""
+        return self.origin.now
+
+    @property
+    def growth(self) -> Growth:
+        """They don't grow."""
+        return Growth(self.origin.digest)
+
+    def batches(self) -> Iterator[Batch]:
+        """Make batches of them."""
+        return batch.of_found(self.records)
+
+
+@contextmanager
+def _opened(con: Connection, given: Input, path: Path, now: datetime) -> Generator[_Opened]:
+    size = path.stat().st_size
     form = containers.form(path)
     source = source_of(given, path, form)
-    grown = growth.measure(con, path, given.place, form, source.NAME, given.defaults)
-    origin = Origin(given.place, grown.digest, source.NAME, given.defaults, now)
-    return _Opened(path, form, source, origin, grown)
+    can_grow = growth.can_grow(path, form, source.NAME)
+    before = growth.earlier(con, given.place, source.NAME, given.defaults) if can_grow else None
+    is_unknown = growth.is_unknown(con, given.place, size)
+    new = size - before.size if before else size
+    with ThreadPoolExecutor(max_workers=1) as thread, warehouse.expecting(con, new):
+        measuring = thread.submit(growth.measure, path, size, before, can_grow=can_grow)
+        yield _Opened(path, given, form, source, now, is_unknown, measuring)
 
 
 def _said(refused: Refused | Unreadable) -> Json:
@@ -143,32 +194,41 @@ def _said(refused: Refused | Unreadable) -> Json:
 
 def _load(
     con: Connection,
-    origin: Origin,
-    batches: Iterable[Batch],
-    grown: Growth,
+    found: _Opened | _Read,
     within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
 ) -> Loaded:
-    path = Path(origin.path)
-    if (rows := _loaded_before(con, origin)) is not None:
-        return Loaded(path, 0, rows, 0, skipped=True, source=origin.source)
-    with within(con), judging.judging(con) as judge:
-        growth.take_back(con, origin.source, grown)
-        stored = storing.store(con, judge, origin, batches)
-        new_fields = _new_fields(con, origin)
-        record = {
-            "source": origin.source,
-            "digest": origin.digest,
-            "workload_id": origin.defaults.workload_id,
-            "client_id": origin.defaults.client_id,
-            "path": origin.path,
-            "rows": grown.rows_before + stored.new + stored.known,
-            "size": grown.size,
-            "quarantined": stored.quarantined,
-            "loaded_at": origin.now,
-        }
-        warehouse.insert(con, "raw.files", [record])
+    """Load what was found; of what is probably new, batches are judged while it is hashed."""
+    if not found.is_unknown and (known := _known(con, found.origin)) is not None:
+        return known
+    with (
+        within(con),
+        judging.judging(con) as judge,
+        storing.judged(judge, found.now, found.batches()) as judged,
+    ):
+        origin = found.origin
+        if found.is_unknown and (known := _known(con, origin)) is not None:
+            return known
+        return _store(con, origin, found.growth, judged)
+
+
+def _store(con: Connection, origin: Origin, grown: Growth, judged: Iterator[Judged]) -> Loaded:
+    growth.take_back(con, origin.source, grown)
+    stored = storing.store(con, origin, judged)
+    new_fields = _new_fields(con, origin)
+    record = {
+        "source": origin.source,
+        "digest": origin.digest,
+        "workload_id": origin.defaults.workload_id,
+        "client_id": origin.defaults.client_id,
+        "path": origin.path,
+        "rows": grown.rows_before + stored.new + stored.known,
+        "size": grown.size,
+        "quarantined": stored.quarantined,
+        "loaded_at": origin.now,
+    }
+    warehouse.insert(con, "raw.files", [record])
     return Loaded(
-        path,
+        Path(origin.path),
         stored.new,
         stored.known,
         stored.quarantined,
@@ -195,7 +255,8 @@ class _Last:
     loaded_at: datetime | None
 
 
-def _loaded_before(con: Connection, origin: Origin) -> int | None:
+def _known(con: Connection, origin: Origin) -> Loaded | None:
+    """Say what came of it if it was loaded before."""
     found = con.execute(
         "select rows from raw.files where digest = $digest and source = $source"
         " and workload_id = $workload_id and client_id = $client_id",
@@ -206,7 +267,9 @@ def _loaded_before(con: Connection, origin: Origin) -> int | None:
             "client_id": origin.defaults.client_id,
         },
     ).fetchall()
-    return int(found[0][0]) if found else None
+    if not found:
+        return None
+    return Loaded(Path(origin.path), 0, int(found[0][0]), 0, skipped=True, source=origin.source)
 
 
 def _new_fields(con: Connection, origin: Origin) -> tuple[str, ...]:

@@ -110,7 +110,9 @@ def _retry(con: Connection, judge: Judge, origin: Origin, members: list[Quaranti
     unreadable: list[Unreadable] = []
     pieces = (_piece(one) for one in members)
     records = list(source.read(containers.rows(pieces, unreadable), origin.defaults))
-    return storing.store(con, judge, origin, batch.of_found([*records, *unreadable]))
+    batches = batch.of_found([*records, *unreadable])
+    with storing.judged(judge, origin.now, batches) as judged:
+        return storing.store(con, origin, judged)
 
 
 def _piece(one: Quarantined) -> Line | Unreadable:

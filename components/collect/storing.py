@@ -2,8 +2,10 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import cast
@@ -41,20 +43,26 @@ class Stored:
         )
 
 
-def store(con: Connection, judge: Judge, origin: Origin, batches: Iterable[Batch]) -> Stored:
-    """Store batches within the transaction that is open, for which the judge was called.
+@contextmanager
+def judged(judge: Judge, now: datetime, batches: Iterable[Batch]) -> Generator[Iterator[Judged]]:
+    """Begin to judge batches that came at that time, ahead of what stores them."""
+    with (
+        ahead(iter(batches), 1) as read,
+        abreast(partial(judge.read, now), read, READERS) as readings,
+        ahead(map(judge.judge, readings), AHEAD) as found,
+    ):
+        yield found
+
+
+def store(con: Connection, origin: Origin, batches: Iterable[Judged]) -> Stored:
+    """Store judged batches within the transaction that is open, for which they were judged.
 
     One statement stores what follows each other of a kind: DuckDB compresses a row group of 122,880
     rows on one thread, so only a statement that fills several of them keeps all threads busy.
     """
     stored = Stored(0, 0, 0)
-    with (
-        ahead(iter(batches), 1) as read,
-        abreast(partial(judge.read, origin), read, READERS) as readings,
-        ahead(map(judge.judge, readings), AHEAD) as judged,
-    ):
-        for (_, kind), members in groupby(_numbered(judged), lambda one: (one[0], one[1].kind)):
-            stored += _store(con, origin, kind, (one for _, one in members))
+    for (_, kind), members in groupby(_numbered(batches), lambda one: (one[0], one[1].kind)):
+        stored += _store(con, origin, kind, (one for _, one in members))
     return stored
 
 

@@ -1,6 +1,7 @@
 """A log that is written to while it is collected: only what is new in it is read."""
 
 import gzip
+import hashlib
 import json
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components import warehouse
-from components.collect import loading
+from components.collect import growth, loading
 from components.collect.loaded import Loaded
 from components.collect.loading import Input
 from components.collect.record import Defaults
@@ -43,6 +44,16 @@ def append(path: Path, more: str | bytes) -> None:
 
 def quarantined(con: Connection) -> list[Row]:
     return warehouse.rows(con, "select line, reason from raw.quarantine order by all")
+
+
+def test_what_is_written_to_a_log_while_it_is_hashed_is_not_taken_for_read(tmp_path: Path):
+    path = tmp_path / "app.log"
+    path.write_text(text(1, 2))
+    before = path.stat().st_size
+    append(path, text(3))
+    measured = growth.measure(path, before, None, can_grow=True)
+    assert measured.digest == hashlib.sha256(text(1, 2).encode()).hexdigest()
+    assert measured.size == before
 
 
 def test_of_a_log_that_grew_only_the_new_rows_are_counted(con: Connection, tmp_path: Path):

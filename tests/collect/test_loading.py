@@ -1,6 +1,8 @@
 import gzip
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +61,37 @@ def test_a_file_of_equal_content_is_skipped_and_equal_rows_are_stored_once(
     assert (again.new, again.known, again.skipped) == (0, 10, True)
     assert (grown.new, grown.known, grown.skipped) == (1, 11, False)
     assert con.execute("select count(*) from raw.interactions").fetchall() == [(11,)]
+
+
+def test_a_packed_copy_under_another_name_is_skipped(con: Connection, tmp_path: Path):
+    lines = [logs.interaction(response_id=f"r{n}") for n in range(10)]
+    packed = logs.write(tmp_path / "a.jsonl.gz", lines)
+    assert interactions.load(con, packed, now=logs.NOW).new == 10
+    copied = interactions.load(con, packed.rename(tmp_path / "b.jsonl.gz"), now=logs.NOW)
+    assert (copied.new, copied.known, copied.skipped) == (0, 10, True)
+    assert con.execute("select count(*) from raw.files").fetchall() == [(1,)]
+
+
+def test_an_id_is_the_digest_of_what_an_interaction_says(con: Connection, tmp_path: Path):
+    line = logs.interaction("Straße?", timestamp=1_760_000_000.25, metadata={"further": "key"})
+    interactions.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
+    parts = [line[name] for name in ("workload_id", "client_id", "request", "response")]
+    said = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts]
+    wanted = hashlib.md5("\n".join(["1760000000250000", *said]).encode()).hexdigest()
+    assert con.execute("select interaction_id from raw.interactions").fetchall() == [(wanted,)]
+
+
+def test_a_large_load_goes_into_the_file_at_once_and_not_through_its_log(tmp_path: Path):
+    count, store = 12_000, tmp_path / "warehouse.duckdb"
+    path = logs.write(
+        tmp_path / "a.jsonl",
+        (logs.interaction("x" * 1500, response_id=f"r{n}") for n in range(count)),
+    )
+    with warehouse.connect(store) as con:
+        assert interactions.load(con, path, now=logs.NOW).new == count
+        shutil.copy(store, tmp_path / "copy.duckdb")
+    with warehouse.connect(tmp_path / "copy.duckdb") as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(count,)]
 
 
 def test_white_space_does_not_make_another_interaction(con: Connection, tmp_path: Path):
