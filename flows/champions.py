@@ -3,7 +3,9 @@
 It loads neither Prefect nor what judges: a bad champion has to go at once.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from components import warehouse
@@ -11,9 +13,14 @@ from components.decide import record
 from components.decide.record import Event
 from components.register import aliases, crowning, journal, registry, rollback
 from components.register.journal import Change, Entry, Journal
-from components.warehouse import Connection
-from flows import settings
+from components.register.rollback import RollbackError
+from components.warehouse import Connection, WarehouseBusyError
+from flows import orders, settings
+from flows.orders import Order
 from flows.settings import Settings
+
+AT_ONCE_SECONDS = 3.0
+"""A rollback waits no longer for the warehouse before it moves the aliases."""
 
 
 def roll_back(
@@ -24,11 +31,13 @@ def roll_back(
     by: str,
     reason: str,
     flow_run_id: str = "",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Entry:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
     The order is a link of the chain of decisions, written with the journal's first line. The
-    warehouse is held from the first line to the last, so it is waited for only once.
+    warehouse is held from the first line to the last, so it is waited for only once; where it is
+    held by others the aliases move before that (``orders``).
 
     Args:
         home: Where all lies.
@@ -37,29 +46,124 @@ def roll_back(
         by: Who asks for it.
         reason: Why.
         flow_run_id: The flow run that does it, if one does.
+        say: Told what has been done while the warehouse is waited for.
 
     Raises:
         RollbackError: There is no version to go back to, or not to that one.
     """
-    with journal.held(home.locks, workload), warehouse.connect(home.warehouse) as con:
-        held = Journal(lambda: nullcontext(con), _now)
-        for settled in crowning.settle(held, workload):
-            meant = settled.change.kind == "rollback" and to in (None, settled.change.version)
-            if meant and settled.step == "done":
-                return settled
-        change = rollback.plan(
-            workload,
-            registry.versions(workload),
-            aliases.read(workload),
-            journal.changes(con, workload),
-            to,
-            by=by,
-            reason=reason,
+    asked = _Asked(to, by, reason)
+    with journal.held(home.locks, workload):
+        try:
+            with warehouse.connect(home.warehouse, AT_ONCE_SECONDS) as con:
+                return _roll_back(home, con, workload, asked, flow_run_id)
+        except WarehouseBusyError:
+            version = _ordered(home, workload, asked, flow_run_id)
+        say(
+            f"{workload}: version {version} is champion again; the warehouse is held by others, "
+            "and this is written down when they let it go"
         )
-        entry = crowning.roll_back(held, change, lambda con: _record(con, change, flow_run_id))
-        if (head := record.head(con)) and change.champion_before:
-            registry.tag(workload, change.champion_before, {registry.LINK_TAG: head.anchor})
-        return entry
+        with warehouse.connect(home.warehouse) as con:
+            written = settle(home, Journal(lambda: nullcontext(con), _now), workload)
+        if not written:
+            raise RollbackError(
+                f"rolling back {workload} to version {version}: it has learned from rows that were "
+                "erased meanwhile"
+            )
+        return written[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    to: str | None
+    by: str
+    reason: str
+
+
+def _ordered(home: Settings, workload: str, asked: _Asked, flow_run_id: str) -> str | None:
+    """Move the aliases now; one order at a time waits to be written down."""
+    order = orders.read(home.locks, workload)
+    if order is None:
+        change = _plan(workload, (), asked)
+        orders.give(home.locks, Order(change, _now(), flow_run_id))
+        return change.version
+    if asked.to not in (None, order.change.version):
+        raise RollbackError(
+            f"rolling back {workload} to version {asked.to}: a rollback to version "
+            f"{order.change.version} is not written down yet; wait for the warehouse"
+        )
+    return order.change.version
+
+
+def _roll_back(
+    home: Settings, con: Connection, workload: str, asked: _Asked, flow_run_id: str
+) -> Entry:
+    held = Journal(lambda: nullcontext(con), _now)
+    for settled in settle(home, held, workload):
+        meant = settled.change.kind == "rollback" and asked.to in (None, settled.change.version)
+        if meant and settled.step == "done":
+            return settled
+    history = journal.changes(con, workload)
+    change = _plan(workload, history, asked)
+    return _carry_out(held, con, Order(change, _now(), flow_run_id))
+
+
+def _plan(workload: str, history: Sequence[Entry], asked: _Asked) -> Change:
+    versions, now = registry.versions(workload), aliases.read(workload)
+    return rollback.plan(
+        workload, versions, now, history, asked.to, by=asked.by, reason=asked.reason
+    )
+
+
+def _carry_out(held: Journal, con: Connection, order: Order) -> Entry:
+    change = order.change
+    entry = crowning.roll_back(held, change, lambda con: _record(con, order))
+    if (head := record.head(con)) and change.champion_before:
+        anchor = {registry.LINK_TAG: head.anchor}
+        registry.tag(change.workload_id, change.champion_before, anchor)
+    return entry
+
+
+def settle(home: Settings, held: Journal, workload: str) -> list[Entry]:
+    """End what was interrupted of a workload, and write down a rollback that was only carried out.
+
+    The caller holds the workload's lock.
+    """
+    settled = crowning.settle(held, workload)
+    order = orders.read(home.locks, workload)
+    if order is None:
+        return settled
+    with held.open() as con:
+        history = journal.changes(con, workload)
+        entry = next((one for one in history if _is_of(one, order)), None)
+        if entry is None and _is_tainted(order):  # an erasure has said who is champion since
+            with warehouse.transaction(con):
+                _record(con, order)
+        elif entry is None:
+            written = Journal(lambda: nullcontext(con), held.now)
+            entry = _carry_out(written, con, _completed(order, history))
+    orders.drop(home.locks, workload)
+    return [*settled, *([entry] if entry else [])]
+
+
+def _is_tainted(order: Order) -> bool:
+    change = order.change
+    assert change.version is not None  # a rollback's is registered
+    return bool(registry.numbered(change.workload_id, change.version).tainted)
+
+
+def _is_of(entry: Entry, order: Order) -> bool:
+    """Tell whether an entry of the journal is an order's: a kill was before the file's end."""
+    change, wanted = entry.change, order.change
+    is_same = (change.version, change.champion_before) == (wanted.version, wanted.champion_before)
+    return change.kind == "rollback" and is_same and entry.noted_at >= order.given_at
+
+
+def _completed(order: Order, history: Sequence[Entry]) -> Order:
+    """Say where the next rollback leads, which only the books know."""
+    change, versions = order.change, registry.versions(order.change.workload_id)
+    (target,) = (one for one in versions if one.number == change.version)
+    after = rollback.further(target, versions, history, leaving=change.champion_before)
+    return replace(order, change=replace(change, previous_after=after))
 
 
 def anchors() -> dict[str, str]:
@@ -72,16 +176,17 @@ def anchors() -> dict[str, str]:
     }
 
 
-def _record(con: Connection, change: Change, flow_run_id: str) -> None:
+def _record(con: Connection, order: Order) -> None:
     """Add the order to the chain, about the evidence on which the champion was approved."""
+    change = order.change
     name, left = change.workload_id, change.champion_before
     version = registry.numbered(name, left) if left else None
     event = Event(
         kind="rollback",
         workload=name,
         evidence=version.evidence if version else change.evidence_digest,
-        flow_run_id=flow_run_id,
-        decided_at=_now(),
+        flow_run_id=order.flow_run_id,
+        decided_at=order.given_at,
         approver=change.asked_by,
         comment=f"to version {change.version}: {change.reason or 'no reason given'}",
     )
@@ -116,11 +221,12 @@ def reconcile(home: Settings) -> list[Entry]:
         return []
     with warehouse.connect(home.warehouse) as con:
         names = {one.change.workload_id for one in journal.unfinished(con)}
+    names.update(orders.workloads(home.locks))
     settled: list[Entry] = []
     for name in sorted(names):
         with journal.held(home.locks, name, wait=False) as is_ours:
             if is_ours:
-                settled += crowning.settle(books(home), name)
+                settled += settle(home, books(home), name)
     return settled
 
 

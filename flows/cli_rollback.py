@@ -39,8 +39,12 @@ def rollback(
     home = settings.load()
     try:
         versions.require_mlflow(home, f"rolling back {workload}")
-        entry = champions.roll_back(home, workload, to, by=by, reason=reason)
+        entry = champions.roll_back(home, workload, to, by=by, reason=reason, say=_say)
     except (LookupError, RollbackError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(champions.say_rollback(entry), markup=False, soft_wrap=True)
+    _say(champions.say_rollback(entry))
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

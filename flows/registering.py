@@ -78,7 +78,7 @@ def crown(
     """
     home, name = settings.load(), found.subject.workload
     with journal.held(home.locks, name):
-        crowning.settle(champions.books(home), name)
+        champions.settle(home, champions.books(home), name)
         still()
         _anchor(found, decision)
         champion = registry.champion(name)

@@ -36,6 +36,7 @@ def go_back(workload: str, to: str, by: str, reason: str) -> str:
         by=by.strip() or UNNAMED,
         reason=reason,
         flow_run_id=str(flow_run.id or ""),
+        say=get_run_logger().info,
     )
     said = champions.say_rollback(entry)
     get_run_logger().info(said)

@@ -43,8 +43,6 @@ def plan(
     if objection := objection_to(target, champion):
         said = f"rolling back {name} to version {target.number}: {objection}{_or(fit)}"
         raise RollbackError(said)
-    before = before_it(target, history)
-    fit_before = [one.number for one in fit if one != target and not one.rolled_back]
     return Change(
         workload_id=name,
         kind="rollback",
@@ -54,7 +52,7 @@ def plan(
         champion_before=now.champion,
         adapter_before=champion.adapter if champion else None,
         previous_before=now.previous,
-        previous_after=before if before in fit_before else None,
+        previous_after=further(target, versions, history, leaving=now.champion),
         asked_by=by,
         reason=reason,
     )
@@ -69,6 +67,15 @@ def objection_to(version: Version, champion: Version | None) -> str | None:
     if version.decision != "approve":
         return "nobody has approved it; a turn asks for that"
     return None
+
+
+def further(
+    version: Version, versions: Sequence[Version], history: Sequence[Entry], *, leaving: str | None
+) -> str | None:
+    """Say where the next rollback leads after one to ``version``; ``None`` if nowhere."""
+    fit = [one.number for one in versions if one.may_serve and not one.rolled_back]
+    before = before_it(version, history)
+    return before if before in fit and before not in (version.number, leaving) else None
 
 
 def before_it(version: Version, history: Sequence[Entry]) -> str | None:

@@ -1,9 +1,12 @@
 """A rollback goes to a version that may serve and to no other, and no turn undoes it."""
 
+import multiprocessing
 import threading
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from prefect.logging import disable_run_logger
 from components import warehouse
 from components.dataset.snapshot import Snapshot
 from components.decide import chain, record
-from components.decide.record import Asked, Event
+from components.decide.record import Asked
+from components.decide.record import Event as Decided
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
@@ -21,8 +25,9 @@ from components.register import aliases, challenger, crowning, journal, registry
 from components.register.aliases import Aliases
 from components.register.journal import Journal
 from components.register.rollback import RollbackError
-from flows import champions, registering, turn
+from flows import champions, orders, registering, turn
 from flows import rollback as rolling
+from flows.orders import Order
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -127,7 +132,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     made = workload("named", base_model)
     with warehouse.connect(home.warehouse) as con:
         for number, word in ((1, "approve"), (2, "approve"), (3, "reject")):
-            event = Event(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
+            event = Decided(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
             with warehouse.transaction(con):
                 record.append(con, event)
     for number in (1, 2, 3):
@@ -202,6 +207,66 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     champions.books(home).intend(change)
     champions.roll_back(home, "again", None, by="bob", reason="rude")
     assert aliases.read("again") == Aliases(champion="2", previous="1")
+
+
+def hold(path: Path, is_held: Event, let_go: Event) -> None:
+    with warehouse.connect(path):
+        is_held.set()
+        let_go.wait(120)
+
+
+def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_books_follow(
+    home: Settings,
+) -> None:
+    crowned("urgent", 3, home)
+    spawn = multiprocessing.get_context("spawn")
+    is_held, let_go = spawn.Event(), spawn.Event()
+    holder = spawn.Process(target=hold, args=(home.warehouse, is_held, let_go))
+    holder.start()
+    assert is_held.wait(60)
+    told: list[str] = []
+
+    def order() -> None:
+        champions.roll_back(home, "urgent", None, by="bob", reason="rude", say=told.append)
+
+    ordering = threading.Thread(target=order)
+    ordering.start()
+    while ordering.is_alive() and not told:
+        time.sleep(0.1)
+    assert told[0].startswith("urgent: version 2 is champion again")
+    assert aliases.read("urgent").champion == "2"
+    assert ordering.is_alive()
+    let_go.set()
+    ordering.join()
+    holder.join()
+    assert aliases.read("urgent") == Aliases(champion="2", previous="1")
+    assert registry.numbered("urgent", "3").rolled_back == "to version 2 by bob: rude"
+    assert orders.workloads(home.locks) == []
+    assert written(home, "urgent") == [("rollback", "e3", "bob")]
+
+
+def test_a_rollback_that_was_killed_before_it_was_written_down_is_written_down_once(
+    home: Settings,
+) -> None:
+    crowned("unwritten", 2, home)
+    versions, now = registry.versions("unwritten"), aliases.read("unwritten")
+    change = rollback.plan("unwritten", versions, now, [], None, by="bob", reason="rude")
+    order = Order(change, NOW, "")
+    orders.give(home.locks, order)
+    assert aliases.read("unwritten") == Aliases(champion="1")
+    (settled,) = champions.reconcile(home)
+    assert (settled.step, settled.change.version) == ("done", "1")
+    assert champions.reconcile(home) == []
+    orders.give(home.locks, order)  # as if it had been killed before the file went
+    champions.reconcile(home)
+    assert orders.workloads(home.locks) == []
+    assert written(home, "unwritten") == [("rollback", "e2", "bob")]
+
+
+def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
+    with warehouse.connect(home.warehouse) as con:
+        links = record.links(con, Asked(workload_id=name))
+    return [(one.kind, one.evidence_digest, one.approver) for one in links]
 
 
 def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
