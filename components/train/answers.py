@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.train import batches, learning
+from components.train import asking, batches
 from components.train.learning import Said
 from components.train.lessons import Lesson
 
@@ -36,7 +36,7 @@ def nats(model: torch.nn.Module, lessons: Sequence[Lesson], batch_size: int) -> 
         for share in batches.collate([asdict(one) for one in some])["shares"]:
             placed = {name: tensor.to(device) for name, tensor in share.items()}
             with torch.no_grad():
-                said = Said(learning.logits(model, placed), placed).rows.tolist()
+                said = Said(asking.logits(model, placed), placed).rows.tolist()
             for number, likelihood in zip(share["lesson"].tolist(), said, strict=True):
                 found[some[number].row_id] = -likelihood
     if not all(map(math.isfinite, found.values())):

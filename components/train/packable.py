@@ -20,8 +20,7 @@ def packs(model: "torch.nn.Module", longest: int) -> bool:
     is_rotary = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
     if not is_rotary or getattr(model, "_is_stateful", False):
         return False
-    window = getattr(config, "sliding_window", None) or getattr(
-        config, "attention_chunk_size", None
-    )
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    window: int = next(filter(None, windows), 0)
     kinds = set(getattr(config, "layer_types", None) or (BOUNDED if window else FULL))
     return kinds <= FULL or (kinds <= FULL | BOUNDED and longest <= window)
