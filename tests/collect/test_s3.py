@@ -7,6 +7,7 @@ from collections.abc import Generator
 import pytest
 from fsspec.core import url_to_fs
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from components.collect import loading, places
 from components.collect.loaded import Loaded
@@ -25,9 +26,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()  # one that was asked before has no key
     url_to_fs("s3://logs")[0].mkdir("logs")
     yield "s3://logs"
     server.stop()
+    S3FileSystem.clear_instance_cache()
 
 
 def put(url: str, *numbers: int) -> None:
