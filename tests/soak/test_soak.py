@@ -31,7 +31,7 @@ WORKLOADS = ("alpha", "beta", "gamma")
 QUIET = 240.0
 """Seconds in which what a kill left behind must be settled by itself."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 + 900 * TURNS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 + 900 * TURNS)]
 
 
 def test_nothing_is_lost_doubled_or_left_over_however_often_processes_are_killed(
