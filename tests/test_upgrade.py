@@ -135,6 +135,7 @@ def freeze(con: Connection, home: House) -> snapshot.Snapshot:
 
 def test_no_migration_is_changed_once_a_home_may_have_applied_it() -> None:
     now = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in SQL.glob("*.sql")}
+    assert len({name[:4] for name in now}) == len(now), "two migrations of one number"
     released = json.loads(RELEASED.read_text())
     changed = sorted(name for name, digest in released.items() if now.get(name) != digest)
     assert not changed, f"{changed} may be applied already: write the change as a new migration"
