@@ -19,7 +19,7 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
     postprocess_generated_text,
 )
 
-from components.evaluate import generation, reading
+from components.evaluate import generation
 from components.evaluate.blocked import Blocked
 from components.evaluate.choices import likelihoods
 from components.evaluate.greedy import Limits, greedy
@@ -51,14 +51,16 @@ class Answerer(HFLM):
         tokenizer: "PreTrainedTokenizerBase",
         batch_size: int,
         *,
+        packs: bool,
         stage: str,
         report: Callable[[Progress], None],
     ) -> None:
+        """Take a model; ``packs`` tells whether it reads a tree (``reading.can_pack``)."""
         model, self.blocks = blocks.model, blocks
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _ends(model, tokenizer)
-        self.packs = reading.can_pack(model, blocks)
+        self.packs = packs
         self.room = batch_size * TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
         self.done = self.asked = 0
 

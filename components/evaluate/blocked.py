@@ -7,6 +7,7 @@ Imported late, since it loads torch.
 """
 
 from collections.abc import Callable
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import psutil
@@ -26,12 +27,18 @@ ROWS = 64
 
 
 class Blocked:
-    """Within it, a model multiplies by copies of its weights, made once; outside, by its own."""
+    """Within it, a model multiplies by copies of its weights; outside, by its own.
+
+    They are made when it is first entered, of the weights as they are then, the LoRA added; none
+    where blocks don't help.
+    """
 
     def __init__(self, model: "Model") -> None:
-        """Copy a model's weights as they are now, its LoRA added; none where blocks don't help."""
         self.model = model
-        self._layers = _lay(model) if suits(model) else []
+
+    @cached_property
+    def _layers(self) -> "list[tuple[nn.Module, Multiply]]":
+        return _lay(self.model) if suits(self.model) else []
 
     def __enter__(self) -> "Model":
         """Give the model, which multiplies by the copies now."""
@@ -49,10 +56,28 @@ def suits(model: "Model") -> bool:
     """Tell whether a model computes in fp32 on a CPU with oneDNN, with room for a copy of it."""
     weights = [one.weight for one in model.modules() if type(one) is nn.Linear]
     return (
-        torch.backends.mkldnn.is_available()
+        works()
         and all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
         and sum(one.nbytes for one in weights) < MOST_MEMORY * psutil.virtual_memory().available
     )
+
+
+@cache
+@torch.inference_mode()
+def works() -> bool:
+    """Tell whether this machine's oneDNN multiplies by blocks as torch multiplies, by trying.
+
+    Builds of torch differ in what they have of it, and processors in what it does; some round fp32
+    to bf16 where they are told to be fast.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    rows, weight = torch.linspace(-1, 1, 3 * 65).reshape(3, 65), torch.eye(33, 65) + 0.1
+    try:
+        found = _multiplying(weight, None)(rows)
+    except (AttributeError, RuntimeError):  # it has no such operation, or not for such a weight
+        return False
+    return torch.allclose(found, nn.functional.linear(rows, weight), rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()

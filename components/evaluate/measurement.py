@@ -20,15 +20,28 @@ from components.evaluate.settings import EngineName, EvaluationSettings, GuardTa
 from components.schema import Json
 from components.scorecard import HOLDOUT, PRODUCTION
 
-LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "peft", "bitsandbytes")
-"""Those whose version may move a score."""
+LIBRARIES = (
+    "lm_eval",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "bitsandbytes",
+    "jsonschema-rs",
+    "rouge-score",
+    "scikit-learn",
+)
+"""Those whose version may move a score: they compute answers, read them, or choose examples."""
 
 FEW_SHOT = "few-shot"
 """The model that is the base with solved examples in its prompt."""
 
 ANSWERING: Mapping[EngineName, tuple[str, ...]] = {
-    "transformers": ("answerer", "blocked", "choices", "greedy", "prefixes", "reading", "slots"),
-    "vllm": ("vllm_engine",),
+    "transformers": (
+        *("../adapted", "../base", "generation", "transformers_engine"),
+        *("answerer", "blocked", "choices", "greedy", "prefixes", "reading", "slots"),
+    ),
+    "vllm": ("../base", "generation", "vllm_engine"),
 }
 """The modules that answer by engine: what a model is computed by may move a score, too."""
 
@@ -137,7 +150,7 @@ def _answered(settings: EvaluationSettings) -> dict[str, Json]:
 
 def _place(engine: EngineName) -> dict[str, Json]:
     modules = [
-        manifest.file_digest(Path(__file__).with_name(f"{name}.py")) for name in ANSWERING[engine]
+        manifest.file_digest(Path(__file__).parent / f"{name}.py") for name in ANSWERING[engine]
     ]
     return {
         "machine": _machine(),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TIMED = 5
 """Requests that are answered one at a time: enough for a median, few enough to take seconds."""
 
-MOST_TOKENS = 32
+MOST_TOKENS = 16
 """Tokens of each that are timed."""
 
 

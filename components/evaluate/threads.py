@@ -5,6 +5,7 @@ that others use, too, that made an evaluation several times slower than one thre
 Imported late, since it loads torch.
 """
 
+import math
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ WORTH = 0.9
 """What more threads must bring a time down to, to be taken from others."""
 
 
+KEPT = 60.0
+"""Seconds for which a choice holds: what else a machine does changes, and short tasks are many."""
+
+
 def fewest(seconds: Mapping[int, float]) -> int:
     """Choose of the timed counts: the fewest threads that no more threads clearly beat."""
     taken = min(seconds)
@@ -34,19 +39,27 @@ def fewest(seconds: Mapping[int, float]) -> int:
     return taken
 
 
-@contextmanager
-def chosen(device: torch.device) -> Generator[int]:
-    """Compute with the fastest number of threads, at most as many as torch has; then as before.
+class Threads:
+    """How many threads are fastest, timed anew when that is a minute ago."""
 
-    Nothing is timed where the device is no CPU. It takes a fifth of a second with two threads.
-    """
-    allowed = torch.get_num_threads()
-    try:
-        if device.type == "cpu" and allowed > 1:
-            torch.set_num_threads(fewest(_timed(allowed)))
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(allowed)
+    def __init__(self) -> None:
+        self._fastest, self._timed_at = 1, -math.inf
+
+    @contextmanager
+    def chosen(self, device: torch.device) -> Generator[int]:
+        """Compute with the fastest number, at most as many as torch has; then as before.
+
+        Nothing is timed where the device is no CPU. It takes a fifth of a second with two threads.
+        """
+        allowed = torch.get_num_threads()
+        try:
+            if device.type == "cpu" and allowed > 1:
+                if time.monotonic() - self._timed_at > KEPT:
+                    self._fastest, self._timed_at = fewest(_timed(allowed)), time.monotonic()
+                torch.set_num_threads(self._fastest)
+            yield torch.get_num_threads()
+        finally:
+            torch.set_num_threads(allowed)
 
 
 def _timed(most: int) -> dict[int, float]:

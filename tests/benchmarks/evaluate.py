@@ -4,8 +4,10 @@
 
 In one run, in turn, medians of the rounds; all scores are asserted to be equal, and so are the
 texts. The base is the demo's (fetched if need be) in fp32, with the adapter given or, without one,
-a random one on all linear layers. Printed, in seconds and as stock over ours, are the times by the
-clock and of the processor, which what else the machine does moves less:
+a random one on all linear layers. Ours is asked through the evaluation's own engine: what is done
+once for a base is done before a task is timed, what is done for each adapter is in its time.
+Printed, in seconds and as stock over ours, are the times by the clock and of the processor, which
+what else the machine does moves less:
 
 - ``labels``: a choice of ten intents that the prompt names (``--telemetry``, CLINC150 as logs);
 - each guard task that is in the folder (``--guard``: arc_easy, copa, hellaswag, piqa);
@@ -14,7 +16,6 @@ clock and of the processor, which what else the machine does moves less:
   it; loaded once here, and by each stock run.
 """
 
-import json
 import os
 import tempfile
 import time
@@ -29,12 +30,18 @@ import torch
 import typer
 
 from components import adapted, base
+from components.evaluate import posing
+from components.evaluate.blocked import Blocked
+from components.evaluate.settings import EvaluationSettings
+from components.evaluate.transformers_engine import Transformers, Worn
 from components.schema import Progress
 from flows.demo import bfcl, fetch, run
 from tests.benchmarks import asked
 
 BATCH = 16
+SETTINGS = EvaluationSettings(precision="fp32", batch_size=BATCH)
 TOLERANCE = 1e-3
+METRICS = ("acc", "acc_norm", "exact_match")
 
 
 def main(
@@ -47,7 +54,8 @@ def main(
 ) -> None:
     """Print a line for each task, and one for five models."""
     fetched = fetch.fetch(run.cache(), print)
-    model, tokenizer = base.load(fetched.base, "fp32", for_training=False)
+    engine = Transformers(fetched.base, SETTINGS)
+    model, tokenizer = engine.model, engine.tokenizer
     drawn = {} if guard is None else asked.guard_documents(guard, documents)
     guards = {name: asked.choosing(some) for name, some in drawn.items()}
     calls = {"calls": asked.call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
@@ -61,8 +69,9 @@ def main(
         for name in tasks:
             if name in wanted:
                 with put_on(model, adapters[0]) as ready:
-                    ways = [asking(one, ready, tokenizer, {name: tasks[name]}) for one in WAYS]
-                    say(name, *both(ways, rounds))
+                    engine.packs(Blocked(ready))
+                    one = {name: tasks[name]}
+                    say(name, *both([alone(make, one) for make in ways(engine, ready)], rounds))
         if "five models" in wanted:
             adapters += [
                 random_adapter(model, Path(folder) / str(seed), adapter, seed) for seed in (1, 2, 3)
@@ -113,62 +122,51 @@ def say(name: str, stock: Times, ours: Times) -> None:
     )
 
 
-def stock(model: Any, tokenizer: Any) -> Any:
-    """Give lm-eval's own model."""
-    from lm_eval.models import huggingface
-
-    hflm: Any = huggingface.HFLM  # lm-eval's decorator hides its signature from pyright
-    return hflm(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+def ways(engine: Transformers, model: Any) -> list[Callable[[], "Stock | Worn"]]:
+    """Give how stock and ours are made of a model; ours lays weights in blocks each time."""
+    return [lambda: Stock(model, engine.tokenizer), lambda: Worn(engine, model)]
 
 
-def ours(model: Any, tokenizer: Any) -> Any:
-    """Give the model that an evaluation uses."""
-    from components.evaluate import answerer, blocked
+def alone(
+    make: "Callable[[], Stock | Worn]", tasks: dict[str, asked.Task]
+) -> Callable[[], list[Any]]:
+    """Give what makes one of the two anew and puts tasks to it."""
+    return lambda: asking(make(), tasks)()
 
-    made: Any = answerer.Answerer
-    return made(blocked.Blocked(model), tokenizer, BATCH, stage="timed", report=silent)
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What asks a model as lm-eval itself does."""
+
+    model: Any
+    tokenizer: Any
+
+    @contextmanager
+    def answering(self, *_: object) -> Generator[Any]:
+        """Give lm-eval's own model."""
+        from lm_eval.models import huggingface
+
+        hflm: Any = huggingface.HFLM  # lm-eval's decorator hides its signature from pyright
+        yield hflm(pretrained=self.model, tokenizer=self.tokenizer, batch_size=BATCH)
 
 
 def silent(progress: Progress) -> None:
     """Say nothing of how far it is."""
 
 
-WAYS = (stock, ours)
-
-
-def asking(
-    way: Callable[[Any, Any], Any], model: Any, tokenizer: Any, tasks: dict[str, asked.Task]
-) -> Callable[[], list[Any]]:
-    """Give what puts tasks to a model through lm-eval and says all answers, and the scores."""
+def asking(way: Stock | Worn, tasks: dict[str, asked.Task]) -> Callable[[], list[Any]]:
+    """Give what puts tasks to a model through lm-eval and says all answers, in each task."""
 
     def ask() -> list[Any]:
-        results = results_of(way(model, tokenizer), tasks)
-        answers = [
-            answer
-            for name in tasks
-            for sample in results["samples"][name]
-            for answer in sample["filtered_resps"]
-        ]
-        return [*answers, json.dumps(results["results"], sort_keys=True, default=str)]
+        found: list[Any] = []
+        for name, task in tasks.items():
+            with way.answering("timed", silent) as lm:
+                rows = posing.ask(lm, task | {"task": name})
+            found += [answer for row in rows for answer in row["filtered_resps"]]
+            found += [[row.get(metric) for row in rows] for metric in METRICS]
+        return found
 
     return ask
-
-
-def results_of(asked_model: Any, tasks: dict[str, asked.Task]) -> Any:
-    """Put tasks to one of lm-eval's models; give what lm-eval gives, with all samples."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    simple_evaluate: Any = lm_eval.simple_evaluate
-    manager: Any = TaskManager
-    return simple_evaluate(
-        model=asked_model,
-        tasks=[task | {"task": name} for name, task in tasks.items()],
-        task_manager=manager(include_defaults=False),
-        log_samples=True,
-        bootstrap_iters=0,
-        verbosity="ERROR",
-    )
 
 
 def five(
@@ -181,15 +179,15 @@ def five(
         for adapter in adapters:
             model, tokenizer = base.load(folder, "fp32", for_training=False)
             with put_on(model, adapter) as ready:
-                answers += asking(stock, ready, tokenizer, tasks)()
+                answers += asking(Stock(ready, tokenizer), tasks)()
         return answers
 
     def together() -> list[Any]:
+        engine = Transformers(folder, SETTINGS)
         answers: list[Any] = []
-        model, tokenizer = base.load(folder, "fp32", for_training=False)
         for adapter in adapters:
-            with put_on(model, adapter) as ready:
-                answers += asking(ours, ready, tokenizer, tasks)()
+            with engine.wearing(adapter) as worn:
+                answers += asking(worn, tasks)()
         return answers
 
     return [apart, together]

@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from math import sqrt
 from pathlib import Path
 from statistics import stdev
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from components import base
+from components.evaluate import posing
+from components.evaluate.transformers_engine import Transformers, Worn
 from flows.demo import fetch, run
 from tests.benchmarks import asked, evaluate
+
+Way: TypeAlias = evaluate.Stock | Worn
 
 PIECE = 20
 MOST = 2_000
@@ -37,7 +40,11 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="These tasks.")] = None,
 ) -> None:
     """Print a line for each task and metric."""
-    model, tokenizer = base.load(fetch.fetch(run.cache(), print).base, "fp32", for_training=False)
+    engine = Transformers(fetch.fetch(run.cache(), print).base, evaluate.SETTINGS)
+    ways: dict[str, Way] = {
+        "stock": evaluate.Stock(engine.model, engine.tokenizer),
+        "ours": Worn(engine, engine.model),
+    }
     # Drawn once from all, so that a run with more documents begins with those of one with fewer.
     drawn = asked.guard_documents(guard, MOST)
     for name in only or drawn:
@@ -45,26 +52,24 @@ def main(
         rows = [
             row
             for start in pieces
-            for row in _piece(
-                name, start, drawn[name][start : start + PIECE], model, tokenizer, kept
-            )
+            for row in _piece(name, start, drawn[name][start : start + PIECE], ways, kept)
         ]
         for metric in ("acc", "acc_norm"):
             typer.echo(_line(name, metric, rows))
 
 
 def _piece(
-    name: str, start: int, documents: list[Any], model: Any, tokenizer: Any, kept: Path | None
+    name: str, start: int, documents: list[Any], ways: dict[str, Way], kept: Path | None
 ) -> list[dict[str, dict[str, float]]]:
     """Give the scores of a piece's documents by way and metric, from the file if they are there."""
     for one in _read(kept):
         if (one["task"], one["start"], len(one["rows"])) == (name, start, len(documents)):
             return one["rows"]
-    found = {
-        way.__name__: evaluate.results_of(way(model, tokenizer), {name: asked.choosing(documents)})
-        for way in evaluate.WAYS
-    }
-    samples = {way: sorted(of["samples"][name], key=_number) for way, of in found.items()}
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for name_of, way in ways.items():
+        with way.answering("scored", evaluate.silent) as lm:
+            said = posing.ask(lm, asked.choosing(documents) | {"task": name})
+            samples[name_of] = sorted(said, key=_number)
     rows = [
         {
             way: {metric: float(some[at][metric]) for metric in ("acc", "acc_norm")}

@@ -6,6 +6,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from components.evaluate import reading
 from components.evaluate.answerer import Answerer
 from components.evaluate.blocked import Blocked
 from components.schema import Progress
@@ -21,8 +22,14 @@ class Both:
         self.said: list[Progress] = []
         stock: Any = HFLM  # lm-eval's decorator hides its signature from pyright
         self.stock: Any = stock(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        blocks = Blocked(model)
         self.ours: Any = Answerer(  # pyright: ignore[reportAbstractUsage] - HFLM is not
-            Blocked(model), tokenizer, batch_size, stage="base", report=self.said.append
+            blocks,
+            tokenizer,
+            batch_size,
+            packs=reading.can_pack(model, blocks),
+            stage="base",
+            report=self.said.append,
         )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:

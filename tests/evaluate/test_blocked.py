@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from components import adapted, base
+from components.evaluate import blocked
 from components.evaluate.blocked import Blocked
 
 TOKENS = torch.arange(5, 45).reshape(2, 20)
@@ -43,8 +44,8 @@ def test_a_model_says_the_same_within_blocks_and_is_itself_again_after(
         settings: dict[str, Any] = {"target_modules": "all-linear", "init_lora_weights": False}
         model = get_peft_model(model, LoraConfig(r=4, **settings | worn)).eval()
     before, weights = logits(model), {name: w.clone() for name, w in model.named_parameters()}
-    with Blocked(model) as blocked:
-        within = logits(blocked)
+    with Blocked(model) as entered:
+        within = logits(entered)
     assert torch.allclose(within, before, rtol=1e-4, atol=1e-4)
     assert worn is None or not torch.allclose(within, bare, rtol=1e-2, atol=1e-2)
     assert torch.equal(logits(model), before)
@@ -86,3 +87,25 @@ def test_an_error_within_blocks_leaves_the_model_as_it_was(tiny_base: Path):
     with pytest.raises(RuntimeError, match="in the midst"), Blocked(model):
         raise RuntimeError("in the midst")
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (64, 65), (127, 31)])
+def test_weights_of_odd_shapes_multiply_as_they_do_in_rows(shape: tuple[int, int]):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(*shape)
+    model: Any = torch.nn.Sequential(layer).requires_grad_(False)
+    rows = torch.randn(5, shape[0])
+    expected = model(rows)
+    with Blocked(model) as within:
+        assert torch.allclose(within(rows), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_one_dnn_is_switched_off_weights_are_read_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model: Any = torch.nn.Sequential(torch.nn.Linear(8, 8)).requires_grad_(False)
+    assert blocked.suits(model) == blocked.works()
+    blocked.works.cache_clear()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not blocked.suits(model)
+    blocked.works.cache_clear()

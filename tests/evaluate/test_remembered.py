@@ -62,7 +62,9 @@ def test_who_knows_all_secrets_has_all_exposure_and_who_knows_none_what_chance_g
 
 def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path):
     model, tokenizer = bases.load(tiny_base, "fp32", for_training=False)
-    lm: Any = Answerer(Blocked(model), tokenizer, 8, stage="base", report=lambda _: None)  # pyright: ignore[reportAbstractUsage] - HFLM is not
+    lm: Any = Answerer(
+        Blocked(model), tokenizer, 8, packs=True, stage="base", report=lambda _: None
+    )  # pyright: ignore[reportAbstractUsage] - HFLM is not
     samples = remembered.run(lm, remembered.documents(tokenizer)[:3])
     plain: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     for sample, canary in zip(samples, canaries.draw(), strict=False):

@@ -53,7 +53,7 @@ class Agreement:
                 "is no evidence: whether the judge agrees with people here is not known, "
                 f"{self.sentence()}"
             )
-        if self.low < least:
+        if not self.low >= least:  # what is no number is no agreement
             return (
                 f"is no evidence: {self.sentence()}; the interval has to begin at {least:.0%} "
                 "(evaluate.judge.min_agreement)"
