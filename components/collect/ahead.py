@@ -37,7 +37,14 @@ def abreast(
 def _in_order(
     begin: Callable[[], Future[Item] | Future[Item | None] | None], most: int
 ) -> Iterator[Item]:
-    coming = deque(begin() for _ in range(most))
+    """Begin at once, before anyone asks for a result."""
+    return _taken(deque(begin() for _ in range(most)), begin)
+
+
+def _taken(
+    coming: deque[Future[Item] | Future[Item | None] | None],
+    begin: Callable[[], Future[Item] | Future[Item | None] | None],
+) -> Iterator[Item]:
     while (future := coming.popleft()) is not None and (item := future.result()) is not None:
         coming.append(begin())
         yield item
