@@ -1,5 +1,6 @@
 """Evaluate: measure base, champion and challenger on each task, on the ``gpu`` pool."""
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,15 +31,41 @@ BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
 @flow(flow_run_name=configs.run_name)
-def evaluate(config: str, snapshot: str, adapter: str) -> dict[str, dict[str, str]]:
-    """Score the base, the challenger and the champion; what was scored before is not run again."""
+def evaluate(
+    config: str, snapshot: str, adapter: str, cards: str | None = None
+) -> dict[str, dict[str, str]]:
+    """Score the base, the challenger and the champion; what was scored before is not run again.
+
+    Where the scorecards are is returned, and written to the file ``cards``, if one is named.
+    """
     workload = configs.read(Path(config))
-    cards = folders(workload, Path(snapshot), Path(adapter))
-    if not all(manifest.is_finished(card) for card in every(cards)):
+    found = folders(workload, Path(snapshot), Path(adapter))
+    if not all(manifest.is_finished(card) for card in every(found)):
         measure(workload, Path(snapshot), Path(adapter))
-    return {
-        model: {task: str(card) for task, card in tasks.items()} for model, tasks in cards.items()
-    }
+    told = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
+    if cards is not None:
+        Path(cards).parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_atomically(Path(cards), json.dumps(told))
+    return told
+
+
+def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
+    """Name the file that says where the scorecards of an evaluation are.
+
+    The worker that measures writes it, since their keys hold its machine and its libraries. It is
+    named by the keys that they would have in this process, so for other questions it is another.
+    """
+    keys = [card.name for card in every(folders(workload, snapshot, adapter))]
+    return job_folder(adapter) / f"cards-{manifest.digest(keys)}.json"
+
+
+def cards_in(file: Path) -> Folders | None:
+    """Read where the scorecards are; ``None`` while they are not all there."""
+    if not file.exists():
+        return None
+    told = json.loads(file.read_text())
+    found = {model: {name: Path(card) for name, card in of.items()} for model, of in told.items()}
+    return found if all(manifest.is_finished(card) for card in every(found)) else None
 
 
 def look_over(workload: Workload) -> None:

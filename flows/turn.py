@@ -4,10 +4,11 @@ Every stage finds what an earlier run of it finished, by content, so a turn that
 where it was and a second turn on the same traffic has nothing to do.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from prefect import flow, task
 from prefect.client.schemas.objects import StateType
@@ -51,6 +52,8 @@ Ending: TypeAlias = Literal[
 ]
 """How a turn ended: a person was asked, had decided before, or there was nothing to ask about."""
 
+Output = TypeVar("Output")
+
 
 class StageError(RuntimeError):
     """A stage that runs as a deployment did not finish its output."""
@@ -85,10 +88,7 @@ def turn(config: str, start: str | None = None) -> str:
         adapter, reused = trained(workload, given)
         stages.say(f"adapter {adapter.name}", reused=reused)
     with stages.during("evaluate", evaluate.job_folder(adapter)):
-        cards = evaluate.folders(workload, snapshot.path, adapter)
-        reused = ensure(
-            "evaluate/evaluate", given | {"adapter": str(adapter)}, evaluate.every(cards)
-        )
+        cards, reused = measured(workload, given, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         turned = conclude(config, workload, snapshot, adapter, cards)
@@ -111,29 +111,37 @@ def trained(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
     if workload.search:
         return search.best(given["config"], workload, snapshot)
     adapter = train.folder(workload, snapshot)
-    return adapter, ensure("train/train", given, [adapter])
+    return ensure("train/train", given, lambda: adapter if manifest.is_finished(adapter) else None)
 
 
-def ensure(deployment: str, parameters: dict[str, str], outputs: list[Path]) -> bool:
-    """Run a deployment unless its outputs are finished; tell whether they were.
+def measured(workload: Workload, given: dict[str, str], adapter: Path) -> tuple[Folders, bool]:
+    """Have all models scored, and be told where; tell whether they were before."""
+    file = evaluate.cards_file(workload, Path(given["snapshot"]), adapter)
+    asked = given | {"adapter": str(adapter), "cards": str(file)}
+    return ensure("evaluate/evaluate", asked, lambda: evaluate.cards_in(file))
+
+
+def ensure(
+    deployment: str, parameters: dict[str, str], find: Callable[[], Output | None]
+) -> tuple[Output, bool]:
+    """Run a deployment unless its output can be found; tell whether it could.
 
     A training or evaluation whose worker died is started once more, from its checkpoint.
 
     Raises:
-        StageError: It ended without finishing them.
+        StageError: It ended without finishing its output.
     """
-    if all(manifest.is_finished(output) for output in outputs):
-        return True
+    if (found := find()) is not None:
+        return found, True
     run = dispatch.run(deployment, parameters)
     if run.state_type == StateType.CRASHED:
         run = dispatch.run(deployment, parameters)
-    missing = [output for output in outputs if not manifest.is_finished(output)]
-    if missing:
+    if (found := find()) is None:
         raise StageError(
-            f"{deployment} ended {run.state_name} without finishing {missing[0]}; its flow run is "
+            f"{deployment} ended {run.state_name} without finishing its output; its flow run is "
             f"{settings.load().prefect_url}/runs/flow-run/{run.id}"
         )
-    return False
+    return found, False
 
 
 def conclude(
