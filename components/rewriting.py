@@ -5,7 +5,7 @@ DuckDB keeps the blocks of deleted rows, also after a checkpoint.
 
 from pathlib import Path
 
-from components import warehouse
+from components import opening, warehouse
 from components.warehouse import Connection
 
 
@@ -13,7 +13,7 @@ class WarehouseCopyError(RuntimeError):
     """A copy of the file lacks something; it is not put in the file's place."""
 
 
-def rewrite(path: Path, wait_seconds: float = warehouse.PATIENCE_SECONDS) -> None:
+def rewrite(path: Path, wait_seconds: float = opening.PATIENCE_SECONDS) -> None:
     """Write the file anew, so that no byte of what was deleted is left in it.
 
     DuckDB keeps the blocks of deleted rows, also after a checkpoint. All it holds is copied into a
@@ -32,7 +32,7 @@ def rewrite(path: Path, wait_seconds: float = warehouse.PATIENCE_SECONDS) -> Non
     with warehouse.attached(path, wait_seconds) as con:
         con.execute("set force_compression = 'zstd'")
         con.execute(
-            f"attach '{warehouse.escaped(copy)}' as copy (storage_version '{warehouse.STORAGE}')"
+            f"attach '{warehouse.escaped(copy)}' as copy (storage_version '{opening.STORAGE}')"
         )
         con.execute("copy from database original to copy")
         if (found := _inventory(con, "copy")) != (wanted := _inventory(con, "original")):

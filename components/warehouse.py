@@ -5,19 +5,17 @@ work and closed, and whoever comes second waits.
 """
 
 import importlib.resources
-import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 import duckdb
 
+from components import opening
 from components.schema import Json
-from components.shown import CHUNK_ROWS, Shown, Stream, Table
+from components.shown import CHUNK_ROWS, Shown, Table
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Value: TypeAlias = "Json | bytes | datetime"
@@ -28,25 +26,8 @@ Record = TypeVar("Record")
 COLLECTING = "1GB"
 """What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
 
-STORAGE = "v1.5.0"
-"""DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
-
-PATIENCE_SECONDS = 3600.0
-"""Several workloads' nights begin at one hour: the last one waits for all others' curation."""
-
-NOTICE_SECONDS = 5.0
-"""After so long a person wants to know what is waited for."""
-
-POLL_SECONDS = 0.2
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
-
-LOGGED = 16 * 2**20
-"""Bytes of DuckDB's write-ahead log at which it writes what is in it to the file."""
-
-
-class WarehouseBusyError(TimeoutError):
-    """Another process held the file for longer than we were willing to wait."""
 
 
 class WarehouseNewerError(RuntimeError):
@@ -76,7 +57,7 @@ class SqlFolder(Protocol):
 
 @contextmanager
 def connect(
-    path: Path, wait_seconds: float = PATIENCE_SECONDS, memory: str | None = None
+    path: Path, wait_seconds: float = opening.PATIENCE_SECONDS, memory: str | None = None
 ) -> Generator[Connection]:
     """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
 
@@ -90,7 +71,7 @@ def connect(
         WarehouseNewerError: Its schema is newer than this program.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    con = _open(path, wait_seconds)
+    con = opening.opened(path, wait_seconds)
     try:
         con.execute("set timezone = 'UTC'")
         con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
@@ -114,7 +95,7 @@ def beside(con: Connection) -> Generator[Connection]:
 
 
 @contextmanager
-def attached(path: Path, wait_seconds: float = PATIENCE_SECONDS) -> Generator[Connection]:
+def attached(path: Path, wait_seconds: float = opening.PATIENCE_SECONDS) -> Generator[Connection]:
     """Open the file to read only, as the database ``original`` of a connection without a file.
 
     It keeps writers away, and never touches the log of a file that takes its place.
@@ -124,7 +105,7 @@ def attached(path: Path, wait_seconds: float = PATIENCE_SECONDS) -> Generator[Co
     """
     with duckdb.connect() as con:
         attach = f"attach '{escaped(path)}' as original (read_only)"
-        _patiently(path, wait_seconds, lambda: con.execute(attach))
+        opening.patiently(path, wait_seconds, lambda: con.execute(attach))
         yield con
 
 
@@ -138,23 +119,6 @@ def transaction(con: Connection) -> Generator[None]:
         con.execute("rollback")
         raise
     con.execute("commit")
-
-
-@contextmanager
-def expecting(con: Connection, size: int) -> Generator[None]:
-    """Let what the block commits, about that many bytes, go straight to the file if it is much.
-
-    DuckDB does so by itself, but estimates a commit by its rows, whatever they hold: 100,000 of 2.3
-    KB would all go into the write-ahead log first, uncompressed.
-    """
-    if size < LOGGED:
-        yield
-        return
-    con.execute("set checkpoint_threshold = '1KB'")
-    try:
-        yield
-    finally:
-        con.execute("reset checkpoint_threshold")
 
 
 @contextmanager
@@ -200,30 +164,6 @@ def append(con: Connection, model: str, **values: Value) -> int:
     """Add what the select of ``model`` gives to its table; return how many rows that was."""
     sql = f"insert into {_table(model)} by name {_select(model)}"
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
-
-
-def append_tables(
-    con: Connection, model: str, name: str, tables: Iterator[Table], **values: Value
-) -> int:
-    """Add what the select of ``model`` gives, which reads the tables, made meanwhile, as ``name``.
-
-    All have the schema of the first. What they raise while they are made is raised here. The rows
-    are stored in no order: to keep one, DuckDB copies many of them once more, and one thread
-    compresses the last row groups alone.
-    """
-    first = next(tables, None)
-    if first is None:
-        return 0
-    stream = Stream(first.schema, chain([first], tables))
-    con.register(name, stream)
-    try:
-        with _unordered(con):
-            added = append(con, model, **values)
-    finally:
-        con.unregister(name)
-    if stream.error is not None:
-        raise stream.error
-    return added
 
 
 def export(con: Connection, model: str, path: Path, **values: Value) -> None:
@@ -344,61 +284,6 @@ def present(
 def escaped(path: Path) -> str:
     """Write a path within a statement's quotes."""
     return str(path).replace("'", "''")
-
-
-@contextmanager
-def _unordered(con: Connection) -> Generator[None]:
-    """Let all connections to the file give and store rows in any order that none asks for.
-
-    It is set on one beside: in a transaction that failed nothing can be set back.
-    """
-    with beside(con) as second:
-        second.execute("set preserve_insertion_order = false")
-        try:
-            yield
-        finally:
-            second.execute("reset preserve_insertion_order")
-
-
-def _open(path: Path, wait_seconds: float) -> Connection:
-    """Open the file, and not one that a rewrite has just replaced."""
-    while True:
-        before = _inode(path)
-        con = _patiently(
-            path,
-            wait_seconds,
-            lambda: duckdb.connect(path, config={"storage_compatibility_version": STORAGE}),
-        )
-        if before in (None, _inode(path)):
-            return con
-        con.close()
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _patiently(path: Path, wait_seconds: float, attempt: Callable[[], Connection]) -> Connection:
-    began, is_told = time.monotonic(), False
-    while True:
-        try:
-            return attempt()
-        except duckdb.IOException as error:
-            if "Could not set lock" not in str(error):
-                raise
-            waited = time.monotonic() - began
-            if waited >= NOTICE_SECONDS and not is_told:
-                logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
-                is_told = True
-            if waited >= wait_seconds:
-                raise WarehouseBusyError(
-                    f"opening {path}: another process still holds it after {wait_seconds:g} s of "
-                    f"waiting; end that process, or wait for it ({error})"
-                ) from error
-        time.sleep(POLL_SECONDS)
 
 
 def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.DuckDBPyRelation:

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from components import warehouse
 from components.decide import record
 from components.decide.record import Event
+from components.opening import WarehouseBusyError
 from components.register import aliases, crowning, journal, registry, rollback
 from components.register.journal import Change, Entry, Journal
 from components.register.rollback import RollbackError
-from components.warehouse import Connection, WarehouseBusyError
+from components.warehouse import Connection
 from flows import orders, settings
 from flows.orders import Order
 from flows.settings import Settings

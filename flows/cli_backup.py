@@ -70,7 +70,7 @@ def restore(archive: Archive) -> None:
 @contextmanager
 def _explained() -> Generator[None]:
     from components.backup.archive import BackupError
-    from components.warehouse import WarehouseBusyError
+    from components.opening import WarehouseBusyError
 
     try:
         yield

@@ -216,12 +216,12 @@ def _existing_warehouse() -> "Generator[Connection]":
 @contextmanager
 def _explained() -> Generator[None]:
     """Turn what can go wrong with files and the warehouse into a message and an exit code."""
-    from components import warehouse
+    from components import opening, warehouse
     from components.collect.detect import UnknownSourceError
 
     known = (OSError, ImportError, LookupError, UnknownSourceError)
     try:
         yield
-    except (*known, warehouse.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
+    except (*known, opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -129,12 +129,12 @@ def _warehouse() -> "Generator[Connection]":
 @contextmanager
 def _explained() -> Generator[None]:
     """Turn what can go wrong into a message and an exit code."""
-    from components import warehouse
+    from components import opening, warehouse
     from components.curate.split import SplitChangedError
     from components.dataset.snapshot import EmptySideError
     from flows.config import ConfigError
 
-    busy = (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError)
+    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
     refused = (ConfigError, SplitChangedError, EmptySideError, warehouse.CheckFailedError)
     try:
         yield

@@ -82,7 +82,7 @@ def model(
     a 4-bit base may score otherwise there. `nim` is the folder that NVIDIA NIM takes adapters from,
     `gguf` llama.cpp's; both take plain LoRA only, no DoRA and no modules that are saved whole.
     """
-    from components import warehouse
+    from components import opening, warehouse
     from flows import exporting
 
     if version is not None and adapter is not None:
@@ -90,7 +90,7 @@ def model(
         raise typer.Exit(2)
     number = None if version is None else str(version)
     asked = exporting.Asked(workload, form.value, to, number, adapter, served_as)
-    busy = (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError)
+    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
     try:
         key = exporting.export(settings.load(), asked)
     except (OSError, LookupError, ValueError, *busy) as error:

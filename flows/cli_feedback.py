@@ -29,13 +29,13 @@ def show_feedback(
     whom the cap holds back, and by how much; and what people disagreed about. If somebody in there
     is a labeller or a check of yours, name them under `curate: preferences: trusted`.
     """
-    from components import warehouse
+    from components import opening, warehouse
     from components.curate.preferences import evidence
 
     try:
         with warehouse.connect(settings.load().warehouse) as con:
             found = evidence.read(con, workload)
-    except (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
+    except (opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
     if not found.fates:

@@ -88,11 +88,11 @@ def release_held(
 @contextmanager
 def _warehouse() -> "Generator[Connection]":
     """Open the warehouse; what can go wrong becomes a message and an exit code."""
-    from components import warehouse
+    from components import opening, warehouse
 
     try:
         with warehouse.connect(settings.load().warehouse) as con:
             yield con
-    except (LookupError, warehouse.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
+    except (LookupError, opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
         errors.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -217,11 +217,11 @@ def _read(config: Path) -> "Workload":
 @contextmanager
 def _explained() -> Generator[None]:
     """Turn what can go wrong into a message and an exit code."""
-    from components import warehouse
+    from components import opening, warehouse
     from components.curate.split import SplitChangedError
     from flows.config import ConfigError
 
-    busy = (warehouse.WarehouseBusyError, warehouse.WarehouseNewerError)
+    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
     refused = (ConfigError, SplitChangedError, warehouse.CheckFailedError)
     try:
         yield

@@ -1,10 +1,10 @@
 """Say what a home holds, workload by workload: rows, outputs, versions, approvals that wait."""
 
 from components import warehouse
+from components.opening import WarehouseBusyError
 from components.register import registry
 from components.register.aliases import CHAMPION, PREVIOUS
 from components.schema import Json
-from components.warehouse import WarehouseBusyError
 from flows.settings import Settings
 
 PATIENCE_SECONDS = 10.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components import rewriting, warehouse
+from components import opening, rewriting, warehouse
 
 
 def hold(path: Path, is_held: Event, seconds: float) -> None:
@@ -42,7 +42,7 @@ def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
     holder = held_elsewhere(path, 30)
     try:
         with (
-            pytest.raises(warehouse.WarehouseBusyError, match=rf"{path}: .* after 0\.5 s"),
+            pytest.raises(opening.WarehouseBusyError, match=rf"{path}: .* after 0\.5 s"),
             warehouse.connect(path, wait_seconds=0.5),
         ):
             pass

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from components import warehouse
-from components.collect import batch, containers, detect, growth, judging, places, storing
+from components.collect import batch, bulk, containers, detect, growth, judging, places, storing
 from components.collect.batch import Batch
 from components.collect.containers import Form
 from components.collect.growth import Growth
@@ -183,7 +183,7 @@ def _opened(con: Connection, given: Input, path: Path, now: datetime) -> Generat
     before = growth.earlier(con, given.place, source.NAME, given.defaults) if can_grow else None
     is_unknown = growth.is_unknown(con, given.place, size)
     new = size - before.size if before else size
-    with ThreadPoolExecutor(max_workers=1) as thread, warehouse.expecting(con, new):
+    with ThreadPoolExecutor(max_workers=1) as thread, bulk.expecting(con, new):
         measuring = thread.submit(growth.measure, path, size, before, can_grow=can_grow)
         yield _Opened(path, given, form, source, now, is_unknown, measuring)
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import cast
 
 from components import warehouse
+from components.collect import bulk
 from components.collect.ahead import abreast, ahead
 from components.collect.batch import Batch
 from components.collect.judging import READERS, Judge, Judged, Origin
@@ -132,7 +133,7 @@ def _store(con: Connection, origin: Origin, kind: Kind, judged: Iterable[Judged]
                 yield one.rows
 
     values = {"digest": origin.digest, "source_name": origin.source}
-    new = warehouse.append_tables(con, f"raw/{kind}", "judged", rows(), **values)
+    new = bulk.append(con, f"raw/{kind}", "judged", rows(), **values)
     _show(con, origin, fields)
     return Stored(new, records - new, quarantine(con, origin, refused))
 

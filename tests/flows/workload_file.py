@@ -9,6 +9,8 @@ from components.collect.loading import Input
 from flows.config import ConfigError, read
 
 RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
+VALIDATED = {"validation_share": 0.1}
+"""What a search wants of ``curate``."""
 
 
 def write(folder: Path, **settings: object) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.settings import Settings
 from tests import tiny
 
 
@@ -53,3 +54,9 @@ def trained(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     moved = {name: torch.randn_like(one) for name, one in load_file(weights).items()}
     save_file(moved, weights, metadata={"format": "pt"})
     return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)

@@ -1,16 +1,9 @@
 """A rollback goes to a version that may serve and to no other, and no turn undoes it."""
 
-import multiprocessing
 import threading
-import time
-from contextlib import nullcontext
-from datetime import UTC, datetime
-from functools import partial
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
 from components import warehouse
@@ -20,61 +13,13 @@ from components.decide.record import Asked
 from components.decide.record import Event as Decided
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
-from components.ledger import Decision
-from components.register import aliases, challenger, crowning, journal, registry, rollback, taint
+from components.register import aliases, journal, registry, rollback, taint
 from components.register.aliases import Aliases
-from components.register.journal import Journal
 from components.register.rollback import RollbackError
-from flows import champions, orders, registering, turn
+from flows import champions, registering, turn
 from flows import rollback as rolling
-from flows.orders import Order
 from flows.settings import Settings
-from flows.workload import Workload
-
-NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    return Settings(tmp_path / "home", 4200, 5000)
-
-
-def ask(name: str, number: int) -> Evidence:
-    """Register a challenger as a promotion does before it asks."""
-    tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
-    client = MlflowClient()
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    made = registry.as_version(client.create_model_version(name, "file:///nowhere", tags=tags))
-    challenger.name_it(made)
-    subject = Subject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
-    return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
-
-
-def decide(name: str, number: int, word: str = "approve") -> Decision:
-    return Decision(name, f"e{number}", word, "ann", "good", "run", NOW)  # pyright: ignore
-
-
-def workload(name: str, base_model: Path) -> Workload:
-    given = {"workload": name, "base": base_model}
-    return Workload.model_validate(given, context=base_model.parent)
-
-
-def approve(name: str, number: int, base_model: Path) -> None:
-    found = ask(name, number)
-    made = workload(name, base_model)
-    registering.crown(made, found, decide(name, number), lambda: None)
-
-
-def crowned(name: str, count: int, home: Settings) -> None:
-    """Approve so many versions, one after the other."""
-    with warehouse.connect(home.warehouse) as con:
-        held = Journal(lambda: nullcontext(con), lambda: NOW)
-        for number in range(1, count + 1):
-            ask(name, number)
-            change = crowning.promotion(name, f"e{number}", f"a{number}", by="ann", reason="good")
-            crowning.promote(held, change, partial(registry.numbered, name, str(number)))
+from tests.register.versions import NOW, approve, ask, crowned, decide, workload
 
 
 def test_a_version_is_challenger_from_the_question_to_the_answer(
@@ -207,66 +152,6 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     champions.books(home).intend(change)
     champions.roll_back(home, "again", None, by="bob", reason="rude")
     assert aliases.read("again") == Aliases(champion="2", previous="1")
-
-
-def hold(path: Path, is_held: Event, let_go: Event) -> None:
-    with warehouse.connect(path):
-        is_held.set()
-        let_go.wait(120)
-
-
-def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_books_follow(
-    home: Settings,
-) -> None:
-    crowned("urgent", 3, home)
-    spawn = multiprocessing.get_context("spawn")
-    is_held, let_go = spawn.Event(), spawn.Event()
-    holder = spawn.Process(target=hold, args=(home.warehouse, is_held, let_go))
-    holder.start()
-    assert is_held.wait(60)
-    told: list[str] = []
-
-    def order() -> None:
-        champions.roll_back(home, "urgent", None, by="bob", reason="rude", say=told.append)
-
-    ordering = threading.Thread(target=order)
-    ordering.start()
-    while ordering.is_alive() and not told:
-        time.sleep(0.1)
-    assert told[0].startswith("urgent: version 2 is champion again")
-    assert aliases.read("urgent").champion == "2"
-    assert ordering.is_alive()
-    let_go.set()
-    ordering.join()
-    holder.join()
-    assert aliases.read("urgent") == Aliases(champion="2", previous="1")
-    assert registry.numbered("urgent", "3").rolled_back == "to version 2 by bob: rude"
-    assert orders.workloads(home.locks) == []
-    assert written(home, "urgent") == [("rollback", "e3", "bob")]
-
-
-def test_a_rollback_that_was_killed_before_it_was_written_down_is_written_down_once(
-    home: Settings,
-) -> None:
-    crowned("unwritten", 2, home)
-    versions, now = registry.versions("unwritten"), aliases.read("unwritten")
-    change = rollback.plan("unwritten", versions, now, [], None, by="bob", reason="rude")
-    order = Order(change, NOW, "")
-    orders.give(home.locks, order)
-    assert aliases.read("unwritten") == Aliases(champion="1")
-    (settled,) = champions.reconcile(home)
-    assert (settled.step, settled.change.version) == ("done", "1")
-    assert champions.reconcile(home) == []
-    orders.give(home.locks, order)  # as if it had been killed before the file went
-    champions.reconcile(home)
-    assert orders.workloads(home.locks) == []
-    assert written(home, "unwritten") == [("rollback", "e2", "bob")]
-
-
-def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
-    with warehouse.connect(home.warehouse) as con:
-        links = record.links(con, Asked(workload_id=name))
-    return [(one.kind, one.evidence_digest, one.approver) for one in links]
 
 
 def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(

@@ -76,7 +76,7 @@ def read(value: dict[str, Json]) -> list[Found]:
     return [one for one in found if isinstance(one, Found)]
 
 
-def test_a_traced_turn_comes_through_the_client_as_its_calls_and_feedback(spans: dict[str, str]):
+def test_a_traced_turn_comes_through_the_client_as_its_calls(spans: dict[str, str]):
     (trace,) = traces.pull("agent", since=BEFORE)
     assert mlflow_traces.claims(trace)
     first, last, *signals = read(trace)
@@ -112,6 +112,11 @@ def test_a_traced_turn_comes_through_the_client_as_its_calls_and_feedback(spans:
         "user_id": "u-7",
         "metadata": {"release": "7"},
     }
+
+
+def test_what_people_said_of_a_traced_turn_comes_as_feedback(spans: dict[str, str]):
+    (trace,) = traces.pull("agent", since=BEFORE)
+    signals = read(trace)[2:]
     given = {str(one.record["kind"]): one.record for one in signals if one.record.pop("timestamp")}
     shared: dict[str, Json] = {"workload_id": "support", "client_id": "shop", "actor_id": "ann"}
     assert given == {

@@ -1,0 +1,71 @@
+"""Open a DuckDB file that one process at a time may hold, even to read it: wait for it."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+STORAGE = "v1.5.0"
+"""DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
+
+PATIENCE_SECONDS = 3600.0
+"""Several workloads' nights begin at one hour: the last one waits for all others' curation."""
+
+NOTICE_SECONDS = 5.0
+"""After so long a person wants to know what is waited for."""
+
+POLL_SECONDS = 0.2
+
+
+class WarehouseBusyError(TimeoutError):
+    """Another process held the file for longer than we were willing to wait."""
+
+
+def opened(path: Path, wait_seconds: float) -> duckdb.DuckDBPyConnection:
+    """Open the file, and not one that a rewrite has just replaced."""
+    while True:
+        before = _inode(path)
+        con = patiently(
+            path,
+            wait_seconds,
+            lambda: duckdb.connect(path, config={"storage_compatibility_version": STORAGE}),
+        )
+        if before in (None, _inode(path)):
+            return con
+        con.close()
+
+
+def patiently(
+    path: Path, wait_seconds: float, attempt: Callable[[], duckdb.DuckDBPyConnection]
+) -> duckdb.DuckDBPyConnection:
+    """Attempt to open the file again and again, saying after a while who has it.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+    """
+    began, is_told = time.monotonic(), False
+    while True:
+        try:
+            return attempt()
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise
+            waited = time.monotonic() - began
+            if waited >= NOTICE_SECONDS and not is_told:
+                logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
+                is_told = True
+            if waited >= wait_seconds:
+                raise WarehouseBusyError(
+                    f"opening {path}: another process still holds it after {wait_seconds:g} s of "
+                    f"waiting; end that process, or wait for it ({error})"
+                ) from error
+        time.sleep(POLL_SECONDS)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,57 @@
+"""Versions in MLflow as promotions leave them there."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from components import warehouse
+from components.gate.evidence import Evidence, Subject
+from components.gate.judgement import Judgement
+from components.ledger import Decision
+from components.register import challenger, crowning, registry
+from components.register.journal import Journal
+from flows import registering
+from flows.settings import Settings
+from flows.workload import Workload
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+def ask(name: str, number: int) -> Evidence:
+    """Register a challenger as a promotion does before it asks."""
+    tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    made = registry.as_version(client.create_model_version(name, "file:///nowhere", tags=tags))
+    challenger.name_it(made)
+    subject = Subject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
+    return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
+
+
+def decide(name: str, number: int, word: str = "approve") -> Decision:
+    return Decision(name, f"e{number}", word, "ann", "good", "run", NOW)  # pyright: ignore
+
+
+def workload(name: str, base_model: Path) -> Workload:
+    given = {"workload": name, "base": base_model}
+    return Workload.model_validate(given, context=base_model.parent)
+
+
+def approve(name: str, number: int, base_model: Path) -> None:
+    found = ask(name, number)
+    made = workload(name, base_model)
+    registering.crown(made, found, decide(name, number), lambda: None)
+
+
+def crowned(name: str, count: int, home: Settings) -> None:
+    """Approve so many versions, one after the other."""
+    with warehouse.connect(home.warehouse) as con:
+        held = Journal(lambda: nullcontext(con), lambda: NOW)
+        for number in range(1, count + 1):
+            ask(name, number)
+            change = crowning.promotion(name, f"e{number}", f"a{number}", by="ann", reason="good")
+            crowning.promote(held, change, partial(registry.numbered, name, str(number)))
