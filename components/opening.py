@@ -1,14 +1,19 @@
 """Open a DuckDB file that one process at a time may hold, even to read it: wait for it."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
+
+CONFIG = {"storage_compatibility_version": STORAGE}
 
 PATIENCE_SECONDS = 3600.0
 """Several workloads' nights begin at one hour: the last one waits for all others' curation."""
@@ -25,13 +30,11 @@ class WarehouseBusyError(TimeoutError):
 
 def opened(path: Path, wait_seconds: float) -> duckdb.DuckDBPyConnection:
     """Open the file, and not one that a rewrite has just replaced."""
+    if not path.exists():
+        _create(path)
     while True:
         before = _inode(path)
-        con = patiently(
-            path,
-            wait_seconds,
-            lambda: duckdb.connect(path, config={"storage_compatibility_version": STORAGE}),
-        )
+        con = patiently(path, wait_seconds, lambda: duckdb.connect(path, config=CONFIG))
         if before in (None, _inode(path)):
             return con
         con.close()
@@ -62,6 +65,15 @@ def patiently(
                     f"waiting; end that process, or wait for it ({error})"
                 ) from error
         time.sleep(POLL_SECONDS)
+
+
+def _create(path: Path) -> None:
+    """Put an empty database there as a whole: one whose making was killed can't be opened."""
+    with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        duckdb.connect(made, config=CONFIG).close()
+        with suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
 
 
 def _inode(path: Path) -> int | None:

@@ -13,9 +13,10 @@ from components.collect.loaded import Loaded
 from components.collect.loading import Input
 from flows import config as configs
 from flows import inputs, settings
+from flows.run_names import run_name
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
     workload = configs.read(Path(config))

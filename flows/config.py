@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import yaml
-from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from flows.workload import Workload
@@ -16,11 +15,6 @@ class ConfigError(ValueError):
         self.path = path
         self.mistakes = mistakes
         super().__init__("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
-
-
-def run_name() -> str:
-    """Name a flow run by its flow and workload file, for lists in the Prefect UI."""
-    return f"{flow_run.flow_name} {Path(flow_run.parameters['config']).stem}"
 
 
 def read(path: Path) -> Workload:

@@ -18,6 +18,7 @@ from components.trigger.signs import Sign
 from components.warehouse import Connection
 from flows import config as configs
 from flows import dispatch, settings
+from flows.run_names import run_name
 from flows.workload import Workload
 
 WANTED = "flywheel.turn.wanted"
@@ -27,7 +28,7 @@ LOST_AFTER = timedelta(minutes=10)
 """An event that no turn has answered by then was lost: Prefect forgets what it can't take."""
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def consider(config: str) -> str:
     """Ask for a turn if there is reason for one; first for those whose event was lost."""
     workload = configs.read(Path(config))

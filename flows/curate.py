@@ -9,10 +9,11 @@ from prefect.logging import get_run_logger
 from components.dataset.snapshot import Snapshot
 from flows import config as configs
 from flows import freezing, settings
+from flows.run_names import run_name
 from flows.workload import Workload
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def curate(config: str) -> Snapshot:
     """Turn collected interactions and feedback into an immutable training and test set."""
     workload = configs.read(Path(config))

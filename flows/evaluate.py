@@ -19,6 +19,7 @@ from components.scorecard import HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import jobs, settings
+from flows.run_names import run_name
 from flows.train import reporter
 from flows.workload import Workload
 
@@ -30,7 +31,7 @@ class UnmeasuredError(ValueError):
 BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def evaluate(
     config: str, snapshot: str, adapter: str, cards: str | None = None
 ) -> dict[str, dict[str, str]]:

@@ -16,10 +16,11 @@ from flows import asking, fresh, registering, settings
 from flows import config as configs
 from flows.approvals import page_key
 from flows.fresh import StaleEvidenceError
+from flows.run_names import run_name
 from flows.workload import Workload
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def promote(config: str, evidence_folder: str) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval crown the challenger.
 

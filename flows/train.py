@@ -21,13 +21,14 @@ from flows import finishing, jobs, origins, settings
 from flows.curve import Curve
 from flows.origins import Origin
 from flows.revision import revision
+from flows.run_names import run_name
 from flows.workload import Workload
 
 LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training speaks there only this often."""
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def train(config: str, snapshot: str, order: str = "") -> str:
     """Train the workload's adapter on a snapshot; a finished one is not trained again.
 

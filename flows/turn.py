@@ -44,6 +44,7 @@ from flows import (
 from flows import config as configs
 from flows.collect import collect
 from flows.curate import curate
+from flows.run_names import run_name
 from flows.stages import Stages
 from flows.workload import Workload
 
@@ -68,7 +69,7 @@ class Turned:
     promotion: str | None = None
 
 
-@flow(flow_run_name=configs.run_name)
+@flow(flow_run_name=run_name)
 def turn(config: str, start: str | None = None) -> str:
     """Turn the flywheel once for one workload; ``start`` is the entry that asks for it, if any."""
     workload = configs.read(Path(config))

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-from prefect.client.schemas.schedules import CronSchedule
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
 from components.collect.loading import Input
@@ -271,6 +270,8 @@ class Workload(Config):
 
 
 def _cron(text: str) -> str:
+    from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415 - slow to import
+
     try:
         return CronSchedule(cron=text).cron
     except ValidationError as error:

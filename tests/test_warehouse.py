@@ -1,4 +1,5 @@
 import multiprocessing
+import threading
 import time
 from contextlib import closing
 from multiprocessing.context import SpawnProcess
@@ -84,6 +85,26 @@ def test_a_file_that_is_no_database_fails_at_once(tmp_path: Path):
     path.write_text("this is not a database, but it is longer than its header" * 100)
     with pytest.raises(duckdb.IOException, match="not a valid DuckDB"), warehouse.connect(path):
         pass
+
+
+def test_a_new_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path):
+    paths = [tmp_path / f"{number}.duckdb" for number in range(40)]
+    whole = 12_288  # DuckDB's three headers
+    seen: list[int] = []
+
+    def look() -> None:
+        for path in paths:
+            while not path.exists():
+                pass
+            seen.append(path.stat().st_size)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for path in paths:
+        opening.opened(path, wait_seconds=0).close()
+    looking.join()
+    assert min(seen) >= whole
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 def test_an_old_file_is_upgraded_in_place_and_keeps_its_rows(tmp_path: Path):

@@ -3,8 +3,8 @@
 from pydantic import Field, model_validator
 
 from components.curate.balance.settings import Balance
-from components.curate.near.requests import NearDuplicates
-from components.curate.overlap.decontaminate import Overlap
+from components.curate.near.settings import NearDuplicates
+from components.curate.overlap.settings import Overlap
 from components.curate.preferences.settings import Preferences
 from components.curate.redaction.settings import Redaction
 from components.curate.rules.dispositions import Dispositions

@@ -23,17 +23,17 @@ ROUNDS = 3
 """Of all counts in turn; their medians are compared."""
 
 WORTH = 0.9
-"""What more threads must bring a time down to, to be taken from others."""
-
+"""What fewer threads must bring a time down to, to be taken: a virtual machine's two cores are at
+times one, for a second or more, and that must not cost a minute at half the speed."""
 
 KEPT = 60.0
 """Seconds for which a choice holds: what else a machine does changes, and short tasks are many."""
 
 
-def fewest(seconds: Mapping[int, float]) -> int:
-    """Choose of the timed counts: the fewest threads that no more threads clearly beat."""
-    taken = min(seconds)
-    for count in sorted(seconds):
+def fastest(seconds: Mapping[int, float]) -> int:
+    """Choose of the timed counts: all threads, unless fewer are clearly faster."""
+    taken = max(seconds)
+    for count in sorted(seconds, reverse=True):
         if seconds[count] < WORTH * seconds[taken]:
             taken = count
     return taken
@@ -55,7 +55,7 @@ class Threads:
         try:
             if device.type == "cpu" and allowed > 1:
                 if time.monotonic() - self._timed_at > KEPT:
-                    self._fastest, self._timed_at = fewest(_timed(allowed)), time.monotonic()
+                    self._fastest, self._timed_at = fastest(_timed(allowed)), time.monotonic()
                 torch.set_num_threads(self._fastest)
             yield torch.get_num_threads()
         finally:

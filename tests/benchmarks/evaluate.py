@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -40,7 +41,9 @@ from tests.benchmarks import asked
 
 BATCH = 16
 SETTINGS = EvaluationSettings(precision="fp32", batch_size=BATCH)
-TOLERANCE = 1e-3
+TOLERANCE, SHARE = 1e-3, 1e-5
+"""By how much two sums of log-probabilities may differ, and by what share of them: fp32 adds up."""
+
 METRICS = ("acc", "acc_norm", "exact_match")
 
 
@@ -108,7 +111,7 @@ def both(ways: Sequence[Callable[[], list[Any]]], rounds: int) -> tuple[Times, T
 def same(one: Any, other: Any) -> bool:
     """Tell whether two answers are the same: texts, or a log-probability within the tolerance."""
     if isinstance(one, tuple) and isinstance(one[0], float):
-        return abs(one[0] - other[0]) < TOLERANCE and one[1] == other[1]
+        return isclose(one[0], other[0], rel_tol=SHARE, abs_tol=TOLERANCE) and one[1] == other[1]
     return one == other
 
 

@@ -1,7 +1,6 @@
 """Files in any order, any number of times, killed at any moment: always the same warehouse."""
 
 import json
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,15 +19,13 @@ from components.collect.loading import Input
 from components.collect.record import Found, Row
 from components.schema import Json
 from tests import logs
+from tests.forking import PROCESSES
 
 Line = dict[str, Json]
 
 GOOD: list[Line] = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(6)]
 SIGNALS: list[Line] = [logs.feedback(response_id=f"r{n}") for n in range(4)]
 BAD: Line = {"response": "of nothing"}
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "components.collect.loading"])
 
 
 @dataclass(frozen=True)

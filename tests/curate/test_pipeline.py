@@ -7,8 +7,8 @@ import pytest
 from components import warehouse
 from components.collect import feedback, interactions
 from components.curate import pipeline
-from components.curate.near.requests import NearDuplicates
-from components.curate.overlap.decontaminate import Overlap
+from components.curate.near.settings import NearDuplicates
+from components.curate.overlap.settings import Overlap
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
 from components.curate.split import SplitChangedError

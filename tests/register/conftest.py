@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.settings import Settings
-from tests import tiny
+from tests import forking, tiny
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -17,6 +17,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # its queue speaks at exit
+        forking.ready()
         patch.chdir(folder)
         yield
 

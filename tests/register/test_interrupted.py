@@ -1,6 +1,5 @@
 """A change of champion that is killed anywhere ends whole: finished, or all as it was before."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -17,11 +16,9 @@ from components.register import aliases, crowning, journal, registry, rollback
 from components.register.aliases import CHALLENGER, CHAMPION, PREVIOUS, Aliases
 from components.register.journal import STEPS, Change, Journal, Step
 from components.register.registry import Version
+from tests.forking import PROCESSES
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-
-SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["tests.register.test_interrupted"])
 
 
 def books(folder: Path, after: Callable[[Step, bool], None] | None = None) -> Journal:
@@ -76,7 +73,7 @@ def dying(step: Step | None, written: bool) -> Callable[[Step, bool], None]:
 
 def kill(work: Callable[..., None], name: str, folder: Path, step: Step, written: bool) -> None:
     """Let a process do it and die there by SIGKILL."""
-    process = SPAWN.Process(target=work, args=(name, folder, step), kwargs={"written": written})
+    process = PROCESSES.Process(target=work, args=(name, folder, step), kwargs={"written": written})
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

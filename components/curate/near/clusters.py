@@ -14,9 +14,9 @@ from scipy.sparse import csgraph
 from components.curate.near import candidates, jaccard, prefixes
 from components.curate.near.candidates import Groups, Pairs
 from components.curate.near.prefixes import TEXT_BITS
+from components.curate.near.settings import THRESHOLD
 from components.curate.near.shingles import Column, Positions, Texts
 
-THRESHOLD = 0.8
 THREADS = 2
 
 

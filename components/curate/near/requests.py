@@ -18,19 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pydantic import Field
-
 from components import manifest
 from components.curate.near import clusters
-from components.schema import Config, Message
-
-
-class NearDuplicates(Config):
-    """When two requests count as one."""
-
-    jaccard: float = Field(default=clusters.THRESHOLD, gt=0, le=1)
-    """Share of the word triples of two conversations that both have; a lower one merges more rows,
-    and keeps more of them from standing on both sides."""
+from components.schema import Message
 
 
 @dataclass(frozen=True, slots=True)

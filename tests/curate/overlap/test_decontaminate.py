@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.curate.overlap import documents
-from components.curate.overlap.decontaminate import Overlap, Seen, decontaminate
+from components.curate.overlap.decontaminate import Seen, decontaminate
 from components.curate.overlap.documents import Document, UnreadableDocumentsError
+from components.curate.overlap.settings import Overlap
 
 QUESTION = (
     "A baker sells 24 loaves of bread each morning and half as many in the afternoon for 3 dollars"
