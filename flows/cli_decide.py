@@ -191,16 +191,16 @@ def add_approver(
     import segno
 
     from components.decide import approvers, totp
-    from flows import secrets, watch
+    from flows import secrets
 
     try:
         listed = approvers.Approver(name=name, secret_block=block)
         home = settings.load()
-        if block:
-            with _explained():
-                drawn = watch.patiently(lambda: secrets.enrol_in_block(name, block, again=again))
-        else:
-            drawn = secrets.enrol(home, listed.name, again=again)
+        drawn = (
+            _enrol_in_block(name, block, again=again)
+            if block
+            else secrets.enrol(home, listed.name, again=again)
+        )
     except ValueError as error:
         errors.print(f"enrolling {name!r}: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
@@ -209,6 +209,13 @@ def add_approver(
     console.print(address, markup=False, soft_wrap=True)
     place = f"the Secret block {block}" if block else str(secrets.file(home, name))
     console.print(f"kept in {place}; scan it, or type it in: it is not shown again", markup=False)
+
+
+def _enrol_in_block(name: str, block: str, *, again: bool) -> str:
+    from flows import secret_blocks, watch
+
+    with _explained():
+        return watch.patiently(lambda: secret_blocks.enrol(name, block, again=again))
 
 
 def _decide(workload: str | None, given: "Answer") -> None:

@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect.blocks.system import Secret
-
 from components.decide import totp
 from components.decide.approvers import Approver
 from flows.settings import Settings
@@ -65,28 +63,10 @@ def enrol(home: Settings, name: str, *, again: bool) -> str:
     return drawn
 
 
-def enrol_in_block(name: str, block: str, *, again: bool) -> str:
-    """Draw a secret for a person and keep it in a Prefect ``Secret`` block, which encrypts it.
-
-    Raises:
-        SecretError: There is such a block, and ``again`` does not say that it may be replaced.
-    """
-    drawn = totp.draw_secret()
-    try:
-        Secret[str](value=drawn).save(block, overwrite=again)  # pyright: ignore[reportArgumentType] - it takes plain text
-    except ValueError as error:
-        raise SecretError(
-            f"enrolling {name}: the Secret block {block} could not be made; --again replaces one "
-            f"that is there ({error})"
-        ) from error
-    return drawn
-
-
 def _in_block(name: str) -> str | None:
-    try:
-        return str(Secret[str].load(name).get())  # pyright: ignore[reportAttributeAccessIssue] - it is sync here
-    except ValueError:  # what Prefect raises where there is none
-        return None
+    from flows import secret_blocks  # noqa: PLC0415 - slow to import
+
+    return secret_blocks.load(name)
 
 
 def _in_file(path: Path) -> str | None:

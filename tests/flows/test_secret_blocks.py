@@ -6,7 +6,7 @@ import pytest
 
 from components.decide import totp
 from components.decide.approvers import Approver
-from flows import secrets, settings
+from flows import secret_blocks, secrets, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -16,12 +16,12 @@ ADA = Approver(name="ada", secret_block="adas-codes")
 def test_a_secret_is_kept_in_a_block_and_replaced_only_if_asked(tmp_path: Path) -> None:
     home = settings.load({"FLYWHEEL_HOME": str(tmp_path)})
     assert secrets.find(home, ADA) is None
-    drawn = secrets.enrol_in_block("ada", "adas-codes", again=False)
+    drawn = secret_blocks.enrol("ada", "adas-codes", again=False)
     assert totp.is_secret(drawn)
     assert secrets.find(home, ADA) == drawn
     with pytest.raises(secrets.SecretError, match="--again replaces one that is there"):
-        secrets.enrol_in_block("ada", "adas-codes", again=False)
-    other = secrets.enrol_in_block("ada", "adas-codes", again=True)
+        secret_blocks.enrol("ada", "adas-codes", again=False)
+    other = secret_blocks.enrol("ada", "adas-codes", again=True)
     assert secrets.find(home, ADA) == other != drawn
     assert not (tmp_path / "approvers").exists()
 

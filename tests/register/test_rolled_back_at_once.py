@@ -1,6 +1,5 @@
 """A rollback that finds the warehouse held moves the aliases, and the books follow."""
 
-import multiprocessing
 import threading
 import time
 from multiprocessing.synchronize import Event
@@ -14,6 +13,7 @@ from components.register.aliases import Aliases
 from flows import champions, orders
 from flows.orders import Order
 from flows.settings import Settings
+from tests.forking import PROCESSES
 from tests.register.versions import NOW, crowned
 
 
@@ -27,9 +27,8 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_books_foll
     home: Settings,
 ) -> None:
     crowned("urgent", 3, home)
-    spawn = multiprocessing.get_context("spawn")
-    is_held, let_go = spawn.Event(), spawn.Event()
-    holder = spawn.Process(target=hold, args=(home.warehouse, is_held, let_go))
+    is_held, let_go = PROCESSES.Event(), PROCESSES.Event()
+    holder = PROCESSES.Process(target=hold, args=(home.warehouse, is_held, let_go))
     holder.start()
     assert is_held.wait(60)
     told: list[str] = []

@@ -91,7 +91,11 @@ def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "cancelled", [[5], [8, 10]], ids=["at a checkpoint", "between them, twice"]
+    "cancelled",
+    [
+        pytest.param([5], id="at a checkpoint", marks=pytest.mark.slow),
+        pytest.param([8, 10], id="between them, twice"),
+    ],
 )
 def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
     model: Path, snapshot: Path, tmp_path: Path, cancelled: list[int]

@@ -63,10 +63,10 @@ def cancel_at(step: int) -> Callable[[Progress], None]:
     ("method", "cancelled"),
     [
         pytest.param("adalora", 3, id="adalora-while-it-chooses"),
-        pytest.param("adalora", 7, id="adalora-when-it-has-chosen"),
+        pytest.param("adalora", 7, id="adalora-when-it-has-chosen", marks=pytest.mark.slow),
         pytest.param("pissa", 4, id="pissa"),
         pytest.param("eva", 4, id="eva", marks=pytest.mark.slow),
-        pytest.param("full", 4, id="full"),
+        pytest.param("full", 4, id="full", marks=pytest.mark.slow),
     ],
 )
 def test_a_cancelled_run_ends_where_an_undisturbed_one_does(

@@ -61,7 +61,13 @@ def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help
         fit.train(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
 
 
-@pytest.mark.parametrize("spoil", [b"", b"not what it was"], ids=["truncated", "other bytes"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(b"", id="truncated", marks=pytest.mark.slow),
+        pytest.param(b"not what it was", id="other-bytes"),
+    ],
+)
 def test_a_spoiled_checkpoint_is_passed_over_for_the_one_before(
     model: Path, snapshot: Path, tmp_path: Path, spoil: bytes
 ):

@@ -154,7 +154,7 @@ def test_a_training_that_gains_nothing_more_stops_at_its_best(training: Callable
     assert patient.weights == kept.read_bytes()
 
 
-@pytest.mark.parametrize("kill_at", [2, 6])
+@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 6])
 def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: int):
     undisturbed, killed = training("undisturbed"), training("killed")
     undisturbed.run(PATIENT)
