@@ -13,7 +13,6 @@ import duckdb
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
 
-CONFIG = {"storage_compatibility_version": STORAGE}
 
 PATIENCE_SECONDS = 3600.0
 """Several workloads' nights begin at one hour: the last one waits for all others' curation."""
@@ -34,7 +33,7 @@ def opened(path: Path, wait_seconds: float) -> duckdb.DuckDBPyConnection:
         _create(path)
     while True:
         before = _inode(path)
-        con = patiently(path, wait_seconds, lambda: duckdb.connect(path, config=CONFIG))
+        con = patiently(path, wait_seconds, lambda: _connect(path))
         if before in (None, _inode(path)):
             return con
         con.close()
@@ -71,9 +70,13 @@ def _create(path: Path) -> None:
     """Put an empty database there as a whole: one whose making was killed can't be opened."""
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made = Path(folder) / path.name
-        duckdb.connect(made, config=CONFIG).close()
+        _connect(made).close()
         with suppress(FileExistsError):  # another process was faster
             os.link(made, path)
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(path, config={"storage_compatibility_version": STORAGE})
 
 
 def _inode(path: Path) -> int | None:
