@@ -13,7 +13,6 @@ import duckdb
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
 
-
 PATIENCE_SECONDS = 3600.0
 """Several workloads' nights begin at one hour: the last one waits for all others' curation."""
 
