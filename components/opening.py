@@ -70,7 +70,9 @@ def _create(path: Path) -> None:
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made = Path(folder) / path.name
         _connect(made).close()
-        with suppress(FileExistsError):  # another process was faster
+        with suppress(
+            OSError
+        ):  # another process was faster, or there are no links: DuckDB makes it
             os.link(made, path)
 
 
