@@ -1,5 +1,7 @@
 """A workload file is read whole, or every mistake in it is listed and nothing is started."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: P
     assert places(workload.log_files()) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
     assert workload.feedback_files() == []
     assert workload.train.seed == 0
+
+
+def test_reading_a_file_waits_for_nothing_that_is_slow_to_import() -> None:
+    slow = "{'prefect', 'scipy', 'torch', 'mlflow', 'matplotlib'}"
+    code = f"import sys, flows.config; print(sorted({slow} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
 
 
 def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
