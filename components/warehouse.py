@@ -4,16 +4,15 @@ One process at a time may hold the file, even to read it. So a connection is hel
 work and closed, and whoever comes second waits.
 """
 
-import importlib.resources
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import duckdb
 
-from components import opening
+from components import opening, sqlfiles
 from components.schema import Json
 from components.shown import CHUNK_ROWS, Shown, Table
 
@@ -38,23 +37,6 @@ class CheckFailedError(ValueError):
     """A check of ``sql/checks`` found rows that must not be; nothing of the transaction is kept."""
 
 
-class SqlFolder(Protocol):
-    """A folder of SQL files: the packaged one, or a test's."""
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        ...
-
-    def iterdir(self) -> Iterator["SqlFolder"]:
-        """Go through what it holds."""
-        ...
-
-    def read_text(self) -> str:
-        """Read it, if it is a file."""
-        ...
-
-
 @contextmanager
 def connect(
     path: Path, wait_seconds: float = opening.PATIENCE_SECONDS, memory: str | None = None
@@ -77,7 +59,7 @@ def connect(
         con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
         if memory is not None:
             con.execute("set memory_limit = $memory", {"memory": memory})
-        migrate(con, _packaged("migrations"))
+        migrate(con, sqlfiles.packaged("migrations"))
         yield con
     finally:
         con.close()
@@ -131,11 +113,11 @@ def rehearsal(con: Connection) -> Generator[None]:
         con.execute("rollback")
 
 
-def migrate(con: Connection, folder: SqlFolder) -> None:
+def migrate(con: Connection, folder: sqlfiles.SqlFolder) -> None:
     """Apply the numbered migrations that this file has not seen, each in its own transaction."""
     con.execute("create schema if not exists raw")
     con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
-    migrations = {int(file.name[:4]): file for file in _statements(folder)}
+    migrations = {int(file.name[:4]): file for file in sqlfiles.statements(folder)}
     applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
     if unknown := applied - migrations.keys():
         raise WarehouseNewerError(
@@ -156,19 +138,19 @@ def build(con: Connection, model: str, **values: Value) -> None:
         values: Values for the ``$named`` parameters; those that the select doesn't name are unused.
     """
     temporary = "temporary " if model.startswith("temp/") else ""
-    sql = f"create or replace {temporary}table {_table(model)} as {_select(model)}"
+    sql = f"create or replace {temporary}table {sqlfiles.table(model)} as {sqlfiles.select(model)}"
     con.execute(sql, _named(con, sql, values))
 
 
 def append(con: Connection, model: str, **values: Value) -> int:
     """Add what the select of ``model`` gives to its table; return how many rows that was."""
-    sql = f"insert into {_table(model)} by name {_select(model)}"
+    sql = f"insert into {sqlfiles.table(model)} by name {sqlfiles.select(model)}"
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
 
 
 def export(con: Connection, model: str, path: Path, **values: Value) -> None:
     """Write what the select of ``model`` gives to a Parquet file."""
-    sql = f"copy ({_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
+    sql = f"copy ({sqlfiles.select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
     con.execute(sql, _named(con, sql, values))
 
 
@@ -184,7 +166,7 @@ def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> 
 
 def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
     """Replace one workload's rows in the table of ``model`` by what its select gives."""
-    delete = f"delete from {_table(model)} where workload_id = $workload_id"
+    delete = f"delete from {sqlfiles.table(model)} where workload_id = $workload_id"
     con.execute(delete, {"workload_id": workload_id})
     append(con, model, workload_id=workload_id, **values)
 
@@ -196,7 +178,7 @@ def check(con: Connection, **values: Value) -> None:
         CheckFailedError: Naming the checks that failed and the first offending rows of each.
     """
     failures: list[str] = []
-    for file in _statements(_packaged("checks")):
+    for file in sqlfiles.statements(sqlfiles.packaged("checks")):
         sql = file.read_text()
         offending = con.execute(sql, _named(con, sql, values)).fetchall()
         if offending:
@@ -213,19 +195,19 @@ def read(
 
     The connection must not run anything else until the last row is read or the stream is closed.
     """
-    for batch in _relation(con, _select(model), values).to_arrow_reader(BATCH_ROWS):
+    for batch in _relation(con, sqlfiles.select(model), values).to_arrow_reader(BATCH_ROWS):
         for row in batch.to_pylist():
             yield record(**row)
 
 
 def select(con: Connection, model: str, **values: Value) -> list[Row]:
     """Give the few rows that the select of ``model`` gives."""
-    return rows(con, _select(model), **values)
+    return rows(con, sqlfiles.select(model), **values)
 
 
 def table(con: Connection, model: str, **values: Value) -> Table:
     """Give the rows that the select of ``model`` gives as an Arrow table."""
-    return cast("Table", _relation(con, _select(model), values).to_arrow_table())
+    return cast("Table", _relation(con, sqlfiles.select(model), values).to_arrow_table())
 
 
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
@@ -304,20 +286,3 @@ def _has_key(con: Connection, table: str) -> bool:
         " and constraint_type = 'PRIMARY KEY'"
     )
     return bool(rows(con, sql, schema=schema, name=name))
-
-
-def _packaged(folder: str) -> SqlFolder:
-    return importlib.resources.files("sql") / folder
-
-
-def _statements(folder: SqlFolder) -> list[SqlFolder]:
-    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return sorted(files, key=lambda file: file.name)
-
-
-def _table(model: str) -> str:
-    return model.replace("/", ".")
-
-
-def _select(model: str) -> str:
-    return (importlib.resources.files("sql") / f"{model}.sql").read_text()

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ import typer
 from rich.console import Console
 
 from flows import (
+    cli_approver,
+    cli_audit,
     cli_backup,
     cli_collect,
     cli_curate,
@@ -30,6 +31,7 @@ from flows import (
     cli_train,
     settings,
 )
+from flows.explaining import explained
 from flows.stack import environment
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ app.registered_commands += cli_train.app.registered_commands
 app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_decide.app.registered_commands
-app.add_typer(cli_decide.approver_app, name="approver")
+app.registered_commands += cli_audit.app.registered_commands
+app.add_typer(cli_approver.app, name="approver")
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_rollback.app.registered_commands
 app.registered_commands += cli_lineage.app.registered_commands
@@ -132,31 +135,19 @@ def schedule(config: ConfigFile) -> None:
     )
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong on the way of a turn into a message and an exit code."""
+def _explained() -> AbstractContextManager[None]:
     from flows import watch
-    from flows.stack import control
+    from flows.stack.control import StackError
 
-    try:
-        yield
-    except (watch.TurnError, control.StackError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
-        raise typer.Exit(130) from None
+    return explained(watch.TurnError, StackError, code=1)
 
 
 def _read(config: Path) -> "Workload":
     """Read a workload file, or print every mistake in it and exit with 2."""
     from flows import config as configs
 
-    try:
+    with explained(configs.ConfigError):
         return configs.read(config)
-    except configs.ConfigError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """``flywheel backup`` and ``restore``."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from flows import settings
+from flows.explaining import explained
 
 app = typer.Typer(add_completion=False)
 console = Console(highlight=False)
@@ -67,13 +67,7 @@ def restore(archive: Archive) -> None:
             console.print(f"not there: {path}; put it back", soft_wrap=True, markup=False)
 
 
-@contextmanager
-def _explained() -> Generator[None]:
+def _explained() -> AbstractContextManager[None]:
     from components.backup.archive import BackupError
-    from components.opening import WarehouseBusyError
 
-    try:
-        yield
-    except (BackupError, WarehouseBusyError, OSError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    return explained(BackupError, OSError, code=1)

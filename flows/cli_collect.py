@@ -1,7 +1,7 @@
 """``flywheel collect``, ``quarantine`` and ``drift``: what comes in, from the terminal."""
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.collect.loaded import Loaded
@@ -144,11 +145,8 @@ def _inputs(places: list[str] | None, source: str | None, defaults: "Defaults") 
 def _of_workload(path: Path) -> "list[Input]":
     from flows import config as configs
 
-    try:
+    with explained(configs.ConfigError):
         workload = configs.read(path)
-    except configs.ConfigError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
     return [*workload.log_files(), *workload.feedback_files()]
 
 
@@ -213,15 +211,8 @@ def _existing_warehouse() -> "Generator[Connection]":
             yield con
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong with files and the warehouse into a message and an exit code."""
-    from components import opening, warehouse
+def _explained() -> AbstractContextManager[None]:
     from components.collect.detect import UnknownSourceError
+    from components.warehouse import WarehouseNewerError
 
-    known = (OSError, ImportError, LookupError, UnknownSourceError)
-    try:
-        yield
-    except (*known, opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    return explained(OSError, ImportError, LookupError, UnknownSourceError, WarehouseNewerError)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.curate.pipeline import Tally
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 Named = Annotated[str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")]
 
@@ -126,18 +126,11 @@ def _warehouse() -> "Generator[Connection]":
             yield con
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong into a message and an exit code."""
-    from components import opening, warehouse
+def _explained() -> AbstractContextManager[None]:
+    from components import warehouse
     from components.curate.split import SplitChangedError
     from components.dataset.snapshot import EmptySideError
     from flows.config import ConfigError
 
-    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
     refused = (ConfigError, SplitChangedError, EmptySideError, warehouse.CheckFailedError)
-    try:
-        yield
-    except (*busy, *refused, OSError, LookupError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    return explained(*refused, OSError, LookupError, warehouse.WarehouseNewerError)

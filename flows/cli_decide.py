@@ -1,9 +1,7 @@
-"""``flywheel pending``, ``approve``, ``reject``, ``audit`` and ``approver``: deciding, in words."""
+"""``flywheel pending``, ``approve`` and ``reject``: deciding, from the terminal."""
 
 import getpass
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,17 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.decide.reasons import Reason
-from flows import settings
+from flows import cli_audit, settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
-    from components.decide.chain import Head, Link
+    from components.decide.chain import Link
     from components.decide.hearing import Answer
-    from components.warehouse import Connection
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-approver_app = typer.Typer(
-    help="Let a person prove with one-time codes who decides.", no_args_is_help=True
-)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -58,7 +53,7 @@ def pending() -> None:
             soft_wrap=True,
         )
         for link in _answers(str(one.flow_run_id)):
-            console.print(f"  {_said(link)}", markup=False, soft_wrap=True)
+            console.print(f"  {cli_audit.said(link)}", markup=False, soft_wrap=True)
     if not waiting:
         console.print("no approval waits")
 
@@ -99,123 +94,6 @@ def reject(
     from components.decide.hearing import Answer
 
     _decide(workload, Answer("reject", approver, comment, code, reason, "\n".join(blame or [])))
-
-
-@app.command()
-def audit(
-    workload: Annotated[str | None, typer.Option(help="Whose decisions; all without.")] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Recompute the chain; exit code 1 if it is broken.")
-    ] = False,
-    export: Annotated[
-        Path | None, typer.Option(help="Write the whole chain to a file of JSON lines.")
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(help="With --verify: an earlier export, of which nothing may have changed."),
-    ] = None,
-) -> None:
-    """List who decided what, when and why, and what was refused or lapsed.
-
-    Each decision holds the digest of the one before, so that one which is changed, dropped or moved
-    is found: `flywheel audit --verify`, which also asks MLflow's versions for the decisions that
-    they name. Who can write the warehouse and MLflow could write the whole chain anew; keep an
-    export elsewhere and hold the chain against it: `--verify --against FILE`.
-    """
-    from components.decide import export as exporting
-    from components.decide import record
-
-    with _warehouse() as con:
-        links, head = record.links(con), record.head(con)
-    if export:
-        console.print(
-            f"{exporting.write(export, links)} decisions written to {export}", markup=False
-        )
-    if verify:
-        _verify(links, head, against)
-    elif not export:
-        _list([link for link in links if workload in (None, link.workload_id)])
-
-
-def _verify(links: "list[Link]", head: "Head | None", against: Path | None) -> None:
-    """Hold the chain against itself, its head, MLflow's versions and an earlier export."""
-    from components.decide import chain
-    from components.decide import export as exporting
-
-    anchors = _anchors()
-    broken = chain.first_broken(links, head) or chain.first_loose(links, anchors or {})
-    if broken:
-        errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
-        raise typer.Exit(1)
-    if against and (line := exporting.first_differing(against, links)) is not None:
-        errors.print(f"line {line} of {against} is not in the chain", markup=False)
-        raise typer.Exit(1)
-    erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
-    named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
-    console.print(
-        f"{len(links)} decisions, the chain holds; {named}; {erased} texts were erased; "
-        f"head {head.digest if head else chain.GENESIS}",
-        soft_wrap=True,
-    )
-
-
-def _anchors() -> dict[str, str] | None:
-    """Ask MLflow for the decisions that its versions name; ``None`` where it does not answer."""
-    from flows.stack import health
-
-    if not health.mlflow_answers(settings.load()):
-        return None
-    from flows import champions
-
-    return champions.anchors()
-
-
-@approver_app.command("add")
-def add_approver(
-    name: Annotated[str, typer.Argument(help="The name, as the workload's file lists it.")],
-    block: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep the secret in the Prefect Secret block of this name, and not in a file of "
-            "the home; the stack must be up."
-        ),
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Replace the secret that the person has.")
-    ] = False,
-) -> None:
-    """Draw the secret of a person's one-time codes, and show it once for an authenticator app.
-
-    List the person under `approve: approvers:` in the workload's file, with `codes: true`.
-    """
-    import segno
-
-    from components.decide import approvers, totp
-    from flows import secrets
-
-    try:
-        listed = approvers.Approver(name=name, secret_block=block)
-        home = settings.load()
-        drawn = (
-            _enrol_in_block(name, block, again=again)
-            if block
-            else secrets.enrol(home, listed.name, again=again)
-        )
-    except ValueError as error:
-        errors.print(f"enrolling {name!r}: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    address = totp.uri(drawn, name, home=home.home.name)
-    segno.make(address, error="m").terminal(compact=True)
-    console.print(address, markup=False, soft_wrap=True)
-    place = f"the Secret block {block}" if block else str(secrets.file(home, name))
-    console.print(f"kept in {place}; scan it, or type it in: it is not shown again", markup=False)
-
-
-def _enrol_in_block(name: str, block: str, *, again: bool) -> str:
-    from flows import secret_blocks, watch
-
-    with _explained():
-        return watch.patiently(lambda: secret_blocks.enrol(name, block, again=again))
 
 
 def _decide(workload: str | None, given: "Answer") -> None:
@@ -260,64 +138,15 @@ def _say_asked_again(workload: str, flow_run_id: str, given: "Answer") -> None:
 def _answers(flow_run_id: str) -> "list[Link]":
     from components.decide import record
 
-    with _warehouse() as con:
+    with cli_audit.opened() as con:
         return record.links(con, record.Asked(flow_run_id=flow_run_id))
 
 
-def _list(links: "list[Link]") -> None:
-    for link in links:
-        console.print(
-            f"{link.sequence:>4}  {link.workload_id}  evidence {link.evidence_digest}  "
-            f"{_said(link)}",
-            markup=False,
-            soft_wrap=True,
-        )
-    if not links:
-        console.print("nothing was decided yet")
-
-
-def _said(link: "Link") -> str:
-    """Say on one line what was decided, by whom, why, and what is blamed."""
-    who = f"by {_text(link.approver)}" if link.approver != "" else ""
-    blamed = f"blames {_text(link.blame)}" if link.blame else ""
-    words = [link.kind, link.reason, who, _text(link.comment), blamed]
-    return f"{link.decided_at:%Y-%m-%d %H:%M} UTC  {' '.join(filter(None, words))}"
-
-
-def _text(text: str | None) -> str:
-    """Give a person's text for a terminal, which must not be steered by it."""
-    from components.gate.report.page import visible
-
-    return "(erased)" if text is None else visible(" ".join(text.split()))
-
-
-@contextmanager
-def _warehouse() -> "Generator[Connection]":
-    """Open the warehouse; what can go wrong becomes a message and an exit code."""
-    from components import warehouse
-
-    try:
-        with warehouse.connect(settings.load().warehouse) as con:
-            yield con
-    except (OSError, warehouse.WarehouseNewerError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong at the stack into a message and an exit code."""
+def _explained() -> AbstractContextManager[None]:
     from prefect.exceptions import PrefectHTTPStatusError
 
     from flows import approvals, watch
-    from flows.stack import control
+    from flows.stack.control import StackError
 
     refused = (approvals.NotTakenError, PrefectHTTPStatusError)
-    try:
-        yield
-    except (watch.TurnError, control.StackError, *refused) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
-        raise typer.Exit(130) from None
+    return explained(watch.TurnError, StackError, *refused, code=1)

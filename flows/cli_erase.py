@@ -1,7 +1,6 @@
 """``flywheel erase``: what belongs to one person or conversation goes, and nothing is left."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.erase.certificate import Certificate, Champion
@@ -237,15 +237,9 @@ def _say_searched(searched: "Searched") -> None:
         _say("nothing is left")
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong on the way into a message and an exit code."""
+def _explained() -> AbstractContextManager[None]:
     from components import rewriting, warehouse
-    from flows import config as configs
+    from flows.config import ConfigError
 
-    known = (OSError, LookupError, ValueError, configs.ConfigError)
-    try:
-        yield
-    except (*known, warehouse.WarehouseNewerError, rewriting.WarehouseCopyError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    copying = (warehouse.WarehouseNewerError, rewriting.WarehouseCopyError)
+    return explained(*copying, OSError, LookupError, ValueError, ConfigError)

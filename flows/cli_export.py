@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.collect.record import Kind
@@ -50,12 +51,9 @@ def logs(
     if not home.warehouse.exists():
         errors.print(f"exporting: there is no warehouse at {home.warehouse}", soft_wrap=True)
         raise typer.Exit(2)
-    try:
-        with warehouse.connect(home.warehouse) as con:
-            count = export(con, path, kind, workload_id=workload)
-    except (OSError, warehouse.WarehouseNewerError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    known = (OSError, warehouse.WarehouseNewerError)
+    with explained(*known), warehouse.connect(home.warehouse) as con:
+        count = export(con, path, kind, workload_id=workload)
     console.print(f"{count} {kind} written to {path}", markup=False, soft_wrap=True)
 
 
@@ -82,7 +80,7 @@ def model(
     a 4-bit base may score otherwise there. `nim` is the folder that NVIDIA NIM takes adapters from,
     `gguf` llama.cpp's; both take plain LoRA only, no DoRA and no modules that are saved whole.
     """
-    from components import opening, warehouse
+    from components.warehouse import WarehouseNewerError
     from flows import exporting
 
     if version is not None and adapter is not None:
@@ -90,10 +88,6 @@ def model(
         raise typer.Exit(2)
     number = None if version is None else str(version)
     asked = exporting.Asked(workload, form.value, to, number, adapter, served_as)
-    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
-    try:
+    with explained(OSError, LookupError, ValueError, WarehouseNewerError):
         key = exporting.export(settings.load(), asked)
-    except (OSError, LookupError, ValueError, *busy) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
     console.print(f"adapter {key} written to {to} ({form.value})", markup=False, soft_wrap=True)

@@ -8,13 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.curate.preferences.evidence import Evidence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 MOST_SHOWN = 20
 
@@ -29,15 +29,12 @@ def show_feedback(
     whom the cap holds back, and by how much; and what people disagreed about. If somebody in there
     is a labeller or a check of yours, name them under `curate: preferences: trusted`.
     """
-    from components import opening, warehouse
+    from components import warehouse
     from components.curate.preferences import evidence
 
-    try:
-        with warehouse.connect(settings.load().warehouse) as con:
-            found = evidence.read(con, workload)
-    except (opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    known = (OSError, warehouse.WarehouseNewerError)
+    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
+        found = evidence.read(con, workload)
     if not found.fates:
         console.print(f"no feedback in {workload}, or it has not been curated", markup=False)
         return

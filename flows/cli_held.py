@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.warehouse import Connection
@@ -22,7 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 MOST_SHOWN = 50
 
@@ -87,12 +87,8 @@ def release_held(
 
 @contextmanager
 def _warehouse() -> "Generator[Connection]":
-    """Open the warehouse; what can go wrong becomes a message and an exit code."""
-    from components import opening, warehouse
+    from components import warehouse
 
-    try:
-        with warehouse.connect(settings.load().warehouse) as con:
-            yield con
-    except (LookupError, opening.WarehouseBusyError, warehouse.WarehouseNewerError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    known = (OSError, LookupError, warehouse.WarehouseNewerError)
+    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
+        yield con

@@ -9,6 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.register.ancestry import Ancestry, Learned, Measured, Source
@@ -46,11 +47,8 @@ def lineage(
     if picture is not None and picture.suffix not in PICTURES:
         errors.print(f"--picture: {picture} wants to end in {' or '.join(PICTURES)}", markup=False)
         raise typer.Exit(2)
-    try:
+    with explained(LookupError):
         found = descent.of(settings.load(), workload, version)
-    except LookupError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
     wide = console if console.is_terminal else Console(highlight=False, width=WIDE)
     wide.print(tree(found))
     if picture is not None:

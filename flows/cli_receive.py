@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 token_app = typer.Typer(
@@ -41,11 +42,8 @@ def receive(
     def say(url: str) -> None:
         console.print(f"receiving on {url}   spool {home.spool}", soft_wrap=True)
 
-    try:
+    with explained(server.PortError, code=1):
         server.serve(home.spool, home.tokens, host=host, port=port, limits=Limits(), ready=say)
-    except server.PortError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 @token_app.command()
@@ -55,11 +53,8 @@ def add(
     """Make a token for a client and print it; it can't be shown again."""
     from components.receive import tokens
 
-    try:
+    with explained(tokens.TokenError):
         token = tokens.add(settings.load().tokens, client, now=datetime.now(UTC))
-    except tokens.TokenError as error:
-        errors.print(str(error), markup=False)
-        raise typer.Exit(2) from None
     typer.echo(token)
 
 
@@ -81,9 +76,6 @@ def remove(
     """Take a token's rights away, at once, in a running receiver too."""
     from components.receive import tokens
 
-    try:
+    with explained(tokens.TokenError):
         token = tokens.remove(settings.load().tokens, token_id)
-    except tokens.TokenError as error:
-        errors.print(str(error), markup=False)
-        raise typer.Exit(2) from None
     console.print(f"removed {token.id} of {token.client_id}")

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.scorecard import Difference
@@ -52,16 +53,10 @@ def report(
     from components.gate.report.write import REPORT
     from flows import exhibits
 
-    try:
+    with explained(LookupError):
         folder = exhibits.folder(settings.load(), workload, evidence)
-    except LookupError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    try:
+    with explained(ValueError, code=1):
         manifest.read_untouched(folder)
-    except ValueError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     path = folder / REPORT
     console.print(str(path), markup=False, soft_wrap=True)
     if not no_open and not webbrowser.open(path.as_uri()):
@@ -94,13 +89,10 @@ def compare(
     from flows import comparing, exhibits
 
     home = settings.load()
-    try:
+    with explained(LookupError, ValueError):
         two = comparing.find(home, workload, first, second)
         _say(two, first, second)
         _say_differing(two, first, second, metric or exhibits.target(home, workload), show)
-    except (LookupError, ValueError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def _say(two: "Two", first: str, second: str) -> None:

@@ -3,8 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.review.reading import Question
@@ -214,17 +214,10 @@ def _read(config: Path) -> "Workload":
     return configs.read(config)
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    """Turn what can go wrong into a message and an exit code."""
-    from components import opening, warehouse
+def _explained() -> AbstractContextManager[None]:
+    from components import warehouse
     from components.curate.split import SplitChangedError
     from flows.config import ConfigError
 
-    busy = (opening.WarehouseBusyError, warehouse.WarehouseNewerError)
     refused = (ConfigError, SplitChangedError, warehouse.CheckFailedError)
-    try:
-        yield
-    except (*busy, *refused, OSError, LookupError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    return explained(*refused, OSError, LookupError, warehouse.WarehouseNewerError)

@@ -7,10 +7,10 @@ import typer
 from rich.console import Console
 
 from flows import settings
+from flows.explaining import explained
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 
 @app.command()
@@ -37,12 +37,9 @@ def rollback(
     from flows import champions, versions
 
     home = settings.load()
-    try:
+    with explained(LookupError, RollbackError, code=1):
         versions.require_mlflow(home, f"rolling back {workload}")
         entry = champions.roll_back(home, workload, to, by=by, reason=reason, say=_say)
-    except (LookupError, RollbackError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     _say(champions.say_rollback(entry))
 
 

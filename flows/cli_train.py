@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from flows import settings
+from flows.explaining import explained
 
 if TYPE_CHECKING:
     from components.schema import Progress
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
 
 DRAW_SECONDS = 0.5
 
@@ -146,18 +146,8 @@ def _read(config: Path, named: str | None) -> "tuple[Workload, Path]":
 
 @contextmanager
 def _explained() -> Generator[None]:
-    """Turn what can go wrong into a message and an exit code."""
     from flows.config import ConfigError
     from flows.jobs import JobError
 
-    try:
+    with explained(ConfigError, LookupError), explained(JobError, code=1):
         yield
-    except (ConfigError, LookupError) as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    except JobError as error:
-        errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
-        raise typer.Exit(130) from None

@@ -1,0 +1,126 @@
+"""``flywheel audit``: what was decided, in words, and whether the chain of decisions holds."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from flows import settings
+from flows.explaining import explained
+
+if TYPE_CHECKING:
+    from components.decide.chain import Head, Link
+    from components.warehouse import Connection
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def audit(
+    workload: Annotated[str | None, typer.Option(help="Whose decisions; all without.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute the chain; exit code 1 if it is broken.")
+    ] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the whole chain to a file of JSON lines.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="With --verify: an earlier export, of which nothing may have changed."),
+    ] = None,
+) -> None:
+    """List who decided what, when and why, and what was refused or lapsed.
+
+    Each decision holds the digest of the one before, so that one which is changed, dropped or moved
+    is found: `flywheel audit --verify`, which also asks MLflow's versions for the decisions that
+    they name. Who can write the warehouse and MLflow could write the whole chain anew; keep an
+    export elsewhere and hold the chain against it: `--verify --against FILE`.
+    """
+    from components.decide import export as exporting
+    from components.decide import record
+
+    with opened() as con:
+        links, head = record.links(con), record.head(con)
+    if export:
+        console.print(
+            f"{exporting.write(export, links)} decisions written to {export}", markup=False
+        )
+    if verify:
+        _verify(links, head, against)
+    elif not export:
+        _list([link for link in links if workload in (None, link.workload_id)])
+
+
+def _verify(links: "list[Link]", head: "Head | None", against: Path | None) -> None:
+    """Hold the chain against itself, its head, MLflow's versions and an earlier export."""
+    from components.decide import chain
+    from components.decide import export as exporting
+
+    anchors = _anchors()
+    broken = chain.first_broken(links, head) or chain.first_loose(links, anchors or {})
+    if broken:
+        errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    if against and (line := exporting.first_differing(against, links)) is not None:
+        errors.print(f"line {line} of {against} is not in the chain", markup=False)
+        raise typer.Exit(1)
+    erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
+    named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
+    console.print(
+        f"{len(links)} decisions, the chain holds; {named}; {erased} texts were erased; "
+        f"head {head.digest if head else chain.GENESIS}",
+        soft_wrap=True,
+    )
+
+
+def _anchors() -> dict[str, str] | None:
+    """Ask MLflow for the decisions that its versions name; ``None`` where it does not answer."""
+    from flows.stack import health
+
+    if not health.mlflow_answers(settings.load()):
+        return None
+    from flows import champions
+
+    return champions.anchors()
+
+
+def _list(links: "list[Link]") -> None:
+    for link in links:
+        console.print(
+            f"{link.sequence:>4}  {link.workload_id}  evidence {link.evidence_digest}  "
+            f"{said(link)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if not links:
+        console.print("nothing was decided yet")
+
+
+def said(link: "Link") -> str:
+    """Say on one line what was decided, by whom, why, and what is blamed."""
+    who = f"by {_text(link.approver)}" if link.approver != "" else ""
+    blamed = f"blames {_text(link.blame)}" if link.blame else ""
+    words = [link.kind, link.reason, who, _text(link.comment), blamed]
+    return f"{link.decided_at:%Y-%m-%d %H:%M} UTC  {' '.join(filter(None, words))}"
+
+
+def _text(text: str | None) -> str:
+    """Give a person's text for a terminal, which must not be steered by it."""
+    from components.gate.report.page import visible
+
+    return "(erased)" if text is None else visible(" ".join(text.split()))
+
+
+@contextmanager
+def opened() -> "Generator[Connection]":
+    """Open the warehouse; what can go wrong becomes a message and an exit code."""
+    from components import warehouse
+
+    known = (OSError, warehouse.WarehouseNewerError)
+    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
+        yield con
