@@ -99,9 +99,10 @@ class Screen:
         since, from_done = self._clocks.setdefault(said.stage, (now, said.done))
         if said.done < from_done:  # it began again, from a checkpoint
             self._clocks[said.stage] = (now, said.done)
-        if said.done <= from_done:
+        moved = said.done - from_done
+        if moved <= 0 or moved < said.total * ENOUGH:
             return ""
-        left = (said.total - said.done) * (now - since) / (said.done - from_done)
+        left = (said.total - said.done) * (now - since) / moved
         return f", about {left:.0f} s left"
 
 
@@ -109,6 +110,9 @@ def outcome(stage: Stage) -> str:
     """Say what came of a finished stage."""
     return f"{stage.said} (done before)" if stage.reused else stage.said
 
+
+ENOUGH = 0.02
+"""How much of its work a stage must be seen to do: the first pieces wait for models to load."""
 
 SHORT = {
     "learning_rate": "lr {:.2g}",

@@ -15,9 +15,9 @@ from flows.stages import Stage
 COLLECTED = Stage("collect", seconds=1.26, said="54 new rows")
 
 
-def progress(folder: Path, done: int) -> Stage:
+def progress(folder: Path, done: int, of: int = 24) -> Stage:
     """Write how far a training is, and give its running stage."""
-    now = Progress("train", done, 24, "steps", {"loss": 0.51234})
+    now = Progress("train", done, of, "steps", {"loss": 0.51234})
     folder.mkdir(exist_ok=True)
     manifest.write_atomically(folder / "progress.json", jobs.to_json(now))
     return Stage("train", job=str(folder))
@@ -67,6 +67,15 @@ def test_once_a_stage_moves_the_rest_is_estimated(tmp_path: Path) -> None:
     assert isinstance(console.file, StringIO)
     last = console.file.getvalue().splitlines()[1]
     assert re.search(r"12 of 24 steps, about \d+ s left$", last)
+
+
+def test_the_first_piece_of_many_is_no_pace(tmp_path: Path) -> None:
+    console = Console(file=StringIO(), width=100)
+    with Screen(console, quiet_seconds=0) as screen:
+        for done in (0, 1):
+            screen.show([progress(tmp_path, done, of=200)])
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().endswith("1 of 200 steps\n")
 
 
 def test_a_training_shows_its_figures_in_few_words_and_the_time_it_expects(tmp_path: Path) -> None:
