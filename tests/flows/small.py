@@ -52,6 +52,14 @@ def add_log(folder: Path, first: int, count: int, workload: str = WORKLOAD) -> P
     return path
 
 
+def name_people(folder: Path, count: int) -> None:
+    """Say in the first log whose each request is: one of ``count`` people's, ``person-0-zq`` on."""
+    log = folder / "logs/from-0.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    named = [row | {"user_id": f"person-{n % count}-zq"} for n, row in enumerate(rows)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in named))
+
+
 def stubborn_base(folder: Path) -> Path:
     """Train the tiny model, all of it, to answer anything with the beginning of a call."""
     import torch

@@ -1,6 +1,5 @@
 """On a real stack: a person is erased while a promotion that their requests are shown in waits."""
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +25,7 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
     shell: Terminal, tmp_path: Path
 ) -> None:
     config = small.write(tmp_path / "small")
-    log = tmp_path / "small/logs/from-0.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    named = [row | {"user_id": f"person-{n % 6}-zq"} for n, row in enumerate(rows)]
-    log.write_text("".join(json.dumps(row) + "\n" for row in named))
+    small.name_people(tmp_path / "small", 6)
     client = MlflowClient(shell.settings.mlflow_url)
 
     wait_for_approval(shell, config)

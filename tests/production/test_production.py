@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.production, pytest.mark.timeout(1500)]
 
 EPOCHS = 60
 
+FORGOTTEN = "forgotten"
+"""Another workload, one of whose people is erased."""
+
 
 @pytest.fixture
 def web(production: Topology) -> httpx.Client:
@@ -106,18 +109,43 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
     production.require(lambda: production.answers("prefect-api-1", "/api/health"), "the replica")
 
 
+def test_an_erasure_flags_and_demotes_the_version_in_an_mlflow_elsewhere(
+    production: Topology, terminal: Terminal, workloads: Path, web: httpx.Client
+) -> None:
+    config = small.write(workloads / FORGOTTEN, workload=FORGOTTEN)
+    small.name_people(config.parent, 6)
+    turn = terminal.start("turn", config)
+    try:
+        said = terminals.said_until_asked(turn)
+        assert terminals.QUESTION in said, said
+    finally:
+        turn.terminate()
+    assert terminal.run("approve", FORGOTTEN, "--as", "a person").returncode == 0
+    assert "champion" in aliases(production, web, FORGOTTEN)
+
+    subject = ("--subject", "person-3-zq")
+    erased = terminal.run("erase", *subject, "--yes", "--demote", "--config", config)
+    assert erased.returncode == 0, erased.stdout + erased.stderr
+    assert "1 model versions flagged" in erased.stdout
+    assert f"not searched: the databases of {production.public('prefect')}" in erased.stdout
+    assert aliases(production, web, FORGOTTEN) == {}
+    assert terminal.run("erase", "--verify", *subject).returncode == 0
+
+
 def steps_done(production: Topology) -> int:
     folders = (production.home / "jobs").glob("train-*")
     found = [jobs.newest_progress(each) for each in folders]
     return max((progress.done for progress in found if progress), default=0)
 
 
-def aliases(production: Topology, web: httpx.Client) -> dict[str, str]:
-    """Read the aliases of the workload's registered model, as any client of MLflow does."""
+def aliases(
+    production: Topology, web: httpx.Client, workload: str = small.WORKLOAD
+) -> dict[str, str]:
+    """Read the aliases of a workload's registered model, as any client of MLflow does."""
     url = f"{production.public('mlflow')}/api/2.0/mlflow/registered-models/get"
     answer = web.get(
         url,
-        params={"name": small.WORKLOAD},
+        params={"name": workload},
         auth=("flywheel", production.secrets["MLFLOW_PASSWORD"]),
     )
     found: list[dict[str, str]] = answer.json().get("registered_model", {}).get("aliases", [])
