@@ -126,7 +126,8 @@ def migrate(con: Connection, folder: sqlfiles.SqlFolder) -> None:
     for number in sorted(migrations.keys() - applied):
         with transaction(con):
             con.execute(migrations[number].read_text())
-            insert(con, "raw.migrations", [{"number": number, "name": migrations[number].name}])
+            done = {"number": number, "name": migrations[number].name}
+            con.execute("insert into raw.migrations values ($number, $name)", done)
 
 
 def build(con: Connection, model: str, **values: Value) -> None:
