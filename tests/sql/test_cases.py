@@ -1,5 +1,6 @@
 """Run every file of ``cases/``: rows in, the select, rows out; only the columns that matter."""
 
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -22,11 +23,11 @@ HANDED_OVER = {
 
 
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
-def test_select_gives_the_rows_of_the_case(path: Path, tmp_path: Path):
+def test_select_gives_the_rows_of_the_case(path: Path, empty: Path, tmp_path: Path):
     case = yaml.safe_load(path.read_text())
     values = case.get("values", {})
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        prepare(con)
+    with warehouse.connect(shutil.copy(empty, tmp_path / "warehouse.duckdb")) as con:
+        hand_over(con)
         for table, rows in case["given"].items():
             warehouse.insert(con, table, complete(rows))
         found = [row.row for row in warehouse.read(con, case["model"], Found, **values)]
@@ -42,22 +43,28 @@ class Found:
         self.row = row
 
 
-def prepare(con: Connection) -> None:
-    """Make the tables that curate and collect make on the way, empty."""
-    for model in ("interactions", "given", "feedback", "answers", "signals", "judged"):
-        warehouse.build(con, f"staging/{model}", workload_id="")
-    for name, columns in HANDED_OVER.items():
-        con.execute(f"create temporary table {name} ({columns})")
-    warehouse.build(con, "staging/redacted")
-    warehouse.build(con, "staging/blamed", workload_id="")
-    for schema, table in con.execute(
-        "select table_schema, table_name from information_schema.tables where table_type != 'VIEW'"
-    ).fetchall():
-        for (column,) in con.execute(
-            "select column_name from information_schema.columns where is_nullable = 'NO'"
-            f" and table_schema = '{schema}' and table_name = '{table}'"
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with the tables that curate and collect make on the way, all without a row."""
+    path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
+    with warehouse.connect(path) as con:
+        for model in ("interactions", "given", "feedback", "answers", "signals", "judged"):
+            warehouse.build(con, f"staging/{model}", workload_id="")
+        hand_over(con)
+        warehouse.build(con, "staging/redacted")
+        warehouse.build(con, "staging/blamed", workload_id="")
+        for schema, table, column in con.execute(
+            "select table_schema, table_name, column_name from information_schema.columns"
+            " where is_nullable = 'NO' and table_catalog = current_catalog()"
         ).fetchall():
             relax(con, f"{schema}.{table}", column)
+    return path
+
+
+def hand_over(con: Connection) -> None:
+    """Make the tables that Python hands over, empty."""
+    for name, columns in HANDED_OVER.items():
+        con.execute(f"create temporary table {name} ({columns})")
 
 
 def relax(con: Connection, table: str, column: str) -> None:
