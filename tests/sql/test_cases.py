@@ -26,7 +26,7 @@ HANDED_OVER = {
 def test_select_gives_the_rows_of_the_case(path: Path, empty: Path, tmp_path: Path):
     case = yaml.safe_load(path.read_text())
     values = case.get("values", {})
-    with warehouse.connect(shutil.copy(empty, tmp_path / "warehouse.duckdb")) as con:
+    with warehouse.connect(shutil.copyfile(empty, tmp_path / "warehouse.duckdb")) as con:
         hand_over(con)
         for table, rows in case["given"].items():
             warehouse.insert(con, table, complete(rows))
