@@ -70,9 +70,8 @@ def _create(path: Path) -> None:
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made = Path(folder) / path.name
         _connect(made).close()
-        with suppress(
-            OSError
-        ):  # another process was faster, or there are no links: DuckDB makes it
+        # Where another process was faster, or there are no links, DuckDB opens or makes it itself.
+        with suppress(OSError):
             os.link(made, path)
 
 
