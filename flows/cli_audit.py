@@ -1,7 +1,5 @@
 """``flywheel audit``: what was decided, in words, and whether the chain of decisions holds."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +7,10 @@ import typer
 from rich.console import Console
 
 from flows import settings
-from flows.explaining import explained
+from flows.explaining import opened
 
 if TYPE_CHECKING:
     from components.decide.chain import Head, Link
-    from components.warehouse import Connection
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
@@ -114,13 +111,3 @@ def _text(text: str | None) -> str:
     from components.gate.report.page import visible
 
     return "(erased)" if text is None else visible(" ".join(text.split()))
-
-
-@contextmanager
-def opened() -> "Generator[Connection]":
-    """Open the warehouse; what can go wrong becomes a message and an exit code."""
-    from components import warehouse
-
-    known = (OSError, warehouse.WarehouseNewerError)
-    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
-        yield con

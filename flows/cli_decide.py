@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from components.decide.reasons import Reason
 from flows import cli_audit, settings
-from flows.explaining import explained
+from flows.explaining import explained, opened
 
 if TYPE_CHECKING:
     from components.decide.chain import Link
@@ -138,7 +138,7 @@ def _say_asked_again(workload: str, flow_run_id: str, given: "Answer") -> None:
 def _answers(flow_run_id: str) -> "list[Link]":
     from components.decide import record
 
-    with cli_audit.opened() as con:
+    with opened() as con:
         return record.links(con, record.Asked(flow_run_id=flow_run_id))
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from flows import settings
-from flows.explaining import explained
+from flows.explaining import explained, opened
 
 if TYPE_CHECKING:
     from components.collect.record import Kind
@@ -43,7 +43,6 @@ def logs(
 
     Loading the file gives the same rows again, with the same ids.
     """
-    from components import warehouse
     from components.collect.export import export
 
     kind: Kind = "feedback" if feedback else "interactions"
@@ -51,8 +50,7 @@ def logs(
     if not home.warehouse.exists():
         errors.print(f"exporting: there is no warehouse at {home.warehouse}", soft_wrap=True)
         raise typer.Exit(2)
-    known = (OSError, warehouse.WarehouseNewerError)
-    with explained(*known), warehouse.connect(home.warehouse) as con:
+    with opened() as con:
         count = export(con, path, kind, workload_id=workload)
     console.print(f"{count} {kind} written to {path}", markup=False, soft_wrap=True)
 

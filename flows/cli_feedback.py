@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import settings
-from flows.explaining import explained
+from flows.explaining import opened
 
 if TYPE_CHECKING:
     from components.curate.preferences.evidence import Evidence
@@ -29,11 +28,9 @@ def show_feedback(
     whom the cap holds back, and by how much; and what people disagreed about. If somebody in there
     is a labeller or a check of yours, name them under `curate: preferences: trusted`.
     """
-    from components import warehouse
     from components.curate.preferences import evidence
 
-    known = (OSError, warehouse.WarehouseNewerError)
-    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
+    with opened() as con:
         found = evidence.read(con, workload)
     if not found.fates:
         console.print(f"no feedback in {workload}, or it has not been curated", markup=False)

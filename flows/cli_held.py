@@ -2,21 +2,15 @@
 
 import getpass
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import settings
-from flows.explaining import explained
-
-if TYPE_CHECKING:
-    from components.warehouse import Connection
+from flows.explaining import opened
 
 app = typer.Typer(
     help="See what rules hold back for a person, such as prompt injection, and let it in.",
@@ -38,7 +32,7 @@ def list_held(
     """List what waits, the oldest first, each with the mark that was found."""
     from components.curate import held
 
-    with _warehouse() as con:
+    with opened(LookupError) as con:
         found = held.waiting(con, workload)
     table = Table("id", "workload", "rule", "mark", box=None, pad_edge=False)
     for one in found[:MOST_SHOWN]:
@@ -53,7 +47,7 @@ def show_held(interaction_id: Id) -> None:
     """Show one held interaction: what was found, what was said and what was answered."""
     from components.curate import held
 
-    with _warehouse() as con:
+    with opened(LookupError) as con:
         one = held.find(con, interaction_id)
     logged = f"{one.logged_at:%Y-%m-%d %H:%M} by {one.client_id}"
     console.print(f"{one.interaction_id}  logged {logged}", markup=False, soft_wrap=True)
@@ -78,17 +72,8 @@ def release_held(
     from components.curate import held
 
     now = datetime.now(UTC)
-    with _warehouse() as con, warehouse.transaction(con):
+    with opened(LookupError) as con, warehouse.transaction(con):
         found = [held.find(con, beginning) for beginning in interaction_ids]
         for one in found:
             held.release(con, one, by=by, note=note, now=now)
     console.print(f"{len(found)} released; the next curation lets them in")
-
-
-@contextmanager
-def _warehouse() -> "Generator[Connection]":
-    from components import warehouse
-
-    known = (OSError, LookupError, warehouse.WarehouseNewerError)
-    with explained(*known), warehouse.connect(settings.load().warehouse) as con:
-        yield con

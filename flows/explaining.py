@@ -2,9 +2,15 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+
+from flows import settings
+
+if TYPE_CHECKING:
+    from components.warehouse import Connection
 
 errors = Console(stderr=True, highlight=False)
 
@@ -25,3 +31,13 @@ def explained(*known: type[Exception], code: int = 2) -> Generator[None]:
     except KeyboardInterrupt:
         errors.print("interrupted; run the same command again to go on")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def opened(*known: type[Exception]) -> "Generator[Connection]":
+    """Open the home's warehouse; one that is held or newer is explained, and what is ``known``."""
+    from components import warehouse  # noqa: PLC0415 - slow to import
+
+    expected = (OSError, warehouse.WarehouseNewerError, *known)
+    with explained(*expected), warehouse.connect(settings.load().warehouse) as con:
+        yield con
