@@ -67,13 +67,15 @@ class Evidence:
 
 def digest(subject: Subject, judgement: Judgement, policy: Policy) -> str:
     """Digest everything that the decision depends on, to 16 hex digits."""
-    return manifest.digest(
-        {
-            "subject": asdict(subject),
-            "judgement": asdict(judgement),
-            "policy": policy.model_dump(),
-        }
-    )
+    return manifest.digest(_decided_on(subject, judgement, policy))
+
+
+def _decided_on(subject: Subject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
+    return {
+        "subject": asdict(subject),
+        "judgement": asdict(judgement),
+        "policy": policy.model_dump(mode="json"),
+    }
 
 
 def scores(challenger: Scorecard, opponent: Scorecard) -> Scores:
@@ -109,9 +111,7 @@ def finish(
     ``account`` tells in sentences what is kept of production's quality, and what that costs.
     """
     verdict = {
-        "subject": asdict(subject),
-        "judgement": asdict(judgement),
-        "policy": policy.model_dump(),
+        **_decided_on(subject, judgement, policy),
         "scores": side_by_side,
         "account": [*account],
     }
@@ -122,7 +122,9 @@ def finish(
 
 
 def read(folder: Path) -> Evidence:
-    """Read a finished evidence folder.
+    """Read a finished evidence folder, of this version or an older one.
+
+    The digest is of what was written: an older version wrote fewer fields.
 
     Raises:
         FileNotFoundError: It is unfinished.
@@ -130,17 +132,16 @@ def read(folder: Path) -> Evidence:
     """
     manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    told: dict[str, Any] = verdict["subject"]
-    told["guard_scorecards"] = tuple(told["guard_scorecards"])
-    subject = Subject(**told)
-    judgement = judgements.from_json(verdict["judgement"])
-    found = digest(subject, judgement, Policy.model_validate(verdict["policy"]))
+    found = manifest.digest({name: verdict[name] for name in ("subject", "judgement", "policy")})
     if found != folder.name:
         raise ValueError(
             f"reading the evidence {folder}: its contents have the digest {found}, so they are not "
             "what this digest stands for; start a new turn"
         )
-    return Evidence(folder, subject, judgement)
+    told: dict[str, Any] = verdict["subject"]
+    told["guard_scorecards"] = tuple(told["guard_scorecards"])
+    subject = Subject(**told)
+    return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
 
 
 def policy(folder: Path) -> Policy:

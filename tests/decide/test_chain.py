@@ -135,6 +135,17 @@ def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Conn
     assert (found.sequence, "does not follow the one before it" in found.said) == (2, True)
 
 
+def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
+    three: Connection,
+) -> None:
+    three.execute("update raw.decision_chain set kind = 'approve' where sequence = 3")
+    forged = {"digest": chain.digest(record.links(three)[-1])}
+    three.execute("update raw.decision_chain set digest = $digest where sequence = 3", forged)
+    found = broken(three)
+    assert found is not None
+    assert (found.sequence, "is another one than the chain's head says" in found.said) == (3, True)
+
+
 def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_others_say(
     three: Connection,
 ) -> None:

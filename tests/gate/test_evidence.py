@@ -1,5 +1,6 @@
 """A decision is bound to all that it depends on, and evidence reads back as it was written."""
 
+import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_finished_evidence_reads_back_equal(tmp_path: Path) -> None:
     assert written.digest == DIGEST
     assert written.judgement == JUDGEMENT
     assert (written.folder / evidence.BRIEF).read_text() == "# Page\n"
+
+
+def test_evidence_of_an_older_version_which_wrote_fewer_fields_is_read(tmp_path: Path) -> None:
+    folder = finish(tmp_path / DIGEST).folder
+    verdict = json.loads((folder / evidence.VERDICT).read_text())
+    del verdict["subject"]["remarks"], verdict["policy"]["looks"]
+    told = {name: verdict[name] for name in ("subject", "judgement", "policy")}
+    older = folder.with_name(manifest.digest(told))
+    older.mkdir()
+    (older / evidence.VERDICT).write_text(json.dumps(verdict))
+    manifest.write(older, kind="evidence", now=NOW, body=verdict)
+    assert evidence.read(older).subject == SUBJECT
 
 
 def test_the_manifest_covers_what_was_shown(tmp_path: Path) -> None:
