@@ -6,21 +6,22 @@ a base's own template says them well, it does instead: ``rendering`` tells, and 
 and serving all ask it, so that a model is judged and served on the very text it was trained on.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from components import manifest
 from components.schema import Answer, Call, Json, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SOURCES = [Path(__file__).with_name(f"{name}.py") for name in ("prompt", "native", "rendering")]
+PROMPT_FORMAT = 1
+"""The version of what ``prompt``, ``native`` and ``rendering`` write and read: raise it when
+``tests/golden/prompts.json`` changes. Snapshots and adapters of another version are refused."""
 
-FORMAT = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
-"""The version of the rendering: scores of prompts written differently are not comparable."""
+FORMAT = manifest.version(PROMPT_FORMAT, first="ea6607d4e60d458b")
+"""The same as keys and manifests write it."""
 
 CALL_START = '{"name"'
 """How every call begins, as ``render_answer`` writes it: its first token says that a tool fits."""

@@ -77,7 +77,7 @@ def form_of(tokenizer: "PreTrainedTokenizerBase") -> Form:
 
 
 def template_hash(base: Path) -> str:
-    """Digest how a base's prompts are written: our code for it, and its chat template.
+    """Digest how a base's prompts are written: our format's version, and its chat template.
 
     Read from the files, so that nobody need load a tokenizer for it.
     """

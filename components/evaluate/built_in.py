@@ -22,22 +22,21 @@ METRICS: dict[BuiltIn, dict[str, Metric]] = {
     "refusals": refusals.METRICS,
 }
 
-MADE_BY: dict[BuiltIn, tuple[str, ...]] = {
-    "preferences": ("preferred.py",),
-    "canaries": ("remembered.py",),
-    "secrets": ("leaked.py",),
-    "refusals": ("refusals.py", "refusals.yaml", "../refusing.py"),
+VERSIONS: dict[BuiltIn, str] = {
+    "preferences": manifest.version(1, first="39191aa33d1e0cf9"),
+    "canaries": manifest.version(1, first="a84b60d75131daa8"),
+    "secrets": manifest.version(1, first="3a64c3283de21a0c"),
+    "refusals": manifest.version(1, first="4b293c05f646ac10"),
 }
-"""What a task is made by, beside ``posing``: scores made by other code are not comparable."""
+"""The version of how a task is asked and scored: raise its number when its file under
+``tests/golden`` changes. Scores of two versions are not comparable."""
 
 
 def conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[str, Json]:
     """Gather what must be equal for two scorecards of a task to be compared, but for the model."""
-    here = Path(__file__).parent
-    files = [manifest.file_digest(here / one) for one in ("posing.py", *MADE_BY[name])]
     return {
         "task": name,
-        "task_version": manifest.digest(files),
+        "task_version": VERSIONS[name],
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,
         **({"pairs": preferred.version(snapshot)} if name == "preferences" else {}),

@@ -5,7 +5,6 @@ digest of it. Whatever it makes a judge write, only the three words alone are a 
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components import manifest
@@ -23,8 +22,9 @@ SYSTEM = (
     "is better, SECOND if the second one is, TIE if neither is."
 )
 
-VERSION = manifest.file_digest(Path(__file__))[:16]
-"""The version of the question: verdicts on another are not comparable."""
+VERSION = manifest.version(1, first="cd5b82bf3d84c4a2")
+"""The version of the question: raise the number when ``tests/golden/judge.json`` changes. Verdicts
+on two versions are not comparable."""
 
 
 def messages(request: str, first: str, second: str) -> list[Message]:
