@@ -100,6 +100,7 @@ def require_unerased(found: Evidence) -> None:
         subject.adapter,
         subject.challenger_scorecard,
         subject.opponent_scorecard,
+        *subject.anchor_scorecards,
     ]
     with warehouse.connect(settings.load().warehouse) as con:
         certificate = ledger.erasure_of(con, made_from)

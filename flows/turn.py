@@ -4,7 +4,7 @@ Every stage finds what an earlier run of it finished, by content, so a turn that
 where it was and a second turn on the same traffic has nothing to do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from components.dataset.snapshot import Snapshot
 from components.decide import record
 from components.evaluate.harness import Folders
 from components.gate import evidence, judge
-from components.gate.comparable import Measured
+from components.gate.comparable import Anchor, Measured
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
@@ -176,11 +176,9 @@ def assemble(
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
-    measured = {
-        role: {task: read_scorecard(card) for task, card in cards[role].items()}
-        for role in (evaluate.CHALLENGER, evaluate.CHAMPION if champion else evaluate.BASE)
-    }
-    ours, theirs = measured.values()
+    ours, base = (_read(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
+    theirs = _read(cards[evaluate.CHAMPION]) if champion else base
+    anchor = Anchor(evaluate.BASE, base) if champion else None
     challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]
     subject = Subject(
         workload=workload.workload,
@@ -195,8 +193,9 @@ def assemble(
             card.key for one in (ours, theirs) for task, card in one.items() if task != HOLDOUT
         ),
         remarks=manifest.digest([workload.note, workload.cost.model_dump(mode="json")]),
+        anchor_scorecards=tuple(card.key for card in anchor.cards.values()) if anchor else (),
     )
-    judgement = judged(workload.gate, subject, ours, theirs)
+    judgement = judged(workload.gate, subject, ours, theirs, anchor)
     digest = evidence.digest(subject, judgement, workload.gate)
     folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
@@ -216,9 +215,19 @@ def assemble(
     return exhibits.write(case, folder, workload.gate, now=datetime.now(UTC))
 
 
-def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -> Judgement:
+def _read(cards: Mapping[str, Path]) -> Measured:
+    return {task: read_scorecard(card) for task, card in cards.items()}
+
+
+def judged(
+    policy: Policy,
+    subject: Subject,
+    ours: Measured,
+    theirs: Measured,
+    anchor: Anchor | None = None,
+) -> Judgement:
     """Judge, as the look at this holdout that it is; what can't be compared is no look."""
-    refused = judge.refuse(ours, theirs, policy)
+    refused = judge.refuse(ours, theirs, policy, anchor)
     if refused:
         return refused
     look = Look(
@@ -231,7 +240,7 @@ def judged(policy: Policy, subject: Subject, ours: Measured, theirs: Measured) -
     )
     with warehouse.connect(settings.load().warehouse) as con:
         number = ledger.number_look(con, look, now=datetime.now(UTC))
-    return judge.judge(ours, theirs, policy, number)
+    return judge.judge(ours, theirs, policy, number, anchor=anchor)
 
 
 @task

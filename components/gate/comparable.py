@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from components.gate.policy import Policy
 from components.scorecard import HOLDOUT, Sample, Score, Scorecard
@@ -10,13 +11,41 @@ Measured = Mapping[str, Scorecard]
 """One model's scorecards by task."""
 
 
-def objections(challenger: Measured, opponent: Measured, policy: Policy) -> list[str]:
-    """List all that keeps the two from being judged; nothing when they can be."""
-    wanted = {policy.task: [policy.metric]}
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A model that no promotion moves, against which guards are held besides the opponent."""
+
+    name: str
+    """As people call it, such as ``base``."""
+
+    cards: Measured
+
+
+def objections(
+    challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None = None
+) -> list[str]:
+    """List all that keeps the models from being judged; nothing when they can be."""
+    guarded: dict[str, list[str]] = {}
     for guard in policy.guarding():
-        wanted.setdefault(guard.task, []).append(guard.metric)
+        guarded.setdefault(guard.task, []).append(guard.metric)
+    wanted = {policy.task: [policy.metric]}
+    for task, metrics in guarded.items():
+        wanted[task] = [*wanted.get(task, []), *metrics]
+    found = _between(challenger, opponent, wanted, (policy.task, policy.metric))
+    if not found and anchor is not None:
+        against = _between(challenger, anchor.cards, guarded)
+        found = [one.replace("the opponent", f"the {anchor.name}") for one in against]
+    return found or _unsliced(challenger[policy.task], policy)
+
+
+def _between(
+    challenger: Measured,
+    opponent: Measured,
+    wanted: Mapping[str, list[str]],
+    target: tuple[str, str] | None = None,
+) -> list[str]:
+    """List what keeps two models from being compared on the metrics ``wanted`` of each task."""
     found: list[str] = []
-    target = (policy.task, policy.metric)
     for task, metrics in wanted.items():
         if absent := _absent(task, challenger, opponent):
             found += absent
@@ -30,7 +59,7 @@ def objections(challenger: Measured, opponent: Measured, policy: Policy) -> list
             for fault in _faults(card, metric, whole=(task, metric) == target)
         ]
         found += [] if found else _measured_on_others(task, ours, theirs, metrics)
-    return found or _unsliced(challenger[policy.task], policy)
+    return found
 
 
 def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:

@@ -30,8 +30,9 @@ class Subject:
     """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
 
     ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
-    ``guard_scorecards`` are both models' on the tasks beside the holdout. ``remarks`` is a digest
-    of what the workload's file adds to the page: its prices and its note.
+    ``guard_scorecards`` are both models' on the tasks beside the holdout, ``anchor_scorecards``
+    those of the model that guards are held against besides, if that is another. ``remarks`` is a
+    digest of what the workload's file adds to the page: its prices and its note.
     """
 
     workload: str
@@ -44,6 +45,7 @@ class Subject:
     opponent_scorecard: str
     guard_scorecards: tuple[str, ...] = ()
     remarks: str = ""
+    anchor_scorecards: tuple[str, ...] = ()
 
     @property
     def opponent_name(self) -> str:
@@ -139,7 +141,8 @@ def read(folder: Path) -> Evidence:
             "what this digest stands for; start a new turn"
         )
     told: dict[str, Any] = verdict["subject"]
-    told["guard_scorecards"] = tuple(told["guard_scorecards"])
+    for name in ("guard_scorecards", "anchor_scorecards"):
+        told[name] = tuple(told.get(name, ()))
     subject = Subject(**told)
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
 

@@ -5,24 +5,44 @@ a doubt, and a doubt outweighs a pass.
 
 To pass, the target must be shown to be better *and* every guard to be within its margin. Where all
 must hold, each may be tested at the full level, and the whole still is at that level (the
-intersection-union test: Berger 1982, Technometrics 24:295). To fail for having got worse, *one* is
-enough; so these claims are corrected for each other (Holm 1979).
+intersection-union test: Berger 1982, Technometrics 24:295). Each guard is held against the opponent
+and against an anchor, or small losses would add up from champion to champion. To fail for having
+got worse, *one* is enough; so these claims are corrected for each other (Holm 1979).
 """
 
+from dataclasses import dataclass, replace
+
 from components.gate import compare, holm, slices, spending, wording
-from components.gate.comparable import Measured, objections
+from components.gate.comparable import Anchor, Measured, objections
 from components.gate.compare import Compared
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
 
 
-def refuse(challenger: Measured, opponent: Measured, policy: Policy) -> Judgement | None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One figure, compared with the model named ``anchor``, or with the opponent if it is empty."""
+
+    figure: Compared
+    anchor: str = ""
+
+
+def refuse(
+    challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None = None
+) -> Judgement | None:
     """Fail what can't be compared or was not measured; nothing is looked at, and no look spent."""
-    refusals = objections(challenger, opponent, policy)
+    refusals = objections(challenger, opponent, policy, anchor)
     return Judgement("fail", tuple(refusals), policy.metric) if refusals else None
 
 
-def judge(challenger: Measured, opponent: Measured, policy: Policy, look: int = 1) -> Judgement:
+def judge(
+    challenger: Measured,
+    opponent: Measured,
+    policy: Policy,
+    look: int = 1,
+    *,
+    anchor: Anchor | None = None,
+) -> Judgement:
     """Compare two models' scorecards request by request and hold them to the policy.
 
     Args:
@@ -30,15 +50,17 @@ def judge(challenger: Measured, opponent: Measured, policy: Policy, look: int = 
         opponent: The opponent's.
         policy: What must be shown.
         look: The how-manieth challenger it is that this holdout judges (``ledger.number_look``).
+        anchor: What guards are held against besides the opponent; ``None`` where that is the
+            opponent itself.
     """
     alpha = spending.allowance(policy.alpha, look, policy.looks)
-    if refused := refuse(challenger, opponent, policy):
+    if refused := refuse(challenger, opponent, policy, anchor):
         return refused
     if alpha == 0:
         return Judgement("fail", (wording.no_look_left(look, policy),), policy.metric, look)
-    asked = _asked(challenger, opponent, policy)
+    asked = _asked(challenger, opponent, policy, anchor)
     comparisons = _compared(asked, policy, look, alpha)
-    parts = slices.compare(asked[0], alpha=policy.alpha, tail=alpha)
+    parts = slices.compare(asked[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
         *wording.below_floor(comparisons[0], policy),
         *[wording.failed(one, policy) for one in comparisons if one.outcome == "fail"],
@@ -64,25 +86,39 @@ def judge(challenger: Measured, opponent: Measured, policy: Policy, look: int = 
     )
 
 
-def _asked(challenger: Measured, opponent: Measured, policy: Policy) -> list[Compared]:
-    """Pair the scores of the target, and then of every guard."""
-    figures = [
-        (policy.task, policy.metric, None),
-        *[(guard.task, guard.metric, guard.margin) for guard in policy.guarding()],
-    ]
-    return [
-        compare.pair(challenger[task], opponent[task], metric, margin)
-        for task, metric, margin in figures
-    ]
+def _asked(
+    challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None
+) -> list[_Asked]:
+    """Pair the scores of the target, of every guard, and of every guard with the anchor's.
+
+    Where the opponent is the anchor, the smaller one of a guard's two margins holds.
+    """
+
+    def paired(other: Measured, task: str, metric: str, margin: float | None) -> Compared:
+        return compare.pair(challenger[task], other[task], metric, margin)
+
+    asked = [_Asked(paired(opponent, policy.task, policy.metric, None))]
+    for guard in policy.guarding():
+        margin = guard.margin if anchor else min(guard.margin, guard.total_margin)
+        asked.append(_Asked(paired(opponent, guard.task, guard.metric, margin)))
+    if anchor:
+        asked += [
+            _Asked(paired(anchor.cards, one.task, one.metric, one.total_margin), anchor.name)
+            for one in policy.guarding()
+        ]
+    return asked
 
 
 def _compared(
-    asked: list[Compared], policy: Policy, look: int, alpha: float
+    asked: list[_Asked], policy: Policy, look: int, alpha: float
 ) -> tuple[Comparison, ...]:
     later = spending.allowance(policy.alpha, look + 1, policy.looks) or alpha
-    corrected = holm.adjusted([compare.worse(one) for one in asked])
+    corrected = holm.adjusted([compare.worse(one.figure) for one in asked])
     return tuple(
-        compare.compare(one, p_worse, alpha=alpha, later=later, worst=policy.alpha)
+        replace(
+            compare.compare(one.figure, p_worse, alpha=alpha, later=later, worst=policy.alpha),
+            anchor=one.anchor,
+        )
         for one, p_worse in zip(asked, corrected, strict=True)
     )
 

@@ -21,7 +21,8 @@ class Comparison:
     corrected for the other comparisons; both are one-sided. ``detectable`` is the lead that this
     many requests show with a chance of 80 % (``None``: not even the largest), ``needed`` the
     further requests that would decide with that chance (``None``: no number is in sight, or it is
-    decided).
+    decided). ``anchor`` names what a guard is held against where that is not the opponent; then
+    ``opponent`` is the anchor's score.
     """
 
     task: str
@@ -44,11 +45,13 @@ class Comparison:
     p_worse: float
     detectable: float | None
     needed: int | None
+    anchor: str = ""
 
     @property
     def name(self) -> str:
         """What it is about, in a reader's words."""
-        return self.metric if self.task == HOLDOUT else f"{self.metric} on {self.task}"
+        figure = self.metric if self.task == HOLDOUT else f"{self.metric} on {self.task}"
+        return f"{figure} since the {self.anchor}" if self.anchor else figure
 
 
 @dataclass(frozen=True, slots=True)

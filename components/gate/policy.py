@@ -25,8 +25,17 @@ class Guard(Config):
     margin: float = Field(ge=0, le=1)
     """The loss that is put up with, as a share: a smaller one needs more requests to be shown."""
 
+    anchor_margin: float | None = Field(default=None, ge=0, le=1)
+    """The loss against the anchor that is put up with, however many champions came in between; left
+    out it is ``margin``. Without it each champion may lose a little more than the one before."""
+
     task: str = Field(default=HOLDOUT, min_length=1)
     """The task that it is measured on; left out it is the workload's own holdout."""
+
+    @property
+    def total_margin(self) -> float:
+        """The loss against the anchor that is put up with."""
+        return self.margin if self.anchor_margin is None else self.anchor_margin
 
 
 class Policy(Config):
@@ -55,6 +64,9 @@ class Policy(Config):
     """The guard on rightly not calling where no tool fits; null doesn't ask. Only where the target
     is one of tool calls."""
 
+    abstention_anchor_margin: float | None = Field(default=None, ge=0, le=1)
+    """The same guard's margin against the anchor; left out it is ``abstention_margin``."""
+
     guards: tuple[Guard, ...] = ()
     """Further figures that must be shown not to get worse by their margin, on any task."""
 
@@ -74,6 +86,11 @@ class Policy(Config):
             raise ValueError(f"guards: {', '.join(twice)} has more than one margin, wants one")
         if (self.task, self.metric) in named:
             raise ValueError(f"guards: {self.metric} is the target, which must get better")
+        if self.abstention_margin is None and self.abstention_anchor_margin is not None:
+            raise ValueError(
+                "abstention_anchor_margin: does nothing while abstention_margin is null, which "
+                "asks for no guard on abstention; set both or neither"
+            )
         return self
 
     def unmeasured(self, measured: Mapping[str, Collection[str]]) -> list[str]:
@@ -106,4 +123,9 @@ class Policy(Config):
         calls = self.task == HOLDOUT and self.metric in TOOL_METRICS
         if self.abstention_margin is None or not calls:
             return self.guards
-        return (Guard(metric="abstention", margin=self.abstention_margin), *self.guards)
+        abstention = Guard(
+            metric="abstention",
+            margin=self.abstention_margin,
+            anchor_margin=self.abstention_anchor_margin,
+        )
+        return (abstention, *self.guards)

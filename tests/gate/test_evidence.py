@@ -37,7 +37,7 @@ def test_equal_inputs_are_the_same_evidence() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Subject)])
 def test_another_subject_is_other_evidence(name: str) -> None:
-    value: Any = ("other",) if name == "guard_scorecards" else "other"
+    value: Any = ("other",) if name in ("guard_scorecards", "anchor_scorecards") else "other"
     other = replace(SUBJECT, **{name: value})
     assert evidence.digest(other, JUDGEMENT, POLICY) != DIGEST
 

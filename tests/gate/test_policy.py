@@ -17,6 +17,8 @@ from components.gate.policy import Policy
         {"looks": 0},
         {"guards": [{"metric": "name"}]},
         {"guards": [{"metric": "name", "margin": -0.1}]},
+        {"guards": [{"metric": "name", "margin": 0.1, "anchor_margin": 1.1}]},
+        {"abstention_margin": None, "abstention_anchor_margin": 0.1},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):

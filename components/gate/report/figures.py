@@ -66,16 +66,16 @@ def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, flo
 
 def _judged(one: Comparison, card: Scorecard) -> Figure:
     bound = 0.0 if one.role == "target" else -one.margin
-    effect = Effect(
-        named(one.task, one.metric), one.role, one.n, one.difference, one.low, one.high, bound
-    )
+    since = f" since the {one.anchor}" if one.anchor else ""
+    name = named(one.task, one.metric) + since
+    effect = Effect(name, one.role, one.n, one.difference, one.low, one.high, bound)
     mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[one.outcome]
     return Figure(
         task=one.task,
         metric=one.metric,
         meaning=card.metrics[one.metric].meaning,
         challenger=one.challenger,
-        opponent=one.opponent,
+        opponent=None if one.anchor else one.opponent,
         effect=effect,
         level=1 - 2 * one.tail,
         said=_word(one),
@@ -85,6 +85,7 @@ def _judged(one: Comparison, card: Scorecard) -> Figure:
 
 def _word(one: Comparison) -> str:
     """Say what the gate made of a figure, in a few words."""
+    since = f" since the {one.anchor} ({one.opponent:.1%})" if one.anchor else ""
     allowed = f"{100 * one.margin:g} points"
     if one.role == "target":
         words = {
@@ -98,7 +99,7 @@ def _word(one: Comparison) -> str:
             "fail": f"worse than the {allowed} allowed",
             "inconclusive": f"not shown to be within the {allowed} allowed",
         }
-    return words[one.outcome]
+    return words[one.outcome] + since
 
 
 def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:

@@ -1,8 +1,9 @@
 """Tell a case in words that need no statistics: what came of it, what would change, for whom."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
-from components.gate.judgement import Slice
+from components.gate.judgement import Comparison, Slice
 from components.gate.report.case import Case
 from components.gate.report.numbers import between, points
 
@@ -23,8 +24,7 @@ def sentence(case: Case) -> str:
         f"{between(target.low, target.high)})"
     )
     if judgement.outcome == "pass":
-        guards = len(judgement.comparisons) - 1
-        safe = f", and {_figures(guards)} shown not to get worse" if guards else ""
+        safe = _safe(judgement.comparisons[1:])
         return f"The challenger is better: {lead}{safe}{_price(case)}."
     if judgement.outcome == "fail":
         return f"The challenger should not replace the {who}: {lead}; why is below."
@@ -35,8 +35,14 @@ def sentence(case: Case) -> str:
     )
 
 
-def _figures(guards: int) -> str:
-    return "one guarded figure was" if guards == 1 else f"{guards} guarded figures were"
+def _safe(guards: Sequence[Comparison]) -> str:
+    if not guards:
+        return ""
+    figures = len({(one.task, one.metric) for one in guards})
+    told = "one guarded figure was" if figures == 1 else f"{figures} guarded figures were"
+    anchor = next((one.anchor for one in guards if one.anchor), "")
+    since = f", nor since the {anchor}" if anchor else ""
+    return f", and {told} shown not to get worse{since}"
 
 
 def _price(case: Case) -> str:
