@@ -1,13 +1,15 @@
 """What answers cost: tokens, time and money, of the production model and of a challenger.
 
 Money comes from prices in the workload's file by formulas that each figure carries with it. Where a
-price or a measurement is missing there is no figure, and it says what would give one.
+price or a measurement is missing there is no figure, and it says what would give one. An hour of a
+machine is shared out by the work that its cores or GPUs did, not by the time on a clock, which
+depends on whatever else ran.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import Field, model_validator
 
@@ -16,8 +18,18 @@ from components.schema import Config, Json
 SPEED = "speed"
 """Under which key a scorecard's manifest says how fast the model answered."""
 
+TRAINING = "training_work"
+"""Under which key an adapter's manifest records the work that its training took."""
+
 MILLION = 1_000_000
 SECONDS_AN_HOUR = 3600
+
+UTILIZATION = 0.5
+"""The assumed share of a machine's time that answers requests, where the workload's file names
+none: traffic has nights and peaks, and a machine is sized for the peaks."""
+
+Part: TypeAlias = Literal["core", "GPU"]
+"""What of a machine does the work; its hour is shared out equally among all of them."""
 
 
 class TokenPrice(Config):
@@ -46,15 +58,20 @@ class Prices(Config):
     """What the adapter's host takes, where it is paid for by its tokens; wants no
     ``hardware_per_hour``."""
 
-    hardware_per_hour: float | None = Field(default=None, gt=0)
-    """What the machine costs an hour that was evaluated on and will serve; with the throughput that
-    was measured on it, it gives the price of a request."""
+    production_token_ratio: float = Field(default=1.0, gt=0)
+    """Tokens that production bills for each that the base's tokenizer counts; only used where the
+    logs hold no ``usage``."""
 
-    utilization: float = Field(default=1.0, gt=0, le=1)
-    """The share of an hour in which there are requests to answer; less makes each dearer."""
+    hardware_per_hour: float | None = Field(default=None, gt=0)
+    """The price of an hour of the whole machine, all its cores or GPUs, that evaluated and will
+    serve; with the work that answering took there it gives the price of a request."""
+
+    utilization: float = Field(default=UTILIZATION, gt=0, le=1)
+    """The share of the machine's paid time that is spent on answering requests, an assumption; half
+    of it doubles the price of a request."""
 
     training_per_hour: float | None = Field(default=None, gt=0)
-    """What the machine costs an hour that trains; ``hardware_per_hour`` if left out."""
+    """The price of an hour of the machine that trains; ``hardware_per_hour`` if left out."""
 
     @model_validator(mode="after")
     def _has_one_price(self) -> "Prices":
@@ -84,12 +101,55 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Time that a machine's parts were occupied: ``seconds`` of one ``part``, of ``parts`` in all.
+
+    Of cores it is CPU time, which hardly depends on what else ran. Of GPUs it is wall time times
+    the GPUs that were held; it assumes that nothing else used them.
+    """
+
+    seconds: float
+    part: Part
+    parts: int
+
+    def price(self, per_hour: float) -> float:
+        """Return this work's share of what the whole machine costs."""
+        return per_hour * self.seconds / self.parts / SECONDS_AN_HOUR
+
+    def formula(self, per_hour: float, over: int = 1) -> str:
+        """Write how ``price`` comes about, divided by ``over``."""
+        parts = f"{self.parts} {self.part}{'' if self.parts == 1 else 's'}"
+        return f"{per_hour:g} an hour / {parts} x {self.said(over)} / 3600 s"
+
+    def said(self, over: int = 1) -> str:
+        """Write the seconds, divided by ``over``, with their unit."""
+        seconds = self.seconds / over
+        shown = f"{seconds:,.0f}" if seconds >= 1000 else f"{seconds:.3g}"
+        return f"{shown} {self.part}-seconds"
+
+    @property
+    def kind(self) -> str:
+        """Name what was measured."""
+        return "CPU time" if self.part == "core" else "wall time of GPUs that nothing else used"
+
+
+def total(works: Sequence[Work | None]) -> Work | None:
+    """Sum works on one kind of machine; ``None`` if one is unknown, or they differ in kind."""
+    known = [one for one in works if one is not None]
+    if not known or len(known) < len(works) or len({(one.part, one.parts) for one in known}) > 1:
+        return None
+    return replace(known[0], seconds=round(math.fsum(one.seconds for one in known), 3))
+
+
+@dataclass(frozen=True, slots=True)
 class Speed:
     """How fast a model answered while it was evaluated.
 
     ``seconds`` is the wall time for ``requests`` in batches, with ``input_tokens`` read and
-    ``output_tokens`` written. ``first_token`` (seconds) and ``tokens_per_second`` are medians over
-    ``timed`` requests that were answered one at a time, as a user meets them; ``None`` if none was.
+    ``output_tokens`` written; ``work`` is what these took of the machine, ``None`` in scorecards
+    from before it was measured. ``first_token`` (seconds) and ``tokens_per_second`` are medians
+    over ``timed`` requests that were answered one at a time, as a user meets them; ``None`` if none
+    was.
     """
 
     requests: int
@@ -100,6 +160,7 @@ class Speed:
     first_token: float | None = None
     tokens_per_second: float | None = None
     timed: int = 0
+    work: Work | None = None
 
     @property
     def usage(self) -> Usage:
@@ -116,7 +177,14 @@ class Speed:
 def speed_in(scorecard: Mapping[str, Json]) -> Speed | None:
     """Read how fast a model answered from its scorecard's manifest; older ones don't say."""
     found = scorecard.get(SPEED)
-    return Speed(**cast("dict[str, Any]", found)) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return Speed(**cast("dict[str, Any]", {**found, "work": work_in(found.get("work"))}))
+
+
+def work_in(record: Json) -> Work | None:
+    """Read the work that a manifest records; ``None`` where it has none."""
+    return Work(**cast("dict[str, Any]", record)) if isinstance(record, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +196,37 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Where a request to the challenger costs what it costs in production, both prices per request.
+
+    ``full`` is the challenger's price on a machine that is never idle; at a utilization ``u`` it is
+    ``full / u``. ``hourly`` is how many requests the whole machine answers in an hour at the
+    assumed ``utilization``.
+    """
+
+    production: float
+    full: float
+    utilization: float
+    hourly: float
+
+    @property
+    def least_utilization(self) -> float:
+        """The utilization below which the challenger is dearer; above 1 it always is."""
+        return self.full / self.production
+
+    @property
+    def price_factor(self) -> float:
+        """What production's assumed prices would have to be multiplied by for equal costs."""
+        return self.full / self.utilization / self.production
+
+
+@dataclass(frozen=True, slots=True)
 class Bill:
     """What a request costs in production and with the challenger, and what training it cost.
 
     ``fraction`` is the challenger's price of a request over production's; ``payback`` the requests
-    after which the training has paid for itself.
+    after which the training has paid for itself. ``break_even`` is ``None`` where a price is
+    missing or the challenger is not priced by the hour.
     """
 
     currency: str
@@ -141,6 +235,7 @@ class Bill:
     fraction: Amount
     training: Amount
     payback: Amount
+    break_even: BreakEven | None = None
 
 
 def by_tokens(usage: Usage, price: TokenPrice) -> float:
@@ -148,30 +243,24 @@ def by_tokens(usage: Usage, price: TokenPrice) -> float:
     return (usage.input * price.input + usage.output * price.output) / MILLION
 
 
-def by_hour(speed: Speed, price: float, utilization: float = 1.0) -> float:
-    """Price a request: its share of the hours that answered all, idle ones included."""
-    seconds = speed.seconds / speed.requests
-    return price * seconds / (SECONDS_AN_HOUR * utilization)
-
-
 def bill(
     prices: Prices,
     *,
     production: Usage | None,
     challenger: Speed | None,
-    training_seconds: float | None,
+    training: Work | None,
 ) -> Bill:
-    """Reckon all that the prices allow.
+    """Compute all that the prices allow.
 
     Args:
         prices: The ``cost`` section of the workload's file.
         production: The tokens of the logged answers; ``None`` if they are not known.
         challenger: How fast the challenger answered; ``None`` if that was not measured.
-        training_seconds: How long its training took; ``None`` if that was not kept.
+        training: What its training took of the machine; ``None`` if that was not measured.
     """
     before = _production(prices, production)
     after = answering(prices, challenger)
-    trained = _training(prices, training_seconds)
+    trained = _training(prices, training)
     return Bill(
         prices.currency,
         before,
@@ -179,6 +268,7 @@ def bill(
         _fraction(before, after),
         trained,
         _payback(trained, before, after),
+        _break_even(prices, before, challenger),
     )
 
 
@@ -202,11 +292,25 @@ def answering(prices: Prices, speed: Speed | None) -> Amount:
         value = by_tokens(speed.usage, prices.challenger)
         return Amount(value, _tokens_said(speed.usage, prices.challenger))
     assert prices.hardware_per_hour is not None
-    said = f"{prices.hardware_per_hour:g} an hour x {speed.seconds / speed.requests:.3g} s / 3600 s"
-    if prices.utilization < 1:
-        said += f" / {prices.utilization:g} utilization"
-    said += f" ({speed.requests} requests took {speed.seconds:.3g} s in batches on {speed.machine})"
-    return Amount(by_hour(speed, prices.hardware_per_hour, prices.utilization), said)
+    if speed.work is None:
+        return Amount(
+            None,
+            "not measured: its scorecard is older than the measurement of CPU and GPU seconds, and "
+            "wall time depends on what else ran; evaluate it anew",
+        )
+    formula = speed.work.formula(prices.hardware_per_hour, speed.requests)
+    return Amount(
+        speed.work.price(prices.hardware_per_hour) / speed.requests / prices.utilization,
+        f"{formula} / {prices.utilization:g} utilization, {_assumed(prices)} ({speed.requests} "
+        f"requests took {speed.work.said()} in batches on {speed.machine}, {speed.work.kind})",
+    )
+
+
+def _assumed(prices: Prices) -> str:
+    """Say whose assumption the utilization is."""
+    if "utilization" in prices.model_fields_set:
+        return "assumed in the workload's file"
+    return "assumed since cost.utilization is not given"
 
 
 def _tokens_said(usage: Usage, price: TokenPrice) -> str:
@@ -224,14 +328,13 @@ def _fraction(before: Amount, after: Amount) -> Amount:
     return Amount(after.value / before.value, "the challenger's price of a request / production's")
 
 
-def _training(prices: Prices, seconds: float | None) -> Amount:
+def _training(prices: Prices, work: Work | None) -> Amount:
     price = prices.per_training_hour
     if price is None:
         return Amount(None, "give cost.training_per_hour, or cost.hardware_per_hour")
-    if seconds is None:
-        return Amount(None, "how long the training took was not kept; train it anew")
-    said = f"{price:g} an hour x {seconds:.0f} s / 3600 s"
-    return Amount(price * seconds / SECONDS_AN_HOUR, said)
+    if work is None:
+        return Amount(None, "the work that the training took was not measured; train it anew")
+    return Amount(work.price(price), f"{work.formula(price)} ({work.kind})")
 
 
 def _payback(training: Amount, before: Amount, after: Amount) -> Amount:
@@ -241,3 +344,13 @@ def _payback(training: Amount, before: Amount, after: Amount) -> Amount:
         return Amount(None, "never: a request costs no less than in production")
     requests = math.ceil(training.value / (before.value - after.value))
     return Amount(requests, "the cost of training / what each request saves, rounded up")
+
+
+def _break_even(prices: Prices, before: Amount, speed: Speed | None) -> BreakEven | None:
+    if not before.value or prices.hardware_per_hour is None:
+        return None
+    if speed is None or speed.work is None or not speed.requests or not speed.work.seconds:
+        return None
+    full = speed.work.price(prices.hardware_per_hour) / speed.requests
+    hourly = prices.hardware_per_hour / full * prices.utilization
+    return BreakEven(before.value, full, prices.utilization, hourly)

@@ -1,10 +1,18 @@
-"""Say what computed: Python, the libraries and the device, without loading torch."""
+"""Say what computed: Python, the libraries and the device, without loading torch; and how long."""
 
+import math
+import os
 import platform
 import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
+from components.costs import Work
 from components.schema import Json
 
 LIBRARIES = (
@@ -32,13 +40,9 @@ def describe() -> dict[str, Json]:
 
 def device(proc: Path = Path("/proc")) -> str:
     """Name the GPUs as their driver does, or the processor."""
-    gpus = [
-        found.group(1)
-        for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))
-        if (found := re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE))
-    ]
-    if gpus:
-        return ", ".join(gpus)
+    named_gpus = gpus(proc)
+    if named_gpus:
+        return ", ".join(named_gpus)
     cpus = proc / "cpuinfo"
     named = (
         re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(), re.MULTILINE)
@@ -46,6 +50,54 @@ def device(proc: Path = Path("/proc")) -> str:
         else None
     )
     return named.group(1) if named else platform.machine()
+
+
+def gpus(proc: Path = Path("/proc")) -> list[str]:
+    """List the machine's NVIDIA GPUs by their driver's name, held by this process or not."""
+    return [
+        found.group(1)
+        for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))
+        if (found := re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE))
+    ]
+
+
+def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Count the cores that this process may use, by its affinity and its container's CPU quota."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (FileNotFoundError, ValueError):  # cgroup v1, or not in a group of its own
+        return allowed
+    return allowed if quota == "max" else min(allowed, math.ceil(int(quota) / int(period)))
+
+
+def workers() -> list[psutil.Process]:
+    """List the processes that this one has started, and those that they have."""
+    return psutil.Process().children(recursive=True)
+
+
+def cpu_seconds(workers: Sequence[psutil.Process] = ()) -> float:
+    """Return the CPU time of this process, of its children that have ended, and of ``workers``."""
+    ended = os.times()
+    seconds = time.process_time() + ended.children_user + ended.children_system
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            times = worker.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def work(*, cpu: float, wall: float, gpus_held: int) -> Work:
+    """Measure work by the GPUs that were held for it or, where it held none, by its CPU time.
+
+    Args:
+        cpu: Seconds of CPU time.
+        wall: Seconds on the clock.
+        gpus_held: How many GPUs it held meanwhile.
+    """
+    if gpus_held:
+        return Work(round(wall * gpus_held, 3), "GPU", max(gpus_held, len(gpus())))
+    return Work(round(cpu, 3), "core", cores())
 
 
 def _version(name: str) -> str:

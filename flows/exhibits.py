@@ -46,13 +46,13 @@ def reckon(
         if HOLDOUT in tasks
     }
     with warehouse.connect(home.warehouse) as con:
-        used = usage.production(con, snapshot)
-    took = manifest.read(adapter).get("training_seconds")
+        used = usage.production(con, snapshot, workload.base, workload.cost.production_token_ratio)
+    trained = manifest.read(adapter).get(costs.TRAINING)
     bill = costs.bill(
         workload.cost,
         production=used,
         challenger=speeds[evaluate.CHALLENGER],
-        training_seconds=took if isinstance(took, float | int) else None,
+        training=costs.work_in(trained),
     )
     prices = {name: costs.answering(workload.cost, speed) for name, speed in speeds.items()}
     return Costs(bill, prices | {PRODUCTION: bill.production}, used, speeds[evaluate.CHALLENGER])

@@ -7,12 +7,14 @@ several processes train together, ``flows.launch`` starts each of them here.
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import manifest, rendering
+from components import machine, manifest, rendering
+from components.costs import Work
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
 from components.train.plan.fitting import Worker
@@ -43,7 +45,22 @@ def main(kind: str, spec_path: Path) -> None:
         "calibrate": calibrate,
         "evaluate": evaluate,
     }
-    kinds[kind](spec)
+    started = time.monotonic()
+    try:
+        kinds[kind](spec)
+    finally:
+        if os.environ.get("RANK", "0") == "0":
+            taken = json.dumps(asdict(work(time.monotonic() - started)))
+            manifest.write_atomically(spec_path.with_name(jobs.WORK), taken)
+
+
+def work(wall: float) -> Work:
+    """Measure this job's work; the processes of one training work alike, so one stands for all."""
+    import torch
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    cpu = processes * machine.cpu_seconds(machine.workers())
+    return machine.work(cpu=cpu, wall=wall, gpus_held=processes if torch.cuda.is_available() else 0)
 
 
 def train(spec: dict[str, Any]) -> None:

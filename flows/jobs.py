@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from components import manifest
+from components import costs, manifest
+from components.costs import Work
 from components.schema import Progress
 
 Listener: TypeAlias = Callable[[Progress], None]
 """Called for each progress line of a job."""
+
+WORK = "work.json"
+"""The file in a job's folder that records what the job took of the machine, once it has ended."""
 
 GRACE_SECONDS = 25.0
 """How long a job may take to save its checkpoint before it is killed (Prefect allows 30)."""
@@ -50,7 +54,8 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(folder / "spec.json", json.dumps(spec, indent=2, default=str))
-    (folder / "progress.json").unlink(missing_ok=True)  # of a run before this one
+    for stale in ("progress.json", WORK):  # of a run before this one
+        (folder / stale).unlink(missing_ok=True)
     log = folder / "log.txt"
     command = [sys.executable, "-m", module, kind, str(folder / "spec.json")]
     with log.open("ab") as errors, _process(command, errors) as process:
@@ -83,6 +88,12 @@ def newest_progress(folder: Path) -> Progress | None:
         return Progress(**json.loads((folder / "progress.json").read_text()))
     except FileNotFoundError:
         return None
+
+
+def work(folder: Path) -> Work | None:
+    """Read what the job in ``folder`` took of the machine; ``None`` if it was killed."""
+    path = folder / WORK
+    return costs.work_in(json.loads(path.read_text())) if path.exists() else None
 
 
 def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:

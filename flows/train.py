@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from components import base, manifest, prompt, rendering
+from components import base, costs, manifest, prompt, rendering
 from components.register import datasets, tracking
 from components.schema import Progress
 from components.train import recipe
@@ -64,7 +64,8 @@ def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
         came |= asdict(reached) if reached else {}
     except jobs.JobError as error:
         came |= {"trouble": str(error).splitlines()[-1]}
-    came |= {"seconds": time.monotonic() - started}
+    took = jobs.work(job_folder(adapter))
+    came |= {"seconds": time.monotonic() - started, "work": asdict(took) if took else None}
     records.keep(path, Outcome.model_validate(came))
     return adapter
 
@@ -151,8 +152,12 @@ def fit(
     if (reached is None or reached.finished) and not manifest.is_finished(adapter):
         body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
         # A search paid for every candidate; a training that was killed, only since it went on.
-        searched = records.seconds(order.parent.parent) if order else 0.0
-        body |= {"training_seconds": round(searched + time.monotonic() - started, 1)}
+        searched = order.parent.parent if order else None
+        earlier = records.seconds(searched) if searched else 0.0
+        body |= {"training_seconds": round(earlier + time.monotonic() - started, 1)}
+        works = records.works(searched) if searched else []
+        total = costs.total([*works, jobs.work(job_folder(adapter))])
+        body |= {costs.TRAINING: asdict(total) if total else None}
         finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached

@@ -1,21 +1,29 @@
 """What a request costs: by hand-reckoned figures, and never invented."""
 
+import json
 import re
+from dataclasses import asdict, replace
 
 import pytest
 from pydantic import ValidationError
 
-from components.costs import Prices, Speed, TokenPrice, Usage, bill
+from components.costs import Prices, Speed, TokenPrice, Usage, Work, bill, speed_in, total
 
 LOGGED = Usage(input=400, output=50, requests=120, source="logged usage")
 SPEED = Speed(
-    requests=100, input_tokens=20_000, output_tokens=3_000, seconds=36, machine="cpu x86_64"
+    requests=100,
+    input_tokens=20_000,
+    output_tokens=3_000,
+    seconds=90,  # on the clock, while others used the machine, too
+    machine="cpu x86_64",
+    work=Work(72, "core", 2),
 )
-PRICES = Prices(production=TokenPrice(input=2.5, output=10), hardware_per_hour=0.5)
+PRICES = Prices(production=TokenPrice(input=2.5, output=10), hardware_per_hour=0.5, utilization=1)
+TRAINING = Work(3600, "core", 2)
 
 
 def test_a_request_is_priced_by_tokens_in_production_and_by_the_hour_on_our_own_machine() -> None:
-    found = bill(PRICES, production=LOGGED, challenger=SPEED, training_seconds=1800)
+    found = bill(PRICES, production=LOGGED, challenger=SPEED, training=TRAINING)
     assert found.production.value == pytest.approx((400 * 2.5 + 50 * 10) / 1e6)  # 0.0015
     assert found.challenger.value == pytest.approx(0.5 * 0.36 / 3600)  # 0.00005
     assert found.fraction.value == pytest.approx(0.00005 / 0.0015)
@@ -24,25 +32,92 @@ def test_a_request_is_priced_by_tokens_in_production_and_by_the_hour_on_our_own_
 
 
 def test_each_figure_says_how_it_came_about() -> None:
-    found = bill(PRICES, production=LOGGED, challenger=SPEED, training_seconds=1800)
+    found = bill(PRICES, production=LOGGED, challenger=SPEED, training=TRAINING)
     assert found.production.how == (
         "(400.0 tokens in x 2.5 + 50.0 out x 10) / 1,000,000 (means of 120 requests, logged usage)"
     )
     assert found.challenger.how == (
-        "0.5 an hour x 0.36 s / 3600 s (100 requests took 36 s in batches on cpu x86_64)"
+        "0.5 an hour / 2 cores x 0.72 core-seconds / 3600 s / 1 utilization, assumed in the "
+        "workload's file (100 requests took 72 core-seconds in batches on cpu x86_64, CPU time)"
     )
+    assert found.training.how == "0.5 an hour / 2 cores x 3,600 core-seconds / 3600 s (CPU time)"
+
+
+def test_the_time_on_the_clock_moves_no_price() -> None:
+    idle, loaded = (
+        bill(PRICES, production=None, challenger=replace(SPEED, seconds=seconds), training=None)
+        for seconds in (40, 400)
+    )
+    assert idle.challenger == loaded.challenger
+
+
+def test_a_utilization_that_nobody_named_is_a_half_and_called_an_assumption() -> None:
+    unnamed = Prices(production=PRICES.production, hardware_per_hour=0.5)
+    found = bill(unnamed, production=LOGGED, challenger=SPEED, training=None).challenger
+    assert found.value == pytest.approx(2 * 0.00005)
+    assert "/ 0.5 utilization, assumed since cost.utilization is not given" in found.how
+
+
+def test_a_gpu_is_priced_by_its_wall_time_and_says_so() -> None:
+    on_gpu = replace(SPEED, work=Work(9, "GPU", 4))
+    found = bill(PRICES, production=None, challenger=on_gpu, training=None).challenger
+    assert found.value == pytest.approx(0.5 / 4 * 0.09 / 3600)
+    assert "0.5 an hour / 4 GPUs x 0.09 GPU-seconds" in found.how
+    assert "wall time of GPUs that nothing else used" in found.how
+
+
+def test_a_scorecard_without_cpu_time_has_no_price_and_says_why() -> None:
+    older = speed_in({"speed": {**asdict(replace(SPEED, work=None))}})
+    assert older is not None
+    found = bill(PRICES, production=LOGGED, challenger=older, training=None)
+    assert found.challenger.value is None
+    assert found.challenger.how.startswith("not measured: its scorecard is older than")
+    assert found.break_even is None
+    hosted = Prices(challenger=TokenPrice(input=0.1, output=0.2))
+    assert bill(hosted, production=None, challenger=older, training=None).challenger.value
+
+
+def test_a_scorecards_work_is_read_as_it_was_written() -> None:
+    assert speed_in({"speed": json.loads(json.dumps(asdict(SPEED)))}) == SPEED
+
+
+def test_works_on_one_machine_are_summed_and_unknown_ones_are_not_left_out() -> None:
+    assert total([TRAINING, Work(0.5, "core", 2)]) == Work(3600.5, "core", 2)
+    assert total([TRAINING, None]) is None
+    assert total([TRAINING, Work(1, "GPU", 2)]) is None
+    assert total([]) is None
+
+
+def test_both_cost_the_same_where_it_says_that_they_do() -> None:
+    half = PRICES.model_copy(update={"utilization": 0.5})
+    even = bill(half, production=LOGGED, challenger=SPEED, training=None).break_even
+    assert even is not None
+    assert even.hourly == pytest.approx(3600 / 0.36 * 0.5)
+
+    def at(**changes: object) -> float | None:
+        prices = half.model_copy(update=changes)
+        return bill(prices, production=LOGGED, challenger=SPEED, training=None).fraction.value
+
+    assert at(utilization=even.least_utilization) == pytest.approx(1)
+    scaled = TokenPrice(input=2.5 * even.price_factor, output=10 * even.price_factor)
+    assert at(production=scaled) == pytest.approx(1)
+
+
+def test_prices_by_tokens_have_no_utilization_to_break_even_at() -> None:
+    hosted = Prices(production=PRICES.production, challenger=TokenPrice(input=0.1, output=0.2))
+    assert bill(hosted, production=LOGGED, challenger=SPEED, training=None).break_even is None
 
 
 def test_a_hosted_adapter_is_priced_by_its_own_tokens() -> None:
     prices = Prices(challenger=TokenPrice(input=0.1, output=0.2))
-    found = bill(prices, production=None, challenger=SPEED, training_seconds=None)
+    found = bill(prices, production=None, challenger=SPEED, training=None)
     assert found.challenger.value == pytest.approx((200 * 0.1 + 30 * 0.2) / 1e6)
 
 
 def test_a_machine_that_idles_half_the_time_costs_twice_as_much_a_request() -> None:
     half = PRICES.model_copy(update={"utilization": 0.5})
     busy, idle = (
-        bill(prices, production=None, challenger=SPEED, training_seconds=None).challenger.value
+        bill(prices, production=None, challenger=SPEED, training=None).challenger.value
         for prices in (PRICES, half)
     )
     assert busy is not None
@@ -63,7 +138,7 @@ def test_a_missing_price_is_named_and_not_invented(
     prices: dict[str, object], figure: str, said: str
 ) -> None:
     found = bill(
-        Prices.model_validate(prices), production=LOGGED, challenger=SPEED, training_seconds=60
+        Prices.model_validate(prices), production=LOGGED, challenger=SPEED, training=TRAINING
     )
     amount = getattr(found, figure)
     assert amount.value is None
@@ -71,15 +146,15 @@ def test_a_missing_price_is_named_and_not_invented(
 
 
 def test_what_was_not_measured_is_not_priced() -> None:
-    found = bill(PRICES, production=None, challenger=None, training_seconds=None)
+    found = bill(PRICES, production=None, challenger=None, training=None)
     assert found.production.how == "the tokens of the logged answers are not known"
     assert "not measured" in found.challenger.how
-    assert "not kept" in found.training.how
+    assert "not measured" in found.training.how
 
 
 def test_what_costs_more_than_production_never_pays_for_itself() -> None:
     dear = PRICES.model_copy(update={"hardware_per_hour": 40.0})
-    found = bill(dear, production=LOGGED, challenger=SPEED, training_seconds=1800)
+    found = bill(dear, production=LOGGED, challenger=SPEED, training=TRAINING)
     assert found.payback.value is None
     assert found.payback.how == "never: a request costs no less than in production"
 

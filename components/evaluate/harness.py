@@ -29,7 +29,7 @@ from components.evaluate.engines import Engine, Worn
 from components.evaluate.guard import Guard
 from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.stopwatch import Stopwatch
+from components.evaluate.stopwatch import Mark, Stopwatch
 from components.schema import Json, Progress
 from components.scorecard import HOLDOUT, PRODUCTION, Metric, Sample
 
@@ -131,7 +131,7 @@ def _measure(
         stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
         with model.answering(stage, watch) as lm:
             samples = asked.ask(lm)
-            body = one.body | _speed(one, model, tokenizer, samples, watch.seconds)
+            body = one.body | _speed(one, model, tokenizer, samples, watch.answering)
         scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
 
 
@@ -170,7 +170,7 @@ def _speed(
     model: Worn,
     tokenizer: "PreTrainedTokenizerBase",
     samples: list[Sample],
-    seconds: float,
+    took: Mark,
 ) -> dict[str, Json]:
     """Say how fast the workload's own requests were answered, which is never twice the same.
 
@@ -180,7 +180,7 @@ def _speed(
         return {}
     from components.evaluate import speed  # noqa: PLC0415 - loads torch
 
-    return {costs.SPEED: asdict(speed.measure(model.alone, tokenizer, samples, seconds))}
+    return {costs.SPEED: asdict(speed.measure(model.alone, tokenizer, samples, took))}
 
 
 def _by_model(measurements: list[Measurement]) -> Folders:

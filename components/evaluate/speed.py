@@ -13,6 +13,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 
 from components import machine
 from components.costs import Speed
+from components.evaluate.stopwatch import Mark
 from components.scorecard import Sample
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def measure(
     alone: Callable[[str], tuple[float, float]],
     tokenizer: "PreTrainedTokenizerBase",
     samples: Sequence[Sample],
-    seconds: float,
+    took: Mark,
 ) -> Speed:
     """Count the tokens of what was answered, and answer a few requests again, alone.
 
@@ -38,7 +39,7 @@ def measure(
         alone: How the model that answered answers one request by itself.
         tokenizer: Its tokenizer.
         samples: All that it answered.
-        seconds: The wall time that this took.
+        took: The wall time and the CPU time of that.
     """
     asked = [_count(tokenizer, one.prompt) for one in samples]
     written = [_count(tokenizer, one.output) for one in samples]
@@ -48,11 +49,14 @@ def measure(
         requests=len(samples),
         input_tokens=sum(asked),
         output_tokens=sum(written),
-        seconds=round(seconds, 3),
+        seconds=round(took.wall, 3),
         machine=_machine(),
         first_token=round(statistics.median(first for first, _ in waits), 4),
         tokens_per_second=round(statistics.median(pace for _, pace in waits), 2),
         timed=len(waits),
+        work=machine.work(
+            cpu=took.cpu, wall=took.wall, gpus_held=1 if torch.cuda.is_available() else 0
+        ),
     )
 
 

@@ -56,6 +56,8 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             "",
             _plain(production.sentence(case)),
             "",
+            _plain(production.break_even(case.costs.bill)),
+            "",
             *_costs(case),
             "",
             "### Where the two differ",

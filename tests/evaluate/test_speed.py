@@ -1,21 +1,31 @@
 """How fast a model answered: its tokens are counted by its tokenizer, its pace by the clock."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from components import base, costs, manifest
+from components import base, costs, machine, manifest
+from components.costs import Prices, Speed, Work
 from components.evaluate import harness, speed
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.stopwatch import Stopwatch
+from components.evaluate.stopwatch import Mark, Stopwatch
 from components.schema import Progress
 from components.scorecard import HOLDOUT
 from tests import cards, holdouts
 from tests.holdouts import NOW
+
+WORKLOAD = 3
+"""Requests of the tests' model that keep a core busy long enough to be timed."""
 
 
 def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base: Path) -> None:
@@ -30,6 +40,10 @@ def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base:
     assert found is not None
     assert found.requests == found.timed == 3
     assert 0 < found.seconds < took
+    assert found.work is not None
+    assert found.work.part == "core"
+    assert found.work.parts == machine.cores()
+    assert 0 < found.work.seconds < 2 * took * found.work.parts
     assert found.first_token is not None
     assert 0 < found.first_token < took
     assert re.match(r"1 thread of |\d+ threads of ", found.machine)
@@ -39,7 +53,7 @@ def test_tokens_are_those_of_the_prompts_and_of_what_was_written(tiny_base: Path
     model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
     samples = [cards.sample(number, 1.0) for number in range(12)]
     alone = partial(speed.alone, model, tokenizer)
-    found = speed.measure(alone, tokenizer, samples, seconds=6.0)
+    found = speed.measure(alone, tokenizer, samples, Mark(wall=6.0, cpu=4.0))
     words = AutoTokenizer.from_pretrained(tiny_base)
     assert found.input_tokens == sum(
         len(words(one.prompt, add_special_tokens=False)["input_ids"]) for one in samples
@@ -47,19 +61,93 @@ def test_tokens_are_those_of_the_prompts_and_of_what_was_written(tiny_base: Path
     assert found.output_tokens == 12 * len("right")
     assert found.usage.output == pytest.approx(5.0)
     assert found.timed <= speed.TIMED
+    assert (found.seconds, found.work) == (6.0, Work(4.0, "core", machine.cores()))
 
 
 def test_only_answering_is_timed() -> None:
     said: list[Progress] = []
     watch = Stopwatch(said.append)
-    assert watch.seconds == 0.0
+    assert watch.answering == Mark(0.0, 0.0)
     time.sleep(0.2)
     watch(Progress("base", 0, 2, "requests"))
     time.sleep(0.02)
     watch(Progress("base", 2, 2, "requests"))
     time.sleep(0.2)
-    assert 0.02 <= watch.seconds < 0.2
+    assert 0.02 <= watch.answering.wall < 0.2
     assert [one.done for one in said] == [0, 2]
+
+
+def test_sleeping_and_other_processes_are_no_work() -> None:
+    watch = Stopwatch(lambda _: None)
+    watch(Progress("base", 0, 2, "requests"))
+    time.sleep(0.3)
+    watch(Progress("base", 2, 2, "requests"))
+    assert watch.answering.wall >= 0.3
+    assert watch.answering.cpu < 0.1
+
+
+def test_work_of_a_worker_process_is_counted() -> None:
+    spin = "import time\nwhile time.process_time() < 0.4: pass\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", spin]) as worker:
+        try:
+            watch = Stopwatch(lambda _: None)
+            watch(Progress("base", 0, 2, "requests"))
+            while machine.cpu_seconds(watch.workers) < watch.passes[0][0].cpu + 0.3:
+                time.sleep(0.02)
+            watch(Progress("base", 2, 2, "requests"))
+        finally:
+            worker.kill()
+    assert watch.answering.cpu >= 0.3
+
+
+def test_weighing_labels_is_no_part_of_answering() -> None:
+    watch = Stopwatch(lambda _: None)
+    for done in (0, 2):
+        watch(Progress("base", done, 2, "requests"))
+    answered = watch.answering
+    for done in (0, 10):
+        time.sleep(0.02)
+        watch(Progress("base", done, 10, "requests"))
+    assert watch.answering == answered
+
+
+@contextmanager
+def one_busy_core(others: int) -> Generator[None]:
+    """Compute on one core that so many other programs, which are no children of ours, share."""
+    spin = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
+    start = f"{sys.executable} -c '{spin}' >/dev/null 2>&1 & echo $!"
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    pids = [int(subprocess.check_output(["sh", "-c", start])) for _ in range(others)]
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        os.sched_setaffinity(0, allowed)
+
+
+def test_a_busy_machine_makes_answers_slower_and_hardly_dearer(tiny_base: Path) -> None:
+    model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
+    alone, samples = partial(speed.alone, model, tokenizer), [cards.sample(0, 1.0)]
+
+    def measured() -> Speed:
+        watch = Stopwatch(lambda _: None)
+        watch(Progress("base", 0, 1, "requests"))
+        for _ in range(WORKLOAD):
+            alone(samples[0].prompt)
+        watch(Progress("base", 1, 1, "requests"))
+        return speed.measure(alone, tokenizer, samples, watch.answering)
+
+    def quickest(others: int) -> tuple[float, float]:
+        with one_busy_core(others):
+            speeds = [measured() for _ in range(4)]
+        prices = [costs.answering(Prices(hardware_per_hour=1.0), one).value for one in speeds]
+        return min(one.seconds for one in speeds), min(price or 0.0 for price in prices)
+
+    (idle, price), (loaded, dearer) = quickest(0), quickest(8)
+    assert loaded > 2 * idle
+    assert 0 < dearer < 2 * price
 
 
 def test_a_scorecard_of_before_says_nothing_of_speed() -> None:

@@ -1,5 +1,6 @@
 """What is put before whoever decides comes from what was measured, and from nothing else."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import costs, manifest, scorecard
-from components.costs import Prices
+from components.costs import Prices, Work
 from components.dataset import usage
+from components.schema import Answer
 from components.scorecard import HOLDOUT
 from flows import evaluate, exhibits
 from flows.settings import Settings
 from flows.workload import Workload
+from tests import tiny
 from tests.cards import pair
 from tests.gate import cases
 from tests.logs import NOW
@@ -25,9 +28,13 @@ def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, 
     snapshot, adapter = tmp_path / "snapshot", tmp_path / "ada"
     for folder in (snapshot, adapter):
         folder.mkdir()
-    row = {"interaction_ids": ["i1"], "prompt_tokens": 100, "answer_tokens": 20}
+    answer = Answer("Yes").to_json()
+    asked = json.dumps([{"role": "user", "content": "Is it raining?"}])
+    row = {"interaction_ids": ["i1"], "messages": asked, "tools": "[]", "answer": answer}
     pq.write_table(pa.Table.from_pylist([row]), snapshot / "holdout.parquet")
-    manifest.write(adapter, kind="adapter", now=NOW, body={"training_seconds": 3600})
+    manifest.write(
+        adapter, kind="adapter", now=NOW, body={costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    )
     cards: dict[str, dict[str, Path]] = {}
     for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
         cards[role] = {HOLDOUT: tmp_path / role}
@@ -38,24 +45,26 @@ def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, 
 
 
 def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
-    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]], tmp_path: Path
 ) -> None:
     home, snapshot, adapter, cards = measured
-    workload = Workload.model_construct(workload="support", cost=cases.PRICES)
+    tiny.tokenizer().save_pretrained(base := tmp_path / "base")
+    workload = Workload.model_construct(workload="support", base=base, cost=cases.PRICES)
     found = exhibits.reckon(home, workload, snapshot, adapter, cards, "base")
     assert found.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
-    assert found.bill.production.value == pytest.approx((100 * 2.5 + 20 * 10) / 1e6)
+    asked, answered = len("Is it raining?") + 2 * usage.MESSAGE_TOKENS, len("Yes")
+    assert found.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
     assert found.bill.training.value == pytest.approx(0.5)
     assert found.request["base"].value == found.request["challenger"].value
     assert found.usage is not None
-    assert found.usage.source == usage.COUNTED
+    assert found.usage.source == usage.counted(1)
 
 
 def test_without_prices_every_figure_says_what_it_wants(
-    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]], tmp_path: Path
 ) -> None:
     home, snapshot, adapter, cards = measured
-    workload = Workload.model_construct(workload="support", cost=Prices())
+    workload = Workload.model_construct(workload="support", base=tmp_path, cost=Prices())
     found = exhibits.reckon(home, workload, snapshot, adapter, cards, "base")
     assert {one.value for one in found.request.values()} == {None}
     assert "cost.hardware_per_hour" in found.request["base"].how

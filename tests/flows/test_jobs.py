@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from components.costs import Work
 from components.schema import Progress
 from flows import jobs
 from flows.stack import processes
@@ -47,6 +48,14 @@ def test_before_its_first_line_a_job_has_no_progress(tmp_path: Path) -> None:
     assert jobs.newest_progress(tmp_path) is None
 
 
+def test_the_work_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / jobs.WORK).write_text('{"seconds": 9.0, "part": "core", "parts": 2}')
+    assert jobs.work(tmp_path / "job") == Work(9.0, "core", 2)
+    jobs.run("count", {}, tmp_path / "job", print, module=JOB)
+    assert jobs.work(tmp_path / "job") is None
+
+
 def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     with pytest.raises(jobs.JobError) as caught:
         jobs.run("fail", {}, tmp_path / "job", print, module=JOB)
@@ -58,6 +67,9 @@ def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
 def test_a_wrong_specification_fails_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(jobs.JobError, match="KeyError: 'bake'"):
         jobs.run("bake", {}, tmp_path / "job", print)
+    taken = jobs.work(tmp_path / "job")
+    assert taken is not None, "a job that fails has worked, too"
+    assert taken.seconds > 0
 
 
 def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components import costs, manifest
 from flows import jobs
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
@@ -54,6 +55,9 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
     assert again.stdout.splitlines()[-1].endswith(f"/{adapter.name}")
     assert (adapter / "adapter_model.safetensors").exists()
     assert steps_done(shell) > step
+    took = costs.work_in(manifest.read(adapter)[costs.TRAINING])
+    assert took is not None
+    assert took.seconds > 0
 
     found = shell.run("train", config)
     assert found.returncode == 0, found.stderr

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from components.costs import Prices, Speed, TokenPrice, Usage, answering, bill
+from components.costs import Prices, Speed, TokenPrice, Usage, Work, answering, bill
 from components.gate import judge
 from components.gate.evidence import Subject
 from components.gate.policy import Policy
@@ -13,15 +13,18 @@ from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from tests.cards import card, pair
 
 SUBJECT = Subject("support", "s1", "v1-abc", "b1", "a1", "base", "c1", "o1")
-SPEED = Speed(100, 20_000, 3_000, 36.0, "2 threads of a CPU", 0.21, 24.0, 5)
+SPEED = Speed(
+    *(100, 20_000, 3_000, 50.0, "2 threads of a CPU", 0.21, 24.0, 5), work=Work(72.0, "core", 2)
+)
 USAGE = Usage(400, 50, 120, "as the logs say")
-PRICES = Prices(production=TokenPrice(input=2.5, output=10), hardware_per_hour=0.5)
+PRICES = Prices(production=TokenPrice(input=2.5, output=10), hardware_per_hour=0.5, utilization=1)
+TRAINING = Work(1200.0, "core", 2)
 TURNS = (Past("01-01", "v1-abc", "fail", 0.4, 0.3, 0.5, 0.3),)
 
 
 def costs(prices: Prices = PRICES) -> Costs:
     """Reckon costs of a measured challenger."""
-    found = bill(prices, production=USAGE, challenger=SPEED, training_seconds=600)
+    found = bill(prices, production=USAGE, challenger=SPEED, training=TRAINING)
     ours = answering(prices, SPEED)
     models = {"challenger": ours, "base": ours, PRODUCTION: found.production}
     return Costs(found, models, USAGE, SPEED)

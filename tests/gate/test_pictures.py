@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from components.gate.report.pictures import forest, history, pareto, slices
+from components.costs import BreakEven
+from components.gate.report.pictures import break_even, forest, history, pareto, slices
 from components.gate.report.pictures.forest import Effect
 from components.gate.report.pictures.history import Past
 from components.gate.report.pictures.pareto import Point, front
@@ -26,11 +27,14 @@ TURNS = (
 def test_every_picture_is_1050_pixels_wide_and_the_same_each_time(tmp_path: Path) -> None:
     def draw(folder: Path) -> list[Path]:
         folder.mkdir()
-        paths = [folder / f"{name}.png" for name in ("forest", "slices", "pareto", "history")]
+        paths = [
+            folder / f"{name}.png" for name in ("forest", "slices", "pareto", "history", "even")
+        ]
         forest.draw(EFFECTS, paths[0])
         slices.draw(TALLIES, paths[1], opponent="champion (version 3)")
         pareto.draw([point("a", 1, 0.5)], paths[2], metric="correct", currency="USD")
         history.draw(TURNS, paths[3], metric="correct")
+        break_even.draw(BreakEven(0.0015, 0.00005, 0.5, 5000), paths[4], currency="USD")
         return paths
 
     first, second = draw(tmp_path / "one"), draw(tmp_path / "two")
@@ -45,6 +49,19 @@ def test_another_row_makes_a_higher_picture(tmp_path: Path) -> None:
         forest.draw(EFFECTS[:count], tmp_path / "forest.png")
         heights.append(imread(tmp_path / "forest.png").shape[0])
     assert heights[1] > heights[0] + 100
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(BreakEven(0.0015, 0.003, 0.5, 9), id="dearer-at-any-utilization"),
+        pytest.param(BreakEven(0.0015, 1e-9, 1.0, 9), id="cheaper-at-any-utilization"),
+        pytest.param(BreakEven(5.0, 4.9, 0.001, 9), id="hardly-used"),
+    ],
+)
+def test_a_break_even_anywhere_can_be_drawn(found: BreakEven, tmp_path: Path) -> None:
+    break_even.draw(found, tmp_path / "even.png", currency="USD")
+    assert imread(tmp_path / "even.png").shape[1] == 1050
 
 
 def point(name: str, price: float, score: float) -> Point:

@@ -126,10 +126,14 @@ def test_the_account_tells_each_amount_with_its_formula() -> None:
     assert amounts == [
         "a request in production: 0.00150 USD = (400.0 tokens in x 2.5 + 50.0 out x 10) / "
         "1,000,000 (means of 120 requests, as the logs say)",
-        "a request to the challenger: 0.0000500 USD = 0.5 an hour x 0.36 s / 3600 s (100 requests "
-        "took 36 s in batches on 2 threads of a CPU)",
-        "the training: 0.0833 USD = 0.5 an hour x 600 s / 3600 s",
+        "a request to the challenger: 0.0000500 USD = 0.5 an hour / 2 cores x 0.72 core-seconds / "
+        "3600 s / 1 utilization, assumed in the workload's file (100 requests took 72 core-seconds "
+        "in batches on 2 threads of a CPU, CPU time)",
+        "the training: 0.0833 USD = 0.5 an hour / 2 cores x 1,200 core-seconds / 3600 s (CPU time)",
         "the training has paid for itself after 58 requests",
+        "At production's assumed prices both cost the same at a utilization of 3.33%. At the "
+        "assumed utilization of 100%, which is 10,000 requests an hour, both cost the same where "
+        "production takes 3.33% of its assumed prices (0.0000500 USD a request).",
     ]
     assert len(production.account(cases.clear(prices=Prices()))) == 1
 
@@ -141,6 +145,19 @@ def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) 
     assert "give cost.production.input and cost.production.output" in found.words
     assert "give cost.hardware_per_hour" in found.words
     assert not (tmp_path / report.PICTURES["cost"]).exists()
+
+
+def test_a_challenger_that_is_dearer_at_any_utilization_is_called_so() -> None:
+    dear = cases.PRICES.model_copy(update={"hardware_per_hour": 40.0, "utilization": 0.5})
+    words = page(cases.clear(prices=dear)).words
+    assert "the challenger is dearer even without idle time" in words
+    assert "both cost the same where production takes 533% of its assumed prices" in words
+
+
+def test_the_assumed_utilization_stands_beside_the_price_of_a_request() -> None:
+    unnamed = Prices(production=cases.PRICES.production, hardware_per_hour=0.5)
+    words = page(cases.clear(prices=unnamed)).words
+    assert "0.5 utilization, assumed since cost.utilization is not given" in words
 
 
 def test_it_needs_nothing_from_anywhere(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The table of what answers cost: each figure of both models with how it came about."""
 
-from components.costs import Amount, Speed, Usage
+from components.costs import Amount, BreakEven, Speed, Usage
 from components.gate.report.case import Costs
-from components.gate.report.numbers import money
+from components.gate.report.numbers import money, percent
 from components.gate.report.page import Charge
 
 UNSAID = "the logs don't say"
@@ -68,7 +68,29 @@ def _money(costs: Costs) -> list[Charge]:
     said = "unknown" if back.value is None else f"{back.value:,.0f} requests"
     if back.how.startswith("never"):
         said = "never"
-    return [*rows, Charge("the training has paid for itself after", "", said, back.how)]
+    rows.append(Charge("the training has paid for itself after", "", said, back.how))
+    if bill.break_even is not None:
+        rows += _break_even(bill.break_even, bill.currency)
+    return rows
+
+
+def _break_even(found: BreakEven, currency: str) -> list[Charge]:
+    least = found.least_utilization
+    return [
+        Charge(
+            "break-even utilization",
+            "",
+            "none: dearer even without idle time" if least > 1 else percent(least),
+            "the challenger's price of a request without idle time / production's price",
+        ),
+        Charge(
+            "break-even price of a request",
+            money(found.production * found.price_factor, currency),
+            "",
+            f"{percent(found.price_factor)} of production's assumed prices, at a utilization of "
+            f"{percent(found.utilization)}",
+        ),
+    ]
 
 
 def _share(fraction: Amount) -> str:

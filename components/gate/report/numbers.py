@@ -10,6 +10,11 @@ def share(value: float | None) -> str:
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
+def percent(value: float) -> str:
+    """Write a share of any size in percent, to three digits that count."""
+    return f"{100 * value:.3g}%" if 100 * value < 1000 else f"{100 * value:,.0f}%"
+
+
 def points(difference: float | None) -> str:
     """Write a difference of shares in points, with its sign."""
     return "" if difference is None else f"{100 * difference:+.1f}"

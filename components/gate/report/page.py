@@ -78,6 +78,7 @@ class Page:
     slices: Sequence[Part]
     charges: Sequence[Charge]
     kept: str
+    break_even: str
     lost: Sequence[Difference]
     won: Sequence[Difference]
     training: Mapping[str, int]

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from components.costs import Bill
 from components.gate.report.case import Case
-from components.gate.report.numbers import money, share
+from components.gate.report.numbers import money, percent, share
 from components.kept import Kept, kept
 from components.scorecard import CORRECTED_ONLY, HOLDOUT, PRODUCTION, SCORED_ON, Scorecard
 
@@ -95,6 +96,27 @@ def sentence(case: Case) -> str:
     )
 
 
+def break_even(bill: Bill) -> str:
+    """Say at which utilization, and at which price of production, both cost the same."""
+    found = bill.break_even
+    if found is None:
+        return ""
+    price = money(found.production * found.price_factor, bill.currency)
+    at_assumed = (
+        f"At the assumed utilization of {percent(found.utilization)}, which is "
+        f"{found.hourly:,.0f} requests an hour, both cost the same where production takes "
+        f"{percent(found.price_factor)} of its assumed prices ({price} a request)."
+    )
+    least = found.least_utilization
+    at_price = (
+        "At production's assumed prices the challenger is dearer even without idle time."
+        if least > 1
+        else "At production's assumed prices both cost the same at a utilization of "
+        f"{percent(least)}."
+    )
+    return f"{at_price} {at_assumed}"
+
+
 def account(case: Case) -> list[str]:
     """Tell what is kept, and each amount with its formula; what has no price is left out."""
     bill = case.costs.bill
@@ -110,6 +132,8 @@ def account(case: Case) -> list[str]:
     ]
     if bill.payback.value is not None:
         told.append(f"the training has paid for itself after {bill.payback.value:,.0f} requests")
+    if even := break_even(bill):
+        told.append(even)
     return [sentence(case), *told]
 
 

@@ -12,7 +12,7 @@ from components.gate.report.case import Case
 from components.gate.report.figures import Figure, figures
 from components.gate.report.numbers import between, points, share
 from components.gate.report.page import Line, Page, Part
-from components.gate.report.pictures import forest, history, pareto, scores, slices
+from components.gate.report.pictures import break_even, forest, history, pareto, scores, slices
 from components.gate.report.pictures.history import Past
 from components.gate.report.pictures.pareto import Point
 from components.gate.report.pictures.slices import Tally
@@ -27,6 +27,7 @@ PICTURES = {
     "differences": "differences.png",
     "slices": "slices.png",
     "cost": "cost.png",
+    "break_even": "break_even.png",
     "history": "history.png",
 }
 
@@ -67,6 +68,9 @@ def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None
     if shown := priced(case):
         currency = case.costs.bill.currency
         pareto.draw(shown, folder / PICTURES["cost"], metric=metric, currency=currency)
+    if (even := case.costs.bill.break_even) is not None:
+        path = folder / PICTURES["break_even"]
+        break_even.draw(even, path, currency=case.costs.bill.currency)
 
 
 def _tally(one: Slice) -> Tally:
@@ -114,6 +118,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         slices=[_part(one) for one in case.judgement.slices],
         charges=charges.charges(case.costs),
         kept=production.sentence(case),
+        break_even=production.break_even(case.costs.bill),
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
         training=case.counts,

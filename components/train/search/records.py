@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from components import manifest
+from components.costs import Work
 from components.schema import Config, Progress
 from components.train.search.plan import Entry
 
@@ -32,7 +33,8 @@ class Order(Config):
 class Outcome(Config):
     """How a candidate stands after a rung, or why it does not.
 
-    ``tokens`` and ``seconds`` are what this rung took; ``stops.Reached`` says what the rest is.
+    ``tokens``, ``seconds`` and ``work`` are what this rung took, the work ``None`` if its job was
+    killed; ``stops.Reached`` says what the rest is.
     ``trouble`` is the reason of a training that failed.
     """
 
@@ -42,6 +44,7 @@ class Outcome(Config):
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    work: Work | None = None
     stepping: float = 0.0
     parameters: int = 0
     validation_loss: float | None = None
@@ -92,6 +95,12 @@ def seconds(search: Path) -> float:
     """Sum the time that all candidates of a search have trained so far."""
     orders = sorted(search.glob("rung-*/*.order.json"))
     return sum(came.seconds for order in orders if (came := outcome(order)) is not None)
+
+
+def works(search: Path) -> list[Work | None]:
+    """List the work that each candidate of a search took at each rung so far."""
+    orders = sorted(search.glob("rung-*/*.order.json"))
+    return [came.work for order in orders if (came := outcome(order)) is not None]
 
 
 def together(orders: Sequence[Order], said: Sequence[Progress | None]) -> Progress:
