@@ -27,6 +27,9 @@ HOLDOUT = "holdout"
 PRODUCTION = "production"
 """The model whose answers are in the logs, where its answers could be scored."""
 
+WHOLE_ANSWER = ("name_and_arguments", "correct", "label", "exact")
+"""The metrics of the holdout that count an answer only if all of it is right."""
+
 CORRECTED_ONLY = "corrected_only"
 """Among production's conditions: whether it is scored only where somebody corrected it, which says
 nothing of the other requests."""

@@ -17,7 +17,7 @@ from components.gate.report.case import Case
 from components.gate.report.figures import figures
 from components.gate.report.pictures.history import Past
 from components.scorecard import HOLDOUT, PRODUCTION
-from tests.cards import card, pair, under
+from tests.cards import card, pair, rescored, under
 from tests.gate import cases
 
 THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
@@ -92,10 +92,29 @@ def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
     words = page(cases.clear()).words
     assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
     assert "58 requests" in words
-    assert "Its logged answers have 98.2% there, the challenger's 89.3%" in words
+    assert "Its logged answers have 98.2% of correct name there, the challenger's 89.3%" in words
     alone = page(cases.build(*pair(40, 2, 20, 10))).words
     assert "keeps 89.3% of production's correct name" in alone
     assert "they are taken for right, since the holdout's references are these answers" in alone
+
+
+def test_what_is_kept_of_the_whole_answer_stands_beside_what_is_kept_of_an_easier_target() -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    half = [1.0, 0.0] * 30 + [
+        0.0
+    ] * 12  # of 60 calls that are right by name, 30 have a wrong argument
+    whole = rescored(ours, "name_and_arguments", [*half, *[None] * 40])
+    whole = rescored(whole, "correct", [*half, *[1.0] * 40])
+    case = cases.build(whole, theirs, others={PRODUCTION: card([1.0] * 72)})
+    kept, *_ = production.account(case)
+    assert kept.startswith(
+        "The challenger keeps 89.3% of production's correct name (95 % interval 82.2% to 93.8%, "
+        "Wilson, 112 requests in 112 clusters), 41.7% of production's name and arguments ("
+    )
+    assert " and 62.5% of production's correct (" in kept
+    words = page(case).words
+    assert kept in words
+    assert "name and arguments 100.0% 41.7% 41.7%" in words
 
 
 def test_production_that_was_scored_on_what_people_corrected_is_not_held_to_that() -> None:

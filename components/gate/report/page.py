@@ -62,6 +62,19 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Retained:
+    """One row of the table of what is kept of production's quality, in words."""
+
+    name: str
+    production: str
+    challenger: str
+    share: str
+    interval: str
+    n: int
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """All that the report says, in words."""
 
@@ -78,6 +91,7 @@ class Page:
     slices: Sequence[Part]
     charges: Sequence[Charge]
     kept: str
+    retained: Sequence[Retained]
     break_even: str
     lost: Sequence[Difference]
     won: Sequence[Difference]

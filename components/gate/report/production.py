@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from components.costs import Bill
 from components.gate.report.case import Case
 from components.gate.report.numbers import money, percent, share
+from components.gate.report.page import Retained
 from components.kept import Kept, kept
-from components.scorecard import CORRECTED_ONLY, HOLDOUT, PRODUCTION, SCORED_ON, Scorecard
+from components.scorecard import (
+    CORRECTED_ONLY,
+    HOLDOUT,
+    PRODUCTION,
+    SCORED_ON,
+    WHOLE_ANSWER,
+    Scorecard,
+)
 
 TAKEN = (
     "Production's answers were not scored by themselves: they are taken for right, since the "
@@ -23,11 +31,12 @@ TAKEN_UNCORRECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Both models' scores of the target on the same requests, in the same order.
+    """Both models' scores of one metric on the same requests, in the same order.
 
     ``taken`` tells that production's are taken for right where nothing says otherwise.
     """
 
+    metric: str
     challenger: tuple[float, ...]
     production: tuple[float, ...]
     clusters: tuple[str, ...]
@@ -38,27 +47,36 @@ class Held:
         """Which share of production's quality the challenger keeps."""
         return kept(self.challenger, self.production, self.clusters)
 
+    @property
+    def count(self) -> int:
+        """How many clusters the requests fall into."""
+        return len({*self.clusters})
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """The mean scores of challenger and production."""
+        return _mean(self.challenger), _mean(self.production)
+
 
 def scored(case: Case) -> Scorecard | None:
     """Give production's scorecard where its score stands for the requests that it is a mean of.
 
     What only people's corrections are held against was picked by being wrong.
     """
-    card = _measured(case)
-    return None if card is None or card.conditions.get(CORRECTED_ONLY) else card
+    return _scored(case, case.judgement.metric)
 
 
-def held(case: Case) -> Held | None:
+def held(case: Case, metric: str) -> Held | None:
     """Put the challenger's scores beside production's; ``None`` if there are none.
 
     Where production's answers can't be scored they are taken for right: the holdout's references
     are these answers, but for those that people corrected.
     """
-    metric, challenger = case.judgement.metric, case.challenger.get(HOLDOUT)
+    challenger = case.challenger.get(HOLDOUT)
     if challenger is None or metric not in challenger.metrics:
         return None
-    taken = scored(case) is None
-    theirs = _scores(_measured(case), metric)
+    taken = _scored(case, metric) is None
+    theirs = _scores(_measured(case, metric), metric)
     rows = [
         (mine, other, one.cluster_id)
         for one in challenger.samples
@@ -68,31 +86,72 @@ def held(case: Case) -> Held | None:
     if not rows:
         return None
     ours, reference, clusters = zip(*rows, strict=True)
-    return Held(ours, reference, clusters, taken)
+    return Held(metric, ours, reference, clusters, taken)
+
+
+def all_held(case: Case) -> list[Held]:
+    """Hold the challenger to production by the target, and by each metric of the whole answer.
+
+    A target that is easier than the whole answer would flatter the challenger.
+    """
+    names = dict.fromkeys((case.judgement.metric, *WHOLE_ANSWER))
+    found = (held(case, name) for name in names)
+    return [one for one in found if one is not None]
+
+
+def rows(case: Case) -> list[Retained]:
+    """List what is kept, by metric, as a table shows it."""
+    return [_row(one) for one in all_held(case)]
+
+
+def _row(both: Held) -> Retained:
+    found, (ours, theirs) = both.kept, both.means
+    interval = (
+        "" if found.low is None or found.high is None else f"{found.low:.1%} to {found.high:.1%}"
+    )
+    return Retained(
+        name=both.metric.replace("_", " "),
+        production=f"{share(theirs)}{', taken for right' if both.taken else ''}",
+        challenger=share(ours),
+        share="unknown" if found.ratio is None else f"{found.ratio:.1%}",
+        interval=interval or f"none: {found.unbounded}",
+        n=found.n,
+        clusters=both.count,
+    )
 
 
 def taken_score(case: Case) -> float | None:
     """Give production's mean score where its answers are taken for right; ``None`` if not."""
-    found = held(case)
-    return _mean(found.production) if found is not None and found.taken else None
+    found = held(case, case.judgement.metric)
+    return found.means[1] if found is not None and found.taken else None
 
 
 def sentence(case: Case) -> str:
     """Say which share of production's quality is kept, at which share of its price, and whence."""
-    both, metric = held(case), case.judgement.metric.replace("_", " ")
-    found = both.kept if both else None
-    if both is None or found is None or found.ratio is None:
-        return f"Which share of production's {metric} the challenger keeps is not known."
+    metric = case.judgement.metric
+    both = {one.metric: one for one in all_held(case)}
+    told = [_kept(one) for one in both.values() if one.kept.ratio is not None]
+    if metric not in both or both[metric].kept.ratio is None:
+        name = metric.replace("_", " ")
+        told.insert(0, f"an unknown share of production's {name}")
     fraction = case.costs.bill.fraction.value
     price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
+    listed = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    whence = f" {_whence(case, both[metric])}" if metric in both else ""
+    return f"The challenger keeps {listed}{price}.{whence}"
+
+
+def _kept(both: Held) -> str:
+    """Say which share of one metric is kept."""
+    found = both.kept
     spread = (
         f"no interval: {found.unbounded}"
         if found.low is None or found.high is None
         else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
     )
     return (
-        f"The challenger keeps {found.ratio:.1%} of production's {metric} ({spread}, "
-        f"{found.n} requests){price}. {_whence(case, both)}"
+        f"{found.ratio:.1%} of production's {both.metric.replace('_', ' ')} ({spread}, "
+        f"{found.n} requests in {both.count} clusters)"
     )
 
 
@@ -139,26 +198,32 @@ def account(case: Case) -> list[str]:
 
 def _whence(case: Case, both: Held) -> str:
     """Say what production's score is the score of."""
-    card = _measured(case)
+    card = _measured(case, both.metric)
     if card is None:
         return TAKEN
-    on, score = card.conditions.get(SCORED_ON), card.scores[case.judgement.metric]
+    on, score = card.conditions.get(SCORED_ON), card.scores[both.metric]
     if both.taken:
         return (
             f"{TAKEN_UNCORRECTED} Of the {score.n} requests that people corrected it has "
             f"{share(score.value)}."
         )
     told = f"; it was scored on {on}" if on else ""
+    ours, theirs = both.means
     return (
-        f"Its logged answers have {share(_mean(both.production))} there, the challenger's "
-        f"{share(_mean(both.challenger))}{told}."
+        f"Its logged answers have {share(theirs)} of {both.metric.replace('_', ' ')} there, the "
+        f"challenger's {share(ours)}{told}."
     )
 
 
-def _measured(case: Case) -> Scorecard | None:
-    """Give production's scorecard where it measured the target at all."""
-    card, metric = case.others.get(PRODUCTION), case.judgement.metric
+def _measured(case: Case, metric: str) -> Scorecard | None:
+    """Give production's scorecard where it measured a metric at all."""
+    card = case.others.get(PRODUCTION)
     return card if card is not None and metric in card.scores and card.scores[metric].n else None
+
+
+def _scored(case: Case, metric: str) -> Scorecard | None:
+    card = _measured(case, metric)
+    return None if card is None or card.conditions.get(CORRECTED_ONLY) else card
 
 
 def _scores(card: Scorecard | None, metric: str) -> Mapping[str, float]:

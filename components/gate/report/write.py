@@ -118,6 +118,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         slices=[_part(one) for one in case.judgement.slices],
         charges=charges.charges(case.costs),
         kept=production.sentence(case),
+        retained=production.rows(case),
         break_even=production.break_even(case.costs.bill),
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
