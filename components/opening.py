@@ -26,10 +26,18 @@ class WarehouseBusyError(TimeoutError):
     """Another process held the file for longer than we were willing to wait."""
 
 
-def opened(path: Path, wait_seconds: float) -> duckdb.DuckDBPyConnection:
-    """Open the file, and not one that a rewrite has just replaced."""
+def opened(
+    path: Path, wait_seconds: float, prepare: Callable[[duckdb.DuckDBPyConnection], None]
+) -> duckdb.DuckDBPyConnection:
+    """Open the file, and not one that a rewrite has just replaced.
+
+    Args:
+        path: The DuckDB file; created if it does not exist.
+        wait_seconds: How long to wait while another process holds it.
+        prepare: Sets up a new database before it appears at ``path``.
+    """
     if not path.exists():
-        _create(path)
+        _create(path, prepare)
     while True:
         before = _inode(path)
         con = patiently(path, wait_seconds, lambda: _connect(path))
@@ -65,11 +73,15 @@ def patiently(
         time.sleep(POLL_SECONDS)
 
 
-def _create(path: Path) -> None:
-    """Put an empty database there as a whole: one whose making was killed can't be opened."""
+def _create(path: Path, prepare: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    """Put a prepared database there as a whole: one whose making was killed can't be opened."""
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made = Path(folder) / path.name
-        _connect(made).close()
+        con = _connect(made)
+        try:
+            prepare(con)
+        finally:
+            con.close()
         # Where another process was faster, or there are no links, DuckDB opens or makes it itself.
         with suppress(OSError):
             os.link(made, path)

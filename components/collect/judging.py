@@ -149,19 +149,32 @@ def _read(con: Connection, now: datetime, batch: Batch) -> Reading:
         step = max(1, batch.rows // ROWS_LOOKED_AT)
         shapes = warehouse.select(con, "temp/shapes", step=step)
         if batch.kind == "interactions":
-            found = found.append_column("objection", _objections(con, found, latest_seconds))
+            found = found.append_column("objection", _objections(con, batch, found, latest_seconds))
     refused = _refused(batch, found)
     return Reading(batch, found, [*refused, *batch.unreadable], _fields(shapes))
 
 
-def _objections(con: Connection, found: Table, latest_seconds: float) -> object:
+def _objections(con: Connection, batch: Batch, found: Table, latest_seconds: float) -> object:
     """Give a column of what there is to object to each interaction, null where nothing is."""
     is_plain = np.asarray(found.column("is_plain"))
     if is_plain.all():
         return pa.nulls(len(is_plain), pa.string())
-    with warehouse.present(con, "found", found):
+    odd = np.flatnonzero(~is_plain).tolist()
+    # Handed over as plain strings: DuckDB 1.5 has Arrow filter what it reads, and Arrow can't
+    # filter views of strings.
+    written = {
+        "ordinal": pa.array([place + 1 for place in odd]),
+        "written": pa.array([_written(batch, place) for place in odd], pa.large_string()),
+    }
+    with warehouse.present(con, "found", found), warehouse.present(con, "odd_lines", written):
         model = "temp/refused_interactions"
         return warehouse.table(con, model, latest_seconds=latest_seconds).column("objection")
+
+
+def _written(batch: Batch, place: int) -> str:
+    """Return the canonical JSON text of a record; it is the line itself where that is canonical."""
+    record, content = (pa.chunked_array([batch.columns[name]]) for name in ("record", "content"))
+    return str(record[place].as_py() or content[place].as_py())
 
 
 def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:

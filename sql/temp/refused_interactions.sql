@@ -1,6 +1,6 @@
 -- One row per record of a batch of interactions: the objection that sends it to quarantine, null
--- where it is plain or sound all the same. Reads lines, and found, what temp/interactions says of
--- them, which collect hands over.
+-- where it is plain or sound all the same. Reads odd_lines (ordinal, written), the records that are
+-- not plain, and found, what temp/interactions says of all, which collect hands over.
 
 with
 
@@ -9,10 +9,9 @@ odd as (
         found.ordinal,
         found.workload_id,
         found.seconds,
-        coalesce(lines.record, lines.content) as written
-    from found
-    inner join lines using (ordinal)
-    where not found.is_plain
+        odd_lines.written
+    from odd_lines
+    inner join found using (ordinal)
 ),
 
 typed as (
