@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,13 @@ SAMPLES = "samples.parquet"
 
 HOLDOUT = "holdout"
 """The task that is the workload's own requests; every other guards what was able before."""
+
+VALIDATION = "validation"
+"""The task that is the requests of the validation side: asked and scored as the holdout is, to tune
+on. No gate reads it, and looks at it are free."""
+
+MeasuredSide: TypeAlias = Literal["holdout", "validation"]
+"""The sides of a snapshot that models are measured on; each is a task of its own."""
 
 PRODUCTION = "production"
 """The model whose answers are in the logs, where its answers could be scored."""

@@ -18,6 +18,7 @@ from flows import (
     cli_decide,
     cli_doctor,
     cli_erase,
+    cli_evaluate,
     cli_export,
     cli_feedback,
     cli_held,
@@ -50,6 +51,7 @@ app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")
 app.registered_commands += cli_curate.app.registered_commands
 app.registered_commands += cli_train.app.registered_commands
+app.registered_commands += cli_evaluate.app.registered_commands
 app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_decide.app.registered_commands

@@ -8,7 +8,7 @@ from components import manifest
 from components.gate.comparable import Measured, incomparable
 from components.register import aliases, registry
 from components.schema import Json
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, VALIDATION
 from components.scorecard import read as read_scorecard
 from flows import versions
 from flows.settings import Settings
@@ -62,9 +62,13 @@ def find(home: Settings, workload: str, first: str, second: str) -> Two:
 
 
 def _records(root: Path) -> Records:
-    """Read the manifests of a workload's scorecards, the newest first."""
+    """Read the manifests of a workload's scorecards, the newest first.
+
+    Those of the validation side are left out: what was tuned on them says little of other requests.
+    """
     found = {one: manifest.read(one) for one in root.glob("*") if manifest.is_finished(one)}
-    found = {one: record for one, record in found.items() if "task" in record}  # else too old
+    # Without a task it is too old.
+    found = {one: r for one, r in found.items() if r.get("task", VALIDATION) != VALIDATION}
     newest = sorted(found, key=lambda one: (str(found[one]["created_at"]), one.name), reverse=True)
     return {one: found[one] for one in newest}
 

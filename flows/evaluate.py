@@ -196,6 +196,7 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
             "models": {name: str(path) if path else None for name, path in group.items()},
             "root": str(root),
             "settings": workload.evaluate.model_dump(mode="json"),
+            "side": HOLDOUT,
         }
         jobs.run("evaluate", spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)

@@ -141,7 +141,7 @@ def calibrate(spec: dict[str, Any]) -> None:
 
 
 def evaluate(spec: dict[str, Any]) -> None:
-    """Measure models on each task: ``snapshot base models root settings``."""
+    """Measure models on each task: ``snapshot base models root settings side``."""
     from components.evaluate import harness  # noqa: PLC0415 - as above
 
     harness.evaluate(
@@ -150,6 +150,7 @@ def evaluate(spec: dict[str, Any]) -> None:
         {name: Path(path) if path else None for name, path in spec["models"].items()},
         Path(spec["root"]),
         EvaluationSettings.model_validate(spec["settings"]),
+        side=spec["side"],
         report=say,
         now=datetime.now(UTC),
     )

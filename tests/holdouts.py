@@ -49,13 +49,15 @@ def build(
     cases: Sequence[Case] = CASES,
     learned: Sequence[Case] = CASES[:1],
     tools: Sequence[dict[str, Json]] = TOOLS,
+    validation: Sequence[Case] = (),
 ) -> Path:
-    """Write a snapshot folder whose holdout holds ``cases``, and its training side ``learned``."""
+    """Write a snapshot folder whose holdout holds ``cases``, and its other sides the others."""
     folder = root / "snapshot"
     folder.mkdir(parents=True)
-    for side, name in ((cases, "e"), (learned, "t")):
+    sides = {"holdout": ("e", cases), "train": ("t", learned), "validation": ("v", validation)}
+    for side_name, (name, side) in sides.items():
         rows = [_row(f"{name}{number}", case, tools) for number, case in enumerate(side)]
-        file = folder / ("holdout.parquet" if name == "e" else "train.parquet")
+        file = folder / f"{side_name}.parquet"
         is_old = all(case.logged is None for case in side)
         schema = SCHEMA if is_old else SCHEMA.append(pa.field("logged_answer", pa.string()))
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)

@@ -10,7 +10,7 @@ from components.evaluate import definition
 from components.evaluate.definition import Definition, DefinitionError
 from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, VALIDATION
 
 VERSION = manifest.version(1, first="70d168efabf484d8")
 """The version of how guard tasks are asked and scored: raise the number when
@@ -46,7 +46,7 @@ def name(one: GuardTask) -> str:
 
 def _misfits(one: GuardTask, told: Definition) -> Iterable[str]:
     """Say where the definition and what is asked of it don't fit together."""
-    if told.name == HOLDOUT:
+    if told.name in (HOLDOUT, VALIDATION):
         yield "is what the workload's own requests are called, so it wants another name"
     if told.name in get_args(BuiltIn):
         yield "is what a task under evaluate.built_in is called, so it wants another name"

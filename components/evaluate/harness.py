@@ -31,7 +31,7 @@ from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.stopwatch import Mark, Stopwatch
 from components.schema import Json, Progress
-from components.scorecard import HOLDOUT, PRODUCTION, Metric, Sample
+from components.scorecard import HOLDOUT, PRODUCTION, VALIDATION, MeasuredSide, Metric, Sample
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -55,9 +55,10 @@ def folders(
     models: Mapping[str, Path | None],
     root: Path,
     settings: EvaluationSettings,
+    side: MeasuredSide = HOLDOUT,
 ) -> Folders:
     """Name each model's scorecard folders, whether they are there yet or not; see ``evaluate``."""
-    return _by_model(measurements(snapshot, base, models, root, settings))
+    return _by_model(measurements(snapshot, base, models, root, settings, side))
 
 
 def evaluate(
@@ -67,6 +68,7 @@ def evaluate(
     root: Path,
     settings: EvaluationSettings,
     *,
+    side: MeasuredSide = HOLDOUT,
     report: Callable[[Progress], None],
     now: datetime,
 ) -> Folders:
@@ -78,20 +80,22 @@ def evaluate(
         models: Adapter folders by the role they play; ``None`` is the base alone.
         root: Where scorecard folders go, each named by its key.
         settings: How the models are asked.
+        side: Which requests of the workload they are asked; those of the validation side alone, or
+            the holdout's with all other tasks.
         report: Called before the first batch and after each, with the model's role as the stage.
         now: When this evaluation was asked for (UTC).
 
     Returns:
-        Each model's finished scorecard folders, one a task; the holdout's is ``HOLDOUT``.
+        Each model's finished scorecard folders, one a task; the side's has its name.
 
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
-        ValueError: The holdout is empty, or an adapter is not the one its manifest names.
+        ValueError: The side is empty, or an adapter is not the one its manifest names.
         GuardError: A task can't be asked, or not of its documents; found before a model is loaded.
         NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
         TemplateChangedError: An adapter was trained on prompts that were written differently.
     """
-    wanted = measurements(snapshot, base, models, root, settings)
+    wanted = measurements(snapshot, base, models, root, settings, side)
     missing = [m for m in wanted if not manifest.is_finished(m.folder)]
     adapters = list(dict.fromkeys(one.adapter for one in missing if one.adapter is not None))
     for adapter in adapters:
@@ -101,7 +105,7 @@ def evaluate(
     if not missing:
         return _by_model(wanted)
     with engines.loaded(base, settings, adapters) as engine:
-        askable = _askable(snapshot, engine, settings, ready)
+        askable = _askable(snapshot, engine, settings, ready, side)
         askable |= {
             name: Askable(
                 built_in.METRICS[name],
@@ -128,7 +132,7 @@ def _measure(
     """Measure one model on its tasks, and write a scorecard of each."""
     for one in wanted:
         asked, watch = askable[one.asked], Stopwatch(report)
-        stage = one.model if one.task == HOLDOUT else f"{one.model} on {one.task}"
+        stage = one.model if one.task in (HOLDOUT, VALIDATION) else f"{one.model} on {one.task}"
         with model.answering(stage, watch) as lm:
             samples = asked.ask(lm)
             body = one.body | _speed(one, model, tokenizer, samples, watch.answering)
@@ -136,18 +140,23 @@ def _measure(
 
 
 def _askable(
-    snapshot: Path, engine: Engine, settings: EvaluationSettings, ready: Mapping[str, Guard]
+    snapshot: Path,
+    engine: Engine,
+    settings: EvaluationSettings,
+    ready: Mapping[str, Guard],
+    side: MeasuredSide,
 ) -> dict[str, Askable]:
     """Say of each task how a model is asked it."""
     found = {
         name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
         for name, one in ready.items()
     }
-    for name in (HOLDOUT, FEW_SHOT) if settings.num_fewshot else (HOLDOUT,):
+    for name in (side, FEW_SHOT) if settings.num_fewshot else (side,):
         holdout = task.read(
             snapshot,
             engine.tokenizer,
             settings.kind,
+            side=side,
             num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
             room=engine.length - settings.max_new_tokens,
         )

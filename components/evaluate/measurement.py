@@ -18,7 +18,7 @@ from components.evaluate.judging import settings as judging
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EngineName, EvaluationSettings, GuardTask
 from components.schema import Json
-from components.scorecard import HOLDOUT, PRODUCTION
+from components.scorecard import HOLDOUT, PRODUCTION, MeasuredSide
 
 LIBRARIES = (
     "lm_eval",
@@ -69,23 +69,28 @@ def measurements(
     models: Mapping[str, Path | None],
     root: Path,
     settings: EvaluationSettings,
+    side: MeasuredSide = HOLDOUT,
 ) -> list[Measurement]:
-    """List what is to be measured, done before or not; see ``harness.evaluate``."""
+    """List what is to be measured, done before or not; see ``harness.evaluate``.
+
+    On the validation side that is its requests alone: a guard task or a built-in one is a test, and
+    to choose by it would be to tune on it.
+    """
     template = rendering.template_hash(base)
-    conditions = {
-        HOLDOUT: _of_holdout(snapshot, template, settings),
-        **{guards.name(one): _of_guard(one, settings) for one in settings.tasks},
-        **{
+    conditions = {side: _of_side(snapshot, template, settings, side)}
+    if side == HOLDOUT:
+        conditions |= {guards.name(one): _of_guard(one, settings) for one in settings.tasks}
+        conditions |= {
             name: built_in.conditions(name, snapshot, template) | _answered(settings)
             for name in settings.built_in
-        },
-    }
+        }
     base_hash = bases.content_hash(base)
     asked = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
-        asked[FEW_SHOT] = (None, {HOLDOUT: _with_examples(snapshot, conditions[HOLDOUT], settings)})
-    said = logged.read(snapshot, cast("Kind", conditions[HOLDOUT]["kind"]))
-    if said is not None and None in models.values():
+        asked[FEW_SHOT] = (None, {side: _with_examples(snapshot, conditions[side], settings)})
+    said = logged.read(snapshot, cast("Kind", conditions[side]["kind"]))
+    # What production answered is kept of the holdout only.
+    if said is not None and None in models.values() and side == HOLDOUT:
         asked[PRODUCTION] = (None, {HOLDOUT: {**conditions[HOLDOUT], **said.conditions}})
     return [
         one
@@ -105,16 +110,18 @@ def metrics(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[s
     }
 
 
-def _of_holdout(snapshot: Path, template: str, settings: EvaluationSettings) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards of the holdout to be compared."""
+def _of_side(
+    snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
+) -> dict[str, Json]:
+    """Gather what must be equal for two scorecards of a side to be compared."""
     record = manifest.read_untouched(snapshot)
     answers = task.answers_of(snapshot, settings.kind)
     return {
-        "task": task.name(str(record["workload"])),
+        "task": task.name(str(record["workload"]), side),
         "kind": answers.kind,
         "labels": [*answers.labels],
         "task_version": task.VERSION,
-        "holdout_version": record["holdout_version"],
+        f"{side}_version": task.version(record, side),
         "languages": task.keeps_language(snapshot),
         "num_fewshot": 0,
         "prompt_format": prompt.FORMAT,

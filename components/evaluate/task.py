@@ -1,4 +1,7 @@
-"""The frozen holdout as a task: its requests as a model reads them, with version and slices."""
+"""A side of a snapshot as a task: its requests as a model reads them, with version and slices.
+
+It is the frozen holdout, or the validation side, which is asked and scored by the same code.
+"""
 
 import json
 import sys
@@ -13,13 +16,14 @@ from components import manifest, prompt, rendering
 from components.evaluate import kinds, shots
 from components.evaluate.kinds import Answers, Kind
 from components.rendering import Rendered
-from components.schema import Answer, Message
+from components.schema import Answer, Json, Message
+from components.scorecard import HOLDOUT, MeasuredSide
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Document: TypeAlias = dict[str, str]
-"""One holdout request: ``example_id cluster_id client_id language length request prompt form tools
+"""One request: ``example_id cluster_id client_id language length request prompt form tools
 reference answer acceptable``, all text.
 
 ``language`` is empty in snapshots that keep none. ``form`` is the one that calls have; ``tools``,
@@ -49,7 +53,7 @@ VERSION = manifest.version(1, first="b99a5ca16dcb3341")
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """A snapshot's holdout under the name and version that its task has."""
+    """A side of a snapshot under the name and version that its task has."""
 
     name: str
     version: str
@@ -57,9 +61,22 @@ class Holdout:
     documents: tuple[Document, ...]
 
 
-def name(workload: str) -> str:
-    """Name the task of a workload's holdout."""
-    return f"holdout_{workload}"
+def name(workload: str, side: MeasuredSide = HOLDOUT) -> str:
+    """Name the task of a workload's side."""
+    return f"{side}_{workload}"
+
+
+def version(record: Mapping[str, Json], side: MeasuredSide = HOLDOUT) -> str:
+    """Return the version of a side: the holdout's own, else the digest of the side's file.
+
+    Args:
+        record: The snapshot's manifest.
+        side: The side.
+    """
+    if side == HOLDOUT:
+        return str(record["holdout_version"])
+    files = cast("dict[str, Json]", record["files"])
+    return f"{side}-{str(files[f'{side}.parquet'])[:16]}"
 
 
 def answers_of(snapshot: Path, named: Kind | None) -> Answers:
@@ -79,27 +96,32 @@ def read(
     tokenizer: "PreTrainedTokenizerBase",
     named: Kind | None,
     *,
+    side: MeasuredSide = HOLDOUT,
     num_fewshot: int = 0,
     room: int = sys.maxsize,
 ) -> Holdout:
-    """Read a snapshot's holdout, each request as the exact text that the model will read.
+    """Read a side of a snapshot, each request as the exact text that the model will read.
 
     Args:
         snapshot: A finished snapshot folder.
         tokenizer: The base's.
         named: What the workload's file says that the answers are, if it does.
+        side: The side that is asked.
         num_fewshot: How many solved examples of the training side stand before each request.
         room: Tokens that a prompt with examples may have.
 
     Raises:
-        ValueError: The holdout is empty, so that nothing could be measured.
+        ValueError: The side is empty, so that nothing could be measured.
     """
     record = manifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
     columns += ["language"] if keeps_language(snapshot) else []
-    rows = pq.read_table(snapshot / FILE, columns=[*columns, "acceptable"]).to_pylist()
+    rows = pq.read_table(snapshot / f"{side}.parquet", columns=[*columns, "acceptable"]).to_pylist()
     if not rows:
-        raise ValueError(f"evaluating on {snapshot}: its holdout is empty, so nothing is measured")
+        raise ValueError(
+            f"evaluating on {snapshot}: its {side} side is empty, so nothing is measured; a larger "
+            f"{side}_share under curate draws more rows, as they arrive"
+        )
     asked = [_render(row, tokenizer) for row in rows]
     lengths = _thirds([len(one.to_text(tokenizer)) for one in asked])
     if num_fewshot:
@@ -114,8 +136,8 @@ def read(
         for row, one, length in zip(rows, asked, lengths, strict=True)
     ]
     return Holdout(
-        name=name(str(record["workload"])),
-        version=str(record["holdout_version"]),
+        name=name(str(record["workload"]), side),
+        version=version(record, side),
         answers=answers_of(snapshot, named),
         documents=tuple(documents),
     )

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from components import base, manifest, rendering, scorecard
 from components.evaluate import applied, guard, harness
 from components.evaluate.settings import EvaluationSettings
+from components.gate.comparable import incomparable
 from components.schema import Progress
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, VALIDATION, Scorecard
 from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
@@ -231,3 +232,48 @@ def test_a_4_bit_base_answers_on_a_cpu_as_its_numbers_do_in_fp32(bench: Bench):
     exact, tokenizer = base.load(bench.base, "nf4", for_training=False)
     asked = [sample.prompt for sample in card.samples]
     assert outputs(card) == Both(exact, tokenizer).write(asked, max_gen_toks=8)
+
+
+def test_the_validation_side_is_asked_as_the_holdout_is_and_never_mistaken_for_it(
+    tmp_path: Path, tiny_base: Path
+):
+    cases = holdouts.CASES
+    snapshot = holdouts.build(tmp_path, cases, validation=cases[:2])
+    settings = SETTINGS.model_copy(update={"tasks": (guarding.sums(tmp_path),), "num_fewshot": 1})
+    cards = {
+        side: harness.evaluate(
+            snapshot,
+            tiny_base,
+            {"base": None},
+            tmp_path / "scorecards",
+            settings,
+            side=side,
+            report=lambda _: None,
+            now=NOW,
+        )
+        for side in (HOLDOUT, VALIDATION)
+    }
+    assert cards[HOLDOUT]["base"].keys() == {HOLDOUT, "sums"}
+    assert cards[VALIDATION]["base"].keys() == {VALIDATION}, "guard tasks are tests, too"
+    assert cards[VALIDATION].keys() == {"base", "few-shot"}
+    tested, tuned = (scorecard.read(cards[side]["base"][side]) for side in (HOLDOUT, VALIDATION))
+    assert [one.example_id for one in tuned.samples] == ["v0", "v1"]
+    alike = [(one.prompt_hash, one.output, one.scores) for one in tested.samples[:2]]
+    assert [(one.prompt_hash, one.output, one.scores) for one in tuned.samples] == alike
+    assert tuned.task == VALIDATION
+    assert tuned.conditions["task"] == "validation_tools"
+    assert incomparable(tuned, tested)
+
+
+def test_an_empty_validation_side_measures_nothing(bench: Bench):
+    with pytest.raises(ValueError, match=r"its validation side is empty.*validation_share"):
+        harness.evaluate(
+            bench.snapshot,
+            bench.base,
+            {"base": None},
+            bench.root,
+            SETTINGS,
+            side=VALIDATION,
+            report=lambda _: None,
+            now=NOW,
+        )

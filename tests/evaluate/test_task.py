@@ -165,7 +165,7 @@ def test_two_models_are_asked_the_same(holdout: Holdout):
 
 def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
     snapshot = holdouts.build(tmp_path, [])
-    with pytest.raises(ValueError, match="its holdout is empty"):
+    with pytest.raises(ValueError, match="its holdout side is empty"):
         read(snapshot, tiny_base)
 
 

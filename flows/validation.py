@@ -1,0 +1,167 @@
+"""Measure models on the validation side, as the holdout is measured; a look there is free.
+
+No gate reads these scorecards, and no look is recorded, so recipes may be chosen by them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from components import base, manifest
+from components.dataset.snapshot import folder_name
+from components.evaluate import harness
+from components.scorecard import VALIDATION, Scorecard
+from components.scorecard import read as read_scorecard
+from flows import jobs
+from flows.settings import Settings
+from flows.workload import Workload
+
+BASE = "base"
+
+SHORTEST = 8
+"""Characters of an adapter's key that name it in a table."""
+
+
+class NoRowsError(ValueError):
+    """The validation side is empty."""
+
+
+class LearnedError(ValueError):
+    """An adapter has learned rows that it would be measured on, or may have."""
+
+
+def measure(
+    home: Settings,
+    workload: Workload,
+    snapshot: Path,
+    adapters: Sequence[Path],
+    listener: jobs.Listener,
+) -> dict[str, Scorecard]:
+    """Score the base and adapters on the validation side; what was measured before is read.
+
+    Args:
+        home: Where scorecards are kept.
+        workload: Whose evaluation settings hold.
+        snapshot: Whose validation side is asked.
+        adapters: Their folders; all of one base.
+        listener: Called with the progress of the job that measures.
+
+    Returns:
+        A scorecard for each model: the base, the base with examples where the file wants it, and
+        each adapter under the beginning of its key.
+
+    Raises:
+        LearnedError: An adapter was trained on validation rows, or nobody can tell.
+        LookupError: An adapter is not finished.
+        JobError: The measurement failed.
+        NoRowsError: The validation side is empty.
+    """
+    require_rows(workload.workload, snapshot)
+    for one in adapters:
+        require_unlearned(home, workload.workload, one, snapshot)
+    models: dict[str, Path | None] = {BASE: None}
+    models |= dict(zip(names(adapters), adapters, strict=True))
+    root = home.scorecards / workload.workload
+    given = (snapshot, base_of(workload, adapters), models, root, workload.evaluate, VALIDATION)
+    cards = harness.folders(*given)
+    if not all(manifest.is_finished(of[VALIDATION]) for of in cards.values()):
+        wanted = manifest.digest([of[VALIDATION].name for of in cards.values()])
+        spec = {
+            "snapshot": str(snapshot),
+            "base": str(given[1]),
+            "models": {name: str(path) if path else None for name, path in models.items()},
+            "root": str(root),
+            "settings": workload.evaluate.model_dump(mode="json"),
+            "side": VALIDATION,
+        }
+        jobs.run("evaluate", spec, home.jobs / f"evaluate-validation-{wanted}", listener)
+    return {name: read_scorecard(of[VALIDATION]) for name, of in cards.items()}
+
+
+def names(adapters: Sequence[Path]) -> list[str]:
+    """Name adapters by the beginning of their keys, or by more where that is not enough."""
+    for wanted in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
+        if len({*wanted, BASE}) == len(wanted) + 1:
+            return wanted
+    return [str(one) for one in adapters]
+
+
+def base_of(workload: Workload, adapters: Sequence[Path]) -> Path:
+    """Find the base that adapters were trained on: the workload's, or one that its search tries.
+
+    Raises:
+        LookupError: They are of several bases, or of one that the file doesn't name.
+    """
+    bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
+    wanted = {str(manifest.read(one)["base"]) for one in adapters}
+    if len(wanted) > 1:
+        raise LookupError("measuring adapters: they are of several bases, name those of one")
+    if not wanted or len(bases) == 1:
+        return workload.base
+    for found in bases:
+        if base.content_hash(found) in wanted:
+            return found
+    raise LookupError(
+        f"measuring adapters: their base (content {wanted.pop()}) is none of "
+        f"{', '.join(map(str, bases))}"
+    )
+
+
+def newest_adapter(home: Settings, workload: str) -> Path | None:
+    """Find the adapter of a workload that was finished last; ``None`` where there is none."""
+    found = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
+    return max(
+        found, key=lambda path: (str(manifest.read(path)["created_at"]), path.name), default=None
+    )
+
+
+def require_rows(workload: str, snapshot: Path) -> None:
+    """Refuse a snapshot without validation rows.
+
+    Raises:
+        NoRowsError: With what would bring some.
+    """
+    if not rows(snapshot):
+        raise NoRowsError(
+            f"measuring {workload} on its validation side: {snapshot} has no row there; set "
+            "validation_share under curate, such as 0.1, which draws rows that are new, or curate "
+            "more traffic"
+        )
+
+
+def rows(snapshot: Path) -> int:
+    """Count the validation rows of a snapshot."""
+    return pq.read_metadata(snapshot / f"{VALIDATION}.parquet").num_rows
+
+
+def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Path) -> None:
+    """Refuse an adapter that was trained on rows of a snapshot's validation side.
+
+    In one home a row never changes side; an adapter from elsewhere may have learned any.
+
+    Raises:
+        LookupError: The adapter is not finished.
+        LearnedError: It has learned some, or what it was trained on is not here.
+    """
+    if not manifest.is_finished(adapter):
+        raise LookupError(f"measuring {adapter}: it is no finished adapter")
+    learned = str(manifest.read(adapter).get("snapshot"))
+    if learned == snapshot.name:
+        return
+    trained_on = home.snapshots / folder_name(workload) / learned
+    if not manifest.is_finished(trained_on):
+        raise LearnedError(
+            f"measuring {adapter} on the validation side: it was trained on snapshot {learned}, "
+            f"which is not in {trained_on.parent}, so whether it has learned rows of this side "
+            "can't be told; train it on a snapshot of this home"
+        )
+    if both := _ids(trained_on / "train.parquet") & _ids(snapshot / f"{VALIDATION}.parquet"):
+        raise LearnedError(
+            f"measuring {adapter} on the validation side: it has learned {len(both)} of the rows, "
+            f"from snapshot {learned}; train it on snapshot {snapshot.name}"
+        )
+
+
+def _ids(file: Path) -> set[str]:
+    return {str(one) for one in pq.read_table(file, columns=["example_id"])[0].to_pylist()}
