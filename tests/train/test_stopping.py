@@ -183,6 +183,32 @@ def test_patience_ends_only_after_so_many_measurements_without_a_better_one(
 
 
 @pytest.mark.parametrize(
+    ("losses", "best", "last"),
+    [
+        pytest.param((0.5, 0.5, 0.5, 0.4), 1, 3, id="never-better"),
+        pytest.param((0.5, 0.4, 0.4, 0.4), 2, 4, id="equal-to-the-best"),
+        pytest.param((0.5, 0.6, 0.5, 0.4), 1, 3, id="as-good-again"),
+        pytest.param((0.5, 0.6, 0.4, 0.4, 0.4), 3, 5, id="better-in-time"),
+    ],
+)
+def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
+    tmp_path: Path, losses: tuple[float, ...], best: int, last: int
+):
+    measured = iter(losses)
+    halting = early.Halting(
+        PATIENT,
+        Stop(),
+        tmp_path,
+        measure=lambda: {"validation_loss": next(measured)},
+        keep=Path.mkdir,
+        report=lambda _: None,
+    )
+    stopped = next(step for step in range(1, 9) if halting.is_due(step, 24))
+    assert (stopped, halting.best_weights) == (last, tmp_path / f"best-{best}")
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{best}"]
+
+
+@pytest.mark.parametrize(
     ("knobs", "said"),
     [
         pytest.param({"early_stopping_patience": 2}, "wants eval_steps", id="never measured"),
