@@ -50,6 +50,10 @@ def test_a_way_of_computing_that_changes_what_a_model_says_reads_no_tree(
     assert not reading.can_pack(model, Distorting(model))
 
 
+def double(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
+    return out * 2
+
+
 class Distorting:
     """Within it, a model's last layer doubles what it says."""
 
@@ -57,7 +61,7 @@ class Distorting:
         self.head = model.lm_head
 
     def __enter__(self) -> None:
-        self.hook = self.head.register_forward_hook(lambda _, __, out: out * 2)
+        self.hook = self.head.register_forward_hook(double)
 
     def __exit__(self, *_: object) -> None:
         self.hook.remove()
