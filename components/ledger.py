@@ -1,4 +1,4 @@
-"""The ledger in the warehouse: finished outputs, looks at the holdout, what was erased."""
+"""The ledger in the warehouse: finished outputs, and what was erased."""
 
 import json
 from collections.abc import Sequence
@@ -28,18 +28,6 @@ class Decision:
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One comparison on a holdout: whose scorecards, by which metric, on how many requests."""
-
-    workload: str
-    holdout_version: str
-    challenger_scorecard: str
-    opponent_scorecard: str
-    metric: str
-    requests: int
-
-
 def record_output(con: Connection, workload: str, folder: Path, *, now: datetime) -> None:
     """Note a finished output folder; noting it twice changes nothing."""
     body = manifest.read(folder)
@@ -64,53 +52,6 @@ def record_output(con: Connection, workload: str, folder: Path, *, now: datetime
             "now": now,
         },
     )
-
-
-def number_look(con: Connection, look: Look, *, now: datetime) -> int:
-    """Give the how-manieth look at its holdout this is, from 1; the same look keeps its number.
-
-    A holdout only grows. Looks at its earlier versions count as well, as long as they had more than
-    half of today's requests: else one new request a night would make every look the first.
-    """
-    compared = {
-        "workload": look.workload,
-        "challenger": look.challenger_scorecard,
-        "opponent": look.opponent_scorecard,
-        "metric": look.metric,
-    }
-    con.execute(
-        """
-        insert into raw.looks by name
-        select
-            $workload as workload_id, $challenger as challenger_scorecard,
-            $opponent as opponent_scorecard, $metric as metric, $version as holdout_version,
-            $requests as requests, $now as looked_at,
-            1 + (
-                select count(*)
-                from raw.looks
-                where workload_id = $workload and 2 * requests > $requests
-            ) as number
-        where not exists (
-            select 1
-            from raw.looks
-            where
-                workload_id = $workload and challenger_scorecard = $challenger
-                and opponent_scorecard = $opponent and metric = $metric
-        )
-        """,
-        {**compared, "version": look.holdout_version, "requests": look.requests, "now": now},
-    )
-    found = con.execute(
-        """
-        select number
-        from raw.looks
-        where
-            workload_id = $workload and challenger_scorecard = $challenger
-            and opponent_scorecard = $opponent and metric = $metric
-        """,
-        compared,
-    ).fetchall()
-    return int(found[0][0])
 
 
 def erasure_of(con: Connection, keys: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
 """``flywheel audit``: what was decided, in words, and whether the chain of decisions holds."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from flows.explaining import opened
 
 if TYPE_CHECKING:
     from components.decide.chain import Head, Link
+    from components.looks import Book
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
@@ -38,28 +40,33 @@ def audit(
     they name. Who can write the warehouse and MLflow could write the whole chain anew; keep an
     export elsewhere and hold the chain against it: `--verify --against FILE`.
     """
+    from components import looks
     from components.decide import export as exporting
     from components.decide import record
 
     with opened() as con:
-        links, head = record.links(con), record.head(con)
+        links, head, book = record.links(con), record.head(con), looks.read(con)
     if export:
         console.print(
             f"{exporting.write(export, links)} decisions written to {export}", markup=False
         )
     if verify:
-        _verify(links, head, against)
+        _verify(links, head, book, against)
     elif not export:
         _list([link for link in links if workload in (None, link.workload_id)])
 
 
-def _verify(links: "list[Link]", head: "Head | None", against: Path | None) -> None:
-    """Hold the chain against itself, its head, MLflow's versions and an earlier export."""
-    from components.decide import chain
+def _verify(links: "list[Link]", head: "Head | None", book: "Book", against: Path | None) -> None:
+    """Hold the chain against itself, its head, MLflow, all looks, and an earlier export."""
+    from components.decide import chain, commitments
     from components.decide import export as exporting
 
     anchors = _anchors()
-    broken = chain.first_broken(links, head) or chain.first_loose(links, anchors or {})
+    broken = (
+        chain.first_broken(links, head)
+        or chain.first_loose(links, anchors or {})
+        or commitments.first_broken(links, book)
+    )
     if broken:
         errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
         raise typer.Exit(1)
@@ -68,9 +75,11 @@ def _verify(links: "list[Link]", head: "Head | None", against: Path | None) -> N
         raise typer.Exit(1)
     erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
     named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
+    older = sum(one.decision is None for one in book.looks)
     console.print(
         f"{len(links)} decisions, the chain holds; {named}; {erased} texts were erased; "
-        f"head {head.digest if head else chain.GENESIS}",
+        f"{len(book.seals)} sealed policies, {len(book.looks) - older} looks under them, {older} "
+        f"older looks under none; head {head.digest if head else chain.GENESIS}",
         soft_wrap=True,
     )
 
@@ -89,8 +98,8 @@ def _anchors() -> dict[str, str] | None:
 def _list(links: "list[Link]") -> None:
     for link in links:
         console.print(
-            f"{link.sequence:>4}  {link.workload_id}  evidence {link.evidence_digest}  "
-            f"{said(link)}",
+            f"{link.sequence:>4}  {link.workload_id}  "
+            f"{'policy' if link.body else 'evidence'} {link.evidence_digest}  {said(link)}",
             markup=False,
             soft_wrap=True,
         )
@@ -99,11 +108,25 @@ def _list(links: "list[Link]") -> None:
 
 
 def said(link: "Link") -> str:
-    """Say on one line what was decided, by whom, why, and what is blamed."""
+    """Say on one line what was decided, by whom, why, and what is blamed; or sealed, or looked."""
     who = f"by {_text(link.approver)}" if link.approver != "" else ""
     blamed = f"blames {_text(link.blame)}" if link.blame else ""
-    words = [link.kind, link.reason, who, _text(link.comment), blamed]
+    words = [link.kind, link.reason, who, _text(link.comment), blamed, _committed(link)]
     return f"{link.decided_at:%Y-%m-%d %H:%M} UTC  {' '.join(filter(None, words))}"
+
+
+def _committed(link: "Link") -> str:
+    """Say to what a seal or a look commits."""
+    if not link.body:
+        return ""
+    told = json.loads(link.body)
+    version = f"holdout version {told['holdout_version']}"
+    if link.kind == "sealed":
+        return f"{version}, alpha {told['alpha']:g}"
+    return (
+        f"{version}, look {told['number']} by {told['metric']}, given alpha {told['alpha']:.4g} "
+        f"under the policy that was sealed as {told['seal']}"
+    )
 
 
 def _text(text: str | None) -> str:

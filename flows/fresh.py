@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
 from components.dataset.snapshot import folder_name
-from components.gate import evidence
+from components.gate import evidence, policy
 from components.gate.evidence import Evidence
 from components.register import registry
 from components.register.registry import Version
@@ -59,11 +59,9 @@ def require_policy(found: Evidence, workload: Workload) -> None:
     Raises:
         StaleEvidenceError: Something under ``gate`` was changed; it says what.
     """
-    judged_by = evidence.policy(found.folder).model_dump(mode="json")
-    now = workload.gate.model_dump(mode="json")
-    changed = [name for name in sorted(now) if judged_by[name] != now[name]]
-    if changed:
-        told = ", ".join(f"{name}: {judged_by[name]}, now {now[name]}" for name in changed)
+    judged_by = evidence.policy(found.folder)
+    if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
+        told = "; ".join(changed)
         raise StaleEvidenceError(
             f"deciding on evidence {found.digest}: the policy that judged it has changed ({told})"
         )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from rich.console import Console
 
-from components.gate import evidence
+from components.gate import evidence, terms
 from components.register import registry
 from flows import settings, watch
 from flows.screen import Screen, outcome
@@ -120,8 +120,8 @@ def say_scores(folder: Path, console: Console) -> None:
         both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
         console.print(f"  {metric:<26} {both}  n={row['n']}")
     console.print(f"verdict   {found.judgement.outcome}")
-    for reason in found.judgement.reasons:
-        console.print(f"  {reason}", soft_wrap=True)
+    for line in (*found.judgement.reasons, *terms.sentences(found.judgement)):
+        console.print(f"  {line}", soft_wrap=True)
     if account := verdict.get("account"):  # older evidence has none
         console.print("cost")
     for line in account or ():

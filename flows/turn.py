@@ -25,7 +25,8 @@ from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report.case import Case
-from components.ledger import Decision, Look
+from components.ledger import Decision
+from components.looks import Holdout
 from components.register import registry
 from components.scorecard import HOLDOUT
 from components.scorecard import read as read_scorecard
@@ -35,6 +36,7 @@ from flows import (
     dispatch,
     evaluate,
     exhibits,
+    seals,
     search,
     settings,
     showing,
@@ -88,6 +90,7 @@ def turn(config: str, start: str | None = None) -> str:
     with stages.during("train", training_folder(workload, snapshot.path)):
         adapter, reused = trained(workload, given)
         stages.say(f"adapter {adapter.name}", reused=reused)
+    seal(workload, snapshot)
     with stages.during("evaluate", evaluate.job_folder(adapter)):
         cards, reused = measured(workload, given, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
@@ -167,6 +170,16 @@ def conclude(
 
 
 @task
+def seal(workload: Workload, snapshot: Snapshot) -> None:
+    """Seal the policy before anything is measured on a new holdout."""
+    seals.seal(workload.gate, _held(workload, snapshot))
+
+
+def _held(workload: Workload, snapshot: Snapshot) -> Holdout:
+    return seals.holdout(workload.workload, snapshot.holdout_version, snapshot.path)
+
+
+@task
 def assemble(
     workload: Workload,
     snapshot: Snapshot,
@@ -195,7 +208,7 @@ def assemble(
         remarks=manifest.digest([workload.note, workload.cost.model_dump(mode="json")]),
         anchor_scorecards=tuple(card.key for card in anchor.cards.values()) if anchor else (),
     )
-    judgement = judged(workload.gate, subject, ours, theirs, anchor)
+    judgement = judged(workload.gate, _held(workload, snapshot), adapter.name, ours, theirs, anchor)
     digest = evidence.digest(subject, judgement, workload.gate)
     folder = home.evidence / workload.workload / digest
     if manifest.is_finished(folder):
@@ -221,7 +234,8 @@ def _read(cards: Mapping[str, Path]) -> Measured:
 
 def judged(
     policy: Policy,
-    subject: Subject,
+    held: Holdout,
+    adapter: str,
     ours: Measured,
     theirs: Measured,
     anchor: Anchor | None = None,
@@ -230,17 +244,9 @@ def judged(
     refused = judge.refuse(ours, theirs, policy, anchor)
     if refused:
         return refused
-    look = Look(
-        workload=subject.workload,
-        holdout_version=subject.holdout_version,
-        challenger_scorecard=ours[policy.task].key,
-        opponent_scorecard=theirs[policy.task].key,
-        metric=policy.metric,
-        requests=len(ours[policy.task].samples),
-    )
-    with warehouse.connect(settings.load().warehouse) as con:
-        number = ledger.number_look(con, look, now=datetime.now(UTC))
-    return judge.judge(ours, theirs, policy, number, anchor=anchor)
+    taken = seals.take(policy, held, ours[policy.task], theirs[policy.task], adapter)
+    found = judge.judge(ours, theirs, policy, taken.look.number, left=taken.left, anchor=anchor)
+    return seals.judged(taken, found)
 
 
 @task

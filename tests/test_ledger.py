@@ -1,15 +1,12 @@
-"""The ledger keeps each output once, and numbers the looks at a holdout."""
+"""The ledger keeps each output once."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from components import ledger, manifest, warehouse
-from components.ledger import Look
 from components.warehouse import Connection
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
@@ -62,38 +59,3 @@ def test_an_unfinished_output_is_not_noted(con: Connection, tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError):
         ledger.record_output(con, "support", tmp_path, now=NOW)
     assert con.execute("select count(*) from raw.manifests").fetchall() == [(0,)]
-
-
-LOOK = Look("support", "v1", "c1", "base", "correct_name", 100)
-
-
-def test_looks_at_one_holdout_are_numbered_and_a_rerun_keeps_its_number(con: Connection) -> None:
-    second = replace(LOOK, challenger_scorecard="c2")
-    assert [ledger.number_look(con, look, now=NOW) for look in (LOOK, second)] == [1, 2]
-    later = NOW + timedelta(days=1)
-    assert [ledger.number_look(con, look, now=later) for look in (LOOK, second)] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("change", "number"),
-    [
-        pytest.param({"metric": "correct"}, 2, id="another-metric"),
-        pytest.param({"opponent_scorecard": "o2"}, 2, id="another-opponent"),
-        pytest.param({"workload": "billing"}, 1, id="another-workload"),
-        pytest.param(
-            {"holdout_version": "v2", "challenger_scorecard": "c2", "requests": 199},
-            2,
-            id="a-holdout-that-grew",
-        ),
-        pytest.param(
-            {"holdout_version": "v2", "challenger_scorecard": "c2", "requests": 200},
-            1,
-            id="a-holdout-that-doubled",
-        ),
-    ],
-)
-def test_a_look_counts_while_most_of_its_requests_are_asked_again(
-    con: Connection, change: dict[str, Any], number: int
-) -> None:
-    ledger.number_look(con, LOOK, now=NOW)
-    assert ledger.number_look(con, replace(LOOK, **change), now=NOW) == number

@@ -7,14 +7,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components import ledger, warehouse
+from components import looks, warehouse
 from components.collect import interactions
 from components.curate import pipeline
 from components.dataset import snapshot
 from components.decide import chain, record
 from components.decide.record import Event
 from components.erase import lineage
-from components.ledger import Look
 from components.trigger import book
 from components.trigger.book import Start
 from components.warehouse import Connection
@@ -27,10 +26,16 @@ SQL = Path(warehouse.__file__).parent.parent / "sql" / "migrations"
 RELEASED = Path(__file__).parent / "sql" / "migrations.json"
 """The SHA-256 of each migration that some home may have applied."""
 
-AGES = (4, 9, 12, 16, 18, 20)
-"""Schemas that homes were left at: before redaction, snapshots, looks, the chain, the journal."""
+AGES = (4, 9, 12, 16, 18, 20, 21)
+"""Schemas that homes were left at: before redaction, snapshots, looks, the chain, the journal,
+sealed policies."""
 
-LOOK = Look(WORKLOAD, "v1", "c1", "c0", "correct_name", 40)
+JUDGED = {
+    "subject": {"challenger_scorecard": "c1", "opponent_scorecard": "c0", "adapter": "a1"},
+    "judgement": {"metric": "correct_name", "look": 1, "alpha": 0.02, "outcome": "fail"},
+    "policy": {"metric": "correct_name", "alpha": 0.04},
+}
+"""The evidence of the first of two looks, as an older version noted it."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> House:
             event = Event(kind, WORKLOAD, f"e{number}", f"run-{number}", logs.NOW, "ann", "why")  # pyright: ignore[reportArgumentType] - one of the kinds
             with warehouse.transaction(con):
                 record.append(con, event)
-        ledger.number_look(con, LOOK, now=logs.NOW)
         book.enter(con, Start("s1", WORKLOAD, "person", True, "asked", logs.NOW))
     return built
 
@@ -54,7 +58,9 @@ def age(home: House, number: int) -> None:
     folder.mkdir()
     for file in SQL.glob("*.sql"):
         if int(file.name[:4]) <= number:
-            (folder / file.name).write_text(file.read_text().replace("'stale', ", ""))
+            text = file.read_text()
+            is_early = int(file.name[:4]) < 21  # what released homes had of it
+            (folder / file.name).write_text(text.replace("'stale', ", "") if is_early else text)
     with duckdb.connect(old) as con:
         con.execute("set timezone = 'UTC'")
         warehouse.migrate(con, folder)
@@ -67,9 +73,25 @@ def age(home: House, number: int) -> None:
                 "insert into raw.decisions by name select sequence as decision_id,"
                 " * exclude (sequence, reason) from today.raw.decisions"
             )
+        if 12 <= number < 23:
+            con.execute(OLD_LOOKS, {"workload": WORKLOAD})
+            con.execute(OLD_EVIDENCE, {"workload": WORKLOAD, "judged": json.dumps(JUDGED)})
     new.unlink()
     old.rename(new)
 
+
+OLD_LOOKS = """
+    insert into raw.looks
+    select
+        $workload, challenger, 'c0', 'correct_name', 'v1', 40, number, now()
+    from (values ('c1', 1), ('c2', 2)) as looks (challenger, number)
+"""
+OLD_EVIDENCE = """
+    insert into raw.manifests by name
+    select
+        'e1' as key, 'evidence' as kind, $workload as workload_id, '/evidence/e1' as path,
+        $judged::json as manifest, now() as recorded_at
+"""
 
 TABLES = """
     select distinct schema_name || '.' || table_name as name
@@ -108,7 +130,12 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
         assert chain.first_broken(links, record.head(con)) is None
         told = [(one.kind, one.evidence_digest, one.approver, one.comment) for one in links]
         assert told == [("reject", "e1", "ann", "why"), ("approve", "e2", "ann", "why")]
-        assert ledger.number_look(con, LOOK, now=logs.NOW) == 1
+        taken = [
+            (one.challenger_scorecard, one.policy_digest, one.number, one.alpha, one.adapter)
+            for one in looks.read(con).looks
+        ]
+        told = [("c1", looks.UNKNOWN, 1, 0.02, "a1"), ("c2", looks.UNKNOWN, 2, None, None)]
+        assert taken == (told if number >= 12 else [])
         assert number < 20 or [one.start_id for one in book.entries(con, WORKLOAD, 9)] == ["s1"]
         book.enter(con, Start("s2", WORKLOAD, "stale", True, "changed", logs.NOW))
 

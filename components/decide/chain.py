@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed", "rollback"]
+Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked"]
 """``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now.
-``rollback``: what was approved on the evidence was taken back."""
+``rollback``: what was approved on the evidence was taken back. ``sealed``: a policy, before the
+first look at a holdout. ``looked``: one look, before what it showed was known."""
 
 GENESIS = "0" * 64
 """What stands in the first link where later ones have the digest of the one before."""
@@ -30,7 +31,8 @@ class Link:
     """One row of the chain; ``None`` where a text was erased, whose salt is then gone, too.
 
     ``attempt`` counts the answers of one promotion. ``reason`` is a word of a short list: why it
-    was rejected, refused, or lapsed.
+    was rejected, refused, or lapsed. ``body`` is what a seal or a look commits to, as JSON; then
+    ``evidence_digest`` is that of the policy.
     """
 
     sequence: int
@@ -52,6 +54,7 @@ class Link:
     comment_salt: str | None
     blame: str | None
     blame_salt: str | None
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ def content(link: Link) -> str:
         "sequence": link.sequence,
         "workload_id": link.workload_id,
     }
+    if link.body:  # rows of older versions have none, and keep their digests
+        told["body"] = link.body
     return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -15,9 +15,10 @@ SALT_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to record: a word for or against an evidence, an answer refused, a lapse.
+    """Something to record: a word on an evidence, an answer refused, a lapse, a seal, a look.
 
-    ``blame`` is what the person typed; ``reason`` is a word of a short list, or empty.
+    ``body`` is what a seal or a look commits to, and ``evidence`` then its policy. ``blame`` is
+    what the person typed; ``reason`` is a word of a short list, or empty.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class Event:
     attempt: int = 1
     reason: str = ""
     blame: str = ""
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def append(con: Connection, event: Event) -> Link:
         digest="",
         **texts,
         **{f"{name}_salt": salt for name, salt in salts.items()},
+        body=event.body,
     )
     link = replace(link, digest=chain.digest(link))
     row = asdict(link)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components import markdown
+from components.gate import terms
 from components.gate.report import charges, production, telling
 from components.gate.report.apart import apart, by_turns
 from components.gate.report.case import Case
@@ -42,7 +43,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             "",
             f"**Verdict: {judgement.outcome}.** {_plain(telling.sentence(case))}",
             "",
-            *[f"- {_plain(reason)}" for reason in judgement.reasons],
+            *[f"- {_plain(line)}" for line in (*judgement.reasons, *terms.sentences(judgement))],
             *(["", f"*{case.note}*"] if case.note else []),
             "",
             *_scores(subject.opponent_name, figures),

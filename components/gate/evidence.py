@@ -16,6 +16,7 @@ from components.gate import judgement as judgements
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.shares import share_interval
+from components.schema import Json
 from components.scorecard import Scorecard
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
@@ -147,6 +148,7 @@ def read(folder: Path) -> Evidence:
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
 
 
-def policy(folder: Path) -> Policy:
-    """Read the policy that judged a finished evidence."""
-    return Policy.model_validate(json.loads((folder / VERDICT).read_text())["policy"])
+def policy(folder: Path) -> Mapping[str, Json]:
+    """Read the policy that judged a finished evidence, as it was written."""
+    told: Mapping[str, Json] = json.loads((folder / VERDICT).read_text())["policy"]
+    return told

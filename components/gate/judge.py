@@ -41,6 +41,7 @@ def judge(
     policy: Policy,
     look: int = 1,
     *,
+    left: float | None = None,
     anchor: Anchor | None = None,
 ) -> Judgement:
     """Compare two models' scorecards request by request and hold them to the policy.
@@ -49,17 +50,19 @@ def judge(
         challenger: The challenger's scorecards by task.
         opponent: The opponent's.
         policy: What must be shown.
-        look: The how-manieth challenger it is that this holdout judges (``ledger.number_look``).
+        look: The how-manieth look it is at this holdout (``looks``).
+        left: What the looks before it have left of alpha; ``None`` where all of them were under
+            this very policy.
         anchor: What guards are held against besides the opponent; ``None`` where that is the
             opponent itself.
     """
-    alpha = spending.allowance(policy.alpha, look, policy.looks)
+    alpha, later = _shares(policy, look, left)
     if refused := refuse(challenger, opponent, policy, anchor):
         return refused
     if alpha == 0:
         return Judgement("fail", (wording.no_look_left(look, policy),), policy.metric, look)
     asked = _asked(challenger, opponent, policy, anchor)
-    comparisons = _compared(asked, policy, look, alpha)
+    comparisons = _compared(asked, policy, alpha, later)
     parts = slices.compare(asked[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
         *wording.below_floor(comparisons[0], policy),
@@ -110,9 +113,8 @@ def _asked(
 
 
 def _compared(
-    asked: list[_Asked], policy: Policy, look: int, alpha: float
+    asked: list[_Asked], policy: Policy, alpha: float, later: float
 ) -> tuple[Comparison, ...]:
-    later = spending.allowance(policy.alpha, look + 1, policy.looks) or alpha
     corrected = holm.adjusted([compare.worse(one.figure) for one in asked])
     return tuple(
         replace(
@@ -121,6 +123,15 @@ def _compared(
         )
         for one, p_worse in zip(asked, corrected, strict=True)
     )
+
+
+def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float]:
+    """Give the alpha of a look, and that of the next one: its own again where none is left."""
+    if left is None:
+        shares = [spending.allowance(policy.alpha, one, policy.looks) for one in (look, look + 1)]
+        return shares[0], shares[1] or shares[0]
+    alpha = spending.share(left, look, policy.looks)
+    return alpha, spending.share(left - alpha, look + 1, policy.looks) or alpha
 
 
 def _too_few(challenger: Measured, policy: Policy) -> list[str]:

@@ -74,12 +74,34 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a look was taken under: the policy that was sealed, and what was changed since.
+
+    ``decision`` is where the seal stands in the chain of decisions, made for ``workload`` and its
+    ``holdout_version``, with ``alpha`` for all looks; ``looks`` before this one have ``left`` that
+    much of it, those of the workloads ``others`` among them. ``changes`` is empty while the policy
+    is the sealed one; ``changed_at`` is when the first look under the changed one was taken.
+    """
+
+    decision: int
+    sealed_at: str
+    workload: str
+    holdout_version: str
+    alpha: float
+    looks: int
+    left: float
+    others: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    changed_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What the gate made of a challenger.
 
     ``look`` is the how-manieth challenger this holdout judged, and ``alpha`` what that look may
-    spend. ``comparisons`` begin with the target. Where nothing could be compared there are none,
-    and the look is 0.
+    spend, under which ``terms``. ``comparisons`` begin with the target. Where nothing could be
+    compared there are none, and the look is 0.
     """
 
     outcome: Outcome
@@ -89,6 +111,7 @@ class Judgement:
     alpha: float = 0.0
     comparisons: tuple[Comparison, ...] = ()
     slices: tuple[Slice, ...] = ()
+    terms: Terms | None = None
 
     @property
     def target(self) -> Comparison | None:
@@ -122,5 +145,17 @@ def from_json(value: Mapping[str, Any]) -> Judgement:
         "reasons": tuple(value["reasons"]),
         "comparisons": tuple(Comparison(**one) for one in value["comparisons"]),
         "slices": tuple(Slice(**one) for one in value["slices"]),
+        "terms": _terms(value.get("terms")),
     }
     return Judgement(**{**value, **nested})
+
+
+def _terms(value: Mapping[str, Any] | None) -> Terms | None:
+    if value is None:
+        return None
+    told: dict[str, Any] = {
+        **value,
+        "others": tuple(value["others"]),
+        "changes": tuple(value["changes"]),
+    }
+    return Terms(**told)

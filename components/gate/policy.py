@@ -1,12 +1,13 @@
 """The policy of a workload's file: what a challenger must show before a person is asked."""
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from pydantic import Field, model_validator
 
-from components.schema import Config
+from components.schema import Config, Json
 from components.scorecard import HOLDOUT
 
 TOOL_METRICS = ("correct_name", "correct")
@@ -129,3 +130,37 @@ class Policy(Config):
             anchor_margin=self.abstention_anchor_margin,
         )
         return (abstention, *self.guards)
+
+
+def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, ...]:
+    """Say what differs between two policies, each as JSON has it, in the words of the file.
+
+    Args:
+        before: May be of an older version, which asked for less.
+        now: The policy of now.
+    """
+    old, new = _asked(before), _asked(now)
+    return tuple(
+        f"{name}: {old.get(name, NOT_ASKED)}, now {new.get(name, NOT_ASKED)}"
+        for name in sorted({*old, *new})
+        if old.get(name, NOT_ASKED) != new.get(name, NOT_ASKED)
+    )
+
+
+NOT_ASKED = "not asked"
+
+
+def _asked(policy: Mapping[str, Json]) -> dict[str, str]:
+    """Write all that a policy asks for by its name; a margin that is left out is the other one."""
+    told = {name: value for name, value in policy.items() if name != "guards"}
+    if "abstention_anchor_margin" in told and told["abstention_anchor_margin"] is None:
+        told["abstention_anchor_margin"] = told["abstention_margin"]
+    for guard in cast("list[dict[str, Json]]", policy["guards"]):
+        where = f"{guard['metric']} of {guard['task']}"
+        told[f"margin on {where}"] = guard["margin"]
+        if "anchor_margin" in guard:
+            wanted = guard["anchor_margin"]
+            told[f"anchor_margin on {where}"] = guard["margin"] if wanted is None else wanted
+    return {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()
+    }

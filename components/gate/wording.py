@@ -6,7 +6,12 @@ from components.scorecard import HOLDOUT
 
 
 def no_look_left(look: int, policy: Policy) -> str:
-    """Say that the holdout has judged as many challengers as were planned."""
+    """Say that the holdout has judged as many challengers as were planned, or as alpha allows."""
+    if policy.looks is None or look <= policy.looks:
+        return (
+            f"no look is left: this is the {_nth(look)} look at this holdout, and those before it "
+            "were given all of the alpha that was sealed; let the holdout double"
+        )
     return (
         f"no look is left: this is the {_nth(look)} challenger that this holdout judges and the "
         f"policy plans for {policy.looks}; let the holdout double, or plan for more from the start"

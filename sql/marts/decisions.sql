@@ -20,7 +20,8 @@ select
     remarks.text as comment,
     remarks.salt as comment_salt,
     charges.text as blame,
-    charges.salt as blame_salt
+    charges.salt as blame_salt,
+    coalesce(chain.body, '') as body
 from raw.decision_chain as chain
 left join raw.decision_words as approvers
     on chain.sequence = approvers.sequence and approvers.field = 'approver'

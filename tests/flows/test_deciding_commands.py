@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from components import warehouse
+from components import looks, warehouse
 from components.decide import record
 from components.decide.approvers import Approver
 from components.decide.record import Event
-from flows import secrets
+from components.gate.policy import Policy
+from components.looks import Holdout
+from flows import seals, secrets
+from tests.cards import pair
 from tests.flows import terminal
 from tests.flows.terminal import Terminal
 
@@ -55,6 +58,30 @@ def test_decisions_are_listed_verified_exported_and_tampering_is_found(
     assert broken.returncode == 1
     assert broken.stderr.startswith("decision 2 was changed: its content has another digest")
     assert not list(tmp_path.rglob("owned"))
+
+
+def test_seals_and_looks_are_listed_and_verified_with_the_decisions(
+    shell: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(shell.settings.home))
+    ours, theirs = pair(40, 2, 40, 10)
+    held = Holdout("support", "v1-abc", looks.rows(map(str, range(132))))
+    seals.seal(Policy(), held)
+    seals.take(Policy(), held, ours, theirs, "a1")
+    sealed, looked = shell.run("audit").stdout.splitlines()
+    assert sealed.endswith("sealed holdout version v1-abc, alpha 0.05")
+    assert looked.endswith(
+        "looked holdout version v1-abc, look 1 by correct_name, given alpha 0.025 under the policy "
+        "that was sealed as 1"
+    )
+    assert "  support  policy " in looked
+    verified = shell.run("audit", "--verify")
+    assert "; 1 sealed policies, 1 looks under them, 0 older looks under none;" in verified.stdout
+    with warehouse.connect(shell.settings.warehouse) as con:
+        con.execute("update raw.looks set alpha = 0")
+    broken = shell.run("audit", "--verify")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("decision 2 was changed: the look that is kept is not the one")
 
 
 def test_a_secret_is_shown_once_and_kept_for_its_owner_only(shell: Terminal) -> None:

@@ -259,8 +259,9 @@ def pause_key(state: dict[str, Any]) -> str | None:
 
 
 def last(shell: Terminal) -> str:
-    """Give the newest line of the record."""
-    return shell.run("audit").stdout.splitlines()[-1]
+    """Give the newest line of the record that is about an evidence, and no seal or look."""
+    lines = shell.run("audit").stdout.splitlines()
+    return [line for line in lines if "  evidence " in line][-1]
 
 
 def enrol(shell: Terminal, name: str) -> str:

@@ -284,7 +284,8 @@ def _chain(home: Path) -> Iterator[str]:
     for number, row in enumerate(
         kept(home, "select * from raw.decision_chain order by sequence"), start=1
     ):
-        told = {name: value for name, value in row.items() if name != "digest"}
+        told = {name: value for name, value in row.items() if name not in ("digest", "body")}
+        told |= {"body": row["body"]} if row["body"] else {}
         told["decided_at"] = row["decided_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         if row["sequence"] != number or row["before"] != before or _sha(text) != row["digest"]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components import manifest
+from components.gate import terms
 from components.gate.judgement import Slice
 from components.gate.report import answers, charges, page, production, telling
 from components.gate.report.apart import apart
@@ -109,7 +110,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         opponent=case.subject.opponent_name,
         outcome=case.judgement.outcome,
         sentence=telling.sentence(case),
-        reasons=case.judgement.reasons,
+        reasons=(*case.judgement.reasons, *terms.sentences(case.judgement)),
         change=telling.change(case),
         note=case.note,
         digest=case.digest,
