@@ -48,7 +48,7 @@ def attach(
         recipe: The method, its shape and its first weights.
         rows: What will be trained on; ``init_lora_weights: eva`` looks at it.
         warm_start: An adapter of the same shape whose weights are the first ones.
-        checkpoint: Where the training goes on; its weights are loaded by the trainer.
+        checkpoint: Where the training goes on; the trainer loads its weights over the first ones.
 
     Raises:
         ValueError: The recipe wants what this base hasn't got.
@@ -57,7 +57,7 @@ def attach(
     adapted = _wrap(model, recipe, checkpoint)
     if not torch.cuda.is_available():
         bases.dequantize(adapted)
-    if checkpoint is None:
+    if checkpoint is None or warm_start is not None:
         _start(adapted, recipe, rows, warm_start)
     if recipe.holds_a_half:
         starts.hold(adapted, recipe.r)

@@ -5,7 +5,6 @@ Imported late, since it loads torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -46,7 +45,7 @@ class Shape:
     """Added to the logit of a call where an answer's first token decides on one."""
 
     strangers: bool = False
-    """Also put each lesson's answer under the request of the lesson after it."""
+    """Also put each lesson's answer under another lesson's request."""
 
     process: int = 0
     """Which one this is of the processes that learn from the batch together."""
@@ -119,19 +118,27 @@ def _lesson(fields: dict[str, Any]) -> Lesson:
 
 
 def _strangers(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Put each answer under the request of the next lesson; the last one's under the first.
+    """Put each answer under the next request that is not its own; the first comes after the last.
 
-    TRL's KTO trainer does the same. A lesson alone knows no stranger.
+    TRL's KTO trainer takes the next lesson, whatever it asks; where people judged several answers
+    to one request, that is often the answer's own. Where all lessons ask the same there are none.
     """
-    if len(lessons) == 1:
-        return []
     found: list[Lesson] = []
-    for one, other in pairwise([*lessons, lessons[0]]):
-        (said,), (asked,) = one.rows, other.rows
-        answer = said.input_ids[said.prompt_length :]
-        ids = [*asked.input_ids[: asked.prompt_length], *answer]
-        found.append(Lesson([Tokens(ids, len(answer), 1.0)], other.row_id, one.is_good))
+    for number, one in enumerate(lessons):
+        (said,) = one.rows
+        own, answer = _parts(said)
+        for other in (*lessons[number + 1 :], *lessons[:number]):
+            asked, _ = _parts(other.rows[0])
+            if asked != own:
+                tokens = Tokens([*asked, *answer], len(answer), 1.0)
+                found.append(Lesson([tokens], other.row_id, one.is_good))
+                break
     return found
+
+
+def _parts(row: Tokens) -> tuple[list[int], list[int]]:
+    """Cut a row into its request and its answer."""
+    return row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]
 
 
 def _shares(lessons: Sequence[Lesson], shape: Shape) -> list[Share]:

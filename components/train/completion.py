@@ -27,6 +27,7 @@ from components.train.lanes import Lanes
 from components.train.learning import Said
 from components.train.lessons import Lesson
 from components.train.objectives.settings import Objective, Sft
+from components.train.order import Epochs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,7 +51,9 @@ class CompletionTrainer(SFTTrainer):
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
+    start: asides.Start | None = None
     row_ids: Sequence[str] = ()
+    epochs: Epochs | None = None
 
     after_backward: Callable[[], None] | None = None
     """Called when all gradients of a step are there, before they are clipped."""
@@ -82,6 +85,7 @@ class CompletionTrainer(SFTTrainer):
         loader = DataLoader(
             cast("Dataset[Any]", self.train_dataset),
             batch_size=self.args.per_device_train_batch_size,
+            sampler=self.epochs,
             collate_fn=self.data_collator,
         )
         return prepare_data_loader(loader, num_processes=1, process_index=0)
@@ -187,7 +191,7 @@ class CompletionTrainer(SFTTrainer):
 
     def _told(self, model: torch.nn.Module, batch: Batch) -> list[Share]:
         """Add to the batch's shares what the base or a teacher says of their answers."""
-        return asides.add(self.objective, batch, model, self.teacher, self._each)
+        return asides.add(self.objective, batch, model, self.teacher, self.start, self._each)
 
     def _each(self, work: Callable[[Share], torch.Tensor], shares: Sequence[Share]) -> list[Any]:
         if self.lanes is None:

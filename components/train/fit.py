@@ -23,6 +23,7 @@ from components import hardware
 from components.schema import Progress
 from components.train import (
     adapter,
+    asides,
     checkpoints,
     deciding,
     examples,
@@ -33,11 +34,11 @@ from components.train import (
     teacher,
     whole,
 )
-from components.train import order as ordering
 from components.train.batches import Shape
 from components.train.completion import CompletionTrainer
 from components.train.early import LOSS, Halting
 from components.train.lessons import Lesson
+from components.train.order import Epochs
 from components.train.packable import packs
 from components.train.recipe import Recipe
 from components.train.stops import Reached, Stop
@@ -129,6 +130,8 @@ def train(
     adapted = _adapted(model, recipe, lessons, warm_start, last)
     watch = Watch(report)
     trainer = _trainer(adapted, tokenizer, lessons, recipe, saved, watch)
+    if warm_start is not None and recipe.objective.kind in ("dpo", "kto"):
+        trainer.start = asides.start_of(adapted)
     allocation = _allocation(trainer, adapted, recipe)
     halting = Halting(
         recipe,
@@ -198,13 +201,12 @@ def _trainer(
         trainer = CompletionTrainer(
             model=adapted,
             args=arguments,
-            train_dataset=Dataset.from_list(
-                [asdict(one) for one in ordering.of_lessons(lessons, recipe)]
-            ),
+            train_dataset=Dataset.from_list([asdict(one) for one in lessons]),
             data_collator=lambda lessons: {"lessons": lessons},
             processing_class=tokenizer,
             callbacks=[watch],
         )
+    trainer.epochs = Epochs(lessons, recipe)
     trainer.call_token = deciding.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
     trainer.shape = shape(recipe, lanes=lanes.count(adapted))
@@ -294,7 +296,6 @@ def _arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        train_sampling_strategy="sequential",  # order.in_order made it
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         report_to="none",

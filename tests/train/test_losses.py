@@ -16,6 +16,7 @@ from tests.train.rows import taught
 
 CHOSEN, REJECTED = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([5, 6, 7, 10, 11, 12], 3, 1.0)
 OTHER, WORSE = Tokens([13, 14, 15, 16], 2, 1.0), Tokens([13, 14, 17], 1, 1.0)
+THIRD = Tokens([18, 19, 20, 21], 2, 1.0)
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_kto_is_what_its_paper_says(adapted: torch.nn.Module):
     labelled = ((CHOSEN, True), (WORSE, False), (REJECTED, False))
     asked = [row.input_ids[: row.prompt_length] for row, _ in labelled]
     said = [row.input_ids[row.prompt_length :] for row, _ in labelled]
-    strangers = [Tokens(asked[(n + 1) % 3] + said[n], len(said[n]), 1.0) for n in range(3)]
+    others = (1, 2, 1)  # the next one that asks something else
+    strangers = [Tokens(asked[others[n]] + said[n], len(said[n]), 1.0) for n in range(3)]
     drift = torch.stack([gain(adapted, row) for row in strangers]).mean().clamp(min=0)
     values: list[torch.Tensor] = []
     for row, is_good in labelled:
@@ -106,7 +108,7 @@ def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_p
     ours = loss_of(adapted, Dpo(beta=0.3), [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)])
     assert ours == pytest.approx(theirs, rel=1e-4)
 
-    labelled = ((CHOSEN, True), (WORSE, False), (REJECTED, False))
+    labelled = ((CHOSEN, True), (WORSE, False), (THIRD, False))  # no two answer one request
     labels = [
         {
             "prompt_ids": prompt_of(row),

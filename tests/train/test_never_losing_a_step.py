@@ -134,3 +134,21 @@ def test_one_strange_batch_is_no_explosion_though_all_others_are_known_well(
         report=losses_into(losses),
     )
     assert max(losses.values()) > 5 * min(losses.values())
+
+
+def test_each_epoch_has_the_rows_in_another_order(
+    model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
+):
+    threads(1)
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    seen: list[int] = []
+
+    def note(_: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        seen.append(given["input_ids"].shape[1])  # no two rows are of one length
+
+    loaded.register_forward_pre_hook(note, with_kwargs=True)
+    one_by_one = RECIPE.model_copy(update={"per_device_train_batch_size": 1, "save_steps": 100})
+    fit.train(loaded, tokenizer, snapshot, tmp_path / "a", one_by_one, report=lambda _: None)
+    first, second = seen[: len(ASKED)], seen[len(ASKED) :]
+    assert sorted(first) == sorted(second)
+    assert first != second

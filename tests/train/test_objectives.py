@@ -1,15 +1,20 @@
 """Each objective learns what its view of the snapshot says, and refuses another."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from components.schema import Answer, Progress
 from components.train import fit, teacher
 from components.train.batches import Shape, collate
+from components.train.lessons import Tokens
 from components.train.objectives.settings import Distillation, Dpo, Kto, Objective, Orpo, Sft
 from components.train.recipe import Recipe
 from tests import tiny
@@ -125,6 +130,29 @@ def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
     (share,) = collate([taught(all_of_them)], Shape(first_token_weight=3.0))["shares"]
     assert tokenizer.decode(share["labels"]) == "Yo<|im_end|>Ciao<|im_end|>"
     assert share["weights"].tolist() == [3.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9))
+def test_no_answer_is_put_under_its_own_request_as_a_stranger(judged: list[tuple[int, int]]):
+    lessons = [
+        taught(Tokens([10 + asked, 10 + asked, 20 + said], 1, 1.0), row_id=str(number))
+        for number, (asked, said) in enumerate(judged)
+    ]
+    batch = collate(lessons, Shape(strangers=True))
+    strangers = [pair for share in batch["strangers"] for pair in asked_and_said(share)]
+    several = len({asked for asked, _ in judged}) > 1
+    assert Counter(said for _, said in strangers) == Counter(
+        20 + said for _, said in judged if several
+    )
+    kinds = {(10 + asked, 20 + said) for asked, said in judged}
+    if several and len(kinds) == len({said for _, said in kinds}):  # an answer tells its request
+        assert not {*strangers} & kinds
+
+
+def asked_and_said(share: Any) -> list[tuple[int, int]]:
+    """Read the first token of each row's request, and its answer."""
+    rows = torch.split(share["input_ids"][share["places"]], share["sizes"][:, 0].tolist())
+    return [(int(row[0]), int(row[-1])) for row in rows]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ def test_a_batch_holds_rows_that_begin_alike_and_several_kinds_of_them():
         assert all(count % 3 == 0 for count in counts.values())
 
 
-def test_other_seeds_give_other_orders():
+def test_other_seeds_and_other_epochs_give_other_orders():
     rows = [[row, *range(20)] for row in range(20)]
-    assert len({tuple(in_order(rows, 4, seed)) for seed in range(5)}) == 5
+    drawn = [in_order(rows, 4, seed, epoch) for seed in range(5) for epoch in range(4)]
+    assert len({tuple(order) for order in drawn}) == 20
+    assert all(sorted(order) == list(range(20)) for order in drawn)
+    assert in_order(rows, 4, 1, epoch=3) == in_order(rows, 4, 1, epoch=3)

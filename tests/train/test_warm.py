@@ -1,15 +1,17 @@
 """A training goes on from an earlier adapter of the same shape, and from no other."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.schema import Json, Progress
+from components.schema import Answer, Json, Progress
 from components.train import fit, warm
 from components.train.recipe import Recipe, adapter_key
-from tests.train import rows
+from components.train.stops import Stop
+from tests.train import judged, rows
 from tests.train.methods import RECIPES
 
 slow = pytest.mark.slow
@@ -101,3 +103,53 @@ def test_another_shape_or_base_can_not(earlier: dict[str, Json], said: str):
 def test_what_it_goes_on_from_makes_another_adapter():
     keys = {adapter_key("s", "b", Recipe(), warm_start=earlier) for earlier in (None, "a1", "a2")}
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "at_the_start"),
+    [
+        pytest.param("dpo", "lora", math.log(2), id="dpo"),
+        pytest.param("kto", "lora", 0.5, id="kto"),
+        pytest.param("dpo", "full", math.log(2), id="dpo-full", marks=slow),
+    ],
+)
+def test_preferences_are_learned_against_the_start_and_not_the_bare_base(
+    model: Path, tmp_path: Path, kind: str, method: str, at_the_start: float
+):
+    asked = [f"Number {number}?" for number in range(16)]
+    rows.snapshot(tmp_path, [(one, "Yes.") for one in asked])
+    judged.pairs(tmp_path, [(one, "Yes.", "No!") for one in asked])
+    judged.labels(
+        tmp_path, [(one, "No!" if n % 2 else "Yes.", n % 2 == 0) for n, one in enumerate(asked)]
+    )
+    recipe = RECIPES[method].model_copy(update={"num_train_epochs": 3})
+    fit.fit(tmp_path, model, tmp_path / "earlier", recipe, report=lambda _: None)
+    objective = {"kind": kind, "validation_share": 0}
+    preferring = Recipe.model_validate(
+        {**recipe.model_dump(), **WARM, "objective": objective, "save_steps": 2}
+    )
+
+    def losses(name: str, *stops: int | None) -> dict[int, float]:
+        found: dict[int, float] = {}
+
+        def report(progress: Progress) -> None:
+            if "loss" in progress.figures:
+                found[progress.done] = progress.figures["loss"]
+
+        for stop in stops:
+            fit.fit(
+                tmp_path,
+                model,
+                tmp_path / name,
+                preferring,
+                warm_start=tmp_path / "earlier",
+                report=report,
+                stop=None if stop is None else Stop(at_step=stop),
+            )
+        return found
+
+    whole = losses("whole", None)
+    assert whole[1] == pytest.approx(at_the_start, abs=0.01)
+    assert whole[max(whole)] < 0.9 * at_the_start
+    rows.write(tmp_path, [(one, (), Answer("Yes.")) for one in asked[:2]], side="validation")
+    assert losses("pieces", 3, None) == whole

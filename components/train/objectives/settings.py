@@ -45,7 +45,7 @@ class _Preferring(Config):
 
 
 class Dpo(_Preferring):
-    """Prefer chosen to rejected answers, by how much likelier than the base finds them."""
+    """Prefer chosen to rejected answers, by how much likelier than the start finds them."""
 
     kind: Literal["dpo"] = "dpo"
 
@@ -57,7 +57,7 @@ class Orpo(_Preferring):
 
 
 class Kto(_Preferring):
-    """Prefer what was labelled good to what the base says, and that to what was labelled bad."""
+    """Prefer what was labelled good to what the start says, and that to what was labelled bad."""
 
     kind: Literal["kto"] = "kto"
 

@@ -50,8 +50,8 @@ def make(
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     lessons = examples.read(snapshot, tokenizer, recipe)
-    epoch = work.steps(lessons, recipe)
-    heaviest = max(epoch, key=work.computed)
+    steps = work.steps(lessons, recipe)
+    heaviest = max(steps, key=work.computed)
     options = Options(config, heaviest, recipe, device, loaded if device == "cpu" else 0, report)
     asked = options.find(recipe.per_device_train_batch_size, recipe.gradient_checkpointing)
     largest = _largest(options, free)
@@ -60,7 +60,7 @@ def make(
         is_elsewhere=worker.gpu_memory_gb is not None,
         free=free,
         parameters=options.parameters[-1],
-        work=work.measure(epoch, recipe.num_train_epochs),
+        work=work.measure(steps),
         heaviest_tokens=work.computed(heaviest),
         longest_row=max(lesson.length for lesson in lessons),
         asked=asked,

@@ -27,11 +27,17 @@ class Work:
 
 
 def steps(lessons: Sequence[Lesson], recipe: Recipe) -> list[list[Lesson]]:
-    """Put the lessons of an epoch into steps, in training order."""
-    first = [lesson.rows[0].input_ids for lesson in lessons]
+    """Put the lessons of all epochs into steps, in training order.
+
+    A part of an epoch is rounded up to a whole step, as in ``transformers.Trainer``.
+    """
     size = recipe.step_size
-    found = [lessons[number] for number in order.in_order(first, size, recipe.seed)]
-    return [found[start : start + size] for start in range(0, len(found), size)]
+    total = ceil(recipe.num_train_epochs * ceil(len(lessons) / size))
+    found: list[list[Lesson]] = []
+    for epoch in range(ceil(recipe.num_train_epochs)):
+        ordered = order.of_lessons(lessons, recipe, epoch)
+        found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return found[:total]
 
 
 def computed(step: Sequence[Lesson]) -> int:
@@ -39,15 +45,10 @@ def computed(step: Sequence[Lesson]) -> int:
     return packing.size([row.input_ids for lesson in step for row in lesson.rows])
 
 
-def measure(epoch: Sequence[Sequence[Lesson]], epochs: float) -> Work:
-    """Count what all epochs compute; a part of one is rounded up to a whole step.
-
-    As in ``transformers.Trainer``.
-    """
-    counted = [computed(step) for step in epoch]
-    tokens = [sum(len(row.input_ids) for lesson in step for row in lesson.rows) for step in epoch]
-    places = [number % len(epoch) for number in range(ceil(epochs * len(epoch)))]
-    return Work(sum(tokens[place] for place in places), tuple(counted[place] for place in places))
+def measure(steps: Sequence[Sequence[Lesson]]) -> Work:
+    """Count what all steps of a training compute."""
+    tokens = (len(row.input_ids) for step in steps for lesson in step for row in lesson.rows)
+    return Work(sum(tokens), tuple(computed(step) for step in steps))
 
 
 def expected_seconds(work: Work, done: int, seconds: float) -> float:

@@ -12,7 +12,7 @@ from components.train.recipe import Recipe
 
 
 def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[int]:
-    """Count the tokens of each step of an epoch of ``fit``, prompts and answers.
+    """Count the tokens of each step of the first epoch of ``fit``, prompts and answers.
 
     Args:
         snapshot: A finished snapshot folder.

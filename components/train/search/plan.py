@@ -37,7 +37,8 @@ class Pace:
 class Course:
     """What lies before a candidate.
 
-    ``tokens`` are those of each step of an epoch; ``pace`` is known where the budget is in minutes.
+    ``tokens`` are those of each step of the first epoch; ``pace`` is known where the budget is in
+    minutes.
     """
 
     candidate: Candidate
@@ -61,7 +62,7 @@ class Course:
         return [self.pace.seconds(count) if self.pace else float(count) for count in counts]
 
     def _until(self, step: int) -> int:
-        """Count the tokens seen up to a step; each epoch goes through the same steps."""
+        """Count the tokens seen up to a step; later epochs differ from the first in order alone."""
         epochs, rest = divmod(step, len(self.tokens))
         return epochs * sum(self.tokens) + sum(self.tokens[:rest])
 

@@ -32,5 +32,5 @@ def test_it_trains_three_steps_at_least_and_leaves_no_trace(
     assert figures["seconds"] > 0
     assert not list((tmp_path / "temporary").iterdir())
     lessons = examples.read(snapshot, AutoTokenizer.from_pretrained(model), recipe)
-    planned = work.measure(work.steps(lessons, recipe), recipe.num_train_epochs)
+    planned = work.measure(work.steps(lessons, recipe))
     assert said[-1].total == len(planned.steps), "as many steps as were planned"

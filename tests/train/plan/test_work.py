@@ -14,16 +14,18 @@ def lesson(*ids: int) -> Lesson:
 def test_what_rows_begin_with_in_common_is_computed_once():
     alike = [lesson(1, 2, 3, 4, 5, 6), lesson(1, 2, 3, 4, 7, 8)]
     (step,) = work.steps(alike, Recipe(per_device_train_batch_size=8))
-    found = work.measure([step], epochs=1)
+    found = work.measure([step])
     assert (found.tokens, found.computed) == (12, 8)
 
 
 def test_a_part_of_an_epoch_is_a_whole_step_and_its_batches_are_one():
     lessons = [lesson(number, 9, 9) for number in range(10)]
-    recipe = Recipe(per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    epoch = work.steps(lessons, recipe)
-    assert [len(step) for step in epoch] == [4, 4, 2]
-    found = work.measure(epoch, epochs=1.5)
+    recipe = Recipe(
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, num_train_epochs=1.5
+    )
+    steps = work.steps(lessons, recipe)
+    assert [len(step) for step in steps] == [4, 4, 2, 4, 4]
+    found = work.measure(steps)
     assert found.steps == (12, 12, 6, 12, 12)
     assert found.tokens == 54
 
