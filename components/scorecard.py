@@ -60,11 +60,16 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The mean of one metric over the ``n`` requests that it was measured on."""
+    """The mean of one metric over the ``n`` requests that it was measured on.
+
+    ``stderr`` is that of the mean of so many ``clusters`` of requests that are not independent of
+    each other; ``clusters`` is ``None`` where an older scorecard does not say.
+    """
 
     value: float | None
     stderr: float | None
     n: int
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +124,25 @@ class Difference:
 
 
 def aggregate(samples: Iterable[Sample], metrics: Iterable[str]) -> dict[str, Score]:
-    """Take each metric's mean and standard error over the samples that measured it."""
-    columns: dict[str, list[float]] = {metric: [] for metric in metrics}
+    """Return each metric's mean and standard error over the samples that measured it."""
+    columns: dict[str, dict[str, list[float]]] = {metric: {} for metric in metrics}
     for sample in samples:
         for metric, value in sample.scores.items():
             if value is not None:
-                columns[metric].append(value)
-    return {metric: _mean(values) for metric, values in columns.items()}
+                columns[metric].setdefault(sample.cluster_id, []).append(value)
+    return {metric: _mean([*values.values()]) for metric, values in columns.items()}
 
 
-def _mean(values: list[float]) -> Score:
-    n = len(values)
+def _mean(clusters: list[list[float]]) -> Score:
+    """Return the mean, and its standard error between clusters (Liang and Zeger 1986)."""
+    n, m = sum(map(len, clusters)), len(clusters)
     if n == 0:
-        return Score(None, None, 0)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Score(mean, None, 1)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return Score(mean, math.sqrt(variance / n), n)
+        return Score(None, None, 0, 0)
+    mean = math.fsum(value for values in clusters for value in values) / n
+    if m == 1:
+        return Score(mean, None, n, 1)
+    spread = math.fsum(math.fsum(value - mean for value in values) ** 2 for values in clusters)
+    return Score(mean, math.sqrt(spread * m / (m - 1)) / n, n, m)
 
 
 def write(

@@ -40,12 +40,12 @@ def test_means_are_over_the_requests_that_measured_them():
     scores = card([1.0, 0.0, 1.0, 1.0], [0.0]).scores
     assert (scores["name"].value, scores["name"].n) == (0.75, 4)
     assert scores["name"].stderr == pytest.approx(0.25)
-    assert scores["abstention"] == Score(0.0, None, 1)
+    assert scores["abstention"] == Score(0.0, None, 1, 1)
     assert scores["correct"].n == 5
 
 
 def test_what_nothing_measured_is_not_zero():
-    assert card([1.0, 1.0], []).scores["abstention"] == Score(None, None, 0)
+    assert card([1.0, 1.0], []).scores["abstention"] == Score(None, None, 0, 0)
 
 
 def test_an_unfinished_scorecard_is_not_read(tmp_path: Path):

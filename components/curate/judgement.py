@@ -60,6 +60,7 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "label": [one.label if one else None for one in members],
         "cluster_id": [one.cluster_id if one else None for one in members],
         "side": [one.side if one else None for one in standings],
+        "component_id": [one.component_id if one else None for one in standings],
         "stratum": [one.stratum if one else None for one in standings],
         "draw_id": [one.draw_id if one else None for one in standings],
         "messages": [one.messages if one else None for one in rewritten],

@@ -74,11 +74,13 @@ class Shares:
 class Standing:
     """Where a row stands, and the objection if it is tied to a row of a stricter side.
 
-    ``draw_id`` names the knot with which it was drawn within ``stratum``; both are ``None`` where
-    it was not.
+    ``component_id`` is equal for rows that are tied, directly or through others: they are not
+    independent of each other. ``draw_id`` names the knot with which it was drawn within
+    ``stratum``; both are ``None`` where it was not.
     """
 
     side: Side
+    component_id: str = ""
     stratum: str | None = None
     draw_id: str | None = None
     objection: str | None = None
@@ -102,10 +104,11 @@ def place(members: Sequence[Member], settled: Settled, shares: Shares) -> list[S
     followed = [SIDES.index(drawn[k].side) if k in drawn else int(met[k]) for k in knots.tolist()]
     final = np.where(sides == UNPLACED, followed, sides)
     strictest = _strictest(final, owners, ties, tie_count)
+    names = _names([*requests], knots)
     standings = [
-        _standing(side, strict, drawn.get(knot))
-        for side, strict, knot in zip(
-            final.tolist(), strictest.tolist(), knots.tolist(), strict=True
+        _standing(side, strict, name, drawn.get(knot))
+        for side, strict, name, knot in zip(
+            final.tolist(), strictest.tolist(), names, knots.tolist(), strict=True
         )
     ]
     return [standings[one] for one in request_of]
@@ -137,6 +140,14 @@ def _knots(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints
         coo_array((np.ones(len(owners), bool), pairs), shape=(size, size)), directed=False
     )
     return knots[:request_count]
+
+
+def _names(requests: Sequence[str], numbers: Ints) -> list[str]:
+    """Name each request's component by its smallest request, which no order of rows changes."""
+    smallest: dict[int, str] = {}
+    for request, number in zip(requests, numbers.tolist(), strict=True):
+        smallest[number] = min(request, smallest.get(number, request))
+    return [smallest[number] for number in numbers.tolist()]
 
 
 def _settled_sides(
@@ -186,7 +197,9 @@ def _draw_in_strata(
         in_time = sorted(found, key=lambda knot: _by_time(first[knot]))
         for number, knot in enumerate(in_time, start):
             draw = split.in_sequence(stratum, number)
-            drawn[knot] = Standing(_side(draw, shares), stratum, first[knot].ties[0])
+            drawn[knot] = Standing(
+                _side(draw, shares), stratum=stratum, draw_id=first[knot].ties[0]
+            )
     return drawn
 
 
@@ -207,10 +220,11 @@ def _strictest(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> Ints:
     return found
 
 
-def _standing(side: int, strictest: int, drawn: Standing | None) -> Standing:
+def _standing(side: int, strictest: int, component_id: str, drawn: Standing | None) -> Standing:
     objection = f"near_{SIDES[strictest]}" if strictest > side else None
     return Standing(
         SIDES[side],
+        component_id,
         drawn.stratum if drawn else None,
         drawn.draw_id if drawn else None,
         objection,

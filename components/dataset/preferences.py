@@ -43,6 +43,7 @@ HELD_OUT = pa.schema(
     [
         *PAIRS,
         ("group", pa.string()),
+        ("cluster", pa.string()),
         ("client_id", pa.string()),
         ("language", pa.string()),
     ]
@@ -70,6 +71,7 @@ class Pair:
     preference_id: str
     source: str
     group_id: str | None
+    cluster_id: str
     client_id: str | None
     language: str | None
     messages: str
@@ -144,6 +146,7 @@ def pair(one: Pair) -> dict[str, object]:
         "request": _request(one.messages, one.tools),
         "source": one.source,
         "group": one.group_id,
+        "cluster": one.cluster_id,
         "client_id": one.client_id,
         "language": one.language,
         "weight": one.weight,

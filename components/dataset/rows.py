@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("answer_tokens", pa.int32()),
         ("group", pa.string()),
+        ("cluster", pa.string()),
         ("label", pa.string()),
         ("client_id", pa.string()),
         ("language", pa.string()),
@@ -49,9 +50,11 @@ SCHEMA = pa.schema(
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
 ``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected;
 ``logged_answer`` is what production answered, on the holdout only; the tokens are those of the
-texts, without a chat template's marks, and null where nothing could count them. ``language`` (ISO
-639) is that of what users said, null where it could not be told. ``secrets`` are the values in the
-answer that redaction recognises and was told to let stay."""
+texts, without a chat template's marks, and null where nothing could count them. Rows of
+one ``cluster`` are not independent of each other: they share a conversation or another tie, directly
+or through others; it is named by its smallest ``example_id`` in the file. ``language`` (ISO 639) is
+that of what users said, null where it could not be told. ``secrets`` are the values in the answer
+that redaction recognises and was told to let stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Example:
     acceptable: str | None
     weight: float
     group_id: str
+    cluster_id: str
     label: str
     language: str | None
     client_id: str
@@ -127,6 +131,7 @@ def render(example: Example, staying: Staying | None = None) -> dict[str, object
         "logged_answer": example.logged_answer,
         "weight": example.weight,
         "group": example.group_id,
+        "cluster": example.cluster_id,
         "label": example.label,
         "client_id": example.client_id,
         "language": example.language,

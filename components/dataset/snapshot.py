@@ -27,7 +27,9 @@ class Snapshot:
     """A frozen dataset: where it is, what is in it, and why the rest is not.
 
     ``counts`` is of the workload's interactions by verdict, ``kept`` among them; scores are
-    comparable only within one ``holdout_version`` (``v<number>-<digest>``).
+    comparable only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by
+    side, the clusters of rows that are not independent of each other; the largest has
+    ``largest_cluster`` rows on all sides together.
     """
 
     path: Path
@@ -37,6 +39,8 @@ class Snapshot:
     validation_rows: int
     holdout_rows: int
     counts: dict[str, int]
+    clusters: dict[str, int]
+    largest_cluster: int
 
     @property
     def sides(self) -> dict[str, int]:
@@ -55,6 +59,10 @@ class _Digests:
     train_rows: int
     validation_rows: int
     holdout_rows: int
+    train_clusters: int
+    validation_clusters: int
+    holdout_clusters: int
+    largest_cluster: int
 
 
 def freeze(
@@ -107,6 +115,12 @@ def freeze(
         validation_rows=found.validation_rows,
         holdout_rows=found.holdout_rows,
         counts=counts,
+        clusters={
+            "train": found.train_clusters,
+            "validation": found.validation_clusters,
+            "holdout": found.holdout_clusters,
+        },
+        largest_cluster=found.largest_cluster,
     )
     if not manifest.is_finished(snapshot.path):
         lineage = {
@@ -146,6 +160,8 @@ def _write(
             side: sum(counted.prompts) + sum(counted.answers) for side, counted in lengths.items()
         },
         "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
+        "clusters": snapshot.clusters,
+        "largest_cluster": snapshot.largest_cluster,
         "holdout_version": snapshot.holdout_version,
         **lineage,
         "config": config,

@@ -50,7 +50,8 @@ def rows(snapshot: Path) -> list[dict[str, Any]]:
     path = snapshot / task.LEARNED
     if "secrets" not in pq.read_schema(path).names:
         return []
-    found = [one for one in pq.read_table(path, columns=[*COLUMNS]).to_pylist() if one["secrets"]]
+    columns = task.with_clusters(path, COLUMNS)
+    found = [one for one in pq.read_table(path, columns=columns).to_pylist() if one["secrets"]]
     by_id = {str(one["example_id"]): one for one in found}
     drawn = sorted(by_id, key=lambda name: hashlib.sha256(name.encode()).digest())[:MOST]
     return [by_id[name] for name in sorted(drawn)]
@@ -96,7 +97,7 @@ def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> D
         return None
     return {
         "example_id": row["example_id"],
-        "cluster_id": row["group"],
+        "cluster_id": task.cluster_of(row),
         "client_id": row["client_id"] or "",
         "language": task.language_of(row),
         "prompt": text + said[: said.index(secret)],

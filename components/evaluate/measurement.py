@@ -116,6 +116,7 @@ def _of_side(
     """Gather what must be equal for two scorecards of a side to be compared."""
     record = manifest.read_untouched(snapshot)
     answers = task.answers_of(snapshot, settings.kind)
+    clusters = task.clusters_digest(snapshot, side)
     return {
         "task": task.name(str(record["workload"]), side),
         "kind": answers.kind,
@@ -123,6 +124,7 @@ def _of_side(
         "task_version": task.VERSION,
         f"{side}_version": task.version(record, side),
         "languages": task.keeps_language(snapshot),
+        **({"clusters": clusters} if clusters else {}),
         "num_fewshot": 0,
         "prompt_format": prompt.FORMAT,
         rendering.TEMPLATE: template,

@@ -52,7 +52,9 @@ Document: TypeAlias = dict[str, str | int]
 def rows(snapshot: Path) -> list[dict[str, Any]]:
     """Read the pairs that a snapshot holds out; older snapshots hold none out."""
     path = snapshot / FILE
-    return pq.read_table(path, columns=[*COLUMNS]).to_pylist() if path.exists() else []
+    if not path.exists():
+        return []
+    return pq.read_table(path, columns=task.with_clusters(path, COLUMNS)).to_pylist()
 
 
 def problem(snapshot: Path) -> str | None:
@@ -103,7 +105,7 @@ def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> D
     users = [prompt.text_of(one) for one in given["messages"] if one.get("role") == "user"]
     return {
         "preference_id": row["preference_id"],
-        "cluster_id": row["group"] or row["preference_id"],
+        "cluster_id": row.get("cluster") or row["group"] or row["preference_id"],
         "client_id": row["client_id"] or "",
         "language": task.language_of(row),
         "source": row["source"],

@@ -116,7 +116,9 @@ def read(
     record = manifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
     columns += ["language"] if keeps_language(snapshot) else []
-    rows = pq.read_table(snapshot / f"{side}.parquet", columns=[*columns, "acceptable"]).to_pylist()
+    file = snapshot / f"{side}.parquet"
+    columns = with_clusters(file, [*columns, "acceptable"])
+    rows = pq.read_table(file, columns=columns).to_pylist()
     if not rows:
         raise ValueError(
             f"evaluating on {snapshot}: its {side} side is empty, so nothing is measured; a larger "
@@ -148,6 +150,25 @@ def keeps_language(snapshot: Path) -> bool:
     return "language" in pq.read_schema(snapshot / FILE).names
 
 
+def with_clusters(file: Path, columns: Sequence[str]) -> list[str]:
+    """Add the column of clusters to those to read; snapshots that are older have groups only."""
+    return [*columns, *(["cluster"] if "cluster" in pq.read_schema(file).names else [])]
+
+
+def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
+    """Hash which requests of a side form a cluster; ``None`` if the snapshot is older than that."""
+    file = snapshot / f"{side}.parquet"
+    if "cluster" not in pq.read_schema(file).names:
+        return None
+    rows = pq.read_table(file, columns=["example_id", "cluster"]).to_pylist()
+    return manifest.digest(sorted([row["example_id"], row["cluster"]] for row in rows))
+
+
+def cluster_of(row: Mapping[str, object]) -> str:
+    """Return the cluster of a row; its group where the snapshot is older than clusters."""
+    return str(row["cluster"] if "cluster" in row else row["group"])
+
+
 def language_of(row: Mapping[str, object]) -> str:
     """Give the slice ``language`` of a row; empty where the snapshot keeps none."""
     return str(row["language"] or UNTOLD) if "language" in row else ""
@@ -165,7 +186,7 @@ def _document(
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
-        "cluster_id": str(row["group"]),
+        "cluster_id": cluster_of(row),
         "client_id": str(row["client_id"]),
         "language": language_of(row),
         "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),

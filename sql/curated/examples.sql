@@ -32,6 +32,7 @@ select
     answers.feedback_ids,
     $split as split_by,
     judgements.ties[2] as group_id,
+    judgements.component_id as cluster_id,
     verdicts.weight * pow($lift, answers.regard) as weight
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)

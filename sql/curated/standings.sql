@@ -7,6 +7,7 @@ select
     $split as split_by,
     ties,
     cluster_id,
+    component_id,
     label,
     side,
     stratum,

@@ -15,6 +15,7 @@ pairs as (
             'source': source,
             'side': side,
             'group_id': group_id,
+            'cluster_id': cluster_id,
             'client_id': client_id,
             'language': language,
             'messages': messages,

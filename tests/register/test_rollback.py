@@ -160,7 +160,7 @@ def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
     made = workload("once", base_model)
     crowned("once", 2, home)
     champions.roll_back(home, "once", None, by="bob", reason="rude")
-    snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {})
+    snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
     with disable_run_logger():
         ended = turn.conclude("file", made, snapshot, Path("a2"), {})
     assert ended == turn.Turned("rolled back")

@@ -80,6 +80,7 @@ def example(workload_id: str, split_by: SplitBy, one: Incoming) -> dict[str, war
         "logged_at": NEVER,
         "split_by": split_by,
         "group_id": one.member.ties[1],
+        "cluster_id": None,
         "side": "train",
         "label": one.member.label,
         "language": one.language,

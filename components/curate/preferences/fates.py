@@ -20,6 +20,7 @@ class Placement:
     interaction_id: str
     side: str | None
     group_id: str | None
+    cluster_id: str | None
     objection: str | None
 
 

@@ -41,6 +41,7 @@ class PairRow:
     source: str
     side: Side
     group_id: str | None
+    cluster_id: str | None
     client_id: str
     language: str | None
     messages: str
@@ -139,6 +140,7 @@ def _pair_row(pair: Pair, written: Written, placed: Placement, request: Request)
         source=pair.source,
         side="holdout" if placed.side == "holdout" else "train",
         group_id=placed.group_id,
+        cluster_id=placed.cluster_id,
         client_id=request.client_id,
         language=language.asked_in(texts.said_by_users(written.messages)),
         messages=written.messages,
