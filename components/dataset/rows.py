@@ -50,9 +50,9 @@ SCHEMA = pa.schema(
 """``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
 ``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected;
 ``logged_answer`` is what production answered, on the holdout only; the tokens are those of the
-texts, without a chat template's marks, and null where nothing could count them. Rows of
-one ``cluster`` are not independent of each other: they share a conversation or another tie, directly
-or through others; it is named by its smallest ``example_id`` in the file. ``language`` (ISO 639) is
+texts, without a chat template's marks, and null where nothing could count them. Rows of one
+``cluster`` are not independent of each other: they share a conversation or another tie, directly or
+through others; it is named by its smallest ``example_id`` in the file. ``language`` (ISO 639) is
 that of what users said, null where it could not be told. ``secrets`` are the values in the answer
 that redaction recognises and was told to let stay."""
 
