@@ -28,11 +28,11 @@ select
     redacted.answer,
     redacted.acceptable,
     judgements.logged_answer,
+    judgements.component_id as cluster_id,
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
     judgements.ties[2] as group_id,
-    judgements.component_id as cluster_id,
     verdicts.weight * pow($lift, answers.regard) as weight
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)

@@ -8,7 +8,7 @@ with
 clustered as (
     select
         *,
-        coalesce(cluster_id, group_id) as cluster,
+        coalesce(cluster_id, group_id) as unit_id,
         min(example_id) over (partition by side, coalesce(cluster_id, group_id)) as cluster_name,
         count(*) over (partition by cluster_id) as cluster_rows
     from curated.examples
@@ -19,7 +19,7 @@ hashed as (
     select
         example_id,
         side,
-        cluster,
+        unit_id,
         case when cluster_id is not null then cluster_rows end as cluster_rows,
         md5(to_json({
             'example_id': example_id,
@@ -52,8 +52,8 @@ select
     count(*) filter (where side = 'train') as train_rows,
     count(*) filter (where side = 'validation') as validation_rows,
     count(*) filter (where side = 'holdout') as holdout_rows,
-    count(distinct cluster) filter (where side = 'train') as train_clusters,
-    count(distinct cluster) filter (where side = 'validation') as validation_clusters,
-    count(distinct cluster) filter (where side = 'holdout') as holdout_clusters,
+    count(distinct unit_id) filter (where side = 'train') as train_clusters,
+    count(distinct unit_id) filter (where side = 'validation') as validation_clusters,
+    count(distinct unit_id) filter (where side = 'holdout') as holdout_clusters,
     coalesce(max(cluster_rows), 1) as largest_cluster
 from hashed

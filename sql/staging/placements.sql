@@ -1,12 +1,13 @@
 -- One row per interaction of the workload that a signal names: where it stands, with which group
--- and cluster, and what keeps its request from being learned from, null if nothing does. A copy stands as the
--- one that stands for it. Reads staging.judged, curated.standings and curated.verdicts.
+-- and cluster, and what keeps its request from being learned from, null if nothing does. A copy
+-- stands as the one that stands for it. Reads staging.judged, curated.standings and
+-- curated.verdicts.
 
 select
     judged.interaction_id,
     standings.side,
-    standings.ties[2] as group_id,
     standings.component_id as cluster_id,
+    standings.ties[2] as group_id,
     coalesce(representatives.objection, verdicts.objection) as objection
 from staging.judged as judged
 inner join curated.verdicts as verdicts
