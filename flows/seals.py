@@ -80,20 +80,25 @@ def take(
             (under,) = (one for one in book.seals if one.decision == same.seal)
             return _taken(book.before(same), under, same, held, body)
         under = _sealed(con, book, policy, held, now=now)
-        before = book.counting(under, held, look.requests)
-        spent = [
-            spending.allowance(under.alpha, one.number) if one.alpha is None else one.alpha
-            for one in before
-        ]
-        left = spending.left(min(under.alpha, policy.alpha), spent)
-        number = 1 + len(before)
-        alpha = spending.share(left, number, policy.looks)
-        look = replace(look, number=number, alpha=alpha, alpha_left=left, seal=under.decision)
-        if alpha > 0:  # else nothing is looked at
+        look = given(book, under, policy, held, look)
+        if look.alpha:  # else nothing is looked at
             link = record.append(con, _event("looked", look, look.body, now))
             look = replace(look, decision=link.sequence)
             looks.enter_look(con, look)
         return _taken(book, under, look, held, body)
+
+
+def given(book: Book, under: Seal, policy: Policy, held: Holdout, look: Look) -> Look:
+    """Number a look, and give it its share of what all looks before it have left; pure."""
+    before = book.counting(under, held, look.requests)
+    spent = [
+        spending.allowance(under.alpha, one.number) if one.alpha is None else one.alpha
+        for one in before
+    ]
+    left = spending.left(min(under.alpha, policy.alpha), spent)
+    number = 1 + len(before)
+    alpha = spending.share(left, number, policy.looks)
+    return replace(look, number=number, alpha=alpha, alpha_left=left, seal=under.decision)
 
 
 def judged(taken: Taken, judgement: Judgement) -> Judgement:

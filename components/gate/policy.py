@@ -87,12 +87,17 @@ class Policy(Config):
             raise ValueError(f"guards: {', '.join(twice)} has more than one margin, wants one")
         if (self.task, self.metric) in named:
             raise ValueError(f"guards: {self.metric} is the target, which must get better")
-        if self.abstention_margin is None and self.abstention_anchor_margin is not None:
+        guards_abstention = self.abstention_margin is not None and self._is_about_calls
+        if self.abstention_anchor_margin is not None and not guards_abstention:
             raise ValueError(
-                "abstention_anchor_margin: does nothing while abstention_margin is null, which "
-                "asks for no guard on abstention; set both or neither"
+                "abstention_anchor_margin: does nothing, since abstention is guarded only by an "
+                f"abstention_margin, and with {' or '.join(TOOL_METRICS)} of the holdout as metric"
             )
         return self
+
+    @property
+    def _is_about_calls(self) -> bool:
+        return self.task == HOLDOUT and self.metric in TOOL_METRICS
 
     def unmeasured(self, measured: Mapping[str, Collection[str]]) -> list[str]:
         """List what the policy asks for that no task measures.
@@ -121,8 +126,7 @@ class Policy(Config):
 
     def guarding(self) -> tuple[Guard, ...]:
         """Give all guards, that on abstention among them."""
-        calls = self.task == HOLDOUT and self.metric in TOOL_METRICS
-        if self.abstention_margin is None or not calls:
+        if self.abstention_margin is None or not self._is_about_calls:
             return self.guards
         abstention = Guard(
             metric="abstention",

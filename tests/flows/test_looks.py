@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,11 +15,12 @@ from components.gate.comparable import Measured
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.gate.report import write as report
-from components.looks import Holdout
+from components.looks import Holdout, Look, Seal
 from components.scorecard import HOLDOUT, Scorecard
 from flows import seals, settings, turn
 from tests.cards import guard_card, pair, under
 from tests.gate import cases
+from tests.test_looks import look, seal
 
 POLICY = Policy()
 
@@ -103,6 +105,34 @@ def test_looks_k_at_look_k_never_sums_to_more_than_the_sealed_alpha() -> None:
     assert said.startswith(
         "no look is left: this is the 2nd look at this holdout, and those before"
     )
+
+
+@pytest.mark.parametrize("draw", range(8))
+def test_whatever_is_edited_while_a_holdout_grows_no_doubling_of_it_spends_more_than_is_sealed(
+    draw: int,
+) -> None:
+    """Alpha, the planned looks, the name and the size change at random; all is remembered."""
+    rng, size, taken, sealed = np.random.default_rng(draw), 60, list[Look](), list[Seal]()
+    numbers = [f"request {number}" for number in range(4_000)]
+    for decision in range(1, 120, 2):
+        size = min(3_900, size + int(rng.choice([0, 0, 1, 40])))
+        policy = edited(
+            alpha=float(rng.choice([0.01, 0.05, 0.4])),
+            looks=(None, 1, 5, decision)[rng.integers(4)],
+        )
+        now = Holdout(str(rng.choice(["a", "b"])), f"v{size}", looks.rows(numbers[:size]))
+        book = looks.Book(sealed, taken)
+        if (under_seal := book.sealed(now)) is None:
+            under_seal = seal(now, policy.alpha, decision)
+            sealed.append(under_seal)
+        asked = look(now, f"c{decision}", decision=decision + 1)
+        taken.append(seals.given(book, under_seal, policy, now, asked))
+        within = [one.alpha or 0 for one in taken if 2 * one.held > size]
+        assert taken[-1].alpha == 0 or sum(within) <= under_seal.alpha + 1e-9
+    for one in sealed:
+        given = sum(each.alpha or 0 for each in taken if each.seal == one.decision)
+        assert given <= one.alpha + 1e-9
+    assert len(sealed) > 2
 
 
 def test_a_raised_alpha_waits_for_a_doubled_holdout_and_a_lowered_one_holds_at_once() -> None:

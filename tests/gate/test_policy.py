@@ -19,6 +19,7 @@ from components.gate.policy import Policy
         {"guards": [{"metric": "name", "margin": -0.1}]},
         {"guards": [{"metric": "name", "margin": 0.1, "anchor_margin": 1.1}]},
         {"abstention_margin": None, "abstention_anchor_margin": 0.1},
+        {"metric": "accuracy", "abstention_anchor_margin": 0.1},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
