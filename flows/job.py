@@ -66,7 +66,8 @@ def work(wall: float) -> Work:
 def train(spec: dict[str, Any]) -> None:
     """Train one adapter: ``snapshot base folder recipe warm_start``.
 
-    A candidate of a search has a ``stop``, too, and a file for what was ``reached``.
+    ``rows`` is the file that says what became of the snapshot's rows. A candidate of a search has a
+    ``stop``, too, and a file for what was ``reached``.
     """
     import torch
 
@@ -87,6 +88,8 @@ def train(spec: dict[str, Any]) -> None:
         return
     if reached.finished:
         show_prompt(Path(spec["base"]), Path(spec["folder"]))
+        if "rows" in spec:
+            manifest.write_atomically(Path(spec["rows"]), json.dumps(reached.rows))
     if "reached" in spec:
         manifest.write_atomically(Path(spec["reached"]), json.dumps(asdict(reached)))
 

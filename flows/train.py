@@ -10,8 +10,9 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from components import base, costs, manifest, prompt, rendering
+from components.dataset import learned
 from components.register import datasets, tracking
-from components.schema import Progress
+from components.schema import Json, Progress
 from components.train import recipe
 from components.train.search import records
 from components.train.search.records import Order, Outcome
@@ -23,6 +24,9 @@ from flows.origins import Origin
 from flows.revision import revision
 from flows.run_names import run_name
 from flows.workload import Workload
+
+ROWS = "rows.json"
+"""The file in a training's job folder that says what became of the snapshot's rows."""
 
 LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training speaks there only this often."""
@@ -123,6 +127,7 @@ def fit(
         "folder": str(adapter),
         "recipe": workload.train.model_dump(mode="json"),
         "warm_start": str(begins.adapter) if begins.adapter else None,
+        "rows": str(job_folder(adapter) / ROWS),
     }
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = manifest.read(snapshot)
@@ -158,6 +163,7 @@ def fit(
         works = records.works(searched) if searched else []
         total = costs.total([*works, jobs.work(job_folder(adapter))])
         body |= {costs.TRAINING: asdict(total) if total else None}
+        body |= {learned.RECORD: learned_rows(adapter)}
         finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached
@@ -177,6 +183,15 @@ def _do(
         told = {"stop": {"at_step": given.at_step, "deadline": deadline}, "reached": str(reached)}
         jobs.run("train", spec | told, job_folder(adapter), listener)
     return Reached(**json.loads(reached.read_text()))
+
+
+def learned_rows(adapter: Path) -> dict[str, Json]:
+    """Read what became of the snapshot's rows, and log it; a job of an older version didn't say."""
+    path = job_folder(adapter) / ROWS
+    found: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
+    for sentence in learned.said({learned.RECORD: found}):
+        get_run_logger().info(sentence)
+    return found
 
 
 def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, object]:

@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from components import ledger, manifest, warehouse
+from components.dataset import learned
 from components.dataset.snapshot import Snapshot
 from components.decide import record
 from components.evaluate.harness import Folders
@@ -222,6 +223,7 @@ def assemble(
         exhibits.reckon(home, workload, snapshot.path, adapter, cards, subject.opponent_name),
         others=exhibits.others(cards, base=champion is not None),
         counts=snapshot.counts,
+        learned=learned.said(manifest.read(adapter)),
         turns=exhibits.earlier(home, workload.workload, judgement.metric),
         note=workload.note,
     )

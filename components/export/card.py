@@ -53,7 +53,7 @@ def write(
         "trained it on what an application logged and what people thought of the answers.",
         "",
         *_section("Base", _base(made, config)),
-        *_section("Data", _data(_table(made["data"]))),
+        *_section("Data", [*_data(_table(made["data"])), *_learned(made.get("learned"))]),
         *_section("Method", _method(_table(made["recipe"]), config)),
         *_section("Scores", _scores(found)),
         *_section("Use", usage.lines(made, config, kind)),
@@ -116,6 +116,12 @@ def _data(told: Table) -> list[str]:
         "",
         *markdown.table(["kind of answer", "rows"], kinds),
     ]
+
+
+def _learned(record: Json) -> list[str]:
+    """Say which rows were not learned; older manifests don't know."""
+    said = _table(record).get("said") if record else None
+    return ["", *map(str, said)] if isinstance(said, list) else []
 
 
 def _method(recipe: Table, config: Mapping[str, Json]) -> list[str]:

@@ -70,6 +70,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             "| ---: | --- |",
             *[f"| {count} | {verdict} |" for verdict, count in sorted(case.counts.items())],
             "",
+            *[f"{_plain(sentence)}\n" for sentence in case.learned],
             f"Snapshot `{subject.snapshot}`, holdout version `{subject.holdout_version}`, "
             f"base `{subject.base}`. Evidence digest `{case.digest}`: the decision is bound to it. "
             "`flywheel report` opens the whole report.",

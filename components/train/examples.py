@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,24 +25,72 @@ if TYPE_CHECKING:
 VALIDATION = "validation.parquet"
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is learned, and what became of the snapshot's ``rows``: so many are ``too_long``.
+
+    ``made`` counts the lessons that were made of them; ``objection`` says why requests that no tool
+    fits were not made, if they were wanted.
+    """
+
+    lessons: list[Lesson]
+    rows: int
+    too_long: int
+    made: int
+    objection: str | None
+
+    def record(self, recipe: Recipe) -> dict[str, Json]:
+        """Return the counts for a manifest, and ``said``, the same in sentences."""
+        return {
+            "rows": self.rows,
+            "too_long": self.too_long,
+            "max_length": recipe.max_length,
+            "made": self.made,
+            "said": [*self._sentences(recipe)],
+        }
+
+    def _sentences(self, recipe: Recipe) -> Iterable[str]:
+        holds = view.HOLDS[view.of(recipe.objective)]
+        if self.too_long:
+            yield (
+                f"{self.too_long:,} of {self.rows:,} {holds} ({self.too_long / self.rows:.1%}) are "
+                f"longer than max_length {recipe.max_length:,} tokens and were not learned."
+            )
+        else:
+            yield f"All {self.rows:,} {holds} were learned: none is longer than max_length."
+        if self.made:
+            yield f"Besides, {self.made:,} lessons were made (irrelevant_share, canaries)."
+        if self.objection:
+            yield (
+                f"irrelevant_share {recipe.irrelevant_share:g} did nothing, since the log doesn't "
+                f"show what the application says when no tool fits: {self.objection}."
+            )
+
+
 def read(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> list[Lesson]:
+    """Read what is learned; see ``select``."""
+    return select(snapshot, tokenizer, recipe).lessons
+
+
+def select(snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Selection:
     """Read what is learned: the snapshot's rows in its order, then those that the recipe makes.
 
     Those that are too long are left out.
 
     Raises:
-        ValueError: There are none, none fits, or what the recipe wants made can't be made of these.
+        ValueError: There are none, or none fits.
     """
     path = view.require_rows(snapshot, recipe.objective)
-    found = list(_learned(path, tokenizer, recipe))
-    fitting = _fitting(found, recipe)
+    rows, made, objection = _learned(path, tokenizer, recipe)
+    fitting, others = _fitting(rows, recipe), _fitting(made, recipe)
     if not fitting:
-        shortest = min((lesson.length for lesson in found), default=0)
+        shortest = min((lesson.length for lesson in rows), default=0)
         raise ValueError(
-            f"reading {snapshot}: none of its {len(found)} {view.HOLDS[view.of(recipe.objective)]} "
+            f"reading {snapshot}: none of its {len(rows)} {view.HOLDS[view.of(recipe.objective)]} "
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
         )
-    return fitting
+    too_long = len(rows) - len(fitting)
+    return Selection([*fitting, *others], len(rows), too_long, len(others), objection)
 
 
 def read_validation(
@@ -70,14 +119,19 @@ def _fitting(lessons: Iterable[Lesson], recipe: Recipe) -> list[Lesson]:
     return [lesson for lesson in lessons if lesson.length <= recipe.max_length]
 
 
-def _learned(path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Iterable[Lesson]:
+def _learned(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
+) -> tuple[list[Lesson], list[Lesson], str | None]:
+    """Give the rows' lessons, those that are made, and why some that are wanted are not."""
     if not isinstance(recipe.objective, Sft):
-        return _judged(path, tokenizer, recipe, held_out=False)
+        return [*_judged(path, tokenizer, recipe, held_out=False)], [], None
     requests = _requests(path)
-    requests += irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
-    varied = offers.vary(requests, recipe.distractor_share, recipe.seed)
+    count = len(requests)
+    made, objection = irrelevant.make(requests, recipe.irrelevant_share, recipe.seed)
+    varied = offers.vary([*requests, *made], recipe.distractor_share, recipe.seed)
     planted = [_planted(one) for one in canaries.draw()] if recipe.canaries else []
-    return [_example(tokenizer, one, recipe) for one in [*varied, *planted]]
+    lessons = [_example(tokenizer, one, recipe) for one in [*varied, *planted]]
+    return lessons[:count], lessons[count:], objection
 
 
 def _planted(canary: Canary) -> Request:

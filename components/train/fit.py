@@ -123,7 +123,8 @@ def train(
     every batch, and the first one writes and reports.
     """
     is_compared = stop is not None
-    lessons = examples.read(snapshot, tokenizer, recipe)
+    selection = examples.select(snapshot, tokenizer, recipe)
+    lessons = selection.lessons
     held = held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
     saved = folder / "checkpoints"
     last = checkpoints.newest(saved)
@@ -158,7 +159,8 @@ def train(
     if reached.finished:
         adapter.save(adapted, folder)
         shutil.rmtree(saved)
-    return replace(reached, validation_loss=figures.get(LOSS), nats=nats)
+    rows = selection.record(recipe)
+    return replace(reached, validation_loss=figures.get(LOSS), nats=nats, rows=rows)
 
 
 def _adapted(

@@ -96,7 +96,9 @@ class Recipe(Config):
     it is added to the logit of a call's first token (logit adjustment, arXiv:2007.07314)."""
 
     irrelevant_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the calls that are asked again with tools that don't fit, to learn not to call."""
+    """Share of the calls that are asked again with tools that don't fit, to learn not to call;
+    nothing is made unless the log shows one refusal clearly (``components/train/irrelevant.py``).
+    The adapter's card says so."""
 
     distractor_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the requests that are offered another request's tool besides: higher teaches to

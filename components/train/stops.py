@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from components.schema import Json
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -28,8 +30,9 @@ class Reached:
 
     ``tokens`` counts what this run of it saw, in ``stepping`` seconds; ``parameters`` what it
     trains. ``nats`` are, by the number of a validation row, the negative log-likelihood of its
-    whole answer, only of a training that is to be compared. ``finished`` tells that the adapter is
-    written; otherwise there is a checkpoint.
+    whole answer, only of a training that is to be compared. ``rows`` says what became of the
+    snapshot's rows (``examples.Selection``). ``finished`` tells that the adapter is written;
+    otherwise there is a checkpoint.
     """
 
     step: int
@@ -40,3 +43,4 @@ class Reached:
     finished: bool
     validation_loss: float | None = None
     nats: Mapping[int, float] = field(default_factory=dict[int, float])
+    rows: Mapping[str, Json] = field(default_factory=dict[str, Json])

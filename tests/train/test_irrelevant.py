@@ -1,5 +1,6 @@
 """Made requests offer tools that don't fit, and are answered as the application answers then."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from components.train.offers import Request
 from tests.train.rows import tool
 
 NAMES = ("add", "cut", "dig", "fly")
-REFUSALS = ("No.", "No.", "Never.")
+REFUSALS = ("No.", "No.", "No.", "Never.")
 
 
 def request(called: str | None, offered: Sequence[str], answer: str = "{}") -> Request:
@@ -43,8 +44,8 @@ def test_the_called_tool_is_never_offered_and_the_commonest_refusal_is_the_answe
 ):
     logged = [*calls, *VAIN]
     called = {str(one.messages): one.called for one in calls}
-    made = irrelevant.make(logged, share, seed)
-    assert made == irrelevant.make(logged, share, seed)
+    made, objection = irrelevant.make(logged, share, seed)
+    assert (made, objection) == irrelevant.make(logged, share, seed)
     assert len(made) <= round(share * len(calls))
     for one in made:
         assert one.offers_in_vain
@@ -54,7 +55,7 @@ def test_the_called_tool_is_never_offered_and_the_commonest_refusal_is_the_answe
 
 def test_a_request_with_one_tool_is_offered_that_of_another():
     calls = [request("add", ("add",)), request("cut", ("cut",))]
-    made = irrelevant.make([*calls, *VAIN], 1.0, seed=0)
+    made, _ = irrelevant.make([*calls, *VAIN], 1.0, seed=0)
     assert {str(one.messages): names(one) for one in made} == {
         str(calls[0].messages): {"cut"},
         str(calls[1].messages): {"add"},
@@ -62,14 +63,88 @@ def test_a_request_with_one_tool_is_offered_that_of_another():
 
 
 def test_where_all_requests_offer_the_same_tool_none_is_made():
-    assert irrelevant.make([request("add", ("add",)), *VAIN], 1.0, seed=0) == []
+    made, objection = irrelevant.make([request("add", ("add",)), *VAIN], 1.0, seed=0)
+    assert (made, objection) == ([], "all requests offer the same one tool")
 
 
-def test_logs_without_a_refusal_are_refused_and_say_what_to_set():
-    calls = [request("add", ("add",)), request("cut", ("cut",))]
-    with pytest.raises(ValueError, match="set irrelevant_share to 0, or log such requests"):
-        irrelevant.make(calls, 1.0, seed=0)
+CALLS = [request("add", ("add", "cut")), request("cut", ("cut",))]
+ASKS = "Could you please provide your user ID?"
+ORDER = "I can't go on without the number of the order."
+
+
+def vain(*answers: str) -> list[Request]:
+    return [request(None, ("add",), answer) for answer in answers]
+
+
+def talk(answer: str, *, calls: bool, number: int) -> Request:
+    """Make a conversation that goes on after an answer, with a call or with other words."""
+    messages: list[dict[str, Json]] = [
+        {"role": "user", "content": f"Please, {number}"},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "And now?"},
+    ]
+    called = ("add",) if calls else ()
+    return Request(messages, [tool("add")], called, "{}" if calls else "Bye, no more.", 1)
+
+
+@pytest.mark.parametrize(
+    ("logged", "says"),
+    [
+        pytest.param([], "no user's request was answered without a call", id="calls-only"),
+        pytest.param(vain("No.", "No."), "stands 2 times, wants 3 at least", id="twice"),
+        pytest.param(
+            vain(*["No."] * 3, *map(str, range(4))), "of 7 answers .* stands 3 times", id="rare"
+        ),
+        pytest.param(vain(*[ASKS] * 20), "asks something", id="asks-for-what-a-call-needs"),
+        pytest.param(vain(*["Gladly, give me your ID."] * 9), "doesn't say that", id="says-yes"),
+        pytest.param(
+            [*vain(*[ORDER] * 5), *(talk(ORDER, calls=True, number=n) for n in range(3))],
+            "came before a call in 3 of 3 conversations",
+            id="a-call-comes-next",
+        ),
+    ],
+)
+def test_nothing_is_made_where_the_log_shows_no_refusal_and_it_is_said_why(
+    logged: list[Request], says: str
+):
+    made, objection = irrelevant.make([*CALLS, *logged], 1.0, seed=0)
+    assert made == []
+    assert objection is not None
+    assert re.search(says, objection)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        *("No tool fits this request.", "Sorry, that's beyond me.", "I can\u2019t do that."),
+        *("Dafür habe ich kein Werkzeug.", "Aucun outil ne convient.", "该请求没有合适的工具。"),
+        *(
+            "Нет подходящего инструмента.",
+            "No hay ninguna herramienta.",
+            "適切なツールがありません",
+        ),
+    ],
+)
+def test_a_refusal_is_known_by_how_often_it_is_said_and_that_it_denies(refusal: str):
+    others = vain("Hello.", "Done: 3.")
+    ends = [talk(refusal, calls=n == 0, number=n) for n in range(3)]
+    made, objection = irrelevant.make(
+        [*CALLS, *vain(*[refusal] * 3, f" {refusal} ", refusal.upper()), *others, *ends], 1.0, 0
+    )
+    assert objection is None
+    assert made
+    assert {one.answer for one in made} == {refusal}
+
+
+def test_answers_to_a_tools_result_are_no_refusals():
+    found: list[dict[str, Json]] = [{"role": "user", "content": "?"}, {"role": "tool"}]
+    told = [Request(found, [tool("add")], (), "There is no such order.", 1)] * 9
+    made, objection = irrelevant.make([*CALLS, *told], 1.0, seed=0)
+    assert (made, objection) == (
+        [],
+        "no user's request was answered without a call where tools were offered",
+    )
 
 
 def test_a_share_of_zero_makes_none_and_wants_no_refusal():
-    assert irrelevant.make([request("add", ("add",))], 0.0, seed=0) == []
+    assert irrelevant.make([request("add", ("add",))], 0.0, seed=0) == ([], None)

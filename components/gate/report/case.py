@@ -31,8 +31,8 @@ class Case:
 
     ``challenger`` and ``opponent`` are scorecards by task; ``others`` are of the holdout, by the
     name of a model that was measured besides (``base``, ``production``). ``counts`` are the
-    snapshot's rows by verdict of the rules; ``note`` is the workload's own; ``turns`` are those
-    before this one.
+    snapshot's rows by verdict of the rules; ``learned`` says in sentences which of them training
+    left out; ``note`` is the workload's own; ``turns`` are those before this one.
     """
 
     subject: Subject
@@ -43,5 +43,6 @@ class Case:
     costs: Costs
     others: Mapping[str, Scorecard] = field(default_factory=dict[str, Scorecard])
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    learned: Sequence[str] = ()
     turns: Sequence[Past] = ()
     note: str = ""
