@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from safetensors import safe_open
 
 from components import hardware, manifest
+from components.hardware import Half
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +75,15 @@ def computes_in(precision: Precision, *, for_training: bool) -> "torch.dtype":
     import torch
 
     on_cpu = not torch.cuda.is_available() and not for_training
+    kind = computing(precision, on_cpu=on_cpu, half=hardware.found().half)
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[kind]
+
+
+def computing(precision: Precision, *, on_cpu: bool, half: Half) -> Literal["fp32", "fp16", "bf16"]:
+    """Say in what a base of this precision computes, where 16 bits are ``half``; see ``load``."""
     if precision == "fp32" or (on_cpu and precision != "bf16"):
-        return torch.float32
-    is_older = hardware.found().half == "fp16" and precision != "bf16"
-    return torch.float16 if is_older else torch.bfloat16
+        return "fp32"
+    return "bf16" if precision == "bf16" else half
 
 
 def write_plain(path: Path, precision: Precision, folder: Path) -> None:

@@ -3,7 +3,9 @@
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Half: TypeAlias = Literal["bf16", "fp16"]
 
 AMPERE = (8, 0)
 """The compute capability from which GPUs multiply in bf16; older ones imitate it, slowly."""
@@ -33,7 +35,7 @@ class Computing:
     Liger's kernels.
     """
 
-    half: Literal["bf16", "fp16"]
+    half: Half
     attention: Literal["eager", "sdpa"]
     fuses: bool
 
@@ -49,8 +51,12 @@ def computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
     if not gpus:
         return Computing("bf16", "eager", fuses=False)
     oldest = min(gpu.capability for gpu in gpus)
-    half = "bf16" if oldest >= AMPERE else "fp16"
-    return Computing(half, "sdpa", fuses=has_liger and oldest >= VOLTA)
+    return Computing(half_of(oldest), "sdpa", fuses=has_liger and oldest >= VOLTA)
+
+
+def half_of(capability: tuple[int, int]) -> Half:
+    """Name the 16-bit type in which a GPU of this compute capability multiplies fast."""
+    return "bf16" if capability >= AMPERE else "fp16"
 
 
 def found() -> Computing:

@@ -4,9 +4,11 @@ import math
 import os
 import platform
 import re
+import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -59,6 +61,34 @@ def gpus(proc: Path = Path("/proc")) -> list[str]:
         for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))
         if (found := re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE))
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Graphics:
+    """An NVIDIA GPU by its driver's name; ``capability`` is CUDA's, ``None`` where nobody says."""
+
+    name: str
+    capability: tuple[int, int] | None
+
+
+QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
+
+
+def graphics(dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> list[Graphics]:
+    """List the machine's NVIDIA GPUs, without loading torch; empty where a CPU computes."""
+    if not any((dev / driver).exists() for driver in ("nvidiactl", "dxg")):
+        return []
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=30).stdout
+        if found := read_graphics(told):
+            return found
+    return [Graphics(name, None) for name in gpus(proc)] or [Graphics("GPU", None)]
+
+
+def read_graphics(told: str) -> list[Graphics]:
+    """Read what ``nvidia-smi`` answers to ``QUERY``: a GPU a line, such as ``NVIDIA H100, 9.0``."""
+    found = re.findall(r"^(.+), (\d+)\.(\d+)$", told, re.MULTILINE)
+    return [Graphics(name, (int(major), int(minor))) for name, major, minor in found]
 
 
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

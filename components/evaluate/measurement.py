@@ -4,19 +4,23 @@ A scorecard's key is the digest of it, so what was measured once is found again.
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias, cast
 
 from components import base as bases
-from components import manifest, prompt, rendering
+from components import hardware, machine, manifest, prompt, rendering
+from components.base import Precision
 from components.evaluate import built_in, engines, guards, kinds, logged, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.judging import settings as judging
 from components.evaluate.kinds import Kind
 from components.evaluate.settings import EngineName, EvaluationSettings, GuardTask
+from components.hardware import Half
+from components.machine import Graphics
 from components.schema import Json
 from components.scorecard import HOLDOUT, PRODUCTION, MeasuredSide
 
@@ -131,7 +135,7 @@ def _of_side(
         "settings": settings.model_dump(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
-        **_place(settings.engine),
+        **_place(settings),
     }
 
 
@@ -152,25 +156,39 @@ def _answered(settings: EvaluationSettings) -> dict[str, Json]:
     """Say what answers a task beside the holdout, and how."""
     return {
         "settings": settings.model_dump(mode="json", include={"engine", "precision", "batch_size"}),
-        **_place(settings.engine),
+        **_place(settings),
     }
 
 
-def _place(engine: EngineName) -> dict[str, Json]:
+def _place(settings: EvaluationSettings) -> dict[str, Json]:
     return {
-        "machine": _machine(),
-        "answering_version": ANSWERING[engine],
+        **computer(_graphics(), settings.precision),
+        "answering_version": ANSWERING[settings.engine],
         "libraries": {
             **{name: version(name) for name in LIBRARIES},
-            **engines.require_installed(engine),
+            **engines.require_installed(settings.engine),
         },
     }
 
 
-def _machine() -> str:
-    """Name what computes, without loading torch: a GPU rounds otherwise than a CPU."""
-    gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
-    return "gpu" if gpu else f"cpu {platform.machine()}"
+_graphics = lru_cache(maxsize=1)(machine.graphics)
+
+
+def computer(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Json]:
+    """Name what computes, and in which numbers: GPUs round otherwise than CPUs and than each other.
+
+    Args:
+        gpus: Those of the machine; the oldest decides, as where a model is loaded.
+        precision: What the base's weights are held in, which is not always what computes.
+    """
+    if not gpus:
+        kind = bases.computing(precision, on_cpu=True, half="bf16")
+        return {"machine": f"cpu {platform.machine()}", "computed_in": kind}
+    known = [one.capability for one in gpus if one.capability is not None]
+    halves: set[Half] = {hardware.half_of(min(known))} if known else {"bf16", "fp16"}
+    kinds_of = {bases.computing(precision, on_cpu=False, half=half) for half in sorted(halves)}
+    names = sorted({one.name for one in gpus})
+    return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(kinds_of))}
 
 
 def _of_model(
