@@ -76,6 +76,7 @@ def _train(config: Path, workload: "Workload", snapshot: Path) -> None:
     # Prefect's lines would run through the bars; its UI has them, too. It reads this when imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     from components import manifest
+    from flows import evaluate
     from flows import train as training
 
     adapter = training.folder(workload, snapshot)
@@ -83,6 +84,8 @@ def _train(config: Path, workload: "Workload", snapshot: Path) -> None:
         console.print(f"adapter   {adapter} (done before)", markup=False, soft_wrap=True)
         return
     _require_stack()
+    if problem := evaluate.unmeasured_abstention(workload, snapshot):
+        console.print(f"no guard  {problem}", markup=False, soft_wrap=True)
     with _shown(training.job_folder(adapter), adapter.name):
         training.train(str(config.resolve()), str(snapshot))
     console.print(f"adapter   {adapter}", markup=False, soft_wrap=True)

@@ -99,6 +99,8 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"{'; '.join(mistakes)}; name another under gate, or what the answers are under "
             "evaluate.kind"
         )
+    if problem := unmeasured_abstention(workload, snapshot):
+        raise UnmeasuredError(f"judging {workload.workload}: {problem}")
     if workload.evaluate.judge and kind != "text":
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
@@ -106,6 +108,18 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
         )
     if found := built_in.problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(found)}")
+
+
+def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
+    """Say why the guard on abstention can't be measured, so that nothing would ever pass."""
+    guards = [(guard.task, guard.metric) for guard in workload.gate.guarding()]
+    if (HOLDOUT, "abstention") not in guards or holdouts.abstains(snapshot):
+        return None
+    return (
+        "every held-out request is answered by a call, so whether a model rightly refrains from "
+        "calling can't be measured, and the gate would pass nothing; log requests that no tool "
+        "fits, or set gate.abstention_margin to null"
+    )
 
 
 def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:

@@ -91,6 +91,12 @@ def answers_of(snapshot: Path, named: Kind | None) -> Answers:
     return kinds.find(answers, named, offers_tools=offers_tools)
 
 
+def abstains(snapshot: Path) -> bool:
+    """Tell whether any held-out request is rightly answered without a call."""
+    answers = pq.read_table(snapshot / FILE, columns=["answer"])["answer"].to_pylist()
+    return any(not Answer.from_json(str(one)).calls for one in answers)
+
+
 def read(
     snapshot: Path,
     tokenizer: "PreTrainedTokenizerBase",

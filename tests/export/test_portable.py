@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from components import base, manifest, rendering
 from components.export import card, portable
+from components.schema import Json
 from tests import tiny
 from tests.export import logits
 from tests.export.making import NOW, Making
@@ -146,3 +147,13 @@ def test_the_card_says_what_it_learned_from_and_what_nobody_measured(make: Makin
     assert "Licence: the base's folder says none" in text
     assert "sound_depth(lake: string, in_fathoms?: boolean)" in text, "how prompts are written"
     assert NOW.isoformat() not in text
+
+
+def test_the_card_says_which_rows_were_not_learned(make: Making):
+    made = manifest.read(make())
+    said = "14 of 812 examples to answer are longer than max_length 64 tokens."
+    config: dict[str, Json] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "x"}
+    config |= {"base_model_name_or_path": "base"}
+    text = card.write({**made, "learned": {"too_long": 14, "said": [said]}}, config, None, "peft")
+    assert said in text.split("## Method", maxsplit=1)[0]
+    assert "max_length" not in card.write(made, config, None, "peft").split("## Method")[0]

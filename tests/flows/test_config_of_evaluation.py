@@ -169,6 +169,17 @@ def test_a_target_that_the_answers_do_not_measure_is_refused_before_training(
     evaluate.require_measured(read(write(folder, gate={"metric": "f1"})), snapshot)
 
 
+def test_a_guard_on_abstention_that_no_request_measures_is_refused_before_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    snapshot = holdouts.build(tmp_path / "frozen", holdouts.CASES[:2])
+    with pytest.raises(evaluate.UnmeasuredError, match=r"set gate\.abstention_margin to null"):
+        evaluate.require_measured(read(write(folder)), snapshot)
+    unguarded = read(write(folder, gate={"abstention_margin": None}))
+    evaluate.require_measured(unguarded, snapshot)
+    evaluate.require_measured(read(write(folder)), holdouts.build(tmp_path / "other"))
+
+
 def test_the_documents_of_guard_tasks_are_beside_the_file(folder: Path) -> None:
     overlap = {"guards": ["logs/a.jsonl"]}
     found = read(write(folder, curate={"overlap": overlap})).curate.overlap.guards

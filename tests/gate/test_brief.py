@@ -70,6 +70,11 @@ def test_the_picture_stands_in_the_page(tmp_path: Path) -> None:
     assert f"(data:image/png;base64,{encoded})" in page(tmp_path, cases.clear())
 
 
+def test_the_page_says_which_rows_training_left_out(tmp_path: Path) -> None:
+    said = "14 of 812 rows are longer than max_length and were not learned."
+    assert said in page(tmp_path, replace(cases.clear(), learned=[said]))
+
+
 def test_the_workloads_note_is_shown(tmp_path: Path) -> None:
     assert "*Simulated users.*" in page(tmp_path, cases.clear(note="Simulated users."))
 
