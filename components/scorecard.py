@@ -46,6 +46,11 @@ SCORED_ON = "scored_on"
 """Among production's conditions: on which requests it is scored, and why, in a reader's words."""
 
 
+LARGEST_CLUSTER = "largest_cluster"
+"""Among the holdout's conditions: the most requests of its workload, on all sides, that hang
+together, where the snapshot says so. No cluster is taken to be larger, whichever were drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """What a metric is the mean of, in a reader's words, and which way is better.

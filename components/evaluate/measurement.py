@@ -22,7 +22,7 @@ from components.evaluate.settings import EngineName, EvaluationSettings, GuardTa
 from components.hardware import Half
 from components.machine import Graphics
 from components.schema import Json
-from components.scorecard import HOLDOUT, PRODUCTION, MeasuredSide
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, PRODUCTION, MeasuredSide
 
 LIBRARIES = (
     "lm_eval",
@@ -135,6 +135,7 @@ def _of_side(
         "settings": settings.model_dump(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
+        **{name: record[name] for name in (LARGEST_CLUSTER,) if name in record},
         **_place(settings),
     }
 

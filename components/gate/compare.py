@@ -1,16 +1,17 @@
 """Compare two models on one metric: pair their scores, test, and say what more would take."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from components.gate import inference, power
-from components.gate.inference import Inference
+from components.gate import betting, inference, power
 from components.gate.judgement import Comparison, Outcome, Role
 from components.gate.pairs import Pairs
-from components.scorecard import Sample, Scorecard
+from components.schema import Json
+from components.scorecard import LARGEST_CLUSTER, Sample, Scorecard
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,6 @@ class Compared:
     challenger: float
     opponent: float
 
-    @cached_property
-    def found(self) -> Inference:
-        """What the scores say."""
-        return inference.infer(self.pairs)
-
     @property
     def role(self) -> Role:
         """Whether it must get better, or only not worse."""
@@ -49,17 +45,28 @@ def pair(challenger: Scorecard, opponent: Scorecard, metric: str, margin: float 
     samples = tuple(sample for sample, _ in measured)
     ours = np.array([score for _, score in measured], dtype=np.float64)
     theirs = np.array([others[sample.doc_hash] for sample in samples], dtype=np.float64)
-    clusters = np.unique([sample.cluster_id for sample in samples], return_inverse=True)[1]
     sides = (ours, theirs) if challenger.metrics[metric].higher_is_better else (theirs, ours)
     return Compared(
         challenger.task,
         metric,
         margin,
-        Pairs(*sides, clusters.astype(np.int64)),
+        Pairs(*sides, _clusters(samples), _bound(challenger.conditions)),
         samples,
         float(ours.mean()),
         float(theirs.mean()),
     )
+
+
+def _clusters(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """Number the clusters by a hash of their names, which may tell their size or their place."""
+    hashes = [hashlib.sha256(sample.cluster_id.encode()).hexdigest() for sample in samples]
+    return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+
+
+def _bound(conditions: Mapping[str, Json]) -> int:
+    """Return how many requests a cluster can have as the task's data know; 0 if they don't."""
+    bound = conditions.get(LARGEST_CLUSTER, 0)
+    return bound if isinstance(bound, int) else 0
 
 
 def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, float]]:
@@ -69,11 +76,14 @@ def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, 
             yield sample, score
 
 
-def worse(one: Compared) -> float:
-    """Give the p-value of the claim that the challenger is worse than it may be."""
+def worse(one: Compared, level: float) -> float:
+    """Give the p-value of the claim that the challenger is worse than it may be.
+
+    It is exact at ``level`` (``betting.above``).
+    """
     if one.margin is None:
-        return inference.inferiority(one.pairs)
-    return one.found.below(-one.margin)
+        return inference.inferiority(one.pairs, level)
+    return betting.below(one.pairs, -one.margin, level)
 
 
 def compare(
@@ -88,14 +98,15 @@ def compare(
         later: The level that the next look will have, at which more requests would decide.
         worst: The level at which being worse counts as shown.
     """
-    at, margin = power.rates(one.pairs), one.margin or 0.0
+    at = power.rates(one.pairs)
     if one.margin is None:
-        test, p_value = inference.superiority(one.pairs)
+        test, p_value = inference.superiority(one.pairs, alpha)
+        low, high = inference.interval(one.pairs, alpha)
     else:
-        test, p_value = one.found.noninferiority, one.found.above(-margin)
-    low, high = one.found.interval(alpha)
+        test, p_value = inference.bets(one.pairs), betting.above(one.pairs, -one.margin, alpha)
+        low, high = betting.interval(one.pairs, alpha)
     outcome = _outcome(one, p_value, p_worse, alpha, worst)
-    more = power.needed(at, one.pairs.n, later, margin) if outcome == "inconclusive" else None
+    more = power.needed(at, one.pairs.n, later, one.margin) if outcome == "inconclusive" else None
     return Comparison(
         task=one.task,
         metric=one.metric,
@@ -111,11 +122,11 @@ def compare(
         tail=alpha,
         wins=one.pairs.wins,
         losses=one.pairs.losses,
-        margin=margin,
+        margin=one.margin or 0.0,
         test=test,
         p_value=p_value,
         p_worse=p_worse,
-        detectable=power.detectable(at, one.pairs.n, alpha, margin),
+        detectable=power.detectable(at, one.pairs.n, alpha, one.margin),
         needed=more,
     )
 

@@ -1,10 +1,7 @@
-"""The score interval and test for a paired difference of shares, clusters allowed for.
+"""The score interval for a paired difference of shares, on independent requests.
 
-The statistic is Tango's (1998, Statistics in Medicine 17:891): it keeps its coverage where few
-requests decide, or none, in which Wald's interval claims certainty. Where requests hang together
-the counts are divided by the design effect (Rao and Scott 1992, Biometrics 48:577), with the
-variance between clusters of Obuchowski (1998, Statistics in Medicine 17:1495), and the statistic is
-held against Student's t with clusters - 1 degrees of freedom, not against the normal.
+Tango's (1998, Statistics in Medicine 17:891): it keeps its coverage where few requests decide, or
+none, in which Wald's interval claims certainty.
 """
 
 import math
@@ -14,52 +11,21 @@ from typing import cast
 
 from scipy import optimize, stats
 
-from components.gate.pairs import Pairs
-
 EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many requests only one of two models got right, of how many, as if independent.
+    """How many requests only one of two models got right, of how many."""
 
-    With a design effect they are no whole numbers. ``clusters`` is ``None`` where all requests are
-    independent.
-    """
-
-    wins: float
-    losses: float
-    n: float
-    clusters: int | None = None
+    wins: int
+    losses: int
+    n: int
 
     @property
     def difference(self) -> float:
         """The challenger's lead as a share of the requests."""
         return (self.wins - self.losses) / self.n
-
-
-def counts(pairs: Pairs) -> Counts:
-    """Count right and wrong answers, divided by the design effect where requests hang together."""
-    if not pairs.is_clustered:
-        return Counts(pairs.wins, pairs.losses, pairs.n)
-    effect = design_effect(pairs)
-    return Counts(pairs.wins / effect, pairs.losses / effect, pairs.n / effect, len(pairs.sizes))
-
-
-def design_effect(pairs: Pairs) -> float:
-    """Say how many requests stand for one independent request, at least 1.
-
-    The variance of the mean difference as clusters give it, over what it would be without them
-    (Rao and Scott 1992, eq. 2). Where all differences are equal a cluster counts as one request.
-    """
-    n, clusters = pairs.n, len(pairs.sizes)
-    if clusters < 2:
-        return float(n)
-    spread = float(((pairs.differences - pairs.difference) ** 2).sum()) / n
-    if spread < EDGE:
-        return n / clusters
-    between = float(((pairs.sums - pairs.sizes * pairs.difference) ** 2).sum())
-    return max(1.0, clusters / (clusters - 1) * between / (n * spread))
 
 
 def statistic(found: Counts, difference: float) -> float:
@@ -86,19 +52,9 @@ def variance(found: Counts, difference: float) -> float:
     return max(0.0, 2 * lost + difference * (1 - difference))
 
 
-def above(found: Counts, difference: float) -> float:
-    """Give the one-sided p-value against a true lead of at most ``difference``."""
-    return _tail(found, statistic(found, difference))
-
-
-def below(found: Counts, difference: float) -> float:
-    """Give the one-sided p-value against a true lead of at least ``difference``."""
-    return _tail(found, -statistic(found, difference))
-
-
 def interval(found: Counts, tail: float) -> tuple[float, float]:
     """Give the leads that are not refuted, with a chance of ``tail`` of an error on either side."""
-    bound = _quantile(found, tail)
+    bound = float(stats.norm.isf(tail))
     lead = min(max(found.difference, EDGE - 1), 1 - EDGE)
     low, high = EDGE - 1, 1 - EDGE
     return (
@@ -114,15 +70,3 @@ def _crossing(
     if function(low) <= 0 or function(high) >= 0:
         return otherwise
     return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
-
-
-def _tail(found: Counts, value: float) -> float:
-    if found.clusters is None:
-        return float(stats.norm.sf(value))
-    return float(stats.t.sf(value, max(1, found.clusters - 1)))
-
-
-def _quantile(found: Counts, tail: float) -> float:
-    if found.clusters is None:
-        return float(stats.norm.isf(tail))
-    return float(stats.t.isf(tail, max(1, found.clusters - 1)))

@@ -115,7 +115,7 @@ def _asked(
 def _compared(
     asked: list[_Asked], policy: Policy, alpha: float, later: float
 ) -> tuple[Comparison, ...]:
-    corrected = holm.adjusted([compare.worse(one.figure) for one in asked])
+    corrected = holm.adjusted([compare.worse(one.figure, policy.alpha) for one in asked])
     return tuple(
         replace(
             compare.compare(one.figure, p_worse, alpha=alpha, later=later, worst=policy.alpha),

@@ -17,12 +17,16 @@ class Pairs:
         ours: The challenger's scores, one a request.
         theirs: The opponent's, on the same requests in the same order.
         clusters: What each request belongs to, as integers; requests of one cluster (such as a
-            conversation) are not independent of each other, those of different clusters are.
+            conversation) are not independent of each other, those of different clusters are. The
+            clusters' order must have nothing to do with their sizes or scores (``betting``).
+        bound: The most requests that a cluster can have, drawn or not; 0 where only those that were
+            drawn are known.
     """
 
     ours: Floats
     theirs: Floats
     clusters: NDArray[np.int64]
+    bound: int = 0
 
     @property
     def n(self) -> int:
@@ -64,10 +68,15 @@ class Pairs:
         """By how much the challenger is ahead in each cluster, summed over its requests."""
         return np.bincount(self._codes, weights=self.differences).astype(np.float64)
 
+    @cached_property
+    def largest(self) -> int:
+        """The most requests that a cluster can have."""
+        return max(self.bound, int(self.sizes.max()))
+
     @property
     def is_clustered(self) -> bool:
-        """Whether some requests hang together."""
-        return len(self.sizes) < self.n
+        """Whether requests can hang together, though it be that none of those drawn do."""
+        return self.largest > 1
 
     @cached_property
     def _codes(self) -> NDArray[np.int64]:

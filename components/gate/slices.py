@@ -22,7 +22,7 @@ def compare(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]
         tail: The chance that a slice's interval is wrong on either side.
     """
     parts = {place: _part(target.pairs, rows) for place, rows in _places(target).items()}
-    corrected = holm.adjusted([inference.inferiority(part) for part in parts.values()])
+    corrected = holm.adjusted([inference.inferiority(part, alpha) for part in parts.values()])
     return tuple(
         Slice(
             name,
@@ -31,7 +31,7 @@ def compare(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]
             part.wins,
             part.losses,
             part.difference,
-            *inference.infer(part).interval(tail),
+            *inference.interval(part, tail),
             p_worse,
             is_worse=p_worse <= alpha,
         )
@@ -53,4 +53,4 @@ def _places(target: Compared) -> dict[tuple[str, str], list[int]]:
 
 
 def _part(pairs: Pairs, rows: list[int]) -> Pairs:
-    return Pairs(pairs.ours[rows], pairs.theirs[rows], pairs.clusters[rows])
+    return Pairs(pairs.ours[rows], pairs.theirs[rows], pairs.clusters[rows], pairs.bound)

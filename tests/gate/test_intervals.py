@@ -3,16 +3,12 @@
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 from scipy import optimize, stats
-from statsmodels.regression.linear_model import OLS
 from statsmodels.stats import contingency_tables
 
 from components.gate import intervals
 from components.gate.intervals import Counts
-from components.gate.pairs import Pairs, independent
-from tests.holdout_draws import repeated
 
 
 @pytest.mark.parametrize(
@@ -64,11 +60,12 @@ def test_against_no_lead_it_is_mcnemars_chi_square(wins: int, losses: int):
 
 
 @pytest.mark.parametrize("tail", [0.05, 0.025, 0.001])
-def test_the_interval_holds_the_leads_that_the_test_does_not_refute(tail: float):
+def test_the_interval_holds_the_leads_that_the_statistic_does_not_refute(tail: float):
     found = Counts(9, 4, 70)
     low, high = intervals.interval(found, tail)
-    assert intervals.above(found, low) == pytest.approx(tail, abs=1e-6)
-    assert intervals.below(found, high) == pytest.approx(tail, abs=1e-6)
+    bound = float(stats.norm.isf(tail))
+    assert intervals.statistic(found, low) == pytest.approx(bound, abs=1e-6)
+    assert intervals.statistic(found, high) == pytest.approx(-bound, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -80,35 +77,3 @@ def test_the_interval_holds_the_leads_that_the_test_does_not_refute(tail: float)
 )
 def test_an_interval_ends_where_leads_end(found: Counts, ends: tuple[float, float]):
     assert intervals.interval(found, 0.025) == ends
-
-
-def test_requests_that_repeat_each_other_count_once():
-    rng = np.random.default_rng(0)
-    ours, theirs = (rng.integers(0, 2, 300).astype(np.float64) for _ in range(2))
-    once = independent(ours, theirs)
-    fourfold = repeated(once, 4)
-    assert intervals.design_effect(fourfold) == pytest.approx(4, rel=0.01)
-    quantile = float(stats.t.isf(0.025, 299) / stats.norm.isf(0.025))
-    alone = intervals.interval(Counts(once.wins, once.losses, 300), 0.025)
-    together = intervals.interval(intervals.counts(fourfold), 0.025)
-    assert together == pytest.approx(alone, abs=0.002)
-    assert together[1] - together[0] == pytest.approx(quantile * (alone[1] - alone[0]), rel=0.01)
-
-
-def test_the_design_effect_is_the_clustered_variance_of_a_linear_model_over_the_plain_one():
-    """A mean with clustered errors, as statsmodels estimates it."""
-    rng = np.random.default_rng(1)
-    clusters = np.repeat(np.arange(60), rng.integers(1, 7, 60))
-    lead = np.sign(rng.normal(size=60)[clusters] + rng.normal(size=len(clusters)))
-    pairs = Pairs((lead > 0).astype(np.float64), (lead < 0).astype(np.float64), clusters)
-    model: Any = OLS(pairs.differences, np.ones(pairs.n))
-    grouped = model.fit(cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False})
-    plain = pairs.differences.var() / pairs.n
-    effect = float(grouped.cov_params()[0, 0]) / plain * 60 / 59
-    assert intervals.design_effect(pairs) == pytest.approx(effect)
-    assert effect > 1.5
-
-
-def test_clusters_that_agree_in_everything_count_as_one_request_each():
-    same = Pairs(np.ones(40), np.ones(40), np.repeat(np.arange(10), 4))
-    assert intervals.counts(same) == Counts(0, 0, 10, clusters=10)

@@ -65,7 +65,7 @@ def test_a_pass_says_what_was_shown_of_target_and_guard():
     assert judgement.reasons == (
         "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 "
         "(exact McNemar, one-sided p = 2.06e-10, at most 0.025)",
-        "no worse on abstention: +0.0 points on 40 requests (95 % interval -8.8 to +8.8), within "
+        "no worse on abstention: +0.0 points on 40 requests (95 % interval -9.2 to +9.2), within "
         "the 10 points that the policy allows",
     )
 
@@ -82,11 +82,9 @@ def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
         (31 + 14 - 17**2 / 147) / 147**2
     )
     assert (found.low, found.high) == pytest.approx(wald, abs=0.01)
-    z_squared = stats.norm.isf(0.025) ** 2  # the score interval where no two answers differ
-    assert guard.high == pytest.approx(z_squared / (40 + z_squared))
-    assert guard.low == pytest.approx(-guard.high)
-    score = 40 * 0.1 / np.sqrt(40 * 0.1 * 0.9)
-    assert guard.p_value == pytest.approx(float(stats.norm.sf(score)))
+    rare = 1 - 0.025 ** (1 / 40)  # a loss that 40 requests fail to show once in 40 times
+    assert rare <= guard.high == -guard.low < rare + 0.006
+    assert 0.9**40 <= guard.p_value <= 0.025, "a loss of the margin may show on none of the 40"
 
 
 def test_an_open_judgement_says_how_many_more_requests_would_decide():
@@ -137,7 +135,7 @@ def test_calling_where_no_tool_fits_fails_though_the_calls_got_better():
     challenger = card([1.0] * 60, [1.0] * 25 + [0.0] * 15)
     (reason,) = judge(challenger, card([0.0] * 60)).reasons
     assert reason.startswith(
-        "worse on abstention: -37.5 points on 40 requests (95 % interval -53.0 to -24.2), and the "
+        "worse on abstention: -37.5 points on 40 requests (95 % interval -54.8 to -18.9), and the "
         "policy allows 10 points (p = "
     )
 
@@ -235,7 +233,8 @@ def test_all_guards_must_hold_and_each_is_tested_at_the_whole_level():
     ours, theirs = {HOLDOUT: challenger, **cards}, {HOLDOUT: opponent, **cards}
     judgement = gate.judge(ours, theirs, policy)
     assert judgement.outcome == "pass"
-    assert {round(one.p_value, 4) for one in judgement.comparisons[1:]} == {0.0049}
+    (p_value,) = {one.p_value for one in judgement.comparisons[1:]}
+    assert 0.9**60 <= p_value <= judgement.alpha, "one by one they have all of it"
     ours["task3"] = guard_card([1.0] * 20 + [0.0] * 40, "task3")
     assert gate.judge(ours, theirs, policy).outcome == "fail"
 
@@ -246,7 +245,7 @@ def test_scores_between_right_and_wrong_are_compared_by_their_size():
     theirs = rescored(opponent, "correct_name", [0.6 + i % 9 / 90 for i in range(100)])
     judgement = judge(ours, theirs)
     assert judgement.outcome == "pass"
-    assert target(judgement).test == "exact sign flips"
+    assert target(judgement).test == "bets on requests"
     assert 0 < target(judgement).low < target(judgement).difference < target(judgement).high
 
 
@@ -255,7 +254,8 @@ def test_requests_of_one_conversation_count_less_than_as_many_conversations():
     assert judge(ours, theirs).outcome == "pass"
     together = judge(in_clusters(ours, 10), in_clusters(theirs, 10))
     assert together.outcome == "inconclusive"
-    assert target(together).p_value == 0.5, "one conversation got better, and it could have by luck"
+    assert target(together).p_value > 0.5, "one conversation got better, and it could have by luck"
+    assert target(together).test == "bets on clusters of up to 10 requests"
     assert target(together).clusters == 14
     assert target(together).low < 0 < target(judge(ours, theirs)).low
 

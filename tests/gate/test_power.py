@@ -1,12 +1,14 @@
 """Stated power against simulation and an independent formula; forecasts against their promise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 
-from components.gate import inference, mcnemar, power
-from components.gate.intervals import Counts
-from components.gate.pairs import independent
+from components.gate import betting, mcnemar, power
+from components.gate.pairs import Pairs, independent
 from components.gate.power import Rates
 from tests import holdout_draws as draws
 
@@ -56,44 +58,62 @@ def test_a_guard_needs_as_many_as_show_that_it_is_within_its_margin():
     at, margin, alpha = Rates(-0.01, 0.1, is_binary=True), 0.06, 0.025
     more = power.needed(at, 50, alpha, margin)
     assert more is not None
-    rng = np.random.default_rng(4)
-    drawn = rng.multinomial(50 + more, [0.045, 0.055, 0.9], size=1_500)
-    passing = [inference.Shares(Counts(won, lost, 50 + more)) for won, lost, _ in drawn]
-    shown = np.mean([one.above(-margin) <= alpha for one in passing])
-    assert float(shown) == pytest.approx(0.8, abs=0.03)
+    place = np.random.default_rng(4).random((50 + more, 1_500))
+    leads = (place < 0.045).astype(np.float64) - (place > 1 - 0.055)
+    shown = betting.reached(leads, np.ones(50 + more), 1, -margin, alpha)
+    assert float(shown.mean()) == pytest.approx(0.8, abs=0.07)
 
 
 def test_scores_are_forecast_by_their_spread():
     rng = np.random.default_rng(6)
     theirs = rng.uniform(0.3, 0.5, 100)
-    pairs = independent((theirs + rng.normal(0.0, 0.1, 100)).clip(0, 1), theirs)
+    pairs = independent((theirs + rng.normal(0.03, 0.2, 100)).clip(0, 1), theirs)
     at = power.rates(pairs)
     total = 100 + (power.needed(at, 100, 0.025) or 0)
-    spread = np.sqrt(at.differing - at.difference**2)
-    reckoned = stats.norm.isf(0.025) * np.sqrt(at.differing)  # what sign flips take for the spread
-    wanted = ((reckoned + stats.norm.isf(0.2) * spread) / at.difference) ** 2
-    assert total == pytest.approx(float(wanted), abs=1)
+    drawn = rng.choice(pairs.differences, (total, 1_500))
+    shown = betting.reached(drawn, np.ones(total), 1, 0.0, 0.025)
+    assert 110 < total < 2_000
+    assert float(shown.mean()) == pytest.approx(0.8, abs=0.07)
 
 
 def test_repeated_requests_are_worth_one():
-    rng = np.random.default_rng(8)
-    alone = draws.answers(600, 0.05, rng)
+    alone = draws.answered(600, 0.05, np.random.default_rng(8))
+    alone = Pairs(alone.ours, alone.theirs, alone.clusters, bound=2)
     once = power.chance(power.rates(alone), 600, 0.025)
     thrice = power.chance(power.rates(draws.repeated(alone, 3)), 1_800, 0.025)
     assert 0.2 < once < 0.9
-    assert thrice == pytest.approx(once, abs=0.04)
+    assert thrice == pytest.approx(once, abs=0.06)
+
+
+def test_clusters_that_agree_in_everything_count_as_one_request_each():
+    same = Pairs(np.ones(40), np.ones(40), np.repeat(np.arange(10), 4))
+    assert power.design_effect(same) == 4
+
+
+def test_the_design_effect_is_the_clustered_variance_of_a_linear_model_over_the_plain_one():
+    """A mean with clustered errors, as statsmodels estimates it."""
+    rng = np.random.default_rng(1)
+    clusters = np.repeat(np.arange(60), rng.integers(1, 7, 60))
+    lead = np.sign(rng.normal(size=60)[clusters] + rng.normal(size=len(clusters)))
+    pairs = Pairs((lead > 0).astype(np.float64), (lead < 0).astype(np.float64), clusters)
+    model: Any = OLS(pairs.differences, np.ones(pairs.n))
+    grouped = model.fit(cov_type="cluster", cov_kwds={"groups": clusters, "use_correction": False})
+    plain = pairs.differences.var() / pairs.n
+    effect = float(grouped.cov_params()[0, 0]) / plain * 60 / 59
+    assert power.design_effect(pairs) == pytest.approx(effect)
+    assert effect > 1.5
 
 
 @pytest.mark.parametrize(
     ("at", "margin"),
     [
-        pytest.param(Rates(0.0, 0.2, is_binary=True), 0.0, id="level"),
-        pytest.param(Rates(-0.1, 0.2, is_binary=True), 0.0, id="behind"),
+        pytest.param(Rates(0.0, 0.2, is_binary=True), None, id="level"),
+        pytest.param(Rates(-0.1, 0.2, is_binary=True), None, id="behind"),
         pytest.param(Rates(-0.1, 0.2, is_binary=True), 0.05, id="beyond-the-margin"),
-        pytest.param(Rates(1e-4, 0.2, is_binary=True), 0.0, id="too-close"),
+        pytest.param(Rates(1e-4, 0.2, is_binary=True), None, id="too-close"),
     ],
 )
-def test_no_number_is_promised_where_none_is_in_sight(at: Rates, margin: float):
+def test_no_number_is_promised_where_none_is_in_sight(at: Rates, margin: float | None):
     assert power.needed(at, 1_000, 0.025, margin) is None
 
 

@@ -55,7 +55,7 @@ def side_by_side(first: Measured, second: Measured) -> list[Figure]:
 
 
 def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, float]:
-    """Test whether two models differ on a metric: the exact test's name and its p-value.
+    """Test whether two models differ on a metric: the test's name and its p-value.
 
     It is twice the smaller of both one-sided ones, at most 1.
     """
@@ -107,7 +107,7 @@ def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> F
     effect = Effect(name, "shown", score.n, None, None, None)
     if alike and _is_share(ours, theirs, metric):
         paired = compare.pair(ours, theirs, metric, None)
-        low, high = inference.infer(paired.pairs).interval(TAIL)
+        low, high = inference.interval(paired.pairs, TAIL)
         effect = Effect(name, "shown", paired.pairs.n, paired.pairs.difference, low, high)
     return Figure(
         task=ours.task,

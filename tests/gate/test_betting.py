@@ -1,0 +1,116 @@
+"""Bets: what they can't win, what they win at once, and that p-values and intervals agree."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.gate import betting, compare, judge
+from components.gate.pairs import Pairs, independent
+from components.gate.policy import Policy
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Scorecard
+from tests import holdout_draws as draws
+from tests.cards import card, in_clusters, pair, under
+
+POLICY = Policy(abstention_margin=None)
+
+
+def judged(ours: Scorecard, theirs: Scorecard) -> str:
+    return judge.judge({HOLDOUT: ours}, {HOLDOUT: theirs}, POLICY).outcome
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
+def test_requests_that_all_score_alike_show_a_margin_as_soon_as_any_valid_test_could(margin: float):
+    """A loss of all on a share of ``margin`` shows on none of ``n`` with (1 - margin) ** n."""
+    least = math.log(0.025) / math.log(1 - margin)
+    sizes = range(int(least), int(1.2 * least) + 2)
+    enough = [n for n in sizes if betting.reached(np.zeros(n), np.ones(n), 1, -margin, 0.025)]
+    assert least <= enough[0] <= 1.1 * least + 1
+
+
+def test_a_lead_that_rare_losses_could_undo_is_not_shown_however_even_it_is():
+    """98 of 100 requests may have gained a point where one in a hundred loses everything."""
+    gains = independent(np.full(98, 0.51), np.full(98, 0.5))
+    assert betting.above(gains, 0.0, 0.025) > 0.025
+    many = independent(np.full(600, 0.51), np.full(600, 0.5))
+    assert betting.above(many, 0.0, 0.025) <= 0.025
+
+
+@pytest.mark.parametrize("kind", [draws.scores, draws.scored_conversations, draws.losing(10)])
+@pytest.mark.parametrize("level", [0.05, 0.025, 0.001])
+def test_p_values_and_intervals_are_those_of_one_test(kind: draws.Draw, level: float):
+    drawn = kind(120, 12, 0.06, np.random.default_rng(1))
+    shown = betting.reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    for holdout in range(12):
+        one = draws.pairs(drawn, holdout)
+        p_value, (low, high) = betting.above(one, 0.0, level), betting.interval(one, level)
+        assert (p_value <= level) == shown[holdout] == (low >= 0)
+        assert low <= one.difference <= high
+        assert betting.below(one, high, level) <= level < betting.below(one, high - 0.002, level)
+
+
+def test_models_exchanged_give_the_mirrored_interval():
+    one = draws.pairs(draws.scores(150, 1, 0.03, np.random.default_rng(2)), 0)
+    low, high = betting.interval(one, 0.025)
+    back = Pairs(one.theirs, one.ours, one.clusters)
+    assert betting.interval(back, 0.025) == (-high, -low)
+
+
+def test_clusters_of_a_size_that_was_not_drawn_are_reckoned_with():
+    """In the sample no two requests hang together; in the workload up to twenty do."""
+    ours, theirs = pair(20, 2, 60, 0)
+    assert judged(ours, theirs) == "pass"
+    known = [under(one, **{LARGEST_CLUSTER: 20}) for one in (ours, theirs)]
+    assert judged(*known) == "inconclusive"
+    few = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    assert judged(*few) == "pass"
+
+
+def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
+    """Sign flips see one loss beside many wins, whatever it weighs."""
+    won, lost = [1.0] * 12 + [0.0] * 10, [0.0] * 12 + [1.0] * 10
+    ours, theirs = card([*won, *[1.0] * 70], []), card([*lost, *[1.0] * 70], [])
+
+    def in_one(scorecard: Scorecard) -> Scorecard:
+        samples = [
+            replace(one, cluster_id="long" if 12 <= one.doc_id < 22 else one.cluster_id)
+            for one in scorecard.samples
+        ]
+        return replace(scorecard, samples=tuple(samples))
+
+    assert judged(in_one(ours), in_one(theirs)) == "inconclusive"
+
+
+def test_bets_are_placed_in_an_order_that_names_and_sizes_do_not_decide():
+    """Were large clusters drawn first, the next would be no random one."""
+    ours, theirs = pair(100, 100, 40, 0)
+    named = [
+        replace(
+            one,
+            samples=tuple(
+                replace(s, cluster_id="a" if s.doc_id < 40 else f"b{s.doc_id:03}")
+                for s in one.samples
+            ),
+        )
+        for one in (ours, theirs)
+    ]
+    places: list[int] = []
+    for seed in range(40):
+        mine, other = (renamed(one, seed) for one in named)
+        places.append(int(compare.pair(mine, other, "correct", None).pairs.clusters[0]))
+    assert min(places) < 40
+    assert max(places) > 160
+
+
+def renamed(scorecard: Scorecard, seed: int) -> Scorecard:
+    samples = [replace(one, cluster_id=f"{one.cluster_id} {seed}") for one in scorecard.samples]
+    return replace(scorecard, samples=tuple(samples))
+
+
+def test_samples_in_another_order_are_bet_on_alike():
+    ours, theirs = (in_clusters(one, 3) for one in pair(30, 12, 60, 0))
+    last, other = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    first = compare.pair(ours, theirs, "correct_name", None).pairs
+    second = compare.pair(last, other, "correct_name", None).pairs
+    assert betting.above(first, 0.0, 0.025) == betting.above(second, 0.0, 0.025)
