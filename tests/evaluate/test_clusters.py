@@ -11,8 +11,10 @@ from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
-from components.evaluate import task
+from components.evaluate import measurement, task
+from components.evaluate.settings import EvaluationSettings
 from components.schema import Json
+from components.scorecard import LARGEST_CLUSTER
 from tests import logs
 
 TURNS = 3
@@ -51,6 +53,16 @@ def test_turns_of_a_conversation_are_one_cluster_though_only_the_newest_message_
     body = manifest.read(frozen.path)
     assert body["clusters"] == {"train": 60, "validation": 0, "holdout": 40}
     assert body["largest_cluster"] == TURNS
+
+
+def test_a_scorecard_says_how_large_a_cluster_can_be(tmp_path: Path, tiny_base: Path):
+    """The gate has to know it, whichever clusters the holdout happens to have drawn."""
+    lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS if n else 7)]
+    frozen = freeze(tmp_path, lines, "conversation")
+    (asked,) = measurement.measurements(
+        frozen.path, tiny_base, {"base": None}, tmp_path / "cards", EvaluationSettings()
+    )
+    assert asked.body["conditions"][LARGEST_CLUSTER] == 7  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript] - our own body
 
 
 def test_a_cluster_is_named_by_its_smallest_request_on_the_side(tmp_path: Path):
