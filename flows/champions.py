@@ -12,7 +12,7 @@ from components import warehouse
 from components.decide import record
 from components.decide.record import Event
 from components.opening import WarehouseBusyError
-from components.register import aliases, crowning, journal, registry, rollback
+from components.register import aliases, crowning, journal, registry, rollback, tracking
 from components.register.journal import Change, Entry, Journal
 from components.register.rollback import RollbackError
 from components.warehouse import Connection
@@ -168,12 +168,15 @@ def _completed(order: Order, history: Sequence[Entry]) -> Order:
 
 
 def anchors() -> dict[str, str]:
-    """Read what versions in MLflow say of the chain of decisions, by which version says it."""
-    return {
+    """Read what MLflow's versions and runs say of the chain of decisions, by which one says it."""
+    versions = {
         f"version {number} of {name} in MLflow": tags[registry.LINK_TAG]
         for name in registry.names()
         for number, tags in registry.tagged(name).items()
         if registry.LINK_TAG in tags
+    }
+    return versions | {
+        f"run {run_id} in MLflow": head for run_id, head in tracking.anchors().items()
     }
 
 

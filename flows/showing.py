@@ -6,8 +6,10 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import TaskRunContext
 
+from components import warehouse
 from components.dataset.card import NAME as CARD
 from components.dataset.snapshot import folder_name
+from components.decide import record
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.gate.report.write import REPORT
@@ -23,10 +25,16 @@ def _once_per_evidence(_: TaskRunContext, parameters: dict[str, Evidence]) -> st
 def show(found: Evidence) -> str:
     """Add the evidence to its adapter's MLflow run, and lead there from Prefect; give the link.
 
+    The run says where the chain of decisions ends by now, with the look at the holdout.
+
     Whoever is asked to approve gets the brief with the form; of what did not pass it is kept here.
     """
     workload = found.subject.workload
     run_id = tracking.find_run(workload, found.subject.adapter)
+    with warehouse.connect(settings.load().warehouse) as con:
+        head = record.head(con)
+    if head is not None:
+        tracking.anchor(run_id, head.anchor)
     page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, found.folder)}/{REPORT}"
     said = f"{workload}: {found.judgement.outcome}, the report"
     create_link_artifact(page, said, key=approvals.report_key(workload), description=found.digest)

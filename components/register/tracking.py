@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 KEY_TAG = "flywheel.adapter"
 
+LOOKED_TAG = "flywheel.looked"
+"""Where the chain of decisions ended when the adapter was judged, with the look at the holdout."""
+
 MOST_METRICS = 1000
 """MLflow takes no more in one request."""
 
@@ -125,6 +128,27 @@ def log_evidence(run_id: str, folder: Path) -> str:
 
     MlflowClient().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
     return evidence_page(run_id, folder.name)
+
+
+def anchor(run_id: str, head: str) -> None:
+    """Say on a run where the chain of decisions ended: none of its looks can be cut off unseen."""
+    from mlflow import MlflowClient
+
+    MlflowClient().set_tag(run_id, LOOKED_TAG, head)
+
+
+def anchors() -> dict[str, str]:
+    """Read where the chain of decisions ended when each run's adapter was judged, by the run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found, token = dict[str, str](), None
+    while True:
+        page = client.search_runs(experiments, f"tags.`{LOOKED_TAG}` != ''", page_token=token)
+        found |= {str(one.info.run_id): str(one.data.tags[LOOKED_TAG]) for one in page}
+        if not (token := page.token):
+            return found
 
 
 def run_page(run_id: str) -> str:

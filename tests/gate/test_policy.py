@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from components.gate.policy import Policy
+from components.gate.policy import Guard, Policy, changes
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,20 @@ def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
 def test_a_figure_is_guarded_once_and_never_the_target(guards: list[object], said: str):
     with pytest.raises(ValidationError, match=said):
         Policy.model_validate({"guards": guards})
+
+
+def test_changes_are_named_as_the_file_has_them_and_an_older_policy_asked_for_less():
+    before = Policy(guards=(Guard(metric="name", margin=0.1),)).model_dump(mode="json")
+    same = Policy(guards=(Guard(metric="name", margin=0.1, anchor_margin=0.1),))
+    assert changes(before, same.model_dump(mode="json")) == (), "a margin that is left out"
+    now = Policy(metric="correct", looks=3, abstention_margin=None).model_dump(mode="json")
+    assert changes(before, now) == (
+        "abstention_anchor_margin: 0.1, now null",
+        "abstention_margin: 0.1, now null",
+        "anchor_margin on name of holdout: 0.1, now not asked",
+        "looks: null, now 3",
+        "margin on name of holdout: 0.1, now not asked",
+        "metric: correct_name, now correct",
+    )
+    older = {name: value for name, value in before.items() if name != "abstention_anchor_margin"}
+    assert changes(older, before) == ("abstention_anchor_margin: not asked, now 0.1",)

@@ -41,6 +41,15 @@ def test_a_run_is_found_by_its_adapter() -> None:
     assert tracking.find_run("support", "a6") == run_id
 
 
+def test_runs_of_all_experiments_say_where_the_chain_ended_when_they_were_judged() -> None:
+    judged, other, never = open_run("a9"), open_run("a9", "sales"), open_run("a10")
+    for run_id, head in ((judged, "1 aa"), (other, "2 bb"), (judged, "3 cc")):
+        tracking.anchor(run_id, head)
+    found = tracking.anchors()
+    assert (found[judged], found[other]) == ("3 cc", "2 bb"), "the newest end"
+    assert never not in found
+
+
 @pytest.mark.parametrize("experiment", ["support", "nobody's"])
 def test_an_adapter_without_a_run_is_named(experiment: str) -> None:
     open_run("a7")
