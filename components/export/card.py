@@ -171,12 +171,14 @@ def _scores(found: Measured | None) -> list[str]:
         for name, metric in own.metrics.items()
     ]
     settings = _table(own.conditions["settings"])
+    numbers = own.conditions.get("computed_in")
+    computed = f", computed in {numbers}" if numbers else ""  # older scorecards don't say
     return [
         *markdown.table(["score", "base", "adapter", "n"], rows),
         "",
         f"Mean ± standard error on holdout version `{own.conditions['holdout_version']}`, base in "
-        f"{settings['precision']}, on {own.conditions.get('machine', 'a machine')}; scorecard "
-        f"`{own.key}`.",
+        f"{settings['precision']}{computed}, on {own.conditions.get('machine', 'a machine')}; "
+        f"scorecard `{own.key}`.",
     ]
 
 

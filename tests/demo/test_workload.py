@@ -1,8 +1,12 @@
 from pathlib import Path
 
+from components import prompt
+from components.train import irrelevant
+from components.train.offers import Request
 from flows import config as configs
-from flows.demo import run
+from flows.demo import run, users
 from flows.demo.traffic import WORKLOAD
+from tests.train.rows import tool
 
 
 def test_the_demos_workload_file_has_no_mistake(tmp_path: Path):
@@ -16,3 +20,12 @@ def test_the_demos_workload_file_has_no_mistake(tmp_path: Path):
     workload = configs.read(config)
     assert workload.workload == WORKLOAD
     assert workload.base == base
+
+
+def test_what_the_demo_says_when_no_tool_fits_is_known_for_a_refusal():
+    said = prompt.render_answer(users.NO_TOOL)
+    logged = [
+        Request([{"role": "user", "content": f"{number}?"}], [tool("add")], (), said, 1.0)
+        for number in range(3)
+    ]
+    assert irrelevant.find_refusal(logged) == (said, "")
