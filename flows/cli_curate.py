@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from components.dataset.diff import Diff
     from components.dataset.snapshot import Snapshot
     from components.warehouse import Connection
+    from flows.freezing import Curated
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
+
+MOST_ASKED = 160
+"""Characters of a request that are shown."""
 
 Named = Annotated[str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")]
 
@@ -37,6 +41,8 @@ def curate(
 
     Prints how many interactions each verdict has, and where the snapshot's card lies: a Markdown
     page on what is in it, with pictures. What was curated before in the same way is found again.
+    Where one rule left out more of the requests than `curate.most_lost` lets pass, it shows
+    examples, freezes nothing and exits with 1 until a person lets it pass (`flywheel held`).
     Collect first: `flywheel collect FILE` takes the same file.
     """
     from flows import config as configs
@@ -44,8 +50,12 @@ def curate(
 
     with _explained():
         workload = configs.read(config)
-        tally, frozen = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
-    _say(tally, frozen)
+        curated = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
+    _say(curated.tally)
+    if curated.snapshot is None:
+        _ask(curated)
+        raise typer.Exit(1)
+    _name(curated.snapshot)
 
 
 @app.command()
@@ -77,7 +87,7 @@ def diff(
         _show(found)
 
 
-def _say(tally: "Tally", frozen: "Snapshot") -> None:
+def _say(tally: "Tally") -> None:
     table = Table("interactions", "verdict", box=None, pad_edge=False)
     table.columns[0].justify = "right"
     for verdict, count in sorted(tally.counts.items(), key=lambda one: (-one[1], one[0])):
@@ -91,6 +101,26 @@ def _say(tally: "Tally", frozen: "Snapshot") -> None:
             f"{tally.workload_id}",
             markup=False,
         )
+
+
+def _ask(curated: "Curated") -> None:
+    for one in curated.lost:
+        console.print(f"{one.loss}:", markup=False, soft_wrap=True)
+        for example in one.examples:
+            mark = f" ({example.mark})" if example.mark else ""
+            asked = " ".join((example.asked or "").split())[:MOST_ASKED]
+            said = f"  {example.interaction_id[:12]}{mark}: {asked}"
+            console.print(said, markup=False, soft_wrap=True)
+    console.print(
+        "nothing was frozen, and a turn stops here: that may be a mistake. Where it is right, "
+        f"`flywheel held let-pass {curated.tally.workload_id} RULE` goes on from the next curation "
+        "on; curate.most_lost in the workload's file says how much passes unasked",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _name(frozen: "Snapshot") -> None:
     console.print(
         f"snapshot {frozen.key}: {frozen.train_rows:,} to train on, {frozen.validation_rows:,} to "
         f"validate, {frozen.holdout_rows:,} held out ({frozen.holdout_version})\n"

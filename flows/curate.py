@@ -6,18 +6,30 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from components.dataset.snapshot import Snapshot
 from flows import config as configs
 from flows import freezing, settings
+from flows.freezing import Curated
 from flows.run_names import run_name
 from flows.workload import Workload
 
 
 @flow(flow_run_name=run_name)
-def curate(config: str) -> Snapshot:
-    """Turn collected interactions and feedback into an immutable training and test set."""
+def curate(config: str) -> Curated:
+    """Turn collected interactions and feedback into an immutable training and test set.
+
+    Nothing is frozen while a rule left out so much that a person is asked.
+    """
     workload = configs.read(Path(config))
-    frozen = freeze(workload)
+    curated = freeze(workload)
+    frozen = curated.snapshot
+    if frozen is None:
+        for one in curated.lost:
+            get_run_logger().warning("nothing was frozen: %s", one.loss)
+        get_run_logger().warning(
+            "`flywheel held list` shows examples, `flywheel held let-pass %s RULE` goes on",
+            workload.workload,
+        )
+        return curated
     get_run_logger().info(
         "snapshot %s: %d to train on, %d to validate, %d held out (%s); verdicts: %s",
         frozen.key,
@@ -27,13 +39,14 @@ def curate(config: str) -> Snapshot:
         frozen.holdout_version,
         frozen.counts,
     )
-    return frozen
+    return curated
 
 
 @task
-def freeze(workload: Workload) -> Snapshot:
+def freeze(workload: Workload) -> Curated:
     """Judge every interaction, then write the snapshot unless an equal one exists."""
-    tally, frozen = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
+    curated = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
+    tally = curated.tally
     if tally.found:
         get_run_logger().info(
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
@@ -53,4 +66,4 @@ def freeze(workload: Workload) -> Snapshot:
             tally.feedback_held_back,
             workload.workload,
         )
-    return frozen
+    return curated

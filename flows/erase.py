@@ -135,7 +135,9 @@ def rebuild(
             waiting[workload] = "its next turn does it"
             continue
         try:
-            frozen[workload] = freezing.freeze(workloads[workload], home, now=now)[1].key
+            curated = freezing.freeze(workloads[workload], home, now=now, ask=False)
+            if curated.snapshot:
+                frozen[workload] = curated.snapshot.key
         except (EmptySideError, CheckFailedError) as error:
             waiting[workload] = type(error).__name__
     return Rebuilt(frozen, waiting)

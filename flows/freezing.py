@@ -1,9 +1,11 @@
 """Curate a workload and freeze what came of it; for the flow, and for the terminal."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from components import ledger, tokens, warehouse
-from components.curate import pipeline
+from components.curate import losses, pipeline
+from components.curate.losses import Example, Loss
 from components.curate.pipeline import Tally
 from components.curate.redaction import staying
 from components.dataset import snapshot
@@ -13,8 +15,34 @@ from flows.settings import Settings
 from flows.workload import Workload
 
 
-def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally, Snapshot]:
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A rule that left out more than may pass unasked, and some of what it left out."""
+
+    loss: Loss
+    examples: list[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What came of a workload's interactions.
+
+    ``snapshot`` is ``None`` where a person is asked first whether what was ``lost`` is right.
+    """
+
+    tally: Tally
+    snapshot: Snapshot | None
+    lost: list[Lost]
+
+
+def freeze(workload: Workload, home: Settings, *, now: datetime, ask: bool = True) -> Curated:
     """Judge every interaction, then write the snapshot unless an equal one exists.
+
+    Args:
+        workload: The workload.
+        home: Where the warehouse and the snapshots are.
+        now: When it is done (UTC).
+        ask: Freeze nothing while a person is asked about a rule that left out very much.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
@@ -31,6 +59,10 @@ def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally,
             now=now,
             counter=tokens.counter(con, workload.base),
         )
+        waiting = losses.waiting(con, workload.workload)
+        if ask and waiting:
+            lost = [Lost(one, losses.examples(con, one)) for one in waiting]
+            return Curated(tally, None, lost)
         frozen = snapshot.freeze(
             con,
             home.snapshots,
@@ -42,4 +74,4 @@ def freeze(workload: Workload, home: Settings, *, now: datetime) -> tuple[Tally,
             staying=staying.finder(workload.curate.redaction),
         )
         ledger.record_output(con, workload.workload, frozen.path, now=now)
-    return tally, frozen
+    return Curated(tally, frozen, [])

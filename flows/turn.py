@@ -52,9 +52,10 @@ from flows.stages import Stages
 from flows.workload import Workload
 
 Ending: TypeAlias = Literal[
-    "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
+    "held", "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
 ]
-"""How a turn ended: a person was asked, had decided before, or there was nothing to ask about."""
+"""How a turn ended: a person is asked about the data set, or about the challenger, had decided
+before, or there was nothing to ask about."""
 
 Output = TypeVar("Output")
 
@@ -84,9 +85,16 @@ def turn(config: str, start: str | None = None) -> str:
     with stages.during("collect"):
         stages.say(collect(config))
     with stages.during("curate"):
-        snapshot = curate(config)
-        evaluate.require_measured(workload, snapshot.path)
-        stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
+        curated = curate(config)
+        snapshot = curated.snapshot
+        if snapshot:
+            evaluate.require_measured(workload, snapshot.path)
+            stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
+        else:
+            stages.say("held: " + "; ".join(str(one.loss) for one in curated.lost))
+    if snapshot is None:
+        finish(workload.workload, folder, stages, Turned("held"), [])
+        return "held"
     given = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):
         adapter, reused = trained(workload, given)

@@ -21,8 +21,10 @@ class Judgement:
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
     objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``twin_id``
-    names the requests of which one is enough, by what was asked, the ``request``. ``logged`` is
-    what production answered, the ``answer`` itself where nobody corrected it. ``mark`` says what an
+    names the requests that want the same kind of answer, by what was asked, the ``request``, and
+    ``equal_id`` those of them that ask the same; ``asked`` is what users said in it, but for
+    templates. ``logged`` is what production answered, the ``answer`` itself where nobody corrected
+    it, and ``answer_name`` names it where it is short. ``mark`` says what an
     objection is about that was made after the rules. ``language`` is that of what users said,
     ``None`` where it can't be told.
     """
@@ -36,7 +38,10 @@ class Judgement:
     answer: str | None = None
     logged: str | None = None
     request: Request | None = None
+    asked: str = ""
     twin_id: str | None = None
+    equal_id: str | None = None
+    answer_name: str | None = None
     mark: str | None = None
     rewritten: Rewritten | None = None
     language: str | None = None
@@ -57,6 +62,8 @@ def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Size
         "language": [one.language for one in judgements],
         "logged_answer": [one.logged for one in judgements],
         "twin_id": [one.twin_id for one in judgements],
+        "equal_id": [one.equal_id for one in judgements],
+        "answer_name": [one.answer_name for one in judgements],
         "label": [one.label if one else None for one in members],
         "cluster_id": [one.cluster_id if one else None for one in members],
         "side": [one.side if one else None for one in standings],

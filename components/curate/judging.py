@@ -69,7 +69,7 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         request=requests.read(
             redacted.rendered,
             redacted.said("system", "developer"),
-            redacted.said("user"),
             rewritten.tools or row.tools,
+            redacted.answer,
         ),
     )

@@ -7,15 +7,15 @@ from datetime import datetime
 from functools import partial
 
 from components import warehouse
-from components.curate import judgement, judging, placing, settled
+from components.curate import judgement, judging, losses, placing, settled
 from components.curate.balance import applying
 from components.curate.balance.counting import Counts
 from components.curate.candidate import Row
 from components.curate.judgement import Judgement
 from components.curate.near import requests
-from components.curate.near.requests import Place
+from components.curate.near.requests import Compared, Place
 from components.curate.overlap import decontaminate
-from components.curate.overlap.decontaminate import Seen
+from components.curate.overlap.decontaminate import Asked, Seen
 from components.curate.placing import Settled, Shares, Standing
 from components.curate.preferences import store as preferences
 from components.curate.redaction import of_exchange
@@ -95,22 +95,32 @@ def curate(
         with warehouse.present(con, "redacted", judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
-        return replace(_tally(con, workload_id), replayed=replayed)
+        tally = replace(_tally(con, workload_id), replayed=replayed)
+        losses.note(con, workload_id, losses.find(workload_id, tally.counts, rules.most_lost))
+        return tally
 
 
 def near(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:
     """Tell of each row that no rule objected to which others it is near to."""
     asked = {one.interaction_id: one.request for one in judgements if one.request}
-    found = requests.place([*asked], [*asked.values()], rules.near.jaccard)
-    places = dict(zip(asked, found, strict=True))
-    return [_near(one, places.get(one.interaction_id)) for one in judgements]
+    compared = requests.compare([*asked.values()])
+    found = requests.place([*asked], [*asked.values()], compared, rules.near.jaccard)
+    places = dict(zip(asked, zip(found, compared, strict=True), strict=True))
+    return [_near(one, *places.get(one.interaction_id, (None, None))) for one in judgements]
 
 
-def _near(judged: Judgement, place: Place | None) -> Judgement:
-    if place is None or judged.member is None:
+def _near(judged: Judgement, place: Place | None, compared: Compared | None) -> Judgement:
+    if place is None or compared is None or judged.member is None or judged.request is None:
         return judged
     member = replace(judged.member, cluster_id=place.cluster_id)
-    return replace(judged, member=member, twin_id=place.twin_id)
+    return replace(
+        judged,
+        member=member,
+        twin_id=place.twin_id,
+        equal_id=place.equal_id,
+        asked=compared.asked,
+        answer_name=judged.request.answer_name,
+    )
 
 
 def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:
@@ -127,12 +137,16 @@ def _placed(judged: Judgement, standing: Standing) -> Judgement:
 
 def clean(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:
     """Object to rows to train on that have much of what is tested on in them."""
-    asked: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    rows: dict[str, Asked] = {}
+    held_out: dict[str, str] = {}
     for one in judgements:
-        if one.objection is None and one.request and one.standing:
-            of_side = asked[one.standing.side == "holdout"]
-            of_side[one.interaction_id] = one.request.asked
-    seen = decontaminate.decontaminate(asked[False], asked[True], rules.overlap)
+        if one.objection is not None or one.request is None or one.standing is None:
+            continue
+        if one.standing.side == "holdout":
+            held_out[one.interaction_id] = one.asked
+        else:
+            rows[one.interaction_id] = Asked(one.asked, one.request.asked)
+    seen = decontaminate.decontaminate(rows, held_out, rules.overlap)
     return [_cleaned(one, seen.get(one.interaction_id)) for one in judgements]
 
 

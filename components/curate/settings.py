@@ -31,6 +31,11 @@ class Rules(Config):
     conversation); ``conversation`` for an agent whose tools are always the same; ``user`` for
     people never seen, where the log says who asked (the rest goes by conversation)."""
 
+    most_lost: float = Field(default=0.3, gt=0, le=1, exclude=True)
+    """Share of the different requests that one rule may leave out before a person is asked, copies
+    and what people or this file leave out not counted; ``1`` never asks. It changes no row, so it
+    is no part of what a snapshot is named by."""
+
     languages: Languages = "any"
     """What answers are to be written in: a list of ISO 639 codes, or ``as_asked`` for the language
     of the question; ``any`` looks at none. Short answers count as right."""

@@ -1,13 +1,15 @@
 -- One row per interaction of the workload: the objection that keeps it from being an example, or
--- null. An answer that people dislike is left out, unless somebody corrected it. Of twins, requests
--- that are equal or nearly so, one stands for all: a corrected answer before a logged one, one that
--- nobody dislikes before others, then what is most liked, then the newest. But a request that was
--- held out in a snapshot stays, for the holdout only grows: it stands for its twins. Another row
--- that offers a tool which the holdout offers is left out, so that the holdout's functions stay
--- unseen. What a rule found is its `mark`; `flags` are what rules found in interactions that they
--- let pass, and `weight` is the product of their factors. What would be trained on, and a rejection
--- blames, is held for a person. Reads curated.holdout_rows, staging.* and judgements, which curate
--- hands over, one row per interaction.
+-- null. An answer that people dislike is left out, unless somebody corrected it. Requests that are
+-- equal have one right answer (`answer_name`, empty for free text): a corrected one before logged
+-- ones, one that somebody does not dislike before others, then what is most liked, then what was
+-- answered most often, then the newest. The others conflict with it; their `mark` says what it won
+-- by. Of twins, requests that are equal or nearly so and have the same right answer, one stands for
+-- all, chosen alike. But a request that was held out in a snapshot stays, for the holdout only
+-- grows: it stands for its twins. Another row that offers a tool which the holdout offers is left
+-- out, so that the holdout's functions stay unseen. What a rule found is its `mark`; `flags` are
+-- what rules found in interactions that they let pass, and `weight` is the product of their
+-- factors. What would be trained on, and a rejection blames, is held for a person. Reads
+-- curated.holdout_rows, staging.* and judgements, which curate hands over, one row per interaction.
 
 with
 
@@ -21,6 +23,8 @@ judged as (
         answers.regard,
         answers.answered_at,
         judgements.tool_names::varchar[] as tool_names,
+        coalesce(held.example_id, judgements.equal_id, redacted.example_id) as equal_id,
+        coalesce(judgements.answer_name, '') as answer_name,
         case when not answers.is_corrected then answers.dislike end as dislike,
         case when answers.is_corrected or answers.dislike is null then held.example_id end
             as held_id
@@ -32,11 +36,67 @@ judged as (
     where judgements.objection is null
 ),
 
-chosen as (
+answered as (
+    select
+        equal_id,
+        answer_name,
+        bool_or(is_corrected) as is_corrected,
+        bool_or(dislike is null) as is_tolerated,
+        max(regard) as regard,
+        if(bool_or(is_corrected), 1, count(*)) as answers,
+        coalesce(max(answered_at) filter (where is_corrected), max(answered_at)) as answered_at
+    from judged
+    group by equal_id, answer_name
+),
+
+ranked as (
     select
         *,
-        coalesce(held_id, min(held_id) over (partition by twin_id), twin_id) as choice_id
+        row_number() over equals as place,
+        lead(is_corrected) over equals as next_is_corrected,
+        lead(is_tolerated) over equals as next_is_tolerated,
+        lead(regard) over equals as next_regard,
+        lead(answers) over equals as next_answers
+    from answered
+    window equals as (
+        partition by equal_id
+        order by
+            is_corrected desc,
+            is_tolerated desc,
+            regard desc,
+            answers desc,
+            answered_at desc,
+            answer_name asc
+    )
+),
+
+won as (
+    select
+        equal_id,
+        answer_name as right_name,
+        case
+            when is_corrected > next_is_corrected then 'a correction'
+            when is_tolerated > next_is_tolerated or regard > next_regard
+                then 'what people said of it'
+            when answers > next_answers then 'the number of answers'
+            else 'its time'
+        end as won_by
+    from ranked
+    where place = 1
+),
+
+chosen as (
+    select
+        judged.*,
+        won.won_by,
+        judged.answer_name != won.right_name as conflicts,
+        coalesce(
+            judged.held_id,
+            min(judged.held_id) over (partition by judged.twin_id, won.right_name),
+            judged.twin_id || chr(10) || won.right_name
+        ) as choice_id
     from judged
+    inner join won using (equal_id)
 ),
 
 accepted as (
@@ -46,12 +106,15 @@ accepted as (
         tool_names,
         dislike,
         example_id,
+        conflicts,
+        won_by,
         first_value(interaction_id) over twins as representative_id,
         first_value(example_id) over twins as representative_example_id
     from chosen
     window twins as (
         partition by choice_id
         order by
+            conflicts asc,
             held_id is not null desc,
             is_corrected desc,
             dislike is null desc,
@@ -85,10 +148,12 @@ objected as (
     select
         judgements.*,
         accepted.representative_id,
+        accepted.won_by,
         blamed.decision,
         case
             when judgements.objection is not null then judgements.objection
             when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
+            when accepted.conflicts then 'conflicting_answer'
             when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
             when accepted.representative_id != accepted.interaction_id then 'duplicate'
             when blamed.is_held and accepted.side != 'holdout' then 'blamed'
@@ -108,6 +173,10 @@ select
     flags,
     weight,
     final_objection as objection,
-    case when final_objection = 'blamed' then 'decision ' || decision else mark end as mark,
+    case final_objection
+        when 'blamed' then 'decision ' || decision
+        when 'conflicting_answer' then 'another answer won by ' || won_by
+        else mark
+    end as mark,
     is_held or coalesce(final_objection = 'blamed', false) as is_held
 from objected

@@ -75,7 +75,8 @@ asked as (
     where
         verdicts.workload_id = $workload_id
         and (blamed.decision is not null or not coalesce(votes.is_reviewed, false))
-        and coalesce(verdicts.objection, '') not in ('duplicate', 'near_duplicate')
+        and coalesce(verdicts.objection, '')
+        not in ('duplicate', 'near_duplicate', 'conflicting_answer')
         and (
             coalesce(verdicts.objection, 'blamed') = 'blamed'
             or (votes.people_for > 0 and votes.people_against > 0)

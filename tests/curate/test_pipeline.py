@@ -48,8 +48,15 @@ def requests_held_out(con: Connection) -> set[str]:
     return {str(row["example_id"]) for row in examples(con) if row["side"] == "holdout"}
 
 
+def at_length(word: str) -> dict[str, Json]:
+    """Answer in more words than a label has."""
+    return logs.say(f"{word}: a day without rain, and in the evening a light wind from the sea")
+
+
 def answers(con: Connection) -> list[str]:
-    return sorted(json.loads(str(row["answer"]))["text"] for row in examples(con))
+    """Give the answers to learn, of longer ones the first word."""
+    texts = (json.loads(str(row["answer"]))["text"] for row in examples(con))
+    return sorted(text.partition(":")[0] for text in texts)
 
 
 def test_a_correction_replaces_the_answer_and_is_traced(con: Connection, tmp_path: Path):
@@ -97,15 +104,15 @@ def test_feedback_that_came_first_waits_for_its_response(con: Connection, tmp_pa
 
 def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path: Path):
     lines = [
-        logs.interaction(response_id="a", message=logs.say("corrected"), timestamp=1),
-        logs.interaction(response_id="b", message=logs.say("old"), timestamp=2),
-        logs.interaction(response_id="c", message=logs.say("new"), timestamp=3),
+        logs.interaction(response_id="a", message=at_length("corrected"), timestamp=1),
+        logs.interaction(response_id="b", message=at_length("old"), timestamp=2),
+        logs.interaction(response_id="c", message=at_length("new"), timestamp=3),
         logs.interaction(response_id="d", tools=[logs.WEATHER]),
     ]
     load(con, tmp_path, lines)
     assert curate(con).counts == {"duplicate": 2, "kept": 2}
     assert answers(con) == ["Sunny.", "new"]
-    given = [logs.feedback("correction", logs.say("right"), response_id="a")]
+    given = [logs.feedback("correction", at_length("right"), response_id="a")]
     load(con, tmp_path, [], given)
     assert curate(con).counts == {"duplicate": 2, "kept": 2}
     assert answers(con) == ["Sunny.", "right"]
@@ -120,9 +127,13 @@ def test_of_near_duplicates_one_stands_for_all_and_names_the_others(
     con: Connection, tmp_path: Path
 ):
     lines = [
-        logs.interaction(f"{LONG}.", response_id="a", message=logs.say("liked"), timestamp=1),
-        logs.interaction(f"{LONG}, please!", response_id="b", message=logs.say("new"), timestamp=3),
-        logs.interaction(f"{LONG}, please!", response_id="c", message=logs.say("old"), timestamp=2),
+        logs.interaction(f"{LONG}.", response_id="a", message=at_length("liked"), timestamp=1),
+        logs.interaction(
+            f"{LONG}, please!", response_id="b", message=at_length("new"), timestamp=3
+        ),
+        logs.interaction(
+            f"{LONG}, please!", response_id="c", message=at_length("old"), timestamp=2
+        ),
         logs.interaction("And in Paris?", response_id="d", message=logs.say("other")),
     ]
     load(con, tmp_path, lines)
@@ -131,7 +142,7 @@ def test_of_near_duplicates_one_stands_for_all_and_names_the_others(
     load(con, tmp_path, [], [logs.feedback("thumb", "up", response_id="a")])
     assert curate(con).counts == {"kept": 2, "near_duplicate": 2}
     assert answers(con) == ["liked", "other"]
-    load(con, tmp_path, [], [logs.feedback("correction", logs.say("right"), response_id="c")])
+    load(con, tmp_path, [], [logs.feedback("correction", at_length("right"), response_id="c")])
     assert curate(con).counts == {"duplicate": 1, "kept": 2, "near_duplicate": 1}
     assert answers(con) == ["other", "right"]
     ids = [row["interaction_ids"] for row in examples(con)]
@@ -162,13 +173,14 @@ def test_a_request_that_was_held_out_stays_when_a_better_twin_comes(
     con: Connection, tmp_path: Path
 ):
     asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(8)]
-    load(con, tmp_path, [logs.interaction(one, response_id=one) for one in asked])
+    told = at_length("told")
+    load(con, tmp_path, [logs.interaction(one, response_id=one, message=told) for one in asked])
     curate(con, HALF)
     snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
     held = requests_held_out(con)
     twins = [logs.interaction(f"Hi! {one}", response_id=f"new {one}") for one in asked]
     right = [
-        logs.feedback("correction", logs.say("right"), response_id=f"new {one}") for one in asked
+        logs.feedback("correction", at_length("right"), response_id=f"new {one}") for one in asked
     ]
     load(con, tmp_path, twins, right)
     curate(con, HALF)

@@ -35,3 +35,19 @@ def test_held_interactions_are_listed_shown_and_released(tmp_path: Path):
     again = shell.run("held", "release", found[:12])
     assert again.returncode == 2
     assert again.stderr.startswith("0 held interactions have an id that begins with")
+
+
+def test_a_rule_that_left_out_very_much_is_listed_and_let_pass(tmp_path: Path):
+    shell = terminal.in_home(tmp_path / "home")
+    lines = [logs.interaction(f"{ATTACK} {n}", response_id=f"r{n}") for n in range(20)]
+    with warehouse.connect(shell.settings.warehouse) as con:
+        interactions.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+        pipeline.curate(con, "weather", Rules(), now=logs.NOW)
+    told = "prompt_injection left out 20 of 20 different requests (100%)"
+    assert shell.run("held", "list").stdout.splitlines()[0] == f"weather: {told}"
+    wrong = shell.run("held", "let-pass", "weather", "too_long")
+    assert wrong.returncode == 2
+    assert "nobody is asked about it, but about prompt_injection" in wrong.stderr
+    said = shell.run("held", "let-pass", "weather", "prompt_injection", "--as", "ann")
+    assert said.stdout == f"passes: {told}\n"
+    assert told not in shell.run("held", "list").stdout

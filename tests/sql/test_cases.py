@@ -14,9 +14,9 @@ CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {
     "judgements": "interaction_id text, workload_id text, objection text, ties text[],"
     " cluster_id text, label text, side text, stratum text, draw_id text, tool_names text[],"
-    " answer text, twin_id text, mark text, is_held boolean default false,"
-    " flags struct(rule text, factor double, mark text)[], weight double,"
-    " messages text, tools text, acceptable text",
+    " answer text, twin_id text, equal_id text, answer_name text, mark text,"
+    " is_held boolean default false, flags struct(rule text, factor double, mark text)[],"
+    " weight double, messages text, tools text, acceptable text",
     "redacted": "kind text, distinct_values bigint, replacements bigint",
     "lines": "ordinal bigint, line bigint, content text, record text",
 }

@@ -11,7 +11,7 @@ import pyarrow as pa
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidates, jaccard, prefixes
+from components.curate.near import candidates, differences, jaccard, prefixes
 from components.curate.near.candidates import Groups, Pairs
 from components.curate.near.prefixes import TEXT_BITS
 from components.curate.near.settings import THRESHOLD
@@ -68,6 +68,31 @@ def find(ids: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD)
         names[order[pairs.right]].tolist(),
         np.concatenate([np.ones(len(equal)), values]),
     )
+
+
+def without_replaced(ids: Sequence[str], texts: Sequence[str], found: Clusters) -> list[str]:
+    """Join texts as ``find`` did, but not those of which a whole passage differs.
+
+    Args:
+        ids: An id each, as given to ``find``.
+        texts: The texts.
+        found: What ``find`` gave for them.
+
+    Returns:
+        For each text the smallest id of those that it is joined to.
+    """
+    places = {name: place for place, name in enumerate(ids)}
+    pairs = Pairs(
+        np.array([places[name] for name in found.left], np.int64),
+        np.array([places[name] for name in found.right], np.int64),
+    )
+    with ThreadPoolExecutor(THREADS) as pool:
+        marks = differences.replaced(pa.array(texts, pa.large_string()), pairs, pool)
+    smallest: dict[int, str] = {}
+    labels = _components(pairs.where(~marks), len(ids)).tolist()
+    for label, name in zip(labels, ids, strict=True):
+        smallest[label] = min(name, smallest.get(label, name))
+    return [smallest[label] for label in labels]
 
 
 def _near(texts: Column, threshold: float, pool: Executor) -> tuple[Pairs, npt.NDArray[np.float64]]:

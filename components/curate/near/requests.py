@@ -1,40 +1,67 @@
 """Tell which requests are so alike that they must not be parted, and of which one is enough.
 
 What is compared are the *words*: what users, the assistant and tools said, without the system
-prompt and the list of tools. Those are long and the same for all requests of an application: with
-them in, all short questions under one system prompt would be near-duplicates.
+prompt and the list of tools, and without the templates and documents that many requests have in
+common (``templates``). Those say nothing of what was asked: with them in, all short questions under
+one instruction would be near-duplicates. Messages that many requests begin with, such as examples
+or a document, are left out alike. Of a request that has nothing else, all is compared.
 
 - Near words under equal tools, in whatever order, make a cluster (``cluster_id``): such rows never
-  stand on both sides of the split. The system prompt may differ: its clock and its wording change,
+  stand on both sides of the split. The instruction may differ: its clock and its wording change,
   and the question that was trained on must not be tested on for that.
-- Within a cluster, requests that want the same kind of answer are twins (``twin_id``), of which one
-  is learned: their system prompts are near, and they have the same turns in the same roles and the
-  same last message. So all turns of a conversation are learned, though each repeats those before
-  it, and so is "no, cancel it" beside "yes, book it".
+- Within a cluster, requests that want the same kind of answer are twins (``twin_id``): their
+  instructions (system prompt and template) are near, they have the same turns in the same roles and
+  the same last message, and no passage of one is replaced by another (``differences``), such as the
+  question on a document. So all turns of a conversation are learned, though each repeats those
+  before it, and so is "no, cancel it" beside "yes, book it". Of twins with one right answer one is
+  learned.
+- Twins of the same words are equal (``equal_id``): they have one right answer, whatever was logged.
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from components import manifest
-from components.curate.near import clusters
-from components.schema import Message
+from components.curate.near import answers, clusters, templates
+from components.curate.near.templates import MANY, Parted
+from components.schema import Answer, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is compared of one request; ``tools`` and ``form`` (roles, last message) are digests.
 
-    ``asked`` is what users said of the ``words``.
+    ``turns`` are its messages, but for those of the system, ``roles`` who said them, and
+    ``answer_name`` is the answer's (``answers``).
+    """
+
+    turns: tuple[str, ...]
+    roles: tuple[str, ...]
+    answer_name: str
+    system: str
+    tools: str
+    form: str
+
+    @property
+    def asked(self) -> str:
+        """What users said, templates and all."""
+        return _by_users(self.turns, self.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a request says itself: its ``words``, and what users ``asked`` of them.
+
+    ``instruction`` is what it has in common with many, system prompt and templates.
     """
 
     words: str
     asked: str
-    system: str
-    tools: str
-    form: str
+    instruction: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +70,109 @@ class Place:
 
     cluster_id: str
     twin_id: str
+    equal_id: str
 
 
-def read(
-    rendered: Sequence[Message], system: Sequence[str], asked: Sequence[str], tools: str
-) -> Request:
+def read(rendered: Sequence[Message], system: Sequence[str], tools: str, answer: Answer) -> Request:
     """Take a request apart.
 
     Args:
         rendered: Its messages as the model reads them.
         system: What of them the application said as the system.
-        asked: What of them users said.
         tools: The JSON of the tools that it offers.
+        answer: What is to be answered.
     """
     turns = [message for message in rendered if message["role"] != "system"]
+    roles = tuple(turn["role"] for turn in turns)
     last = " ".join(turns[-1]["content"].casefold().split()) if len(turns) > 1 else ""
     return Request(
-        words="\n".join(turn["content"] for turn in turns),
-        asked="\n".join(asked),
+        turns=tuple(turn["content"] for turn in turns),
+        roles=roles,
+        answer_name=answers.name(answer),
         system="\n\n".join(system),
         tools=_offered(tools),
-        form=manifest.digest([[turn["role"] for turn in turns], last]),
+        form=manifest.digest([[*roles], last]),
     )
 
 
-def place(ids: Sequence[str], requests: Sequence[Request], jaccard: float) -> list[Place]:
-    """Give each request's cluster and twins; the order of the requests does not matter."""
-    words = clusters.find(ids, [request.words for request in requests], jaccard).cluster_ids
-    systems = sorted({request.system for request in requests})
+def compare(requests: Sequence[Request]) -> list[Compared]:
+    """Leave out of each request what many have in common; their order does not matter."""
+    found: dict[str, set[str]] = {}
+    for request in requests:
+        for turn in request.turns:
+            found.setdefault(turn, set())
+        found[request.turns[-1]].add(request.answer_name)
+    parted = templates.part(found)
+    beginnings = _beginnings(requests)
+    return [
+        _compared(request, parted, common)
+        for request, common in zip(requests, beginnings, strict=True)
+    ]
+
+
+def _compared(request: Request, parted: dict[str, Parted], common: int) -> Compared:
+    own = [parted[turn].own for turn in request.turns[common:]]
+    shared = [*request.turns[:common], *(parted[turn].shared for turn in request.turns[common:])]
+    words = "\n".join(own)
+    if not _has_words(words):
+        own, shared, common = [*request.turns], [], 0
+        words = "\n".join(own)
+    asked = _by_users(own, request.roles[common:])
+    return Compared(words, asked, "\n\n".join(filter(_has_words, [request.system, *shared])))
+
+
+def _beginnings(requests: Sequence[Request]) -> list[int]:
+    """Count of each request the messages that it begins with as many others do.
+
+    They are followed by many different messages of users: in a conversation that is logged turn by
+    turn, one follows the other.
+    """
+    names: dict[tuple[int, str, str], int] = {}
+    paths: list[list[int]] = []
+    followers: Counter[int] = Counter()
+    for request in requests:
+        path = [0]
+        for role, turn in zip(request.roles, request.turns, strict=True):
+            step = (path[-1], role, turn)
+            if step not in names:
+                names[step] = len(names) + 1
+                followers[path[-1]] += role == "user"
+            path.append(names[step])
+        paths.append(path)
+    return [
+        max((depth for depth, node in enumerate(path) if followers[node] >= MANY), default=0)
+        for path in paths
+    ]
+
+
+def place(
+    ids: Sequence[str], requests: Sequence[Request], compared: Sequence[Compared], jaccard: float
+) -> list[Place]:
+    """Give each request's cluster, twins and equals; the order of the requests does not matter."""
+    words = [one.words for one in compared]
+    found = clusters.find(ids, words, jaccard)
+    systems = sorted({one.instruction for one in compared})
     alike = dict(zip(systems, clusters.find(systems, systems, jaccard).cluster_ids, strict=True))
-    near = _smallest(ids, [(name, one.tools) for name, one in zip(words, requests, strict=True)])
-    twins = _smallest(
-        ids, [(name, alike[one.system], one.form) for name, one in zip(near, requests, strict=True)]
-    )
-    return [Place(*found) for found in zip(near, twins, strict=True)]
+    offered = [request.tools for request in requests]
+    near = _smallest(ids, list(zip(found.cluster_ids, offered, strict=True)))
+    wishes = [
+        (name, tools, alike[one.instruction], request.form)
+        for name, tools, one, request in zip(
+            clusters.without_replaced(ids, words, found), offered, compared, requests, strict=True
+        )
+    ]
+    twins = _smallest(ids, wishes)
+    equals = _smallest(ids, _equals(twins, words))
+    return [Place(*one) for one in zip(near, twins, equals, strict=True)]
+
+
+def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Name each request by its twins and, if it has any, its words."""
+    sizes = Counter(twins)
+    return [
+        (name, *(_WORD.findall(text.casefold()) or [text])) if sizes[name] > 1 else (name,)
+        for name, text in zip(twins, words, strict=True)
+    ]
 
 
 def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
@@ -85,6 +181,17 @@ def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
     for name, key in zip(ids, keys, strict=True):
         smallest[key] = min(name, smallest.get(key, name))
     return [smallest[key] for key in keys]
+
+
+def _by_users(turns: Sequence[str], roles: Sequence[str]) -> str:
+    return "\n".join(turn for turn, role in zip(turns, roles, strict=True) if role == "user")
+
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def _has_words(text: str) -> bool:
+    return _WORD.search(text) is not None
 
 
 @lru_cache(maxsize=4096)

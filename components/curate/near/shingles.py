@@ -42,6 +42,7 @@ _LETTERS = bytes(
 )
 """What each byte is read as: 0 where it is of no word."""
 
+_DIGITS = np.isin(np.arange(256), [*b"0123456789"])
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
@@ -110,6 +111,19 @@ class Shingles:
     bounds: Positions
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of some texts, one after the other.
+
+    ``hashes`` holds those of text i from ``bounds[i]`` up to ``bounds[i + 1]``; ``starts`` says at
+    which byte each begins, counted from the first text's first.
+    """
+
+    hashes: Hashes
+    bounds: Positions
+    starts: Positions
+
+
 def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles:
     """Hash every run of ``width`` words of each text, in their order, repeated ones included.
 
@@ -118,7 +132,12 @@ def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles
         width: Words of a shingle.
         whole: Whether a text of fewer words has one shingle, of all of them, or none.
     """
-    words, bounds = _words(texts)
+    return runs(words_of(texts), width, whole=whole)
+
+
+def runs(found: Words, width: int, *, whole: bool = False) -> Shingles:
+    """Hash every run of ``width`` words, as ``shingle`` does, of words that are known."""
+    words, bounds = found.hashes, found.bounds
     counts = np.diff(bounds)
     padded = np.concatenate([words, np.zeros(width - 1, np.uint64)])
     hashes = words.copy()
@@ -139,6 +158,13 @@ def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles
         windows[bounds[:-1][short]] = False
     kept = mixed(hashes[windows]) & _HASH_MASK
     return Shingles(kept, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def have_digits(texts: Texts, words: Words) -> npt.NDArray[np.bool_]:
+    """Mark the words of a chunk that have a digit: numbers, times, ids."""
+    content = texts.content[int(texts.offsets[0]) : int(texts.offsets[-1])]
+    digits = np.concatenate([[0], np.cumsum(_DIGITS[content])])
+    return np.diff(digits[np.append(words.starts, len(content))]) > 0
 
 
 def distinct(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> tuple[Hashes, Positions]:
@@ -168,8 +194,8 @@ def mixed(hashes: Hashes) -> Hashes:
     return spread
 
 
-def _words(texts: Texts) -> tuple[Hashes, Positions]:
-    """Hash every word; give where each text's words begin among them, and where the last end."""
+def words_of(texts: Texts) -> Words:
+    """Hash every word of a chunk."""
     begin, end = int(texts.offsets[0]), int(texts.offsets[-1])
     offsets = texts.offsets - begin
     content = np.frombuffer(texts.content[begin:end].tobytes().translate(_LETTERS), np.uint8)
@@ -186,7 +212,7 @@ def _words(texts: Texts) -> tuple[Hashes, Positions]:
     np.cumsum(np.multiply(content, weights[: len(content)]), out=sums[1:])
     at_starts = sums[starts]
     hashes = np.diff(at_starts, append=sums[-1:]) * inverses[starts]
-    return mixed(hashes), np.searchsorted(starts, offsets)
+    return Words(mixed(hashes), np.searchsorted(starts, offsets), starts)
 
 
 @cache

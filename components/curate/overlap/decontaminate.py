@@ -1,12 +1,13 @@
 """Say which rows to train on have been seen in what is tested on, and where."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
 import pyarrow as pa
 
+from components.curate.near import templates
 from components.curate.overlap import documents, ngrams, paraphrases
 from components.curate.overlap.ngrams import Nearest
 from components.curate.overlap.settings import Overlap
@@ -22,25 +23,43 @@ class Seen:
     mark: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What users said in a row: their ``own`` words, and the ``whole``, templates included."""
+
+    own: str
+    whole: str
+
+
 def decontaminate(
-    rows: Mapping[str, str], held_out: Mapping[str, str], settings: Overlap
+    rows: Mapping[str, Asked], held_out: Mapping[str, str], settings: Overlap
 ) -> dict[str, Seen]:
     """Find the rows that overlap with the holdout or with a guard task's documents.
 
+    A template that the workload's requests have in common is no overlap with its holdout, but a
+    guard task's question that many of them have in common is one with the task.
+
     Args:
         rows: What users said in each row to train on, by its id.
-        held_out: Those of the rows of the holdout.
+        held_out: What they said in the rows of the holdout, templates left out.
         settings: What is too much, and the guard documents.
 
     Returns:
         The rows to leave out; those that overlap with both name the holdout.
     """
     found = chain.from_iterable(documents.read(path) for path in settings.guards)
-    guards = [(document.name, document.text) for document in found]
+    guards = _without_templates([(document.name, document.text) for document in found])
+    whole = {row: asked.whole for row, asked in rows.items()}
+    own = {row: asked.own for row, asked in rows.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        of_guards = _seen(rows, guards, "overlaps_guard", settings, pool)
-        of_holdout = _seen(rows, [*held_out.items()], "overlaps_holdout", settings, pool)
+        of_guards = _seen(whole, guards, "overlaps_guard", settings, pool)
+        of_holdout = _seen(own, [*held_out.items()], "overlaps_holdout", settings, pool)
     return of_guards | of_holdout
+
+
+def _without_templates(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    parted = templates.part({text: () for _, text in named})
+    return [(name, parted[text].own) for name, text in named]
 
 
 def _seen(
@@ -52,29 +71,34 @@ def _seen(
 ) -> dict[str, Seen]:
     if not rows or not references:
         return {}
-    ours = pa.array([*rows.values()], pa.large_string())
-    theirs = pa.array([text for _, text in references], pa.large_string())
-    names = [name for name, _ in references]
+    texts = [*dict.fromkeys(rows.values())]
+    first: dict[str, str] = {}
+    for name, text in references:
+        first.setdefault(text, name)
+    ours = pa.array(texts, pa.large_string())
+    theirs = pa.array([*first], pa.large_string())
+    names = [*first.values()]
     found: dict[str, Seen] = {}
     if settings.paraphrases is not None:
         near = paraphrases.nearest(ours, theirs, pool)
-        found |= _above(rows, near, settings.paraphrases, names, objection, "a cosine of")
+        found |= _above(texts, near, settings.paraphrases, names, objection, "a cosine of")
     near = ngrams.nearest(ours, theirs, settings.words, pool)
-    return found | _above(rows, near, settings.share, names, objection, "a share of")
+    found |= _above(texts, near, settings.share, names, objection, "a share of")
+    return {row: found[text] for row, text in rows.items() if text in found}
 
 
 def _above(
-    rows: Mapping[str, str],
+    texts: Sequence[str],
     near: Nearest,
     least: float,
     names: list[str],
     objection: str,
     measure: str,
 ) -> dict[str, Seen]:
-    """Name the rows whose share is at least ``least``."""
-    found = zip(rows, near.references.tolist(), near.shares.tolist(), strict=True)
+    """Name for each text whose share is at least ``least`` where it was seen."""
+    found = zip(texts, near.references.tolist(), near.shares.tolist(), strict=True)
     return {
-        row: Seen(objection, f"{names[reference]}, {measure} {share:.2f}")
-        for row, reference, share in found
+        text: Seen(objection, f"{names[reference]}, {measure} {share:.2f}")
+        for text, reference, share in found
         if share >= least
     }

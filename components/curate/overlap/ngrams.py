@@ -1,8 +1,7 @@
 """Find the texts that have much of another one in them, word for word.
 
 The overlap of two texts is the share of their distinct runs of n words that both have, of the
-smaller one's: 1 if one is a part of the other. A text of fewer words has no overlap. Runs that very
-many of the references have, such as a template's, are nobody's own and don't count.
+smaller one's: 1 if one is a part of the other. A text of fewer words has no overlap.
 """
 
 from concurrent.futures import Executor
@@ -14,10 +13,6 @@ import numpy.typing as npt
 
 from components.curate.near import shingles
 from components.curate.near.shingles import HASH_BITS, Column, Hashes, Positions, Texts
-
-COMMON = 50
-COMMON_SHARE = 0.05
-"""Runs that more references have than both of these say don't count."""
 
 _TABLE_BITS = 26
 
@@ -34,14 +29,13 @@ class Nearest:
 class _Index:
     """The runs of the references: those of run i belong to ``owners[bounds[i]:bounds[i + 1]]``.
 
-    ``seen`` marks the first bits of the runs; ``counts`` are each reference's runs that count.
+    ``seen`` marks the first bits of the runs; ``counts`` are each reference's runs.
     """
 
     runs: Hashes
     bounds: Positions
     owners: Positions
     counts: Positions
-    common: npt.NDArray[np.bool_]
     seen: npt.NDArray[np.bool_]
     shift: np.uint64
 
@@ -70,14 +64,12 @@ def _index(references: Column, words: int, pool: Executor) -> _Index:
     sizes = np.concatenate([np.zeros(0, np.int64), *(one for _, one in found)])
     owners = np.repeat(np.arange(len(references)), sizes)
     order = np.argsort(hashes, kind="stable")
-    runs, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
-    common = counts > max(COMMON, COMMON_SHARE * len(references))
-    ignored = np.bincount(owners[order][np.repeat(common, counts)], minlength=len(references))
+    runs, starts = np.unique(hashes[order], return_index=True)
     shift = np.uint64(HASH_BITS - min(_TABLE_BITS, 4 + len(runs).bit_length()))
     seen = np.zeros(1 << (HASH_BITS - int(shift)), np.bool_)
     seen[(runs >> shift).astype(np.int64)] = True
     bounds = np.append(starts, len(order))
-    return _Index(runs, bounds, owners[order], sizes - ignored, common, seen, shift)
+    return _Index(runs, bounds, owners[order], sizes, seen, shift)
 
 
 def _nearest(texts: Texts, index: _Index, words: int) -> Nearest:
@@ -88,8 +80,6 @@ def _nearest(texts: Texts, index: _Index, words: int) -> Nearest:
     at = np.minimum(at, max(len(index.runs) - 1, 0))
     met = index.runs[at] == hashes[maybe] if len(index.runs) else np.zeros(len(at), np.bool_)
     at, owners = at[met], owners[maybe[met]]
-    sizes = sizes - np.bincount(owners[index.common[at]], minlength=len(texts))
-    at, owners = at[~index.common[at]], owners[~index.common[at]]
     many = index.bounds[at + 1] - index.bounds[at]
     places = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
     theirs = index.owners[places + np.repeat(index.bounds[at], many)]

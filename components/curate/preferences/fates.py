@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from components.curate.preferences.records import Weighed
 from components.curate.split import Side
 
-DUPLICATES = frozenset({"duplicate", "near_duplicate"})
+DUPLICATES = frozenset({"duplicate", "near_duplicate", "conflicting_answer"})
 DISLIKES = frozenset({"thumbs_down", "rated_low"})
 BALANCE = frozenset({"over_label_cap", "over_client_cap", "over_budget"})
 HARMLESS = frozenset({None}) | DUPLICATES | DISLIKES | BALANCE

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import pytest
 
 from components.curate.near import requests
-from components.curate.near.requests import Request
-from components.schema import Json, Message
+from components.curate.near.requests import Place, Request
+from components.schema import Answer, Json, Message
 from tests import logs
 
 LONG = " ".join(f"rule {number} says so;" for number in range(300))
@@ -20,14 +20,20 @@ def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def request(*turns: Message, system: str = LONG, tools: Sequence[Json] = ()) -> Request:
+def request(
+    *turns: Message, system: str = LONG, tools: Sequence[Json] = (), answer: str = "Yes."
+) -> Request:
     rendered: list[Message] = [{"role": "system", "content": "..."}, *turns]
-    return requests.read(rendered, [system], [], json.dumps(tools))
+    return requests.read(rendered, [system], json.dumps(tools), Answer(answer))
+
+
+def place(ids: Sequence[str], asked: Sequence[Request]) -> list[Place]:
+    return requests.place(ids, asked, requests.compare(asked), 0.8)
 
 
 def ties(one: Request, other: Request) -> tuple[bool, bool]:
     """Tell whether two requests have to stand on one side, and whether one of them is enough."""
-    first, second = requests.place("ab", [one, other], 0.8)
+    first, second = place("ab", [one, other])
     return first.cluster_id == second.cluster_id, first.twin_id == second.twin_id
 
 
@@ -99,7 +105,7 @@ def test_alike_requests_stand_together_and_equal_wishes_count_once(
 
 def test_ids_are_the_smallest_of_those_they_name_in_any_order():
     asked = [request(user(text)) for text in (QUESTION, "something else", f"{QUESTION} please")]
-    forward = requests.place(["c", "b", "a"], asked, 0.8)
-    backward = requests.place(["a", "b", "c"], asked[::-1], 0.8)
+    forward = place(["c", "b", "a"], asked)
+    backward = place(["a", "b", "c"], asked[::-1])
     assert [place.cluster_id for place in forward] == ["a", "b", "a"]
     assert backward == forward[::-1]

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.curate.overlap import documents
-from components.curate.overlap.decontaminate import Seen, decontaminate
+from components.curate.overlap.decontaminate import Asked, Seen, decontaminate
 from components.curate.overlap.documents import Document, UnreadableDocumentsError
 from components.curate.overlap.settings import Overlap
 
@@ -22,6 +22,10 @@ REPHRASED = (
 OTHER = "Tell me which river flows through the town where my grandmother was born a long time ago"
 
 
+def asked(**texts: str) -> dict[str, Asked]:
+    return {name: Asked(text, text) for name, text in texts.items()}
+
+
 def guard(folder: Path) -> str:
     path = folder / "math.jsonl.gz"
     others = [{"question": f"What do {n} apples and {n} pears cost together?"} for n in range(50)]
@@ -32,7 +36,7 @@ def guard(folder: Path) -> str:
 
 def test_a_row_with_a_guards_question_in_it_names_file_and_line(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
-    rows = {"a": f"My teacher asks: {QUESTION} Help me!", "b": OTHER}
+    rows = asked(a=f"My teacher asks: {QUESTION} Help me!", b=OTHER)
     assert decontaminate(rows, {}, settings) == {
         "a": Seen("overlaps_guard", "math.jsonl.gz:1, a share of 1.00")
     }
@@ -40,12 +44,12 @@ def test_a_row_with_a_guards_question_in_it_names_file_and_line(tmp_path: Path):
 
 def test_a_row_that_the_holdout_has_too_names_its_row(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
-    found = decontaminate({"a": QUESTION, "b": OTHER}, {"held": f"{QUESTION} Quick!"}, settings)
+    found = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
     assert found == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
 
 
 def test_other_words_for_it_are_found_if_that_is_asked_for(tmp_path: Path):
-    rows = {"a": REPHRASED, "b": OTHER}
+    rows = asked(a=REPHRASED, b=OTHER)
     assert decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),))) == {}
     found = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
     assert {row: seen.objection for row, seen in found.items()} == {"a": "overlaps_guard"}

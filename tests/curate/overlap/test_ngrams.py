@@ -50,10 +50,3 @@ def test_the_nearest_is_what_comparing_with_each_gives(texts: list[str], referen
 def test_the_share_is_of_the_shorter_text(text: str, expected: float):
     found = nearest([text], ["the quick brown fox jumps over the lazy dog"], 4)
     assert found.shares[0] == pytest.approx(expected)  # pyright: ignore[reportUnknownMemberType]
-
-
-def test_what_very_many_references_have_counts_for_none():
-    template = "answer the question below with one word and nothing else please"
-    references = [f"{template}: what is thing number {n} made of" for n in range(200)]
-    found = nearest([f"{template}: who sings", references[7]], references, 8)
-    assert found.references.tolist() == [-1, 7]

@@ -1,0 +1,118 @@
+"""Notice when a rule leaves out so much of a workload that it may be a mistake, and ask a person.
+
+Some rules may leave out any share: copies of a request are one row, people's dislikes and
+rejections are their word, and the balance is what the workload's file asks for. All others are
+looked at, each for itself, as a share of the different requests.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from components import warehouse
+from components.curate.preferences import fates
+from components.warehouse import Connection, Value
+
+UNLIMITED = frozenset({"duplicate", "blamed"}) | fates.DISLIKES | fates.BALANCE
+
+FEWEST = 10
+"""A person has looked through fewer rows sooner than through a question about them."""
+
+GROWTH = 0.1
+"""A person who let a loss pass is asked again when it has grown by more than this share."""
+
+SHOWN = 3
+"""Examples of what a rule left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How many of a workload's different requests a rule left out: more than may pass unasked."""
+
+    workload_id: str
+    rule: str
+    interactions: int
+    requests: int
+
+    @property
+    def share(self) -> float:
+        """Of the different requests."""
+        return self.interactions / self.requests
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.rule} left out {self.interactions:,} of {self.requests:,} different requests "
+            f"({self.share:.0%})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One request that a rule left out; ``asked`` is its last message."""
+
+    interaction_id: str
+    mark: str | None
+    asked: str | None
+
+
+def find(workload_id: str, counts: Mapping[str, int], most: float) -> list[Loss]:
+    """Find the rules that left out more than may pass unasked, the largest loss first.
+
+    Args:
+        workload_id: The workload.
+        counts: Its interactions by verdict.
+        most: The largest share that may pass.
+    """
+    requests = sum(counts.values()) - counts.get("duplicate", 0)
+    found = [
+        Loss(workload_id, rule, count, requests)
+        for rule, count in counts.items()
+        if rule not in UNLIMITED | {"kept"} and count >= FEWEST and count > most * requests
+    ]
+    return sorted(found, key=lambda loss: (-loss.interactions, loss.rule))
+
+
+def note(con: Connection, workload_id: str, losses: Sequence[Loss]) -> None:
+    """Keep what was found at a curation, in the place of what was found before."""
+    records: list[Mapping[str, Value]] = [
+        {"rule": one.rule, "interactions": one.interactions, "requests": one.requests}
+        for one in losses
+    ]
+    warehouse.replace(con, "curated.losses", records, workload_id)
+
+
+def waiting(con: Connection, workload_id: str | None = None) -> list[Loss]:
+    """List the losses that nobody has let pass, the largest first; of all workloads if ``None``."""
+    values = {"workload_id": workload_id, "growth": GROWTH}
+    return list(warehouse.read(con, "marts/losses", Loss, **values))
+
+
+def examples(con: Connection, loss: Loss) -> list[Example]:
+    """Show some of what a rule left out: those of the smallest ids, which are as good as drawn."""
+    values = {"workload_id": loss.workload_id, "rule": loss.rule, "shown": SHOWN}
+    return list(warehouse.read(con, "marts/lost_examples", Example, **values))
+
+
+def release(con: Connection, losses: Iterable[Loss], *, by: str, note: str, now: datetime) -> None:
+    """Let losses pass, from the next curation on, until they have grown.
+
+    Args:
+        con: The warehouse.
+        losses: What ``waiting`` gave.
+        by: Whose word it is.
+        note: Why they are right.
+        now: When it was said (UTC).
+    """
+    rows: list[Mapping[str, Value]] = [
+        {
+            "workload_id": loss.workload_id,
+            "rule": loss.rule,
+            "share": loss.share,
+            "released_by": by,
+            "note": note,
+            "released_at": now,
+        }
+        for loss in losses
+    ]
+    warehouse.insert(con, "curated.released_losses", rows)

@@ -1,0 +1,195 @@
+"""Part texts into what each says itself and what many have in common: templates, documents.
+
+An application may send one long instruction with each request in it, or a document before each
+question. That text says nothing of the request, so it is not compared. A run of ``RUN`` words is
+taken for such text where ``MANY`` different texts have it, whatever else there is: so one more text
+changes no more than the few that share a run with it. Texts that differ in nothing but numbers and
+order are one, unless their answers differ: a request that is sent again, with another time in it,
+is no template, but readings that are to be judged have one.
+
+Where a template ends, many requests may begin alike, and run on from it for some words. There, a
+run is taken only if it is at least half as common as every run that it overlaps.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from components.curate.near import shingles
+from components.curate.near.shingles import HASH_BITS, Column, Hashes, Positions, Texts, Words
+
+RUN = 8
+"""Words of a run: shorter templates make no near-duplicates of different requests (a word after ten
+others is 0.8), and a language's own phrases are seldom longer."""
+
+MANY = 8
+"""So many variants of one request are not expected, at least not with more than numbers changed."""
+
+STEADY = 0.5
+
+TABLE_BITS = 26
+THREADS = 2
+
+_WORD_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A text's ``own`` words, and those of a template (``shared``, empty if it has none)."""
+
+    own: str
+    shared: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many texts have each run, or one of the same first bits."""
+
+    of: npt.NDArray[np.uint32]
+    shift: np.uint64
+
+    def many(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        return self.of[(hashes >> self.shift).astype(np.int64)] >= MANY
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """The runs that many different texts have, sorted, and how many have each."""
+
+    runs: Hashes
+    counts: Positions
+
+    def count(self, hashes: Hashes) -> Positions:
+        """Give for each run how many texts have it; 0 where they are not many."""
+        at = np.minimum(np.searchsorted(self.runs, hashes), len(self.runs) - 1)
+        return np.where(self.runs[at] == hashes, self.counts[at], 0)
+
+
+def part(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
+    """Part each text; their order does not matter.
+
+    Args:
+        texts: Different texts, each with the answers that were right for it, as far as known.
+    """
+    different = sorted(texts)
+    column: Column = pa.array(different, pa.large_string())
+    with ThreadPoolExecutor(THREADS) as pool:
+        counts, places = _suspects(column, pool)
+        suspects = column.take(places)
+        answers = [texts[different[place]] for place in places.tolist()]
+        common = _common(suspects, answers, counts, pool)
+        parted = {text: Parted(text) for text in different}
+        if len(common.runs):
+            chunks = pool.map(partial(_cut, common=common), Texts.of(suspects).chunks())
+            cut = (one for chunk in chunks for one in chunk)
+            found = zip(places.tolist(), cut, strict=True)
+            parted |= {different[place]: one for place, one in found if one}
+    return parted
+
+
+def _suspects(texts: Column, pool: Executor) -> tuple[_Counts, Positions]:
+    """Count runs by their first bits; give the texts that have one of many."""
+    offsets = Texts.of(texts).offsets
+    words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
+    bits = min(TABLE_BITS, words.bit_length())
+    counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
+    buckets = [np.zeros(0, np.uint32)]
+    sizes = [np.zeros(0, np.int64)]
+    cut = partial(shingles.shingle, width=RUN, whole=False)
+    for found in pool.map(cut, Texts.of(texts).chunks()):
+        at = (found.hashes >> counts.shift).astype(np.int64)
+        np.add.at(counts.of, at, np.uint32(1))
+        buckets.append(at.astype(np.uint32))
+        sizes.append(np.diff(found.bounds))
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes))])
+    hits = [np.flatnonzero(counts.of[at] >= MANY) for at in buckets]
+    starts = np.cumsum([0, *(len(at) for at in buckets)])[:-1]
+    every = np.concatenate([at + start for at, start in zip(hits, starts, strict=True)])
+    return counts, np.unique(np.searchsorted(bounds, every, "right") - 1)
+
+
+def _common(
+    texts: Column, answers: Sequence[Collection[str]], counts: _Counts, pool: Executor
+) -> _Common:
+    """Count exactly, over texts that are different."""
+    names = np.concatenate([np.zeros(0, np.uint64), *pool.map(_names, Texts.of(texts).chunks())])
+    different = texts.take(_different(names.tolist(), answers))
+    found = [np.zeros(0, np.uint64)]
+    cut = partial(shingles.distinct, width=RUN, whole=False)
+    for hashes, _ in pool.map(cut, Texts.of(different).chunks()):
+        found.append(hashes[counts.many(hashes)])
+    runs, exact = np.unique(np.concatenate(found), return_counts=True)
+    return _Common(runs[exact >= MANY], exact[exact >= MANY])
+
+
+def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Positions:
+    """Choose of texts of one name the first, but all where their answers differ."""
+    known: dict[int, set[str]] = {}
+    for name, right in zip(names, answers, strict=True):
+        known.setdefault(name, set()).update(right)
+    seen: set[int] = set()
+    kept: list[int] = []
+    for place, name in enumerate(names):
+        if name not in seen or len(known[name]) > 1:
+            kept.append(place)
+        seen.add(name)
+    return np.array(kept, np.int64)
+
+
+def _names(texts: Texts) -> Hashes:
+    """Sum up each text's words, but for those with a digit: equal for texts of the same words."""
+    words = shingles.words_of(texts)
+    sums = np.zeros(len(words.hashes) + 1, np.uint64)
+    numbers = shingles.have_digits(texts, words)
+    np.cumsum(np.where(numbers, np.uint64(0), words.hashes), out=sums[1:])
+    return np.diff(sums[words.bounds])
+
+
+def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
+    """Part each text of a chunk; ``None`` where nothing of it is shared."""
+    words = shingles.words_of(texts)
+    found = shingles.runs(words, RUN)
+    sizes = np.diff(found.bounds)
+    owners = np.repeat(np.arange(len(texts)), sizes)
+    counts = common.count(found.hashes)
+    places = np.arange(len(owners)) - found.bounds[owners] + words.bounds[owners]
+    kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
+    steps = np.zeros(len(words.hashes) + 1, np.int64)
+    steps[kept] += 1
+    steps[kept + RUN] -= 1
+    covered = np.cumsum(steps)[:-1] > 0
+    return [_parted(texts, words, covered, place) for place in range(len(texts))]
+
+
+def _highest(counts: Positions, owners: Positions) -> Positions:
+    """Give the highest count among the runs of the same text that each overlaps."""
+    highest = counts.copy()
+    for distance in range(1, RUN):
+        same = owners[distance:] == owners[:-distance]
+        after, before = highest[:-distance], highest[distance:]
+        np.maximum(after, counts[distance:], out=after, where=same)
+        np.maximum(before, counts[:-distance], out=before, where=same)
+    return highest
+
+
+def _parted(
+    texts: Texts, words: Words, covered: npt.NDArray[np.bool_], place: int
+) -> Parted | None:
+    first, last = int(words.bounds[place]), int(words.bounds[place + 1])
+    marks = covered[first:last]
+    if not marks.any():
+        return None
+    changes = np.flatnonzero(marks[1:] != marks[:-1]) + 1
+    base = int(texts.offsets[0])
+    cuts = [int(texts.offsets[place]), *(words.starts[first + changes] + base).tolist()]
+    cuts.append(int(texts.offsets[place + 1]))
+    content = texts.content[cuts[0] : cuts[-1]].tobytes()
+    pieces = [content[begin - cuts[0] : end - cuts[0]].decode() for begin, end in pairwise(cuts)]
+    begins_shared = int(marks[0])
+    return Parted(" ".join(pieces[begins_shared::2]), " ".join(pieces[1 - begins_shared :: 2]))

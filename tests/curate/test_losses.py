@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.collect import interactions
+from components.curate import losses, pipeline
+from components.curate.losses import Loss
+from components.curate.settings import Rules
+from components.warehouse import Connection
+from tests import logs
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        pytest.param({"kept": 60, "near_duplicate": 40}, ["near_duplicate"], id="more"),
+        pytest.param({"kept": 70, "near_duplicate": 30}, [], id="just-so-many"),
+        pytest.param({"kept": 5, "cut_off": 9}, [], id="few-rows"),
+        pytest.param({"kept": 10, "duplicate": 990}, [], id="copies"),
+        pytest.param(
+            {"kept": 10, "duplicate": 900, "too_long": 12}, ["too_long"], id="but-for-copies"
+        ),
+        pytest.param({"kept": 10, "thumbs_down": 90}, [], id="people-disliked-them"),
+        pytest.param({"kept": 10, "over_label_cap": 90}, [], id="the-file-wants-it"),
+        pytest.param(
+            {"kept": 10, "cut_off": 40, "overlaps_holdout": 50},
+            ["overlaps_holdout", "cut_off"],
+            id="two-rules",
+        ),
+    ],
+)
+def test_a_person_is_asked_about_a_rule_that_takes_more_than_its_share(
+    counts: dict[str, int], expected: list[str]
+):
+    assert [one.rule for one in losses.find("weather", counts, 0.3)] == expected
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | None = None) -> None:
+    """Curate a log in which so many answers were cut off."""
+    lines = [
+        logs.interaction(
+            f"ask {n} of {cut}",
+            response={
+                "id": f"{cut} {n}",
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": logs.say("Sunny."),
+                        "finish_reason": "length" if n < cut else "stop",
+                    }
+                ],
+            },
+        )
+        for n in range(cut + whole)
+    ]
+    interactions.load(con, logs.write(folder / f"{cut}-{whole}.jsonl", lines), now=logs.NOW)
+    pipeline.curate(con, "weather", rules or Rules(), now=logs.NOW)
+
+
+def test_what_a_person_lets_pass_passes_until_it_has_grown(con: Connection, tmp_path: Path):
+    curate(con, tmp_path, 12, 18)
+    assert losses.waiting(con) == [Loss("weather", "cut_off", 12, 30)]
+    (example, *_) = losses.examples(con, losses.waiting(con)[0])
+    assert example.asked is not None and example.asked.startswith("ask ")
+    losses.release(con, losses.waiting(con), by="ann", note="all right", now=logs.NOW)
+    assert losses.waiting(con, "weather") == []
+    curate(con, tmp_path, 15, 15)
+    assert losses.waiting(con, "weather") == []
+    curate(con, tmp_path, 40, 0)
+    assert losses.waiting(con, "weather") == [Loss("weather", "cut_off", 67, 100)]
+
+
+def test_the_workloads_file_says_how_much_passes_unasked(con: Connection, tmp_path: Path):
+    curate(con, tmp_path, 12, 18, Rules(most_lost=0.5))
+    assert losses.waiting(con) == []
+
+
+def test_how_much_passes_unasked_names_no_other_snapshot():
+    assert Rules(most_lost=0.5).model_dump() == Rules().model_dump()
