@@ -1,7 +1,7 @@
 """Judge rows of other sets as if they had been logged, and keep those that spoil no test."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -12,10 +12,13 @@ from components.curate.balance.replay import Replayed, SpokenFor
 from components.curate.candidate import Row
 from components.curate.judgement import Judgement
 from components.curate.near import clusters, requests
+from components.curate.near.requests import Request
 from components.curate.overlap import decontaminate
+from components.curate.overlap.decontaminate import Asked
 from components.curate.placing import Member
 from components.curate.settings import Rules
 from components.curate.split import SplitBy
+from components.schema import Answer
 from components.warehouse import Connection
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +35,7 @@ class Incoming:
     messages: str
     tools: str
     answer: str
-    words: str
+    request: Request
     member: Member
     tool_names: tuple[str, ...]
     weight: float
@@ -57,10 +60,15 @@ def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[
         if one is not None
         and not spoken_for.forbids(one.messages, one.tools, one.member.ties, one.tool_names)
     ]
+    asked = {one.example_id: one.request for one in found}
     tested = _tested(con, workload_id)
-    near = _near(found, tested, rules.near.jaccard)
-    words = {one.example_id: one.words for one in found}
-    seen = decontaminate.decontaminate(words, tested, rules.overlap)
+    compared = requests.compare([*tested.values(), *asked.values()])
+    words = [one.words for one in compared]
+    held_out = dict(zip(tested, words[: len(tested)], strict=True))
+    ours = dict(zip(asked, words[len(tested) :], strict=True))
+    near = _near(ours, held_out, rules.near.jaccard)
+    rows = {name: Asked(ours[name], "\n".join(one.turns)) for name, one in asked.items()}
+    seen = decontaminate.decontaminate(rows, held_out, rules.overlap)
     return [one for one in found if one.example_id not in near | seen.keys()]
 
 
@@ -121,7 +129,7 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
         judged.rewritten.messages or one.messages,
         judged.rewritten.tools or one.tools,
         judged.answer,
-        judged.request.words,
+        judged.request,
         judged.member,
         judged.tool_names,
         judged.screened.weight,
@@ -129,17 +137,16 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
     )
 
 
-def _near(incoming: Sequence[Incoming], tested: Mapping[str, str], jaccard: float) -> set[str]:
+def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float) -> set[str]:
     """Find the rows whose words are near to those of a tested row, directly or through others."""
-    ids = [*tested, *(one.example_id for one in incoming)]
-    words = [*tested.values(), *(one.words for one in incoming)]
+    ids, words = [*tested, *incoming], [*tested.values(), *incoming.values()]
     found = dict(zip(ids, clusters.find(ids, words, jaccard).cluster_ids, strict=True))
     forbidden = {found[example_id] for example_id in tested}
-    return {one.example_id for one in incoming if found[one.example_id] in forbidden}
+    return {example_id for example_id in incoming if found[example_id] in forbidden}
 
 
-def _tested(con: Connection, workload_id: str) -> dict[str, str]:
-    """Give the words of what is tested or validated on, as near-duplicates are told by."""
+def _tested(con: Connection, workload_id: str) -> dict[str, Request]:
+    """Give what is tested or validated on, as near-duplicates are told by."""
     rows = con.execute(
         "select example_id, messages, tools from curated.examples"
         " where workload_id = $workload_id and side != 'train'",
@@ -147,8 +154,8 @@ def _tested(con: Connection, workload_id: str) -> dict[str, str]:
     ).fetchall()
     return {
         example_id: requests.read(
-            prompt.render_prompt(json.loads(messages), []), [], [], tools
-        ).words
+            prompt.render_prompt(json.loads(messages), []), [], tools, Answer()
+        )
         for example_id, messages, tools in rows
     }
 

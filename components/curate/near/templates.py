@@ -33,7 +33,14 @@ MANY = 8
 
 STEADY = 0.5
 
+LEAST = 0.1
+"""Shared text that is less than so much of a text's words makes no near-duplicate and no overlap,
+and is left in: a phrase of a language may be in many texts."""
+
 TABLE_BITS = 26
+SPARE_BITS = 2
+"""Places for more runs than there are, so that few share one by chance."""
+
 THREADS = 2
 
 _WORD_BYTES = 4
@@ -97,7 +104,7 @@ def _suspects(texts: Column, pool: Executor) -> tuple[_Counts, Positions]:
     """Count runs by their first bits; give the texts that have one of many."""
     offsets = Texts.of(texts).offsets
     words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
-    bits = min(TABLE_BITS, words.bit_length())
+    bits = min(TABLE_BITS, words.bit_length() + SPARE_BITS)
     counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
     buckets = [np.zeros(0, np.uint32)]
     sizes = [np.zeros(0, np.int64)]
@@ -183,7 +190,7 @@ def _parted(
 ) -> Parted | None:
     first, last = int(words.bounds[place]), int(words.bounds[place + 1])
     marks = covered[first:last]
-    if not marks.any():
+    if marks.sum() < LEAST * len(marks) or not marks.any():
         return None
     changes = np.flatnonzero(marks[1:] != marks[:-1]) + 1
     base = int(texts.offsets[0])
