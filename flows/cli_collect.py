@@ -182,8 +182,9 @@ def _rehearse(found: "Sequence[Input]") -> None:
 def _sentence(loaded: "Loaded") -> str:
     if loaded.skipped:
         return f"{loaded.path}: {loaded.source}, loaded before ({loaded.known} rows)"
+    merged = f" ({loaded.merged} with new metadata)" if loaded.merged else ""
     return (
-        f"{loaded.path}: {loaded.source}, {loaded.new} new rows, {loaded.known} known, "
+        f"{loaded.path}: {loaded.source}, {loaded.new} new rows, {loaded.known} known{merged}, "
         f"{loaded.quarantined} lines in quarantine"
     )
 

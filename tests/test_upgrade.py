@@ -110,6 +110,11 @@ def _columns(con: Connection, database: str, table: str) -> set[str]:
     return {name for (name, *_) in con.execute(f"describe {database}.{table}").fetchall()}
 
 
+def logged(home: House) -> list[warehouse.Row]:
+    """Return the interactions without a hash that only spares comparisons and may be missing."""
+    return [{**row, "content_hash": None} for row in home.raw()]
+
+
 def sides(con: Connection) -> dict[str, str]:
     return dict(con.execute("select interaction_id, side from curated.standings").fetchall())
 
@@ -119,12 +124,12 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
     full: House, number: int, tmp_path: Path
 ) -> None:
     home = house.move(full, tmp_path / "home")
-    before = home.raw()
+    before = logged(home)
     with warehouse.connect(home.settings.warehouse) as con:
         stood = sides(con)
     age(home, number)
 
-    assert home.raw() == before
+    assert logged(home) == before
     with warehouse.connect(home.settings.warehouse) as con:
         links = record.links(con)
         assert chain.first_broken(links, record.head(con)) is None

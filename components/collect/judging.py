@@ -87,7 +87,10 @@ class Judge:
         self._readers: SimpleQueue[Connection] = SimpleQueue()
         for reader in readers:
             self._readers.put(reader)
-        beside.execute("create temporary table passed (kind text, id text, timestamp timestamptz)")
+        beside.execute(
+            "create temporary table passed"
+            " (kind text, id text, timestamp timestamptz, content_hash ubigint)"
+        )
 
     def read(self, now: datetime, batch: Batch) -> Reading:
         """Say what a batch holds that came at that time; threads may ask at the same time."""
@@ -126,7 +129,10 @@ class Judge:
         with warehouse.present(self._con, "found", found):
             fresh = warehouse.table(self._con, f"temp/fresh_{batch.kind}", **within)
         with warehouse.present(self._con, "fresh", fresh):
-            remember = "insert into temp.passed select $kind, id, timestamp from fresh"
+            remember = (
+                "insert into temp.passed by name"
+                " select $kind as kind, fresh.* exclude (ordinal) from fresh"
+            )
             self._con.execute(remember, {"kind": batch.kind})
         is_fresh[np.asarray(fresh.column("ordinal")) - 1] = True
         return is_fresh

@@ -10,6 +10,7 @@ class Loaded:
 
     ``skipped``: a file of equal content was loaded before, so this one was not read again; its
     rows count as ``known``. ``new_fields`` are those that no earlier file of its source had shown.
+    ``merged`` counts the interactions that were known and to which the file added metadata.
     """
 
     path: Path
@@ -19,3 +20,4 @@ class Loaded:
     skipped: bool
     source: str = ""
     new_fields: tuple[str, ...] = ()
+    merged: int = 0

@@ -235,6 +235,7 @@ def _store(con: Connection, origin: Origin, grown: Growth, judged: Iterator[Judg
         skipped=False,
         source=origin.source,
         new_fields=new_fields,
+        merged=stored.merged,
     )
 
 

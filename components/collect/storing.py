@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import cast
 
 from components import warehouse
-from components.collect import bulk
+from components.collect import bulk, reconciliation
 from components.collect.ahead import abreast, ahead
 from components.collect.batch import Batch
 from components.collect.judging import READERS, Judge, Judged, Origin
@@ -34,6 +34,8 @@ class Stored:
     new: int
     known: int
     quarantined: int
+    merged: int = 0
+    """Known interactions to which a later record's metadata was added."""
 
     def __add__(self, other: "Stored") -> "Stored":
         """Count two batches together."""
@@ -62,9 +64,12 @@ def store(con: Connection, origin: Origin, batches: Iterable[Judged]) -> Stored:
     rows on one thread, so only a statement that fills several of them keeps all threads busy.
     """
     stored = Stored(0, 0, 0)
+    last_row = reconciliation.last_row(con)
     for (_, kind), members in groupby(_numbered(batches), lambda one: (one[0], one[1].kind)):
         stored += _store(con, origin, kind, (one for _, one in members))
-    return stored
+    found = reconciliation.reconcile(con, last_row)
+    known = found.known + found.erased
+    return Stored(stored.new - known, stored.known + known, stored.quarantined, found.merged)
 
 
 def quarantine(con: Connection, origin: Origin, refused: Iterable[Unreadable]) -> int:

@@ -10,7 +10,7 @@ from components import manifest, warehouse
 from components.erase.subject import Subject, digest
 from components.warehouse import Connection
 
-Kind: TypeAlias = Literal["interactions", "feedback", "lines", "texts"]
+Kind: TypeAlias = Literal["interactions", "feedback", "lines", "texts", "contents", "times"]
 """What a tombstone is of."""
 
 

@@ -98,7 +98,7 @@ def clear(con: Connection, erasure: Erasure, outputs: Outputs, archived: Path) -
 
 def _bury(con: Connection, erasure: Erasure, matched: Matched) -> None:
     key, certificate_id = books.key(con), erasure.certificate_id
-    for kind, digests in rows.digests(con, key).items():
+    for kind, digests in (rows.digests(con, key) | rows.content_digests(con, key)).items():
         books.bury(con, certificate_id, kind, digests)
     refused = rows.refused_digests(con, key, matched.quarantine)
     books.bury(con, certificate_id, "lines", refused)

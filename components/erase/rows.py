@@ -1,10 +1,11 @@
 """Delete the matched rows, and whatever else in the warehouse names them, in one transaction."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from components import catalog, warehouse
+from components import catalog, record_identity, warehouse
 from components.erase import words
 from components.erase.books import Kind
 from components.erase.lineage import Output
@@ -26,6 +27,25 @@ def ids(con: Connection) -> frozenset[str]:
 def digests(con: Connection, key: str) -> dict[Kind, list[str]]:
     """Digest the ids of the matched rows, by kind: what keeps them from being loaded again."""
     return {kind: [digest(key, id) for id in _ids(con, kind)] for kind in _IDS}
+
+
+def content_digests(con: Connection, key: str) -> dict[Kind, list[str]]:
+    """Digest what the matched interactions say, and when: what keeps other wordings of them away.
+
+    The times tell which of the rows that are loaded have to be compared.
+    """
+    found: dict[Kind, list[str]] = {"contents": [], "times": []}
+    for row in warehouse.read(con, "marts/erased_contents", _Content):
+        record = record_identity.read(row.record)
+        found["contents"].append(record_identity.erased_digest(key, record))
+        found["times"].append(digest(key, row.microseconds))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    record: str
+    microseconds: str
 
 
 def refused_digests(con: Connection, key: str, quarantine_ids: Iterable[str]) -> list[str]:

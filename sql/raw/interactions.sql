@@ -1,4 +1,4 @@
--- One row per interaction that the warehouse has not seen, the first of equal ones.
+-- One row per interaction that the warehouse has not seen in these words, the first of equal ones.
 -- Reads judged, the rows of the lines that were found to be interactions, which collect hands over.
 
 select
@@ -8,6 +8,8 @@ select
     client_id,
     content as payload,
     record,
+    content_hash,
+    likeness,
     $source_name as source,
     $digest as file_digest,
     line

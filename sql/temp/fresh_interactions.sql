@@ -1,26 +1,32 @@
--- One row per interaction of the batch that the warehouse has not seen, the first of equal ones.
--- What was erased is not fresh: it stays away. Reads found (what the batch holds), which collect
--- hands over, temp.passed, raw.interactions, raw.archived, raw.erased and raw.erasure_key.
+-- One row per interaction of the batch that the warehouse has not seen in these words, the first of
+-- equal ones; those that it has in other words are told apart once they are stored. What was erased
+-- is not fresh: it stays away, and what retention took out is known, whatever its words. Reads
+-- found (what the batch holds), which collect hands over, temp.passed, raw.interactions,
+-- raw.archived, raw.erased and raw.erasure_key.
 
 with
 
 known as (
     select
         interaction_id,
-        timestamp
+        timestamp,
+        content_hash
     from raw.interactions
     where timestamp between $earliest and $latest
     union all
     select
         id as interaction_id,
-        timestamp
-    from raw.archived
+        timestamp,
+        content_hash
+    from temp.passed
     where kind = 'interactions' and timestamp between $earliest and $latest
-    union all
+),
+
+archived as (
     select
         id as interaction_id,
         timestamp
-    from temp.passed
+    from raw.archived
     where kind = 'interactions' and timestamp between $earliest and $latest
 ),
 
@@ -33,12 +39,14 @@ erased as (
 select
     incoming.interaction_id as id,
     incoming.timestamp,
+    incoming.content_hash,
     min(incoming.ordinal) as ordinal
 from found as incoming
-anti join known using (interaction_id, timestamp)
+anti join known using (interaction_id, timestamp, content_hash)
+anti join archived using (interaction_id, timestamp)
 anti join erased
     on
         sha256((select key from raw.erasure_key) || incoming.interaction_id)
         = erased.digest
 where incoming.objection is null
-group by incoming.interaction_id, incoming.timestamp
+group by incoming.interaction_id, incoming.timestamp, incoming.content_hash

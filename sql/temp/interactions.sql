@@ -13,8 +13,10 @@ found as (
         line,
         try(json_extract(coalesce(record, content), [
             '$.timestamp', '$.workload_id', '$.client_id', '$.request', '$.response',
-            '$.request.messages[0].role'
-        ])) as field
+            '$.request.messages[0].role', '$.request.messages[#-1].content',
+            '$.response.choices[0].message.content'
+        ])) as field,
+        hash(coalesce(record, content)) as content_hash
     from lines
 ),
 
@@ -46,10 +48,19 @@ select
     workload_id,
     client_id,
     seconds,
+    content_hash,
     make_timestamptz(microseconds) as timestamp,
     md5(
         concat_ws(chr(10), microseconds, field[2], field[3], field[4], field[5])
     ) as interaction_id,
+    -- Of texts alone, which neither the order of keys nor the form of numbers changes; of their
+    -- beginnings, since rows that are alike are compared as a whole anyway.
+    md5_number_lower(concat_ws(
+        chr(10),
+        field[2], field[3],
+        case when starts_with(field[7], '"') then strlen(field[7]) || left(field[7], 80) end,
+        case when starts_with(field[8], '"') then strlen(field[8]) || left(field[8], 80) end
+    )) as likeness,
     coalesce(
         microseconds is not null
         and (starts_with(field[1], '"') or left(field[1], 1) between '0' and '9')

@@ -49,3 +49,29 @@ def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_pa
         )
         found = warehouse.rows(con, "select source from raw.quarantine")
         assert found == [{"source": "fivekey"}]
+
+
+def test_rows_of_before_wordings_were_compared_are_known_in_other_words(tmp_path: Path):
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
+    with warehouse.connect(tmp_path / "new.duckdb") as con:
+        interactions.load(con, log, now=logs.NOW)
+        (row,) = warehouse.rows(con, "from raw.interactions")
+    old = tmp_path / "old"
+    old.mkdir()
+    for file in SQL.glob("*.sql"):
+        if int(file.name[:4]) < 25:
+            (old / file.name).write_text(file.read_text())
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(path) as con:
+        con.execute("set timezone = 'UTC'")
+        warehouse.migrate(con, old)
+        del row["content_hash"], row["likeness"]
+        warehouse.insert(con, "raw.interactions", [row])
+    line = logs.interaction(metadata={"reward": 1})
+    reworded = logs.write(tmp_path / "again.jsonl", [{key: line[key] for key in reversed(line)}])
+    with warehouse.connect(path) as con:
+        loaded = interactions.load(con, reworded, now=logs.NOW)
+        (kept,) = warehouse.rows(con, "select interaction_id, record from raw.interactions")
+    assert (loaded.new, loaded.known, loaded.merged) == (0, 1, 1)
+    assert kept["interaction_id"] == row["interaction_id"]
+    assert '"reward": 1' in str(kept["record"])

@@ -113,6 +113,24 @@ def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: E
     assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
 
 
+def test_what_was_erased_stays_away_in_other_words(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(ANN))
+    kept = home.raw()
+    lines = [json.loads(text) for text in home.log.read_text().splitlines() if ANN in text]
+    backwards = [{key: line[key] for key in reversed(line)} for line in lines if "request" in line]
+    for line in backwards:
+        line["request"] = {key: line["request"][key] for key in reversed(line["request"])}
+        line["response"] = {key: line["response"][key] for key in reversed(line["response"])}
+        line["timestamp"] = float(line["timestamp"])
+    nameless = [logs.without(line, "user_id", "conversation_id") for line in backwards]
+    path = logs.write(home.log.with_name("reworded.jsonl"), [*backwards, *nameless])
+    with warehouse.connect(home.settings.warehouse) as con:
+        loaded = interactions.load(con, path, now=logs.NOW)
+    assert (loaded.new, loaded.known) == (0, 2 * len(backwards))
+    assert len(backwards) >= EACH
+    assert home.raw() == kept
+
+
 def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: Eraser) -> None:
     eraser(home.settings, Subject(f"talk-{ANN}-0"))
     left = [row for row in home.raw() if ANN in str(row["payload"])]

@@ -1,0 +1,147 @@
+"""When two records are one interaction.
+
+They are one if their five keys say the same and nothing else says that they are two: neither the
+order of an object's keys nor the form of a number (0, 0.0) makes a difference, but two users,
+conversations or traces do. What else a record says is metadata, which may come later.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, TypeAlias
+
+from components import manifest
+from components.schema import Json
+
+Record: TypeAlias = Mapping[str, Json]
+
+Names: TypeAlias = tuple[Json, ...]
+"""The user, the conversation and the trace of a record, ``None`` where it names none."""
+
+FIVE_KEYS = ("timestamp", "workload_id", "client_id", "request", "response")
+
+USER = (("user_id",), ("user",), ("metadata", "user_id"))
+CONVERSATION = (("conversation_id",), ("session_id",), ("metadata", "conversation_id"))
+TRACE = (("trace_id",),)
+"""Where a record says whose it is; the first that is there counts."""
+
+EARLIER = "earlier"
+"""The key under which a record keeps values that a later one has replaced."""
+
+
+def canonical(value: Json) -> Json:
+    """Return a value whose JSON text is equal for values that say the same.
+
+    Keys are sorted, and a float without a fraction becomes an integer.
+    """
+    if isinstance(value, dict):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def content_digest(record: Record) -> str:
+    """Digest what the five keys say, apart from the time.
+
+    The time may be a number or a text; the warehouse compares times as such.
+    """
+    return manifest.digest([canonical(record.get(key)) for key in FIVE_KEYS[1:]])
+
+
+def whose(record: Record) -> Names:
+    """Return the user, the conversation and the trace that a record names.
+
+    A response that has an id of its own is one response, whatever traces name it.
+    """
+    response = record.get("response")
+    has_id = isinstance(response, dict) and response.get("id") is not None
+    trace = None if has_id else _first(record, TRACE)
+    named = (_first(record, USER), _first(record, CONVERSATION), trace)
+    return tuple(None if name is None else json.dumps(canonical(name)) for name in named)
+
+
+def agree(one: Names, other: Names) -> bool:
+    """Tell whether two records may be of one person, conversation and trace."""
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def reductions(names: Names) -> Iterator[Names]:
+    """Yield the names with every choice of them left out, the whole first."""
+    for kept in product((True, False), repeat=len(names)):
+        yield tuple(name if is_kept else None for name, is_kept in zip(names, kept, strict=True))
+
+
+def twin_id(interaction_id: str, names: Names) -> str:
+    """Name an interaction whose five keys are another one's, but not its user or conversation."""
+    return manifest.digest([interaction_id, *names])[:32]
+
+
+def merge(stored: Record, later: Record) -> dict[str, Json] | None:
+    """Add the metadata of a later record to a stored one.
+
+    Returns:
+        The merged record: the later value counts, the one that it replaced is kept under
+        ``EARLIER``; ``None`` if the later record says nothing new.
+    """
+    merged: dict[str, Any] = dict(stored)
+    earlier = [version for version in _list(merged.pop(EARLIER, None)) if isinstance(version, dict)]
+    replaced: dict[str, Any] = {}
+    is_new = False
+    for key in [key for key in later if key not in (*FIVE_KEYS, EARLIER)]:
+        value, before = later[key], merged.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            past = [version[key] for version in earlier if isinstance(version.get(key), dict)]
+            news = _news(before, value, past)
+            merged[key] = {**before, **news}
+            gone = {name: before[name] for name in news if name in before}
+            replaced |= {key: gone} if gone else {}
+        else:
+            news = _news(merged, {key: value}, earlier)
+            merged |= news
+            replaced |= {key: before} if news and before is not None else {}
+        is_new = is_new or bool(news)
+    if not is_new:
+        return None
+    earlier += [replaced] if replaced else []
+    if earlier:
+        merged[EARLIER] = earlier
+    return merged
+
+
+def _news(before: Record, later: Record, past: Sequence[Any]) -> dict[str, Json]:
+    """Return the values of ``later`` that neither ``before`` nor a past version has."""
+    return {
+        name: value
+        for name, value in later.items()
+        if value is not None
+        and not any(
+            name in version and canonical(version[name]) == canonical(value)
+            for version in (before, *past)
+        )
+    }
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _first(record: Record, paths: Sequence[Sequence[str]]) -> Json:
+    for path in paths:
+        value: Json = dict(record)
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def erased_digest(key: str, record: Record) -> str:
+    """Digest what the five keys say under the key of a warehouse's erasures."""
+    return hashlib.sha256((key + content_digest(record)).encode()).hexdigest()
+
+
+def read(text: str) -> Record:
+    """Read a stored record's JSON text."""
+    return json.loads(text)

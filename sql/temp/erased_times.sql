@@ -1,0 +1,21 @@
+-- One row per row of this load at whose time something was erased. Rows of this load have row ids
+-- above $last_row. Reads raw.interactions, raw.erased and raw.erasure_key.
+
+with
+
+erased as (
+    select digest
+    from raw.erased
+    where kind = 'times'
+)
+
+select
+    interactions.rowid as row_id,
+    interactions.payload,
+    interactions.record
+from raw.interactions as interactions
+semi join erased
+    on
+        sha256((select key from raw.erasure_key) || epoch_us(interactions.timestamp)::varchar)
+        = erased.digest
+where interactions.rowid > $last_row
