@@ -1,8 +1,9 @@
 """Notice when a rule leaves out so much of a workload that it may be a mistake, and ask a person.
 
 Some rules may leave out any share: copies of a request are one row, people's dislikes and
-rejections are their word, and the balance is what the workload's file asks for. All others are
-looked at, each for itself, as a share of the different requests.
+rejections are their word, and the balance and functions that are to be unseen in training are what
+the workload's file asks for. All others are looked at, each for itself, as a share of the different
+requests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,9 @@ from components import warehouse
 from components.curate.preferences import fates
 from components.warehouse import Connection, Value
 
-UNLIMITED = frozenset({"duplicate", "blamed"}) | fates.DISLIKES | fates.BALANCE
+UNLIMITED = (
+    frozenset({"duplicate", "blamed", "offers_holdout_tool"}) | fates.DISLIKES | fates.BALANCE
+)
 
 FEWEST = 10
 """A person has looked through fewer rows sooner than through a question about them."""
