@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from components.curate.near.requests import Request
+from components.curate.origin import Origin
 from components.curate.placing import Member, Standing
 from components.curate.redaction.of_candidate import Rewritten
 from components.curate.rules.screen import NOTHING_FOUND, Screened
@@ -20,19 +21,20 @@ class Judgement:
     """What the rules and the split made of one interaction, before duplicates are known.
 
     ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
-    objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``twin_id``
-    names the requests that want the same kind of answer, by what was asked, the ``request``, and
-    ``equal_id`` those of them that ask the same; ``asked`` is what users said in it, but for
-    templates. ``logged`` is what production answered, the ``answer`` itself where nobody corrected
-    it, and ``answer_name`` names it where it is short. ``mark`` says what an
-    objection is about that was made after the rules. ``language`` is that of what users said,
-    ``None`` where it can't be told.
+    objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``origin`` is
+    what its ties are made of, once all rows are known. ``twin_id`` names the requests that want the
+    same kind of answer, by what was asked, the ``request``, and ``equal_id`` those of them that ask
+    the same; ``asked`` is what users said in it, but for templates. ``logged`` is what production
+    answered, the ``answer`` itself where nobody corrected it, and ``answer_name`` names it where it
+    is short. ``mark`` says what an objection is about that was made after the rules. ``language``
+    is that of what users said, ``None`` where it can't be told.
     """
 
     interaction_id: str
     objection: str | None
     screened: Screened = NOTHING_FOUND
     member: Member | None = None
+    origin: Origin | None = None
     standing: Standing | None = None
     tool_names: tuple[str, ...] = ()
     answer: str | None = None

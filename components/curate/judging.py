@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from components.curate import candidate as candidates
-from components.curate import crew, split
+from components.curate import crew, origin, split
 from components.curate.candidate import Candidate, MalformedError, Row
 from components.curate.judgement import Judgement
 from components.curate.near import requests
@@ -47,20 +47,19 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         redacted, rewritten = of_candidate.redact(candidate, rules.redaction)
     except RedactionFailedError:
         return Judgement(candidate.interaction_id, "redaction_failed", screened)
-    # The group is of what was logged: what is redacted may change, sides never do.
-    group = split.group(rules.split_by, candidate.tool_names, candidate.opening, row.user_id)
-    ties = [row.example_id, group]
-    if row.conversation_id:
-        ties.append(split.conversation(row.conversation_id))
+    redacted_request = None
     if rewritten.messages or rewritten.tools:
         # Requests that are equal without personal data stand together, too.
         texts = rewritten.messages or row.messages, rewritten.tools or row.tools
-        ties.append(of_candidate.example_id(row.workload_id, *texts))
+        redacted_request = of_candidate.example_id(row.workload_id, *texts)
+    # Of what was logged: what is redacted may change, sides never do.
+    found = origin.read(row, candidate, rules.split_by, redacted_request)
     return Judgement(
         candidate.interaction_id,
         None,
         screened,
-        Member(tuple(ties), split.label(redacted.answer), row.logged_at),
+        Member((row.example_id, found.former_group), split.label(redacted.answer), row.logged_at),
+        found,
         tool_names=candidate.tool_names,
         answer=redacted.answer_json,
         logged=redacted.logged_json,

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from components import warehouse
-from components.curate import judgement, judging, losses, placing, settled
+from components.curate import judgement, judging, losses, placing, settled, ties
 from components.curate.balance import applying
 from components.curate.balance.counting import Counts
 from components.curate.candidate import Row
@@ -79,7 +79,7 @@ def curate(
         # Closed whatever happens: a result that is open can't be rolled back.
         with closing(warehouse.read(con, "staging/candidates", Row)) as rows:
             judged = [*judging.judge_all(rows, rules)]
-        judgements = clean(stand(near(judged, rules), known, rules), rules)
+        judgements = clean(stand(tie(near(judged, rules), known, rules), known, rules), rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
@@ -121,6 +121,17 @@ def _near(judged: Judgement, place: Place | None, compared: Compared | None) -> 
         asked=compared.asked,
         answer_name=judged.request.answer_name,
     )
+
+
+def tie(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:
+    """Tie what no rule objected to."""
+    found = [(one.member, one.origin) for one in judgements if one.member and one.origin]
+    members, origins = [member for member, _ in found], [origin for _, origin in found]
+    tied = iter(ties.tie(members, origins, rules.split_by, known.sides))
+    return [
+        replace(one, member=next(tied), origin=None) if one.member and one.origin else one
+        for one in judgements
+    ]
 
 
 def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list[Judgement]:

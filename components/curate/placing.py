@@ -3,15 +3,16 @@
 The rule, in this order:
 
 1. A row that a snapshot has settled stays where it is.
-2. Another row goes where a group of its (conversation, user, tools) was settled.
+2. Another row goes where a tie of its (conversation, user, tools) was settled.
 3. Rows that are tied to one another, by a group or by a cluster of near-duplicates, directly or
    through others, stand together. If any of them was placed by 1 or 2, the others follow: to the
    holdout where one stands there, else to validation, else to train.
-4. What is left are knots of rows that nothing has settled. Each is drawn as one.
-   Split by tools, by the hash of its group. Else stratified: a knot belongs to the stratum of its
-   earliest row's label, and a stratum's new knots take, in the order of time, the next points of
-   its sequence, which goes on where the knots settled before have left it. So each label, and each
-   stretch of time within it, has its share on each side.
+4. What is left are knots of rows that nothing has settled. Each is drawn as one. Where it offers
+   tools, and those are split by, by the hash of its group. Else by the next point of a sequence, in
+   the order of label, size and time, so that each label, each size and each stretch of time has its
+   share on each side. Where many are drawn at once, the sequence goes on at that of its next 32
+   points that brings the shares of requests nearest to what is wanted: so a knot that is larger
+   than a side is trained on.
 
 Freezing settles every placed row with its groups, append-only. So 1 alone keeps each row's side for
 ever; 2 to 4 decide only where rows go that were never in a snapshot. Where clusters that merge, or
@@ -20,7 +21,7 @@ what is trained on shares no group and no cluster with what is tested on.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,6 +38,12 @@ Ints = NDArray[np.int64]
 
 UNPLACED = -1
 
+SEQUENCE = "knots"
+"""Where the sequence of a workload's draws begins."""
+
+STARTS = 32
+"""From so many points of the sequence a draw may go on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -44,21 +51,27 @@ class Member:
 
     ``ties`` are the names of its request, of its group, and of what else it has in common with
     others; ``cluster_id`` is the cluster of its near-duplicates, which another curation may name
-    otherwise.
+    otherwise. ``related`` ties it to rows that may stand on another side, but are not independent
+    of it, such as its user's. ``former_group`` is the group that versions before 0026 settled;
+    it speaks for rows logged before that. ``by_tools`` is set where the group is a set of tools.
     """
 
     ties: tuple[str, ...]
     label: str
     logged_at: datetime
     cluster_id: str | None = None
+    related: tuple[str, ...] = ()
+    former_group: str | None = None
+    by_tools: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What snapshots have settled: the side of each tie, and how many knots each stratum drew."""
+    """What snapshots have settled: each tie's side and since when, and each stratum's draws."""
 
     sides: Mapping[str, Side] = field(default_factory=dict[str, Side])
     drawn: Mapping[str, int] = field(default_factory=dict[str, int])
+    since: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +108,16 @@ def place(members: Sequence[Member], settled: Settled, shares: Shares) -> list[S
         return []
     requests: dict[str, int] = {}
     request_of = [requests.setdefault(one.ties[0], len(requests)) for one in members]
-    owners, ties, tie_count = _tied(members, request_of)
+    owners, ties, tie_count = _tied(members, request_of, _ties)
     knots = _knots(owners, ties, len(requests), tie_count)
-    sides = _settled_sides(members, request_of, len(requests), settled.sides)
+    sides = _settled_sides(members, request_of, len(requests), settled)
     met = np.full(int(knots.max()) + 1, UNPLACED)
     np.maximum.at(met, knots, sides)
     drawn = _draw(members, [int(knots[one]) for one in request_of], met, settled, shares)
     followed = [SIDES.index(drawn[k].side) if k in drawn else int(met[k]) for k in knots.tolist()]
     final = np.where(sides == UNPLACED, followed, sides)
     strictest = _strictest(final, owners, ties, tie_count)
-    names = _names([*requests], knots)
+    names = _component_names(members, [*requests], request_of)
     standings = [
         _standing(side, strict, name, drawn.get(knot))
         for side, strict, name, knot in zip(
@@ -114,22 +127,31 @@ def place(members: Sequence[Member], settled: Settled, shares: Shares) -> list[S
     return [standings[one] for one in request_of]
 
 
-def _tied(members: Sequence[Member], request_of: Sequence[int]) -> tuple[Ints, Ints, int]:
+def _tied(
+    members: Sequence[Member],
+    request_of: Sequence[int],
+    ties_of: Callable[[Member], Iterator[str]],
+) -> tuple[Ints, Ints, int]:
     """List each pair of a request and a tie that it has, and count the ties."""
     names: dict[str, int] = {}
     owners: list[int] = []
     ties: list[int] = []
     for member, request in zip(members, request_of, strict=True):
-        for tie in _all_ties(member):
+        for tie in ties_of(member):
             owners.append(request)
             ties.append(names.setdefault(tie, len(names)))
     return np.array(owners), np.array(ties), len(names)
 
 
-def _all_ties(member: Member) -> Iterator[str]:
+def _ties(member: Member) -> Iterator[str]:
     yield from member.ties
     if member.cluster_id is not None:
         yield f"cluster {member.cluster_id}"
+
+
+def _ties_and_relations(member: Member) -> Iterator[str]:
+    yield from _ties(member)
+    yield from member.related
 
 
 def _knots(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
@@ -142,8 +164,12 @@ def _knots(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints
     return knots[:request_count]
 
 
-def _names(requests: Sequence[str], numbers: Ints) -> list[str]:
+def _component_names(
+    members: Sequence[Member], requests: Sequence[str], request_of: Sequence[int]
+) -> list[str]:
     """Name each request's component by its smallest request, which no order of rows changes."""
+    owners, ties, tie_count = _tied(members, request_of, _ties_and_relations)
+    numbers = _knots(owners, ties, len(requests), tie_count)
     smallest: dict[int, str] = {}
     for request, number in zip(requests, numbers.tolist(), strict=True):
         smallest[number] = min(request, smallest.get(number, request))
@@ -151,18 +177,25 @@ def _names(requests: Sequence[str], numbers: Ints) -> list[str]:
 
 
 def _settled_sides(
-    members: Sequence[Member], request_of: Sequence[int], count: int, settled: Mapping[str, Side]
+    members: Sequence[Member], request_of: Sequence[int], count: int, settled: Settled
 ) -> Ints:
-    """Give each request's own settled side, else the strictest of its groups'."""
+    """Return each request's own settled side, else the strictest of its groups'."""
     sides = np.full(count, UNPLACED)
     for member, request in zip(members, request_of, strict=True):
-        if (own := settled.get(member.ties[0])) is not None:
+        if (own := settled.sides.get(member.ties[0])) is not None:
             sides[request] = SIDES.index(own)
             continue
-        for tie in member.ties[1:]:
-            if tie in settled:
-                sides[request] = max(int(sides[request]), SIDES.index(settled[tie]))
+        for tie in [*member.ties[1:], *_former(member, settled)]:
+            if tie in settled.sides:
+                sides[request] = max(int(sides[request]), SIDES.index(settled.sides[tie]))
     return sides
+
+
+def _former(member: Member, settled: Settled) -> Iterator[str]:
+    """Yield the former group if it was settled when this row was there already."""
+    group = member.former_group
+    if group in settled.since and member.logged_at <= settled.since[group]:
+        yield group
 
 
 def _draw(
@@ -172,35 +205,56 @@ def _draw(
     untouched = [
         (knot, one) for knot, one in zip(knots, members, strict=True) if met[knot] == UNPLACED
     ]
-    if shares.split_by == "tools":
-        groups: dict[int, str] = {}
-        for knot, member in untouched:
-            groups[knot] = min(member.ties[1], groups.get(knot, member.ties[1]))
-        return {knot: Standing(_side(split.by_hash(name), shares)) for knot, name in groups.items()}
+    groups: dict[int, str] = {}
     first: dict[int, Member] = {}
+    requests: dict[int, set[str]] = defaultdict(set)
     for knot, member in untouched:
+        requests[knot].add(member.ties[0])
+        if member.by_tools:
+            groups[knot] = min(member.ties[1], groups.get(knot, member.ties[1]))
         if knot not in first or _by_time(member) < _by_time(first[knot]):
             first[knot] = member
-    return _draw_in_strata(first, settled, shares)
+    by_hash = {knot: Standing(_side(split.by_hash(name), shares)) for knot, name in groups.items()}
+    others = {knot: member for knot, member in first.items() if knot not in groups}
+    sizes = {knot: len(found) for knot, found in requests.items()}
+    return by_hash | _draw_in_sequence(others, sizes, settled, shares)
 
 
-def _draw_in_strata(
-    first: Mapping[int, Member], settled: Settled, shares: Shares
+def _draw_in_sequence(
+    first: Mapping[int, Member], sizes: Mapping[int, int], settled: Settled, shares: Shares
 ) -> dict[int, Standing]:
-    strata: dict[str, list[int]] = defaultdict(list)
-    for knot, member in first.items():
-        # By digest: a label is text that somebody wrote, and what is settled is kept for ever.
-        strata[manifest.digest(["label", member.label])].append(knot)
+    # By digest: a label is text that somebody wrote, and what is settled is kept for ever.
+    strata = {knot: manifest.digest(["label", member.label]) for knot, member in first.items()}
+    in_order = sorted(
+        first, key=lambda knot: (strata[knot], sizes[knot].bit_length(), _by_time(first[knot]))
+    )
     drawn: dict[int, Standing] = {}
-    for stratum, found in strata.items():
-        start = settled.drawn.get(stratum, 0)
-        in_time = sorted(found, key=lambda knot: _by_time(first[knot]))
-        for number, knot in enumerate(in_time, start):
-            draw = split.in_sequence(stratum, number)
-            drawn[knot] = Standing(
-                _side(draw, shares), stratum=stratum, draw_id=first[knot].ties[0]
-            )
+    start = _start([sizes[knot] for knot in in_order], sum(settled.drawn.values()), shares)
+    for number, knot in enumerate(in_order, start):
+        side = _side(split.in_sequence(SEQUENCE, number), shares)
+        drawn[knot] = Standing(side, stratum=strata[knot], draw_id=first[knot].ties[0])
     return drawn
+
+
+def _start(sizes: Sequence[int], number: int, shares: Shares) -> int:
+    """Return where to go on in the sequence: of some numbers the one that keeps the shares best.
+
+    Fewer knots than that go on where the last draw ended: choosing would favour the small ones.
+    """
+    if len(sizes) < STARTS:
+        return number
+    weights = np.array(sizes) / sum(sizes)
+    points = np.array(
+        [split.in_sequence(SEQUENCE, number + n) for n in range(len(sizes) + STARTS - 1)]
+    )
+
+    def error(start: int) -> float:
+        draws = points[start : start + len(sizes)]
+        held = float(weights[draws < shares.holdout].sum())
+        validated = float(weights[draws >= 1 - shares.validation].sum())
+        return abs(held - shares.holdout) + abs(validated - shares.validation)
+
+    return number + min(range(STARTS), key=error)
 
 
 def _by_time(member: Member) -> tuple[datetime, tuple[str, ...]]:

@@ -13,9 +13,11 @@ def read(con: Connection, workload_id: str, split_by: SplitBy) -> Settled:
     """
     named = {"workload_id": workload_id}
     found = con.execute(
-        "select group_id, side, split_by from curated.sides where workload_id = $workload_id", named
+        "select group_id, side, split_by, settled_at from curated.sides"
+        " where workload_id = $workload_id",
+        named,
     ).fetchall()
-    if others := {drawn_by for _, _, drawn_by in found} - {split_by}:
+    if others := {drawn_by for _, _, drawn_by, _ in found} - {split_by}:
         raise SplitChangedError(
             f"curating {workload_id}: its snapshots were split by {', '.join(others)}, the config "
             f"says {split_by}. That would test on rows that were trained on: set split_by "
@@ -26,4 +28,8 @@ def read(con: Connection, workload_id: str, split_by: SplitBy) -> Settled:
         " where workload_id = $workload_id and stratum is not null group by stratum",
         named,
     ).fetchall()
-    return Settled({group_id: side for group_id, side, _ in found}, dict(drawn))
+    return Settled(
+        {group_id: side for group_id, side, _, _ in found},
+        dict(drawn),
+        {group_id: since for group_id, _, _, since in found},
+    )

@@ -42,9 +42,24 @@ def group(split_by: SplitBy, tool_names: Sequence[str], opening: str, user_id: s
         user_id: Who asked, where the log says.
     """
     if split_by == "tools" and tool_names:
-        return manifest.digest(["tools", *sorted(set(tool_names))])
+        return tools(tool_names)
     if split_by == "user" and user_id:
-        return manifest.digest(["user", user_id])
+        return user(user_id)
+    return opening_group(opening)
+
+
+def tools(names: Sequence[str]) -> str:
+    """Name a set of tools, whatever their order."""
+    return manifest.digest(["tools", *sorted(set(names))])
+
+
+def user(user_id: str) -> str:
+    """Name a logged user."""
+    return manifest.digest(["user", user_id])
+
+
+def opening_group(opening: str) -> str:
+    """Name the requests with one opening."""
     return manifest.digest(["conversation", opening])
 
 

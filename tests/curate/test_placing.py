@@ -200,7 +200,8 @@ def test_each_label_and_each_month_of_it_has_its_share():
 
 
 def test_tools_are_drawn_by_their_names_alone():
-    few, many = [member(1, 1)], [member(n, n, label=f"{n % 3}") for n in range(100)]
+    few = [replace(member(1, 1), by_tools=True)]
+    many = [replace(member(n, n, label=f"{n % 3}"), by_tools=True) for n in range(100)]
     shares = Shares("tools", 0.5, 0.0)
     alone = placing.place(few, Settled(), shares)
     assert alone[0] == placing.place(many, Settled(), shares)[1]
