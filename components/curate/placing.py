@@ -194,7 +194,7 @@ def _settled_sides(
 def _former(member: Member, settled: Settled) -> Iterator[str]:
     """Yield the former group if it was settled when this row was there already."""
     group = member.former_group
-    if group in settled.since and member.logged_at <= settled.since[group]:
+    if group and group in settled.since and member.logged_at <= settled.since[group]:
         yield group
 
 
