@@ -25,11 +25,15 @@ from flows import settings
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A look that may be taken: its number, what of alpha is left for it, and under which terms."""
+    """A look that may be taken: its number, what of alpha is left for it, and under which terms.
+
+    ``earlier`` are the looks before it at the same challenger by the same policy.
+    """
 
     look: Look
     left: float
     terms: Terms
+    earlier: tuple[Look, ...] = ()
 
 
 def holdout(workload: str, version: str, snapshot: Path) -> Holdout:
@@ -166,7 +170,15 @@ def _taken(book: Book, under: Seal, look: Look, held: Holdout, policy: Mapping[s
         changes=changes,
         changed_at=_moment(min(used)) if changes and used else "",
     )
-    return Taken(look, left, terms)
+    same = (look.workload_id, look.adapter, look.task, look.policy_digest)
+    earlier = tuple(
+        one
+        for one in before
+        if (one.workload_id, one.adapter, one.task, one.policy_digest) == same
+        and (one.decision or 0) > 0
+        and one.alpha is not None
+    )
+    return Taken(look, left, terms, earlier)
 
 
 def _moment(at: datetime) -> str:

@@ -4,7 +4,7 @@ Every stage finds what an earlier run of it finished, by content, so a turn that
 where it was and a second turn on the same traffic has nothing to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +22,15 @@ from components.decide import record
 from components.evaluate.harness import Folders
 from components.gate import evidence, judge
 from components.gate.comparable import Anchor, Measured
+from components.gate.compare import Earlier
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report.case import Case
 from components.ledger import Decision
-from components.looks import Holdout
+from components.looks import Holdout, Look
 from components.register import registry
-from components.scorecard import HOLDOUT
+from components.scorecard import HOLDOUT, Scorecard
 from components.scorecard import read as read_scorecard
 from flows import (
     approvals,
@@ -255,8 +256,35 @@ def judged(
     if refused:
         return refused
     taken = seals.take(policy, held, ours[policy.task], theirs[policy.task], adapter)
-    found = judge.judge(ours, theirs, policy, taken.look.number, left=taken.left, anchor=anchor)
+    found = judge.judge(
+        ours,
+        theirs,
+        policy,
+        taken.look.number,
+        left=taken.left,
+        anchor=anchor,
+        earlier=_earlier(taken.earlier, theirs[policy.task]),
+    )
     return seals.judged(taken, found)
+
+
+def _earlier(looks: Sequence[Look], opponent: Scorecard) -> list[Earlier]:
+    """Read the scorecards of earlier looks at the same two models; none where one is gone.
+
+    Bets that are carried on have to be carried on over every look.
+    """
+    found: list[Earlier] = []
+    for look in looks:
+        folders = [
+            settings.load().scorecards / look.workload_id / key
+            for key in (look.challenger_scorecard, look.opponent_scorecard)
+        ]
+        if not all(manifest.is_finished(folder) for folder in folders):
+            return []
+        ours, theirs = (read_scorecard(folder) for folder in folders)
+        if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
+            found.append(Earlier(look.number, look.alpha or 0.0, ours, theirs))
+    return found
 
 
 @task

@@ -17,6 +17,8 @@ betting: Waudby-Smith and Ramdas 2024, JRSS-B 86:1; Orabona and Jun 2024, IEEE T
 the same all along, or a mixture of such, would need half as many requests again.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,22 +61,39 @@ def reached(
         means: The highest mean lead over requests of each hypothesis.
         levels: The chance that a true hypothesis is refuted.
     """
+    target = 1 / np.asarray(levels, dtype=np.float64)
+    return wealth(sums, sizes, largest, means, levels) >= target * (1 - ROUNDING)
+
+
+def wealth(
+    sums: Floats,
+    sizes: Floats,
+    largest: Floats | float,
+    means: Floats | float,
+    levels: Floats | float,
+    start: Floats | float = 1.0,
+) -> Floats:
+    """Return the wealth after the last cluster of bets that begin with ``start``.
+
+    What is there can be staked on further clusters: over all of them, however often one looks, the
+    chance of reaching ``1 / level`` is at most ``level``.
+    """
     loss = largest * np.maximum(1 + np.asarray(means, dtype=np.float64), ROUNDING)
     target = 1 / np.asarray(levels, dtype=np.float64)
     shape = np.broadcast_shapes(sums.shape[1:], sizes.shape[1:], loss.shape, target.shape)
-    wealth, total = np.ones(shape), np.zeros(shape)
+    held, total = np.broadcast_to(start, shape).astype(np.float64), np.zeros(shape)
     squares = np.broadcast_to(loss**2, shape).copy()  # as if one such loss had been seen
     for i, (lead, size) in enumerate(zip(sums, sizes, strict=True)):
         left = len(sums) - i
-        missing = np.log(np.maximum(target / np.maximum(wealth, LEAST), 1.0))
+        missing = np.log(np.maximum(target / np.maximum(held, LEAST), 1.0))
         wanted = np.sqrt(2 * missing * (i + 1) / (left * squares))
         gain = np.maximum(total / (i + 1), LEAST)
         needed = np.minimum(np.expm1(np.minimum(missing / left, 1.0)) / gain, 1 / loss)
         x = lead - size * means
-        wealth *= 1 + np.minimum(wanted, np.maximum(CAUTIOUS / loss, needed)) * x
+        held *= 1 + np.minimum(wanted, np.maximum(CAUTIOUS / loss, needed)) * x
         total += x
         squares += x * x
-    return wealth >= target * (1 - ROUNDING)
+    return held
 
 
 def above(pairs: Pairs, mean: float, level: float) -> float:
@@ -89,6 +108,20 @@ def above(pairs: Pairs, mean: float, level: float) -> float:
 def below(pairs: Pairs, mean: float, level: float) -> float:
     """Return the one-sided p-value against a mean lead over requests of at least ``mean``."""
     return _p_value(-pairs.sums, pairs, -mean, level)
+
+
+def carried(looks: Sequence[Pairs], mean: float, level: float) -> bool:
+    """Tell whether bets that began at a look refute the mean by the last of the looks after it.
+
+    Args:
+        looks: The clusters of the look that they began at, then those that each later look added.
+        mean: The highest mean lead of the hypothesis.
+        level: What the first of these looks was given; nothing is spent on it again.
+    """
+    held: Floats | float = 1.0
+    for one in looks:
+        held = wealth(one.sums, one.sizes, one.largest, mean, level, held)
+    return bool(held >= (1 - ROUNDING) / level)
 
 
 def interval(pairs: Pairs, tail: float) -> tuple[float, float]:

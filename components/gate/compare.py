@@ -86,8 +86,59 @@ def worse(one: Compared, level: float) -> float:
     return betting.below(one.pairs, -one.margin, level)
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier look at the same challenger and opponent, by bets, under the same policy."""
+
+    number: int
+    alpha: float
+    challenger: Scorecard
+    opponent: Scorecard
+
+
+def carried(one: Compared, earlier: Sequence[Earlier]) -> Earlier | None:
+    """Find an earlier look whose bets, staked on what was added since, show what is to be shown.
+
+    Its level was spent then. Each look adds the clusters of which no request was seen before, as
+    the looks in between did; so ``earlier`` must be all of them.
+    """
+    looks = sorted(earlier, key=lambda look: look.number)
+    figures = [pair(look.challenger, look.opponent, one.metric, one.margin) for look in looks]
+    added = [*_added([*figures, one])]
+    for i, look in enumerate(looks):
+        later = [pairs for pairs in added[i + 1 :] if pairs is not None]
+        by_bets = one.margin is not None or inference.is_by_bets(figures[i].pairs)
+        if (
+            later
+            and by_bets
+            and betting.carried([figures[i].pairs, *later], -(one.margin or 0.0), look.alpha)
+        ):
+            return look
+    return None
+
+
+def _added(figures: Sequence[Compared]) -> Iterator[Pairs | None]:
+    """Yield of each figure the clusters without a request of those before; ``None`` without any."""
+    seen: set[str] = set()
+    for one in figures:
+        old = {
+            cluster
+            for cluster, sample in zip(one.pairs.clusters, one.samples, strict=True)
+            if sample.doc_hash in seen
+        }
+        rows = [row for row, cluster in enumerate(one.pairs.clusters) if cluster not in old]
+        yield one.pairs.of(rows) if rows else None
+        seen |= {sample.doc_hash for sample in one.samples}
+
+
 def compare(
-    one: Compared, p_worse: float, *, alpha: float, later: float, worst: float
+    one: Compared,
+    p_worse: float,
+    *,
+    alpha: float,
+    later: float,
+    worst: float,
+    earlier: Sequence[Earlier] = (),
 ) -> Comparison:
     """Judge one figure.
 
@@ -97,6 +148,7 @@ def compare(
         alpha: The level at which a lead, or the margin's keeping, must be shown.
         later: The level that the next look will have, at which more requests would decide.
         worst: The level at which being worse counts as shown.
+        earlier: The looks whose bets may be carried on.
     """
     at = power.rates(one.pairs)
     if one.margin is None:
@@ -106,6 +158,8 @@ def compare(
         test, p_value = inference.bets(one.pairs), betting.above(one.pairs, -one.margin, alpha)
         low, high = betting.interval(one.pairs, alpha)
     outcome = _outcome(one, p_value, p_worse, alpha, worst)
+    begun = carried(one, earlier) if outcome == "inconclusive" else None
+    outcome = outcome if begun is None else "pass"
     more = power.needed(at, one.pairs.n, later, one.margin) if outcome == "inconclusive" else None
     return Comparison(
         task=one.task,
@@ -126,6 +180,8 @@ def compare(
         test=test,
         p_value=p_value,
         p_worse=p_worse,
+        begun=begun.number if begun else 0,
+        begun_alpha=begun.alpha if begun else 0.0,
         detectable=power.detectable(at, one.pairs.n, alpha, one.margin),
         needed=more,
     )

@@ -41,5 +41,10 @@ def bets(pairs: Pairs) -> str:
     return "bets on requests"
 
 
+def is_by_bets(pairs: Pairs) -> bool:
+    """Tell whether a lead is tested by bets, which can be carried on."""
+    return not _is_mcnemars(pairs)
+
+
 def _is_mcnemars(pairs: Pairs) -> bool:
     return pairs.is_binary and not pairs.is_clustered

@@ -10,11 +10,12 @@ and against an anchor, or small losses would add up from champion to champion. T
 got worse, *one* is enough; so these claims are corrected for each other (Holm 1979).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from components.gate import compare, holm, slices, spending, wording
 from components.gate.comparable import Anchor, Measured, objections
-from components.gate.compare import Compared
+from components.gate.compare import Compared, Earlier
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
 
@@ -43,6 +44,7 @@ def judge(
     *,
     left: float | None = None,
     anchor: Anchor | None = None,
+    earlier: Sequence[Earlier] = (),
 ) -> Judgement:
     """Compare two models' scorecards request by request and hold them to the policy.
 
@@ -55,6 +57,8 @@ def judge(
             this very policy.
         anchor: What guards are held against besides the opponent; ``None`` where that is the
             opponent itself.
+        earlier: All earlier looks at this challenger and opponent on this holdout under this
+            policy, whose bets are carried on over the requests that were added since.
     """
     alpha, later = _shares(policy, look, left)
     if refused := refuse(challenger, opponent, policy, anchor):
@@ -62,7 +66,7 @@ def judge(
     if alpha == 0:
         return Judgement("fail", (wording.no_look_left(look, policy),), policy.metric, look)
     asked = _asked(challenger, opponent, policy, anchor)
-    comparisons = _compared(asked, policy, alpha, later)
+    comparisons = _compared(asked, policy, alpha, later, earlier)
     parts = slices.compare(asked[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
         *wording.below_floor(comparisons[0], policy),
@@ -113,12 +117,23 @@ def _asked(
 
 
 def _compared(
-    asked: list[_Asked], policy: Policy, alpha: float, later: float
+    asked: list[_Asked],
+    policy: Policy,
+    alpha: float,
+    later: float,
+    earlier: Sequence[Earlier],
 ) -> tuple[Comparison, ...]:
     corrected = holm.adjusted([compare.worse(one.figure, policy.alpha) for one in asked])
     return tuple(
         replace(
-            compare.compare(one.figure, p_worse, alpha=alpha, later=later, worst=policy.alpha),
+            compare.compare(
+                one.figure,
+                p_worse,
+                alpha=alpha,
+                later=later,
+                worst=policy.alpha,
+                earlier=earlier if one.figure.task == policy.task and not one.anchor else (),
+            ),
             anchor=one.anchor,
         )
         for one, p_worse in zip(asked, corrected, strict=True)

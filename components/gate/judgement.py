@@ -22,7 +22,9 @@ class Comparison:
     many requests show with a chance of 80 % (``None``: not even the largest), ``needed`` the
     further requests that would decide with that chance (``None``: no number is in sight, or it is
     decided). ``anchor`` names what a guard is held against where that is not the opponent; then
-    ``opponent`` is the anchor's score.
+    ``opponent`` is the anchor's score. ``begun`` is the earlier look at the same challenger whose
+    bets, carried on over what was added since, decided at the level ``begun_alpha`` of that look; 0
+    where this look's own test did.
     """
 
     task: str
@@ -46,6 +48,8 @@ class Comparison:
     detectable: float | None
     needed: int | None
     anchor: str = ""
+    begun: int = 0
+    begun_alpha: float = 0.0
 
     @property
     def name(self) -> str:

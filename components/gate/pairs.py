@@ -1,5 +1,6 @@
 """Paired scores: what two models scored on the same requests, and which of those hang together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,6 +73,11 @@ class Pairs:
     def largest(self) -> int:
         """The most requests that a cluster can have."""
         return max(self.bound, int(self.sizes.max()))
+
+    def of(self, rows: Sequence[int]) -> "Pairs":
+        """Return some of the requests; their clusters keep their order and their bound."""
+        kept = list(rows)
+        return Pairs(self.ours[kept], self.theirs[kept], self.clusters[kept], self.bound)
 
     @property
     def is_clustered(self) -> bool:

@@ -7,7 +7,6 @@ by chance more often than the policy's alpha.
 from components.gate import holm, inference
 from components.gate.compare import Compared
 from components.gate.judgement import Slice
-from components.gate.pairs import Pairs
 
 SMALLEST = 8
 """Smaller parts are left out: even one that loses every request could hardly be called worse."""
@@ -21,7 +20,7 @@ def compare(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]
         alpha: The chance that any slice is called worse which is not.
         tail: The chance that a slice's interval is wrong on either side.
     """
-    parts = {place: _part(target.pairs, rows) for place, rows in _places(target).items()}
+    parts = {place: target.pairs.of(rows) for place, rows in _places(target).items()}
     corrected = holm.adjusted([inference.inferiority(part, alpha) for part in parts.values()])
     return tuple(
         Slice(
@@ -50,7 +49,3 @@ def _places(target: Compared) -> dict[tuple[str, str], list[int]]:
         for place, found in sorted(rows.items())
         if SMALLEST <= len(found) < target.pairs.n
     }
-
-
-def _part(pairs: Pairs, rows: list[int]) -> Pairs:
-    return Pairs(pairs.ours[rows], pairs.theirs[rows], pairs.clusters[rows], pairs.bound)

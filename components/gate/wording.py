@@ -53,12 +53,16 @@ def open_still(one: Comparison, look: int) -> str:
 
 def passed(one: Comparison, look: int) -> str:
     """Say what was shown."""
+    carried = (
+        f"{one.test} that began at look {one.begun} and were carried on over the requests added "
+        f"since, at the {one.begun_alpha:.3g} that look {one.begun} spent"
+    )
     if one.role == "guard":
         return (
             f"no worse on {one.name}: {_lead(one)}, within the {_points(one.margin)} that the "
-            "policy allows"
+            f"policy allows{f' ({carried})' if one.begun else ''}"
         )
-    return f"better: {_flips(one)} ({_against(one, look, 'at most')})"
+    return f"better: {_flips(one)} ({carried if one.begun else _against(one, look, 'at most')})"
 
 
 def too_few(task: str, n: int, policy: Policy) -> str:

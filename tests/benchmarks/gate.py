@@ -25,6 +25,7 @@ from tests.holdout_draws import Draw, Drawn
 ALPHA, LOOKS = 0.05, 50
 FIRST = spending.allowance(ALPHA, 1)
 SLICES = 10
+REPEATS = 6
 FLIPS = 2_000
 SEED = 20
 CHUNK = 1_000
@@ -204,6 +205,28 @@ def looks_by_bets(kind: str, count: int) -> Finding:
     return at_most(promise, ALPHA, found, beside)
 
 
+def carrying(kind: str, count: int) -> Finding:
+    """Look at one challenger that is no better as its holdout doubles, and carry all bets on."""
+    drawn = draw(kind, 0.0, count)
+    whole = KINDS[kind].size
+    ends = np.linspace(whole / 2, whole, REPEATS).astype(int).tolist()
+    begun: list[tuple[float, Floats]] = []
+    found, start = np.zeros(count, dtype=bool), 0
+    for look, end in enumerate(ends, start=1):
+        level = spending.allowance(ALPHA, look)
+        begun = [(one, _staked(drawn, start, end, one, held)) for one, held in begun]
+        begun.append((level, _staked(drawn, 0, end, level, 1.0)))
+        for one, held in begun:
+            found |= held >= (1 - betting.ROUNDING) / one
+        start = end
+    return at_most(f"any of {REPEATS} looks at one challenger: {kind}", ALPHA, found)
+
+
+def _staked(drawn: Drawn, start: int, end: int, level: float, held: Floats | float) -> Floats:
+    part = slice(start, end)
+    return betting.wealth(drawn.sums[part], drawn.sizes[part], drawn.largest, 0.0, level, held)
+
+
 def spendings() -> Floats:
     """Return the level of every look."""
     return np.array([spending.allowance(ALPHA, look) for look in range(1, LOOKS + 1)])
@@ -256,6 +279,7 @@ def promises(count: int) -> list[Callable[[], Finding]]:
         *each(sliced, small),
         lambda: looks(count // 4),
         *each(lambda kind, number: looks_by_bets(kind, number // 4), shaped[2:]),
+        *each(carrying, kinds[4:]),
         *each(covering, kinds),
         *each(tango, plain),
         *each(powerful, better),

@@ -1,7 +1,9 @@
 """A policy is sealed before the first look at a holdout, and a changed one is another look."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import looks, warehouse
+from components import looks, scorecard, warehouse
 from components.decide import chain, commitments, record
 from components.gate.comparable import Measured
 from components.gate.judgement import Judgement
@@ -20,9 +22,13 @@ from components.scorecard import HOLDOUT, Scorecard
 from flows import seals, settings, turn
 from tests.cards import guard_card, pair, under
 from tests.gate import cases
+from tests.gate.test_betting import grown
 from tests.test_looks import look, seal
 
 POLICY = Policy()
+
+CARRIED = 1
+"""A seed whose challenger passes at its second look by what its first had won."""
 
 
 @pytest.fixture(autouse=True)
@@ -297,3 +303,30 @@ def test_looks_of_an_older_home_count_under_an_unknown_policy() -> None:
     assert (found.terms.looks, found.terms.left) == (1, pytest.approx(0.025))
     assert judged("c2", pair(80, 4, 80, 60), holdout=held(264)).look == 1
     assert broken() is None
+
+
+def kept(one: Scorecard, key: str) -> Scorecard:
+    """Keep a scorecard where an evaluation would."""
+    folder = settings.load().scorecards / "support" / key
+    body = {"base": one.base, "adapter": one.adapter, "task": one.task}
+    whole = {**body, "conditions": one.conditions}
+    scorecard.write(folder, one.samples, one.metrics, body=whole, now=datetime.now(UTC))
+    return scorecard.read(folder)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_kept(
+    keeps: bool,
+) -> None:
+    policy = edited(abstention_margin=None, floor=0)
+    came: list[Judgement] = []
+    for number, (ours, theirs) in enumerate(grown(CARRIED, (100, 130), 0.12)):
+        cards = (kept(ours, f"c{number}"), kept(replace(theirs, adapter=None), f"o{number}"))
+        mine, other = ({HOLDOUT: one} for one in cards)
+        came.append(turn.judged(policy, held(100 + 30 * number), "a1", mine, other))
+        if not keeps:
+            shutil.rmtree(settings.load().scorecards)
+    assert [one.look for one in came] == [1, 2]
+    assert came[0].outcome == "inconclusive"
+    assert came[1].outcome == ("pass" if keeps else "inconclusive")
+    assert ("that began at look 1 and were carried on" in came[1].reasons[0]) is keeps

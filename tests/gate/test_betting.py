@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from components.gate import betting, compare, judge
+from components.gate.compare import Earlier
+from components.gate.judgement import Judgement
 from components.gate.pairs import Pairs, independent
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Scorecard
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
 from tests import holdout_draws as draws
 from tests.cards import card, in_clusters, pair, under
 
@@ -114,3 +116,58 @@ def test_samples_in_another_order_are_bet_on_alike():
     first = compare.pair(ours, theirs, "correct_name", None).pairs
     second = compare.pair(last, other, "correct_name", None).pairs
     assert betting.above(first, 0.0, 0.025) == betting.above(second, 0.0, 0.025)
+
+
+def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[tuple[Scorecard, Scorecard]]:
+    """Draw scorecards of one challenger on a holdout that grows; all know of pairs."""
+    leads = draws.answers(0.3)(sizes[-1], 1, lead, np.random.default_rng(seed)).sums[:, 0]
+    cards = [
+        card([float(one > 0) for one in leads], []),
+        card([float(one < 0) for one in leads], []),
+    ]
+    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in cards]
+    return [tuple(_first(one, size) for one in known) for size in sizes]  # pyright: ignore[reportReturnType] - two
+
+
+def _first(scorecard: Scorecard, size: int) -> Scorecard:
+    samples = scorecard.samples[:size]
+    return replace(scorecard, samples=samples, scores=aggregate(samples, scorecard.metrics))
+
+
+def looked(
+    cards: list[tuple[Scorecard, Scorecard]], *, carrying: bool = True
+) -> tuple[int, Judgement | None]:
+    """Look at the same challenger as the holdout grows, until it passes."""
+    policy = Policy(abstention_margin=None, floor=0)
+    before: list[Earlier] = []
+    for number, (ours, theirs) in enumerate(cards, start=1):
+        judgement = judge.judge(
+            {HOLDOUT: ours},
+            {HOLDOUT: theirs},
+            policy,
+            number,
+            earlier=before if carrying else (),
+        )
+        if judgement.outcome == "pass":
+            return number, judgement
+        before.append(Earlier(number, judgement.alpha, ours, theirs))
+    return 0, None
+
+
+def test_a_challenger_that_is_looked_at_again_is_bet_on_further_and_it_is_said():
+    """Looks at one challenger on a grown holdout: what an earlier look had won is staked on."""
+    passes = [looked(grown(seed, (100, 130, 160), 0.12)) for seed in range(16)]
+    alone = [looked(grown(seed, (100, 130, 160), 0.12), carrying=False) for seed in range(16)]
+    assert sum(number > 0 for number, _ in passes) > sum(number > 0 for number, _ in alone)
+    reasons = [one.reasons[0] for _, one in passes if one is not None and one.target.begun]  # pyright: ignore[reportOptionalMemberAccess] - it passed
+    assert reasons
+    assert all(
+        "bets on clusters of up to 2 requests that began at look" in reason for reason in reasons
+    )
+
+
+def test_what_was_seen_before_is_not_bet_on_again():
+    ((ours, theirs),) = grown(3, (120,), 0.08)
+    again = Earlier(1, 0.025, ours, theirs)
+    figure = compare.pair(ours, theirs, "correct_name", None)
+    assert compare.carried(figure, [again]) is None

@@ -77,6 +77,12 @@ def test_fifty_looks_at_rare_losses_pass_no_more_often(kind: str):
     assert found.is_kept, found
 
 
+@pytest.mark.parametrize("kind", ["right or wrong, 5 % in pairs, 600", "1 turn or 10 lost, 400"])
+def test_bets_that_are_carried_on_from_look_to_look_pass_no_more_often(kind: str):
+    found = promised.carrying(kind, 400)
+    assert found.is_kept, found
+
+
 @BETTER
 def test_as_many_pass_as_was_foretold(kind: str):
     found = promised.powerful(kind, 400, slack=0.06)
