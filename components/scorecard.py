@@ -35,6 +35,25 @@ MeasuredSide: TypeAlias = Literal["holdout", "validation"]
 PRODUCTION = "production"
 """The model whose answers are in the logs, where its answers could be scored."""
 
+FEW_SHOT = "few-shot"
+"""The model that is the base with solved examples in its prompt."""
+
+CONSTANT, NEAREST, TFIDF = "constant", "nearest", "tf-idf"
+
+BASELINES: Mapping[str, str] = {
+    CONSTANT: "a constant answer",
+    NEAREST: "the answer to the most similar training request",
+    TFIDF: "TF-IDF with logistic regression",
+}
+"""What needs no language model, in a reader's words: the most frequent training answer to every
+request, copying the answer of the nearest one, and for labels a linear classifier."""
+
+UNTRAINED: Mapping[str, str] = {
+    **BASELINES,
+    FEW_SHOT: "the base with solved examples in its prompt",
+}
+"""What an adapter has to beat to be worth a training, in the order in which it is shown."""
+
 WHOLE_ANSWER = ("name_and_arguments", "correct", "label", "exact")
 """The metrics of the holdout that count an answer only if all of it is right."""
 

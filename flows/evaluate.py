@@ -15,7 +15,7 @@ from components.evaluate.judging import judged
 from components.evaluate.judging.endpoint import JudgeError
 from components.evaluate.judging.settings import JudgeSettings
 from components.register import registry, tracking
-from components.scorecard import HOLDOUT, PRODUCTION
+from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import config as configs
 from flows import jobs, settings
@@ -218,7 +218,7 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
         judged.judge(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
-        for model in (BASE, measurement.FEW_SHOT, PRODUCTION, CHALLENGER)
+        for model in (BASE, FEW_SHOT, PRODUCTION, *BASELINES, CHALLENGER)
         if model in cards
         for name, card in cards[model].items()
         for metric, score in read_scorecard(card).scores.items()

@@ -12,7 +12,7 @@ from components.gate import brief, evidence
 from components.gate.evidence import Evidence, Scores, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.gate.report import production
+from components.gate.report import baselines, production
 from components.gate.report import write as report
 from components.gate.report.case import Case, Costs
 from components.gate.report.pictures.history import Past
@@ -90,6 +90,8 @@ def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidenc
         brief=text,
         now=now,
         account=production.account(case),
+        baselines=baselines.scores(case),
+        beside=baselines.hold(case).sentences,
     )
 
 

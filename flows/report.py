@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from rich.console import Console
@@ -119,12 +120,27 @@ def say_scores(folder: Path, console: Console) -> None:
     for metric, row in verdict["scores"].items():
         both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
         console.print(f"  {metric:<26} {both}  n={row['n']}")
+    _say_baselines(verdict, console)
     console.print(f"verdict   {found.judgement.outcome}")
     for line in (*found.judgement.reasons, *terms.sentences(found.judgement)):
         console.print(f"  {line}", soft_wrap=True)
     if account := verdict.get("account"):  # older evidence has none
         console.print("cost")
     for line in account or ():
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _say_baselines(verdict: dict[str, Any], console: Console) -> None:
+    """Print what needs no training scores, and which of it is beaten; older evidence has none."""
+    baselines: dict[str, dict[str, float | None]] = verdict.get("baselines") or {}
+    if not baselines:
+        return
+    names = [*next(iter(baselines.values()))]
+    console.print(f"baselines {'':<18}" + "".join(f"{name:>14}" for name in names))
+    for metric, row in baselines.items():
+        values = ("not measured" if row[name] is None else _share(row[name]) for name in names)
+        console.print(f"  {metric:<26}" + "".join(f"{value:>14}" for value in values))
+    for line in verdict["beside"]:
         console.print(f"  {line}", soft_wrap=True, markup=False)
 
 

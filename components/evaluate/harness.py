@@ -16,6 +16,7 @@ from components import costs, manifest, scorecard
 from components.evaluate import (
     answered,
     applied,
+    baselines,
     built_in,
     engines,
     guard,
@@ -27,11 +28,20 @@ from components.evaluate import (
 )
 from components.evaluate.engines import Engine, Worn
 from components.evaluate.guard import Guard
-from components.evaluate.measurement import FEW_SHOT, Measurement, measurements
+from components.evaluate.measurement import Measurement, measurements
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.stopwatch import Mark, Stopwatch
 from components.schema import Json, Progress
-from components.scorecard import HOLDOUT, PRODUCTION, VALIDATION, MeasuredSide, Metric, Sample
+from components.scorecard import (
+    BASELINES,
+    FEW_SHOT,
+    HOLDOUT,
+    PRODUCTION,
+    VALIDATION,
+    MeasuredSide,
+    Metric,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -171,6 +181,11 @@ def _askable(
         if said is not None:
             read = partial(logged.run, holdout, said, settings.max_new_tokens)
             found[PRODUCTION] = Askable(found[name].metrics, lambda _, read=read: read())
+        if name == side:
+            for which in baselines.names(snapshot, holdout.answers.kind):
+                learned = (snapshot / task.LEARNED, snapshot / f"{side}.parquet")
+                read = partial(baselines.run, which, holdout, *learned, settings.max_new_tokens)
+                found[which] = Askable(found[name].metrics, lambda _, read=read: read())
     return found
 
 
@@ -185,7 +200,7 @@ def _speed(
 
     So it is no part of the scorecard's key.
     """
-    if one.task != HOLDOUT or one.model == PRODUCTION:
+    if one.task != HOLDOUT or one.model in (PRODUCTION, *BASELINES):
         return {}
     from components.evaluate import speed  # noqa: PLC0415 - loads torch
 

@@ -83,23 +83,35 @@ def read(snapshot: Path, kind: Kind) -> Logged | None:
 
 
 def run(holdout: Holdout, logged: Logged, max_new_tokens: int) -> list[Sample]:
-    """Put the holdout to the log through lm-eval, as to a model; score what counts, and only that.
-
-    What production wrote is told as the base would have written it, and read again.
-    """
-    from components.evaluate.recorded import Recorded  # noqa: PLC0415 - loads torch
-
+    """Put the holdout to the log through lm-eval, as to a model; score only what counts."""
     documents = {one["example_id"]: one for one in holdout.documents}
-    said = {
-        name: native.write_answer(cast("Form", one["form"]), logged.answers.get(name, Answer()))
-        for name, one in documents.items()
-    }
-    samples = posing.written(Recorded(said), holdout, max_new_tokens)
+    samples = written(holdout, logged.answers, max_new_tokens)
     kind = holdout.answers.kind
     return [
         replace(one, scores=_scores(documents[one.example_id], one.output, logged, kind))
         for one in samples
     ]
+
+
+def written(holdout: Holdout, answers: Mapping[str, Answer], max_new_tokens: int) -> list[Sample]:
+    """Put the holdout to recorded answers through lm-eval, as to a model.
+
+    Each is told as the base would have written it, and read again.
+
+    Args:
+        holdout: What is asked.
+        answers: By ``example_id``; where one is missing nothing was answered.
+        max_new_tokens: As of a model; nothing that was recorded is cut off.
+    """
+    from components.evaluate.recorded import Recorded  # noqa: PLC0415 - loads torch
+
+    said = {
+        one["example_id"]: native.write_answer(
+            cast("Form", one["form"]), answers.get(one["example_id"], Answer())
+        )
+        for one in holdout.documents
+    }
+    return posing.written(Recorded(said), holdout, max_new_tokens)
 
 
 def _scores(document: Document, output: str, logged: Logged, kind: Kind) -> dict[str, float | None]:

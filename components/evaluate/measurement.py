@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 from components import base as bases
 from components import hardware, machine, manifest, prompt, rendering
 from components.base import Precision
-from components.evaluate import built_in, engines, guards, kinds, logged, task
+from components.evaluate import baselines, built_in, engines, guards, kinds, logged, task
 from components.evaluate.applied import WEIGHTS, require_base
 from components.evaluate.judging import settings as judging
 from components.evaluate.kinds import Kind
@@ -22,7 +22,14 @@ from components.evaluate.settings import EngineName, EvaluationSettings, GuardTa
 from components.hardware import Half
 from components.machine import Graphics
 from components.schema import Json
-from components.scorecard import HOLDOUT, LARGEST_CLUSTER, PRODUCTION, MeasuredSide
+from components.scorecard import (
+    BASELINES,
+    FEW_SHOT,
+    HOLDOUT,
+    LARGEST_CLUSTER,
+    PRODUCTION,
+    MeasuredSide,
+)
 
 LIBRARIES = (
     "lm_eval",
@@ -36,9 +43,6 @@ LIBRARIES = (
     "scikit-learn",
 )
 """Those whose version may move a score: they compute answers, read them, or choose examples."""
-
-FEW_SHOT = "few-shot"
-"""The model that is the base with solved examples in its prompt."""
 
 ANSWERING: Mapping[EngineName, str] = {
     "transformers": manifest.version(1, first="3903462f074d7431"),
@@ -64,7 +68,7 @@ class Measurement:
     @property
     def asked(self) -> str:
         """What the model is asked: a task, or the holdout as this model alone is asked it."""
-        return self.model if self.model in (FEW_SHOT, PRODUCTION) else self.task
+        return self.model if self.model in (FEW_SHOT, PRODUCTION, *BASELINES) else self.task
 
 
 def measurements(
@@ -92,7 +96,10 @@ def measurements(
     asked = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
         asked[FEW_SHOT] = (None, {side: _with_examples(snapshot, conditions[side], settings)})
-    said = logged.read(snapshot, cast("Kind", conditions[side]["kind"]))
+    kind = cast("Kind", conditions[side]["kind"])
+    for name in baselines.names(snapshot, kind) if None in models.values() else ():
+        asked[name] = (None, {side: conditions[side] | baselines.conditions(name, snapshot)})
+    said = logged.read(snapshot, kind)
     # What production answered is kept of the holdout only.
     if said is not None and None in models.values() and side == HOLDOUT:
         asked[PRODUCTION] = (None, {HOLDOUT: {**conditions[HOLDOUT], **said.conditions}})
@@ -205,7 +212,7 @@ def _of_model(
     if adapter is not None and record is not None:
         require_base(adapter, record, base_hash)
         rendering.require_same(record.get(rendering.TEMPLATE), template, f"evaluating {adapter}")
-    bare = PRODUCTION if model == PRODUCTION else None
+    bare = model if model in (PRODUCTION, *BASELINES) else None
     who: dict[str, Json] = {
         "base": base_hash,
         "adapter": bare if record is None else record["key"],

@@ -12,7 +12,7 @@ from components import markdown
 from components.export import plain, usage
 from components.export.measured import Measured
 from components.schema import Json
-from components.scorecard import Score
+from components.scorecard import CONSTANT, FEW_SHOT, UNTRAINED, WHOLE_ANSWER, Score, Scorecard
 
 Kind: TypeAlias = Literal["peft", "merged", "gguf"]
 
@@ -160,13 +160,18 @@ def _modules(named: Json) -> str:
 def _scores(found: Measured | None) -> list[str]:
     if found is None:
         return [UNMEASURED]
-    own, base = found.adapter, found.base
+    own, base, baselines = found.adapter, found.base, _baselines(found)
     rows = [
         [
             f"{name.replace('_', ' ')}: {metric.meaning}",
-            _share(base.scores[name]) if base else "not measured",
+            *(
+                _share(card.scores.get(name)) if card else "not measured"
+                for card in baselines.values()
+            ),
+            _share(base.scores.get(name)) if base else "not measured",
             _share(own.scores[name]),
             str(own.scores[name].n),
+            str(_clusters(own, name)),
         ]
         for name, metric in own.metrics.items()
     ]
@@ -174,16 +179,46 @@ def _scores(found: Measured | None) -> list[str]:
     numbers = own.conditions.get("computed_in")
     computed = f", computed in {numbers}" if numbers else ""  # older scorecards don't say
     return [
-        *markdown.table(["score", "base", "adapter", "n"], rows),
+        *markdown.table(["score", *baselines, "base", "adapter", "n", "clusters"], rows),
         "",
+        *_unbeaten(found),
         f"Mean ± standard error on holdout version `{own.conditions['holdout_version']}`, base in "
         f"{settings['precision']}{computed}, on {own.conditions.get('machine', 'a machine')}; "
-        f"scorecard `{own.key}`.",
+        f"scorecard `{own.key}`. Beside it stand what needs no training: "
+        f"{'; '.join(f'`{name}` is {UNTRAINED[name]}' for name in baselines)}.",
     ]
 
 
-def _share(score: Score) -> str:
-    if score.value is None:
+def _baselines(found: Measured) -> dict[str, Scorecard | None]:
+    """List the baselines that are shown: those measured, and few-shot and a constant always."""
+    always = {CONSTANT, FEW_SHOT}
+    names = [name for name in UNTRAINED if name in found.baselines or name in always]
+    return {name: found.baselines.get(name) for name in names}
+
+
+def _unbeaten(found: Measured) -> list[str]:
+    """Say which baselines score at least as high as the adapter where all must be right."""
+    told: list[str] = []
+    for name, card in found.baselines.items():
+        for metric in WHOLE_ANSWER:
+            ours, theirs = found.adapter.scores.get(metric), card.scores.get(metric)
+            if not ours or not theirs or ours.value is None or theirs.value is None:
+                continue
+            if theirs.value >= ours.value:
+                told.append(
+                    f"- By {metric.replace('_', ' ')} the adapter does not beat {UNTRAINED[name]}, "
+                    f"which scores {theirs.value:.1%}."
+                )
+    return [*told, ""] if told else []
+
+
+def _clusters(card: Scorecard, metric: str) -> int:
+    """Count what the measured requests belong to; those of one cluster are not independent."""
+    return len({one.cluster_id for one in card.samples if one.scores.get(metric) is not None})
+
+
+def _share(score: Score | None) -> str:
+    if score is None or score.value is None:
         return "not measured"
     error = f" ± {score.stderr:.1%}" if score.stderr is not None else ""
     return f"{score.value:.1%}{error}"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from components import markdown
 from components.gate import terms
-from components.gate.report import charges, production, telling
+from components.gate.report import baselines, charges, production, telling
 from components.gate.report.apart import apart, by_turns
+from components.gate.report.baselines import BaselineComparison
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure
 from components.gate.report.numbers import between, points, share
@@ -35,7 +36,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
         figures: Every figure of both models.
         picture: PNG of their differences; it goes into the page, which then stands alone.
     """
-    subject, judgement = case.subject, case.judgement
+    subject, judgement, held = case.subject, case.judgement, baselines.hold(case)
     return "\n".join(
         [
             f"## {subject.workload}: may adapter `{subject.adapter}` replace "
@@ -46,8 +47,10 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
             *[f"- {_plain(line)}" for line in (*judgement.reasons, *terms.sentences(judgement))],
             *(["", f"*{case.note}*"] if case.note else []),
             "",
+            *[f"**{_plain(line)}**\n" for line in held.unbeaten],
             *_scores(subject.opponent_name, figures),
             "",
+            *_baselines(held),
             f"![Differences with their intervals](data:image/png;base64,{_base64(picture)})",
             "",
             "### What would change",
@@ -95,6 +98,14 @@ def _scores(opponent: str, figures: Sequence[Figure]) -> list[str]:
     ]
     meanings = [f"- {_plain(one.effect.name)}: {one.meaning}" for one in figures if one.meaning]
     return [*markdown.table(head, rows), "", *meanings]
+
+
+def _baselines(held: BaselineComparison) -> list[str]:
+    if not held.table:
+        return []
+    head, *rows = held.table
+    told = [f"{_plain(line)}\n" for line in held.others]
+    return ["### Beside what needs no training", "", *markdown.table(head, rows), "", *told]
 
 
 def _costs(case: Case) -> list[str]:

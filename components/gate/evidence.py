@@ -108,15 +108,20 @@ def finish(
     brief: str,
     now: datetime,
     account: Sequence[str] = (),
+    baselines: Scores | None = None,
+    beside: Sequence[str] = (),
 ) -> Evidence:
     """Write verdict and brief beside the picture in ``folder``, then the manifest.
 
-    ``account`` tells in sentences what is kept of production's quality, and what that costs.
+    ``account`` tells in sentences what is kept of production's quality, and what that costs,
+    ``baselines`` what needs no training scores by metric, ``beside`` in sentences which are beaten.
     """
     verdict = {
         **_decided_on(subject, judgement, policy),
         "scores": side_by_side,
         "account": [*account],
+        "baselines": baselines or {},
+        "beside": [*beside],
     }
     manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")
     manifest.write_atomically(folder / BRIEF, brief)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest, scorecard
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import BASELINES, HOLDOUT, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ def read(root: Path, metric: str) -> Mapping[str, Measured]:
 
 
 def _is_of_the_holdout(folder: Path) -> bool:
-    return manifest.is_finished(folder) and manifest.read(folder).get("task") == HOLDOUT
+    """Tell whether a scorecard is of a language model on the holdout, and not of a baseline."""
+    record = manifest.read(folder) if manifest.is_finished(folder) else {}
+    return record.get("task") == HOLDOUT and record.get("adapter") not in BASELINES
 
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, Measured]:

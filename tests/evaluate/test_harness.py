@@ -76,8 +76,10 @@ def test_base_and_adapters_are_measured_on_one_base_under_equal_conditions(
     bench: Bench, adapters: dict[str, Path]
 ):
     cards = bench.measure({"base": None, **adapters})
-    assert len({tuple(outputs(card)) for card in cards.values()}) == 3
-    assert [card.adapter for card in cards.values()] == [None, "key-challenger", "key-champion"]
+    assert [*cards] == ["base", "challenger", "champion", "constant", "nearest"]
+    asked = [cards[role] for role in ("base", "challenger", "champion")]
+    assert len({tuple(outputs(card)) for card in asked}) == 3
+    assert [card.adapter for card in asked] == [None, "key-challenger", "key-champion"]
     assert cards["base"].conditions == cards["challenger"].conditions
     assert [s.prompt_hash for s in cards["base"].samples] == [
         s.prompt_hash for s in cards["champion"].samples
@@ -140,7 +142,8 @@ def test_guard_tasks_have_scorecards_of_their_own(
     models: dict[str, Path | None] = {"base": None, "challenger": adapters["challenger"]}
     alone = bench.measure(models)
     folders = bench.folders(models, settings)
-    cards = {model: scorecard.read(tasks["sums"]) for model, tasks in folders.items()}
+    cards = {model: scorecard.read(folders[model]["sums"]) for model in models}
+    assert "sums" not in folders["constant"], "a baseline has no answer to other tasks"
     assert {model: tasks[HOLDOUT].name for model, tasks in folders.items()} == {
         model: card.key for model, card in alone.items()
     }
@@ -156,7 +159,7 @@ def test_a_base_with_examples_is_a_model_of_its_own(bench: Bench):
     settings = SETTINGS.model_copy(update={"num_fewshot": 1})
     alone = bench.measure({"base": None})["base"]
     cards = bench.measure({"base": None}, settings)
-    assert list(cards) == ["base", "few-shot"]
+    assert list(cards) == ["base", "few-shot", "constant", "nearest"]
     assert cards["base"] == alone
     assert bench.stages() == {"few-shot"}
     shown = cards["few-shot"]

@@ -13,6 +13,7 @@ from components.gate import brief
 from components.gate.policy import Policy
 from components.gate.report.case import Case
 from components.gate.report.figures import figures
+from components.scorecard import CONSTANT
 from tests.cards import card, pair
 from tests.gate import cases
 
@@ -44,10 +45,21 @@ def test_the_champion_is_called_by_its_version(tmp_path: Path) -> None:
 
 def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: Path) -> None:
     rows = [line for line in page(tmp_path, cases.clear()).splitlines() if line.startswith("| ")]
-    (target,) = (row for row in rows if row.startswith("| correct name |"))
+    target, _ = (row for row in rows if row.startswith("| correct name |"))
     assert "| 55.4% | 89.3% | +33.9 | +24.6 to +43.5 | 112 | better (exact McNemar" in target
-    (guard,) = (row for row in rows if row.startswith("| abstention |"))
+    guard, _ = (row for row in rows if row.startswith("| abstention |"))
     assert guard.endswith("| no worse than the 10 points allowed |")
+
+
+def test_the_form_shows_what_needs_no_training_and_says_which_of_it_is_not_beaten(
+    tmp_path: Path,
+) -> None:
+    text = page(tmp_path, cases.build(*pair(40, 2, 20, 10), others={CONSTANT: card([1.0] * 72)}))
+    assert "| score | constant | few-shot | challenger | n | clusters |" in text
+    assert "| correct name | 100.0% | not measured | 89.3% | 112 | 112 |" in text
+    said = "By correct name the challenger does not beat a constant answer, which scores 100.0%"
+    assert f"**{said}" in text
+    assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in text
 
 
 def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path) -> None:

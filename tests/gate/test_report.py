@@ -11,12 +11,12 @@ import pytest
 
 from components.costs import Prices
 from components.gate.policy import Guard, Policy
-from components.gate.report import answers, production
+from components.gate.report import answers, baselines, production
 from components.gate.report import write as report
 from components.gate.report.case import Case
 from components.gate.report.figures import figures
 from components.gate.report.pictures.history import Past
-from components.scorecard import HOLDOUT, PRODUCTION
+from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST, PRODUCTION
 from tests.cards import card, pair, rescored, under
 from tests.gate import cases
 
@@ -155,6 +155,48 @@ def test_the_account_tells_each_amount_with_its_formula() -> None:
         "production takes 3.33% of its assumed prices (0.0000500 USD a request).",
     ]
     assert len(production.account(cases.clear(prices=Prices()))) == 1
+
+
+def test_a_baseline_that_is_not_beaten_is_named_where_the_verdict_stands() -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    constant, similar = card([1.0] * 54 + [0.0] * 18), card([0.0] * 72, [0.0] * 40)
+    case = cases.build(ours, theirs, others={CONSTANT: constant, NEAREST: similar})
+    words = page(case).words
+    before, after = words.split("What would change, and for whom")
+    said = "By correct name the challenger is not shown to beat a constant answer, which scores"
+    assert f"{said} 83.9% (+5.4 points, 95 % interval" in before
+    assert "score constant nearest few-shot challenger n clusters" in after
+    assert "correct name 83.9% 0.0% not measured 89.3% 112 112" in after
+    assert (
+        "By correct name the challenger, at 89.3%, beats the answer to the most similar training "
+        "request (0.0%); the 95 % interval of each difference is above zero."
+    ) in after
+
+
+def test_a_challenger_that_is_behind_a_constant_answer_does_not_beat_it() -> None:
+    case = cases.build(*pair(40, 2, 20, 10), others={CONSTANT: card([1.0] * 72)})
+    found = baselines.hold(case)
+    assert found.unbeaten[0].startswith(
+        "By correct name the challenger does not beat a constant answer, which scores 100.0% "
+        "(-10.7 points, 95 % interval"
+    )
+    assert {metric for metric, row in baselines.scores(case).items() if row[CONSTANT] == 1} == {
+        *("valid_json", "schema_valid", "name", "name_and_arguments", "abstention"),
+        *("correct_name", "correct"),
+    }
+
+
+def test_few_shot_is_held_to_the_same_requests_though_it_is_asked_in_other_words() -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    samples = tuple(
+        replace(one, doc_hash=f"other {one.doc_hash}", prompt_hash=f"longer {one.prompt_hash}")
+        for one in theirs.samples
+    )
+    case = cases.build(ours, theirs, others={FEW_SHOT: replace(theirs, samples=samples)})
+    found = baselines.hold(case)
+    assert found.unbeaten == ()
+    assert "beats the base with solved examples in its prompt (55.4%)" in found.others[0]
+    assert "constant was not measured; evaluate it anew." in found.others
 
 
 def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from components.curate.settings import Rules
 from components.evaluate.metric import METRICS
 from components.review import measured, reading
 from components.schema import Json
-from components.scorecard import HOLDOUT
+from components.scorecard import CONSTANT, HOLDOUT
 from components.warehouse import Connection
 from flows import cli_review
 from tests import cards, logs
@@ -86,15 +86,17 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     pipeline.curate(con, "weather", RULES, now=logs.NOW)
     chosen = reading.choose(con, "weather", 20, reviewer="rev", measured={})
     last = chosen[-1].about
-    for adapter, right in ((None, 1.0), ("a1", 0.0)):
+    for adapter, right in ((None, 1.0), ("a1", 0.0), (CONSTANT, 0.0)):
         sample = replace(cards.sample(0, right), example_id=last.example_id)
         conditions = {"holdout_version": "v1"}
         body = {"base": "b", "adapter": adapter, "task": HOLDOUT, "conditions": conditions}
-        scorecard.write(tmp_path / f"cards/{right}", [sample], METRICS, body=body, now=logs.NOW)
+        card = tmp_path / f"cards/{adapter}"
+        scorecard.write(card, [sample], METRICS, body=body, now=logs.NOW)
     models = measured.read(tmp_path / "cards", "correct_name")
     again = reading.choose(con, "weather", 20, reviewer="rev", measured=models)
     where = [one.about.interaction_id for one in again].index(last.interaction_id)
     assert where == 1  # after the one that people disagree about
+    # A baseline is no model that could have learned what is right.
     assert "models disagree: 1 of 2" in again[where].pick.reasons[0].said
 
 

@@ -14,22 +14,26 @@ from components.evaluate.judging.comparing import Comparison
 from components.evaluate.judging.endpoint import Endpoint
 from components.evaluate.judging.settings import METRIC, TASK, JudgeSettings
 from components.evaluate.judging.verdicts import Verdicts
-from components.evaluate.measurement import FEW_SHOT
 from components.evaluate.task import FILE
 from components.schema import Json
-from components.scorecard import HOLDOUT, PRODUCTION, Metric, Sample
+from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION, Metric, Sample
 
 KEPT = "verdicts.jsonl"
 """Where verdicts are remembered, beside a workload's scorecards."""
 
 
 def with_judge(snapshot: Path, cards: Folders, root: Path, settings: JudgeSettings) -> Folders:
-    """Name each model's scorecard of the judge beside its others, whether it is there or not."""
+    """Name each model's scorecard of the judge beside its others, whether it is there or not.
+
+    Baselines are not judged: it would be paid for by the answer, and their other scores say enough.
+    """
     people = manifest.digest([asdict(one) for one in agreement.pairs(snapshot)])
-    return {
-        model: {**tasks, TASK: root / _key(model, tasks[HOLDOUT], people, snapshot, settings)}
+    judged = {
+        model: {TASK: root / _key(model, tasks[HOLDOUT], people, snapshot, settings)}
         for model, tasks in cards.items()
+        if model not in BASELINES
     }
+    return {model: {**tasks, **judged.get(model, {})} for model, tasks in cards.items()}
 
 
 def judge(
@@ -54,7 +58,11 @@ def judge(
     Raises:
         JudgeError: The judge can't be asked; no scorecard is made of a part of the answers.
     """
-    missing = {name: one for name, one in cards.items() if not manifest.is_finished(one[TASK])}
+    missing = {
+        name: one
+        for name, one in cards.items()
+        if TASK in one and not manifest.is_finished(one[TASK])
+    }
     if not missing:
         return
     people = agreement.pairs(snapshot)

@@ -64,6 +64,11 @@ def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, flo
     return name, min(1.0, 2 * min(ahead, inference.inferiority(pairs)))
 
 
+def beside(ours: Scorecard, theirs: Scorecard, metric: str) -> Figure:
+    """Compare two models on a metric, where both measured the same requests; nothing is judged."""
+    return _shown(ours, theirs, metric, alike=True)
+
+
 def _judged(one: Comparison, card: Scorecard) -> Figure:
     bound = 0.0 if one.role == "target" else -one.margin
     since = f" since the {one.anchor}" if one.anchor else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from components.gate.report.baselines import BaselineComparison
 from components.scorecard import Difference
 
 TEMPLATE = "page.html"
@@ -86,6 +87,7 @@ class Page:
     change: Sequence[str]
     note: str
     digest: str
+    baselines: BaselineComparison
     scores: Sequence[Line]
     guards: Sequence[Line]
     slices: Sequence[Part]

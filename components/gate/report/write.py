@@ -7,7 +7,7 @@ from pathlib import Path
 from components import manifest
 from components.gate import terms
 from components.gate.judgement import Slice
-from components.gate.report import answers, charges, page, production, telling
+from components.gate.report import answers, baselines, charges, page, production, telling
 from components.gate.report.apart import apart
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure, figures
@@ -114,6 +114,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         change=telling.change(case),
         note=case.note,
         digest=case.digest,
+        baselines=baselines.hold(case),
         scores=[line for kind, line in lines if kind != "guard"],
         guards=[line for kind, line in lines if kind == "guard"],
         slices=[_part(one) for one in case.judgement.slices],
