@@ -258,7 +258,7 @@ def test_the_validation_side_is_asked_as_the_holdout_is_and_never_mistaken_for_i
     }
     assert cards[HOLDOUT]["base"].keys() == {HOLDOUT, "sums"}
     assert cards[VALIDATION]["base"].keys() == {VALIDATION}, "guard tasks are tests, too"
-    assert cards[VALIDATION].keys() == {"base", "few-shot"}
+    assert cards[VALIDATION].keys() == {"base", "few-shot", "constant", "nearest"}
     tested, tuned = (scorecard.read(cards[side]["base"][side]) for side in (HOLDOUT, VALIDATION))
     assert [one.example_id for one in tuned.samples] == ["v0", "v1"]
     alike = [(one.prompt_hash, one.output, one.scores) for one in tested.samples[:2]]

@@ -82,6 +82,7 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings)
     assert {one.name for one in found.folder.iterdir()} == {
         "brief.md",
         "cost.png",
+        "break_even.png",
         "differences.png",
         "history.png",
         "manifest.json",
@@ -220,8 +221,13 @@ def test_help_teaches_with_an_example(flywheel: Type, command: str) -> None:
 def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(home: Settings) -> None:
     said = io.StringIO()
     report.say_scores(turned(home, 1).folder, Console(file=said, width=80))
-    _, cost = said.getvalue().split("\ncost\n")
-    first, *_, last = cost.strip().splitlines()
+    scores, cost = said.getvalue().split("\ncost\n")
+    first, *_, paid, even = cost.strip().splitlines()
     assert first.startswith("The challenger keeps 90.9% of production's correct name (95 %")
     assert ", at 3.33% of its price of a request." in first
-    assert last == "  the training has paid for itself after 58 requests"
+    assert paid == "  the training has paid for itself after 58 requests"
+    assert even.startswith(
+        "  At production's assumed prices both cost the same at a utilization of "
+    )
+    assert "baselines " in scores
+    assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in scores
