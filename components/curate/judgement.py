@@ -8,6 +8,7 @@ import pyarrow as pa
 from components.curate.near.requests import Request
 from components.curate.origin import Origin
 from components.curate.placing import Member, Standing
+from components.curate.redaction.keyring import Turn
 from components.curate.redaction.of_candidate import Rewritten
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 
@@ -27,7 +28,8 @@ class Judgement:
     the same; ``asked`` is what users said in it, but for templates. ``logged`` is what production
     answered, the ``answer`` itself where nobody corrected it, and ``answer_name`` names it where it
     is short. ``mark`` says what an objection is about that was made after the rules. ``language``
-    is that of what users said, ``None`` where it can't be told.
+    is that of what users said, ``None`` where it can't be told. ``conversation`` tells those whose
+    values get the same surrogates.
     """
 
     interaction_id: str
@@ -47,6 +49,21 @@ class Judgement:
     mark: str | None = None
     rewritten: Rewritten | None = None
     language: str | None = None
+    conversation: str | None = None
+
+
+def turns(judgements: Sequence[Judgement]) -> list[Turn]:
+    """Return what redaction changed, in the order in which it was logged."""
+    changed = [
+        (one.member.logged_at, one, one.rewritten.marked)
+        for one in judgements
+        if one.member and one.rewritten and one.rewritten.marked
+    ]
+    changed.sort(key=lambda logged: (logged[0], logged[1].interaction_id))
+    return [
+        Turn(one.interaction_id, one.conversation or one.interaction_id, one.language, marked)
+        for _, one, marked in changed
+    ]
 
 
 def columns(workload_id: str, judgements: Sequence[Judgement]) -> dict[str, Sized]:

@@ -65,6 +65,7 @@ def _accept(row: Row, candidate: Candidate, screened: Screened, rules: Rules) ->
         logged=redacted.logged_json,
         rewritten=rewritten,
         language=language.asked_in(candidate.said("user")),
+        conversation=row.conversation_id or f"{row.user_id or ''}\n{candidate.opening}",
         request=requests.read(
             redacted.rendered,
             redacted.said("system", "developer"),

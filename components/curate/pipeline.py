@@ -18,7 +18,9 @@ from components.curate.overlap import decontaminate
 from components.curate.overlap.decontaminate import Asked, Seen
 from components.curate.placing import Settled, Shares, Standing
 from components.curate.preferences import store as preferences
+from components.curate.redaction import keyring as keyrings
 from components.curate.redaction import of_exchange
+from components.curate.redaction.keyring import Keyring
 from components.curate.settings import Rules
 from components.warehouse import Connection
 
@@ -85,19 +87,47 @@ def curate(
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             lift = rules.preferences.lift
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
-            for model in ("curated/standings", "curated/verdicts", "curated/examples"):
+            for model in ("curated/standings", "curated/verdicts"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
+            keyring = _keyring(con, workload_id, rules, judgements)
+            with warehouse.present(con, "surrogates", keyring.columns(_kept(con, workload_id))):
+                warehouse.refresh(con, "curated/examples", workload_id=workload_id, **values)
         replayed = applying.apply(
-            con, workload_id, rules, judge=partial(judging.judge, rules=rules), counter=counter
+            con,
+            workload_id,
+            rules,
+            judge=partial(judging.judge, rules=rules),
+            counter=counter,
+            keyring=keyring,
         )
-        redact = partial(of_exchange.redact, settings=rules.redaction)
+        redact = partial(of_exchange.redact, settings=rules.redaction, keyring=keyring)
         preferences.build(con, workload_id, weighed, rules.preferences, redact)
+        keyring.save(con)
         with warehouse.present(con, "redacted", judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
         warehouse.check(con, workload_id=workload_id)
         tally = replace(_tally(con, workload_id), replayed=replayed)
         losses.note(con, workload_id, losses.find(workload_id, tally.counts, rules.most_lost))
         return tally
+
+
+def _keyring(
+    con: Connection, workload_id: str, rules: Rules, judgements: Sequence[Judgement]
+) -> Keyring:
+    conversations = {
+        one.interaction_id: one.conversation or one.interaction_id for one in judgements
+    }
+    turns = judgement.turns(judgements)
+    return keyrings.open_keyring(con, workload_id, rules.redaction, conversations, turns)
+
+
+def _kept(con: Connection, workload_id: str) -> list[str]:
+    rows = con.execute(
+        "select interaction_id from curated.verdicts"
+        " where workload_id = $workload_id and objection is null",
+        {"workload_id": workload_id},
+    ).fetchall()
+    return [interaction_id for (interaction_id,) in rows]
 
 
 def near(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:

@@ -53,7 +53,7 @@ class Rules(Config):
     """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""
 
     redaction: Redaction = Field(default_factory=Redaction)
-    """What personal data and secrets may stay; all else that is found becomes a placeholder."""
+    """What personal data and secrets may stay, and what takes the place of the others."""
 
     balance: Balance = Field(default_factory=Balance)
     """How much is trained on, and of what: caps, budgets, and rows replayed from other sets."""

@@ -61,7 +61,7 @@ def write(
             )
         ),
         _preferences(figures),
-        _redactions(figures),
+        _redactions(figures, config),
         _near(figures),
         _lengths(figures),
         _pictures(folder, figures),
@@ -171,7 +171,7 @@ def _preferences(figures: Figures) -> list[str]:
     ]
 
 
-def _redactions(figures: Figures) -> list[str]:
+def _redactions(figures: Figures, config: Mapping[str, Json]) -> list[str]:
     rows = [
         [
             markdown.code(one.kind),
@@ -182,7 +182,12 @@ def _redactions(figures: Figures) -> list[str]:
     if not rows:
         return ["## Redaction", "", "Nothing was found to redact."]
     head = ["kind", "interactions", "values in a conversation, summed", "replacements"]
-    return ["## Redaction", "", *markdown.table(head, rows)]
+    match config.get("redaction"):
+        case {"replace": "surrogates"}:
+            standing = "In place of these values stand made-up ones of the same form (surrogates)."
+        case _:
+            standing = "In place of these values stand placeholders such as `<EMAIL_1>`."
+    return ["## Redaction", "", *markdown.table(head, rows), "", standing]
 
 
 def _spread(title: str, counts: Sequence[Count]) -> list[str]:

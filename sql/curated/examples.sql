@@ -1,7 +1,7 @@
 -- One row per example of the workload: a distinct request that no rule objected to, with the
 -- answer to learn, what production answered, the weight that people's regard gives it and the ids
--- it came from. Reads curated.verdicts, staging.*, and judgements, which curate hands over, one row
--- per interaction.
+-- it came from. Reads curated.verdicts, staging.*, and what curate hands over, one row per
+-- interaction: judgements, and surrogates, the texts in which these stand for placeholders.
 
 with
 
@@ -23,21 +23,22 @@ select
     judgements.label,
     judgements.language,
     judgements.tool_names,
-    redacted.messages,
-    redacted.tools,
-    redacted.answer,
-    redacted.acceptable,
-    judgements.logged_answer,
     judgements.component_id as cluster_id,
     sources.interaction_ids,
     answers.feedback_ids,
     $split as split_by,
     judgements.ties[2] as group_id,
+    coalesce(surrogates.messages, redacted.messages) as messages,
+    coalesce(surrogates.tools, redacted.tools) as tools,
+    coalesce(surrogates.answer, redacted.answer) as answer,
+    coalesce(surrogates.acceptable, redacted.acceptable) as acceptable,
+    coalesce(surrogates.logged_answer, judgements.logged_answer) as logged_answer,
     verdicts.weight * pow($lift, answers.regard) as weight
 from curated.verdicts as verdicts
 inner join judgements using (interaction_id)
 inner join staging.interactions as interactions using (interaction_id)
 inner join staging.redacted as redacted using (interaction_id)
 inner join staging.answers as answers using (interaction_id)
+left join surrogates using (interaction_id)
 inner join sources on verdicts.interaction_id = sources.representative_id
 where verdicts.workload_id = $workload_id and verdicts.objection is null

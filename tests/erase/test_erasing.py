@@ -9,6 +9,7 @@ import pytest
 
 from components import spool, warehouse
 from components.collect import feedback, interactions, retention
+from components.curate import pipeline
 from components.decide import chain, record
 from components.decide.record import Event
 from components.erase.subject import Subject
@@ -288,3 +289,41 @@ def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
     assert reasons == ["(erased)", f"worse for {BOB}"]
     assert written.erased["raw.champion_journal"] == 2
     assert written.is_clean
+
+
+def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
+    home: House, eraser: Eraser, tmp_path: Path
+) -> None:
+    lines = [
+        logs.interaction(
+            f"Send the {thing} to {thing}@acme.com, I'm {who.title()}.",
+            response_id=thing,
+            conversation_id=thing,
+            user_id=user,
+        )
+        for who, user, thing in (("Sofia", ANN, "invoice"), ("Jonas", BOB, "voucher"))
+    ]
+
+    def curated(*, keys: int) -> dict[str, str]:
+        with warehouse.connect(home.settings.warehouse) as con:
+            con.execute("set force_compression = 'uncompressed'")
+            interactions.load(con, logs.write(tmp_path / "more.jsonl", lines), now=logs.NOW)
+            pipeline.curate(con, WORKLOAD, house.RULES, now=logs.NOW)
+            kept = warehouse.rows(con, "from curated.surrogate_keys")
+            assert len(kept) == keys
+            rows = warehouse.rows(con, "from curated.examples")
+        texts = [str(row["messages"]) for row in rows if "Send the" in str(row["messages"])]
+        return {thing: text for text in texts for thing in ("invoice", "voucher")
+                if f"the {thing}" in text}  # fmt: skip
+
+    before = curated(keys=2)
+    surrogate = before["invoice"].partition(" to ")[2].partition(",")[0]
+    assert "@" in surrogate
+    assert house.holds(home.settings.home, surrogate)
+    eraser(home.settings, Subject(ANN))
+    assert house.holds(home.settings.home, surrogate) == []
+    with warehouse.connect(home.settings.warehouse) as con:
+        (left,) = warehouse.rows(con, "from curated.surrogate_keys")
+    assert curated(keys=1) == {"voucher": before["voucher"]}
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert warehouse.rows(con, "from curated.surrogate_keys") == [left]

@@ -17,6 +17,8 @@ HANDED_OVER = {
     " answer text, twin_id text, equal_id text, answer_name text, mark text,"
     " is_held boolean default false, flags struct(rule text, factor double, mark text)[],"
     " weight double, messages text, tools text, acceptable text",
+    "surrogates": "interaction_id text, messages text, tools text, answer text, acceptable text,"
+    " logged_answer text",
     "redacted": "kind text, distinct_values bigint, replacements bigint",
     "lines": "ordinal bigint, line bigint, content text, record text",
 }

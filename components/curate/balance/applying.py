@@ -9,6 +9,7 @@ from components.curate.balance.choosing import Budget, Trainable
 from components.curate.balance.counting import Counts
 from components.curate.balance.incoming import Incoming, Judge
 from components.curate.balance.settings import Balance
+from components.curate.redaction.keyring import Keyring
 from components.curate.settings import Rules
 from components.warehouse import Connection
 
@@ -24,6 +25,7 @@ def apply(
     *,
     judge: Judge,
     counter: Counts | None,
+    keyring: Keyring,
 ) -> int:
     """Make the workload's training side what its balance wants; the other sides stay as they are.
 
@@ -33,6 +35,7 @@ def apply(
         rules: What it wants, and how it is split, so that nothing replayed spoils the test.
         judge: Judges a replayed row as if it had been logged.
         counter: Counts tokens by the base's tokenizer; needed for a budget of them.
+        keyring: Draws surrogates for personal data in replayed rows.
 
     Returns:
         How many rows are replayed.
@@ -52,7 +55,7 @@ def apply(
     counts = counter if balance.max_tokens is not None else None
     rows = _trainable(con, workload_id, counts)
     share = balance.replay.share if balance.replay else 0.0
-    others = _others(con, workload_id, rules, judge, counts)
+    others = _others(con, workload_id, rules, judge, counts, keyring)
     whole = Budget(balance.max_rows, balance.max_tokens)
     reserved = replay.reserve([one.tokens for one in others], share, whole)
     own = choosing.less(whole, reserved, sum(one.tokens for one in others[:reserved]))
@@ -73,9 +76,14 @@ def _trainable(con: Connection, workload_id: str, counter: Counts | None) -> lis
 
 
 def _others(
-    con: Connection, workload_id: str, rules: Rules, judge: Judge, counter: Counts | None
+    con: Connection,
+    workload_id: str,
+    rules: Rules,
+    judge: Judge,
+    counter: Counts | None,
+    keyring: Keyring,
 ) -> list[Incoming]:
-    found = incoming.read(con, workload_id, rules, judge)
+    found = [incoming.stored(one, keyring) for one in incoming.read(con, workload_id, rules, judge)]
     return found if counter is None else incoming.with_tokens(found, counter)
 
 

@@ -16,6 +16,8 @@ from components.curate.near.requests import Request
 from components.curate.overlap import decontaminate
 from components.curate.overlap.decontaminate import Asked
 from components.curate.placing import Member
+from components.curate.redaction.keyring import Keyring
+from components.curate.redaction.stand_ins import Marked
 from components.curate.settings import Rules
 from components.curate.split import SplitBy
 from components.schema import Answer
@@ -29,7 +31,10 @@ Judge = Callable[[Row], Judgement]
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One row of another set that may be trained on, redacted: JSON texts, and what they are."""
+    """One row of another set that may be trained on, redacted: JSON texts, and what they are.
+
+    The texts have placeholders until they are ``stored``; ``marked`` says what stands there.
+    """
 
     example_id: str
     messages: str
@@ -41,6 +46,7 @@ class Incoming:
     weight: float
     language: str | None
     tokens: int = 0
+    marked: Marked | None = None
 
 
 def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[Incoming]:
@@ -70,6 +76,20 @@ def read(con: Connection, workload_id: str, rules: Rules, judge: Judge) -> list[
     rows = {name: Asked(ours[name], "\n".join(one.turns)) for name, one in asked.items()}
     seen = decontaminate.decontaminate(rows, held_out, rules.overlap)
     return [one for one in found if one.example_id not in near | seen.keys()]
+
+
+def stored(one: Incoming, keyring: Keyring) -> Incoming:
+    """Give a row as it is trained on, with surrogates where the workload wants them."""
+    if one.marked is None or not keyring.is_used:
+        return one
+    texts = keyring.write(one.example_id, one.marked)
+    return replace(
+        one,
+        messages=texts.get("messages", one.messages),
+        tools=texts.get("tools", one.tools),
+        answer=texts["answer"],
+        marked=None,
+    )
 
 
 def with_tokens(incoming: list[Incoming], counter: Counts) -> list[Incoming]:
@@ -134,6 +154,7 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
         judged.tool_names,
         judged.screened.weight,
         judged.language,
+        marked=judged.rewritten.marked,
     )
 
 
@@ -148,8 +169,11 @@ def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float
 def _tested(con: Connection, workload_id: str) -> dict[str, Request]:
     """Give what is tested or validated on, as near-duplicates are told by."""
     rows = con.execute(
-        "select example_id, messages, tools from curated.examples"
-        " where workload_id = $workload_id and side != 'train'",
+        "select example_id, any_value(redacted.messages), any_value(redacted.tools)"
+        " from curated.examples as examples"
+        " inner join staging.redacted as redacted using (example_id)"
+        " where workload_id = $workload_id and side != 'train'"
+        " group by example_id order by example_id",
         {"workload_id": workload_id},
     ).fetchall()
     return {
@@ -163,7 +187,10 @@ def _tested(con: Connection, workload_id: str) -> dict[str, Request]:
 def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenFor:
     values = {"workload_id": workload_id}
     requests = con.execute(
-        "select messages, tools from curated.examples where workload_id = $workload_id", values
+        "select distinct redacted.messages, redacted.tools from curated.examples as examples"
+        " inner join staging.redacted as redacted using (example_id)"
+        " where workload_id = $workload_id",
+        values,
     ).fetchall()
     ties = con.execute(
         "select unnest(ties) from curated.standings"

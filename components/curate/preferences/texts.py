@@ -14,38 +14,70 @@ Message: TypeAlias = dict[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request and answers to it, as OpenAI has them."""
+    """The request of an interaction and answers to it, as OpenAI has them.
 
+    If it ``is_corrected``, the first answer is a person's correction.
+    """
+
+    interaction_id: str
     messages: list[Message]
     tools: list[Message]
     answers: list[Message]
+    is_corrected: bool = False
 
 
-Redact: TypeAlias = Callable[[Exchange], Exchange | None]
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """An exchange without personal data, as it is stored and with placeholders."""
+
+    stored: Exchange
+    placeholders: Exchange
+
+
+Redact: TypeAlias = Callable[[Exchange], Redacted | None]
 """Take out of an exchange what is personal, the same for the same; ``None`` if that fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A request as JSON text, and the answers to it."""
+    """A request as JSON text, and the answers to it.
+
+    They are ``identical`` if they differ in no more than how personal data is written.
+    """
 
     messages: str
     tools: str
     answers: tuple[Answer, ...]
+    identical: bool
 
 
-def write(messages: str, tools: str, answers: Sequence[Answer], redact: Redact) -> Written | None:
-    """Redact a request with the answers to it, so that all have the same placeholders."""
-    asked = Exchange(
+def write(exchange: Exchange, redact: Redact) -> Written | None:
+    """Redact a request with the answers to it, so that a value is the same in all of them."""
+    found = redact(exchange)
+    if found is None:
+        return None
+    read = tuple(prompt.read_message(one) for one in found.stored.answers)
+    bare = [prompt.read_message(one) for one in found.placeholders.answers]
+    stored = found.stored
+    return Written(dumps(stored.messages), dumps(stored.tools), read, _are_equal(bare))
+
+
+def exchange(
+    interaction_id: str,
+    messages: str,
+    tools: str,
+    answers: Sequence[Answer],
+    *,
+    is_corrected: bool = False,
+) -> Exchange:
+    """Read a request from JSON text, with answers to it."""
+    return Exchange(
+        interaction_id,
         cast("list[Message]", json.loads(messages)),
         cast("list[Message]", json.loads(tools)),
         [message(one) for one in answers],
+        is_corrected,
     )
-    found = redact(asked)
-    if found is None:
-        return None
-    read = tuple(prompt.read_message(one) for one in found.answers)
-    return Written(dumps(found.messages), dumps(found.tools), read)
 
 
 def said_by_users(messages: str) -> list[str]:
@@ -63,7 +95,7 @@ def message(answer: Answer) -> Message:
     return {**said, "tool_calls": calls} if calls else said
 
 
-def are_equal(answers: Sequence[Answer]) -> bool:
+def _are_equal(answers: Sequence[Answer]) -> bool:
     """Tell whether answers have become one."""
     return len({key(one) for one in answers}) == 1
 

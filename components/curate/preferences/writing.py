@@ -96,8 +96,9 @@ def write(
         answers = [weighed.answers.texts[key] for key in (pair.chosen, pair.rejected)]
         asked, refusal = fates.usable(pair.interaction_ids, placements)
         asked = asked or fates.usable(pair.interaction_ids, placements, "holdout")[0]
-        match _written(asked, refusal, answers, requests, redact):
-            case Written() as written if texts.are_equal(written.answers):
+        is_corrected = pair.source == "correction"
+        match _written(asked, refusal, answers, requests, redact, is_corrected=is_corrected):
+            case Written() as written if written.identical:
                 refused |= dict.fromkeys(pair.feedback_ids, ("identical", "after redaction"))
             case Written() as written:
                 assert asked is not None
@@ -125,11 +126,16 @@ def _written(
     answers: Sequence[Answer],
     requests: Requests,
     redact: Redact,
+    *,
+    is_corrected: bool = False,
 ) -> Written | Refusal:
     if asked is None:
         return refusal
     request = requests[asked]
-    written = texts.write(request.messages, request.tools, answers, redact)
+    exchange = texts.exchange(
+        asked, request.messages, request.tools, answers, is_corrected=is_corrected
+    )
+    written = texts.write(exchange, redact)
     return written or ("redaction_failed", None)
 
 

@@ -1,8 +1,8 @@
-"""Which placeholder stands for which value of one conversation."""
+"""Which value of one conversation stands where, and the number of each in its placeholder."""
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from components.curate.redaction import kinds
@@ -25,33 +25,92 @@ class Known:
     lowered: str
 
 
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One place where a value stands: its one form (``key``), and how it is written there.
+
+    ``number`` is that of the value's placeholder. ``is_number`` says that the value stands in a
+    JSON number, not in a text.
+    """
+
+    kind: Kind
+    key: str
+    written: str
+    number: int
+    is_number: bool = False
+
+
 @dataclass(slots=True)
 class Ledger:
-    """The numbers given so far, by kind and key, and how often each kind was replaced.
+    """The numbers of the values found so far, by kind and key, and where each of them stands.
 
-    Placeholders that were there before keep their numbers for themselves.
+    While a conversation is read, each occurrence has a mark of its own, which looks like a
+    placeholder: its number is that of the first mark plus its index among the occurrences.
+    ``numbered`` turns marks into placeholders, which number the values. Placeholders that were
+    there before keep their numbers for themselves.
     """
 
     numbers: dict[tuple[Kind, str], int] = field(default_factory=dict[tuple[Kind, str], int])
+    occurrences: list[Occurrence] = field(default_factory=list[Occurrence])
+    first_mark: int = 1
     taken: Counter[Kind] = field(default_factory=Counter[Kind])
     replaced: Counter[Kind] = field(default_factory=Counter[Kind])
     known: list[Known] = field(default_factory=list[Known])
 
-    def reserve(self, text: str) -> None:
-        """Keep the numbers of placeholders that the conversation came with."""
+    def reserve(self, text: str, quoting: str = "") -> None:
+        """Keep the numbers of placeholders that the conversation came with.
+
+        Those that are only ``quoting`` were made by an earlier redaction: they name values.
+        """
         for kind, number in PLACEHOLDER.findall(text):
             known = Kind(kind.lower())
             self.taken[known] = max(self.taken[known], int(number))
+            self.first_mark = max(self.first_mark, int(number) + 1)
+        for _, number in PLACEHOLDER.findall(quoting):
+            self.first_mark = max(self.first_mark, int(number) + 1)
 
-    def stand_in(self, kind: Kind, key: str) -> str:
-        """Give the placeholder of a value, a new one if it is new, and count it."""
+    def stand_in(self, kind: Kind, key: str, written: str) -> str:
+        """Note an occurrence of a value and return its mark."""
         if (kind, key) not in self.numbers:
             self.taken[kind] += 1
             self.numbers[kind, key] = self.taken[kind]
             if kind is not Kind.NAME and (kind in IN_DIGITS or _is_telling(key)):
                 self.known.append(Known(kind, key, key.lower()))
         self.replaced[kind] += 1
-        return placeholder(kind, self.numbers[kind, key])
+        self.occurrences.append(Occurrence(kind, key, written, self.numbers[kind, key]))
+        return placeholder(kind, self.first_mark + len(self.occurrences) - 1)
+
+    def note_number(self, text: str) -> None:
+        """Note that the marks in a text stand in a JSON number."""
+        for match in PLACEHOLDER.finditer(text):
+            index = int(match[2]) - self.first_mark
+            if 0 <= index < len(self.occurrences):
+                self.occurrences[index] = replace(self.occurrences[index], is_number=True)
+
+    def numbered(self, text: str) -> str:
+        """Turn the marks in a text into placeholders."""
+        return PLACEHOLDER.sub(self._placeholder, text) if "<" in text else text
+
+    def _placeholder(self, match: re.Match[str]) -> str:
+        index = int(match[2]) - self.first_mark
+        if not 0 <= index < len(self.occurrences):
+            return match.group()
+        value = self.occurrences[index]
+        return placeholder(value.kind, value.number)
+
+    def quoted(self, text: str) -> str:
+        """Mark the placeholders in a text that was written by somebody who was shown them."""
+        values = {(kind, number): key for (kind, key), number in self.numbers.items()}
+
+        def mark(match: re.Match[str]) -> str:
+            kind, number = Kind(match[1].lower()), int(match[2])
+            key = values.get((kind, number))
+            if key is None or number >= self.first_mark:
+                return match.group()
+            shown = next(one for one in self.occurrences if (one.kind, one.key) == (kind, key))
+            return self.stand_in(kind, key, shown.written)
+
+        return PLACEHOLDER.sub(mark, text) if "<" in text else text
 
     def values(self) -> Counter[Kind]:
         """Count the distinct values by kind."""
@@ -74,8 +133,8 @@ class Ledger:
         return self._replace(Known(kind, key, key), re.compile(re.escape(value)), text)
 
     def _replace(self, known: Known, expression: re.Pattern[str], text: str) -> str:
-        def stand_in(_: re.Match[str]) -> str:
-            return self.stand_in(known.kind, known.key)
+        def stand_in(match: re.Match[str]) -> str:
+            return self.stand_in(known.kind, known.key, match.group())
 
         return kinds.beside(text, partial(expression.sub, stand_in))
 

@@ -1,15 +1,15 @@
 """Redact one candidate, and write again what changed of it."""
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from components.curate.candidate import Candidate
-from components.curate.redaction import redactor
+from components.curate.redaction import leaves, redactor
 from components.curate.redaction.kinds import Kind
-from components.curate.redaction.redactor import Conversation
+from components.curate.redaction.redactor import Conversation, Redacted
 from components.curate.redaction.settings import Redaction
+from components.curate.redaction.stand_ins import Marked
 
 
 class RedactionFailedError(Exception):
@@ -20,8 +20,9 @@ class RedactionFailedError(Exception):
 class Rewritten:
     """What redaction changed of an interaction.
 
-    ``messages``, ``tools`` and ``acceptable`` are JSON text, ``None`` where nothing changed. The
-    counters are of distinct values and of all replacements.
+    ``messages``, ``tools`` and ``acceptable`` are JSON text with placeholders, ``None`` where
+    nothing changed. The counters are of distinct values and of all replacements. ``marked`` says
+    what stands behind the placeholders, ``None`` if there are none.
     """
 
     messages: str | None = None
@@ -29,6 +30,7 @@ class Rewritten:
     acceptable: str | None = None
     values: Counter[Kind] = field(default_factory=Counter[Kind])
     replaced: Counter[Kind] = field(default_factory=Counter[Kind])
+    marked: Marked | None = None
 
 
 def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewritten]:
@@ -39,26 +41,27 @@ def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewrit
     """
     answers = [one for one in (candidate.message, candidate.logged) if one is not None]
     given = Conversation(
-        candidate.messages, candidate.tools, answers, candidate.acceptable, candidate.tools_text
+        candidate.messages,
+        candidate.tools,
+        answers,
+        candidate.acceptable,
+        candidate.tools_text,
+        candidate.is_corrected,
     )
     try:
         redacted = redactor.of(settings).redact(given)
         if not redacted.values:
             return candidate, Rewritten()
         now = redacted.conversation
-        rewritten = iter(now.answers)
-        message = None if candidate.message is None else next(rewritten)
-        logged = None if candidate.logged is None else next(rewritten)
-        changed = {"messages": now.messages, "tools": now.tools}
-        changed |= {"message": message, "logged": logged}
         return (
-            replace(candidate, **changed, acceptable=now.acceptable),
+            _rewritten(candidate, now),
             Rewritten(
-                _rewritten(given.messages, now.messages),
-                _rewritten(given.tools, now.tools),
-                _rewritten(given.acceptable, now.acceptable),
+                _changed(given.messages, now.messages),
+                _changed(given.tools, now.tools),
+                _changed(given.acceptable, now.acceptable),
                 redacted.values,
                 redacted.replaced,
+                _marked(candidate, given, redacted),
             ),
         )
     except (ValueError, RecursionError) as error:
@@ -71,13 +74,36 @@ def example_id(workload_id: str, messages: str, tools: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _rewritten(before: object, after: object) -> str | None:
-    """Write JSON as the warehouse extracts it, so that equal requests are equal text."""
-    if after is before or after == before:
+def _rewritten(candidate: Candidate, now: Conversation) -> Candidate:
+    answers = iter(now.answers)
+    return replace(
+        candidate,
+        messages=now.messages,
+        tools=now.tools,
+        message=None if candidate.message is None else next(answers),
+        logged=None if candidate.logged is None else next(answers),
+        acceptable=now.acceptable,
+    )
+
+
+def _marked(candidate: Candidate, given: Conversation, redacted: Redacted) -> Marked | None:
+    """Name the texts as ``curated.examples`` does."""
+    now = redacted.marked
+    if now is None:
         return None
-    text = json.dumps(after, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a character, which only an escape can write
-        return json.dumps(after, separators=(",", ":"), allow_nan=False)
-    return text
+    rewritten = _rewritten(candidate, now)
+    texts = {
+        "messages": _changed(given.messages, now.messages),
+        "tools": _changed(given.tools, now.tools),
+        "acceptable": _changed(given.acceptable, now.acceptable),
+        "answer": rewritten.answer_json,
+        "logged_answer": rewritten.logged_json,
+    }
+    changed = {name: text for name, text in texts.items() if text is not None}
+    context = "" if "messages" in changed else leaves.dumps(given.messages)
+    return Marked(redacted.first_mark, redacted.occurrences, changed, context)
+
+
+def _changed(before: object, after: object) -> str | None:
+    """Write JSON as the warehouse extracts it, so that equal requests are equal text."""
+    return None if after is before or after == before else leaves.dumps(after)

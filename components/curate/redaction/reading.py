@@ -47,7 +47,7 @@ class Reading:
     _parts: frozenset[str] = frozenset()
 
     def redact(self, new: Sequence[Leaf], joined: str, clean: Sequence[Leaf] = ()) -> list[str]:
-        """Give the texts of the leaves with placeholders in place of values.
+        """Return the texts of the leaves with marks in place of values.
 
         In those that are ``clean`` there are none but what the others, ``joined``, tell.
         """
@@ -126,7 +126,8 @@ class Reading:
 
     def _first(self, leaf: Leaf, text: str) -> str:
         """Redact a text that was not read before, or has changed since."""
-        if leaf.field in fields.TELLING and leaf.zone is not Zone.TOOLS:
+        is_amount = leaf.zone is Zone.NUMBER and not text.isdigit()
+        if leaf.field in fields.TELLING and leaf.zone is not Zone.TOOLS and not is_amount:
             whole = self._field(leaf, text)
             if whole is not None:
                 return whole
@@ -168,13 +169,13 @@ class Reading:
             return self._part_by_part(text)
         if kind is Kind.ADDRESS and addresses.is_in(text):
             return None
-        return self.ledger.stand_in(kind, fields.key(kind, text))
+        return self.ledger.stand_in(kind, fields.key(kind, text), text)
 
     def _number(self, text: str) -> str:
         """Redact a number that is known, or has the form of a card."""
         is_card = len(text) in (14, 15, 16) and text.isdigit() and checksums.is_card(text)
         if is_card and Kind.CARD not in self.allowed.kinds and not self.allowed.value(text):
-            return self.ledger.stand_in(Kind.CARD, text)
+            return self.ledger.stand_in(Kind.CARD, text, text)
         return self.ledger.replace_known(text)
 
     def _matched(self, pattern: Pattern, zone: Zone, match: re.Match[str]) -> str:
@@ -186,7 +187,8 @@ class Reading:
         text = whole[start:end]
         if self.allowed.value(text) or (zone is Zone.TOOLS and _is_example(match, text)):
             return whole
-        return whole[:start] + self.ledger.stand_in(pattern.kind, value.key) + whole[end:]
+        mark = self.ledger.stand_in(pattern.kind, value.key, text)
+        return whole[:start] + mark + whole[end:]
 
     def _named(self, text: str) -> str:
         """Replace the names that are known, part by part."""
@@ -202,8 +204,9 @@ class Reading:
         return names.PART.sub(self._part, text)
 
     def _part(self, word: re.Match[str]) -> str:
-        key = word.group().lower()
-        return self.ledger.stand_in(Kind.NAME, key) if key in self._parts else word.group()
+        written = word.group()
+        key = written.lower()
+        return self.ledger.stand_in(Kind.NAME, key, written) if key in self._parts else written
 
 
 def _is_example(match: re.Match[str], value: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 
@@ -10,7 +10,8 @@ from components.curate.redaction import addresses, contact, fields, leaves, numb
 from components.curate.redaction.allowed import Allowed
 from components.curate.redaction.gates import NOTHING, Gates
 from components.curate.redaction.kinds import Kind
-from components.curate.redaction.leaves import Leaf, Visit
+from components.curate.redaction.leaves import Leaf, Visit, Zone
+from components.curate.redaction.ledger import Occurrence
 from components.curate.redaction.presidio import Analyzer
 from components.curate.redaction.reading import Reading
 from components.curate.redaction.settings import Redaction
@@ -34,7 +35,9 @@ OFFERS = 512
 class Conversation:
     """What is redacted together: a request, the answers given or wanted, its references.
 
-    ``tools_text`` is the JSON of the tools where it is at hand: equal ones are looked at once.
+    ``tools_text`` is the JSON of the tools where it is at hand: equal ones are looked at once. If
+    it ``is_corrected``, the first answer is by a person who may have been shown the others with
+    placeholders: in it, these name the values.
     """
 
     messages: list[dict[str, Json]]
@@ -42,6 +45,7 @@ class Conversation:
     answers: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     acceptable: Json = None
     tools_text: str | None = None
+    is_corrected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,18 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
-    """A conversation without personal data, its distinct values and all replacements by kind."""
+    """A conversation with placeholders, its distinct values and all replacements by kind.
+
+    ``marked`` is the conversation in which each occurrence of a value has a mark of its own, whose
+    number is ``first_mark`` plus the place among the ``occurrences``; ``None`` if there are none.
+    """
 
     conversation: Conversation
     values: Counter[Kind] = field(default_factory=Counter[Kind])
     replaced: Counter[Kind] = field(default_factory=Counter[Kind])
+    marked: Conversation | None = None
+    first_mark: int = 1
+    occurrences: tuple[Occurrence, ...] = ()
 
 
 class Redactor:
@@ -82,6 +93,7 @@ class Redactor:
         if not tools.is_clean:
             found += tools.leaves
         joined = "\n".join([leaf.text for leaf in found])
+        correction = _correction(conversation)
         hits = self._gates.of(joined)
         if (
             self._analyzer is None
@@ -91,13 +103,28 @@ class Redactor:
             return Redacted(conversation)
         reading = Reading(self._allowed, self._gates, hits, self._analyzer)
         if hits.placeholders:
-            reading.ledger.reserve(joined)
-        texts = reading.redact(found, joined, tools.leaves if tools.is_clean else [])
-        if not reading.ledger.numbers:
+            texts = [leaf.text for leaf in found]
+            quoting = texts[correction.start : correction.stop]
+            del texts[correction.start : correction.stop]
+            reading.ledger.reserve("\n".join(texts), "\n".join(quoting))
+        clean = tools.leaves if tools.is_clean else []
+        texts = reading.redact(found, joined, clean)
+        ledger = reading.ledger
+        if not ledger.numbers:
             return Redacted(conversation)
-        given = iter(texts)
-        rewritten = _rewrite(conversation, lambda _: next(given))
-        return Redacted(rewritten, reading.ledger.values(), reading.ledger.replaced)
+        for n in correction if hits.placeholders else ():
+            texts[n] = ledger.quoted(texts[n])
+        for leaf, text in zip([*found, *clean], texts, strict=True):
+            if leaf.zone is Zone.NUMBER:
+                ledger.note_number(text)
+        return Redacted(
+            _with_texts(conversation, map(ledger.numbered, texts)),
+            ledger.values(),
+            ledger.replaced,
+            _with_texts(conversation, iter(texts)),
+            ledger.first_mark,
+            tuple(ledger.occurrences),
+        )
 
     def _offered(self, conversation: Conversation) -> Offered:
         text = conversation.tools_text
@@ -138,10 +165,20 @@ def _leaves(rewrite: Callable[[Visit], object]) -> list[Leaf]:
     return found
 
 
-def _rewrite(conversation: Conversation, visit: Visit) -> Conversation:
-    """Rewrite all texts, in the order in which placeholders are numbered."""
-    said = _rewrite_said(conversation, visit)
-    return replace(said, tools=_rewrite_tools(conversation.tools, visit))
+def _correction(conversation: Conversation) -> range:
+    """Return the places among the leaves of what a person who corrects wrote."""
+    if not conversation.is_corrected:
+        return range(0)
+    said = replace(conversation, answers=[], acceptable=None)
+    start = len(_leaves(partial(_rewrite_said, said)))
+    said = replace(said, messages=[], answers=conversation.answers[:1])
+    return range(start, start + len(_leaves(partial(_rewrite_said, said))))
+
+
+def _with_texts(conversation: Conversation, texts: Iterator[str]) -> Conversation:
+    """Put other texts in the places of a conversation's, in the order in which they are read."""
+    said = _rewrite_said(conversation, lambda _: next(texts))
+    return replace(said, tools=_rewrite_tools(conversation.tools, lambda _: next(texts)))
 
 
 def _rewrite_said(conversation: Conversation, visit: Visit) -> Conversation:

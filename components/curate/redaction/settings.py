@@ -1,6 +1,7 @@
 """What of a workload is redacted."""
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -10,7 +11,15 @@ from components.schema import Config
 
 
 class Redaction(Config):
-    """What may stay as it was logged; the rest of what is found becomes a placeholder."""
+    """What may stay as it was logged, and what takes the place of the rest of what is found."""
+
+    replace: Literal["surrogates", "placeholders"] = "surrogates"
+    """What stands in rows to train and test on: made-up values of the same form, such as other card
+    numbers, as a served model reads real ones; or ``<CARD_1>``, which is easier to copy."""
+
+    seed: int | None = Field(default=None, ge=0)
+    """Draws surrogates from this number instead of random keys. Who knows it and guesses a value
+    can confirm it: for public logs only, where two homes should have the same rows."""
 
     off: tuple[Kind, ...] = ()
     """Kinds that stay, such as ``ip`` where the workload is about addresses of machines."""

@@ -1,16 +1,46 @@
 """Conversations for tests of redaction, and what is left of them."""
 
 import json
+from collections.abc import Iterable
 
-from components.curate.redaction.redactor import Conversation, Redacted, Redactor
+from components.curate.redaction import leaves, redactor
+from components.curate.redaction.allowed import Allowed
+from components.curate.redaction.redactor import Conversation, Redacted
 from components.curate.redaction.settings import Redaction
+from components.curate.redaction.stand_ins import Conversation as StandIns
+from components.curate.redaction.stand_ins import Marked
 from components.schema import Json
 from tests import logs
 
 
 def redact(conversation: Conversation, settings: Redaction | None = None) -> Redacted:
     """Redact a conversation as a workload would."""
-    return Redactor(settings or Redaction()).redact(conversation)
+    return redactor.of(settings or Redaction()).redact(conversation)
+
+
+def stand_in(
+    conversation: Conversation,
+    key: bytes = bytes(32),
+    taken: Iterable[str] = (),
+    settings: Redaction | None = None,
+) -> Conversation:
+    """Put surrogates in the places of a conversation's values."""
+    settings = settings or Redaction()
+    redacted = redact(conversation, settings)
+    if redacted.marked is None:
+        return conversation
+    parts = ("messages", "tools", "answers", "acceptable")
+    texts = {name: leaves.dumps(getattr(redacted.marked, name)) for name in parts}
+    marked = Marked(redacted.first_mark, redacted.occurrences, texts)
+    drawn = StandIns(key, frozenset(taken), Allowed.by(settings))
+    drawn.draw([marked])
+    return Conversation(**{name: json.loads(drawn.write(marked, name) or "") for name in parts})
+
+
+def made_up(text: str, key: bytes = bytes(32), taken: Iterable[str] = ()) -> str:
+    """Return a user's single message with surrogates."""
+    (message,) = stand_in(Conversation([user(text)]), key, taken).messages
+    return str(message["content"])
 
 
 def user(text: str) -> dict[str, Json]:

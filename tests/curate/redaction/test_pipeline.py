@@ -19,6 +19,9 @@ def con(tmp_path: Path):
         yield con
 
 
+PLACEHOLDERS: Json = {"replace": "placeholders"}
+
+
 def curate(
     con: Connection, folder: Path, lines: list[dict[str, Json]], redaction: Json = None
 ) -> Tally:
@@ -34,7 +37,7 @@ def test_what_is_learned_from_is_redacted_and_raw_is_not(con: Connection, tmp_pa
         tools=[logs.tool("send")],
         metadata={"acceptable": [{"name": "send", "arguments": {"to": ["ann@acme.com"]}}]},
     )
-    tally = curate(con, tmp_path, [line])
+    tally = curate(con, tmp_path, [line], PLACEHOLDERS)
     assert tally.redactions == {"email": 3}
     (example,) = warehouse.rows(con, "from curated.examples")
     assert json.loads(str(example["messages"]))[0]["content"] == "Mail <EMAIL_1>"
@@ -105,7 +108,7 @@ def test_pairs_are_redacted_with_their_request(con: Connection, tmp_path: Path):
     lines = [logs.interaction("Mail ann@acme.com", message=logs.say("Sent to ANN@acme.com."))]
     edited = logs.feedback("correction", logs.say("Sent to ann@acme.com, copy to bob@acme.com."))
     feedback.load(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
-    curate(con, tmp_path, lines)
+    curate(con, tmp_path, lines, PLACEHOLDERS)
     (pair,) = warehouse.rows(con, "from curated.preferences")
     assert json.loads(str(pair["messages"]))[0]["content"] == "Mail <EMAIL_1>"
     assert json.loads(str(pair["chosen"]))["text"] == "Sent to <EMAIL_1>, copy to <EMAIL_2>."
@@ -141,7 +144,7 @@ def test_an_agents_conversation_holds_no_person_after_curation(con: Connection, 
         request={"messages": messages, "tools": [logs.tool("details"), logs.tool("book")]},
         message=logs.call("book", booked),
     )
-    assert curate(con, tmp_path, [line]).counts == {"kept": 1}
+    assert curate(con, tmp_path, [line], PLACEHOLDERS).counts == {"kept": 1}
     (example,) = warehouse.rows(con, "from curated.examples")
     left = str(example["messages"]) + str(example["answer"])
     told = ("sofia", "kim", "mia", "jackson", "@acme", "4111", "555-0134", "Laurel", "Suite")

@@ -7,6 +7,7 @@ from components.curate.redaction.redactor import Conversation, Redactor
 from components.curate.redaction.settings import Redaction
 from components.schema import Json
 from tests import logs
+from tests.curate.redaction.talk import stand_in
 
 PLANTED = (
     "ann.lee@acme.com",
@@ -118,3 +119,32 @@ def test_no_planted_value_is_left_and_the_rest_keeps_its_shape(conversation: Con
 def test_redacting_twice_changes_nothing(conversation: Conversation):
     redacted = REDACTOR.redact(conversation).conversation
     assert REDACTOR.redact(redacted).conversation == redacted
+
+
+def kinds_of(value: Json) -> Json:
+    """Give the types of all values of a conversation, reading JSON inside of texts."""
+    match value:
+        case dict():
+            return {key: kinds_of(one) for key, one in value.items()}
+        case list():
+            return [kinds_of(one) for one in value]
+        case str() if value[:1] in ("{", "["):
+            try:
+                return kinds_of(json.loads(value))
+            except ValueError:
+                return "str"
+        case _:
+            return type(value).__name__
+
+
+@given(conversations)
+@settings(max_examples=300, deadline=None)
+def test_surrogates_keep_every_type_and_are_found_where_the_values_were(
+    conversation: Conversation,
+):
+    given = stand_in(conversation)
+    assert kinds_of(plain(given)) == kinds_of(plain(conversation))
+    left = json.dumps(plain(given), ensure_ascii=False).lower()
+    assert [value for value in PLANTED if value.lower() in left] == []
+    before, after = REDACTOR.redact(conversation), REDACTOR.redact(given)
+    assert plain(after.conversation) == plain(before.conversation)
