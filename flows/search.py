@@ -19,10 +19,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 
 from components import base, manifest
+from components.evaluate import kinds
+from components.evaluate import task as holdouts
 from components.register import tracking
+from components.scorecard import HOLDOUT, VALIDATION
 from components.train.recipe import Recipe
+from components.train.search import measure as measures
 from components.train.search import page, plan, records, run
 from components.train.search.grid import Candidate
+from components.train.search.measure import Measure
 from components.train.search.plan import Course, Entry, Pace, Plan
 from components.train.search.records import Order, Outcome
 from components.train.search.run import Found
@@ -96,20 +101,45 @@ def opened(workload: Workload, snapshot: Path, here: Path) -> str:
 
 
 def planning(search: Search) -> Plan:
-    """Plan the search, or read the plan that a run before this one made."""
+    """Plan the search, or read the plan that a run before this one made.
+
+    Raises:
+        MeasureError: What is tried can't be compared on the validation rows that there are.
+    """
     path = search.folder / PLAN
     if not path.exists():
         settings_, candidates = search.workload.search, search.workload.candidates()
         assert settings_ is not None
+        by = measure(search.workload, search.snapshot)
         lengths = counted(search, candidates)
-        paces, spent = measured(search, candidates) if settings_.budget.minutes else ({}, 0.0)
+        is_timed = settings_.budget.minutes is not None
+        paces, spent = measured(search, candidates, by) if is_timed else ({}, 0.0)
         courses = [
             Course(one, tokens, paces.get(one.base))
             for one, tokens in zip(candidates, lengths, strict=True)
         ]
-        made = plan.make(courses, settings_, partial(candidate_key, search), spent=spent)
+        key_of = partial(candidate_key, search)
+        made = plan.make(courses, settings_, key_of, measure=by, spent=spent)
         manifest.write_atomically(path, made.model_dump_json(indent=2))
     return Plan.model_validate_json(path.read_text())
+
+
+def measure(workload: Workload, snapshot: Path) -> Measure:
+    """Choose what candidates are compared by: the gate's target, where enough rows measure it.
+
+    Raises:
+        MeasureError: What is tried can't be compared on the validation rows that there are.
+    """
+    assert workload.search is not None
+    policy, kind = workload.gate, holdouts.answers_of(snapshot, workload.evaluate.kind).kind
+    target = kinds.METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
+    rows = holdouts.measuring(snapshot, kind, policy.metric, VALIDATION) if target else 0
+    return measures.choose(
+        policy.metric if target else None,
+        rows,
+        workload.search.over,
+        higher_is_better=target is None or target.higher_is_better,
+    )
 
 
 def candidate_key(search: Search, model: Path, recipe: Recipe) -> str:
@@ -132,7 +162,9 @@ def counted(search: Search, candidates: Sequence[Candidate]) -> list[list[int]]:
     return json.loads((search.folder / COUNTED).read_text())
 
 
-def measured(search: Search, candidates: Sequence[Candidate]) -> tuple[dict[Path, Pace], float]:
+def measured(
+    search: Search, candidates: Sequence[Candidate], by: Measure
+) -> tuple[dict[Path, Pace], float]:
     """Measure each base's pace on the first steps of a candidate, and the seconds that it took."""
     first = {one.base: one for one in reversed(candidates)}
     orders = [
@@ -147,6 +179,7 @@ def measured(search: Search, candidates: Sequence[Candidate]) -> tuple[dict[Path
             ),
             rung=-1,
             at_step=PACE_STEPS,
+            metric=by.metric,
         )
         for one in first.values()
     ]
@@ -154,7 +187,7 @@ def measured(search: Search, candidates: Sequence[Candidate]) -> tuple[dict[Path
     for one in came:
         shutil.rmtree(search.adapters / one.key, ignore_errors=True)
         tracking.prune(search.workload.workload, one.key, "only to measure a pace", "FINISHED")
-        if one.trouble or not one.stepping:
+        if not one.stepping:  # what fails later, such as scoring it, says nothing of the pace
             raise run.SearchError(f"measuring a base's pace: {one.trouble or 'it did no step'}")
     paces = {
         order.entry.base: Pace(one.seconds - one.stepping, one.tokens / one.stepping)

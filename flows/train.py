@@ -1,6 +1,7 @@
 """Train: one adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
 
 import json
+import shutil
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from components.train.search import records
 from components.train.search.records import Order, Outcome
 from components.train.stops import Reached
 from flows import config as configs
-from flows import finishing, jobs, origins, settings
+from flows import finishing, jobs, origins, settings, validation
 from flows.curve import Curve
 from flows.origins import Origin
 from flows.revision import revision
@@ -51,6 +52,7 @@ def train(config: str, snapshot: str, order: str = "") -> str:
 def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
     """Train a candidate up to its rung, unless that was done; what came of it is kept.
 
+    Where candidates are compared by the target metric, it is measured on the validation side then.
     A training that fails is a result, too: the search goes on without it.
     """
     order = Order.model_validate_json(path.read_text())
@@ -60,18 +62,50 @@ def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
     candidate: dict[str, object] = {"base": order.entry.base, "train": order.entry.recipe}
     if order.entry.base != workload.base:
         candidate["base_served_as"] = None  # that is another base's name
+    given = workload.model_copy(update=candidate)
     started = time.monotonic()
     came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
+    measuring = path.with_name(f"{path.stem}.measuring")
     try:
         begins = Origin(None, "a candidate starts from its base")
-        reached = fit(workload.model_copy(update=candidate), snapshot, adapter, begins, path)
+        reached = fit(given, snapshot, adapter, begins, path)
         came |= asdict(reached) if reached else {}
+        if order.metric:
+            came |= {"scores": scores(given, snapshot, adapter, order.metric, path, measuring)}
     except jobs.JobError as error:
         came |= {"trouble": str(error).splitlines()[-1]}
     took = jobs.work(job_folder(adapter))
+    if measuring.exists():
+        took = costs.total([took, jobs.work(measuring)])
     came |= {"seconds": time.monotonic() - started, "work": asdict(took) if took else None}
     records.keep(path, Outcome.model_validate(came))
+    shutil.rmtree(kept(path), ignore_errors=True)
     return adapter
+
+
+@task
+def scores(
+    workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
+) -> dict[int, float]:
+    """Measure a candidate as it stands at its rung; give a metric by a validation row's number."""
+    standing = adapter if manifest.is_finished(adapter) else kept(order)
+    if not manifest.is_finished(standing):
+        body = {
+            "snapshot": snapshot.name,
+            "base": base.content_hash(workload.base),
+            rendering.TEMPLATE: rendering.template_hash(workload.base),
+        }
+        manifest.write(standing, kind="adapter", now=datetime.now(UTC), body=body)
+    card = validation.measure_candidate(
+        settings.load(), workload, snapshot, standing, job, reporter()
+    )
+    found = {one.doc_id: one.scores.get(metric) for one in card.samples}
+    return {number: score for number, score in found.items() if score is not None}
+
+
+def kept(order: Path) -> Path:
+    """Name the folder of a candidate's adapter as it stands at the end of an order."""
+    return order.with_name(f"{order.stem}.adapter")
 
 
 def folder(workload: Workload, snapshot: Path, begins: Origin | None = None) -> Path:
@@ -180,7 +214,9 @@ def _do(
     deadline = time.time() + given.seconds if given.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
     if not reached.exists():
-        told = {"stop": {"at_step": given.at_step, "deadline": deadline}, "reached": str(reached)}
+        stop = {"at_step": given.at_step, "deadline": deadline}
+        stop |= {"keep": str(kept(order))} if given.metric else {}
+        told = {"stop": stop, "reached": str(reached)}
         jobs.run("train", spec | told, job_folder(adapter), listener)
     return Reached(**json.loads(reached.read_text()))
 

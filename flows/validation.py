@@ -3,12 +3,13 @@
 No gate reads these scorecards, and no look is recorded, so recipes may be chosen by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components import base, manifest
+from components import base as bases
+from components import manifest
 from components.dataset.snapshot import folder_name
 from components.evaluate import harness
 from components.scorecard import VALIDATION, Scorecard
@@ -62,20 +63,59 @@ def measure(
         require_unlearned(home, workload.workload, one, snapshot)
     models: dict[str, Path | None] = {BASE: None}
     models |= dict(zip(names(adapters), adapters, strict=True))
+    job = home.jobs / f"evaluate-validation-{manifest.digest([str(one) for one in adapters])}"
+    base = base_of(workload, adapters)
+    return _measure(home, workload, base, snapshot, models, job, listener)
+
+
+def measure_candidate(
+    home: Settings,
+    workload: Workload,
+    snapshot: Path,
+    adapter: Path,
+    job: Path,
+    listener: jobs.Listener,
+) -> Scorecard:
+    """Score one adapter of a search on the validation side, on the base that it is trained on.
+
+    Args:
+        home: Where scorecards are kept.
+        workload: As the candidate has it: its base, its recipe.
+        snapshot: What it is trained on.
+        adapter: Its folder, finished or as it stands at a rung; either has a manifest.
+        job: Where the job that measures keeps its log.
+        listener: Called with its progress.
+
+    Raises:
+        JobError: The measurement failed.
+    """
+    models: dict[str, Path | None] = {adapter.name: adapter}
+    found = _measure(home, workload, workload.base, snapshot, models, job, listener)
+    return found[adapter.name]
+
+
+def _measure(
+    home: Settings,
+    workload: Workload,
+    base: Path,
+    snapshot: Path,
+    models: Mapping[str, Path | None],
+    job: Path,
+    listener: jobs.Listener,
+) -> dict[str, Scorecard]:
+    """Score models in a job unless all were scored before."""
     root = home.scorecards / workload.workload
-    given = (snapshot, base_of(workload, adapters), models, root, workload.evaluate, VALIDATION)
-    cards = harness.folders(*given)
+    cards = harness.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
     if not all(manifest.is_finished(of[VALIDATION]) for of in cards.values()):
-        wanted = manifest.digest([of[VALIDATION].name for of in cards.values()])
         spec = {
             "snapshot": str(snapshot),
-            "base": str(given[1]),
+            "base": str(base),
             "models": {name: str(path) if path else None for name, path in models.items()},
             "root": str(root),
             "settings": workload.evaluate.model_dump(mode="json"),
             "side": VALIDATION,
         }
-        jobs.run("evaluate", spec, home.jobs / f"evaluate-validation-{wanted}", listener)
+        jobs.run("evaluate", spec, job, listener)
     return {name: read_scorecard(of[VALIDATION]) for name, of in cards.items()}
 
 
@@ -93,18 +133,18 @@ def base_of(workload: Workload, adapters: Sequence[Path]) -> Path:
     Raises:
         LookupError: They are of several bases, or of one that the file doesn't name.
     """
-    bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
+    tried = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
     wanted = {str(manifest.read(one)["base"]) for one in adapters}
     if len(wanted) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")
-    if not wanted or len(bases) == 1:
+    if not wanted or len(tried) == 1:
         return workload.base
-    for found in bases:
-        if base.content_hash(found) in wanted:
+    for found in tried:
+        if bases.content_hash(found) in wanted:
             return found
     raise LookupError(
         f"measuring adapters: their base (content {wanted.pop()}) is none of "
-        f"{', '.join(map(str, bases))}"
+        f"{', '.join(map(str, tried))}"
     )
 
 

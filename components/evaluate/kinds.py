@@ -66,6 +66,13 @@ def find(answers: Sequence[Answer], named: Kind | None, *, offers_tools: bool) -
     return Answers(kind, labels(answers) if kind == "classification" else ())
 
 
+def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
+    """Tell whether a metric is measured on a request, whose right answer is ``reference``."""
+    if kind != "tool_calls":
+        return name in METRICS[kind]
+    return metric.score("", reference, None).get(name) is not None
+
+
 def labels(answers: Iterable[Answer]) -> tuple[str, ...]:
     """List the different texts of answers."""
     return tuple(sorted({one.text.strip() for one in answers}))

@@ -151,6 +151,12 @@ def read(
     )
 
 
+def measuring(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:
+    """Count the requests of a side that a metric of its kind is measured on."""
+    answers = pq.read_table(snapshot / f"{side}.parquet", columns=["answer"])["answer"].to_pylist()
+    return sum(kinds.is_measured(kind, metric, Answer.from_json(str(one))) for one in answers)
+
+
 def keeps_language(snapshot: Path) -> bool:
     """Tell whether a snapshot says what languages its requests are in; older ones don't."""
     return "language" in pq.read_schema(snapshot / FILE).names

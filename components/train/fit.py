@@ -159,6 +159,8 @@ def train(
     if reached.finished:
         adapter.save(adapted, folder)
         shutil.rmtree(saved)
+    elif stop is not None and stop.keep is not None:
+        adapter.keep(adapted, Path(stop.keep))
     rows = selection.record(recipe)
     return replace(reached, validation_loss=figures.get(LOSS), nats=nats, rows=rows)
 

@@ -12,11 +12,13 @@ class Stop:
 
     Its schedule stays that of its whole length, so in pieces it ends where it does in one go.
     ``deadline`` is in seconds since 1970; where no step is given, it ends the training for good, as
-    if that had been its last step.
+    if that had been its last step. Stopped before its end, the adapter as it is goes to the folder
+    ``keep``, if there is one, so that it can be measured.
     """
 
     at_step: int | None = None
     deadline: float | None = None
+    keep: str | None = None
 
     def is_due(self, step: int, now: float) -> bool:
         """Tell whether to stop after a step."""

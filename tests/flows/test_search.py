@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,7 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components import base, manifest
+from components.scorecard import HOLDOUT
 from flows import evaluate
+from flows.settings import Settings
 from flows.stack import control
 from flows.workload import Workload
 from tests import tiny
@@ -22,8 +25,8 @@ from tests.flows.terminal import Terminal
 
 SEARCH = """
 search:
-  over: {r: [2, 4], learning_rate: [0.02, 1.0e-7]}
-  budget: {tokens: 60000}
+  over: {r: [2, 4], learning_rate: [0.02, 1.0e-4]}
+  budget: {tokens: 120000}
   eta: 2
 """
 
@@ -42,7 +45,8 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     shell: Terminal, tmp_path: Path
 ) -> None:
     file = small.write(tmp_path / "small", epochs=20)
-    shares = "{holdout_share: 0.4, validation_share: 0.15}"
+    small.add_log(file.parent, small.REQUESTS, 60)
+    shares = "{holdout_share: 0.4, validation_share: 0.3}"
     file.write_text(file.read_text().replace("{holdout_share: 0.4}", shares) + SEARCH)
 
     turn = shell.start("turn", file)
@@ -59,6 +63,7 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
     assert manifest.read(adapter)["recipe"]["learning_rate"] == 0.02  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
     assert_tracked(MlflowClient(shell.settings.mlflow_url), adapter.name)
+    assert_compared_by_target(shell.settings)
     again = shell.run("turn", file)
     assert f"adapter {adapter.name} (done before)" in again.stdout, again.stdout + again.stderr
 
@@ -88,6 +93,20 @@ def assert_tracked(client: MlflowClient, winner: str) -> None:
         assert run.data.params["r"] in ("2", "4")
         assert client.get_metric_history(run.info.run_id, "loss")
         assert run.data.metrics["validation_loss"] >= best.data.metrics["validation_loss"] - 0.5
+
+
+def assert_compared_by_target(home: Settings) -> None:
+    """Each candidate has scores on validation rows, and only the winner any on the holdout."""
+    (folder,) = home.jobs.glob("search-*")
+    text = (folder / "search.md").read_text()
+    assert re.search(r"Compared by correct_name on \d\d validation rows", text), text
+    outcomes = [json.loads(one.read_text()) for one in folder.glob("rung-*/????????????????.json")]
+    assert outcomes
+    assert all(one["scores"] or one["trouble"] for one in outcomes), outcomes
+    assert not list(folder.glob("rung-*/*.adapter")), "what was only measured is not kept"
+    cards = [manifest.read(one) for one in (home.scorecards / small.WORKLOAD).iterdir()]
+    held_out = {str(one["adapter"]) for one in cards if one["task"] == HOLDOUT}
+    assert held_out == {"None", str(manifest.read(folder)["winner"])}
 
 
 def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 class Standing:
     """How a candidate stands at a rung, and how large its adapter is in parameters.
 
-    ``losses`` are, by the number of a validation row, the negative log-likelihood of its answer in
-    nats. Of a whole answer, not of a token: bases with other tokenizers write it in more tokens or
-    fewer.
+    ``losses`` are, by the number of a validation row, what it lost there, lower is better: what the
+    target metric gave, less than it could, or the negative log-likelihood of the whole answer in
+    nats. (Of a whole answer, not of a token: bases with other tokenizers write it in more tokens or
+    fewer.) ``otherwise`` decides between equal means.
     """
 
     candidate: str
     losses: Mapping[int, float]
     size: int
+    otherwise: float = 0.0
 
 
 def ranking(standings: Sequence[Standing]) -> list[Standing]:
@@ -38,9 +40,10 @@ def ranking(standings: Sequence[Standing]) -> list[Standing]:
     left = sorted(standings, key=lambda one: one.candidate)
     ranked: list[Standing] = []
     while left:
-        best = min(left, key=lambda one: _mean(one, left))
+        means = {one.candidate: (_mean(one, left), one.otherwise) for one in left}
+        best = min(left, key=lambda one: means[one.candidate])
         tied = [one for one in left if one is best or is_tied(best, one)]
-        chosen = min(tied, key=lambda one: (one.size, _mean(one, left)))
+        chosen = min(tied, key=lambda one: (one.size, *means[one.candidate]))
         ranked.append(chosen)
         left.remove(chosen)
     return ranked

@@ -6,10 +6,10 @@ from components.train.search.run import Found, Place
 
 def write(workload: str, plan: Plan, found: Found) -> str:
     """Give a table of the candidates, the winner first, and what they took of the budget."""
-    rungs = len(plan.sizes)
+    rungs, measure = len(plan.sizes), plan.measure
     rows = [
         f"| {one.entry.name} | {one.ending} | {reason(one)} | {one.outcome.rung + 1} of {rungs} "
-        f"| {one.outcome.step} of {one.entry.stops[-1]} | {_loss(one)} "
+        f"| {one.outcome.step} of {one.entry.stops[-1]} | {_score(one)} | {_loss(one)} "
         f"| {one.outcome.parameters:,} |"
         for one in found.places
     ]
@@ -20,8 +20,13 @@ def write(workload: str, plan: Plan, found: Found) -> str:
             f"{found.spent:,.0f} of {plan.budget:,.0f} {plan.unit}; each training is "
             f"{plan.factor:.1%} of what its recipe says, schedule and all.",
             "",
-            "| candidate | | why | rung | step | validation loss | parameters |",
-            "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+            f"Compared by {measure.metric} on {measure.rows} validation rows."
+            if measure.metric
+            else f"Compared by the validation loss: {measure.why or 'as it was planned'}.",
+            "",
+            f"| candidate | | why | rung | step | {measure.metric or 'metric'} "
+            "| validation loss | parameters |",
+            "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
         ]
@@ -31,6 +36,11 @@ def write(workload: str, plan: Plan, found: Found) -> str:
 def reason(place: Place) -> str:
     """Say why, but of a failure only that: its words may show what it was trained on."""
     return "see the log of its job" if place.ending == "failed" else place.why
+
+
+def _score(place: Place) -> str:
+    score = place.outcome.score
+    return "not measured" if score is None else f"{score:.4f}"
 
 
 def _loss(place: Place) -> str:

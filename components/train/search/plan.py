@@ -12,6 +12,7 @@ from components.train.recipe import Recipe
 from components.train.search import halving
 from components.train.search.grid import Candidate
 from components.train.search.halving import Rung
+from components.train.search.measure import Measure
 from components.train.search.settings import Search
 
 RESERVE = 0.9
@@ -82,6 +83,7 @@ class Plan(Config):
     """How many candidates train up to each rung, and what each does there.
 
     ``unit`` is that of the costs and of the ``budget``, which is what all of them may come to.
+    ``measure`` is what they are compared by.
     """
 
     unit: str
@@ -89,6 +91,7 @@ class Plan(Config):
     factor: float
     sizes: tuple[int, ...]
     entries: tuple[Entry, ...]
+    measure: Measure = Measure()
 
     def at_most(self, rung: int, standing: Sequence[str]) -> float:
         """Give what is planned at most from a rung on, with the candidates that go up to it."""
@@ -101,6 +104,7 @@ def make(
     search: Search,
     key_of: Callable[[Path, Recipe], str],
     *,
+    measure: Measure | None = None,
     spent: float = 0.0,
 ) -> Plan:
     """Make all trainings as long as the budget allows, by one factor, and none longer than it is.
@@ -109,6 +113,7 @@ def make(
         courses: The candidates; each with a pace, where the budget is in minutes.
         search: What they may cost.
         key_of: Names a candidate by its base and its shortened recipe.
+        measure: What they are compared by; the loss if left out.
         spent: Seconds of the budget that measuring the paces took.
 
     Raises:
@@ -140,4 +145,5 @@ def make(
         factor=float(factor),
         sizes=tuple(sizes),
         entries=tuple(entries),
+        measure=measure or Measure(),
     )

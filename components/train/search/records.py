@@ -1,5 +1,6 @@
 """What a candidate is to do at a rung, and what came of it; files in the search's folder."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +16,15 @@ class Order(Config):
     """What the training of a candidate's rung is told.
 
     It trains until ``at_step``, to its end where that is ``None``, and no longer than until
-    ``seconds`` are over, where any are given. ``parent`` is the MLflow run of the search.
+    ``seconds`` are over, where any are given. Then its ``metric`` is measured on the validation
+    side, if there is one to compare by. ``parent`` is the MLflow run of the search.
     """
 
     entry: Entry
     rung: int
     at_step: int | None = None
     seconds: float | None = None
+    metric: str | None = None
     parent: str = ""
 
     @property
@@ -35,6 +38,7 @@ class Outcome(Config):
 
     ``tokens``, ``seconds`` and ``work`` are what this rung took, the work ``None`` if its job was
     killed; ``stops.Reached`` says what the rest is.
+    ``scores`` are the target metric's, by the number of a validation row, where it was measured.
     ``trouble`` is the reason of a training that failed.
     """
 
@@ -49,8 +53,14 @@ class Outcome(Config):
     parameters: int = 0
     validation_loss: float | None = None
     nats: dict[int, float] = Field(default_factory=dict[int, float])
+    scores: dict[int, float] = Field(default_factory=dict[int, float])
     finished: bool = False
     trouble: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The mean of the target metric; ``None`` where it was not measured."""
+        return math.fsum(self.scores.values()) / len(self.scores) if self.scores else None
 
     @property
     def objection(self) -> str | None:

@@ -20,7 +20,7 @@ class SearchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a candidate ended: in front, pruned by its loss, or failed; and why."""
+    """Where a candidate ended: in front, pruned for falling behind, or failed; and why."""
 
     entry: Entry
     ending: Literal["winner", "pruned", "failed"]
@@ -41,7 +41,11 @@ class _State:
         return self.came[key].objection is None
 
     def standing(self, key: str) -> Standing:
-        return Standing(key, self.came[key].nats, self.came[key].parameters)
+        came, measure = self.came[key], self.plan.measure
+        if measure.metric is None:
+            return Standing(key, came.nats, came.parameters)
+        lost = {row: measure.lost(score) for row, score in came.scores.items()}
+        return Standing(key, lost, came.parameters, math.fsum(came.nats.values()) / len(came.nats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +126,20 @@ def _order(plan: Plan, entry: Entry, rung: int, left: float, planned: float) -> 
         rung=rung,
         at_step=entry.stops[rung] if rung + 1 < len(plan.sizes) else None,
         seconds=halving.allowance(left, entry.costs[rung], planned) if timed else None,
+        metric=plan.measure.metric,
     )
 
 
 def _places(state: _State, winner: str) -> list[Place]:
     found = [_place(state, entry, winner) for entry in state.plan.entries]
-    return sorted(found, key=_rank)
+    return sorted(found, key=lambda place: _rank(place, state.plan))
 
 
-def _rank(place: Place) -> tuple[int, int, float]:
-    loss = place.outcome.validation_loss
+def _rank(place: Place, plan: Plan) -> tuple[int, int, float, float]:
+    loss, score = place.outcome.validation_loss, place.outcome.score
     ending = ("winner", "pruned", "failed").index(place.ending)
-    return ending, -place.outcome.rung, math.inf if loss is None else loss
+    lost = math.inf if score is None else plan.measure.lost(score)
+    return ending, -place.outcome.rung, lost, math.inf if loss is None else loss
 
 
 def _place(state: _State, entry: Entry, winner: str) -> Place:

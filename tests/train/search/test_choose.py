@@ -1,6 +1,7 @@
 """Candidates are ranked by their losses row by row, and a tie goes to the smaller adapter."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,11 @@ def test_a_difference_within_its_error_goes_to_the_smaller_adapter():
 def test_of_equals_the_smaller_is_first_and_of_equal_sizes_the_first_by_name():
     equals = [standing("b", ROWS, 2), standing("a", ROWS, 2), standing("c", ROWS, 1)]
     assert names(*equals) == ["c", "a", "b"]
+
+
+def test_equal_means_are_decided_by_what_else_was_measured():
+    first, second = standing("a", ROWS), standing("b", ROWS)
+    assert names(replace(first, otherwise=2.0), replace(second, otherwise=1.0)) == ["b", "a"]
 
 
 def test_a_tie_with_a_tie_is_none():

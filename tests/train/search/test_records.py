@@ -57,7 +57,15 @@ def test_the_page_has_a_row_for_each_candidate_and_shows_nothing_of_the_data():
     text = page.write("support", given, run.run(given, train))
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| r ")]
     assert [row[0] for row in rows] == ["| r 4", "| r 3", "| r 1", "| r 2"]
-    assert rows[0][1:] == ["winner", "the best", "2 of 2", "30 of 30", "5.0000", "4 |"]
+    assert rows[0][1:] == [
+        "winner",
+        "the best",
+        "2 of 2",
+        "30 of 30",
+        "not measured",
+        "5.0000",
+        "4 |",
+    ]
     assert rows[2][1:5] == ["pruned", "place 3 of 3 at rung 1", "1 of 2", "10 of 30"]
     assert rows[3][1:3] == ["failed", "see the log of its job"]
     assert "diverged" not in text

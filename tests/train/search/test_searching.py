@@ -65,6 +65,10 @@ class Bench:
         self.kill_before = 99
         self.broken, self.bad_base = "", Path()
 
+    def kept(self, key: str, rung: int) -> Path:
+        """Name the folder of an adapter as it stood at a rung."""
+        return self.folder / f"{key}-{rung}.adapter"
+
     def train(self, orders: Sequence[Order]) -> list[Outcome]:
         return [self._outcome(order) for order in orders]
 
@@ -88,7 +92,7 @@ class Bench:
                 self.folder / order.entry.key,
                 order.entry.recipe,
                 report=lambda _: None,
-                stop=Stop(at_step=order.at_step),
+                stop=Stop(at_step=order.at_step, keep=str(self.kept(order.entry.key, order.rung))),
             )
         except FloatingPointError as error:
             return named | {"trouble": str(error)}
@@ -127,6 +131,21 @@ def test_a_search_keeps_its_budget_and_trains_the_best_to_its_end(
     assert all(one.outcome.validation_loss is not None for one in others)
     slow = [one for one in others if one.entry.recipe.learning_rate == 1e-6]
     assert [one.outcome.rung for one in slow] == [0, 0]
+
+
+def test_an_adapter_as_it_stands_at_a_rung_is_kept_to_be_measured_and_a_finished_one_is_not(
+    undisturbed: tuple[Found, Bench],
+):
+    found, bench = undisturbed
+    for one in found.places[1:]:
+        key, rung = one.entry.key, one.outcome.rung
+        (last,) = (bench.folder / key / "checkpoints").glob(f"checkpoint-{one.outcome.step}")
+        kept = load_file(bench.kept(key, rung) / WEIGHTS)
+        trained = load_file(last / WEIGHTS)
+        assert kept.keys() == trained.keys()
+        assert all(kept[name].equal(trained[name]) for name in kept)
+    winner = found.places[0]
+    assert not bench.kept(winner.entry.key, winner.outcome.rung).exists()
 
 
 def test_the_winner_is_what_its_recipe_gives_when_it_is_trained_alone(
