@@ -14,9 +14,10 @@ from components import warehouse
 from components.curate.preferences import fates
 from components.warehouse import Connection, Value
 
-UNLIMITED = (
-    frozenset({"duplicate", "blamed", "offers_holdout_tool"}) | fates.DISLIKES | fates.BALANCE
-)
+UNSEEN = frozenset({"offers_holdout_tool", "offers_validation_tool"})
+"""Verdicts on functions that are to be unseen in training."""
+
+UNLIMITED = frozenset({"duplicate", "blamed"}) | UNSEEN | fates.DISLIKES | fates.BALANCE
 
 FEWEST = 10
 """A person has looked through fewer rows sooner than through a question about them."""

@@ -177,17 +177,20 @@ def _placed(judged: Judgement, standing: Standing) -> Judgement:
 
 
 def clean(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:
-    """Object to rows to train on that have much of what is tested on in them."""
+    """Object to rows that have much of what is tested or validated on in them."""
     rows: dict[str, Asked] = {}
     held_out: dict[str, str] = {}
+    validated: set[str] = set()
     for one in judgements:
         if one.objection is not None or one.request is None or one.standing is None:
             continue
         if one.standing.side == "holdout":
             held_out[one.interaction_id] = one.asked
-        else:
-            rows[one.interaction_id] = Asked(one.asked, one.request.asked)
-    seen = decontaminate.decontaminate(rows, held_out, rules.overlap)
+            continue
+        rows[one.interaction_id] = Asked(one.asked, one.request.asked)
+        if one.standing.side == "validation":
+            validated.add(one.interaction_id)
+    seen = decontaminate.decontaminate(rows, held_out, rules.overlap, validated)
     return [_cleaned(one, seen.get(one.interaction_id)) for one in judgements]
 
 

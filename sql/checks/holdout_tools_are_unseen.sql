@@ -1,10 +1,11 @@
--- Tools that the workload offers in the holdout and elsewhere, where it is split by tools.
+-- Tools that the workload offers in the holdout and elsewhere, or on the validation side and to
+-- train on, where it is split by tools.
 
 with
 
 offered as (
     select
-        side = 'holdout' as is_held_out,
+        side,
         unnest(tool_names) as tool_name
     from curated.examples
     where workload_id = $workload_id and split_by = 'tools'
@@ -13,4 +14,4 @@ offered as (
 select tool_name
 from offered
 group by tool_name
-having count(distinct is_held_out) > 1
+having count(distinct side) > 1

@@ -6,10 +6,11 @@
 -- by. Of twins, requests that are equal or nearly so and have the same right answer, one stands for
 -- all, chosen alike. But a request that was held out in a snapshot stays, for the holdout only
 -- grows: it stands for its twins. Another row that offers a tool which the holdout offers is left
--- out, so that the holdout's functions stay unseen. What a rule found is its `mark`; `flags` are
--- what rules found in interactions that they let pass, and `weight` is the product of their
--- factors. What would be trained on, and a rejection blames, is held for a person. Reads
--- curated.holdout_rows, staging.* and judgements, which curate hands over, one row per interaction.
+-- out, so that the holdout's functions stay unseen, and so is a row to train on that offers one of
+-- the validation side. What a rule found is its `mark`; `flags` are what rules found in
+-- interactions that they let pass, and `weight` is the product of their factors. What would be
+-- trained on, and a rejection blames, is held for a person. Reads curated.holdout_rows, staging.*
+-- and judgements, which curate hands over, one row per interaction.
 
 with
 
@@ -133,15 +134,44 @@ holdout_tools as (
 offered as (
     select
         interaction_id,
+        side,
+        dislike,
         unnest(tool_names) as tool_name
     from accepted
     where side != 'holdout'
 ),
 
-seen as (
+offering_held as (
     select distinct offered.interaction_id
     from offered
     inner join holdout_tools using (tool_name)
+),
+
+validation_tools as (
+    select distinct offered.tool_name
+    from offered
+    anti join offering_held using (interaction_id)
+    where offered.side = 'validation' and offered.dislike is null and $split = 'tools'
+),
+
+offering_validation as (
+    select distinct offered.interaction_id
+    from offered
+    inner join validation_tools using (tool_name)
+    anti join offering_held using (interaction_id)
+    where offered.side = 'train'
+),
+
+seen as (
+    select
+        interaction_id,
+        'offers_holdout_tool' as seen_objection
+    from offering_held
+    union all
+    select
+        interaction_id,
+        'offers_validation_tool' as seen_objection
+    from offering_validation
 ),
 
 objected as (
@@ -157,7 +187,7 @@ objected as (
             when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
             when accepted.representative_id != accepted.interaction_id then 'duplicate'
             when blamed.is_held and accepted.side != 'holdout' then 'blamed'
-            when seen.interaction_id is not null then 'offers_holdout_tool'
+            when seen.interaction_id is not null then seen.seen_objection
         end as final_objection
     from judgements
     left join accepted using (interaction_id)

@@ -24,6 +24,7 @@ from tests import logs
         pytest.param({"kept": 10, "thumbs_down": 90}, [], id="people-disliked-them"),
         pytest.param({"kept": 10, "over_label_cap": 90}, [], id="the-file-wants-it"),
         pytest.param({"kept": 9, "offers_holdout_tool": 91}, [], id="the-split-wants-it"),
+        pytest.param({"kept": 9, "offers_validation_tool": 91}, [], id="and-to-tune-on"),
         pytest.param(
             {"kept": 10, "cut_off": 40, "overlaps_holdout": 50},
             ["overlaps_holdout", "cut_off"],

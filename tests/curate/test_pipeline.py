@@ -258,6 +258,43 @@ def test_no_tool_of_the_holdout_is_trained_on(con: Connection, tmp_path: Path):
     assert tally.train + tally.holdout == tally.counts["kept"]
 
 
+def test_no_tool_of_the_validation_side_is_trained_on(con: Connection, tmp_path: Path):
+    offers = [[f"t{n}"] for n in range(30)] + [[f"t{n}", f"t{n + 1}"] for n in range(29)]
+    lines = [
+        logs.interaction(f"ask {names}", tools=[logs.tool(name) for name in names])
+        for names in offers
+    ]
+    load(con, tmp_path, lines)
+    tally = curate(con, Rules(holdout_share=0.1, validation_share=0.3))
+    offered: dict[object, set[object]] = {"train": set(), "validation": set(), "holdout": set()}
+    for row in examples(con):
+        assert isinstance(row["tool_names"], list)
+        offered[row["side"]].update(row["tool_names"])
+    assert all(offered.values())
+    assert not offered["train"] & offered["validation"]
+    assert not (offered["train"] | offered["validation"]) & offered["holdout"]
+    assert tally.counts["offers_validation_tool"] > 0
+
+
+def test_what_overlaps_with_a_validation_row_is_not_trained_on(con: Connection, tmp_path: Path):
+    def words(name: str) -> str:
+        return " ".join(f"{name}{number}" for number in range(14))
+
+    pairs = [
+        (f"p{n}", f"{words(f'both{n}x')} {words(f'{one}{n}x')}") for n in range(40) for one in "ab"
+    ]
+    load(con, tmp_path, [logs.interaction(said) for _, said in pairs])
+    tally = curate(con, Rules(holdout_share=0.3, validation_share=0.3))
+    sides: dict[str, set[object]] = {}
+    for row in examples(con):
+        (asked,) = json.loads(str(row["messages"]))
+        sides.setdefault(asked["content"].split("x")[0], set()).add(row["side"])
+    assert {"validation"} in sides.values()
+    assert all(len(found) == 1 for found in sides.values())
+    assert tally.counts["overlaps_validation"] > 0
+    assert tally.counts["overlaps_holdout"] > 0
+
+
 def test_an_agent_of_fixed_tools_can_be_split_by_conversation(con: Connection, tmp_path: Path):
     lines = [logs.interaction(f"ask {n}", tools=[logs.WEATHER]) for n in range(40)]
     load(con, tmp_path, lines)

@@ -201,7 +201,7 @@ def _spoken_for(con: Connection, workload_id: str, split_by: SplitBy) -> SpokenF
     ).fetchall()
     tools = con.execute(
         "select distinct unnest(tool_names) from curated.examples"
-        " where workload_id = $workload_id and side = 'holdout' and $split_by = 'tools'",
+        " where workload_id = $workload_id and side != 'train' and $split_by = 'tools'",
         {**values, "split_by": split_by},
     ).fetchall()
     return SpokenFor(

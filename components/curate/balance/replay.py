@@ -106,8 +106,7 @@ class SpokenFor:
     """What no replayed row may share with the workload's own.
 
     ``requests`` are all that it has, by ``request_key``; ``ties`` those of the rows that are tested
-    or validated on; ``tools`` the names of those that the holdout offers, where it is split by
-    them.
+    or validated on; ``tools`` the names of those that such rows offer, where it is split by them.
     """
 
     requests: frozenset[str]

@@ -1,6 +1,6 @@
-"""Say which rows to train on have been seen in what is tested on, and where."""
+"""Say which rows have been seen in what is tested or validated on, and where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -32,20 +32,25 @@ class Asked:
 
 
 def decontaminate(
-    rows: Mapping[str, Asked], held_out: Mapping[str, str], settings: Overlap
+    rows: Mapping[str, Asked],
+    held_out: Mapping[str, str],
+    settings: Overlap,
+    validated: Collection[str] = (),
 ) -> dict[str, Seen]:
     """Find the rows that overlap with the holdout or with a guard task's documents.
 
     A template that the workload's requests have in common is no overlap with its holdout, but a
-    guard task's question that many of them have in common is one with the task.
+    guard task's question that many of them have in common is one with the task. Rows to train on
+    that overlap with what is left of the validation side are found, too.
 
     Args:
-        rows: What users said in each row to train on, by its id.
+        rows: What users said in each row that is not held out, by its id.
         held_out: What they said in the rows of the holdout, templates left out.
         settings: What is too much, and the guard documents.
+        validated: The ids of the rows that are validated on.
 
     Returns:
-        The rows to leave out; those that overlap with both name the holdout.
+        The rows to leave out; those that overlap with several name the holdout, else a guard task.
     """
     found = chain.from_iterable(documents.read(path) for path in settings.guards)
     guards = _without_templates([(document.name, document.text) for document in found])
@@ -54,7 +59,12 @@ def decontaminate(
     with ThreadPoolExecutor(THREADS) as pool:
         of_guards = _seen(whole, guards, "overlaps_guard", settings, pool)
         of_holdout = _seen(own, [*held_out.items()], "overlaps_holdout", settings, pool)
-    return of_guards | of_holdout
+        tested = of_guards | of_holdout
+        left = {row: text for row, text in own.items() if row not in tested}
+        validation = [(row, text) for row, text in left.items() if row in validated]
+        learned = {row: text for row, text in left.items() if row not in validated}
+        of_validation = _seen(learned, validation, "overlaps_validation", settings, pool)
+    return of_validation | tested
 
 
 def _without_templates(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
