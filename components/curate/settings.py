@@ -22,9 +22,11 @@ class Rules(Config):
     holdout_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the groups that are tested on; raising it draws only groups that are new."""
 
-    validation_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the groups on which a training's loss is measured at its end, neither trained on nor
-    tested on; like ``holdout_share`` it draws only groups that are new."""
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the groups to tune on: neither trained on nor tested on, they are what recipes are
+    compared on (``flywheel evaluate``, ``search``), so that the holdout need not be looked at; like
+    ``holdout_share`` it draws only groups that are new. 0 trains on them, where labels are scarce.
+    """
 
     split_by: SplitBy = "tools"
     """What the holdout shows: ``tools`` never seen in training (requests without tools go by

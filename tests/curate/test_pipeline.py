@@ -17,7 +17,7 @@ from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
 
-HALF = Rules(holdout_share=0.5)
+HALF = Rules(holdout_share=0.5, validation_share=0)
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_what_counts_as_near_is_the_workloads_choice(con: Connection, tmp_path: 
     lines = [logs.interaction(LONG), logs.interaction(f"{LONG} or later", response_id="b")]
     load(con, tmp_path, lines)
     assert curate(con).counts == {"kept": 1, "near_duplicate": 1}
-    strict = Rules(near=NearDuplicates(jaccard=1.0))
+    strict = Rules(near=NearDuplicates(jaccard=1.0), validation_share=0)
     assert curate(con, strict).counts == {"kept": 2}
 
 

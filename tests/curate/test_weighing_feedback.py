@@ -15,7 +15,7 @@ from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
 
-RULES = Rules(holdout_share=0.001)
+RULES = Rules(holdout_share=0.001, validation_share=0)
 
 
 @pytest.fixture
@@ -170,7 +170,9 @@ def test_pairs_can_be_weighed_so_that_length_decides_nothing(con: Connection, tm
         logs.feedback("correction", logs.say(text), response_id=one)
         for one, text in zip(questions, right, strict=True)
     ]
-    rules = Rules(holdout_share=0.001, preferences=Preferences(match_length=True))
+    rules = Rules(
+        holdout_share=0.001, validation_share=0, preferences=Preferences(match_length=True)
+    )
     curate(con, tmp_path, lines, given, rules)
     found = con.execute(
         "select chosen_length > rejected_length, weight from curated.preferences order by all"

@@ -18,7 +18,7 @@ from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
 
-RULES = Rules(holdout_share=0.5)
+RULES = Rules(holdout_share=0.5, validation_share=0)
 ROWS = 40
 
 

@@ -16,7 +16,7 @@ from components.schema import Answer, Call, Json
 from components.warehouse import Connection
 from tests import logs
 
-RULES = Rules(holdout_share=0.5)
+RULES = Rules(holdout_share=0.5, validation_share=0)
 ACCEPTABLE: Json = [{"name": "weather_3", "arguments": {"city": ["Rome", "Roma"], "unit": [""]}}]
 
 
@@ -149,7 +149,9 @@ def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path
 
 def test_another_config_is_another_snapshot_of_the_same_holdout(con: Connection, tmp_path: Path):
     one = freeze(con, tmp_path)
-    two = freeze(con, tmp_path, Rules(holdout_share=0.5, max_prompt_chars=15_000))
+    two = freeze(
+        con, tmp_path, Rules(holdout_share=0.5, validation_share=0, max_prompt_chars=15_000)
+    )
     assert one.key != two.key
     assert one.holdout_version == two.holdout_version
 

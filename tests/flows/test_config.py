@@ -146,7 +146,11 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        pytest.param({"curate": {}}, "search: compares candidates on rows that none", id="rows"),
+        pytest.param(
+            {"curate": {"validation_share": 0}},
+            "search: compares candidates on rows that none",
+            id="rows",
+        ),
         pytest.param({}, "search: {folder}/other has no config.json", id="no base"),
         pytest.param(
             {"search": {"over": {"rank": [8, 16]}, "budget": {"tokens": 9}}},
@@ -170,7 +174,7 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
             {
                 "search": {"over": {"r": [8, 9]}, "budget": {"minutes": 9}},
                 "train": {"eval_steps": 5},
-                "curate": {},
+                "curate": {"validation_share": 0},
             },
             "train: eval_steps wants rows that are never learned",
             id="nothing to measure",

