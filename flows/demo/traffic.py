@@ -1,22 +1,22 @@
 """Write the demo's log and feedback files, as an application would have left them.
 
-The requests are BFCL's, drawn at random from the short ones so that training on them takes minutes:
-some want a call, of the only tool or of one of several, and some fit no tool. Equal seeds, equal
-bytes.
+The requests are BFCL's short ones, so that training on them takes minutes: some want a call, of the
+only tool or of one of several, and some fit no tool. Of those that curation will hold out there are
+only such as no earlier version of the demo has seen anything of. Equal seeds, equal bytes.
 """
 
 import gzip
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from components import manifest, prompt
+from components.curate import split
 from components.schema import Answer, Json
-from flows.demo import bfcl, users
+from flows.demo import bfcl, earlier, users
 from flows.demo.bfcl import Request
 from flows.demo.users import Reaction
 
@@ -25,8 +25,11 @@ CLIENTS = ("demo-web", "demo-mobile")
 START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
 
-REQUESTS = 680
-MAX_PROMPT, MAX_ANSWER = 700, 150
+HOLDOUT_SHARE = 0.5
+"""The workload file's ``holdout_share``: half of all sets of tools draw the holdout, and most of
+their requests were in earlier demos and are left out, so that about a sixth is held out."""
+
+MAX_PROMPT = 700
 """In bytes, as rendered: with few exceptions at most 224 tokens to ask and 58 to answer."""
 
 MAX_ALIKE = 4
@@ -59,24 +62,29 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
     _write_days(folder / "logs", interactions)
 
 
-def choose(requests: Iterable[Request], seed: int, count: int = REQUESTS) -> list[Request]:
-    """Draw the requests by the hash of their ids: short and diverse ones, as they come."""
+def choose(requests: Sequence[Request], seed: int) -> list[Request]:
+    """Choose short and diverse requests, in the order of the hash of their ids.
+
+    Those that will be held out are unseen: no earlier version had the request, its words or one of
+    its tools.
+    """
     chosen: list[Request] = []
     alike: Counter[tuple[str, ...]] = Counter()
-    for request in sorted(requests, key=lambda one: manifest.digest([seed, one.id])):
+    used = earlier.read(requests)
+    for request in earlier.in_order(requests, seed):
         group = ("call" if request.call else "none", *request.tool_names)
-        if len(chosen) < count and alike[group] < MAX_ALIKE and is_short(request):
+        if alike[group] == MAX_ALIKE or not earlier.is_short(request, MAX_PROMPT):
+            continue
+        alike[group] += 1
+        if not (is_held_out(request) and used.has_seen(request)):
             chosen.append(request)
-            alike[group] += 1
     return chosen
 
 
-def is_short(request: Request) -> bool:
-    """Tell whether prompt and right answer are short enough to train on without a GPU."""
-    rendered = prompt.render_prompt(request.messages, request.tools)
-    answer = prompt.render_answer(users.right_answer(request))
-    asked = sum(len(message["content"].encode()) for message in rendered)
-    return asked <= MAX_PROMPT and len(answer.encode()) <= MAX_ANSWER
+def is_held_out(request: Request) -> bool:
+    """Tell whether curation, split by tools, draws the holdout for a request's tools."""
+    name = split.group("tools", request.tool_names, opening="", user_id=None)
+    return split.side(split.by_hash(name), HOLDOUT_SHARE, validation_share=0) == "holdout"
 
 
 def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from components import prompt
-from components.schema import Answer
-from flows.demo import bfcl, traffic, users
+from components import manifest, prompt
+from components.schema import Answer, Json
+from flows.demo import bfcl, earlier, traffic, users
 from flows.demo.bfcl import Request
 from tests.demo import wheels
 
@@ -119,13 +120,13 @@ def test_some_requests_were_sent_twice(written: Path):
 
 
 def test_calls_and_requests_that_no_tool_fits_are_drawn_as_they_come(wheel: Path):
-    chosen = traffic.choose(bfcl.read(wheel), seed=0, count=20)
+    chosen = traffic.choose(bfcl.read(wheel), seed=0)[:20]
     assert len(chosen) == 20
     assert 0 < sum(request.call is None for request in chosen) < 20
 
 
 def test_few_requests_offer_the_same_tools(wheel: Path):
-    (request, *_) = bfcl.read(wheel)
+    request = next(one for one in bfcl.read(wheel) if not traffic.is_held_out(one))
     alike = [replace(request, id=str(number)) for number in range(9)]
     assert len(traffic.choose(alike, seed=0)) == traffic.MAX_ALIKE
 
@@ -133,8 +134,52 @@ def test_few_requests_offer_the_same_tools(wheel: Path):
 def test_long_requests_are_not_drawn(wheel: Path):
     request = next(iter(bfcl.read(wheel)))
     words = Request(request.id, [{"role": "user", "content": "x" * 999}], request.tools, None, None)
-    assert traffic.is_short(request)
-    assert not traffic.is_short(words)
+    assert earlier.is_short(request, traffic.MAX_PROMPT)
+    assert not earlier.is_short(words, traffic.MAX_PROMPT)
+    assert words not in traffic.choose([request, words], seed=0)
+
+
+def test_what_is_to_be_held_out_was_in_no_earlier_demo_not_even_its_words_or_one_of_its_tools(
+    wheel: Path,
+):
+    (request, *_) = bfcl.read(wheel)
+    made = [offering(request, number) for number in range(3000)]
+    used = {one.id for one in traffic_of_an_earlier_version(made)}
+    chosen = traffic.choose(made, seed=0)
+    held_out = [one for one in chosen if traffic.is_held_out(one)]
+    assert len(held_out) > 100
+    seen = [one for one in made if one.id in used]
+    assert used.isdisjoint(one.id for one in held_out)
+    assert {name for one in seen for name in one.tool_names}.isdisjoint(
+        name for one in held_out for name in one.tool_names
+    )
+    assert {asked(one) for one in seen}.isdisjoint(map(asked, held_out))
+    assert used.intersection(one.id for one in chosen), "the rest may be trained on"
+
+
+def offering(request: Request, number: int) -> Request:
+    """Make a request, some of whose words and tools others have, too."""
+    tools = [
+        {"type": "function", "function": {"name": f"f{one}", "description": "", "parameters": {}}}
+        for one in {number, number - number % 3}
+    ]
+    messages: list[dict[str, Json]] = [{"role": "user", "content": f"Ask {number % 2500}"}]
+    return replace(request, id=f"made_{number}", messages=messages, tools=tools, call=None)
+
+
+def asked(request: Request) -> str:
+    return str(request.messages[0]["content"])
+
+
+def traffic_of_an_earlier_version(requests: list[Request]) -> list[Request]:
+    """Choose as the version before this one did: the first 680, few of which offer the same."""
+    chosen: list[Request] = []
+    alike: Counter[tuple[str, ...]] = Counter()
+    for request in sorted(requests, key=lambda one: manifest.digest([0, one.id])):
+        if len(chosen) < 680 and alike[request.tool_names] < 4:
+            chosen.append(request)
+            alike[request.tool_names] += 1
+    return chosen
 
 
 @pytest.mark.parametrize("seed", range(20))

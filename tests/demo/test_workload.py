@@ -4,7 +4,7 @@ from components import prompt
 from components.train import irrelevant
 from components.train.offers import Request
 from flows import config as configs
-from flows.demo import run, users
+from flows.demo import run, traffic, users
 from flows.demo.traffic import WORKLOAD
 from tests.train.rows import tool
 
@@ -20,6 +20,8 @@ def test_the_demos_workload_file_has_no_mistake(tmp_path: Path):
     workload = configs.read(config)
     assert workload.workload == WORKLOAD
     assert workload.base == base
+    assert workload.curate.holdout_share == traffic.HOLDOUT_SHARE
+    assert workload.curate.split_by == "tools", "traffic knows what is held out by it"
 
 
 def test_what_the_demo_says_when_no_tool_fits_is_known_for_a_refusal():
