@@ -54,6 +54,7 @@ class Outcome(Config):
     validation_loss: float | None = None
     nats: dict[int, float] = Field(default_factory=dict[int, float])
     scores: dict[int, float] = Field(default_factory=dict[int, float])
+    rows: dict[str, object] = Field(default_factory=dict[str, object])
     finished: bool = False
     trouble: str | None = None
 
