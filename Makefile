@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-production test-vllm coverage check clean
+.PHONY: demo test test-slow test-production test-vllm test-bounds coverage check clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -29,6 +29,21 @@ test-production: .venv/installed-dev  ## what infra/ describes, as processes: Po
 test-vllm: .venv-vllm/installed  ## vLLM, on this CPU, says what transformers says
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1500 tests/evaluate
 
+# uv resolves: pip can't choose the lowest version of what is declared. Plain PyPI, so torch 2.9 is a
+# CUDA build of 3 GB there, which runs on a CPU, too.
+test-bounds:                ## the default suite on the lowest and the highest declared versions
+	$(PYTHON) -m venv .venv-bounds/uv
+	.venv-bounds/uv/bin/pip install --quiet uv
+	for bound in lowest-direct highest; do \
+		env=.venv-bounds/$$bound uv=.venv-bounds/uv/bin/uv && \
+		$$uv pip compile --quiet --resolution $$bound --extra dev pyproject.toml \
+			--python $(PYTHON) --output-file .venv-bounds/$$bound.txt && \
+		$$uv venv --quiet --clear --python $(PYTHON) $$env && \
+		$$uv pip install --quiet --python $$env/bin/python \
+			--requirement .venv-bounds/$$bound.txt --no-deps --editable . && \
+		OMP_NUM_THREADS=1 $$env/bin/pytest -n 2 --dist loadfile || exit 1; \
+	done
+
 coverage: .venv/installed-dev   ## the default suite with line coverage of components/
 	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85
 
@@ -40,7 +55,7 @@ check: .venv/installed-dev  ## format, lint, types, layering, SQL
 	$(BIN)/pyright
 
 clean:                      ## remove the virtual environment
-	rm -rf .venv .venv-vllm
+	rm -rf .venv .venv-vllm .venv-bounds
 
 # A pip of today takes half the time of the one that Python 3.11 came with.
 .venv/bin/pip:
