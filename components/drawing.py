@@ -54,3 +54,8 @@ def save(figure: Figure, path: Path) -> None:
     undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with rc_context({"svg.hashsalt": "flywheel"}):
         figure.savefig(path, metadata=undated)
+
+
+def size(n: int, clusters: int | None) -> str:
+    """Label a figure with the requests behind it, and how many of them are independent."""
+    return f"n = {n}" if clusters is None else f"n = {n} in {clusters} clusters"

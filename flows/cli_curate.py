@@ -123,7 +123,8 @@ def _ask(curated: "Curated") -> None:
 def _name(frozen: "Snapshot") -> None:
     console.print(
         f"snapshot {frozen.key}: {frozen.train_rows:,} to train on, {frozen.validation_rows:,} to "
-        f"validate, {frozen.holdout_rows:,} held out ({frozen.holdout_version})\n"
+        f"validate, {frozen.holdout_rows:,} held out in "
+        f"{frozen.clusters['holdout']:,} clusters ({frozen.holdout_version})\n"
         f"{frozen.path / 'README.md'}",
         markup=False,
         soft_wrap=True,

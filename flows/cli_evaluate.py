@@ -93,10 +93,11 @@ def _show(cards: "Mapping[str, Scorecard]") -> None:
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("metric")
-    for column in ("n", *cards):
+    for column in ("n", "clusters", *cards):
         table.add_column(escape(column), justify="right", no_wrap=True)
     for metric, score in base.scores.items():
-        table.add_row(metric, str(score.n), *(_score(one, metric) for one in cards.values()))
+        size = str(score.n), str(score.clusters or "")
+        table.add_row(metric, *size, *(_score(one, metric) for one in cards.values()))
     console.print(table)
 
 

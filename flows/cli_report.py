@@ -101,7 +101,7 @@ def _say(two: "Two", first: str, second: str) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("score")
-    for column in (first, second, "difference", "95 % interval", "n", "p"):
+    for column in (first, second, "difference", "95 % interval", "n", "clusters", "p"):
         table.add_column(escape(column), justify="right", no_wrap=True)
     for one in figures.side_by_side(two.first, two.second):
         effect, tested = one.effect, ""
@@ -115,6 +115,7 @@ def _say(two: "Two", first: str, second: str) -> None:
             points(effect.difference),
             between(effect.low, effect.high),
             str(effect.n),
+            str(effect.clusters or ""),
             tested,
         )
     console.print(table)

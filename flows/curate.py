@@ -31,11 +31,13 @@ def curate(config: str) -> Curated:
         )
         return curated
     get_run_logger().info(
-        "snapshot %s: %d to train on, %d to validate, %d held out (%s); verdicts: %s",
+        "snapshot %s: %d to train on, %d to validate, %d held out in %d clusters (%s); "
+        "verdicts: %s",
         frozen.key,
         frozen.train_rows,
         frozen.validation_rows,
         frozen.holdout_rows,
+        frozen.clusters["holdout"],
         frozen.holdout_version,
         frozen.counts,
     )

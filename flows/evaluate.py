@@ -224,4 +224,10 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
         for metric, score in read_scorecard(card).scores.items()
         if score.value is not None
     }
+    held_out = read_scorecard(cards[CHALLENGER][HOLDOUT])
+    scores |= {
+        f"{CHALLENGER}/{metric}/clusters": float(score.clusters)
+        for metric, score in held_out.scores.items()
+        if score.clusters
+    }
     tracking.log_scores(run_id, scores, cards[CHALLENGER].values())

@@ -90,7 +90,11 @@ def turn(config: str, start: str | None = None) -> str:
         snapshot = curated.snapshot
         if snapshot:
             evaluate.require_measured(workload, snapshot.path)
-            stages.say(f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out")
+            clusters = snapshot.clusters["holdout"]
+            stages.say(
+                f"{snapshot.train_rows} to train on, {snapshot.holdout_rows} held out in "
+                f"{clusters} clusters"
+            )
         else:
             stages.say("held: " + "; ".join(str(one.loss) for one in curated.lost))
     if snapshot is None:

@@ -109,14 +109,24 @@ def _summary(figures: Figures) -> str:
 def _sides(figures: Figures, holdout_version: str) -> list[str]:
     total = sum(figures.sides.values())
     rows = [
-        [side, f"{figures.sides[side]:,}", markdown.share(figures.sides[side], total)]
+        [
+            side,
+            f"{figures.sides[side]:,}",
+            f"{figures.dependent[side]:,}",
+            markdown.share(figures.sides[side], total),
+        ]
         for side in SIDES
         if side in figures.sides
     ]
     return [
         "## Sides",
         "",
-        *markdown.table(["side", "examples", "share"], rows),
+        *markdown.table(["side", "examples", "clusters", "share"], rows),
+        "",
+        "Examples of one cluster share a conversation, a user or what else ties them; the gate "
+        f"counts clusters. The largest has {figures.largest_cluster:,} examples on all sides. An "
+        "id on more than a third of the interactions (and on more than 20) names neither a "
+        "conversation nor a user.",
         "",
         f"Holdout version `{holdout_version}`. A row keeps its side for ever; a holdout that grows "
         "is a new version, and scores of different versions are not comparable.",

@@ -70,10 +70,13 @@ class Figures:
     """What the card shows.
 
     ``verdicts`` counts the workload's interactions; the others count examples, the most frequent
-    first, ``times`` by day or month in order. ``lengths`` is by side.
+    first, ``times`` by day or month in order. ``lengths`` is by side, as
+    is ``dependent``, the number of clusters of rows that are not independent of each other.
     """
 
     sides: Mapping[str, int]
+    dependent: Mapping[str, int]
+    largest_cluster: int
     verdicts: Mapping[str, int]
     clients: list[Count]
     sources: list[Count]
@@ -104,6 +107,8 @@ def read(
     *,
     verdicts: Mapping[str, int],
     sides: Mapping[str, int],
+    dependent: Mapping[str, int],
+    largest_cluster: int,
     preferences: Digests,
     lengths: Mapping[str, Lengths],
 ) -> Figures:
@@ -116,6 +121,8 @@ def read(
     days = sorted(found["day"], key=lambda count: count.name)
     return Figures(
         sides=sides,
+        dependent=dependent,
+        largest_cluster=largest_cluster,
         verdicts=verdicts,
         clients=found["client"],
         sources=found.get("source", []),

@@ -205,6 +205,8 @@ def _write_card(
         workload_id,
         verdicts=snapshot.counts,
         sides=snapshot.sides,
+        dependent=snapshot.clusters,
+        largest_cluster=snapshot.largest_cluster,
         preferences=wanted,
         lengths=lengths,
     )

@@ -17,7 +17,7 @@ from components.gate.report.apart import apart, by_turns
 from components.gate.report.baselines import BaselineComparison
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure
-from components.gate.report.numbers import between, points, share
+from components.gate.report.numbers import between, counted, points, share
 from components.gate.report.page import visible
 from components.scorecard import HOLDOUT, Difference
 
@@ -83,7 +83,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
 
 
 def _scores(opponent: str, figures: Sequence[Figure]) -> list[str]:
-    head = ("score", opponent, "challenger", "difference", "interval", "n", "found")
+    head = ("score", opponent, "challenger", "difference", "interval", "n", "clusters", "found")
     rows = [
         (
             _plain(one.effect.name),
@@ -92,6 +92,7 @@ def _scores(opponent: str, figures: Sequence[Figure]) -> list[str]:
             points(one.effect.difference),
             between(one.effect.low, one.effect.high),
             str(one.effect.n),
+            counted(one.effect.clusters),
             one.said or "only shown",
         )
         for one in figures

@@ -91,6 +91,7 @@ def _beside(challenger: Scorecard, opponent: Scorecard, metric: str) -> dict[str
     score, other = challenger.scores[metric], opponent.scores.get(metric)
     return {
         "n": score.n,
+        "clusters": score.clusters,
         "challenger": score.value,
         "low": low,
         "high": high,

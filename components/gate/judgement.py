@@ -75,6 +75,7 @@ class Slice:
     high: float
     p_worse: float
     is_worse: bool
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ def compare(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]
             *inference.interval(part, tail),
             p_worse,
             is_worse=p_worse <= alpha,
+            clusters=len(part.sizes),
         )
         for ((name, value), part), p_worse in zip(parts.items(), corrected, strict=True)
     )

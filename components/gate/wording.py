@@ -87,14 +87,18 @@ def warned(part: Slice) -> str:
 def _part(part: Slice) -> str:
     return (
         f"{part.name} {part.value}: better on {part.wins} requests, worse on {part.losses}, "
-        f"of {part.n} (p = {part.p_worse:.3g}, corrected for all slices)"
+        f"of {part.n}{_in_clusters(part)} (p = {part.p_worse:.3g}, corrected for all slices)"
     )
+
+
+def _in_clusters(part: Slice) -> str:
+    return "" if part.clusters is None else f" in {part.clusters} clusters"
 
 
 def _flips(one: Comparison) -> str:
     return (
         f"{one.name} {_signed(one.difference)} points, better on {one.wins} requests, "
-        f"worse on {one.losses}, of {one.n}"
+        f"worse on {one.losses}, of {one.n} in {one.clusters} clusters"
     )
 
 
@@ -105,7 +109,7 @@ def _against(one: Comparison, look: int, relation: str) -> str:
 
 def _lead(one: Comparison) -> str:
     return (
-        f"{_signed(one.difference)} points on {one.n} requests "
+        f"{_signed(one.difference)} points on {one.n} requests in {one.clusters} clusters "
         f"({100 - 200 * one.tail:.4g} % interval {_signed(one.low)} to {_signed(one.high)})"
     )
 

@@ -46,7 +46,7 @@ def test_the_champion_is_called_by_its_version(tmp_path: Path) -> None:
 def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: Path) -> None:
     rows = [line for line in page(tmp_path, cases.clear()).splitlines() if line.startswith("| ")]
     target, _ = (row for row in rows if row.startswith("| correct name |"))
-    assert "| 55.4% | 89.3% | +33.9 | +24.6 to +43.5 | 112 | better (exact McNemar" in target
+    assert "| 55.4% | 89.3% | +33.9 | +24.6 to +43.5 | 112 | 112 | better (exact McNemar" in target
     guard, _ = (row for row in rows if row.startswith("| abstention |"))
     assert guard.endswith("| no worse than the 10 points allowed |")
 
@@ -66,7 +66,7 @@ def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path
     unmeasured = card([1.0] * 60, [])
     case = cases.build(unmeasured, unmeasured, policy=Policy(abstention_margin=None))
     rows = [line for line in page(tmp_path, case).splitlines() if "|" in line]
-    assert "| abstention | not measured | not measured |  |  | 0 | only shown |" in rows
+    assert "| abstention | not measured | not measured |  |  | 0 | 0 | only shown |" in rows
     names = [metric.replace("_", " ") for metric in METRICS]
     assert all(any(row.startswith(f"| {name} |") for row in rows) for name in names)
 

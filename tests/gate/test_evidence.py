@@ -108,10 +108,16 @@ def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
     challenger, opponent = pair(3, 1, 0, 0)
     scores = evidence.scores(challenger, opponent)
     wilson = {"low": pytest.approx(0.3006, abs=1e-4), "high": pytest.approx(0.9544, abs=1e-4)}
-    assert scores["name"] == {"n": 4, "challenger": 0.75, "opponent": 0.25, **wilson}
+    assert scores["name"] == {
+        "n": 4,
+        "clusters": 4,
+        "challenger": 0.75,
+        "opponent": 0.25,
+        **wilson,
+    }
     bare, _ = pair(0, 0, 0, 0)
     nothing = dict.fromkeys(("challenger", "low", "high", "opponent"))
-    assert evidence.scores(bare, bare)["name"] == {"n": 0, **nothing}
+    assert evidence.scores(bare, bare)["name"] == {"n": 0, "clusters": 0, **nothing}
 
 
 def test_a_verdict_that_was_edited_is_not_believed(tmp_path: Path) -> None:

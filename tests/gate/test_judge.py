@@ -63,9 +63,11 @@ def test_a_pass_says_what_was_shown_of_target_and_guard():
     assert found.difference == pytest.approx(38 / 112)
     assert found.low > 0
     assert judgement.reasons == (
-        "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 "
+        "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 in 112 "
+        "clusters "
         "(exact McNemar, one-sided p = 2.06e-10, at most 0.025)",
-        "no worse on abstention: +0.0 points on 40 requests (95 % interval -9.2 to +9.2), within "
+        "no worse on abstention: +0.0 points on 40 requests in 40 clusters (95 % interval -9.2 "
+        "to +9.2), within "
         "the 10 points that the policy allows",
     )
 
@@ -91,6 +93,7 @@ def test_an_open_judgement_says_how_many_more_requests_would_decide():
     judgement = judge(*pair(5, 0, 50, 10))
     assert judgement.reasons == (
         "too close to tell: correct_name +4.8 points, better on 5 requests, worse on 0, of 105 "
+        "in 105 clusters "
         "(exact McNemar, one-sided p = 0.0312, above 0.025); about 85 more requests would decide "
         "with a chance of 80 %, if both keep their rates",
     )
@@ -121,7 +124,8 @@ def test_below_the_floor_fails_and_names_both_figures():
 
 def test_the_same_answers_are_no_reason_to_change():
     assert judge(*pair(0, 0, 60, 10)).reasons == (
-        "no better: correct_name +0.0 points, better on 0 requests, worse on 0, of 110 "
+        "no better: correct_name +0.0 points, better on 0 requests, worse on 0, of 110 in 110 "
+        "clusters "
         "(exact McNemar, one-sided p = 1)",
     )
 
@@ -135,7 +139,8 @@ def test_calling_where_no_tool_fits_fails_though_the_calls_got_better():
     challenger = card([1.0] * 60, [1.0] * 25 + [0.0] * 15)
     (reason,) = judge(challenger, card([0.0] * 60)).reasons
     assert reason.startswith(
-        "worse on abstention: -37.5 points on 40 requests (95 % interval -54.8 to -18.9), and the "
+        "worse on abstention: -37.5 points on 40 requests in 40 clusters (95 % interval -54.8 to "
+        "-18.9), and the "
         "policy allows 10 points (p = "
     )
 
@@ -286,6 +291,7 @@ def test_a_slice_that_got_worse_is_shown_and_vetoes_where_the_policy_says_so():
     assert shown.outcome == "pass"
     assert shown.reasons[-1] == (
         "look at a slice that got worse: client phone: better on 0 requests, worse on 12, of 12 "
+        "in 12 clusters "
         "(p = 0.000488, corrected for all slices)"
     )
     assert [(part.value, part.is_worse) for part in shown.slices] == [

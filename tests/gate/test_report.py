@@ -55,7 +55,8 @@ def test_it_says_in_a_sentence_what_came_of_it() -> None:
     assert "may the challenger replace the base?" in words
     assert (
         "Pass. The challenger is better: +33.9 points of correct name against the base on 112 "
-        "held-out requests (95 % interval +24.6 to +43.5), and one guarded figure was shown not to "
+        "held-out requests in 112 clusters (95 % interval +24.6 to +43.5), and one guarded "
+        "figure was shown not to "
         "get worse, at 3.3% of production's price of a request."
     ) in words
 
@@ -78,7 +79,10 @@ def test_it_says_what_would_change_and_for_whom() -> None:
     assert (
         "Of 112 held-out requests, 40 would be answered better than now, 2 worse, and 70" in words
     )
-    assert "By tool, in points: no call +0.0 (n = 40), weather +52.8 (n = 72)." in words
+    assert (
+        "By tool, in points: no call +0.0 (n = 40 in 40 clusters), weather +52.8 (n = 72 in 72 "
+        "clusters)."
+    ) in words
 
 
 def test_a_part_of_the_traffic_that_got_worse_is_named() -> None:

@@ -73,7 +73,7 @@ def _judged(one: Comparison, card: Scorecard) -> Figure:
     bound = 0.0 if one.role == "target" else -one.margin
     since = f" since the {one.anchor}" if one.anchor else ""
     name = named(one.task, one.metric) + since
-    effect = Effect(name, one.role, one.n, one.difference, one.low, one.high, bound)
+    effect = Effect(name, one.role, one.n, one.difference, one.low, one.high, bound, one.clusters)
     mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[one.outcome]
     return Figure(
         task=one.task,
@@ -109,11 +109,14 @@ def _word(one: Comparison) -> str:
 
 def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:
     name, score = named(ours.task, metric), ours.scores[metric]
-    effect = Effect(name, "shown", score.n, None, None, None)
+    effect = Effect(name, "shown", score.n, None, None, None, clusters=score.clusters)
     if alike and _is_share(ours, theirs, metric):
         paired = compare.pair(ours, theirs, metric, None)
         low, high = inference.interval(paired.pairs, TAIL)
-        effect = Effect(name, "shown", paired.pairs.n, paired.pairs.difference, low, high)
+        pairs = paired.pairs
+        effect = Effect(
+            name, "shown", pairs.n, pairs.difference, low, high, clusters=len(pairs.sizes)
+        )
     return Figure(
         task=ours.task,
         metric=metric,

@@ -25,6 +25,11 @@ def between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
+def counted(clusters: int | None) -> str:
+    """Write a number of clusters; older scorecards and judgements don't have it."""
+    return "unknown" if clusters is None else str(clusters)
+
+
 def money(value: float | None, currency: str) -> str:
     """Write an amount with two digits after the point, or with three that count if it is small."""
     if value is None:

@@ -35,6 +35,7 @@ class Line:
     difference: str
     interval: str
     n: int
+    clusters: str
     said: str = ""
     mood: str = ""
 
@@ -49,6 +50,7 @@ class Part:
     difference: str
     interval: str
     n: int
+    clusters: str
     said: str
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from components.drawing import size
 from components.gate.judgement import Comparison, Slice
 from components.gate.report.case import Case
 from components.gate.report.numbers import between, points
@@ -20,8 +21,8 @@ def sentence(case: Case) -> str:
     metric = target.name.replace("_", " ")
     lead = (
         f"{points(target.difference)} points of {metric} against the {who} on {target.n} "
-        f"held-out requests ({100 - 200 * target.tail:.4g} % interval "
-        f"{between(target.low, target.high)})"
+        f"held-out requests in {target.clusters} clusters ({100 - 200 * target.tail:.4g} % "
+        f"interval {between(target.low, target.high)})"
     )
     if judgement.outcome == "pass":
         safe = _safe(judgement.comparisons[1:])
@@ -72,7 +73,10 @@ def _for_whom(slices: tuple[Slice, ...]) -> list[str]:
     for name, group in groupby(slices, key=lambda one: one.name):
         parts = [*group]
         if len(parts) <= MANY_PARTS:
-            said = ", ".join(f"{one.value} {points(one.difference)} (n = {one.n})" for one in parts)
+            said = ", ".join(
+                f"{one.value} {points(one.difference)} ({size(one.n, one.clusters)})"
+                for one in parts
+            )
             told.append(f"By {name}, in points: {said}.")
     return told
 

@@ -11,7 +11,7 @@ from components.gate.report import answers, baselines, charges, page, production
 from components.gate.report.apart import apart
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure, figures
-from components.gate.report.numbers import between, points, share
+from components.gate.report.numbers import between, counted, points, share
 from components.gate.report.page import Line, Page, Part
 from components.gate.report.pictures import break_even, forest, history, pareto, scores, slices
 from components.gate.report.pictures.history import Past
@@ -75,7 +75,9 @@ def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None
 
 
 def _tally(one: Slice) -> Tally:
-    return Tally(f"{one.name}: {one.value}", one.n, one.wins, one.losses, one.is_worse)
+    return Tally(
+        f"{one.name}: {one.value}", one.n, one.wins, one.losses, one.is_worse, one.clusters
+    )
 
 
 def priced(case: Case) -> list[Point]:
@@ -148,6 +150,7 @@ def _line(one: Figure) -> Line:
         difference=points(effect.difference) or "not compared",
         interval=between(effect.low, effect.high),
         n=effect.n,
+        clusters=counted(effect.clusters),
         said=one.said,
         mood=one.mood,
     )
@@ -161,6 +164,7 @@ def _part(one: Slice) -> Part:
         difference=points(one.difference),
         interval=between(one.low, one.high),
         n=one.n,
+        clusters=counted(one.clusters),
         said=f"worse (p = {one.p_worse:.2g}, corrected for all parts)" if one.is_worse else "",
     )
 

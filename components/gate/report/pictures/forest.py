@@ -39,12 +39,18 @@ class Effect:
     low: float | None
     high: float | None
     bound: float | None = None
+    clusters: int | None = None
+
+    @property
+    def size(self) -> str:
+        """On how many requests it was measured, and in how many clusters where that is known."""
+        return drawing.size(self.n, self.clusters)
 
 
 def draw(effects: Sequence[Effect], path: Path) -> None:
     """Write a PNG with a row for each effect, in their order."""
     figure, axes = drawing.sheet(1.3 + 0.42 * len(effects), right=0.87)
-    drawing.rows(axes, [f"{drawing.shortened(one.name)}\nn = {one.n}" for one in effects])
+    drawing.rows(axes, [f"{drawing.shortened(one.name)}\n{one.size}" for one in effects])
     axes.set_xlim(*_limits(effects))
     axes.axvline(0, color=drawing.INK, lw=1)
     for row, effect in enumerate(effects):

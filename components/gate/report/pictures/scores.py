@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.drawing import DPI, FURTHER, GRID, INK, NEW, OTHER, PAPER, THERE, WIDTH, save
+from components.drawing import DPI, FURTHER, GRID, INK, NEW, OTHER, PAPER, THERE, WIDTH, save, size
 from components.gate.shares import share_interval
 from components.scorecard import Scorecard
 
@@ -51,7 +51,8 @@ def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str)
 
 
 def _frame(axes: Axes, card: Scorecard) -> None:
-    names = [f"{metric.replace('_', ' ')}\nn = {card.scores[metric].n}" for metric in card.metrics]
+    sizes = {metric: size(score.n, score.clusters) for metric, score in card.scores.items()}
+    names = [f"{metric.replace('_', ' ')}\n{sizes[metric]}" for metric in card.metrics]
     axes.set_yticks(range(len(names)), names, color=INK, size=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-1, 101)

@@ -22,6 +22,7 @@ class Tally:
     wins: int
     losses: int
     worse: bool = False
+    clusters: int | None = None
 
 
 def draw(tallies: Sequence[Tally], path: Path, *, opponent: str) -> None:
@@ -29,7 +30,10 @@ def draw(tallies: Sequence[Tally], path: Path, *, opponent: str) -> None:
     largest = sorted(tallies, key=lambda one: (-one.n, one.name))[:MOST]
     shown = [one for one in tallies if one in largest]
     figure, axes = drawing.sheet(1.3 + 0.42 * len(shown))
-    drawing.rows(axes, [f"{drawing.shortened(one.name)}\nn = {one.n}" for one in shown])
+    drawing.rows(
+        axes,
+        [f"{drawing.shortened(one.name)}\n{drawing.size(one.n, one.clusters)}" for one in shown],
+    )
     reach = max(1.0, *(max(one.wins, one.losses) for one in shown))
     axes.set_xlim(-1.25 * reach, 1.25 * reach)
     axes.axvline(0, color=drawing.INK, lw=1)
