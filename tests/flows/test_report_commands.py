@@ -136,6 +136,7 @@ def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
         "to",
         "+43.5",
         "112",
+        "112",
         "4.11e-10",
     ]
     assert "correct_name: ada-c4 is better on 40 requests, base on 2" in said.output
