@@ -27,7 +27,7 @@ from components.scorecard import HOLDOUT, Sample
 from flows.settings import Settings
 from tests import logs
 
-RULES = Rules(holdout_share=0.5, split_by="conversation")
+RULES = Rules(holdout_share=0.5, validation_share=0, split_by="conversation")
 PEOPLE = ("ann-7f3a", "bob-19c2", "cyd-55e0")
 ANN, BOB, CYD = PEOPLE
 EACH = 14
