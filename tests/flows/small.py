@@ -18,7 +18,7 @@ workload: %(workload)s
 base: base
 note: A tiny model on made-up requests.
 sources: {logs: [logs/*.jsonl], feedback: [feedback/*.jsonl]}
-curate: {holdout_share: 0.4}
+curate: {holdout_share: 0.4, validation_share: 0}
 train:
   learning_rate: 0.02
   num_train_epochs: %(epochs)d

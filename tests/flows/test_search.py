@@ -46,8 +46,8 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
 ) -> None:
     file = small.write(tmp_path / "small", epochs=20)
     small.add_log(file.parent, small.REQUESTS, 60)
-    shares = "{holdout_share: 0.4, validation_share: 0.3}"
-    file.write_text(file.read_text().replace("{holdout_share: 0.4}", shares) + SEARCH)
+    text = file.read_text().replace("validation_share: 0}", "validation_share: 0.3}")
+    file.write_text(text + SEARCH)
 
     turn = shell.start("turn", file)
     wait_for_progress(shell, turn)

@@ -31,7 +31,7 @@ workload: %(workload)s
 base: base
 note: A tiny model on made-up requests, while processes are killed.
 sources: {logs: [logs/*.jsonl], feedback: [feedback/*.jsonl]}
-curate: {holdout_share: 0.4}
+curate: {holdout_share: 0.4, validation_share: 0}
 train:
   learning_rate: %(learning_rate)g
   num_train_epochs: %(num_train_epochs)d
