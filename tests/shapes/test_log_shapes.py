@@ -1,0 +1,90 @@
+"""No shape of log ruins a data set, and what its gate counts is what was written."""
+
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.collect import interactions
+from components.curate import losses, pipeline
+from components.curate.settings import Rules
+from components.warehouse import Connection
+from tests import logs, tiny
+from tests.shapes import curation, judging
+from tests.shapes.log_shapes import SHAPES, Author, Shape, documents
+
+IN_FULL = ("sixty-rows", "one-opening")
+"""These are trained on by default."""
+
+LARGEST = 1000
+"""Shapes of more lines are not trained on."""
+
+NEVER = "documents"
+"""A shape of which the tiny model can read nothing."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def con(home: Path):
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        yield con
+
+
+@pytest.fixture(scope="module")
+def base(home: Path) -> Path:
+    return tiny.build(home / "base")
+
+
+def each(*names: str, slow: bool) -> list[object]:
+    marks = [pytest.mark.slow] if slow else []
+    return [pytest.param(SHAPES[name], id=name, marks=marks) for name in names]
+
+
+CURATED = [n for n, shape in SHAPES.items() if not (n in (*IN_FULL, NEVER) or shape.is_slow)]
+TRAINED = [n for n, shape in SHAPES.items() if n != NEVER and shape.lines <= LARGEST]
+
+
+@pytest.mark.parametrize(
+    "shape", [*each(*CURATED, slow=False), *each("sixty-thousand-rows", slow=True)]
+)
+def test_what_is_curated_of_a_shape_of_log_is_whole_and_on_its_sides(
+    con: Connection, home: Path, shape: Shape
+):
+    assert curation.problems(curation.curate(con, home, shape)) == []
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [*each(*IN_FULL, slow=False), *each(*(n for n in TRAINED if n not in IN_FULL), slow=True)],
+)
+def test_a_challenger_that_learned_from_a_shape_of_log_is_judged_on_what_was_written(
+    tmp_path: Path, base: Path, shape: Shape
+):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        found = curation.curate(con, tmp_path, shape)
+    assert curation.problems(found) == []
+    assert judging.problems(judging.learn_and_judge(found, base, tmp_path)) == []
+
+
+def test_a_log_of_which_no_row_fits_the_window_is_refused_with_its_lengths(
+    con: Connection, home: Path, base: Path
+):
+    found = curation.curate(con, home, SHAPES[NEVER])
+    assert curation.problems(found) == []
+    with pytest.raises(ValueError, match=r"none of its \d+ .* fits into max_length 2048"):
+        judging.learn_and_judge(found, base, home)
+
+
+def test_a_person_is_asked_where_all_prompts_are_longer_than_the_file_lets_them_be(
+    con: Connection, tmp_path: Path
+):
+    log = [one.line for one in documents(Author("long", 0), 12)]
+    interactions.load(con, logs.write(tmp_path / "log.jsonl", log), now=logs.NOW)
+    tally = pipeline.curate(con, "long", Rules(split_by="conversation"), now=logs.NOW)
+    assert tally.counts == {"too_long": 12}
+    (loss,) = losses.waiting(con, "long")
+    assert str(loss) == "too_long left out 12 of 12 different requests (100%)"
