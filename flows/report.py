@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,10 @@ def say_scores(folder: Path, console: Console) -> None:
     """Print what evidence holds: scores of both, the verdict, what is kept and what it costs."""
     found = evidence.read(folder)
     verdict = json.loads((folder / evidence.VERDICT).read_text())
-    console.print(f"scores    {'':<18} {found.subject.opponent_name:>8} -> adapter")
+    console.print(f"scores    {'':<12} {found.subject.opponent_name:>8} -> adapter")
     for metric, row in verdict["scores"].items():
         both = f"{_share(row['opponent']):>8} -> {_share(row['challenger']):>7}"
-        console.print(f"  {metric:<26} {both}  n={row['n']}")
+        console.print(f"  {metric:<20} {both}  {_counts(row)}", soft_wrap=True)
     _say_baselines(verdict, console)
     console.print(f"verdict   {found.judgement.outcome}")
     for line in (*found.judgement.reasons, *terms.sentences(found.judgement)):
@@ -130,16 +130,24 @@ def say_scores(folder: Path, console: Console) -> None:
         console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
+def _counts(row: Mapping[str, Any]) -> str:
+    """Write the adapter's 95 % interval and how many requests it rests on."""
+    low, high, clusters = row["low"], row["high"], row.get("clusters")
+    interval = "" if low is None else f"({100 * low:.1f} to {100 * high:.1f})  "
+    within = f" in {clusters} clusters" if clusters else ""  # older evidence has none
+    return f"{interval}n={row['n']}{within}"
+
+
 def _say_baselines(verdict: dict[str, Any], console: Console) -> None:
     """Print what needs no training scores, and which of it is beaten; older evidence has none."""
     baselines: dict[str, dict[str, float | None]] = verdict.get("baselines") or {}
     if not baselines:
         return
     names = [*next(iter(baselines.values()))]
-    console.print(f"baselines {'':<18}" + "".join(f"{name:>14}" for name in names))
+    console.print(f"baselines {'':<12}" + "".join(f"{name:>14}" for name in names))
     for metric, row in baselines.items():
         values = ("not measured" if row[name] is None else _share(row[name]) for name in names)
-        console.print(f"  {metric:<26}" + "".join(f"{value:>14}" for value in values))
+        console.print(f"  {metric:<20}" + "".join(f"{value:>14}" for value in values))
     for line in verdict["beside"]:
         console.print(f"  {line}", soft_wrap=True, markup=False)
 

@@ -1,6 +1,7 @@
 """``flywheel report`` and ``flywheel compare`` as a person types them."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -230,5 +231,6 @@ def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(home: Setting
     assert even.startswith(
         "  At production's assumed prices both cost the same at a utilization of "
     )
+    assert re.search(r"correct_name .*-> .*% +\([\d.]+ to [\d.]+\) +n=\d+ in \d+ clusters", scores)
     assert "baselines " in scores
     assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in scores
