@@ -137,7 +137,10 @@ def _share_kept(found: Curated) -> Iterator[str]:
 
 
 def _shares(found: Curated) -> Iterator[str]:
-    share = sum(one.side == "holdout" for one in found.kept) / len(found.kept)
+    """The holdout is near its share of all that was placed, what overlaps with it included."""
+    overlapping = [n for rule, n in found.tally.counts.items() if rule.startswith("overlaps_")]
+    placed = len(found.kept) + sum(overlapping)
+    share = sum(one.side == "holdout" for one in found.kept) / placed
     aim, largest = found.rules.holdout_share, found.frozen.largest_cluster / len(found.kept)
     if abs(share - aim) > found.shape.slack * aim:
         yield f"a holdout of {share:.3f}, wants {aim} (largest cluster {largest:.3f})"

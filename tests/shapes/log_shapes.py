@@ -511,10 +511,9 @@ def _shapes() -> Iterator[Shape]:
     yield Shape(
         "rare-passages",
         partial(retrieval, passages=90, words=60),
-        objections=frozenset({"overlaps_holdout"}),
+        objections=frozenset({"overlaps_holdout", "overlaps_validation"}),
         asked=frozenset({"overlaps_holdout"}),
         floor=0.2,
-        slack=2.0,
         clusters_are_known=False,
         metric="exact",
     )
