@@ -4,10 +4,11 @@
 -- ones, one that somebody does not dislike before others, then what is most liked, then what was
 -- answered most often, then the newest. The others conflict with it; their `mark` says what it won
 -- by. Of twins, requests that are equal or nearly so and have the same right answer, one stands for
--- all, chosen alike. But a request that was held out in a snapshot stays, for the holdout only
--- grows: it stands for its twins. Another row that offers a tool which the holdout offers is left
--- out, so that the holdout's functions stay unseen, and so is a row to train on that offers one of
--- the validation side. What a rule found is its `mark`; `flags` are what rules found in
+-- all, chosen alike; those that were logged in other words are near-duplicates, though they may be
+-- equal without personal data. But a request that was held out in a snapshot stays, for the holdout
+-- only grows: it stands for its twins. Another row that offers a tool which the holdout offers is
+-- left out, so that the holdout's functions stay unseen, and so is a row to train on that offers
+-- one of the validation side. What a rule found is its `mark`; `flags` are what rules found in
 -- interactions that they let pass, and `weight` is the product of their factors. What would be
 -- trained on, and a rejection blames, is held for a person. Reads curated.holdout_rows, staging.*
 -- and judgements, which curate hands over, one row per interaction.
@@ -24,6 +25,7 @@ judged as (
         answers.regard,
         answers.answered_at,
         judgements.tool_names::varchar[] as tool_names,
+        judgements.ties[1] as request_id,
         coalesce(held.example_id, judgements.equal_id, redacted.example_id) as equal_id,
         coalesce(judgements.answer_name, '') as answer_name,
         case when not answers.is_corrected then answers.dislike end as dislike,
@@ -107,10 +109,12 @@ accepted as (
         tool_names,
         dislike,
         example_id,
+        request_id,
         conflicts,
         won_by,
         first_value(interaction_id) over twins as representative_id,
-        first_value(example_id) over twins as representative_example_id
+        first_value(example_id) over twins as representative_example_id,
+        first_value(request_id) over twins as representative_request_id
     from chosen
     window twins as (
         partition by choice_id
@@ -185,6 +189,7 @@ objected as (
             when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
             when accepted.conflicts then 'conflicting_answer'
             when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
+            when accepted.representative_request_id != accepted.request_id then 'near_duplicate'
             when accepted.representative_id != accepted.interaction_id then 'duplicate'
             when blamed.is_held and accepted.side != 'holdout' then 'blamed'
             when seen.interaction_id is not null then seen.seen_objection

@@ -52,9 +52,8 @@ class Curated:
 
 
 def rules_of(shape: Shape) -> Rules:
-    """Return the rules of a shape, with a validation side."""
-    given = {"validation_share": 0.1, **(shape.rules or BY_CONVERSATION)}
-    return Rules.model_validate(given)
+    """Return the rules of a shape."""
+    return Rules.model_validate(shape.rules or BY_CONVERSATION)
 
 
 def curate(con: Connection, folder: Path, shape: Shape, seed: int = 0) -> Curated:

@@ -474,6 +474,110 @@ def numbers(author: Author, count: int) -> list[Logged]:
     return lines
 
 
+def lookups(author: Author, count: int) -> list[Logged]:
+    """Write one sentence about another person each time, whose address a call repeats."""
+    lines: list[Logged] = []
+    for _ in range(count):
+        email = "{}.{}@example.com".format(*author.words(2).split())
+        question = f"Please look up the account of {email} for me."
+        call = logs.call("weather", json.dumps({"city": email}))
+        lines.append(author.log(user(question), call, asked=question, tools=[logs.WEATHER]))
+    return lines
+
+
+def clock_in_tools(author: Author, count: int) -> list[Logged]:
+    """Write short questions, each in two conversations; the tool's text has the time in it."""
+    lines: list[Logged] = []
+    for number in range(count // 2):
+        question = author.words(5)
+        call = logs.call("weather", json.dumps({"city": author.words(1)}))
+        for attempt in range(2):
+            about = f"Tell the weather. It is {author.words(2)}, {number}:{attempt}."
+            function: dict[str, Json] = {"name": "weather", "description": about}
+            lines.append(
+                author.log(
+                    user(question),
+                    call,
+                    asked=question,
+                    conversation=question,
+                    tools=[{"type": "function", "function": function}],
+                    conversation_id=f"talk {number} {attempt}",
+                )
+            )
+    return lines
+
+
+def clock_in_system(author: Author, count: int) -> list[Logged]:
+    """Write questions, each asked in two conversations, after another time and another name."""
+    lines: list[Logged] = []
+    for number in range(count // 2):
+        question, label = author.words(5), author.label()
+        for attempt in range(2):
+            messages = [*system(_variables(author, TEMPLATE)), *user(question)]
+            lines.append(
+                author.log(
+                    messages,
+                    label,
+                    asked=question,
+                    conversation=question,
+                    conversation_id=f"talk {number} {attempt}",
+                )
+            )
+    return lines
+
+
+def one_id(author: Author, count: int) -> list[Logged]:
+    """Write conversations that all have the application's id in the place of their own."""
+    lines = conversations(author, count)
+    for one in lines:
+        one.line.update(conversation_id="default", user_id="service")
+    return lines
+
+
+def one_time(author: Author, count: int) -> list[Logged]:
+    """Write questions that were all logged at one time."""
+    lines = under(under_system)(author, count)
+    for one in lines:
+        one.line["timestamp"] = START
+    return lines
+
+
+def greetings(author: Author, count: int) -> list[Logged]:
+    """Write conversations that the assistant opens, under a developer's message."""
+    lines: list[Logged] = []
+    for number in range(count // 3):
+        messages: Messages = [{"role": "developer", "content": TEMPLATE}]
+        messages += [logs.say("Hello, how can I help you today?")]
+        for _ in range(3):
+            messages = [*messages, *user(author.words(9))]
+            asked = " ".join(str(one["content"]) for one in messages[2:])
+            answer = author.words(15)
+            name = f"conversation {number}"
+            lines.append(author.log(messages, answer, asked=asked, conversation=name))
+            messages = [*messages, logs.say(answer)]
+    return lines
+
+
+def emojis(author: Author, count: int) -> list[Logged]:
+    """Write requests without a letter."""
+    signs = [chr(0x1F600 + n) for n in range(64)]
+    asked = ["".join(author.chance.choices(signs, k=8)) for _ in range(count)]
+    return [author.log(user(one), author.label(), asked=one) for one in asked]
+
+
+def tenants(author: Author, count: int, *, size: int) -> list[Logged]:
+    """Write questions under instructions of their own, one for each ``size`` requests."""
+    lines: list[Logged] = []
+    for number in range(count // size):
+        template = author.words(200)
+        for question in [author.words(8) for _ in range(size)]:
+            said = f"{template}\n{question}"
+            name = f"tenant {number}"
+            lines.append(author.log(user(said), author.label(), asked=said, conversation=name))
+    author.chance.shuffle(lines)
+    return lines
+
+
 BY_CONVERSATION: dict[str, Json] = {"split_by": "conversation"}
 LONG: dict[str, Json] = {**BY_CONVERSATION, "max_prompt_chars": 100_000}
 COPIES = frozenset({"duplicate", "near_duplicate"})
@@ -552,6 +656,23 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("personal-arguments", personal_arguments, metric="correct")
     yield Shape("empty-answers", empty_answers, objections=frozenset({"empty_answer"}))
     yield Shape("numbers", numbers, clusters_are_known=False, metric="correct")
+    # Without the addresses it is one request, of which one is learned.
+    yield Shape(
+        "lookups",
+        lambda author, count: [*lookups(author, count // 2), *under(under_system)(author, count)],
+        100,
+        objections=frozenset({"near_duplicate"}),
+        asked=frozenset({"near_duplicate"}),
+        floor=0.65,
+        clusters_are_known=False,
+    )
+    yield Shape("clock-in-tools", clock_in_tools, metric="correct")
+    yield Shape("clock-in-system", clock_in_system, is_slow=True)
+    yield Shape("one-id", one_id, metric="exact", is_slow=True)
+    yield Shape("one-time", one_time, is_slow=True)
+    yield Shape("greetings", greetings, metric="exact", is_slow=True)
+    yield Shape("emojis", emojis, is_slow=True)
+    yield Shape("tenants", partial(tenants, size=6), slack=0.3, is_slow=True)
     yield Shape("sixty-rows", in_user, 60)
     yield Shape("sixty-thousand-rows", under(_templates), 60_000, is_slow=True)
 

@@ -6,10 +6,11 @@ common (``templates``). Those say nothing of what was asked: with them in, all s
 one instruction would be near-duplicates. Messages that many requests begin with, such as examples
 or a document, are left out alike. Of a request that has nothing else, all is compared.
 
-- Near words under equal tools, in whatever order, make a cluster (``cluster_id``): such rows never
-  stand on both sides of the split. The instruction may differ: its clock and its wording change,
-  and the question that was trained on must not be tested on for that.
-- Within a cluster, requests that want the same kind of answer are twins (``twin_id``): their
+- Near words under tools of equal names make a cluster (``cluster_id``): such rows never stand on
+  both sides of the split. The instruction and what the tools' texts say may differ: their clock and
+  their wording change, and the question that was trained on must not be tested on for that.
+- Within a cluster, requests that want the same kind of answer are twins (``twin_id``): they offer
+  equal tools, in whatever order, their
   instructions (system prompt and template) are near, they have the same turns in the same roles and
   the same last message, and no passage of one is replaced by another (``differences``), such as the
   question on a document. So all turns of a conversation are learned, though each repeats those
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from components import manifest
+from components.curate import split
+from components.curate.candidate import read_tools
 from components.curate.near import answers, clusters, templates
 from components.curate.near.templates import MANY, Parted
 from components.schema import Answer, Message
@@ -33,10 +36,11 @@ from components.schema import Answer, Message
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is compared of one request; ``tools`` and ``form`` (roles, last message) are digests.
+    """What is compared of one request.
 
-    ``turns`` are its messages, but for those of the system, ``roles`` who said them, and
-    ``answer_name`` is the answer's (``answers``).
+    ``tools``, ``tool_names`` and ``form`` (roles, last message) are digests. ``turns`` are its
+    messages, but for those of the system, ``roles`` who said them, and ``answer_name`` is the
+    answer's (``answers``).
     """
 
     turns: tuple[str, ...]
@@ -44,6 +48,7 @@ class Request:
     answer_name: str
     system: str
     tools: str
+    tool_names: str
     form: str
 
     @property
@@ -91,6 +96,7 @@ def read(rendered: Sequence[Message], system: Sequence[str], tools: str, answer:
         answer_name=answers.name(answer),
         system="\n\n".join(system),
         tools=_offered(tools),
+        tool_names=_named(tools),
         form=manifest.digest([[*roles], last]),
     )
 
@@ -154,7 +160,8 @@ def place(
     systems = sorted({one.instruction for one in compared})
     alike = dict(zip(systems, clusters.find(systems, systems, jaccard).cluster_ids, strict=True))
     offered = [request.tools for request in requests]
-    near = _smallest(ids, list(zip(found.cluster_ids, offered, strict=True)))
+    named = [request.tool_names for request in requests]
+    near = _smallest(ids, list(zip(found.cluster_ids, named, strict=True)))
     wishes = [
         (name, tools, alike[one.instruction], request.form)
         for name, tools, one, request in zip(
@@ -198,3 +205,9 @@ def _has_words(text: str) -> bool:
 def _offered(tools: str) -> str:
     """Digest a list of tools, whatever its order; most requests of an application have the same."""
     return manifest.digest(sorted({json.dumps(one, sort_keys=True) for one in json.loads(tools)}))
+
+
+@lru_cache(maxsize=4096)
+def _named(tools: str) -> str:
+    """Digest the names of a list of tools."""
+    return split.tools(read_tools(tools)[1])
