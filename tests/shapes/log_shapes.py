@@ -642,9 +642,11 @@ def _shapes() -> Iterator[Shape]:
         is_slow=True,
     )
     yield Shape("retries", retries, 200, objections=COPIES, metric="exact")
-    yield Shape("conflicting-labels", conflicts, objections=frozenset({"conflicting_answer"}))
+    yield Shape(
+        "conflicting-labels", conflicts, objections=frozenset({"conflicting_answer"}), is_slow=True
+    )
     yield Shape("two-models", two_models, objections=COPIES, metric="exact", is_slow=True)
-    yield Shape("one-label", one_label, 165)
+    yield Shape("one-label", one_label, 165, is_slow=True)
     yield Shape("json-answers", json_answers, metric="exact")
     yield Shape("thoughts", thoughts, metric="exact", is_slow=True)
     yield Shape("tool-results", tool_results, 120, exceeds_window=True, metric="correct_name")
@@ -654,8 +656,10 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("two-users-at-once", two_users_at_once, 160, objections=COPIES)
     yield Shape("people", people)
     yield Shape("personal-arguments", personal_arguments, metric="correct")
-    yield Shape("empty-answers", empty_answers, objections=frozenset({"empty_answer"}))
-    yield Shape("numbers", numbers, clusters_are_known=False, metric="correct")
+    yield Shape(
+        "empty-answers", empty_answers, objections=frozenset({"empty_answer"}), is_slow=True
+    )
+    yield Shape("numbers", numbers, clusters_are_known=False, metric="correct", is_slow=True)
     # Without the addresses it is one request, of which one is learned.
     yield Shape(
         "lookups",
