@@ -70,10 +70,12 @@ def _judged(found: Curated, base: Path, folder: Path) -> list[str]:
     except ValueError as error:
         typer.echo(f"    not trained: {error}")
         return []
-    target = judged.judgement.comparisons[0]
+    counts = [
+        f"{one.n} requests in {one.clusters} clusters" for one in judged.judgement.comparisons
+    ]
     typer.echo(
-        f"    {judged.judgement.outcome}: {target.metric} of {target.n} requests in "
-        f"{target.clusters} clusters; {judged.reached.rows['too_long']} rows not learned"
+        f"    {judged.judgement.outcome}: {found.shape.metric} of {', '.join(counts)}; "
+        f"{judged.reached.rows['too_long']} rows not learned"
     )
     return judging.problems(judged)
 

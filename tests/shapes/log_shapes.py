@@ -669,6 +669,7 @@ def _shapes() -> Iterator[Shape]:
         asked=frozenset({"near_duplicate"}),
         floor=0.65,
         clusters_are_known=False,
+        metric="correct",
     )
     yield Shape("clock-in-tools", clock_in_tools, metric="correct")
     yield Shape("clock-in-system", clock_in_system, is_slow=True)
