@@ -34,7 +34,8 @@ def newest_only(conversation: int, turn: int, **more: Json) -> dict[str, Json]:
 
 
 def freeze(folder: Path, lines: list[dict[str, Json]], split_by: str) -> Snapshot:
-    rules = Rules.model_validate({"holdout_share": 0.4, "split_by": split_by})
+    shares = {"holdout_share": 0.4, "validation_share": 0.0}
+    rules = Rules.model_validate({**shares, "split_by": split_by})
     with warehouse.connect(folder / "w.duckdb") as con:
         interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
         pipeline.curate(con, "weather", rules, now=logs.NOW)
@@ -59,9 +60,10 @@ def test_a_scorecard_says_how_large_a_cluster_can_be(tmp_path: Path, tiny_base: 
     """The gate has to know it, whichever clusters the holdout happens to have drawn."""
     lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS if n else 7)]
     frozen = freeze(tmp_path, lines, "conversation")
-    (asked,) = measurement.measurements(
+    asked, *baselines = measurement.measurements(
         frozen.path, tiny_base, {"base": None}, tmp_path / "cards", EvaluationSettings()
     )
+    assert (asked.model, len(baselines)) == ("base", 2)
     assert asked.body["conditions"][LARGEST_CLUSTER] == 7  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript] - our own body
 
 

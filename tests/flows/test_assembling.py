@@ -84,7 +84,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     manifest.write(adapter, kind="adapter", now=NOW, body=body)
     cards: Folders = {
         evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
-        evaluate.CHAMPION: written(home / "cards" / "o", measured(300, 352)),
+        evaluate.CHAMPION: written(home / "cards" / "o", measured(300, 340)),
         evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
     }
 

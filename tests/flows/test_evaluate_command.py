@@ -69,8 +69,12 @@ def test_base_and_newest_adapter_are_scored_on_validation_rows_and_no_look_is_re
     assert done.exit_code == 0, done.stderr
     rows = int(re.findall(r"validation side: (\d+) requests in \1 clusters", done.stdout)[0])
     assert rows == manifest.read(snapshot)["rows"]["validation"]  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
-    assert re.search(r"metric +n +base +c0ffee00 +constant +nearest\n", done.stdout), done.stdout
-    assert re.search(rf"f1 +{rows} +\d+\.\d% \(.* to .*\) +\d+\.\d% \(", done.stdout), done.stdout
+    assert re.search(r"metric +n +clusters +base +c0ffee00 +constant +nearest\n", done.stdout), (
+        done.stdout
+    )
+    assert re.search(rf"f1 +{rows} +{rows} +\d+\.\d% \(.* to .*\) +\d+\.\d% \(", done.stdout), (
+        done.stdout
+    )
     cards = [scorecard.read(one) for one in (load().scorecards / "weather").iterdir()]
     assert {one.task for one in cards} == {VALIDATION}
     with warehouse.connect(load().warehouse) as con:

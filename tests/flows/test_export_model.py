@@ -95,12 +95,14 @@ def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_pat
     measure("guard", "ada9", 4, day=2, task="piqa")
     measure("others", "d0a0", 4, day=2)
     exporting.export(home, asked(tmp_path / "out", "peft"))
-    (row,) = [
-        line
-        for line in (tmp_path / "out" / "README.md").read_text().splitlines()
-        if line.startswith("| correct name: ")
-    ]
-    assert row.split(" | ")[1:] == ["50.0% ± 28.9%", "75.0% ± 25.0%", "4 |"]
+    text = (tmp_path / "out" / "README.md").read_text()
+    (head,) = [line for line in text.splitlines() if line.startswith("| score |")]
+    (row,) = [line for line in text.splitlines() if line.startswith("| correct name: ")]
+    columns = dict(zip(head.strip(" |").split(" | "), row.strip(" |").split(" | "), strict=True))
+    assert columns["base"] == "50.0% ± 28.9%"
+    assert columns["adapter"] == "75.0% ± 25.0%"
+    assert (columns["n"], columns["clusters"]) == ("4", "4")
+    assert columns["few-shot"] == "not measured"
 
 
 @pytest.mark.parametrize("form", ["nim", "gguf"])
