@@ -110,7 +110,7 @@ def pair(name: str, asked: str, chosen: Answer, rejected: Answer, **told: str | 
         preference_id=name,
         source="choice",
         group_id=told.get("group", f"group of {name}"),
-        cluster_id=told.get("group", f"group of {name}"),
+        cluster_id=told.get("group") or f"group of {name}",
         client_id=told.get("client", "app"),
         language=told.get("language", "en"),
         messages=json.dumps([{"role": "user", "content": asked}]),
