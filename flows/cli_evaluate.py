@@ -60,6 +60,9 @@ def evaluate(
         _evaluate(config, snapshot, adapter or [])
 
 
+MOST_COLUMNS = 500
+
+
 def _evaluate(config: Path, snapshot: str | None, adapters: list[Path]) -> None:
     from flows import config as configs
     from flows import snapshots, validation
@@ -98,7 +101,8 @@ def _show(cards: "Mapping[str, Scorecard]") -> None:
     for metric, score in base.scores.items():
         size = str(score.n), str(score.clusters or "")
         table.add_row(metric, *size, *(_score(one, metric) for one in cards.values()))
-    console.print(table)
+    # Printed whole where the terminal is narrower: a figure cut short would be another figure.
+    Console(highlight=False, width=MOST_COLUMNS).print(table)
 
 
 def _score(card: "Scorecard", metric: str) -> str:

@@ -75,6 +75,7 @@ def test_base_and_newest_adapter_are_scored_on_validation_rows_and_no_look_is_re
     assert re.search(rf"f1 +{rows} +{rows} +\d+\.\d% \(.* to .*\) +\d+\.\d% \(", done.stdout), (
         done.stdout
     )
+    assert "…" not in done.stdout  # whole, in a terminal of 80 columns, too
     cards = [scorecard.read(one) for one in (load().scorecards / "weather").iterdir()]
     assert {one.task for one in cards} == {VALIDATION}
     with warehouse.connect(load().warehouse) as con:
