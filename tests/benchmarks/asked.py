@@ -128,7 +128,7 @@ def call_task(requests: Sequence[bfcl.Request], tokenizer: Any, count: int) -> T
             "text": rendering.render(tokenizer, one.messages, one.tools).to_text(tokenizer),
             "reference": "" if one.call is None else one.call.name,
         }
-        for one in traffic.choose(requests, 0, count)
+        for one in traffic.choose(requests, 0)[:count]
     ]
     return {
         "custom_dataset": dataset(documents),

@@ -49,7 +49,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fetched = fetch.fetch(run.cache(), lambda _: None)
-        chosen = traffic.choose(bfcl.read(fetched.traffic), 0, steps * BATCH + validation)
+        chosen = traffic.choose(bfcl.read(fetched.traffic), 0)[: steps * BATCH + validation]
         sides = {"train": chosen[: steps * BATCH], "validation": chosen[steps * BATCH :]}
         for side, some in sides.items():
             given = [(one.messages, one.tools, users.right_answer(one)) for one in some]

@@ -54,7 +54,7 @@ FLOPS_A_TOKEN = 0.46e9
 def write(folder: Path, steps: int, validation: int) -> Path:
     """Write so many rows to train on and to validate on, and give the base's folder."""
     fetched = fetch.fetch(run.cache(), lambda _: None)
-    chosen = traffic.choose(bfcl.read(fetched.traffic), 0, steps * BATCH + validation)
+    chosen = traffic.choose(bfcl.read(fetched.traffic), 0)[: steps * BATCH + validation]
     for side, some in (("train", chosen[: steps * BATCH]), ("validation", chosen[steps * BATCH :])):
         given = [(one.messages, one.tools, users.right_answer(one)) for one in some]
         rows.write_requests(folder, given, side=side)

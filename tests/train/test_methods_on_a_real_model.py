@@ -22,7 +22,7 @@ def fetched() -> fetch.Fetched:
 
 @pytest.fixture(scope="module")
 def snapshot(fetched: fetch.Fetched, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    chosen = traffic.choose(bfcl.read(fetched.traffic), 0, ROWS)
+    chosen = traffic.choose(bfcl.read(fetched.traffic), 0)[:ROWS]
     given = [(one.messages, one.tools, users.right_answer(one)) for one in chosen]
     return rows.write_requests(tmp_path_factory.mktemp("snapshot"), given)
 
