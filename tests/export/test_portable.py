@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_its_manifest_says_what_it_was_made_of_with_what(make: Making, tiny_base
     assert environment["device"]
     libraries = environment["libraries"]
     assert isinstance(libraries, dict)
-    assert libraries["torch"] == torch.__version__
+    assert libraries["torch"] == version("torch")
 
 
 @pytest.mark.parametrize(
