@@ -110,22 +110,39 @@ def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
     changes = _Changes()
     found = warehouse.select(con, "temp/alike_rows", first=first, last=last)
     for _, group in groupby(found, key=lambda row: row["number"]):
-        rows = [
-            _Row(int(row["row_id"]), str(row["interaction_id"]), _record(row))  # pyright: ignore[reportArgumentType] - a number
-            for row in group
-        ]
-        _tell_apart(rows, last_row, changes)
+        rows: list[_Row] = []
+        ids: set[str] = set()
+        deep: set[str] = set()
+        for row in group:
+            row_id, interaction_id = int(row["row_id"]), str(row["interaction_id"])  # pyright: ignore[reportArgumentType] - a number
+            if (record := _record(row)) is not None:
+                rows.append(_Row(row_id, interaction_id, record))
+            elif interaction_id in ids and row_id > last_row:
+                changes.dropped.append(row_id)
+            else:
+                deep.add(interaction_id)
+            ids.add(interaction_id)
+        _tell_apart(rows, deep, last_row, changes)
     return changes
 
 
-def _record(row: Mapping[str, warehouse.Value]) -> Record:
-    return record_identity.read(str(row["record"] or row["payload"]))
+def _record(row: Mapping[str, warehouse.Value]) -> Record | None:
+    """Read a stored record; ``None`` if it is nested too deeply to be compared."""
+    try:
+        record = record_identity.read(str(row["record"] or row["payload"]))
+        record_identity.canonical(dict(record))
+    except RecursionError:
+        return None
+    return record
 
 
-def _tell_apart(rows: Sequence[_Row], last_row: int, changes: _Changes) -> None:
-    """Decide of each row of this load whether it is one of the rows before it."""
+def _tell_apart(rows: Sequence[_Row], taken: set[str], last_row: int, changes: _Changes) -> None:
+    """Decide of each row of this load whether it is one of the rows before it.
+
+    ``taken`` are the ids of rows that can't be compared.
+    """
     contents: dict[str, _Interactions] = defaultdict(_Interactions)
-    ids: set[str] = set()
+    ids = set(taken)
     kept: list[_Row] = []
     for row in rows:
         same = contents[record_identity.content_digest(row.record)]
@@ -188,7 +205,8 @@ def _drop_erased(con: Connection, last_row: int) -> int:
     dropped = [
         int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
         for row in warehouse.select(con, "temp/erased_times", last_row=last_row)
-        if record_identity.erased_digest(key, _record(row)) in digests
+        if (record := _record(row)) is not None
+        and record_identity.erased_digest(key, record) in digests
     ]
     _delete(con, dropped)
     return len(dropped)

@@ -138,3 +138,14 @@ def test_thousands_of_equal_answers_in_one_second_cost_each_the_same(
     assert (loaded.new, loaded.known) == (3_000, 3_000)
     again = load(con, tmp_path / "2.jsonl", *map(reworded, pings), logs.interaction("Else?"))
     assert (again.new, again.known) == (1, 3_000)
+
+
+def test_records_nested_too_deeply_to_be_compared_cost_only_themselves(
+    con: Connection, tmp_path: Path
+):
+    plain = json.dumps(logs.interaction())
+    deep = [plain[:-1] + f', "more": {"[" * depth}{"]" * depth}}}' for depth in (2_000, 2_001)]
+    path = tmp_path / "deep.jsonl"
+    path.write_text("\n".join([*deep, json.dumps(logs.interaction("Else?"))]) + "\n")
+    loaded = interactions.load(con, path, now=logs.NOW)
+    assert (loaded.new, loaded.known) == (2, 1)
