@@ -184,8 +184,9 @@ def shared(before: Rows, now: Rows) -> float:
 def _was_most(holdout: Holdout, before: Seal | Look, requests: int) -> bool:
     """Tell whether more than half of a holdout was there before, by its name or by its rows.
 
-    Under one name a holdout only grows, so that its size tells. Of looks that an older version took
-    only the number of requests of the task is known, which is held against ``requests``.
+    Under one name a holdout grows, or becomes a part of what it was, so that its size tells. Of
+    looks that an older version took only the number of requests of the task is known, which is held
+    against ``requests``.
     """
     held = before.held if isinstance(before, Look) else before.requests
     is_older = isinstance(before, Look) and not before.sketch

@@ -69,6 +69,10 @@ LARGEST_CLUSTER = "largest_cluster"
 """Among the holdout's conditions: the most requests of its workload, on all sides, that hang
 together, where the snapshot says so. No cluster is taken to be larger, whichever were drawn."""
 
+CLUSTER_CAP = "holdout_per_cluster"
+"""Among the holdout's conditions, where the workload sets it: the most requests of a cluster that
+are tested on, however many it has. Scores are then means over those."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:

@@ -1,9 +1,9 @@
 """Notice when a rule leaves out so much of a workload that it may be a mistake, and ask a person.
 
 Some rules may leave out any share: copies of a request are one row, people's dislikes and
-rejections are their word, and the balance and functions that are to be unseen in training are what
-the workload's file asks for. All others are looked at, each for itself, as a share of the different
-requests.
+rejections are their word, and the balance, the cap on clusters and functions that are to be unseen
+in training are what the workload's file asks for. All others are looked at, each for itself, as a
+share of the different requests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,9 @@ from components.warehouse import Connection, Value
 UNSEEN = frozenset({"offers_holdout_tool", "offers_validation_tool"})
 """Verdicts on functions that are to be unseen in training."""
 
-UNLIMITED = frozenset({"duplicate", "blamed"}) | UNSEEN | fates.DISLIKES | fates.BALANCE
+UNLIMITED = (
+    frozenset({"duplicate", "blamed", "over_cluster_cap"}) | UNSEEN | fates.DISLIKES | fates.BALANCE
+)
 
 FEWEST = 10
 """A person has looked through fewer rows sooner than through a question about them."""

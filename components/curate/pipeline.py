@@ -86,7 +86,9 @@ def curate(
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
             lift = rules.preferences.lift
+            cap = rules.holdout_per_cluster
             values = {"split": rules.split_by, "judged_at": now, "lift": lift}
+            values |= {"holdout_per_cluster": cap}
             for model in ("curated/standings", "curated/verdicts"):
                 warehouse.refresh(con, model, workload_id=workload_id, **values)
             keyring = _keyring(con, workload_id, rules, judgements)

@@ -1,6 +1,6 @@
 """What a workload file says under ``curate``."""
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from components.curate.balance.settings import Balance
 from components.curate.near.settings import NearDuplicates
@@ -27,6 +27,11 @@ class Rules(Config):
     compared on (``flywheel evaluate``, ``search``), so that the holdout need not be looked at; like
     ``holdout_share`` it draws only groups that are new. 0 trains on them, where labels are scarce.
     """
+
+    holdout_per_cluster: int | None = Field(default=None, ge=1)
+    """How many requests of one cluster (a conversation, a user, or what else ties them) are tested
+    on; the rest of that cluster's held-out ones are left out. The gate needs the fewer requests the
+    fewer a cluster can have; null tests on all."""
 
     split_by: SplitBy = "tools"
     """What the holdout shows: ``tools`` never seen in training (requests without tools go by
@@ -59,6 +64,14 @@ class Rules(Config):
 
     balance: Balance = Field(default_factory=Balance)
     """How much is trained on, and of what: caps, budgets, and rows replayed from other sets."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_cap(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out a cap that is not set, so that snapshots keep the keys they had without it."""
+        fields: dict[str, object] = handler(self)
+        if self.holdout_per_cluster is None:
+            fields.pop("holdout_per_cluster", None)
+        return fields
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "Rules":

@@ -48,7 +48,7 @@ def write(
     parts = [
         _front_matter(workload_id, figures),
         [f"# {markdown.plain(workload_id)}: snapshot {folder.name}", "", _summary(figures)],
-        _sides(figures, holdout_version),
+        _sides(figures, holdout_version, config),
         _verdicts(figures),
         _found(figures),
         *(
@@ -106,7 +106,7 @@ def _summary(figures: Figures) -> str:
     )
 
 
-def _sides(figures: Figures, holdout_version: str) -> list[str]:
+def _sides(figures: Figures, holdout_version: str, config: Mapping[str, Json]) -> list[str]:
     total = sum(figures.sides.values())
     rows = [
         [
@@ -130,6 +130,19 @@ def _sides(figures: Figures, holdout_version: str) -> list[str]:
         "",
         f"Holdout version `{holdout_version}`. A row keeps its side for ever; a holdout that grows "
         "is a new version, and scores of different versions are not comparable.",
+        *_capped(config),
+    ]
+
+
+def _capped(config: Mapping[str, Json]) -> list[str]:
+    cap = config.get("holdout_per_cluster")
+    if not isinstance(cap, int):
+        return []
+    return [
+        "",
+        f"Of a cluster at most {cap:,} of the held-out requests are tested on "
+        f"(`holdout_per_cluster: {cap}`); the others (`over_cluster_cap`) are on no side, and the "
+        "holdout is another version with another cap.",
     ]
 
 

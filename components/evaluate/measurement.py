@@ -24,6 +24,7 @@ from components.machine import Graphics
 from components.schema import Json
 from components.scorecard import (
     BASELINES,
+    CLUSTER_CAP,
     FEW_SHOT,
     HOLDOUT,
     LARGEST_CLUSTER,
@@ -143,8 +144,15 @@ def _of_side(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
         **{name: record[name] for name in (LARGEST_CLUSTER,) if name in record},
+        **(_cap(record) if side == HOLDOUT else {}),
         **_place(settings),
     }
+
+
+def _cap(record: Mapping[str, Json]) -> dict[str, Json]:
+    curated = record.get("config")
+    cap = curated.get(CLUSTER_CAP) if isinstance(curated, dict) else None
+    return {} if cap is None else {CLUSTER_CAP: cap}
 
 
 def _with_examples(

@@ -11,7 +11,7 @@ from components.gate import betting, inference, power
 from components.gate.judgement import Comparison, Outcome, Role
 from components.gate.pairs import Pairs
 from components.schema import Json
-from components.scorecard import LARGEST_CLUSTER, Sample, Scorecard
+from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, Sample, Scorecard
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def _clusters(samples: Sequence[Sample]) -> NDArray[np.int64]:
 
 def _bound(conditions: Mapping[str, Json]) -> int:
     """Return how many requests a cluster can have as the task's data know; 0 if they don't."""
-    bound = conditions.get(LARGEST_CLUSTER, 0)
-    return bound if isinstance(bound, int) else 0
+    bounds = [conditions.get(name) for name in (LARGEST_CLUSTER, CLUSTER_CAP)]
+    return min((bound for bound in bounds if isinstance(bound, int)), default=0)
 
 
 def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, float]]:

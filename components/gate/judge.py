@@ -18,6 +18,7 @@ from components.gate.comparable import Anchor, Measured, objections
 from components.gate.compare import Compared, Earlier
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
+from components.scorecard import CLUSTER_CAP, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def judge(
     if alpha == 0:
         return Judgement("fail", (wording.no_look_left(look, policy),), policy.metric, look)
     asked = _asked(challenger, opponent, policy, anchor)
-    comparisons = _compared(asked, policy, alpha, later, earlier)
+    comparisons = _compared(asked, policy, alpha, later, _alike(earlier, challenger[policy.task]))
     parts = slices.compare(asked[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
         *wording.below_floor(comparisons[0], policy),
@@ -91,6 +92,13 @@ def judge(
         comparisons=comparisons,
         slices=parts,
     )
+
+
+def _alike(earlier: Sequence[Earlier], challenger: Scorecard) -> Sequence[Earlier]:
+    """Return the earlier looks if all were under today's cap: with another the mean is another."""
+    cap = challenger.conditions.get(CLUSTER_CAP)
+    alike = all(one.challenger.conditions.get(CLUSTER_CAP) == cap for one in earlier)
+    return earlier if alike else ()
 
 
 def _asked(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from transformers import AutoTokenizer
 
 from components import manifest, warehouse
@@ -13,9 +14,10 @@ from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
 from components.evaluate import measurement, task
 from components.evaluate.settings import EvaluationSettings
+from components.gate import compare, inference
 from components.schema import Json
-from components.scorecard import LARGEST_CLUSTER
-from tests import logs
+from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, MeasuredSide
+from tests import cards, logs
 
 TURNS = 3
 TOPICS = ("refund", "parcel", "invoice", "voucher", "account")
@@ -33,8 +35,10 @@ def newest_only(conversation: int, turn: int, **more: Json) -> dict[str, Json]:
     )
 
 
-def freeze(folder: Path, lines: list[dict[str, Json]], split_by: str) -> Snapshot:
-    shares = {"holdout_share": 0.4, "validation_share": 0.0}
+def freeze(
+    folder: Path, lines: list[dict[str, Json]], split_by: str, **more: float | None
+) -> Snapshot:
+    shares = {"holdout_share": 0.4, "validation_share": 0.0, **more}
     rules = Rules.model_validate({**shares, "split_by": split_by})
     with warehouse.connect(folder / "w.duckdb") as con:
         interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
@@ -65,6 +69,45 @@ def test_a_scorecard_says_how_large_a_cluster_can_be(tmp_path: Path, tiny_base: 
     )
     assert (asked.model, len(baselines)) == ("base", 2)
     assert asked.body["conditions"][LARGEST_CLUSTER] == 7  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript] - our own body
+
+
+@pytest.mark.parametrize(
+    ("cap", "test"),
+    [
+        pytest.param(None, "bets on clusters of up to 7 requests", id="all"),
+        pytest.param(2, "bets on clusters of up to 2 requests", id="two"),
+        pytest.param(1, "exact McNemar", id="one"),
+        pytest.param(9, "bets on clusters of up to 7 requests", id="more"),
+    ],
+)
+def test_the_gate_takes_no_cluster_for_larger_than_the_cap(
+    tmp_path: Path, tiny_base: Path, cap: int | None, test: str
+):
+    lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS if n else 7)]
+    frozen = freeze(tmp_path, lines, "conversation", holdout_per_cluster=cap, validation_share=0.2)
+    ours, theirs = (cards.under(one, **asked(frozen, tiny_base)) for one in cards.pair(30, 9, 9, 9))
+    pairs = compare.pair(ours, theirs, "correct_name", None).pairs
+    assert pairs.largest == min(7, cap or 7)
+    assert inference.superiority(pairs)[0] == test
+
+
+def test_the_validation_side_has_no_cap(tmp_path: Path, tiny_base: Path):
+    lines = [newest_only(n, turn) for n in range(30) for turn in range(TURNS)]
+    frozen = freeze(tmp_path, lines, "conversation", holdout_per_cluster=1, validation_share=0.4)
+    assert frozen.validation_rows == TURNS * frozen.clusters["validation"]
+    assert CLUSTER_CAP in asked(frozen, tiny_base)
+    assert CLUSTER_CAP not in asked(frozen, tiny_base, "validation")
+
+
+def asked(frozen: Snapshot, base: Path, side: MeasuredSide = HOLDOUT) -> dict[str, Json]:
+    """Return the conditions of a side's scorecards."""
+    cards_root = frozen.path / "cards"
+    one, *_ = measurement.measurements(
+        frozen.path, base, {"base": None}, cards_root, EvaluationSettings(), side
+    )
+    conditions = one.body["conditions"]
+    assert isinstance(conditions, dict)
+    return conditions
 
 
 def test_a_cluster_is_named_by_its_smallest_request_on_the_side(tmp_path: Path):

@@ -11,7 +11,7 @@ from components.gate.compare import Earlier
 from components.gate.judgement import Judgement
 from components.gate.pairs import Pairs, independent
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
+from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
 from tests import holdout_draws as draws
 from tests.cards import card, in_clusters, pair, under
 
@@ -164,6 +164,25 @@ def test_a_challenger_that_is_looked_at_again_is_bet_on_further_and_it_is_said()
     assert all(
         "bets on clusters of up to 2 requests that began at look" in reason for reason in reasons
     )
+
+
+def test_bets_are_not_carried_on_under_another_cap():
+    """Capped otherwise, requests have another mean, which is another hypothesis."""
+    looks = [grown(seed, (100, 130, 160), 0.12) for seed in range(16)]
+    assert any(begun(one) for one in looks)
+    assert not any(begun([capped(*two, number) for number, two in enumerate(one)]) for one in looks)
+    assert any(begun([capped(*two, 0) for two in one]) for one in looks)
+
+
+def begun(cards: list[tuple[Scorecard, Scorecard]]) -> int:
+    """Return the look whose bets, carried on, made a later one pass."""
+    _, judgement = looked(cards)
+    return 0 if judgement is None or judgement.target is None else judgement.target.begun
+
+
+def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Scorecard]:
+    """Cap what a cluster can have at no less than it has."""
+    return under(ours, **{CLUSTER_CAP: 2 + more}), under(theirs, **{CLUSTER_CAP: 2 + more})
 
 
 def test_what_was_seen_before_is_not_bet_on_again():
