@@ -22,6 +22,8 @@ four where it begins or ends, which is where questions stand."""
 
 PAIRS_AT_ONCE = 1024
 
+_NO_KEY = np.uint64((1 << 64) - 1)
+
 
 def replaced(texts: Column, pairs: Pairs, pool: Executor) -> npt.NDArray[np.bool_]:
     """Mark the pairs of which each text has a passage that the other has not."""
@@ -54,7 +56,8 @@ def _triples(texts: Column) -> tuple[Hashes, Positions]:
 
 def _passages(keys: Hashes, others: Hashes, owners: Positions, count: int) -> npt.NDArray[np.bool_]:
     """Mark the texts that have a passage of triples which are not among the others."""
-    missing = ~np.isin(keys, others)
+    others = np.append(np.sort(others), _NO_KEY)
+    missing = others[np.searchsorted(others, keys)] != keys
     edges = np.concatenate([[True], owners[1:] != owners[:-1], [True]])[: len(owners) + 1]
     begins = np.flatnonzero(np.concatenate([missing[:1], _starts(missing, edges)]))
     ends = np.flatnonzero(np.concatenate([_starts(missing[::-1], edges[::-1])[::-1], missing[-1:]]))

@@ -177,9 +177,16 @@ def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]
     """Name each request by its twins and, if it has any, its words."""
     sizes = Counter(twins)
     return [
-        (name, *(_WORD.findall(text.casefold()) or [text])) if sizes[name] > 1 else (name,)
+        (name, _spaced(text) or text) if sizes[name] > 1 else (name,)
         for name, text in zip(twins, words, strict=True)
     ]
+
+
+def _spaced(text: str) -> str:
+    """Write a text's words in lower case with a space between two."""
+    folded = text.casefold()
+    words = folded.translate(_BREAKS).split() if folded.isascii() else _WORD.findall(folded)
+    return " ".join(words)
 
 
 def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
@@ -195,6 +202,8 @@ def _by_users(turns: Sequence[str], roles: Sequence[str]) -> str:
 
 
 _WORD = re.compile(r"[^\W_]+")
+_BREAKS = {code: " " for code in range(128) if not chr(code).isalnum()}
+"""What ``_WORD`` leaves out of ASCII, for which this is the faster way."""
 
 
 def _has_words(text: str) -> bool:

@@ -38,8 +38,9 @@ LEAST = 0.1
 and is left in: a phrase of a language may be in many texts."""
 
 TABLE_BITS = 26
-SPARE_BITS = 2
-"""Places for more runs than there are, so that few share one by chance."""
+SPARE_BITS = 1
+"""Places for more runs than there are, so that few share one by chance; more of them are slower to
+count in than the texts are to look at that they spare."""
 
 THREADS = 2
 
@@ -106,19 +107,20 @@ def _suspects(texts: Column, pool: Executor) -> tuple[_Counts, Positions]:
     words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
     bits = min(TABLE_BITS, words.bit_length() + SPARE_BITS)
     counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
-    buckets = [np.zeros(0, np.uint32)]
-    sizes = [np.zeros(0, np.int64)]
+    found: list[tuple[npt.NDArray[np.uint32], Positions]] = []
     cut = partial(shingles.shingle, width=RUN, whole=False)
-    for found in pool.map(cut, Texts.of(texts).chunks()):
-        at = (found.hashes >> counts.shift).astype(np.int64)
-        np.add.at(counts.of, at, np.uint32(1))
-        buckets.append(at.astype(np.uint32))
-        sizes.append(np.diff(found.bounds))
-    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes))])
-    hits = [np.flatnonzero(counts.of[at] >= MANY) for at in buckets]
-    starts = np.cumsum([0, *(len(at) for at in buckets)])[:-1]
-    every = np.concatenate([at + start for at, start in zip(hits, starts, strict=True)])
-    return counts, np.unique(np.searchsorted(bounds, every, "right") - 1)
+    for chunk in pool.map(cut, Texts.of(texts).chunks()):
+        buckets = (chunk.hashes >> counts.shift).astype(np.int64)
+        np.add.at(counts.of, buckets, np.uint32(1))
+        found.append((buckets.astype(np.uint32), chunk.bounds))
+    marks = [_have_any(counts.of[buckets] >= MANY, bounds) for buckets, bounds in found]
+    return counts, np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *marks]))
+
+
+def _have_any(marks: npt.NDArray[np.bool_], bounds: Positions) -> npt.NDArray[np.bool_]:
+    """Tell of each text whether one of its runs is marked."""
+    before = np.concatenate([[0], np.cumsum(marks)])
+    return before[bounds[1:]] > before[bounds[:-1]]
 
 
 def _common(
@@ -128,11 +130,21 @@ def _common(
     names = np.concatenate([np.zeros(0, np.uint64), *pool.map(_names, Texts.of(texts).chunks())])
     different = texts.take(_different(names.tolist(), answers))
     found = [np.zeros(0, np.uint64)]
-    cut = partial(shingles.distinct, width=RUN, whole=False)
-    for hashes, _ in pool.map(cut, Texts.of(different).chunks()):
-        found.append(hashes[counts.many(hashes)])
+    found += pool.map(partial(_distinct, counts=counts), Texts.of(different).chunks())
     runs, exact = np.unique(np.concatenate(found), return_counts=True)
     return _Common(runs[exact >= MANY], exact[exact >= MANY])
+
+
+def _distinct(texts: Texts, counts: _Counts) -> Hashes:
+    """Give the runs of each text of a chunk that many may have, each once for a text."""
+    found = shingles.shingle(texts, RUN, whole=False)
+    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
+    many = np.flatnonzero(counts.many(found.hashes))
+    order = np.lexsort((found.hashes[many], owners[many]))
+    hashes, owners = found.hashes[many[order]], owners[many[order]]
+    is_first = np.ones(len(hashes), np.bool_)
+    is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    return hashes[is_first]
 
 
 def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Positions:
@@ -162,16 +174,21 @@ def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
     """Part each text of a chunk; ``None`` where nothing of it is shared."""
     words = shingles.words_of(texts)
     found = shingles.runs(words, RUN)
-    sizes = np.diff(found.bounds)
-    owners = np.repeat(np.arange(len(texts)), sizes)
     counts = common.count(found.hashes)
-    places = np.arange(len(owners)) - found.bounds[owners] + words.bounds[owners]
+    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
+    some = np.flatnonzero(_have_any(counts > 0, found.bounds)[owners])
+    counts, owners = counts[some], owners[some]
+    places = some - found.bounds[owners] + words.bounds[owners]
     kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
     steps = np.zeros(len(words.hashes) + 1, np.int64)
     steps[kept] += 1
     steps[kept + RUN] -= 1
     covered = np.cumsum(steps)[:-1] > 0
-    return [_parted(texts, words, covered, place) for place in range(len(texts))]
+    shared = np.diff(np.concatenate([[0], np.cumsum(covered)])[words.bounds])
+    parted: list[Parted | None] = [None] * len(texts)
+    for place in np.flatnonzero((shared > 0) & (shared >= LEAST * np.diff(words.bounds))).tolist():
+        parted[place] = _parted(texts, words, covered, place)
+    return parted
 
 
 def _highest(counts: Positions, owners: Positions) -> Positions:
@@ -185,18 +202,13 @@ def _highest(counts: Positions, owners: Positions) -> Positions:
     return highest
 
 
-def _parted(
-    texts: Texts, words: Words, covered: npt.NDArray[np.bool_], place: int
-) -> Parted | None:
+def _parted(texts: Texts, words: Words, covered: npt.NDArray[np.bool_], place: int) -> Parted:
     first, last = int(words.bounds[place]), int(words.bounds[place + 1])
     marks = covered[first:last]
-    if marks.sum() < LEAST * len(marks) or not marks.any():
-        return None
-    changes = np.flatnonzero(marks[1:] != marks[:-1]) + 1
-    base = int(texts.offsets[0])
-    cuts = [int(texts.offsets[place]), *(words.starts[first + changes] + base).tolist()]
-    cuts.append(int(texts.offsets[place + 1]))
-    content = texts.content[cuts[0] : cuts[-1]].tobytes()
-    pieces = [content[begin - cuts[0] : end - cuts[0]].decode() for begin, end in pairwise(cuts)]
+    changes = (marks[1:] != marks[:-1]).nonzero()[0] + first + 1
+    begin, end = int(texts.offsets[place]), int(texts.offsets[place + 1])
+    cuts = [0, *(words.starts[changes] + (int(texts.offsets[0]) - begin)).tolist(), end - begin]
+    content = texts.content[begin:end].tobytes()
+    pieces = [content[start:stop].decode() for start, stop in pairwise(cuts)]
     begins_shared = int(marks[0])
     return Parted(" ".join(pieces[begins_shared::2]), " ".join(pieces[1 - begins_shared :: 2]))
