@@ -1,10 +1,12 @@
 """``flywheel receive`` and ``flywheel token``: live traffic over HTTP, and who may send it."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows import settings
@@ -16,6 +18,15 @@ token_app = typer.Typer(
 )
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+
+class Kind(StrEnum):
+    """What a token may send."""
+
+    interactions = "interactions"
+    feedback = "feedback"
+    traces = "traces"
+    logs = "logs"
 
 
 @app.command()
@@ -49,23 +60,89 @@ def receive(
 @token_app.command()
 def add(
     client: Annotated[str, typer.Argument(help="The `client_id` of all that comes with it.")],
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may send for, a name or a pattern such as `support*`; may be repeated. "
+            "All workloads if left out. Not for OTLP."
+        ),
+    ] = None,
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(
+            help="What it may send; may be repeated. All kinds if left out, or interactions and "
+            "feedback where workloads are named."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            help="From when on it is refused: a date (`2027-01-31`, UTC), or a time from now "
+            "(`90d`, `12h`). Never if left out."
+        ),
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="Requests in each period; more are answered with 429.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--bytes", min=1, help="Bytes of bodies in each period; more are answered with 429."
+        ),
+    ] = None,
+    per: Annotated[
+        Literal["minute", "hour", "day"],
+        typer.Option(help="The period that --requests and --bytes are for, of UTC."),
+    ] = "day",
 ) -> None:
-    """Make a token for a client and print it; it can't be shown again."""
+    """Make a token for a client and print it; it can't be shown again.
+
+    What a token may not send is refused: 401 once it has expired, 403 for another kind or workload,
+    429 with Retry-After beyond its quota, which each running receiver counts for itself. A token
+    that leaves your machines should have workloads, an expiry and a quota:
+
+    flywheel token add shop --workload 'support*' --kind interactions --expires 90d --requests 10000
+    """
     from components.receive import tokens
 
     with explained(tokens.TokenError):
-        token = tokens.add(settings.load().tokens, client, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        has_quota = requests is not None or size is not None
+        token = tokens.add(
+            settings.load().tokens,
+            client,
+            now=now,
+            workloads=workload or tokens.EVERY_WORKLOAD,
+            kinds=[one.value for one in kind] if kind else None,
+            expires_at=tokens.expiry(expires, now=now) if expires else None,
+            quota=tokens.Quota(requests=requests, bytes=size, per=per) if has_quota else None,
+        )
     typer.echo(token)
 
 
 @token_app.command("list")
 def list_tokens() -> None:
-    """List the tokens by id and client; the secrets are not kept."""
+    """List the tokens by id and client, with what they may send; the secrets are not kept."""
     from components.receive import tokens
 
-    table = Table("id", "client", "created", box=None)
-    for token in tokens.read(settings.load().tokens):
-        table.add_row(token.id, token.client_id, token.created_at)
+    with explained(tokens.TokenError):
+        known = tokens.read(settings.load().tokens)
+    now = datetime.now(UTC)
+    table = Table("id", "client", "workloads", "kinds", "quota", "expires", "created", box=None)
+    for token in known:
+        expires = "never"
+        if token.expires_at is not None:
+            is_past = token.expires_at <= now
+            expires = f"{token.expires_at:%Y-%m-%d %H:%M}" + (" (expired)" if is_past else "")
+        table.add_row(
+            token.id,
+            escape(token.client_id),
+            escape(" ".join(token.workloads)),
+            "all" if token.kinds == tokens.KINDS else " ".join(token.kinds),
+            str(token.quota or "none"),
+            expires,
+            token.created_at,
+        )
     console.print(table)
 
 

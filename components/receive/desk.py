@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from starlette.requests import Request
 
 from components import spool
-from components.receive import body
+from components.receive import body, records
 from components.receive.admission import Admission
 from components.receive.commits import Commits
 from components.receive.limits import Limits
 from components.receive.metrics import Metrics
+from components.receive.quotas import Quotas
 from components.receive.refusal import RefusedError
-from components.receive.tokens import Keyring
+from components.receive.tokens import Keyring, Token, TokenError
 
 
 class Batch(Protocol):
@@ -40,6 +42,7 @@ class Desk:
         self._limits = limits
         self._keyring = Keyring(tokens)
         self._admission = Admission(limits)
+        self._quotas = Quotas()
         self.metrics.watch(
             "held_bytes", "Bodies that wait for the disk.", lambda: self._admission.held_bytes
         )
@@ -54,15 +57,35 @@ class Desk:
             RefusedError: The request is not taken, and nothing of it is stored.
         """
         began = time.perf_counter()
-        client_id = self._keyring.owner(request.headers.get("authorization"))
-        if client_id is None:
-            raise RefusedError(401, "the bearer token is missing or unknown")
+        token = self._token(request.headers.get("authorization"))
+        token.require(kind, now=datetime.now(UTC))
+        self._quotas.count_request(token, time.time())
         self.commits.require_room()
-        with self._admission.admit(client_id) as hold:
+        with self._admission.admit(token.client_id) as hold:
             content = await body.read(request, hold, self._limits.body_bytes)
             batch = read(content)
+            if not token.has_every_workload:
+                records.require_workloads(batch.body, token)
             if batch.count:
-                await self.commits.commit(spool.line(kind, client_id, batch.body))
-        self.metrics.records.labels(kind, client_id).inc(batch.count)
+                line = spool.line(kind, token.client_id, batch.body)
+                await self._commit(token, len(content), line)
+        self.metrics.records.labels(kind, token.client_id).inc(batch.count)
         self.metrics.request_seconds.observe(time.perf_counter() - began)
         return batch.count
+
+    def _token(self, authorization: str | None) -> Token:
+        try:
+            token = self._keyring.find(authorization)
+        except TokenError as error:
+            raise RefusedError(503, "the receiver's tokens can't be read") from error
+        if token is None:
+            raise RefusedError(401, "the bearer token is missing or unknown")
+        return token
+
+    async def _commit(self, token: Token, size: int, line: bytes) -> None:
+        self._quotas.count_bytes(token, size, time.time())
+        try:
+            await self.commits.commit(line)
+        except RefusedError:
+            self._quotas.give_back_bytes(token, size)
+            raise

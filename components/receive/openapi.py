@@ -91,12 +91,13 @@ _ACCEPTED: Schema = {
 }
 _REASONS = {
     400: "The body can't be read.",
-    401: "The token is missing or wrong.",
+    401: "The token is missing, wrong or expired.",
+    403: "The token is not for this kind, or not for this workload.",
     408: "The request did not arrive in time.",
     413: "The body is too long.",
     415: "The encoding is not known.",
     422: "A record lacks keys.",
-    429: "This client has too much under way.",
+    429: "This client has too much under way, or its token's quota is used up.",
     503: "There is no room, or the disk fails.",
 }
 

@@ -22,7 +22,7 @@ from components.schema import Json
 Encoding: TypeAlias = Literal["application/json", "application/x-protobuf"]
 Signal: TypeAlias = Literal["traces", "logs"]
 
-_CODES = {400: 3, 401: 16, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
+_CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
 """google.rpc.Code of an HTTP status."""
 
 _IDS = {"traceId": re.compile(r"[0-9a-fA-F]{32}"), "spanId": re.compile(r"[0-9a-fA-F]{16}")}

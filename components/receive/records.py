@@ -4,12 +4,14 @@ Here only what could never be loaded is turned down: no JSON, no objects, keys t
 Whether a record is sound is judged by collect, with the rules that it has for every source.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from pydantic_core import from_json
 
 from components.receive.refusal import RefusedError
+from components.receive.tokens import Token
 from components.schema import Json, kind_of
 
 Kind: TypeAlias = Literal["interactions", "feedback"]
@@ -50,6 +52,29 @@ def read(kind: Kind, content: bytes) -> Records:
     for number, one in enumerate(value, start=1):
         _check(kind, f"record {number}", one)
     return Records(content, len(value))
+
+
+def require_workloads(body: bytes, token: Token) -> None:
+    """Check that all records of a body, as ``read`` returned it, are of a token's workloads.
+
+    Of a key that a record has twice, one reader takes the first and another the last: all count.
+
+    Raises:
+        RefusedError: 403, naming the record; nothing of the body is taken.
+    """
+    root: _Pairs | list[_Pairs] = json.loads(body, object_pairs_hook=_Pairs)
+    for number, record in enumerate([root] if isinstance(root, _Pairs) else root, start=1):
+        for key, value in record:
+            if key == "workload_id" and not token.may_send_for(value):
+                raise RefusedError(
+                    403,
+                    f"record {number} is of the workload {json.dumps(value)[:80]}, and the token "
+                    f"{token.id} may send for {', '.join(token.workloads)}",
+                )
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object with all its keys, also those that it has twice."""
 
 
 def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
