@@ -18,8 +18,13 @@ NAME = "manifest.json"
 
 def digest(value: object) -> str:
     """Hash a JSON-like value to 16 hex digits; equal values in any key order hash alike."""
+    return whole_digest(value)[:16]
+
+
+def whole_digest(value: object) -> str:
+    """Hash a JSON-like value to all 64 hex digits, of which ``digest`` is the beginning."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def version(number: int, *, first: str) -> str:

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from components import manifest, rendering
 from components.evaluate.settings import EvaluationSettings
+from components.folder_digest import folder_digest
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import challenger, crowning, journal, registry, tracking
@@ -17,8 +18,29 @@ from flows.settings import Settings
 from flows.workload import Workload
 
 
+class ChangedAdapterError(RuntimeError):
+    """The adapter's bytes are not those that the evidence is about."""
+
+
 class RolledBackError(RuntimeError):
     """What was approved has been champion and was rolled back: its approval is used up."""
+
+
+def require_bytes(found: Evidence) -> None:
+    """Refuse an adapter that was changed after the evidence on it was made.
+
+    Raises:
+        ChangedAdapterError: It was.
+    """
+    expected = found.subject.adapter_bytes
+    if not expected:  # evidence of an older version; its manifest is held against the files
+        return
+    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
+    if (actual := folder_digest(folder)) != expected:
+        raise ChangedAdapterError(
+            f"using the adapter {folder}: its bytes have the digest {actual}, evidence "
+            f"{found.digest} is about {expected}; somebody changed it, so train and evaluate anew"
+        )
 
 
 def register(workload: Workload, found: Evidence) -> Version:
@@ -56,6 +78,7 @@ def register(workload: Workload, found: Evidence) -> Version:
 
 def challenge(workload: Workload, found: Evidence) -> Version:
     """Register what a person is about to be asked about, as challenger."""
+    require_bytes(found)
     version = register(workload, found)
     challenger.name_it(version)
     return version
@@ -74,9 +97,11 @@ def crown(
             champion.
 
     Raises:
+        ChangedAdapterError: The adapter's bytes are others than the evidence is about.
         RolledBackError: It was champion before, and somebody has rolled it back.
     """
     home, name = settings.load(), found.subject.workload
+    require_bytes(found)
     with journal.held(home.locks, name):
         champions.settle(home, champions.books(home), name)
         still()

@@ -20,6 +20,7 @@ from components.dataset import learned
 from components.dataset.snapshot import Snapshot
 from components.decide import record
 from components.evaluate.harness import Folders
+from components.folder_digest import folder_digest
 from components.gate import evidence, judge
 from components.gate.comparable import Anchor, Measured
 from components.gate.compare import Earlier
@@ -221,10 +222,16 @@ def assemble(
         ),
         remarks=manifest.digest([workload.note, workload.cost.model_dump(mode="json")]),
         anchor_scorecards=tuple(card.key for card in anchor.cards.values()) if anchor else (),
+        adapter_bytes=folder_digest(adapter),
     )
     judgement = judged(workload.gate, _held(workload, snapshot), adapter.name, ours, theirs, anchor)
+    root = home.evidence / workload.workload
+    # What an older version asked about keeps its decision: it is found by its own digest.
+    older = root / evidence.older_digest(subject, judgement, workload.gate)
+    if manifest.is_finished(older):
+        return evidence.read(older)
     digest = evidence.digest(subject, judgement, workload.gate)
-    folder = home.evidence / workload.workload / digest
+    folder = root / digest
     if manifest.is_finished(folder):
         return evidence.read(folder)
     case = Case(

@@ -34,6 +34,8 @@ class Subject:
     ``guard_scorecards`` are both models' on the tasks beside the holdout, ``anchor_scorecards``
     those of the model that guards are held against besides, if that is another. ``remarks`` is a
     digest of what the workload's file adds to the page: its prices and its note.
+    ``adapter_bytes`` is the whole SHA-256 of the adapter's folder (``folder_digest``);
+    empty in evidence of older versions.
     """
 
     workload: str
@@ -47,6 +49,7 @@ class Subject:
     guard_scorecards: tuple[str, ...] = ()
     remarks: str = ""
     anchor_scorecards: tuple[str, ...] = ()
+    adapter_bytes: str = ""
 
     @property
     def opponent_name(self) -> str:
@@ -71,6 +74,13 @@ class Evidence:
 def digest(subject: Subject, judgement: Judgement, policy: Policy) -> str:
     """Digest everything that the decision depends on, to 16 hex digits."""
     return manifest.digest(_decided_on(subject, judgement, policy))
+
+
+def older_digest(subject: Subject, judgement: Judgement, policy: Policy) -> str:
+    """Digest evidence as versions did that did not bind the adapter's bytes."""
+    told = _decided_on(subject, judgement, policy)
+    del told["subject"]["adapter_bytes"]
+    return manifest.digest(told)
 
 
 def _decided_on(subject: Subject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
@@ -141,7 +151,7 @@ def read(folder: Path) -> Evidence:
     """
     manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    found = manifest.digest({name: verdict[name] for name in ("subject", "judgement", "policy")})
+    found = manifest.digest(_bound(verdict))
     if found != folder.name:
         raise ValueError(
             f"reading the evidence {folder}: its contents have the digest {found}, so they are not "
@@ -152,6 +162,15 @@ def read(folder: Path) -> Evidence:
         told[name] = tuple(told.get(name, ()))
     subject = Subject(**told)
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
+
+
+def whole_digest(folder: Path) -> str:
+    """Return the whole SHA-256 of what the digest of finished evidence is the beginning of."""
+    return manifest.whole_digest(_bound(json.loads((folder / VERDICT).read_text())))
+
+
+def _bound(verdict: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: verdict[name] for name in ("subject", "judgement", "policy")}
 
 
 def policy(folder: Path) -> Mapping[str, Json]:

@@ -12,6 +12,7 @@ from components import costs, looks, manifest, scorecard, warehouse
 from components.costs import Work
 from components.dataset.snapshot import Snapshot
 from components.evaluate.harness import Folders
+from components.folder_digest import folder_digest
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.gate.policy import Guard, Policy
@@ -106,9 +107,18 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert "anchor_margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
     assert "looks of another home are not known" in brief
     assert evidence.read(again.folder) == again
+    assert again.subject.adapter_bytes == folder_digest(adapter)
     assert assemble(wide).digest == again.digest
     assert assemble(POLICY) == found
     with warehouse.connect(settings.load().warehouse) as con:
         book = looks.read(con)
+    (again.folder / manifest.NAME).unlink()  # it was made by a version that bound no bytes
+    older = again.folder.with_name(evidence.older_digest(again.subject, again.judgement, wide))
+    verdict = json.loads((again.folder / evidence.VERDICT).read_text())
+    del verdict["subject"]["adapter_bytes"]
+    older.mkdir()
+    (older / evidence.VERDICT).write_text(json.dumps(verdict))
+    manifest.write(older, kind="evidence", now=NOW, body=verdict)
+    assert assemble(wide).digest == older.name  # so what was decided on it stays decided
     assert [one.alpha for one in book.seals] == [0.05]
     assert [(one.number, one.outcome) for one in book.looks] == [(1, "fail"), (2, "pass")]

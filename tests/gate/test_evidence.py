@@ -143,3 +143,20 @@ def test_a_page_that_was_edited_is_not_shown(tmp_path: Path) -> None:
     (folder / evidence.BRIEF).write_text("# All is well")
     with pytest.raises(ValueError, match=r"brief\.md .* was changed"):
         evidence.read(folder)
+
+
+def test_the_digest_is_the_beginning_of_a_whole_sha256(tmp_path: Path) -> None:
+    finish(tmp_path / DIGEST)
+    whole = evidence.whole_digest(tmp_path / DIGEST)
+    assert len(whole) == 64
+    assert whole.startswith(DIGEST)
+
+
+def test_evidence_of_a_version_that_did_not_bind_the_bytes_reads_back(tmp_path: Path) -> None:
+    folder = tmp_path / evidence.older_digest(SUBJECT, JUDGEMENT, POLICY)
+    finish(folder)
+    verdict = json.loads((folder / evidence.VERDICT).read_text())
+    del verdict["subject"]["adapter_bytes"]
+    (folder / evidence.VERDICT).write_text(json.dumps(verdict))
+    manifest.write(folder, kind="evidence", now=NOW, body=verdict)
+    assert evidence.read(folder).subject == SUBJECT

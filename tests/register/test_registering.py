@@ -1,5 +1,6 @@
 """What is asked about is registered with all that it was made from, and crowned with the answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from components import base as bases
 from components import rendering, scorecard
 from components.evaluate.metric import METRICS
 from components.evaluate.settings import EvaluationSettings
+from components.folder_digest import folder_digest
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
@@ -51,6 +53,11 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     found = Evidence(home.evidence / NAME / "e1", subject, Judgement("pass", ("b",), "correct"))
     workload = Workload.model_validate({"workload": NAME, "base": str(base_model)}, context=Path())
 
+    changed = replace(found, subject=replace(subject, adapter_bytes="0" * 64))
+    with pytest.raises(registering.ChangedAdapterError, match="its bytes have the digest"):
+        registering.challenge(workload, changed)
+    adapter = folder_digest(home.adapters / NAME / "ada9")
+    found = replace(found, subject=replace(subject, adapter_bytes=adapter))
     registering.challenge(workload, found)
     assert aliases.read(NAME) == Aliases(challenger="1")
     kept = MlflowClient().get_model_version(NAME, "1")
