@@ -55,6 +55,8 @@ def curate(
     if curated.snapshot is None:
         _ask(curated)
         raise typer.Exit(1)
+    if short := freezing.shortage(workload, curated.snapshot):
+        console.print(short, markup=False, soft_wrap=True)
     _name(curated.snapshot)
 
 

@@ -41,6 +41,8 @@ def curate(config: str) -> Curated:
         frozen.holdout_version,
         frozen.counts,
     )
+    if short := freezing.shortage(workload, frozen):
+        get_run_logger().warning("%s", short)
     return curated
 
 

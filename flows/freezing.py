@@ -10,9 +10,14 @@ from components.curate.pipeline import Tally
 from components.curate.redaction import staying
 from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
+from components.gate import power, spending
+from components.scorecard import HOLDOUT
 from flows.revision import revision
 from flows.settings import Settings
 from flows.workload import Workload
+
+LEAD = 0.1
+"""A holdout that can't show so large a lead is too small to judge most challengers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,26 @@ class Curated:
     tally: Tally
     snapshot: Snapshot | None
     lost: list[Lost]
+
+
+def shortage(workload: Workload, frozen: Snapshot) -> str | None:
+    """Say that one large cluster makes the gate need more requests than the holdout has.
+
+    ``None`` where it has them, or no cluster can have more than one.
+    """
+    policy, cap = workload.gate, workload.curate.holdout_per_cluster
+    bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
+    alpha = spending.allowance(policy.alpha, 1, policy.looks)
+    wanted = power.fewest(bound, LEAD, alpha)
+    if policy.task != HOLDOUT or bound == 1 or frozen.holdout_rows >= wanted:
+        return None
+    return (
+        f"the holdout is too small to show a lead of {100 * LEAD:g} points: one cluster can have "
+        f"{bound:,} requests, so the gate needs at least {wanted:,} and there are "
+        f"{frozen.holdout_rows:,}; with `holdout_per_cluster: 1` under curate it needs at least "
+        f"{power.fewest(1, LEAD, alpha):,}, of the {frozen.clusters['holdout']:,} that it would "
+        "have: one of each cluster"
+    )
 
 
 def freeze(workload: Workload, home: Settings, *, now: datetime, ask: bool = True) -> Curated:

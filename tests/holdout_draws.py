@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,12 @@ from components.gate.pairs import Floats, Pairs, independent
 
 DIFFERING = 0.3
 """On this share of the requests only one of the two models is right."""
+
+OFTEN = 0.6
+"""The same where conversations are very different."""
+
+LONGEST = 40
+"""So many turns a conversation can have that gets worse with each."""
 
 RARE = 0.02
 """So many requests, or conversations, end in a catastrophe."""
@@ -110,6 +117,39 @@ def losing(turns: int) -> Draw:
         single = (rng.random((clusters, count)) < won).astype(np.float64)
         sizes = np.where(long, float(turns), 1.0)
         return Drawn(np.where(long, -float(turns), single), sizes, largest, is_binary=True)
+
+    return draw
+
+
+def worsening(cap: Literal[1, 2] | None) -> Draw:
+    """Draw conversations of 1 to 40 turns: the longer the rarer and the worse, most so late turns.
+
+    With a cap so many turns of each are drawn, as a hash would, and the mean lead is that of these.
+    """
+    turns = np.arange(1, LONGEST + 1)
+    often = turns**-1.5 / (turns**-1.5).sum()
+    worse = 0.5 * np.log(turns)[:, None] / np.log(LONGEST) + 0.1 * (turns > 5)  # by size and turn
+    means = np.array([worse[size - 1, :size].mean() for size in turns])
+    weights = often * np.minimum(turns, cap or LONGEST)
+    centre = float((weights * means).sum() / weights.sum())
+
+    def draw(clusters: int, count: int, lead: float, rng: np.random.Generator) -> Drawn:
+        sizes = rng.choice(turns, (clusters, count), p=often)
+        kept = np.minimum(sizes, cap or LONGEST)
+        first = rng.integers(0, sizes) if cap else np.zeros_like(sizes)
+        step = rng.integers(1, np.maximum(sizes, 2)) if cap else np.ones_like(sizes)
+        shared = rng.normal(size=sizes.shape)
+        sums = np.zeros(sizes.shape)
+        for nth in range(int(kept.max())):
+            asked = kept > nth
+            turn = (first + nth * step)[asked] % sizes[asked]
+            lead_there = lead + centre - worse[sizes[asked] - 1, turn]
+            tendency = np.sqrt(0.5) * (shared[asked] + rng.normal(size=turn.shape))
+            won = tendency > stats.norm.isf((OFTEN + lead_there) / 2)
+            lost = tendency < stats.norm.ppf((OFTEN - lead_there) / 2)
+            sums[asked] += won.astype(np.float64) - lost
+        largest = np.full(count, float(cap or LONGEST))
+        return Drawn(sums, kept.astype(np.float64), largest, is_binary=True)
 
     return draw
 

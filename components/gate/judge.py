@@ -13,12 +13,12 @@ got worse, *one* is enough; so these claims are corrected for each other (Holm 1
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from components.gate import compare, holm, slices, spending, wording
+from components.gate import compare, holm, power, slices, spending, wording
 from components.gate.comparable import Anchor, Measured, objections
 from components.gate.compare import Compared, Earlier
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
-from components.scorecard import CLUSTER_CAP, Scorecard
+from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ def judge(
         *_too_few(challenger, policy),
         *[wording.open_still(one, look) for one in comparisons if one.outcome == "inconclusive"],
     ]
+    doubts += [] if faults else _capping(asked, comparisons, policy, later)
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
         *[wording.passed(one, look) for one in comparisons],
@@ -99,6 +100,26 @@ def _alike(earlier: Sequence[Earlier], challenger: Scorecard) -> Sequence[Earlie
     cap = challenger.conditions.get(CLUSTER_CAP)
     alike = all(one.challenger.conditions.get(CLUSTER_CAP) == cap for one in earlier)
     return earlier if alike else ()
+
+
+def _capping(
+    asked: Sequence[_Asked], comparisons: Sequence[Comparison], policy: Policy, alpha: float
+) -> list[str]:
+    """Name a cap on clusters that would decide what the holdout leaves open."""
+    held = [
+        (one.figure, found)
+        for one, found in zip(asked, comparisons, strict=True)
+        if one.figure.task == HOLDOUT
+    ]
+    if all(found.outcome != "inconclusive" for _, found in held):
+        return []
+    figures = [(figure.pairs, figure.margin) for figure, _ in held]
+    cap = power.deciding_cap(figures, alpha, policy.min_documents)
+    if cap is None:
+        return []
+    clusters = max(len(pairs.sizes) for pairs, _ in figures)
+    largest = max(pairs.largest for pairs, _ in figures)
+    return [wording.capping(*cap, clusters, largest)]
 
 
 def _asked(

@@ -62,12 +62,12 @@ class Pairs:
     @cached_property
     def sizes(self) -> Floats:
         """How many requests each cluster has."""
-        return np.bincount(self._codes).astype(np.float64)
+        return np.bincount(self.of_cluster).astype(np.float64)
 
     @cached_property
     def sums(self) -> Floats:
         """By how much the challenger is ahead in each cluster, summed over its requests."""
-        return np.bincount(self._codes, weights=self.differences).astype(np.float64)
+        return np.bincount(self.of_cluster, weights=self.differences).astype(np.float64)
 
     @cached_property
     def largest(self) -> int:
@@ -85,7 +85,8 @@ class Pairs:
         return self.largest > 1
 
     @cached_property
-    def _codes(self) -> NDArray[np.int64]:
+    def of_cluster(self) -> NDArray[np.int64]:
+        """Which of the clusters each request belongs to, numbered as ``sizes`` and ``sums`` are."""
         return np.unique(self.clusters, return_inverse=True)[1].astype(np.int64)
 
 

@@ -7,6 +7,7 @@ a normal approximation: they refute where the lead's sum reaches so many of its 
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -94,6 +95,61 @@ def design_effect(pairs: Pairs) -> float:
         return n / clusters
     between = float(((pairs.sums - pairs.sizes * pairs.difference) ** 2).sum())
     return max(1.0, clusters / (clusters - 1) * between / (n * spread))
+
+
+def capped(pairs: Pairs, cap: int) -> tuple[Rates, int]:
+    """Return the rates with at most ``cap`` requests of each cluster, and how many requests remain.
+
+    It is what drawing them at random comes to on average; which they would be is not looked at.
+    """
+    whole, kept = rates(pairs), np.minimum(pairs.sizes, cap)
+    n, weights = float(kept.sum()), (kept / pairs.sizes)[pairs.of_cluster]
+    clumping = float((kept**2).sum()) / n
+    tied = (clumping - 1) / (whole.clumping - 1) if whole.clumping > 1 else 0.0
+    rated = replace(
+        whole,
+        difference=float((weights * pairs.differences).sum()) / n,
+        differing=max(float((weights * pairs.differences**2).sum()), 0.5) / n,
+        effect=1 + (whole.effect - 1) * tied,
+        size=n / len(kept),
+        clumping=clumping,
+        largest=min(cap, pairs.largest),
+    )
+    return rated, round(n)
+
+
+def deciding_cap(
+    figures: Sequence[tuple[Pairs, float | None]], alpha: float, least: int
+) -> tuple[int, int] | None:
+    """Find a cap on clusters with which the clusters that there are would decide every figure.
+
+    Args:
+        figures: The scores with their margins, ``None`` of what is to get better.
+        alpha: The level at which they would be tested.
+        least: The fewest requests that may decide.
+
+    Returns:
+        The smallest such power of two below the most requests that a cluster can have, and how many
+        requests remain; ``None`` where there is no such cap.
+    """
+    largest = max(pairs.largest for pairs, _ in figures)
+    for cap in (2**power for power in range((largest - 1).bit_length())):
+        found = [(*capped(pairs, cap), margin) for pairs, margin in figures]
+        remaining = max(n for _, n, _ in found)
+        if remaining >= least and all(chance(at, n, alpha, m) >= CHANCE for at, n, m in found):
+            return cap, remaining
+    return None
+
+
+def fewest(largest: int, lead: float, alpha: float) -> int:
+    """Say with how many requests bets that hold for every distribution can begin to show a lead.
+
+    Args:
+        largest: The most requests that a cluster can have.
+        lead: The lead, as a share.
+        alpha: The level.
+    """
+    return math.ceil(largest * math.log(1 / alpha) / lead)
 
 
 def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> float:

@@ -74,6 +74,16 @@ def too_few(task: str, n: int, policy: Policy) -> str:
     )
 
 
+def capping(cap: int, remaining: int, clusters: int, largest: int) -> str:
+    """Say that the largest cluster costs the power, and which setting would win it back."""
+    return (
+        f"what costs the power is that one cluster can have {largest} requests: with "
+        f"holdout_per_cluster: {cap} under curate {remaining} requests of the {clusters} clusters "
+        "that there are would decide with a chance of 80 %, if both keep their rates on them; "
+        "that is another holdout, and another look"
+    )
+
+
 def vetoed(part: Slice) -> str:
     """Say that a slice got worse on which the policy insists."""
     return f"worse on a slice that may veto: {_part(part)}"

@@ -70,6 +70,9 @@ KINDS = {
     "1 turn or 20 lost, 400": Kind(draws.losing(20), 400, 0.05),
     "rare lost conversations, 80": Kind(draws.catastrophes, 80, 0.05),
     "rare lost conversations, 400": Kind(draws.catastrophes, 400, 0.05),
+    "1 to 40 turns, long ones worse, 200": Kind(draws.worsening(None), 200, 0.1, 0.16),
+    "1 to 40 turns, capped at 1, 200": Kind(draws.worsening(1), 200, 0.1, 0.16),
+    "1 to 40 turns, capped at 2, 200": Kind(draws.worsening(2), 200, 0.1, 0.16),
 }
 
 

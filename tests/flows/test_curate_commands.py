@@ -95,3 +95,27 @@ def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_
     assert run("curate", config).exit_code == 0
     config.write_text(YAML.replace("curate: {", "curate: {most_lost: 0.2, "))
     assert run("curate", config).exit_code == 0
+
+
+def test_a_holdout_that_one_long_conversation_makes_too_small_is_said_to_be(
+    config: Path, tmp_path: Path
+):
+    lines = [
+        logs.interaction(
+            f"{word} {turn}",
+            response_id=f"{word}-{turn}",
+            conversation_id=word,
+            workload_id="weather.app",
+        )
+        for word in ("sun", "rain", "hail", "fog")
+        for turn in range(6)
+    ]
+    logs.write(tmp_path / "logs/conversations.jsonl", lines)
+    run("collect", config)
+    said = run("curate", config).stdout
+    assert "the holdout is too small to show a lead of 10 points: one cluster can have 6" in said
+    assert "so the gate needs at least 222 and there are " in said
+    config.write_text(YAML.replace("curate: {", "curate: {holdout_per_cluster: 1, "))
+    capped = run("curate", config).stdout
+    assert "too small" not in capped
+    assert "over_cluster_cap" in capped

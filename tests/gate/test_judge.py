@@ -11,8 +11,8 @@ from statsmodels.stats import contingency_tables
 from components.gate import judge as gate
 from components.gate.judgement import Comparison, Judgement
 from components.gate.policy import Guard, Policy
-from components.scorecard import HOLDOUT, Metric, Scorecard
-from tests.cards import card, guard_card, in_clusters, pair, rescored, sliced
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Metric, Scorecard
+from tests.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
 
 POLICY = Policy(floor=0.5, min_documents=60)
 UNGUARDED = POLICY.model_copy(update={"abstention_margin": None})
@@ -316,3 +316,33 @@ def test_equal_inputs_give_equal_judgements():
     assert judge(ours, theirs) == judge(ours, theirs)
     backwards, others = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
     assert judge(backwards, others) == judge(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("counts", "largest", "size", "wanted"),
+    [
+        pytest.param((50, 4, 60, 60), 40, 2, True, id="one-long-conversation"),
+        pytest.param((20, 14, 60, 60), 40, 2, False, id="hardly-better"),
+        pytest.param((50, 4, 60, 60), 40, 40, False, id="too-few-clusters"),
+        pytest.param((16, 8, 60, 60), 1, 1, False, id="independent"),
+    ],
+)
+def test_an_open_judgement_names_a_cap_that_would_decide_it(
+    counts: tuple[int, int, int, int], largest: int, size: int, wanted: bool
+):
+    ours, theirs = (
+        under(in_clusters(one, size), **{LARGEST_CLUSTER: largest}) for one in pair(*counts)
+    )
+    judgement = judge(ours, theirs, UNGUARDED)
+    assert judgement.outcome == "inconclusive"
+    named = [reason for reason in judgement.reasons if "holdout_per_cluster" in reason]
+    assert named == (
+        [
+            "what costs the power is that one cluster can have 40 requests: with "
+            "holdout_per_cluster: 1 under curate 107 requests of the 107 clusters that there are "
+            "would decide with a chance of 80 %, if both keep their rates on them; that is another "
+            "holdout, and another look"
+        ]
+        if wanted
+        else []
+    )
