@@ -38,7 +38,6 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("{task.fields[said]}", style="dim"),
             console=console,
-            disable=not console.is_terminal,
         )
         self._rows: dict[str, TaskID] = {}
         self._finished: set[str] = set()
@@ -46,7 +45,8 @@ class Screen:
         self._spoke = time.monotonic()
 
     def __enter__(self) -> "Screen":
-        self._bars.start()
+        if self._console.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(
@@ -55,7 +55,8 @@ class Screen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def show(self, stages: Sequence[Stage]) -> None:
         """Bring the screen up to date with what the turn wrote."""
