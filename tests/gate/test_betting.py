@@ -2,20 +2,24 @@
 
 import math
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
 from components.gate import betting, compare, judge
+from components.gate.comparable import Anchor
 from components.gate.compare import Earlier
 from components.gate.judgement import Judgement
 from components.gate.pairs import Pairs, independent
-from components.gate.policy import Policy
+from components.gate.policy import Guard, Policy
 from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
 from tests import holdout_draws as draws
-from tests.cards import card, in_clusters, pair, under
+from tests.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
 
 POLICY = Policy(abstention_margin=None)
+
+Cards: TypeAlias = tuple[Scorecard, Scorecard]
 
 
 def judged(ours: Scorecard, theirs: Scorecard) -> str:
@@ -29,6 +33,22 @@ def test_requests_that_all_score_alike_show_a_margin_as_soon_as_any_valid_test_c
     sizes = range(int(least), int(1.2 * least) + 2)
     enough = [n for n in sizes if betting.reached(np.zeros(n), np.ones(n), 1, -margin, 0.025)]
     assert least <= enough[0] <= 1.1 * least + 1
+
+
+def test_a_guard_passes_with_the_first_document_that_shows_it_and_not_one_before():
+    sizes = range(60, 100)
+    least = next(n for n in sizes if betting.reached(np.zeros(n), np.ones(n), 1, -0.05, 0.025))
+    guard = Guard(task="arc_easy", metric="acc", margin=0.05)
+    policy = Policy(abstention_margin=None, guards=(guard,))
+    target = dict(zip(("ours", "theirs"), pair(20, 2, 60, 0), strict=True))
+
+    def outcome(n: int) -> str:
+        ours, theirs = (
+            {HOLDOUT: one, "arc_easy": guard_card([1.0] * n)} for one in target.values()
+        )
+        return judge.judge(ours, theirs, policy).outcome
+
+    assert (outcome(least - 1), outcome(least)) == ("inconclusive", "pass")
 
 
 def test_a_lead_that_rare_losses_could_undo_is_not_shown_however_even_it_is():
@@ -118,7 +138,7 @@ def test_samples_in_another_order_are_bet_on_alike():
     assert betting.above(first, 0.0, 0.025) == betting.above(second, 0.0, 0.025)
 
 
-def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[tuple[Scorecard, Scorecard]]:
+def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[Cards]:
     """Draw scorecards of one challenger on a holdout that grows; all know of pairs."""
     leads = draws.answers(0.3)(sizes[-1], 1, lead, np.random.default_rng(seed)).sums[:, 0]
     cards = [
@@ -134,9 +154,7 @@ def _first(scorecard: Scorecard, size: int) -> Scorecard:
     return replace(scorecard, samples=samples, scores=aggregate(samples, scorecard.metrics))
 
 
-def looked(
-    cards: list[tuple[Scorecard, Scorecard]], *, carrying: bool = True
-) -> tuple[int, Judgement | None]:
+def looked(cards: list[Cards], *, carrying: bool = True) -> tuple[int, Judgement | None]:
     """Look at the same challenger as the holdout grows, until it passes."""
     policy = Policy(abstention_margin=None, floor=0)
     before: list[Earlier] = []
@@ -185,8 +203,111 @@ def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Sc
     return under(ours, **{CLUSTER_CAP: 2 + more}), under(theirs, **{CLUSTER_CAP: 2 + more})
 
 
-def test_what_was_seen_before_is_not_bet_on_again():
-    ((ours, theirs),) = grown(3, (120,), 0.08)
-    again = Earlier(1, 0.025, ours, theirs)
-    figure = compare.pair(ours, theirs, "correct_name", None)
-    assert compare.carried(figure, [again]) is None
+def carried_on(seen: Cards, now: Cards, alpha: float = 0.025) -> Earlier | None:
+    """Carry the bets of a first look on over what a second one added."""
+    figure = compare.pair(*now, "correct_name", None)
+    return compare.carried(figure, [Earlier(1, alpha, *seen)])
+
+
+@pytest.mark.parametrize("seed", [2, 7, 8])
+def test_what_was_seen_before_is_not_bet_on_again(seed: int):
+    (seen,) = grown(seed, (120,), 0.08)
+    pairs = compare.pair(*seen, "correct_name", None).pairs
+    assert not betting.carried([pairs], 0.0, 0.025)
+    assert betting.carried([pairs, pairs], 0.0, 0.025), "the same requests again would show it"
+    assert carried_on(seen, seen) is None
+
+
+def test_later_turns_of_a_conversation_that_was_seen_are_not_bet_on():
+    """They are not independent of what was staked before."""
+    first, later = [1.0, 0.0, 0.0] * 40, [1.0] * 120
+    ours, theirs = card([*first, *later], []), card([*first[::-1], *[0.0] * 120], [])
+    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    seen = (_first(known[0], 120), _first(known[1], 120))
+    assert carried_on(seen, (known[0], known[1])) is not None, "in conversations of their own"
+    turns = [
+        replace(
+            one, samples=tuple(replace(s, cluster_id=f"c{s.doc_id % 120}") for s in one.samples)
+        )
+        for one in known
+    ]
+    assert carried_on(seen, (turns[0], turns[1])) is None
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_bets_are_carried_on_at_the_level_that_their_look_was_given(seed: int):
+    seen, now = grown(seed, (100, 160), 0.12)
+    assert carried_on(seen, now, 0.025) is not None
+    assert carried_on(seen, now, 0.001) is None, "what a late look has"
+
+
+def test_right_or_wrong_answers_to_independent_requests_are_not_bet_on_later():
+    """McNemar's test has spent that look's level, and bets would spend it once more."""
+    seen, now = (
+        (in_clusters(one, 1), in_clusters(two, 1)) for one, two in grown(1, (100, 160), 0.12)
+    )
+    assert carried_on(seen, now) is not None
+    alone = [tuple(under(one, **{LARGEST_CLUSTER: 1}) for one in cards) for cards in (seen, now)]
+    assert carried_on(*alone) is None  # pyright: ignore[reportArgumentType] - two
+
+
+@pytest.mark.parametrize("level", [0.05, 0.025])
+def test_bets_that_are_carried_on_show_what_bets_in_one_go_would(level: float):
+    drawn = draws.scores(60, 40, 0.08, np.random.default_rng(0))
+    shown = betting.reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    held = betting.wealth(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    assert ((held * level > 0.9) & ~shown).any(), "some are just short of it"
+    for holdout in range(40):
+        assert betting.carried([draws.pairs(drawn, holdout)], 0.0, level) == shown[holdout]
+
+
+def test_a_guard_since_the_base_is_not_shown_by_bets_that_were_against_the_champion():
+    """Each earlier look's bets are those against its opponent, on the target's task."""
+    guards = (
+        Guard(metric="valid_json", margin=0.05),
+        Guard(task="arc_easy", metric="acc", margin=0.05),
+    )
+    policy = Policy(abstention_margin=None, floor=0, guards=guards)
+
+    def cards(n: int, lost: int) -> dict[str, Scorecard]:
+        told = [0.0] * lost + [1.0] * (n - lost)
+        held = rescored(card([1.0] * n, []), "valid_json", told)
+        return {HOLDOUT: held, "arc_easy": guard_card(told)}
+
+    seen, now = cards(80, 4), cards(120, 6)
+    earlier = [Earlier(1, 0.025, seen[HOLDOUT], seen[HOLDOUT])]
+    anchor = Anchor("base", cards(120, 0))
+    judgement = judge.judge(now, now, policy, 9, anchor=anchor, earlier=earlier)
+    begun = {(one.task, one.metric, one.anchor): one.begun for one in judgement.comparisons[1:]}
+    assert begun == {
+        (HOLDOUT, "valid_json", ""): 1,
+        ("arc_easy", "acc", ""): 0,
+        (HOLDOUT, "valid_json", "base"): 0,
+        ("arc_easy", "acc", "base"): 0,
+    }
+
+
+def test_a_slice_of_fewer_than_eight_requests_is_not_judged():
+    ours, theirs = card([0.0] * 7 + [1.0] * 60, []), card([1.0] * 7 + [0.0] * 60, [])
+    for few, told in ((7, []), (8, ["few"])):
+        parts = ["few"] * few + ["rest"] * (67 - few)
+        cards = [sliced(one, "tool", parts) for one in (ours, theirs)]
+        judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
+        assert [one.value for one in judgement.slices] == [*told, "rest"]
+
+
+def test_a_slice_is_tested_as_one_of_conversations_though_it_holds_none():
+    """Nine lost requests, each of a conversation of its own, where one can have twenty."""
+    ours, theirs = card([0.0] * 9 + [1.0] * 60, []), card([1.0] * 9 + [0.0] * 60, [])
+    parts = ["lost"] * 9 + ["won"] * 60
+
+    def is_worse(largest: int) -> bool:
+        cards = [
+            under(sliced(one, "tool", parts), **{LARGEST_CLUSTER: largest})
+            for one in (ours, theirs)
+        ]
+        judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
+        return next(one.is_worse for one in judgement.slices if one.value == "lost")
+
+    assert is_worse(1)
+    assert not is_worse(20)

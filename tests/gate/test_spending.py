@@ -19,3 +19,8 @@ def test_planned_looks_share_alpha_and_leave_nothing_for_more():
 def test_looks_are_counted_from_one():
     with pytest.raises(ValueError, match="counted from 1, found 0"):
         spending.allowance(0.05, 0)
+
+
+def test_where_more_was_spent_than_there_is_nothing_is_left():
+    assert spending.left(0.01, [0.025]) == 0
+    assert spending.share(spending.left(0.01, [0.025]), 2) == 0
