@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from components import manifest, scorecard, warehouse
 from components.scorecard import VALIDATION
-from flows import cli
 from flows.settings import load
-from tests import logs, tiny
 from tests.evaluate.conftest import build_adapter, finish
+from tests.flows import small_workload
+from tests.flows.small_workload import run
 from tests.logs import NOW
 
 YAML = """\
@@ -23,24 +22,9 @@ evaluate: {precision: fp32, max_new_tokens: 4}
 """
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
-
-
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-    tiny.build(tmp_path / "base")
-    lines = [
-        logs.interaction(f"ask {n}", response_id=f"r{n}", timestamp=n, workload_id="weather")
-        for n in range(20)
-    ]
-    (tmp_path / "logs").mkdir()
-    logs.write(tmp_path / "logs/a.jsonl", lines)
-    path = tmp_path / "weather.yaml"
-    path.write_text(YAML)
-    return path
+    return small_workload.build(tmp_path, monkeypatch, YAML)
 
 
 def frozen(config: Path) -> Path:

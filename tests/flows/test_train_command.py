@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from flows import cli
-from tests import logs, tiny
+from tests.flows import small_workload
+from tests.flows.small_workload import run
 
 YAML = """\
 workload: weather
@@ -19,24 +18,9 @@ worker: {price_per_hour: 360}
 """
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
-
-
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-    tiny.build(tmp_path / "base")
-    lines = [
-        logs.interaction(f"ask {n}", response_id=f"r{n}", timestamp=n, workload_id="weather")
-        for n in range(20)
-    ]
-    (tmp_path / "logs").mkdir()
-    logs.write(tmp_path / "logs/a.jsonl", lines)
-    path = tmp_path / "weather.yaml"
-    path.write_text(YAML)
-    return path
+    return small_workload.build(tmp_path, monkeypatch, YAML)
 
 
 def test_a_plan_of_the_newest_snapshot_says_what_the_training_takes(config: Path):
