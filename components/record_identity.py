@@ -7,6 +7,7 @@ conversations or traces do. What else a record says is metadata, which may come 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeAlias
@@ -25,6 +26,9 @@ USER = (("user_id",), ("user",), ("metadata", "user_id"))
 CONVERSATION = (("conversation_id",), ("session_id",), ("metadata", "conversation_id"))
 TRACE = (("trace_id",),)
 """Where a record says whose it is; the first that is there counts."""
+
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
+"""A JSON text's keys and plain values."""
 
 EARLIER = "earlier"
 """The key under which a record keeps values that a later one has replaced."""
@@ -48,6 +52,12 @@ def content_digest(record: Record) -> str:
     The time may be a number or a text; the warehouse compares times as such.
     """
     return manifest.digest([canonical(record.get(key)) for key in FIVE_KEYS[1:]])
+
+
+def feedback_digest(text: str) -> str:
+    """Digest what a feedback says: its value, its scale and its comment."""
+    record = read(text)
+    return manifest.digest([canonical(record.get(key)) for key in ("value", "scale", "comment")])
 
 
 def whose(record: Record) -> Names:
@@ -140,6 +150,15 @@ def _first(record: Record, paths: Sequence[Sequence[str]]) -> Json:
 def erased_digest(key: str, record: Record) -> str:
     """Digest what the five keys say under the key of a warehouse's erasures."""
     return hashlib.sha256((key + content_digest(record)).encode()).hexdigest()
+
+
+def erased_deep_digest(key: str, text: str) -> str:
+    """Digest a record that is nested too deeply to be compared, whatever the order of its keys.
+
+    Unlike ``erased_digest`` it says the same only of records whose metadata is equal, too.
+    """
+    values = [json.dumps(canonical(json.loads(value))) for value in _VALUE.findall(text)]
+    return hashlib.sha256((key + manifest.digest(["deep", *sorted(values)])).encode()).hexdigest()
 
 
 def read(text: str) -> Record:

@@ -14,6 +14,7 @@ from itertools import chain, groupby
 import pyarrow as pa
 
 from components import record_identity, warehouse
+from components.collect.record import Kind
 from components.record_identity import Names, Record
 from components.warehouse import Connection
 
@@ -106,6 +107,35 @@ def reconcile(con: Connection, last_row: int) -> Reconciled:
     return Reconciled(known, merged, erased)
 
 
+def last_feedback_row(con: Connection) -> int:
+    """Return the row id below which all feedback is of earlier loads."""
+    found = con.execute("select coalesce(max(rowid), -1) from raw.feedback").fetchall()
+    return int(found[0][0])
+
+
+def reconcile_feedback(con: Connection, last_row: int) -> int:
+    """Delete what this load repeats of people's words, with its keys in another order; count it.
+
+    Args:
+        con: The warehouse, in the transaction of the load, after its rows were stored.
+        last_row: What ``last_feedback_row`` returned before they were.
+    """
+    repeated: list[int] = []
+    known: set[tuple[str, str]] = set()
+    for row in warehouse.select(con, "temp/alike_feedback", last_row=last_row):
+        row_id = int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
+        try:
+            content = record_identity.feedback_digest(str(row["record"]))
+        except RecursionError:  # nested too deeply to be compared
+            continue
+        event = (str(row["occasion"]), content)
+        if event in known and row_id > last_row:
+            repeated.append(row_id)
+        known.add(event)
+    _delete(con, repeated, "feedback")
+    return len(repeated)
+
+
 def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
     changes = _Changes()
     found = warehouse.select(con, "temp/alike_rows", first=first, last=last)
@@ -186,13 +216,19 @@ def _apply(con: Connection, changes: _Changes) -> None:
         )
 
 
-def _delete(con: Connection, row_ids: Sequence[int]) -> None:
+def _delete(con: Connection, row_ids: Sequence[int], table: Kind = "interactions") -> None:
     if row_ids:
         with warehouse.present(con, "dropped_rows", {"row_id": pa.array(row_ids)}):
             con.execute(
-                "delete from raw.interactions using dropped_rows as dropped"
-                " where interactions.rowid = dropped.row_id"
+                f"delete from raw.{table} using dropped_rows as dropped"  # noqa: S608 - of ours
+                f" where {table}.rowid = dropped.row_id"
             )
+
+
+def _erased_digest(key: str, row: Mapping[str, warehouse.Value]) -> str:
+    if (record := _record(row)) is not None:
+        return record_identity.erased_digest(key, record)
+    return record_identity.erased_deep_digest(key, str(row["record"] or row["payload"]))
 
 
 def _drop_erased(con: Connection, last_row: int) -> int:
@@ -205,8 +241,7 @@ def _drop_erased(con: Connection, last_row: int) -> int:
     dropped = [
         int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
         for row in warehouse.select(con, "temp/erased_times", last_row=last_row)
-        if (record := _record(row)) is not None
-        and record_identity.erased_digest(key, record) in digests
+        if _erased_digest(key, row) in digests
     ]
     _delete(con, dropped)
     return len(dropped)

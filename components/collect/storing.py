@@ -65,10 +65,12 @@ def store(con: Connection, origin: Origin, batches: Iterable[Judged]) -> Stored:
     """
     stored = Stored(0, 0, 0)
     last_row = reconciliation.last_row(con)
+    last_feedback = reconciliation.last_feedback_row(con)
     for (_, kind), members in groupby(_numbered(batches), lambda one: (one[0], one[1].kind)):
         stored += _store(con, origin, kind, (one for _, one in members))
     found = reconciliation.reconcile(con, last_row)
-    known = found.known + found.erased
+    repeated = reconciliation.reconcile_feedback(con, last_feedback)
+    known = found.known + found.erased + repeated
     return Stored(stored.new - known, stored.known + known, stored.quarantined, found.merged)
 
 

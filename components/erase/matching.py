@@ -96,7 +96,7 @@ class _Record:
 
 def _contents(con: Connection, *, is_erased: bool) -> Iterator[str]:
     for row in warehouse.read(con, "marts/subject_records", _Record, is_erased=is_erased):
-        yield from texts.contents(json.loads(row.record))
+        yield from texts.contents(row.record)
 
 
 def _refused(con: Connection, subject: Subject) -> Iterator[str]:

@@ -34,6 +34,7 @@ IDENTITIES = frozenset(
 PACKED = "body"
 """The key under which a receiver keeps a binary request, as base64."""
 
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SPACE = re.compile(r"\s+")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
@@ -69,11 +70,19 @@ def normal(text: str) -> str:
     return _SPACE.sub(" ", text).strip()
 
 
-def contents(record: Json) -> Iterator[str]:
-    """Give the texts of a record that are long enough to be known again, in normal form."""
-    for text in texts(None, record):
+def contents(record: str) -> Iterator[str]:
+    """Give the texts of a JSON record that are long enough to be known again, in normal form."""
+    for text in _of_record(record):
         if len(one := normal(text.value)) >= SHORTEST:
             yield one
+
+
+def _of_record(record: str) -> list[Text]:
+    try:
+        return list(texts(None, json.loads(record)))
+    except RecursionError:  # nested too deeply to be read as what it is
+        strings = [json.loads(string) for string in _STRING.findall(record)]
+        return [text for string in strings for text in _of_text(None, string)]
 
 
 def _of_text(key: str | None, text: str) -> Iterator[Text]:

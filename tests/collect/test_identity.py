@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions
+from components.collect import feedback, interactions
 from components.collect.loaded import Loaded
 from components.schema import Json
 from components.warehouse import Connection
@@ -149,3 +149,28 @@ def test_records_nested_too_deeply_to_be_compared_cost_only_themselves(
     path.write_text("\n".join([*deep, json.dumps(logs.interaction("Else?"))]) + "\n")
     loaded = interactions.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.known) == (2, 1)
+
+
+def test_words_of_people_that_differ_in_key_order_or_number_form_are_one_event(
+    con: Connection, tmp_path: Path
+):
+    lines = [
+        logs.feedback("outcome", {"name": "solved", "value": 0}, response_id="r1"),
+        logs.feedback("rating", 4, scale=[1, 5], response_id="r2"),
+        logs.feedback("correction", logs.call("weather", '{"city": "Rome"}'), response_id="r3"),
+    ]
+    others: list[Line] = [
+        logs.feedback("outcome", {"value": 0.0, "name": "solved"}, response_id="r1"),
+        logs.feedback("rating", 4.0, scale=[1.0, 5.0], response_id="r2"),
+        backwards(lines[2]),  # pyright: ignore[reportAssignmentType] - an object as the line is
+    ]
+    assert feedback.load(con, logs.write(tmp_path / "1.jsonl", lines), now=logs.NOW).new == 3
+    again = feedback.load(con, logs.write(tmp_path / "2.jsonl", others), now=logs.NOW)
+    assert (again.new, again.known) == (0, 3)
+    changed = [
+        logs.feedback("outcome", {"value": 1, "name": "solved"}, response_id="r1"),
+        logs.feedback("rating", 4, scale=[1, 10], response_id="r2"),
+        logs.feedback("rating", 4, scale=[1, 5], response_id="r2", actor_id="else"),
+    ]
+    later = feedback.load(con, logs.write(tmp_path / "3.jsonl", [*changed, *lines]), now=logs.NOW)
+    assert (later.new, later.known) == (3, 3)

@@ -132,6 +132,32 @@ def test_what_was_erased_stays_away_in_other_words(home: House, eraser: Eraser) 
     assert home.raw() == kept
 
 
+def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
+    home: House, eraser: Eraser
+) -> None:
+    said = "what ann asks in a record that is nested deeper than anybody can read"
+    plain = house.line(ANN, 60) | {"note": said}
+    backwards = {key: plain[key] for key in reversed(plain)}
+    nested = ["[" * depth + "]" * depth for depth in (990, 2_000)]
+    deep = [
+        [f'{json.dumps(one)[:-1]}, "more": {more}}}' for more in nested]
+        for one in (plain, backwards)
+    ]
+    path = home.log.with_name("deep.jsonl")
+    path.write_text("\n".join(deep[0]) + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert interactions.load(con, path, now=logs.NOW).new >= 1
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.interactions"] > EACH
+    assert written.is_clean
+    kept = home.raw()
+    assert not any(ANN in str(row["payload"]) for row in kept)
+    path.write_text("\n".join([*deep[0], *deep[1]]) + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert interactions.load(con, path, now=logs.NOW).new == 0
+    assert home.raw() == kept
+
+
 def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: Eraser) -> None:
     eraser(home.settings, Subject(f"talk-{ANN}-0"))
     left = [row for row in home.raw() if ANN in str(row["payload"])]
