@@ -65,6 +65,9 @@ SCORED_ON = "scored_on"
 """Among production's conditions: on which requests it is scored, and why, in a reader's words."""
 
 
+WINDOW = "window"
+"""Where a scorecard's manifest says how many prompts the model's window was too short for."""
+
 LARGEST_CLUSTER = "largest_cluster"
 """Among the holdout's conditions: the most requests of its workload, on all sides, that hang
 together, where the snapshot says so. No cluster is taken to be larger, whichever were drawn."""
@@ -124,6 +127,29 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """How many of the ``prompts`` had more than the ``room`` tokens that the model's window leaves.
+
+    Of those ``truncated`` ones the model read the end only.
+    """
+
+    prompts: int
+    truncated: int
+    room: int
+
+    @property
+    def sentences(self) -> list[str]:
+        """Say it where any was truncated."""
+        if not self.truncated:
+            return []
+        return [
+            f"{self.truncated:,} of {self.prompts:,} prompts ({self.truncated / self.prompts:.1%}) "
+            f"are longer than the {self.room:,} tokens that the model's window leaves beside an "
+            "answer: their beginning was cut off, so their scores say little"
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Scorecard:
     """What one model scored on one task, under which conditions.
 
@@ -131,6 +157,7 @@ class Scorecard:
     scorecards are comparable only when their ``conditions`` are equal: task and its version,
     holdout version, prompt format, precision, device, settings and library versions. ``adapter``
     is the adapter's key, ``None`` for the base alone and ``PRODUCTION`` for the logged answers.
+    ``window`` is ``None`` where no prompt was read, and in older scorecards.
     """
 
     key: str
@@ -141,6 +168,7 @@ class Scorecard:
     conditions: dict[str, Json]
     scores: dict[str, Score]
     samples: tuple[Sample, ...]
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +215,8 @@ def write(
         folder: Where the scorecard goes; its name is the scorecard's key.
         samples: One per request of the task.
         metrics: Those of the task.
-        body: What was measured: ``base``, ``adapter``, ``task`` and ``conditions``.
+        body: What was measured: ``base``, ``adapter``, ``task`` and ``conditions``, and the
+            ``window`` where prompts were counted.
         now: When it was finished (UTC).
     """
     rows = sorted(samples, key=lambda sample: sample.doc_id)
@@ -227,7 +256,12 @@ def read(folder: Path) -> Scorecard:
         conditions=dict(_mapping(record["conditions"])),
         scores={metric: Score(**score) for metric, score in told["scores"].items()},
         samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
+        window=_window(record.get(WINDOW)),
     )
+
+
+def _window(record: Json) -> Window | None:
+    return Window(**_mapping(record)) if record else None  # pyright: ignore[reportArgumentType] - counts
 
 
 def _sample(row: dict[str, object]) -> Sample:

@@ -94,6 +94,8 @@ def _show(cards: "Mapping[str, Scorecard]") -> None:
         f"validation side: {len(base.samples)} requests in {clusters} clusters; scores with their "
         "95 % intervals, each request taken for independent"
     )
+    for line in base.window.sentences if base.window else []:
+        console.print(line)
     table = Table(box=None, pad_edge=False)
     table.add_column("metric")
     for column in ("n", "clusters", *cards):

@@ -38,9 +38,11 @@ from components.scorecard import (
     HOLDOUT,
     PRODUCTION,
     VALIDATION,
+    WINDOW,
     MeasuredSide,
     Metric,
     Sample,
+    Window,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +55,14 @@ Folders: TypeAlias = dict[str, dict[str, Path]]
 
 @dataclass(frozen=True, slots=True)
 class Askable:
-    """A task that is ready: its metrics, and how a model is asked all of it."""
+    """A task that is ready: its metrics, and how a model is asked all of it.
+
+    ``window`` counts its prompts, where they are the workload's requests.
+    """
 
     metrics: Mapping[str, Metric]
     ask: "Callable[[LM], list[Sample]]"
+    window: Window | None = None
 
 
 def folders(
@@ -146,6 +152,8 @@ def _measure(
         with model.answering(stage, watch) as lm:
             samples = asked.ask(lm)
             body = one.body | _speed(one, model, tokenizer, samples, watch.answering)
+        if asked.window is not None:
+            body |= {WINDOW: asdict(asked.window)}
         scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
 
 
@@ -161,6 +169,7 @@ def _askable(
         name: Askable({one.metric: one.told}, partial(answered.run, guard=one))
         for name, one in ready.items()
     }
+    room = engine.length - settings.max_new_tokens
     for name in (side, FEW_SHOT) if settings.num_fewshot else (side,):
         holdout = task.read(
             snapshot,
@@ -168,7 +177,7 @@ def _askable(
             settings.kind,
             side=side,
             num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
-            room=engine.length - settings.max_new_tokens,
+            room=room,
         )
         ask = partial(
             posing.run,
@@ -176,7 +185,8 @@ def _askable(
             max_new_tokens=settings.max_new_tokens,
             end=str(engine.tokenizer.eos_token or ""),
         )
-        found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask)
+        window = task.window(holdout, engine.tokenizer, room)
+        found[name] = Askable(kinds.METRICS[holdout.answers.kind], ask, window)
         said = logged.read(snapshot, holdout.answers.kind) if name == HOLDOUT else None
         if said is not None:
             read = partial(logged.run, holdout, said, settings.max_new_tokens)

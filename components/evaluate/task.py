@@ -17,7 +17,7 @@ from components.evaluate import kinds, shots
 from components.evaluate.kinds import Answers, Kind
 from components.rendering import Rendered
 from components.schema import Answer, Json, Message
-from components.scorecard import HOLDOUT, MeasuredSide
+from components.scorecard import HOLDOUT, MeasuredSide, Window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,6 +149,13 @@ def read(
         answers=answers_of(snapshot, named),
         documents=tuple(documents),
     )
+
+
+def window(holdout: Holdout, tokenizer: "PreTrainedTokenizerBase", room: int) -> Window:
+    """Count the prompts of a side that have more tokens than there is ``room`` for."""
+    prompts = [document["prompt"] for document in holdout.documents]
+    lengths = map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType] - lists of ids
+    return Window(len(prompts), sum(length > room for length in lengths), room)
 
 
 def measuring(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:

@@ -182,6 +182,7 @@ def _scores(found: Measured | None) -> list[str]:
         *markdown.table(["score", *baselines, "base", "adapter", "n", "clusters"], rows),
         "",
         *_unbeaten(found),
+        *[f"{line}.\n" for line in (own.window.sentences if own.window else [])],
         f"Mean ± standard error on holdout version `{own.conditions['holdout_version']}`, base in "
         f"{settings['precision']}{computed}, on {own.conditions.get('machine', 'a machine')}; "
         f"scorecard `{own.key}`. Beside it stand what needs no training: "

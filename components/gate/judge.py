@@ -86,13 +86,17 @@ def judge(
     ]
     return Judgement(
         outcome=outcome,
-        reasons=(*faults, *doubts) or tuple(shown),
+        reasons=(*((*faults, *doubts) or shown), *_truncated(challenger[policy.task])),
         metric=policy.metric,
         look=look,
         alpha=alpha,
         comparisons=comparisons,
         slices=parts,
     )
+
+
+def _truncated(card: Scorecard) -> list[str]:
+    return card.window.sentences if card.window else []
 
 
 def _alike(earlier: Sequence[Earlier], challenger: Scorecard) -> Sequence[Earlier]:

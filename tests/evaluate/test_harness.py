@@ -1,7 +1,8 @@
 """Base and adapters measured on one holdout: what is measured, what is refused."""
 
+import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from components.evaluate import applied, guard, harness
 from components.evaluate.settings import EvaluationSettings
 from components.gate.comparable import incomparable
 from components.schema import Progress
-from components.scorecard import HOLDOUT, VALIDATION, Scorecard
+from components.scorecard import HOLDOUT, VALIDATION, Scorecard, Window
 from components.train import adapter
 from components.train.recipe import Recipe
 from tests import holdouts
@@ -70,6 +71,18 @@ def outputs(card: Scorecard) -> list[str]:
 
 def copied(adapter: Path, folder: Path) -> Path:
     return Path(shutil.copytree(adapter, folder / adapter.name))
+
+
+def test_prompts_that_are_longer_than_the_window_are_counted(bench: Bench, tmp_path: Path):
+    whole = bench.measure({"base": None})["base"]
+    lengths = sorted(len(sample.prompt) for sample in whole.samples)
+    assert whole.window is not None
+    assert (whole.window.prompts, whole.window.truncated) == (len(lengths), 0)
+    narrow = Path(shutil.copytree(bench.base, tmp_path / "narrow"))
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
+    cut = replace(bench, base=narrow).measure({"base": None})["base"]
+    assert cut.window == Window(len(lengths), len(lengths), 20 - SETTINGS.max_new_tokens)
 
 
 def test_base_and_adapters_are_measured_on_one_base_under_equal_conditions(

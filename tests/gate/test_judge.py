@@ -11,7 +11,7 @@ from statsmodels.stats import contingency_tables
 from components.gate import judge as gate
 from components.gate.judgement import Comparison, Judgement
 from components.gate.policy import Guard, Policy
-from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Metric, Scorecard
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Metric, Scorecard, Window
 from tests.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
 
 POLICY = Policy(floor=0.5, min_documents=60)
@@ -54,6 +54,18 @@ def target(judgement: Judgement) -> Comparison:
 )
 def test_outcome(wins: int, losses: int, both: int, neither: int, outcome: str):
     assert judge(*pair(wins, losses, both, neither)).outcome == outcome
+
+
+def test_prompts_that_were_cut_off_are_named_beside_whatever_was_shown():
+    challenger, opponent = pair(40, 2, 20, 10)
+    whole = judge(replace(challenger, window=Window(112, 0, 900)), opponent)
+    cut = judge(replace(challenger, window=Window(112, 30, 900)), opponent)
+    assert cut.outcome == whole.outcome == "pass"
+    assert cut.reasons == (
+        *whole.reasons,
+        "30 of 112 prompts (26.8%) are longer than the 900 tokens that the model's window leaves "
+        "beside an answer: their beginning was cut off, so their scores say little",
+    )
 
 
 def test_a_pass_says_what_was_shown_of_target_and_guard():
