@@ -2,13 +2,18 @@
 -- person let in that a rule had held.
 
 alter table curated.verdicts add column mark varchar;
-alter table curated.verdicts add column is_held boolean default false;
+-- DuckDB 1.5 can't commit two columns that are added with a default to a table with rows.
+alter table curated.verdicts add column is_held boolean;
+alter table curated.verdicts alter column is_held set default false;
 alter table curated.verdicts add column flags struct(
     rule varchar,
     factor double,
     mark varchar
-)[] default [];
-alter table curated.verdicts add column weight double default 1.0;
+)[];
+alter table curated.verdicts alter column flags set default [];
+alter table curated.verdicts add column weight double;
+alter table curated.verdicts alter column weight set default 1.0;
+update curated.verdicts set is_held = false, flags = [], weight = 1.0;
 
 -- Append-only: a person's word outlives every curation.
 create table curated.releases (
