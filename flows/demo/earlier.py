@@ -4,11 +4,12 @@ Every version took requests in one order, by the hash of their ids, each under i
 its recipe was tuned while what it held out was looked at. What they took is drawn here again.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from components import manifest, prompt
+from components.curate import split
 from flows.demo import users
 from flows.demo.bfcl import Request
 
@@ -17,6 +18,11 @@ SEED = 0
 
 LONGEST_ANSWER = 150
 """In bytes, as rendered."""
+
+RUN = 3
+"""Requests that have runs of so many words in common are alike."""
+
+Run = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +34,61 @@ class Draw:
     count: int | None = None
     kinds: tuple[int, int, int, int] | None = None
     """Calls of the only tool and of one of several, refusals of the only tool and of several."""
+    unseen_share: float = 0
+    """Of the tool sets that draw so large a holdout, only requests that had nothing in common with
+    those of the draws before, not a tool."""
 
 
 DRAWS = (
     Draw(longest_prompt=640, alike=2, kinds=(150, 160, 110, 60)),
     Draw(longest_prompt=700, alike=4, kinds=(160, 300, 200, 82)),
     Draw(longest_prompt=700, alike=4, count=760),  # later ones took fewer of the same
+    Draw(longest_prompt=700, alike=4, unseen_share=0.5),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Earlier:
-    """What was used: the requests by their ids and by what was said, and the names of all tools."""
+    """What was used, by what was said in it, and the names of all tools."""
 
-    ids: frozenset[str]
-    words: frozenset[str]
-    tools: frozenset[str]
+    ids: set[str] = field(default_factory=set[str])
+    words: set[str] = field(default_factory=set[str])
+    tools: set[str] = field(default_factory=set[str])
+    _having: defaultdict[Run, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def has_seen(self, request: Request) -> bool:
-        """Tell whether a request, its words or one of its tools was ever in the demo."""
-        return (
-            request.id in self.ids
-            or words(request) in self.words
-            or not self.tools.isdisjoint(request.tool_names)
-        )
+    def add(self, request: Request) -> None:
+        """Note a request as used."""
+        self.ids.add(request.id)
+        self.words.add(words(request))
+        self.tools.update(request.tool_names)
+        for run in _runs(request):
+            self._having[run].add(request.id)
+
+    def has_said(self, request: Request) -> bool:
+        """Tell whether one used request has at least half of a request's runs of three words."""
+        runs = _runs(request)
+        shared = Counter(used for run in runs for used in self._having.get(run, ()))
+        return max(shared.values(), default=0) * 2 >= len(runs)
+
+    def has_anything_of(self, request: Request) -> bool:
+        """Tell whether a request, its words or one of its tools was used."""
+        is_used = request.id in self.ids or words(request) in self.words
+        return is_used or not self.tools.isdisjoint(request.tool_names)
 
 
 def read(requests: Iterable[Request]) -> Earlier:
     """Draw again what the earlier versions took."""
-    ordered = in_order(requests, SEED)
-    used = {one.id: one for draw in DRAWS for one in _drawn(ordered, draw)}
-    return Earlier(
-        frozenset(used),
-        frozenset(words(one) for one in used.values()),
-        frozenset(name for one in used.values() for name in one.tool_names),
-    )
+    ordered, used = in_order(requests, SEED), Earlier()
+    for draw in DRAWS:
+        for one in _drawn(ordered, draw, used):
+            used.add(one)
+    return used
+
+
+def is_held_out(request: Request, share: float) -> bool:
+    """Tell whether curation, split by tools, draws the holdout for a request's tools."""
+    name = split.group("tools", request.tool_names, opening="", user_id=None)
+    return split.side(split.by_hash(name), share, validation_share=0) == "holdout"
 
 
 def in_order(requests: Iterable[Request], seed: int) -> list[Request]:
@@ -84,7 +110,12 @@ def is_short(request: Request, longest_prompt: int, longest_answer: int = LONGES
     return asked <= longest_prompt and len(answer.encode()) <= longest_answer
 
 
-def _drawn(ordered: Iterable[Request], draw: Draw) -> list[Request]:
+def _runs(request: Request) -> set[Run]:
+    said = words(request).split()
+    return {tuple(said[start : start + RUN]) for start in range(max(1, len(said) - RUN + 1))}
+
+
+def _drawn(ordered: Iterable[Request], draw: Draw, before: Earlier) -> list[Request]:
     taken: list[Request] = []
     alike: Counter[tuple[str, ...]] = Counter()
     kinds: Counter[int] = Counter()
@@ -96,7 +127,8 @@ def _drawn(ordered: Iterable[Request], draw: Draw) -> list[Request]:
         is_full |= draw.kinds is not None and kinds[kind] >= draw.kinds[kind]
         if is_full or alike[group] >= draw.alike or not is_short(request, draw.longest_prompt):
             continue
-        taken.append(request)
         alike[group] += 1
         kinds[kind] += 1
+        if not (is_held_out(request, draw.unseen_share) and before.has_anything_of(request)):
+            taken.append(request)
     return taken

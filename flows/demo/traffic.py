@@ -2,7 +2,8 @@
 
 The requests are BFCL's short ones, so that training on them takes minutes: some want a call, of the
 only tool or of one of several, and some fit no tool. Of those that curation will hold out there are
-only such as no earlier version of the demo has seen anything of. Equal seeds, equal bytes.
+only such as no earlier version of the demo used, nor any in nearly the same words. Equal seeds,
+equal bytes.
 """
 
 import gzip
@@ -14,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from components.curate import split
 from components.schema import Answer, Json
 from flows.demo import bfcl, earlier, users
 from flows.demo.bfcl import Request
@@ -26,11 +26,11 @@ START, STEP, DAY = 1_767_600_000, 331, 86_400
 """The first request came on 2026-01-05 at 08:00 UTC, then one came every 331 seconds."""
 
 HOLDOUT_SHARE = 0.5
-"""The workload file's ``holdout_share``: half of all sets of tools draw the holdout, and most of
-their requests were in earlier demos and are left out, so that about a sixth is held out."""
+"""The workload file's ``holdout_share``: so many of all sets of tools draw the holdout, and most of
+their requests were in earlier demos and are left out."""
 
-MAX_PROMPT = 700
-"""In bytes, as rendered: with few exceptions at most 224 tokens to ask and 58 to answer."""
+MAX_PROMPT = 1_200
+"""In bytes, as rendered: with few exceptions at most 384 tokens to ask and 58 to answer."""
 
 MAX_ALIKE = 4
 """At most so many requests that want a call, and so many that don't, offer the same tools."""
@@ -65,26 +65,19 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
 def choose(requests: Sequence[Request], seed: int) -> list[Request]:
     """Choose short and diverse requests, in the order of the hash of their ids.
 
-    Those that will be held out are unseen: no earlier version had the request, its words or one of
-    its tools.
+    Those that will be held out were in no earlier version, in no words like theirs.
     """
     chosen: list[Request] = []
     alike: Counter[tuple[str, ...]] = Counter()
     used = earlier.read(requests)
     for request in earlier.in_order(requests, seed):
         group = ("call" if request.call else "none", *request.tool_names)
-        if alike[group] == MAX_ALIKE or not earlier.is_short(request, MAX_PROMPT):
+        is_out = earlier.is_held_out(request, HOLDOUT_SHARE) and used.has_said(request)
+        if is_out or alike[group] == MAX_ALIKE or not earlier.is_short(request, MAX_PROMPT):
             continue
         alike[group] += 1
-        if not (is_held_out(request) and used.has_seen(request)):
-            chosen.append(request)
+        chosen.append(request)
     return chosen
-
-
-def is_held_out(request: Request) -> bool:
-    """Tell whether curation, split by tools, draws the holdout for a request's tools."""
-    name = split.group("tools", request.tool_names, opening="", user_id=None)
-    return split.side(split.by_hash(name), HOLDOUT_SHARE, validation_share=0) == "holdout"
 
 
 def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -126,7 +126,7 @@ def test_calls_and_requests_that_no_tool_fits_are_drawn_as_they_come(wheel: Path
 
 
 def test_few_requests_offer_the_same_tools(wheel: Path):
-    request = next(one for one in bfcl.read(wheel) if not traffic.is_held_out(one))
+    request = next(one for one in bfcl.read(wheel) if not is_held_out(one))
     alike = [replace(request, id=str(number)) for number in range(9)]
     assert len(traffic.choose(alike, seed=0)) == traffic.MAX_ALIKE
 
@@ -139,22 +139,59 @@ def test_long_requests_are_not_drawn(wheel: Path):
     assert words not in traffic.choose([request, words], seed=0)
 
 
-def test_what_is_to_be_held_out_was_in_no_earlier_demo_not_even_its_words_or_one_of_its_tools(
-    wheel: Path,
-):
+def test_what_is_to_be_held_out_was_in_no_earlier_demo_in_no_words_like_it(wheel: Path):
     (request, *_) = bfcl.read(wheel)
     made = [offering(request, number) for number in range(3000)]
     used = {one.id for one in traffic_of_an_earlier_version(made)}
     chosen = traffic.choose(made, seed=0)
-    held_out = [one for one in chosen if traffic.is_held_out(one)]
-    assert len(held_out) > 100
-    seen = [one for one in made if one.id in used]
+    held_out = [one for one in chosen if is_held_out(one)]
+    assert len(held_out) > 20
     assert used.isdisjoint(one.id for one in held_out)
-    assert {name for one in seen for name in one.tool_names}.isdisjoint(
-        name for one in held_out for name in one.tool_names
-    )
-    assert {asked(one) for one in seen}.isdisjoint(map(asked, held_out))
+    seen = {asked(one) for one in made if one.id in used}
+    assert seen.isdisjoint(map(asked, held_out))
     assert used.intersection(one.id for one in chosen), "the rest may be trained on"
+
+
+def test_what_was_held_out_by_the_version_before_is_held_out_no_more(wheel: Path):
+    made = [saying(one, f"only {one.id} asks this") for one in distinct(wheel, 400)]
+    held_out = [one for one in made if is_held_out(one)]
+    assert len(held_out) > 100
+    assert not any(one in traffic.choose(made, seed=0) for one in held_out)
+
+
+def test_what_an_earlier_demo_asked_is_not_held_out_in_other_words(wheel: Path):
+    asking = "please tell me soon how warm place {} will be".format
+    used = [saying(one, asking(one.id)) for one in distinct(wheel, 400)]
+    # So long that no earlier version took them.
+    new = [described(replace(one, id=f"new_{one.id}"), "d" * 600) for one in used]
+    again = [
+        saying(one, f"{asking(old.id)} in the night") for old, one in zip(used, new, strict=True)
+    ]
+    fresh = [saying(one, f"what does number {one.id} cost us to run") for one in new]
+    assert not any(is_held_out(one) for one in traffic.choose([*used, *again], seed=0))
+    held_out = {one.id for one in traffic.choose([*used, *fresh], seed=0) if is_held_out(one)}
+    assert held_out == {one.id for one in fresh if is_held_out(one)}
+
+
+def described(request: Request, text: str) -> Request:
+    """Let the first tool have a longer description."""
+    (tool, *others) = request.tools
+    function = {**cast("dict[str, Json]", tool["function"]), "description": text}
+    return replace(request, tools=[{**tool, "function": function}, *others])
+
+
+def distinct(wheel: Path, count: int) -> list[Request]:
+    """Make requests that share no tool."""
+    (request, *_) = bfcl.read(wheel)
+    return [offering(request, 3 * number) for number in range(count)]
+
+
+def saying(request: Request, text: str) -> Request:
+    return replace(request, messages=[{"role": "user", "content": text}])
+
+
+def is_held_out(request: Request) -> bool:
+    return earlier.is_held_out(request, traffic.HOLDOUT_SHARE)
 
 
 def offering(request: Request, number: int) -> Request:
