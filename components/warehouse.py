@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias, TypeVar, cast
 
 import duckdb
@@ -92,6 +93,16 @@ def attached(path: Path, wait_seconds: float = opening.PATIENCE_SECONDS) -> Gene
     with duckdb.connect() as con:
         attach = f"attach '{escaped(path)}' as original (read_only)"
         opening.patiently(path, wait_seconds, lambda: con.execute(attach))
+        yield con
+
+
+@contextmanager
+def in_memory(scratch: Path) -> Generator[Connection]:
+    """Open a warehouse without a file, empty; what does not fit into memory goes to ``scratch``."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder, duckdb.connect() as con:
+        con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
+        _prepare(con)
         yield con
 
 

@@ -1,9 +1,13 @@
 """Curate a workload and freeze what came of it; for the flow, and for the terminal."""
 
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from components import ledger, tokens, warehouse
+from components import ledger, manifest, tokens, working_copy
 from components.curate import losses, pipeline
 from components.curate.losses import Example, Loss
 from components.curate.pipeline import Tally
@@ -12,12 +16,16 @@ from components.dataset import snapshot
 from components.dataset.snapshot import Snapshot
 from components.gate import power, spending
 from components.scorecard import HOLDOUT
+from components.working_copy import StaleCopyError, WorkingCopy
 from flows.revision import revision
 from flows.settings import Settings
 from flows.workload import Workload
 
 LEAD = 0.1
 """A holdout that can't show so large a lead is too small to judge most challengers."""
+
+ATTEMPTS = 3
+"""Erasures and retention are rare; three of them during one workload's curations are a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +83,42 @@ def freeze(workload: Workload, home: Settings, *, now: datetime, ask: bool = Tru
         ReplayError: Rows are to be replayed from what is no set of them.
         CheckFailedError: A check found rows that must not be.
         EmptySideError: There is nothing to train on, or nothing to test on.
+        StaleCopyError: Rows were erased or archived during each of several attempts.
     """
-    with warehouse.connect(home.warehouse) as con:
+    for _ in range(ATTEMPTS - 1):
+        with suppress(StaleCopyError):
+            return _freeze(workload, home, now, ask=ask)
+    return _freeze(workload, home, now, ask=ask)
+
+
+@contextmanager
+def curated(
+    workload: Workload, home: Settings, *, now: datetime
+) -> Generator[tuple[WorkingCopy, Tally]]:
+    """Judge every interaction in a copy of the workload's rows, and write the verdicts down.
+
+    Nobody else curates the workload within the block. Raises as ``freeze`` does.
+    """
+    with (
+        working_copy.reserved(home.locks, workload.workload),
+        working_copy.opened(home.warehouse, workload.workload, home.scratch) as copy,
+    ):
+        counter = tokens.counter(copy.con, workload.base)
         tally = pipeline.curate(
-            con,
-            workload.workload,
-            workload.curate,
-            now=now,
-            counter=tokens.counter(con, workload.base),
+            copy.con, workload.workload, workload.curate, now=now, counter=counter
         )
-        waiting = losses.waiting(con, workload.workload)
+        copy.merge()
+        yield copy, tally
+
+
+def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> Curated:
+    with curated(workload, home, now=now) as (copy, tally):
+        waiting = losses.waiting(copy.con, workload.workload)
         if ask and waiting:
-            lost = [Lost(one, losses.examples(con, one)) for one in waiting]
+            lost = [Lost(one, losses.examples(copy.con, one)) for one in waiting]
             return Curated(tally, None, lost)
         frozen = snapshot.freeze(
-            con,
+            copy.con,
             home.snapshots,
             workload.workload,
             rules=workload.curate,
@@ -98,5 +127,17 @@ def freeze(workload: Workload, home: Settings, *, now: datetime, ask: bool = Tru
             commit=revision(),
             staying=staying.finder(workload.curate.redaction),
         )
-        ledger.record_output(con, workload.workload, frozen.path, now=now)
+        _record(copy, frozen, now)
     return Curated(tally, frozen, [])
+
+
+def _record(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None:
+    """Write down what was frozen; where rows of it were erased meanwhile, it is thrown away."""
+    record = partial(ledger.record_output, workload=copy.workload_id, folder=frozen.path, now=now)
+    is_new = manifest.read(frozen.path)["created_at"] == now.isoformat(timespec="seconds")
+    try:
+        copy.merge(record)
+    except StaleCopyError:
+        if is_new:
+            shutil.rmtree(frozen.path)
+        raise

@@ -18,11 +18,11 @@ from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
 from components.collect.record import Defaults, Found, Row
 from components.collect.sources import feedback
-from components.curate import pipeline
 from components.review import answers, labelled, measured, reading
 from components.review.labelled import Labelled
 from components.review.reading import Question, Reviewable
 from components.schema import Json
+from flows import freezing
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -47,9 +47,10 @@ def questions(
 ) -> list[Question]:
     """Curate the workload as it is now, and choose what to ask."""
     models = measured.read(home.scorecards / workload.workload, workload.gate.metric)
-    with warehouse.connect(home.warehouse) as con:
-        pipeline.curate(con, workload.workload, workload.curate, now=now)
-        return reading.choose(con, workload.workload, count, reviewer=reviewer, measured=models)
+    with freezing.curated(workload, home, now=now) as (copy, _):
+        return reading.choose(
+            copy.con, workload.workload, count, reviewer=reviewer, measured=models
+        )
 
 
 def ask(
