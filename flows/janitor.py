@@ -1,4 +1,6 @@
-"""Janitor: crash the flow runs that nothing runs any more, and settle what they left half done.
+"""Janitor: end the flow runs that nothing runs any more, or that run for too long.
+
+It settles what they left half done.
 
 The automation on missing heartbeats can't see a run that never beat, and forgets all runs while the
 Prefect server is away. This looks at what the server has kept.
@@ -16,7 +18,7 @@ from components import warehouse
 from components.decide import record
 from components.register import registry
 from components.schema import Json
-from flows import approvals, champions, dispatch, settings, sweep
+from flows import approvals, champions, dispatch, settings, sweep, time_limits
 from flows.automations import BEAT, SILENCE
 
 EVERY = "*/15 * * * *"
@@ -36,13 +38,17 @@ def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
     """
     silence = timedelta(seconds=silence_seconds)
     since = datetime.now(UTC) - silence
+    home = settings.load()
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming(since) if not has_beaten(client, run, since)]
         for run in dead:
             said = f"No sign of life for {silence}: nothing runs it"
             client.set_flow_run_state(run.id, Crashed(message=said), force=True)
             get_run_logger().warning("%s (%s): %s", run.name, run.id, said)
-    settled = champions.reconcile(settings.load())
+        late = time_limits.cancel_late(client, home.flow_hours, now=datetime.now(UTC))
+        for run in late:
+            get_run_logger().warning("%s (%s) ran for too long and is cancelled", run.name, run.id)
+    settled = champions.reconcile(home)
     for entry in settled:
         get_run_logger().warning(champions.say(entry))
     unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
@@ -50,8 +56,8 @@ def janitor(silence_seconds: float = SILENCE.total_seconds()) -> str:
         again = dispatch.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
         get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
     return (
-        f"{len(dead)} runs were dead, {len(settled)} changes of a champion were interrupted, "
-        f"{len(unfinished)} promotions that were decided go on"
+        f"{len(dead)} runs were dead, {len(late)} ran for too long, {len(settled)} changes of a "
+        f"champion were interrupted, {len(unfinished)} promotions that were decided go on"
     )
 
 

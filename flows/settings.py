@@ -1,5 +1,6 @@
 """Where this installation of Flywheel lives and which ports it uses, read from the environment."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ class Settings:
     mlflow_port: int
     processes: int | None = None
     """How many processes train together; one for each GPU if not given, and one without a GPU."""
+    flow_hours: float = 24.0
+    """How long a flow run may compute before it is cancelled (``flows.time_limits``)."""
     elsewhere: "Servers | None" = None
     """The servers that somebody else runs; ``None`` where they are the home's own stack."""
 
@@ -170,20 +173,23 @@ class Settings:
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read ``FLYWHEEL_HOME``, ``_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES``, and the servers.
+    """Read ``FLYWHEEL_HOME`` and its like, and where the servers are.
 
+    ``FLYWHEEL_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES`` and ``_FLOW_HOURS`` are read, too.
     Where ``PREFECT_API_URL`` names another server than that of the home's own stack, both servers
     are somebody else's, and ``MLFLOW_TRACKING_URI`` names the other one.
 
     Raises:
         SettingsError: A port is not a number from 1 to 65535, both are the same, the processes
-            are not a number from 1 up, or one server is elsewhere and the other one is not named.
+            are not a number from 1 up, the hours are no number above 0, or one server is elsewhere
+            and the other one is not named.
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
         prefect_port=_port(env, "FLYWHEEL_PREFECT_PORT", 4200),
         mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
         processes=_processes(env),
+        flow_hours=_hours(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -225,3 +231,14 @@ def _processes(env: Mapping[str, str]) -> int | None:
     if text and not (text.isascii() and text.isdigit() and int(text) > 0):
         raise SettingsError(f"FLYWHEEL_PROCESSES is {text!r}; wants a number from 1 up")
     return int(text) if text else None
+
+
+def _hours(env: Mapping[str, str]) -> float:
+    text = env.get("FLYWHEEL_FLOW_HOURS") or "24"
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours < math.inf:
+        raise SettingsError(f"FLYWHEEL_FLOW_HOURS is {text!r}; wants a number above 0")
+    return hours

@@ -1,0 +1,63 @@
+"""A flow run that computes for too long is cancelled, and says why."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from flows import settings
+from flows.settings import SettingsError
+
+NOW = datetime.now(UTC)
+
+
+def nothing() -> None:
+    """Stand for a flow, of which only the record in Prefect matters."""
+
+
+def running(name: str) -> UUID:
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(Flow(nothing, name=name), state=Running())
+    return run.id
+
+
+def states(*runs: UUID) -> list[str]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = [client.read_flow_run(run).state for run in runs]
+    return [f"{one.type.value} {one.message or ''}".strip() for one in found if one]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
+    from prefect.client.orchestration import get_client
+
+    from flows import time_limits
+
+    curate, turn = running("curate"), running("turn")
+    with get_client(sync_client=True) as client:
+        assert time_limits.cancel_late(client, 24, now=NOW + timedelta(hours=23)) == []
+        late = time_limits.cancel_late(client, 24, now=NOW + timedelta(hours=25))
+    assert [run.id for run in late] == [curate]
+    said = "Ran for more than 24 h, which FLYWHEEL_FLOW_HOURS allows"
+    assert states(curate, turn) == [f"CANCELLING {said}", "RUNNING"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_a_limit_that_is_none_is_refused(text: str):
+    with pytest.raises(SettingsError, match="wants a number above 0"):
+        settings.load({"FLYWHEEL_FLOW_HOURS": text})
+
+
+def test_every_flow_that_is_deployed_has_a_limit(tmp_path: Path):
+    from flows import deploy, time_limits
+
+    deployed = {spec.flow.partition(":")[2] for spec in deploy.specs(tmp_path)}
+    assert deployed == set(time_limits.SHARES)
