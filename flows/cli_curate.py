@@ -95,6 +95,8 @@ def _say(tally: "Tally") -> None:
     for verdict, count in sorted(tally.counts.items(), key=lambda one: (-one[1], one[0])):
         table.add_row(f"{count:,}", verdict)
     console.print(table)
+    for name, count in sorted(tally.unjudgeable.items(), key=lambda one: (-one[1], one[0])):
+        console.print(f"{count:,} could not be judged: {name}", markup=False)
     for name, count in sorted(tally.found.items()):
         console.print(f"{count:,} found and not dropped: {name}", markup=False)
     if tally.feedback_held_back:

@@ -56,6 +56,11 @@ def freeze(workload: Workload) -> Curated:
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
             tally.found,
         )
+    if tally.unjudgeable:
+        get_run_logger().warning(
+            "rows that could not be judged, by the error and where it was raised: %s",
+            tally.unjudgeable,
+        )
     if tally.redactions:
         get_run_logger().info("redacted, by kind: %s", tally.redactions)
     if tally.replayed:

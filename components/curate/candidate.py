@@ -203,9 +203,10 @@ def _objects(value: Json) -> list[dict[str, Json]]:
 
 
 def _is_message(message: dict[str, Json]) -> bool:
-    calls = message.get("tool_calls")
+    role, calls = message.get("role"), message.get("tool_calls")
     return (
-        message.get("role") in ROLES
+        isinstance(role, str)
+        and role in ROLES
         and isinstance(message.get("content"), str | list | None)
         and isinstance(calls, list | None)
     )

@@ -10,6 +10,8 @@ from itertools import chain, islice
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+from components.curate import row_guard
+
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -34,13 +36,14 @@ def spread(
         work: A pure function that can be pickled, as what it takes and gives must be.
         items: What to do; read as it is needed.
         processes: How many; as many as this process may use cores, if ``None``.
-        worth: Up to so many items are done right here.
+        worth: Up to so many items are done right here, if in a main thread, where work that takes
+            for ever can be interrupted.
     """
     processes = processes or len(os.sched_getaffinity(0))
     remaining = iter(items)
     first = list(islice(remaining, worth))
     batches = _batches(chain(first, remaining))
-    if processes == 1 or len(first) < worth:
+    if row_guard.is_limitable() and (processes == 1 or len(first) < worth):
         for batch in batches:
             yield from work(batch)
     else:

@@ -21,6 +21,7 @@ from components.curate.preferences import store as preferences
 from components.curate.redaction import keyring as keyrings
 from components.curate.redaction import of_exchange
 from components.curate.redaction.keyring import Keyring
+from components.curate.row_guard import UNJUDGEABLE
 from components.curate.settings import Rules
 from components.warehouse import Connection
 
@@ -33,7 +34,8 @@ class Tally:
     response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
     was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind. Of
     the rows to train on, ``replayed`` are of other sets. ``feedback_held_back`` counts
-    the signals of bursts, and of actors over the cap.
+    the signals of bursts, and of actors over the cap. ``unjudgeable`` counts the rows that a rule
+    could not be asked about, by the error and where it was raised.
     """
 
     workload_id: str
@@ -47,6 +49,7 @@ class Tally:
     redactions: dict[str, int] = field(default_factory=dict[str, int])
     replayed: int = 0
     feedback_held_back: int = 0
+    unjudgeable: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def curate(
@@ -229,6 +232,11 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         " and fate in ('brigade', 'flood', 'over_cap')",
         {"workload_id": workload_id},
     ).fetchall()
+    unjudgeable = con.execute(
+        "select mark, count(*) from curated.verdicts"
+        " where workload_id = $workload_id and objection = $objection group by all order by all",
+        {"workload_id": workload_id, "objection": UNJUDGEABLE},
+    ).fetchall()
     by_side = dict(sides)
     return Tally(
         workload_id,
@@ -241,4 +249,5 @@ def _tally(con: Connection, workload_id: str) -> Tally:
         dict(found),
         dict(redactions),
         feedback_held_back=held_back,
+        unjudgeable=dict(unjudgeable),
     )

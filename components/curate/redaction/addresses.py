@@ -18,8 +18,11 @@ GERMAN = "straße|strasse|str\\.|gasse|weg|platz|allee|damm|ufer"
 ROMANCE = "Rue|Via|Viale|Piazza|Corso|Calle|Avenida|Paseo|Rua|Praça|Avenue|Boulevard"
 FRENCH = "rue|avenue|boulevard|place|allée|chemin|impasse|quai"
 UNIT = r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#)\.? ?#?[A-Za-z]?[0-9][A-Za-z0-9-]*)?"
-PROPER = r"[^\W\d_a-z][\w'\u2019.-]*"
-WORD = r"[^\W\d_][\w'\u2019.-]*"
+LETTERS = 60
+"""Of a word: where dots may stand in it, every one begins another word, which must be short."""
+
+PROPER = rf"[^\W\d_a-z][\w'\u2019.-]{{0,{LETTERS}}}"
+WORD = rf"[^\W\d_][\w'\u2019.-]{{0,{LETTERS}}}"
 
 
 SHORT = {
@@ -70,7 +73,10 @@ PATTERNS = (
     Pattern(
         Kind.ADDRESS,
         (rf"(?:{GERMAN}) ?[0-9]",),
-        re.compile(rf"(?<![\w-])[^\W\d_a-z][\w.-]*(?:{GERMAN}) ?[0-9]{{1,4}}[a-z]?(?![\w.])"),
+        re.compile(
+            rf"(?<![\w-])[^\W\d_a-z][\w.-]{{0,{LETTERS}}}(?:{GERMAN}) ?[0-9]{{1,4}}"
+            r"[a-z]?(?![\w.])"
+        ),
         address,
     ),
     Pattern(

@@ -13,7 +13,25 @@ SHORTEST = 4
 """Shorter values are replaced where they were found only: elsewhere they may be anything."""
 
 
+MOST_VALUES = 1_000
+"""Distinct values of one row: each is looked for in all its texts. A row with more is a list of
+people, and nothing to learn from."""
+
 NO_DIGITS = re.compile("[^0-9]+")
+
+
+class TooMuchError(ValueError):
+    """More than is redacted of one row."""
+
+
+def require_few(values: int) -> None:
+    """Check how many values are looked for.
+
+    Raises:
+        TooMuchError: They are more than ``MOST_VALUES``.
+    """
+    if values > MOST_VALUES:
+        raise TooMuchError(f"more than {MOST_VALUES:,} distinct values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,7 @@ class Ledger:
     def stand_in(self, kind: Kind, key: str, written: str) -> str:
         """Note an occurrence of a value and return its mark."""
         if (kind, key) not in self.numbers:
+            require_few(len(self.numbers) + 1)
             self.taken[kind] += 1
             self.numbers[kind, key] = self.taken[kind]
             if kind is not Kind.NAME and (kind in IN_DIGITS or _is_telling(key)):
@@ -101,14 +120,14 @@ class Ledger:
     def quoted(self, text: str) -> str:
         """Mark the placeholders in a text that was written by somebody who was shown them."""
         values = {(kind, number): key for (kind, key), number in self.numbers.items()}
+        firsts = {(one.kind, one.key): one for one in reversed(self.occurrences)}
 
         def mark(match: re.Match[str]) -> str:
             kind, number = Kind(match[1].lower()), int(match[2])
             key = values.get((kind, number))
             if key is None or number >= self.first_mark:
                 return match.group()
-            shown = next(one for one in self.occurrences if (one.kind, one.key) == (kind, key))
-            return self.stand_in(kind, key, shown.written)
+            return self.stand_in(kind, key, firsts[kind, key].written)
 
         return PLACEHOLDER.sub(mark, text) if "<" in text else text
 

@@ -53,7 +53,8 @@ MENTIONED = re.compile(
     rf" (?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,2}})"
 )
 ASKED = re.compile(
-    r"(?i)\b(?:your|whose|what|passenger's|guest's|full|first|last) (?:\w+ ){0,2}names?\b[^?]*\?"
+    r"(?i)\b(?:your|whose|what|passenger's|guest's|full|first|last) (?:\w+ ){0,2}names?\b"
+    r"[^?]{0,200}\?"
 )
 ANSWER = re.compile(rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})[.!]?\s*")
 GATE = (

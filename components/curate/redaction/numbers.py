@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from components.curate.redaction import checksums
 from components.curate.redaction.kinds import Kind
@@ -14,6 +14,9 @@ from components.curate.redaction.pattern import (
     digits_of,
     value_of,
 )
+
+MOST_GROUPS = 20
+"""A card has no more digits, so no more groups of them."""
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
@@ -28,26 +31,38 @@ VERSION_WORDS = re.compile(
 IP_WORDS = re.compile(r"\bip\b|address|host|server|://")
 
 
-def card(match: re.Match[str]) -> Value | None:
-    """Take the first payment card's number in a run of digits.
+def cards(match: re.Match[str]) -> list[Value]:
+    """Take the payment cards' numbers in a run of digits.
 
-    It is one group, or groups as cards show them; other lengths than 14 to 16 count only after a
+    Each is one group, or groups as cards show them; other lengths than 14 to 16 count only after a
     word for cards.
     """
     lengths = range(12, 20) if CARD_WORDS.search(before(match)) else range(14, 17)
-    groups = list(re.finditer("[0-9]+", match.group()))
-    for first in range(len(groups)):
-        digits = ""
-        for group in groups[first:]:
-            if digits and len(group.group()) < 3 and len(digits) < 12:
-                break
-            digits += group.group()
-            if len(digits) > lengths[-1] or (group is groups[first] and 4 != len(digits) < 12):
-                break
-            if len(digits) in lengths and checksums.is_card(digits):
-                start = match.start()
-                return Value(start + groups[first].start(), start + group.end(), digits)
-    return None
+    text = match.group()
+    groups = [(one.start(), one.end()) for one in re.finditer("[0-9]+", text)]
+    found: list[Value] = []
+    first = 0
+    while first < len(groups):
+        groups_of_card, digits = _card(text, groups[first : first + MOST_GROUPS], lengths)
+        if groups_of_card:
+            start, (_, end) = groups[first][0], groups[first + groups_of_card - 1]
+            found.append(Value(match.start() + start, match.start() + end, digits))
+        first += groups_of_card or 1
+    return found
+
+
+def _card(text: str, groups: Sequence[tuple[int, int]], lengths: range) -> tuple[int, str]:
+    """Count the groups of the card that begins here, and give its digits; 0 if none does."""
+    digits = ""
+    for number, (start, end) in enumerate(groups, 1):
+        if digits and end - start < 3 and len(digits) < 12:
+            break
+        digits += text[start:end]
+        if len(digits) > lengths[-1] or (number == 1 and 4 != len(digits) < 12):
+            break
+        if len(digits) in lengths and checksums.is_card(digits):
+            return number, digits
+    return 0, ""
 
 
 def iban(match: re.Match[str]) -> Value | None:
@@ -160,7 +175,7 @@ PATTERNS = (
         Kind.CARD,
         (r"[1-6](?:[ -]?[0-9]){11}",),
         re.compile(r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])"),
-        card,
+        cards,
     ),
     Pattern(
         Kind.SSN,

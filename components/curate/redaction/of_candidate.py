@@ -7,9 +7,14 @@ from dataclasses import dataclass, field, replace
 from components.curate.candidate import Candidate
 from components.curate.redaction import leaves, redactor
 from components.curate.redaction.kinds import Kind
+from components.curate.redaction.ledger import TooMuchError
 from components.curate.redaction.redactor import Conversation, Redacted
 from components.curate.redaction.settings import Redaction
 from components.curate.redaction.stand_ins import Marked
+
+MOST_CHARACTERS = 2**20
+"""Of a row's JSON texts: a book is shorter, and every expression reads all of it, up to five times.
+"""
 
 
 class RedactionFailedError(Exception):
@@ -37,7 +42,8 @@ def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewrit
     """Redact request, answers and references together.
 
     Raises:
-        RedactionFailedError: It is nested too deeply, or holds numbers that JSON can't.
+        RedactionFailedError: It is nested too deeply, holds numbers that JSON can't, or too many
+            distinct values.
     """
     answers = [one for one in (candidate.message, candidate.logged) if one is not None]
     given = Conversation(
@@ -65,7 +71,21 @@ def redact(candidate: Candidate, settings: Redaction) -> tuple[Candidate, Rewrit
             ),
         )
     except (ValueError, RecursionError) as error:
-        raise RedactionFailedError from error
+        raise RedactionFailedError(_reason(error)) from error
+
+
+def require_short(characters: int) -> None:
+    """Check how much there is to redact of one row.
+
+    Raises:
+        RedactionFailedError: It is more than ``MOST_CHARACTERS``.
+    """
+    if characters > MOST_CHARACTERS:
+        raise RedactionFailedError(f"{characters:,} characters, wants at most {MOST_CHARACTERS:,}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, TooMuchError) else type(error).__name__
 
 
 def example_id(workload_id: str, messages: str, tools: str) -> str:

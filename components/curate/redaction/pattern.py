@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from components.curate.redaction.kinds import Kind
 
-Check: TypeAlias = Callable[[re.Match[str]], "Value | None"]
+Check: TypeAlias = Callable[[re.Match[str]], "Value | list[Value] | None"]
+"""Gives the value in a match, or several in their order."""
 
 CONTEXT_CHARS = 48
 

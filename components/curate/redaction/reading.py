@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from components.curate.redaction import addresses, checksums, fields, kinds, names, secrets
 from components.curate.redaction.allowed import Allowed
 from components.curate.redaction.gates import Gates, Hits
 from components.curate.redaction.kinds import Kind
 from components.curate.redaction.leaves import Leaf, Zone
-from components.curate.redaction.ledger import Ledger
+from components.curate.redaction.ledger import Ledger, TooMuchError, require_few
 from components.curate.redaction.pattern import Pattern
 from components.curate.redaction.presidio import Analyzer
 
@@ -50,6 +50,9 @@ class Reading:
         """Return the texts of the leaves with marks in place of values.
 
         In those that are ``clean`` there are none but what the others, ``joined``, tell.
+
+        Raises:
+            TooMuchError: They have too many values, or values that are found one by the other.
         """
         found = [*new, *clean]
         texts = [leaf.text for leaf in found]
@@ -72,10 +75,13 @@ class Reading:
             if not changed and known == len(self.ledger.numbers):
                 break
             joined = "\n".join(texts[: len(new)]) if reads_secrets else ""
+        else:
+            raise TooMuchError(f"values still turn up when it is read for the {ROUNDS}th time")
         return texts
 
     def _learn_secrets(self, joined: str) -> bool:
         found = secrets.found_by_rules(joined)
+        require_few(len(found))
         self.secrets = [one for one in found if not self.allowed.value(one)]
         return bool(self.secrets)
 
@@ -109,6 +115,7 @@ class Reading:
         if told <= self.names:
             return False
         self.names |= told
+        require_few(len(self.names))
         self._parts = frozenset(one.lower() for one in self.names)
         return True
 
@@ -179,16 +186,17 @@ class Reading:
         return self.ledger.replace_known(text)
 
     def _matched(self, pattern: Pattern, zone: Zone, match: re.Match[str]) -> str:
-        whole = match.group()
-        value = pattern.check(match)
-        if value is None:
-            return whole
-        start, end = value.start - match.start(), value.end - match.start()
-        text = whole[start:end]
-        if self.allowed.value(text) or (zone is Zone.TOOLS and _is_example(match, text)):
-            return whole
-        mark = self.ledger.stand_in(pattern.kind, value.key, text)
-        return whole[:start] + mark + whole[end:]
+        checked = pattern.check(match)
+        values = checked if isinstance(checked, list) else [checked] if checked else []
+        done, written = match.start(), list[str]()
+        for value in values:
+            text = match.string[value.start : value.end]
+            if self.allowed.value(text) or (zone is Zone.TOOLS and _is_example(match, text)):
+                continue
+            mark = self.ledger.stand_in(pattern.kind, value.key, text)
+            written += [match.string[done : value.start], mark]
+            done = value.end
+        return "".join([*written, match.string[done : match.end()]])
 
     def _named(self, text: str) -> str:
         """Replace the names that are known, part by part."""
@@ -211,4 +219,11 @@ class Reading:
 
 def _is_example(match: re.Match[str], value: str) -> bool:
     """Say if a value in a tool's description only shows what one looks like."""
-    return bool(EXAMPLES.fullmatch(value) or SHOWING.search(match.string, 0, match.start()))
+    return bool(EXAMPLES.fullmatch(value)) or _shown_from(match.string) <= match.start()
+
+
+@lru_cache(maxsize=8)
+def _shown_from(text: str) -> int:
+    """Return where the first word ends behind which values are made up; past the end if none is."""
+    showing = SHOWING.search(text)
+    return len(text) + 1 if showing is None else showing.end()

@@ -26,7 +26,7 @@ GATE = r"-----BEGIN|://|[0-9A-Za-z_+/=~-]{16}"
 """What a text must hold to be worth the rule set."""
 
 TOKEN = re.compile(r"[0-9A-Za-z_+/=~-]{16,}")
-PUNCTUATION = re.compile(r"[.,!?:)\]}]+(?=\s|$)")
+PUNCTUATION = re.compile(r"(?<![.,!?:)\]}])[.,!?:)\]}]+(?=\s|$)")
 
 
 def assigned(match: re.Match[str]) -> Value | None:
@@ -92,7 +92,9 @@ PATTERNS = (
     Pattern(
         Kind.SECRET,
         (rf"(?:{PREFIXES})[A-Za-z0-9_-]{{16}}",),
-        re.compile(rf"(?<![A-Za-z0-9])(?:{PREFIXES})(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{{16,}}"),
+        re.compile(
+            rf"(?<![A-Za-z0-9])(?:{PREFIXES})(?=[A-Za-z_-]{{0,200}}[0-9])[A-Za-z0-9_-]{{16,}}"
+        ),
         as_written,
     ),
     Pattern(

@@ -86,12 +86,16 @@ time that no text can make longer than linear."""
 
 _HIDDEN = re2.compile(_INVISIBLE)
 
+_MARKS = re2.compile(r"(\pM{30})\pM+")
+"""No writing puts more than 30 marks on a letter (Unicode's stream-safe format, UAX 15), and Python
+sorts them in a time that grows with their square."""
+
 
 def prompt_injection(candidate: Candidate) -> str | None:
     """Find a mark of injection in what users wrote or tools gave back; give the mark itself."""
     text = "\n\n".join(candidate.said("user", "tool"))
     if not text.isascii():
         whole = text.encode("utf-8", "ignore").decode()  # without half characters
-        text = _HIDDEN.sub("", unicodedata.normalize("NFKC", whole))
+        text = _HIDDEN.sub("", unicodedata.normalize("NFKC", _MARKS.sub(r"\1", whole)))
     found = _MARK.search(text)
     return None if found is None else " ".join(str(found.group()).split())[:LONGEST_MARK]

@@ -1,0 +1,95 @@
+"""Hostile rows on the whole way from the receiver to a snapshot: no exception, and no lost row."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components import warehouse
+from components.collect import spooled
+from flows import freezing
+from flows.settings import Settings
+from tests import hostile, logs
+from tests.flows.test_freezing import workload
+from tests.receive import receivers
+from tests.receive.receivers import Receiver
+
+TOGETHER = 200
+SOUND = 20
+
+
+def batches(lines: Iterator[str]) -> Iterator[list[str]]:
+    while some := list(islice(lines, TOGETHER)):
+        yield some
+
+
+def send(client: httpx.Client, path: str, lines: list[str]) -> int:
+    """Send lines together, or one by one where one is refused; return how many were taken."""
+    body = "\n".join(lines).encode("utf-8", "surrogatepass")
+    answer = client.post(path, content=body)
+    if answer.status_code == 200:
+        return int(answer.json()["accepted"])
+    assert answer.status_code in (400, 422), answer.text
+    if len(lines) == 1:
+        return 0
+    half = len(lines) // 2
+    return send(client, path, lines[:half]) + send(client, path, lines[half:])
+
+
+def accepted(receiver: Receiver, seed: int, count: int) -> tuple[int, int]:
+    """Send records; return how many interactions and how many signals were taken."""
+    made = hostile.Hostile(seed)
+    sound = (
+        json.dumps(logs.interaction(f"{n} {n} {n}: how is it there?", response_id=f"sound-{n}"))
+        for n in range(SOUND)
+    )
+    headers = {"authorization": f"Bearer {receiver.token}"}
+    with httpx.Client(base_url=receiver.url, headers=headers, timeout=60) as client:
+        interactions = sum(send(client, "/v1/interactions", some) for some in batches(sound))
+        lines = made.interactions(count)
+        interactions += sum(send(client, "/v1/interactions", some) for some in batches(lines))
+        lines = made.feedback(count // 10, count)
+        feedback = sum(send(client, "/v1/feedback", some) for some in batches(lines))
+    receiver.stop()
+    return interactions, feedback
+
+
+def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
+    """Send, collect, curate and freeze; check that every row is somewhere; count the verdicts."""
+    home = Settings(folder / "home", 4200, 5000)
+    home.home.mkdir()
+    with receivers.running(home.home) as receiver:
+        taken = sum(accepted(receiver, seed, count))
+    with warehouse.connect(home.warehouse) as con:
+        loaded = spooled.load(con, home.spool, now=logs.NOW)
+    found = sum(one.new + one.known + one.quarantined for one in loaded)
+    assert found == taken, f"seed {seed}: {taken} were taken, {found} are somewhere"
+    curated = freezing.freeze(workload(home), home, now=logs.NOW, ask=False)
+    assert curated.snapshot is not None
+    with warehouse.connect(home.warehouse) as con:
+        ((rows,),) = con.execute(
+            "select count(*) from raw.interactions where workload_id = 'weather'"
+        ).fetchall()
+        ((signals,),) = con.execute(
+            "select count(*) from raw.feedback where workload_id = 'weather'"
+        ).fetchall()
+        ((fates,),) = con.execute("select count(*) from curated.fates").fetchall()
+    assert sum(curated.tally.counts.values()) == rows, f"seed {seed}"
+    assert fates == signals, f"seed {seed}"
+    return curated.tally.counts | {f"! {name}": n for name, n in curated.tally.unjudgeable.items()}
+
+
+def test_no_hostile_row_is_lost_or_ends_anything(tmp_path: Path):
+    counts = revolve(tmp_path, seed=1, count=2_000)
+    assert counts["kept"] > SOUND / 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_no_row_of_a_million_is_lost_or_ends_anything(tmp_path: Path, seed: int):
+    counts = revolve(tmp_path, seed, count=100_000)
+    assert counts["kept"] > SOUND / 2

@@ -1,0 +1,159 @@
+"""No accepted row ends a curation, whatever is in it."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from components import warehouse
+from components.collect import interactions
+from components.curate import judging, losses, pipeline, row_guard
+from components.curate.pipeline import Tally
+from components.curate.redaction import checksums
+from components.curate.redaction.settings import Redaction
+from components.curate.rules.dispositions import Dispositions
+from components.curate.settings import Rules
+from components.schema import Json
+from components.warehouse import Connection
+from tests import logs
+from tests.curate.rows import row
+from tests.security import attacks
+
+IGNORING_LOOPS = Rules(rules=Dispositions.model_validate({"repetition": "ignore"}))
+HALF = Rules(holdout_share=0.5, validation_share=0)
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def curate(con: Connection, folder: Path, hostile: list[dict[str, Json]]) -> Tally:
+    sound = [
+        logs.interaction(f"{n} {n} {n}: how is it?", response_id=f"sound-{n}") for n in range(4)
+    ]
+    interactions.load(con, logs.write(folder / "log.jsonl", [*sound, *hostile]), now=logs.NOW)
+    return pipeline.curate(con, "weather", HALF, now=logs.NOW)
+
+
+def verdicts(con: Connection) -> list[tuple[str | None, str | None]]:
+    return con.execute(
+        "select objection, mark from curated.verdicts where objection is not null order by all"
+    ).fetchall()
+
+
+def test_a_role_that_is_no_text_costs_only_its_row(con: Connection, tmp_path: Path):
+    request: Json = {"messages": [{"role": {}, "content": "hi"}]}
+    tally = curate(con, tmp_path, [logs.interaction(request=request)])
+    assert tally.counts == {"kept": 4, "malformed_messages": 1}
+
+
+def test_half_a_character_in_an_earlier_call_costs_only_its_row(con: Connection, tmp_path: Path):
+    earlier = logs.call("weather", '{"city": "\\ud800"}')
+    messages: Json = [{"role": "user", "content": "How is Rome?"}, earlier]
+    request: Json = {"messages": [*messages, {"role": "user", "content": "And then?"}]}
+    tally = curate(con, tmp_path, [logs.interaction(request=request)])
+    assert tally.counts == {"kept": 4, "unjudgeable": 1}
+    assert tally.unjudgeable == {"UnencodableTextError in judging._require_texts": 1}
+    assert verdicts(con) == [("unjudgeable", "UnencodableTextError in judging._require_texts")]
+
+
+def test_a_verdict_names_the_error_and_the_rule_but_quotes_nothing():
+    rules = Rules.model_construct(**{**Rules().__dict__, "rules": None})
+    said = row(messages=[{"role": "user", "content": "my secret"}])
+    judged = judging.judge(said, rules)
+    assert judged.objection == "unjudgeable"
+    assert judged.mark == "AttributeError in rules.screen._found"
+
+
+def test_an_error_that_takes_very_much_is_asked_about(con: Connection, tmp_path: Path):
+    earlier = logs.call("weather", '{"city": "\\ud800"}')
+    hostile = [
+        logs.interaction(
+            request={
+                "messages": [
+                    {"role": "user", "content": f"How is {n}?"},
+                    earlier,
+                    {"role": "user", "content": f"{n}, and then?"},
+                ]
+            },
+            response_id=f"hostile-{n}",
+        )
+        for n in range(10)
+    ]
+    curate(con, tmp_path, hostile)
+    (loss,) = losses.waiting(con, "weather")
+    assert (loss.rule, loss.interactions) == ("unjudgeable", 10)
+
+
+def test_what_takes_for_ever_is_interrupted():
+    began = time.process_time()
+    with pytest.raises(row_guard.RowTimeoutError), row_guard.limited(0.1):
+        while True:
+            pass
+    assert time.process_time() - began < 5
+
+
+def test_an_expression_that_takes_for_ever_is_interrupted():
+    with pytest.raises(row_guard.RowTimeoutError), row_guard.limited(0.2):
+        re.fullmatch("(a+)+", "a" * 60 + "!")
+
+
+@pytest.mark.slow
+def test_a_row_that_takes_for_ever_is_left_out_and_says_where():
+    redaction = Redaction(allow_patterns=("(a+)+b",))
+    slow = row(tools=[], message=logs.say(f"password: {'a' * 60}1!"))
+    judged = judging.judge(slow, Rules(redaction=redaction))
+    assert judged.objection == "unjudgeable"
+    assert judged.mark == "RowTimeoutError in redaction.allowed.<genexpr>"
+
+
+@pytest.mark.parametrize("name", attacks.ROWS)
+def test_a_row_that_was_made_to_be_slow_is_judged_in_a_moment(name: str):
+    began = time.process_time()
+    judged = judging.judge(attacks.ROWS[name](50_000), Rules(max_prompt_chars=10**9))
+    assert judged.objection != "unjudgeable", judged.mark
+    assert time.process_time() - began < 8
+
+
+def test_a_megabyte_of_digits_with_blanks_takes_seconds():
+    began = time.process_time()
+    judged = judging.judge(attacks.ROWS["digits with blanks"](1_000_000), IGNORING_LOOPS)
+    assert (judged.objection, judged.mark) == (None, None)
+    assert time.process_time() - began < 9  # minutes before
+
+
+def test_half_a_megabyte_of_punctuation_takes_seconds():
+    began = time.process_time()
+    judged = judging.judge(attacks.ROWS["punctuation"](500_000), IGNORING_LOOPS)
+    assert judged.objection is None
+    assert time.process_time() - began < 9  # minutes before
+
+
+def test_more_text_than_is_redacted_is_left_out_and_says_so():
+    judged = judging.judge(row(tools=[], message=logs.say("word " * 220_000)), IGNORING_LOOPS)
+    assert judged.objection == "redaction_failed"
+    assert judged.mark is not None and judged.mark.endswith("wants at most 1,048,576")
+
+
+def test_more_values_than_are_replaced_are_left_out_and_say_so():
+    judged = judging.judge(attacks.ROWS["many addresses"](20_000), IGNORING_LOOPS)
+    found = (judged.objection, judged.mark)
+    assert found == ("redaction_failed", "more than 1,000 distinct values")
+
+
+def test_all_cards_of_a_long_run_of_digits_are_redacted():
+    numbers = (f"411111111111{n:04}" for n in range(1000))
+    cards = [one for one in numbers if checksums.luhn(one)][:30]
+    judged = judging.judge(row(tools=[], message=logs.say(" ".join(cards))), IGNORING_LOOPS)
+    assert judged.answer is not None
+    said = json.loads(judged.answer)["text"].split()
+    assert said == [f"<CARD_{n}>" for n in range(1, 31)]
+
+
+def test_a_missing_package_is_no_fault_of_a_row():
+    with pytest.raises(ImportError):
+        row_guard.reason(ImportError("no module named kingfisher_sdk"))
