@@ -121,13 +121,9 @@ class Hostile:
         for name in ("conversation_id", "user_id", "trace_id"):
             if draw.random() < 0.2:
                 changes[name] = draw.choice(("c1", "c2", self._text()))
-        return logs.interaction(
-            message=answer,
-            response_id=f"r{number}",
-            workload_id=self._workload,
-            timestamp=1_760_000_000 + number,
-            **changes,
-        )
+        changes["workload_id"] = self._workload
+        changes["timestamp"] = 1_760_000_000 + number
+        return logs.interaction(message=answer, response_id=f"r{number}") | changes
 
     def _signal(self, of: int) -> dict[str, Json]:
         kind = self._random.choice(("thumb", "rating", "correction", "choice", "outcome", "edit"))
@@ -161,10 +157,10 @@ class Hostile:
         return self._random.choice((self._text(), self._text(), self._text(), parts, self._odd()))
 
     def _call(self) -> dict[str, Json]:
-        arguments = self._random.choice(
+        arguments: Json = self._random.choice(
             ('{"city": "Rome"}', {"city": self._text()}, self._text(), self._odd(), {"city": MARK})
         )
-        written = self._random.choice((arguments, arguments, '{"city": "\\ud800"}', "{" * 50))
+        written: Json = self._random.choice((arguments, arguments, '{"city": "\\ud800"}', "{" * 50))
         return logs.call(self._random.choice(("weather", "", self._text())), written)
 
     def _tool(self) -> Json:

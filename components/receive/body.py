@@ -42,8 +42,7 @@ async def read(request: Request, hold: Hold, most: int) -> bytes:
 
 def _unpacked(content: bytes, hold: Hold, most: int) -> bytes:
     """Unpack one or more gzip members."""
-    whole, members = bytearray(), 0
-    unpacker: zlib._Decompress | None = None
+    whole, members, unpacker = bytearray(), 0, None
     for start in range(0, len(content), _PIECE):
         packed = content[start : start + _PIECE]
         while packed:

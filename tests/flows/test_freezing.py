@@ -53,7 +53,7 @@ def workload(home: Settings, pipe: Path | None = None) -> Workload:
     logs.write(home.home / "any.jsonl", [])
     sources = {"logs": ["any.jsonl"]}
     read = config.read(workload_file.write(home.home, workload="weather", sources=sources))
-    replay = pipe and Replay(sources=(pipe,), share=0.1)
+    replay = pipe and Replay(sources=[pipe], share=0.1)
     rules = Rules(holdout_share=0.5, validation_share=0, balance=Balance(replay=replay))
     return read.model_copy(update={"curate": rules})  # a pipe is no file to the reader
 

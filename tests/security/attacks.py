@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from components.curate.candidate import Row
 from components.schema import Json
@@ -48,19 +49,19 @@ def _marks(size: int) -> Row:
 
 def _quoted(size: int) -> Row:
     values = " ".join(f"ann{n}@acme.org" for n in range(500))
-    return Row(
-        **{
-            **{name: getattr(answered(""), name) for name in Row.__slots__},
-            "messages": json.dumps([{"role": "user", "content": values}]),
-            "message": json.dumps(logs.say(repeated("<EMAIL_500> ", size))),
-            "logged_message": json.dumps(logs.say("x")),
-            "is_corrected": True,
-        }
+    corrected = row(
+        messages=[{"role": "user", "content": values}],
+        tools=[],
+        message=logs.say(repeated("<EMAIL_500> ", size)),
+        is_corrected=True,
     )
+    return replace(corrected, logged_message=json.dumps(logs.say("x")))
 
 
 def _arguments(size: int) -> Row:
-    return row(message=logs.call("weather", {"city": [0] * (size // 3)}))
+    zeros: list[Json] = [0] * (size // 3)
+    arguments: Json = {"city": zeros}
+    return row(message=logs.call("weather", arguments))
 
 
 def _keys(size: int) -> Row:

@@ -110,7 +110,7 @@ def named(holds: Callable[[str], bool]) -> Check:
     """Take a number whose check digit holds, where a word says what it is."""
     check = checked(holds)
 
-    def check_named(match: re.Match[str]) -> Value | None:
+    def check_named(match: re.Match[str]) -> Value | list[Value] | None:
         return check(match) if ID_WORDS.search(before(match)) else None
 
     return check_named
