@@ -17,8 +17,15 @@ from components.warehouse import Connection, Value
 UNSEEN = frozenset({"offers_holdout_tool", "offers_validation_tool"})
 """Verdicts on functions that are to be unseen in training."""
 
+CLIENTS = frozenset({"over_client_holdout", "over_client_train", "displaces_other_client"})
+"""Verdicts on what crowds out other clients, which would hold all of them up if it were asked."""
+
 UNLIMITED = (
-    frozenset({"duplicate", "blamed", "over_cluster_cap"}) | UNSEEN | fates.DISLIKES | fates.BALANCE
+    frozenset({"duplicate", "blamed", "over_cluster_cap"})
+    | UNSEEN
+    | CLIENTS
+    | fates.DISLIKES
+    | fates.BALANCE
 )
 
 FEWEST = 10

@@ -7,10 +7,11 @@ from datetime import datetime
 from functools import partial
 
 from components import warehouse
-from components.curate import judgement, judging, losses, placing, settled, ties
+from components.curate import client_limits, judgement, judging, losses, placing, settled, ties
 from components.curate.balance import applying
 from components.curate.balance.counting import Counts
 from components.curate.candidate import Row
+from components.curate.client_limits import Clients
 from components.curate.judgement import Judgement
 from components.curate.near import requests
 from components.curate.near.requests import Compared, Place
@@ -78,13 +79,17 @@ def curate(
     with warehouse.transaction(con):
         for model in ("staging/interactions", "staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
+        warehouse.build(con, "staging/shared_names")
         weighed = preferences.weigh(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         known = settled.read(con, workload_id, rules.split_by)
         # Closed whatever happens: a result that is open can't be rolled back.
         with closing(warehouse.read(con, "staging/candidates", Row)) as rows:
             judged = [*judging.judge_all(rows, rules)]
-        judgements = clean(stand(tie(near(judged, rules), known, rules), known, rules), rules)
+        clients = client_limits.read(con, workload_id)
+        judged = client_limits.flag_ahead(judged, clients)
+        stood = stand(tie(near(judged, rules), known, rules), known, rules)
+        judgements = clean_by_client(stood, clients, known, rules)
         with warehouse.present(con, "judgements", judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
@@ -179,6 +184,29 @@ def stand(judgements: Sequence[Judgement], known: Settled, rules: Rules) -> list
 
 def _placed(judged: Judgement, standing: Standing) -> Judgement:
     return replace(judged, standing=standing, objection=standing.objection)
+
+
+def clean_by_client(
+    judgements: Sequence[Judgement], clients: Clients, known: Settled, rules: Rules
+) -> list[Judgement]:
+    """Object to what overlaps with what is tested on, and to what crowds other clients out."""
+    if not clients.are_several:
+        return clean(judgements, rules)
+    shares = rules.clients
+    stood = client_limits.cap_tested(judgements, clients, known, shares)
+    cleaned = clean(stood, rules)
+    displacing = client_limits.displacing(
+        stood,
+        cleaned,
+        clients,
+        split_by=rules.split_by,
+        overlap=rules.overlap,
+        most=shares.displaced,
+    )
+    if displacing:
+        stood = client_limits.leave_out(stood, displacing, "displaces_other_client")
+        cleaned = clean(stood, rules)
+    return client_limits.cap_trained(cleaned, clients, known, shares)
 
 
 def clean(judgements: Sequence[Judgement], rules: Rules) -> list[Judgement]:

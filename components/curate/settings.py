@@ -2,6 +2,7 @@
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from components.client_shares import ClientShares
 from components.curate.balance.settings import Balance
 from components.curate.near.settings import NearDuplicates
 from components.curate.overlap.settings import Overlap
@@ -65,10 +66,15 @@ class Rules(Config):
     balance: Balance = Field(default_factory=Balance)
     """How much is trained on, and of what: caps, budgets, and rows replayed from other sets."""
 
+    clients: ClientShares = Field(default_factory=ClientShares)
+    """How much of the sides a client may have that came after the workload's first one."""
+
     @model_serializer(mode="wrap")
     def _without_no_cap(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out a cap that is not set, so that snapshots keep the keys they had without it."""
+        """Leave out what is not set, so that snapshots keep the keys they had without it."""
         fields: dict[str, object] = handler(self)
+        if self.clients == ClientShares():
+            fields.pop("clients", None)
         if self.holdout_per_cluster is None:
             fields.pop("holdout_per_cluster", None)
         return fields

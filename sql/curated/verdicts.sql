@@ -1,19 +1,21 @@
 -- One row per interaction of the workload: the objection that keeps it from being an example, or
--- null. An answer that people dislike is left out, unless somebody corrected it. Requests that are
--- equal have one right answer (`answer_name`, empty for free text): a corrected one before logged
--- ones, one that somebody does not dislike before others, then what is most liked, then what was
--- answered most often, then the newest. The others conflict with it; their `mark` says what it won
--- by. Of twins, requests that are equal or nearly so and have the same right answer, one stands for
--- all, chosen alike; those that were logged in other words are near-duplicates, though they may be
--- equal without personal data. But a request that was held out in a snapshot stays, for the holdout
--- only grows: it stands for its twins. Another row that offers a tool which the holdout offers is
--- left out, so that the holdout's functions stay unseen, and so is a row to train on that offers
--- one of the validation side. Of the requests of one component at most $holdout_per_cluster are
--- tested on: those of the earliest versions of the holdout first, then by the hash of their ids;
--- the others stay where they stand and are left out. What a rule found is its `mark`; `flags` are
--- what rules found in interactions that they let pass, and `weight` is the product of their
--- factors. What would be trained on, and a rejection blames, is held for a person. Reads
--- curated.holdout_rows, staging.* and judgements, which curate hands over, one row per interaction.
+-- null. All of this holds within a client: what another one logged or said decides nothing, and
+-- only rows with one request and one answer are one across clients. An answer that people dislike
+-- is left out, unless somebody corrected it. Requests that are equal have one right answer
+-- (`answer_name`, empty for free text): a corrected one before logged ones, one that somebody does
+-- not dislike before others, then what is most liked, then what was answered most often, then the
+-- newest. The others conflict with it; their `mark` says what it won by. Of twins, requests that
+-- are equal or nearly so and have the same right answer, one stands for all, chosen alike; those
+-- that were logged in other words are near-duplicates, though they may be equal without personal
+-- data. But a request that was held out in a snapshot stays, for the holdout only grows: it stands
+-- for its twins. Another row that offers a tool which the holdout offers is left out, so that the
+-- holdout's functions stay unseen, and so is a row to train on that offers one of the validation
+-- side. Of the requests of one component at most $holdout_per_cluster are tested on: those of the
+-- earliest versions of the holdout first, then by the hash of their ids; the others stay where they
+-- stand and are left out. What a rule found is its `mark`; `flags` are what rules found in
+-- interactions that they let pass, and `weight` is the product of their factors. What would be
+-- trained on, and a rejection blames, is held for a person. Reads curated.holdout_rows, staging.*
+-- and judgements, which curate hands over, one row per interaction.
 
 with
 
@@ -21,14 +23,20 @@ judged as (
     select
         judgements.interaction_id,
         judgements.side,
-        judgements.twin_id,
         redacted.example_id,
+        redacted.request_key,
+        redacted.answer,
         answers.is_corrected,
         answers.regard,
         answers.answered_at,
         judgements.tool_names::varchar[] as tool_names,
         judgements.ties[1] as request_id,
-        coalesce(held.example_id, judgements.equal_id, redacted.example_id) as equal_id,
+        concat_ws(chr(10), redacted.client_id, judgements.twin_id) as twin_id,
+        concat_ws(
+            chr(10),
+            redacted.client_id,
+            coalesce(held.example_id, judgements.equal_id, redacted.example_id)
+        ) as equal_id,
         coalesce(judgements.answer_name, '') as answer_name,
         case when not answers.is_corrected then answers.dislike end as dislike,
         case when answers.is_corrected or answers.dislike is null then held.example_id end
@@ -112,6 +120,9 @@ accepted as (
         dislike,
         example_id,
         request_id,
+        request_key,
+        answer,
+        held_id,
         conflicts,
         won_by,
         first_value(interaction_id) over twins as representative_id,
@@ -180,12 +191,41 @@ seen as (
     from offering_validation
 ),
 
+standing_for_others as (
+    select
+        accepted.interaction_id,
+        first_value(accepted.interaction_id) over (
+            partition by accepted.request_key, accepted.answer, accepted.side
+            order by
+                accepted.example_id = accepted.request_key desc,
+                accepted.example_id asc
+        ) as shared_id,
+        accepted.example_id != accepted.request_key as is_shared
+    from accepted
+    left join staging.blamed as blamed using (interaction_id)
+    anti join seen using (interaction_id)
+    where
+        accepted.representative_id = accepted.interaction_id
+        and not accepted.conflicts
+        and accepted.dislike is null
+        and not coalesce(blamed.is_held and accepted.side != 'holdout', false)
+        and (accepted.held_id is null or accepted.example_id = accepted.request_key)
+),
+
+shared as (
+    select
+        interaction_id as representative_id,
+        shared_id
+    from standing_for_others
+    where is_shared and interaction_id != shared_id
+),
+
 objected as (
     select
         judgements.*,
-        accepted.representative_id,
         accepted.won_by,
         blamed.decision,
+        coalesce(shared.shared_id, accepted.representative_id) as representative_id,
         case
             when judgements.objection is not null then judgements.objection
             when accepted.dislike is not null and seen.interaction_id is null then accepted.dislike
@@ -193,11 +233,13 @@ objected as (
             when accepted.representative_example_id != accepted.example_id then 'near_duplicate'
             when accepted.representative_request_id != accepted.request_id then 'near_duplicate'
             when accepted.representative_id != accepted.interaction_id then 'duplicate'
+            when shared.shared_id is not null then 'duplicate'
             when blamed.is_held and accepted.side != 'holdout' then 'blamed'
             when seen.interaction_id is not null then seen.seen_objection
         end as final_objection
     from judgements
     left join accepted using (interaction_id)
+    left join shared on accepted.representative_id = shared.representative_id
     left join seen using (interaction_id)
     left join staging.blamed as blamed using (interaction_id)
 ),

@@ -1,6 +1,8 @@
 -- One row per interaction of the workload under curation, as the rules read it; `logged_message` is
--- what production answered, where somebody corrected it.
--- Reads staging.interactions, staging.answers and curated.releases.
+-- what production answered, where somebody corrected it. An id of a conversation or a user is its
+-- owner's; where another client logs the same, it names another one, so that nobody is tied to rows
+-- of others by ids that he can write. Reads staging.interactions, staging.answers,
+-- staging.shared_names and curated.releases.
 
 with
 
@@ -17,17 +19,31 @@ select
     interactions.workload_id,
     interactions.example_id,
     interactions.logged_at,
-    interactions.conversation_id,
-    interactions.user_id,
     interactions.messages,
     interactions.tools,
     answers.message,
     answers.finish_reason,
     answers.is_corrected,
     interactions.acceptable,
+    case
+        when conversations.first_client_id != interactions.client_id
+            then interactions.client_id || chr(10) || interactions.conversation_id
+        else interactions.conversation_id
+    end as conversation_id,
+    case
+        when people.first_client_id != interactions.client_id
+            then interactions.client_id || chr(10) || interactions.user_id
+        else interactions.user_id
+    end as user_id,
     case when answers.is_corrected then interactions.message end as logged_message,
     coalesce(released.rules, []) as released
 from staging.interactions as interactions
 inner join staging.answers as answers using (interaction_id)
 left join released using (interaction_id)
+left join staging.shared_names as conversations
+    on
+        conversations.name_kind = 'conversation'
+        and interactions.conversation_id = conversations.shared_name
+left join staging.shared_names as people
+    on people.name_kind = 'user' and interactions.user_id = people.shared_name
 order by interactions.interaction_id

@@ -1,9 +1,18 @@
 -- One row per feedback in the workload under curation, the newest word of each actor and those that
 -- it supersedes. A feedback line belongs to the workload that it names. Other sources know none:
 -- what they give belongs to the workload of its target; until that arrives it waits in that of its
--- defaults. Reads raw.feedback and staging.interactions.
+-- defaults. `given_at` is never after it was loaded. Reads raw.feedback, raw.files and
+-- staging.interactions.
 
 with
+
+loads as (
+    select
+        digest as file_digest,
+        min(loaded_at) as loaded_at
+    from raw.files
+    group by digest
+),
 
 ids as (
     select distinct
@@ -73,8 +82,8 @@ select
     feedback.target_id,
     feedback.actor_id,
     feedback.kind,
-    feedback.timestamp as given_at,
     $workload_id::varchar as workload_id,
+    least(feedback.timestamp, loads.loaded_at) as given_at,
     coalesce(arrived.response_id, feedback.response_id) as response_id,
     coalesce(arrived.conversation_id, feedback.conversation_id) as conversation_id,
     arrived.feedback_id is null as is_waiting,
@@ -83,6 +92,7 @@ select
     json_extract_string(coalesce(feedback.record, feedback.payload), '$.comment') as remark
 from raw.feedback as feedback
 left join arrived using (feedback_id)
+left join loads using (file_digest)
 where
     feedback.workload_id = $workload_id
     or (arrived.feedback_id is not null and feedback.source != 'feedback')

@@ -1,5 +1,6 @@
 -- One row per interaction of the workload under curation that a signal names: the prompt that it
--- shares with others, and the logged answer. Reads staging.signals and staging.interactions.
+-- shares with others of its client, and the logged answer. Reads staging.signals,
+-- staging.interactions and staging.shared_names.
 
 with
 
@@ -10,8 +11,14 @@ named as (
 
 select
     interactions.interaction_id,
-    interactions.example_id,
-    interactions.message
+    interactions.message,
+    case
+        when requests.first_client_id != interactions.client_id
+            then md5(interactions.example_id || chr(10) || interactions.client_id)
+        else interactions.example_id
+    end as example_id
 from staging.interactions as interactions
 semi join named using (interaction_id)
+left join staging.shared_names as requests
+    on requests.name_kind = 'request' and interactions.example_id = requests.shared_name
 order by interactions.interaction_id

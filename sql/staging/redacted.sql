@@ -1,7 +1,9 @@
 -- One row per interaction that no rule objected to, as all that follows may see it: personal data
--- and secrets are placeholders. `example_id` names the redacted request, so that requests which
--- differ in nothing else are equal. Reads staging.interactions, and judgements, which curate hands
--- over, with null for what redaction did not change.
+-- and secrets are placeholders. `request_key` names the redacted request, so that requests which
+-- differ in nothing else are equal. So does `example_id`, but within a client: of a request that
+-- several clients logged it is the key for the one that it was loaded from first, and another for
+-- each of the others. Reads staging.interactions, and judgements, which curate hands over, with
+-- null for what redaction did not change.
 
 with
 
@@ -9,6 +11,8 @@ texts as (
     select
         interactions.interaction_id,
         interactions.workload_id,
+        interactions.client_id,
+        interactions.loaded_at,
         judgements.answer,
         coalesce(judgements.messages, interactions.messages) as messages,
         coalesce(judgements.tools, interactions.tools) as tools,
@@ -16,13 +20,46 @@ texts as (
     from judgements
     inner join staging.interactions as interactions using (interaction_id)
     where judgements.objection is null
+),
+
+keyed as (
+    select
+        *,
+        md5(workload_id || chr(10) || messages || chr(10) || tools) as request_key
+    from texts
+),
+
+firsts as (
+    select
+        request_key,
+        client_id,
+        min(loaded_at) as loaded_at
+    from keyed
+    group by request_key, client_id
+),
+
+requested_often as (
+    select
+        request_key,
+        client_id as first_client_id
+    from firsts
+    qualify
+        count(*) over (partition by request_key) > 1
+        and row_number() over (partition by request_key order by loaded_at asc, client_id asc) = 1
 )
 
 select
-    interaction_id,
-    messages,
-    tools,
-    answer,
-    acceptable,
-    md5(workload_id || chr(10) || messages || chr(10) || tools) as example_id
-from texts
+    keyed.interaction_id,
+    keyed.client_id,
+    keyed.messages,
+    keyed.tools,
+    keyed.answer,
+    keyed.acceptable,
+    keyed.request_key,
+    case
+        when requested_often.first_client_id != keyed.client_id
+            then md5(keyed.request_key || chr(10) || keyed.client_id)
+        else keyed.request_key
+    end as example_id
+from keyed
+left join requested_often using (request_key)

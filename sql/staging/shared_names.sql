@@ -1,0 +1,51 @@
+-- One row per request, conversation id and user id that several clients of the workload logged, with
+-- the client that it was loaded from first. Reads staging.interactions.
+
+with
+
+named as (
+    select
+        client_id,
+        loaded_at,
+        'request' as name_kind,
+        example_id as shared_name
+    from staging.interactions
+    union all
+    select
+        client_id,
+        loaded_at,
+        'conversation' as name_kind,
+        conversation_id as shared_name
+    from staging.interactions
+    where conversation_id is not null
+    union all
+    select
+        client_id,
+        loaded_at,
+        'user' as name_kind,
+        user_id as shared_name
+    from staging.interactions
+    where user_id is not null
+),
+
+firsts as (
+    select
+        name_kind,
+        shared_name,
+        client_id,
+        min(loaded_at) as loaded_at
+    from named
+    group by name_kind, shared_name, client_id
+)
+
+select
+    name_kind,
+    shared_name,
+    client_id as first_client_id
+from firsts
+qualify
+    count(*) over (partition by name_kind, shared_name) > 1
+    and row_number() over (
+        partition by name_kind, shared_name
+        order by loaded_at asc, client_id asc
+    ) = 1
