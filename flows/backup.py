@@ -16,6 +16,9 @@ from flows.settings import Settings
 LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock"}
 """What belongs to the processes of this machine."""
 
+RESERVE = 1 << 28
+"""Bytes of a disk that no archive may fill."""
+
 MODELS = "models"
 """Base models and downloads, which can be had again, are large."""
 
@@ -52,11 +55,26 @@ def back_up(
     return record
 
 
-def restore(home: Settings, source: Path, *, advance: Callable[[str], None]) -> Record:
+def restore(
+    home: Settings,
+    source: Path,
+    *,
+    sha256: str | None,
+    advance: Callable[[str], None],
+    most_bytes: int | None = None,
+) -> Record:
     """Put an archive where its home was; it appears whole or not at all.
 
+    Args:
+        home: Where it was.
+        source: The archive.
+        sha256: Its digest, as ``flywheel backup`` printed it; ``None`` takes it from whomever.
+        advance: Called with the name of each file.
+        most_bytes: How much may come out of it; what is free on the disk, if ``None``.
+
     Raises:
-        BackupError: Something is there already, it was of another place, or it is damaged.
+        BackupError: Something is there already, it was of another place, it is damaged, it has
+            another digest, or it holds what no backup holds.
     """
     if any(_names(home.home)):
         raise BackupError(
@@ -64,8 +82,11 @@ def restore(home: Settings, source: Path, *, advance: Callable[[str], None]) -> 
         )
     unpacked = home.home.with_name(f".{home.home.name}.restoring")
     shutil.rmtree(unpacked, ignore_errors=True)
+    home.home.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home.home.parent).free
+    bounds = archive.Bounds(bytes=most_bytes or max(1, free - RESERVE))
     try:
-        record = archive.unpack(source, unpacked, advance)
+        record = archive.unpack(source, unpacked, advance, sha256=sha256, bounds=bounds)
         if record.home != str(home.home):
             raise BackupError(
                 f"restoring to {home.home}: the backup is of {record.home}, and its books name "

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from components import markdown
+from components.client_shares import ALWAYS, ClientShares
 from components.dataset import pictures
 from components.dataset.figures import SIDES, Count, Figures
 from components.schema import Json
@@ -56,6 +57,12 @@ def write(
             for title, counts in (
                 ("Sources", figures.sources),
                 ("Clients", figures.clients),
+            )
+        ),
+        _client_shares(figures, config),
+        *(
+            _spread(title, counts)
+            for title, counts in (
                 ("Labels", figures.labels),
                 ("Feedback", figures.feedback),
             )
@@ -225,6 +232,22 @@ def _spread(title: str, counts: Sequence[Count]) -> list[str]:
         sums = (f"{sum(getattr(one, side) for one in rest):,}" for side in sides)
         rows.append([f"{len(rest):,} others", *sums])
     return [f"## {title}", "", *markdown.table([title.lower().removesuffix("s"), *sides], rows)]
+
+
+def _client_shares(figures: Figures, config: Mapping[str, Json]) -> list[str]:
+    if len(figures.clients) < 2:
+        return []
+    shares = ClientShares.model_validate(config.get("clients", {}))
+    return [
+        "An answer, a correction or a thumb of one client decides nothing about another's rows. A "
+        "client that came after the first has at most "
+        f"{shares.holdout:.0%} of the holdout and of the validation side (more is "
+        f"`over_client_holdout`) and {shares.train:.0%} of the training side "
+        f"(`over_client_train`), or {ALWAYS} requests where that is more; what a snapshot has had "
+        "stays. Its held-out rows displace at most "
+        f"{shares.displaced:.0%} of what a client before it trains on; where it would be more, "
+        "they are left out (`displaces_other_client`).",
+    ]
 
 
 def _near(figures: Figures) -> list[str]:

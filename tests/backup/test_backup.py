@@ -54,7 +54,7 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
     archive = back_up(home, tmp_path / "b.tar.zst")
     shutil.rmtree(home.home)
     home.prefect_home.mkdir(parents=True)  # as every command makes it
-    backup.restore(home, archive, advance=lambda _: None)
+    backup.restore(home, archive, sha256=None, advance=lambda _: None)
     gone = {name for name in before if name.startswith(("models/", "logs/"))}
     assert files(home.home) == {k: v for k, v in before.items() if k not in gone}
     assert (home.workloads / "shop.yaml").readlink() == tmp_path / "shop.yaml"
@@ -66,7 +66,7 @@ def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path:
 def test_models_are_in_it_when_asked_for(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst", with_models=True)
     shutil.rmtree(home.home)
-    backup.restore(home, archive, advance=lambda _: None)
+    backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert (home.models / "base/x.safetensors").exists()
 
 
@@ -82,7 +82,7 @@ def test_a_database_is_whole_though_somebody_is_writing_to_it(
     archive = back_up(home, tmp_path / "b.tar.zst")
     con.close()
     shutil.rmtree(home.home)
-    backup.restore(home, archive, advance=lambda _: None)
+    backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert {path.name for path in home.mlflow_home.iterdir()} == {"mlflow.db"}
     with sqlite3.connect(home.mlflow_home / "mlflow.db") as restored:
         assert restored.execute("select n from runs").fetchall() == [(1,)]
@@ -91,14 +91,14 @@ def test_a_database_is_whole_though_somebody_is_writing_to_it(
 def test_nothing_is_put_over_a_home_that_is_there(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst")
     with pytest.raises(BackupError, match="is not empty"):
-        backup.restore(home, archive, advance=lambda _: None)
+        backup.restore(home, archive, sha256=None, advance=lambda _: None)
 
 
 def test_a_backup_goes_to_the_place_that_it_is_of(home: Settings, tmp_path: Path) -> None:
     archive = back_up(home, tmp_path / "b.tar.zst")
     other = Settings(tmp_path / "other", 4200, 5000)
     with pytest.raises(BackupError, match=f"set FLYWHEEL_HOME={home.home}"):
-        backup.restore(other, archive, advance=lambda _: None)
+        backup.restore(other, archive, sha256=None, advance=lambda _: None)
     assert not other.home.exists()
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_archive_leaves_nothing(
     archive.write_bytes(damage(archive.read_bytes()))
     shutil.rmtree(home.home)
     with pytest.raises(BackupError, match="restoring"):
-        backup.restore(home, archive, advance=lambda _: None)
+        backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "b.tar.zst",
         "log.jsonl",
@@ -168,5 +168,5 @@ def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: 
     backup.back_up(home, archive, with_models=False, now=NOW, advance=lambda _: None)
     assert archive.stat().st_mode & 0o077 == 0
     shutil.rmtree(home.home)
-    backup.restore(home, archive, advance=lambda _: None)
+    backup.restore(home, archive, sha256=None, advance=lambda _: None)
     assert secret.stat().st_mode & 0o077 == 0

@@ -35,11 +35,13 @@ def test_a_restored_home_is_equal_and_turns_on(shell: Terminal, tmp_path: Path) 
     before = held(shell)
     assert before["approvals_waiting"] == 1
     archive = tmp_path / "backup.tar.zst"
-    assert shell.run("backup", archive).returncode == 0
+    backed_up = shell.run("backup", archive)
+    assert backed_up.returncode == 0
+    sha256 = backed_up.stdout.split("sha256 ")[1].split()[0]
     shell.run("down")
     shutil.rmtree(shell.settings.home)
 
-    restored = shell.run("restore", archive)
+    restored = shell.run("restore", archive, "--sha256", sha256)
     assert restored.returncode == 0, restored.stderr
     assert shell.run("up").returncode == 0
     assert held(shell) == before
