@@ -1,5 +1,5 @@
--- One row per request, conversation id and user id that several clients of the workload logged, with
--- the client that it was loaded from first. Reads staging.interactions.
+-- One row per request, conversation id and user id that several clients of the workload logged,
+-- with the client that it was loaded from first. Reads staging.interactions.
 
 with
 
