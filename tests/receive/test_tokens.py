@@ -157,7 +157,7 @@ def test_beyond_its_quota_a_token_is_told_when_to_come_again(receiver: Receiver)
 
 def test_bytes_count_unpacked_and_only_what_is_stored(receiver: Receiver):
     body = logs.interaction()
-    size = len(json.dumps(body, separators=(",", ":")).encode())
+    size = len(httpx.Request("POST", "http://receiver", json=body).content)
     quota = Quota(bytes=2 * size + 10, per="day")
     token = tokens.add(file_of(receiver), "large", now=NOW, quota=quota)
     assert send(receiver, token, "no record" * size).status_code == 422  # nothing of it is stored
