@@ -1,4 +1,5 @@
 import multiprocessing
+import shutil
 import threading
 import time
 from contextlib import closing
@@ -124,6 +125,19 @@ def test_an_old_file_is_upgraded_in_place_and_keeps_its_rows(tmp_path: Path):
     warehouse.migrate(con, migrations)
     warehouse.migrate(con, migrations)
     assert warehouse.rows(con, "from raw.notes") == [{"note": "kept", "author": "unknown"}]
+
+
+def test_what_was_migrated_is_in_the_file_and_not_in_its_log(tmp_path: Path):
+    """A kill leaves the log, and DuckDB 1.5 can't replay every migration from it."""
+    (tmp_path / "0001_first.sql").write_text("create table raw.notes (note text)")
+    path, copy = tmp_path / "old.duckdb", tmp_path / "copy.duckdb"
+    with duckdb.connect(path) as con:
+        warehouse.migrate(con, tmp_path)
+        shutil.copy(path, copy)
+    with duckdb.connect(copy) as con:
+        assert warehouse.rows(con, "select name from raw.migrations") == [
+            {"name": "0001_first.sql"}
+        ]
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(tmp_path: Path):

@@ -119,3 +119,4 @@ def test_a_cluster_is_named_by_its_smallest_request_on_the_side(tmp_path: Path):
         for row in rows:
             members.setdefault(row["cluster"], []).append(row["example_id"])
         assert {name: min(ids) for name, ids in members.items()} == {name: name for name in members}
+        assert {len(ids) for ids in members.values()} == {TURNS}

@@ -1,6 +1,7 @@
 """What a person reads before deciding; nothing that a user or a model wrote can change the page."""
 
 import base64
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from components.gate.policy import Policy
 from components.gate.report.case import Case
 from components.gate.report.figures import figures
 from components.scorecard import CONSTANT
-from tests.cards import card, pair
+from tests.cards import card, in_clusters, pair
 from tests.gate import cases
 
 
@@ -49,6 +50,12 @@ def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: 
     assert "| 55.4% | 89.3% | +33.9 | +24.6 to +43.5 | 112 | 112 | better (exact McNemar" in target
     guard, _ = (row for row in rows if row.startswith("| abstention |"))
     assert guard.endswith("| no worse than the 10 points allowed |")
+
+
+def test_the_form_counts_clusters_beside_requests(tmp_path: Path) -> None:
+    case = cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
+    rows = [line for line in page(tmp_path, case).splitlines() if line.startswith("| correct name")]
+    assert [re.findall(r"\| (\d+) \| (\d+) \|", row) for row in rows] == [[("112", "28")]] * 2
 
 
 def test_the_form_shows_what_needs_no_training_and_says_which_of_it_is_not_beaten(

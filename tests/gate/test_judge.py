@@ -266,6 +266,19 @@ def test_scores_between_right_and_wrong_are_compared_by_their_size():
     assert 0 < target(judgement).low < target(judgement).difference < target(judgement).high
 
 
+def test_small_gains_or_losses_alone_show_nothing_of_target_guard_or_slice():
+    """Of sixty requests none need be the one in a hundred on which a model fails completely."""
+    even = card([0.5] * 60, [])
+    moved = card([0.49] * 30 + [0.53] * 30, [])
+    ours, theirs = (sliced(one, "tool", ["lost"] * 30 + ["won"] * 30) for one in (moved, even))
+    within, before = guard_card([0.46] * 60), guard_card([0.5] * 60)
+    judgement = gate.judge(
+        {HOLDOUT: ours, "arc_easy": within}, {HOLDOUT: theirs, "arc_easy": before}, ARC
+    )
+    assert [one.outcome for one in judgement.comparisons] == ["inconclusive"] * 2
+    assert {one.value: one.is_worse for one in judgement.slices} == {"lost": False, "won": False}
+
+
 def test_requests_of_one_conversation_count_less_than_as_many_conversations():
     ours, theirs = pair(10, 0, 80, 10)
     assert judge(ours, theirs).outcome == "pass"

@@ -17,7 +17,7 @@ from components.gate.report.case import Case
 from components.gate.report.figures import figures
 from components.gate.report.pictures.history import Past
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST, PRODUCTION
-from tests.cards import card, pair, rescored, under
+from tests.cards import card, in_clusters, pair, rescored, under
 from tests.gate import cases
 
 THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
@@ -83,6 +83,15 @@ def test_it_says_what_would_change_and_for_whom() -> None:
         "By tool, in points: no call +0.0 (n = 40 in 40 clusters), weather +52.8 (n = 72 in 72 "
         "clusters)."
     ) in words
+
+
+def test_beside_each_number_of_requests_stands_that_of_their_clusters() -> None:
+    case = cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
+    words = page(case).words
+    assert "+10.3 to +56.2 112 28 better (bets on clusters of up to 4 requests" in words
+    assert "tool: weather 40 2 +52.8 +15.6 to +82.8 72 18" in words
+    assert "not measured not measured 89.3% 112 28" in words, "beside what needs no training"
+    assert "72.8% to 96.3% 112 28" in words, "kept of production"
 
 
 def test_a_part_of_the_traffic_that_got_worse_is_named() -> None:
