@@ -19,6 +19,11 @@ class ClientShares(Config):
     """Share of the training side that one later client may have. What is more
     (``over_client_train``) is left out; ``1`` is without bound."""
 
+    together: list[str] = Field(default_factory=list)
+    """Clients that are one, as the parts of one application are: patterns of their ids, such as
+    ``shop-*``. Those that match the same pattern have one rank and one share, their conversations
+    and users are the same, and what one logs counts for the others."""
+
     displaced: float = Field(default=0.05, ge=0, le=1)
     """Share of a client's requests to train on that rows held out for later clients may displace,
     as too near, overlapping, or offering the same tools. Where it would be more, those rows

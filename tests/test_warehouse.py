@@ -181,7 +181,7 @@ def test_rows_with_a_known_key_are_left_out(path: Path):
 def test_a_failed_check_names_the_rows(path: Path):
     with warehouse.connect(path) as con:
         for model in ("staging/interactions", "staging/given"):
-            warehouse.build(con, model, workload_id="w")
+            warehouse.build(con, model, workload_id="w", together=[])
         con.execute(
             "insert into staging.interactions (interaction_id, workload_id) values ('i', 'w')"
         )

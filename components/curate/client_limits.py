@@ -4,7 +4,8 @@ A client's rank is its place in the order in which clients were first loaded. Th
 by nothing here, so a workload of one client is as if there were no clients. Of a later one, new
 requests count only up to its share of a side; what a snapshot has had stays. Rows that are held out
 for a later client may displace only a share of what an earlier one trains on: near-duplicates of
-them, overlaps with them, and rows that offer their tools.
+them, overlaps with them, and rows that offer their tools. Clients that the workload's file takes
+together are one.
 """
 
 from collections import defaultdict
@@ -70,7 +71,7 @@ def read(con: Connection, workload_id: str) -> Clients:
         {"workload_id": workload_id},
     ).fetchall()
     rows = con.execute(
-        "select interaction_id, client_id, loaded_at, coalesce(is_ahead, false)"
+        "select interaction_id, coalesce(party_id, client_id), loaded_at, coalesce(is_ahead, false)"
         " from staging.interactions"
     ).fetchall()
     origins = {row[0]: Origin(*row) for row in rows}

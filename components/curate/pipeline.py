@@ -77,7 +77,9 @@ def curate(
         CheckFailedError: A check found rows that must not be; then nothing is changed.
     """
     with warehouse.transaction(con):
-        for model in ("staging/interactions", "staging/given", "staging/feedback"):
+        together = rules.clients.together
+        warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
+        for model in ("staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
         warehouse.build(con, "staging/shared_names")
         weighed = preferences.weigh(con, workload_id, rules.preferences)

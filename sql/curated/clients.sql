@@ -1,10 +1,21 @@
 -- One row per client of the workload under curation that was never seen in it before, with the time
--- when it was first loaded. Reads staging.interactions and curated.clients.
+-- when it was first loaded; clients of one party are one. Reads staging.interactions and
+-- curated.clients.
+
+with
+
+named as (
+    select
+        workload_id,
+        loaded_at,
+        coalesce(party_id, client_id) as client_id
+    from staging.interactions
+)
 
 select
-    interactions.workload_id,
-    interactions.client_id,
-    min(interactions.loaded_at) as first_loaded_at
-from staging.interactions as interactions
+    named.workload_id,
+    named.client_id,
+    min(named.loaded_at) as first_loaded_at
+from named
 anti join curated.clients using (workload_id, client_id)
-group by interactions.workload_id, interactions.client_id
+group by named.workload_id, named.client_id

@@ -12,6 +12,13 @@ released as (
         list(rule order by rule) as rules
     from curated.releases
     group by interaction_id
+),
+
+owned as (
+    select
+        *,
+        coalesce(party_id, client_id) as owner_id
+    from staging.interactions
 )
 
 select
@@ -26,18 +33,18 @@ select
     answers.is_corrected,
     interactions.acceptable,
     case
-        when conversations.first_client_id != interactions.client_id
-            then interactions.client_id || chr(10) || interactions.conversation_id
+        when conversations.first_client_id != interactions.owner_id
+            then interactions.owner_id || chr(10) || interactions.conversation_id
         else interactions.conversation_id
     end as conversation_id,
     case
-        when people.first_client_id != interactions.client_id
-            then interactions.client_id || chr(10) || interactions.user_id
+        when people.first_client_id != interactions.owner_id
+            then interactions.owner_id || chr(10) || interactions.user_id
         else interactions.user_id
     end as user_id,
     case when answers.is_corrected then interactions.message end as logged_message,
     coalesce(released.rules, []) as released
-from staging.interactions as interactions
+from owned as interactions
 inner join staging.answers as answers using (interaction_id)
 left join released using (interaction_id)
 left join staging.shared_names as conversations

@@ -1,7 +1,8 @@
 -- One row per interaction of the workload under curation, taken apart into what was asked, what
 -- was answered and what an evaluation may accept. `logged_at` is never after `loaded_at`, whatever
--- the log says: what claims to be of the future would outrank all others. Reads raw.interactions
--- and raw.files.
+-- the log says: what claims to be of the future would outrank all others. `party_id` is the pattern
+-- of $together that the client's id matches: clients of one party count as one; null for a client
+-- that is by itself. Reads raw.interactions and raw.files.
 
 with
 
@@ -11,6 +12,24 @@ loads as (
         min(loaded_at) as loaded_at
     from raw.files
     group by digest
+),
+
+patterns as (
+    select unnest($together::varchar[]) as pattern
+),
+
+clients as (
+    select distinct client_id from raw.interactions
+    where workload_id = $workload_id
+),
+
+parties as (
+    select
+        clients.client_id,
+        min(patterns.pattern) as party_id
+    from clients
+    inner join patterns on clients.client_id glob patterns.pattern
+    group by clients.client_id
 ),
 
 fields as (
@@ -35,6 +54,7 @@ named as (
         interaction_id,
         workload_id,
         client_id,
+        parties.party_id,
         loaded_at,
         field[1]::varchar as messages,
         case when (field[2] ->> '$') is null then '[]' else field[2]::varchar end as tools,
@@ -48,12 +68,14 @@ named as (
         least(timestamp, loaded_at) as logged_at,
         timestamp > loaded_at as is_ahead
     from fields
+    left join parties using (client_id)
 )
 
 select
     interaction_id,
     workload_id,
     client_id,
+    party_id,
     logged_at,
     loaded_at,
     is_ahead,

@@ -7,17 +7,24 @@ with
 named as (
     select unnest(interaction_ids || [chosen_id, rejected_id, renewed_id]) as interaction_id
     from staging.signals
+),
+
+owned as (
+    select
+        *,
+        coalesce(party_id, client_id) as owner_id
+    from staging.interactions
 )
 
 select
     interactions.interaction_id,
     interactions.message,
     case
-        when requests.first_client_id != interactions.client_id
-            then md5(interactions.example_id || chr(10) || interactions.client_id)
+        when requests.first_client_id != interactions.owner_id
+            then md5(interactions.example_id || chr(10) || interactions.owner_id)
         else interactions.example_id
     end as example_id
-from staging.interactions as interactions
+from owned as interactions
 semi join named using (interaction_id)
 left join staging.shared_names as requests
     on requests.name_kind = 'request' and interactions.example_id = requests.shared_name

@@ -11,9 +11,9 @@ texts as (
     select
         interactions.interaction_id,
         interactions.workload_id,
-        interactions.client_id,
         interactions.loaded_at,
         judgements.answer,
+        coalesce(interactions.party_id, interactions.client_id) as client_id,
         coalesce(judgements.messages, interactions.messages) as messages,
         coalesce(judgements.tools, interactions.tools) as tools,
         coalesce(judgements.acceptable, interactions.acceptable) as acceptable

@@ -5,14 +5,14 @@ with
 
 named as (
     select
-        client_id,
+        coalesce(party_id, client_id) as client_id,
         loaded_at,
         'request' as name_kind,
         example_id as shared_name
     from staging.interactions
     union all
     select
-        client_id,
+        coalesce(party_id, client_id) as client_id,
         loaded_at,
         'conversation' as name_kind,
         conversation_id as shared_name
@@ -20,7 +20,7 @@ named as (
     where conversation_id is not null
     union all
     select
-        client_id,
+        coalesce(party_id, client_id) as client_id,
         loaded_at,
         'user' as name_kind,
         user_id as shared_name

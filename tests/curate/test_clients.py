@@ -327,3 +327,33 @@ def test_a_workload_of_one_client_is_as_before():
     assert "clients" not in Rules().model_dump()
     shares = ClientShares(train=0.9)
     assert Rules(clients=shares).model_dump()["clients"] == shares.model_dump()
+
+
+def test_clients_that_are_taken_together_are_one_and_others_stay_apart(
+    con: Connection, load: Loader
+):
+    load.log(honest())
+    load.log(
+        [ask("app-mobile", city, f"Rain in {city}.", 1) for city in CITIES],
+        now=logs.NOW + timedelta(hours=1),
+    )
+    load.log(
+        [ask("stranger", city, f"Snow in {city}.", 2) for city in CITIES],
+        now=logs.NOW + timedelta(hours=2),
+    )
+    curate(con)
+    assert len(rows(con, "app")) == len(rows(con, "app-mobile")) == len(CITIES)
+    together = TRAINED.model_copy(update={"clients": ClientShares(together=["app*", "other-*"])})
+    curate(con, together)
+    of_one = rows(con, "app") | rows(con, "app-mobile")
+    assert len(of_one) == len(CITIES), "requests of one application have one answer"
+    assert len(rows(con, "stranger")) == len(CITIES)
+
+
+def test_parts_of_one_application_have_no_bounds_among_each_other(con: Connection, load: Loader):
+    rules = Rules(split_by="conversation", holdout_share=0.2, validation_share=0)
+    load.log(essays("app", range(20)))
+    load.log(essays("app-mobile", range(1000, 1100)), now=LATER)
+    together = rules.model_copy(update={"clients": ClientShares(together=["app*"])})
+    assert "over_client_train" not in curate(con, together).counts
+    assert curate(con, rules).counts["over_client_train"] > 0

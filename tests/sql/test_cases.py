@@ -51,7 +51,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("empty") / "warehouse.duckdb"
     with warehouse.connect(path) as con:
         for model in ("interactions", "given", "feedback", "answers"):
-            warehouse.build(con, f"staging/{model}", workload_id="")
+            warehouse.build(con, f"staging/{model}", workload_id="", together=[])
         for model in ("shared_names", "signals", "judged"):
             warehouse.build(con, f"staging/{model}", workload_id="")
         hand_over(con)
