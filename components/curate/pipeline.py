@@ -24,6 +24,7 @@ from components.curate.redaction import of_exchange
 from components.curate.redaction.keyring import Keyring
 from components.curate.row_guard import UNJUDGEABLE
 from components.curate.settings import Rules
+from components.schema import Json
 from components.warehouse import Connection
 
 
@@ -77,7 +78,7 @@ def curate(
         CheckFailedError: A check found rows that must not be; then nothing is changed.
     """
     with warehouse.transaction(con):
-        together = rules.clients.together
+        together: list[Json] = [*rules.clients.together]
         warehouse.build(con, "staging/interactions", workload_id=workload_id, together=together)
         for model in ("staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
