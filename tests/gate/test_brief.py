@@ -69,6 +69,12 @@ def test_the_form_shows_what_needs_no_training_and_says_which_of_it_is_not_beate
     assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in text
 
 
+def test_what_scores_the_same_as_the_challenger_is_not_beaten(tmp_path: Path) -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    text = page(tmp_path, cases.build(ours, theirs, others={CONSTANT: ours}))
+    assert "**By correct name the challenger does not beat a constant answer, which scores" in text
+
+
 def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path) -> None:
     unmeasured = card([1.0] * 60, [])
     case = cases.build(unmeasured, unmeasured, policy=Policy(abstention_margin=None))

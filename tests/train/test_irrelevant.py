@@ -96,6 +96,7 @@ def talk(answer: str, *, calls: bool, number: int) -> Request:
             vain(*["No."] * 3, *map(str, range(4))), "of 7 answers .* stands 3 times", id="rare"
         ),
         pytest.param(vain(*[ASKS] * 20), "asks something", id="asks-for-what-a-call-needs"),
+        pytest.param(vain(*["I can't find it. Which one?"] * 9), "asks", id="denies-and-asks"),
         pytest.param(vain(*["Gladly, give me your ID."] * 9), "doesn't say that", id="says-yes"),
         pytest.param(
             [*vain(*[ORDER] * 5), *(talk(ORDER, calls=True, number=n) for n in range(3))],
