@@ -55,8 +55,12 @@ def down() -> None:
     from flows.stack import control
 
     settings, console = _settings(), Console(stderr=True)
-    with console.status("stopping the stack"):
-        was_up = control.down(settings)
+    try:
+        with console.status("stopping the stack"):
+            was_up = control.down(settings)
+    except control.StackError as error:
+        console.print(f"[red]Nothing was stopped:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from None
     console.print("the stack is down" if was_up else "the stack was not up")
 
 
@@ -69,7 +73,7 @@ def status(
     from flows.stack import control
 
     settings = _settings()
-    found = control.status(settings)
+    found = control.probe(control.status(settings))
     held = holdings.read(settings, servers=found.is_up)
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"holdings": held}, indent=2))

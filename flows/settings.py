@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 HOST = "127.0.0.1"
 """Everything embedded listens on the loopback interface only."""
@@ -37,6 +38,8 @@ class Settings:
     """How many processes train together; one for each GPU if not given, and one without a GPU."""
     flow_hours: float = 24.0
     """How long a flow run may compute before it is cancelled (``flows.time_limits``)."""
+    log_format: Literal["text", "json"] = "text"
+    """How the stack's logs are written: as the services print them, or a JSON object a line."""
     elsewhere: "Servers | None" = None
     """The servers that somebody else runs; ``None`` where they are the home's own stack."""
 
@@ -190,6 +193,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         mlflow_port=_port(env, "FLYWHEEL_MLFLOW_PORT", 5000),
         processes=_processes(env),
         flow_hours=_hours(env),
+        log_format=_log_format(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -224,6 +228,13 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise SettingsError(f"{name} is {text!r}; wants a port from 1 to 65535")
     return int(text)
+
+
+def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
+    text = env.get("FLYWHEEL_LOG_FORMAT") or "text"
+    if text not in ("text", "json"):
+        raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; wants text or json")
+    return text
 
 
 def _processes(env: Mapping[str, str]) -> int | None:

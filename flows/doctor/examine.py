@@ -11,6 +11,7 @@ from flows.doctor import (
     credentials,
     files,
     listening,
+    locks,
     look,
     machine,
     models,
@@ -90,11 +91,13 @@ def plain_servers(home: Settings) -> dict[int, str]:
 
 
 def check_home(home: Settings) -> Iterator[Finding]:
-    """Look at who may read and change the home."""
+    """Look at who may read and change the home, and whether locks hold in it."""
     if not home.home.exists():
         yield note("home", f"{home.home} is not there yet", "`flywheel up` makes it")
         return
     yield from files.check(look.entry(home.home), look.inside(home))
+    mount = locks.mount_of(home.home, look.mounts())
+    yield from locks.check(home.home, locks.probe(home.home), mount)
 
 
 def check_versions() -> Iterator[Finding]:

@@ -175,6 +175,12 @@ def free(home: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def mounts() -> str:
+    """Read the kernel's table of what is mounted where; nothing where there is none."""
+    table = Path("/proc/self/mountinfo")
+    return table.read_text() if table.is_file() else ""
+
+
 def pair(text: str | None) -> tuple[str, str] | None:
     """Split ``user:password``."""
     user, colon, password = (text or "").partition(":")

@@ -5,18 +5,20 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from flows.stack.logs import Format, Log, Pump
 from flows.stack.processes import Identity, dying_with_parent, identify, lives
+from flows.stack.pulse import Pulse
 from flows.stack.services import Service
 from flows.stack.state import Condition, ServiceState
 
 LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
 STEADY_AFTER = 60.0  # seconds: who lived this long starts with a short wait again
+WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
 ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
 
 
@@ -25,34 +27,43 @@ class Child:
     """One service, its process and how often that had to be started again."""
 
     service: Service
+    log_format: Format = "text"
     condition: Condition = "starting"
     restarts: int = 0
     retry_at: float = 0.0
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_heartbeat: str | None = None
+    """What Prefect has heard of a worker; before it works, of the process before this one."""
+    pulse: Pulse | None = None
+    """Whether it still works; ``None`` before it did."""
     _popen: "subprocess.Popen[bytes] | None" = None
     _identity: Identity | None = None
     _failures: int = 0
-    _log_start: int = 0
+    _pump: Pump | None = None
     _born: float = 0.0
 
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
         """Start the service's process; its output goes to the end of its log."""
         service = self.service
-        with service.log.open("ab") as log:
-            self._log_start = log.tell()
-            self._popen = subprocess.Popen(
-                dying_with_parent(service.command, service.death_signal),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                cwd=folder,
-                start_new_session=True,
-            )
+        self._popen = subprocess.Popen(
+            dying_with_parent(service.command, service.death_signal),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+        assert self._popen.stdout
+        self._pump = Pump(self._popen.stdout, Log(service.log, self.log_format))
         self._identity = identify(self._popen.pid)
         self._born = time.monotonic()
-        self.started_at = datetime.now(UTC)
         self.condition = "starting"
+        self.pulse = None
+
+    @property
+    def seconds_lived(self) -> float:
+        """How long ago the process was started."""
+        return time.monotonic() - self._born
 
     @property
     def pid(self) -> int | None:
@@ -74,11 +85,25 @@ class Child:
         self._popen = self._identity = None
         self.condition = "restarting"
 
+    def kill(self) -> None:
+        """Kill a process that hangs; of a server all that is below it, too, for that has the port.
+
+        What runs below a worker is told by the kernel, and ends as an orphan does.
+        """
+        if self._popen is None:
+            return
+        below: list[psutil.Process] = []
+        if self.service.health_url:
+            with suppress(psutil.NoSuchProcess):
+                below = psutil.Process(self._popen.pid).children(recursive=True)
+        self._popen.kill()
+        for process in below:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def last_words(self) -> str:
-        """Give the end of what this process wrote to its log."""
-        with self.service.log.open("rb") as log:
-            log.seek(max(self._log_start, self.service.log.stat().st_size - 2000))
-            return log.read().decode(errors="replace").strip()
+        """Return the end of what this process printed."""
+        return self._pump.last_words(WORDS_WAIT) if self._pump else ""
 
     def state(self) -> ServiceState:
         """Describe this child for ``stack.json``."""
@@ -89,6 +114,7 @@ class Child:
             url=self.service.url,
             log=str(self.service.log),
             restarts=self.restarts,
+            health_url=self.service.health_url,
         )
 
 

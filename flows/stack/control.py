@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import httpx
 import psutil
 
 from flows.settings import MLFLOW, PREFECT, Settings
-from flows.stack import health, processes
+from flows.stack import health, logs, processes
 from flows.stack import state as stack_state
 from flows.stack.environment import MARK, for_services, mark
 from flows.stack.state import Phase, ServiceState, State
@@ -63,6 +65,7 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
             f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
         )
     with _one_at_a_time(settings):
+        _require_here(settings, stack_state.read(settings), "up")
         running = _await_end_of_stop(settings)
         if running is not None:
             return _join(settings, running, on_progress)
@@ -79,8 +82,12 @@ def down(settings: Settings) -> bool:
     """End every process of the stack, within 20 s; tell whether there was any.
 
     What those that were killed had written for a moment goes, too.
+
+    Raises:
+        StackError: It runs on another machine that shares the home; nothing was done.
     """
     state = stack_state.read(settings)
+    _require_here(settings, state, "down")
     supervised = state is not None and stack_state.is_supervised(state)
     if state is not None and supervised:
         with suppress(psutil.NoSuchProcess):
@@ -100,12 +107,31 @@ def status(settings: Settings) -> Status:
     state = stack_state.read(settings)
     if state is None:
         return Status("down", "not started", ())
+    if stack_state.runs_elsewhere(settings, state):
+        return Status(state.phase, f"{state.step}, on {state.host}", state.services)
     services = tuple(_looked_at(service) for service in state.services)
     if stack_state.is_supervised(state):
         return Status(state.phase, state.step, services)
     if state.phase == "failed":
         return Status("failed", state.step, ())
     return Status("lost", "the supervisor was killed; `flywheel up` or `down` clears up", services)
+
+
+def probe(found: Status) -> Status:
+    """Ask each server now whether it answers, and look whether a worker was stopped."""
+    with health.client() as http, ThreadPoolExecutor(len(found.services) or 1) as threads:
+        services = threads.map(lambda service: _felt(http, service), found.services)
+        return replace(found, services=tuple(services))
+
+
+def _felt(http: httpx.Client, service: ServiceState) -> ServiceState:
+    if service.condition != "up" or service.process is None:
+        return service
+    if processes.is_stopped(service.process):
+        return replace(service, condition="hanging")
+    if service.health_url and not health.answers(http, service.health_url):
+        return replace(service, condition="hanging")
+    return service
 
 
 def _elsewhere(settings: Settings) -> Status:
@@ -128,6 +154,14 @@ def _looked_at(service: ServiceState) -> ServiceState:
     return service if alive else replace(service, condition="gone")
 
 
+def _require_here(settings: Settings, state: State | None, command: str) -> None:
+    if state is not None and stack_state.runs_elsewhere(settings, state):
+        raise StackError(
+            f"the stack of {settings.home} runs on {state.host}, which shares this home; type "
+            f"`flywheel {command}` there (this is {stack_state.here()})"
+        )
+
+
 @contextmanager
 def _one_at_a_time(settings: Settings) -> Generator[None]:
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -146,6 +180,7 @@ def _await_end_of_stop(settings: Settings) -> State | None:
 
 def _launch(settings: Settings, deployer: str) -> "subprocess.Popen[bytes]":
     settings.logs.mkdir(parents=True, exist_ok=True)
+    logs.rotate(settings.logs / "supervisor.log")
     with (settings.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.stack.supervisor", deployer],

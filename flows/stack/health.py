@@ -6,6 +6,9 @@ import httpx
 
 from flows.settings import Settings
 
+LONGEST_SECONDS = 5.0
+"""After which a request is given up."""
+
 
 def client(*, trust_env: bool = False) -> httpx.Client:
     """Open a client; the stack's own servers are on the loopback, where no proxy is wanted.
@@ -13,7 +16,7 @@ def client(*, trust_env: bool = False) -> httpx.Client:
     Args:
         trust_env: Heed the environment's proxies and certificates, for servers elsewhere.
     """
-    return httpx.Client(trust_env=trust_env, timeout=5.0)
+    return httpx.Client(trust_env=trust_env, timeout=LONGEST_SECONDS)
 
 
 def mlflow_answers(settings: Settings) -> bool:
@@ -28,10 +31,10 @@ def prefect_answers(settings: Settings) -> bool:
         return answers(http, f"{settings.prefect_api_url}/health")
 
 
-def answers(http: httpx.Client, url: str) -> bool:
-    """Tell whether ``url`` answers 200."""
+def answers(http: httpx.Client, url: str, seconds: float = LONGEST_SECONDS) -> bool:
+    """Return whether ``url`` answers 200 within ``seconds``."""
     try:
-        return http.get(url).status_code == 200
+        return http.get(url, timeout=seconds).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_CLOCK_STEP = 5.0  # seconds: a start time is derived from the boot time, which follows clock steps
+_CLOCK_STEP = 5.0  # seconds: a start time by the clock follows when that is set
+_SAME_START = 0.05  # seconds since the boot, which Linux counts in hundredths
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +24,65 @@ class Identity:
 
     pid: int
     created: float
+    """Seconds since 1970, as the clock was when it was looked at."""
+    after_boot: float | None = None
+    """Seconds since the boot, whatever becomes of the clock; Linux only."""
+    boot: str = ""
+    """Which boot of which machine; Linux only."""
 
 
 def identify(pid: int) -> Identity:
     """Give the identity of a live process; ``psutil.NoSuchProcess`` when there is none."""
-    return Identity(pid, psutil.Process(pid).create_time())
+    return Identity(pid, psutil.Process(pid).create_time(), _after_boot(pid), boot_id())
+
+
+def boot_id() -> str:
+    """Return what names this boot of this machine; empty where the system does not say it."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def is_alive(identity: Identity) -> bool:
     """Tell whether that very process still runs; a zombie does not."""
     try:
         process = psutil.Process(identity.pid)
-        same = abs(process.create_time() - identity.created) < _CLOCK_STEP
+        same = _is_same(identity, process)
     except psutil.NoSuchProcess:
         return False
     return same and lives(process)
+
+
+def _is_same(identity: Identity, process: psutil.Process) -> bool:
+    after_boot = _after_boot(identity.pid)
+    if identity.after_boot is None or after_boot is None:  # noted by an older version, or no Linux
+        return abs(process.create_time() - identity.created) < _CLOCK_STEP
+    same_start = abs(after_boot - identity.after_boot) < _SAME_START
+    return same_start and identity.boot == boot_id()
+
+
+def _after_boot(pid: int) -> float | None:
+    """Read when a process was started from its 22nd field, of which the 2nd may hold anything."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def lives(process: psutil.Process) -> bool:
     """Tell whether ``process`` still runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_stopped(identity: Identity) -> bool:
+    """Return whether that process was stopped (SIGSTOP), and so does nothing."""
+    try:
+        return psutil.Process(identity.pid).status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
         return False
 

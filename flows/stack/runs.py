@@ -5,7 +5,6 @@ dies, its runs would stay RUNNING for ever, and whoever waits for them too.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
 import httpx
 
@@ -29,11 +28,15 @@ class Run:
     """The task that stands for this run inside its parent."""
 
 
-def serves(http: httpx.Client, api: str, pool: str, since: datetime) -> bool:
-    """Tell whether a worker of ``pool`` has reported after ``since``."""
+def last_heartbeat(http: httpx.Client, api: str, pool: str) -> str | None:
+    """Return when the stack's worker of ``pool`` last reported; ``None`` if it never has.
+
+    This is for comparing with an earlier answer, not with a clock, which may have been set since.
+    """
     reply = http.post(f"{api}/work_pools/{pool}/workers/filter", json={}).raise_for_status()
-    beats = (datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in reply.json())
-    return any(beat > since for beat in beats)
+    return next(
+        (each["last_heartbeat_time"] for each in reply.json() if each["name"] == pool), None
+    )
 
 
 def unfinished(http: httpx.Client, api: str, pool: str | None = None) -> list[Run]:

@@ -1,16 +1,18 @@
 """What the supervisor last said about the stack: ``stack.json`` under the home."""
 
+import fcntl
 import json
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from components.manifest import write_atomically
 from flows.settings import Settings
-from flows.stack.processes import Identity, is_alive
+from flows.stack.processes import Identity, boot_id, is_alive
 
 Phase: TypeAlias = Literal["starting", "up", "stopping", "failed"]
-Condition: TypeAlias = Literal["starting", "up", "restarting", "gone"]
+Condition: TypeAlias = Literal["starting", "up", "hanging", "restarting", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class ServiceState:
     url: str | None
     log: str
     restarts: int
+    health_url: str | None = None
+    """Answers 200 while a server works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class State:
     mlflow_port: int
     supervisor: Identity
     services: tuple[ServiceState, ...]
+    host: str = ""
+    """The name of the machine that it runs on; empty where an older version wrote it."""
 
 
 def path(settings: Settings) -> Path:
@@ -61,6 +67,35 @@ def read(settings: Settings) -> State | None:
 def is_supervised(state: State | None) -> bool:
     """Tell whether the supervisor that wrote ``state`` still runs."""
     return state is not None and is_alive(state.supervisor)
+
+
+def runs_elsewhere(settings: Settings, state: State) -> bool:
+    """Return whether a supervisor on another machine, or in another container, runs this stack.
+
+    It holds the lock as long as it lives; where it does not, it was killed, or its machine is off.
+    """
+    is_ours = (state.host, state.supervisor.boot) in (("", ""), (here(), boot_id()))
+    return not is_ours and not is_supervised(state) and is_locked(settings)
+
+
+def is_locked(settings: Settings) -> bool:
+    """Return whether some supervisor, wherever it is, holds this home."""
+    with lock_path(settings).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def lock_path(settings: Settings) -> Path:
+    """Return the file that a supervisor has locked while it lives."""
+    return settings.home / "stack.lock"
+
+
+def here() -> str:
+    """Return this machine's name, a container's in a container."""
+    return socket.gethostname()
 
 
 def _service(raw: dict[str, Any]) -> ServiceState:

@@ -6,11 +6,13 @@ kernel ends its services, and the next ``up`` or ``down`` finds what else is lef
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -24,6 +26,8 @@ from flows.stack import state as stack_state
 from flows.stack.children import Child, Orphans
 from flows.stack.environment import MARK, for_services, mark
 from flows.stack.janitor import Janitor
+from flows.stack.logs import Log
+from flows.stack.pulse import DEADLINE, WORKER_EVERY, WORKER_HANGING_AFTER, Pulse
 from flows.stack.services import Service
 from flows.stack.signals import Signals, Stopped
 from flows.stack.state import Phase, State
@@ -33,6 +37,9 @@ WORKER_GRACE = 8.0  # seconds for flow runs to save what they can; ``down`` prom
 SERVER_GRACE = 4.0  # seconds
 
 FIRST_STEP = "starting the servers; on the first start they make their databases"
+
+
+log = logging.getLogger("flows.stack")
 
 
 class StartError(RuntimeError):
@@ -54,6 +61,7 @@ class Supervisor:
         self._step = FIRST_STEP
         self._self = processes.identify(os.getpid())
         self._said: State | None = None
+        self._checks = ThreadPoolExecutor(4, "check")
 
     def say(self, phase: Phase, step: str) -> None:
         """Note in ``stack.json`` what is being done."""
@@ -77,7 +85,7 @@ class Supervisor:
         self.say("up", "everything runs")
 
     def watch(self) -> NoReturn:
-        """Restart what dies, for ever."""
+        """Restart what dies or hangs, for ever."""
         while True:
             self._signals.wait(0.5)
             orphaned = self._orphans.end(self._own())
@@ -102,7 +110,9 @@ class Supervisor:
         processes.end(psutil.Process().children(recursive=True), 0.0)
 
     def _launch(self, service: Service) -> Child:
-        child = Child(service)
+        child = Child(service, self.settings.log_format)
+        if service.pool is not None:
+            self._until(lambda: self._knows_heartbeat(child))
         child.start(self._environment, self.settings.home)
         self._children.append(child)
         self._note()
@@ -120,9 +130,14 @@ class Supervisor:
 
     def _tend(self, child: Child, *, orphaned: bool) -> None:
         if child.condition != "restarting" and child.exit_code is not None:
+            log.warning("%s ended with exit code %d", child.service.name, child.exit_code)
             child.plan_restart()
         elif child.condition == "starting":
-            self._works(child)
+            if not self._works(child) and child.seconds_lived > START_LIMIT:
+                log.error("%s is not up %.0f s after its start", child.service.name, START_LIMIT)
+                child.kill()
+        elif child.pulse is not None and child.pid is not None:
+            self._feel(child, child.pulse, child.pid)
         elif child.condition == "restarting" and not orphaned:
             self._restart(child)
 
@@ -133,18 +148,55 @@ class Supervisor:
             if not self._is_up("prefect"):
                 return  # a worker can't start without it
             self._janitor.crash_pool(child.service.pool, "Its worker died")
+            child.last_heartbeat = self._heartbeat(child)
         child.start(self._environment, self.settings.home)
 
     def _works(self, child: Child) -> bool:
         if child.condition == "starting" and self._answers(child):
             child.condition = "up"
+            child.pulse = self._pulse(child)
+            log.info("%s is up", child.service.name)
         return child.condition == "up"
+
+    def _pulse(self, child: Child) -> Pulse:
+        if url := child.service.health_url:
+            return Pulse(lambda: health.answers(self.http, url, DEADLINE))
+        return Pulse(
+            lambda: self._beats(child), every=WORKER_EVERY, hanging_after=WORKER_HANGING_AFTER
+        )
+
+    def _feel(self, child: Child, pulse: Pulse, pid: int) -> None:
+        """Check whether a service still works, and kill it when it does not."""
+        pulse.look(pid, time.monotonic(), self._checks)
+        child.condition = "hanging" if pulse.misses >= pulse.hanging_after else "up"
+        if pulse.is_lost:
+            log.error("%s hangs (%d checks failed): kill it", child.service.name, pulse.misses)
+            child.kill()
 
     def _answers(self, child: Child) -> bool:
         if child.service.health_url:
             return health.answers(self.http, child.service.health_url)
+        return self._beats(child)
+
+    def _beats(self, child: Child) -> bool:
+        """Return whether a worker has reported since the last look; true if nobody can know it."""
+        try:
+            heartbeat = self._heartbeat(child)
+        except httpx.HTTPError:
+            return child.condition != "starting"
+        before, child.last_heartbeat = child.last_heartbeat, heartbeat
+        return heartbeat != before
+
+    def _knows_heartbeat(self, child: Child) -> bool:
+        try:
+            child.last_heartbeat = self._heartbeat(child)
+        except httpx.HTTPError:  # SQLite is busy now and then
+            return False
+        return True
+
+    def _heartbeat(self, child: Child) -> str | None:
         pool, api = child.service.pool, self.settings.prefect_api_url
-        return pool is not None and runs.serves(self.http, api, pool, since=child.started_at)
+        return runs.last_heartbeat(self.http, api, pool) if pool is not None else None
 
     def _is_up(self, name: str) -> bool:
         return any(
@@ -162,9 +214,17 @@ class Supervisor:
             mlflow_port=self.settings.mlflow_port,
             supervisor=self._self,
             services=tuple(child.state() for child in self._children),
+            host=stack_state.here(),
         )
-        if state != self._said:
+        if state == self._said:
+            return
+        try:
             stack_state.write(self.settings, state)
+        except OSError as error:  # a full disk is no reason to end all; the next round tries again
+            if self._said is not None:
+                log.warning("can't note what is being done: %s", error)
+            self._said = None
+        else:
             self._said = state
 
 
@@ -176,6 +236,7 @@ def main(deployer: str) -> int:
     with _alone(settings) as alone, health.client() as http:
         if not alone:
             return 3  # another supervisor was faster; its state is the one to read
+        note_in(Log(settings.logs / "stack.log", settings.log_format))
         processes.adopt_orphans()
         processes.end(processes.marked(MARK, mark(settings)), grace=5.0)
         shutil.rmtree(settings.scratch, ignore_errors=True)  # of those that were killed
@@ -214,9 +275,27 @@ def _require_no_failure(child: Child) -> None:
     )
 
 
+def note_in(target: Log) -> None:
+    """Have what the supervisor does to its services written to a log."""
+    handler = _Handler(target)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Handler(logging.Handler):
+    def __init__(self, target: Log) -> None:
+        super().__init__()
+        self._target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._target.write(self.format(record).encode())
+
+
 @contextmanager
 def _alone(settings: Settings) -> Generator[bool]:
-    with (settings.home / "stack.lock").open("w") as lock:
+    with stack_state.lock_path(settings).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

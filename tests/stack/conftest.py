@@ -1,5 +1,6 @@
 """A home and free ports for each test; nothing of a test's stack outlives it."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,4 +39,5 @@ def new_settings(folder: Path) -> Iterator[Settings]:
 @pytest.fixture(autouse=True)
 def importable_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the stack's processes import the tiny flows."""
-    monkeypatch.setenv("PYTHONPATH", str(MODULES))
+    paths = [str(MODULES), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

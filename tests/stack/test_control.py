@@ -1,9 +1,11 @@
 import json
 import os
+import signal
 import socket
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
@@ -58,6 +60,59 @@ def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Se
     assert not control.status(settings).is_up
     stack_state.write(settings, a_state(settings, supervisor=dead, service=me))
     assert control.status(settings).phase == "lost"
+
+
+def test_status_says_at_once_that_a_server_hangs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    me = processes.identify(os.getpid())
+    with socket.socket() as silent:  # takes connections, as a stopped server's kernel does
+        silent.bind((HOST, settings.prefect_port))
+        silent.listen()
+        state = a_state(settings, me, me)
+        server = replace(state.services[0], health_url=f"{settings.prefect_api_url}/health")
+        stack_state.write(settings, replace(state, services=(server,)))
+        result = CliRunner().invoke(cli_stack.app, ["status", "--json"])
+        stack_state.path(settings).unlink()
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["services"][0]["condition"] == "hanging"
+
+
+def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> None:
+    settings.home.mkdir()
+    me = processes.identify(os.getpid())
+    with spawn(SLEEP) as worker:
+        state = a_state(settings, me, processes.identify(worker.pid))
+        stack_state.write(settings, state)
+        assert control.probe(control.status(settings)).is_up
+        os.kill(worker.pid, signal.SIGSTOP)
+        while not processes.is_stopped(processes.identify(worker.pid)):
+            time.sleep(0.01)
+        assert control.probe(control.status(settings)).services[0].condition == "hanging"
+        worker.kill()
+    stack_state.path(settings).unlink()
+
+
+def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> None:
+    settings.scratch.mkdir(parents=True)
+    other = Identity(os.getpid(), 0.0, after_boot=0.0, boot="another")
+    state = replace(a_state(settings, other, other), host="desk-2")
+    stack_state.write(settings, state)
+    lock = str(stack_state.lock_path(settings))
+    hold = f"import fcntl; file = open({lock!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
+    with spawn([sys.executable, "-c", hold + SLEEP[2]]) as supervisor:
+        for act in (control.down, partial(control.up, on_progress=lambda _: None)):
+            with pytest.raises(control.StackError, match=r"runs on desk-2"):
+                act(settings)
+        assert control.status(settings).is_up
+        assert control.status(settings).step == "everything runs, on desk-2"
+        assert settings.scratch.exists()
+        assert stack_state.read(settings) == state
+        supervisor.kill()
+    control.down(settings)  # that host was switched off: nobody holds the home any more
+    assert control.status(settings).phase == "down"
 
 
 def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:

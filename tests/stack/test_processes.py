@@ -3,8 +3,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psutil
+import pytest
 
 from flows.stack import processes
 from flows.stack.processes import Identity
@@ -43,8 +45,29 @@ def test_a_process_is_alive_until_it_ends_even_if_nobody_reaps_it() -> None:
 
 def test_another_process_with_the_same_pid_is_not_taken_for_it() -> None:
     me = processes.identify(os.getpid())
+    assert me.after_boot is not None
     assert processes.is_alive(me)
+    assert not processes.is_alive(replace(me, after_boot=me.after_boot - 60))
+    assert not processes.is_alive(replace(me, boot="another"))
+
+
+def test_a_process_that_an_older_version_noted_is_known_by_the_clock() -> None:
+    me = processes.identify(os.getpid())
+    assert processes.is_alive(Identity(me.pid, me.created))
     assert not processes.is_alive(Identity(me.pid, me.created - 60))
+
+
+def test_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with spawn(SLEEP) as process:
+        identity = processes.identify(process.pid)
+        # When somebody sets the clock, the kernel says another time of the boot, psutil's zero.
+        booted = psutil.boot_time()
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
+        monkeypatch.setattr("psutil._pslinux.BOOT_TIME", None, raising=False)
+        moved = psutil.Process(process.pid).create_time() - identity.created
+        assert moved == pytest.approx(3600, abs=60)
+        assert processes.is_alive(identity)
+        process.kill()
 
 
 def test_marked_finds_only_those_started_with_that_value() -> None:

@@ -2,11 +2,9 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pytest
 
 from flows.stack import runs
 from flows.stack.janitor import EVERY, FLOW_RUN, PATIENCE, Janitor
@@ -22,14 +20,17 @@ class FakePrefect:
         self.pools: dict[str, str | None] = dict.fromkeys(states, "cpu")
         self.parents: dict[str, str] = {}
         self.stubborn: set[str] = set()
-        self.heartbeats: list[str] = []
+        self.heartbeats: dict[str, str] = {}
         self.http = httpx.Client(transport=httpx.MockTransport(self._answer))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         body: dict[str, Any] = json.loads(request.content)
         parts = request.url.path.split("/")
         if parts[2] == "work_pools":
-            beats = [{"last_heartbeat_time": beat} for beat in self.heartbeats]
+            beats = [
+                {"name": name, "last_heartbeat_time": beat}
+                for name, beat in self.heartbeats.items()
+            ]
             return httpx.Response(200, json=beats)
         if parts[3] == "filter":
             return httpx.Response(200, json=[self._run(name) for name in self._find(body)])
@@ -121,18 +122,8 @@ def test_a_run_whose_process_lives_is_left_alone() -> None:
     assert prefect.states == {"a": "RUNNING"}
 
 
-@pytest.mark.parametrize(
-    ("beats", "serving"),
-    [
-        pytest.param([], False, id="none ever"),
-        pytest.param(["2026-11-24T09:59:59Z"], False, id="the one before"),
-        pytest.param(["2026-11-24T09:59:59Z", "2026-11-24T10:00:01Z"], True, id="the new one"),
-    ],
-)
-def test_a_worker_serves_once_it_has_reported_since_its_start(
-    beats: list[str], serving: bool
-) -> None:
+def test_the_last_heartbeat_is_that_of_the_stacks_own_worker() -> None:
     prefect = FakePrefect()
-    prefect.heartbeats = beats
-    start = datetime(2026, 11, 24, 10, tzinfo=UTC)
-    assert runs.serves(prefect.http, API, "cpu", since=start) is serving
+    assert runs.last_heartbeat(prefect.http, API, "cpu") is None
+    prefect.heartbeats = {"somebody's": "2026-11-24T10:00:01Z", "cpu": "2026-11-24T09:59:59Z"}
+    assert runs.last_heartbeat(prefect.http, API, "cpu") == "2026-11-24T09:59:59Z"

@@ -102,6 +102,20 @@ def test_a_killed_service_comes_back(up: Settings, name: str) -> None:
     assert len(mlflow_servers) == 1
 
 
+@pytest.mark.parametrize("name", ["prefect", "mlflow"])
+def test_a_server_that_hangs_is_seen_within_30_s_and_comes_back(up: Settings, name: str) -> None:
+    stopped = service_pid(up, name)
+    began = time.monotonic()
+    for process in [psutil.Process(stopped), *psutil.Process(stopped).children(recursive=True)]:
+        process.suspend()
+    asked = control.probe(control.status(up))
+    assert [each.name for each in asked.services if each.condition == "hanging"] == [name]
+    assert eventually(lambda: service_pid(up, name) != stopped, seconds=30)
+    assert time.monotonic() - began < 30
+    assert eventually(lambda: control.probe(control.status(up)).is_up)
+    assert f"{name} hangs (3 checks failed): kill it" in (up.logs / "stack.log").read_text()
+
+
 def test_a_killed_workers_run_crashes_and_its_trainer_ends(up: Settings, tmp_path: Path) -> None:
     run, trainer = train(up, tmp_path)
     os.kill(service_pid(up, "worker-gpu"), signal.SIGKILL)
