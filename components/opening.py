@@ -10,6 +10,9 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
+from components import counters
+from components.counters import GAVE_UP, WAITED, Count
+
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
 
@@ -20,6 +23,9 @@ NOTICE_SECONDS = 5.0
 """After so long a person wants to know what is waited for."""
 
 POLL_SECONDS = 0.2
+
+COUNT_SECONDS = 5.0
+"""So often a wait that goes on is counted, for whoever watches meanwhile."""
 
 
 class WarehouseBusyError(TimeoutError):
@@ -55,22 +61,36 @@ def patiently(
         WarehouseBusyError: It was still held after ``wait_seconds``.
     """
     began, is_told = time.monotonic(), False
+    counted = began
     while True:
         try:
-            return attempt()
+            con = attempt()
         except duckdb.IOException as error:
             if "Could not set lock" not in str(error):
                 raise
-            waited = time.monotonic() - began
+            now = time.monotonic()
+            waited = now - began
+            if now - counted >= COUNT_SECONDS:
+                _count(path, WAITED, now - counted)
+                counted = now
             if waited >= NOTICE_SECONDS and not is_told:
                 logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
                 is_told = True
             if waited >= wait_seconds:
+                _count(path, GAVE_UP, 1)
                 raise WarehouseBusyError(
                     f"opening {path}: another process still holds it after {wait_seconds:g} s of "
                     f"waiting; end that process, or wait for it ({error})"
                 ) from error
+        else:
+            if time.monotonic() - counted >= POLL_SECONDS:
+                _count(path, WAITED, time.monotonic() - counted)
+            return con
         time.sleep(POLL_SECONDS)
+
+
+def _count(path: Path, name: str, value: float) -> None:
+    counters.add(path.parent, [Count(name, value)])
 
 
 def _create(path: Path, prepare: Callable[[duckdb.DuckDBPyConnection], None]) -> None:

@@ -136,6 +136,22 @@ def sealed(folder: Path) -> list[Path]:
     return [path for _, path in sorted(ages)]
 
 
+def age(folder: Path, now: float) -> float:
+    """Return for how many seconds the oldest of what waits has waited; 0 if nothing does.
+
+    Args:
+        folder: The spool.
+        now: Seconds since 1970; a clock that was set back makes nothing younger than new.
+    """
+    times: list[float] = []
+    for path in [*folder.glob(f"*{SEALED}"), *folder.glob(f"*{PARTIAL}")]:
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:  # sealed or deleted since it was listed
+            continue
+    return max(0.0, now - min(times, default=now))
+
+
 def stored_bytes(folder: Path) -> int:
     """Measure how much waits in the spool."""
     total = 0

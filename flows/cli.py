@@ -23,6 +23,7 @@ from flows import (
     cli_feedback,
     cli_held,
     cli_lineage,
+    cli_metrics,
     cli_receive,
     cli_report,
     cli_review,
@@ -63,6 +64,7 @@ app.registered_commands += cli_lineage.app.registered_commands
 app.registered_commands += cli_feedback.app.registered_commands
 app.add_typer(cli_export.app, name="export")
 app.registered_commands += cli_erase.app.registered_commands
+app.registered_commands += cli_metrics.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands
 app.add_typer(cli_receive.token_app, name="token")
 console = Console(highlight=False)

@@ -12,11 +12,12 @@ from components.collect import retention, spooled
 from components.collect.loaded import Loaded
 from components.collect.loading import Input
 from flows import config as configs
-from flows import inputs, settings
+from flows import inputs, metrics, settings
 from flows.run_names import run_name
 
 
 @flow(flow_run_name=run_name)
+@metrics.staged("collect")
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
     workload = configs.read(Path(config))

@@ -7,13 +7,14 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from flows import config as configs
-from flows import freezing, settings
+from flows import freezing, metrics, settings
 from flows.freezing import Curated
 from flows.run_names import run_name
 from flows.workload import Workload
 
 
 @flow(flow_run_name=run_name)
+@metrics.staged("curate")
 def curate(config: str) -> Curated:
     """Turn collected interactions and feedback into an immutable training and test set.
 

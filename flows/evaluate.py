@@ -18,7 +18,7 @@ from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import config as configs
-from flows import jobs, settings
+from flows import jobs, metrics, settings
 from flows.run_names import run_name
 from flows.train import reporter
 from flows.workload import Workload
@@ -32,6 +32,7 @@ BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
 @flow(flow_run_name=run_name)
+@metrics.staged("evaluate")
 def evaluate(
     config: str, snapshot: str, adapter: str, cards: str | None = None
 ) -> dict[str, dict[str, str]]:

@@ -14,6 +14,9 @@ PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
 """The variables that name servers elsewhere, as Prefect and MLflow themselves read them."""
 
 
+METRICS_PORT = "FLYWHEEL_METRICS_PORT"
+
+
 class SettingsError(ValueError):
     """An environment variable holds a value that can't be used."""
 
@@ -38,6 +41,8 @@ class Settings:
     """How many processes train together; one for each GPU if not given, and one without a GPU."""
     flow_hours: float = 24.0
     """How long a flow run may compute before it is cancelled (``flows.time_limits``)."""
+    metrics_port: int | None = None
+    """Where the stack shows its figures to Prometheus; nowhere if not given."""
     log_format: Literal["text", "json"] = "text"
     """How the stack's logs are written: as the services print them, or a JSON object a line."""
     elsewhere: "Servers | None" = None
@@ -194,6 +199,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         processes=_processes(env),
         flow_hours=_hours(env),
         log_format=_log_format(env),
+        metrics_port=_metrics_port(env),
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
@@ -235,6 +241,10 @@ def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
     if text not in ("text", "json"):
         raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; wants text or json")
     return text
+
+
+def _metrics_port(env: Mapping[str, str]) -> int | None:
+    return _port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None
 
 
 def _processes(env: Mapping[str, str]) -> int | None:

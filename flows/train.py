@@ -19,7 +19,7 @@ from components.train.search import records
 from components.train.search.records import Order, Outcome
 from components.train.stops import Reached
 from flows import config as configs
-from flows import finishing, jobs, origins, settings, validation
+from flows import finishing, jobs, metrics, origins, settings, validation
 from flows.curve import Curve
 from flows.origins import Origin
 from flows.revision import revision
@@ -34,6 +34,7 @@ LOG_SECONDS = 10.0
 
 
 @flow(flow_run_name=run_name)
+@metrics.staged("train")
 def train(config: str, snapshot: str, order: str = "") -> str:
     """Train the workload's adapter on a snapshot; a finished one is not trained again.
 

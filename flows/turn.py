@@ -39,6 +39,7 @@ from flows import (
     dispatch,
     evaluate,
     exhibits,
+    metrics,
     seals,
     search,
     settings,
@@ -61,6 +62,9 @@ before, or there was nothing to ask about."""
 
 Output = TypeVar("Output")
 
+STARTED_ALREADY = "started already"
+"""What a turn returns whose start another turn has taken."""
+
 
 class StageError(RuntimeError):
     """A stage that runs as a deployment did not finish its output."""
@@ -76,11 +80,12 @@ class Turned:
 
 
 @flow(flow_run_name=run_name)
+@metrics.staged("turn", skipped=lambda ending: ending == STARTED_ALREADY)
 def turn(config: str, start: str | None = None) -> str:
     """Turn the flywheel once for one workload; ``start`` is the entry that asks for it, if any."""
     workload = configs.read(Path(config))
     if not starting.enter(workload.workload, start):
-        return "started already"
+        return STARTED_ALREADY
     evaluate.look_over(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     stages = Stages(folder)
@@ -163,6 +168,7 @@ def ensure(
     return found, False
 
 
+@metrics.staged("gate")
 def conclude(
     config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders
 ) -> Turned:

@@ -49,6 +49,11 @@ class Desk:
         self.metrics.watch(
             "spooled_bytes", "Bytes that wait for collect.", lambda: self.commits.spooled_bytes
         )
+        self.metrics.watch(
+            "spooled_oldest_seconds",
+            "Age of the oldest of what waits for collect; 0 if nothing does.",
+            lambda: spool.age(folder, time.time()),
+        )
 
     async def take(self, request: Request, kind: spool.Kind, read: Callable[[bytes], Batch]) -> int:
         """Put what a request brings on the disk; return how many records that is.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import httpx
@@ -120,7 +121,7 @@ def status(settings: Settings) -> Status:
 def probe(found: Status) -> Status:
     """Ask each server now whether it answers, and look whether a worker was stopped."""
     with health.client() as http, ThreadPoolExecutor(len(found.services) or 1) as threads:
-        services = threads.map(lambda service: _felt(http, service), found.services)
+        services = threads.map(partial(_felt, http), found.services)
         return replace(found, services=tuple(services))
 
 

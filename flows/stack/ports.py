@@ -4,7 +4,7 @@ import socket
 
 import psutil
 
-from flows.settings import HOST, Settings
+from flows.settings import HOST, METRICS_PORT, Settings
 
 
 class PortTakenError(RuntimeError):
@@ -12,11 +12,13 @@ class PortTakenError(RuntimeError):
 
 
 def require_free(settings: Settings) -> None:
-    """Check both ports; ``PortTakenError`` names the port, its holder and the way out."""
-    wanted = (
+    """Check all ports; ``PortTakenError`` names the port, its holder and the way out."""
+    wanted: tuple[tuple[str, int, str], ...] = (
         ("Prefect", settings.prefect_port, "FLYWHEEL_PREFECT_PORT"),
         ("MLflow", settings.mlflow_port, "FLYWHEEL_MLFLOW_PORT"),
     )
+    if settings.metrics_port is not None:
+        wanted += (("the metrics", settings.metrics_port, METRICS_PORT),)
     taken = [
         f"port {port} for {name} is taken by {_holder(port)}; "
         f"stop that program, or set {variable} to a free port for every flywheel command"

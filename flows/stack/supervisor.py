@@ -18,8 +18,11 @@ from typing import NoReturn
 
 import httpx
 import psutil
+from prometheus_client import start_http_server
 
-from flows.settings import Settings
+from components import counters
+from flows import metrics
+from flows.settings import HOST, Settings
 from flows.settings import load as load_settings
 from flows.stack import health, ports, processes, runs, services
 from flows.stack import state as stack_state
@@ -259,10 +262,19 @@ def _start_and_watch(supervisor: Supervisor, deployer: str) -> NoReturn:
     try:
         supervisor.say("starting", FIRST_STEP)
         ports.require_free(supervisor.settings)
+        show_figures(supervisor.settings)
         supervisor.start(deployer)
         supervisor.watch()
     finally:
         supervisor.shut_down()
+
+
+def show_figures(settings: Settings) -> None:
+    """Serve what Prometheus scrapes, in a thread, where the settings name a port."""
+    counters.create(settings.home)
+    if settings.metrics_port is not None:
+        registry = metrics.registry(settings)
+        start_http_server(settings.metrics_port, addr=HOST, registry=registry)
 
 
 def _require_no_failure(child: Child) -> None:
