@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard name only what is shown; their checkers are in test-production."""
+"""Rules and dashboard name only series that we show; their checkers are in test-production."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def exported(home: Path) -> set[str]:
     for name in ("held_bytes", "spooled_bytes", "spooled_oldest_seconds"):
         receiver.watch(name, "text", lambda: 0.0)
     pages = (metrics.page(settings) + receiver.page()).decode()
-    kinds = {name: kind for name, kind in re.findall(r"(?m)^# TYPE (\w+) (\w+)$", pages)}
+    kinds: dict[str, str] = dict(re.findall(r"(?m)^# TYPE (\w+) (\w+)$", pages))
     histogram = {f"{name}_{part}" for name in kinds for part in ("bucket", "sum", "count")}
     return {*kinds, *(name for name in histogram if kinds[name.rpartition("_")[0]] == "histogram")}
 

@@ -1,4 +1,4 @@
-"""The alert rules before promtool, the dashboard before Grafana's own SDK, the figures before both."""
+"""The alert rules and figures before promtool, the dashboard before Grafana's own SDK."""
 
 import json
 import subprocess
@@ -53,13 +53,9 @@ def test_grafanas_own_model_of_a_dashboard_takes_all_of_ours() -> None:
 def lost(ours: object, taken: object, path: str = "") -> list[str]:
     """Name what is in one thing of JSON and not in the other."""
     if isinstance(ours, dict) and isinstance(taken, dict):
-        return [
-            one
-            for key, value in ours.items()
-            for one in (
-                lost(value, taken[key], f"{path}/{key}") if key in taken else [f"{path}/{key}"]
-            )
-        ]
+        if missing := [f"{path}/{key}" for key in ours if key not in taken]:
+            return missing
+        return [one for key in ours for one in lost(ours[key], taken[key], f"{path}/{key}")]
     if isinstance(ours, list) and isinstance(taken, list) and len(ours) == len(taken):
         pairs = enumerate(zip(ours, taken, strict=True))
         return [one for at, (mine, its) in pairs for one in lost(mine, its, f"{path}/{at}")]
