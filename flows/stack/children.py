@@ -12,7 +12,7 @@ import psutil
 
 from flows.stack.logs import Format, Log, Pump
 from flows.stack.processes import Identity, dying_with_parent, identify, lives
-from flows.stack.pulse import Pulse
+from flows.stack.pulse import BUSY_SHARE, Pulse, seconds_computed
 from flows.stack.services import Service
 from flows.stack.state import Condition, ServiceState
 
@@ -40,6 +40,8 @@ class Child:
     _failures: int = 0
     _pump: Pump | None = None
     _born: float = 0.0
+    _judged: float = 0.0
+    _computed: float = 0.0
 
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
         """Start the service's process; its output goes to the end of its log."""
@@ -59,11 +61,20 @@ class Child:
         self._born = time.monotonic()
         self.condition = "starting"
         self.pulse = None
+        self._judged, self._computed = self._born, 0.0
 
-    @property
-    def seconds_lived(self) -> float:
-        """How long ago the process was started."""
-        return time.monotonic() - self._born
+    def stands_still(self, seconds: float) -> bool:
+        """Return whether the process has not even computed for so long; judged once in that time.
+
+        On a machine that has much else to do a start takes minutes, and each that is given up makes
+        it worse.
+        """
+        now = time.monotonic()
+        if self.pid is None or now - self._judged < seconds:
+            return False
+        before, self._computed = self._computed, seconds_computed(self.pid)
+        self._judged = now
+        return self._computed - before < BUSY_SHARE * seconds
 
     @property
     def pid(self) -> int | None:

@@ -136,8 +136,8 @@ class Supervisor:
             log.warning("%s ended with exit code %d", child.service.name, child.exit_code)
             child.plan_restart()
         elif child.condition == "starting":
-            if not self._works(child) and child.seconds_lived > START_LIMIT:
-                log.error("%s is not up %.0f s after its start", child.service.name, START_LIMIT)
+            if not self._works(child) and child.stands_still(START_LIMIT):
+                log.error("%s stands still, not up: kill it", child.service.name)
                 child.kill()
         elif child.pulse is not None and child.pid is not None:
             self._feel(child, child.pulse, child.pid)

@@ -161,6 +161,29 @@ def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Setting
     assert child.state().restarts == 3
 
 
+@pytest.mark.parametrize(
+    ("code", "still"),
+    [
+        pytest.param("import time; time.sleep(60)", True, id="asleep"),
+        pytest.param("while True: pass", False, id="at-work"),
+    ],
+)
+def test_who_takes_long_to_start_is_given_up_only_if_it_does_not_compute(
+    settings: Settings, code: str, still: bool
+) -> None:
+    settings.logs.mkdir(parents=True)
+    child = Child(Service("mlflow", (sys.executable, "-c", code), settings.logs / "a.log"))
+    child.start(os.environ, settings.home)
+    time.sleep(2)  # Python itself computes while it starts
+    assert not child.stands_still(60), "too early to judge"
+    child.stands_still(0.5)
+    time.sleep(1)
+    assert child.stands_still(0.5) is still
+    child.kill()
+    child.last_words()
+    assert child.exit_code is not None
+
+
 def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
