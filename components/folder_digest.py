@@ -6,13 +6,18 @@ It is the digest of what ``sha256sum`` prints of its files, sorted by name; core
 """
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from components import manifest
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, leaving_out: AbstractSet[str] = frozenset()) -> str:
     """Return the digest (64 hex digits) over the names and contents of all files of a folder.
+
+    Args:
+        folder: The folder.
+        leaving_out: Paths in it of files that are not digested.
 
     Raises:
         ValueError: It holds no file, a link, something that is no plain file, or a name with a line
@@ -21,7 +26,7 @@ def folder_digest(folder: Path) -> str:
     files: dict[bytes, str] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() and not path.is_symlink():
+        if name in leaving_out or (path.is_dir() and not path.is_symlink()):
             continue
         if path.is_symlink() or not path.is_file() or set(name) & {"\n", "\r", "\\"}:
             raise ValueError(f"digesting {folder}: {name!r} is not a plainly named, plain file")

@@ -31,6 +31,7 @@ from flows import (
     cli_stack,
     cli_starts,
     cli_train,
+    cli_verify,
     settings,
 )
 from flows.explaining import explained
@@ -57,6 +58,7 @@ app.registered_commands += cli_starts.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_decide.app.registered_commands
 app.registered_commands += cli_audit.app.registered_commands
+app.registered_commands += cli_verify.app.registered_commands
 app.add_typer(cli_approver.app, name="approver")
 app.registered_commands += cli_review.app.registered_commands
 app.registered_commands += cli_rollback.app.registered_commands

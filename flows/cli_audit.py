@@ -37,8 +37,9 @@ def audit(
 
     Each decision holds the digest of the one before, so that one which is changed, dropped or moved
     is found: `flywheel audit --verify`, which also asks MLflow's versions for the decisions that
-    they name. Who can write the warehouse and MLflow could write the whole chain anew; keep an
-    export elsewhere and hold the chain against it: `--verify --against FILE`.
+    they name, and compares each champion's alias, tags and files with what was approved. Who can
+    write the warehouse and MLflow could write the whole chain anew; keep an export elsewhere and
+    hold the chain against it: `--verify --against FILE`.
     """
     from components import looks
     from components.decide import export as exporting
@@ -73,11 +74,12 @@ def _verify(links: "list[Link]", head: "Head | None", book: "Book", against: Pat
     if against and (line := exporting.first_differing(against, links)) is not None:
         errors.print(f"line {line} of {against} is not in the chain", markup=False)
         raise typer.Exit(1)
+    versions = _versions() if anchors is not None else ""
     erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
     named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
     older = sum(one.decision is None for one in book.looks)
     console.print(
-        f"{len(links)} decisions, the chain holds; {named}; {erased} texts were erased; "
+        f"{len(links)} decisions, the chain holds; {named}; {versions}{erased} texts were erased; "
         f"{len(book.seals)} sealed policies, {len(book.looks) - older} looks under them, {older} "
         f"older looks under none; head {head.digest if head else chain.GENESIS}",
         soft_wrap=True,
@@ -95,16 +97,44 @@ def _anchors() -> dict[str, str] | None:
     return champions.anchors()
 
 
+def _versions() -> str:
+    """Hold MLflow's versions against the chain; exit with 1 and every difference, or count them."""
+    from components.register import registry
+    from flows import releases
+
+    home = settings.load()
+    found = [releases.standing(home, workload) for workload in registry.names()]
+    objections = [said for one in found for said in one.objections]
+    for said in objections:
+        errors.print(said, markup=False, soft_wrap=True)
+    if objections:
+        raise typer.Exit(1)
+    unsigned = [name for one in found for name in one.unsigned]
+    for name in unsigned:
+        errors.print(
+            f"{name} has no signature: an older Flywheel registered it, so its files were not "
+            "compared",
+            markup=False,
+            soft_wrap=True,
+        )
+    verified = sum(one.verified for one in found)
+    return f"{verified} versions verified to the byte, {len(unsigned)} older ones unsigned; "
+
+
 def _list(links: "list[Link]") -> None:
     for link in links:
         console.print(
             f"{link.sequence:>4}  {link.workload_id}  "
-            f"{'policy' if link.body else 'evidence'} {link.evidence_digest}  {said(link)}",
+            f"{_about(link)} {link.evidence_digest}  {said(link)}",
             markup=False,
             soft_wrap=True,
         )
     if not links:
         console.print("nothing was decided yet")
+
+
+def _about(link: "Link") -> str:
+    return "policy" if link.kind in ("sealed", "looked") else "evidence"
 
 
 def said(link: "Link") -> str:
@@ -120,6 +150,8 @@ def _committed(link: "Link") -> str:
     if not link.body:
         return ""
     told = json.loads(link.body)
+    if link.kind == "released":
+        return f"version {told['version']}, files {told['files']}"
     version = f"holdout version {told['holdout_version']}"
     if link.kind == "sealed":
         return f"{version}, alpha {told['alpha']:g}"

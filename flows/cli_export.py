@@ -77,6 +77,9 @@ def model(
     weights, merged in fp32 from the base as it was shipped and saved in bf16: an adapter trained on
     a 4-bit base may score otherwise there. `nim` is the folder that NVIDIA NIM takes adapters from,
     `gguf` llama.cpp's; both take plain LoRA only, no DoRA and no modules that are saved whole.
+
+    A registered version leaves only if its alias, its tags and its files at MLflow are what was
+    approved. The export is signed with the key of this installation: `flywheel verify FOLDER`.
     """
     from components.warehouse import WarehouseNewerError
     from flows import exporting
@@ -87,5 +90,11 @@ def model(
     number = None if version is None else str(version)
     asked = exporting.Asked(workload, form.value, to, number, adapter, served_as)
     with explained(OSError, LookupError, ValueError, WarehouseNewerError):
-        key = exporting.export(settings.load(), asked)
-    console.print(f"adapter {key} written to {to} ({form.value})", markup=False, soft_wrap=True)
+        exported = exporting.export(settings.load(), asked)
+    if exported.warning:
+        errors.print(exported.warning, markup=False, soft_wrap=True)
+    console.print(
+        f"adapter {exported.key} written to {to} ({form.value}), signed",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,4 +1,7 @@
-"""Take a workload's adapter out of the house, in the form that somebody else's server wants."""
+"""Take a workload's adapter out of the house, in the form that somebody else's server wants.
+
+A registered version leaves only if it agrees with the chain of decisions; every export is signed.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -7,11 +10,13 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components import base as bases
-from components import ledger, manifest, warehouse
+from components import ledger, manifest, model_signature, warehouse
 from components.export import card, nim, plain, portable
+from components.gate import evidence
 from components.register import registry
+from components.register.registry import Version
 from components.schema import Json
-from flows import finishing, versions
+from flows import finishing, releases, versions
 from flows.settings import Settings
 
 Form: TypeAlias = Literal["merged", "peft", "nim", "gguf"]
@@ -33,17 +38,31 @@ class Asked:
     served_as: str | None = None
 
 
-def export(home: Settings, asked: Asked) -> str:
-    """Write the export, all of it or nothing; give the adapter's key.
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The adapter's key, and what a person should know of the export; empty if nothing."""
+
+    key: str
+    warning: str = ""
+
+
+def export(home: Settings, asked: Asked) -> Exported:
+    """Write the export, all of it or nothing, signed by this installation.
+
+    Of a registered version the record of the decision is in it. NIM's folder takes nothing but
+    adapters, so its signature lies beside it, as ``<folder>.sig``.
 
     Raises:
+        NotApprovedError: The version is not what was approved.
+        ChangedAdapterError: The adapter is not the one that was approved.
         LookupError: There is no such adapter or version, or rows behind it were erased.
         FileExistsError: Something is there already.
         ValueError: The adapter can't have that form, or it or its base was changed.
     """
     if asked.to.exists() and (not asked.to.is_dir() or any(asked.to.iterdir())):
         raise FileExistsError(f"exporting to {asked.to}: something is there; name a new folder")
-    adapter = _adapter(home, asked)
+    version = _registered(home, asked) if asked.adapter is None else None
+    adapter = _adapter(home, asked, version)
     made = manifest.read_untouched(adapter)
     _require_unerased(home, made)
     _require_unbound(asked, made)
@@ -51,10 +70,37 @@ def export(home: Settings, asked: Asked) -> str:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write(home, asked, adapter, made, partial)
+        signature = _signed(home, asked, partial, version)
         partial.replace(asked.to)
+        if signature is not None:
+            signature.replace(model_signature.beside(asked.to))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return adapter.name
+    return Exported(adapter.name, _warning(home, version))
+
+
+def _signed(home: Settings, asked: Asked, folder: Path, version: Version | None) -> Path | None:
+    """Sign an export; return the signature's path if it is not in the folder."""
+    private = model_signature.make_key(home.keys)
+    if asked.form == "nim":
+        signature = model_signature.beside(folder)
+        model_signature.sign(folder, private, signature)
+        return signature
+    if version is not None and (
+        links := releases.record_of(home, asked.workload, version.evidence)
+    ):
+        releases.write_record(folder, links)
+    model_signature.sign(folder, private)
+    return None
+
+
+def _warning(home: Settings, version: Version | None) -> str:
+    if version is None or not releases.is_unsigned(home, version):
+        return ""
+    return (
+        f"version {version.number} of {version.name} was registered by an older Flywheel and has "
+        "no signature: its files at MLflow were not compared"
+    )
 
 
 def _write(home: Settings, asked: Asked, adapter: Path, made: Mapping[str, Json], to: Path) -> None:
@@ -91,10 +137,10 @@ def _write_card(
     (to / portable.CARD).write_text(card.write(made, config, found, kind))
 
 
-def _adapter(home: Settings, asked: Asked) -> Path:
+def _adapter(home: Settings, asked: Asked, version: Version | None) -> Path:
     """Find the adapter's folder."""
     root = home.adapters / asked.workload
-    key = asked.adapter if asked.adapter is not None else _registered(home, asked)
+    key = version.adapter if version is not None else asked.adapter
     found = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
     if len(found) != 1:
         said = ", ".join(one.name for one in found) or "none"
@@ -102,14 +148,20 @@ def _adapter(home: Settings, asked: Asked) -> Path:
     return found[0]
 
 
-def _registered(home: Settings, asked: Asked) -> str:
+def _registered(home: Settings, asked: Asked) -> Version:
+    """Find the version, and hold it and its adapter against what was approved."""
     versions.require_mlflow(home, f"looking up {asked.workload}", "--adapter KEY needs none")
     if asked.version is not None:
-        return registry.numbered(asked.workload, asked.version).adapter
-    champion = registry.champion(asked.workload)
-    if champion is None:
+        version = registry.numbered(asked.workload, asked.version)
+        releases.require_version(home, version)
+    else:
+        version = releases.require_champion(home, asked.workload)
+    if version is None:
         raise LookupError(f"exporting {asked.workload}: it has no champion; name --adapter KEY")
-    return champion.adapter
+    folder = home.evidence / asked.workload / version.evidence
+    if manifest.is_finished(folder):
+        releases.require_bytes(home, evidence.read(folder))
+    return version
 
 
 def _require_unerased(home: Settings, made: Mapping[str, Json]) -> None:

@@ -1,46 +1,21 @@
 """Register what a person is asked about, and make what was approved the champion."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components import manifest, rendering
-from components.evaluate.settings import EvaluationSettings
-from components.folder_digest import folder_digest
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import challenger, crowning, journal, registry, tracking
-from components.register.logged import Served
 from components.register.registry import Version
-from components.scorecard import read as read_scorecard
-from flows import champions, finishing, settings
-from flows.settings import Settings
+from flows import champions, finishing, releases, settings
 from flows.workload import Workload
-
-
-class ChangedAdapterError(RuntimeError):
-    """The adapter's bytes are not those that the evidence is about."""
 
 
 class RolledBackError(RuntimeError):
     """What was approved has been champion and was rolled back: its approval is used up."""
-
-
-def require_bytes(found: Evidence) -> None:
-    """Refuse an adapter that was changed after the evidence on it was made.
-
-    Raises:
-        ChangedAdapterError: It was.
-    """
-    expected = found.subject.adapter_bytes
-    if not expected:  # evidence of an older version; its manifest is held against the files
-        return
-    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
-    if (actual := folder_digest(folder)) != expected:
-        raise ChangedAdapterError(
-            f"using the adapter {folder}: its bytes have the digest {actual}, evidence "
-            f"{found.digest} is about {expected}; somebody changed it, so train and evaluate anew"
-        )
 
 
 def register(workload: Workload, found: Evidence) -> Version:
@@ -61,7 +36,8 @@ def register(workload: Workload, found: Evidence) -> Version:
             subject.workload,
             tracking.find_run(subject.workload, subject.adapter),
             copied,
-            served=_served(home, workload, found, template),
+            served=replace(releases.served(home, subject, made_from), base=str(workload.base)),
+            sign=releases.signer(home),
             description=finishing.card_text(copied),
             tags={
                 registry.EVIDENCE_TAG: found.digest,
@@ -78,7 +54,7 @@ def register(workload: Workload, found: Evidence) -> Version:
 
 def challenge(workload: Workload, found: Evidence) -> Version:
     """Register what a person is about to be asked about, as challenger."""
-    require_bytes(found)
+    releases.require_bytes(settings.load(), found)
     version = register(workload, found)
     challenger.name_it(version)
     return version
@@ -99,9 +75,10 @@ def crown(
     Raises:
         ChangedAdapterError: The adapter's bytes are others than the evidence is about.
         RolledBackError: It was champion before, and somebody has rolled it back.
+        SignatureError: The version's files at MLflow are not those that were registered.
     """
     home, name = settings.load(), found.subject.workload
-    require_bytes(found)
+    releases.require_bytes(home, found)
     with journal.held(home.locks, name):
         champions.settle(home, champions.books(home), name)
         still()
@@ -117,6 +94,7 @@ def crown(
                 by=decision.approver,
                 reason=decision.comment,
             )
+            releases.release_version(home, register(workload, found), found)
             crowning.promote(champions.books(home), change, lambda: register(workload, found))
     crowned = registry.of_evidence(name, found.digest)
     assert crowned is not None
@@ -142,16 +120,3 @@ def _anchor(found: Evidence, decision: Decision) -> None:
 def let_go(found: Evidence) -> None:
     """Take the challenger's alias from what nobody is asked about any more."""
     challenger.let_go(found.subject.workload, found.digest)
-
-
-def _served(home: Settings, workload: Workload, found: Evidence, template: str) -> Served:
-    subject = found.subject
-    card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
-    evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
-    return Served(
-        base=str(workload.base),
-        base_hash=subject.base,
-        prompt_template=template,
-        precision=evaluated.precision,
-        max_new_tokens=evaluated.max_new_tokens,
-    )

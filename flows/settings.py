@@ -74,6 +74,11 @@ class Settings:
         return self.home / "approvers"
 
     @property
+    def keys(self) -> Path:
+        """The key that this installation signs versions and exports with, and its public key."""
+        return self.home / "keys"
+
+    @property
     def models(self) -> Path:
         """Base models, and what else is downloaded once."""
         return self.home / "models"

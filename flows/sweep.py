@@ -1,7 +1,8 @@
-"""Sweep: notice the approvals that nobody can give any more, and record that they lapsed.
+"""Sweep: record the approvals that nobody can give any more, and check each champion.
 
 Prefect runs no code for a suspended run that is cancelled or has waited for too long, and knows
-nothing of evidence. So this looks, once an hour and whenever it is started.
+nothing of evidence. So this looks, once an hour and whenever it is started. It also compares what
+MLflow has as champion with the chain of decisions, and signs champions of older homes.
 """
 
 from collections import defaultdict
@@ -21,9 +22,11 @@ from components import warehouse
 from components.decide import record
 from components.decide.reasons import Lapsed
 from components.decide.record import Event
+from components.register import journal, registry
 from components.warehouse import Connection
-from flows import approvals, dispatch, settings
+from flows import approvals, consequences, dispatch, releases, settings
 from flows import config as configs
+from flows.releases import NotApprovedError
 
 EVERY = "52 * * * *"
 """Cron line (UTC) of its runs."""
@@ -48,11 +51,36 @@ class Lapse:
 
 @flow
 def sweep() -> int:
-    """Cancel the approvals that newer evidence superseded, and record all that lapsed."""
+    """Cancel superseded approvals, record all that lapsed, and compare champions with the chain.
+
+    Raises:
+        NotApprovedError: A champion is not what was approved; it says which, and what differs.
+    """
     found = [*superseded(), *ended()]
     recorded = note(found)
     get_run_logger().info("%d approvals lapsed since the last time", recorded)
+    if objections := compare():
+        raise NotApprovedError("; ".join(objections))
     return recorded
+
+
+@task
+def compare() -> list[str]:
+    """Compare each workload's champion with the chain, and sign one that an older home left."""
+    home = settings.load()
+    if not consequences.has_mlflow(home):
+        return []
+    objections = list[str]()
+    for workload in registry.names():
+        with journal.held(home.locks, workload):
+            found = releases.standing(home, workload)
+            objections += found.objections
+            if found.unsigned and not found.objections:
+                signed = releases.sign_older(home, workload)
+                get_run_logger().warning(
+                    "%s %s", ", ".join(found.unsigned), "signed" if signed else "has no signature"
+                )
+    return objections
 
 
 @task

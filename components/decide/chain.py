@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked"]
+Kind: TypeAlias = Literal[
+    "approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked", "released"
+]
 """``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now.
 ``rollback``: what was approved on the evidence was taken back. ``sealed``: a policy, before the
-first look at a holdout. ``looked``: one look, before what it showed was known."""
+first look at a holdout. ``looked``: one look, before what it showed was known. ``released``: the
+digest of all files of a version, before it becomes champion."""
 
 GENESIS = "0" * 64
 """What stands in the first link where later ones have the digest of the one before."""
@@ -31,8 +34,8 @@ class Link:
     """One row of the chain; ``None`` where a text was erased, whose salt is then gone, too.
 
     ``attempt`` counts the answers of one promotion. ``reason`` is a word of a short list: why it
-    was rejected, refused, or lapsed. ``body`` is what a seal or a look commits to, as JSON; then
-    ``evidence_digest`` is that of the policy.
+    was rejected, refused, or lapsed. ``body`` is what a seal, a look or a release commits to, as
+    JSON; of the first two ``evidence_digest`` is that of the policy.
     """
 
     sequence: int

@@ -3,9 +3,14 @@
 MLflow runs this file when it loads a version ("models from code"); nothing is unpickled. The
 version holds the adapter only: the base is found in the folder that it was trained from, and its
 content must have the hash that the version was trained on.
+
+Before it loads anything, the version's folder must hold its signature and the approval, as
+``flywheel verify`` checks them. It can't check itself: who changed this file could leave that out,
+so check a version before MLflow loads it, with ``flywheel verify`` or ``model_signing``.
 """
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import TypeAlias
@@ -13,8 +18,12 @@ from typing import TypeAlias
 from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
 from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253
 
-from components import adapted, base, native, rendering
+from components import adapted, base, model_signature, native, rendering
+from components.register import release
 from components.schema import Answer, Json
+
+KEY = "FLYWHEEL_VERSION_KEY"
+"""Names the public key that versions must be signed with; that of ``FLYWHEEL_HOME`` if unset."""
 
 Request: TypeAlias = dict[str, list[dict[str, Json]]]
 
@@ -25,11 +34,17 @@ class AdapterChatModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the base and put the adapter on it.
 
+        ``model_config={"undecided": True}`` loads what nobody has approved yet, to look at it.
+
         Raises:
+            SignatureError: A file of the version is not as it was signed, or nobody approved it.
             ValueError: The base found on this machine is not the one that was trained on.
             TemplateChangedError: Prompts are written differently now.
         """
         adapter = Path(context.artifacts["adapter"])
+        model_signature.verify(adapter.parents[1], public_key())
+        if not context.model_config["undecided"]:
+            release.require_decided(adapter.parents[1])
         folder = Path(context.model_config["base"])
         wanted: str = context.model_config["base_hash"]
         found = base.content_hash(folder)
@@ -69,6 +84,22 @@ class AdapterChatModel(PythonModel):
         written = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(written, skip_special_tokens=True)
         return completion(native.read_answer(asked.form, str(reply)))
+
+
+def public_key() -> Path:
+    """Find the key of the installation that versions must come from.
+
+    Raises:
+        FileNotFoundError: There is none on this machine.
+    """
+    home = Path(os.environ.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser()
+    found = Path(os.environ.get(KEY) or home / "keys" / model_signature.PUBLIC)
+    if not found.is_file():
+        raise FileNotFoundError(
+            f"verifying a version: there is no public key at {found}; copy "
+            f"keys/{model_signature.PUBLIC} of the home that registered it, and name it in {KEY}"
+        )
+    return found
 
 
 def _request(model_input) -> Request:  # pyright: ignore # noqa: ANN001 - as above

@@ -6,6 +6,7 @@ base on a machine that only registers; so the model is saved to a folder and log
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -41,8 +42,12 @@ class Served:
     max_new_tokens: int
 
 
-def log(run_id: str, adapter: Path, served: Served, evidence: str) -> str:
+def log(
+    run_id: str, adapter: Path, served: Served, evidence: str, sign: Callable[[Path], None]
+) -> str:
     """Log the adapter under its training run, or find it logged; give the model's id.
+
+    ``sign`` is called with the folder of all files before they are logged.
 
     What a crash left half logged is gone on with: MLflow keeps the files of models it deletes.
     """
@@ -65,14 +70,16 @@ def log(run_id: str, adapter: Path, served: Served, evidence: str) -> str:
     )
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = Path(scratch) / "model"
-        _save(folder, adapter, served, run_id, made.model_id)
+        save(folder, adapter, served, run_id, made.model_id)
+        sign(folder)
         client.log_model_artifacts(made.model_id, str(folder))
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
     return made.model_id
 
 
-def _save(folder: Path, adapter: Path, served: Served, run_id: str, model_id: str) -> None:
+def save(folder: Path, adapter: Path, served: Served, run_id: str, model_id: str) -> None:
+    """Write all files of a version, as MLflow loads them."""
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -80,7 +87,7 @@ def _save(folder: Path, adapter: Path, served: Served, run_id: str, model_id: st
         folder,
         python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
         artifacts={"adapter": str(adapter)},
-        model_config=asdict(served),
+        model_config={**asdict(served), "undecided": False},
         pip_requirements=[f"{name}=={installed(name)}" for name in PACKAGES],
         signature=signature(),
         input_example=example(adapter),

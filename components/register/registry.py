@@ -4,7 +4,8 @@ A version is registered when a person is asked about it, so that it can be looke
 become is decided by the aliases.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +85,7 @@ def register(
     *,
     served: Served,
     tags: Mapping[str, str],
+    sign: Callable[[Path], None],
     description: str = "",
 ) -> Version:
     """Make the version that a person is asked about, or find the one that is there.
@@ -94,6 +96,7 @@ def register(
         adapter: The PEFT adapter folder; the version holds it, and not the base.
         served: What an answer needs besides; checked again when the version is loaded.
         tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
+        sign: Signs the folder of the version's files, before they are at MLflow.
         description: Markdown that MLflow's page of the version shows.
     """
     from mlflow import MlflowClient
@@ -104,7 +107,7 @@ def register(
     found = of_evidence(name, tags[EVIDENCE_TAG])
     if found:
         return found
-    model_id = logged.log(run_id, adapter, served, tags[EVIDENCE_TAG])
+    model_id = logged.log(run_id, adapter, served, tags[EVIDENCE_TAG], sign)
     made = client.create_model_version(
         name,
         f"models:/{model_id}",
@@ -114,6 +117,50 @@ def register(
         description=fitting(description),
     )
     return as_version(made)
+
+
+def download(name: str, number: str, to: Path) -> Path:
+    """Fetch all files of a version from MLflow, without running any; return their folder.
+
+    Raises:
+        ValueError: Its files lie at no MLflow.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(download_artifacts(f"models:/{name}/{number}", dst_path=str(to)))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"fetching version {number} of {name} from MLflow: {error}") from error
+
+
+def upload(name: str, number: str, folder: Path) -> None:
+    """Put files of a folder to those of a version, in the place of what has their names.
+
+    Raises:
+        ValueError: The version was not registered by Flywheel: it is of no logged model.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.log_model_artifacts(model_id(name, number), str(folder))
+
+
+def model_id(name: str, number: str) -> str:
+    """Return the id of the logged model that a version is of.
+
+    Raises:
+        ValueError: It is of none.
+    """
+    from mlflow import MlflowClient
+
+    source = str(MlflowClient().get_model_version(name, number).source)
+    if (found := re.fullmatch(r"models:/(m-[0-9a-f]+)", source)) is None:
+        raise ValueError(
+            f"looking up version {number} of {name}: it is of {source}, expected a logged model, "
+            "so Flywheel did not register it"
+        )
+    return found[1]
 
 
 def fitting(text: str) -> str:

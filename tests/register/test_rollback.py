@@ -19,7 +19,7 @@ from components.register.rollback import RollbackError
 from flows import champions, registering, turn
 from flows import rollback as rolling
 from flows.settings import Settings
-from tests.register.versions import NOW, approve, ask, crowned, decide, workload
+from tests.register.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
 
 
 def test_a_version_is_challenger_from_the_question_to_the_answer(
@@ -81,7 +81,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
             with warehouse.transaction(con):
                 record.append(con, event)
     for number in (1, 2, 3):
-        found = ask("named", number)
+        found = ask_with_files("named", number)
         with warehouse.connect(home.warehouse) as con:
             decision = record.decision_on(con, f"e{number}", wanted=1)
         assert decision is not None
@@ -178,7 +178,7 @@ def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
 def test_a_promotion_waits_for_whoever_changes_the_champion(
     home: Settings, base_model: Path
 ) -> None:
-    found = ask("waits", 1)
+    found = ask_with_files("waits", 1)
     made = workload("waits", base_model)
     crown = threading.Thread(
         target=registering.crown, args=(made, found, decide("waits", 1), lambda: None)

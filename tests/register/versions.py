@@ -4,8 +4,11 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 
 from components import warehouse
 from components.gate.evidence import Evidence, Subject
@@ -13,23 +16,44 @@ from components.gate.judgement import Judgement
 from components.ledger import Decision
 from components.register import challenger, crowning, registry
 from components.register.journal import Journal
-from flows import registering
+from flows import registering, releases, settings
 from flows.settings import Settings
 from flows.workload import Workload
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 
-def ask(name: str, number: int) -> Evidence:
+def ask(name: str, number: int, source: str = "file:///nowhere", model: str = "") -> Evidence:
     """Register a challenger as a promotion does before it asks."""
     tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    made = registry.as_version(client.create_model_version(name, "file:///nowhere", tags=tags))
+    made = registry.as_version(
+        client.create_model_version(name, source, tags=tags, model_id=model or None)
+    )
     challenger.name_it(made)
     subject = Subject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
     return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
+
+
+def ask_with_files(name: str, number: int) -> Evidence:
+    """Register a challenger whose files are at MLflow, signed, and its adapter in the home."""
+    home, client = settings.load(), MlflowClient()
+    experiment = client.get_experiment_by_name("files")
+    model = client.create_logged_model(
+        experiment.experiment_id if experiment else client.create_experiment("files")
+    )
+    adapter = home.adapters / name / f"a{number}"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_text(f"weights {number}")
+    with TemporaryDirectory() as scratch:
+        copytree(adapter, Path(scratch) / "artifacts" / adapter.name)
+        (Path(scratch) / "MLmodel").write_text("model_uuid: none\n")
+        releases.signer(home)(Path(scratch))
+        client.log_model_artifacts(model.model_id, scratch)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return ask(name, number, f"models:/{model.model_id}", model.model_id)
 
 
 def decide(name: str, number: int, word: str = "approve") -> Decision:
@@ -42,7 +66,7 @@ def workload(name: str, base_model: Path) -> Workload:
 
 
 def approve(name: str, number: int, base_model: Path) -> None:
-    found = ask(name, number)
+    found = ask_with_files(name, number)
     made = workload(name, base_model)
     registering.crown(made, found, decide(name, number), lambda: None)
 

@@ -1,0 +1,415 @@
+"""Release what was approved, signed; hold MLflow's champion against the chain of decisions.
+
+Whoever reaches MLflow can move an alias, type a tag and write a version's files. So the chain has
+the digest of all files of each released version, and the journal which version is champion; what
+MLflow says is compared with them before any of it is loaded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components import ledger, manifest, model_signature, rendering, warehouse
+from components.decide import chain, record
+from components.decide.chain import Link
+from components.decide.record import Asked, Event
+from components.evaluate.settings import EvaluationSettings
+from components.folder_digest import folder_digest
+from components.gate import evidence
+from components.gate.evidence import Evidence, Subject
+from components.model_signature import SignatureError, UnsignedError
+from components.register import aliases, journal, logged, registry, release
+from components.register.aliases import CHAMPION, PREVIOUS
+from components.register.journal import Change, Entry
+from components.register.logged import Served
+from components.register.registry import Version
+from components.register.release import Release
+from components.scorecard import read as read_scorecard
+from components.warehouse import Connection
+from flows.settings import Settings
+
+KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
+"""What a version's copy of its adapter has of its own: scores that came later, and the base's name
+where it is served."""
+
+
+class NotApprovedError(ValueError):
+    """What MLflow has as champion is not what was approved."""
+
+
+class ChangedAdapterError(ValueError):
+    """The adapter's bytes are not those that the evidence is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How MLflow's versions of a workload stand to the chain of decisions.
+
+    ``objections`` say what differs; ``unsigned`` which versions are of an older home and have no
+    signature; ``verified`` counts those whose every byte was compared.
+    """
+
+    objections: tuple[str, ...]
+    unsigned: tuple[str, ...]
+    verified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the home knows of a workload: its chain, its changes of champion, what was erased."""
+
+    links: Sequence[Link]
+    changes: Sequence[Entry]
+    tainted: frozenset[str]
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a change of the champion is under way, or was interrupted."""
+        return any(one.step not in ("done", "undone") for one in self.changes)
+
+    @property
+    def last(self) -> Change | None:
+        """The last change of the champion that came to its end."""
+        done = [one.change for one in self.changes if one.step == "done"]
+        return done[-1] if done else None
+
+    @property
+    def promoted(self) -> dict[str, Change]:
+        """The promotions that made versions champion, by the version's number."""
+        done = [one.change for one in self.changes if one.step == "done"]
+        return {one.version: one for one in done if one.kind == "promotion" and one.version}
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """The evidence that somebody has approved."""
+        return frozenset(one.evidence_digest for one in self.links if one.kind == "approve")
+
+    def release_of(self, version: str) -> Release | None:
+        """Return the newest release of a version; ``None`` if an older home registered it."""
+        found = [_release(link) for link in self.links if link.kind == release.KIND]
+        return next((one for one in reversed(found) if one and one.version == version), None)
+
+
+def signer(home: Settings) -> Callable[[Path], None]:
+    """Return what signs a folder with the key of this installation."""
+    return lambda folder: model_signature.sign(folder, model_signature.make_key(home.keys))
+
+
+def public_key(home: Settings) -> Path:
+    """Return the installation's public key, made at the first use."""
+    return model_signature.make_key(home.keys).with_name(model_signature.PUBLIC)
+
+
+def require_bytes(home: Settings, found: Evidence) -> None:
+    """Refuse an adapter that was changed after the evidence on it was made.
+
+    Raises:
+        ChangedAdapterError: It was.
+    """
+    expected = found.subject.adapter_bytes
+    if not expected:  # evidence of an older version; its manifest is held against the files
+        return
+    folder = home.adapters / found.subject.workload / found.subject.adapter
+    if (actual := folder_digest(folder)) != expected:
+        raise ChangedAdapterError(
+            f"using the adapter {folder}: its bytes have the digest {actual}, evidence "
+            f"{found.digest} is about {expected}; somebody changed it, so train and evaluate anew"
+        )
+
+
+def release_version(home: Settings, version: Version, found: Evidence) -> None:
+    """Enter the digest of an approved version's files into the chain, and sign them with that.
+
+    A version without a signature, of an older home, gets its files anew from the adapter whose
+    bytes the evidence binds. Safe to repeat.
+
+    Raises:
+        SignatureError: The version's files are not those that were registered.
+        ChangedAdapterError: They, or the home's adapter, are not those that were approved.
+    """
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        folder = registry.download(version.name, version.number, Path(scratch) / "fetched")
+        if _is_released(home, folder, version):
+            return
+        if not (folder / model_signature.SIGNATURE).is_file():
+            folder = _anew(home, version, found.subject, Path(scratch) / "anew")
+        else:
+            (folder / release.RECORD).unlink(missing_ok=True)  # a kill left it without a signature
+            model_signature.verify(folder, public_key(home))
+        _require_same_adapter(home, folder, found)
+        files = release.files_digest(folder)
+        with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+            links = _entered(con, version, found.digest, files)
+        _write_record(folder / release.RECORD, links)
+        signer(home)(folder)
+        registry.upload(version.name, version.number, folder)
+        again = registry.download(version.name, version.number, Path(scratch) / "again")
+        model_signature.verify(again, public_key(home))
+
+
+def standing(home: Settings, workload: str) -> Standing:
+    """Compare MLflow's versions of a workload with the chain of decisions, byte by byte."""
+    books = _books(home, workload)
+    now, versions = aliases.read(workload), registry.versions(workload)
+    objections = [] if books.is_changing else _of_alias(books, workload, now.champion)
+    objections += [said for one in versions for said in _of_tags(books, one)]
+    unsigned, verified = list[str](), 0
+    numbered = {one.number: one for one in versions}
+    for alias, number in ((CHAMPION, now.champion), (PREVIOUS, now.previous)):
+        if number is None or number not in numbered:
+            continue
+        try:
+            _verify(home, books, numbered[number])
+            verified += 1
+        except UnsignedError:
+            unsigned.append(f"version {number} of {workload} ({alias})")
+        except ValueError as error:
+            objections.append(f"version {number} of {workload} ({alias}): {error}")
+    return Standing(tuple(objections), tuple(unsigned), verified)
+
+
+def require_champion(home: Settings, workload: str) -> Version | None:
+    """Return the champion once its alias, its tags and its every byte agree with the chain.
+
+    Raises:
+        NotApprovedError: One of them does not; nothing of it was loaded.
+    """
+    champion = registry.champion(workload)
+    if champion is None:
+        return None
+    found = standing(home, workload)
+    if found.objections:
+        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(found.objections)}")
+    return champion
+
+
+def require_version(home: Settings, version: Version) -> None:
+    """Refuse a version that does not agree with the chain, whichever alias it has.
+
+    Raises:
+        NotApprovedError: It does not; nothing of it was loaded.
+    """
+    books = _books(home, version.name)
+    objections = _of_tags(books, version)
+    try:
+        if not objections:
+            _verify(home, books, version)
+    except UnsignedError:
+        return
+    except ValueError as error:
+        objections = [str(error)]
+    if objections:
+        raise NotApprovedError(
+            f"using version {version.number} of {version.name}: {'; '.join(objections)}"
+        )
+
+
+def is_unsigned(home: Settings, version: Version) -> bool:
+    """Tell whether an older home registered a version, so that no signature is expected of it."""
+    return _books(home, version.name).release_of(version.number) is None
+
+
+def sign_older(home: Settings, workload: str) -> str | None:
+    """Sign the champion of an older home if what was approved on binds its bytes; return which.
+
+    The caller has found no objection to the champion.
+    """
+    champion = registry.champion(workload)
+    if champion is None or not is_unsigned(home, champion):
+        return None
+    folder = home.evidence / workload / champion.evidence
+    if (
+        not manifest.is_finished(folder)
+        or not (found := evidence.read(folder)).subject.adapter_bytes
+    ):
+        return None
+    require_bytes(home, found)
+    release_version(home, champion, found)
+    return champion.number
+
+
+def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
+    """Return the links of the chain on an evidence up to its newest release; none before one."""
+    links = [one for one in _books(home, workload).links if one.evidence_digest == digest]
+    while links and links[-1].kind != release.KIND:
+        links.pop()
+    return links
+
+
+def write_record(folder: Path, links: Sequence[Link]) -> None:
+    """Write the record of a decision beside what was decided on."""
+    _write_record(folder / release.RECORD, links)
+
+
+def served(home: Settings, subject: Subject, made: Mapping[str, object]) -> Served:
+    """Return how an adapter is served: as it was trained and evaluated.
+
+    Args:
+        home: Where its scorecard is.
+        subject: What the evidence is about.
+        made: The adapter's manifest.
+    """
+    card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
+    evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
+    return Served(
+        base=str(made["base_path"]),
+        base_hash=subject.base,
+        prompt_template=str(made[rendering.TEMPLATE]),
+        precision=evaluated.precision,
+        max_new_tokens=evaluated.max_new_tokens,
+    )
+
+
+def _books(home: Settings, workload: str) -> Books:
+    if not home.warehouse.exists():
+        return Books((), (), frozenset())
+    with warehouse.connect(home.warehouse) as con:
+        links = record.links(con, Asked(workload_id=workload))
+        changes = journal.changes(con, workload)
+        adapters = {one.change.adapter_key for one in changes}
+        tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
+    return Books(links, changes, frozenset(tainted))
+
+
+def _of_alias(books: Books, workload: str, champion: str | None) -> list[str]:
+    last = books.last
+    expected = last.version if last else None
+    if champion == expected:
+        return []
+    if last is None:
+        # Before there was a journal, only the chain knew.
+        version = registry.numbered(workload, str(champion))
+        if version.evidence in books.approved:
+            return []
+    elif last.adapter_key in books.tainted and (champion is None or champion in books.promoted):
+        return []  # an erasure took the alias from it
+    stands = f"stands on version {champion}" if champion else "is on no version"
+    knows = f"version {expected}" if expected else "none"
+    return [
+        f"the alias `champion` of {workload} {stands}, but the champion that was approved is "
+        f"{knows}: somebody moved it"
+    ]
+
+
+def _of_tags(books: Books, version: Version) -> list[str]:
+    """List the tags of a version that the chain does not bear out."""
+    name = f"version {version.number} of {version.name}"
+    promotion = books.promoted.get(version.number)
+    found: list[str] = []
+    if promotion is not None:
+        expected = {
+            registry.EVIDENCE_TAG: (version.evidence, promotion.evidence_digest),
+            registry.ADAPTER_TAG: (version.adapter, promotion.adapter_key),
+        }
+        found += [
+            f"the tag {tag} of {name} says {said!r}, but the chain of decisions {known!r}: "
+            "somebody changed it"
+            for tag, (said, known) in expected.items()
+            if said != known
+        ]
+    elif version.decision == "approve" and version.evidence not in books.approved:
+        found.append(
+            f"the tag {registry.DECISION_TAG} of {name} says approve, but nobody has approved "
+            f"evidence {version.evidence or '(none)'}: somebody forged it"
+        )
+    taken = [
+        number
+        for number, change in books.promoted.items()
+        if change.evidence_digest == version.evidence and number != version.number
+    ]
+    if promotion is None and taken:
+        found.append(
+            f"the tag {registry.EVIDENCE_TAG} of {name} names evidence {version.evidence}, on "
+            f"which version {taken[0]} was approved: somebody forged it"
+        )
+    return found
+
+
+def _verify(home: Settings, books: Books, version: Version) -> None:
+    """Compare all files of a version at MLflow with what the chain says of them.
+
+    Raises:
+        UnsignedError: An older home registered it, and it has no signature.
+        SignatureError: A file differs, or the signature is missing or another's.
+    """
+    released = books.release_of(version.number)
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        folder = registry.download(version.name, version.number, Path(scratch))
+        try:
+            model_signature.verify(folder, public_key(home))
+        except UnsignedError as error:
+            if released is None:
+                raise
+            raise SignatureError(f"its signature was removed: {error}") from error
+        if released is not None and release.files_digest(folder) != released.files:
+            raise SignatureError(
+                f"its files are signed, but they are not those of decision {released.sequence}, "
+                "which released it"
+            )
+
+
+def _is_released(home: Settings, folder: Path, version: Version) -> bool:
+    """Tell whether a version's files are released already, as the chain has it."""
+    try:
+        model_signature.verify(folder, public_key(home))
+        found = release.require_decided(folder)
+    except SignatureError:
+        return False
+    return (found.evidence, found.version) == (version.evidence, version.number)
+
+
+def _anew(home: Settings, version: Version, subject: Subject, folder: Path) -> Path:
+    """Write the files of a version that an older home registered from the approved adapter."""
+    adapter = home.adapters / subject.workload / subject.adapter
+    how = served(home, subject, manifest.read_untouched(adapter))
+    model_id = registry.model_id(version.name, version.number)
+    logged.save(folder, adapter, how, version.run_id, model_id)
+    return folder
+
+
+def _require_same_adapter(home: Settings, folder: Path, found: Evidence) -> None:
+    """Refuse files of a version that are not those of the adapter that the evidence binds."""
+    approved = home.adapters / found.subject.workload / found.subject.adapter
+    copy = folder / "artifacts" / found.subject.adapter
+    if folder_digest(copy, KEPT_APART) != folder_digest(approved, KEPT_APART):
+        raise ChangedAdapterError(
+            f"releasing {folder}: its adapter is not {approved}, which evidence {found.digest} is "
+            "about; somebody changed it at MLflow"
+        )
+
+
+def _entered(con: Connection, version: Version, digest: str, files: str) -> list[Link]:
+    """Enter a release into the chain, unless it is there; return the links on its evidence."""
+    links = record.links(con, Asked(workload_id=version.name, evidence=digest))
+    body = release.body(version.number, files)
+    if not links or (links[-1].kind, links[-1].body) != (release.KIND, body):
+        event = Event(
+            kind=release.KIND,
+            workload=version.name,
+            evidence=digest,
+            flow_run_id="",
+            decided_at=datetime.now(UTC),
+            attempt=0,
+            body=body,
+        )
+        links.append(record.append(con, event))
+    return links
+
+
+def _write_record(path: Path, links: Sequence[Link]) -> None:
+    lines = [release.line(one.sequence, one.digest, chain.content(one)) for one in links]
+    path.write_text("".join(lines))
+
+
+def _release(link: Link) -> Release | None:
+    return release.of_content(
+        {
+            "kind": link.kind,
+            "sequence": link.sequence,
+            "workload_id": link.workload_id,
+            "evidence_digest": link.evidence_digest,
+            "body": link.body,
+        }
+    )

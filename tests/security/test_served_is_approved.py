@@ -1,0 +1,321 @@
+"""Attack: with full MLflow credentials, something else than what was approved is to be served.
+
+Each attack is found and named, by the audit, the sweep and whoever loads the champion, and nothing
+of it is loaded.
+"""
+
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import load_model
+from typer.testing import CliRunner
+
+from components import base as bases
+from components import model_signature, scorecard, warehouse
+from components.decide import record
+from components.decide.record import Event
+from components.evaluate.metric import METRICS
+from components.evaluate.settings import EvaluationSettings
+from components.folder_digest import folder_digest
+from components.gate import evidence
+from components.gate.evidence import Evidence, Subject
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.ledger import Decision
+from components.model_signature import SignatureError
+from components.register import aliases, crowning, registry, release, tracking
+from components.register.registry import Version
+from flows import champions, cli, registering, releases
+from flows.settings import Settings
+from flows.workload import Workload
+from tests import cards, tiny
+from tests.export import making
+from tests.export.making import NOW
+
+NAME = "tools"
+PASSED = Judgement("pass", ("better",), "correct_name")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A home in which version 1 and then 2 was approved and crowned, and 3 waits for an answer."""
+
+    home: Settings
+    workload: Workload
+
+    def objections(self) -> str:
+        return "; ".join(releases.standing(self.home, NAME).objections)
+
+    def located(self, number: str) -> Path:
+        """Where MLflow keeps the version's files, which its credentials can write."""
+        model = MlflowClient().get_logged_model(registry.model_id(NAME, number))
+        return Path(model.artifact_location.removeprefix("file://"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+        patch.setenv("FLYWHEEL_HOME", str(root / "home"))
+        patch.chdir(root)
+        base = tiny.build(root / "base")
+        workload = Workload.model_validate({"workload": NAME, "base": str(base)}, context=root)
+        served = Served(Settings(root / "home", 4200, 5000), workload)
+        snapshot = making.snapshot(root / "5af1")
+        for number in (1, 2, 3):
+            found = adapted(served, base, snapshot, number)
+            registering.challenge(workload, found)
+            if number < 3:
+                approve(served, found)
+        yield served
+
+
+def adapted(served: Served, base: Path, snapshot: Path, number: int) -> Evidence:
+    """Make an adapter, its scorecard and evidence on it."""
+    home, key = served.home, f"ada{number}"
+    adapter = home.adapters / NAME / key
+    making.adapter(base, snapshot, adapter)
+    settings = EvaluationSettings(precision="fp32", max_new_tokens=8).model_dump(mode="json")
+    conditions = {**cards.CONDITIONS, "settings": settings}
+    body = {"base": "b", "adapter": key, "task": scorecard.HOLDOUT, "conditions": conditions}
+    card = home.scorecards / NAME / f"c{number}"
+    scorecard.write(card, [cards.sample(0, 1.0)], METRICS, body=body, now=NOW)
+    tracking.open_run(NAME, key, params={}, tags={})
+    subject = Subject(NAME, "5af1", "v1", bases.content_hash(base), key, "base", card.name, "c0")
+    subject = replace(subject, adapter_bytes=folder_digest(adapter))
+    folder = home.evidence / NAME / evidence.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+
+
+def approve(served: Served, found: Evidence) -> None:
+    decision = Decision(NAME, found.digest, "approve", "ann", "good", "run", NOW)
+    with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
+        record.append(con, Event("approve", NAME, found.digest, "run", NOW, "ann", "good"))
+    registering.crown(served.workload, found, decision, lambda: None)
+
+
+@pytest.fixture
+def served(made: Served, tmp_path: Path) -> Iterator[Served]:
+    """The same home, as it was, for each test: what MLflow holds is put back."""
+    client = MlflowClient()
+    before = {one.version: dict(one.tags) for one in client.search_model_versions(f"name='{NAME}'")}
+    files = {number: made.located(number) for number in ("1", "2", "3")}
+    for number, folder in files.items():
+        shutil.copytree(folder, tmp_path / "before" / number)
+    yield made
+    for number, folder in files.items():
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "before" / number, folder)
+    for number, tags in before.items():
+        registry.tag(NAME, str(number), dict.fromkeys(registry.tagged(NAME)[str(number)]) | tags)
+    for alias, number in (("champion", "2"), ("previous", "1"), ("challenger", "3")):
+        aliases.put(NAME, alias, number)
+
+
+def test_what_was_approved_is_verified_to_the_byte_and_answers(served: Served) -> None:
+    assert releases.standing(served.home, NAME) == releases.Standing((), (), 2)
+    champion = releases.require_champion(served.home, NAME)
+    assert champion is not None
+    assert champion.number == "2"
+    model = load_model(f"models:/{NAME}@champion")
+    assert model.predict(model.input_example)["object"] == "chat.completion"
+
+
+def test_a_challenger_is_loaded_only_by_who_says_that_nobody_has_decided(served: Served) -> None:
+    with pytest.raises((ValueError, MlflowException), match="nobody has approved what is in it"):
+        load_model(f"models:/{NAME}/3")
+    load_model(f"models:/{NAME}/3", model_config={"undecided": True})
+
+
+def moved_to_a_challenger(_: Served) -> None:
+    aliases.put(NAME, "champion", "3")
+
+
+def moved_to_an_older_version(_: Served) -> None:
+    aliases.put(NAME, "champion", "1")
+
+
+def taken_away(_: Served) -> None:
+    aliases.put(NAME, "champion", None)
+
+
+def changed(served: Served, pattern: str, content: bytes | None = None) -> None:
+    (path,) = served.located("2").rglob(pattern)
+    path.write_bytes(content if content is not None else path.read_bytes()[:-1] + b"\x7f")
+
+
+def changed_weights(served: Served) -> None:
+    changed(served, "adapter_model.safetensors")
+
+
+def changed_code(served: Served) -> None:
+    changed(served, "chat_model.py", b"raise SystemExit('the attacker ran code')")
+
+
+def added_bytecode(served: Served) -> None:
+    (served.located("2") / "__pycache__").mkdir()
+    (served.located("2") / "__pycache__" / "chat_model.cpython-311.pyc").write_bytes(b"evil")
+
+
+def removed_signature(served: Served) -> None:
+    (served.located("2") / model_signature.SIGNATURE).unlink()
+    (served.located("2") / release.RECORD).unlink()
+    changed_weights(served)
+
+
+def files_of_another(served: Served) -> None:
+    """Put the challenger's files, which are signed, in the champion's place."""
+    shutil.rmtree(served.located("2"))
+    shutil.copytree(served.located("3"), served.located("2"))
+
+
+def typed(number: str, **tags: str) -> None:
+    registry.tag(NAME, number, {f"flywheel.{name}": value for name, value in tags.items()})
+
+
+def forged_decision(_: Served) -> None:
+    typed("3", decision="approve", approver="ann")
+
+
+def forged_evidence(_: Served) -> None:
+    typed("3", evidence=registry.numbered(NAME, "2").evidence)
+
+
+def forged_adapter(_: Served) -> None:
+    typed("2", adapter="ada3")
+
+
+ATTACKS: list[tuple[Callable[[Served], None], str]] = [
+    (moved_to_a_challenger, "`champion` of tools stands on version 3, but .* is version 2"),
+    (moved_to_an_older_version, "`champion` of tools stands on version 1, but .* is version 2"),
+    (taken_away, "`champion` of tools is on no version, but .* is version 2"),
+    (changed_weights, "version 2 of tools .*Hash mismatch for 'artifacts/ada2/adapter_model"),
+    (changed_code, "version 2 of tools .*Hash mismatch for 'chat_model.py'"),
+    (added_bytecode, "version 2 of tools .*Extra files .*chat_model.cpython"),
+    (removed_signature, "version 2 of tools .*its signature was removed"),
+    (files_of_another, "version 2 of tools .*they are not those of decision"),
+    (forged_decision, "flywheel.decision of version 3 .* nobody has approved evidence"),
+    (forged_evidence, "flywheel.evidence of version 3 .* on which version 2 was approved"),
+    (forged_adapter, "flywheel.adapter of version 2 .* says 'ada3', but .* 'ada2'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("attack", "named"), [pytest.param(*one, id=one[0].__name__) for one in ATTACKS]
+)
+def test_each_attack_is_found_and_named_and_nothing_of_it_leaves(
+    served: Served, attack: Callable[[Served], None], named: str
+) -> None:
+    attack(served)
+    assert re.search(named, served.objections())
+    if attack is not taken_away:
+        with pytest.raises(releases.NotApprovedError, match=named):
+            releases.require_champion(served.home, NAME)
+
+
+@pytest.mark.parametrize("attack", [moved_to_a_challenger, changed_weights, removed_signature])
+def test_mlflow_itself_loads_nothing_of_them(
+    served: Served, attack: Callable[[Served], None]
+) -> None:
+    attack(served)
+    with pytest.raises((ValueError, MlflowException), match=r"verifying|reading"):
+        load_model(f"models:/{NAME}@champion")
+
+
+def test_files_that_were_changed_before_the_approval_are_not_released(served: Served) -> None:
+    (path,) = served.located("3").rglob("adapter_model.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    found = evidence.read(served.home.evidence / NAME / registry.numbered(NAME, "3").evidence)
+    with pytest.raises(SignatureError, match="Hash mismatch"):
+        releases.release_version(served.home, registry.numbered(NAME, "3"), found)
+
+
+def test_a_rollback_is_no_attack(served: Served) -> None:
+    champions.roll_back(served.home, NAME, None, by="bob", reason="rude")
+    assert releases.standing(served.home, NAME).objections == ()
+    champions.roll_back(served.home, NAME, "2", by="bob", reason="it was the network")
+    assert releases.standing(served.home, NAME).objections == ()
+
+
+def test_the_command_says_whether_a_folder_is_what_was_signed(
+    served: Served, tmp_path: Path
+) -> None:
+    folder = registry.download(NAME, "2", tmp_path / "copy")
+    command, typed = CliRunner(), ["verify", str(folder)]
+    verified = command.invoke(cli.app, typed)
+    assert verified.exit_code == 0, verified.output
+    assert re.search(r"released version 2 of tools on evidence \w+$", verified.output.strip())
+    assert command.invoke(cli.app, [*typed, "--key", str(tmp_path / "no.pub")]).exit_code == 2
+    (folder / "README.md").write_text("added")
+    refused = command.invoke(cli.app, typed)
+    assert refused.exit_code == 1
+    assert refused.output.splitlines()[-1].startswith("refused: ")
+    (folder / model_signature.SIGNATURE).unlink()
+    assert command.invoke(cli.app, typed).exit_code == 3
+
+
+def flip(folder: Path, keys: Path, count: int) -> list[str]:
+    """Flip bytes of a released version, one at a time; return those that nobody noticed."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    places = [(path, at) for path in files for at in range(path.stat().st_size)]
+    chosen = random.Random(20).sample(places, count)
+    # Small files are as dangerous as weights, so each has its share.
+    chosen += [(path, random.Random(path.name).randrange(path.stat().st_size)) for path in files]
+    unnoticed: list[str] = []
+    for path, at in chosen:
+        before = path.read_bytes()
+        path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+        try:
+            model_signature.verify(folder, keys / model_signature.PUBLIC)
+            unnoticed.append(f"{path.name} at {at}")
+        except SignatureError:
+            pass
+        path.write_bytes(before)
+    return unnoticed
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_byte_of_a_released_version_can_be_flipped(
+    served: Served, tmp_path: Path, count: int
+) -> None:
+    copy = registry.download(NAME, "2", tmp_path / "copy")
+    (copy / "registered_model_meta").unlink(missing_ok=True)
+    model_signature.verify(copy, served.home.keys / model_signature.PUBLIC)
+    assert flip(copy, served.home.keys, count) == []
+
+
+# The last one, since it leaves another champion.
+def test_a_version_of_an_older_home_is_counted_and_signed_with_the_approved_bytes(
+    served: Served,
+) -> None:
+    """Version 3 as main crowned it before: approved, and neither signed nor released."""
+    folder = served.located("3")
+    (folder / model_signature.SIGNATURE).unlink()
+    (folder / "chat_model.py").write_text("raise SystemExit('changed before anybody signed')")
+    version = registry.numbered(NAME, "3")
+    crown_as_before(served, version)
+    found = releases.standing(served.home, NAME)
+    assert (found.objections, found.unsigned) == ((), ("version 3 of tools (champion)",))
+    assert releases.sign_older(served.home, NAME) == "3"
+    assert releases.standing(served.home, NAME) == releases.Standing((), (), 2)
+    model = load_model(f"models:/{NAME}@champion")
+    assert model.predict(model.input_example)["object"] == "chat.completion"
+
+
+def crown_as_before(served: Served, version: Version) -> None:
+    """Crown a version as main did before releases."""
+    with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
+        record.append(con, Event("approve", NAME, version.evidence, "r3", NOW, "ann", "good"))
+    change = crowning.promotion(NAME, version.evidence, version.adapter, by="ann", reason="good")
+    crowning.promote(champions.books(served.home), change, lambda: version)
