@@ -5,7 +5,7 @@ the digest of all files of each released version, and the journal which version 
 MLflow says is compared with them before any of it is loaded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from components.register.registry import Version
 from components.register.release import Release
 from components.scorecard import read as read_scorecard
 from components.warehouse import Connection
+from flows import orders
+from flows.orders import Order
 from flows.settings import Settings
 
 KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
@@ -58,22 +60,28 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the home knows of a workload: its chain, its changes of champion, what was erased."""
+    """What the home knows of a workload: its chain, its changes of champion, what was erased.
+
+    ``order`` is a rollback that was carried out and is not written down yet.
+    """
 
     links: Sequence[Link]
     changes: Sequence[Entry]
     tainted: frozenset[str]
-
-    @property
-    def is_changing(self) -> bool:
-        """Whether a change of the champion is under way, or was interrupted."""
-        return any(one.step not in ("done", "undone") for one in self.changes)
+    order: Order | None
 
     @property
     def last(self) -> Change | None:
         """The last change of the champion that came to its end."""
         done = [one.change for one in self.changes if one.step == "done"]
         return done[-1] if done else None
+
+    @property
+    def under_way(self) -> set[str | None]:
+        """The versions that a change which has no end may have left the alias on."""
+        changes = [one.change for one in self.changes if one.step not in ("done", "undone")]
+        found = {one.champion_before for one in changes} | {one.version for one in changes}
+        return found | ({self.order.change.version} if self.order else set())
 
     @property
     def promoted(self) -> dict[str, Change]:
@@ -151,12 +159,16 @@ def release_version(home: Settings, version: Version, found: Evidence) -> None:
 
 def standing(home: Settings, workload: str) -> Standing:
     """Compare MLflow's versions of a workload with the chain of decisions, byte by byte."""
-    books = _books(home, workload)
+    before = _books(home, workload)
     now, versions = aliases.read(workload), registry.versions(workload)
-    objections = [] if books.is_changing else _of_alias(books, workload, now.champion)
+    books = _books(home, workload)
+    # A change that was made meanwhile is no attack.
+    meanwhile = {before.last.version} if before.last and before.last != books.last else set()
+    objections = _of_alias(books, workload, now.champion, before.under_way | meanwhile)
     objections += [said for one in versions for said in _of_tags(books, one)]
     unsigned, verified = list[str](), 0
     numbered = {one.number: one for one in versions}
+    objections += _of_previous(books, numbered.get(now.previous or ""))
     for alias, number in ((CHAMPION, now.champion), (PREVIOUS, now.previous)):
         if number is None or number not in numbered:
             continue
@@ -263,20 +275,23 @@ def served(home: Settings, subject: Subject, made: Mapping[str, object]) -> Serv
 
 
 def _books(home: Settings, workload: str) -> Books:
+    order = orders.read(home.locks, workload)
     if not home.warehouse.exists():
-        return Books((), (), frozenset())
+        return Books((), (), frozenset(), order)
     with warehouse.connect(home.warehouse) as con:
         links = record.links(con, Asked(workload_id=workload))
         changes = journal.changes(con, workload)
         adapters = {one.change.adapter_key for one in changes}
         tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
-    return Books(links, changes, frozenset(tainted))
+    return Books(links, changes, frozenset(tainted), order)
 
 
-def _of_alias(books: Books, workload: str, champion: str | None) -> list[str]:
+def _of_alias(
+    books: Books, workload: str, champion: str | None, meanwhile: Set[str | None]
+) -> list[str]:
     last = books.last
     expected = last.version if last else None
-    if champion == expected:
+    if champion in {expected} | books.under_way | meanwhile:
         return []
     if last is None:
         # Before there was a journal, only the chain knew.
@@ -290,6 +305,15 @@ def _of_alias(books: Books, workload: str, champion: str | None) -> list[str]:
     return [
         f"the alias `champion` of {workload} {stands}, but the champion that was approved is "
         f"{knows}: somebody moved it"
+    ]
+
+
+def _of_previous(books: Books, previous: Version | None) -> list[str]:
+    if previous is None or previous.number in books.promoted or previous.evidence in books.approved:
+        return []
+    return [
+        f"the alias `previous` of {previous.name} stands on version {previous.number}, which was "
+        "never approved: somebody moved it"
     ]
 
 

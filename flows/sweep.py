@@ -72,14 +72,14 @@ def compare() -> list[str]:
         return []
     objections = list[str]()
     for workload in registry.names():
-        with journal.held(home.locks, workload):
-            found = releases.standing(home, workload)
-            objections += found.objections
-            if found.unsigned and not found.objections:
+        found = releases.standing(home, workload)
+        objections += found.objections
+        if found.unsigned and not found.objections:
+            with journal.held(home.locks, workload):
                 signed = releases.sign_older(home, workload)
-                get_run_logger().warning(
-                    "%s %s", ", ".join(found.unsigned), "signed" if signed else "has no signature"
-                )
+            get_run_logger().warning(
+                "no signature: %s; signed now: %s", ", ".join(found.unsigned), signed or "none"
+            )
     return objections
 
 

@@ -150,6 +150,10 @@ def taken_away(_: Served) -> None:
     aliases.put(NAME, "champion", None)
 
 
+def moved_previous(_: Served) -> None:
+    aliases.put(NAME, "previous", "3")
+
+
 def changed(served: Served, pattern: str, content: bytes | None = None) -> None:
     (path,) = served.located("2").rglob(pattern)
     path.write_bytes(content if content is not None else path.read_bytes()[:-1] + b"\x7f")
@@ -200,6 +204,7 @@ ATTACKS: list[tuple[Callable[[Served], None], str]] = [
     (moved_to_a_challenger, "`champion` of tools stands on version 3, but .* is version 2"),
     (moved_to_an_older_version, "`champion` of tools stands on version 1, but .* is version 2"),
     (taken_away, "`champion` of tools is on no version, but .* is version 2"),
+    (moved_previous, "`previous` of tools stands on version 3, which was never approved"),
     (changed_weights, "version 2 of tools .*Hash mismatch for 'artifacts/ada2/adapter_model"),
     (changed_code, "version 2 of tools .*Hash mismatch for 'chat_model.py'"),
     (added_bytecode, "version 2 of tools .*Extra files .*chat_model.cpython"),
