@@ -183,7 +183,7 @@ def test_the_command_says_what_it_wrote_and_without_mlflow_what_to_name(
     out = tmp_path / "out"
     ended = shell.run("export", "model", "tools", "--as", "nim", "--to", out, "--adapter", "ada")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == f"adapter ada9 written to {out} (nim)\n"
+    assert ended.stdout == f"adapter ada9 written to {out} (nim), signed\n"
     alone = shell.run("export", "model", "tools", "--as", "nim", "--to", tmp_path / "champion")
     assert alone.returncode == 2
     assert alone.stderr == (

@@ -7,8 +7,10 @@ of it is loaded.
 import random
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,8 @@ from components.ledger import Decision
 from components.model_signature import SignatureError
 from components.register import aliases, crowning, registry, release, tracking
 from components.register.registry import Version
-from flows import champions, cli, registering, releases
+from flows import champions, cli, exporting, registering, releases
+from flows.exporting import Asked
 from flows.settings import Settings
 from flows.workload import Workload
 from tests import cards, tiny
@@ -268,6 +271,39 @@ def test_the_command_says_whether_a_folder_is_what_was_signed(
     assert refused.output.splitlines()[-1].startswith("refused: ")
     (folder / model_signature.SIGNATURE).unlink()
     assert command.invoke(cli.app, typed).exit_code == 3
+
+
+@pytest.fixture
+def healthy() -> Iterator[int]:
+    """The port of a server that says it is well; the store itself needs none here."""
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Well) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_an_export_carries_the_decision_and_leaves_only_if_it_is_what_was_approved(
+    served: Served, tmp_path: Path, healthy: int
+) -> None:
+    home = replace(served.home, mlflow_port=healthy)
+    exported = exporting.export(home, Asked(NAME, "peft", tmp_path / "out"))
+    assert exported == exporting.Exported("ada2")
+    found = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "out")])
+    assert found.exit_code == 0, found.output
+    assert "released version 2 of tools" in found.output
+    forged_adapter(served)
+    for version in (None, "2"):
+        with pytest.raises(releases.NotApprovedError, match=r"flywheel\.adapter of version 2"):
+            exporting.export(home, Asked(NAME, "peft", tmp_path / "forged", version=version))
+    assert not (tmp_path / "forged").exists()
 
 
 def flip(folder: Path, keys: Path, count: int) -> list[str]:
