@@ -72,6 +72,8 @@ def freeze(home: Settings, pipe: Path, meanwhile: Sequence[Callable[[], None]]) 
     def write() -> None:
         for do in meanwhile:
             with pipe.open("w"):  # curation is in the midst of it now
+                pipe.unlink()
+                os.mkfifo(pipe)  # for the next attempt: this one's would be open for a while
                 do()
 
     other = ThreadPoolExecutor(1)
