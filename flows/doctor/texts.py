@@ -37,6 +37,7 @@ def _secrets(text: str) -> list[int]:
         value.start
         for pattern in secrets.PATTERNS
         for match in pattern.expression.finditer(text)
-        if (value := pattern.check(match))
+        if (checked := pattern.check(match))
+        for value in (checked if isinstance(checked, list) else [checked])
     ]
     return places + [text.index(one) for one in secrets.found_by_rules(text) if one in text]
