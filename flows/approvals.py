@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from components.decide.hearing import Answer
 from components.decide.reasons import Reason
+from components.decide.rules import Proof
 from components.schema import Json
 from flows import dispatch
 
@@ -51,8 +53,28 @@ class CodedInput(GateInput):
     code: str = Field(
         default="",
         max_length=32,
-        description="The six digits that your authenticator app shows now.",
+        description="The six digits that your authenticator app shows now. They prove that you "
+        "were here, not what you said: who can write Prefect's database can change the answer.",
     )
+
+
+class SignedInput(GateInput):
+    """The form where each answer carries the approver's SSH signature over what is decided."""
+
+    signature: str = Field(
+        default="",
+        max_length=8000,
+        description="All that the line above prints: what you decide, and your signature over it. "
+        "Decision, name, reason, comment and blame must be the same here as there.",
+    )
+
+
+FORMS: Mapping[Proof, type[GateInput]] = {
+    "name": GateInput,
+    "code": CodedInput,
+    "signature": SignedInput,
+}
+"""The form for each kind of proof."""
 
 
 def gate_key(attempt: int) -> str:
@@ -120,7 +142,8 @@ def answer(flow_run_id: UUID, pause_key: str, given: Answer) -> None:
         NotTakenError: The run does not wait, or its form has no such fields.
         PrefectHTTPStatusError: The server is in trouble.
     """
-    said = {name: text for name, text in asdict(given).items() if name != "code" or text}
+    proofs = ("code", "signature")
+    said = {name: text for name, text in asdict(given).items() if name not in proofs or text}
     with get_client(sync_client=True) as client:
         try:
             found = client.resume_flow_run(flow_run_id, run_input=said)

@@ -14,17 +14,20 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from components import warehouse
-from components.decide import blame, hearing, page, record, standing
+from components.decide import blame, chain, hearing, page, record, standing, statement
 from components.decide.approvers import Approver
 from components.decide.blame import Blamed
 from components.decide.hearing import Answer, Proof, Question
 from components.decide.record import Asked, Event
+from components.decide.rules import Rules
+from components.folder_digest import folder_digest
+from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.gate.report.write import SAMPLES
 from components.ledger import Decision
 from components.warehouse import Connection
 from flows import approvals, fresh, secrets, settings, showing
-from flows.approvals import CodedInput, GateInput
+from flows.approvals import CodedInput, SignedInput
 from flows.fresh import StaleEvidenceError
 from flows.secrets import SecretError
 from flows.settings import Settings
@@ -40,7 +43,8 @@ def ask(brief: str, found: Evidence, workload: Workload) -> Decision:
     Raises:
         StaleEvidenceError: What the evidence is about has changed before an answer came.
     """
-    while (decision := recorded(found.digest, workload.approve.wanted)) is None:
+    rules = workload.approve.rules()
+    while (decision := recorded(found.digest, rules)) is None:
         question = next_question(found)
         text = head(question, found, workload) + brief + page.card(showing.card(found))
         given = wait(question, text, workload)
@@ -55,7 +59,7 @@ def ask(brief: str, found: Evidence, workload: Workload) -> Decision:
 
 def wait(question: Question, text: str, workload: Workload) -> Answer:
     """Suspend with the form, or take the answer that it was resumed with."""
-    form = CodedInput if workload.approve.codes else GateInput
+    form = approvals.FORMS[workload.approve.proof]
     given = suspend_flow_run(
         wait_for_input=form.with_initial_data(description=text),
         key=approvals.gate_key(question.attempt),
@@ -68,14 +72,36 @@ def wait(question: Question, text: str, workload: Workload) -> Answer:
         code=given.code if isinstance(given, CodedInput) else "",
         reason=given.reason,
         blame=given.blame,
+        signature=given.signature if isinstance(given, SignedInput) else "",
     )
 
 
 @task(cache_policy=NO_CACHE)
-def recorded(digest: str, wanted: int) -> Decision | None:
-    """Read what was decided, by this run or one before it."""
+def recorded(digest: str, rules: Rules) -> Decision | None:
+    """Read what was decided, by this run or one before it, of all that meets the rules of now."""
     with warehouse.connect(settings.load().warehouse) as con:
-        return record.decision_on(con, digest, wanted=wanted)
+        return record.decision_on(con, digest, rules)
+
+
+def require_decided(found: Evidence, workload: Workload) -> None:
+    """Refuse to act on approvals that do not meet the rules of now; signatures are checked again.
+
+    Raises:
+        StaleEvidenceError: The rules have changed since, or what the chain holds has.
+    """
+    with warehouse.connect(settings.load().warehouse) as con:
+        broken = chain.first_broken(record.links(con), record.head(con))
+        decision = record.decision_on(con, found.digest, workload.approve.rules())
+    if broken is not None:
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: decision {broken.sequence} {broken.said}; "
+            "`flywheel audit --verify` says more"
+        )
+    if decision is None or decision.decision != "approve":
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: it is not approved under the rules of now; "
+            "those for deciding have changed since it was"
+        )
 
 
 @task(cache_policy=NO_CACHE)
@@ -94,29 +120,38 @@ def question(found: Evidence, attempt: int) -> Question:
 @task(cache_policy=NO_CACHE)
 def head(question: Question, found: Evidence, workload: Workload) -> str:
     """Write what stands above the brief: who said what before, and where to read on."""
+    rules, sign = workload.approve.rules(), ""
     with warehouse.connect(settings.load().warehouse) as con:
+        if rules.proof == "signature":
+            with warehouse.transaction(con):
+                under = record.in_force(con, question.workload, rules, now=datetime.now(UTC))
+            first = Answer("approve", rules.people[0].name)
+            sign = statement.command(hearing.asked(question, first, proof(found), under.digest))
         answered = record.links(con, Asked(flow_run_id=question.flow_run_id))
+        starters = record.starters(con, found.digest)
         here = record.links(con, Asked(evidence=found.digest))
         earlier = record.links(con, Asked(workload_id=question.workload))
     return page.write(
         answered,
-        standing.approvals(here),
+        standing.approvals(here, rules, starters),
         [one for one in earlier if one.kind in ("approve", "reject")],
         showing.links(found),
-        wanted=workload.approve.wanted,
+        wanted=rules.wanted,
+        sign=sign,
     )
 
 
 @task(cache_policy=NO_CACHE)
 def hear(question: Question, given: Answer, found: Evidence, workload: Workload) -> None:
     """Take the answer or refuse it, and record either; nothing is registered before that."""
-    home, rules = settings.load(), workload.approve
-    listed = rules.find(given.approver)
-    secret = known_secret(home, listed) if listed and rules.codes else None
+    home, rules = settings.load(), workload.approve.rules()
+    listed = workload.approve.find(given.approver)
+    secret = known_secret(home, listed) if listed and rules.proof == "code" else None
+    proved = proof(found) if rules.proof == "signature" else Proof(secret)
     at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
     with warehouse.connect(home.warehouse) as con:
         blamed = find_blamed(con, given, found)
-        link = hearing.hear(con, question, given, rules, Proof(secret), blamed=blamed, now=at)
+        link = hearing.hear(con, question, given, rules, proved, blamed=blamed, now=at)
     get_run_logger().info(
         "decision %d: %s %s by %r on evidence %s",
         link.sequence,
@@ -125,6 +160,13 @@ def hear(question: Question, given: Answer, found: Evidence, workload: Workload)
         link.approver,
         link.evidence_digest,
     )
+
+
+def proof(found: Evidence) -> Proof:
+    """Say which whole digests a signed statement on an evidence must name."""
+    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
+    adapter = found.subject.adapter_bytes or folder_digest(folder)
+    return Proof(evidence=evidence.whole_digest(found.folder), adapter=adapter)
 
 
 def known_secret(home: Settings, listed: Approver) -> str | None:

@@ -1,5 +1,6 @@
 """The ``flywheel`` command: a thin face on the flows and on the embedded stack."""
 
+import getpass
 import os
 import sys
 from contextlib import AbstractContextManager
@@ -105,16 +106,29 @@ def check(config: ConfigFile) -> None:
 
 
 @app.command()
-def turn(config: ConfigFile) -> None:
+def turn(
+    config: ConfigFile,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="Your name; where the file has refuse_starter, you can't approve what comes of "
+            "it.",
+            default_factory=getpass.getuser,
+        ),
+    ],
+) -> None:
     """Run one turn of a workload now, and follow it; the stack must be up (`flywheel up`).
 
     Finished stages are found again by content, so a turn that was interrupted goes on.
     """
     workload = _read(config)
-    from flows import report
+    from flows import report, workload_files
 
+    with explained(workload_files.WorkloadFileError):
+        workload_files.adopt(settings.load(), workload.workload, config)
     with _explained():
-        report.follow_turn(config.resolve(), workload.workload, console)
+        report.follow_turn(config.resolve(), workload.workload, console, by=by)
 
 
 @app.command()

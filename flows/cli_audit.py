@@ -26,7 +26,11 @@ def audit(
         bool, typer.Option("--verify", help="Recompute the chain; exit code 1 if it is broken.")
     ] = False,
     export: Annotated[
-        Path | None, typer.Option(help="Write the whole chain to a file of JSON lines.")
+        Path | None,
+        typer.Option(
+            help="Write the whole chain to a file of JSON lines; beside it, in FILE.signed/, every "
+            "signed statement with its signature, and allowed_signers, for ssh-keygen alone."
+        ),
     ] = None,
     against: Annotated[
         Path | None,
@@ -48,9 +52,11 @@ def audit(
     with opened() as con:
         links, head, book = record.links(con), record.head(con), looks.read(con)
     if export:
-        console.print(
-            f"{exporting.write(export, links)} decisions written to {export}", markup=False
+        count, signed = exporting.write(export, links), exporting.write_signed(export, links)
+        told = (
+            f", {signed} signed statements to {exporting.signed_folder(export)}" if signed else ""
         )
+        console.print(f"{count} decisions written to {export}{told}", markup=False)
     if verify:
         _verify(links, head, book, against)
     elif not export:
@@ -59,14 +65,16 @@ def audit(
 
 def _verify(links: "list[Link]", head: "Head | None", book: "Book", against: Path | None) -> None:
     """Hold the chain against itself, its head, MLflow, all looks, and an earlier export."""
-    from components.decide import chain, commitments
+    from components.decide import chain, commitments, proofs
     from components.decide import export as exporting
+    from components.decide.rules import STRENGTH
 
     anchors = _anchors()
     broken = (
         chain.first_broken(links, head)
         or chain.first_loose(links, anchors or {})
         or commitments.first_broken(links, book)
+        or proofs.first_unproved(links)
     )
     if broken:
         errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
@@ -75,13 +83,17 @@ def _verify(links: "list[Link]", head: "Head | None", book: "Book", against: Pat
         errors.print(f"line {line} of {against} is not in the chain", markup=False)
         raise typer.Exit(1)
     versions = _versions() if anchors is not None else ""
-    erased = sum(getattr(link, name) is None for link in links for name in chain.FIELDS)
+    erased = sum(getattr(link, name) is None for link in links for name in link.texts)
+    decided = [link for link in links if link.kind in proofs.DECISIONS]
+    proved = {kind: sum(proofs.proof_of(link) == kind for link in decided) for kind in STRENGTH}
     named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
     older = sum(one.decision is None for one in book.looks)
     console.print(
         f"{len(links)} decisions, the chain holds; {named}; {versions}{erased} texts were erased; "
         f"{len(book.seals)} sealed policies, {len(book.looks) - older} looks under them, {older} "
-        f"older looks under none; head {head.digest if head else chain.GENESIS}",
+        f"older looks under none; names proved by signature {proved['signature']}, by code "
+        f"{proved['code']}, by what was typed {proved['name']}; "
+        f"head {head.digest if head else chain.GENESIS}",
         soft_wrap=True,
     )
 
@@ -124,8 +136,7 @@ def _versions() -> str:
 def _list(links: "list[Link]") -> None:
     for link in links:
         console.print(
-            f"{link.sequence:>4}  {link.workload_id}  "
-            f"{_about(link)} {link.evidence_digest}  {said(link)}",
+            f"{link.sequence:>4}  {link.workload_id}  {_about(link)}{said(link)}",
             markup=False,
             soft_wrap=True,
         )
@@ -134,7 +145,10 @@ def _list(links: "list[Link]") -> None:
 
 
 def _about(link: "Link") -> str:
-    return "policy" if link.kind in ("sealed", "looked") else "evidence"
+    if link.kind == "rules":
+        return ""
+    kind = "policy" if link.kind in ("sealed", "looked") else "evidence"
+    return f"{kind} {link.evidence_digest}  "
 
 
 def said(link: "Link") -> str:
@@ -146,12 +160,16 @@ def said(link: "Link") -> str:
 
 
 def _committed(link: "Link") -> str:
-    """Say to what a seal or a look commits."""
+    """Say to what a seal or a look commits, what proved a decision, and what rules are."""
+    if link.kind == "rules":
+        return _rules(link)
     if not link.body:
         return ""
     told = json.loads(link.body)
     if link.kind == "released":
         return f"version {told['version']}, files {told['files']}"
+    if link.kind not in ("sealed", "looked"):
+        return f"(proved by {told['proof']})"
     version = f"holdout version {told['holdout_version']}"
     if link.kind == "sealed":
         return f"{version}, alpha {told['alpha']:g}"
@@ -159,6 +177,18 @@ def _committed(link: "Link") -> str:
         f"{version}, look {told['number']} by {told['metric']}, given alpha {told['alpha']:.4g} "
         f"under the policy that was sealed as {told['seal']}"
     )
+
+
+def _rules(link: "Link") -> str:
+    from components.decide import rules
+
+    if link.document is None:
+        return "(erased)"
+    found = rules.read(link.document)
+    who = ", ".join(one.name for one in found.people) or "anybody"
+    flags = [", four eyes"] if found.four_eyes else []
+    flags += [", nobody who started the turn"] if found.refuse_starter else []
+    return f"decided by {_text(who)}, proved by {found.proof}{''.join(flags)}"
 
 
 def _text(text: str | None) -> str:

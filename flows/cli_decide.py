@@ -2,6 +2,7 @@
 
 import getpass
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,9 +33,20 @@ Approver = Annotated[
 Code = Annotated[
     str,
     typer.Option(
-        help="The one-time code of your authenticator app, where the workload's file asks for one. "
-        "Better let FLYWHEEL_CODE hold it: other users see what commands are started with.",
+        help="The one-time code of your authenticator app, where the workload's file asks for one; "
+        "it proves that you were here, not what you said. Better let FLYWHEEL_CODE hold it: other "
+        "users see what commands are started with.",
         envvar="FLYWHEEL_CODE",
+    ),
+]
+
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="The SSH key to sign with, where the workload's file asks for signatures: a private "
+        "key's file, or the .pub of one that your agent holds. Left out, the one of yours that the "
+        "rules list is looked for in the agent and in ~/.ssh.",
+        envvar="FLYWHEEL_KEY",
     ),
 ]
 
@@ -64,6 +76,7 @@ def approve(
     workload: WorkloadName = None,
     comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
     code: Code = "",
+    key: Key = None,
 ) -> None:
     """Approve a waiting promotion: the challenger becomes champion.
 
@@ -71,7 +84,7 @@ def approve(
     """
     from components.decide.hearing import Answer
 
-    _decide(workload, Answer("approve", approver, comment, code))
+    _decide(workload, Answer("approve", approver, comment, code), key)
 
 
 @app.command()
@@ -89,15 +102,17 @@ def reject(
         ),
     ] = None,
     code: Code = "",
+    key: Key = None,
 ) -> None:
     """Reject a waiting promotion: the champion stays."""
     from components.decide.hearing import Answer
 
-    _decide(workload, Answer("reject", approver, comment, code, reason, "\n".join(blame or [])))
+    given = Answer("reject", approver, comment, code, reason, "\n".join(blame or []))
+    _decide(workload, given, key)
 
 
-def _decide(workload: str | None, given: "Answer") -> None:
-    from flows import approvals, watch
+def _decide(workload: str | None, given: "Answer", key: Path | None) -> None:
+    from flows import approvals, signing, watch
 
     tags = [approvals.workload_tag(workload)] if workload else []
     with _explained():
@@ -108,7 +123,8 @@ def _decide(workload: str | None, given: "Answer") -> None:
         raise typer.Exit(1)
     one = waiting[0]
     with _explained():
-        watch.patiently(lambda: approvals.answer(one.flow_run_id, one.pause_key, given))
+        proved = signing.answered(settings.load(), one, given, key)
+        watch.patiently(lambda: approvals.answer(one.flow_run_id, one.pause_key, proved))
         run = watch.wait_until_answered(one.flow_run_id, one.pause_key)
     if run.state and run.state.is_paused():
         _say_asked_again(one.workload, str(one.flow_run_id), given)
@@ -146,7 +162,16 @@ def _explained() -> AbstractContextManager[None]:
     from prefect.exceptions import PrefectHTTPStatusError
 
     from flows import approvals, watch
+    from flows.config import ConfigError
+    from flows.signing import SigningError
     from flows.stack.control import StackError
+    from flows.workload_files import WorkloadFileError
 
-    refused = (approvals.NotTakenError, PrefectHTTPStatusError)
+    refused = (
+        approvals.NotTakenError,
+        PrefectHTTPStatusError,
+        SigningError,
+        WorkloadFileError,
+        ConfigError,
+    )
     return explained(watch.TurnError, StackError, *refused, code=1)

@@ -85,7 +85,7 @@ def is_decided(run: FlowRun) -> bool:
     if version is None or version.decision:
         return False
     with warehouse.connect(settings.load().warehouse) as con:
-        return record.decision_on(con, evidence, wanted=sweep.wanted(run)) is not None
+        return record.decision_on(con, evidence, sweep.rules(workload)) is not None
 
 
 def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:

@@ -5,45 +5,133 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 
+from components import warehouse
+from components.decide import record
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry
-from flows import asking, fresh, registering, settings
+from flows import asking, fresh, registering, settings, workload_files
 from flows import config as configs
 from flows.approvals import page_key
 from flows.fresh import StaleEvidenceError
 from flows.run_names import run_name
+from flows.settings import Settings
 from flows.workload import Workload
 
 
+class ForeignEvidenceError(ValueError):
+    """What a promotion was started with is not evidence of this home, or not the workload's."""
+
+
 @flow(flow_run_name=run_name)
-def promote(config: str, evidence_folder: str) -> State[None]:
+def promote(
+    workload: str = "", evidence: str = "", config: str = "", evidence_folder: str = ""
+) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval crown the challenger.
 
+    Whoever starts it says which evidence it is about, and nothing else: the folder is this home's,
+    and the rules are those of the workload's own file.
+
+    Args:
+        workload: Whose evidence.
+        evidence: Its digest.
+        config: Of runs that an older version started: the workload's file.
+        evidence_folder: Of those: the evidence's folder, instead of the first two.
+
     Raises:
+        ForeignEvidenceError: It is not about evidence of this home, or by another file.
         StaleEvidenceError: What the evidence is about has changed; a turn was started.
     """
-    workload = configs.read(Path(config))
-    found = evidence.read(Path(evidence_folder))
+    home = settings.load()
+    found = locate(home, workload, evidence, evidence_folder)
+    file = rules_file(home, found, config)
+    rules = configs.read(file)
     try:
-        decision = decide(found, workload)
+        decision = decide(found, rules)
         if decision.decision == "reject":
             reject(found, decision)
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-        version = crown(workload, found, decision)
+        version = crown(rules, found, decision)
     except StaleEvidenceError as error:
         registering.let_go(found)
         asking.lapse(asking.question(found, 0), None, str(error))
-        started = fresh.start_turn(config, workload.workload, str(error))
-        url = f"{settings.load().prefect_url}/runs/flow-run/{started}"
+        started = fresh.start_turn(str(file), rules.workload, str(error))
+        url = f"{home.prefect_url}/runs/flow-run/{started}"
         raise StaleEvidenceError(f"{error}; a turn evaluates afresh: {url}") from error
     return Completed(
         message=f"approved by {decision.approver}: version {version.number} is champion"
     )
+
+
+def locate(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
+    """Read the evidence that a promotion is about, from this home and nowhere else.
+
+    Args:
+        home: Where it must lie.
+        workload: Whose it is.
+        digest: Its digest.
+        folder: Its folder, as older versions name it.
+
+    Raises:
+        ForeignEvidenceError: It lies elsewhere, or is another workload's.
+    """
+    root = home.evidence.resolve()
+    path = (Path(folder) if folder else root / workload / digest).resolve()
+    if len(path.parts) != len(root.parts) + 2 or path.parent.parent != root:
+        raise ForeignEvidenceError(
+            f"promoting by {path}: it is no evidence of this home, expected {root}/WORKLOAD/DIGEST"
+        )
+    if not (path / evidence.VERDICT).is_file():
+        raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
+    found = evidence.read(path)
+    named = (workload or path.parent.name, digest or path.name)
+    if found.subject.workload != path.parent.name or named != (path.parent.name, path.name):
+        raise ForeignEvidenceError(
+            f"promoting by {path}: it is evidence on {found.subject.workload}, asked was for "
+            f"{' '.join(named)}"
+        )
+    return found
+
+
+def rules_file(home: Settings, found: Evidence, config: str) -> Path:
+    """Find the file whose rules hold: the workload's own in this home.
+
+    A run that waits since before this home knew its workloads' files brings its own, once.
+
+    Raises:
+        ForeignEvidenceError: The run names another file, or one of another workload.
+        WorkloadFileError: This home knows no file of the workload.
+    """
+    workload = found.subject.workload
+    known = workload_files.find(home, workload)
+    if known is None and config and is_from_before(home):
+        workload_files.adopt(home, workload, Path(config))
+        known = workload_files.find(home, workload)
+    file = known or workload_files.require(home, workload)
+    if config and Path(config).resolve() != file:
+        raise ForeignEvidenceError(
+            f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
+        )
+    named = configs.read(file).workload
+    if named != workload:
+        raise ForeignEvidenceError(
+            f"promoting {workload} by the rules of {file}: it describes {named}"
+        )
+    return file
+
+
+def is_from_before(home: Settings) -> bool:
+    """Tell whether this run was made before the home was upgraded; Prefect's server dates runs."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.created is None:
+        return False
+    with warehouse.connect(home.warehouse) as con:
+        return run.created.timestamp() < record.since(con).timestamp()
 
 
 def decide(found: Evidence, workload: Workload) -> Decision:
@@ -78,10 +166,17 @@ def challenge(workload: Workload, found: Evidence) -> None:
 
 @task
 def crown(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
-    """Make the challenger champion; safe to repeat, and finished after a kill."""
-    return registering.crown(
-        workload, found, decision, lambda: fresh.require_fresh(found, workload)
-    )
+    """Make the challenger champion; safe to repeat, and finished after a kill.
+
+    What was decided is held against the rules of this moment, once nobody else can change them.
+    """
+
+    def still() -> None:
+        fresh.require_fresh(found, workload)
+        now = configs.read(workload_files.require(settings.load(), workload.workload))
+        asking.require_decided(found, now)
+
+    return registering.crown(workload, found, decision, still)
 
 
 @task

@@ -30,7 +30,7 @@ class Asked:
 
 
 def follow_turn(
-    config: Path, workload: str, console: Console, decide: Decide | None = None
+    config: Path, workload: str, console: Console, decide: Decide | None = None, *, by: str = ""
 ) -> None:
     """Start or join a turn, show it, see its approval through, and print the summary.
 
@@ -39,8 +39,9 @@ def follow_turn(
         workload: Its id.
         console: Where to print.
         decide: Answers the approval; without it a person is waited for.
+        by: Who starts it.
     """
-    run_id = watch.start(config, workload)
+    run_id = watch.start(config, workload, by)
     with Screen(console) as screen:
         ended = watch.follow(run_id, workload, screen)
     asked = ask(ended.promotion, workload, console, decide) if ended.promotion else None

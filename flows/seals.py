@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from components import looks, manifest, warehouse
 from components.decide import record
 from components.decide.record import Event
+from components.decide.rules import Rules
 from components.evaluate.task import FILE
 from components.gate import policy as policies
 from components.gate import spending
@@ -47,6 +48,12 @@ def seal(policy: Policy, held: Holdout) -> None:
     home, now = settings.load(), datetime.now(UTC)
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
         _sealed(con, looks.read(con), policy, held, now=now)
+
+
+def seal_rules(workload: str, rules: Rules) -> None:
+    """Put the rules for deciding into the chain, unless they are the last that it has."""
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        record.in_force(con, workload, rules, now=datetime.now(UTC))
 
 
 def take(

@@ -23,8 +23,6 @@ def find(home: Settings, one: Approver, env: Mapping[str, str] = os.environ) -> 
     """
     if one.secret_env:
         found, place = env.get(one.secret_env), f"the environment variable {one.secret_env}"
-    elif one.secret_block:
-        found, place = _in_block(one.secret_block), f"the Secret block {one.secret_block}"
     else:
         path = file(home, one.name)
         found, place = _in_file(path), str(path)
@@ -61,12 +59,6 @@ def enrol(home: Settings, name: str, *, again: bool) -> str:
     with os.fdopen(descriptor, "w") as written:
         written.write(drawn + "\n")
     return drawn
-
-
-def _in_block(name: str) -> str | None:
-    from flows import secret_blocks  # noqa: PLC0415 - slow to import
-
-    return secret_blocks.load(name)
 
 
 def _in_file(path: Path) -> str | None:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
 from prefect import flow, task
@@ -22,11 +21,13 @@ from components import warehouse
 from components.decide import record
 from components.decide.reasons import Lapsed
 from components.decide.record import Event
+from components.decide.rules import OPEN, Rules
 from components.register import journal, registry
 from components.warehouse import Connection
-from flows import approvals, consequences, dispatch, releases, settings
+from flows import approvals, consequences, dispatch, releases, settings, workload_files
 from flows import config as configs
 from flows.releases import NotApprovedError
+from flows.workload_files import WorkloadFileError
 
 EVERY = "52 * * * *"
 """Cron line (UTC) of its runs."""
@@ -39,14 +40,14 @@ NEWER = "newer evidence"
 
 @dataclass(frozen=True, slots=True)
 class Lapse:
-    """A promotion that nobody can answer any more, and why; ``wanted`` people had to approve."""
+    """A promotion that nobody can answer any more, and why; ``rules`` are those of now."""
 
     flow_run_id: UUID
     workload: str
     evidence: str
     reason: Lapsed
     said: str
-    wanted: int
+    rules: Rules
 
 
 @flow
@@ -124,7 +125,7 @@ def note(found: Sequence[Lapse]) -> int:
 
 def _note(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
     run = str(lapse.flow_run_id)
-    decided = record.decision_on(con, lapse.evidence, wanted=lapse.wanted)
+    decided = record.decision_on(con, lapse.evidence, lapse.rules)
     if decided and decided.flow_run_id == run:
         return False
     event = Event(
@@ -153,12 +154,13 @@ def _of_ended(run: FlowRun) -> Lapse | None:
 
 def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
     workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
-    return Lapse(run.id, workload, evidence, reason, said, wanted(run))
+    return Lapse(run.id, workload, evidence, reason, said, rules(workload))
 
 
-def wanted(run: FlowRun) -> int:
-    """Read how many people have to approve; the workload's file may be gone since, or wrong."""
+def rules(workload: str) -> Rules:
+    """Read a workload's rules for deciding; its file may be gone since, or wrong."""
     try:
-        return configs.read(Path(str(run.parameters["config"]))).approve.wanted
-    except configs.ConfigError:
-        return 1
+        file = workload_files.require(settings.load(), workload)
+        return configs.read(file).approve.rules()
+    except (configs.ConfigError, WorkloadFileError):
+        return OPEN

@@ -19,6 +19,7 @@ from components import ledger, manifest, warehouse
 from components.dataset import learned
 from components.dataset.snapshot import Snapshot
 from components.decide import record
+from components.decide.rules import Rules
 from components.evaluate.harness import Folders
 from components.folder_digest import folder_digest
 from components.gate import evidence, judge
@@ -46,6 +47,7 @@ from flows import (
     showing,
     starting,
     train,
+    workload_files,
 )
 from flows import config as configs
 from flows.collect import collect
@@ -81,9 +83,17 @@ class Turned:
 
 @flow(flow_run_name=run_name)
 @metrics.staged("turn", skipped=lambda ending: ending == STARTED_ALREADY)
-def turn(config: str, start: str | None = None) -> str:
-    """Turn the flywheel once for one workload; ``start`` is the entry that asks for it, if any."""
+def turn(config: str, start: str | None = None, by: str = "") -> str:
+    """Turn the flywheel once for one workload.
+
+    Args:
+        config: The workload's file.
+        start: The entry in the book of starts that asks for it, if any.
+        by: Your name, where a person starts it.
+    """
     workload = configs.read(Path(config))
+    workload_files.enter(settings.load(), workload.workload, Path(config))
+    starter = starting.starter(workload, start, by)
     if not starting.enter(workload.workload, start):
         return STARTED_ALREADY
     evaluate.look_over(workload)
@@ -115,7 +125,7 @@ def turn(config: str, start: str | None = None) -> str:
         cards, reused = measured(workload, given, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
-        turned = conclude(config, workload, snapshot, adapter, cards)
+        turned = conclude(workload, snapshot, adapter, cards, starter)
         stages.say(turned.ending)
     outputs = [adapter, *evaluate.every(cards)]  # curate has noted its snapshot
     finish(workload.workload, folder, stages, turned, outputs)
@@ -170,7 +180,7 @@ def ensure(
 
 @metrics.staged("gate")
 def conclude(
-    config: str, workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders
+    workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders, starter: str = ""
 ) -> Turned:
     """Judge the challenger and, where the gate passes it, see that a person is asked once."""
     champion = registry.champion(workload.workload)
@@ -184,16 +194,19 @@ def conclude(
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
         return Turned(found.judgement.outcome, str(found.folder))
-    decision = recorded(found.digest, workload.approve.wanted)
+    if starter:
+        starting.note(found, starter)
+    decision = recorded(found.digest, workload.approve.rules())
     if decision and decision.decision == "reject":
         return Turned("decided", str(found.folder))
-    return Turned("asked", str(found.folder), promotion(config, found))
+    return Turned("asked", str(found.folder), promotion(found))
 
 
 @task
 def seal(workload: Workload, snapshot: Snapshot) -> None:
-    """Seal the policy before anything is measured on a new holdout."""
+    """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
     seals.seal(workload.gate, _held(workload, snapshot))
+    seals.seal_rules(workload.workload, workload.approve.rules())
 
 
 def _held(workload: Workload, snapshot: Snapshot) -> Holdout:
@@ -305,19 +318,19 @@ def _earlier(looks: Sequence[Look], opponent: Scorecard) -> list[Earlier]:
 
 
 @task
-def recorded(digest: str, wanted: int) -> Decision | None:
+def recorded(digest: str, rules: Rules) -> Decision | None:
     """Read what people have decided on this evidence before."""
     with warehouse.connect(settings.load().warehouse) as con:
-        return record.decision_on(con, digest, wanted=wanted)
+        return record.decision_on(con, digest, rules)
 
 
-def promotion(config: str, found: Evidence) -> str:
+def promotion(found: Evidence) -> str:
     """Start the promotion that asks a person, or find the one that is under way."""
     tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
     waiting = dispatch.find("promote", *tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
-    asked = {"config": config, "evidence_folder": str(found.folder)}
+    asked = {"workload": found.subject.workload, "evidence": found.digest}
     return str(dispatch.start("promote/promote", asked, tags).id)
 
 

@@ -38,11 +38,12 @@ class Ended:
     stages: list[stages.Stage]
 
 
-def start(config: Path, workload: str) -> UUID:
-    """Start a turn of the workload, or find the one that is under way."""
+def start(config: Path, workload: str, by: str = "") -> UUID:
+    """Start a turn of the workload as somebody, or find the one that is under way."""
     if under_way := patiently(lambda: dispatch.turns_under_way(config)):
         return under_way[0].id
-    given, tags, key = {"config": str(config)}, [approvals.workload_tag(workload)], str(uuid4())
+    given = {"config": str(config), "by": by}
+    tags, key = [approvals.workload_tag(workload)], str(uuid4())
     return patiently(lambda: dispatch.start("turn/turn", given, tags, key)).id
 
 

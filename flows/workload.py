@@ -239,6 +239,16 @@ class Workload(Config):
             raise ValueError("; ".join(mistakes))
         return policy
 
+    @field_validator("approve")
+    @classmethod
+    def _can_be_signed(cls, approve: Approving, info: ValidationInfo) -> Approving:
+        """Take the approvers' keys from the file's own folder, and look for mistakes."""
+        if approve.allowed_signers is not None:
+            file = (sources.folder(info) / approve.allowed_signers).resolve()
+            approve = approve.model_copy(update={"allowed_signers": file})
+        approve.rules()
+        return approve
+
     @field_validator("collect_schedule", "turn_schedule")
     @classmethod
     def _is_cron(cls, text: str | None) -> str | None:

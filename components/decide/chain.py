@@ -15,18 +15,23 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked", "released"
+    "approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked", "released", "rules"
 ]
 """``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now.
 ``rollback``: what was approved on the evidence was taken back. ``sealed``: a policy, before the
 first look at a holdout. ``looked``: one look, before what it showed was known. ``released``: the
-digest of all files of a version, before it becomes champion."""
+digest of all files of a version, before it becomes champion. ``rules``: the rules for deciding
+about a workload, before anybody is asked under them."""
 
 GENESIS = "0" * 64
 """What stands in the first link where later ones have the digest of the one before."""
 
 FIELDS = ("approver", "comment", "blame")
 """The texts that people wrote."""
+
+DOCUMENT = "document"
+"""What stands in no body, since it names people: rules, or a statement with its signature. Only
+some links have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,9 @@ class Link:
 
     ``attempt`` counts the answers of one promotion. ``reason`` is a word of a short list: why it
     was rejected, refused, or lapsed. ``body`` is what a seal, a look or a release commits to, as
-    JSON; of the first two ``evidence_digest`` is that of the policy.
+    JSON; of the first two ``evidence_digest`` is that of the policy. Of a decision it says what
+    proved the name, and under which rules. ``document`` is what was signed, with the signature, or
+    the rules themselves.
     """
 
     sequence: int
@@ -58,6 +65,14 @@ class Link:
     blame: str | None
     blame_salt: str | None
     body: str = ""
+    document_digest: str = ""
+    document: str | None = None
+    document_salt: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The names of its texts, erased ones included."""
+        return (*FIELDS, DOCUMENT) if self.document_digest else FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +125,8 @@ def content(link: Link) -> str:
     }
     if link.body:  # rows of older versions have none, and keep their digests
         told["body"] = link.body
+    if link.document_digest:
+        told["document_digest"] = link.document_digest
     return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -172,10 +189,12 @@ def _objection(link: Link, before: str) -> str | None:
         return "was changed: its content has another digest than it says"
     if link.before != before:
         return "does not follow the one before it: rows were replaced, moved or deleted"
-    for field in FIELDS:
+    for field in link.texts:
         salt, text = getattr(link, f"{field}_salt"), getattr(link, field)
         if (salt is None) != (text is None):
             return f"has a {field} without its salt, or a salt without its {field}"
         if text is not None and seal(str(salt), text) != getattr(link, f"{field}_digest"):
             return f"was changed: its {field} is not the one that was recorded"
+    if link.document is not None and not link.document_digest:
+        return "has a document that was not recorded with it"
     return None

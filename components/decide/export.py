@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components import manifest
-from components.decide import chain
-from components.decide.chain import FIELDS, Link
+from components.decide import allowed_signers, chain, rules, statement
+from components.decide.chain import Link
 
 
 def write(path: Path, links: Iterable[Link]) -> int:
@@ -22,13 +22,44 @@ def write(path: Path, links: Iterable[Link]) -> int:
     return len(lines)
 
 
+def signed_folder(path: Path) -> Path:
+    """Name the folder of signed statements that goes with an export."""
+    return path.with_name(f"{path.name}.signed")
+
+
+def write_signed(path: Path, links: Iterable[Link]) -> int:
+    """Write each signed statement, its signature, and whose keys are whose; return how many.
+
+    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers``
+    has the keys of all rules that the chain has. ``ssh-keygen -Y verify`` needs no more.
+    """
+    folder, count = signed_folder(path), 0
+    lines: dict[str, None] = {}
+    for link in links:
+        if link.document is None:
+            continue
+        if link.kind == "rules":
+            people = rules.read(link.document).people
+            lines |= {allowed_signers.write(p.name, key): None for p in people for key in p.signers}
+        elif signed := statement.split(link.document):
+            folder.mkdir(parents=True, exist_ok=True)
+            at = statement.read(signed.line).signed_at
+            file = folder / f"{link.sequence:07}@{at:%Y%m%d%H%M%SZ}.json"
+            manifest.write_atomically(file, signed.line)
+            manifest.write_atomically(file.with_name(f"{file.name}.sig"), signed.armored)
+            count += 1
+    if count:
+        manifest.write_atomically(folder / "allowed_signers", "".join(lines))
+    return count
+
+
 def line(link: Link) -> str:
     """Write one link."""
     words = {
         name: None
         if getattr(link, name) is None
         else {"salt": getattr(link, f"{name}_salt"), "text": getattr(link, name)}
-        for name in FIELDS
+        for name in link.texts
     }
     told = {
         "sequence": link.sequence,

@@ -1,17 +1,19 @@
 """Hear an answer: take it or refuse it, and record either, in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from components import warehouse
-from components.decide import blame, record, standing, totp
-from components.decide.approvers import Approving
+from components.decide import blame, proofs, record, ssh_signature, standing, statement, totp
 from components.decide.blame import Blamed
 from components.decide.chain import Link
 from components.decide.reasons import Reason, Refused
 from components.decide.record import Asked, Event
+from components.decide.rules import Rules
+from components.decide.ssh_signature import SignatureError, UntouchedError
+from components.decide.statement import Signed, Statement
 from components.warehouse import Connection
 
 WRONG_CODES = 10
@@ -19,6 +21,9 @@ WRONG_CODES = 10
 a chance of 3 in a million, so that in a year of guessing it is 1 in 90."""
 
 LOCKED = timedelta(days=1)
+
+EARLY = timedelta(minutes=5)
+"""How far ahead the clock may be of whoever signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Answer:
     code: str = ""
     reason: Reason = "other"
     blame: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +51,22 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the code was held against: ``secret`` is ``None`` where none is known."""
+    """What the proof of a name is held against.
 
-    secret: str | None
+    ``secret`` is that of the person's codes, ``None`` where none is known. ``evidence`` and
+    ``adapter`` are the whole digests that a signed statement must name.
+    """
+
+    secret: str | None = None
+    evidence: str = ""
+    adapter: str = ""
 
 
 def hear(
     con: Connection,
     question: Question,
     answer: Answer,
-    rules: Approving,
+    rules: Rules,
     proof: Proof,
     *,
     blamed: Sequence[Blamed] | None = (),
@@ -66,21 +78,31 @@ def hear(
         con: The warehouse.
         question: What it answers.
         answer: What was said.
-        rules: Who may decide.
-        proof: The secret of whoever the answer says it is from.
+        rules: Those in force, which become a link of the chain if they are not the last.
+        proof: What whoever the answer says it is from has to prove it by.
         blamed: What the answer blames; ``None`` where some of it was not found.
         now: When it was said (UTC).
     """
     with warehouse.transaction(con):
         if (before := heard(con, question)) is not None:
             return before
+        under = record.in_force(con, question.workload, rules, now=now)
         links = record.links(con, Asked(evidence=question.evidence))
-        objection = objection_to(answer, rules, links)
+        starters = record.starters(con, question.evidence)
+        objection = objection_to(answer, rules, links, starters)
         if objection is None and answer.decision == "reject" and blamed is None:
             objection = "blame"
-        if objection is None and rules.codes:
-            objection = _prove(con, answer, proof, now=now)
-        link = record.append(con, _event(question, answer, objection, now))
+        document = ""
+        if objection is None and rules.proof == "code":
+            objection = check_code(con, answer.approver, answer.code, proof.secret, now=now)
+        elif objection is None and rules.proof == "signature":
+            expected = asked(question, answer, proof, under.digest)
+            signed = check_signature(answer.signature, expected, rules, now=now)
+            if isinstance(signed, Signed):
+                document = signed.document
+            else:
+                objection = signed
+        link = record.append(con, _event(question, answer, objection, now, under, rules, document))
         if link.kind == "reject" and blamed:
             workload = question.workload
             blame.record(con, blamed, decision=link.sequence, workload=workload, now=now)
@@ -93,44 +115,104 @@ def heard(con: Connection, question: Question) -> Link | None:
     return next((link for link in found if link.attempt == question.attempt), None)
 
 
-def objection_to(answer: Answer, rules: Approving, links: Sequence[Link]) -> Refused | None:
-    """Say why an answer can't be taken, but for its code; ``None`` if it can. Pure.
+def objection_to(
+    answer: Answer, rules: Rules, links: Sequence[Link], starters: Sequence[str] = ()
+) -> Refused | None:
+    """Say why an answer can't be taken, but for what proves it; ``None`` if it can. Pure.
 
     Args:
         answer: What was said.
         rules: Who may decide.
         links: What was said to this evidence before.
+        starters: Who started by hand a turn that the evidence came from.
     """
     if not answer.approver.strip():
         return "unnamed"
-    if rules.approvers and rules.find(answer.approver) is None:
+    if rules.people and rules.find(answer.approver) is None:
         return "unlisted"
-    said_yes = {link.approver for link in standing.approvals(links)}
+    if answer.decision == "approve" and rules.refuse_starter and answer.approver in starters:
+        return "starter"
+    said_yes = {link.approver for link in standing.approvals(links, rules, starters)}
     if answer.decision == "approve" and answer.approver in said_yes:
         return "same_person"
     unexplained = answer.reason == "other" and not answer.comment.strip()
-    if answer.decision == "reject" and rules.approvers and unexplained:
+    if answer.decision == "reject" and rules.people and unexplained:
         return "unexplained"
     return None
 
 
-def _prove(con: Connection, answer: Answer, proof: Proof, *, now: datetime) -> Refused | None:
-    """Hold the code against the secret, and note the half minute that it is of."""
-    if proof.secret is None:
+def asked(question: Question, answer: Answer, proof: Proof, rules_digest: str) -> Statement:
+    """Write the statement that an answer must carry, but for its time."""
+    return Statement(
+        workload=question.workload,
+        evidence=proof.evidence,
+        adapter=proof.adapter,
+        rules=rules_digest,
+        question=question.flow_run_id,
+        decision=answer.decision,
+        approver=answer.approver,
+        reason=answer.reason if answer.decision == "reject" else "",
+        comment=statement.digest(answer.comment),
+        blame=statement.digest(answer.blame),
+        at="",
+    )
+
+
+def check_signature(
+    pasted: str, expected: Statement, rules: Rules, *, now: datetime
+) -> Signed | Refused:
+    """Hold a signed statement against what it must say; return it if it proves that.
+
+    Args:
+        pasted: The statement's line and the signature, as they came.
+        expected: What must be signed, but for its time.
+        rules: With the keys of each person.
+        now: When the answer was given.
+    """
+    if not pasted.strip():
+        return "signature_missing"
+    signed = statement.split(pasted)
+    if signed is None:
+        return "signature_unreadable"
+    try:
+        found = statement.read(signed.line)
+        signature = ssh_signature.read(signed.armored)
+    except ValueError:
+        return "signature_unreadable"
+    if replace(found, at="") != expected:
+        return "signature_other"
+    try:
+        ssh_signature.verify(signed.line.encode(), signature)
+    except UntouchedError:
+        return "signature_untouched"
+    except SignatureError:
+        return "signature_wrong"
+    if found.signed_at > now + EARLY:
+        return "signature_early"
+    times = (found.signed_at, now)
+    is_theirs = proofs.is_valid(signature.key, proofs.signers_of(rules, expected.approver), times)
+    return signed if is_theirs else "signature_key"
+
+
+def check_code(
+    con: Connection, approver: str, code: str, secret: str | None, *, now: datetime
+) -> Refused | None:
+    """Hold a code against the secret, and note the half minute that it is of."""
+    if secret is None:
         return "code_unknown"
-    if _wrong_codes(con, answer.approver, since=now - LOCKED) >= WRONG_CODES:
+    if _wrong_codes(con, approver, since=now - LOCKED) >= WRONG_CODES:
         return "code_locked"
     used = con.execute(
         "select counter from raw.approver_codes where approver = $approver",
-        {"approver": answer.approver},
+        {"approver": approver},
     ).fetchall()
     last = int(used[0][0]) if used else None
-    found = totp.check(proof.secret, answer.code, now=now, last=last)
+    found = totp.check(secret, code, now=now, last=last)
     if not isinstance(found, int):
         return found
     con.execute(
         "insert or replace into raw.approver_codes values ($approver, $counter, $now)",
-        {"approver": answer.approver, "counter": found, "now": now},
+        {"approver": approver, "counter": found, "now": now},
     )
     return None
 
@@ -145,7 +227,15 @@ def _wrong_codes(con: Connection, approver: str, *, since: datetime) -> int:
     )
 
 
-def _event(question: Question, answer: Answer, objection: Refused | None, now: datetime) -> Event:
+def _event(
+    question: Question,
+    answer: Answer,
+    objection: Refused | None,
+    now: datetime,
+    under: Link,
+    rules: Rules,
+    document: str,
+) -> Event:
     reason = answer.reason if answer.decision == "reject" else ""
     return Event(
         kind="refused" if objection else answer.decision,
@@ -158,4 +248,6 @@ def _event(question: Question, answer: Answer, objection: Refused | None, now: d
         approver=answer.approver,
         comment=answer.comment,
         blame=answer.blame,
+        body="" if objection else proofs.body(rules.proof, under.digest),
+        document=document,
     )

@@ -24,6 +24,7 @@ def write(
     links: Mapping[str, str],
     *,
     wanted: int,
+    sign: str = "",
 ) -> str:
     """Write it as Markdown.
 
@@ -33,9 +34,11 @@ def write(
         earlier: What was decided on the workload's other evidence, the oldest first.
         links: Addresses by what they lead to.
         wanted: How many different people have to approve.
+        sign: The line of shell that signs an answer, where answers are signed.
     """
     parts = [
         *_refusal(answered),
+        *_sign(sign),
         *_approved(approved, wanted),
         " · ".join(f"[{name}]({address})" for name, address in links.items()),
         *_earlier(earlier[-SHOWN:]),
@@ -68,6 +71,17 @@ def _refusal(answered: Sequence[Link]) -> list[str]:
         said += f"{markdown.code(last.blame or '')}: "
     times = "" if refused == 1 else f" {refused} answers were not taken so far."
     return [f"{said}{reasons.refusal(last.reason)}.{times}"]
+
+
+def _sign(line: str) -> list[str]:
+    if not line:
+        return []
+    return [
+        "**To answer, sign:** run this line where your SSH key is, with your name, decision and "
+        "words at its beginning (`decision=approve` or `reject`; a rejection has a `reason`), and "
+        "paste all that it prints below. For a security key or an agent, name its file after `-f`.",
+        f"```sh\n{line}\n```",
+    ]
 
 
 def _approved(approved: Sequence[Link], wanted: int) -> list[str]:

@@ -20,6 +20,15 @@ Refused: TypeAlias = Literal[
     "code_expired",
     "code_reused",
     "code_locked",
+    "starter",
+    "signature_missing",
+    "signature_unreadable",
+    "signature_other",
+    "signature_wrong",
+    "signature_key",
+    "signature_untouched",
+    "signature_early",
+    "signature_used",
 ]
 
 REFUSALS: dict[Refused, str] = {
@@ -35,6 +44,17 @@ REFUSALS: dict[Refused, str] = {
     "code_expired": "the one-time code has expired",
     "code_reused": "the one-time code was used before; wait for the next one",
     "code_locked": "too many wrong one-time codes came under this name; for a day, none is taken",
+    "starter": "this person started the turn by hand, and the rules want another to approve",
+    "signature_missing": "a signature is wanted: run the line above and paste all that it prints",
+    "signature_unreadable": "what was pasted is no statement with a signature below it",
+    "signature_other": "the signature is for something else: its statement must name this evidence "
+    "and question, the rules of now, and the same decision, name, reason, comment and blame",
+    "signature_wrong": "the signature does not hold, or is not for `-n flywheel`",
+    "signature_key": "it is signed with a key that the rules do not list for this name, or that "
+    "does not count at this time",
+    "signature_untouched": "the security key was not touched when it signed",
+    "signature_early": "the signed time is in the future; set the clock",
+    "signature_used": "this signature was used before; sign again",
 }
 """Why an answer was not taken, for whoever gave it."""
 

@@ -1,8 +1,10 @@
 """What the words on one evidence come to, under two eyes or four; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from components.decide import proofs
 from components.decide.chain import Head, Link
+from components.decide.rules import Rules
 from components.ledger import Decision
 
 
@@ -15,28 +17,37 @@ def valid(links: Sequence[Link]) -> list[Link]:
     return [link for link in links if link.flow_run_id not in lapsed]
 
 
-def approvals(links: Sequence[Link]) -> list[Link]:
+def approvals(links: Sequence[Link], rules: Rules, starters: Iterable[str] = ()) -> list[Link]:
     """Give the approvals that count, one of each person; whose name was erased is nobody else."""
     found: dict[str, Link] = {}
     for link in valid(links):
-        if link.kind == "approve":
+        if link.kind == "approve" and proofs.counts(link, rules, starters):
             who = f"erased {link.sequence}" if link.approver is None else f"name {link.approver}"
             found.setdefault(who, link)
     return list(found.values())
 
 
-def decision(links: Sequence[Link], *, wanted: int) -> Decision | None:
+def decision(links: Sequence[Link], rules: Rules, starters: Iterable[str] = ()) -> Decision | None:
     """Say what was decided on an evidence: one rejection ends it; ``None`` while it is open.
 
     Args:
         links: Those of the evidence, in their order.
-        wanted: How many different people have to approve.
+        rules: Those of now; what was decided under laxer ones does not count.
+        starters: Who started by hand a turn that the evidence came from.
     """
-    rejections = [link for link in valid(links) if link.kind == "reject"]
+    rejections = [
+        link for link in valid(links) if link.kind == "reject" and proofs.counts(link, rules)
+    ]
     if rejections:
         return _decision(rejections[:1])
-    approved = approvals(links)
-    return _decision(approved[:wanted]) if len(approved) >= wanted else None
+    approved = approvals(links, rules, starters)
+    return _decision(approved[: rules.wanted]) if len(approved) >= rules.wanted else None
+
+
+def approved_links(links: Sequence[Link], evidence: str) -> list[Link]:
+    """List the approvals of an evidence that were not taken back by a lapse, by any rules."""
+    of_it = [link for link in links if link.evidence_digest == evidence]
+    return [link for link in valid(of_it) if link.kind == "approve"]
 
 
 def _decision(links: Sequence[Link]) -> Decision:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from components.erase.subject import Subject
 from components.warehouse import Connection
 
-APPROVER = "approver"
+APPROVER, DOCUMENT = "approver", "document"
+"""Texts that name an approver: the name, and what was signed, or the rules that list it."""
 
 ERASED = "(erased)"
 """Stands where a text of the champions' journal was."""
@@ -36,6 +37,7 @@ def forget(con: Connection, subject: Subject, names: Iterable[str]) -> int:
         )
     if subject.mentions and not subject.is_narrowed:
         con.execute("delete from raw.approver_codes where approver = $id", {"id": subject.id})
+        con.execute("delete from raw.starters where started_by = $id", {"id": subject.id})
     return len(found)
 
 
@@ -56,11 +58,15 @@ def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tupl
         {"workload_id": subject.workload_id},
     ).fetchall()
     is_about = teller(subject, names)
-    return [
-        (sequence, field)
+    found = {
+        (sequence, field): None
         for sequence, field, text in rows
-        if (field != APPROVER or subject.mentions) and is_about(text)
-    ]
+        if (field not in (APPROVER, DOCUMENT) or subject.mentions) and is_about(text)
+    }
+    # A signed statement has the digest of what was written, by which a guess at it can be tried.
+    signed = {(sequence, field) for sequence, field, _ in rows if field == DOCUMENT}
+    found |= {one: None for sequence, _ in list(found) if (one := (sequence, DOCUMENT)) in signed}
+    return list(found)
 
 
 def forget_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:

@@ -18,15 +18,23 @@ def check(name: str, rules: Approving, troubles: Mapping[str, str]) -> Iterator[
         yield note(
             name,
             "whoever reaches Prefect may approve, under any name",
-            "list who may under `approve: approvers:`, with `codes: true`",
+            "list who may under `approve: approvers:`, with `proof: signature`",
         )
-    elif not rules.codes:
+    elif rules.proof == "name":
         yield note(
             name,
-            "approvers are listed without codes: whoever reaches Prefect can give one's name",
-            "`flywheel approver add NAME` for each, and `codes: true` under approve",
+            "approvers are listed without proof: whoever reaches Prefect can give one's name",
+            "each one's SSH key under `keys`, and `proof: signature` under approve",
         )
+    elif rules.proof == "signature":
+        yield fine(name, f"{len(rules.approvers)} approver(s), each with a key to sign with")
     else:
+        yield note(
+            name,
+            "codes prove who was there, not what was said: who can write Prefect's database can "
+            "change an answer",
+            "each one's SSH key under `keys`, and `proof: signature` under approve",
+        )
         yield from (_untold(name, who, why) for who, why in troubles.items())
         if not troubles:
             yield fine(name, f"{len(rules.approvers)} approver(s), each with a secret for codes")

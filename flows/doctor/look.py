@@ -14,7 +14,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prefect import get_client
 from prefect.client.schemas.objects import WorkerStatus
-from prefect.exceptions import PrefectHTTPStatusError
 
 from components.decide.approvers import Approving
 from flows import secrets
@@ -104,12 +103,12 @@ def inside(settings: Settings) -> list[Entry]:
 def without_codes(settings: Settings, env: Mapping[str, str], rules: Approving) -> dict[str, str]:
     """Say of each approver whose codes can't be checked here why not."""
     found: dict[str, str] = {}
-    for one in rules.approvers if rules.codes else ():
-        place = one.secret_env or one.secret_block or secrets.file(settings, one.name)
+    for one in rules.approvers if rules.proof == "code" else ():
+        place = one.secret_env or secrets.file(settings, one.name)
         try:
             if secrets.find(settings, one, env) is None:
                 found[one.name] = f"{place} is not there"
-        except (secrets.SecretError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+        except secrets.SecretError as error:
             found[one.name] = str(error)
     return found
 

@@ -21,7 +21,10 @@ select
     remarks.salt as comment_salt,
     charges.text as blame,
     charges.salt as blame_salt,
-    coalesce(chain.body, '') as body
+    coalesce(chain.body, '') as body,
+    coalesce(chain.document_digest, '') as document_digest,
+    documents.text as document,
+    documents.salt as document_salt
 from raw.decision_chain as chain
 left join raw.decision_words as approvers
     on chain.sequence = approvers.sequence and approvers.field = 'approver'
@@ -29,6 +32,8 @@ left join raw.decision_words as remarks
     on chain.sequence = remarks.sequence and remarks.field = 'comment'
 left join raw.decision_words as charges
     on chain.sequence = charges.sequence and charges.field = 'blame'
+left join raw.decision_words as documents
+    on chain.sequence = documents.sequence and documents.field = 'document'
 where
     ($workload_id::varchar is null or chain.workload_id = $workload_id)
     and ($evidence::varchar is null or chain.evidence_digest = $evidence)

@@ -8,7 +8,7 @@ import pytest
 from pyotp.totp import TOTP
 
 from components import warehouse
-from components.decide import hearing, record
+from components.decide import chain, hearing, proofs, record, rules
 from components.decide.approvers import Approver, Approving
 from components.decide.hearing import Answer, Proof, Question
 from components.decide.record import Asked
@@ -20,15 +20,16 @@ from tests.decide.test_totp import SECRET
 ADA, BOB = Approver(name="ada"), Approver(name="bob")
 LISTED = Approving(approvers=(ADA, BOB))
 FOUR_EYES = Approving(approvers=(ADA, BOB), four_eyes=True)
-CODED = Approving(approvers=(ADA, BOB), codes=True)
+CODED = Approving(approvers=(ADA, BOB), proof="code")
 QUESTION = Question("support", "e1", "run-1", 1)
 YES = Answer("approve", "ada", "fine")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtofXXQBkBB+HvirIXoKRmKwSm2ZMoHR/NJoOG/Mz+o ada@laptop"
 
 
 def hear(
     con: Connection,
     answer: Answer,
-    rules: Approving,
+    approving: Approving,
     *,
     attempt: int = 1,
     secret: str | None = None,
@@ -37,13 +38,13 @@ def hear(
     """Hear an answer; give what it was recorded as."""
     at = NOW + timedelta(minutes=minutes)
     question = replace(QUESTION, attempt=attempt)
-    link = hearing.hear(con, question, answer, rules, Proof(secret), now=at)
+    link = hearing.hear(con, question, answer, approving.rules(), Proof(secret), now=at)
     assert (link.approver, link.comment) == (answer.approver, answer.comment)
     return link.kind, link.reason
 
 
-def decided(con: Connection, rules: Approving) -> tuple[str, str] | None:
-    found = record.decision_on(con, "e1", wanted=rules.wanted)
+def decided(con: Connection, approving: Approving) -> tuple[str, str] | None:
+    found = record.decision_on(con, "e1", approving.rules())
     return (found.decision, found.approver) if found else None
 
 
@@ -55,7 +56,7 @@ def test_anybody_decides_where_nobody_is_listed(con: Connection) -> None:
 def test_a_rejection_keeps_its_reason_and_what_it_blames(con: Connection) -> None:
     no = Answer("reject", "bob", "slower", reason="cost", blame="tool=search")
     assert hear(con, no, LISTED) == ("reject", "cost")
-    assert record.links(con)[0].blame == "tool=search"
+    assert record.links(con)[-1].blame == "tool=search"
     assert decided(con, LISTED) == ("reject", "bob")
 
 
@@ -93,7 +94,7 @@ def test_what_was_approved_before_a_lapse_does_not_count(con: Connection) -> Non
     hear(con, YES, FOUR_EYES)
     chains.append(con, event("lapsed", "", attempt=0, reason="cancelled"))
     later = replace(QUESTION, flow_run_id="run-2")
-    hearing.hear(con, later, replace(YES, approver="bob"), FOUR_EYES, Proof(None), now=NOW)
+    hearing.hear(con, later, replace(YES, approver="bob"), FOUR_EYES.rules(), Proof(None), now=NOW)
     assert decided(con, FOUR_EYES) is None
 
 
@@ -106,19 +107,19 @@ def test_an_answer_that_is_heard_again_after_a_crash_is_recorded_once(con: Conne
     code = TOTP(SECRET).at(NOW)
     for _ in range(2):
         assert hear(con, replace(YES, code=code), CODED, secret=SECRET) == ("approve", "")
-    assert len(record.links(con)) == 1
+    assert [link.kind for link in record.links(con)] == ["rules", "approve"]
 
 
 def test_a_code_is_taken_once_and_another_half_minute_later(con: Connection) -> None:
     first = replace(YES, code=TOTP(SECRET).at(NOW))
     assert hear(con, first, CODED, secret=SECRET) == ("approve", "")
     other = replace(QUESTION, evidence="e2", flow_run_id="run-2")
-    again = hearing.hear(con, other, first, CODED, Proof(SECRET), now=NOW)
+    again = hearing.hear(con, other, first, CODED.rules(), Proof(SECRET), now=NOW)
     assert (again.kind, again.reason) == ("refused", "code_reused")
     later = NOW + timedelta(seconds=30)
     new = replace(first, code=TOTP(SECRET).at(later))
     other = replace(other, attempt=2)
-    assert hearing.hear(con, other, new, CODED, Proof(SECRET), now=later).kind == "approve"
+    assert hearing.hear(con, other, new, CODED.rules(), Proof(SECRET), now=later).kind == "approve"
 
 
 def test_a_code_that_was_used_is_remembered_by_other_workloads_and_after_a_restart(
@@ -129,7 +130,7 @@ def test_a_code_that_was_used_is_remembered_by_other_workloads_and_after_a_resta
         assert hear(con, coded, CODED, secret=SECRET) == ("approve", "")
     other = Question("routing", "e9", "run-9", 1)
     with warehouse.connect(tmp_path / "w.duckdb") as con:
-        link = hearing.hear(con, other, coded, CODED, Proof(SECRET), now=NOW)
+        link = hearing.hear(con, other, coded, CODED.rules(), Proof(SECRET), now=NOW)
     assert (link.kind, link.reason) == ("refused", "code_reused")
 
 
@@ -188,15 +189,29 @@ def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> N
         ),
         pytest.param({"codes": True}, "list them under approvers", id="codes-of-nobody"),
         pytest.param(
-            {"approvers": [{"name": "ada", "secret_env": "A"}]}, "set codes: true", id="idle-secret"
+            {"approvers": [{"name": "ada", "secret_env": "A"}]}, "set proof: code", id="idle-secret"
         ),
         pytest.param(
-            {
-                "codes": True,
-                "approvers": [{"name": "ada", "secret_env": "A", "secret_block": "a"}],
-            },
-            "wants one of them",
-            id="two-secrets",
+            {"codes": True, "approvers": [{"name": "ada", "secret_block": "a"}]},
+            "Prefect gives the content of a block to anybody who asks",
+            id="block",
+        ),
+        pytest.param(
+            {"codes": True, "proof": "signature", "approvers": [{"name": "ada"}]},
+            "codes: true means proof: code, and proof is signature",
+            id="two-proofs",
+        ),
+        pytest.param(
+            {"codes": "maybe", "approvers": [{"name": "ada"}]}, "true or false", id="maybe-codes"
+        ),
+        pytest.param({"proof": "signature"}, "list them under approvers", id="signed-by-nobody"),
+        pytest.param(
+            {"approvers": [{"name": "ada", "keys": [KEY]}]}, "set proof: signature", id="idle-key"
+        ),
+        pytest.param(
+            {"proof": "signature", "approvers": [{"name": "ada", "keys": ["ssh-ed25519 AAAA"]}]},
+            "ends too early",
+            id="no-key",
         ),
         pytest.param(
             {
@@ -220,6 +235,51 @@ def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> N
 def test_rules_that_nobody_could_meet_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Approving.model_validate(settings)
+
+
+def test_codes_of_an_older_file_mean_the_proof() -> None:
+    older = {"codes": True, "approvers": [{"name": "ada"}]}
+    assert Approving.model_validate(older).proof == "code"
+    assert Approving.model_validate({"codes": False}).proof == "name"
+
+
+def test_what_was_decided_under_laxer_rules_does_not_count_under_those_of_now(
+    con: Connection,
+) -> None:
+    hear(con, YES, LISTED)
+    assert decided(con, LISTED) == ("approve", "ada")
+    assert decided(con, CODED) is None
+    assert decided(con, FOUR_EYES) is None
+    assert decided(con, Approving(approvers=(BOB,))) is None
+    right = replace(YES, code=TOTP(SECRET).at(NOW))
+    assert hear(con, right, CODED, secret=SECRET, attempt=2) == ("approve", "")
+    assert decided(con, CODED) == ("approve", "ada")
+
+
+def test_the_rules_of_each_decision_stand_in_the_chain_before_it(con: Connection) -> None:
+    hear(con, YES, LISTED)
+    hear(con, replace(YES, approver="bob"), LISTED, attempt=2)
+    hear(con, replace(YES, approver="ada"), FOUR_EYES, attempt=3)
+    links = record.links(con)
+    kinds = [link.kind for link in links]
+    assert kinds == ["rules", "approve", "approve", "rules", "refused"]
+    assert rules.read(str(links[0].document)) == LISTED.rules()
+    assert proofs.said(links[1], "rules") == links[0].digest
+    assert proofs.first_unproved(links) is None
+    assert chain.first_broken(links, record.head(con)) is None
+
+
+def test_whoever_started_the_turn_by_hand_may_not_approve_where_the_rules_say_so(
+    con: Connection,
+) -> None:
+    record.enter_starter(con, "e1", "turn-1", "ada", NOW)
+    others = LISTED.model_copy(update={"refuse_starter": True})
+    assert hear(con, YES, others) == ("refused", "starter")
+    assert hear(con, replace(YES, approver="bob"), others, attempt=2) == ("approve", "")
+    hear(con, replace(YES, approver="ada"), LISTED, attempt=3)
+    (ada,) = [one for one in record.links(con) if (one.kind, one.approver) == ("approve", "ada")]
+    assert not proofs.counts(ada, others.rules(), ["ada"])
+    assert proofs.counts(ada, LISTED.rules(), ["ada"])
 
 
 def test_an_evidence_counts_as_approved_since_its_last_approval(con: Connection) -> None:

@@ -24,7 +24,7 @@ def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
         asking.lapse.fn(Question("support", "e1", "run-1", 0), None, "the champion is another")
     with warehouse.connect(settings.load().warehouse) as con:
         links = record.links(con)
-        assert record.decision_on(con, "e1", wanted=1) is None
+        assert record.decision_on(con, "e1") is None
     assert [(one.kind, one.reason, one.comment) for one in links] == [
         ("approve", "", "good"),
         ("lapsed", "stale", "the champion is another"),

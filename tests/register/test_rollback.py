@@ -83,7 +83,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     for number in (1, 2, 3):
         found = ask_with_files("named", number)
         with warehouse.connect(home.warehouse) as con:
-            decision = record.decision_on(con, f"e{number}", wanted=1)
+            decision = record.decision_on(con, f"e{number}")
         assert decision is not None
         if decision.decision == "approve":
             registering.crown(made, found, decision, lambda: None)
@@ -164,7 +164,7 @@ def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
     champions.roll_back(home, "once", None, by="bob", reason="rude")
     snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
     with disable_run_logger():
-        ended = turn.conclude("file", made, snapshot, Path("a2"), {})
+        ended = turn.conclude(made, snapshot, Path("a2"), {})
     assert ended == turn.Turned("rolled back")
 
     subject = Subject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")

@@ -1,0 +1,104 @@
+"""Which file is a workload's in this home: nobody who starts a flow run picks the rules.
+
+A scheduled workload's is the one in ``workloads/``. Another's is linked in its folder
+``unscheduled/`` when somebody at the home starts a turn, or when the first turn runs of a workload
+that has no evidence yet, so that there is nothing to decide about.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from flows.settings import Settings
+
+
+class WorkloadFileError(LookupError):
+    """No file, or more than one, is a workload's in this home, or it is another than was named."""
+
+
+def find(home: Settings, workload: str) -> Path | None:
+    """Find a workload's file; ``None`` if this home has none.
+
+    Raises:
+        WorkloadFileError: Two files in ``workloads/`` are of the same workload.
+    """
+    files = sorted(home.workloads.glob("*.yaml"))
+    scheduled = [file for file in files if _workload_of(file) == workload]
+    if len(scheduled) > 1:
+        raise WorkloadFileError(
+            f"looking up the file of workload {workload}: "
+            f"{' and '.join(map(str, scheduled))} are both of it; remove one"
+        )
+    if scheduled:
+        return scheduled[0].resolve()
+    link = _link(home, workload)
+    return link.resolve() if link.exists() else None
+
+
+def require(home: Settings, workload: str) -> Path:
+    """Find a workload's file.
+
+    Raises:
+        WorkloadFileError: This home has none, or two.
+    """
+    found = find(home, workload)
+    if found is None:
+        raise WorkloadFileError(
+            f"looking up the file of workload {workload}: {home.home} knows none; "
+            "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes it known"
+        )
+    return found
+
+
+def adopt(home: Settings, workload: str, file: Path) -> None:
+    """Make a file the workload's, as somebody at the home says; a scheduled one stays what it is.
+
+    Raises:
+        WorkloadFileError: Another file is scheduled.
+    """
+    known = find(home, workload)
+    if known == file.resolve():
+        return
+    if known is not None and not _is_unscheduled(home, workload, known):
+        raise WorkloadFileError(
+            f"using {file} for workload {workload}: this home's file of it is {known}, whose rules "
+            f"hold; `flywheel schedule {file}` makes it the other one"
+        )
+    link = _link(home, workload)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
+
+
+def enter(home: Settings, workload: str, file: Path) -> None:
+    """Let a turn run on a file: the workload's own, or the first of a workload without evidence.
+
+    Raises:
+        WorkloadFileError: It is not the workload's.
+    """
+    known = find(home, workload)
+    if known is None and not any((home.evidence / workload).glob("*")):
+        adopt(home, workload, file)
+    elif (known or require(home, workload)) != file.resolve():
+        raise WorkloadFileError(
+            f"turning {workload} by {file}: this home's file of it is {known}; "
+            f"`flywheel turn {file}` or `flywheel schedule {file}`, run at this home, changes that"
+        )
+
+
+def _is_unscheduled(home: Settings, workload: str, known: Path) -> bool:
+    link = _link(home, workload)
+    return link.exists() and link.resolve() == known
+
+
+def _link(home: Settings, workload: str) -> Path:
+    return home.workloads / "unscheduled" / f"{workload}.yaml"
+
+
+def _workload_of(file: Path) -> str:
+    """Read whose file it is; one that can't be read is of the workload that it is named after."""
+    try:
+        told = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return file.stem
+    return str(told.get("workload", file.stem)) if isinstance(told, dict) else file.stem

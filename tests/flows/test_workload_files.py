@@ -1,0 +1,122 @@
+"""The rules are those of the workload's own file in the home, whatever a flow run names."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.gate import evidence
+from components.gate.evidence import Evidence, Subject
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from flows import promote, workload_files
+from flows.promote import ForeignEvidenceError
+from flows.settings import Settings
+from flows.workload_files import WorkloadFileError
+from tests.flows import workload_file
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)
+
+
+def asked(home: Settings, workload: str) -> Evidence:
+    subject = Subject(workload, "s1", "v1", "b1", "a1", "base", "c1", "o1")
+    folder = home.evidence / workload / evidence.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+
+
+def test_a_scheduled_file_is_the_workloads_and_no_turn_changes_that(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_file.write(folder)
+    home.workloads.mkdir(parents=True)
+    (home.workloads / "support.yaml").symlink_to(file)
+    assert workload_files.require(home, "support") == file
+    other = folder / "laxer.yaml"
+    other.write_text(file.read_text())
+    with pytest.raises(WorkloadFileError, match="this home's file of it is"):
+        workload_files.enter(home, "support", other)
+    with pytest.raises(WorkloadFileError, match="flywheel schedule"):
+        workload_files.adopt(home, "support", other)
+    (home.workloads / "b.yaml").write_text("workload: support\n")
+    with pytest.raises(WorkloadFileError, match="are both of it"):
+        workload_files.require(home, "support")
+
+
+def test_the_first_turn_of_a_workload_makes_its_file_known_and_a_later_one_does_not(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_file.write(folder)
+    workload_files.enter(home, "support", file)
+    assert workload_files.require(home, "support") == file
+    other = folder / "laxer.yaml"
+    other.write_text(file.read_text())
+    with pytest.raises(WorkloadFileError, match="run at this home, changes that"):
+        workload_files.enter(home, "support", other)
+    workload_files.adopt(home, "support", other)  # somebody at the home says so
+    assert workload_files.require(home, "support") == other
+
+
+def test_a_workload_with_evidence_and_no_file_waits_for_somebody_at_the_home(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_file.write(folder)
+    found = asked(home, "support")
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        workload_files.enter(home, "support", file)
+    with pytest.raises(WorkloadFileError, match="knows none"):  # no run says when it was made
+        promote.rules_file(home, found, str(file))
+
+
+def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: Path) -> None:
+    workload_files.adopt(home, "support", workload_file.write(folder))
+    beta = folder / "beta.yaml"
+    beta.write_text((folder / "support.yaml").read_text().replace("support", "beta"))
+    workload_files.adopt(home, "beta", beta)
+    found = asked(home, "support")
+    assert promote.rules_file(home, found, "") == folder / "support.yaml"
+    assert promote.rules_file(home, found, str(folder / "support.yaml")) == folder / "support.yaml"
+    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
+        promote.rules_file(home, found, str(beta))
+
+
+def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
+    home: Settings, tmp_path: Path
+) -> None:
+    found = asked(home, "support")
+    assert promote.locate(home, "support", found.digest, "") == found
+    assert promote.locate(home, "", "", str(found.folder)) == found  # as older versions say it
+    elsewhere = tmp_path / "elsewhere" / "support" / found.digest
+    elsewhere.parent.mkdir(parents=True)
+    found.folder.rename(elsewhere)
+    for workload, digest, folder in (
+        ("", "", str(elsewhere)),
+        ("../../elsewhere/support", found.digest, ""),
+        ("support", "../../../elsewhere/support/" + found.digest, ""),
+        ("", "", ""),
+        ("support", found.digest, ""),
+    ):
+        with pytest.raises(ForeignEvidenceError):
+            promote.locate(home, workload, digest, folder)
+    (home.evidence / "beta").mkdir()
+    elsewhere.rename(home.evidence / "beta" / found.digest)
+    with pytest.raises(ForeignEvidenceError, match="it is evidence on support"):
+        promote.locate(home, "beta", found.digest, "")
+
+
+def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
+    home: Settings, tmp_path: Path
+) -> None:
+    found = asked(home, "support")
+    elsewhere = tmp_path / "outside"
+    found.folder.rename(elsewhere)
+    found.folder.symlink_to(elsewhere)
+    with pytest.raises(ForeignEvidenceError, match="no evidence of this home"):
+        promote.locate(home, "support", found.digest, "")
