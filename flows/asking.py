@@ -4,7 +4,9 @@ Each answer is heard once and recorded, taken or not. What is not taken loses no
 suspends again, and the form says why.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 from prefect import task
@@ -26,8 +28,9 @@ from components.gate.evidence import Evidence
 from components.gate.report.write import SAMPLES
 from components.ledger import Decision
 from components.warehouse import Connection
-from flows import approvals, fresh, secrets, settings, showing
-from flows.approvals import CodedInput, SignedInput
+from flows import approvals, fresh, secrets, settings, showing, signing, workload_files
+from flows import config as configs
+from flows.approvals import CodedInput, Pending, SignedInput
 from flows.fresh import StaleEvidenceError
 from flows.secrets import SecretError
 from flows.settings import Settings
@@ -167,6 +170,26 @@ def proof(found: Evidence) -> Proof:
     folder = settings.load().adapters / found.subject.workload / found.subject.adapter
     adapter = found.subject.adapter_bytes or folder_digest(folder)
     return Proof(evidence=evidence.whole_digest(found.folder), adapter=adapter)
+
+
+def signed_answer(home: Settings, one: Pending, given: Answer, key: Path | None) -> Answer:
+    """Sign an answer where the workload's rules want that; else return it as it is.
+
+    What is signed is read from the home, and not from the server that asks.
+
+    Raises:
+        SigningError: There is no key of this person here, or it would not sign.
+    """
+    file = workload_files.require(home, one.workload)
+    rules = configs.read(file).approve.rules()
+    if rules.proof != "signature":
+        return given
+    found = evidence.read(home.evidence / one.workload / one.evidence)
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        under = record.in_force(con, one.workload, rules, now=datetime.now(UTC))
+    asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
+    form = hearing.asked(asked, given, proof(found), under.digest)
+    return replace(given, signature=signing.signed(form, rules, key))
 
 
 def known_secret(home: Settings, listed: Approver) -> str | None:

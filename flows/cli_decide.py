@@ -112,7 +112,7 @@ def reject(
 
 
 def _decide(workload: str | None, given: "Answer", key: Path | None) -> None:
-    from flows import approvals, signing, watch
+    from flows import approvals, asking, watch
 
     tags = [approvals.workload_tag(workload)] if workload else []
     with _explained():
@@ -123,7 +123,7 @@ def _decide(workload: str | None, given: "Answer", key: Path | None) -> None:
         raise typer.Exit(1)
     one = waiting[0]
     with _explained():
-        proved = signing.answered(settings.load(), one, given, key)
+        proved = asking.signed_answer(settings.load(), one, given, key)
         watch.patiently(lambda: approvals.answer(one.flow_run_id, one.pause_key, proved))
         run = watch.wait_until_answered(one.flow_run_id, one.pause_key)
     if run.state and run.state.is_paused():

@@ -10,13 +10,14 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
 from components import costs, manifest, warehouse
+from components.decide.rules import OPEN
 from components.monitor import figures, live, page, picture
 from components.monitor.standing import Disk, Finding, Standing, Waiting
 from components.register import registry
 from components.register.registry import Version
 from components.trigger import book
 from components.trigger.settings import Trigger
-from flows import approvals, consider, dispatch, settings
+from flows import approvals, champions, consider, dispatch, settings
 from flows import config as configs
 from flows.config import ConfigError
 from flows.settings import Settings
@@ -134,9 +135,19 @@ def answer_regression(workload: Workload, found: Standing, champion: Version | N
         payload={"workload": found.workload, "version": champion.number, "reason": reasons[0]},
     )
     if workload.trigger and workload.trigger.on_regression == "rollback":
-        given = {"workload": found.workload, "by": POLICY, "reason": reasons[0]}
-        dispatch.start("rollback/rollback", given, [approvals.workload_tag(found.workload)])
+        _roll_back(workload, reasons[0])
     write(said, champion.number.encode())
+
+
+def _roll_back(workload: Workload, reason: str) -> None:
+    """Start the rollback that the file orders; where names are proved, nobody but this may."""
+    if workload.approve.rules() == OPEN:
+        given = {"workload": workload.workload, "by": POLICY, "reason": reason}
+        dispatch.start("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
+        return
+    champions.roll_back(
+        settings.load(), workload.workload, None, by=POLICY, reason=reason, is_policy=True
+    )
 
 
 def last_said(path: Path) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import manifest, rendering
+from components import manifest, rendering, warehouse
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import challenger, crowning, journal, registry, tracking
@@ -96,6 +96,8 @@ def crown(
             )
             releases.release_version(home, register(workload, found), found)
             crowning.promote(champions.books(home), change, lambda: register(workload, found))
+            with warehouse.connect(home.warehouse) as con:
+                champions.remember(home, con, name)
     crowned = registry.of_evidence(name, found.digest)
     assert crowned is not None
     return crowned

@@ -13,7 +13,14 @@ UNNAMED = "somebody in the Prefect UI"
 
 
 @flow(flow_run_name="{workload}")
-def rollback(workload: str, to: str = "", by: str = UNNAMED, reason: str = "") -> State[None]:
+def rollback(
+    workload: str,
+    to: str = "",
+    by: str = UNNAMED,
+    reason: str = "",
+    code: str = "",
+    signature: str = "",
+) -> State[None]:
     """Make the version before the champion the champion again, and write down who asked for it.
 
     Args:
@@ -21,13 +28,19 @@ def rollback(workload: str, to: str = "", by: str = UNNAMED, reason: str = "") -
         to: A version's number; the one that has the alias `previous` if left empty.
         by: Your name.
         reason: What the champion did wrong.
+        code: Your one-time code, where the workload's rules want one. It proves that you were
+            there, not what you said.
+        signature: What the line printed that signs this, where the rules want a signature: run it
+            without, and its failure shows the line.
     """
-    said = go_back(workload, to, by, reason)
+    said = go_back(workload, to, by, reason, code, signature)
     return Completed(message=said)
 
 
 @task
-def go_back(workload: str, to: str, by: str, reason: str) -> str:
+def go_back(
+    workload: str, to: str, by: str, reason: str, code: str = "", signature: str = ""
+) -> str:
     """Change the aliases, each step written down; say what was done."""
     entry = champions.roll_back(
         settings.load(),
@@ -36,6 +49,8 @@ def go_back(workload: str, to: str, by: str, reason: str) -> str:
         by=by.strip() or UNNAMED,
         reason=reason,
         flow_run_id=str(flow_run.id or ""),
+        code=code,
+        signature=signature,
         say=get_run_logger().info,
     )
     said = champions.say_rollback(entry)

@@ -9,42 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import warehouse
-from components.decide import hearing, proofs, record, ssh_signature, statement
+from components.decide import proofs, ssh_signature, statement
 from components.decide.allowed_signers import Signer
-from components.decide.hearing import Answer, Question
 from components.decide.rules import Rules
 from components.decide.statement import Statement
-from components.gate import evidence
-from flows import asking, workload_files
-from flows import config as configs
-from flows.approvals import Pending
-from flows.settings import Settings
 
 
 class SigningError(RuntimeError):
     """A decision could not be signed here."""
-
-
-def answered(home: Settings, one: Pending, given: Answer, key: Path | None) -> Answer:
-    """Sign an answer where the workload's rules want that; else return it as it is.
-
-    What is signed is read from the home, and not from the server that asks.
-
-    Raises:
-        SigningError: There is no key of this person here, or it would not sign.
-    """
-    file = workload_files.require(home, one.workload)
-    rules = configs.read(file).approve.rules()
-    if rules.proof != "signature":
-        return given
-    found = evidence.read(home.evidence / one.workload / one.evidence)
-    now = datetime.now(UTC)
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        under = record.in_force(con, one.workload, rules, now=now)
-    question = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
-    form = hearing.asked(question, given, asking.proof(found), under.digest)
-    return replace(given, signature=signed(form, rules, key))
 
 
 def signed(form: Statement, rules: Rules, key: Path | None) -> str:

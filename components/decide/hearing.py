@@ -25,6 +25,9 @@ LOCKED = timedelta(days=1)
 EARLY = timedelta(minutes=5)
 """How far ahead the clock may be of whoever signs."""
 
+LATE = timedelta(minutes=15)
+"""How old the signature of an order to roll back may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -47,6 +50,16 @@ class Question:
     evidence: str
     flow_run_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who orders a rollback, and what proves that; ``secret`` is that of the person's codes."""
+
+    by: str
+    code: str = ""
+    signature: str = ""
+    secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,35 @@ def check_signature(
     times = (found.signed_at, now)
     is_theirs = proofs.is_valid(signature.key, proofs.signers_of(rules, expected.approver), times)
     return signed if is_theirs else "signature_key"
+
+
+def objection_to_order(
+    con: Connection, rules: Rules, order: Order, expected: Statement, *, now: datetime
+) -> Refused | None:
+    """Say why nobody can be taken to have ordered a rollback; ``None`` if somebody has.
+
+    Args:
+        con: The warehouse; a code that is taken is noted there.
+        rules: Those in force.
+        order: Who orders it, and what proves that.
+        expected: What must be signed, but for its time.
+        now: When it was ordered.
+    """
+    if not order.by.strip():
+        return "unnamed"
+    if rules.people and rules.find(order.by) is None:
+        return "unlisted"
+    if rules.proof == "code":
+        return check_code(con, order.by, order.code, order.secret, now=now)
+    if rules.proof == "name":
+        return None
+    signed = check_signature(order.signature, expected, rules, now=now)
+    if not isinstance(signed, Signed):
+        return signed
+    if statement.read(signed.line).signed_at < now - LATE:
+        return "signature_late"
+    used = {link.document for link in record.links(con, Asked(workload_id=expected.workload))}
+    return "signature_used" if signed.document in used else None
 
 
 def check_code(

@@ -10,11 +10,13 @@ from components.decide.allowed_signers import Signer
 from components.decide.chain import Broken, Link
 from components.decide.rules import STRENGTH, Proof, Rules
 
+UNEXPLAINED = "no reason given"
+
 DECISIONS = ("approve", "reject", "rollback")
 """Kinds of links that somebody has to prove."""
 
 
-def body(proof: Proof, rules_digest: str, **more: str) -> str:
+def body(proof: str, rules_digest: str, **more: str) -> str:
     """Write what a decision's link commits to: what proved the name, and under which rules."""
     told = {"proof": proof, "rules": rules_digest, **more}
     return json.dumps(told, sort_keys=True, separators=(",", ":"))
@@ -23,6 +25,10 @@ def body(proof: Proof, rules_digest: str, **more: str) -> str:
 def said(link: Link, name: str) -> str:
     """Read a field of a decision's body; empty in links of older versions."""
     return str(json.loads(link.body).get(name, "")) if link.body else ""
+
+
+POLICY = "policy"
+"""What stands for a proof where the workload's file itself orders a rollback (`on_regression`)."""
 
 
 def proof_of(link: Link) -> Proof:
@@ -99,8 +105,8 @@ def objection(link: Link, signers: Sequence[Signer]) -> str | None:
 
 def said_comment(link: Link) -> str:
     """Return what the person wrote; a rollback's link says before it where it went."""
-    prefix = said(link, "prefix")
-    return (link.comment or "").removeprefix(prefix)
+    words = (link.comment or "").removeprefix(said(link, "prefix"))
+    return "" if words == UNEXPLAINED else words
 
 
 def is_valid(key: str, signers: Iterable[Signer], times: Iterable[datetime]) -> bool:
@@ -130,6 +136,8 @@ def _unproved(link: Link, under: Link) -> str | None:
         return f"was not made under the rules that were in force, decision {under.sequence}"
     if under.document is None or link.approver is None:
         return None  # erased, and counted
+    if link.kind == "rollback" and said(link, "proof") == POLICY:
+        return None  # it leads to what was approved, and the record says who did not
     rules = all_rules.read(under.document)
     if STRENGTH[proof_of(link)] < STRENGTH[rules.proof]:
         return f"is proved by {proof_of(link)} only, and the rules wanted {rules.proof}"

@@ -28,6 +28,7 @@ Refused: TypeAlias = Literal[
     "signature_key",
     "signature_untouched",
     "signature_early",
+    "signature_late",
     "signature_used",
 ]
 
@@ -54,6 +55,7 @@ REFUSALS: dict[Refused, str] = {
     "does not count at this time",
     "signature_untouched": "the security key was not touched when it signed",
     "signature_early": "the signed time is in the future; set the clock",
+    "signature_late": "the signature is older than a quarter of an hour; sign again",
     "signature_used": "this signature was used before; sign again",
 }
 """Why an answer was not taken, for whoever gave it."""

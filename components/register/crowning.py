@@ -85,25 +85,31 @@ def finish(journal: Journal, entry: Entry, said: str = "") -> Entry:
     return journal.note(entry, "done", said=said)
 
 
-def settle(journal: Journal, workload: str | None = None) -> list[Entry]:
+def settle(
+    journal: Journal,
+    workload: str | None = None,
+    is_approved: Callable[[Change], bool] = lambda _: True,
+) -> list[Entry]:
     """End what was interrupted; give what became of each. The caller holds the workload's lock.
 
     Args:
         journal: Of all workloads.
         workload: Only this one's.
+        is_approved: Whether people have approved what a change is to crown.
     """
     with journal.open() as con:
         interrupted = unfinished(con, workload)
-    return [_settled(journal, entry) for entry in interrupted]
+    return [_settled(journal, entry, is_approved(entry.change)) for entry in interrupted]
 
 
-def _settled(journal: Journal, entry: Entry) -> Entry:
+def _settled(journal: Journal, entry: Entry, is_approved: bool) -> Entry:
     change = entry.change
     version = _version(change)
     found = Found(
         champion=aliases.read(change.workload_id).champion,
         version=version.number if version else None,
         is_tainted=version is not None and taint.is_tainted(version),
+        is_approved=is_approved,
     )
     verdict = settling.settle(change, found)
     if verdict.ending == "finish":

@@ -146,6 +146,12 @@ def crowned(con: Connection, workload: str, version: str) -> Entry | None:
     return found[-1] if found else None
 
 
+def promoted(con: Connection, workload: str) -> set[tuple[str, str]]:
+    """List the versions that became champion, each with the evidence that it did on."""
+    changes = [one.change for one in _done(con, workload)]
+    return {(one.version or "", one.evidence_digest) for one in changes if one.kind == "promotion"}
+
+
 def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
     """Give the rollback that an adapter lost the champion's place by, unless it is back in it."""
     found = [

@@ -1,10 +1,14 @@
 """Plan to go back to an older champion: which version, and where the next rollback would lead."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from components.register.aliases import Aliases
 from components.register.journal import Change, Entry
 from components.register.registry import Version
+
+Approved: TypeAlias = frozenset[tuple[str, str]]
+"""Numbers of versions with the evidence that each became champion on, which was approved."""
 
 
 class RollbackError(ValueError):
@@ -18,6 +22,7 @@ def plan(
     history: Sequence[Entry],
     to: str | None,
     *,
+    approved: Approved,
     by: str,
     reason: str,
 ) -> Change:
@@ -29,6 +34,7 @@ def plan(
         now: The aliases.
         history: The changes of its champion, the oldest first.
         to: A version's number; ``None`` for the one that is ``previous``.
+        approved: What the chain of decisions and the journal know as approved.
         by: Who asks for it.
         reason: Why.
 
@@ -38,9 +44,9 @@ def plan(
     """
     numbered = {one.number: one for one in versions}
     champion = numbered.get(now.champion or "")
-    fit = [one for one in versions if one.may_serve and one != champion]
+    fit = [one for one in versions if is_fit(one, approved) and one != champion]
     target = _target(name, numbered, fit, now, to)
-    if objection := objection_to(target, champion):
+    if objection := objection_to(target, champion, approved):
         said = f"rolling back {name} to version {target.number}: {objection}{_or(fit)}"
         raise RollbackError(said)
     return Change(
@@ -52,28 +58,41 @@ def plan(
         champion_before=now.champion,
         adapter_before=champion.adapter if champion else None,
         previous_before=now.previous,
-        previous_after=further(target, versions, history, leaving=now.champion),
+        previous_after=further(target, versions, history, approved, leaving=now.champion),
         asked_by=by,
         reason=reason,
     )
 
 
-def objection_to(version: Version, champion: Version | None) -> str | None:
+def is_fit(version: Version, approved: Approved) -> bool:
+    """Tell whether a version was champion on evidence that was approved, and nothing taints it.
+
+    Its tags are not asked: whoever reaches MLflow can write them.
+    """
+    return (version.number, version.evidence) in approved and not version.tainted
+
+
+def objection_to(version: Version, champion: Version | None, approved: Approved) -> str | None:
     """Say why a version may not become champion by a rollback; ``None`` if it may."""
     if version == champion:
         return "it is the champion already"
     if version.tainted:
         return f"it has learned from rows that were erased (certificate {version.tainted})"
-    if version.decision != "approve":
-        return "nobody has approved it; a turn asks for that"
+    if (version.number, version.evidence) not in approved:
+        return "nobody has approved it, says the chain of decisions; a turn asks for that"
     return None
 
 
 def further(
-    version: Version, versions: Sequence[Version], history: Sequence[Entry], *, leaving: str | None
+    version: Version,
+    versions: Sequence[Version],
+    history: Sequence[Entry],
+    approved: Approved,
+    *,
+    leaving: str | None,
 ) -> str | None:
     """Say where the next rollback leads after one to ``version``; ``None`` if nowhere."""
-    fit = [one.number for one in versions if one.may_serve and not one.rolled_back]
+    fit = [one.number for one in versions if is_fit(one, approved) and not one.rolled_back]
     before = before_it(version, history)
     return before if before in fit and before not in (version.number, leaving) else None
 

@@ -15,11 +15,12 @@ Ending: TypeAlias = Literal["finish", "undo", "leave"]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How things are now: the champion's number, the version to crown if it exists, its taint."""
+    """How things are now: the champion's number, and the version to crown if it exists."""
 
     champion: str | None
     version: str | None
     is_tainted: bool
+    is_approved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +42,6 @@ def settle(change: Change, found: Found) -> Verdict:
         return Verdict(
             "undo", f"version {found.version} has learned from rows that were erased meanwhile"
         )
+    if not found.is_approved:
+        return Verdict("undo", f"nobody has approved version {found.version}, says the chain")
     return Verdict("finish", "it was interrupted, and is finished")

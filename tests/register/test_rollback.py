@@ -128,7 +128,7 @@ def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: S
     champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
     with warehouse.connect(home.warehouse) as con:
         last = journal.changes(con, "told")[-1]
-        (link,) = record.links(con, Asked(workload_id="told"))
+        link = record.links(con, Asked(workload_id="told"))[-1]
         assert chain.first_broken(record.links(con), record.head(con)) is None
     change = last.change
     assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")
@@ -150,6 +150,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
             None,
             by="bob",
             reason="rude",
+            approved=champions.approved(con, "again"),
         )
     champions.books(home).intend(change)
     champions.roll_back(home, "again", None, by="bob", reason="rude")
@@ -205,6 +206,7 @@ def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settin
                 None,
                 by="bob",
                 reason="",
+                approved=champions.approved(con, name),
             )
         champions.books(home).intend(change)
     with journal.held(home.locks, "alive"):

@@ -11,12 +11,14 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 
 from components import warehouse
+from components.decide import record
+from components.decide.record import Event
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
 from components.register import challenger, crowning, registry
 from components.register.journal import Journal
-from flows import registering, releases, settings
+from flows import champions, registering, releases, settings
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -65,17 +67,29 @@ def workload(name: str, base_model: Path) -> Workload:
     return Workload.model_validate(given, context=base_model.parent)
 
 
+def say_yes(home: Settings, name: str, number: int) -> None:
+    """Put the approval into the chain, as a promotion does when it has heard it."""
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        record.append(
+            con, Event("approve", name, f"e{number}", f"run-{number}", NOW, "ann", "good")
+        )
+
+
 def approve(name: str, number: int, base_model: Path) -> None:
     found = ask_with_files(name, number)
+    say_yes(settings.load(), name, number)
     made = workload(name, base_model)
     registering.crown(made, found, decide(name, number), lambda: None)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:
     """Approve so many versions, one after the other."""
+    for number in range(1, count + 1):
+        say_yes(home, name, number)
     with warehouse.connect(home.warehouse) as con:
         held = Journal(lambda: nullcontext(con), lambda: NOW)
         for number in range(1, count + 1):
             ask(name, number)
             change = crowning.promotion(name, f"e{number}", f"a{number}", by="ann", reason="good")
             crowning.promote(held, change, partial(registry.numbered, name, str(number)))
+        champions.remember(home, con, name)
