@@ -44,14 +44,14 @@ def test_what_ssh_keygen_signs_holds(
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
 def test_a_touched_security_key_holds_here_and_by_ssh_keygen(tmp_path: Path, kind: str) -> None:
     key = SecurityKey(kind)
-    for _ in range(4):
-        made = key.sign(TEXT)
+    many = [key.sign(TEXT) for _ in range(4)]
+    for made in many:
         found = ssh_signature.read(made)
         ssh_signature.verify(TEXT.encode(), found)
         assert found.key == key_of(key.public)
     signers = tmp_path / "allowed_signers"
     signers.write_text(allowed_signers.write("ada", allowed_signers.public_key(key.public)))
-    (tmp_path / "sig").write_text(made)
+    (tmp_path / "sig").write_text(many[-1])
     command = ["ssh-keygen", "-Y", "verify", "-n", "flywheel", "-I", "ada", "-f", str(signers)]
     said = subprocess.run(
         [*command, "-s", str(tmp_path / "sig")],
