@@ -4,6 +4,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from components.decide.approvers import Approving
+from components.decide.ssh_signature import SK_ED25519
 from flows.doctor import (
     approvers,
     credentials,
@@ -20,6 +21,7 @@ from flows.doctor.finding import Finding
 from flows.doctor.machine import GIB, Compute
 from flows.doctor.models import Model
 from flows.doctor.pools import Pool
+from tests.ssh import SecurityKey
 
 
 def level(found: Finding) -> str:
@@ -218,6 +220,12 @@ def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> Non
 
 
 LISTED = {"approvers": [{"name": "ada"}, {"name": "bob"}]}
+SIGNING = {
+    "proof": "signature",
+    "approvers": [
+        {"name": name, "keys": [SecurityKey(SK_ED25519).public]} for name in ("ada", "bob")
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -233,11 +241,14 @@ LISTED = {"approvers": [{"name": "ada"}, {"name": "bob"}]}
             id="no-secret",
         ),
         pytest.param(LISTED | {"codes": True}, {}, "fine", "2 approver(s)", id="all-enrolled"),
+        pytest.param(
+            LISTED | {"codes": True}, {}, "note", "not what was said", id="what-codes-leave-open"
+        ),
+        pytest.param(SIGNING, {}, "fine", "2 approver(s), each with a key", id="signing"),
     ],
 )
 def test_who_may_approve_can_prove_it(
     rules: dict[str, object], troubles: dict[str, str], wanted: str, said: str
 ) -> None:
-    (found,) = approvers.check("support.yaml", Approving.model_validate(rules), troubles)
-    assert level(found) == wanted
-    assert said in found.found
+    found = list(approvers.check("support.yaml", Approving.model_validate(rules), troubles))
+    assert [one.found for one in found if level(one) == wanted and said in one.found]
