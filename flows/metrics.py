@@ -3,7 +3,7 @@
 import functools
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -49,8 +49,8 @@ def staged(
 
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-            config = signature.bind(*args, **kwargs).arguments["config"]
-            with _measured(load_settings(), stage, _workload(str(config))) as ending:
+            given = signature.bind(*args, **kwargs).arguments
+            with _measured(load_settings(), stage, _workload(given)) as ending:
                 result = function(*args, **kwargs)
                 ending.append(SKIPPED if skipped(result) else SUCCESS)
             return result
@@ -85,12 +85,16 @@ def _note_end(settings: Settings, labels: dict[str, str], outcome: str, seconds:
     counters.add(settings.home, counts, last)
 
 
-def _workload(config: str) -> str:
+def _workload(given: Mapping[str, object]) -> str:
+    """Name the workload that a function was called for: with it, or with its file as ``config``."""
     from flows import config as configs  # noqa: PLC0415 - whoever shows figures reads no workload
     from flows.config import ConfigError  # noqa: PLC0415
+    from flows.workload import Workload  # noqa: PLC0415
 
+    if isinstance(workload := given.get("workload"), Workload):
+        return workload.workload
     try:
-        return configs.read(Path(config)).workload
+        return configs.read(Path(str(given["config"]))).workload
     except ConfigError:
         return "unknown"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components import warehouse
 from components.gate import evidence
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
@@ -120,3 +121,30 @@ def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
     found.folder.symlink_to(elsewhere)
     with pytest.raises(ForeignEvidenceError, match="no evidence of this home"):
         promote.locate(home, "support", found.digest, "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one_does_not(
+    home: Settings, folder: Path
+) -> None:
+    from prefect import flow
+
+    file, found = workload_file.write(folder), asked(home, "support")
+
+    @flow
+    def older(config: str, evidence_folder: str) -> Path:
+        return promote.rules_file(home, promote.locate(home, "", "", evidence_folder), config)
+
+    with warehouse.connect(home.warehouse) as con:
+        con.execute("update raw.signing set since = now() - interval 1 hour")
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        older(str(file), str(found.folder))
+    with warehouse.connect(home.warehouse) as con:
+        con.execute("update raw.signing set since = now() + interval 1 hour")
+    assert older(str(file), str(found.folder)) == file
+    assert workload_files.require(home, "support") == file
+    laxer = folder / "laxer.yaml"
+    laxer.write_text(file.read_text())
+    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
+        older(str(laxer), str(found.folder))
