@@ -333,9 +333,18 @@ def settle(home: Settings, held: Journal, workload: str) -> list[Entry]:
     The caller holds the workload's lock.
     """
     with held.open() as con:
-        links = record.links(con, Asked(workload_id=workload))
-    said_yes = {link.evidence_digest for link in links if link.kind == "approve"}
-    settled = crowning.settle(held, workload, lambda change: change.evidence_digest in said_yes)
+        rules = rules_of(home, con, workload)
+        said_yes = {one.evidence_digest for one in record.links(con) if _is_approval(one, workload)}
+        unsettled = {one.change.evidence_digest for one in journal.unfinished(con, workload)}
+        decided = {one: record.decision_on(con, one, rules) for one in unsettled}
+
+    def is_approved(change: Change) -> bool:
+        if change.kind == "rollback":  # it leads to what was approved, by the rules of then
+            return change.evidence_digest in said_yes
+        found = decided.get(change.evidence_digest)
+        return found is not None and found.decision == "approve"
+
+    settled = crowning.settle(held, workload, is_approved)
     order = orders.read(home.locks, workload)
     if order is None:
         return settled

@@ -44,12 +44,6 @@ def decision(links: Sequence[Link], rules: Rules, starters: Iterable[str] = ()) 
     return _decision(approved[: rules.wanted]) if len(approved) >= rules.wanted else None
 
 
-def approved_links(links: Sequence[Link], evidence: str) -> list[Link]:
-    """List the approvals of an evidence that were not taken back by a lapse, by any rules."""
-    of_it = [link for link in links if link.evidence_digest == evidence]
-    return [link for link in valid(of_it) if link.kind == "approve"]
-
-
 def _decision(links: Sequence[Link]) -> Decision:
     last = links[-1]
     return Decision(

@@ -14,12 +14,12 @@ from components import warehouse
 from components.decide import proofs, record
 from components.decide.approvers import Approving
 from components.gate import evidence
-from components.register import aliases, registry
+from components.register import aliases, crowning, registry
 from components.register.rollback import RollbackError
 from flows import champions, signing, workload_files
 from flows.settings import Settings
 from tests import ssh
-from tests.register.versions import NOW, ask, crowned
+from tests.register.versions import NOW, ask, crowned, say_yes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,6 +58,28 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
         champions.roll_back(home, "forged", None, by="eve", reason="")
     assert aliases.read("forged").champion == "2"
     assert champions.roll_back(home, "forged", "1", by="bob", reason="rude").step == "done"
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rules_of_now(
+    home: Settings, tmp_path: Path, number: int
+) -> None:
+    name = f"settled-{number}"
+    crowned(name, 2, home)
+    ask(name, 3)
+    if number == 4:  # it was approved, by a name that was typed
+        ask(name, 4)
+        say_yes(home, name, 4)
+        listed = [{"name": "ann", "keys": [ssh.public(ssh.keygen(tmp_path))]}]
+        rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
+        with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+            record.in_force(con, name, rules, now=NOW)
+    change = crowning.promotion(name, f"e{number}", f"a{number}", by="eve", reason="")
+    champions.books(home).intend(change)
+    (settled,) = champions.reconcile(home)
+    assert settled.step == "undone"
+    assert settled.said.startswith("nobody has approved")
+    assert aliases.read(name).champion == "2"
 
 
 def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
