@@ -21,10 +21,10 @@ select
     remarks.salt as comment_salt,
     charges.text as blame,
     charges.salt as blame_salt,
-    coalesce(chain.body, '') as body,
-    coalesce(chain.document_digest, '') as document_digest,
     documents.text as document,
-    documents.salt as document_salt
+    documents.salt as document_salt,
+    coalesce(chain.body, '') as body,
+    coalesce(chain.document_digest, '') as document_digest
 from raw.decision_chain as chain
 left join raw.decision_words as approvers
     on chain.sequence = approvers.sequence and approvers.field = 'approver'
