@@ -13,8 +13,10 @@ from components.backup.archive import BackupError, Record
 from components.register import journal
 from flows.settings import Settings
 
-LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock"}
-"""What belongs to the processes of this machine."""
+LOGINS = "credentials.json"
+
+LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock", LOGINS}
+"""What belongs to the processes of this machine; every home draws logins of its own."""
 
 RESERVE = 1 << 28
 """Bytes of a disk that no archive may fill."""
@@ -76,7 +78,7 @@ def restore(
         BackupError: Something is there already, it was of another place, it is damaged, it has
             another digest, or it holds what no backup holds.
     """
-    if any(_names(home.home)):
+    if any(_names(home.home, {LOGINS})):
         raise BackupError(
             f"restoring to {home.home}: it is not empty; move what is there away first"
         )
@@ -92,7 +94,7 @@ def restore(
                 f"restoring to {home.home}: the backup is of {record.home}, and its books name "
                 f"files there; set FLYWHEEL_HOME={record.home}"
             )
-        shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders
+        shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders and new logins
         unpacked.replace(home.home)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

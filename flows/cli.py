@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows import (
+    cli_account,
     cli_approver,
     cli_audit,
     cli_backup,
@@ -33,10 +34,13 @@ from flows import (
     cli_starts,
     cli_train,
     cli_verify,
+    credentials,
+    permissions,
     settings,
 )
 from flows.explaining import explained
 from flows.stack import environment
+from flows.stack import state as stack_state
 
 if TYPE_CHECKING:
     from flows.workload import Workload
@@ -70,6 +74,7 @@ app.registered_commands += cli_erase.app.registered_commands
 app.registered_commands += cli_metrics.app.registered_commands
 app.registered_commands += cli_receive.app.registered_commands
 app.add_typer(cli_receive.token_app, name="token")
+app.add_typer(cli_account.app, name="account")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -174,10 +179,9 @@ def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
     try:
         home = settings.load()
-        home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing
-        os.environ |= environment.for_clients(home)
-    except settings.SettingsError as error:
-        errors.print(str(error), markup=False)
+        _prepare(home)
+    except (settings.SettingsError, PermissionError) as error:
+        errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
     try:
         app()
@@ -191,6 +195,24 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(1)
+
+
+def _prepare(home: settings.Settings) -> None:
+    """Make the home if it is missing, and see to it that all of this command can log in."""
+    try:
+        if not home.home.exists():
+            permissions.secure(home)
+        permissions.set_umask(home.home)
+        home.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect warns when it is missing
+        if not home.elsewhere:
+            is_up = stack_state.is_supervised(stack_state.read(home))
+            credentials.ensure(home, {} if is_up else os.environ)
+        environment.point_clients(home, os.environ)
+    except PermissionError as error:
+        raise PermissionError(
+            f"this user may not use the home {home.home} ({error}); set FLYWHEEL_HOME to one's "
+            f"own, or ask its owner to share it with a group: {settings.GROUP}, infra/README.md"
+        ) from error
 
 
 def _is_of_a_lost_server(error: BaseException | None) -> bool:

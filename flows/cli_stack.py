@@ -1,13 +1,18 @@
-"""``flywheel up``, ``down`` and ``status``: the embedded stack, from the terminal."""
+"""``flywheel up``, ``open``, ``down`` and ``status``: the embedded stack, from the terminal."""
 
 import json
+import os
+import sys
+import webbrowser
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from flows import credentials
 from flows.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -47,6 +52,44 @@ def up() -> None:
     for settled in champions.reconcile(settings):
         console.print(champions.say(settled), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
+    console.print(how_to_log_in(), highlight=False)
+
+
+class Page(StrEnum):
+    """A server that has pages to look at."""
+
+    prefect = "prefect"
+    mlflow = "mlflow"
+
+
+@app.command("open")
+def open_page(
+    server: Annotated[Page, typer.Argument(help="Whose pages.")] = Page.prefect,
+) -> None:
+    """Open Prefect or MLflow in the browser, and say what to type where it asks for a login."""
+    settings = _settings()
+    console = Console(highlight=False, soft_wrap=True)
+    url = settings.prefect_url if server is Page.prefect else settings.mlflow_url
+    logins = credentials.read(settings)
+    console.print(f"{server}: {url}", markup=False)
+    if settings.elsewhere:
+        console.print("it asks for the account that whoever runs it gave you")
+    elif logins is None:
+        console.print("it asks for nothing: it was started before homes had logins; down, then up")
+    elif server is Page.prefect:
+        console.print(f"it asks for one line: {logins.prefect.pair}", markup=False)
+    else:
+        login = logins.mlflow
+        console.print(f"user {login.user}, password {login.password}", markup=False)
+    if not settings.elsewhere and not is_up(settings):
+        console.print("it is not up now; `flywheel up` starts it")
+    elif _has_screen():
+        webbrowser.open(url)
+
+
+def how_to_log_in(command: str = "flywheel") -> str:
+    """Say how a person gets into the pages, without showing a password."""
+    return f"Both ask for a login, which `{command} open` and `{command} open mlflow` show"
 
 
 @app.command()
@@ -121,6 +164,11 @@ def _show_held(held: "dict[str, Json]") -> None:
             console.print(f"{of}: {said}", soft_wrap=True, markup=False)
     if held["approvals_waiting"] is not None:
         console.print(f"approvals that wait: {held['approvals_waiting']}")
+
+
+def _has_screen() -> bool:
+    """Return whether a browser would show up, and not take over the terminal."""
+    return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _settings() -> Settings:

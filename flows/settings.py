@@ -13,6 +13,8 @@ HOST = "127.0.0.1"
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
 """The variables that name servers elsewhere, as Prefect and MLflow themselves read them."""
 
+GROUP = "FLYWHEEL_HOME_GROUP"
+"""The variable that names the group that shares the home."""
 
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 
@@ -47,6 +49,8 @@ class Settings:
     """How the stack's logs are written: as the services print them, or a JSON object a line."""
     elsewhere: "Servers | None" = None
     """The servers that somebody else runs; ``None`` where they are the home's own stack."""
+    group: str | None = None
+    """The group that ``flywheel up`` gives the home to; its owner's alone if not given."""
 
     @property
     def warehouse(self) -> Path:
@@ -188,7 +192,8 @@ class Settings:
 def load(env: Mapping[str, str] = os.environ) -> Settings:
     """Read ``FLYWHEEL_HOME`` and its like, and where the servers are.
 
-    ``FLYWHEEL_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES`` and ``_FLOW_HOURS`` are read, too.
+    ``FLYWHEEL_PREFECT_PORT``, ``_MLFLOW_PORT``, ``_PROCESSES``, ``_FLOW_HOURS`` and
+    ``_HOME_GROUP`` are read, too.
     Where ``PREFECT_API_URL`` names another server than that of the home's own stack, both servers
     are somebody else's, and ``MLFLOW_TRACKING_URI`` names the other one.
 
@@ -205,6 +210,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         flow_hours=_hours(env),
         log_format=_log_format(env),
         metrics_port=_metrics_port(env),
+        group=env.get(GROUP) or None,
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(

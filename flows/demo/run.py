@@ -14,7 +14,7 @@ from rich.console import Console
 
 from components import manifest
 from components.decide.hearing import Answer
-from flows import approvals, report
+from flows import approvals, cli_stack, report
 from flows.demo import fetch, traffic
 from flows.demo.traffic import WORKLOAD
 from flows.settings import Settings
@@ -77,7 +77,8 @@ def stack(settings: Settings, console: Console) -> Generator[None]:
     signal.signal(signal.SIGTERM, _interrupt)
     with console.status("starting the stack") as spinner:
         control.up(settings, spinner.update)
-    console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}\n")
+    console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
+    console.print(f"{cli_stack.how_to_log_in(report.command())}\n")
     stays = False
     try:
         yield
@@ -85,7 +86,9 @@ def stack(settings: Settings, console: Console) -> Generator[None]:
     finally:
         if stays and not was_up:
             console.print(
-                f"\nThe stack stays up for you to look at; {report.command()} down stops it."
+                f"\nThe stack stays up for you to look at: {settings.prefect_url} (Prefect) and "
+                f"{settings.mlflow_url} (MLflow). {cli_stack.how_to_log_in(report.command())}; "
+                f"{report.command()} down stops it."
             )
         elif not was_up:
             console.print("stopping the stack")

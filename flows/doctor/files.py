@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.doctor.finding import Finding, fine, note, wrong
+from flows import permissions
+from flows.doctor.finding import Finding, fine, wrong
+from flows.settings import GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,9 @@ def check(home: Entry, inside: Iterable[Entry]) -> Iterator[Finding]:
         *filter(None, (readable(entry, home) for entry in secrets)),
         *filter(None, (private(home),)),
     ]
-    yield from found or [fine("home", f"{home.path}, its owner's alone")]
+    shared = stat.S_IMODE(home.mode) & permissions.SHARED == permissions.SHARED
+    whose = "shared with its group" if shared else "its owner's alone"
+    yield from found or [fine("home", f"{home.path}, {whose}")]
 
 
 def changeable(entry: Entry) -> Finding | None:
@@ -38,17 +42,26 @@ def changeable(entry: Entry) -> Finding | None:
 
 def readable(entry: Entry, home: Entry) -> Finding | None:
     """Object to a secret that others may read; a home that nobody else enters hides it."""
-    if entry.mode & (stat.S_IRGRP | stat.S_IROTH) and home.mode & (stat.S_IXGRP | stat.S_IXOTH):
+    shared = stat.S_IMODE(home.mode) & permissions.SHARED == permissions.SHARED
+    seen = stat.S_IROTH if shared else stat.S_IRGRP | stat.S_IROTH
+    if entry.mode & seen and home.mode & (stat.S_IXGRP | stat.S_IXOTH):
         return wrong("home", f"others may read {entry.path}", f"chmod 600 {entry.path}")
     return None
 
 
 def private(home: Entry) -> Finding | None:
-    """Point at a home that others may enter: it holds what people wrote, and databases."""
-    if home.mode & stat.S_IXOTH:
-        return note(
+    """Object to a home that others may enter: it holds what people wrote, and databases."""
+    mode = stat.S_IMODE(home.mode)
+    if mode & stat.S_IRWXO:
+        return wrong(
             "home",
             f"others on this machine may enter {home.path}, where people's requests are kept",
-            f"chmod o-rx {home.path}",
+            "`flywheel up` closes it, or chmod o-rwx",
+        )
+    if mode & stat.S_IRWXG and mode & permissions.SHARED != permissions.SHARED:
+        return wrong(
+            "home",
+            f"a group may enter {home.path}, though it does not share it",
+            f"`flywheel up` closes it, or shares it with the group that {GROUP} names",
         )
     return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -16,7 +17,7 @@ from prefect import get_client
 from prefect.client.schemas.objects import WorkerStatus
 
 from components.decide.approvers import Approving
-from flows import secrets
+from flows import credentials, secrets
 from flows.doctor.files import Entry
 from flows.doctor.machine import Compute
 from flows.doctor.models import Model
@@ -25,6 +26,8 @@ from flows.doctor.servers import Server
 from flows.settings import Settings
 
 PACKAGE = "lora-flywheel"
+FOREIGN = {"Origin": "https://elsewhere.example"}
+"""What a browser says that a page of another origin makes it ask for."""
 CONSTRAINTS = Path(__file__).parents[2] / "infra" / "constraints.txt"
 
 
@@ -36,6 +39,7 @@ def prefect(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
         stranger = http.get(f"{api}/admin/version").status_code
         ours = http.get(f"{api}/admin/version", auth=auth).status_code
         token = http.get(f"{api}/csrf-token", params={"client": "doctor"}, auth=auth).status_code
+        page = http.get(f"{api}/health", headers=FOREIGN)
     except httpx.HTTPError as error:
         return Server("Prefect", url, trouble=_cause(error))
     return Server(
@@ -43,6 +47,7 @@ def prefect(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
         url,
         is_open=stranger == 200,
         takes_ours=ours == 200,
+        answers_pages=_lets_read(page),
         guards_forms={200: True, 422: False}.get(token),
         seconds_behind=_behind(alive),
     )
@@ -55,6 +60,7 @@ def mlflow(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None)
     try:
         alive = http.get(f"{url}/health").raise_for_status()
         stranger, ours = http.get(asked).status_code, http.get(asked, auth=auth).status_code
+        page = http.get(asked, headers=FOREIGN, auth=auth)
     except httpx.HTTPError as error:
         return Server("MLflow", url, trouble=_cause(error))
     return Server(
@@ -62,6 +68,7 @@ def mlflow(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None)
         url,
         is_open=stranger == 200,
         takes_ours=ours == 200,
+        answers_pages=_lets_read(page),
         seconds_behind=_behind(alive),
     )
 
@@ -76,7 +83,8 @@ def pools(names: list[str]) -> list[Pool]:
             workers = client.read_workers_for_work_pool(name) if pool else []
             online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
             kind, paused = (pool.type, pool.is_paused) if pool else (None, False)
-            found.append(Pool(name, kind, is_paused=paused, online=online))
+            free = _free_variables(pool.base_job_template) if pool else ()
+            found.append(Pool(name, kind, is_paused=paused, online=online, free=free))
     return found
 
 
@@ -94,7 +102,8 @@ def entry(path: Path, *, is_secret: bool = False) -> Entry:
 
 def inside(settings: Settings) -> list[Entry]:
     """Read the permissions of what matters most in a home."""
-    secret = [settings.tokens, *sorted(settings.approvers.glob("*"))]
+    logins = credentials.path(settings.home)
+    secret = [logins, settings.tokens, *sorted(settings.approvers.glob("*"))]
     plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
     plain += [settings.models, settings.prefect_home, settings.mlflow_home]
     return [entry(path, is_secret=path in secret) for path in secret + plain if path.exists()]
@@ -192,8 +201,18 @@ def account(env: Mapping[str, str]) -> tuple[str, str] | None:
     return (user, password) if user and password else None
 
 
+def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a run may choose of how it starts, by a pool's template."""
+    variables = template.get("variables", {}).get("properties", {})
+    return tuple(name for name in ("command", "env", "working_dir") if name in variables)
+
+
 def _names(folder: Path, pattern: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.glob(pattern)))
+
+
+def _lets_read(answer: httpx.Response) -> bool:
+    return answer.headers.get("access-control-allow-origin") in {"*", FOREIGN["Origin"]}
 
 
 def _behind(answer: httpx.Response) -> float | None:

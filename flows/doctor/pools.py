@@ -13,6 +13,8 @@ class Pool:
     type: str | None
     is_paused: bool = False
     online: int = 0
+    free: tuple[str, ...] = ()
+    """What a run may choose of how it starts: ``command`` and the like."""
 
 
 def check_pool(pool: Pool) -> Finding:
@@ -23,6 +25,13 @@ def check_pool(pool: Pool) -> Finding:
     if pool.is_paused:
         return wrong(
             about, "is paused: nothing in it starts", f"prefect work-pool resume {pool.name}"
+        )
+    if pool.free:
+        return wrong(
+            about,
+            f"lets a run choose its {', '.join(pool.free)}: who starts one runs what they like",
+            "`flywheel up`, or `python -m flows.deploy`, closes a process pool; make others of "
+            "infra/pools",
         )
     if not pool.online:
         return wrong(

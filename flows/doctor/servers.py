@@ -10,6 +10,8 @@ from flows.doctor.finding import Finding, fine, note, wrong
 LATE_SECONDS, TOO_LATE_SECONDS = 5.0, 60.0
 """How far this machine's clock may be from a server's: schedules and decisions have times."""
 
+OWN_STACK = "`flywheel down`, then `flywheel up`: a stack has had logins since homes have them"
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -25,6 +27,8 @@ class Server:
     """Whether it answers to the credentials of this environment."""
     guards_forms: bool | None = None
     """Whether it asks for a CSRF token; ``None`` also where it has no such setting."""
+    answers_pages: bool | None = None
+    """Whether it lets pages of other origins read what it says."""
     seconds_behind: float | None = None
     """How far this machine's clock is behind it, negative if ahead."""
 
@@ -42,7 +46,13 @@ def check(server: Server, remedy: str, variables: str) -> Iterator[Finding]:
         return
     yield from filter(
         None,
-        (access(server), credentials(server, variables), transport(server), forms(server)),
+        (
+            access(server),
+            credentials(server, variables),
+            transport(server),
+            forms(server),
+            pages(server),
+        ),
     )
     yield clock(server)
 
@@ -51,12 +61,17 @@ def access(server: Server) -> Finding:
     """Look at whether anybody may use it."""
     if not server.is_open:
         return fine(server.name, f"{server.url} asks for credentials")
-    if is_loopback(server.url):
-        return fine(server.name, f"{server.url} answers; open to who is on this machine, only")
     fixes = {
         "Prefect": "set PREFECT_SERVER_API_AUTH_STRING=user:password where the server runs",
         "MLflow": "start it with `mlflow server --app-name basic-auth`",
     }
+    if is_loopback(server.url):
+        return wrong(
+            server.name,
+            f"{server.url} answers to every user and program of this machine, and to pages in "
+            "its browsers",
+            f"{OWN_STACK}; another server: {fixes[server.name]}",
+        )
     return wrong(
         server.name,
         f"{server.url} answers to anybody who can reach it",
@@ -88,12 +103,27 @@ def transport(server: Server) -> Finding | None:
 
 def forms(server: Server) -> Finding | None:
     """Look at whether a page elsewhere could act with the credentials of a person's browser."""
-    if server.guards_forms is not False or is_loopback(server.url):
+    if server.guards_forms is not False:
         return None
     return wrong(
         server.name,
         f"{server.url} takes requests that another page makes a browser send (no CSRF token)",
         "set PREFECT_SERVER_CSRF_PROTECTION_ENABLED=true where the server runs",
+    )
+
+
+def pages(server: Server) -> Finding | None:
+    """Look at whether a page elsewhere could read with the credentials of a person's browser."""
+    if not server.answers_pages:
+        return None
+    variable = {
+        "Prefect": "PREFECT_SERVER_CORS_ALLOWED_ORIGINS",
+        "MLflow": "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    }[server.name]
+    return wrong(
+        server.name,
+        f"{server.url} lets pages of any origin read what it says (CORS)",
+        f"set {variable} to its own origin where the server runs",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import httpx
 import psutil
 
+from flows import credentials, permissions
 from flows.settings import MLFLOW, PREFECT, Settings
 from flows.stack import health, logs, processes
 from flows.stack import state as stack_state
@@ -70,6 +71,7 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
         running = _await_end_of_stop(settings)
         if running is not None:
             return _join(settings, running, on_progress)
+        credentials.ensure(settings)
         supervisor = _launch(settings, deployer)
         try:
             return _follow(settings, supervisor, on_progress)
@@ -165,7 +167,7 @@ def _require_here(settings: Settings, state: State | None, command: str) -> None
 
 @contextmanager
 def _one_at_a_time(settings: Settings) -> Generator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True)
+    permissions.secure(settings)
     with (settings.home / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits for the first, and then joins it
         yield

@@ -13,7 +13,11 @@ from uuid import UUID
 
 from prefect import Flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -57,12 +61,15 @@ class Spec:
 def deploy(specs: Sequence[Spec], settings: Settings) -> None:
     """Create or update one deployment for each spec, with one schedule for each timing.
 
-    A missing pool becomes a process pool. One that a person made of a template in ``infra/pools``
-    starts its flow runs as its worker knows, and is told the home, which must be at the same path
-    everywhere: flow runs name files by their whole path.
+    A missing pool becomes a process pool, and one of an older home gets ``process_template``. One
+    that a person made of a template in ``infra/pools`` starts its flow runs as its worker knows,
+    and is told the home, which must be at the same path everywhere: flow runs name files by
+    their whole path.
     """
     with get_client(sync_client=True) as client:
-        types = {pool: _ensured_pool(client, pool) for pool in {spec.pool for spec in specs}}
+        types = {
+            pool: _ensured_pool(client, pool, settings) for pool in {spec.pool for spec in specs}
+        }
         for spec in specs:
             deployment = _deployment(spec, _job_variables(types[spec.pool], settings))
             # apply() has an async face too, which only a caller with an event loop gets.
@@ -75,9 +82,7 @@ def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
 
     The stack's own workers run in this very environment; others may be on another machine.
     """
-    if pool_type == ProcessWorker.type:
-        return {"command": engine_command("python" if settings.elsewhere else sys.executable)}
-    return {"home": str(settings.home)}
+    return {} if pool_type == ProcessWorker.type else {"home": str(settings.home)}
 
 
 def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
@@ -102,15 +107,30 @@ def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
     return deployment
 
 
-def _ensured_pool(client: SyncPrefectClient, name: str) -> str:
-    """Make the pool unless it is there, and give its type."""
+def process_template(settings: Settings) -> dict[str, Any]:
+    """Return the template of a process pool: nothing of how a run starts can be chosen.
+
+    Our workers know it themselves (``flows.stack.worker``); Prefect's own takes it from here.
+    """
+    python = "python" if settings.elsewhere else sys.executable
+    return {
+        "job_configuration": {"command": engine_command(python)},
+        "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+    }
+
+
+def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> str:
+    """Make the pool unless it is there, close the template of a process pool, and give its type."""
+    template = process_template(settings)
     try:
-        return client.read_work_pool(name).type
+        found = client.read_work_pool(name)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
         return client.create_work_pool(
             WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
         ).type
+    if found.type == ProcessWorker.type and found.base_job_template != template:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    return found.type
 
 
 def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:

@@ -4,7 +4,9 @@ import time
 
 import httpx
 
+from flows import credentials
 from flows.settings import Settings
+from flows.stack.prefect_auth import PrefectAuth
 
 LONGEST_SECONDS = 5.0
 """After which a request is given up."""
@@ -17,6 +19,15 @@ def client(*, trust_env: bool = False) -> httpx.Client:
         trust_env: Heed the environment's proxies and certificates, for servers elsewhere.
     """
     return httpx.Client(trust_env=trust_env, timeout=LONGEST_SECONDS)
+
+
+def prefect_client(settings: Settings) -> httpx.Client:
+    """Open a client of the home's own Prefect, logged in."""
+    logins = credentials.read(settings)
+    http = client()
+    if logins is not None:
+        http.auth = PrefectAuth(logins.prefect, settings.prefect_api_url)
+    return http
 
 
 def mlflow_answers(settings: Settings) -> bool:

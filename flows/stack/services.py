@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.settings import HOST, Settings
+from flows.settings import Settings
 from flows.stack.processes import dying_with_parent
 
 CPU_LIMIT = 4
@@ -55,11 +55,9 @@ def engine_command(python: str) -> str:
 
 
 def _prefect(settings: Settings) -> Service:
-    port = str(settings.prefect_port)
-    start = ("server", "start", "--host", HOST, "--port", port)
     return Service(
         name="prefect",
-        command=(sys.executable, "-m", "prefect", *start),
+        command=(sys.executable, "-m", "flows.stack.server", "prefect"),
         log=settings.logs / "prefect.log",
         url=settings.prefect_url,
         health_url=f"{settings.prefect_api_url}/health",
@@ -67,13 +65,9 @@ def _prefect(settings: Settings) -> Service:
 
 
 def _mlflow(settings: Settings) -> Service:
-    home = settings.mlflow_home
-    address = ("--host", HOST, "--port", str(settings.mlflow_port), "--workers", "1")
-    database = ("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}")
-    artifacts = ("--serve-artifacts", "--artifacts-destination", str(home / "artifacts"))
     return Service(
         name="mlflow",
-        command=(sys.executable, "-m", "mlflow", "server", *address, *database, *artifacts),
+        command=(sys.executable, "-m", "flows.stack.server", "mlflow"),
         log=settings.logs / "mlflow.log",
         url=settings.mlflow_url,
         health_url=f"{settings.mlflow_url}/health",
@@ -81,10 +75,9 @@ def _mlflow(settings: Settings) -> Service:
 
 
 def _worker(settings: Settings, pool: str, limit: int) -> Service:
-    serve = ("--pool", pool, "--type", "process", "--name", pool, "--limit", str(limit))
     return Service(
         name=f"worker-{pool}",
-        command=(sys.executable, "-m", "prefect", "worker", "start", *serve),
+        command=(sys.executable, "-m", "flows.stack.worker", pool, str(limit)),
         log=settings.logs / f"worker-{pool}.log",
         death_signal="KILL",  # on TERM a worker waits until its flow runs have ended
         pool=pool,

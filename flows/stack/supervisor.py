@@ -21,7 +21,7 @@ import psutil
 from prometheus_client import start_http_server
 
 from components import counters
-from flows import metrics
+from flows import metrics, permissions
 from flows.settings import HOST, Settings
 from flows.settings import load as load_settings
 from flows.stack import health, ports, processes, runs, services
@@ -234,9 +234,10 @@ class Supervisor:
 def main(deployer: str) -> int:
     """Run the stack of the environment's home until asked to stop; give the exit code."""
     settings, signals = load_settings(), Signals()
+    permissions.set_umask(settings.home)
     for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(settings) as alone, health.client() as http:
+    with _alone(settings) as alone, health.prefect_client(settings) as http:
         if not alone:
             return 3  # another supervisor was faster; its state is the one to read
         note_in(Log(settings.logs / "stack.log", settings.log_format))

@@ -84,11 +84,13 @@ def home(mode: int) -> Entry:
     ("entries", "levels"),
     [
         pytest.param((home(0o40700),), ["fine"], id="its-owners"),
-        pytest.param((home(0o40755),), ["note"], id="others-enter"),
-        pytest.param((home(0o40777),), ["wrong", "note"], id="others-write"),
+        pytest.param((home(0o42770),), ["fine"], id="its-groups"),
+        pytest.param((home(0o40755),), ["wrong"], id="others-enter"),
+        pytest.param((home(0o40750),), ["wrong"], id="a-group-enters-that-does-not-share-it"),
+        pytest.param((home(0o40777),), ["wrong", "wrong"], id="others-write"),
         pytest.param(
             (home(0o40755), Entry(Path("/home/tokens.json"), 0o100644, is_secret=True)),
-            ["wrong", "note"],
+            ["wrong", "wrong"],
             id="others-read-the-tokens",
         ),
         pytest.param(

@@ -35,6 +35,7 @@ def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
         pytest.param({"is_open": True}, "PREFECT_SERVER_API_AUTH_STRING=user:password", id="open"),
         pytest.param({"takes_ours": False}, "set PREFECT_API_AUTH_STRING as", id="our-credentials"),
         pytest.param({"guards_forms": False}, "CSRF_PROTECTION_ENABLED=true", id="no-csrf"),
+        pytest.param({"answers_pages": True}, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", id="cors"),
         pytest.param({"url": "http://flywheel.example.com"}, "is not encrypted", id="plain"),
         pytest.param({"url": "http://10.0.0.7:4200"}, "is not encrypted", id="plain-private"),
         pytest.param({"seconds_behind": -90.0}, "90 s ahead of", id="clock"),
@@ -55,8 +56,11 @@ def test_an_open_mlflow_is_told_how_to_ask_for_accounts() -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:4200", "http://localhost:1", "http://[::1]:4200"]
 )
-def test_the_embedded_servers_may_be_open_and_plain(url: str) -> None:
-    assert not wrongs(replace(GOOD, url=url, is_open=True, guards_forms=False))
+def test_on_the_loopback_a_server_may_be_plain_and_must_not_be_open(url: str) -> None:
+    assert not wrongs(replace(GOOD, url=url))
+    said = wrongs(replace(GOOD, url=url, is_open=True, guards_forms=False, answers_pages=True))
+    assert len(said) == 3
+    assert "to every user and program of this machine" in said[0]
 
 
 @pytest.mark.parametrize("host", ["proxy:8080", "mlflow.flywheel.svc.cluster.local:5000"])
@@ -71,11 +75,11 @@ def test_a_clock_that_is_a_little_off_is_a_note() -> None:
     ]
 
 
-def prefect(env: Path, answer: Callable[[httpx.Request], int]) -> Server:
+def prefect(env: Path, answer: Callable[[httpx.Request], int], allowed: str = "") -> Server:
     """Look at a server that answers as said."""
 
     def respond(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(answer(request))
+        return httpx.Response(answer(request), headers={"access-control-allow-origin": allowed})
 
     home = settings.load({"FLYWHEEL_HOME": str(env)})
     with httpx.Client(transport=httpx.MockTransport(respond)) as http:
@@ -93,8 +97,9 @@ def test_a_server_that_wants_credentials_is_seen_to(tmp_path: Path) -> None:
 
 
 def test_a_server_without_credentials_and_csrf_is_seen_to_be_open(tmp_path: Path) -> None:
-    found = prefect(tmp_path, lambda request: 422 if "csrf" in request.url.path else 200)
+    found = prefect(tmp_path, lambda request: 422 if "csrf" in request.url.path else 200, "*")
     assert (found.is_open, found.takes_ours, found.guards_forms) == (True, True, False)
+    assert found.answers_pages
 
 
 def test_a_server_that_breaks_is_seen_not_to_work(tmp_path: Path) -> None:

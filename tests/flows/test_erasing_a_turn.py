@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tests import logins
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -26,7 +27,7 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
 ) -> None:
     config = small.write(tmp_path / "small")
     small.name_people(tmp_path / "small", 6)
-    client = MlflowClient(shell.settings.mlflow_url)
+    client = logins.mlflow(shell.settings)
 
     wait_for_approval(shell, config)
     assert shell.run("approve", "--as", "ann").returncode == 0

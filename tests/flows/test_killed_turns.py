@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from components import warehouse
 from flows import jobs
 from flows.stack import control
+from tests import logins
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -201,7 +201,7 @@ def rows(shell: Terminal, workload: str) -> Rows:
 
 
 def assert_one_champion(shell: Terminal, workload: str) -> None:
-    client = MlflowClient(shell.settings.mlflow_url)
+    client = logins.mlflow(shell.settings)
     versions = client.search_model_versions(f"name = '{workload}'")
     assert [version.version for version in versions] == ["1"]
     assert client.get_registered_model(workload).aliases == {"champion": "1"}
@@ -209,7 +209,7 @@ def assert_one_champion(shell: Terminal, workload: str) -> None:
 
 def assert_trained_once(shell: Terminal, workload: str) -> None:
     """The one MLflow run has every step once, but for the few since the last checkpoint."""
-    client = MlflowClient(shell.settings.mlflow_url)
+    client = logins.mlflow(shell.settings)
     experiment = client.get_experiment_by_name(workload)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])

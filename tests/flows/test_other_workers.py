@@ -1,14 +1,19 @@
 """On a real stack: what measures has other libraries than what orders the stages."""
 
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import httpx
 import pytest
 
 from components import scorecard
+from flows.stack import control, environment
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -28,7 +33,12 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 
 def test_a_turn_takes_the_scorecards_that_its_worker_wrote(shell: Terminal, tmp_path: Path) -> None:
     config = small.write(tmp_path / "small")
-    run_elsewhere(shell, tmp_path / "image")
+    with worker_elsewhere(shell, tmp_path / "image"):
+        stays_the_same(shell, config)
+
+
+def stays_the_same(shell: Terminal, config: Path) -> None:
+    """Take a turn to its champion, and once more."""
     turn = shell.start("turn", config)
     said = terminal.said_until_asked(turn)
     turn.terminate()
@@ -44,13 +54,26 @@ def test_a_turn_takes_the_scorecards_that_its_worker_wrote(shell: Terminal, tmp_
     assert "champion already" in again.stdout
 
 
-def run_elsewhere(shell: Terminal, image: Path) -> None:
-    """Have evaluations see other metadata of one library, as in an image of their own."""
+@contextmanager
+def worker_elsewhere(shell: Terminal, image: Path) -> Generator[None]:
+    """Have a worker of the gpu pool see other metadata of one library, as in an image of its own.
+
+    The stack's own worker is stopped meanwhile, so that it takes no run.
+    """
     told = image / "rouge_score-0.dist-info"
     told.mkdir(parents=True)
     (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rouge-score\nVersion: {OTHER}\n")
-    with httpx.Client(base_url=shell.settings.prefect_api_url, trust_env=False) as prefect:
-        found = prefect.get("/deployments/name/evaluate/evaluate").raise_for_status().json()
-        env = {**found["job_variables"].get("env", {}), "PYTHONPATH": str(image)}
-        changed = {"job_variables": {**found["job_variables"], "env": env}}
-        prefect.patch(f"/deployments/{found['id']}", json=changed).raise_for_status()
+    services = control.status(shell.settings).services
+    own = next(each.process for each in services if each.name == "worker-gpu")
+    assert own is not None
+    os.kill(own.pid, signal.SIGSTOP)
+    paths = os.pathsep.join([str(image), shell.env.get("PYTHONPATH", "")])
+    env = environment.for_services(shell.settings, shell.env | {"PYTHONPATH": paths})
+    command = [sys.executable, "-m", "flows.stack.worker", "gpu", "1"]
+    other = subprocess.Popen(command, env=env)
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+        os.kill(own.pid, signal.SIGCONT)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 import pytest
-from mlflow import MlflowClient
 from playwright.sync_api import Locator, Page, sync_playwright
 from pyotp.totp import TOTP
 
+from tests import logins
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -106,11 +105,20 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page(shell: Terminal) -> Iterator[Page]:
+    """A browser in which a person has logged in: to Prefect on its page, to MLflow when it asks."""
+    found = logins.of(shell.settings)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(viewport={"width": 1280, "height": 1500})
+        page = browser.new_page(
+            viewport={"width": 1280, "height": 1500},
+            http_credentials={"username": found.mlflow.user, "password": found.mlflow.password},
+        )
         page.set_default_timeout(PATIENCE)
+        page.goto(f"{shell.settings.prefect_url}/v2/runs", wait_until="commit")
+        page.locator("input[type=password]").fill(found.prefect.pair)
+        page.get_by_role("button", name="Login").click()
+        page.get_by_role("button", name="Login").wait_for(state="hidden")
         yield page
         browser.close()
 
@@ -249,8 +257,8 @@ def wait_for(shell: Terminal, run: str) -> dict[str, Any]:
 
 def state(shell: Terminal, run: str) -> dict[str, Any]:
     """Read a run's state from the server; the page shows the word for its tasks, too."""
-    answer = httpx.get(f"{shell.settings.prefect_api_url}/flow_runs/{run}", timeout=60)
-    found: dict[str, Any] = answer.json()["state"]
+    with logins.prefect(shell.settings) as prefect:
+        found: dict[str, Any] = prefect.get(f"/flow_runs/{run}").json()["state"]
     return found
 
 
@@ -290,6 +298,6 @@ def picture(page: Page, name: str) -> None:
 
 
 def champion(shell: Terminal) -> str | None:
-    client = MlflowClient(shell.settings.mlflow_url)
+    client = logins.mlflow(shell.settings)
     models = client.search_registered_models(f"name = '{small.WORKLOAD}'")
     return models[0].aliases.get("champion") if models else None

@@ -19,7 +19,7 @@ from flows import evaluate
 from flows.settings import Settings
 from flows.stack import control
 from flows.workload import Workload
-from tests import tiny
+from tests import logins, tiny
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -62,7 +62,7 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
 
     (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
     assert manifest.read(adapter)["recipe"]["learning_rate"] == 0.02  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
-    assert_tracked(MlflowClient(shell.settings.mlflow_url), adapter.name)
+    assert_tracked(logins.mlflow(shell.settings), adapter.name)
     assert_compared_by_target(shell.settings)
     again = shell.run("turn", file)
     assert f"adapter {adapter.name} (done before)" in again.stdout, again.stdout + again.stderr

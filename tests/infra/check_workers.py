@@ -32,7 +32,7 @@ API = {"PREFECT_API_URL": "http://prefect.example.com/api"}
 
 def prepared(kind: Any, name: str, **values: object) -> Any:
     """Give what a worker starts for a flow run of a deployment to the pool."""
-    given = {**templates.VALUES, **values, "env": API | templates.VALUES["env"]}
+    given = {**templates.VALUES, **values}
     no_server = cast("PrefectClient", object())
     found: BaseJobConfiguration = asyncio.run(
         kind.from_template_and_values(templates.read(name), given, client=no_server)

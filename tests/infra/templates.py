@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parents[2] / "infra" / "pools"
 
 HOME = "/mnt/flywheel"
 IMAGE = "registry.example.com/flywheel:1.2"
-VALUES: dict[str, Any] = {"home": HOME, "image": IMAGE, "env": {"HF_HOME": "/tmp/hf"}}
+VALUES: dict[str, Any] = {"home": HOME, "image": IMAGE}
 
 
 def read(name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What ``infra/`` starts is what our own code starts."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,8 @@ def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
 def test_prefect_yaml_has_the_deployments_of_the_code(tmp_path: Path) -> None:
     file = yaml.safe_load((INFRA / "prefect.yaml").read_text())
     found = [{**one, "pool": one["work_pool"]["name"]} for one in file["deployments"]]
-    setpriv, *rest = shlex.split(services.engine_command("python"))
-    command = [Path(setpriv).name, *rest]
     for one in found:
-        assert shlex.split(one.pop("work_pool")["job_variables"]["command"]) == command
+        assert list(one.pop("work_pool")) == ["name"], "how a run starts is its worker's affair"
     assert found == [as_prefect_says_it(spec) for spec in deploy.specs(tmp_path)]
 
 
@@ -41,4 +38,4 @@ def test_composed_workers_are_started_as_the_stacks_own(tmp_path: Path) -> None:
     file = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
     own = services.workers(load({"FLYWHEEL_HOME": str(tmp_path)}))
     for name, service in zip(("worker-cpu", "worker-gpu"), own, strict=True):
-        assert ["-m", *file[name]["command"]] == list(service.command)[1:]
+        assert file[name]["command"][1:] == list(service.command)[1:]

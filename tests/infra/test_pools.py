@@ -41,7 +41,8 @@ def pod(**values: object) -> dict[str, Any]:
 def test_every_variable_is_used_and_every_placeholder_is_a_variable(name: str) -> None:
     template = templates.read(name)
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
-    assert used | {"env"} == set(template["variables"]["properties"])  # Prefect merges env itself
+    assert used == set(template["variables"]["properties"])
+    assert not {"command", "env", "working_dir"} & used, "a run does not choose how it starts"
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -56,6 +57,10 @@ def test_the_defaults_and_a_deployments_values_are_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
+        pytest.param("docker", {"command": "sh"}, id="docker-a-command"),
+        pytest.param("docker", {"env": {"PYTHONPATH": "/tmp"}}, id="docker-variables"),
+        pytest.param("kubernetes", {"command": "sh"}, id="kubernetes-a-command"),
+        pytest.param("kubernetes", {"env": {"PYTHONPATH": "/tmp"}}, id="kubernetes-variables"),
         pytest.param("docker", {"gpus": 0}, id="docker-no-gpu"),
         pytest.param("docker", {"home": "flywheel"}, id="docker-a-volume-for-a-path"),
         pytest.param("docker", {"shm_size": "8Gi"}, id="docker-kubernetes-units"),
@@ -71,11 +76,12 @@ def test_a_value_that_cannot_work_is_refused(name: str, wrong: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_job_is_told_its_home_and_mlflow_and_what_the_deployment_adds(name: str) -> None:
-    env = filled(name, mlflow_url="http://mlflow.example.com").env
+def test_a_job_is_told_its_home_and_mlflow_and_starts_our_engine(name: str) -> None:
+    job = filled(name, mlflow_url="http://mlflow.example.com")
+    assert job.command == "python -m flows.stack.engine"
+    env = job.env
     assert env["FLYWHEEL_HOME"] == HOME
     assert env["MLFLOW_TRACKING_URI"] == "http://mlflow.example.com"
-    assert env["HF_HOME"] == "/tmp/hf"
 
 
 def test_a_container_gets_gpus_shared_memory_and_the_home_at_its_own_path() -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import httpx
 import pytest
 
+from tests import logins
 from tests.flows import small
 from tests.soak import killer, machine, outside
 from tests.soak.killer import Killer
@@ -105,12 +105,12 @@ def wait_until_quiet(here: Machine) -> None:
 
 def ask(here: Machine, method: str, path: str, body: object = None) -> Any:
     """Ask the Prefect server; its SQLite is busy now and then, and nobody kills it any more."""
-    url = f"{here.shell.settings.prefect_api_url}/{path}"
-    while True:
-        answer = httpx.request(method, url, json=body, trust_env=False, timeout=30)
-        if answer.status_code != 503:
-            return answer.raise_for_status().json()
-        time.sleep(1)
+    with logins.prefect(here.shell.settings) as prefect:
+        while True:
+            answer = prefect.request(method, f"/{path}", json=body)
+            if answer.status_code != 503:
+                return answer.raise_for_status().json()
+            time.sleep(1)
 
 
 def confused(here: Machine) -> list[str]:

@@ -41,3 +41,4 @@ def importable_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the stack's processes import the tiny flows."""
     paths = [str(MODULES), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("FLYWHEEL_FLOWS", "flows,tiny_flows")

@@ -13,7 +13,6 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 
 from components import warehouse
@@ -22,7 +21,8 @@ from components.trigger.book import Start
 from flows import automations, collect, consider, janitor, monitor, turn
 from flows.consider import WANTED
 from flows.settings import HOST, Settings
-from flows.stack import control, environment
+from flows.stack import control
+from tests import logins
 from tests.flows import small
 
 PATIENCE_SECONDS = 90
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 90
 def stack(settings: Settings) -> Iterator[Settings]:
     """A stack with the real flows, and this process pointed at its Prefect."""
     control.up(settings, lambda _: None)
-    with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}):
+    with logins.pointed_at(settings):
         yield settings
 
 
@@ -96,11 +96,8 @@ def test_a_wanted_turn_starts_and_people_are_told_when_it_fails(
 
 @pytest.mark.slow
 def test_new_feedback_starts_one_turn_and_the_book_says_why(
-    stack: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Settings, tmp_path: Path
 ) -> None:
-    for name, value in environment.for_clients(stack).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("FLYWHEEL_HOME", str(stack.home))
     config = small.write(tmp_path / "small")
     config.write_text(config.read_text() + "trigger: {min_feedback: 6}\n")
     assert "no turn: 0 new feedback" in consider.consider(str(config))

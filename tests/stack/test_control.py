@@ -135,14 +135,28 @@ def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Sett
     assert not settings.scratch.exists()
 
 
-def test_services_get_this_stacks_settings_and_not_a_persons_own(settings: Settings) -> None:
+def test_services_get_this_stacks_settings_and_no_way_to_a_persons_other_servers(
+    settings: Settings,
+) -> None:
     base = {"PATH": "/bin", "PREFECT_API_KEY": "secret", "MLFLOW_TRACKING_URI": "elsewhere"}
-    found = environment.for_services(settings, {**base, "NO_PROXY": "intranet"})
-    assert "PREFECT_API_KEY" not in found
+    elsewhere = {"MLFLOW_TRACKING_TOKEN": "secret", "PREFECT__FLOW_RUN_ID": "another's"}
+    found = environment.for_services(settings, base | elsewhere | {"NO_PROXY": "intranet"})
+    assert not {"PREFECT_API_KEY", *elsewhere} & set(found)
     assert found["MLFLOW_TRACKING_URI"] == settings.mlflow_url
     assert found["PATH"] == "/bin"
     assert found["TMPDIR"].startswith(str(settings.home))
     assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+
+
+def test_what_an_operator_exported_holds(settings: Settings) -> None:
+    exported = {
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "7",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "9",
+    }
+    found = environment.for_services(settings, exported)
+    assert {name: found.get(name) for name in exported} == exported
 
 
 def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:

@@ -10,12 +10,12 @@ import pytest
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import deploy
 from flows.settings import Settings, load
 from flows.stack import control, deployment
 from flows.stack.deployment import Spec, Timing
+from tests import logins
 from tests.stack.conftest import MODULES
 
 
@@ -61,8 +61,7 @@ def prefect(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[htt
     """A stack that is up, this process pointed at it, and a client of its Prefect API."""
     control.up(settings, lambda _: None, "tiny_deploy")
     monkeypatch.setattr(sys, "path", [*sys.path, str(MODULES)])
-    http = httpx.Client(base_url=settings.prefect_api_url, trust_env=False)
-    with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}), http:
+    with logins.pointed_at(settings), logins.prefect(settings) as http:
         yield http
 
 

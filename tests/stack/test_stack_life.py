@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from flows.settings import Settings
 from flows.stack import control, environment, processes
 from flows.stack.processes import Identity
+from tests import logins
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -36,19 +36,19 @@ def eventually(claim: Callable[[], bool], seconds: float = 90) -> bool:
 
 def post(settings: Settings, path: str, body: dict[str, Any]) -> Any:
     """Ask the server; SQLite is busy now and then, and Prefect's own client asks again, too."""
-    url = f"{settings.prefect_api_url}/{path}"
-    answer = httpx.post(url, json=body, trust_env=False)
-    for _ in range(5):
-        if answer.status_code != 503:
-            break
-        time.sleep(1)
-        answer = httpx.post(url, json=body, trust_env=False)
+    with logins.prefect(settings) as prefect:
+        answer = prefect.post(f"/{path}", json=body)
+        for _ in range(5):
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
+            answer = prefect.post(f"/{path}", json=body)
     return answer.raise_for_status().json()
 
 
 def get(settings: Settings, path: str) -> Any:
-    url = f"{settings.prefect_api_url}/{path}"
-    return httpx.get(url, trust_env=False).raise_for_status().json()
+    with logins.prefect(settings) as prefect:
+        return prefect.get(f"/{path}").raise_for_status().json()
 
 
 def start_flow(settings: Settings, name: str, config: Path) -> str:
@@ -98,8 +98,8 @@ def test_a_killed_service_comes_back(up: Settings, name: str) -> None:
     killed = service_pid(up, name)
     os.kill(killed, signal.SIGKILL)
     assert eventually(lambda: service_pid(up, name) not in {0, killed} and control.status(up).is_up)
-    mlflow_servers = [each for each in all_processes(up) if "uvicorn" in each.cmdline()]
-    assert len(mlflow_servers) == 1
+    servers = [each for each in all_processes(up) if "flows.stack.server" in each.cmdline()]
+    assert len(servers) == 2
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])

@@ -1,0 +1,102 @@
+"""Whoever may use Prefect's API chooses one of our flows and its parameters, and no command."""
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import jsonschema
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.workers.process import ProcessWorker
+
+from flows import deploy, settings
+from flows.stack.deployment import process_template
+from flows.stack.worker import FlowRefusedError, SealedJob, entrypoint_of
+
+COMMAND = "touch /tmp/owned"
+HOSTILE = {"command": COMMAND, "working_dir": "/tmp", "env": {"PYTHONPATH": "/tmp/evil"}}
+
+
+def deployment(entrypoint: str | None, **more: object) -> DeploymentResponse:
+    now = datetime.now(UTC)
+    fields: dict[str, Any] = {"id": uuid4(), "created": now, "updated": now, "name": "x"}
+    return DeploymentResponse.model_validate(
+        fields | {"flow_id": uuid4(), "entrypoint": entrypoint} | more
+    )
+
+
+def started(template: dict[str, Any], named: DeploymentResponse) -> SealedJob:
+    """Prepare a run as the worker does, with all that an attacker may set."""
+    no_server = cast("PrefectClient", object())
+    job = asyncio.run(SealedJob.from_template_and_values(template, HOSTILE, client=no_server))
+    job.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="run"), named)
+    return job
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param(process_template(settings.load({})), id="ours"),
+        pytest.param(ProcessWorker.get_default_base_job_template(), id="changed-back-to-prefects"),
+    ],
+)
+def test_a_run_starts_our_engine_whatever_template_deployment_and_run_say(
+    template: dict[str, Any],
+) -> None:
+    job = started(template, deployment("flows.turn.turn", path="/tmp/evil"))
+    assert job.command is not None
+    assert job.command.endswith("-m prefect.engine")
+    assert COMMAND not in job.command
+    assert job.working_dir is None
+    assert job.env["PREFECT__FLOW_ENTRYPOINT"] == "flows.turn.turn"
+    assert job.env.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param("/tmp/evil.py:flow", id="a-file"),
+        pytest.param("evil.py:flow", id="a-relative-file"),
+        pytest.param("flows/../../tmp/evil.py:flow", id="a-file-below-a-package"),
+        pytest.param("os.system", id="another-module"),
+        pytest.param("flows", id="no-flow"),
+        pytest.param("flows.turn.turn:x", id="neither"),
+        pytest.param("flows_evil.turn.turn", id="a-longer-name"),
+        pytest.param("", id="empty"),
+        pytest.param(None, id="none"),
+    ],
+)
+def test_a_deployment_of_other_code_is_refused(named: str | None) -> None:
+    with pytest.raises(FlowRefusedError, match="this worker runs flows of the packages flows"):
+        entrypoint_of(deployment(named))
+
+
+def test_steps_that_fetch_code_are_refused() -> None:
+    step = {"prefect.deployments.steps.run_shell_script": {"script": COMMAND}}
+    with pytest.raises(FlowRefusedError, match="has pull steps, which run commands"):
+        entrypoint_of(deployment("flows.turn.turn", pull_steps=[step]))
+    with pytest.raises(FlowRefusedError):
+        entrypoint_of(None)
+
+
+def test_all_our_own_flows_may_run(tmp_path: Path) -> None:
+    for spec in deploy.specs(tmp_path):
+        named = spec.flow.replace(":", ".")
+        assert entrypoint_of(deployment(named)) == named
+
+
+def test_an_operator_may_name_more_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_FLOWS", "flows,theirs")
+    assert entrypoint_of(deployment("theirs.nightly.report")) == "theirs.nightly.report"
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_prefect_itself_refuses_a_run_that_chooses_how_it_starts(name: str) -> None:
+    schema = process_template(settings.load({}))["variables"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({name: HOSTILE[name]}, schema)
