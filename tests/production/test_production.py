@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -32,27 +33,75 @@ def web(production: Topology) -> httpx.Client:
     return httpx.Client(verify=trusted, trust_env=False, timeout=30)
 
 
-def test_nobody_gets_in_without_the_right_credentials(
-    production: Topology, web: httpx.Client
+def test_nobody_gets_in_without_an_account(
+    production: Topology, web: httpx.Client, account: tuple[str, str]
 ) -> None:
     version = f"{production.public('prefect')}/api/admin/version"
     models = f"{production.public('mlflow')}/api/2.0/mlflow/registered-models/search"
     user, password = production.secrets["PREFECT_AUTH_STRING"].split(":")
-    assert web.get(version).status_code == 401
-    assert web.get(version, auth=(user, password[::-1])).status_code == 401
-    assert web.get(version, auth=(user, password)).status_code == 200
-    assert web.get(models).status_code == 401
-    assert web.get(models, auth=("flywheel", password)).status_code == 401, "each has its own"
-    assert web.get(models, auth=(user, production.secrets["MLFLOW_PASSWORD"])).status_code == 200
+    workers = (user, password)
+    assert web.get(version).status_code == web.get(models).status_code == 401
+    assert web.get(version, auth=(account[0], account[1][::-1])).status_code == 401
+    assert web.get(version, auth=workers).status_code == 401, "the workers' login is for inside"
+    assert "www-authenticate" not in web.get(version).headers, "Prefect's page asks, no dialogue"
+    assert web.get(version, auth=account).status_code == 200
+    assert web.get(models, auth=account).status_code == 200
+    inside = f"{production.inside('internal')}/api/admin/version"
+    assert web.get(inside, auth=account).status_code == 401
+    assert web.get(inside, auth=workers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("POST", "block_documents/filter", id="secrets-of-blocks"),
+        pytest.param("GET", "block_documents/%s", id="the-secret-of-a-block"),
+        pytest.param("PATCH", "work_pools/cpu", id="a-pools-template"),
+        pytest.param("POST", "work_pools/", id="a-new-pool"),
+        pytest.param("POST", "deployments/", id="a-new-deployment"),
+        pytest.param("PATCH", "deployments/%s", id="a-deployment"),
+        pytest.param("DELETE", "flow_runs/%s", id="a-run"),
+        pytest.param("POST", "flow_runs/", id="a-run-of-no-deployment"),
+        pytest.param("POST", "flow_runs/%s/input", id="an-answer-past-the-form"),
+        pytest.param("POST", "automations/", id="an-automation"),
+        pytest.param("POST", "admin/database/clear", id="the-database"),
+        pytest.param("GET", "admin/settings", id="the-servers-settings"),
+    ],
+)
+def test_a_persons_account_opens_nothing_else_of_prefect(
+    production: Topology, web: httpx.Client, account: tuple[str, str], method: str, path: str
+) -> None:
+    url = f"{production.public('prefect')}/api/{path.replace('%s', str(UUID(int=1)))}"
+    answer = web.request(method, url, json=None if method == "GET" else {}, auth=account)
+    assert answer.status_code == 403
+    assert "CSRF" not in answer.text, "the proxy refuses it, not the missing token"
+
+
+def test_a_persons_account_changes_nothing_in_mlflow(
+    production: Topology, web: httpx.Client, account: tuple[str, str]
+) -> None:
+    api = f"{production.public('mlflow')}/api/2.0"
+    operator = ("flywheel", production.secrets["MLFLOW_PASSWORD"])
+    made = {"name": "guarded"}
+    web.post(f"{api}/mlflow/registered-models/create", json=made, auth=operator).raise_for_status()
+    alias = made | {"alias": "champion", "version": "1"}
+    for method, path, body in (
+        ("POST", "mlflow/registered-models/alias", alias),
+        ("POST", "mlflow/registered-models/set-tag", made | {"key": "k", "value": "v"}),
+        ("PATCH", "mlflow/registered-models/update", made | {"description": "mine"}),
+        ("DELETE", "mlflow/registered-models/delete", made),
+        ("PUT", "mlflow-artifacts/artifacts/owned.txt", {}),
+        ("POST", "mlflow/users/create", {"username": "eve", "password": "a long password"}),
+    ):
+        answer = web.request(method, f"{api}/{path}", json=body, auth=account)
+        assert answer.status_code == 403, f"{method} {path}: {answer.status_code} {answer.text}"
 
 
 def test_a_page_elsewhere_cannot_act_with_a_persons_credentials(
-    production: Topology, web: httpx.Client
+    production: Topology, web: httpx.Client, account: tuple[str, str]
 ) -> None:
-    user, password = production.secrets["PREFECT_AUTH_STRING"].split(":")
-    forged = web.post(
-        f"{production.public('prefect')}/api/flow_runs/filter", json={}, auth=(user, password)
-    )
+    asked = f"{production.public('prefect')}/api/flow_runs/filter"
+    forged = web.post(asked, json={}, auth=account)
     assert forged.status_code == 403
     assert "CSRF" in forged.text
 
@@ -74,10 +123,14 @@ def test_the_receiver_takes_traffic_by_token_and_keeps_its_metrics_inside(
 
 
 def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
-    production: Topology, terminal: Terminal, workloads: Path, web: httpx.Client
+    production: Topology,
+    terminal: Terminal,
+    person: Terminal,
+    workloads: Path,
+    web: httpx.Client,
 ) -> None:
     config = small.write(workloads, epochs=EPOCHS)
-    turn = terminal.start("turn", config)
+    turn = person.start("turn", config)
     try:
         while steps_done(production) < 20:
             assert turn.poll() is None, turn.communicate()[0]
@@ -91,10 +144,10 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
     finally:
         turn.terminate()
 
-    waiting = terminal.run("pending")
+    waiting = person.run("pending")
     assert waiting.stdout.startswith(f"{small.WORKLOAD}  evidence "), waiting.stdout
     assert f"{production.public('prefect')}/runs/flow-run/" in waiting.stdout.replace("\n", "")
-    approved = terminal.run("approve", small.WORKLOAD, "--as", "a person")
+    approved = person.run("approve", small.WORKLOAD, "--as", "a person")
     assert approved.returncode == 0, approved.stdout + approved.stderr
     production.require(lambda: "champion" in aliases(production, web), "the champion", 240)
 
@@ -127,7 +180,7 @@ def test_an_erasure_flags_and_demotes_the_version_in_an_mlflow_elsewhere(
     erased = terminal.run("erase", *subject, "--yes", "--demote", "--config", config)
     assert erased.returncode == 0, erased.stdout + erased.stderr
     assert "1 model versions flagged" in erased.stdout
-    assert f"not searched: the databases of {production.public('prefect')}" in erased.stdout
+    assert f"not searched: the databases of {production.inside('internal')}" in erased.stdout
     assert aliases(production, web, FORGOTTEN) == {}
     assert terminal.run("erase", "--verify", *subject).returncode == 0
 

@@ -30,11 +30,13 @@ def test_each_command_does_what_it_says(
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
-def test_the_doctor_finds_nothing_to_fix_and_two_workers(terminal: Terminal) -> None:
+def test_the_doctor_finds_nothing_to_fix_and_two_workers(
+    production: Topology, terminal: Terminal
+) -> None:
     done = terminal.run("doctor")
     assert done.returncode == 0, done.stdout
-    assert "fine   Prefect: https://localhost" in done.stdout
-    assert "fine   MLflow: https://localhost" in done.stdout
+    assert f"fine   Prefect: {production.inside('internal')}" in done.stdout
+    assert f"fine   MLflow: {production.inside('mlflow')}" in done.stdout
     assert "fine   pool cpu: 1 worker(s) of type process" in done.stdout
     assert "fine   pool gpu:" in done.stdout
 
@@ -43,5 +45,5 @@ def test_the_doctor_sees_a_wrong_password(production: Topology, terminal: Termin
     wrong = Terminal(terminal.env | {"MLFLOW_TRACKING_PASSWORD": "0123456789abcdef" * 2})
     done = wrong.run("doctor")
     assert done.returncode == 1
-    place = production.public("mlflow")
+    place = production.inside("mlflow")
     assert f"wrong  MLflow: {place} refuses the credentials of this environment" in done.stdout

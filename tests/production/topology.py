@@ -66,6 +66,10 @@ class Topology:
         """Give the address of one of the proxy's sites: ``prefect``, ``mlflow``, ``receiver``."""
         return f"https://localhost:{self.ports[f'public-{name}']}"
 
+    def inside(self, name: str) -> str:
+        """Give an address that only the containers reach: ``internal`` (Prefect), ``mlflow``."""
+        return f"http://{HOST}:{self.ports[name]}"
+
     def start(self, name: str) -> None:
         """Start a service, or start it again after it was killed."""
         program = composed.program(

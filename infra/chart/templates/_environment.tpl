@@ -65,7 +65,7 @@ containers:
     image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag }}"
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     command: {{ toJson .command }}
-    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+    securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
     env:
       {{- .env | nindent 6 }}
     {{- if .client }}
@@ -89,7 +89,7 @@ containers:
       - {name: pools, mountPath: /etc/flywheel/pools}
       {{- end }}
 volumes:
-  - {name: tmp, emptyDir: {}}
+  - {name: tmp, emptyDir: {sizeLimit: 10Gi}}
   {{- if .home }}
   - {name: home, persistentVolumeClaim: {claimName: {{ include "flywheel.claim" .root }}}}
   {{- end }}
