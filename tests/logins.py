@@ -41,12 +41,11 @@ def pointed_at(settings: Settings) -> Generator[None]:
 
     before = dict(os.environ)
     environment.point_clients(settings, os.environ)
-    changed = {
-        PREFECT_API_URL: settings.prefect_api_url,
-        PREFECT_API_AUTH_STRING: of(settings).prefect.pair,
-    }
+    pair = of(settings).prefect.pair
     try:
-        with temporary_settings(changed):
+        with temporary_settings(
+            {PREFECT_API_URL: settings.prefect_api_url, PREFECT_API_AUTH_STRING: pair}
+        ):
             yield
     finally:
         os.environ.clear()
