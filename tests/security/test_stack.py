@@ -226,24 +226,30 @@ def reopen(prefect: httpx.Client, pool: str) -> None:
     """Let the runs of a pool choose their command, as in Prefect's own template."""
     free = {"variables": {"properties": {"command": {"type": "string"}}}}
     free |= {"job_configuration": {"command": "{{ command }}"}}
-    prefect.patch(f"/work_pools/{pool}", json={"base_job_template": free}).raise_for_status()
+    answered(prefect, "PATCH", f"/work_pools/{pool}", {"base_job_template": free})
 
 
 def created(prefect: httpx.Client, path: str, body: Mapping[str, object]) -> str:
-    """Create something, once more while Prefect's database is busy, and give its id."""
-    for _ in range(30):
-        answer = prefect.post(path, json=body)
+    """Create something and give its id."""
+    return str(answered(prefect, "POST", path, body).json()["id"])
+
+
+def answered(
+    prefect: httpx.Client, method: str, path: str, body: Mapping[str, object] | None = None
+) -> httpx.Response:
+    """Ask until Prefect's database is not busy, as Prefect's own client does."""
+    for _ in range(60):
+        answer = prefect.request(method, path, json=body)
         if answer.status_code != 503:
-            return str(answer.raise_for_status().json()["id"])
-        time.sleep(1)
-    pytest.fail(f"{path} was busy for 30 s")
+            return answer.raise_for_status()
+        time.sleep(0.5)
+    pytest.fail(f"{path} was busy all the time")
 
 
 def ending(prefect: httpx.Client, run: str) -> str:
     """Wait until a flow run has ended, and give the type of its state."""
     for _ in range(240):
-        answer = prefect.get(f"/flow_runs/{run}")
-        state = answer.json()["state"]["type"] if answer.is_success else "busy"
+        state = answered(prefect, "GET", f"/flow_runs/{run}").json()["state"]["type"]
         if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
             return str(state)
         time.sleep(1)
