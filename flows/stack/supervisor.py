@@ -77,7 +77,7 @@ class Supervisor:
         self._until(lambda: self._works(prefect) or self._works(mlflow))
         deploy = self._launch(services.deployer(self.settings, deployer))
         self._until(lambda: self._works(prefect))
-        self._janitor.crash_all("The stack was not running any more")
+        self._until(self._has_crashed_lost_runs)
         self.say("starting", "deploying the flows")
         self._until(lambda: deploy.exit_code == 0)
         self._children.remove(deploy)
@@ -130,6 +130,13 @@ class Supervisor:
                 raise StartError(f"not up after {START_LIMIT:.0f} s; it was still {self._step}")
             self._signals.wait(0.1)
             self._note()
+
+    def _has_crashed_lost_runs(self) -> bool:
+        try:
+            self._janitor.crash_all("The stack was not running any more")
+        except httpx.HTTPError:  # it was just started, and a busy machine keeps it from answering
+            return False
+        return True
 
     def _tend(self, child: Child, *, orphaned: bool) -> None:
         if child.condition != "restarting" and child.exit_code is not None:
