@@ -107,7 +107,7 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
     while not taken(stack) and time.monotonic() < deadline:
         time.sleep(1)
     first, second = taken(stack)[0], consider.consider(str(config))
-    assert "0 new feedback" in second  # it is that turn's now
+    assert "no turn: a turn is under way" in second  # it is that turn's, once that has ended
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(first.flow_run_id))
     assert run.parameters["start"] == first.start_id
