@@ -13,6 +13,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 from prefect.states import Running
 
 from components import warehouse
@@ -34,6 +35,7 @@ def stack(settings: Settings) -> Iterator[Settings]:
     control.up(settings, lambda _: None)
     with logins.pointed_at(settings):
         yield settings
+        EventsWorker.drain_all(timeout=30, at_exit=False)  # it would stay at this stack's server
 
 
 @pytest.fixture
