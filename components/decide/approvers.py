@@ -22,7 +22,8 @@ class Approver(Config):
     name: Name
     """As it is typed into the form."""
 
-    keys: tuple[str, ...] = ()
+    # Prefect copies what a task is given, and takes anything with ``keys`` for a mapping.
+    public_keys: tuple[str, ...] = Field(default=(), alias="keys")
     """The person's public SSH keys, each as its ``.pub`` file has it; for ``proof: signature``."""
 
     secret_env: str | None = Field(default=None, min_length=1)
@@ -42,12 +43,12 @@ class Approver(Config):
             )
         return given
 
-    @field_validator("keys")
+    @field_validator("public_keys")
     @classmethod
-    def _are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
+    def _are_keys(cls, public_keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in public_keys:
             allowed_signers.public_key(key)
-        return keys
+        return public_keys
 
 
 class Approving(Config):
@@ -122,7 +123,7 @@ class Approving(Config):
             raise ValueError(
                 f"approvers: {', '.join(idle)} has a secret that nothing reads; set proof: code"
             )
-        keyed = [one.name for one in self.approvers if one.keys]
+        keyed = [one.name for one in self.approvers if one.public_keys]
         if self.proof != "signature" and (keyed or self.allowed_signers):
             who = ", ".join(keyed) or "allowed_signers"
             raise ValueError(f"approvers: {who} has keys that nothing reads; set proof: signature")
@@ -160,7 +161,7 @@ class Approving(Config):
 
 
 def _signers(one: Approver, lines: list[Line]) -> tuple[Signer, ...]:
-    own = [allowed_signers.public_key(key) for key in one.keys]
+    own = [allowed_signers.public_key(key) for key in one.public_keys]
     return tuple(dict.fromkeys([*own, *(line.signer for line in lines if line.is_of(one.name))]))
 
 

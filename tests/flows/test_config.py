@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.utilities.collections import visit_collection
 
 from flows.config import read
 from flows.workload import Workload
+from tests import ssh
 from tests.flows import terminal
 from tests.flows.workload_file import VALIDATED, mistakes, places, write
 
@@ -54,6 +56,13 @@ def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
 def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
     (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
     assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"
+
+
+def test_a_workload_whose_approvers_have_keys_can_be_given_to_a_task(folder: Path) -> None:
+    listed = [{"name": "ada", "keys": [ssh.public(ssh.keygen(folder / "keys"))]}]
+    workload = read(write(folder, approve={"proof": "signature", "approvers": listed}))
+    given = visit_collection(workload, lambda one: one, return_data=True)
+    assert given.approve.rules().people[0].signers
 
 
 def test_every_mistake_is_listed_at_once(folder: Path) -> None:
