@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
@@ -11,8 +10,7 @@ from components import warehouse
 from components.collect import retention, spooled
 from components.collect.loaded import Loaded
 from components.collect.loading import Input
-from flows import config as configs
-from flows import inputs, metrics, settings
+from flows import inputs, metrics, run_inputs, settings
 from flows.run_names import run_name
 
 
@@ -20,7 +18,7 @@ from flows.run_names import run_name
 @metrics.staged("collect")
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
-    workload = configs.read(Path(config))
+    workload = run_inputs.workload(config)
     loaded = load([*workload.log_files(), *workload.feedback_files()])
     said = inputs.summary(loaded)
     if workload.retention_days is not None:

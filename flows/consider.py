@@ -16,8 +16,7 @@ from components.trigger.book import Start
 from components.trigger.settings import Trigger
 from components.trigger.signs import Sign
 from components.warehouse import Connection
-from flows import config as configs
-from flows import dispatch, settings
+from flows import dispatch, run_inputs, settings
 from flows.run_names import run_name
 from flows.workload import Workload
 
@@ -31,7 +30,7 @@ LOST_AFTER = timedelta(minutes=10)
 @flow(flow_run_name=run_name)
 def consider(config: str) -> str:
     """Ask for a turn if there is reason for one; first for those whose event was lost."""
-    workload = configs.read(Path(config))
+    workload = run_inputs.workload(config)
     now = datetime.now(UTC)
     caught_up = catch_up(config, workload.workload, now)
     start, signs = weigh(workload, config, now)

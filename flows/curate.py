@@ -1,13 +1,11 @@
 """Curate: decide what each interaction teaches and freeze the result into a snapshot."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from flows import config as configs
-from flows import freezing, metrics, settings
+from flows import freezing, metrics, run_inputs, settings
 from flows.freezing import Curated
 from flows.run_names import run_name
 from flows.workload import Workload
@@ -20,7 +18,7 @@ def curate(config: str) -> Curated:
 
     Nothing is frozen while a rule left out so much that a person is asked.
     """
-    workload = configs.read(Path(config))
+    workload = run_inputs.workload(config)
     curated = freeze(workload)
     frozen = curated.snapshot
     if frozen is None:

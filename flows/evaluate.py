@@ -17,8 +17,7 @@ from components.evaluate.judging.settings import JudgeSettings
 from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
-from flows import config as configs
-from flows import jobs, metrics, settings
+from flows import jobs, metrics, run_inputs, settings
 from flows.run_names import run_name
 from flows.train import reporter
 from flows.workload import Workload
@@ -40,14 +39,17 @@ def evaluate(
 
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
-    workload = configs.read(Path(config))
-    found = folders(workload, Path(snapshot), Path(adapter))
+    workload, home = run_inputs.workload(config), settings.load()
+    frozen = run_inputs.within(home.snapshots, snapshot, "snapshot")
+    trained = run_inputs.within(home.adapters / workload.workload, adapter, "adapter")
+    told_to = run_inputs.within(home.jobs, cards, "file of scorecards") if cards else None
+    found = folders(workload, frozen, trained)
     if not all(manifest.is_finished(card) for card in every(found)):
-        measure(workload, Path(snapshot), Path(adapter))
+        measure(workload, frozen, trained)
     told = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
-    if cards is not None:
-        Path(cards).parent.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(Path(cards), json.dumps(told))
+    if told_to is not None:
+        told_to.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_atomically(told_to, json.dumps(told))
     return told
 
 

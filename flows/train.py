@@ -18,8 +18,7 @@ from components.train import recipe
 from components.train.search import records
 from components.train.search.records import Order, Outcome
 from components.train.stops import Reached
-from flows import config as configs
-from flows import finishing, jobs, metrics, origins, settings, validation
+from flows import finishing, jobs, metrics, origins, run_inputs, settings, validation
 from flows.curve import Curve
 from flows.origins import Origin
 from flows.revision import revision
@@ -40,13 +39,14 @@ def train(config: str, snapshot: str, order: str = "") -> str:
 
     With the file of an order, train that candidate of a search up to its rung instead.
     """
-    workload = configs.read(Path(config))
+    workload, home = run_inputs.workload(config), settings.load()
+    frozen = run_inputs.within(home.snapshots, snapshot, "snapshot")
     if order:
-        return str(climb(workload, Path(snapshot), Path(order)))
+        return str(climb(workload, frozen, run_inputs.within(home.jobs, order, "order")))
     begins = origins.find(workload)
-    adapter = folder(workload, Path(snapshot), begins)
+    adapter = folder(workload, frozen, begins)
     if not manifest.is_finished(adapter):
-        fit(workload, Path(snapshot), adapter, begins)
+        fit(workload, frozen, adapter, begins)
     return str(adapter)
 
 

@@ -41,15 +41,14 @@ from flows import (
     evaluate,
     exhibits,
     metrics,
+    run_inputs,
     seals,
     search,
     settings,
     showing,
     starting,
     train,
-    workload_files,
 )
-from flows import config as configs
 from flows.collect import collect
 from flows.curate import curate
 from flows.run_names import run_name
@@ -91,8 +90,7 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
         start: The entry in the book of starts that asks for it, if any.
         by: Your name, where a person starts it.
     """
-    workload = configs.read(Path(config))
-    workload_files.enter(settings.load(), workload.workload, Path(config))
+    workload = run_inputs.workload(config)
     starter = starting.starter(workload, start, by)
     if not starting.enter(workload.workload, start):
         return STARTED_ALREADY

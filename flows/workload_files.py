@@ -54,8 +54,14 @@ def adopt(home: Settings, workload: str, file: Path) -> None:
     """Make a file the workload's, as somebody at the home says; a scheduled one stays what it is.
 
     Raises:
-        WorkloadFileError: Another file is scheduled.
+        WorkloadFileError: Another file is scheduled, or a server could have written it.
     """
+    for folder in (home.mlflow_home, home.prefect_home):
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise WorkloadFileError(
+                f"using {file} for workload {workload}: it lies in {folder}, where a server of "
+                "this home keeps what its clients send; keep it elsewhere"
+            )
     known = find(home, workload)
     if known == file.resolve():
         return

@@ -1,15 +1,39 @@
-"""What a container of a pool runs for a flow run: ``python -m flows.stack.engine``.
+"""What runs a flow run, here and in a pool's container: ``python -m flows.stack.engine``.
 
-It is Prefect's engine, held to our flows as ``flows.stack.worker`` holds those on its own machine.
+It is Prefect's engine, held to our flows as ``flows.stack.worker`` holds those on its own machine,
+and to results that this machine keeps: whoever may use Prefect's API may say of a run that its
+result lies in any file, which Prefect would unpickle.
 """
 
 import os
 import runpy
+from typing import NoReturn
 from uuid import UUID
 
-from prefect import get_client
+from prefect import get_client, results
 
 from flows.stack.worker import FlowRefusedError, entrypoint_of
+
+LOADER = "_from_metadata"
+"""How Prefect reads a result that a state names; checked to be there."""
+
+
+class ResultRefusedError(RuntimeError):
+    """A state in Prefect names a result to be loaded; no flow of ours leaves one to others."""
+
+
+def load_no_results() -> None:
+    """Have this process load no result that Prefect's API names."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise ResultRefusedError(
+            "loading the result that a state in Prefect names: our flows leave none there, so "
+            "somebody typed it, and loading it could run what they want"
+        )
+
+    if not hasattr(results.ResultStore, LOADER):
+        raise ResultRefusedError(f"this Prefect's result store has no {LOADER} to be replaced")
+    setattr(results.ResultStore, LOADER, refuse)
 
 
 def main() -> None:
@@ -19,6 +43,7 @@ def main() -> None:
         if run.deployment_id is None:
             raise FlowRefusedError(f"starting flow run {run.id}: it has no deployment")
         deployment = client.read_deployment(run.deployment_id)
+    load_no_results()
     os.environ["PREFECT__FLOW_ENTRYPOINT"] = entrypoint_of(deployment)
     runpy.run_module("prefect.engine", run_name="__main__")
 

@@ -12,6 +12,7 @@ import uvicorn
 from flows import credentials
 from flows.credentials import Credentials
 from flows.settings import HOST, Settings, load
+from flows.stack import artifact_root
 from flows.stack.guard import Guard, own_hosts, own_origins
 
 
@@ -54,13 +55,15 @@ def mlflow(settings: Settings, logins: Credentials) -> None:
     from mlflow.server import constants, handlers
     from mlflow.server.fastapi_app import app
 
+    artifacts = settings.mlflow_home / "artifacts"
+    artifact_root.confine(artifacts)
     database = f"sqlite:///{settings.mlflow_home / 'mlflow.db'}"
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: database,
         constants.REGISTRY_STORE_URI_ENV_VAR: database,
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
         constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(settings.mlflow_home / "artifacts"),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(artifacts),
     }
     handlers.initialize_backend_stores(database, database, "mlflow-artifacts:/")
     guard = Guard(app, origins, hosts, logins.mlflow.pair)

@@ -51,7 +51,7 @@ def deployer(settings: Settings, module: str) -> Service:
 
 def engine_command(python: str) -> str:
     """Give the command of one flow run: it ends with its worker, whatever kills that."""
-    return shlex.join(dying_with_parent((python, "-m", "prefect.engine"), "TERM"))
+    return shlex.join(dying_with_parent((python, "-m", "flows.stack.engine"), "TERM"))
 
 
 def _prefect(settings: Settings) -> Service:

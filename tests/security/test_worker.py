@@ -50,7 +50,7 @@ def test_a_run_starts_our_engine_whatever_template_deployment_and_run_say(
 ) -> None:
     job = started(template, deployment("flows.turn.turn", path="/tmp/evil"))
     assert job.command is not None
-    assert job.command.endswith("-m prefect.engine")
+    assert job.command.endswith("-m flows.stack.engine")
     assert COMMAND not in job.command
     assert job.working_dir is None
     assert job.env["PREFECT__FLOW_ENTRYPOINT"] == "flows.turn.turn"

@@ -33,7 +33,7 @@ def _receiver(process: psutil.Process) -> bool:
 PROCESSES: Mapping[str, Running] = {
     "trainer": _module("-m", "flows.launch", "train"),
     "evaluator": _module("-m", "flows.launch", "evaluate"),
-    "flow run": _module("-m", "prefect.engine"),
+    "flow run": _module("-m", "flows.stack.engine"),
     "receiver": _receiver,
 }
 SERVICES = {

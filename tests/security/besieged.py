@@ -1,0 +1,174 @@
+"""A real stack with a signed champion and a promotion that waits, and who holds both logins."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from flows.settings import Settings
+from tests import logins, ssh
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+RULES = """
+approve:
+  proof: signature
+  approvers:
+    - name: ada
+      keys: ["%s"]
+    - name: bob
+      keys: ["%s"]
+"""
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+LINE = re.compile(r"```sh\n(.*)\n```")
+
+
+@dataclass(frozen=True)
+class Besieged:
+    """Version 1 is champion, signed by ada; ``waiting`` asks about version 2."""
+
+    shell: Terminal
+    config: Path
+    keys: Mapping[str, Path]
+    waiting: str
+
+    @property
+    def home(self) -> Settings:
+        return self.shell.settings
+
+    @property
+    def mlflow(self) -> MlflowClient:
+        return logins.mlflow(self.home)
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Ask Prefect's API with its login, until its database is not busy."""
+        with logins.prefect(self.home) as prefect:
+            for _ in range(60):
+                answer = prefect.request(method, path, json=body)
+                if answer.status_code != 503:
+                    assert answer.is_success, answer.text
+                    return answer.json() if answer.content else None
+                time.sleep(0.5)
+        pytest.fail(f"{path} was busy all the time")
+
+    def start(self, deployment: str, **parameters: str) -> str:
+        """Start a flow as anybody with Prefect's login can; give the run's id."""
+        found = self.ask("GET", f"/deployments/name/{deployment}")["id"]
+        body = {"parameters": parameters, "enforce_parameter_schema": False}
+        return str(self.ask("POST", f"/deployments/{found}/create_flow_run", body)["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        return cast("dict[str, Any]", self.ask("GET", f"/flow_runs/{run}")["state"])
+
+    def wait(self, run: str, until: set[str] = ENDED) -> dict[str, Any]:
+        """Wait until a run is in one of some states."""
+        for _ in range(600):
+            if (found := self.state(run))["type"] in until:
+                return found
+            time.sleep(1)
+        pytest.fail(f"{run} is {found}")
+
+    def line(self) -> str:
+        """Read the line of shell that the form of the waiting promotion shows."""
+        key = self.state(self.waiting)["state_details"]["run_input_keyset"]["description"]
+        found = self.ask("GET", f"/flow_runs/{self.waiting}/input/{key}")
+        (line,) = LINE.findall(json.loads(json.dumps(found)))
+        return str(line)
+
+    def sign(self, who: str, decision: str, key: Path | None = None, **words: str) -> str:
+        """Run the form's line in a shell, its beginning filled in; give all that it prints."""
+        line = self.line()
+        for name, text in {"who": who, "decision": decision, **words}.items():
+            line = re.sub(rf"\b{name}='?\w*'?", f"{name}='{text}'", line, count=1)
+        line = line.replace("~/.ssh/id_ed25519", str(key or self.keys[who]))
+        done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def champion(self) -> str | None:
+        return self.mlflow.get_registered_model(small.WORKLOAD).aliases.get("champion")
+
+    def last(self) -> str:
+        """Read the newest line of the record that is about an evidence."""
+        lines = self.shell.run("audit").stdout.splitlines()
+        return [line for line in lines if "  evidence " in line][-1]
+
+    def audit(self) -> "subprocess.CompletedProcess[str]":
+        return self.shell.run("audit", "--verify")
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file of MLflow's, by its own API of artifacts."""
+        self._files("PUT", path, content)
+
+    def get(self, path: str) -> bytes:
+        return self._files("GET", path).content
+
+    def delete(self, path: str) -> None:
+        self._files("DELETE", path)
+
+    def _files(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+        login = logins.of(self.home).mlflow
+        url = f"{self.home.mlflow_url}/api/2.0/mlflow-artifacts/artifacts/{path}"
+        answer = httpx.request(
+            method,
+            url,
+            content=content,
+            auth=(login.user, login.password),
+            trust_env=False,
+            timeout=60,
+        )
+        return answer.raise_for_status()
+
+    def files_of(self, number: str) -> str:
+        """Name the folder of a version's files, below MLflow's root."""
+        version = self.mlflow.get_model_version(small.WORKLOAD, number)
+        model = self.mlflow.get_logged_model(str(version.model_id))
+        return model.artifact_location.removeprefix("mlflow-artifacts:/")
+
+    @contextmanager
+    def changed(self, path: str, content: bytes) -> Iterator[None]:
+        """Have other bytes in a file of MLflow's for a while."""
+        before = self.get(path)
+        self.put(path, content)
+        yield
+        self.put(path, before)
+
+
+def besieged(folder: Path) -> Iterator[Besieged]:
+    """Bring a small workload's first version to be champion, and ask about a second."""
+    shell = terminal.in_home(folder / "home")
+    done = shell.run("up")
+    assert done.returncode == 0, done.stderr
+    try:
+        keys = {name: ssh.keygen(folder / "keys", name) for name in ("ada", "bob", "eve")}
+        config = small.write(folder / "small")
+        config.write_text(
+            config.read_text() + RULES % (ssh.public(keys["ada"]), ssh.public(keys["bob"]))
+        )
+        turn(shell, config)
+        approved = shell.run("approve", "--as", "ada", "--key", keys["ada"], "--comment", "good")
+        assert approved.returncode == 0, approved.stdout + approved.stderr
+        small.add_log(folder / "small", first=100, count=8)
+        yield Besieged(shell, config, keys, turn(shell, config))
+    finally:
+        shell.run("down")
+
+
+def turn(shell: Terminal, config: Path) -> str:
+    """Run a turn until it asks a person; give the run that asks."""
+    going = shell.start("turn", config)
+    said = terminal.said_until_asked(going)
+    assert terminal.QUESTION in said, said
+    assert going.stdout is not None
+    address = going.stdout.readline()
+    going.terminate()
+    going.communicate()
+    return address.strip().rpartition("/")[2]
