@@ -64,8 +64,9 @@ class SignedInput(GateInput):
     signature: str = Field(
         default="",
         max_length=8000,
-        description="All that the line above prints: what you decide, and your signature over it. "
-        "Decision, name, reason, comment and blame must be the same here as there.",
+        description="Needed: all that the line above prints, which is what you decide and your "
+        "signature over it. Decision, name, reason, comment and blame must be the same here as "
+        "there.",
     )
 
 

@@ -13,6 +13,33 @@ from components import manifest
 from components.decide import allowed_signers, chain, rules, statement
 from components.decide.chain import Link
 
+VERIFY = r"""
+count=0
+for file in *.json; do
+  at=${file#*@} at=${at%.json}
+  who=$(ssh-keygen -Y find-principals -f allowed_signers -O verify-time="$at" -s "$file.sig")
+  case $(cat "$file") in *"\"approver\":\"$who\""*) ;; *) echo "not by $who: $file"; exit 1 ;; esac
+  ssh-keygen -Y verify -n flywheel -f allowed_signers -I "$who" -O verify-time="$at" \
+    -s "$file.sig" < "$file" || exit 1
+  count=$((count + 1))
+done
+echo "verified $count"
+"""
+"""What verifies a folder of signed statements, in any shell, with OpenSSH and ``cat`` alone."""
+
+README = f"""\
+# Signed decisions
+
+`NUMBER@TIME.json` is what a person signed, `.json.sig` the signature, and `allowed_signers` says
+which key is whose. To verify them without Flywheel, run this in a shell in this folder:
+
+```sh{VERIFY}```
+
+It ends with `verified` and the number of decisions, or with the first that was not signed as it is
+here. Compare the keys in `allowed_signers` with those that the people themselves give you, and the
+number with the decisions that the chain names (the file beside this folder).
+"""
+
 
 def write(path: Path, links: Iterable[Link]) -> int:
     """Write one line for each link; return how many."""
@@ -31,7 +58,8 @@ def write_signed(path: Path, links: Iterable[Link]) -> int:
     """Write each signed statement, its signature, and whose keys are whose; return how many.
 
     ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers``
-    has the keys of all rules that the chain has. ``ssh-keygen -Y verify`` needs no more.
+    has the keys of all rules that the chain has. ``ssh-keygen -Y verify`` needs no more, and
+    ``README.md`` says how.
     """
     folder, count = signed_folder(path), 0
     lines: dict[str, None] = {}
@@ -50,6 +78,7 @@ def write_signed(path: Path, links: Iterable[Link]) -> int:
             count += 1
     if count:
         manifest.write_atomically(folder / "allowed_signers", "".join(lines))
+        manifest.write_atomically(folder / "README.md", README)
     return count
 
 

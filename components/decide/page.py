@@ -77,10 +77,15 @@ def _sign(line: str) -> list[str]:
     if not line:
         return []
     return [
-        "**To answer, sign:** run this line where your SSH key is, with your name, decision and "
-        "words at its beginning (`decision=approve` or `reject`; a rejection has a `reason`), and "
-        "paste all that it prints below. For a security key or an agent, name its file after `-f`.",
+        "**To answer, sign what you decide.** Copy this line to a terminal where your SSH key is; "
+        "three clicks on it select all of it:",
         f"```sh\n{line}\n```",
+        "1. Before you run it, fill in its beginning: your name as `who`, `approve` or `reject` as "
+        "`decision`, and between the quotes the reason (of a rejection), comment and blame that "
+        "you give. Its end, after `-f`, is your key's file; of a key in an agent, its `.pub`.\n"
+        "2. Fill in the fields below with the same words, and paste all that the line printed into "
+        "Signature.",
+        "Or run `flywheel approve` or `flywheel reject` where Flywheel is; it signs by itself.",
     ]
 
 

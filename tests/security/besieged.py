@@ -1,6 +1,5 @@
 """A real stack with a signed champion and a promotion that waits, and who holds both logins."""
 
-import json
 import re
 import subprocess
 import time
@@ -77,11 +76,21 @@ class Besieged:
             time.sleep(1)
         pytest.fail(f"{run} is {found}")
 
+    def wait_until_asked_again(self, key: str) -> None:
+        """Wait until the promotion has heard what was answered and asks anew."""
+        for _ in range(600):
+            found = self.state(self.waiting)
+            assert found["type"] not in ENDED, found
+            if found["type"] == "PAUSED" and found["state_details"]["pause_key"] != key:
+                return
+            time.sleep(1)
+        pytest.fail(f"{self.waiting} is {found}")
+
     def line(self) -> str:
         """Read the line of shell that the form of the waiting promotion shows."""
         key = self.state(self.waiting)["state_details"]["run_input_keyset"]["description"]
         found = self.ask("GET", f"/flow_runs/{self.waiting}/input/{key}")
-        (line,) = LINE.findall(json.loads(json.dumps(found)))
+        (line,) = LINE.findall(found)
         return str(line)
 
     def sign(self, who: str, decision: str, key: Path | None = None, **words: str) -> str:
@@ -106,26 +115,17 @@ class Besieged:
 
     def put(self, path: str, content: bytes) -> None:
         """Write a file of MLflow's, by its own API of artifacts."""
-        self._files("PUT", path, content)
+        self.tried("PUT", path, content).raise_for_status()
 
     def get(self, path: str) -> bytes:
-        return self._files("GET", path).content
+        return self.tried("GET", path).raise_for_status().content
 
-    def delete(self, path: str) -> None:
-        self._files("DELETE", path)
-
-    def _files(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+    def tried(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+        """Ask MLflow's API of artifacts for a file, whatever it answers."""
         login = logins.of(self.home).mlflow
         url = f"{self.home.mlflow_url}/api/2.0/mlflow-artifacts/artifacts/{path}"
-        answer = httpx.request(
-            method,
-            url,
-            content=content,
-            auth=(login.user, login.password),
-            trust_env=False,
-            timeout=60,
-        )
-        return answer.raise_for_status()
+        pair = (login.user, login.password)
+        return httpx.request(method, url, content=content, auth=pair, trust_env=False, timeout=60)
 
     def files_of(self, number: str) -> str:
         """Name the folder of a version's files, below MLflow's root."""

@@ -4,6 +4,8 @@ A flipped, moved, replayed or laxer answer changes no champion: it is refused wh
 not count when it takes effect, and `flywheel audit --verify` names it in the chain.
 """
 
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -207,22 +209,6 @@ def test_the_line_that_the_form_shows_signs_with_openssh_and_coreutils_alone(
     assert (link.kind, link.reason) == ("approve", "")
 
 
-LOOP = r"""
-cd "$1" || exit 2
-count=0
-for file in *.json; do
-  at=${file#*@} at=${at%.json}
-  who=$(ssh-keygen -Y find-principals -f allowed_signers -O verify-time="$at" -s "$file.sig")
-  case $(cat "$file") in *"\"approver\":\"$who\""*) ;; *) echo "not by $who: $file"; exit 1 ;; esac
-  ssh-keygen -Y verify -n flywheel -f allowed_signers -I "$who" -O verify-time="$at" \
-    -s "$file.sig" < "$file" || exit 1
-  count=$((count + 1))
-done
-echo "verified $count"
-"""
-"""The loop of components/decide/README.md."""
-
-
 def bare(folder: Path) -> dict[str, str]:
     """Make a PATH that holds ssh-keygen and coreutils, and nothing of Flywheel."""
     tools = folder / "tools"
@@ -232,7 +218,44 @@ def bare(folder: Path) -> dict[str, str]:
     return {"PATH": str(tools), "HOME": str(folder)}
 
 
-def test_the_export_is_verified_with_ssh_keygen_alone_in_a_folder_without_flywheel(
+def without_flywheel(root: Path) -> list[str]:
+    """Make a root with a shell, cat and ssh-keygen, and nothing else; say how to run a line there.
+
+    It has no devices, no Python and nothing of this checkout.
+    """
+    for name in ("sh", "cat", "ssh-keygen"):
+        place(root, Path(program(name)), Path("/bin") / name)
+    (root / "dev").mkdir()
+    (root / "dev/null").touch()
+    (root / "etc").mkdir()
+    (root / "etc/passwd").write_text("auditor:x:0:0::/:/bin/sh\n")
+    entering = [] if os.geteuid() == 0 else [program("unshare"), "--map-root-user"]
+    return [*entering, program("chroot"), str(root), "/bin/sh", "-c"]
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    assert found is not None, f"this test wants {name}"
+    return found
+
+
+def place(root: Path, file: Path, at: Path) -> None:
+    """Put a program and the libraries that it is linked with below a root."""
+    linked = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=True)
+    for line in linked.stdout.splitlines():
+        found = re.search(r"(/\S+) \(0x", line)
+        if found is not None:
+            put(root, Path(found[1]), Path(found[1]))
+    put(root, file, at)
+
+
+def put(root: Path, file: Path, at: Path) -> None:
+    to = root / at.relative_to("/")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file.resolve(), to)
+
+
+def test_the_export_is_verified_with_ssh_keygen_alone_in_a_root_without_flywheel(
     con: Connection, desk: Desk, tmp_path: Path
 ) -> None:
     desk.hear(con, desk.sign(con, NO))
@@ -241,24 +264,39 @@ def test_the_export_is_verified_with_ssh_keygen_alone_in_a_folder_without_flywhe
     links = record.links(con)
     export.write(path, links)
     assert export.write_signed(path, links) == 2
-    alone = tmp_path / "auditor"
+    root = tmp_path / "root"
+    command = without_flywheel(root)
+    alone = root / "export"
     shutil.copytree(export.signed_folder(path), alone)
-    env = bare(tmp_path)
+    (lines,) = re.findall(r"```sh\n(.*?)```", (alone / "README.md").read_text(), re.DOTALL)
 
     def verify() -> "subprocess.CompletedProcess[str]":
-        command = ["/bin/sh", "-c", LOOP, "sh", str(alone)]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        line = f"PATH=/bin; cd /export || exit 2\n{lines}"
+        return subprocess.run([*command, line], env={}, capture_output=True, text=True, check=False)
 
     said = verify()
     assert said.stdout.splitlines()[-1] == "verified 2", said.stderr
-    (first, *_) = sorted(alone.glob("*.json"))
-    text = first.read_text()
-    first.write_text(text.replace('"reject"', '"approve"'))
-    assert verify().returncode == 1
-    first.write_text(text)
+    first, second = sorted(alone.glob("*.json"))
+    signature = first.with_name(f"{first.name}.sig")
+    signed, other = first.read_text(), second.with_name(f"{second.name}.sig").read_text()
+    own = signature.read_text()
+    for file, changed in (
+        (first, signed.replace('"reject"', '"approve"')),
+        (first, signed.replace('"ada"', '"bob"')),
+        (first, signed + "\n"),
+        (signature, other),
+    ):
+        before = file.read_text()
+        file.write_text(changed)
+        assert verify().returncode == 1
+        file.write_text(before)
+    assert (first.read_text(), signature.read_text()) == (signed, own)
     assert verify().returncode == 0
+
+
+def test_the_readme_has_the_lines_that_an_export_has() -> None:
     readme = Path(statement.__file__).with_name("README.md").read_text()
-    assert LOOP.split("\n", 2)[2].strip() in readme
+    assert export.VERIFY.strip() in readme
 
 
 def test_a_guess_at_what_was_erased_finds_nothing_to_be_tried_on(

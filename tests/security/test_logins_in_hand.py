@@ -1,0 +1,351 @@
+"""Attack a real stack with both servers' logins in hand: nothing is approved, served or run by it.
+
+Each attack leaves the champion where it was, and `flywheel audit` names it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import load_model
+
+from tests import logins
+from tests.flows import small
+from tests.security import besieged
+from tests.security.besieged import Besieged
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+NAME = small.WORKLOAD
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
+    yield from besieged.besieged(tmp_path_factory.mktemp("besieged"))
+
+
+@pytest.fixture(autouse=True)
+def unmoved(held: Besieged) -> Iterator[None]:
+    """After each attack, and once its traces are gone, the chain and MLflow agree as before."""
+    yield
+    assert held.champion() == "1"
+
+
+def evidence_of(held: Besieged, number: str) -> Path:
+    tags = held.mlflow.get_model_version(NAME, number).tags
+    return held.home.evidence / NAME / tags["flywheel.evidence"]
+
+
+def refused_everywhere(held: Besieged, named: str) -> None:
+    """The audit names the attack and exits with 1, and nothing leaves for a server."""
+    found = held.audit()
+    assert found.returncode == 1, found.stdout
+    assert re.search(named, found.stderr), found.stderr
+    to = held.home.home.parent / "out"
+    exported = held.shell.run("export", "model", NAME, "--as", "peft", "--to", to)
+    assert exported.returncode != 0
+    assert re.search(named, exported.stderr), exported.stderr
+    assert not to.exists()
+
+
+def answered(held: Besieged, **said: str) -> None:
+    """Resume the promotion with an answer, and wait until it was heard and refused."""
+    key = held.state(held.waiting)["state_details"]["pause_key"]
+    body = {"run_input": {"comment": "", "reason": "other", "blame": "", **said}}
+    assert held.ask("POST", f"/flow_runs/{held.waiting}/resume", body)["status"] == "ACCEPT"
+    held.wait_until_asked_again(key)
+
+
+def test_a_rejection_that_was_flipped_on_its_way_approves_nothing(held: Besieged) -> None:
+    signed = held.sign("bob", "reject", reason="safety", comment="rude")
+    said = {"approver": "bob", "reason": "safety", "comment": "rude", "signature": signed}
+    answered(held, decision="approve", **said)
+    assert "refused signature_other by bob rude" in held.last()
+    answered(held, decision="approve", approver="ada", signature=signed)
+    assert "refused signature_other by ada" in held.last()
+    assert held.audit().returncode == 0
+
+
+def test_an_answer_that_is_written_behind_the_form_approves_nothing(held: Besieged) -> None:
+    """By a key of the attacker's own; Prefect is then told that the run was resumed."""
+    details = held.state(held.waiting)["state_details"]
+    run, key = f"/flow_runs/{held.waiting}", details["run_input_keyset"]["response"]
+    signed = held.sign("ada", "approve", key=held.keys["eve"])
+    forged = {"decision": "approve", "approver": "ada", "signature": signed}
+    held.ask("POST", f"{run}/input", {"key": key, "value": json.dumps(forged)})
+    policy = {"resuming": True, "pause_keys": [details["pause_key"]]}
+    held.ask("PATCH", run, {"empirical_policy": policy})
+    held.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
+    held.wait_until_asked_again(details["pause_key"])
+    assert "refused signature_key by ada" in held.last()
+    assert held.audit().returncode == 0
+
+
+def test_a_promotion_whose_end_is_typed_crowns_nothing(held: Besieged) -> None:
+    run = held.start("promote/promote", workload=NAME, evidence=evidence_of(held, "2").name)
+    held.wait(run, {"PAUSED"})
+    state = {"type": "COMPLETED", "message": "approved by ada: version 2 is champion"}
+    held.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+    assert held.state(run)["type"] == "COMPLETED"
+    assert held.champion() == "1"
+    assert held.audit().returncode == 0
+
+
+def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Besieged) -> None:
+    home, kept = held.home, held.home.mlflow_home / "artifacts" / "notes"
+    text = held.config.read_text().partition("approve:")[0]
+    text = text.replace("base: base", f"base: {held.config.parent / 'base'}")
+    held.put("notes/small.yaml", text.encode())
+    held.put("notes/evil.yaml", text.replace(f"workload: {NAME}", "workload: evil").encode())
+    mine, evil, own = str(kept / "small.yaml"), str(kept / "evil.yaml"), str(held.config)
+    beta = held.config.with_name("beta.yaml")
+    beta.write_text(text.replace(f"workload: {NAME}", "workload: beta"))
+    asked = evidence_of(held, "2")
+    for file in ("verdict.json", "brief.md"):
+        held.put(f"notes/{asked.name}/{file}", (asked / file).read_bytes())
+    adapter = held.mlflow.get_model_version(NAME, "2").tags["flywheel.adapter"]
+    held.put(f"notes/{adapter}/manifest.json", b"{}")
+    snapshot = str(next((home.snapshots / NAME).iterdir()))
+    trained, cards = str(home.adapters / NAME / adapter), str(home.workloads / "small.yaml")
+    ours, below = "this home's file of it is", "expected one below"
+    attacks = {
+        held.start("promote/promote", config=str(beta), evidence_folder=str(asked)): ours,
+        held.start("promote/promote", config=mine, evidence_folder=str(asked)): ours,
+        held.start("promote/promote", workload=NAME, evidence=asked.name, config=mine): ours,
+        held.start(
+            "promote/promote", workload=NAME, evidence_folder=str(kept / asked.name)
+        ): "it is no evidence of this home",
+        held.start("turn/turn", config=mine): ours,
+        held.start("turn/turn", config=evil): "keeps what its clients send",
+        held.start("collect/collect", config=mine): ours,
+        held.start("curate/curate", config=mine): ours,
+        held.start("train/train", config=mine, snapshot=snapshot): ours,
+        held.start("train/train", config=own, snapshot=str(kept)): below,
+        held.start("train/train", config=own, snapshot=snapshot, order=mine): below,
+        held.start(
+            "evaluate/evaluate", config=own, snapshot=snapshot, adapter=str(kept / adapter)
+        ): below,
+        held.start(
+            "evaluate/evaluate", config=own, snapshot=snapshot, adapter=trained, cards=cards
+        ): below,
+    }
+    for run, named in attacks.items():
+        ended = held.wait(run)
+        assert ended["type"] == "FAILED", ended
+        assert named in ended["message"], ended["message"]
+    assert [file.name for file in home.workloads.rglob("*.yaml")] == [f"{NAME}.yaml"]
+    assert held.audit().returncode == 0
+
+
+def test_nothing_that_prefect_gives_is_a_secret(held: Besieged) -> None:
+    enrolled = held.shell.run("approver", "add", "ada").stdout
+    (code,) = re.findall(r"secret=([A-Z2-7]+)", enrolled)
+    token = held.shell.run("token", "add", "app").stdout.split()[-1]
+    files = [*held.keys.values(), *(held.home.keys.glob("*"))]
+    private = [file for file in files if file.suffix != ".pub"]
+    lines = [line for file in private for line in file.read_text().splitlines()]
+    secrets = [code, token, logins.of(held.home).mlflow.password]
+    secrets += [line for line in lines if len(line) > 40]
+    assert len(secrets) > 5
+    found = "\n".join(everything(held))
+    assert held.waiting in found, "it was read at all"
+    assert not [secret for secret in secrets if secret in found]
+
+
+def everything(held: Besieged) -> Iterator[str]:
+    """Read all that Prefect's API gives to who asks."""
+    yield json.dumps(held.ask("GET", "/admin/settings"))
+    kinds = ("block_types", "block_schemas", "block_documents", "variables", "logs", "flows")
+    kinds += ("flow_runs", "task_runs", "artifacts", "deployments", "work_pools", "automations")
+    kinds += ("concurrency_limits", "v2/concurrency_limits", "work_queues", "saved_searches")
+    for kind in kinds:
+        offset = 0
+        while page := held.ask("POST", f"/{kind}/filter", asking(kind, offset)):
+            yield json.dumps(page)
+            if len(page) < 200:
+                break
+            offset += 200
+    for run in held.ask("POST", "/flow_runs/filter", {"limit": 200}):
+        inputs = held.ask("POST", f"/flow_runs/{run['id']}/input/filter", {"prefix": ""})
+        yield json.dumps(inputs)
+
+
+def asking(kind: str, offset: int) -> dict[str, Any]:
+    more = {"include_secrets": True} if kind == "block_documents" else {}
+    return {"limit": 200, "offset": offset, **more}
+
+
+def test_a_moved_alias_is_named_by_the_audit_the_sweep_and_whoever_loads_it(
+    held: Besieged,
+) -> None:
+    held.mlflow.set_registered_model_alias(NAME, "champion", "2")
+    named = "`champion` of small stands on version 2, but .* is version 1: somebody moved it"
+    refused_everywhere(held, named)
+    swept = held.wait(held.start("sweep/sweep"))
+    assert swept["type"] == "FAILED"
+    assert re.search(named, swept["message"])
+    load_is_refused(held, "nobody has approved what is in")
+    held.mlflow.set_registered_model_alias(NAME, "champion", "1")
+    assert held.audit().returncode == 0
+
+
+def path_of(held: Besieged, pattern: str) -> str:
+    """Name a file of version 1 as MLflow's API does."""
+    root = held.home.mlflow_home / "artifacts"
+    (found,) = (root / held.files_of("1")).rglob(pattern)
+    return str(found.relative_to(root))
+
+
+def verify(held: Besieged, to: Path) -> str:
+    """Fetch version 1 and have its bytes verified, which runs nothing of it."""
+    with logins.pointed_at(held.home):
+        from components.register import registry
+
+        folder = registry.download(NAME, "1", to)
+    done = held.shell.run("verify", folder)
+    assert done.returncode == 1, done.stdout
+    return done.stderr
+
+
+def load_is_refused(held: Besieged, why: str) -> None:
+    """MLflow's own way to load the champion refuses it."""
+    refused = pytest.raises((ValueError, MlflowException), match=why)
+    with logins.pointed_at(held.home), refused:
+        load_model(f"models:/{NAME}@champion")
+
+
+def test_changed_weights_are_named_and_not_loaded(held: Besieged, tmp_path: Path) -> None:
+    path = path_of(held, "adapter_model.safetensors")
+    before = held.get(path)
+    with held.changed(path, before[:-1] + bytes([before[-1] ^ 1])):
+        refused_everywhere(held, "version 1 of small .*Hash mismatch for .*adapter_model")
+        assert "adapter_model.safetensors" in verify(held, tmp_path / "copy")
+        load_is_refused(held, "verifying")
+    assert held.audit().returncode == 0
+
+
+@pytest.mark.parametrize("file", ["chat_model.py", "adapter_config.json", "MLmodel"])
+def test_changed_code_and_settings_are_named_and_not_run(
+    held: Besieged, tmp_path: Path, file: str
+) -> None:
+    owned, path = tmp_path / "owned", path_of(held, file)
+    evil = f"import os; os.system('touch {owned}')" if file.endswith(".py") else "{}"
+    with held.changed(path, evil.encode()):
+        refused_everywhere(held, f"version 1 of small .*Hash mismatch for .*{file}")
+        assert file in verify(held, tmp_path / "copy")
+    assert not owned.exists()
+    assert held.audit().returncode == 0
+
+
+def test_a_file_that_is_added_or_changed_on_disk_is_named(held: Besieged, tmp_path: Path) -> None:
+    root = held.home.mlflow_home / "artifacts" / held.files_of("1")
+    added = root / "sitecustomize.py"
+    added.write_text("raise SystemExit('the attacker ran code')")
+    refused_everywhere(held, "version 1 of small .*Extra files .*sitecustomize.py")
+    assert "sitecustomize.py" in verify(held, tmp_path / "copy")
+    added.unlink()
+    code = root / "chat_model.py"
+    before = code.read_bytes()
+    code.write_bytes(before + b"\n")
+    refused_everywhere(held, "version 1 of small .*Hash mismatch for 'chat_model.py'")
+    code.write_bytes(before)
+    assert held.audit().returncode == 0
+
+
+def test_a_forged_tag_is_named_and_leads_a_rollback_nowhere(held: Besieged) -> None:
+    client, before = held.mlflow, evidence_of(held, "2").name
+    client.set_model_version_tag(NAME, "2", "flywheel.decision", "approve")
+    client.set_model_version_tag(NAME, "2", "flywheel.approver", "ada")
+    client.set_registered_model_alias(NAME, "previous", "2")
+    refused_everywhere(held, "flywheel.decision of version 2 .*nobody has approved evidence")
+    runs = [held.start("rollback/rollback", workload=NAME, to="2", by="ada", reason="rude")]
+    runs += [held.start("rollback/rollback", workload=NAME, by="ada", reason="rude")]
+    ended = [held.wait(run) for run in runs]
+    client.set_model_version_tag(NAME, "2", "flywheel.evidence", evidence_of(held, "1").name)
+    refused_everywhere(held, "flywheel.evidence of version 2 .*somebody forged it")
+    ended += [held.wait(held.start("rollback/rollback", workload=NAME, to="2", by="ada"))]
+    for one in ended:
+        assert one["type"] == "FAILED", one
+        assert "nobody has approved it" in one["message"], one["message"]
+    client.set_model_version_tag(NAME, "2", "flywheel.evidence", before)
+    client.delete_model_version_tag(NAME, "2", "flywheel.decision")
+    client.delete_model_version_tag(NAME, "2", "flywheel.approver")
+    client.delete_registered_model_alias(NAME, "previous")
+    assert held.audit().returncode == 0
+
+
+def test_mlflow_writes_and_reads_nothing_outside_its_own_folder(held: Besieged) -> None:
+    for place in (f"file://{held.home.home}", str(held.home.evidence), "/tmp", "s3://anybody/x"):
+        with pytest.raises(MlflowException, match="keeps files in its own folder only"):
+            held.mlflow.create_experiment("elsewhere", artifact_location=place)
+    for path in ("../../credentials.json", "..%2F..%2Fcredentials.json", "/etc/passwd"):
+        assert not held.tried("GET", path).is_success
+        assert not held.tried("PUT", path, b"owned").is_success
+    assert held.mlflow.get_experiment_by_name("elsewhere") is None
+
+
+def test_a_result_that_is_typed_into_prefect_is_not_loaded(held: Besieged, tmp_path: Path) -> None:
+    """A pickle at MLflow, which the state of a turn's subflow names as its result."""
+    from prefect.results import ResultRecord, ResultRecordMetadata
+    from prefect.serializers import PickleSerializer
+
+    owned, kept = tmp_path / "owned", held.home.mlflow_home / "artifacts" / "notes" / "result"
+    metadata = ResultRecordMetadata(serializer=PickleSerializer(), storage_key=str(kept))
+    record = ResultRecord(result=Evil(owned), metadata=metadata)
+    held.put("notes/result", record.serialize())
+    ran = held.ask("POST", "/task_runs/filter", {"task_runs": {"name": {"any_": ["collect-0"]}}})
+    turn = held.ask("GET", "/deployments/name/turn/turn")["id"]
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+    given = {"parameters": {"config": str(held.config)}, "state": later}
+    run = held.ask("POST", f"/deployments/{turn}/create_flow_run", given)["id"]
+    place = {"flow_run_id": run, "task_key": ran[0]["task_key"], "dynamic_key": "0"}
+    done = {"type": "COMPLETED"}
+    task = held.ask("POST", "/task_runs/", place | {"name": "collect-0", "state": done})["id"]
+    flow = held.ask("GET", "/flows/name/collect")["id"]
+    below = held.ask("POST", "/flow_runs/", {"flow_id": flow, "parent_task_run_id": task})["id"]
+    result = done | {"data": metadata.model_dump(mode="json", serialize_as_any=True)}
+    held.ask("POST", f"/flow_runs/{below}/set_state", {"state": result, "force": True})
+    now = {"type": "SCHEDULED"}
+    held.ask("POST", f"/flow_runs/{run}/set_state", {"state": now, "force": True})
+    ended = held.wait(run)
+    assert not owned.exists()
+    assert ended["type"] == "FAILED", ended
+    assert "ResultRefusedError" in ended["message"]
+
+
+class Evil:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, owned: Path) -> None:
+        self.owned = owned
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.owned}",)
+
+
+# The last one, since it ends the promotion.
+def test_a_rejection_that_was_heard_stays_whatever_prefect_says_later(held: Besieged) -> None:
+    run, details = f"/flow_runs/{held.waiting}", held.state(held.waiting)["state_details"]
+    signed = held.sign("bob", "reject", reason="safety", comment="rude")
+    said = {"approver": "bob", "reason": "safety", "comment": "rude", "blame": ""}
+    no = said | {"decision": "reject", "signature": signed}
+    held.ask("POST", f"{run}/resume", {"run_input": no})
+    ended = held.wait(held.waiting)
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
+    key = details["run_input_keyset"]["response"]
+    held.ask("DELETE", f"{run}/input/{key}")
+    yes = json.dumps(no | {"decision": "approve"})
+    held.ask("POST", f"{run}/input", {"key": key, "value": yes})
+    held.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
+    ended = held.wait(held.waiting)
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
+    again = held.start("promote/promote", workload=NAME, evidence=evidence_of(held, "2").name)
+    assert held.wait(again)["message"] == "rejected by bob: rude"
+    verified = held.audit()
+    assert verified.returncode == 0, verified.stderr
+    assert "names proved by signature 2, by code 0, by what was typed 0" in verified.stdout
