@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 from pyotp.totp import TOTP
 
-from tests import logins
+from tests import logins, ssh
 from tests.flows import small, terminal
 from tests.flows.terminal import Terminal
 
@@ -35,6 +35,14 @@ PATIENCE = 60_000
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 HOSTILE = "too dear <img src=x onerror=\"document.title='owned'\"> {{ 7*7 }} $(touch owned)"
+SIGN = """
+approve:
+  proof: signature
+  approvers:
+    - {name: ada, keys: ["%s"]}
+    - {name: bob, keys: ["%s"]}
+  four_eyes: true
+"""
 APPROVE = """
 approve:
   approvers: [{name: ada}, {name: bob}]
@@ -53,11 +61,19 @@ class Said:
     reason: str = ""
     blame: str = ""
     code: str | None = None
+    key: Path | None = None
+    """What the line in the form is signed with."""
+    signed: str = ""
+    """The decision in that line, where it is another one."""
 
-    @property
-    def texts(self) -> list[str]:
-        code = [] if self.code is None else [self.code]
-        return [self.approver, self.comment, self.blame, *code]
+    def texts(self, form: Locator) -> list[str]:
+        proof = [] if self.code is None else [self.code]
+        if self.key is not None:
+            line = form.locator("pre", has_text="ssh-keygen").inner_text().strip()
+            words = {"who": self.approver, "comment": self.comment, "blame": self.blame}
+            words |= {"decision": self.signed or self.decision, "reason": self.reason}
+            proof = [ssh.run_line(line, self.key, **words)]
+        return [self.approver, self.comment, self.blame, *proof]
 
 
 class V1:
@@ -164,6 +180,29 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
     assert not list(tmp_path.rglob("owned"))
 
 
+def test_people_sign_in_both_uis_with_the_line_that_the_form_shows(
+    shell: Terminal, page: Page, tmp_path: Path
+) -> None:
+    config = small.write(tmp_path / "small")
+    ada, bob = (ssh.keygen(tmp_path / "keys", name) for name in ("ada", "bob"))
+    config.write_text(config.read_text() + SIGN % (ssh.public(ada), ssh.public(bob)))
+    run = waiting_approval(shell, config)
+    other = Said("approve", "ada", "enough", key=ada, signed="reject")
+    decide(page, shell, V1(), run, other, "s1-another-decision-v1")
+    assert "refused signature_other by ada" in last(shell)
+    decide(page, shell, V2(), run, Said("approve", "ada", "enough", key=ada), "s2-signed-v2")
+    assert "approve by ada enough (proved by signature)" in last(shell)
+    assert champion(shell) is None
+    yes = Said("approve", "bob", 'good {{ 7*7 }} $(touch owned) "<b>"', key=bob)
+    decide(page, shell, V1(), run, yes, "s3-signed-v1")
+    assert state(shell, run)["type"] == "COMPLETED"
+    assert champion(shell) == "1"
+    verified = shell.run("audit", "--verify")
+    assert verified.returncode == 0, verified.stderr
+    assert "names proved by signature 2, by code 0" in verified.stdout
+    assert not list(tmp_path.rglob("owned"))
+
+
 def afresh(page: Page, shell: Terminal, config: Path, secret: str) -> str:
     """Change the policy while an approval waits: it is refused, and another evaluated afresh."""
     run = waiting_approval(shell, config)
@@ -229,7 +268,7 @@ def decide(page: Page, shell: Terminal, ui: V1 | V2, run: str, said: Said, name:
     ui.choose(page, form, 0, said.decision)
     if said.reason:
         ui.choose(page, form, 1, said.reason)
-    for number, text in enumerate(said.texts):
+    for number, text in enumerate(said.texts(form)):
         form.get_by_role("textbox").nth(number).fill(text)
     picture(page, name)
     ui.submit(form)

@@ -1,4 +1,4 @@
-"""A real stack with a signed champion and a promotion that waits, and who holds both logins."""
+"""A real stack on which people sign what they decide, and somebody who holds both its logins."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ LINE = re.compile(r"```sh\n(.*)\n```")
 
 @dataclass(frozen=True)
 class Besieged:
-    """Version 1 is champion, signed by ada; ``waiting`` asks about version 2."""
+    """A home of one workload; ``waiting`` is the promotion that asks about version 1."""
 
     shell: Terminal
     config: Path
@@ -95,15 +95,18 @@ class Besieged:
 
     def sign(self, who: str, decision: str, key: Path | None = None, **words: str) -> str:
         """Run the form's line in a shell, its beginning filled in; give all that it prints."""
-        line = self.line()
-        for name, text in {"who": who, "decision": decision, **words}.items():
-            line = re.sub(rf"\b{name}='?\w*'?", f"{name}='{text}'", line, count=1)
-        line = line.replace("~/.ssh/id_ed25519", str(key or self.keys[who]))
-        done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
-        return done.stdout
+        return ssh.run_line(self.line(), key or self.keys[who], who=who, decision=decision, **words)
 
     def champion(self) -> str | None:
-        return self.mlflow.get_registered_model(small.WORKLOAD).aliases.get("champion")
+        found: str | None = self.mlflow.get_registered_model(small.WORKLOAD).aliases.get("champion")
+        return found
+
+    def crown_another(self) -> None:
+        """Ask about version 2, on other evidence, and have ada approve it in a terminal."""
+        self.config.write_text(self.config.read_text().replace("floor: 0.5", "floor: 0.4"))
+        turn(self.shell, self.config)
+        done = self.shell.run("approve", "--as", "ada", "--key", self.keys["ada"])
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def last(self) -> str:
         """Read the newest line of the record that is about an evidence."""
@@ -143,20 +146,15 @@ class Besieged:
 
 
 def besieged(folder: Path) -> Iterator[Besieged]:
-    """Bring a small workload's first version to be champion, and ask about a second."""
+    """Bring a small workload to where its first version waits for a signed decision."""
     shell = terminal.in_home(folder / "home")
     done = shell.run("up")
     assert done.returncode == 0, done.stderr
     try:
         keys = {name: ssh.keygen(folder / "keys", name) for name in ("ada", "bob", "eve")}
         config = small.write(folder / "small")
-        config.write_text(
-            config.read_text() + RULES % (ssh.public(keys["ada"]), ssh.public(keys["bob"]))
-        )
-        turn(shell, config)
-        approved = shell.run("approve", "--as", "ada", "--key", keys["ada"], "--comment", "good")
-        assert approved.returncode == 0, approved.stdout + approved.stderr
-        small.add_log(folder / "small", first=100, count=8)
+        listed = RULES % (ssh.public(keys["ada"]), ssh.public(keys["bob"]))
+        config.write_text(config.read_text() + listed)
         yield Besieged(shell, config, keys, turn(shell, config))
     finally:
         shell.run("down")

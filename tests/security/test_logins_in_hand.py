@@ -22,18 +22,33 @@ from tests.security.besieged import Besieged
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 NAME = small.WORKLOAD
+REJECTED, CHAMPION = "1", "2"
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
+    """Version 1 waits for a decision, and there is no champion."""
     yield from besieged.besieged(tmp_path_factory.mktemp("besieged"))
 
 
+@pytest.fixture(scope="module")
+def held(asked: Besieged) -> Besieged:
+    """Version 1 was rejected, and version 2 is champion, as ada has signed in a terminal."""
+    asked.crown_another()
+    assert asked.champion() == CHAMPION
+    return asked
+
+
 @pytest.fixture(autouse=True)
-def unmoved(held: Besieged) -> Iterator[None]:
-    """After each attack, and once its traces are gone, the chain and MLflow agree as before."""
+def unmoved(request: pytest.FixtureRequest, asked: Besieged) -> Iterator[None]:
+    """Once an attack and its traces are gone, the champion is the one that it was."""
+    if "held" in request.fixturenames:
+        request.getfixturevalue("held")
+    before = asked.champion()
     yield
-    assert held.champion() == "1"
+    assert asked.champion() == before
+    verified = asked.audit()
+    assert verified.returncode == 0, verified.stderr
 
 
 def evidence_of(held: Besieged, number: str) -> Path:
@@ -53,47 +68,67 @@ def refused_everywhere(held: Besieged, named: str) -> None:
     assert not to.exists()
 
 
-def answered(held: Besieged, **said: str) -> None:
+def answered(asked: Besieged, **said: str) -> None:
     """Resume the promotion with an answer, and wait until it was heard and refused."""
-    key = held.state(held.waiting)["state_details"]["pause_key"]
+    key = asked.state(asked.waiting)["state_details"]["pause_key"]
     body = {"run_input": {"comment": "", "reason": "other", "blame": "", **said}}
-    assert held.ask("POST", f"/flow_runs/{held.waiting}/resume", body)["status"] == "ACCEPT"
-    held.wait_until_asked_again(key)
+    assert asked.ask("POST", f"/flow_runs/{asked.waiting}/resume", body)["status"] == "ACCEPT"
+    asked.wait_until_asked_again(key)
 
 
-def test_a_rejection_that_was_flipped_on_its_way_approves_nothing(held: Besieged) -> None:
-    signed = held.sign("bob", "reject", reason="safety", comment="rude")
+def test_a_rejection_that_was_flipped_on_its_way_approves_nothing(asked: Besieged) -> None:
+    signed = asked.sign("bob", "reject", reason="safety", comment="rude")
     said = {"approver": "bob", "reason": "safety", "comment": "rude", "signature": signed}
-    answered(held, decision="approve", **said)
-    assert "refused signature_other by bob rude" in held.last()
-    answered(held, decision="approve", approver="ada", signature=signed)
-    assert "refused signature_other by ada" in held.last()
-    assert held.audit().returncode == 0
+    answered(asked, decision="approve", **said)
+    assert "refused signature_other by bob rude" in asked.last()
+    answered(asked, decision="approve", approver="ada", signature=signed)
+    assert "refused signature_other by ada" in asked.last()
 
 
-def test_an_answer_that_is_written_behind_the_form_approves_nothing(held: Besieged) -> None:
+def test_an_answer_that_is_written_behind_the_form_approves_nothing(asked: Besieged) -> None:
     """By a key of the attacker's own; Prefect is then told that the run was resumed."""
-    details = held.state(held.waiting)["state_details"]
-    run, key = f"/flow_runs/{held.waiting}", details["run_input_keyset"]["response"]
-    signed = held.sign("ada", "approve", key=held.keys["eve"])
+    details = asked.state(asked.waiting)["state_details"]
+    run, key = f"/flow_runs/{asked.waiting}", details["run_input_keyset"]["response"]
+    signed = asked.sign("ada", "approve", key=asked.keys["eve"])
     forged = {"decision": "approve", "approver": "ada", "signature": signed}
-    held.ask("POST", f"{run}/input", {"key": key, "value": json.dumps(forged)})
+    asked.ask("POST", f"{run}/input", {"key": key, "value": json.dumps(forged)})
     policy = {"resuming": True, "pause_keys": [details["pause_key"]]}
-    held.ask("PATCH", run, {"empirical_policy": policy})
-    held.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
-    held.wait_until_asked_again(details["pause_key"])
-    assert "refused signature_key by ada" in held.last()
-    assert held.audit().returncode == 0
+    asked.ask("PATCH", run, {"empirical_policy": policy})
+    asked.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
+    asked.wait_until_asked_again(details["pause_key"])
+    assert "refused signature_key by ada" in asked.last()
 
 
-def test_a_promotion_whose_end_is_typed_crowns_nothing(held: Besieged) -> None:
-    run = held.start("promote/promote", workload=NAME, evidence=evidence_of(held, "2").name)
-    held.wait(run, {"PAUSED"})
-    state = {"type": "COMPLETED", "message": "approved by ada: version 2 is champion"}
-    held.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
-    assert held.state(run)["type"] == "COMPLETED"
-    assert held.champion() == "1"
-    assert held.audit().returncode == 0
+def test_a_promotion_whose_end_is_typed_crowns_nothing(asked: Besieged) -> None:
+    run = asked.start("promote/promote", workload=NAME, evidence=evidence_of(asked, REJECTED).name)
+    asked.wait(run, {"PAUSED"})
+    state = {"type": "COMPLETED", "message": "approved by ada: version 1 is champion"}
+    asked.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+    assert asked.state(run)["type"] == "COMPLETED"
+
+
+# It ends the promotion, so what needs one comes before.
+def test_a_rejection_that_was_heard_stays_whatever_prefect_says_later(asked: Besieged) -> None:
+    run, details = f"/flow_runs/{asked.waiting}", asked.state(asked.waiting)["state_details"]
+    signed = asked.sign("bob", "reject", reason="safety", comment="rude")
+    said = {"approver": "bob", "reason": "safety", "comment": "rude", "blame": ""}
+    no = said | {"decision": "reject", "signature": signed}
+    asked.ask("POST", f"{run}/resume", {"run_input": no})
+    ended = asked.wait(asked.waiting)
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
+    key = details["run_input_keyset"]["response"]
+    asked.ask("DELETE", f"{run}/input/{key}")
+    yes = json.dumps(no | {"decision": "approve"})
+    asked.ask("POST", f"{run}/input", {"key": key, "value": yes})
+    asked.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
+    ended = asked.wait(asked.waiting)
+    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
+    again = asked.start(
+        "promote/promote", workload=NAME, evidence=evidence_of(asked, REJECTED).name
+    )
+    assert asked.wait(again)["message"] == "rejected by bob: rude"
+    verified = asked.audit()
+    assert "names proved by signature 1, by code 0, by what was typed 0" in verified.stdout
 
 
 def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Besieged) -> None:
@@ -105,10 +140,10 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
     mine, evil, own = str(kept / "small.yaml"), str(kept / "evil.yaml"), str(held.config)
     beta = held.config.with_name("beta.yaml")
     beta.write_text(text.replace(f"workload: {NAME}", "workload: beta"))
-    asked = evidence_of(held, "2")
+    asked = evidence_of(held, REJECTED)
     for file in ("verdict.json", "brief.md"):
         held.put(f"notes/{asked.name}/{file}", (asked / file).read_bytes())
-    adapter = held.mlflow.get_model_version(NAME, "2").tags["flywheel.adapter"]
+    adapter = held.mlflow.get_model_version(NAME, REJECTED).tags["flywheel.adapter"]
     held.put(f"notes/{adapter}/manifest.json", b"{}")
     snapshot = str(next((home.snapshots / NAME).iterdir()))
     trained, cards = str(home.adapters / NAME / adapter), str(home.workloads / "small.yaml")
@@ -139,7 +174,6 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
         assert ended["type"] == "FAILED", ended
         assert named in ended["message"], ended["message"]
     assert [file.name for file in home.workloads.rglob("*.yaml")] == [f"{NAME}.yaml"]
-    assert held.audit().returncode == 0
 
 
 def test_nothing_that_prefect_gives_is_a_secret(held: Besieged) -> None:
@@ -183,30 +217,29 @@ def asking(kind: str, offset: int) -> dict[str, Any]:
 def test_a_moved_alias_is_named_by_the_audit_the_sweep_and_whoever_loads_it(
     held: Besieged,
 ) -> None:
-    held.mlflow.set_registered_model_alias(NAME, "champion", "2")
-    named = "`champion` of small stands on version 2, but .* is version 1: somebody moved it"
+    held.mlflow.set_registered_model_alias(NAME, "champion", REJECTED)
+    named = "`champion` of small stands on version 1, but .* is version 2: somebody moved it"
     refused_everywhere(held, named)
     swept = held.wait(held.start("sweep/sweep"))
     assert swept["type"] == "FAILED"
     assert re.search(named, swept["message"])
     load_is_refused(held, "nobody has approved what is in")
-    held.mlflow.set_registered_model_alias(NAME, "champion", "1")
-    assert held.audit().returncode == 0
+    held.mlflow.set_registered_model_alias(NAME, "champion", CHAMPION)
 
 
 def path_of(held: Besieged, pattern: str) -> str:
-    """Name a file of version 1 as MLflow's API does."""
+    """Name a file of the champion as MLflow's API does."""
     root = held.home.mlflow_home / "artifacts"
-    (found,) = (root / held.files_of("1")).rglob(pattern)
+    (found,) = (root / held.files_of(CHAMPION)).rglob(pattern)
     return str(found.relative_to(root))
 
 
 def verify(held: Besieged, to: Path) -> str:
-    """Fetch version 1 and have its bytes verified, which runs nothing of it."""
+    """Fetch the champion and have its bytes verified, which runs nothing of it."""
     with logins.pointed_at(held.home):
         from components.register import registry
 
-        folder = registry.download(NAME, "1", to)
+        folder = registry.download(NAME, CHAMPION, to)
     done = held.shell.run("verify", folder)
     assert done.returncode == 1, done.stdout
     return done.stderr
@@ -223,10 +256,9 @@ def test_changed_weights_are_named_and_not_loaded(held: Besieged, tmp_path: Path
     path = path_of(held, "adapter_model.safetensors")
     before = held.get(path)
     with held.changed(path, before[:-1] + bytes([before[-1] ^ 1])):
-        refused_everywhere(held, "version 1 of small .*Hash mismatch for .*adapter_model")
+        refused_everywhere(held, "version 2 of small .*Hash mismatch for .*adapter_model")
         assert "adapter_model.safetensors" in verify(held, tmp_path / "copy")
         load_is_refused(held, "verifying")
-    assert held.audit().returncode == 0
 
 
 @pytest.mark.parametrize("file", ["chat_model.py", "adapter_config.json", "MLmodel"])
@@ -236,47 +268,46 @@ def test_changed_code_and_settings_are_named_and_not_run(
     owned, path = tmp_path / "owned", path_of(held, file)
     evil = f"import os; os.system('touch {owned}')" if file.endswith(".py") else "{}"
     with held.changed(path, evil.encode()):
-        refused_everywhere(held, f"version 1 of small .*Hash mismatch for .*{file}")
+        refused_everywhere(held, f"version 2 of small .*Hash mismatch for .*{file}")
         assert file in verify(held, tmp_path / "copy")
     assert not owned.exists()
-    assert held.audit().returncode == 0
 
 
 def test_a_file_that_is_added_or_changed_on_disk_is_named(held: Besieged, tmp_path: Path) -> None:
-    root = held.home.mlflow_home / "artifacts" / held.files_of("1")
+    root = held.home.mlflow_home / "artifacts" / held.files_of(CHAMPION)
     added = root / "sitecustomize.py"
     added.write_text("raise SystemExit('the attacker ran code')")
-    refused_everywhere(held, "version 1 of small .*Extra files .*sitecustomize.py")
+    refused_everywhere(held, "version 2 of small .*Extra files .*sitecustomize.py")
     assert "sitecustomize.py" in verify(held, tmp_path / "copy")
     added.unlink()
     code = root / "chat_model.py"
     before = code.read_bytes()
     code.write_bytes(before + b"\n")
-    refused_everywhere(held, "version 1 of small .*Hash mismatch for 'chat_model.py'")
+    refused_everywhere(held, "version 2 of small .*Hash mismatch for 'chat_model.py'")
     code.write_bytes(before)
-    assert held.audit().returncode == 0
 
 
 def test_a_forged_tag_is_named_and_leads_a_rollback_nowhere(held: Besieged) -> None:
-    client, before = held.mlflow, evidence_of(held, "2").name
-    client.set_model_version_tag(NAME, "2", "flywheel.decision", "approve")
-    client.set_model_version_tag(NAME, "2", "flywheel.approver", "ada")
-    client.set_registered_model_alias(NAME, "previous", "2")
-    refused_everywhere(held, "flywheel.decision of version 2 .*nobody has approved evidence")
-    runs = [held.start("rollback/rollback", workload=NAME, to="2", by="ada", reason="rude")]
+    client, before = held.mlflow, evidence_of(held, REJECTED).name
+    client.set_model_version_tag(NAME, REJECTED, "flywheel.decision", "approve")
+    client.set_model_version_tag(NAME, REJECTED, "flywheel.approver", "ada")
+    client.set_registered_model_alias(NAME, "previous", REJECTED)
+    refused_everywhere(held, "flywheel.decision of version 1 .*nobody has approved evidence")
+    runs = [held.start("rollback/rollback", workload=NAME, to=REJECTED, by="ada", reason="rude")]
     runs += [held.start("rollback/rollback", workload=NAME, by="ada", reason="rude")]
     ended = [held.wait(run) for run in runs]
-    client.set_model_version_tag(NAME, "2", "flywheel.evidence", evidence_of(held, "1").name)
-    refused_everywhere(held, "flywheel.evidence of version 2 .*somebody forged it")
-    ended += [held.wait(held.start("rollback/rollback", workload=NAME, to="2", by="ada"))]
+    client.set_model_version_tag(
+        NAME, REJECTED, "flywheel.evidence", evidence_of(held, CHAMPION).name
+    )
+    refused_everywhere(held, "flywheel.evidence of version 1 .*somebody forged it")
+    ended += [held.wait(held.start("rollback/rollback", workload=NAME, to=REJECTED, by="ada"))]
     for one in ended:
         assert one["type"] == "FAILED", one
         assert "nobody has approved it" in one["message"], one["message"]
-    client.set_model_version_tag(NAME, "2", "flywheel.evidence", before)
-    client.delete_model_version_tag(NAME, "2", "flywheel.decision")
-    client.delete_model_version_tag(NAME, "2", "flywheel.approver")
+    client.set_model_version_tag(NAME, REJECTED, "flywheel.evidence", before)
+    client.delete_model_version_tag(NAME, REJECTED, "flywheel.decision")
+    client.delete_model_version_tag(NAME, REJECTED, "flywheel.approver")
     client.delete_registered_model_alias(NAME, "previous")
-    assert held.audit().returncode == 0
 
 
 def test_mlflow_writes_and_reads_nothing_outside_its_own_folder(held: Besieged) -> None:
@@ -326,26 +357,3 @@ class Evil:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (f"touch {self.owned}",)
-
-
-# The last one, since it ends the promotion.
-def test_a_rejection_that_was_heard_stays_whatever_prefect_says_later(held: Besieged) -> None:
-    run, details = f"/flow_runs/{held.waiting}", held.state(held.waiting)["state_details"]
-    signed = held.sign("bob", "reject", reason="safety", comment="rude")
-    said = {"approver": "bob", "reason": "safety", "comment": "rude", "blame": ""}
-    no = said | {"decision": "reject", "signature": signed}
-    held.ask("POST", f"{run}/resume", {"run_input": no})
-    ended = held.wait(held.waiting)
-    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
-    key = details["run_input_keyset"]["response"]
-    held.ask("DELETE", f"{run}/input/{key}")
-    yes = json.dumps(no | {"decision": "approve"})
-    held.ask("POST", f"{run}/input", {"key": key, "value": yes})
-    held.ask("POST", f"{run}/set_state", {"state": {"type": "SCHEDULED"}, "force": True})
-    ended = held.wait(held.waiting)
-    assert (ended["type"], ended["message"]) == ("COMPLETED", "rejected by bob: rude")
-    again = held.start("promote/promote", workload=NAME, evidence=evidence_of(held, "2").name)
-    assert held.wait(again)["message"] == "rejected by bob: rude"
-    verified = held.audit()
-    assert verified.returncode == 0, verified.stderr
-    assert "names proved by signature 2, by code 0, by what was typed 0" in verified.stdout

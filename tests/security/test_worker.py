@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -93,6 +95,35 @@ def test_all_our_own_flows_may_run(tmp_path: Path) -> None:
 def test_an_operator_may_name_more_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_FLOWS", "flows,theirs")
     assert entrypoint_of(deployment("theirs.nightly.report")) == "theirs.nightly.report"
+
+
+LOADS = """
+import os, sys
+from pathlib import Path
+from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.states import Completed
+from flows.stack import engine
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+metadata = ResultRecordMetadata(storage_key=str(Path("kept").absolute()))
+Path("kept").write_bytes(ResultRecord(result=Evil(), metadata=metadata).serialize())
+if sys.argv[1] == "ours":
+    engine.load_no_results()
+Completed(data=metadata).result(retry_result_failure=False)
+"""
+
+
+@pytest.mark.parametrize(("whose", "is_run"), [("prefects", True), ("ours", False)])
+def test_our_engine_unpickles_nothing_that_a_state_in_prefect_names(
+    tmp_path: Path, whose: str, is_run: bool
+) -> None:
+    command = [sys.executable, "-c", LOADS, whose]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (tmp_path / "owned").exists() == is_run
+    assert ("somebody typed it" in done.stderr) != is_run
 
 
 @pytest.mark.parametrize("name", list(HOSTILE))
