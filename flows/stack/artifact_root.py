@@ -47,12 +47,15 @@ def confine(root: Path) -> None:
     def refused(artifact_uri: str, **_: object) -> LocalArtifactRepository:
         raise _refusal(artifact_uri)
 
+    def store(store_uri: str, artifact_uri: str) -> Store:
+        return Store(store_uri, artifact_uri)
+
     # MLflow annotates its builders of repositories as if they were repositories.
     known = cast("dict[str, Callable[..., Any]]", get_registered_artifact_repositories())
     known.update({scheme: refused for scheme in known if scheme not in RESOLVED})
     known.update({"": local, "file": local})
     stores = handlers._tracking_store_registry  # pyright: ignore[reportPrivateUsage] - no other way
-    stores.register("sqlite", lambda store_uri, artifact_uri: Store(store_uri, artifact_uri))
+    stores.register("sqlite", store)
 
 
 def _refusal(uri: str) -> Exception:

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ class Besieged:
             if (found := self.state(run))["type"] in until:
                 return found
             time.sleep(1)
-        pytest.fail(f"{run} is {found}")
+        pytest.fail(f"{run} has not ended")
 
     def wait_until_asked_again(self, key: str) -> None:
         """Wait until the promotion has heard what was answered and asks anew."""
@@ -84,7 +84,7 @@ class Besieged:
             if found["type"] == "PAUSED" and found["state_details"]["pause_key"] != key:
                 return
             time.sleep(1)
-        pytest.fail(f"{self.waiting} is {found}")
+        pytest.fail(f"{self.waiting} asks for nothing")
 
     def line(self) -> str:
         """Read the line of shell that the form of the waiting promotion shows."""
@@ -137,7 +137,7 @@ class Besieged:
         return model.artifact_location.removeprefix("mlflow-artifacts:/")
 
     @contextmanager
-    def changed(self, path: str, content: bytes) -> Iterator[None]:
+    def changed(self, path: str, content: bytes) -> Generator[None]:
         """Have other bytes in a file of MLflow's for a while."""
         before = self.get(path)
         self.put(path, content)

@@ -4,8 +4,8 @@ Each attack leaves the champion where it was, and `flywheel audit` names it.
 """
 
 import json
-import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 
+from components import warehouse
 from tests import logins
 from tests.flows import small
 from tests.security import besieged
@@ -105,6 +106,32 @@ def test_a_promotion_whose_end_is_typed_crowns_nothing(asked: Besieged) -> None:
     state = {"type": "COMPLETED", "message": "approved by ada: version 1 is champion"}
     asked.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
     assert asked.state(run)["type"] == "COMPLETED"
+
+
+def test_a_promotion_from_before_the_upgrade_is_asked_again_and_brings_no_file_of_a_server(
+    asked: Besieged,
+) -> None:
+    """As 1f77e02 started it: by a file and a folder, in a home that knew no files of workloads."""
+    link = asked.home.workloads / "unscheduled" / f"{NAME}.yaml"
+    link.unlink()
+    with warehouse.connect(asked.home.warehouse) as con:
+        con.execute("update raw.signing set since = now()")
+    asked.put("notes/laxer.yaml", asked.config.read_text().partition("approve:")[0].encode())
+    laxer = asked.home.mlflow_home / "artifacts/notes/laxer.yaml"
+    done = {"state": {"type": {"any_": ["COMPLETED"]}}}
+    asking = {"flows": {"name": {"any_": ["promote"]}}, "flow_runs": done}
+    found = asked.ask("POST", "/flow_runs/filter", asking)
+    ended, folder = found[0]["id"], str(evidence_of(asked, REJECTED))
+    by = {"config": str(laxer), "evidence_folder": folder}
+    asked.ask("PATCH", f"/flow_runs/{ended}", {"parameters": by})
+    again = {"state": {"type": "SCHEDULED"}, "force": True}
+    asked.ask("POST", f"/flow_runs/{ended}/set_state", again)
+    assert "keeps what its clients send" in asked.wait(ended)["message"]
+    by = {"config": str(asked.config), "evidence_folder": folder}
+    asked.ask("PATCH", f"/flow_runs/{asked.waiting}", {"parameters": by})
+    answered(asked, decision="approve", approver="ada")  # as the older form sends it
+    assert "refused signature_missing by ada" in asked.last()
+    assert link.resolve() == asked.config.resolve()
 
 
 # It ends the promotion, so what needs one comes before.
@@ -322,7 +349,7 @@ def test_mlflow_writes_and_reads_nothing_outside_its_own_folder(held: Besieged) 
 
 def test_a_result_that_is_typed_into_prefect_is_not_loaded(held: Besieged, tmp_path: Path) -> None:
     """A pickle at MLflow, which the state of a turn's subflow names as its result."""
-    from prefect.results import ResultRecord, ResultRecordMetadata
+    from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
     from prefect.serializers import PickleSerializer
 
     owned, kept = tmp_path / "owned", held.home.mlflow_home / "artifacts" / "notes" / "result"
@@ -355,5 +382,5 @@ class Evil:
     def __init__(self, owned: Path) -> None:
         self.owned = owned
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch {self.owned}",)
+    def __reduce__(self) -> tuple[object, tuple[list[str]]]:
+        return subprocess.call, (["touch", str(self.owned)],)
