@@ -4,7 +4,6 @@ It loads neither Prefect nor what judges: a bad champion has to go at once.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,12 +12,13 @@ from components.decide import chain, hearing, proofs, reasons, record, statement
 from components.decide import rules as all_rules
 from components.decide.approvers import Approver
 from components.decide.chain import Link
+from components.decide.reasons import Refused
 from components.decide.record import Asked, Event
 from components.decide.rules import Rules
 from components.decide.statement import Statement
 from components.folder_digest import folder_digest
 from components.gate import evidence
-from components.opening import WarehouseBusyError
+from components.opening import PATIENCE_SECONDS, WarehouseBusyError
 from components.register import aliases, crowning, journal, registry, rollback, tracking
 from components.register.journal import Change, Entry, Journal
 from components.register.rollback import Approved, RollbackError
@@ -51,8 +51,8 @@ def roll_back(
 
     It is proved as an approval is, and leads only to what the chain of decisions and the journal
     know as approved. The order is a link of the chain, written with the journal's first line. The
-    warehouse is held from the first line to the last, so it is waited for only once; where it is
-    held by others, and names need no proof, the aliases move before that (``orders``).
+    warehouse is held to read and to write a line, never while MLflow is asked; where others hold
+    it, and names need no proof, the aliases move before that (``orders``).
 
     Args:
         home: Where all lies.
@@ -72,20 +72,17 @@ def roll_back(
     asked = _Asked(to, by, reason, code, signature, is_policy)
     with journal.held(home.locks, workload):
         try:
-            with warehouse.connect(home.warehouse, AT_ONCE_SECONDS) as con:
-                return _roll_back(home, con, workload, asked, flow_run_id)
+            return _roll_back(home, workload, asked, flow_run_id, AT_ONCE_SECONDS)
         except WarehouseBusyError:
             known = approvals_file.read(home.locks, workload)
         if known is None or not _needs_no_proof(home, workload, known):
-            with warehouse.connect(home.warehouse) as con:
-                return _roll_back(home, con, workload, asked, flow_run_id)
+            return _roll_back(home, workload, asked, flow_run_id, PATIENCE_SECONDS)
         version = _ordered(home, workload, asked, flow_run_id, known.approved)
         say(
             f"{workload}: version {version} is champion again; the warehouse is held by others, "
             "and this is written down when they let it go"
         )
-        with warehouse.connect(home.warehouse) as con:
-            written = settle(home, Journal(lambda: nullcontext(con), _now), workload)
+        written = settle(home, workload)
         if not written:
             raise RollbackError(
                 f"rolling back {workload} to version {version}: it has learned from rows that were "
@@ -112,6 +109,28 @@ class _Proved:
     document: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Signing:
+    """What whoever signs an order signs besides the change, and an order has to be held against.
+
+    ``evidence`` and ``adapter`` are whole digests; ``secret`` is that of the person's codes. They
+    are of files, and are computed before the warehouse is opened.
+    """
+
+    evidence: str
+    adapter: str
+    secret: str | None
+
+
+class _RefusedError(Exception):
+    """Nobody can be taken to have ordered this; the order's transaction is undone by it."""
+
+    def __init__(self, objection: Refused, expected: Statement) -> None:
+        super().__init__(objection)
+        self.objection: Refused = objection
+        self.expected = expected
+
+
 def form(
     home: Settings, workload: str, to: str | None, *, by: str, reason: str
 ) -> tuple[Statement, Rules]:
@@ -121,8 +140,9 @@ def form(
         rules = rules_of(home, con, workload)
         with warehouse.transaction(con):
             under = record.in_force(con, workload, rules, now=_now())
-        change = _plan(workload, journal.changes(con, workload), asked, approved(con, workload))
-    return _form(home, change, rules, under.digest), rules
+        history, known = journal.changes(con, workload), approved(con, workload)
+    change = _plan(workload, history, asked, known)
+    return _form(change, _signing(home, change, rules), under.digest), rules
 
 
 def is_signed(home: Settings, workload: str) -> bool:
@@ -195,31 +215,49 @@ def _needs_no_proof(home: Settings, workload: str, known: Known) -> bool:
         return False
 
 
-def _prove(home: Settings, con: Connection, change: Change, asked: _Asked) -> _Proved:
-    """Hold the order against the rules; an order that is refused is on record, too."""
-    workload, now = change.workload_id, _now()
-    rules = rules_of(home, con, workload)
-    with warehouse.transaction(con):
-        under = record.in_force(con, workload, rules, now=now)
-        expected = _form(home, change, rules, under.digest)
-        secret = _secret(home, workload, rules, asked.by)
-        order = hearing.Order(asked.by, asked.code, asked.signature, secret)
-        objection = None
-        if not asked.is_policy:
-            objection = hearing.objection_to_order(con, rules, order, expected, now=now)
-        if objection is not None:
-            said = f"rollback to version {change.version}"
-            event = Event("refused", workload, change.evidence_digest, "", now, asked.by, said)
-            record.append(con, replace(event, attempt=0, reason=objection))
+def _prove(
+    con: Connection, change: Change, asked: _Asked, rules: Rules, signing: _Signing
+) -> _Proved:
+    """Hold the order against the rules, in the transaction that writes it down.
+
+    Raises:
+        _RefusedError: Nobody proved it.
+    """
+    now = _now()
+    under = record.in_force(con, change.workload_id, rules, now=now)
+    expected = _form(change, signing, under.digest)
+    if asked.is_policy:
+        return _Proved(_body(change, proofs.POLICY, under.digest))
+    order = hearing.Order(asked.by, asked.code, asked.signature, signing.secret)
+    objection = hearing.objection_to_order(con, rules, order, expected, now=now)
     if objection is not None:
-        line = statement.command(expected) if objection == "signature_missing" else ""
-        raise RollbackError(
-            f"rolling back {workload} to version {change.version}: {reasons.refusal(objection)}"
-            + (f"\n{line}" if line else "")
-        )
+        raise _RefusedError(objection, expected)
     signed = statement.split(asked.signature) if rules.proof == "signature" else None
-    kind = proofs.POLICY if asked.is_policy else rules.proof
-    return _Proved(_body(change, kind, under.digest), signed.document if signed else "")
+    return _Proved(_body(change, rules.proof, under.digest), signed.document if signed else "")
+
+
+def _refuse(home: Settings, change: Change, asked: _Asked, refused: _RefusedError) -> RollbackError:
+    """Put an order that was refused on record, and say why it was."""
+    said = f"rollback to version {change.version}"
+    event = Event(
+        kind="refused",
+        workload=change.workload_id,
+        evidence=change.evidence_digest,
+        flow_run_id="",
+        decided_at=_now(),
+        approver=asked.by,
+        comment=said,
+        attempt=0,
+        reason=refused.objection,
+    )
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        record.append(con, event)
+    is_missing = refused.objection == "signature_missing"
+    line = f"\n{statement.command(refused.expected)}" if is_missing else ""
+    return RollbackError(
+        f"rolling back {change.workload_id} to version {change.version}: "
+        f"{reasons.refusal(refused.objection)}{line}"
+    )
 
 
 def _body(change: Change, kind: str, rules_digest: str) -> str:
@@ -236,16 +274,21 @@ def _question(change: Change) -> str:
     return f"rollback from {change.champion_before or 'none'} to {change.version}"
 
 
-def _form(home: Settings, change: Change, rules: Rules, rules_digest: str) -> Statement:
+def _signing(home: Settings, change: Change, rules: Rules) -> _Signing:
+    """Compute what an order is held against, where it is."""
     name, key = change.workload_id, change.evidence_digest
     whole, adapter = key, ""
     if rules.proof == "signature":  # else nobody reads them
         whole = evidence.whole_digest(home.evidence / name / key)
         adapter = folder_digest(home.adapters / name / change.adapter_key)
+    return _Signing(whole, adapter, _secret(home, name, rules, change.asked_by))
+
+
+def _form(change: Change, signing: _Signing, rules_digest: str) -> Statement:
     return Statement(
-        workload=name,
-        evidence=whole,
-        adapter=adapter,
+        workload=change.workload_id,
+        evidence=signing.evidence,
+        adapter=signing.adapter,
         rules=rules_digest,
         question=_question(change),
         decision="rollback",
@@ -289,18 +332,35 @@ def _ordered(
 
 
 def _roll_back(
-    home: Settings, con: Connection, workload: str, asked: _Asked, flow_run_id: str
+    home: Settings, workload: str, asked: _Asked, flow_run_id: str, wait_seconds: float
 ) -> Entry:
-    held = Journal(lambda: nullcontext(con), _now)
-    for settled in settle(home, held, workload):
+    """Do all of it; ``wait_seconds`` is how long to wait for the warehouse while nothing moves.
+
+    Raises:
+        WarehouseBusyError: Others held it for longer; the champion is as it was.
+    """
+    for settled in settle(home, workload, wait_seconds):
         meant = settled.change.kind == "rollback" and asked.to in (None, settled.change.version)
         if meant and settled.step == "done":
             return settled
-    history = journal.changes(con, workload)
-    change = _plan(workload, history, asked, approved(con, workload))
-    proved = _prove(home, con, change, asked)
-    entry = _carry_out(held, con, Order(change, _now(), flow_run_id), proved)
-    remember(home, con, workload)
+    with warehouse.connect(home.warehouse, wait_seconds) as con:
+        history, known = journal.changes(con, workload), approved(con, workload)
+        rules = rules_of(home, con, workload)
+        with warehouse.transaction(con):  # they stay in force if the order is refused
+            record.in_force(con, workload, rules, now=_now())
+    change = _plan(workload, history, asked, known)
+    signing = _signing(home, change, rules)
+
+    def prove(con: Connection) -> _Proved:
+        return _prove(con, change, asked, rules, signing)
+
+    order = Order(change, _now(), flow_run_id)
+    try:
+        entry = _carry_out(home, order, prove, wait_seconds)
+    except _RefusedError as refused:
+        raise _refuse(home, change, asked, refused) from None
+    with warehouse.connect(home.warehouse) as con:
+        remember(home, con, workload)
     return entry
 
 
@@ -318,24 +378,38 @@ def _plan(workload: str, history: Sequence[Entry], asked: _Asked, known: Approve
     )
 
 
-def _carry_out(held: Journal, con: Connection, order: Order, proved: _Proved) -> Entry:
-    change = order.change
-    entry = crowning.roll_back(held, change, lambda con: _record(con, order, proved))
-    if (head := record.head(con)) and change.champion_before:
+def _carry_out(
+    home: Settings, order: Order, prove: Callable[[Connection], _Proved], wait_seconds: float
+) -> Entry:
+    """Write the order and the intention down together, then move the aliases."""
+    change, about = order.change, _left_evidence(order.change)
+    entry = books(home, wait_seconds).intend(
+        change, lambda con: _record(con, order, about, prove(con))
+    )
+    entry = crowning.finish(books(home), entry)
+    if change.champion_before:
+        with warehouse.connect(home.warehouse) as con:
+            head = record.head(con)
+        assert head is not None  # the order is in the chain
         anchor = {registry.LINK_TAG: head.anchor}
         registry.tag(change.workload_id, change.champion_before, anchor)
     return entry
 
 
-def settle(home: Settings, held: Journal, workload: str) -> list[Entry]:
+def settle(home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS) -> list[Entry]:
     """End what was interrupted of a workload, and write down a rollback that was only carried out.
 
     The caller holds the workload's lock.
+
+    Raises:
+        WarehouseBusyError: Others held the warehouse for longer than ``wait_seconds``; nothing was
+            done.
     """
-    with held.open() as con:
+    with warehouse.connect(home.warehouse, wait_seconds) as con:
+        interrupted = journal.unfinished(con, workload)
         rules = rules_of(home, con, workload)
         said_yes = {one.evidence_digest for one in record.links(con) if _is_approval(one, workload)}
-        unsettled = {one.change.evidence_digest for one in journal.unfinished(con, workload)}
+        unsettled = {one.change.evidence_digest for one in interrupted}
         decided = {one: record.decision_on(con, one, rules) for one in unsettled}
 
     def is_approved(change: Change) -> bool:
@@ -344,27 +418,37 @@ def settle(home: Settings, held: Journal, workload: str) -> list[Entry]:
         found = decided.get(change.evidence_digest)
         return found is not None and found.decision == "approve"
 
-    settled = crowning.settle(held, workload, is_approved)
+    settled = crowning.settle(books(home), workload, is_approved) if interrupted else []
     order = orders.read(home.locks, workload)
     if order is None:
         return settled
-    with held.open() as con:
-        history = journal.changes(con, workload)
-        entry = next((one for one in history if _is_of(one, order)), None)
-        with warehouse.transaction(con):
-            under = record.in_force(con, workload, rules_of(home, con, workload), now=held.now())
-        known, change = approved(con, workload), order.change
-        proved = _Proved(_body(change, "name", under.digest))
-        if entry is None and _is_tainted(order):  # an erasure has said who is champion since
-            with warehouse.transaction(con):
-                _record(con, order, proved)
-        elif entry is None and (change.version, change.evidence_digest) not in known:
-            aliases.put(workload, aliases.CHAMPION, change.champion_before)
-        elif entry is None:
-            written = Journal(lambda: nullcontext(con), held.now)
-            entry = _carry_out(written, con, _completed(order, history, known), proved)
+    entry = _written_down(home, order)
     orders.drop(home.locks, workload)
     return [*settled, *([entry] if entry else [])]
+
+
+def _written_down(home: Settings, order: Order) -> Entry | None:
+    """Write a rollback down that was carried out; ``None`` where it does not stand."""
+    change = order.change
+    workload = change.workload_id
+    with warehouse.connect(home.warehouse) as con:
+        history, known = journal.changes(con, workload), approved(con, workload)
+        is_written = any(_is_of(link, order) for link in record.links(con, Asked(workload)))
+    if is_written:  # a kill was between that and the file's end
+        return next((one for one in reversed(history) if _is_same(one.change, change)), None)
+    about, is_tainted = _left_evidence(change), _is_tainted(order)
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        under = record.in_force(con, workload, rules_of(home, con, workload), now=_now())
+        proved = _Proved(_body(change, "name", under.digest))
+        if is_tainted:  # an erasure has said who is champion since
+            _record(con, order, about, proved)
+    if is_tainted:
+        return None
+    if (change.version, change.evidence_digest) not in known:
+        aliases.put(workload, aliases.CHAMPION, change.champion_before)
+        return None
+    completed = _completed(order, history, known)
+    return _carry_out(home, completed, lambda _: proved, PATIENCE_SECONDS)
 
 
 def _is_tainted(order: Order) -> bool:
@@ -373,11 +457,14 @@ def _is_tainted(order: Order) -> bool:
     return bool(registry.numbered(change.workload_id, change.version).tainted)
 
 
-def _is_of(entry: Entry, order: Order) -> bool:
-    """Tell whether an entry of the journal is an order's: a kill was before the file's end."""
-    change, wanted = entry.change, order.change
-    is_same = (change.version, change.champion_before) == (wanted.version, wanted.champion_before)
-    return change.kind == "rollback" and is_same and entry.noted_at >= order.given_at
+def _is_of(link: Link, order: Order) -> bool:
+    """Tell whether a link is an order's; by the very moment, since a clock may be set back."""
+    return link.kind == "rollback" and link.decided_at == order.given_at
+
+
+def _is_same(change: Change, ordered: Change) -> bool:
+    same = (change.version, change.champion_before) == (ordered.version, ordered.champion_before)
+    return change.kind == "rollback" and same
 
 
 def _completed(order: Order, history: Sequence[Entry], known: Approved) -> Order:
@@ -401,15 +488,20 @@ def anchors() -> dict[str, str]:
     }
 
 
-def _record(con: Connection, order: Order, proved: _Proved) -> None:
-    """Add the order to the chain, about the evidence on which the champion was approved."""
+def _left_evidence(change: Change) -> str:
+    """Return the evidence on which the champion that is left was approved."""
+    if change.champion_before is None:
+        return change.evidence_digest
+    return registry.numbered(change.workload_id, change.champion_before).evidence
+
+
+def _record(con: Connection, order: Order, about: str, proved: _Proved) -> None:
+    """Add the order to the chain, about the evidence of the champion that is left."""
     change = order.change
-    name, left = change.workload_id, change.champion_before
-    version = registry.numbered(name, left) if left else None
     event = Event(
         kind="rollback",
-        workload=name,
-        evidence=version.evidence if version else change.evidence_digest,
+        workload=change.workload_id,
+        evidence=about,
         flow_run_id=order.flow_run_id,
         decided_at=order.given_at,
         approver=change.asked_by,
@@ -453,7 +545,7 @@ def reconcile(home: Settings) -> list[Entry]:
     for name in sorted(names):
         with journal.held(home.locks, name, wait=False) as is_ours:
             if is_ours:
-                settled += settle(home, books(home), name)
+                settled += settle(home, name)
     return settled
 
 
@@ -479,9 +571,9 @@ def say_rollback(entry: Entry) -> str:
     )
 
 
-def books(home: Settings) -> Journal:
-    """Give the journal of a home, which holds the warehouse for a line only."""
-    return Journal(lambda: warehouse.connect(home.warehouse), _now)
+def books(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> Journal:
+    """Return the journal of a home, which holds the warehouse for its lines only."""
+    return Journal(lambda: warehouse.connect(home.warehouse, wait_seconds), _now)
 
 
 def _now() -> datetime:

@@ -80,7 +80,7 @@ def crown(
     home, name = settings.load(), found.subject.workload
     releases.require_bytes(home, found)
     with journal.held(home.locks, name):
-        champions.settle(home, champions.books(home), name)
+        champions.settle(home, name)
         still()
         _anchor(found, decision)
         champion = registry.champion(name)

@@ -16,7 +16,6 @@ from components.register.registry import (
     Version,
 )
 from components.register.settling import Found
-from components.warehouse import Connection
 
 
 def promotion(name: str, evidence: str, adapter: str, *, by: str, reason: str) -> Change:
@@ -52,37 +51,24 @@ def promote(journal: Journal, change: Change, register: Callable[[], Version]) -
     return finish(journal, _registered(journal, entry, register()))
 
 
-def roll_back(
-    journal: Journal, change: Change, also: Callable[[Connection], None] | None = None
-) -> Entry:
-    """Go back to a version that was champion before.
-
-    Args:
-        journal: Where each step is written down.
-        change: The plan.
-        also: Records the order in the transaction that begins the change.
-
-    Raises:
-        UnsettledError: An earlier change was interrupted and is not settled.
-    """
-    return finish(journal, journal.intend(change, also))
-
-
 def finish(journal: Journal, entry: Entry, said: str = "") -> Entry:
-    """Move the aliases and write the last line, from wherever a change was left."""
+    """Move the aliases and write the last lines, from wherever a change was left.
+
+    The champion moves before the warehouse is waited for again: the intention is in it already.
+    """
     change = entry.change
     name, version = change.workload_id, change.version
     assert version is not None  # it is registered
     aliases.put(name, PREVIOUS, change.previous_after)
-    entry = journal.note(entry, "previous_moved")
+    journal.after("previous_moved", False)
     aliases.put(name, CHAMPION, version)
-    entry = journal.note(entry, "champion_moved")
+    journal.after("champion_moved", False)
     aliases.take_off(name, CHALLENGER, version)
     registry.tag(name, version, {ROLLED_BACK_TAG: None})
     if change.kind == "rollback" and change.champion_before is not None:
         why = f"to version {version} by {change.asked_by}: {change.reason}"
         registry.tag(name, change.champion_before, {ROLLED_BACK_TAG: why})
-    return journal.note(entry, "done", said=said)
+    return journal.note(entry, "previous_moved", "champion_moved", "done", said=said)
 
 
 def settle(

@@ -1,9 +1,10 @@
 """The journal of a workload's champions: what a change set out to do, and how far it came.
 
 A change is several steps in two places, MLflow and the warehouse, and can be killed between any
-two. Each step is written down once it was done, with all that is needed to finish the change or to
-undo it. One process at a time changes a workload's champion; the system takes the lock from it when
-it dies, so what is unfinished and not locked was interrupted.
+two. What is to be done is written down before any of it is, with all that is needed to finish the
+change or to undo it; each step once it was done. The warehouse is held for these lines only, never
+while MLflow is asked. One process at a time changes a workload's champion; the system takes the
+lock from it when it dies, so what is unfinished and not locked was interrupted.
 """
 
 import fcntl
@@ -104,29 +105,37 @@ class Journal:
         self.after("intended", True)
         return entry
 
-    def note(
-        self, entry: Entry, step: Step, *, version: str | None = None, said: str = ""
-    ) -> Entry:
-        """Write down that a step was done; the same line is not written twice.
+    def note(self, entry: Entry, *steps: Step, version: str | None = None, said: str = "") -> Entry:
+        """Write down that steps were done, all in one transaction; no line is written twice.
+
+        Args:
+            entry: The change.
+            steps: What was done since the last line, in this order.
+            version: The version that was registered.
+            said: Why it ended as it did; on the last line.
 
         Raises:
             SettledError: Somebody has finished or undone this change.
         """
-        self.after(step, False)
+        self.after(steps[-1], False)
         change = replace(entry.change, version=version or entry.change.version)
-        noted = Entry(entry.number, change, step, said, self.now())
+        now = self.now()
+        lines = [Entry(entry.number, change, step, "", now) for step in steps]
+        lines[-1] = replace(lines[-1], said=said)
         with self.open() as con, warehouse.transaction(con):
             last = next(
                 one for one in changes(con, change.workload_id) if one.number == entry.number
             )
-            if last.step in ("done", "undone") and last.step != step:
+            if last.step in ("done", "undone") and last.step != steps[-1]:
                 raise SettledError(
                     f"changing the champion of {change.workload_id}: change {entry.number} is "
                     f"{last.step} by now ({last.said or 'by another process'})"
                 )
-            _insert(con, noted)
-        self.after(step, True)
-        return noted
+            for line in lines:
+                _insert(con, line)
+        for step in steps:
+            self.after(step, True)
+        return lines[-1]
 
 
 def changes(con: Connection, workload: str | None = None) -> list[Entry]:

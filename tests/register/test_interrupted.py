@@ -61,7 +61,8 @@ def roll_back(name: str, folder: Path, step: Step | None = None, *, written: boo
     now, found = aliases.read(name), registry.versions(name)
     known = frozenset({("1", "e1"), ("2", "e2")})
     change = rollback.plan(name, found, now, [], None, approved=known, by="bob", reason="rude")
-    crowning.roll_back(books(folder, dying(step, written)), change)
+    dies = books(folder, dying(step, written))
+    crowning.finish(dies, dies.intend(change))
 
 
 def dying(step: Step | None, written: bool) -> Callable[[Step, bool], None]:

@@ -2,8 +2,11 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
+
+import pytest
 
 from components import warehouse
 from components.decide import record
@@ -52,26 +55,28 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_books_foll
     assert written(home, "urgent") == [("rollback", "e3", "bob")]
 
 
+@pytest.mark.parametrize(
+    "given_at", [NOW, datetime.now(UTC) + timedelta(days=1)], ids=["", "the-clock-was-set-back"]
+)
 def test_a_rollback_that_was_killed_before_it_was_written_down_is_written_down_once(
-    home: Settings,
+    home: Settings, given_at: datetime
 ) -> None:
-    crowned("unwritten", 2, home)
-    versions, now = registry.versions("unwritten"), aliases.read("unwritten")
+    name = f"unwritten-{given_at:%d}"
+    crowned(name, 2, home)
+    versions, now = registry.versions(name), aliases.read(name)
     with warehouse.connect(home.warehouse) as con:
-        known = champions.approved(con, "unwritten")
-    change = rollback.plan(
-        "unwritten", versions, now, [], None, approved=known, by="bob", reason="rude"
-    )
-    order = Order(change, NOW, "")
+        known = champions.approved(con, name)
+    change = rollback.plan(name, versions, now, [], None, approved=known, by="bob", reason="rude")
+    order = Order(change, given_at, "")
     orders.give(home.locks, order)
-    assert aliases.read("unwritten") == Aliases(champion="1")
+    assert aliases.read(name) == Aliases(champion="1")
     (settled,) = champions.reconcile(home)
     assert (settled.step, settled.change.version) == ("done", "1")
     assert champions.reconcile(home) == []
     orders.give(home.locks, order)  # as if it had been killed before the file went
     champions.reconcile(home)
     assert orders.workloads(home.locks) == []
-    assert written(home, "unwritten") == [("rollback", "e2", "bob")]
+    assert written(home, name) == [("rollback", "e2", "bob")]
 
 
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
