@@ -1,5 +1,6 @@
 """Open a DuckDB file that one process at a time may hold, even to read it: wait for it."""
 
+import fcntl
 import logging
 import os
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO, Literal, Self
 
 import duckdb
 
@@ -22,7 +24,17 @@ PATIENCE_SECONDS = 3600.0
 NOTICE_SECONDS = 5.0
 """After so long a person wants to know what is waited for."""
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05
+
+COUNTED_FROM = 0.2
+"""A shorter wait is not counted."""
+
+QUEUE = ".queue"
+"""Ends the name of the file beside it that whoever is next has locked: so who lets go of the
+warehouse and wants it again comes after who waits."""
+
+QUEUE_SECONDS = 5.0
+"""So long is waited for whoever is next; then it is not next any more, or it waits for us."""
 
 COUNT_SECONDS = 5.0
 """So often a wait that goes on is counted, for whoever watches meanwhile."""
@@ -57,36 +69,81 @@ def patiently(
 ) -> duckdb.DuckDBPyConnection:
     """Attempt to open the file again and again, saying after a while who has it.
 
+    Who waits comes before who comes later.
+
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
     """
     began, is_told = time.monotonic(), False
     counted = began
-    while True:
-        try:
-            con = attempt()
-        except duckdb.IOException as error:
-            if "Could not set lock" not in str(error):
-                raise
-            now = time.monotonic()
-            waited = now - began
-            if now - counted >= COUNT_SECONDS:
-                _count(path, WAITED, now - counted)
-                counted = now
-            if waited >= NOTICE_SECONDS and not is_told:
-                logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
-                is_told = True
-            if waited >= wait_seconds:
-                _count(path, GAVE_UP, 1)
-                raise WarehouseBusyError(
-                    f"opening {path}: another process still holds it after {wait_seconds:g} s of "
-                    f"waiting; end that process, or wait for it ({error})"
-                ) from error
-        else:
-            if time.monotonic() - counted >= POLL_SECONDS:
+    with _Queue(path) as queue:
+        while True:
+            waited = time.monotonic() - began
+            if queue.is_our_turn() or waited >= min(QUEUE_SECONDS, wait_seconds):
+                try:
+                    con = attempt()
+                except duckdb.IOException as error:
+                    if "Could not set lock" not in str(error):
+                        raise
+                    if waited >= NOTICE_SECONDS and not is_told:
+                        logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
+                        is_told = True
+                    if waited >= wait_seconds:
+                        _count(path, GAVE_UP, 1)
+                        raise WarehouseBusyError(
+                            f"opening {path}: another process still holds it after "
+                            f"{wait_seconds:g} s of waiting; end that process, or wait for it "
+                            f"({error})"
+                        ) from error
+                    queue.stand_in()
+                else:
+                    if time.monotonic() - counted >= COUNTED_FROM:
+                        _count(path, WAITED, time.monotonic() - counted)
+                    return con
+            if time.monotonic() - counted >= COUNT_SECONDS:
                 _count(path, WAITED, time.monotonic() - counted)
-            return con
-        time.sleep(POLL_SECONDS)
+                counted = time.monotonic()
+            time.sleep(POLL_SECONDS)
+
+
+class _Queue:
+    """A lock that whoever is next has; the file is made when somebody waits for the first time.
+
+    Where none can be made or locked, nobody is next, and everybody attempts at any time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + QUEUE)
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def is_our_turn(self) -> bool:
+        """Return whether nobody else is next."""
+        self._open("rb")
+        if self._file is None:
+            return True
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        return True
+
+    def stand_in(self) -> None:
+        """Be next, unless somebody else is."""
+        self._open("ab")
+        self.is_our_turn()
+
+    def _open(self, mode: Literal["rb", "ab"]) -> None:
+        with suppress(OSError):
+            self._file = self._file or self._path.open(mode)
 
 
 def _count(path: Path, name: str, value: float) -> None:

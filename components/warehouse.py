@@ -4,7 +4,8 @@ One process at a time may hold the file, even to read it. So a connection is hel
 work and closed, and whoever comes second waits.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence, Sized
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +23,13 @@ Value: TypeAlias = "Json | bytes | datetime"
 Row: TypeAlias = "dict[str, Value]"
 
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 COLLECTING = "1GB"
 """What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
+
+TURN_SECONDS = 0.5
+"""After so long work in pieces lets others have the warehouse, before the next piece."""
 
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
@@ -62,6 +67,31 @@ def connect(
         yield con
     finally:
         con.close()
+
+
+def in_turns(
+    path: Path,
+    pieces: Iterable[Callable[[Connection], Result]],
+    *,
+    memory: str | None = None,
+    seconds: float = TURN_SECONDS,
+) -> Generator[Result]:
+    """Do piece after piece of work; between two of them others may have the warehouse.
+
+    Args:
+        path: The DuckDB file.
+        pieces: Each is done with the warehouse open. With ``seconds`` of 0 it is closed while the
+            next one is made.
+        memory: As ``connect`` takes it.
+        seconds: For how long it is held before others may have it.
+    """
+    waiting = iter(pieces)
+    for piece in waiting:
+        with connect(path, memory=memory) as con:
+            until = time.monotonic() + seconds
+            yield piece(con)
+            while time.monotonic() < until and (another := next(waiting, None)) is not None:
+                yield another(con)
 
 
 def _prepare(con: Connection) -> None:

@@ -151,17 +151,15 @@ def _of_workload(path: Path) -> "list[Input]":
 
 
 def _load(found: "Sequence[Input]", *, with_spool: bool) -> None:
-    from components.collect import spooled
     from flows import inputs
 
-    now = datetime.now(UTC)
-    with _warehouse() as con:
-        loaded: list[Loaded] = []
-        for one in found:
-            loaded.append(inputs.load(con, one, now=now))
-            console.print(_sentence(loaded[-1]), markup=False, soft_wrap=True)
-        if with_spool:
-            loaded += spooled.load(con, settings.load().spool, now=now)
+    now, home = datetime.now(UTC), settings.load()
+    loaded: list[Loaded] = []
+    for one in inputs.load(home.warehouse, found, now=now):
+        loaded.append(one)
+        console.print(_sentence(one), markup=False, soft_wrap=True)
+    if with_spool:
+        loaded += inputs.load_spool(home.warehouse, home.spool, now=now)
     console.print(inputs.summary(loaded), markup=False, soft_wrap=True)
 
 
@@ -169,9 +167,8 @@ def _rehearse(found: "Sequence[Input]") -> None:
     from flows import inputs
 
     now = datetime.now(UTC)
-    with _existing_warehouse() as con:
-        for one in found:
-            rehearsed = inputs.rehearse(con, one, now=now)
+    with _existing_warehouse() as path:
+        for rehearsed in inputs.rehearse(path, found, now=now):
             said = _sentence(rehearsed.loaded)
             console.print(f"{said} ({rehearsed.form}; dry run)", markup=False, soft_wrap=True)
             for number, record in enumerate(rehearsed.shown, start=1):
@@ -198,18 +195,14 @@ def _warehouse() -> "Generator[Connection]":
 
 
 @contextmanager
-def _existing_warehouse() -> "Generator[Connection]":
-    """Open the warehouse; where there is none yet, one that is thrown away."""
-    from components import warehouse
-
-    if settings.load().warehouse.exists():
-        with _warehouse() as con:
-            yield con
+def _existing_warehouse() -> Generator[Path]:
+    """Name the warehouse; where there is none yet, one that is thrown away."""
+    path = settings.load().warehouse
+    if path.exists():
+        yield path
         return
     with TemporaryDirectory(prefix="flywheel-") as folder:
-        path = Path(folder) / "warehouse.duckdb"
-        with warehouse.connect(path, memory=warehouse.COLLECTING) as con:
-            yield con
+        yield Path(folder) / path.name
 
 
 def _explained() -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 
 from components import warehouse
-from components.collect import retention, spooled
+from components.collect import retention
 from components.collect.loaded import Loaded
 from components.collect.loading import Input
 from flows import inputs, metrics, run_inputs, settings
@@ -32,9 +32,8 @@ def load(found: Sequence[Input]) -> list[Loaded]:
     """Load file by file, each whole or not at all, then the spool, segment by segment."""
     now = datetime.now(UTC)
     home = settings.load()
-    with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
-        loaded = [inputs.load(con, one, now=now) for one in found]
-        return loaded + spooled.load(con, home.spool, now=now)
+    loaded = [*inputs.load(home.warehouse, found, now=now)]
+    return loaded + inputs.load_spool(home.warehouse, home.spool, now=now)
 
 
 @task

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 
 from components import manifest, rewriting, spool, warehouse
-from components.collect import spooled
 from components.curate import split
 from components.dataset.snapshot import EmptySideError
 from components.erase import books, certificate, erasing, folders, lineage, search
@@ -23,7 +22,7 @@ from components.erase.needles import Needles
 from components.erase.search import Searched
 from components.erase.subject import Subject, digest
 from components.warehouse import CheckFailedError, Connection
-from flows import consequences, freezing
+from flows import consequences, freezing, inputs
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -120,8 +119,7 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
                 "receiver, erase, and start it again"
             )
         time.sleep(0.2)
-    with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
-        spooled.load(con, home.spool, now=now)
+    inputs.load_spool(home.warehouse, home.spool, now=now)
 
 
 def rebuild(

@@ -2,18 +2,24 @@
 
 import json
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
-from components.collect import loading
+from components import warehouse
+from components.collect import loading, places, spooled
 from components.collect.loaded import Loaded
 from components.collect.loading import Input, Rehearsed
 from components.collect.sources import mlflow_traces
 from components.register import traces
 from components.warehouse import Connection
+
+Result = TypeVar("Result", Loaded, Rehearsed)
 
 MLFLOW = "mlflow:"
 """Before the name of an experiment whose traces are pulled through MLflow's client."""
@@ -24,33 +30,76 @@ LATE = timedelta(days=30)
 """For so long a trace is pulled again: assessments come later, and MLflow can't search by them."""
 
 
-def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
-    """Load a file, or pull an experiment's new traces and load those."""
-    if not given.place.startswith(MLFLOW):
-        return loading.load(con, given, now=now)
-    with _pulled(con, given) as (named, path):
-        return loading.load_copy(con, named, path, now=now)
+def load(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
+    """Load files, each whole or not at all, and the new traces of experiments.
+
+    What is elsewhere is fetched before the warehouse is opened for it, and between two files
+    others may have the warehouse.
+
+    Args:
+        path: The warehouse.
+        found: What to load.
+        now: When it is done (UTC).
+    """
+    return _each(path, found, partial(loading.load_copy, now=now))
 
 
-def rehearse(con: Connection, given: Input, *, now: datetime) -> Rehearsed:
+def rehearse(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Rehearsed]:
     """Load as ``load`` does and undo it: tell what would come of it."""
-    if not given.place.startswith(MLFLOW):
-        return loading.rehearse(con, given, now=now)
-    with _pulled(con, given) as (named, path):
-        return loading.rehearse_copy(con, named, path, now=now)
+    return _each(path, found, partial(loading.rehearse_copy, now=now))
+
+
+def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
+    """Load what the receiver took; between two segments others may have the warehouse."""
+    pieces = spooled.pieces(folder, now=now)
+    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING)
+    return [one for loaded in done for one in loaded]
+
+
+def _each(
+    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+) -> Iterator[Result]:
+    for is_here, members in groupby(found, _is_here):
+        pieces = _pieces(path, members, do)
+        seconds = warehouse.TURN_SECONDS if is_here else 0
+        yield from warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, seconds=seconds)
+
+
+def _is_here(given: Input) -> bool:
+    return places.REMOTE not in given.place and not given.place.startswith(MLFLOW)
+
+
+def _pieces(
+    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+) -> Iterator[Callable[[Connection], Result]]:
+    """Fetch one after the other, and keep each for as long as its piece of work lasts."""
+    for given in found:
+        with _fetched(path, given) as (named, copy):
+            yield lambda con, named=named, copy=copy: do(con, named, copy)
 
 
 @contextmanager
-def _pulled(con: Connection, given: Input) -> Generator[tuple[Input, Path]]:
-    """Pull the traces that began after the last load, or not long before it, into a file."""
+def _fetched(path: Path, given: Input) -> Generator[tuple[Input, Path]]:
+    if not given.place.startswith(MLFLOW):
+        with places.local(given.place) as copy:
+            yield given, copy
+        return
     named = replace(given, source=mlflow_traces.NAME)
-    last = loading.last_load(con, named)
+    with warehouse.connect(path) as con:
+        last = loading.last_load(con, named)
+    with _pulled(named, last) as copy:
+        yield named, copy
+
+
+@contextmanager
+def _pulled(given: Input, last: datetime | None) -> Generator[Path]:
+    """Pull the traces that began after the last load, or not long before it, into a file."""
     since = BEGINNING if last is None else last - LATE
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         for trace in traces.pull(given.place.removeprefix(MLFLOW), since=since):
             file.write(json.dumps(trace, default=str) + "\n")
         file.flush()
-        yield named, Path(file.name)
+        yield Path(file.name)
 
 
 def summary(loaded: Sequence[Loaded]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components import manifest, spool, warehouse
-from components.collect import loading, spooled
+from components.collect import loading
 from components.collect.judging import Origin
 from components.collect.lines import Unreadable
 from components.collect.loaded import Loaded
@@ -22,7 +22,7 @@ from components.review import answers, labelled, measured, reading
 from components.review.labelled import Labelled
 from components.review.reading import Question, Reviewable
 from components.schema import Json
-from flows import freezing
+from flows import freezing, inputs
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -135,5 +135,4 @@ def _taken(one: Labelled) -> Found | Unreadable:
 
 
 def _load_spool(home: Settings, *, now: datetime) -> int:
-    with warehouse.connect(home.warehouse, memory=warehouse.COLLECTING) as con:
-        return sum(one.new for one in spooled.load(con, home.spool, now=now))
+    return sum(one.new for one in inputs.load_spool(home.warehouse, home.spool, now=now))

@@ -1,9 +1,11 @@
+import fcntl
 import multiprocessing
 import shutil
 import threading
 import time
 from contextlib import closing
 from multiprocessing.context import SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -251,3 +253,59 @@ def test_a_stream_that_is_given_up_and_closed_lets_the_rollback_through(path: Pa
         with pytest.raises(LookupError, match="given up"), warehouse.transaction(con):
             give_up()
         assert con.execute("select 1").fetchall() == [(1,)]
+
+
+def work_in_turns(path: Path, begun: "Synchronized[int]", is_over: Event) -> None:
+    def piece(_: Connection) -> None:
+        begun.value += 1
+        time.sleep(0.1)
+
+    pieces = iter(lambda: None if is_over.is_set() else piece, None)
+    for _ in warehouse.in_turns(path, pieces, seconds=0):
+        pass
+
+
+def test_who_waits_comes_before_who_lets_go_and_wants_it_again(path: Path):
+    context = multiprocessing.get_context("spawn")
+    begun, is_over = context.Value("i", 0), context.Event()
+    worker = context.Process(target=work_in_turns, args=(path, begun, is_over))
+    worker.start()
+    while not begun.value:
+        time.sleep(0.01)
+    for _ in range(10):
+        before = begun.value
+        with warehouse.connect(path):
+            assert begun.value - before <= 2  # what was under way, and what began as we came
+    is_over.set()
+    worker.join()
+    assert worker.exitcode == 0
+
+
+def test_where_no_queue_can_be_made_the_file_is_opened_all_the_same(path: Path):
+    path.with_name(path.name + opening.QUEUE).mkdir(parents=True)
+    with warehouse.connect(path, wait_seconds=0) as con:
+        assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
+
+
+def test_who_opens_it_again_while_another_waits_is_not_kept_from_it(path: Path):
+    context = multiprocessing.get_context("spawn")
+    is_held = context.Event()
+    with warehouse.connect(path):
+        waiter = context.Process(target=hold, args=(path, is_held, 0.0))
+        waiter.start()
+        queue = path.with_name(path.name + opening.QUEUE)
+        while not queue.exists() or not is_locked(queue):
+            time.sleep(0.05)
+        with warehouse.connect(path) as con:
+            assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
+    waiter.join()
+    assert waiter.exitcode == 0
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -5,13 +5,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from components import warehouse
+from components import opening, warehouse
 
 SQLITE = b"SQLite format 3\x00"
 """How an SQLite database begins (https://www.sqlite.org/fileformat.html, 1.3)."""
 
-BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database that is open; a copy has all of it inside."""
+BESIDE = ("-wal", "-shm", "-journal", opening.QUEUE)
+"""What is kept beside a database while it is used; a copy has all that counts inside."""
 
 
 def of_warehouse(path: Path, to: Path) -> None:

@@ -5,9 +5,11 @@ The owner of a request's token is the client of all that it brought, whatever th
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from components import spool
 from components.collect import loading, telemetry
@@ -19,6 +21,9 @@ from components.collect.sources import feedback, fivekey
 from components.schema import Json
 from components.spool import Damaged, Entry
 from components.warehouse import Connection
+
+Piece: TypeAlias = Callable[[Connection], list[Loaded]]
+"""Loads a part of the spool into the warehouse."""
 
 CLAIMED = "claimed_client_id"
 """Keeps what a record said where the token's owner is another."""
@@ -40,33 +45,63 @@ def load(con: Connection, folder: Path, *, now: datetime) -> list[Loaded]:
 
     A segment that is found again, because a load was killed before it deleted it, changes nothing.
     """
+    return [loaded for piece in pieces(folder, now=now) for loaded in piece(con)]
+
+
+def pieces(folder: Path, *, now: datetime) -> Iterator[Piece]:
+    """Yield what loads the spool, segment after segment.
+
+    The telemetry of all segments comes last, a client at a time: a trace may be in several. A
+    segment is deleted when all of it is loaded, while the warehouse is held: another collect, which
+    may have come between two pieces, finds it whole or not at all.
+    """
     spool.recover(folder)
-    loaded: list[Loaded] = []
     observed: list[Path] = []
     clients: set[str] = set()
     for segment in spool.sealed(folder):
-        kinds, senders = _contents(segment)
-        loaded += _load(con, segment, kinds, now)
+        try:
+            kinds, senders = _contents(segment)
+        except FileNotFoundError:  # loaded by another collect since it was listed
+            continue
+        yield partial(_load, segment=segment, kinds=kinds, now=now, is_all=not senders)
         if senders:
             observed.append(segment)
             clients |= senders
-        else:
-            spool.remove(segment)
-    loaded += [telemetry.load(con, observed, client, now=now) for client in sorted(clients)]
-    for segment in observed:
+    last = max(clients, default="")
+    for client in sorted(clients):
+        yield partial(_load_telemetry, observed, client=client, now=now, is_all=client == last)
+
+
+def _load(
+    con: Connection, *, segment: Path, kinds: set[spool.Kind], now: datetime, is_all: bool
+) -> list[Loaded]:
+    """Load the canonical records that a segment holds, kind after kind."""
+    if not segment.exists():
+        return []
+    nobody = Defaults("", "")  # the records say all
+    loaded = [
+        loading.load_records(
+            con, Origin(str(segment), segment.stem, source, nobody, now), _found(segment, kind)
+        )
+        for kind, source in CANONICAL
+        if kind in kinds
+    ]
+    if is_all:
         spool.remove(segment)
     return loaded
 
 
-def _load(
-    con: Connection, segment: Path, kinds: set[spool.Kind], now: datetime
-) -> Iterator[Loaded]:
-    """Load the canonical records that a segment holds, kind after kind."""
-    for kind, source in CANONICAL:
-        if kind in kinds:
-            nobody = Defaults("", "")  # the records say all
-            origin = Origin(str(segment), segment.stem, source, nobody, now)
-            yield loading.load_records(con, origin, _found(segment, kind))
+def _load_telemetry(
+    observed: list[Path], con: Connection, *, client: str, now: datetime, is_all: bool
+) -> list[Loaded]:
+    segments = [segment for segment in observed if segment.exists()]
+    if not segments:
+        return []
+    loaded = telemetry.load(con, segments, client, now=now)
+    if is_all:
+        for segment in segments:
+            spool.remove(segment)
+    return [loaded]
 
 
 def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:

@@ -125,32 +125,30 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
     given = Input("mlflow:agent", defaults=Defaults("support", "app"))
     now = datetime.now(UTC)
     old = traced("r1")
-    with warehouse.connect(home.warehouse) as con:
 
-        def collected(days: int) -> tuple[int, int]:
-            loaded = inputs.load(con, given, now=now + timedelta(days=days))
-            return loaded.new, loaded.known
+    def collected(days: int) -> tuple[int, int]:
+        (loaded,) = inputs.load(home.warehouse, [given], now=now + timedelta(days=days))
+        return loaded.new, loaded.known
 
-        assert collected(0) == (1, 0)
-        traced("r2")
-        assert collected(1) == (1, 0)
-        liked(old)
-        assert collected(20) == (1, 2)
-        liked(old)
-        traced("r3")
-        assert collected(25) == (2, 3)
-        traced("r4")
-        assert collected(40) == (1, 0)
-        liked(old)
-        assert collected(50) == (0, 0)
+    assert collected(0) == (1, 0)
+    traced("r2")
+    assert collected(1) == (1, 0)
+    liked(old)
+    assert collected(20) == (1, 2)
+    liked(old)
+    traced("r3")
+    assert collected(25) == (2, 3)
+    traced("r4")
+    assert collected(40) == (1, 0)
+    liked(old)
+    assert collected(50) == (0, 0)
     assert len(rows(home, "from raw.interactions")) == 4
 
 
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
     given = Input("mlflow:agent", defaults=Defaults("support", "app"))
-    with warehouse.connect(home.warehouse) as con:
-        rehearsed = inputs.rehearse(con, given, now=datetime.now(UTC))
-        assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
-        assert json.loads(rehearsed.shown[0])["response"]["id"] == "r1"
-        assert warehouse.rows(con, "from raw.interactions") == []
+    (rehearsed,) = inputs.rehearse(home.warehouse, [given], now=datetime.now(UTC))
+    assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
+    assert json.loads(rehearsed.shown[0])["response"]["id"] == "r1"
+    assert rows(home, "from raw.interactions") == []
