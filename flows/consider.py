@@ -59,7 +59,7 @@ def weigh(workload: Workload, config: str, now: datetime) -> tuple[Start, list[S
     champion = registry.champion(workload.workload)
     under_way = bool(dispatch.turns_under_way(Path(config)))
     with warehouse.connect(settings.load().warehouse) as con:
-        signs = look(con, workload.workload, champion, trigger)
+        signs = look(con, workload.workload, champion, trigger, now)
         earlier = [
             one.looked_at for one in book.entries(con, workload.workload, None) if one.started
         ]
@@ -76,10 +76,14 @@ def weigh(workload: Workload, config: str, now: datetime) -> tuple[Start, list[S
 
 
 def look(
-    con: Connection, workload: str, champion: registry.Version | None, trigger: Trigger
+    con: Connection,
+    workload: str,
+    champion: registry.Version | None,
+    trigger: Trigger,
+    now: datetime,
 ) -> list[Sign]:
     """Give the signs there are; without a turn so far only the feedback counts."""
-    since = book.learned_until(con, workload)
+    since = book.learned_until(con, workload, now)
     crowned = record.approved_at(con, champion.evidence) if champion else None
     found = [
         feedback.look(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),

@@ -62,7 +62,8 @@ def look(workload: Workload, champion: Version | None, span_days: int, disk: Dis
         since = now - timedelta(days=span_days)
         days = live.days(con, workload.workload, since)
         latencies = live.latencies(con, workload.workload, since)
-        signs = consider.look(con, workload.workload, champion, workload.trigger or Trigger())
+        trigger = workload.trigger or Trigger()
+        signs = consider.look(con, workload.workload, champion, trigger, now)
         last = book.entries(con, workload.workload, 1)
     prices = {one.model_name: live.price(one, workload.cost) for one in live.by_model(days)}
     return Standing(

@@ -212,7 +212,7 @@ def _do(
         jobs.run("train", spec, job_folder(adapter), listener)
         return None
     given = Order.model_validate_json(order.read_text())
-    deadline = time.time() + given.seconds if given.seconds is not None else None
+    deadline = time.monotonic() + given.seconds if given.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
     if not reached.exists():
         stop = {"at_step": given.at_step, "deadline": deadline}

@@ -80,7 +80,7 @@ class Halting:
                     self._remember(step)
             if self._writes:
                 self._report(Progress("train", step, steps, "steps", self._found[step]))
-        return self.is_over(step) or self._stop.is_due(step, time.time())
+        return self.is_over(step) or self._stop.is_due(step, time.monotonic())
 
     def is_over(self, step: int) -> bool:
         """Tell whether the loss had gained nothing for too long by a step."""

@@ -11,8 +11,9 @@ class Stop:
     """A training stops at whichever comes first, saves a checkpoint, and goes on from it later.
 
     Its schedule stays that of its whole length, so in pieces it ends where it does in one go.
-    ``deadline`` is in seconds since 1970; where no step is given, it ends the training for good, as
-    if that had been its last step. Stopped before its end, the adapter as it is goes to the folder
+    ``deadline`` is on this machine's clock that is never set (``time.monotonic``), which all its
+    processes share; where no step is given, it ends the training for good, as if that had been its
+    last step. Stopped before its end, the adapter as it is goes to the folder
     ``keep``, if there is one, so that it can be measured.
     """
 

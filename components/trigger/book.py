@@ -67,9 +67,13 @@ def entries(con: Connection, workload_id: str | None, most: int | None) -> list[
     return [*warehouse.read(con, "marts/starts", Start, workload_id=workload_id, most=most)]
 
 
-def learned_until(con: Connection, workload_id: str) -> datetime | None:
-    """Give the time since when traffic is new: when the last turn began that came to its end."""
-    (found,) = warehouse.select(con, "marts/learned_until", workload_id=workload_id)
+def learned_until(con: Connection, workload_id: str, now: datetime) -> datetime | None:
+    """Give the time since when traffic is new: when the last turn began that came to its end.
+
+    A turn that began after ``now``, before the clock was set back, is left out: by it nothing would
+    be new until then.
+    """
+    (found,) = warehouse.select(con, "marts/learned_until", workload_id=workload_id, now=now)
     time = found["learned_until"]
     assert time is None or isinstance(time, datetime)
     return time

@@ -48,6 +48,7 @@ def _held_back(
 ) -> str | None:
     if under_way:
         return "a turn is under way"
+    earlier = [one for one in earlier if one <= now]  # else the clock was set back since
     rested = timedelta(hours=settings.cooldown_hours)
     if earlier and now - max(earlier) < rested:
         return f"the last turn started {max(earlier):%Y-%m-%d %H:%M}, cooldown_hours is not over"

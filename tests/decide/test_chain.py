@@ -36,6 +36,18 @@ def test_a_chain_that_nobody_touched_holds_and_begins_with_the_genesis(three: Co
     assert [one.before for one in links[1:]] == [one.digest for one in links[:-1]]
 
 
+def test_a_clock_that_jumps_changes_no_order(con: Connection) -> None:
+    jumps = [0, 24 * 365, -24 * 365, 1]
+    chains.append(con, *(event(run=f"r{n}", hours=hours) for n, hours in enumerate(jumps)))
+    chains.append(con, event("lapsed", run="r1", hours=-1))
+    links = record.links(con)
+    assert [one.flow_run_id for one in links] == ["r0", "r1", "r2", "r3", "r1"]
+    assert broken(con) is None
+    decision = record.decision_on(con, "e1")
+    assert decision is not None
+    assert decision.flow_run_id == "r0", "the first approval that did not lapse"
+
+
 def test_no_decision_at_all_holds(con: Connection) -> None:
     assert broken(con) is None
 

@@ -18,6 +18,7 @@ from components.warehouse import Connection
 from tests import logs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 CHANGE = 1_760_000_000
 
 
@@ -98,20 +99,30 @@ def test_traffic_is_new_until_a_turn_that_saw_it_has_come_to_its_end(
     con: Connection, tmp_path: Path
 ) -> None:
     book.enter(con, start("s1", started=True, run="run-1"))
-    assert book.learned_until(con, "weather") is None
+    assert book.learned_until(con, "weather", LATER) is None
     later = NOW + timedelta(hours=3)
     end_turn(con, tmp_path / "run-1", later)
-    assert book.learned_until(con, "weather") == NOW
+    assert book.learned_until(con, "weather", LATER) == NOW
     book.enter(con, replace(start("s2", started=True, run="run-2"), looked_at=later))
-    assert book.learned_until(con, "weather") == NOW
-    assert book.learned_until(con, "other") is None
+    assert book.learned_until(con, "weather", LATER) == NOW
+    assert book.learned_until(con, "other", LATER) is None
 
 
 def test_a_turn_of_before_there_was_a_book_counts_from_its_end(
     con: Connection, tmp_path: Path
 ) -> None:
     end_turn(con, tmp_path / "run-1", NOW)
-    assert book.learned_until(con, "weather") == NOW
+    assert book.learned_until(con, "weather", LATER) == NOW
+
+
+def test_a_turn_from_before_the_clock_was_set_back_hides_no_traffic(
+    con: Connection, tmp_path: Path
+) -> None:
+    book.enter(con, start("s1", started=True, run="run-1"))
+    book.enter(con, replace(start("s2", started=True, run="run-2"), looked_at=LATER))
+    for run, at in (("run-1", NOW), ("run-2", LATER)):
+        end_turn(con, tmp_path / run, at)
+    assert book.learned_until(con, "weather", LATER - timedelta(hours=1)) == NOW
 
 
 def test_a_lost_start_is_taken_by_one_turn_only(con: Connection) -> None:

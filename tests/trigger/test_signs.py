@@ -50,6 +50,11 @@ def test_turns_of_last_month_cost_nothing_any_more() -> None:
     assert choose(GIVEN, hours=(30, 24 * 31, 24 * 40)).starts
 
 
+def test_turns_from_before_the_clock_was_set_back_hold_none_back() -> None:
+    assert choose(GIVEN, hours=(-24 * 365, -24 * 365 - 1)).starts
+    assert not choose(GIVEN, hours=(-24 * 365, 5)).starts
+
+
 def test_requests_about_other_things_are_drift() -> None:
     before, new = streams.requests(1, 300), streams.requests(2, 150, share=0.7, is_new=True)
     sign = inputs.drift(before, new, Trigger())
