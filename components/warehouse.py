@@ -4,9 +4,12 @@ One process at a time may hold the file, even to read it. So a connection is hel
 work and closed, and whoever comes second waits.
 """
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,12 +34,19 @@ COLLECTING = "1GB"
 TURN_SECONDS = 0.5
 """After so long work in pieces lets others have the warehouse, before the next piece."""
 
+NO_ROOM = os.strerror(errno.ENOSPC)
+"""What DuckDB's errors quote of the system's."""
+
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
 
 
 class WarehouseNewerError(RuntimeError):
     """The file was written by a newer Flywheel than this one."""
+
+
+class DiskFullError(OSError):
+    """There was no room to write; nothing of what was under way is kept."""
 
 
 class CheckFailedError(ValueError):
@@ -57,16 +67,28 @@ def connect(
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
+        DiskFullError: There was no room for what was written within the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    con = opening.opened(path, wait_seconds, _prepare)
-    try:
+    with _room(path), closing(opening.opened(path, wait_seconds, _prepare)) as con:
         _prepare(con)
         if memory is not None:
             con.execute("set memory_limit = $memory", {"memory": memory})
         yield con
-    finally:
-        con.close()
+
+
+@contextmanager
+def _room(path: Path) -> Generator[None]:
+    """Say of DuckDB's errors which of them mean that the disk is full."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if NO_ROOM not in str(error):
+            raise
+        raise DiskFullError(
+            f"writing {path}: its disk is full, {shutil.disk_usage(path.parent).free:,} bytes are "
+            f"left; nothing of this is kept, so free some space and do the same again ({error})"
+        ) from error
 
 
 def in_turns(
@@ -130,7 +152,11 @@ def attached(path: Path, wait_seconds: float = opening.PATIENCE_SECONDS) -> Gene
 def in_memory(scratch: Path) -> Generator[Connection]:
     """Open a warehouse without a file, empty; what does not fit into memory goes to ``scratch``."""
     scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder, duckdb.connect() as con:
+    with (
+        TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder,
+        _room(scratch),
+        duckdb.connect() as con,
+    ):
         con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
         _prepare(con)
         yield con

@@ -1,0 +1,132 @@
+"""While one workload is curated for long, another one is decided on, rolled back and collected."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import counters, warehouse
+from components.collect import loading
+from components.collect.loading import Input
+from components.decide import hearing
+from components.decide.hearing import Answer, Proof, Question
+from components.decide.rules import OPEN
+from components.register import aliases, journal
+from flows import champions, inputs
+from flows.settings import Settings
+from tests import logs, tiny
+from tests.register.versions import crowned
+
+LONGEST_SECONDS = 2.0
+"""What nobody waits longer than, whatever another workload is at."""
+
+ROWS = 10_000
+"""Their curation computes for some 20 s on an idle core."""
+
+TOPICS = ("invoice", "parcel", "password", "refund", "contract", "printer", "holiday", "delivery")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    counters.create(tmp_path / "home")
+    return Settings(tmp_path / "home", 4200, 5000)
+
+
+def requests() -> Iterator[dict[str, object]]:
+    """Requests that differ, long enough that every rule has to read them."""
+    for number in range(ROWS):
+        first, second = TOPICS[number % 8], TOPICS[number // 8 % 8]
+        words = f"my {first} number {number} and the {second} of {number * 7919 % 100_003}"
+        question = f"Good morning, {words}; what about {words[::-1]}? " * 3
+        answer = logs.say(f"We looked at {words} and will send the {second} {number} tomorrow.")
+        yield logs.interaction(
+            question, message=answer, response_id=f"r{number}", conversation_id=f"c{number}"
+        )
+
+
+def waited(home: Settings) -> float:
+    """Return for how long processes of the home have waited for the warehouse so far."""
+    found = counters.read(home.home)
+    return sum(one.value for one in found if one.name == counters.WAITED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nobody_waits_for_a_long_curation_of_another_workload(
+    home: Settings, tmp_path: Path
+) -> None:
+    with warehouse.connect(home.warehouse) as con:
+        path = logs.write(tmp_path / "long.jsonl", requests())
+        loading.load(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
+    crowned("other", 2, home)
+    base, file = tiny.build(tmp_path / "base"), tmp_path / "weather.yaml"
+    file.write_text(yaml.safe_dump({"workload": "weather", "base": str(base)}))
+    before = waited(home)
+    waits: dict[str, list[float]] = {"decided": [], "rolled back": [], "collected": []}
+
+    def decide(number: int) -> None:
+        question = Question("other", f"asked-{number}", f"run-{number}", 1)
+        with warehouse.connect(home.warehouse) as con:
+            answer = Answer("approve", "ann")
+            hearing.hear(con, question, answer, OPEN, Proof(), now=datetime.now(UTC))
+
+    def roll_back(number: int) -> None:
+        to = "1" if number % 2 == 0 else "2"
+        champions.roll_back(home, "other", to, by="bob", reason=f"for the {number}. time")
+        assert aliases.read("other").champion == to
+
+    def collect(number: int) -> None:
+        line = logs.interaction(
+            f"Question {number}?", workload_id="other", response_id=f"o{number}"
+        )
+        place = logs.write(tmp_path / f"{number}.jsonl", [line])
+        (loaded,) = inputs.load(home.warehouse, [Input(str(place))], now=datetime.now(UTC))
+        assert loaded.new == 1
+
+    steps: dict[str, Callable[[int], None]] = {
+        "decided": decide,
+        "rolled back": roll_back,
+        "collected": collect,
+    }
+    curation = subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", "curate", str(file)],
+        env=os.environ | {"FLYWHEEL_HOME": str(home.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said: list[str] = []
+    assert curation.stdout is not None
+    reader = threading.Thread(target=lambda out: said.append(out.read()), args=(curation.stdout,))
+    reader.start()
+    began, number = time.monotonic(), 0
+    while curation.poll() is None:
+        for name, step in steps.items():
+            step(number)
+            after = waited(home)
+            waits[name].append(after - before)
+            before = after
+        number += 1
+    took = time.monotonic() - began
+    reader.join()
+    assert curation.returncode == 0, said
+    print(f"curated for {took:.1f} s; longest waits", {name: max(w) for name, w in waits.items()})  # noqa: T201
+    assert number >= 3, "curation was too short to be in anybody's way"
+    assert {name: max(each) for name, each in waits.items() if max(each) > LONGEST_SECONDS} == {}
+    with warehouse.connect(home.warehouse) as con:
+        assert len(journal.changes(con, "other")) == 2 + number
+        assert warehouse.rows(
+            con, "select count(*) as n from curated.verdicts where workload_id = 'weather'"
+        ) == [{"n": ROWS}]
