@@ -39,7 +39,12 @@ class Guard:
     """An ASGI application that passes on to another one what is allowed."""
 
     def __init__(
-        self, app: ASGIApp, origins: tuple[str, ...], hosts: str, login: str | None = None
+        self,
+        app: ASGIApp,
+        origins: tuple[str, ...],
+        hosts: str,
+        login: str | None = None,
+        closed: tuple[str, ...] = (),
     ) -> None:
         """Guard ``app``.
 
@@ -48,10 +53,12 @@ class Guard:
             origins: Those of its own pages; ``*`` stands for any.
             hosts: The names and ports that it answers to, with commas between them.
             login: ``user:password``; ``None`` where the server asks for a login itself.
+            closed: What the paths begin with that nobody is given, logged in or not.
         """
         self._app = app
         self._origins = frozenset(origins)
         self._hosts = frozenset(host.strip() for host in hosts.split(","))
+        self._closed = closed
         self._token = base64.b64encode(login.encode()) if login else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +68,8 @@ class Guard:
             await self._app(scope, receive, send)
         elif objection := self._foreign(scope, headers):
             await _refuse(scope, send, 403, objection)
+        elif scope["path"].startswith(self._closed):
+            await _refuse(scope, send, 403, "this server does not offer that")
         elif not self._lets_in(scope, headers):
             await _refuse(scope, send, 401, "this server asks for a user and a password")
         else:

@@ -15,6 +15,14 @@ from flows.settings import HOST, Settings, load
 from flows.stack import artifact_root
 from flows.stack.guard import Guard, own_hosts, own_origins
 
+RUNS_COMMANDS = (
+    "/ajax-api/3.0/mlflow/assistant",
+    "/ajax-api/3.0/jobs",
+    "/gateway",
+)
+"""Of MLflow: an assistant that runs commands as the server's user for whoever logs in from this
+machine, with any model that they name; jobs; and calls to other models."""
+
 
 def prefect(settings: Settings, logins: Credentials) -> None:
     """Serve Prefect, which asks for its login and for CSRF tokens itself."""
@@ -66,7 +74,7 @@ def mlflow(settings: Settings, logins: Credentials) -> None:
         constants.ARTIFACTS_DESTINATION_ENV_VAR: str(artifacts),
     }
     handlers.initialize_backend_stores(database, database, "mlflow-artifacts:/")
-    guard = Guard(app, origins, hosts, logins.mlflow.pair)
+    guard = Guard(app, origins, hosts, logins.mlflow.pair, RUNS_COMMANDS)
     uvicorn.run(guard, host=HOST, port=settings.mlflow_port)
 
 

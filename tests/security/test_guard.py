@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from flows.stack.guard import Guard, own_hosts, own_origins
+from flows.stack.server import RUNS_COMMANDS
 
 PORT = 5000
 OWN = f"http://127.0.0.1:{PORT}"
@@ -33,7 +34,7 @@ def asked(
 ) -> int:
     """Ask a guarded server; give the status of its answer."""
     origins = own_origins(PORT, exported)
-    guard = Guard(server, origins, own_hosts(origins), LOGIN)
+    guard = Guard(server, origins, own_hosts(origins), LOGIN, RUNS_COMMANDS)
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guard)) as http:
@@ -48,6 +49,15 @@ def test_without_the_login_only_the_health_check_is_answered() -> None:
     assert asked({}) == asked(WRONG) == asked({"authorization": "Bearer x"}) == 401
     assert asked({}, path="/") == asked({}, path="/health/../api") == 401
     assert asked({}, path="/health") == asked(RIGHT) == 200
+
+
+def test_what_mlflow_runs_for_its_clients_is_given_to_nobody() -> None:
+    from mlflow.server import gateway_api, job_api
+    from mlflow.server.assistant import api
+
+    for router in (api.assistant_router, job_api.job_api_router, gateway_api.gateway_router):
+        assert asked(RIGHT, path=f"{router.prefix}/config") == 403
+        assert asked(RIGHT, "POST", router.prefix) == 403
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
@@ -345,6 +346,16 @@ def test_mlflow_writes_and_reads_nothing_outside_its_own_folder(held: Besieged) 
         assert not held.tried("GET", path).is_success
         assert not held.tried("PUT", path, b"owned").is_success
     assert held.mlflow.get_experiment_by_name("elsewhere") is None
+
+
+def test_mlflow_runs_no_assistant_job_or_other_model_for_who_logs_in(held: Besieged) -> None:
+    login = logins.of(held.home).mlflow
+    for path in ("3.0/mlflow/assistant/config", "3.0/mlflow/assistant/providers", "3.0/jobs/x"):
+        for method in ("GET", "PUT", "POST"):
+            url = f"{held.home.mlflow_url}/ajax-api/{path}"
+            pair = (login.user, login.password)
+            answer = httpx.request(method, url, json={}, auth=pair, trust_env=False)
+            assert answer.status_code == 403, answer.text
 
 
 def test_a_result_that_is_typed_into_prefect_is_not_loaded(held: Besieged, tmp_path: Path) -> None:
