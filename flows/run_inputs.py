@@ -22,8 +22,10 @@ def workload(config: str) -> Workload:
         ConfigError: It has mistakes.
         WorkloadFileError: It is not the workload's.
     """
-    found = configs.read(Path(config))
-    workload_files.enter(settings.load(), found.workload, Path(config))
+    home, file = settings.load(), Path(config)
+    workload_files.require_unserved(home, file)
+    found = configs.read(file)
+    workload_files.enter(home, found.workload, file)
     return found
 
 

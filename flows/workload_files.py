@@ -56,12 +56,7 @@ def adopt(home: Settings, workload: str, file: Path) -> None:
     Raises:
         WorkloadFileError: Another file is scheduled, or a server could have written it.
     """
-    for folder in (home.mlflow_home, home.prefect_home):
-        if file.resolve().is_relative_to(folder.resolve()):
-            raise WorkloadFileError(
-                f"using {file} for workload {workload}: it lies in {folder}, where a server of "
-                "this home keeps what its clients send; keep it elsewhere"
-            )
+    require_unserved(home, file)
     known = find(home, workload)
     if known == file.resolve():
         return
@@ -74,6 +69,20 @@ def adopt(home: Settings, workload: str, file: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(file.resolve())
+
+
+def require_unserved(home: Settings, file: Path) -> None:
+    """Refuse a file that whoever has a server's login could have written; it is not even read.
+
+    Raises:
+        WorkloadFileError: A server of this home keeps it.
+    """
+    for folder in (home.mlflow_home, home.prefect_home):
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise WorkloadFileError(
+                f"using {file} as a workload's: it lies in {folder}, where a server of this home "
+                "keeps what its clients send; keep it elsewhere"
+            )
 
 
 def enter(home: Settings, workload: str, file: Path) -> None:

@@ -162,12 +162,13 @@ def test_a_rejection_that_was_heard_stays_whatever_prefect_says_later(asked: Bes
 def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Besieged) -> None:
     home, kept = held.home, held.home.mlflow_home / "artifacts" / "notes"
     text = held.config.read_text().partition("approve:")[0]
-    text = text.replace("base: base", f"base: {held.config.parent / 'base'}")
     held.put("notes/small.yaml", text.encode())
     held.put("notes/evil.yaml", text.replace(f"workload: {NAME}", "workload: evil").encode())
     mine, evil, own = str(kept / "small.yaml"), str(kept / "evil.yaml"), str(held.config)
     beta = held.config.with_name("beta.yaml")
     beta.write_text(text.replace(f"workload: {NAME}", "workload: beta"))
+    laxer = held.config.with_name("laxer.yaml")
+    laxer.write_text(text)
     asked = evidence_of(held, REJECTED)
     for file in ("verdict.json", "brief.md"):
         held.put(f"notes/{asked.name}/{file}", (asked / file).read_bytes())
@@ -176,6 +177,7 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
     snapshot = str(next((home.snapshots / NAME).iterdir()))
     trained, cards = str(home.adapters / NAME / adapter), str(home.workloads / "small.yaml")
     ours, below = "this home's file of it is", "expected one below"
+    sent = "keeps what its clients send"
     attacks = {
         held.start("promote/promote", config=str(beta), evidence_folder=str(asked)): ours,
         held.start("promote/promote", config=mine, evidence_folder=str(asked)): ours,
@@ -183,11 +185,15 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
         held.start(
             "promote/promote", workload=NAME, evidence_folder=str(kept / asked.name)
         ): "it is no evidence of this home",
-        held.start("turn/turn", config=mine): ours,
-        held.start("turn/turn", config=evil): "keeps what its clients send",
-        held.start("collect/collect", config=mine): ours,
-        held.start("curate/curate", config=mine): ours,
-        held.start("train/train", config=mine, snapshot=snapshot): ours,
+        held.start("turn/turn", config=mine): sent,
+        held.start("turn/turn", config=evil): sent,
+        held.start("turn/turn", config=str(laxer)): ours,
+        held.start(
+            "evaluate/evaluate", config=str(laxer), snapshot=snapshot, adapter=trained
+        ): ours,
+        held.start("collect/collect", config=mine): sent,
+        held.start("curate/curate", config=mine): sent,
+        held.start("train/train", config=mine, snapshot=snapshot): sent,
         held.start("train/train", config=own, snapshot=str(kept)): below,
         held.start("train/train", config=own, snapshot=snapshot, order=mine): below,
         held.start(
