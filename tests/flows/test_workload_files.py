@@ -10,8 +10,9 @@ from components.gate import evidence
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from flows import promote, workload_files
+from flows import promote, run_inputs, workload_files
 from flows.promote import ForeignEvidenceError
+from flows.run_inputs import ForeignPathError
 from flows.settings import Settings
 from flows.workload_files import WorkloadFileError
 from tests.flows import workload_file
@@ -148,3 +149,26 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
     laxer.write_text(file.read_text())
     with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
         older(str(laxer), str(found.folder))
+
+
+def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
+    home: Settings, folder: Path
+) -> None:
+    text = workload_file.write(folder).read_text()
+    for kept in (home.mlflow_home / "artifacts", home.prefect_home):
+        kept.mkdir(parents=True)
+        for words in (text, "workload: [\n"):
+            (kept / "support.yaml").write_text(words)
+            with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
+                run_inputs.workload(str(kept / "support.yaml"))
+        with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
+            workload_files.adopt(home, "support", kept / "support.yaml")
+    assert workload_files.find(home, "support") is None
+
+
+def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> None:
+    below = home.snapshots / "support" / "5af1"
+    assert run_inputs.within(home.snapshots, str(below), "snapshot") == below
+    for given in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
+        with pytest.raises(ForeignPathError, match="expected one below"):
+            run_inputs.within(home.snapshots, given, "snapshot")
