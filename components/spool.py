@@ -31,6 +31,9 @@ Kind: TypeAlias = Literal["interactions", "feedback", "traces", "logs"]
 SEALED = ".segment"
 PARTIAL = ".partial"
 
+PIECE_BYTES = 2**20
+"""So much is on the disk before more is written: who writes little beside it waits for a piece."""
+
 _HEAD = re.compile(
     rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'
 )
@@ -99,8 +102,9 @@ class Writer:
             self._segment = _begin(self._folder)
         segment, content = self._segment, b"".join(lines)
         try:
-            _write(segment.descriptor, content)
-            os.fdatasync(segment.descriptor)
+            for start in range(0, len(content), PIECE_BYTES):
+                _write(segment.descriptor, content[start : start + PIECE_BYTES])
+                os.fdatasync(segment.descriptor)
         except OSError:
             self._segment = None
             _abandon(segment)

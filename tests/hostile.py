@@ -1,5 +1,6 @@
 """Hostile log records from a seed: whatever a client with a token may send, and mutations of it."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -179,7 +180,7 @@ class Hostile:
         return self._random.choice(TEXTS)
 
     def _odd(self) -> Json:
-        return self._random.choice((*ODD, *NUMBERS, self._text(), MARK))
+        return copy.deepcopy(self._random.choice((*ODD, *NUMBERS, self._text(), MARK)))
 
     def _mutated(self, record: dict[str, Json]) -> dict[str, Json]:
         """Put something odd in a random place, or take something away; most records stay sound."""

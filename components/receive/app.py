@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -54,13 +53,10 @@ async def logs(request: Request) -> Response:
 @router.get("/healthz")
 async def healthz(request: Request) -> Response:
     """Tell whether requests can be taken: 200, or 503 with the reason."""
-    desk = _desk(request)
     try:
-        desk.commits.require_room()
+        _desk(request).require_health()
     except RefusedError as refused:
         return _json(503, {"status": "failing", "detail": refused.reason})
-    if desk.commits.failure is not None:
-        return _json(503, {"status": "failing", "detail": desk.commits.failure})
     return _json(200, {"status": "ok"})
 
 
@@ -83,7 +79,7 @@ def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
     async def life(app: FastAPI) -> AsyncGenerator[None]:
         app.state.desk = Desk(folder, tokens, limits)
         yield
-        await app.state.desk.commits.close()
+        await app.state.desk.close()
 
     app = FastAPI(title="Flywheel receiver", description=ABOUT, version="1", lifespan=life)
     app.include_router(router)
@@ -101,7 +97,7 @@ def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
 
 async def _records(request: Request, kind: records.Kind) -> Response:
     try:
-        count = await _desk(request).take(request, kind, partial(records.read, kind))
+        count = await _desk(request).take(request, kind)
     except RefusedError as refused:
         body = json.dumps({"detail": refused.reason}).encode()
         return _answer(request, body, refused, JSON)
@@ -111,11 +107,9 @@ async def _records(request: Request, kind: records.Kind) -> Response:
 
 
 async def _telemetry(request: Request, signal: otlp.Signal) -> Response:
-    content_type = request.headers.get("content-type", "")
-    form = otlp.encoding(content_type) or JSON
+    form = otlp.encoding(request.headers.get("content-type", "")) or JSON
     try:
-        read = partial(otlp.read, signal, content_type=content_type)
-        await _desk(request).take(request, signal, read)
+        await _desk(request).take(request, signal)
     except RefusedError as refused:
         return _answer(request, otlp.failure(form, refused), refused, form)
     except ClientDisconnect:

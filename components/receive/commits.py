@@ -16,7 +16,10 @@ MEASURE_SECONDS = 2.0
 
 
 class Commits:
-    """The one writer of a receiver's segments; it belongs to one event loop."""
+    """Writes segments, one after the other; it belongs to one event loop.
+
+    A receiver has two: what is written to one segment waits for all that came before it there.
+    """
 
     def __init__(self, folder: Path, limits: Limits, observe: Callable[[float, int], None]) -> None:
         """Recover what a killed receiver left in ``folder``, and be ready to write.
@@ -38,6 +41,8 @@ class Commits:
         self._task = asyncio.create_task(self._run())
         self.failure: str | None = None
         """What went wrong at the last commit; ``None`` when it went well."""
+        self.tried_at = time.monotonic()
+        """When the last commit began."""
         self.spooled_bytes = spool.stored_bytes(folder)
         self._measured = time.monotonic()
 
@@ -103,7 +108,7 @@ class Commits:
         return max(0.0, min(until_measured, until_old))
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        began = time.perf_counter()
+        began, self.tried_at = time.perf_counter(), time.monotonic()
         try:
             self._writer.commit(lines)
         except OSError as error:

@@ -10,6 +10,8 @@ from uvicorn.server import ServerState
 from components.receive.limits import Limits
 
 RETRY_SECONDS = 1
+DRAIN_SECONDS = 0.02
+"""Between two reads of what comes after a refusal, at most 256 KiB each."""
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -51,10 +53,25 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._before = self.cycle
         self._start_clock()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body; the rest of one that was refused is read slowly.
+
+        uvicorn reads it to its end, as many clients read no answer before they have sent all.
+        Without a pause it would read up to 8 MiB of one connection before it turns to others.
+        """
+        super().on_body(body)
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self.loop.call_later(DRAIN_SECONDS, self._read_on)
+
     def on_message_complete(self) -> None:
         """Stop the clock: all of the request is here."""
         self._stop_clock()
         super().on_message_complete()
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _start_clock(self) -> None:
         self._stop_clock()

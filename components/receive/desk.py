@@ -1,36 +1,25 @@
 """The way of a request from its head to the disk."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from starlette.requests import Request
 
 from components import spool
-from components.receive import body, records
+from components.receive import body
 from components.receive.admission import Admission
 from components.receive.commits import Commits
+from components.receive.entry import Envelope
 from components.receive.limits import Limits
 from components.receive.metrics import Metrics
 from components.receive.quotas import Quotas
+from components.receive.readers import Readers
 from components.receive.refusal import RefusedError
 from components.receive.tokens import Keyring, Token, TokenError
 
-
-class Batch(Protocol):
-    """What a body holds: one JSON text for the spool, and how many records that is."""
-
-    @property
-    def body(self) -> bytes:
-        """The JSON text."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """How many records, spans or log records."""
-        ...
+LARGE_BYTES = 2**18
+"""Writing a longer line takes longer than others should wait for the disk."""
 
 
 class Desk:
@@ -38,16 +27,18 @@ class Desk:
 
     def __init__(self, folder: Path, tokens: Path, limits: Limits) -> None:
         self.metrics = Metrics()
-        self.commits = Commits(folder, limits, self.metrics.observe_commit)
+        self._small = Commits(folder, limits, self.metrics.observe_commit)
+        self._large = Commits(folder, limits, self.metrics.observe_commit)
         self._limits = limits
         self._keyring = Keyring(tokens)
         self._admission = Admission(limits)
         self._quotas = Quotas()
+        self._readers = Readers()
         self.metrics.watch(
             "held_bytes", "Bodies that wait for the disk.", lambda: self._admission.held_bytes
         )
         self.metrics.watch(
-            "spooled_bytes", "Bytes that wait for collect.", lambda: self.commits.spooled_bytes
+            "spooled_bytes", "Bytes that wait for collect.", lambda: self._small.spooled_bytes
         )
         self.metrics.watch(
             "spooled_oldest_seconds",
@@ -55,7 +46,19 @@ class Desk:
             lambda: spool.age(folder, time.time()),
         )
 
-    async def take(self, request: Request, kind: spool.Kind, read: Callable[[bytes], Batch]) -> int:
+    def require_health(self) -> None:
+        """Check that requests can be taken.
+
+        Raises:
+            RefusedError: 503 with the reason why they can't.
+        """
+        both = self._small, self._large
+        for commits in both:
+            commits.require_room()
+        if (failure := max(both, key=lambda commits: commits.tried_at).failure) is not None:
+            raise RefusedError(503, failure)
+
+    async def take(self, request: Request, kind: spool.Kind) -> int:
         """Put what a request brings on the disk; return how many records that is.
 
         Raises:
@@ -65,18 +68,22 @@ class Desk:
         token = self._token(request.headers.get("authorization"))
         token.require(kind, now=datetime.now(UTC))
         self._quotas.count_request(token, time.time())
-        self.commits.require_room()
+        self._small.require_room()
         with self._admission.admit(token.client_id) as hold:
             content = await body.read(request, hold, self._limits.body_bytes)
-            batch = read(content)
-            if not token.has_every_workload:
-                records.require_workloads(batch.body, token)
-            if batch.count:
-                line = spool.line(kind, token.client_id, batch.body)
-                await self._commit(token, len(content), line)
-        self.metrics.records.labels(kind, token.client_id).inc(batch.count)
+            envelope = Envelope(kind, request.headers.get("content-type", ""), token)
+            entry = await self._readers.read(envelope, content)
+            if entry.count:
+                await self._commit(token, len(content), entry.line)
+        self.metrics.records.labels(kind, token.client_id).inc(entry.count)
         self.metrics.request_seconds.observe(time.perf_counter() - began)
-        return batch.count
+        return entry.count
+
+    async def close(self) -> None:
+        """Commit what waits, seal the segments and end the readers."""
+        await self._small.close()
+        await self._large.close()
+        await self._readers.close()
 
     def _token(self, authorization: str | None) -> Token:
         try:
@@ -90,7 +97,7 @@ class Desk:
     async def _commit(self, token: Token, size: int, line: bytes) -> None:
         self._quotas.count_bytes(token, size, time.time())
         try:
-            await self.commits.commit(line)
+            await (self._large if len(line) > LARGE_BYTES else self._small).commit(line)
         except RefusedError:
             self._quotas.give_back_bytes(token, size)
             raise

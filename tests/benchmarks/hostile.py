@@ -1,31 +1,29 @@
 """How the time for hostile rows and requests grows with their size, and who waits meanwhile.
 
-    heavy python -m tests.benchmarks.hostile [--size 131072] [--attack NAME] [--requests 1048576]
+    heavy python -m tests.benchmarks.hostile [--size 131072] [--attack NAME] [--requests 4194304]
 
 For each row it prints the processor time of judging it at 1, 2 and 4 times the size and the ratios;
 2 and 4 are linear. A row that is left out, because of a bound or of its deadline, says so. For each
-request it prints how long the receiver takes for it, and what 99 % of another client's small
-requests took meanwhile. Compare on a machine that does nothing else.
+request it prints how long the receiver takes to answer it at these sizes, then what 99 % of other
+clients' small requests took while eight connections sent the largest again and again, and what they
+took a moment before, undisturbed. Compare on a machine that does nothing else.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import threading
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-
-import httpx
 
 from components.curate import judging
 from components.curate.rules.dispositions import Dispositions
 from components.curate.settings import Rules
-from components.receive import tokens
+from tests.benchmarks.crowd import Crowd
 from tests.receive import receivers
 from tests.receive.receivers import Receiver
 from tests.security import attacks
+from tests.security.attacks import Request
 
 RULES = Rules(max_prompt_chars=10**9, rules=Dispositions.model_validate({"repetition": "ignore"}))
 """So that redaction gets to see what is repeated."""
@@ -33,7 +31,7 @@ RULES = Rules(max_prompt_chars=10**9, rules=Dispositions.model_validate({"repeti
 SECONDS = 3.0
 """So long each request is sent again and again."""
 
-SMALL = b'{"timestamp":1,"workload_id":"w","request":{},"response":{}}'
+MIB = 2**20
 
 
 def judged(name: str, size: int) -> tuple[float, str]:
@@ -45,36 +43,50 @@ def judged(name: str, size: int) -> tuple[float, str]:
     return took, " ".join(filter(None, [found.objection or "kept", found.mark]))
 
 
-def answered(receiver: Receiver, name: str, size: int, other: str) -> tuple[float, float, int]:
-    """Send a request for a while; return its seconds, another client's p99, and the status."""
-    request = attacks.REQUESTS[name](size)
+def answered(receiver: Receiver, sent: Request) -> tuple[float, int]:
+    """Send a request; return the seconds until its answer, the least of three, and the status."""
     took: list[float] = []
-    is_over = threading.Event()
+    status = 0
+    for _ in range(3):
+        began = time.perf_counter()
+        status = receiver.post(
+            sent.path, content=sent.content, headers=dict(sent.headers)
+        ).status_code
+        took.append(time.perf_counter() - began)
+    return min(took), status
 
-    def others() -> None:
-        with httpx.Client(headers={"authorization": f"Bearer {other}"}, timeout=60) as client:
-            while not is_over.is_set():
-                began = time.perf_counter()
-                client.post(receiver.url + "/v1/interactions", content=SMALL).raise_for_status()
-                took.append(time.perf_counter() - began)
 
-    thread = threading.Thread(target=others)
-    thread.start()
-    began, count, status = time.perf_counter(), 0, 0
-    while time.perf_counter() - began < SECONDS:
-        status = receiver.post("/v1/interactions", **request).status_code
-        count += 1
-    seconds = (time.perf_counter() - began) / count
-    is_over.set()
-    thread.join()
-    return seconds, statistics.quantiles(took, n=100)[-1], status
+def print_requests(names: Sequence[str], size: int, folder: Path) -> None:
+    """Print two lines for each request."""
+    with receivers.running(folder) as receiver:
+        crowd = Crowd(receiver, folder)
+        for name in names:
+            found = [answered(receiver, attacks.REQUESTS[name](n * size)) for n in (1, 2, 4)]
+            (once, _), (twice, _), (four, status) = found
+            say(
+                f"{name:30} {once:7.3f} s {twice:7.3f} s {four:7.3f} s   "
+                f"ratios {twice / once:4.1f} {four / once:4.1f}   {status}"
+            )
+            before = crowd.send(SECONDS)
+            after, attack = crowd.send_under_attack(name, 4 * size, SECONDS)
+            say(
+                f"{'':30} others' p99 {after.p99:.0f} ms (undisturbed {before.p99:.0f} ms), worst "
+                f"{after.worst:.0f} ms, {len(after.acknowledged) / after.seconds:,.0f}/s; "
+                f"{attack.count} attacks: {attack.statuses}, {attack.mean_seconds:.2f} s each"
+            )
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> None:
     """Print a line for each attack."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=2**17)
-    parser.add_argument("--requests", type=int, default=2**20)
+    parser.add_argument("--requests", type=int, default=MIB * 4 - 2**10)
     parser.add_argument("--attack", action="append", choices=[*attacks.ROWS, *attacks.REQUESTS])
     given = parser.parse_args(arguments)
     wanted = given.attack or [*attacks.ROWS, *attacks.REQUESTS]
@@ -88,16 +100,9 @@ def main(arguments: list[str]) -> None:
             f"ratios {twice / once:4.1f} {four / once:4.1f}   {verdict}\n"
         )
         sys.stdout.flush()
-    with tempfile.TemporaryDirectory() as folder, receivers.running(Path(folder)) as receiver:
-        other = tokens.add(Path(folder) / "tokens.json", "other", now=datetime.now(UTC))
-        for name in (one for one in attacks.REQUESTS if one in wanted):
-            for factor in (1, 2, 4):
-                seconds, p99, status = answered(receiver, name, factor * given.requests, other)
-                sys.stdout.write(
-                    f"{name:30} {factor} x {given.requests:,} bytes: {seconds:6.3f} s, answered "
-                    f"with {status}; p99 of another client {1000 * p99:6.1f} ms\n"
-                )
-                sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        requests = [one for one in attacks.REQUESTS if one in wanted]
+        print_requests(requests, given.requests, Path(folder))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import gzip
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from components.curate.candidate import Row
 from components.schema import Json
@@ -103,25 +105,85 @@ ROWS: Mapping[str, Callable[[int], Row]] = {
 """By what is in them; each takes the size of its text in characters."""
 
 
-def _packed(content: bytes) -> dict[str, object]:
-    return {"content": content, "headers": {"content-encoding": "gzip"}}
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as a client with a token may send it."""
+
+    content: bytes
+    path: str = "/v1/interactions"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def _empty_members(size: int) -> dict[str, object]:
+RECORD = b'{"timestamp":1,"workload_id":"w","request":{},"response":{}}'
+LINE = RECORD + b"\n"
+GZIP = {"content-encoding": "gzip"}
+
+
+def _lines(size: int) -> bytes:
+    return LINE * (size // len(LINE))
+
+
+def _record(within: bytes) -> Request:
+    """Put a JSON value into a record that has all its keys."""
+    head = b'{"timestamp":1,"workload_id":"w","response":{},"request":'
+    return Request(head + within + b"}")
+
+
+def _objects(size: int) -> bytes:
+    return b"[" + b"{}," * (size // 3 - 1) + b"{}]"
+
+
+def _keys_of_one(size: int) -> bytes:
+    return b"{" + b",".join(b'"%08d":1' % n for n in range(size // 13)) + b"}"
+
+
+def _empty_members(size: int) -> Request:
     member = gzip.compress(b"")
-    return _packed(member * (size // len(member)))
+    return Request(member * (size // len(member)), headers=GZIP)
 
 
-REQUESTS: Mapping[str, Callable[[int], dict[str, object]]] = {
+def _spans(size: int) -> Request:
+    span = b'{"traceId":"%032x","spanId":"%016x"}' % (1, 1)
+    spans = b",".join([span] * (size // (len(span) + 1)))
+    body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + spans + b"]}]}]}"
+    return Request(body, "/v1/traces", {"content-type": "application/json"})
+
+
+def _spans_in_protobuf(size: int) -> Request:
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    span = spans.add(trace_id=bytes(16), span_id=bytes(8))
+    spans.extend([span] * (size // (span.ByteSize() + 2) - 1))
+    content = request.SerializeToString()
+    return Request(content, "/v1/traces", {"content-type": "application/x-protobuf"})
+
+
+REQUESTS: Mapping[str, Callable[[int], Request]] = {
     "gzip of empty members": _empty_members,
-    "gzip of zeros": lambda size: _packed(gzip.compress(b"0" * size)),
-    "an array of arrays": lambda size: {"content": b"[" + b"[]," * (size // 3) + b"[]]"},
-    "an array of objects": lambda size: {"content": b"[" + b"{}," * (size // 3) + b"{}]"},
-    "keys": lambda size: {
-        "content": b"{" + b",".join(b'"%08d":1' % n for n in range(size // 12)) + b"}"
-    },
-    "nested arrays": lambda size: {"content": b"[" * size},
-    "many lines": lambda size: {"content": b"1\n" * (size // 2)},
-    "one text": lambda size: {"content": b'"' + b"a" * size + b'"'},
+    "gzip of zeros": lambda size: Request(gzip.compress(b"0" * size), headers=GZIP),
+    "gzip of records": lambda size: Request(
+        gzip.compress(LINE * (size // len(LINE))), headers=GZIP
+    ),
+    "records, one a line": lambda size: Request(LINE * (size // len(LINE))),
+    "records, the last one broken": lambda size: Request(_lines(size) + b"{"),
+    "an array of records": lambda size: Request(
+        b"[" + b",".join([RECORD] * (size // len(LINE))) + b"]"
+    ),
+    "a record of empty arrays": lambda size: _record(b"[" + b"[]," * (size // 3) + b"[]]"),
+    "a record of empty objects": lambda size: _record(_objects(size)),
+    "a record of keys": lambda size: _record(_keys_of_one(size)),
+    "a record of nested arrays": lambda size: _record(
+        b"[" + b",".join([b"[" * 90 + b"]" * 90] * (size // 181)) + b"]"
+    ),
+    "a record of escapes": lambda size: _record(b'"' + b"\\u00e9" * (size // 6) + b'"'),
+    "a record of new lines": lambda size: _record(b"[" + b"\n" * size + b"]"),
+    "an array of arrays": lambda size: Request(b"[" + b"[]," * (size // 3) + b"[]]"),
+    "an array of objects": lambda size: Request(_objects(size)),
+    "keys": lambda size: Request(_keys_of_one(size)),
+    "nested arrays": lambda size: Request(b"[" * size),
+    "many lines": lambda size: Request(b"1\n" * (size // 2)),
+    "one text": lambda size: Request(b'"' + b"a" * size + b'"'),
+    "spans": _spans,
+    "spans in protobuf": _spans_in_protobuf,
 }
-"""By what is in them; each takes the size of its body in bytes, and gives what httpx sends."""
+"""By what is in them; each takes the size of its body in bytes, unpacked."""

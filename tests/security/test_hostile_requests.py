@@ -6,10 +6,15 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.benchmarks.crowd import Crowd
 from tests.receive import receivers
 from tests.receive.receivers import Receiver
+from tests.security import attacks
 
 MIB = 2**20
+MOST_P99 = 150.0
+NOISE = 3
+"""On a machine that does something else, too, others may wait so many times as long as before."""
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,14 @@ def test_a_body_of_several_gzip_members_is_unpacked(receiver: Receiver):
     packed = b"".join(gzip.compress(line * 2000) for _ in range(4))
     answer = receiver.post("/v1/interactions", content=packed, headers={"content-encoding": "gzip"})
     assert answer.json() == {"accepted": 8000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", attacks.REQUESTS)
+def test_what_one_client_sends_delays_no_other(receiver: Receiver, name: str):
+    crowd = Crowd(receiver, receiver.folder.parent)
+    undisturbed = crowd.send(4)
+    attacked, attack = crowd.send_under_attack(name, 16 * MIB - 4096, 4)
+    assert attack.count > 0
+    assert attacked.refused == 0
+    assert attacked.p99 < max(MOST_P99, NOISE * undisturbed.p99), (undisturbed.p99, attack)
