@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
@@ -16,11 +17,22 @@ and the bytes that are unpacked before other requests have their turn, half a mi
 MOST_MEMBERS = 512
 """``bgzip`` makes one for each 64 KiB; each costs a new unpacker, 30 microseconds."""
 
+LARGE_BYTES = 2**17
+"""A body of which more than this has come keeps the pace of its client."""
+
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 
 
-async def read(request: Request, hold: Hold, most: int) -> bytes:
+async def read(
+    request: Request, hold: Hold, most: int, keep_pace: Callable[[int], Awaitable[None]]
+) -> bytes:
     """Read the body; what it takes is held until the request is answered.
+
+    Args:
+        request: Whose head has come.
+        hold: Its account.
+        most: The largest body that is taken, as sent or unpacked.
+        keep_pace: Waits until the client may send so many bytes more; asked about large bodies.
 
     Raises:
         RefusedError: 413 for too much, 415 for another encoding than gzip, 400 for bad gzip.
@@ -37,6 +49,8 @@ async def read(request: Request, hold: Hold, most: int) -> bytes:
             raise _too_long(f"more than {most} bytes", most)
         hold.take(len(chunk))
         content += chunk
+        if len(content) > LARGE_BYTES:
+            await keep_pace(len(chunk))
     if encoding not in {"gzip", "x-gzip"}:
         return bytes(content)
     return await _unpacked(bytes(content), hold, most)

@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 from components.receive.limits import Limits
 
 RETRY_SECONDS = 1
-DRAIN_SECONDS = 0.02
+DRAIN_SECONDS = 0.05
 """Between two reads of what comes after a refusal, at most 256 KiB each."""
 
 

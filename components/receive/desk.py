@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from components.receive.commits import Commits
 from components.receive.entry import Envelope
 from components.receive.limits import Limits
 from components.receive.metrics import Metrics
+from components.receive.pace import Pace
 from components.receive.quotas import Quotas
 from components.receive.readers import Readers
 from components.receive.refusal import RefusedError
@@ -33,6 +35,7 @@ class Desk:
         self._keyring = Keyring(tokens)
         self._admission = Admission(limits)
         self._quotas = Quotas()
+        self._pace = Pace(limits.large_bytes_per_second)
         self._readers = Readers()
         self.metrics.watch(
             "held_bytes", "Bodies that wait for the disk.", lambda: self._admission.held_bytes
@@ -70,7 +73,8 @@ class Desk:
         self._quotas.count_request(token, time.time())
         self._small.require_room()
         with self._admission.admit(token.client_id) as hold:
-            content = await body.read(request, hold, self._limits.body_bytes)
+            keep_pace = partial(self._pace.keep, token.client_id)
+            content = await body.read(request, hold, self._limits.body_bytes, keep_pace)
             envelope = Envelope(kind, request.headers.get("content-type", ""), token)
             entry = await self._readers.read(envelope, content)
             if entry.count:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from components.receive import tokens
 from tests.benchmarks import attacker, load
@@ -25,24 +24,28 @@ LEAD_SECONDS = 0.5
 class Crowd:
     """Clients that send one small interaction after the other, each over its own connection."""
 
-    def __init__(self, receiver: Receiver, folder: Path) -> None:
+    def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._log = folder / "small.jsonl"
+        self._log = receiver.folder.with_name("small.jsonl")
         self._log.write_bytes(attacks.LINE * 200_000)
-        file, now = folder / "tokens.json", datetime.now(UTC)
-        self._other = tokens.add(file, "other", now=now)
-        self._limited = tokens.add(file, "attacker", now=now, workloads=("w*",))
-        """Costs more to check than a token for everything."""
+        self._token = _token(receiver, "other")
 
     def send(self, seconds: float) -> Sent:
         """Send for so long."""
-        return Sent(**json.loads(self._start(seconds).communicate()[0]))
+        asked = [self._receiver.url, self._token, self._log, seconds, CONNECTIONS]
+        command = [sys.executable, load.__file__, *map(str, asked)]
+        return Sent(**json.loads(subprocess.check_output(command, text=True)))
 
-    def send_under_attack(self, name: str, size: int, seconds: float) -> tuple[Sent, Answered]:
-        """Send for so long while another client attacks."""
+    def send_under_attack(
+        self, attacked: Receiver, name: str, size: int, seconds: float
+    ) -> tuple[Sent, Answered]:
+        """Send for so long while a client attacks a receiver, this one or another.
+
+        What the attack on another one costs is not the fault of this one: it takes cores and disk.
+        """
         is_otlp = attacks.REQUESTS[name](1000).path == "/v1/traces"
-        token = self._receiver.token if is_otlp else self._limited
-        asked = [self._receiver.url, token, name, size, seconds + 2 * LEAD_SECONDS, ATTACKERS]
+        token = attacked.token if is_otlp else _token(attacked, "attacker", "w*")
+        asked = [attacked.url, token, name, size, seconds + 2 * LEAD_SECONDS, ATTACKERS]
         command = [sys.executable, "-m", attacker.__name__, *map(str, asked)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attacking:
             assert attacking.stdout is not None
@@ -51,7 +54,8 @@ class Crowd:
             sent = self.send(seconds)
             return sent, Answered(**json.loads(attacking.stdout.read()))
 
-    def _start(self, seconds: float) -> "subprocess.Popen[str]":
-        asked = [self._receiver.url, self._other, self._log, seconds, CONNECTIONS]
-        command = [sys.executable, load.__file__, *map(str, asked)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+def _token(receiver: Receiver, client_id: str, workloads: str = "*") -> str:
+    """Let a client in; one that may send for some workloads only costs more to check."""
+    file, now = receiver.folder.with_name("tokens.json"), datetime.now(UTC)
+    return tokens.add(file, client_id, now=now, workloads=(workloads,))

@@ -4,9 +4,10 @@
 
 For each row it prints the processor time of judging it at 1, 2 and 4 times the size and the ratios;
 2 and 4 are linear. A row that is left out, because of a bound or of its deadline, says so. For each
-request it prints how long the receiver takes to answer it at these sizes, then what 99 % of other
-clients' small requests took while eight connections sent the largest again and again, and what they
-took a moment before, undisturbed. Compare on a machine that does nothing else.
+request it prints how long the receiver takes to answer it at these sizes, then what other clients'
+small requests took while eight connections sent the largest again and again, what they took while
+the same was sent to another receiver of this machine, and undisturbed. Compare on a machine that
+does nothing else.
 """
 
 import argparse
@@ -58,8 +59,11 @@ def answered(receiver: Receiver, sent: Request) -> tuple[float, int]:
 
 def print_requests(names: Sequence[str], size: int, folder: Path) -> None:
     """Print two lines for each request."""
-    with receivers.running(folder) as receiver:
-        crowd = Crowd(receiver, folder)
+    homes = folder / "home", folder / "elsewhere"
+    for home in homes:
+        home.mkdir()
+    with receivers.running(homes[0]) as receiver, receivers.running(homes[1]) as elsewhere:
+        crowd = Crowd(receiver)
         for name in names:
             found = [answered(receiver, attacks.REQUESTS[name](n * size)) for n in (1, 2, 4)]
             (once, _), (twice, _), (four, status) = found
@@ -67,12 +71,14 @@ def print_requests(names: Sequence[str], size: int, folder: Path) -> None:
                 f"{name:30} {once:7.3f} s {twice:7.3f} s {four:7.3f} s   "
                 f"ratios {twice / once:4.1f} {four / once:4.1f}   {status}"
             )
-            before = crowd.send(SECONDS)
-            after, attack = crowd.send_under_attack(name, 4 * size, SECONDS)
+            undisturbed = crowd.send(SECONDS)
+            beside, _ = crowd.send_under_attack(elsewhere, name, 4 * size, SECONDS)
+            attacked, attack = crowd.send_under_attack(receiver, name, 4 * size, SECONDS)
             say(
-                f"{'':30} others' p99 {after.p99:.0f} ms (undisturbed {before.p99:.0f} ms), worst "
-                f"{after.worst:.0f} ms, {len(after.acknowledged) / after.seconds:,.0f}/s; "
-                f"{attack.count} attacks: {attack.statuses}, {attack.mean_seconds:.2f} s each"
+                f"{'':30} others' p99 {attacked.p99:.0f} ms, p50 {attacked.p50:.0f} ms (another "
+                f"receiver attacked: {beside.p99:.0f}, {beside.p50:.0f}; undisturbed: "
+                f"{undisturbed.p99:.0f}, {undisturbed.p50:.0f}); {attack.count} attacks: "
+                f"{attack.statuses}, {attack.mean_seconds:.2f} s each"
             )
 
 

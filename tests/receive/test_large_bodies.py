@@ -1,6 +1,7 @@
 """Large bodies are read beside the receiver: nobody waits for those of others."""
 
 import json
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -161,3 +162,13 @@ def test_who_sends_all_before_reading_gets_the_refusal_and_may_go_on(tmp_path: P
                 assert part, said
                 said += part
     assert said.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_is_received_at_its_pace_on_all_its_connections(tmp_path: Path):
+    with receivers.running(tmp_path, Limits(large_bytes_per_second=2**20)) as receiver:
+        line = json.dumps(logs.interaction("x" * 2**20))
+        began = time.monotonic()
+        with ThreadPoolExecutor() as threads:
+            sent = [threads.submit(receiver.post, "/v1/interactions", content=line) for _ in "ab"]
+            assert all(one.result().is_success for one in sent)
+        assert time.monotonic() - began > 1.5
