@@ -135,7 +135,7 @@ def test_a_reader_that_is_killed_costs_the_request_that_it_read(receiver: Receiv
         answer = waiting.result()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "the process that read the body of" in answer.json()["detail"]
-    assert receiver.post("/v1/interactions", content=LARGE).is_success
+    assert receiver.post("/v1/interactions", content=f"{LARGE}\n{LINES[0]}").is_success
     receiver.stop()
     assert len(receiver.stored()) == 2
 
