@@ -18,7 +18,7 @@ MOST_MEMBERS = 512
 """``bgzip`` makes one for each 64 KiB; each costs a new unpacker, 30 microseconds."""
 
 LARGE_BYTES = 2**17
-"""A body of which more than this has come keeps the pace of its client."""
+"""A body of which more than this has come, or was unpacked, keeps the pace of its client."""
 
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 
@@ -53,10 +53,12 @@ async def read(
             await keep_pace(len(chunk))
     if encoding not in {"gzip", "x-gzip"}:
         return bytes(content)
-    return await _unpacked(bytes(content), hold, most)
+    return await _unpacked(bytes(content), hold, most, keep_pace)
 
 
-async def _unpacked(content: bytes, hold: Hold, most: int) -> bytes:
+async def _unpacked(
+    content: bytes, hold: Hold, most: int, keep_pace: Callable[[int], Awaitable[None]]
+) -> bytes:
     """Unpack one or more gzip members."""
     whole, members, unpacker = bytearray(), 0, None
     for start in range(0, len(content), _PIECE):
@@ -77,7 +79,7 @@ async def _unpacked(content: bytes, hold: Hold, most: int) -> bytes:
             whole += part
             packed = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
             unpacker = None if unpacker.eof else unpacker
-            await asyncio.sleep(0)
+            await (keep_pace(len(part)) if len(whole) > LARGE_BYTES else asyncio.sleep(0))
     if unpacker is not None:
         raise RefusedError(400, "the body is a gzip stream that breaks off before its end")
     return bytes(whole)

@@ -26,7 +26,7 @@ class Limits(Config):
     """The part of ``held_bytes`` that one client may use; more is answered with 429."""
 
     large_bytes_per_second: int = Field(default=16 * MIB, ge=1)
-    """Large bodies of one client, together, are received no faster."""
+    """Large bodies of one client, together, are received and unpacked no faster."""
 
     spooled_bytes: int = Field(default=16 * 1024 * MIB, ge=1)
     """Once this much waits for collect, everything is answered with 503."""

@@ -1,5 +1,6 @@
 """Large bodies are read beside the receiver: nobody waits for those of others."""
 
+import gzip
 import json
 import time
 from collections.abc import Generator
@@ -164,11 +165,18 @@ def test_who_sends_all_before_reading_gets_the_refusal_and_may_go_on(tmp_path: P
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_client_is_received_at_its_pace_on_all_its_connections(tmp_path: Path):
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_client_is_received_at_its_pace_on_all_its_connections(tmp_path: Path, packed: bool):
+    line = json.dumps(logs.interaction("x" * 2**20)).encode()
+    content = gzip.compress(line) if packed else line
+    headers = {"content-encoding": "gzip"} if packed else {}
+
+    def send(receiver: Receiver) -> httpx.Response:
+        return receiver.post("/v1/interactions", content=content, headers=headers)
+
     with receivers.running(tmp_path, Limits(large_bytes_per_second=2**20)) as receiver:
-        line = json.dumps(logs.interaction("x" * 2**20))
         began = time.monotonic()
         with ThreadPoolExecutor() as threads:
-            sent = [threads.submit(receiver.post, "/v1/interactions", content=line) for _ in "ab"]
+            sent = [threads.submit(send, receiver) for _ in range(2)]
             assert all(one.result().is_success for one in sent)
         assert time.monotonic() - began > 1.5

@@ -70,6 +70,30 @@ def _keys(size: int) -> Row:
     return row(message=logs.call("weather", {f"key {n}": n for n in range(size // 18)}))
 
 
+def _half_characters(size: int) -> Row:
+    half = repeated("\\ud800", size)  # by an escape, the only way to write one
+    messages: Json = [
+        {"role": "user", "content": "How is Rome?"},
+        logs.call("weather", f'{{"city": "{half}"}}'),
+        {"role": "user", "content": "And then?"},
+    ]
+    return row(messages=messages)
+
+
+def _nested(size: int) -> str:
+    """Write lists that are as deep as other readers of JSON allow."""
+    return f"[{','.join(['[' * 90 + ']' * 90] * (size // 181))}]"
+
+
+def _nested_schema(size: int) -> Row:
+    schema: dict[str, Json] = {"type": "string"}
+    for _ in range(90):
+        schema = {"type": "object", "properties": {"a": schema}}
+    properties: Json = {f"city {n}": schema for n in range(size // len(json.dumps(schema)))}
+    function: Json = {**logs.WEATHER["function"], "parameters": {"properties": properties}}  # type: ignore[dict-item]
+    return row(tools=[{"type": "function", "function": function}])
+
+
 def _shown(size: int) -> Row:
     tool = {**logs.WEATHER["function"], "description": numbered("u%07d@acme.org", size)}  # type: ignore[dict-item]
     return row(tools=[{"type": "function", "function": tool}])
@@ -99,6 +123,13 @@ ROWS: Mapping[str, Callable[[int], Row]] = {
     "a list of numbers": _arguments,
     "an object of many keys": _keys,
     "addresses in a tool": _shown,
+    "half characters in arguments": _half_characters,
+    "characters of two halves": lambda size: answered("\U0001f600" * (size // 12)),
+    "nested arguments": lambda size: row(
+        message=logs.call("weather", f'{{"city": {_nested(size)}}}')
+    ),
+    "a nested schema": _nested_schema,
+    "nested JSON in a message": lambda size: answered(_nested(size)),
     "braces": lambda size: answered("{" * size),
     "brackets": lambda size: answered("[" * DEEP + "1, " * (size // 3)),
 }

@@ -115,7 +115,7 @@ def test_a_row_that_takes_for_ever_is_left_out_and_says_where():
 def test_a_row_that_was_made_to_be_slow_is_judged_in_a_moment(name: str):
     began = time.process_time()
     judged = judging.judge(attacks.ROWS[name](50_000), Rules(max_prompt_chars=10**9))
-    assert judged.objection != "unjudgeable", judged.mark
+    assert "RowTimeoutError" not in (judged.mark or "")
     assert time.process_time() - began < 8
 
 
