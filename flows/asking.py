@@ -124,12 +124,13 @@ def question(found: Evidence, attempt: int) -> Question:
 def head(question: Question, found: Evidence, workload: Workload) -> str:
     """Write what stands above the brief: who said what before, and where to read on."""
     rules, sign = workload.approve.rules(), ""
+    proved = proof(found) if rules.proof == "signature" else Proof()  # before: it reads whole files
     with warehouse.connect(settings.load().warehouse) as con:
         if rules.proof == "signature":
             with warehouse.transaction(con):
                 under = record.in_force(con, question.workload, rules, now=datetime.now(UTC))
             first = Answer("approve", rules.people[0].name)
-            sign = statement.command(hearing.asked(question, first, proof(found), under.digest))
+            sign = statement.command(hearing.asked(question, first, proved, under.digest))
         answered = record.links(con, Asked(flow_run_id=question.flow_run_id))
         starters = record.starters(con, found.digest)
         here = record.links(con, Asked(evidence=found.digest))

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from components import manifest, rewriting, spool, warehouse
+from components.backup import copying
 from components.curate import split
 from components.dataset.snapshot import EmptySideError
 from components.erase import books, certificate, erasing, folders, lineage, search
@@ -208,10 +210,17 @@ def needles(con: Connection, erasures: Sequence[Erasure], subject: Subject | Non
 
 
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
-    """Search all of the home but the models that were downloaded."""
-    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
-        wanted = needles(con, erasures, subject)
-        searched = search.search(con, home.home, wanted, skip=[home.models])
+    """Search all of the home but the models that were downloaded.
+
+    It takes long, so the warehouse is held to copy its file only, and the copy is searched.
+    """
+    home.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:
+        copy = Path(folder) / home.warehouse.name
+        copying.of_warehouse(home.warehouse, copy)
+        with warehouse.connect(copy) as con, warehouse.rehearsal(con):
+            wanted = needles(con, erasures, subject)
+            searched = search.search(con, home.home, wanted, skip=[home.models])
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))

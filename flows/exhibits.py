@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from components import costs, manifest, warehouse
+from components import costs, manifest
 from components.dataset import usage
 from components.evaluate.harness import Folders
 from components.gate import brief, evidence
@@ -45,8 +45,8 @@ def reckon(
         for role, tasks in cards.items()
         if HOLDOUT in tasks
     }
-    with warehouse.connect(home.warehouse) as con:
-        used = usage.production(con, snapshot, workload.base, workload.cost.production_token_ratio)
+    ratio = workload.cost.production_token_ratio
+    used = usage.production(home.warehouse, home.scratch, snapshot, workload.base, ratio)
     trained = manifest.read(adapter).get(costs.TRAINING)
     bill = costs.bill(
         workload.cost,

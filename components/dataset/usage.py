@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from components import prompt, tokens, warehouse
 from components.costs import Usage
 from components.schema import Answer, Json, Message
-from components.warehouse import Connection
 
 LOGGED = "as the logs say"
 
@@ -28,7 +27,7 @@ class _Said:
 
 
 def production(
-    con: Connection, snapshot: Path, base: Path | None, ratio: float = 1.0
+    path: Path, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
 ) -> Usage | None:
     """Return the mean tokens of the logged responses, else of the requests as they were sent.
 
@@ -37,7 +36,8 @@ def production(
     not counted.
 
     Args:
-        con: The warehouse; it remembers what was counted.
+        path: The warehouse, held to read what was logged and not while tokens are counted.
+        scratch: Where DuckDB puts what does not fit into memory.
         snapshot: A finished snapshot.
         base: The base's folder, whose tokenizer counts where the logs hold no ``usage``.
         ratio: Tokens that production bills for each of the base's.
@@ -51,16 +51,17 @@ def production(
         snapshot / "holdout.parquet", columns=[one for one in columns if one in names]
     ).to_pylist()
     asked = sorted({one for row in rows for one in row["interaction_ids"]})
-    (said,) = warehouse.read(con, "marts/production_usage", _Said, interaction_ids=asked)
+    with warehouse.connect(path) as con:
+        (said,) = warehouse.read(con, "marts/production_usage", _Said, interaction_ids=asked)
     if said.requests:
         return Usage(said.input_tokens, said.output_tokens, said.requests, LOGGED)
-    counter = tokens.counter(con, base)
-    if counter is None or not rows:
-        return None
-    sent = [_sent(row) for row in rows]
-    marks = sum(MESSAGE_TOKENS * (1 + len(json.loads(row["messages"]))) for row in rows)
-    asking = sum(counter.count(sent)) + marks
-    answering = sum(counter.count([_came_back(row) for row in rows]))
+    with warehouse.in_memory(scratch) as con:
+        counter = tokens.counter(con, base)
+        if counter is None or not rows:
+            return None
+        asking = sum(counter.count([_sent(row) for row in rows]))
+        answering = sum(counter.count([_came_back(row) for row in rows]))
+    asking += sum(MESSAGE_TOKENS * (1 + len(json.loads(row["messages"]))) for row in rows)
     return Usage(
         ratio * asking / len(rows), ratio * answering / len(rows), len(rows), counted(ratio)
     )

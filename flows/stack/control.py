@@ -39,7 +39,8 @@ class StackError(RuntimeError):
 class Status:
     """How the stack is now.
 
-    ``lost`` means that its supervisor was killed, ``elsewhere`` that others run its servers.
+    ``lost`` means that its supervisor was killed, or stopped (SIGSTOP), so that nobody watches over
+    it; ``elsewhere`` that others run its servers.
     """
 
     phase: Phase | Literal["down", "lost", "elsewhere"]
@@ -113,6 +114,11 @@ def status(settings: Settings) -> Status:
     if stack_state.runs_elsewhere(settings, state):
         return Status(state.phase, f"{state.step}, on {state.host}", state.services)
     services = tuple(_looked_at(service) for service in state.services)
+    if processes.is_alive(state.supervisor) and processes.is_stopped(state.supervisor):
+        said = (
+            f"the supervisor was stopped; `kill -CONT {state.supervisor.pid}`, or `flywheel down`"
+        )
+        return Status("lost", said, services)
     if stack_state.is_supervised(state):
         return Status(state.phase, state.step, services)
     if state.phase == "failed":

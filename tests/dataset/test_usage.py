@@ -62,10 +62,14 @@ def logged(con: Connection, folder: Path, used: Json) -> list[str]:
     return [str(row["interaction_id"]) for row in warehouse.rows(con, "from raw.interactions")]
 
 
+def production(folder: Path, snapshot: Path, base: Path, ratio: float = 1.0) -> Usage | None:
+    return usage.production(folder / "warehouse.duckdb", folder / "scratch", snapshot, base, ratio)
+
+
 def test_logged_tokens_go_before_counted_ones(tmp_path: Path, base: Path) -> None:
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, {"prompt_tokens": 120, "completion_tokens": 8})
-        found = usage.production(con, holdout(tmp_path, ids), base, ratio=3)
+    found = production(tmp_path, holdout(tmp_path, ids), base, ratio=3)
     assert found == Usage(120, 8, 1, usage.LOGGED)
 
 
@@ -74,8 +78,8 @@ def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were
 ) -> None:
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, None)
-        found = usage.production(con, holdout(tmp_path, ids), base)
-        dearer = usage.production(con, holdout(tmp_path, ids), base, ratio=1.5)
+    found = production(tmp_path, holdout(tmp_path, ids), base)
+    dearer = production(tmp_path, holdout(tmp_path, ids), base, ratio=1.5)
     schema = json.dumps(TOOL, separators=(",", ":"))
     texts = len("Be brief.") + len("Weather in Rome?") + len(schema)
     called = len('{"name":"weather","arguments":{"city":"Rome"}}')
@@ -90,8 +94,7 @@ def test_what_production_answered_is_counted_and_not_its_correction(
     tmp_path: Path, base: Path
 ) -> None:
     snapshot = holdout(tmp_path, ["i"], logged_answer=Answer("I do not know").to_json())
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        found = usage.production(con, snapshot, base)
+    found = production(tmp_path, snapshot, base)
     assert found is not None
     assert found.output == len("I do not know")
 
@@ -99,5 +102,4 @@ def test_what_production_answered_is_counted_and_not_its_correction(
 def test_a_base_whose_tokenizer_cannot_be_read_here_leaves_the_tokens_unknown(
     tmp_path: Path,
 ) -> None:
-    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
-        assert usage.production(con, holdout(tmp_path, ["i"]), tmp_path / "no base") is None
+    assert production(tmp_path, holdout(tmp_path, ["i"]), tmp_path / "no base") is None

@@ -95,6 +95,22 @@ def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> No
     stack_state.path(settings).unlink()
 
 
+def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings) -> None:
+    settings.home.mkdir()
+    with spawn(SLEEP) as supervisor:
+        it = processes.identify(supervisor.pid)
+        stack_state.write(settings, a_state(settings, it, processes.identify(os.getpid())))
+        assert control.status(settings).is_up
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        while not processes.is_stopped(it):
+            time.sleep(0.01)
+        found = control.status(settings)
+        assert not found.is_up
+        assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
+        supervisor.kill()
+    stack_state.path(settings).unlink()
+
+
 def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> None:
     settings.scratch.mkdir(parents=True)
     other = Identity(os.getpid(), 0.0, after_boot=0.0, boot="another")

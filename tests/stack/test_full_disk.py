@@ -9,27 +9,14 @@ import pytest
 
 from flows.doctor import locks, look, machine
 from flows.stack.logs import Log
+from tests import small_disk
+from tests.small_disk import fill
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk wants root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Leave no byte."""
-    file = folder / "ballast"
-    with pytest.raises(OSError, match="No space left"), file.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(bytes(4096))
-    return file
+    with small_disk.mounted(tmp_path / "small", "64k") as folder:
+        yield folder
 
 
 def test_lines_that_found_no_room_are_counted_in_the_log(small: Path) -> None:
