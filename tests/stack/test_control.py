@@ -105,9 +105,9 @@ def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings)
         while not processes.is_stopped(it):
             time.sleep(0.01)
         found = control.status(settings)
-        assert not found.is_up
-        assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
         supervisor.kill()
+    assert not found.is_up
+    assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
     stack_state.path(settings).unlink()
 
 
