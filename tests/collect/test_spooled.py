@@ -299,3 +299,29 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
 
 def test_where_nothing_was_received_there_is_nothing_to_load(con: Connection, folder: Path):
     assert spooled.load(con, folder, now=logs.NOW) == []
+
+
+def test_what_another_collect_loaded_between_two_pieces_is_left_to_it(
+    con: Connection, folder: Path
+):
+    texts = [json.dumps(logs.interaction(f"{n}?", response_id=f"r{n}")) for n in range(2)]
+    now = datetime.now(UTC)
+    put(folder, ("interactions", "app", texts[0]))
+    put(folder, ("interactions", "app", texts[1]), ("traces", "shop", in_protobuf(call())))
+    pieces = spooled.pieces(folder, now=now)
+    first = next(pieces)
+    assert sum(one.new for one in spooled.load(con, folder, now=now)) == 3
+    assert first(con) == []
+    assert [piece(con) for piece in pieces] == []
+    assert len(stored(con)) == 3
+    assert list(folder.iterdir()) == []
+
+
+def test_a_segment_whose_telemetry_is_still_to_be_loaded_stays(con: Connection, folder: Path):
+    text = json.dumps(logs.interaction())
+    put(folder, ("interactions", "app", text), ("traces", "shop", in_protobuf(call())))
+    first, last = spooled.pieces(folder, now=datetime.now(UTC))
+    assert [one.new for one in first(con)] == [1]
+    assert len(spool.sealed(folder)) == 1
+    assert [one.new for one in last(con)] == [1]
+    assert spool.sealed(folder) == []
