@@ -7,6 +7,7 @@ result lies in any file, which Prefect would unpickle.
 
 import os
 import runpy
+import sys
 from typing import NoReturn
 from uuid import UUID
 
@@ -45,6 +46,7 @@ def main() -> None:
         deployment = client.read_deployment(run.deployment_id)
     load_no_results()
     os.environ["PREFECT__FLOW_ENTRYPOINT"] = entrypoint_of(deployment)
+    sys.modules.pop("prefect.engine", None)  # our worker's imports have it; it is run anew
     runpy.run_module("prefect.engine", run_name="__main__")
 
 
