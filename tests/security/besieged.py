@@ -13,6 +13,7 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from components.register import registry
 from flows.settings import Settings
 from tests import logins, ssh
 from tests.flows import small, terminal
@@ -132,8 +133,9 @@ class Besieged:
 
     def files_of(self, number: str) -> str:
         """Name the folder of a version's files, below MLflow's root."""
-        version = self.mlflow.get_model_version(small.WORKLOAD, number)
-        model = self.mlflow.get_logged_model(str(version.model_id))
+        with logins.pointed_at(self.home):
+            model_id = registry.model_id(small.WORKLOAD, number)
+        model = self.mlflow.get_logged_model(model_id)
         return model.artifact_location.removeprefix("mlflow-artifacts:/")
 
     @contextmanager

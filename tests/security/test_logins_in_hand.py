@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 
 from components import warehouse
+from components.register import registry
 from tests import logins
 from tests.flows import small
 from tests.security import besieged
@@ -271,8 +272,6 @@ def path_of(held: Besieged, pattern: str) -> str:
 def verify(held: Besieged, to: Path) -> str:
     """Fetch the champion and have its bytes verified, which runs nothing of it."""
     with logins.pointed_at(held.home):
-        from components.register import registry
-
         folder = registry.download(NAME, CHAMPION, to)
     done = held.shell.run("verify", folder)
     assert done.returncode == 1, done.stdout
