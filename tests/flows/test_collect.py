@@ -72,15 +72,7 @@ def rows(home: settings.Settings, sql: str) -> list[Row]:
         return warehouse.rows(con, sql)
 
 
-@pytest.fixture(scope="module")
-def prefect() -> Generator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness():
-        yield
-
-
-@pytest.mark.usefixtures("prefect")
+@pytest.mark.usefixtures("prefect_server")
 def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
     home: settings.Settings, tmp_path: Path
 ):
@@ -101,7 +93,7 @@ def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
     assert collect(config).endswith("; 0 old rows archived")
 
 
-@pytest.mark.usefixtures("prefect")
+@pytest.mark.usefixtures("prefect_server")
 def test_a_workload_may_name_an_experiment_and_the_client_of_its_traces(
     home: settings.Settings, tmp_path: Path
 ):
