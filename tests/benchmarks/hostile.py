@@ -106,9 +106,9 @@ def main(arguments: list[str]) -> None:
             f"ratios {twice / once:4.1f} {four / once:4.1f}   {verdict}\n"
         )
         sys.stdout.flush()
-    with tempfile.TemporaryDirectory() as folder:
-        requests = [one for one in attacks.REQUESTS if one in wanted]
-        print_requests(requests, given.requests, Path(folder))
+    if requests := [one for one in attacks.REQUESTS if one in wanted]:
+        with tempfile.TemporaryDirectory() as folder:
+            print_requests(requests, given.requests, Path(folder))
 
 
 if __name__ == "__main__":

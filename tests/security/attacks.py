@@ -13,6 +13,8 @@ from tests import logs
 from tests.curate.rows import row
 
 DEEP = 400
+KNOWN = 900
+"""Different values; of more than 1,000 a row is left out."""
 
 
 def repeated(text: str, size: int) -> str:
@@ -108,7 +110,10 @@ ROWS: Mapping[str, Callable[[int], Row]] = {
     "many phones": lambda size: answered(numbered("+1 415 %07d", size, 2_000_000)),
     "many secrets": lambda size: answered(numbered("sk-live-9aZ%013dx", size)),
     "known values in many texts": lambda size: answered(
-        numbered("u%07d@acme.org", size // 2) + json.dumps(["word"] * (size // 16))
+        numbered("u%07d@acme.org", min(size // 2, KNOWN * 17)) + json.dumps(["word"] * (size // 16))
+    ),
+    "known values again and again": lambda size: answered(
+        repeated(numbered("u%07d@acme.org", KNOWN * 17) + " ", size)
     ),
     "punctuation": lambda size: answered("!" * size + "a1b2c3d4e5f6g7h8i9j0"),
     "prefixes of keys": lambda size: answered(repeated("sk-", size) + "a" * 20),
