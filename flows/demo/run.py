@@ -79,20 +79,25 @@ def stack(settings: Settings, console: Console) -> Generator[None]:
         control.up(settings, spinner.update)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
     console.print(f"{cli_stack.how_to_log_in(report.command())}\n")
-    stays = False
+    is_done = False
     try:
         yield
-        stays = is_watched()
+        is_done = True
     finally:
-        if stays and not was_up:
+        pages = (
+            f"{settings.prefect_url} (Prefect) and {settings.mlflow_url} (MLflow). "
+            f"{cli_stack.how_to_log_in(report.command())}"
+        )
+        if is_done and is_watched() and not was_up:
             console.print(
-                f"\nThe stack stays up for you to look at: {settings.prefect_url} (Prefect) and "
-                f"{settings.mlflow_url} (MLflow). {cli_stack.how_to_log_in(report.command())}; "
+                f"\nThe stack stays up for you to look at: {pages}; "
                 f"{report.command()} down stops it."
             )
         elif not was_up:
             console.print("stopping the stack")
             control.down(settings)
+            if is_done:
+                console.print(f"{report.command()} up starts it again: {pages}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
