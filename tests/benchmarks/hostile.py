@@ -1,6 +1,6 @@
 """How the time for hostile rows and requests grows with their size, and who waits meanwhile.
 
-    heavy python -m tests.benchmarks.hostile [--size 131072] [--attack NAME] [--requests 4194304]
+    python -m tests.benchmarks.hostile [--size 131072] [--attack NAME] [--requests 4194304]
 
 For each row it prints the processor time of judging it at 1, 2 and 4 times the size and the ratios;
 2 and 4 are linear. A row that is left out, because of a bound or of its deadline, says so. For each
