@@ -31,6 +31,9 @@ errors = Console(stderr=True, highlight=False)
 MOST_SHOWN = 600
 """Characters of a record that a dry run shows."""
 
+MOST_REASONS, MOST_EXAMPLE = 6, 160
+"""Reasons for quarantine that are printed, and characters of the example of each."""
+
 
 @app.command()
 def collect(
@@ -160,6 +163,7 @@ def _load(found: "Sequence[Input]", *, with_spool: bool) -> None:
         console.print(_sentence(one), markup=False, soft_wrap=True)
     if with_spool:
         loaded += inputs.load_spool(home.warehouse, home.spool, now=now)
+    show_reasons(loaded, console)
     console.print(inputs.summary(loaded), markup=False, soft_wrap=True)
 
 
@@ -174,6 +178,26 @@ def _rehearse(found: "Sequence[Input]") -> None:
             for number, record in enumerate(rehearsed.shown, start=1):
                 short = record if len(record) <= MOST_SHOWN else record[:MOST_SHOWN] + " ..."
                 console.print(f"  {number}. {short}", markup=False, soft_wrap=True)
+            show_reasons([rehearsed.loaded], console)
+
+
+def show_reasons(loaded: "Sequence[Loaded]", console: Console) -> None:
+    """Print why lines can't be loaded: each reason with its count, an example and what mends it."""
+    from components.collect import quarantine_reasons
+
+    reasons = quarantine_reasons.merged(reason for file in loaded for reason in file.reasons)
+    for reason in reasons[:MOST_REASONS]:
+        example = reason.beginning.decode(errors="backslashreplace").replace("\n", " ")
+        short = example if len(example) <= MOST_EXAMPLE else example[:MOST_EXAMPLE] + " ..."
+        for text in (
+            f"  {reason.lines} lines: {reason.reason}",
+            f"      example: {reason.path}:{reason.line}: {short}",
+            f"      fix: {reason.remedy}",
+        ):
+            console.print(text, markup=False, soft_wrap=True)
+    quarantined = sum(file.quarantined for file in loaded)
+    if rest := quarantined - sum(reason.lines for reason in reasons[:MOST_REASONS]):
+        console.print(f"  {rest} lines for other reasons")
 
 
 def _sentence(loaded: "Loaded") -> str:

@@ -10,13 +10,24 @@ from itertools import islice
 from pathlib import Path
 
 from components import warehouse
-from components.collect import batch, bulk, containers, detect, growth, judging, places, storing
+from components.collect import (
+    batch,
+    bulk,
+    containers,
+    detect,
+    growth,
+    judging,
+    places,
+    quarantine_reasons,
+    storing,
+)
 from components.collect.batch import Batch
 from components.collect.containers import Form
 from components.collect.growth import Growth
 from components.collect.judging import Judged, Origin
 from components.collect.lines import BEGINNING, Start, Unreadable
 from components.collect.loaded import Loaded
+from components.collect.quarantine_reasons import QuarantineReason
 from components.collect.record import Defaults, Found, Kind, Refused, Source
 from components.collect.sources import feedback, fivekey
 from components.schema import Json
@@ -213,6 +224,11 @@ def _load(
 
 def _store(con: Connection, origin: Origin, grown: Growth, judged: Iterator[Judged]) -> Loaded:
     growth.take_back(con, origin.source, grown)
+    # Lines of the same file that were refused under other defaults are judged anew.
+    con.execute(
+        "delete from raw.quarantine where file_digest = $digest and source = $source",
+        {"digest": origin.digest, "source": origin.source},
+    )
     stored = storing.store(con, origin, judged)
     new_fields = _new_fields(con, origin)
     record = {
@@ -236,7 +252,12 @@ def _store(con: Connection, origin: Origin, grown: Growth, judged: Iterator[Judg
         source=origin.source,
         new_fields=new_fields,
         merged=stored.merged,
+        reasons=_reasons(con, origin) if stored.quarantined else (),
     )
+
+
+def _reasons(con: Connection, origin: Origin) -> tuple[QuarantineReason, ...]:
+    return quarantine_reasons.read(con, digest=origin.digest, source=origin.source, now=origin.now)
 
 
 def last_load(con: Connection, given: Input) -> datetime | None:

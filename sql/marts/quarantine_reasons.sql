@@ -1,0 +1,27 @@
+-- One row per kind of reason why lines of a file went to quarantine at $now, the most frequent
+-- first: reasons that differ only in numbers and quoted values count as one. The example is the
+-- first of the lines, with the beginning of its content. Reads raw.quarantine.
+
+with
+
+refused as (
+    select
+        path,
+        line,
+        reason,
+        array_slice(content, 1, $most_bytes) as beginning,
+        regexp_replace(reason, '"[^"]*"?|[0-9][0-9.]*', '_', 'g') as kind
+    from raw.quarantine
+    where file_digest = $digest and source = $source_name and quarantined_at = $now
+)
+
+select
+    min_by(reason, line) as reason,
+    count(*) as lines,
+    min_by(path, line) as path,
+    min(line) as line,
+    min_by(beginning, line) as beginning
+from refused
+group by kind
+order by lines desc, line asc, reason asc
+limit $most
