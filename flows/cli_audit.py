@@ -193,6 +193,6 @@ def _rules(link: "Link") -> str:
 
 def _text(text: str | None) -> str:
     """Give a person's text for a terminal, which must not be steered by it."""
-    from components.gate.report.page import visible
+    from components.pages.markdown import visible
 
     return "(erased)" if text is None else visible(" ".join(text.split()))

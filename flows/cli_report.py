@@ -139,7 +139,7 @@ def _say_differing(two: "Two", first: str, second: str, metric: str | None, show
 
 
 def _say_one(one: "Difference", first: str, second: str) -> None:
-    from components.gate.report.page import visible
+    from components.pages.markdown import visible
 
     console.print()
     for label, text in (

@@ -1,6 +1,5 @@
 """Keep what a training says on its way, and show it as a picture in Prefect and in MLflow."""
 
-import base64
 import json
 import re
 import time
@@ -12,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from components.pages import jinja
 from components.register import tracking
 from components.schema import Progress
 from components.train import picture
@@ -86,20 +86,4 @@ def _progress(line: str) -> Progress | None:
 def page(title: str, told: Iterable[Progress], path: Path) -> str:
     """Write the page: the picture, and the newest figure of each name."""
     newest = {name: (one, value) for one in told for name, value in one.figures.items()}
-    rows = [
-        f"| {name.replace('_', ' ')} | {value:.4g} | {one.done} of {one.total} |"
-        for name, (one, value) in newest.items()
-    ]
-    image = base64.b64encode(path.read_bytes()).decode()
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            f"![Loss and learning rate by step](data:image/png;base64,{image})",
-            "",
-            "| figure | newest | step |",
-            "| --- | ---: | ---: |",
-            *rows,
-            "",
-        ]
-    )
+    return jinja.render("train/curve.md.j2", title=title, newest=newest, picture=path)

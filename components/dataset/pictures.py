@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from components.dataset.figures import SIDES, Count, Figures
 from components.dataset.rows import Lengths
-from components.drawing import GRID, INK, NEW, OTHER, PAPER, THERE
+from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 
 COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
 MOST_BARS = 20

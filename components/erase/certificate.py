@@ -13,6 +13,7 @@ from pathlib import Path
 from components import manifest
 from components.erase.lineage import Output
 from components.erase.search import Searched
+from components.pages import jinja
 from components.schema import Json
 
 NOT_COVERED = (
@@ -21,6 +22,14 @@ NOT_COVERED = (
     "what the weights of the adapters have learned: the adapters and their versions are listed",
     "records that arrive after this: they are new",
 )
+
+REMOVED = {
+    "snapshot": "Snapshots removed",
+    "scorecard": "Scorecards removed",
+    "evidence": "Pages of evidence emptied",
+    "adapter": "Adapters trained on it, kept and flagged",
+}
+UNTRACEABLE = "Adapters whose snapshot is gone, so that nobody can tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,70 +145,15 @@ def as_json(certificate: Certificate) -> dict[str, Json]:
 
 def page(certificate: Certificate) -> str:
     """Write the page for a person, as Markdown."""
-    done = certificate.consequences
-    lines = [
-        f"# Certificate of erasure {certificate.certificate_id}",
-        "",
-        f"Subject `{certificate.subject_digest[:16]}...` (a digest under a key that stays in the "
-        f"warehouse), finished {certificate.finished_at:%Y-%m-%d %H:%M} UTC.",
-        "",
-        "| deleted from | rows |",
-        "| --- | ---: |",
-        *[f"| {place} | {count} |" for place, count in certificate.erased.items()],
-        "",
-        f"Tombstones: {_listed(certificate.tombstones)}. None of it is loaded again.",
-        "",
-        *_outputs(certificate),
-        f"Model versions flagged: {', '.join(f'{n} v{v}' for n, v in done.versions) or 'none'}.",
-        *[_champion(one) for one in done.champions],
-        f"Approvals made stale: {len(done.approvals)}; pages and forms removed: {done.pages}.",
-        f"Texts blanked on versions: {done.tags}; flow runs deleted for what was written in them: "
-        f"{done.runs}.",
-        *[f"Frozen anew: {w}, snapshot {key}." for w, key in certificate.rebuilt.snapshots.items()],
-        *[f"Not frozen: {w}, {why}." for w, why in certificate.rebuilt.waiting.items()],
-        "",
-        *_searched(certificate.searched),
-        "Not covered: " + "; ".join(NOT_COVERED) + ".",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _outputs(certificate: Certificate) -> list[str]:
-    said = {
-        "snapshot": "Snapshots removed",
-        "scorecard": "Scorecards removed",
-        "evidence": "Pages of evidence emptied",
-        "adapter": "Adapters trained on it, kept and flagged",
+    kinds = {
+        kind: [output for output in certificate.tainted if output.kind == kind] for kind in REMOVED
     }
-    lines = [
-        f"- {label}: {', '.join(f'`{one.key}`' for one in found)}"
-        for kind, label in said.items()
-        if (found := [one for one in certificate.tainted if one.kind == kind])
-    ]
+    tainted = [(REMOVED[kind], outputs) for kind, outputs in kinds.items() if outputs]
     if certificate.untraceable:
-        keys = ", ".join(f"`{one.key}`" for one in certificate.untraceable)
-        lines.append(f"- Adapters whose snapshot is gone, so that nobody can tell: {keys}")
-    return [*lines, ""] if lines else []
-
-
-def _champion(one: Champion) -> str:
-    if one.now == one.version:
-        return f"Champion of {one.workload}: version {one.version} is tainted and still serves."
-    now = f"version {one.now}" if one.now else "nobody"
-    return f"Champion of {one.workload}: version {one.version} was demoted, now {now}."
-
-
-def _searched(searched: Searched) -> list[str]:
-    lines = [
-        f"Searched afterwards: {sum(searched.places.values())} rows and lines in "
-        f"{len(searched.places)} tables and files; passed over: "
-        f"{', '.join(searched.passed_over) or 'nothing'}.",
-        "Nothing is left." if not searched.left else "Left:",
-        *[f"- {one.where}: {one.kind}, {one.count} times" for one in searched.left],
-    ]
-    return [*lines, ""]
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} of {kind}" for kind, count in counts.items()) or "none"
+        tainted += [(UNTRACEABLE, [*certificate.untraceable])]
+    return jinja.render(
+        "erase/certificate.md.j2",
+        made=certificate,
+        tainted=tainted,
+        not_covered="; ".join(NOT_COVERED),
+    )

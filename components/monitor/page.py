@@ -1,14 +1,11 @@
 """Word a workload's standing: as Markdown for Prefect, as one HTML page for a browser."""
 
-import base64
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from components import markdown
 from components.monitor import live
 from components.monitor.live import Day
 from components.monitor.standing import Standing
+from components.pages import jinja, markdown
 
 HEAD = (
     "model",
@@ -24,31 +21,22 @@ MEBIBYTE = 2**20
 
 
 def as_markdown(found: Standing) -> str:
-    """Write the page that Prefect keeps; names from traffic stay text."""
+    """Write the page that Prefect keeps."""
     models = [[markdown.code(name), *rest] for name, *rest in rows(found)]
-    lines = [
-        f"# {markdown.plain(found.workload)}, last {found.span_days} days",
-        "",
-        *(f"- {name}: {markdown.code(said)}" for name, said in facts(found)),
-        *(f"- [{markdown.plain(one.name)}]({one.link})" for one in found.waiting),
-        "",
-        *markdown.table(HEAD, models),
-    ]
-    return "\n".join(lines) + "\n"
+    return jinja.render(
+        "monitor/page.md.j2", standing=found, facts=facts(found), head=HEAD, rows=models
+    )
 
 
 def as_html(found: Standing, picture: Path) -> str:
-    """Write one file that asks nothing of any other; Jinja2 escapes every value."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    drawn = base64.b64encode(picture.read_bytes()).decode()
-    return environment.get_template("page.html").render(
-        found=found, facts=facts(found), head=HEAD, rows=rows(found), picture=drawn
+    """Write one file that requests nothing else."""
+    return jinja.render(
+        "monitor/page.html.j2",
+        found=found,
+        facts=facts(found),
+        head=HEAD,
+        rows=rows(found),
+        picture=picture,
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from components import drawing
+from components.pages import charts
 from components.register.ancestry import Ancestry, Learned, Measured, Rows, Source
 
 MOST = 5
@@ -31,7 +31,7 @@ class Box:
 
     title: str
     lines: tuple[str, ...] = ()
-    colour: str = drawing.THERE
+    colour: str = charts.THERE
     leads_to: tuple[int, ...] = (0,)
 
 
@@ -39,9 +39,9 @@ def draw(found: Ancestry, path: Path) -> None:
     """Write a PNG or an SVG, as the path's suffix says; equal ancestries give equal files."""
     rows = list(_rows(found))
     height = STEP * len(rows) + 0.1
-    figure = Figure(figsize=(drawing.WIDTH, height), dpi=drawing.DPI, facecolor=drawing.PAPER)
+    figure = Figure(figsize=(charts.WIDTH, height), dpi=charts.DPI, facecolor=charts.PAPER)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, drawing.WIDTH)
+    axes.set_xlim(0, charts.WIDTH)
     axes.set_ylim(0, height)
     axes.axis("off")
     for number, row in enumerate(rows):
@@ -50,14 +50,14 @@ def draw(found: Ancestry, path: Path) -> None:
             if number > 0:
                 _arrows(axes, x, y, [_places(rows[number - 1])[one] for one in box.leads_to])
             _box(axes, x, y, box, len(row))
-    drawing.save(figure, path)
+    charts.save(figure, path)
 
 
 def _rows(found: Ancestry) -> Iterator[list[Box]]:
     """Give the boxes that stand beside each other, from the version down."""
     version = found.version
     standing = ", ".join(found.aliases) or version.decision or "waits for a decision"
-    yield [Box(f"{version.name} version {version.number}", (standing,), drawing.NEW)]
+    yield [Box(f"{version.name} version {version.number}", (standing,), charts.NEW)]
     words = [
         Box(f"{one.decision} by {one.approver or 'a name since erased'}", (_day(one.decided_at),))
         for one in found.words
@@ -88,9 +88,9 @@ def _rows(found: Ancestry) -> Iterator[list[Box]]:
 def _training(learned: Learned, leads_to: tuple[int, ...]) -> Iterator[list[Box]]:
     base = f"base {learned.made_from.get('base', 'unknown: its folder is gone')}"
     said = () if leads_to else ("the adapter above went on from it",)
-    yield [Box(f"adapter {learned.adapter}", (base, *said), drawing.OTHER, leads_to)]
+    yield [Box(f"adapter {learned.adapter}", (base, *said), charts.OTHER, leads_to)]
     holdout = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"
-    yield [Box(f"snapshot {learned.snapshot}", (holdout,), drawing.OTHER)]
+    yield [Box(f"snapshot {learned.snapshot}", (holdout,), charts.OTHER)]
     sides = [one for one in learned.rows if one.count]
     if not sides or not learned.sources:
         return
@@ -133,7 +133,7 @@ def _cut(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _places(row: Sequence[Box]) -> list[float]:
-    return [drawing.WIDTH * (number + 0.5) / len(row) for number in range(len(row))]
+    return [charts.WIDTH * (number + 0.5) / len(row) for number in range(len(row))]
 
 
 def _arrows(axes: Axes, x: float, y: float, ends: Sequence[float]) -> None:
@@ -142,25 +142,25 @@ def _arrows(axes: Axes, x: float, y: float, ends: Sequence[float]) -> None:
             "",
             xy=(end, y + STEP - HEIGHT / 2),
             xytext=(x, y + HEIGHT / 2),
-            arrowprops={"arrowstyle": "-|>", "color": drawing.THERE, "lw": 0.8, "shrinkA": 0},
+            arrowprops={"arrowstyle": "-|>", "color": charts.THERE, "lw": 0.8, "shrinkA": 0},
         )
 
 
 def _box(axes: Axes, x: float, y: float, box: Box, beside: int) -> None:
-    width = min(drawing.WIDTH / beside - 0.14, 5.4)
+    width = min(charts.WIDTH / beside - 0.14, 5.4)
     corner = (x - width / 2, y - HEIGHT / 2)
     patch = FancyBboxPatch(corner, width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06")
-    patch.set(facecolor=drawing.PAPER, edgecolor=box.colour, linewidth=1.6)
+    patch.set(facecolor=charts.PAPER, edgecolor=box.colour, linewidth=1.6)
     axes.add_patch(patch)
     lines = [line for line in box.lines if line]
     top = y + LINE * len(lines) / 2
-    title = drawing.shortened(box.title, int(width / LETTER / 1.3))
+    title = charts.shortened(box.title, int(width / LETTER / 1.3))
     _text(axes, x, top, title, size=8.5, weight="bold")
     for number, line in enumerate(lines, start=1):
-        _text(axes, x, top - LINE * number, drawing.shortened(line, int(width / LETTER)), size=7.5)
+        _text(axes, x, top - LINE * number, charts.shortened(line, int(width / LETTER)), size=7.5)
 
 
 def _text(
     axes: Axes, x: float, y: float, text: str, *, size: float, weight: str = "normal"
 ) -> None:
-    axes.text(x, y, text, size=size, weight=weight, color=drawing.INK, ha="center", va="center")
+    axes.text(x, y, text, size=size, weight=weight, color=charts.INK, ha="center", va="center")

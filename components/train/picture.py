@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from components.drawing import GRID, INK, NEW, OTHER, PAPER, THERE
+from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import Progress
 
 LOSS, RATE, HELD = NEW, THERE, OTHER

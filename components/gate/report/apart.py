@@ -1,12 +1,21 @@
 """Find the requests on which one of two models did better than the other."""
 
-from components.scorecard import Difference, Scorecard
+from components.gate.report.case import Case
+from components.scorecard import HOLDOUT, Difference, Scorecard
+
+
+def differing(case: Case) -> tuple[list[Difference], list[Difference]]:
+    """Return the held-out requests of a case that ``apart`` finds; empty if it was not compared."""
+    ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
+    if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
+        return [], []
+    return apart(ours, theirs, case.judgement.metric)
 
 
 def apart(
     challenger: Scorecard, opponent: Scorecard, metric: str
 ) -> tuple[list[Difference], list[Difference]]:
-    """Give the requests that the challenger did worse on, and those that it did better on.
+    """Return the requests that the challenger did worse on, and those that it did better on.
 
     Their order is by the hash of the request: the same each time, and in favour of nobody. What one
     of the two was not asked, or not scored on, is neither.

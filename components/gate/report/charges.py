@@ -1,11 +1,22 @@
 """The table of what answers cost: each figure of both models with how it came about."""
 
+from dataclasses import dataclass
+
 from components.costs import Amount, BreakEven, Speed, Usage
 from components.gate.report.case import Costs
 from components.gate.report.numbers import money, percent
-from components.gate.report.page import Charge
 
 UNSAID = "the logs don't say"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One row of the table of costs: both models, and the formula or what is missing."""
+
+    name: str
+    production: str
+    challenger: str
+    how: str
 
 
 def charges(costs: Costs) -> list[Charge]:

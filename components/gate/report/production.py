@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from components.costs import Bill
 from components.gate.report.case import Case
 from components.gate.report.numbers import money, percent, share
-from components.gate.report.page import Retained
 from components.kept import Kept, kept
 from components.scorecard import (
     CORRECTED_ONLY,
@@ -56,6 +55,19 @@ class Held:
     def means(self) -> tuple[float, float]:
         """The mean scores of challenger and production."""
         return _mean(self.challenger), _mean(self.production)
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """One row of the table of what is kept of production's quality, in words."""
+
+    name: str
+    production: str
+    challenger: str
+    share: str
+    interval: str
+    n: int
+    clusters: int
 
 
 def scored(case: Case) -> Scorecard | None:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from components.drawing import size
 from components.gate.judgement import Comparison, Slice
 from components.gate.report.case import Case
 from components.gate.report.numbers import between, points
+from components.pages.charts import size
 
 MANY_PARTS = 6
 """More parts of the traffic than this are told in the table only."""

@@ -2,23 +2,24 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest
 from components.gate import terms
 from components.gate.judgement import Slice
-from components.gate.report import answers, baselines, charges, page, production, telling
-from components.gate.report.apart import apart
+from components.gate.report import answers, baselines, charges, production, telling
+from components.gate.report.apart import differing
 from components.gate.report.case import Case
 from components.gate.report.figures import Figure, figures
 from components.gate.report.numbers import between, counted, points, share
-from components.gate.report.page import Line, Page, Part
 from components.gate.report.pictures import break_even, forest, history, pareto, scores, slices
 from components.gate.report.pictures.history import Past
 from components.gate.report.pictures.pareto import Point
 from components.gate.report.pictures.slices import Tally
 from components.gate.shares import share_interval
-from components.scorecard import HOLDOUT, PRODUCTION, Difference, Scorecard
+from components.pages import jinja
+from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
 
 REPORT = "report.html"
 SAMPLES = "samples.parquet"
@@ -36,6 +37,36 @@ TAKEN_FOR_RIGHT = f"{PRODUCTION}, taken for right"
 
 EXAMPLES = 10
 """Requests that only the one, or only the other, got right are shown, so many of either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a table of scores, in words; ``mood`` (good, bad or none) colours what is said."""
+
+    name: str
+    meaning: str
+    opponent: str
+    challenger: str
+    difference: str
+    interval: str
+    n: int
+    clusters: str
+    said: str = ""
+    mood: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One row of the table of slices, in words; ``said`` only where it is significantly worse."""
+
+    name: str
+    better: int
+    worse: int
+    difference: str
+    interval: str
+    n: int
+    clusters: str
+    said: str
 
 
 def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
@@ -106,16 +137,14 @@ def priced(case: Case) -> list[Point]:
 def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
     """Write the report with those pictures that were drawn, by their names in ``PICTURES``."""
     lines = [(one.effect.kind, _line(one)) for one in found]
-    lost, won = _examples(case)
-    told = Page(
-        workload=case.subject.workload,
+    lost, won = differing(case)
+    return jinja.render(
+        "gate/report/page.html.j2",
+        case=case,
         opponent=case.subject.opponent_name,
-        outcome=case.judgement.outcome,
         sentence=telling.sentence(case),
         reasons=(*case.judgement.reasons, *terms.sentences(case.judgement)),
         change=telling.change(case),
-        note=case.note,
-        digest=case.digest,
         baselines=baselines.hold(case),
         scores=[line for kind, line in lines if kind != "guard"],
         guards=[line for kind, line in lines if kind == "guard"],
@@ -126,18 +155,9 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         break_even=production.break_even(case.costs.bill),
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
-        training=case.counts,
         conditions=conditions(case),
         pictures=pictures,
     )
-    return page.write(told)
-
-
-def _examples(case: Case) -> tuple[list[Difference], list[Difference]]:
-    ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
-    if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
-        return [], []
-    return apart(ours, theirs, case.judgement.metric)
 
 
 def _line(one: Figure) -> Line:

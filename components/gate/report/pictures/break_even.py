@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from components import drawing
 from components.costs import BreakEven
+from components.pages import charts
 
 LEAST = 0.005
 """The lowest utilization that is drawn, unless what is marked lies lower."""
@@ -24,7 +24,7 @@ def draw(found: BreakEven, path: Path, *, currency: str) -> None:
         path: Where it goes.
         currency: What the prices are in.
     """
-    figure, axes = drawing.sheet(4.4, left=0.12, right=0.92)
+    figure, axes = charts.sheet(4.4, left=0.12, right=0.92)
     least = min(LEAST, found.utilization / 2, found.least_utilization / 2)
     shares = np.geomspace(least, 1, 200)
     ours, theirs = 1000 * found.full / shares, 1000 * found.production
@@ -32,24 +32,24 @@ def draw(found: BreakEven, path: Path, *, currency: str) -> None:
     top = max(ours[0], theirs * FACTORS[-1]) * 2
     _scale(axes, 100 * least, (bottom, top))
     axes.fill_between(
-        100 * shares, ours, top, color=drawing.GRID, alpha=0.5, label="the challenger is cheaper"
+        100 * shares, ours, top, color=charts.GRID, alpha=0.5, label="the challenger is cheaper"
     )
-    axes.plot(100 * shares, ours, color=drawing.NEW, lw=2.5, label="challenger")
+    axes.plot(100 * shares, ours, color=charts.NEW, lw=2.5, label="challenger")
     _draw_production(axes, theirs)
     assumed, price = 100 * found.utilization, 1000 * found.full / found.utilization
-    axes.axvline(assumed, color=drawing.THERE, lw=1, ls=":")
-    _mark(axes, assumed, price, f"{price:.3g} at {assumed:.3g}%", drawing.NEW)
+    axes.axvline(assumed, color=charts.THERE, lw=1, ls=":")
+    _mark(axes, assumed, price, f"{price:.3g} at {assumed:.3g}%", charts.NEW)
     if found.least_utilization <= 1:
         equal = 100 * found.least_utilization
-        _mark(axes, equal, theirs, f"equal at {equal:.3g}%", drawing.INK)
+        _mark(axes, equal, theirs, f"equal at {equal:.3g}%", charts.INK)
     axes.set_xlabel(
         f"utilization, % of the machine's paid time (assumed: {assumed:g})",
-        color=drawing.INK,
+        color=charts.INK,
         size=9,
     )
-    axes.set_ylabel(f"{currency} for 1,000 requests", color=drawing.INK, size=9)
-    figure.legend(loc="upper right", ncols=3, frameon=False, labelcolor=drawing.INK, fontsize=9)
-    drawing.save(figure, path)
+    axes.set_ylabel(f"{currency} for 1,000 requests", color=charts.INK, size=9)
+    figure.legend(loc="upper right", ncols=3, frameon=False, labelcolor=charts.INK, fontsize=9)
+    charts.save(figure, path)
 
 
 def _scale(axes: Axes, left: float, heights: tuple[float, float]) -> None:
@@ -60,7 +60,7 @@ def _scale(axes: Axes, left: float, heights: tuple[float, float]) -> None:
     axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(_plainly))
-    axes.grid(color=drawing.GRID, lw=0.8)
+    axes.grid(color=charts.GRID, lw=0.8)
 
 
 def _plainly(value: float, _: int | None) -> str:
@@ -68,16 +68,16 @@ def _plainly(value: float, _: int | None) -> str:
 
 
 def _draw_production(axes: Axes, price: float) -> None:
-    axes.axhline(price, color=drawing.OTHER, lw=2.5, label="production, x its assumed prices")
+    axes.axhline(price, color=charts.OTHER, lw=2.5, label="production, x its assumed prices")
     for factor in (1.0, *FACTORS):
         if factor != 1:
-            axes.axhline(price * factor, color=drawing.OTHER, lw=0.8, ls="--")
+            axes.axhline(price * factor, color=charts.OTHER, lw=0.8, ls="--")
         axes.annotate(
             f"x {factor:g}",
             (100, price * factor),
             (4, 0),
             textcoords="offset points",
-            color=drawing.OTHER,
+            color=charts.OTHER,
             size=9,
             va="center",
             annotation_clip=False,
@@ -98,5 +98,5 @@ def _mark(axes: Axes, share: float, price: float, text: str, colour: str) -> Non
         va="center",
         color=colour,
         size=9,
-        bbox={"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1},
+        bbox={"facecolor": charts.PAPER, "edgecolor": "none", "pad": 1},
     )

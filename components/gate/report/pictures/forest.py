@@ -7,14 +7,14 @@ from typing import Literal, TypeAlias
 
 from matplotlib.axes import Axes
 
-from components import drawing
+from components.pages import charts
 
 Kind: TypeAlias = Literal["target", "guard", "shown"]
 
 COLOURS: dict[Kind, str] = {
-    "target": drawing.NEW,
-    "guard": drawing.OTHER,
-    "shown": drawing.THERE,
+    "target": charts.NEW,
+    "guard": charts.OTHER,
+    "shown": charts.THERE,
 }
 
 MEANINGS: dict[Kind, str] = {
@@ -44,24 +44,24 @@ class Effect:
     @property
     def size(self) -> str:
         """On how many requests it was measured, and in how many clusters where that is known."""
-        return drawing.size(self.n, self.clusters)
+        return charts.size(self.n, self.clusters)
 
 
 def draw(effects: Sequence[Effect], path: Path) -> None:
     """Write a PNG with a row for each effect, in their order."""
-    figure, axes = drawing.sheet(1.3 + 0.42 * len(effects), right=0.87)
-    drawing.rows(axes, [f"{drawing.shortened(one.name)}\n{one.size}" for one in effects])
+    figure, axes = charts.sheet(1.3 + 0.42 * len(effects), right=0.87)
+    charts.rows(axes, [f"{charts.shortened(one.name)}\n{one.size}" for one in effects])
     axes.set_xlim(*_limits(effects))
-    axes.axvline(0, color=drawing.INK, lw=1)
+    axes.axvline(0, color=charts.INK, lw=1)
     for row, effect in enumerate(effects):
         _row(axes, row, effect)
-    axes.set_xlabel("challenger less opponent, in points, with interval", color=drawing.INK, size=9)
+    axes.set_xlabel("challenger less opponent, in points, with interval", color=charts.INK, size=9)
     kinds: dict[Kind, None] = {one.kind: None for one in effects}
     for kind in kinds:
         axes.plot([], [], "o-", color=COLOURS[kind], lw=2.5, ms=6, label=MEANINGS[kind])
-    axes.plot([], [], "|", color=drawing.INK, ms=12, mew=1.5, label="must lie right of this")
-    figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=drawing.INK, fontsize=9)
-    drawing.save(figure, path)
+    axes.plot([], [], "|", color=charts.INK, ms=12, mew=1.5, label="must lie right of this")
+    figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
+    charts.save(figure, path)
 
 
 def _row(axes: Axes, row: int, effect: Effect) -> None:
@@ -76,7 +76,7 @@ def _row(axes: Axes, row: int, effect: Effect) -> None:
         axes.plot(ends, [row, row], color=colour, lw=2.5, solid_capstyle="round")
     axes.plot(100 * effect.difference, row, "o", color=colour, ms=7)
     if effect.bound is not None:
-        axes.plot(100 * effect.bound, row, "|", color=drawing.INK, ms=18, mew=1.5)
+        axes.plot(100 * effect.bound, row, "|", color=charts.INK, ms=18, mew=1.5)
 
 
 def _limits(effects: Sequence[Effect]) -> tuple[float, float]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from components import drawing
+from components.pages import charts
 
-COLOURS = {"challenger": drawing.NEW, "production": drawing.OTHER}
+COLOURS = {"challenger": charts.NEW, "production": charts.OTHER}
 """By the first word of the name; every other model is there already."""
 
 FAR = 20
@@ -51,7 +51,7 @@ def draw(points: Sequence[Point], path: Path, *, metric: str, currency: str) -> 
         metric: What the score is.
         currency: What the prices are in.
     """
-    figure, axes = drawing.sheet(4.2, left=0.12)
+    figure, axes = charts.sheet(4.2, left=0.12)
     _scale(axes, points)
     _draw_front(axes, front(points))
     for one in sorted(points, key=lambda point: point.name == "challenger"):
@@ -60,11 +60,11 @@ def draw(points: Sequence[Point], path: Path, *, metric: str, currency: str) -> 
             axes.plot([one.price] * 2, [100 * one.low, 100 * one.high], color=colour, lw=2.5)
         axes.plot(one.price, 100 * one.score, "o", color=colour, ms=9)
     _name(axes, points)
-    axes.set_xlabel(f"{currency} for 1,000 requests", color=drawing.INK, size=9)
-    axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=drawing.INK, size=9)
-    axes.grid(color=drawing.GRID, lw=0.8)
-    figure.legend(loc="upper right", frameon=False, labelcolor=drawing.INK, fontsize=9)
-    drawing.save(figure, path)
+    axes.set_xlabel(f"{currency} for 1,000 requests", color=charts.INK, size=9)
+    axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=charts.INK, size=9)
+    axes.grid(color=charts.GRID, lw=0.8)
+    figure.legend(loc="upper right", frameon=False, labelcolor=charts.INK, fontsize=9)
+    charts.save(figure, path)
 
 
 def _scale(axes: Axes, points: Sequence[Point]) -> None:
@@ -86,7 +86,7 @@ def _is_right(axes: Axes, price: float) -> bool:
 
 
 def _colour(one: Point) -> str:
-    return COLOURS.get(one.name.partition(",")[0], drawing.THERE)
+    return COLOURS.get(one.name.partition(",")[0], charts.THERE)
 
 
 def _plainly(price: float, _: int | None) -> str:
@@ -98,7 +98,7 @@ def _draw_front(axes: Axes, kept: Sequence[Point]) -> None:
     axes.plot(
         [*(one.price for one in kept), right],
         [*(100 * one.score for one in kept), 100 * kept[-1].score],
-        color=drawing.GRID,
+        color=charts.GRID,
         lw=5,
         drawstyle="steps-post",
         label="the best for each price",
@@ -112,7 +112,7 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
         below = min(100 * one.score, below - 6)
         right = _is_right(axes, one.price)
         axes.annotate(
-            f"{drawing.shortened(one.name)}: {one.score:.0%} for {one.price:.3g}",
+            f"{charts.shortened(one.name)}: {one.score:.0%} for {one.price:.3g}",
             (one.price, below),
             (-9 if right else 9, 0),
             textcoords="offset points",
@@ -120,5 +120,5 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
             color=_colour(one),
             size=9,
             va="center",
-            bbox={"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1},
+            bbox={"facecolor": charts.PAPER, "edgecolor": "none", "pad": 1},
         )

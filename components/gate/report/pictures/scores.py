@@ -6,8 +6,20 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.drawing import DPI, FURTHER, GRID, INK, NEW, OTHER, PAPER, THERE, WIDTH, save, size
 from components.gate.shares import share_interval
+from components.pages.charts import (
+    DPI,
+    FURTHER,
+    GRID,
+    INK,
+    NEW,
+    OTHER,
+    PAPER,
+    THERE,
+    WIDTH,
+    save,
+    size,
+)
 from components.scorecard import Scorecard
 
 COLOURS = (THERE, NEW, OTHER, FURTHER)

@@ -1,0 +1,1 @@
+"""How pages look: ``jinja`` renders templates, ``markdown`` escapes, ``charts`` styles pictures."""
