@@ -4,8 +4,8 @@ The harness asks every engine the same tasks in the same words, through lm-eval.
 the conditions, so scores of two are never compared.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
 
-    from components.evaluate.settings import EngineName, EvaluationSettings
+    from components.evaluate.settings import EngineName
 
 
 class EngineError(ValueError):
@@ -81,29 +81,3 @@ def require_installed(engine: "EngineName") -> dict[str, str]:
             "evaluating with engine: vllm: the package vllm is not installed where this runs; "
             "infra/README.md says how, or evaluate with engine: transformers"
         ) from error
-
-
-@contextmanager
-def loaded(
-    base: Path, settings: "EvaluationSettings", adapters: Sequence[Path]
-) -> Generator[Engine]:
-    """Load a base for an evaluation, in the engine that its settings name.
-
-    Args:
-        base: The base's folder.
-        settings: How models are asked.
-        adapters: All that will be put on it.
-
-    Raises:
-        EngineError: The engine is not installed, or can't do what is asked of it.
-        NotAppliedError: An adapter is none that the engine can put on.
-    """
-    if settings.engine == "vllm":
-        from components.evaluate import vllm_engine  # noqa: PLC0415 - loads vLLM
-
-        with vllm_engine.loaded(base, settings, adapters) as engine:
-            yield engine
-    else:
-        from components.evaluate.transformers_engine import Transformers  # noqa: PLC0415 - torch
-
-        yield Transformers(base, settings)

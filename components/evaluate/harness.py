@@ -18,7 +18,7 @@ from components.evaluate import (
     applied,
     baselines,
     built_in,
-    engines,
+    engine_loading,
     guard,
     guards,
     kinds,
@@ -120,7 +120,7 @@ def evaluate(
     ready = guard.prepare([one for one in settings.tasks if guards.name(one) in names])
     if not missing:
         return _by_model(wanted)
-    with engines.loaded(base, settings, adapters) as engine:
+    with engine_loading.loaded(base, settings, adapters) as engine:
         askable = _askable(snapshot, engine, settings, ready, side)
         askable |= {
             name: Askable(

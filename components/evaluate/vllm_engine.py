@@ -46,7 +46,7 @@ PENALTY = "repetition_penalty"
 
 @contextmanager
 def loaded(base: Path, settings: EvaluationSettings, adapters: Sequence[Path]) -> "Generator[Vllm]":
-    """Load a base with room for adapters; see ``engines.loaded``.
+    """Load a base with room for adapters; see ``engine_loading.loaded``.
 
     Raises:
         EngineError: The base was shipped with settings that vLLM does not know.

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from components import costs, manifest, scorecard
-from components.evaluate import applied, engines, harness
+from components.evaluate import applied, engine_loading, harness
 from components.evaluate.applied import NotAppliedError
 from components.evaluate.engines import Engine, EngineError
 from components.evaluate.settings import EvaluationSettings
@@ -80,8 +80,8 @@ def both(
     vllm = settings.model_copy(update={"engine": "vllm"})
     paths = list(worn.values())
     with (
-        engines.loaded(tiny_base, settings, paths) as one,
-        engines.loaded(tiny_base, vllm, paths) as other,
+        engine_loading.loaded(tiny_base, settings, paths) as one,
+        engine_loading.loaded(tiny_base, vllm, paths) as other,
     ):
         yield Engines(one, other, worn)
 
@@ -193,7 +193,7 @@ def test_settings_of_a_base_that_it_does_not_know_are_named(tiny_base: Path, tmp
     settings = EvaluationSettings(precision="fp32", engine="vllm")
     with (
         pytest.raises(EngineError, match=r"generation_config\.json has no_repeat_ngram_size"),
-        engines.loaded(base, settings, []),
+        engine_loading.loaded(base, settings, []),
     ):
         pass
 
@@ -207,6 +207,6 @@ def test_an_adapter_that_it_can_not_put_on_is_named(
     settings = EvaluationSettings(precision="fp32", engine="vllm")
     with (
         pytest.raises(NotAppliedError, match="key-dora in vLLM: use_dora: vLLM takes no DoRA;"),
-        engines.loaded(tiny_base, settings, [finish(tiny_base, dora)]),
+        engine_loading.loaded(tiny_base, settings, [finish(tiny_base, dora)]),
     ):
         pass

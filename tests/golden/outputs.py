@@ -20,7 +20,7 @@ from components import manifest, native, prompt, rendering
 from components.evaluate import (
     answered,
     built_in,
-    engines,
+    engine_loading,
     guard,
     guards,
     leaked,
@@ -341,7 +341,7 @@ def answers(folder: Path, base: Path) -> Any:
     weighed = [(asked, said) for asked in ASKED for said in (" Yes.", " Yes, indeed")]
     generation = {"until": ["z"], "max_gen_toks": 12, "do_sample": False}
     found: dict[str, Any] = {}
-    with engines.loaded(base, settings, [adapter]) as engine:
+    with engine_loading.loaded(base, settings, [adapter]) as engine:
         for name, worn in (("base", None), ("adapter", adapter)):
             with (
                 engine.wearing(worn) as model,
