@@ -23,6 +23,7 @@ PEM = "-----BEGIN RSA PRIVATE" + " KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE" 
         ("card 4111 1111 1111 1111, thanks", "card <CARD_1>, thanks"),
         ("4111111111111111", "<CARD_1>"),
         ("IBAN DE89 3704 0044 0532 0130 00 please", "IBAN <IBAN_1> please"),
+        ("to SO21 1000 0010 0100 0100 141", "to <IBAN_1>"),
         ("ssn 078-05-1120", "ssn <SSN_1>"),
         ("my ssn is 078051120", "my ssn is <SSN_1>"),
         ("dni 12345678Z", "dni <NATIONAL_ID_1>"),
@@ -54,6 +55,7 @@ def test_a_value_becomes_a_placeholder_of_its_kind(text: str, left: str):
 @pytest.mark.parametrize(
     "text",
     [
+        "ref GB58 1234 6016 1331 9268 19, a bank is letters there",
         "order 4821773901 shipped on 2024-05-15 15:00:00",
         "reservation 4F2X9Q, flight HAT017 at 08:15:30",
         "timestamp 1747000000 and 1747000000123",
