@@ -1,8 +1,8 @@
-"""What was approved of a workload, in a file: it can be read while others hold the warehouse.
+"""A workload's champions, in a file that can be read while others hold the warehouse.
 
-It is written from the chain of decisions and the journal whenever a champion changes. It lies in
-the home, where no server writes, and holds no names; what is done by it is held against the chain
-later.
+It is written from the journal and the chain of decisions after every change of a champion. It lies
+in the home, where no server writes, and holds no names. What is done by it is checked against the
+chain later.
 """
 
 import json
@@ -10,22 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components import manifest
-from components.register.rollback import Approved
+from components.register.rollback import Succession
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Versions that may be gone back to; ``is_open``: anybody may order it, under any name."""
+    """A workload's champions so far; ``is_open``: anybody may order a rollback, by any name."""
 
-    approved: Approved
+    champions: Succession
     is_open: bool
 
 
 def write(folder: Path, workload: str, known: Known) -> None:
-    """Keep it; whoever holds the workload's lock may do this."""
+    """Write it; the caller holds the workload's lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"approved": sorted(map(list, known.approved)), "is_open": known.is_open}
-    manifest.write_atomically(_file(folder, workload), json.dumps(told))
+    champions = known.champions
+    content = {
+        "approved": sorted(map(list, champions.approved)),
+        "before": champions.before,
+        "left": sorted(champions.left),
+        "is_open": known.is_open,
+    }
+    manifest.write_atomically(_file(folder, workload), json.dumps(content))
 
 
 def read(folder: Path, workload: str) -> Known | None:
@@ -33,9 +39,15 @@ def read(folder: Path, workload: str) -> Known | None:
     path = _file(folder, workload)
     if not path.exists():
         return None
-    told = json.loads(path.read_text())
-    pairs = frozenset((str(number), str(evidence)) for number, evidence in told["approved"])
-    return Known(pairs, bool(told["is_open"]))
+    content = json.loads(path.read_text())
+    champions = Succession(
+        approved=frozenset(
+            (str(number), str(evidence)) for number, evidence in content["approved"]
+        ),
+        before=content.get("before", {}),  # missing in files of older versions
+        left=frozenset(content.get("left", [])),
+    )
+    return Known(champions, bool(content["is_open"]))
 
 
 def _file(folder: Path, workload: str) -> Path:

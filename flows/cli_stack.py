@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flows import credentials
+from flows.explaining import explained
 from flows.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ def up() -> None:
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has been stopped")
         raise typer.Exit(130) from None
+    from components.register.rollback import RollbackError
     from flows import champions
 
-    for settled in champions.reconcile(settings):
-        console.print(champions.say(settled), markup=False, highlight=False, soft_wrap=True)
+    with explained(RollbackError, code=1):
+        for ended in champions.reconcile(settings):
+            console.print(champions.say(ended), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Prefect {settings.prefect_url}   MLflow {settings.mlflow_url}")
     console.print(how_to_log_in(), highlight=False)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import manifest, rendering, warehouse
+from components import manifest, rendering
 from components.gate.evidence import Evidence
 from components.ledger import Decision
-from components.register import challenger, crowning, journal, registry, tracking
+from components.register import champion, journal, registry, tracking
 from components.register.registry import Version
 from flows import champions, finishing, releases, settings
 from flows.workload import Workload
@@ -56,7 +56,7 @@ def challenge(workload: Workload, found: Evidence) -> Version:
     """Register what a person is about to be asked about, as challenger."""
     releases.require_bytes(settings.load(), found)
     version = register(workload, found)
-    challenger.name_it(version)
+    champion.set_challenger(version)
     return version
 
 
@@ -80,24 +80,26 @@ def crown(
     home, name = settings.load(), found.subject.workload
     releases.require_bytes(home, found)
     with journal.held(home.locks, name):
-        champions.settle(home, name)
+        champions.recover(home, name)
         still()
         _anchor(found, decision)
-        champion = registry.champion(name)
-        if champion is None or champion.evidence != found.digest:
+        now = registry.champion(name)
+        if now is None or now.evidence != found.digest:
             if said := champions.rolled_back(name, found.subject.adapter):
                 raise RolledBackError(f"crowning {name} on evidence {found.digest}: {said}")
-            change = crowning.promotion(
+            version = register(workload, found)
+            releases.release_version(home, version, found)
+            change = champion.promotion(
                 name,
+                version.number,
                 found.digest,
                 found.subject.adapter,
                 by=decision.approver,
                 reason=decision.comment,
             )
-            releases.release_version(home, register(workload, found), found)
-            crowning.promote(champions.books(home), change, lambda: register(workload, found))
-            with warehouse.connect(home.warehouse) as con:
-                champions.remember(home, con, name)
+            journal_of = champions.books(home)
+            champion.carry_out(journal_of, journal_of.intend(change))
+            champions.remember(home, name)
     crowned = registry.of_evidence(name, found.digest)
     assert crowned is not None
     return crowned
@@ -105,7 +107,7 @@ def crown(
 
 def reject(found: Evidence, decision: Decision) -> None:
     """Say on the version that it was rejected; it is challenger no more."""
-    challenger.reject(
+    champion.reject(
         found.subject.workload, found.digest, by=decision.approver, comment=decision.comment
     )
     _anchor(found, decision)
@@ -121,4 +123,4 @@ def _anchor(found: Evidence, decision: Decision) -> None:
 
 def let_go(found: Evidence) -> None:
     """Take the challenger's alias from what nobody is asked about any more."""
-    challenger.let_go(found.subject.workload, found.digest)
+    champion.clear_challenger(found.subject.workload, found.digest)

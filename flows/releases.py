@@ -22,14 +22,12 @@ from components.gate.evidence import Evidence, Subject
 from components.model_signature import SignatureError, UnsignedError
 from components.register import aliases, journal, logged, registry, release
 from components.register.aliases import CHAMPION, PREVIOUS
-from components.register.journal import Change, Entry
+from components.register.journal import Change, Entry, Pending
 from components.register.logged import Served
 from components.register.registry import Version
 from components.register.release import Release
 from components.scorecard import read as read_scorecard
 from components.warehouse import Connection
-from flows import orders
-from flows.orders import Order
 from flows.settings import Settings
 
 KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
@@ -62,13 +60,13 @@ class Standing:
 class Books:
     """What the home knows of a workload: its chain, its changes of champion, what was erased.
 
-    ``order`` is a rollback that was carried out and is not written down yet.
+    ``pending`` is a rollback that was carried out and is not in the journal yet.
     """
 
     links: Sequence[Link]
     changes: Sequence[Entry]
     tainted: frozenset[str]
-    order: Order | None
+    pending: Pending | None
 
     @property
     def last(self) -> Change | None:
@@ -79,9 +77,9 @@ class Books:
     @property
     def under_way(self) -> set[str | None]:
         """The versions that a change which has no end may have left the alias on."""
-        changes = [one.change for one in self.changes if one.step not in ("done", "undone")]
+        changes = [one.change for one in self.changes if one.step == "intended"]
         found = {one.champion_before for one in changes} | {one.version for one in changes}
-        return found | ({self.order.change.version} if self.order else set())
+        return found | ({self.pending.change.version} if self.pending else set())
 
     @property
     def promoted(self) -> dict[str, Change]:
@@ -275,15 +273,15 @@ def served(home: Settings, subject: Subject, made: Mapping[str, object]) -> Serv
 
 
 def _books(home: Settings, workload: str) -> Books:
-    order = orders.read(home.locks, workload)
+    pending = journal.read_pending(home.locks, workload)
     if not home.warehouse.exists():
-        return Books((), (), frozenset(), order)
+        return Books((), (), frozenset(), pending)
     with warehouse.connect(home.warehouse) as con:
         links = record.links(con, Asked(workload_id=workload))
         changes = journal.changes(con, workload)
         adapters = {one.change.adapter_key for one in changes}
         tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
-    return Books(links, changes, frozenset(tainted), order)
+    return Books(links, changes, frozenset(tainted), pending)
 
 
 def _of_alias(

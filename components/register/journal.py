@@ -1,42 +1,42 @@
-"""The journal of a workload's champions: what a change set out to do, and how far it came.
+"""The append-only journal of each workload's champion: what a change intends, and how it ended.
 
-A change is several steps in two places, MLflow and the warehouse, and can be killed between any
-two. What is to be done is written down before any of it is, with all that is needed to finish the
-change or to undo it; each step once it was done. The warehouse is held for these lines only, never
-while MLflow is asked. One process at a time changes a workload's champion; the system takes the
-lock from it when it dies, so what is unfinished and not locked was interrupted.
+`intended` is written before MLflow's alias moves, with all that is needed to carry the change out
+again or to undo it; `done` or `undone` after that. The warehouse is held for these rows only, never
+during a call of MLflow. A rollback does not wait for a warehouse that others hold: its row waits
+in a file. One process at a time changes a workload's champion. The system releases its lock when it
+dies, so a change without an end whose lock is free was interrupted.
 """
 
 import fcntl
+import json
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components import warehouse
+from components import manifest, warehouse
 from components.warehouse import Connection
 
 Kind: TypeAlias = Literal["promotion", "rollback"]
-Step: TypeAlias = Literal[
-    "intended", "registered", "previous_moved", "champion_moved", "done", "undone"
-]
-STEPS: tuple[Step, ...] = ("intended", "registered", "previous_moved", "champion_moved", "done")
-"""Those of a change that comes to its end; a rollback registers nothing."""
+Step: TypeAlias = Literal["intended", "done", "undone"]
+
+PENDING = ".order.json"
+"""How the files of pending rollbacks end."""
 
 
 class UnsettledError(RuntimeError):
-    """Another change of this champion was interrupted and has to be settled first."""
+    """An earlier change of this champion was interrupted and has to be recovered first."""
 
 
 class SettledError(RuntimeError):
-    """This change was settled by somebody else meanwhile."""
+    """This change has an end already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become of a workload's champion; see ``raw.champion_journal`` for each field."""
+    """A change of a workload's champion; see ``raw.champion_journal`` for each field."""
 
     workload_id: str
     kind: Kind
@@ -45,15 +45,13 @@ class Change:
     version: str | None
     champion_before: str | None
     adapter_before: str | None
-    previous_before: str | None
-    previous_after: str | None
     asked_by: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A change as the journal has it: which of the workload's it is, and its last step."""
+    """A change in the journal: its number among the workload's changes, and its last step."""
 
     number: int
     change: Change
@@ -62,113 +60,88 @@ class Entry:
     noted_at: datetime
 
 
-def _go_on(step: Step, is_written: bool) -> None:
-    pass
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A rollback that was carried out while others held the warehouse, and when it was ordered."""
+
+    change: Change
+    ordered_at: datetime
+    flow_run_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Where a change is written down.
-
-    ``open`` gives the warehouse for one line; ``now`` the time. ``after`` is called twice for each
-    step: when it was done, and when its line is written; what it raises is raised, so that a test
-    can end the process at any place.
-    """
+    """Where changes are written: ``open`` opens the warehouse for one row, ``now`` is the time."""
 
     open: Callable[[], AbstractContextManager[Connection]]
     now: Callable[[], datetime]
-    after: Callable[[Step, bool], None] = _go_on
 
     def intend(self, change: Change, also: Callable[[Connection], None] | None = None) -> Entry:
-        """Write down what is to be done, before any of it is.
+        """Write what is to be done, before any of it is.
 
         Args:
             change: All of it.
-            also: Writes what has to stand or fall with the intention.
+            also: Writes what must stand or fall with the intention, in its transaction.
 
         Raises:
             UnsettledError: An earlier change of this workload has no end.
         """
-        self.after("intended", False)
         with self.open() as con, warehouse.transaction(con):
-            if open_ones := unfinished(con, change.workload_id):
+            if interrupted := unfinished(con, change.workload_id):
                 raise UnsettledError(
                     f"changing the champion of {change.workload_id}: change "
-                    f"{open_ones[0].number} was interrupted after {open_ones[0].step}; "
-                    "settle it first"
+                    f"{interrupted[0].number} was interrupted; recover it first"
                 )
             if also is not None:
                 also(con)
             number = 1 + len(changes(con, change.workload_id))
             entry = Entry(number, change, "intended", "", self.now())
             _insert(con, entry)
-        self.after("intended", True)
         return entry
 
-    def note(self, entry: Entry, *steps: Step, version: str | None = None, said: str = "") -> Entry:
-        """Write down that steps were done, all in one transaction; no line is written twice.
+    def end(self, entry: Entry, change: Change, step: Literal["done", "undone"], why: str) -> Entry:
+        """Write how a change ended, and why.
 
         Args:
-            entry: The change.
-            steps: What was done since the last line, in this order.
-            version: The version that was registered.
-            said: Why it ended as it did; on the last line.
+            entry: Its intention.
+            change: What was done, with the version's number.
+            step: How it ended.
+            why: Why it ended so; empty where nothing interrupted it.
 
         Raises:
-            SettledError: Somebody has finished or undone this change.
+            SettledError: It has an end already.
         """
-        self.after(steps[-1], False)
-        change = replace(entry.change, version=version or entry.change.version)
-        now = self.now()
-        lines = [Entry(entry.number, change, step, "", now) for step in steps]
-        lines[-1] = replace(lines[-1], said=said)
+        last = Entry(entry.number, change, step, why, self.now())
         with self.open() as con, warehouse.transaction(con):
-            last = next(
-                one for one in changes(con, change.workload_id) if one.number == entry.number
-            )
-            if last.step in ("done", "undone") and last.step != steps[-1]:
+            if entry.number not in [other.number for other in unfinished(con, change.workload_id)]:
                 raise SettledError(
-                    f"changing the champion of {change.workload_id}: change {entry.number} is "
-                    f"{last.step} by now ({last.said or 'by another process'})"
+                    f"changing the champion of {change.workload_id}: change {entry.number} has an "
+                    "end already; another process wrote it"
                 )
-            for line in lines:
-                _insert(con, line)
-        for step in steps:
-            self.after(step, True)
-        return lines[-1]
+            _insert(con, last)
+        return last
 
 
 def changes(con: Connection, workload: str | None = None) -> list[Entry]:
     """List the changes of a workload, or of all, each with its last step; the oldest first."""
-    found = warehouse.select(con, "marts/champion_changes", workload_id=workload)
-    return [_entry(dict(row)) for row in found]
+    rows = warehouse.select(con, "marts/champion_changes", workload_id=workload)
+    return [_entry(dict(row)) for row in rows]
 
 
 def unfinished(con: Connection, workload: str | None = None) -> list[Entry]:
     """List the changes that have no end: interrupted, or under way."""
-    return [one for one in changes(con, workload) if one.step not in ("done", "undone")]
-
-
-def crowned(con: Connection, workload: str, version: str) -> Entry | None:
-    """Give the newest change that made a version the champion; ``None`` if no journal tells."""
-    found = [one for one in _done(con, workload) if one.change.version == version]
-    return found[-1] if found else None
-
-
-def promoted(con: Connection, workload: str) -> set[tuple[str, str]]:
-    """List the versions that became champion, each with the evidence that it did on."""
-    changes = [one.change for one in _done(con, workload)]
-    return {(one.version or "", one.evidence_digest) for one in changes if one.kind == "promotion"}
+    return [entry for entry in changes(con, workload) if entry.step == "intended"]
 
 
 def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
-    """Give the rollback that an adapter lost the champion's place by, unless it is back in it."""
-    found = [
-        one
-        for one in _done(con, workload)
-        if adapter in (one.change.adapter_key, one.change.adapter_before)
+    """Return the rollback that took the champion's place from an adapter, unless it is back."""
+    touching = [
+        entry
+        for entry in changes(con, workload)
+        if entry.step == "done"
+        and adapter in (entry.change.adapter_key, entry.change.adapter_before)
     ]
-    last = found[-1] if found else None
+    last = touching[-1] if touching else None
     if last is None or last.change.adapter_key == adapter or last.change.kind != "rollback":
         return None
     return last
@@ -176,12 +149,12 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
 
 @contextmanager
 def held(folder: Path, workload: str, *, wait: bool = True) -> Generator[bool]:
-    """Keep others from changing a workload's champion; yields whether it could be had.
+    """Keep others from changing a workload's champion; yield whether the lock is ours.
 
     Args:
         folder: Where the locks are, one folder for all who share the warehouse.
         workload: Whose champion.
-        wait: Wait for another process that is at it; else give up at once.
+        wait: Wait for another process that has the lock; else give up at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{workload}.lock").open("w") as lock:
@@ -193,8 +166,41 @@ def held(folder: Path, workload: str, *, wait: bool = True) -> Generator[bool]:
         yield True
 
 
-def _done(con: Connection, workload: str) -> list[Entry]:
-    return [one for one in changes(con, workload) if one.step == "done"]
+def write_pending(folder: Path, pending: Pending) -> None:
+    """Keep a rollback until the warehouse can be written; the caller holds the workload's lock."""
+    content = {
+        "change": asdict(pending.change),
+        "given_at": pending.ordered_at.isoformat(),
+        "flow_run_id": pending.flow_run_id,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write_atomically(_file(folder, pending.change.workload_id), json.dumps(content))
+
+
+def read_pending(folder: Path, workload: str) -> Pending | None:
+    """Read a workload's pending rollback; ``None`` if it has none."""
+    path = _file(folder, workload)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    # Older homes wrote where `previous` was, too.
+    change = Change(**{field.name: content["change"][field.name] for field in fields(Change)})
+    ordered_at = datetime.fromisoformat(content["given_at"])
+    return Pending(change, ordered_at, content["flow_run_id"])
+
+
+def drop_pending(folder: Path, workload: str) -> None:
+    """Delete the file of a rollback whose row is in the journal."""
+    _file(folder, workload).unlink(missing_ok=True)
+
+
+def pending_workloads(folder: Path) -> list[str]:
+    """List the workloads that have a pending rollback."""
+    return [path.name.removesuffix(PENDING) for path in sorted(folder.glob(f"*{PENDING}"))]
+
+
+def _file(folder: Path, workload: str) -> Path:
+    return folder / f"{workload}{PENDING}"
 
 
 def _insert(con: Connection, entry: Entry) -> None:
@@ -209,5 +215,5 @@ def _insert(con: Connection, entry: Entry) -> None:
 
 
 def _entry(row: dict[str, warehouse.Value]) -> Entry:
-    told = {name: row.pop(name) for name in ("number", "step", "said", "noted_at")}
-    return Entry(change=Change(**row), **told)  # pyright: ignore[reportArgumentType] - of the table
+    own = {name: row.pop(name) for name in ("number", "step", "said", "noted_at")}
+    return Entry(change=Change(**row), **own)  # pyright: ignore[reportArgumentType] - of the table

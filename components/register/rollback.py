@@ -1,9 +1,15 @@
-"""Plan to go back to an older champion: which version, and where the next rollback would lead."""
+"""Plan a rollback: where it leads, and what forbids it. Pure.
 
-from collections.abc import Sequence
+Nothing here is read from aliases or tags that decide: whoever reaches MLflow can write them. Which
+versions were champions, and in what order, comes from the journal; what was approved, from the
+chain of decisions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from components.register.aliases import Aliases
 from components.register.journal import Change, Entry
 from components.register.registry import Version
 
@@ -15,14 +21,63 @@ class RollbackError(ValueError):
     """There is no version to go back to, or not to that one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The champions of a workload.
+
+    ``before`` maps each version that was promoted to the champion before it; ``left`` are the
+    versions that a rollback took down and no later change made champion again.
+    """
+
+    approved: Approved
+    before: Mapping[str, str | None]
+    left: frozenset[str]
+
+
+def succession(history: Iterable[Entry], evidence: AbstractSet[str]) -> Succession:
+    """Read a workload's champions from its journal.
+
+    Args:
+        history: The changes of its champion, the oldest first.
+        evidence: What was approved, by its digests.
+    """
+    approved: set[tuple[str, str]] = set()
+    before: dict[str, str | None] = {}
+    left: set[str] = set()
+    for change in (entry.change for entry in history if entry.step == "done"):
+        version = change.version or ""
+        left.discard(version)
+        if change.kind == "promotion":
+            before[version] = change.champion_before
+            if change.evidence_digest in evidence:
+                approved.add((version, change.evidence_digest))
+        elif change.champion_before is not None:
+            left.add(change.champion_before)
+    return Succession(frozenset(approved), before, frozenset(left))
+
+
+def previous(champion: str | None, known: Succession, versions: Sequence[Version]) -> str | None:
+    """Return where a rollback from a champion leads; ``None`` if nowhere.
+
+    That is the nearest champion before it which may serve and was not rolled back itself.
+    """
+    fit = {each.number for each in versions if is_fit(each, known.approved)} - known.left
+    passed = set[str]()
+    while champion is not None and champion not in passed:
+        passed.add(champion)
+        champion = known.before.get(champion)
+        if champion in fit - passed:
+            return champion
+    return None
+
+
 def plan(
     name: str,
     versions: Sequence[Version],
-    now: Aliases,
-    history: Sequence[Entry],
+    champion: str | None,
+    known: Succession,
     to: str | None,
     *,
-    approved: Approved,
     by: str,
     reason: str,
 ) -> Change:
@@ -30,99 +85,57 @@ def plan(
 
     Args:
         name: The workload.
-        versions: All of its.
-        now: The aliases.
-        history: The changes of its champion, the oldest first.
+        versions: All of its versions.
+        champion: The champion's number.
+        known: Its champions so far.
         to: A version's number; ``None`` for the one that is ``previous``.
-        approved: What the chain of decisions and the journal know as approved.
-        by: Who asks for it.
+        by: Who orders it.
         reason: Why.
 
     Raises:
         RollbackError: The version isn't there, is champion already, was never approved, or has
             learned from rows that were erased since.
     """
-    numbered = {one.number: one for one in versions}
-    champion = numbered.get(now.champion or "")
-    fit = [one for one in versions if is_fit(one, approved) and one != champion]
-    target = _target(name, numbered, fit, now, to)
-    if objection := objection_to(target, champion, approved):
-        said = f"rolling back {name} to version {target.number}: {objection}{_or(fit)}"
-        raise RollbackError(said)
+    numbered = {each.number: each for each in versions}
+    fit = [each for each in versions if is_fit(each, known.approved) and each.number != champion]
+    others = ", ".join(each.number for each in fit)
+    hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
+    if to is not None and to not in numbered:
+        there = ", ".join(numbered) or "none"
+        raise RollbackError(f"rolling back {name} to version {to}: there are {there}")
+    target = numbered.get(to or previous(champion, known, versions) or "")
+    if target is None:
+        last = numbered.get(known.before.get(champion or "") or "")
+        why = objection_to(last, champion, known.approved) if last else None
+        said = f" (version {last.number}: {why})" if last and why else ""
+        raise RollbackError(f"rolling back {name}: no version is `previous`{said}{hint}")
+    if why := objection_to(target, champion, known.approved):
+        raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
+    left = numbered.get(champion or "")
     return Change(
         workload_id=name,
         kind="rollback",
         evidence_digest=target.evidence,
         adapter_key=target.adapter,
         version=target.number,
-        champion_before=now.champion,
-        adapter_before=champion.adapter if champion else None,
-        previous_before=now.previous,
-        previous_after=further(target, versions, history, approved, leaving=now.champion),
+        champion_before=champion,
+        adapter_before=left.adapter if left else None,
         asked_by=by,
         reason=reason,
     )
 
 
 def is_fit(version: Version, approved: Approved) -> bool:
-    """Tell whether a version was champion on evidence that was approved, and nothing taints it.
-
-    Its tags are not asked: whoever reaches MLflow can write them.
-    """
+    """Return whether a version was champion on approved evidence and nothing taints it."""
     return (version.number, version.evidence) in approved and not version.tainted
 
 
-def objection_to(version: Version, champion: Version | None, approved: Approved) -> str | None:
-    """Say why a version may not become champion by a rollback; ``None`` if it may."""
-    if version == champion:
+def objection_to(version: Version, champion: str | None, approved: Approved) -> str | None:
+    """Return why a version may not become champion by a rollback; ``None`` if it may."""
+    if version.number == champion:
         return "it is the champion already"
     if version.tainted:
         return f"it has learned from rows that were erased (certificate {version.tainted})"
     if (version.number, version.evidence) not in approved:
         return "nobody has approved it, says the chain of decisions; a turn asks for that"
     return None
-
-
-def further(
-    version: Version,
-    versions: Sequence[Version],
-    history: Sequence[Entry],
-    approved: Approved,
-    *,
-    leaving: str | None,
-) -> str | None:
-    """Say where the next rollback leads after one to ``version``; ``None`` if nowhere."""
-    fit = [one.number for one in versions if is_fit(one, approved) and not one.rolled_back]
-    before = before_it(version, history)
-    return before if before in fit and before not in (version.number, leaving) else None
-
-
-def before_it(version: Version, history: Sequence[Entry]) -> str | None:
-    """Give the number of the version that was champion before this one was promoted."""
-    for entry in reversed(history):
-        change = entry.change
-        if entry.step == "done" and change.version == version.number:
-            return change.champion_before if change.kind == "promotion" else change.previous_after
-    return None
-
-
-def _target(
-    name: str,
-    numbered: dict[str, Version],
-    fit: Sequence[Version],
-    now: Aliases,
-    to: str | None,
-) -> Version:
-    if to is not None:
-        if to not in numbered:
-            known = ", ".join(numbered) or "none"
-            raise RollbackError(f"rolling back {name} to version {to}: there are {known}")
-        return numbered[to]
-    if now.previous is None:
-        raise RollbackError(f"rolling back {name}: no version is `previous`{_or(fit)}")
-    return numbered[now.previous]
-
-
-def _or(fit: Sequence[Version]) -> str:
-    numbers = ", ".join(one.number for one in fit)
-    return f"; --to goes back to any of {numbers}" if numbers else "; there is no other to go to"

@@ -1,5 +1,5 @@
--- One row per change of a workload's champion, as its last step tells it; the oldest first. Reads
--- raw.champion_journal.
+-- One row per change of a workload's champion: its end, or its intention while it has none; the
+-- oldest first. Reads raw.champion_journal.
 
 select
     workload_id,
@@ -11,8 +11,6 @@ select
     version,
     champion_before,
     adapter_before,
-    previous_before,
-    previous_after,
     asked_by,
     reason,
     said,
@@ -22,10 +20,6 @@ where $workload_id is null or workload_id = $workload_id
 qualify
     row_number() over (
         partition by workload_id, number
-        order by
-            array_position(
-                ['intended', 'registered', 'previous_moved', 'champion_moved', 'done', 'undone'],
-                step
-            ) desc
+        order by step = 'intended' asc, noted_at desc
     ) = 1
 order by workload_id, number

@@ -303,12 +303,10 @@ def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
                 version=str(number),
                 champion_before=None,
                 adapter_before=None,
-                previous_before=None,
-                previous_after=None,
                 asked_by="eve",
                 reason=text,
             )
-            held.note(held.intend(change), "done")
+            held.end(held.intend(change), change, "done", "")
     written = eraser(home.settings, Subject(ANN))
     with warehouse.connect(home.settings.warehouse) as con:
         reasons = [one.change.reason for one in journal.changes(con)]

@@ -2,28 +2,31 @@
 
 import os
 import signal
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from components import warehouse
-from components.register import aliases, crowning, journal, registry, rollback
-from components.register.aliases import CHALLENGER, CHAMPION, PREVIOUS, Aliases
-from components.register.journal import STEPS, Change, Journal, Step
+from components.register import aliases, champion, journal, registry, rollback
+from components.register.aliases import CHALLENGER, CHAMPION, Aliases
+from components.register.journal import Change, Journal
 from components.register.registry import Version
+from components.register.rollback import Succession
 from tests.forking import PROCESSES
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 
-def books(folder: Path, after: Callable[[Step, bool], None] | None = None) -> Journal:
-    given: dict[str, Any] = {} if after is None else {"after": after}
-    return Journal(lambda: warehouse.connect(folder / "w.duckdb"), lambda: NOW, **given)
+def books(folder: Path) -> Journal:
+    return Journal(lambda: warehouse.connect(folder / "w.duckdb"), lambda: NOW)
 
 
 def make(name: str, number: int, **tags: str) -> Version:
@@ -44,132 +47,155 @@ def history(name: str) -> None:
         make(name, number, **{registry.DECISION_TAG: "approve"})
     make(name, 3)
     aliases.put(name, CHAMPION, "2")
-    aliases.put(name, PREVIOUS, "1")
     aliases.put(name, CHALLENGER, "3")
 
 
-def promote(name: str, folder: Path, step: Step | None = None, *, written: bool = True) -> None:
-    """Promote the third version, and die at a step."""
-    change = crowning.promotion(name, "e3", "a3", by="ann", reason="better")
-    found = registry.of_evidence(name, "e3")
-    assert found is not None
-    crowning.promote(books(folder, dying(step, written)), change, lambda: found)
+def promotion(name: str) -> Change:
+    return champion.promotion(name, "3", "e3", "a3", by="ann", reason="better")
 
 
-def roll_back(name: str, folder: Path, step: Step | None = None, *, written: bool = True) -> None:
-    """Go back to the first version, and die at a step."""
-    now, found = aliases.read(name), registry.versions(name)
-    known = frozenset({("1", "e1"), ("2", "e2")})
-    change = rollback.plan(name, found, now, [], None, approved=known, by="bob", reason="rude")
-    dies = books(folder, dying(step, written))
-    crowning.finish(dies, dies.intend(change))
+def rolling(name: str) -> Change:
+    known = Succession(frozenset({("1", "e1"), ("2", "e2")}), {"1": None, "2": "1"}, frozenset())
+    versions = registry.versions(name)
+    return rollback.plan(name, versions, "2", known, None, by="bob", reason="rude")
 
 
-def dying(step: Step | None, written: bool) -> Callable[[Step, bool], None]:
-    def die(at: Step, is_written: bool) -> None:
-        if (at, is_written) == (step, written):
-            os.kill(os.getpid(), signal.SIGKILL)
+def carry_out(change: Change, folder: Path, is_ready: Event, may_begin: Event) -> None:
+    """Change the champion, once the test is ready to watch."""
+    is_ready.set()
+    may_begin.wait(60)
+    champion.carry_out(books(folder), books(folder).intend(change))
 
-    return die
+
+@contextmanager
+def mlflow_held() -> Generator[None]:
+    """Let somebody else hold MLflow's database, so that whoever calls MLflow waits."""
+    path = os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as con:
+        con.execute("begin exclusive")
+        yield
+        con.execute("rollback")
 
 
-def kill(work: Callable[..., None], name: str, folder: Path, step: Step, written: bool) -> None:
-    """Let a process do it and die there by SIGKILL."""
-    process = PROCESSES.Process(target=work, args=(name, folder, step), kwargs={"written": written})
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_intended(folder: Path) -> bool:
+    with books(folder).open() as con:
+        return bool(journal.unfinished(con))
+
+
+def kill(change: Change, folder: Path, moment: str) -> None:
+    """Let a process change the champion, and kill it at a moment that is seen from outside.
+
+    ``waiting``: before it has the warehouse. ``intended``: its row is there, and it waits for
+    MLflow. ``moved``: the alias stands on the version, and it waits for the warehouse.
+    """
+    is_ready, may_begin = PROCESSES.Event(), PROCESSES.Event()
+    process = PROCESSES.Process(target=carry_out, args=(change, folder, is_ready, may_begin))
     process.start()
-    process.join()
+    assert is_ready.wait(60)
+    with ExitStack() as mlflow, ExitStack() as held:
+        if moment == "waiting":
+            held.enter_context(books(folder).open())
+            may_begin.set()
+            process.join(0.5)
+        else:
+            mlflow.enter_context(mlflow_held())
+            may_begin.set()
+            until(lambda: is_intended(folder))
+        if moment == "moved":
+            held.enter_context(books(folder).open())
+            mlflow.close()
+            until(lambda: aliases.read(change.workload_id).champion == change.version)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
-def settle(folder: Path) -> list[tuple[str, str]]:
-    return [(one.step, one.said) for one in crowning.settle(books(folder))]
+def recover(folder: Path) -> list[tuple[str, str]]:
+    return [(entry.step, entry.said) for entry in champion.recover(books(folder))]
 
 
-def moments(steps: tuple[Step, ...], quick: tuple[Step, ...]) -> list[Any]:
-    """Name each step's two moments, done and written down; only ``quick`` ones are not slow."""
-    return [
-        pytest.param(
-            step,
-            written,
-            id=f"{step}-{'written' if written else 'done'}",
-            marks=[] if written and step in quick else pytest.mark.slow,
-        )
-        for step in steps
-        for written in (False, True)
-    ]
+MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "intended", "moved"]
 
 
-@pytest.mark.parametrize(("step", "written"), moments(STEPS, STEPS))
-def test_a_promotion_that_was_killed_ends_whole(
-    step: Step, written: bool, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    name = f"promoted-{request.node.callspec.id}"
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_promotion_that_was_killed_ends_whole(moment: str, tmp_path: Path) -> None:
+    name = f"promoted-{moment}"
     history(name)
-    kill(promote, name, tmp_path, step, written)
-    settled = settle(tmp_path)
-    if (step, written) == ("intended", False):
-        assert settled == []
-        assert aliases.read(name) == Aliases(champion="2", challenger="3", previous="1")
+    kill(promotion(name), tmp_path, moment)
+    ended = recover(tmp_path)
+    if moment == "waiting":
+        assert ended == []
+        assert aliases.read(name) == Aliases(champion="2", challenger="3")
         assert registry.numbered(name, "3").decision == ""
-        promote(name, tmp_path)
-    assert aliases.read(name) == Aliases(champion="3", challenger=None, previous="2")
+        return
+    assert ended == [("done", "it was interrupted, and is finished")]
+    assert aliases.read(name) == Aliases(champion="3")
     crowned = registry.numbered(name, "3")
     tags = MlflowClient().get_model_version(name, "3").tags
     assert (crowned.decision, tags[registry.APPROVER_TAG]) == ("approve", "ann")
     with books(tmp_path).open() as con:
         (entry,) = journal.changes(con, name)
         assert (entry.step, journal.unfinished(con)) == ("done", [])
-    assert settle(tmp_path) == []
+    assert recover(tmp_path) == []
 
 
-ROLLING: tuple[Step, ...] = ("intended", "previous_moved", "champion_moved", "done")
-
-
-@pytest.mark.parametrize(("step", "written"), moments(ROLLING, ("previous_moved",)))
-def test_a_rollback_that_was_killed_ends_whole(
-    step: Step, written: bool, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    name = f"rolled-{request.node.callspec.id}"
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_rollback_that_was_killed_ends_whole(moment: str, tmp_path: Path) -> None:
+    name = f"rolled-{moment}"
     history(name)
-    kill(roll_back, name, tmp_path, step, written)
-    settle(tmp_path)
-    if (step, written) == ("intended", False):
-        assert aliases.read(name) == Aliases(champion="2", challenger="3", previous="1")
+    kill(rolling(name), tmp_path, moment)
+    recover(tmp_path)
+    if moment == "waiting":
+        assert aliases.read(name) == Aliases(champion="2", challenger="3")
         return
-    assert aliases.read(name) == Aliases(champion="1", challenger="3", previous=None)
+    assert aliases.read(name) == Aliases(champion="1", challenger="3")
     assert registry.numbered(name, "2").rolled_back == "to version 1 by bob: rude"
     with books(tmp_path).open() as con:
         assert journal.unfinished(con) == []
 
 
 def begun(name: str, folder: Path, **changes: str | None) -> Change:
-    """Write down that the third version is to be champion, and no more."""
-    change = crowning.promotion(name, "e3", "a3", by="ann", reason="")
-    books(folder).intend(replace(change, **changes))  # pyright: ignore[reportArgumentType]
+    """Write that the third version is to be champion, and no more."""
+    change = replace(promotion(name), **changes)  # pyright: ignore[reportArgumentType]
+    books(folder).intend(change)
     return change
 
 
-def test_what_was_never_registered_leaves_all_as_it_was(tmp_path: Path) -> None:
-    history("unmade")
-    begun("unmade", tmp_path, evidence_digest="e9")
-    before = aliases.read("unmade")
-    assert settle(tmp_path) == [("undone", "the version was never registered; nothing had moved")]
-    assert aliases.read("unmade") == before
+@pytest.mark.parametrize("version", ["9", None], ids=["numbered", "of-an-older-home"])
+def test_what_was_never_registered_leaves_all_as_it_was(
+    version: str | None, tmp_path: Path
+) -> None:
+    name = f"unmade-{version}"
+    history(name)
+    begun(name, tmp_path, evidence_digest="e9", version=version)
+    before = aliases.read(name)
+    assert recover(tmp_path) == [("undone", "the version was never registered; nothing had moved")]
+    assert aliases.read(name) == before
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["before-moving", "after-moving"])
-def test_what_was_erased_meanwhile_is_not_crowned(moved: bool, tmp_path: Path) -> None:
-    name = f"erased-{moved}"
+@pytest.mark.parametrize("why", ["erased meanwhile", "nobody has approved version 3"])
+def test_what_may_not_be_champion_any_more_is_undone(why: str, moved: bool, tmp_path: Path) -> None:
+    name = f"undone-{why.split()[0]}-{moved}"
     history(name)
     before = aliases.read(name)
     begun(name, tmp_path)
     if moved:
-        aliases.put(name, PREVIOUS, "2")
         aliases.put(name, CHAMPION, "3")
-    registry.tag(name, "3", {registry.TAINTED_TAG: "c1"})
-    ((step, said),) = settle(tmp_path)
-    assert step == "undone"
-    assert "erased meanwhile" in said
+    if why == "erased meanwhile":
+        registry.tag(name, "3", {registry.TAINTED_TAG: "c1"})
+    is_approved = why == "erased meanwhile"
+    (entry,) = champion.recover(books(tmp_path), name, lambda _: is_approved)
+    assert entry.step == "undone"
+    assert why in entry.said
     assert aliases.read(name) == before
 
 
@@ -177,29 +203,27 @@ def test_a_champion_that_somebody_put_there_since_stays(tmp_path: Path) -> None:
     history("since")
     begun("since", tmp_path)
     aliases.put("since", CHAMPION, "1")
-    assert settle(tmp_path) == [("undone", "version 1 has become champion meanwhile")]
+    assert recover(tmp_path) == [("undone", "version 1 has become champion meanwhile")]
     assert aliases.read("since").champion == "1"
 
 
-def test_nobody_begins_another_change_before_the_interrupted_one_is_settled(
+def test_nobody_begins_another_change_before_the_interrupted_one_is_recovered(
     tmp_path: Path,
 ) -> None:
     history("open")
     change = begun("open", tmp_path)
-    with pytest.raises(journal.UnsettledError, match="change 1 was interrupted after intended"):
+    with pytest.raises(journal.UnsettledError, match="change 1 was interrupted"):
         books(tmp_path).intend(change)
-    settle(tmp_path)
+    recover(tmp_path)
     assert books(tmp_path).intend(change).number == 2
 
 
-def test_a_change_that_was_settled_by_somebody_else_goes_no_further(tmp_path: Path) -> None:
+def test_a_change_that_somebody_else_has_ended_is_not_ended_twice(tmp_path: Path) -> None:
     history("intended-twice")
-    entry = books(tmp_path).intend(
-        crowning.promotion("intended-twice", "e9", "a9", by="a", reason="")
-    )
-    settle(tmp_path)
-    with pytest.raises(journal.SettledError, match="change 1 is undone by now"):
-        books(tmp_path).note(entry, "registered", version="3")
+    entry = books(tmp_path).intend(replace(promotion("intended-twice"), version="9"))
+    assert recover(tmp_path)[0][0] == "undone"
+    with pytest.raises(journal.SettledError, match="change 1 has an end already"):
+        books(tmp_path).end(entry, entry.change, "done", "")
 
 
 def test_one_process_at_a_time_changes_a_champion(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from components.gate.judgement import Judgement
 from components.register import aliases, journal, registry, rollback, taint
 from components.register.aliases import Aliases
 from components.register.rollback import RollbackError
-from flows import champions, registering, turn
+from flows import champions, registering, rollback_rules, turn
 from flows import rollback as rolling
 from flows.settings import Settings
 from tests.register.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
@@ -142,16 +142,9 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
 ) -> None:
     crowned("again", 3, home)
     with warehouse.connect(home.warehouse) as con:
-        change = rollback.plan(
-            "again",
-            registry.versions("again"),
-            aliases.read("again"),
-            journal.changes(con, "again"),
-            None,
-            by="bob",
-            reason="rude",
-            approved=champions.approved(con, "again"),
-        )
+        known = rollback_rules.champions(con, "again")
+    versions = registry.versions("again")
+    change = rollback.plan("again", versions, "3", known, None, by="bob", reason="rude")
     champions.books(home).intend(change)
     champions.roll_back(home, "again", None, by="bob", reason="rude")
     assert aliases.read("again") == Aliases(champion="2", previous="1")
@@ -198,16 +191,9 @@ def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settin
     for name in ("dead", "alive"):
         crowned(name, 2, home)
         with warehouse.connect(home.warehouse) as con:
-            change = rollback.plan(
-                name,
-                registry.versions(name),
-                aliases.read(name),
-                journal.changes(con, name),
-                None,
-                by="bob",
-                reason="",
-                approved=champions.approved(con, name),
-            )
+            known = rollback_rules.champions(con, name)
+        versions = registry.versions(name)
+        change = rollback.plan(name, versions, "2", known, None, by="bob", reason="")
         champions.books(home).intend(change)
     with journal.held(home.locks, "alive"):
         (settled,) = champions.reconcile(home)

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from components.decide.record import Event
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.ledger import Decision
-from components.register import challenger, crowning, registry
+from components.register import champion, registry
 from components.register.journal import Journal
 from flows import champions, registering, releases, settings
 from flows.settings import Settings
@@ -34,7 +33,7 @@ def ask(name: str, number: int, source: str = "file:///nowhere", model: str = ""
     made = registry.as_version(
         client.create_model_version(name, source, tags=tags, model_id=model or None)
     )
-    challenger.name_it(made)
+    champion.set_challenger(made)
     subject = Subject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
     return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
 
@@ -90,6 +89,7 @@ def crowned(name: str, count: int, home: Settings) -> None:
         held = Journal(lambda: nullcontext(con), lambda: NOW)
         for number in range(1, count + 1):
             ask(name, number)
-            change = crowning.promotion(name, f"e{number}", f"a{number}", by="ann", reason="good")
-            crowning.promote(held, change, partial(registry.numbered, name, str(number)))
-        champions.remember(home, con, name)
+            keys = (name, str(number), f"e{number}", f"a{number}")
+            change = champion.promotion(*keys, by="ann", reason="good")
+            champion.carry_out(held, held.intend(change))
+    champions.remember(home, name)

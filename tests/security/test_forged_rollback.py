@@ -14,7 +14,8 @@ from components import warehouse
 from components.decide import proofs, record
 from components.decide.approvers import Approving
 from components.gate import evidence
-from components.register import aliases, crowning, registry
+from components.register import aliases, champion, registry
+from components.register.journal import Change
 from components.register.rollback import RollbackError
 from flows import champions, signing, workload_files
 from flows.settings import Settings
@@ -53,11 +54,10 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     forge("forged", "3", evidence="e1")  # that of a version which was approved
     with pytest.raises(RollbackError, match="nobody has approved it"):
         champions.roll_back(home, "forged", "3", by="eve", reason="")
-    aliases.put("forged", aliases.PREVIOUS, "3")
-    with pytest.raises(RollbackError, match="nobody has approved it"):
-        champions.roll_back(home, "forged", None, by="eve", reason="")
     assert aliases.read("forged").champion == "2"
-    assert champions.roll_back(home, "forged", "1", by="bob", reason="rude").step == "done"
+    aliases.put("forged", aliases.PREVIOUS, "3")  # a rollback reads the journal, not this
+    assert champions.roll_back(home, "forged", None, by="bob", reason="rude").step == "done"
+    assert aliases.read("forged").champion == "1"
 
 
 @pytest.mark.parametrize("number", [3, 4])
@@ -74,12 +74,28 @@ def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rule
         rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
             record.in_force(con, name, rules, now=NOW)
-    change = crowning.promotion(name, f"e{number}", f"a{number}", by="eve", reason="")
+    keys = (name, str(number), f"e{number}", f"a{number}")
+    change = champion.promotion(*keys, by="eve", reason="")
     champions.books(home).intend(change)
     (settled,) = champions.reconcile(home)
     assert settled.step == "undone"
     assert settled.said.startswith("nobody has approved")
     assert aliases.read(name).champion == "2"
+
+
+def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_approved_evidence(
+    home: Settings,
+) -> None:
+    crowned("paired", 2, home)
+    ask("paired", 3)
+    forged = Change("paired", "rollback", "e1", "a3", "3", "2", "a2", "eve", "")  # of version 1
+    champions.books(home).intend(forged)
+    (ended,) = champions.reconcile(home)
+    assert (ended.step, ended.said) == (
+        "undone",
+        "nobody has approved version 3, says the chain",
+    )
+    assert aliases.read("paired").champion == "2"
 
 
 def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(

@@ -32,7 +32,7 @@ from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.ledger import Decision
 from components.model_signature import SignatureError
-from components.register import aliases, crowning, registry, release, tracking
+from components.register import aliases, champion, registry, release, tracking
 from components.register.registry import Version
 from flows import champions, cli, exporting, registering, releases
 from flows.exporting import Asked
@@ -358,5 +358,6 @@ def crown_as_before(served: Served, version: Version) -> None:
     """Crown a version as main did before releases."""
     with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
         record.append(con, Event("approve", NAME, version.evidence, "r3", NOW, "ann", "good"))
-    change = crowning.promotion(NAME, version.evidence, version.adapter, by="ann", reason="good")
-    crowning.promote(champions.books(served.home), change, lambda: version)
+    keys = (NAME, version.number, version.evidence, version.adapter)
+    change, books = champion.promotion(*keys, by="ann", reason="good"), champions.books(served.home)
+    champion.carry_out(books, books.intend(change))
