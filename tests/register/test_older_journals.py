@@ -1,6 +1,7 @@
 """A home whose journal noted six steps and where `previous` was opens and is recovered right."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def note(home: Settings, name: str, number: int, *steps: str, **fields: str | No
             _insert(con, line)
 
 
-def _insert(con: Connection, line: dict[str, object]) -> None:
+def _insert(con: Connection, line: Mapping[str, object]) -> None:
     names = ", ".join(line)
     values = ", ".join(f"${name}" for name in line)
     con.execute(f"insert into raw.champion_journal ({names}) values ({values})", line)
