@@ -46,6 +46,11 @@ class Order:
     is_policy: bool = False
     flow_run_id: str = ""
 
+    def __post_init__(self) -> None:
+        """Make its texts encodable, wherever they come from."""
+        for name in ("by", "reason", "code", "signature"):
+            object.__setattr__(self, name, chain.encodable(getattr(self, name)))
+
 
 @dataclass(frozen=True, slots=True)
 class Proved:

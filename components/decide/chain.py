@@ -102,6 +102,11 @@ class Broken:
     said: str
 
 
+def encodable(text: str) -> str:
+    """Replace halves of characters (lone surrogates), which no file, database or digest takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def seal(salt: str, text: str) -> str:
     """Digest a text under its salt."""
     return hashlib.sha256((salt + text).encode()).hexdigest()

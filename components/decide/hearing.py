@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from components import warehouse
-from components.decide import blame, proofs, record, ssh_signature, standing, statement, totp
+from components.decide import blame, chain, proofs, record, ssh_signature, standing, statement, totp
 from components.decide.blame import Blamed
 from components.decide.chain import Link
 from components.decide.reasons import Reason, Refused
@@ -40,6 +40,11 @@ class Answer:
     reason: Reason = "other"
     blame: str = ""
     signature: str = ""
+
+    def __post_init__(self) -> None:
+        """Make its texts encodable, wherever they come from."""
+        for name in ("approver", "comment", "code", "blame", "signature"):
+            object.__setattr__(self, name, chain.encodable(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ or another question, whoever holds the answer meanwhile.
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
@@ -17,6 +16,9 @@ FORMAT = "flywheel-decision-1"
 """The first version of the statement's form."""
 
 AT = "%Y-%m-%dT%H:%M:%SZ"
+
+MOST_CHARACTERS = 65_536
+"""Of what is pasted: a statement and the longest signature that there is are below 10,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,16 @@ class Signed:
 
 
 def split(pasted: str) -> Signed | None:
-    """Find a line and a signature in what was pasted; ``None`` where one of them is missing."""
-    begin, end = ssh_signature.BEGIN, ssh_signature.END
-    found = re.search(rf"(\{{[^\n]*\}})\s*({begin}.*?{end})", pasted.replace("\r", ""), re.DOTALL)
-    if found is None:
+    """Find a line and the signature below it; ``None`` where one is missing, or it is too long."""
+    if len(pasted) > MOST_CHARACTERS:
         return None
-    lines = [line.strip() for line in found[2].splitlines() if line.strip()]
-    return Signed(found[1], "\n".join(lines) + "\n")
+    before, begin, after = pasted.replace("\r", "").partition(ssh_signature.BEGIN)
+    blob, end, _ = after.partition(ssh_signature.END)
+    _, brace, line = before.rstrip().rpartition("\n")[2].partition("{")
+    if not end or not brace or not line.endswith("}"):
+        return None
+    lines = [words for each in f"{begin}{blob}{end}".splitlines() if (words := each.strip())]
+    return Signed(brace + line, "\n".join(lines) + "\n")
 
 
 def read(line: str) -> Statement:
@@ -82,7 +87,10 @@ def read(line: str) -> Statement:
     Raises:
         ValueError: It is no statement, or not written as one: two texts must not mean the same.
     """
-    told = json.loads(line)
+    try:
+        told = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("the statement is nested too deeply") from error
     names = {field.name for field in fields(Statement)}
     if not isinstance(told, dict) or told.pop("statement", None) != FORMAT or set(told) != names:
         raise ValueError(f"expected a statement of the form {FORMAT}")

@@ -1,5 +1,6 @@
 """An answer is taken or refused with its reason, once, and is on record either way."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from pyotp.totp import TOTP
 
 from components import warehouse
-from components.decide import chain, hearing, proofs, record, rules
+from components.decide import chain, hearing, proofs, record, rules, ssh_signature
 from components.decide.approvers import Approver, Approving
 from components.decide.hearing import Answer, Proof, Question
 from components.decide.record import Asked
@@ -287,3 +288,48 @@ def test_an_evidence_counts_as_approved_since_its_last_approval(con: Connection)
     hear(con, YES, FOUR_EYES)
     hear(con, replace(YES, approver="bob"), FOUR_EYES, attempt=2, minutes=30)
     assert record.approved_at(con, "e1") == NOW + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        pytest.param("{}" * 80_000, id="braces"),
+        pytest.param("{}\n" * 50_000 + ssh_signature.BEGIN * 1000, id="begins"),
+        pytest.param(
+            f'{{"a":{"[" * 20_000}}}\n{ssh_signature.BEGIN}\n{ssh_signature.END}', id="nested"
+        ),
+        pytest.param("{" * 10_000 + ssh_signature.BEGIN + " \n" * 10_000, id="blanks"),
+    ],
+)
+def test_a_paste_that_was_made_to_be_slow_is_refused_in_a_moment(
+    con: Connection, pasted: str
+) -> None:
+    began = time.monotonic()
+    signing = Approving(approvers=(Approver(name="ada", keys=(KEY,)),), proof="signature")
+    kind, reason = hear(con, replace(YES, signature=pasted), signing)
+    assert (kind, reason) == ("refused", "signature_unreadable")
+    assert time.monotonic() - began < 5
+
+
+def test_half_a_character_in_an_answer_is_replaced_and_the_answer_is_on_record(
+    con: Connection,
+) -> None:
+    half = "\ud83d"
+    no = Answer("reject", f"bob{half}", f"slow{half}", code=half, reason="cost", blame=half)
+    assert hear(con, no, Approving()) == ("reject", "cost")
+    link = record.links(con)[-1]
+    assert (link.approver, link.comment, link.blame) == ("bob\ufffd", "slow\ufffd", "\ufffd")
+    assert hear(con, replace(YES, code=half), CODED, attempt=2, secret=SECRET) == (
+        "refused",
+        "code_wrong",
+    )
+    signed = f'{{"a":"{half}"}}\n{ssh_signature.BEGIN}\n{ssh_signature.END}'
+    signing = Approving(approvers=(Approver(name="ada", keys=(KEY,)),), proof="signature")
+    assert hear(con, replace(YES, signature=signed), signing, attempt=3) == (
+        "refused",
+        "signature_unreadable",
+    )
+
+
+def test_both_halves_of_a_character_stay_one_character() -> None:
+    assert chain.encodable("\ud83d\ude00") == "\U0001f600"

@@ -209,3 +209,10 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     with disable_run_logger():
         said = rolling.go_back.fn("clicked", "", rolling.UNNAMED, "")
     assert said == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
+
+
+def test_half_a_character_in_an_order_is_replaced(home: Settings) -> None:
+    crowned("halved", 2, home)
+    entry = champions.roll_back(home, "halved", None, by="bob\ud83d", reason="rude\udc00")
+    assert (entry.change.asked_by, entry.change.reason) == ("bob\ufffd", "rude\ufffd")
+    assert registry.numbered("halved", "2").rolled_back == "to version 1 by bob\ufffd: rude\ufffd"
