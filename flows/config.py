@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from flows import workload_files
 from flows.workload import Workload
 
 
@@ -24,7 +25,7 @@ def read(path: Path) -> Workload:
         ConfigError: With every mistake found, not only the first.
     """
     try:
-        raw: object = yaml.safe_load(path.read_text())
+        raw: object = yaml.safe_load(workload_files.read_text(path))
     except OSError as error:
         raise ConfigError(path, [f"can't be read: {error.strerror}"]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry
-from flows import asking, fresh, registering, settings, workload_files
+from flows import asking, fresh, registering, run_inputs, settings, workload_files
 from flows import config as configs
 from flows.approvals import page_key
 from flows.fresh import StaleEvidenceError
@@ -109,7 +109,11 @@ def rules_file(home: Settings, found: Evidence, config: str) -> Path:
     workload = found.subject.workload
     known = workload_files.find(home, workload)
     if known is None and config and is_from_before(home):
-        workload_files.adopt(home, workload, Path(config))
+        workload_files.require_unserved(home, Path(config))
+        with run_inputs.silent_about(home, Path(config)):
+            named = configs.read(Path(config)).workload
+        if named == workload:
+            workload_files.adopt(home, workload, Path(config))
         known = workload_files.find(home, workload)
     file = known or workload_files.require(home, workload)
     if config and Path(config).resolve() != file:

@@ -4,11 +4,16 @@ Whoever reaches Prefect's API starts flows with any parameters. So a file that i
 only where nobody can put one who has nothing but the servers' logins.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flows import config as configs
 from flows import settings, workload_files
+from flows.config import ConfigError
+from flows.settings import Settings
 from flows.workload import Workload
+from flows.workload_files import WorkloadFileError
 
 
 class ForeignPathError(ValueError):
@@ -19,14 +24,34 @@ def workload(config: str) -> Workload:
     """Read the file that a flow was given, if it is the workload's own in this home.
 
     Raises:
-        ConfigError: It has mistakes.
-        WorkloadFileError: It is not the workload's.
+        ConfigError: The workload's file has mistakes.
+        WorkloadFileError: A server keeps the file.
+        ForeignPathError: It is no workload's file in this home.
     """
     home, file = settings.load(), Path(config)
     workload_files.require_unserved(home, file)
-    found = configs.read(file)
-    workload_files.enter(home, found.workload, file)
+    with silent_about(home, file):
+        found = configs.read(file)
+        workload_files.enter(home, found.workload, file)
     return found
+
+
+@contextmanager
+def silent_about(home: Settings, file: Path) -> Generator[None]:
+    """Hide what a file holds from who starts a flow, unless it is a workload's file in this home.
+
+    Raises:
+        ForeignPathError: It is not, and there was a mistake in it, or it was not there.
+    """
+    try:
+        yield
+    except (ConfigError, WorkloadFileError):
+        if file.resolve() in workload_files.known(home):
+            raise
+        raise ForeignPathError(
+            f"starting a flow with the workload's file {file}: this home knows no such file; "
+            "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes one known"
+        ) from None
 
 
 def within(folder: Path, given: str, what: str) -> Path:

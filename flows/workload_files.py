@@ -5,15 +5,35 @@ A scheduled workload's is the one in ``workloads/``. Another's is linked in its 
 that has no evidence yet, so that there is nothing to decide about.
 """
 
+import errno
 from pathlib import Path
 
 import yaml
 
 from flows.settings import Settings
 
+MOST_BYTES = 2**20
+"""A workload's file has some kilobytes; what is larger is another file."""
+
 
 class WorkloadFileError(LookupError):
     """No file, or more than one, is a workload's in this home, or it is another than was named."""
+
+
+def read_text(file: Path) -> str:
+    """Read a workload's file.
+
+    Raises:
+        OSError: It can't be read, is not a regular file, or is larger than 1 MiB.
+        UnicodeDecodeError: It is not text.
+    """
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with file.open("rb") as opened:
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB")
+    return content.decode()
 
 
 def find(home: Settings, workload: str) -> Path | None:
@@ -48,6 +68,12 @@ def require(home: Settings, workload: str) -> Path:
             "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes it known"
         )
     return found
+
+
+def known(home: Settings) -> set[Path]:
+    """List the files of this home's workloads, scheduled or not."""
+    links = [*home.workloads.glob("*.yaml"), *home.workloads.glob("unscheduled/*.yaml")]
+    return {link.resolve() for link in links}
 
 
 def adopt(home: Settings, workload: str, file: Path) -> None:
@@ -113,7 +139,7 @@ def _link(home: Settings, workload: str) -> Path:
 def _workload_of(file: Path) -> str:
     """Read whose file it is; one that can't be read is of the workload that it is named after."""
     try:
-        told = yaml.safe_load(file.read_text())
+        told = yaml.safe_load(read_text(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return file.stem
     return str(told.get("workload", file.stem)) if isinstance(told, dict) else file.stem

@@ -39,12 +39,13 @@ def load_no_results() -> None:
 
 def main() -> None:
     """Run the flow of the run that the environment names, if it is one of ours."""
+    load_no_results()
+    run_id = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(os.environ["PREFECT__FLOW_RUN_ID"]))
+        run = client.read_flow_run(run_id)
         if run.deployment_id is None:
             raise FlowRefusedError(f"starting flow run {run.id}: it has no deployment")
         deployment = client.read_deployment(run.deployment_id)
-    load_no_results()
     os.environ["PREFECT__FLOW_ENTRYPOINT"] = entrypoint_of(deployment)
     sys.modules.pop("prefect.engine", None)  # our worker's imports have it; it is run anew
     runpy.run_module("prefect.engine", run_name="__main__")

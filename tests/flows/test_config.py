@@ -1,5 +1,6 @@
 """A workload file is read whole, or every mistake in it is listed and nothing is started."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,3 +198,13 @@ def test_a_search_that_cannot_be_is_a_mistake(
     assert any(
         one.startswith(said.format(folder=folder)) for one in mistakes(write(folder, **given))
     )
+
+
+@pytest.mark.timeout(20)
+def test_only_a_regular_file_of_a_megabyte_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    large = tmp_path / "large.yaml"
+    large.write_text("#" * (2**20 + 1))
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        assert mistakes(path) == ["can't be read: it is not a regular file"]
+    assert mistakes(large) == ["can't be read: it is larger than 1 MiB"]

@@ -1,5 +1,6 @@
 """The rules are those of the workload's own file in the home, whatever a flow run names."""
 
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from flows import promote, run_inputs, workload_files
+from flows.config import ConfigError
 from flows.promote import ForeignEvidenceError
 from flows.run_inputs import ForeignPathError
 from flows.settings import Settings
@@ -143,6 +145,9 @@ def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one
         older(str(file), str(found.folder))
     with warehouse.connect(home.warehouse) as con:
         con.execute("update raw.signing set since = now() + interval 1 hour")
+    (folder / "shadow").write_text("user: root:x:0\n- secret")
+    with pytest.raises(ForeignPathError, match="this home knows no such file"):
+        older(str(folder / "shadow"), str(found.folder))
     assert older(str(file), str(found.folder)) == file
     assert workload_files.require(home, "support") == file
     laxer = folder / "laxer.yaml"
@@ -172,3 +177,29 @@ def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> N
     for given in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
         with pytest.raises(ForeignPathError, match="expected one below"):
             run_inputs.within(home.snapshots, given, "snapshot")
+
+
+@pytest.mark.parametrize("content", ["user: root:x:0\n- secret", "{}", None], ids=["", "", "none"])
+def test_who_starts_a_flow_learns_nothing_of_a_file_that_is_no_workloads_here(
+    home: Settings, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "shadow"
+    if content is not None:
+        file.write_text(content)
+    expected = f"starting a flow with the workload's file {file}: this home knows no such file"
+    with pytest.raises(ForeignPathError, match=expected) as caught:
+        run_inputs.workload(str(file))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert workload_files.find(home, "support") is None
+
+
+def test_the_mistakes_in_a_workloads_own_file_are_named(home: Settings, folder: Path) -> None:
+    file = workload_file.write(folder)
+    workload_files.adopt(home, "support", file)
+    workload_file.write(folder, train={"r": 0})
+    with pytest.raises(ConfigError, match=r"train\.r: Input should be greater"):
+        run_inputs.workload(str(file))
+    other = folder / "other.yaml"
+    other.write_text("workload: support\nbase: base\n")
+    with pytest.raises(ForeignPathError, match="this home knows no such file"):
+        run_inputs.workload(str(other))

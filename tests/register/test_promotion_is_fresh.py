@@ -11,10 +11,11 @@ from components.gate import evidence
 from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
+from components.ledger import Decision
 from components.register import aliases, registry, tracking
 from components.register.logged import Served
 from flows import config as configs
-from flows import fresh
+from flows import fresh, promote, settings, workload_files
 from flows.fresh import StaleEvidenceError
 from flows.workload import Workload
 
@@ -94,6 +95,17 @@ def test_a_promotion_that_was_killed_after_crowning_may_end_whatever_changed_sin
     crown("crowned", adapter, base_model, found.digest)
     freeze(home, "crowned", "v2")
     fresh.require_fresh(found, workload_file(home, "crowned", base_model, floor=0.9))
+
+
+def test_what_nobody_has_approved_under_the_rules_of_now_is_not_crowned(
+    home: Path, base_model: Path
+) -> None:
+    found, workload = asked(home, "typed"), workload_file(home, "typed", base_model)
+    workload_files.adopt(settings.load(), "typed", home.parent / "typed.yaml")
+    typed = Decision("typed", found.digest, "approve", "eve", "", "run", NOW)
+    with pytest.raises(StaleEvidenceError, match="not approved under the rules of now"):
+        promote.crown.fn(workload, found, typed)
+    assert registry.champion("typed") is None
 
 
 def test_evidence_that_another_policy_judged_is_stale_and_says_what_changed(

@@ -105,6 +105,16 @@ def test_logins_are_drawn_once_differ_and_show_in_no_message(home: Settings) -> 
         assert login.password not in repr(drawn)
 
 
+def test_logins_are_their_owners_alone_whatever_the_umask_is(home: Settings) -> None:
+    home.home.mkdir()
+    before = os.umask(0)
+    try:
+        credentials.ensure(home, {})
+    finally:
+        os.umask(before)
+    assert mode(credentials.path(home.home)) == 0o600
+
+
 def test_logins_that_an_operator_exports_take_the_place_of_drawn_ones(home: Settings) -> None:
     home.home.mkdir()
     credentials.ensure(home, {})

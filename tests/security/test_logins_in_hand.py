@@ -178,7 +178,7 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
     snapshot = str(next((home.snapshots / NAME).iterdir()))
     trained, cards = str(home.adapters / NAME / adapter), str(home.workloads / "small.yaml")
     ours, below = "this home's file of it is", "expected one below"
-    sent = "keeps what its clients send"
+    sent, unknown = "keeps what its clients send", "this home knows no such file"
     attacks = {
         held.start("promote/promote", config=str(beta), evidence_folder=str(asked)): ours,
         held.start("promote/promote", config=mine, evidence_folder=str(asked)): ours,
@@ -188,10 +188,11 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
         ): "it is no evidence of this home",
         held.start("turn/turn", config=mine): sent,
         held.start("turn/turn", config=evil): sent,
-        held.start("turn/turn", config=str(laxer)): ours,
+        held.start("turn/turn", config=str(laxer)): unknown,
+        held.start("turn/turn", config="/etc/passwd"): unknown,
         held.start(
             "evaluate/evaluate", config=str(laxer), snapshot=snapshot, adapter=trained
-        ): ours,
+        ): unknown,
         held.start("collect/collect", config=mine): sent,
         held.start("curate/curate", config=mine): sent,
         held.start("train/train", config=mine, snapshot=snapshot): sent,

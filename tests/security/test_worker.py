@@ -99,6 +99,7 @@ def test_an_operator_may_name_more_packages(monkeypatch: pytest.MonkeyPatch) -> 
 
 LOADS = """
 import os, sys
+from contextlib import suppress
 from pathlib import Path
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.states import Completed
@@ -111,7 +112,8 @@ class Evil:
 metadata = ResultRecordMetadata(storage_key=str(Path("kept").absolute()))
 Path("kept").write_bytes(ResultRecord(result=Evil(), metadata=metadata).serialize())
 if sys.argv[1] == "ours":
-    engine.load_no_results()
+    with suppress(KeyError):  # no run is named
+        engine.main()
 Completed(data=metadata).result(retry_result_failure=False)
 """
 
