@@ -85,6 +85,17 @@ def graphics(dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> list[Graph
     return [Graphics(name, None) for name in gpus(proc)] or [Graphics("GPU", None)]
 
 
+def graphics_memory(dev: Path = Path("/dev")) -> int | None:
+    """Return the bytes of the smallest NVIDIA GPU's memory; ``None`` where there is no GPU."""
+    if not (dev / "nvidiactl").exists():
+        return None
+    query = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
+        return min(int(line) * 2**20 for line in output.stdout.split())
+    return None
+
+
 def read_graphics(told: str) -> list[Graphics]:
     """Read what ``nvidia-smi`` answers to ``QUERY``: a GPU a line, such as ``NVIDIA H100, 9.0``."""
     found = re.findall(r"^(.+), (\d+)\.(\d+)$", told, re.MULTILINE)

@@ -24,6 +24,7 @@ from flows import (
     cli_export,
     cli_feedback,
     cli_held,
+    cli_init,
     cli_lineage,
     cli_metrics,
     cli_receive,
@@ -46,13 +47,15 @@ if TYPE_CHECKING:
     from flows.workload import Workload
 
 app = typer.Typer(
-    help="Turn what an LLM application logs into a better adapter: measured, approved, registered.",
+    help="Turn what an LLM application logs into a better adapter: measured, approved, registered. "
+    "`flywheel demo` shows all of it; `flywheel init LOGS` starts with your own logs.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 app.registered_commands += cli_stack.app.registered_commands
 app.registered_commands += cli_doctor.app.registered_commands
 app.registered_commands += cli_backup.app.registered_commands
+app.registered_commands += cli_init.app.registered_commands
 app.registered_commands += cli_collect.app.registered_commands
 app.add_typer(cli_collect.quarantine_app, name="quarantine")
 app.add_typer(cli_held.app, name="held")

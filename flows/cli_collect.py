@@ -190,13 +190,13 @@ def show_reasons(loaded: "Sequence[Loaded]", console: Console) -> None:
         example = reason.beginning.decode(errors="backslashreplace").replace("\n", " ")
         short = example if len(example) <= MOST_EXAMPLE else example[:MOST_EXAMPLE] + " ..."
         for text in (
-            f"  {reason.lines} lines: {reason.reason}",
+            f"  {reason.line_count} lines: {reason.reason}",
             f"      example: {reason.path}:{reason.line}: {short}",
             f"      fix: {reason.remedy}",
         ):
             console.print(text, markup=False, soft_wrap=True)
     quarantined = sum(file.quarantined for file in loaded)
-    if rest := quarantined - sum(reason.lines for reason in reasons[:MOST_REASONS]):
+    if rest := quarantined - sum(reason.line_count for reason in reasons[:MOST_REASONS]):
         console.print(f"  {rest} lines for other reasons")
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from components import warehouse
-from components.collect import loading, places, spooled
+from components.collect import loading, places, spooled, survey
 from components.collect.loaded import Loaded
 from components.collect.loading import Input, Rehearsed
+from components.collect.record import Defaults
 from components.collect.sources import mlflow_traces
+from components.collect.survey import SurveyedFile
 from components.register import traces
 from components.warehouse import Connection
 
-Result = TypeVar("Result", Loaded, Rehearsed)
+Result = TypeVar("Result", Loaded, Rehearsed, SurveyedFile)
 
 MLFLOW = "mlflow:"
 """Before the name of an experiment whose traces are pulled through MLflow's client."""
@@ -47,6 +49,17 @@ def load(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Loade
 def rehearse(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Rehearsed]:
     """Load as ``load`` does and undo it: tell what would come of it."""
     return _each(path, found, partial(loading.rehearse_copy, now=now))
+
+
+def load_survey(
+    path: Path, found: Iterable[Input], defaults: Defaults, *, now: datetime
+) -> Iterator[SurveyedFile]:
+    """Load files as ``load`` does, with ``defaults`` where their records name no workload."""
+
+    def load_copy(con: Connection, given: Input, copy: Path) -> SurveyedFile:
+        return survey.load(con, given, copy, defaults, now=now)
+
+    return _each(path, found, load_copy)
 
 
 def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:

@@ -26,7 +26,8 @@ from components.trigger.settings import Trigger
 from flows import sources
 from flows.sources import Sources
 
-WorkloadId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
 
 
 class Workload(Config):

@@ -22,7 +22,7 @@ class QuarantineReason:
     """Lines refused for one reason; ``path``, ``line`` and ``beginning`` are those of the first."""
 
     reason: str
-    lines: int
+    line_count: int
     path: str
     line: int
     beginning: bytes
@@ -96,6 +96,6 @@ def merged(reasons: Iterable[QuarantineReason]) -> list[QuarantineReason]:
     by_pattern: dict[str, QuarantineReason] = {}
     for reason in reasons:
         known = by_pattern.get(reason.pattern)
-        lines = reason.lines + (known.lines if known else 0)
-        by_pattern[reason.pattern] = replace(known or reason, lines=lines)
-    return sorted(by_pattern.values(), key=lambda reason: -reason.lines)
+        count = reason.line_count + (known.line_count if known else 0)
+        by_pattern[reason.pattern] = replace(known or reason, line_count=count)
+    return sorted(by_pattern.values(), key=lambda reason: -reason.line_count)

@@ -10,18 +10,18 @@ refused as (
         line,
         reason,
         array_slice(content, 1, $most_bytes) as beginning,
-        regexp_replace(reason, '"[^"]*"?|[0-9][0-9.]*', '_', 'g') as kind
+        regexp_replace(reason, '"[^"]*"?|[0-9][0-9.]*', '_', 'g') as shape
     from raw.quarantine
     where file_digest = $digest and source = $source_name and quarantined_at = $now
 )
 
 select
     min_by(reason, line) as reason,
-    count(*) as lines,
+    count(*) as line_count,
     min_by(path, line) as path,
     min(line) as line,
     min_by(beginning, line) as beginning
 from refused
-group by kind
-order by lines desc, line asc, reason asc
+group by shape
+order by line_count desc, line asc, reason asc
 limit $most

@@ -22,8 +22,9 @@ def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
 
 def _complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
     """Fill in what is missing where a default is known; else the same object comes back."""
-    known = {"workload_id": defaults.workload_id, "client_id": defaults.client_id}
-    missing: dict[str, Json] = {
-        key: default for key, default in known.items() if default and key not in value
-    }
+    missing: dict[str, Json] = {}
+    if defaults.workload_id and value.get("workload_id") in (None, ""):
+        missing["workload_id"] = defaults.workload_id
+    if defaults.client_id and "client_id" not in value:
+        missing["client_id"] = defaults.client_id
     return value | missing if missing else value

@@ -1,0 +1,99 @@
+"""Summarize logs that were collected: their workloads, which feedback joins, and a sample."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from components import warehouse
+from components.collect import containers, detect, loading
+from components.collect.loaded import Loaded
+from components.collect.loading import Input
+from components.collect.record import Defaults, Found
+from components.schema import Json
+from components.warehouse import Connection
+
+MOST_SAMPLED = 2_000
+"""Interactions of a workload that are looked at in detail."""
+
+MOST_BYTES = 2**18
+"""Longer records are left out of the sample: so many are held at once."""
+
+UNNAMED = "\N{REPLACEMENT CHARACTER}"
+"""Stands for a missing workload while it is found out whether records name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedFile:
+    """A file of logs as it has to be loaded, and the outcome of loading it."""
+
+    input: Input
+    loaded: Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedWorkload:
+    """A workload that interactions name; ``paths`` are the files that hold some of it."""
+
+    workload_id: str
+    interactions: int
+    clients: int
+    first_at: datetime
+    last_at: datetime
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackJoin:
+    """Feedback of one kind about a workload.
+
+    ``joined`` events name a logged response or conversation of their client, ``of_other_clients``
+    only one that another client logged.
+    """
+
+    workload_id: str
+    kind: str
+    events: int
+    joined: int
+    of_other_clients: int
+    paths: Sequence[str]
+
+
+def load(
+    con: Connection, given: Input, path: Path, defaults: Defaults, *, now: datetime
+) -> SurveyedFile:
+    """Load a file that was fetched to ``path``, with ``defaults`` only if its records need them."""
+    named = replace(given, defaults=defaults) if _names_no_workload(given, path) else given
+    return SurveyedFile(named, loading.load_copy(con, named, path, now=now))
+
+
+def workloads(con: Connection) -> list[LoggedWorkload]:
+    """List the workloads that were collected, the largest first."""
+    return list(warehouse.read(con, "marts/logged_workloads", LoggedWorkload))
+
+
+def feedback(con: Connection) -> list[FeedbackJoin]:
+    """Count the feedback that was collected by workload and kind, and how much of it joins."""
+    return list(warehouse.read(con, "marts/feedback_joins", FeedbackJoin))
+
+
+def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
+    """Go through a random sample of a workload's interactions, as canonical records."""
+    limits = {"most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
+    model = "marts/logged_sample"
+    yield from warehouse.read(con, model, _parsed, workload_id=workload_id, **limits)
+
+
+def _parsed(record: str) -> dict[str, Json]:
+    return json.loads(record)
+
+
+def _names_no_workload(given: Input, path: Path) -> bool:
+    form = containers.form(path)
+    source = loading.source_of(given, path, form)
+    rows = containers.first(path, form, detect.ROWS_LOOKED_AT)
+    records = source.read(rows, Defaults(UNNAMED, UNNAMED))
+    return any(
+        isinstance(one, Found) and one.record.get("workload_id") == UNNAMED for one in records
+    )

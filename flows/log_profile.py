@@ -1,0 +1,157 @@
+"""Profile a workload's logged interactions: what the answers are, languages, lengths, tools."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from components import prompt
+from components.curate.rules import language
+from components.evaluate import kinds
+from components.evaluate.kinds import Answers
+from components.schema import Answer, Json
+from components.tokens import FILE
+
+BYTES_A_TOKEN = 4
+"""Of text in UTF-8, where no tokenizer is at hand: about 4 letters, or one character of Chinese."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextLengths:
+    """Lengths of a sample of texts."""
+
+    median: int
+    high: int
+    """Nineteen of twenty are no longer."""
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogProfile:
+    """What a sample of a workload's interactions shows.
+
+    ``languages`` counts the requests in each, as far as that can be told. ``offered`` requests
+    offer tools, ``calling`` answers call one. ``tool_lists`` counts the different sets of tools,
+    ``most_offered`` the requests that offer the most frequent tool, ``conversations`` the different
+    first messages, ``most_frequent`` the most frequent text.
+    """
+
+    sampled: int
+    unreadable: int
+    answers: Answers
+    most_frequent: int
+    languages: Mapping[str, int]
+    offered: int
+    calling: int
+    tool_lists: int
+    most_offered: int
+    conversations: int
+    users: int
+    prompt_characters: TextLengths
+    prompt_tokens: TextLengths
+    answer_tokens: TextLengths
+    total_tokens: TextLengths
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """A logged request, rendered, and its answer."""
+
+    prompt: str
+    answer: Answer
+    tools: frozenset[str]
+    opening: str
+    user: str | None
+    language: str | None
+
+
+def profile(records: Iterable[dict[str, Json]], base: Path | None) -> LogProfile | None:
+    """Profile canonical records; ``None`` if none of them can be read.
+
+    Args:
+        records: A sample of them.
+        base: Tokens are counted with this base's tokenizer, estimated without one.
+    """
+    exchanges: list[_Exchange] = []
+    unreadable = 0
+    for record in records:
+        try:
+            exchanges.append(_exchange(record))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            unreadable += 1
+    if not exchanges:
+        return None
+    answers = [one.answer for one in exchanges]
+    offers_tools = any(one.tools for one in exchanges)
+    offers = Counter(tool for one in exchanges for tool in one.tools)
+    texts = Counter(answer.text.strip() for answer in answers)
+    asked = _count(base, [one.prompt for one in exchanges])
+    answered = _count(base, [prompt.render_answer(answer) for answer in answers])
+    return LogProfile(
+        sampled=len(exchanges),
+        unreadable=unreadable,
+        answers=kinds.find(answers, None, offers_tools=offers_tools),
+        most_frequent=max(texts.values()),
+        languages=Counter(one.language for one in exchanges if one.language),
+        offered=sum(bool(one.tools) for one in exchanges),
+        calling=sum(bool(one.answer.calls) for one in exchanges),
+        tool_lists=len({one.tools for one in exchanges if one.tools}),
+        most_offered=max(offers.values(), default=0),
+        conversations=len({one.opening for one in exchanges}),
+        users=len({one.user for one in exchanges if one.user}),
+        prompt_characters=_lengths([len(one.prompt) for one in exchanges]),
+        prompt_tokens=_lengths(asked),
+        answer_tokens=_lengths(answered),
+        total_tokens=_lengths([sum(pair) for pair in zip(asked, answered, strict=True)]),
+    )
+
+
+def _exchange(record: dict[str, Json]) -> _Exchange:
+    match record:
+        case {
+            "request": {"messages": list(messages), **request},
+            "response": {"choices": [{"message": dict(message)}, *_]},
+        }:
+            tools = request.get("tools")
+        case _:
+            raise ValueError("the record is not a chat completion")
+    turns = [one for one in messages if isinstance(one, dict)]
+    offered = [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
+    rendered = prompt.render_prompt(turns, offered)
+    said = [prompt.text_of(turn) for turn in turns if turn.get("role") == "user"]
+    user = record.get("user_id")
+    return _Exchange(
+        prompt="\n".join(turn["content"] for turn in rendered),
+        answer=prompt.read_message(message),
+        tools=frozenset(map(_tool_name, offered)),
+        opening=said[0] if said else "",
+        user=user if isinstance(user, str) else None,
+        language=language.asked_in(said),
+    )
+
+
+def _tool_name(tool: dict[str, Json]) -> str:
+    match tool:
+        case {"function": {"name": str(name)}}:
+            return name
+        case _:
+            raise ValueError("a tool has no name")
+
+
+def _count(base: Path | None, texts: Sequence[str]) -> list[int]:
+    """Count tokens with the base's tokenizer, or estimate them from the bytes."""
+    if base is None or not (base / FILE).is_file():
+        return [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
+    encoder = Tokenizer.from_file(str(base / FILE))
+    encoder.no_truncation()
+    encoder.no_padding()
+    clean = [text.encode("utf-8", "replace").decode() for text in texts]
+    return [len(one.ids) for one in encoder.encode_batch_fast(clean, add_special_tokens=False)]
+
+
+def _lengths(lengths: Sequence[int]) -> TextLengths:
+    ordered = sorted(lengths)
+    last = len(ordered) - 1
+    return TextLengths(ordered[last // 2], ordered[round(0.95 * last)], ordered[last])
