@@ -4,33 +4,32 @@ Each answer is heard once and recorded, taken or not. What is not taken loses no
 suspends again, and the form says why.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from components import warehouse
 from components.decide import blame, chain, hearing, page, record, standing, statement
 from components.decide.approvers import Approver
 from components.decide.blame import Blamed
 from components.decide.hearing import Answer, Proof, Question
+from components.decide.reasons import Reason
 from components.decide.record import Asked, Event
 from components.decide.rules import Rules
-from components.folder_digest import folder_digest
-from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.gate.report.write import SAMPLES
 from components.ledger import Decision
 from components.warehouse import Connection
-from flows import approvals, fresh, secrets, settings, showing, signing, workload_files
-from flows import config as configs
-from flows.approvals import CodedInput, Pending, SignedInput
+from flows import approvals, fresh, secrets, settings, showing, signing
 from flows.fresh import StaleEvidenceError
 from flows.secrets import SecretError
 from flows.settings import Settings
@@ -38,6 +37,59 @@ from flows.workload import Workload
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """How long an approval waits before Prefect fails the run; a later turn asks again."""
+
+
+class GateInput(RunInput):
+    """The form that a person fills in."""
+
+    decision: Literal["approve", "reject"] = Field(
+        description="approve: the challenger becomes champion. reject: the champion stays."
+    )
+    approver: str = Field(
+        min_length=1, max_length=64, description="Your name; it is stored with the decision."
+    )
+    comment: str = Field(default="", max_length=2000, description="Why; kept with the decision.")
+    reason: Reason = Field(
+        default="other", description="Of a rejection: what speaks against it. Else left as it is."
+    )
+    blame: str = Field(
+        default="",
+        max_length=4000,
+        description="Of a rejection, what it is about, one a line: the beginning of a request's "
+        "id, a part of the traffic such as tool=search, or guard=abstention. It comes first in the "
+        "next review; what was trained on is held until then.",
+    )
+
+
+class CodedInput(GateInput):
+    """The form where each answer carries a one-time code."""
+
+    code: str = Field(
+        default="",
+        max_length=32,
+        description="The six digits that your authenticator app shows now. They prove that you "
+        "were here, not what you said: who can write Prefect's database can change the answer.",
+    )
+
+
+class SignedInput(GateInput):
+    """The form where each answer carries the approver's SSH signature over what is decided."""
+
+    signature: str = Field(
+        default="",
+        max_length=8000,
+        description="Needed: all that the line above prints, which is what you decide and your "
+        "signature over it. Decision, name, reason, comment and blame must be the same here as "
+        "there.",
+    )
+
+
+FORMS: Mapping[str, type[GateInput]] = {
+    "name": GateInput,
+    "code": CodedInput,
+    "signature": SignedInput,
+}
+"""The form for each kind of proof."""
 
 
 def ask(brief: str, found: Evidence, workload: Workload) -> Decision:
@@ -62,7 +114,7 @@ def ask(brief: str, found: Evidence, workload: Workload) -> Decision:
 
 def wait(question: Question, text: str, workload: Workload) -> Answer:
     """Suspend with the form, or take the answer that it was resumed with."""
-    form = approvals.FORMS[workload.approve.proof]
+    form = FORMS[workload.approve.proof]
     given = suspend_flow_run(
         wait_for_input=form.with_initial_data(description=text),
         key=approvals.gate_key(question.attempt),
@@ -124,7 +176,9 @@ def question(found: Evidence, attempt: int) -> Question:
 def head(question: Question, found: Evidence, workload: Workload) -> str:
     """Write what stands above the brief: who said what before, and where to read on."""
     rules, sign = workload.approve.rules(), ""
-    proved = proof(found) if rules.proof == "signature" else Proof()  # before: it reads whole files
+    proved = (
+        signing.proof(found) if rules.proof == "signature" else Proof()
+    )  # before: it reads whole files
     with warehouse.connect(settings.load().warehouse) as con:
         if rules.proof == "signature":
             with warehouse.transaction(con):
@@ -151,7 +205,7 @@ def hear(question: Question, given: Answer, found: Evidence, workload: Workload)
     home, rules = settings.load(), workload.approve.rules()
     listed = workload.approve.find(given.approver)
     secret = known_secret(home, listed) if listed and rules.proof == "code" else None
-    proved = proof(found) if rules.proof == "signature" else Proof(secret)
+    proved = signing.proof(found) if rules.proof == "signature" else Proof(secret)
     at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
     with warehouse.connect(home.warehouse) as con:
         blamed = find_blamed(con, given, found)
@@ -164,33 +218,6 @@ def hear(question: Question, given: Answer, found: Evidence, workload: Workload)
         link.approver,
         link.evidence_digest,
     )
-
-
-def proof(found: Evidence) -> Proof:
-    """Say which whole digests a signed statement on an evidence must name."""
-    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
-    adapter = found.subject.adapter_bytes or folder_digest(folder)
-    return Proof(evidence=evidence.whole_digest(found.folder), adapter=adapter)
-
-
-def signed_answer(home: Settings, one: Pending, given: Answer, key: Path | None) -> Answer:
-    """Sign an answer where the workload's rules want that; else return it as it is.
-
-    What is signed is read from the home, and not from the server that asks.
-
-    Raises:
-        SigningError: There is no key of this person here, or it would not sign.
-    """
-    file = workload_files.require(home, one.workload)
-    rules = configs.read(file).approve.rules()
-    if rules.proof != "signature":
-        return given
-    found = evidence.read(home.evidence / one.workload / one.evidence)
-    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        under = record.in_force(con, one.workload, rules, now=datetime.now(UTC))
-    asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
-    form = hearing.asked(asked, given, proof(found), under.digest)
-    return replace(given, signature=signing.signed(form, rules, key))
 
 
 def known_secret(home: Settings, listed: Approver) -> str | None:

@@ -4,7 +4,6 @@ import os
 import secrets
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
@@ -36,6 +35,8 @@ def remove(name: Name) -> None:
 
 
 def _ask(method: str, what: str, body: dict[str, str]) -> None:
+    import httpx
+
     home = settings.load()
     if not home.elsewhere:
         errors.print(

@@ -129,7 +129,7 @@ def drift() -> None:
 def _inputs(places: list[str] | None, source: str | None, defaults: "Defaults") -> "list[Input]":
     from components.collect import places as reach
     from components.collect.loading import Input
-    from flows.inputs import MLFLOW
+    from flows.sources import MLFLOW
 
     given = places or [str(path) for path in sorted(settings.load().workloads.glob("*.yaml"))]
     found: list[Input] = []

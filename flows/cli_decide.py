@@ -54,9 +54,12 @@ Key = Annotated[
 @app.command()
 def pending() -> None:
     """List the approvals that wait for a person, and what was answered to each so far."""
-    from flows import approvals, watch
+    import httpx
 
-    with _explained():
+    from flows import approvals, watch
+    from flows.stack.control import StackError
+
+    with explained(watch.TurnError, StackError, httpx.HTTPStatusError, code=1):
         waiting = watch.patiently(approvals.pending)
     for one in waiting:
         console.print(
@@ -112,7 +115,7 @@ def reject(
 
 
 def _decide(workload: str | None, given: "Answer", key: Path | None) -> None:
-    from flows import approvals, asking, watch
+    from flows import approvals, signing, watch
 
     tags = [approvals.workload_tag(workload)] if workload else []
     with _explained():
@@ -123,7 +126,7 @@ def _decide(workload: str | None, given: "Answer", key: Path | None) -> None:
         raise typer.Exit(1)
     one = waiting[0]
     with _explained():
-        proved = asking.signed_answer(settings.load(), one, given, key)
+        proved = signing.signed_answer(settings.load(), one, given, key)
         watch.patiently(lambda: approvals.answer(one.flow_run_id, one.pause_key, proved))
         run = watch.wait_until_answered(one.flow_run_id, one.pause_key)
     if run.state and run.state.is_paused():
@@ -159,7 +162,7 @@ def _answers(flow_run_id: str) -> "list[Link]":
 
 
 def _explained() -> AbstractContextManager[None]:
-    from prefect.exceptions import PrefectHTTPStatusError
+    import httpx
 
     from flows import approvals, watch
     from flows.config import ConfigError
@@ -169,7 +172,7 @@ def _explained() -> AbstractContextManager[None]:
 
     refused = (
         approvals.NotTakenError,
-        PrefectHTTPStatusError,
+        httpx.HTTPStatusError,
         SigningError,
         WorkloadFileError,
         ConfigError,

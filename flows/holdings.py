@@ -1,10 +1,13 @@
 """Say what a home holds, workload by workload: rows, outputs, versions, approvals that wait."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from components import warehouse
 from components.opening import WarehouseBusyError
-from components.register import registry
-from components.register.aliases import CHAMPION, PREVIOUS
+from components.register import aliases
+from components.register.aliases import CHAMPION, PREVIOUS, Aliases
 from components.schema import Json
+from flows import approvals
 from flows.settings import Settings
 
 PATIENCE_SECONDS = 10.0
@@ -18,14 +21,22 @@ def read(home: Settings, *, servers: bool) -> dict[str, Json]:
         home: Whose.
         servers: Whether Prefect and MLflow are up and can be asked.
     """
-    counted = _counted(home)
+    with ThreadPoolExecutor() as threads:
+        standing = threads.submit(aliases.read_all) if servers else None
+        waiting = threads.submit(approvals.pending) if servers else None
+        counted = _counted(home)
     if counted is None:
         return {"workloads": None, "approvals_waiting": None}
+    now = standing.result() if standing else None
     workloads: dict[str, Json] = {
-        name: {**kinds, "versions": _versions(name) if servers else None}
+        name: {
+            **kinds,
+            "versions": _versions(now.get(name, Aliases())) if now is not None else None,
+        }
         for name, kinds in counted.items()
     }
-    return {"workloads": workloads, "approvals_waiting": _waiting() if servers else None}
+    waits = len(waiting.result()) if waiting else None
+    return {"workloads": workloads, "approvals_waiting": waits}
 
 
 def _counted(home: Settings) -> dict[str, dict[str, Json]] | None:
@@ -43,12 +54,5 @@ def _counted(home: Settings) -> dict[str, dict[str, Json]] | None:
     return found
 
 
-def _versions(workload: str) -> dict[str, Json]:
-    found = {alias: registry.aliased(workload, alias) for alias in (CHAMPION, PREVIOUS)}
-    return {alias: one.number if one else None for alias, one in found.items()}
-
-
-def _waiting() -> int:
-    from flows import approvals  # noqa: PLC0415 - Prefect is slow to import
-
-    return len(approvals.pending())
+def _versions(now: Aliases) -> dict[str, Json]:
+    return {alias: getattr(now, alias) for alias in (CHAMPION, PREVIOUS)}

@@ -20,11 +20,9 @@ from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.register import traces
 from components.warehouse import Connection
+from flows.sources import MLFLOW
 
 Result = TypeVar("Result", Loaded, Rehearsed, SurveyedFile)
-
-MLFLOW = "mlflow:"
-"""Before the name of an experiment whose traces are pulled through MLflow's client."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 

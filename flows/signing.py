@@ -9,10 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components.decide import proofs, ssh_signature, statement
+from components import warehouse
+from components.decide import hearing, proofs, record, ssh_signature, statement
 from components.decide.allowed_signers import Signer
+from components.decide.hearing import Answer, Proof, Question
 from components.decide.rules import Rules
 from components.decide.statement import Statement
+from components.folder_digest import folder_digest
+from components.gate import evidence
+from components.gate.evidence import Evidence
+from flows import config as configs
+from flows import settings, workload_files
+from flows.approvals import Pending
+from flows.settings import Settings
 
 
 class SigningError(RuntimeError):
@@ -40,6 +49,33 @@ def signed(form: Statement, rules: Rules, key: Path | None) -> str:
         said = made.stderr.decode(errors="replace").strip()
         raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen said: {said}")
     return f"{line}\n{made.stdout.decode()}"
+
+
+def proof(found: Evidence) -> Proof:
+    """Say which whole digests a signed statement on an evidence must name."""
+    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
+    adapter = found.subject.adapter_bytes or folder_digest(folder)
+    return Proof(evidence=evidence.whole_digest(found.folder), adapter=adapter)
+
+
+def signed_answer(home: Settings, one: Pending, given: Answer, key: Path | None) -> Answer:
+    """Sign an answer where the workload's rules want that; else return it as it is.
+
+    What is signed is read from the home, and not from the server that asks.
+
+    Raises:
+        SigningError: There is no key of this person here, or it would not sign.
+    """
+    file = workload_files.require(home, one.workload)
+    rules = configs.read(file).approve.rules()
+    if rules.proof != "signature":
+        return given
+    found = evidence.read(home.evidence / one.workload / one.evidence)
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        under = record.in_force(con, one.workload, rules, now=datetime.now(UTC))
+    asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
+    form = hearing.asked(asked, given, proof(found), under.digest)
+    return replace(given, signature=signed(form, rules, key))
 
 
 @contextmanager

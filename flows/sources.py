@@ -4,11 +4,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from components.collect import detect, places
-from components.collect.loading import Input
-from components.collect.record import Defaults, Kind
+from components.collect import places
+from components.collect.record import Defaults, Input, Kind
 from components.schema import Config
-from flows.inputs import MLFLOW
+
+MLFLOW = "mlflow:"
+"""Before the name of an experiment whose traces are pulled through MLflow's client."""
 
 
 class Entry(Config):
@@ -29,6 +30,8 @@ class Entry(Config):
     @field_validator("source")
     @classmethod
     def _exists(cls, source: str | None) -> str | None:
+        from components.collect import detect  # noqa: PLC0415 - it loads every source
+
         if source is not None:
             detect.named(source)
         return source

@@ -9,11 +9,10 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 
 from components import manifest
-from flows import approvals, dispatch, settings, stages
+from flows import approvals, prefect_api, settings, stages
+from flows.prefect_api import Run
 from flows.screen import Screen
 from flows.stack import control
 
@@ -40,11 +39,11 @@ class Ended:
 
 def start(config: Path, workload: str, by: str = "") -> UUID:
     """Start a turn of the workload as somebody, or find the one that is under way."""
-    if under_way := patiently(lambda: dispatch.turns_under_way(config)):
+    if under_way := patiently(lambda: prefect_api.turns_under_way(config)):
         return under_way[0].id
     given = {"config": str(config), "by": by}
     tags, key = [approvals.workload_tag(workload)], str(uuid4())
-    return patiently(lambda: dispatch.start("turn/turn", given, tags, key)).id
+    return patiently(lambda: prefect_api.start("turn/turn", given, tags, key)).id
 
 
 def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:
@@ -66,7 +65,7 @@ def follow(run_id: UUID, workload: str, screen: Screen) -> Ended:
     )
 
 
-def wait(run_id: UUID, meanwhile: Callable[[], None]) -> FlowRun:
+def wait(run_id: UUID, meanwhile: Callable[[], None]) -> Run:
     """Poll a flow run until it is in a final state."""
     while True:
         run = read(run_id)
@@ -76,7 +75,7 @@ def wait(run_id: UUID, meanwhile: Callable[[], None]) -> FlowRun:
         time.sleep(POLL_SECONDS)
 
 
-def wait_until_asked(run_id: UUID) -> FlowRun:
+def wait_until_asked(run_id: UUID) -> Run:
     """Poll a promotion until it waits for a person, or has ended."""
     while True:
         run = read(run_id)
@@ -85,7 +84,7 @@ def wait_until_asked(run_id: UUID) -> FlowRun:
         time.sleep(POLL_SECONDS)
 
 
-def wait_until_answered(run_id: UUID, pause_key: str) -> FlowRun:
+def wait_until_answered(run_id: UUID, pause_key: str) -> Run:
     """Poll a promotion that was answered until it has ended, or waits for another answer.
 
     Args:
@@ -100,14 +99,9 @@ def wait_until_answered(run_id: UUID, pause_key: str) -> FlowRun:
         time.sleep(POLL_SECONDS)
 
 
-def read(run_id: UUID) -> FlowRun:
+def read(run_id: UUID) -> Run:
     """Read a flow run, patient with a server that is being restarted."""
-
-    def ask() -> FlowRun:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(run_id)
-
-    return patiently(ask)
+    return patiently(lambda: prefect_api.read(run_id))
 
 
 def patiently(ask: Callable[[], T]) -> T:
@@ -131,7 +125,7 @@ def patiently(ask: Callable[[], T]) -> T:
             time.sleep(1)
 
 
-def trouble(what: str, run: FlowRun) -> str:
+def trouble(what: str, run: Run) -> str:
     """Say how a run ended, why, and where to look."""
     state = f"{run.state.name}: {run.state.message or 'no message'}" if run.state else "no state"
     return (

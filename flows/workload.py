@@ -1,11 +1,12 @@
 """The one YAML file that describes a workload, as a record that can't hold a mistake."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
-from components.collect.loading import Input
+from components.collect.record import Input
 from components.costs import Prices
 from components.curate.redaction import staying
 from components.curate.settings import Rules
@@ -25,6 +26,9 @@ from components.train.search.settings import Search
 from components.trigger.settings import Trigger
 from flows import sources
 from flows.sources import Sources
+
+CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+"""The least and the greatest number in each field of a cron line."""
 
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
@@ -281,12 +285,34 @@ class Workload(Config):
 
 
 def _cron(text: str) -> str:
+    if _is_plain_cron(text):
+        return text
     from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415 - slow to import
 
     try:
         return CronSchedule(cron=text).cron
     except ValidationError as error:
         raise ValueError(f"is no cron line: {text!r}") from error
+
+
+def _is_plain_cron(text: str) -> bool:
+    """Return whether a line has only what Prefect surely takes: numbers, ranges, steps, lists."""
+    fields = text.split(" ")
+    return len(fields) == len(CRON_BOUNDS) and all(map(_is_plain_field, fields, CRON_BOUNDS))
+
+
+def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
+    low, high = bounds
+    for part in field.split(","):
+        match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:(?<=\*)/(\d{1,2}))?", part)
+        if match is None:
+            return False
+        first, last, step = (int(found) if found else None for found in match.groups())
+        if first is not None and not low <= first <= (first if last is None else last) <= high:
+            return False
+        if step is not None and not 1 <= step <= high:
+            return False
+    return True
 
 
 def _model(path: Path, info: ValidationInfo) -> Path:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -28,27 +28,12 @@ from components.collect.judging import Judged, Origin
 from components.collect.lines import BEGINNING, Start, Unreadable
 from components.collect.loaded import Loaded
 from components.collect.quarantine_reasons import QuarantineReason
-from components.collect.record import Defaults, Found, Kind, Refused, Source
+from components.collect.record import NO_DEFAULTS, Found, Input, Refused, Source
 from components.collect.sources import feedback, fivekey
 from components.schema import Json
 from components.warehouse import Connection
 
-NO_DEFAULTS = Defaults("", "")
 SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A file to load: a path or an fsspec URL.
-
-    ``source`` is detected when it is ``None``; what no source claims is taken for canonical records
-    of ``kind``, and quarantined as such.
-    """
-
-    place: str
-    source: str | None = None
-    kind: Kind = "interactions"
-    defaults: Defaults = field(default=NO_DEFAULTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fsspec.core import url_to_fs
-
 REMOTE = "://"
 
 
@@ -39,6 +37,8 @@ def local(place: str) -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="flywheel-") as folder:
         copy = Path(folder) / place.rpartition("/")[2]
         with _reaching(place):
+            from fsspec.core import url_to_fs  # noqa: PLC0415 - few have remote files
+
             system, path = url_to_fs(place)
             system.get_file(path, str(copy))
         yield copy
@@ -63,6 +63,8 @@ def _is_readable(path: Path) -> bool:
 
 def _remote(pattern: str) -> list[str]:
     with _reaching(pattern):
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - as above
+
         system, path = url_to_fs(pattern)
         system.invalidate_cache()  # listings are kept for as long as the process lives
         if system.isdir(path):

@@ -29,6 +29,23 @@ class Defaults:
     client_id: str
 
 
+NO_DEFAULTS = Defaults("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file to load: a path or an fsspec URL.
+
+    ``source`` is detected when it is ``None``; what no source claims is taken for canonical records
+    of ``kind``, and quarantined as such.
+    """
+
+    place: str
+    source: str | None = None
+    kind: Kind = "interactions"
+    defaults: Defaults = NO_DEFAULTS
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A canonical record that a source read out of a row; whether it is sound is judged in SQL.

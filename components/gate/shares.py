@@ -1,8 +1,11 @@
 """The interval of one model's score by itself."""
 
-from scipy import stats
+from math import sqrt
 
 from components.scorecard import Scorecard
+
+Z = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
 
 
 def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
@@ -16,9 +19,16 @@ def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
     if not values or score is None or score.value is None:
         return None
     if {*values} <= {0.0, 1.0}:
-        test = stats.binomtest(round(sum(values)), len(values))
-        ends = test.proportion_ci(method="wilson")
-        return float(ends.low), float(ends.high)
+        return _wilson(round(sum(values)), len(values))
     if score.stderr is None:
         return None
     return score.value - 1.96 * score.stderr, score.value + 1.96 * score.stderr
+
+
+def _wilson(right: int, n: int) -> tuple[float, float]:
+    """Compute the interval as ``scipy.stats.binomtest`` does, which takes a second to import."""
+    share = right / n
+    denominator = 2 * (n + Z**2)
+    center = (2 * n * share + Z**2) / denominator
+    half = Z / denominator * sqrt(4 * n * share * (1 - share) + Z**2)
+    return center - half if right else 0.0, center + half if right < n else 1.0

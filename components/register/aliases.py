@@ -3,7 +3,10 @@
 ``challenger`` is the version that a person is asked about; ``previous`` is where a rollback leads.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from components.register import mlflow_api
 
 CHAMPION, CHALLENGER, PREVIOUS = NAMES = ("champion", "challenger", "previous")
 
@@ -19,20 +22,25 @@ class Aliases:
 
 def read(name: str) -> Aliases:
     """Read the aliases of a registered model; all are ``None`` before it is there."""
-    from mlflow import MlflowClient
+    found = mlflow_api.client().search_registered_models(f"name = '{name}'")
+    return _standing(found[0].aliases) if found else Aliases()
 
-    found = MlflowClient().search_registered_models(f"name = '{name}'")
-    numbers = {alias: str(number) for one in found for alias, number in one.aliases.items()}
-    return Aliases(*(numbers.get(alias) for alias in NAMES))
+
+def read_all() -> dict[str, Aliases]:
+    """Read the aliases of all registered models, by name."""
+    found = mlflow_api.client().search_registered_models()
+    return {model.name: _standing(model.aliases) for model in found}
+
+
+def _standing(numbers: Mapping[str, str]) -> Aliases:
+    return Aliases(*(str(numbers[alias]) if alias in numbers else None for alias in NAMES))
 
 
 def put(name: str, alias: str, number: str | None) -> None:
     """Put an alias on a version, or take it off where ``number`` is ``None``; safe to repeat."""
-    from mlflow import MlflowClient
-
     if getattr(read(name), alias) == number:
         return
-    client = MlflowClient()
+    client = mlflow_api.client()
     if number is None:
         client.delete_registered_model_alias(name, alias)
     else:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.register import logged
+from components.register import mlflow_api
 from components.register.aliases import CHAMPION
-from components.register.logged import Served
+from components.register.mlflow_api import ModelVersion
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+    from components.register.logged import Served
 
 EVIDENCE_TAG = "flywheel.evidence"
 ADAPTER_TAG = "flywheel.adapter"
@@ -66,16 +68,12 @@ def champion(name: str) -> Version | None:
 
 def aliased(name: str, alias: str) -> Version | None:
     """Read which version of ``name`` has an alias; ``None`` if none has."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
     try:
-        found = MlflowClient().get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        return as_version(mlflow_api.client().get_model_version_by_alias(name, alias))
+    except Exception as error:
+        if mlflow_api.is_missing(error):
             return None
         raise
-    return as_version(found)
 
 
 def register(
@@ -83,7 +81,7 @@ def register(
     run_id: str,
     adapter: Path,
     *,
-    served: Served,
+    served: "Served",
     tags: Mapping[str, str],
     sign: Callable[[Path], None],
     description: str = "",
@@ -100,6 +98,8 @@ def register(
         description: Markdown that MLflow's page of the version shows.
     """
     from mlflow import MlflowClient
+
+    from components.register import logged  # noqa: PLC0415 - readers need not load its Jinja
 
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
@@ -152,9 +152,7 @@ def model_id(name: str, number: str) -> str:
     Raises:
         ValueError: It is of none.
     """
-    from mlflow import MlflowClient
-
-    source = str(MlflowClient().get_model_version(name, number).source)
+    source = str(mlflow_api.client().get_model_version(name, number).source)
     if (found := re.fullmatch(r"models:/(m-[0-9a-f]+)", source)) is None:
         raise ValueError(
             f"looking up version {number} of {name}: it is of {source}, expected a logged model, "
@@ -173,9 +171,7 @@ def fitting(text: str) -> str:
 
 def of_evidence(name: str, digest: str) -> Version | None:
     """Find the version that a person was asked about with this evidence."""
-    from mlflow import MlflowClient
-
-    found = MlflowClient().search_model_versions(
+    found = mlflow_api.client().search_model_versions(
         f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{digest}'"
     )
     return as_version(found[0]) if found else None
@@ -183,40 +179,27 @@ def of_evidence(name: str, digest: str) -> Version | None:
 
 def versions(name: str) -> list[Version]:
     """List the versions of a workload, the oldest first."""
-    from mlflow import MlflowClient
-
-    found = [as_version(one) for one in MlflowClient().search_model_versions(f"name = '{name}'")]
-    return sorted(found, key=lambda one: int(one.number))
+    found = mlflow_api.client().search_model_versions(f"name = '{name}'")
+    return sorted(map(as_version, found), key=lambda one: int(one.number))
 
 
 def names() -> list[str]:
     """List the workloads that have a registered model."""
-    from mlflow import MlflowClient
-
-    client, found, token = MlflowClient(), list[str](), None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        found += [one.name for one in page]
-        if not (token := page.token):
-            return found
+    return [model.name for model in mlflow_api.client().search_registered_models()]
 
 
 def tagged(name: str) -> dict[str, dict[str, str]]:
     """Read the tags of all versions of a workload, by their numbers."""
-    from mlflow import MlflowClient
-
-    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    found = mlflow_api.client().search_model_versions(f"name = '{name}'")
     return {str(one.version): dict(one.tags) for one in found}
 
 
 def tag(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     """Tag a version; a tag that is to be ``None`` is taken off. Safe to repeat."""
-    from mlflow import MlflowClient
-
     if not tags:
         return
 
-    client = MlflowClient()
+    client = mlflow_api.client()
     there = client.get_model_version(name, number).tags
     for key, value in tags.items():
         if value is not None:
@@ -239,9 +222,9 @@ def numbered(name: str, number: str) -> Version:
     raise LookupError(f"looking up version {number} of {name}: MLflow has {known}")
 
 
-def as_version(found: "ModelVersion") -> Version:
+def as_version(found: "ModelVersion | MlflowVersion") -> Version:
     """Read MLflow's record of a version."""
-    tags: dict[str, str] = found.tags
+    tags: Mapping[str, str] = found.tags
     return Version(
         name=found.name,
         number=str(found.version),

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +19,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def prefect_server() -> Generator[None]:
     """A Prefect server of the tests' own, on a machine that may be busy."""
+    from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        port = urlsplit(PREFECT_API_URL.value()).port
+        environment.setenv("FLYWHEEL_PREFECT_PORT", str(port))
         yield

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 
@@ -54,7 +55,7 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
     from prefect.client.orchestration import get_client
     from prefect.input import keyset_from_base_key
 
-    from flows import approvals, dispatch
+    from flows import approvals, asking, dispatch
 
     given = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
     tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
@@ -64,7 +65,7 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
         if asks:
             keys = keyset_from_base_key("suspended-promotion-gate")
             made.state_details.run_input_keyset = keys
-            form = json.dumps(approvals.GateInput.model_json_schema())
+            form = json.dumps(asking.GateInput.model_json_schema())
             client.create_flow_run_input(run.id, keys["schema"], form)
         client.set_flow_run_state(run.id, made, force=True)
     return run.id
@@ -107,7 +108,6 @@ def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_
     home: Path, folder: Path
 ) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
 
     from flows import approvals
 
@@ -119,7 +119,7 @@ def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_
         try:
             approvals.answer(run, approvals.GATE_KEY, Answer("approve", name))
             told[name] = "taken"
-        except (approvals.NotTakenError, PrefectHTTPStatusError):
+        except (approvals.NotTakenError, httpx.HTTPStatusError):
             told[name] = "not taken"
 
     people = [threading.Thread(target=answer, args=(name,)) for name in ("ada", "bob")]

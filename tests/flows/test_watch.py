@@ -33,7 +33,7 @@ def waiting() -> UUID:
     from prefect.input.run_input import keyset_from_paused_state
     from prefect.states import Suspended
 
-    from flows.approvals import GateInput
+    from flows.asking import GateInput
 
     def nothing() -> None:
         """Stand for the promotion, of which only the record in Prefect matters."""

@@ -1,0 +1,180 @@
+"""The part of Prefect's REST API that commands and flows ask, without Prefect's own client.
+
+That takes two seconds to import, and a person who types ``flywheel pending`` waits for it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from components.rest import Answer, Rest
+from components.schema import Json
+from flows import credentials, settings
+from flows.credentials import Login
+from flows.stack.prefect_auth import PrefectAuth
+
+PAGE = 200
+"""Runs that Prefect gives at once, at most."""
+
+FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a flow run; ``pause_key`` names what a suspended one waits for."""
+
+    type: str
+    name: str
+    message: str | None
+    timestamp: datetime
+    pause_key: str | None
+
+    def is_final(self) -> bool:
+        """Return whether nothing follows it."""
+        return self.type in FINAL
+
+    def is_completed(self) -> bool:
+        """Return whether the run came to its end without an error."""
+        return self.type == "COMPLETED"
+
+    def is_cancelled(self) -> bool:
+        """Return whether somebody ended the run."""
+        return self.type == "CANCELLED"
+
+    def is_paused(self) -> bool:
+        """Return whether the run waits for an answer."""
+        return self.type == "PAUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A flow run; it has no state for a moment after it was made."""
+
+    id: UUID
+    name: str
+    tags: Sequence[str]
+    parameters: Mapping[str, Any]
+    created: datetime
+    state: State | None
+
+    @property
+    def state_type(self) -> str | None:
+        """The type of its state, such as ``RUNNING``."""
+        return self.state.type if self.state else None
+
+
+def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[Run]:
+    """Find all runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
+
+    The newest comes first.
+    """
+    flow_runs: dict[str, Json] = {"state": {"type": {"any_": [*states]}}}
+    if tags:
+        flow_runs["tags"] = {"all_": [*tags]}
+    query: dict[str, Json] = {"flow_runs": flow_runs, "sort": "EXPECTED_START_TIME_DESC"}
+    if flow:
+        query["flows"] = {"name": {"any_": [flow]}}
+    # A run that ends meanwhile moves the pages, so that one may be met twice.
+    return list({run.id: run for run in map(_run, pages("/flow_runs/filter", query))}.values())
+
+
+def read(run_id: UUID) -> Run:
+    """Read a flow run."""
+    return _run(server().get(f"/flow_runs/{run_id}"))
+
+
+def start(
+    deployment: str, parameters: Mapping[str, Any], tags: Sequence[str], key: str | None = None
+) -> Run:
+    """Start a run that belongs to nobody, and return at once.
+
+    Args:
+        deployment: Its name, as ``flow/name``.
+        parameters: Those of the run.
+        tags: Its tags.
+        key: Who starts again under a key finds the run that was started under it.
+    """
+    found = server().get(f"/deployments/name/{deployment}")
+    asked = {
+        "parameters": dict(parameters),
+        "tags": [*tags],
+        # A request that is sent again, because its answer was lost, must not start a second run.
+        "idempotency_key": key or str(uuid4()),
+        "state": {"type": "SCHEDULED", "name": "Scheduled"},
+    }
+    return _run(server().post(f"/deployments/{found['id']}/create_flow_run", asked))
+
+
+def turns_under_way(config: Path) -> list[Run]:
+    """Find the turns of a workload's file that wait for a worker or run.
+
+    Those of a schedule carry no tag; what they are of is their file.
+    """
+    file = config.resolve()
+    return [
+        run
+        for run in find("turn", states=["PENDING", "RUNNING"])
+        if Path(str(run.parameters.get("config"))).resolve() == file
+    ]
+
+
+def answer_held(run_id: UUID, pause_key: str) -> dict[str, Any] | None:
+    """Read the answer to a suspended run that Prefect holds, as it keeps it; ``None`` if none."""
+    query = {"prefix": f"suspended-{pause_key}-response", "limit": 1, "exclude_keys": []}
+    found = server().post(f"/flow_runs/{run_id}/input/filter", query)
+    return found[0] if found else None
+
+
+def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:
+    """Go through all that a filter finds."""
+    offset = 0
+    while True:
+        page = server().post(path, {**query, "limit": PAGE, "offset": offset})
+        yield from page
+        if len(page) < PAGE:
+            return
+        offset += PAGE
+
+
+def server() -> Rest:
+    """Return the API of the Prefect that the environment names, or of the home's own."""
+    home = settings.load()
+    kept = credentials.read(home)
+    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    login = kept.prefect if kept else Login(user, password) if colon else None
+    return _server(home.prefect_api_url, login, trust_env=home.elsewhere is not None)
+
+
+@cache
+def _server(api: str, login: Login | None, *, trust_env: bool) -> Rest:
+    return Rest(api, PrefectAuth(login, api) if login else None, trust_env=trust_env)
+
+
+def _run(raw: Answer) -> Run:
+    return Run(
+        id=UUID(raw["id"]),
+        name=raw["name"],
+        tags=raw["tags"],
+        parameters=raw["parameters"],
+        created=_time(raw["created"]),
+        state=_state(raw["state"]) if raw["state"] else None,
+    )
+
+
+def _state(raw: Answer) -> State:
+    return State(
+        type=raw["type"],
+        name=raw["name"],
+        message=raw["message"],
+        timestamp=_time(raw["timestamp"]),
+        pause_key=(raw["state_details"] or {}).get("pause_key"),
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
