@@ -21,10 +21,6 @@ from components.schema import Json
 from flows import approvals, champions, dispatch, settings, sweep, time_limits
 from flows.automations import BEAT, SILENCE
 
-EVERY = "*/15 * * * *"
-"""Cron line (UTC) of its runs."""
-
-
 RECENT = timedelta(days=1)
 """A promotion that crashes again and again is started no longer than this."""
 

@@ -23,9 +23,6 @@ from flows.config import ConfigError
 from flows.settings import Settings
 from flows.workload import Workload
 
-EVERY = "22 * * * *"
-"""Cron line (UTC) of its runs."""
-
 REGRESSED = "flywheel.champion.regressed"
 """The event that proposes a rollback; whoever is told of it decides."""
 

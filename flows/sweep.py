@@ -29,9 +29,6 @@ from flows import config as configs
 from flows.releases import NotApprovedError
 from flows.workload_files import WorkloadFileError
 
-EVERY = "52 * * * *"
-"""Cron line (UTC) of its runs."""
-
 NEVER_RESUMED = "never resumed"
 """What Prefect says of a run that waited for longer than it may."""
 

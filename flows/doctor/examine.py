@@ -5,7 +5,8 @@ from pathlib import Path
 
 from components.evaluate import engines
 from flows import config as configs
-from flows import deploy
+from flows import deployments
+from flows.deployments import Spec
 from flows.doctor import (
     approvers,
     credentials,
@@ -24,7 +25,6 @@ from flows.doctor.finding import Finding, note, wrong
 from flows.doctor.servers import Server
 from flows.settings import Settings
 from flows.stack import health
-from flows.stack.deployment import Spec
 from flows.workload import Workload
 
 RECEIVER = 4318
@@ -63,7 +63,7 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[Finding]:
     named = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     yield from servers.check(mlflow, remedy, named)
     if usable(prefect):
-        specs = deploy.specs(home.workloads)
+        specs = deployments.specs(home.workloads)
         wanted = sorted({spec.pool for spec in specs})
         yield from map(pools.check_pool, look.pools(wanted))
         yield pools.check_deployments([title(spec) for spec in specs], look.deployments())

@@ -3,7 +3,8 @@
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,11 +14,9 @@ import httpx
 import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from prefect import get_client
-from prefect.client.schemas.objects import WorkerStatus
 
 from components.decide.approvers import Approving
-from flows import credentials, secrets
+from flows import credentials, prefect_api, secrets
 from flows.doctor.files import Entry
 from flows.doctor.machine import Compute
 from flows.doctor.models import Model
@@ -76,23 +75,22 @@ def mlflow(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None)
 def pools(names: list[str]) -> list[Pool]:
     """Ask Prefect for pools and their workers."""
     found: list[Pool] = []
-    with get_client(sync_client=True) as client:
-        there = {pool.name: pool for pool in client.read_work_pools()}
-        for name in names:
-            pool = there.get(name)
-            workers = client.read_workers_for_work_pool(name) if pool else []
-            online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-            kind, paused = (pool.type, pool.is_paused) if pool else (None, False)
-            free = _free_variables(pool.base_job_template) if pool else ()
-            found.append(Pool(name, kind, is_paused=paused, online=online, free=free))
+    there = {pool["name"]: pool for pool in prefect_api.pages("/work_pools/filter", {})}
+    for name in names:
+        pool = there.get(name)
+        workers = prefect_api.pages(f"/work_pools/{name}/workers/filter", {}) if pool else ()
+        online = sum(worker["status"] == "ONLINE" for worker in workers)
+        kind, paused = (pool["type"], pool["is_paused"]) if pool else (None, False)
+        free = _free_variables(pool["base_job_template"]) if pool else ()
+        found.append(Pool(name, kind, is_paused=paused, online=online, free=free))
     return found
 
 
 def deployments() -> list[str]:
     """Ask Prefect for the deployments that it has, as ``flow/name``."""
-    with get_client(sync_client=True) as client:
-        flows = {flow.id: flow.name for flow in client.read_flows()}
-        return [f"{flows[one.flow_id]}/{one.name}" for one in client.read_deployments()]
+    flows = {flow["id"]: flow["name"] for flow in prefect_api.pages("/flows/filter", {})}
+    found = prefect_api.pages("/deployments/filter", {})
+    return [f"{flows[one['flow_id']]}/{one['name']}" for one in found]
 
 
 def entry(path: Path, *, is_secret: bool = False) -> Entry:
@@ -207,6 +205,20 @@ def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in ("command", "env", "working_dir") if name in variables)
 
 
+@contextmanager
+def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is imported late
+    """Leave functions that are decorated by ``torch.compile`` as they are."""
+
+    def leave(function: Any = None, **_: object) -> Any:  # noqa: ANN401 - as torch.compile's
+        return function or leave
+
+    compiling, torch.compile = torch.compile, leave
+    try:
+        yield
+    finally:
+        torch.compile = compiling
+
+
 def _names(folder: Path, pattern: str) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.glob(pattern)))
 
@@ -230,7 +242,10 @@ def _four_bit_trouble(device: str) -> str | None:
     """Hold a few numbers in 4 bits and take them back."""
     try:
         import torch
-        from bitsandbytes import functional
+
+        # It compiles what nobody calls here, and PyTorch's compiler takes 2 s to import.
+        with _not_compiling(torch):
+            from bitsandbytes import functional
 
         numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
         held, state = functional.quantize_4bit(numbers, quant_type="nf4")

@@ -5,9 +5,7 @@ Doing it again changes only what changed in the code; a schedule that a person p
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,37 +23,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
+from flows.deployments import Spec, Timing
 from flows.settings import Settings
 from flows.stack.services import engine_command
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a flow runs by itself: for one workload, or with neither name nor file for all."""
-
-    cron: str
-    """UTC."""
-    workload: str = "all"
-    config: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """How one flow is deployed."""
-
-    flow: str
-    """``module:function``; the module must be importable wherever its pool's worker runs."""
-    pool: str
-    """``cpu`` or ``gpu``; a pool that is there may be of another type than ours, see ``deploy``."""
-    timings: tuple[Timing, ...] = ()
-    limit: int | None = None
-    """How many runs may go on at a time."""
-    drops_surplus: bool = False
-    """Whether a run above the limit is cancelled; else it waits."""
-    name: str | None = None
-    """What the deployment is called; like its flow if not given: ``turn/turn``."""
-    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What a run is given unless it is told otherwise."""
 
 
 def deploy(specs: Sequence[Spec], settings: Settings) -> None:

@@ -27,6 +27,8 @@ SHARED = """\
 workload: support
 base: base
 sources: {logs: [logs/*.jsonl], feedback: [feedback/*.jsonl]}
+turn_schedule: null
+collect_schedule: "0 0 1 1 *"
 curate: {holdout_share: 0.2, validation_share: 0.05, most_lost: 1}
 """
 FILE_ROWS, VOTE_EVERY = 10_000, 20

@@ -57,7 +57,7 @@ def test_a_limit_that_is_none_is_refused(text: str):
 
 
 def test_every_flow_that_is_deployed_has_a_limit(tmp_path: Path):
-    from flows import deploy, time_limits
+    from flows import deployments, time_limits
 
-    deployed = {spec.flow.partition(":")[2] for spec in deploy.specs(tmp_path)}
+    deployed = {spec.flow.partition(":")[2] for spec in deployments.specs(tmp_path)}
     assert deployed == set(time_limits.SHARES)

@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from flows import deploy
+from flows import deployments
+from flows.deployments import Spec
 from flows.settings import load
 from flows.stack import services
-from flows.stack.deployment import Spec
 
 INFRA = Path(__file__).parents[2] / "infra"
 
@@ -31,7 +31,7 @@ def test_prefect_yaml_has_the_deployments_of_the_code(tmp_path: Path) -> None:
     found = [{**one, "pool": one["work_pool"]["name"]} for one in file["deployments"]]
     for one in found:
         assert list(one.pop("work_pool")) == ["name"], "how a run starts is its worker's affair"
-    assert found == [as_prefect_says_it(spec) for spec in deploy.specs(tmp_path)]
+    assert found == [as_prefect_says_it(spec) for spec in deployments.specs(tmp_path)]
 
 
 def test_composed_workers_are_started_as_the_stacks_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.process import ProcessWorker
 
-from flows import deploy, settings
+from flows import deployments, settings
 from flows.stack.deployment import process_template
 from flows.stack.worker import FlowRefusedError, SealedJob, entrypoint_of
 
@@ -87,7 +87,7 @@ def test_steps_that_fetch_code_are_refused() -> None:
 
 
 def test_all_our_own_flows_may_run(tmp_path: Path) -> None:
-    for spec in deploy.specs(tmp_path):
+    for spec in deployments.specs(tmp_path):
         named = spec.flow.replace(":", ".")
         assert entrypoint_of(deployment(named)) == named
 

@@ -11,10 +11,10 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 
-from flows import deploy
+from flows import deployments
+from flows.deployments import Spec, Timing
 from flows.settings import Settings, load
 from flows.stack import control, deployment
-from flows.stack.deployment import Spec, Timing
 from tests import logins
 from tests.stack.conftest import MODULES
 
@@ -24,7 +24,7 @@ def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path)
     real.write_text("workload: shop\n")
     (tmp_path / "workloads").mkdir()
     (tmp_path / "workloads" / "shop.yaml").symlink_to(real)
-    specs = {spec.flow: spec for spec in deploy.specs(tmp_path / "workloads")}
+    specs = {spec.flow: spec for spec in deployments.specs(tmp_path / "workloads")}
     timed = {flow: spec.timings for flow, spec in specs.items() if spec.timings}
     assert {flow for flow, ((timing,)) in timed.items() if timing.config} == {
         "flows.collect:collect",
@@ -39,7 +39,7 @@ def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_na
     tmp_path: Path,
 ) -> None:
     (tmp_path / "shop.yaml").write_text("workload: shop\n")
-    found = [spec for spec in deploy.specs(tmp_path) if spec.flow == "flows.rollback:rollback"]
+    found = [spec for spec in deployments.specs(tmp_path) if spec.flow == "flows.rollback:rollback"]
     assert [(spec.name, dict(spec.parameters)) for spec in found] == [
         (None, {}),
         ("shop", {"workload": "shop"}),
@@ -47,12 +47,12 @@ def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_na
 
 
 def test_training_and_evaluation_wait_for_the_gpu(tmp_path: Path) -> None:
-    pools = {spec.flow.split(":")[1]: spec.pool for spec in deploy.specs(tmp_path)}
+    pools = {spec.flow.split(":")[1]: spec.pool for spec in deployments.specs(tmp_path)}
     assert [name for name, pool in pools.items() if pool == "gpu"] == ["train", "evaluate"]
 
 
 def test_what_runs_for_long_holds_no_slot_that_it_would_have_to_renew(tmp_path: Path) -> None:
-    limits = {spec.flow.split(":")[1]: spec.limit for spec in deploy.specs(tmp_path)}
+    limits = {spec.flow.split(":")[1]: spec.limit for spec in deployments.specs(tmp_path)}
     assert [limits[name] for name in ("turn", "train", "evaluate", "promote")] == [None] * 4
 
 
