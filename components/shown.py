@@ -1,9 +1,13 @@
 """Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""From which Arrow counts; the warehouse's times are in UTC."""
 
 CHUNK_ROWS = 2048
 """DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
@@ -25,8 +29,27 @@ class Column(Protocol):
 class Schema(Protocol):
     """What is used of an Arrow schema; pyarrow has no types."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns' names."""
+        ...
+
     def __arrow_c_schema__(self) -> object:
         """Give it through the PyCapsule interface."""
+        ...
+
+
+class Batch(Protocol):
+    """What is used of an Arrow record batch."""
+
+    @property
+    def schema(self) -> Schema:
+        """Its columns' names and types."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[Any]:
+        """Its columns' values."""
         ...
 
 
@@ -49,6 +72,24 @@ class Table(Protocol):
     def append_column(self, field_: str, column: object, /) -> "Table":
         """Give it with another column."""
         ...
+
+
+def rows_of(batch: Batch) -> Iterator[dict[str, Any]]:
+    """Go through a batch's rows as Python objects.
+
+    As ``to_pylist``, but that imports pandas, for half a second, where a column holds times.
+    """
+    names, columns = batch.schema.names, map(_values, batch.columns)
+    for row in zip(*columns, strict=True):
+        yield dict(zip(names, row, strict=True))
+
+
+def _values(column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no types
+    if not pa.types.is_timestamp(column.type) or column.type.unit != "us":
+        return column.to_pylist()
+    epoch = EPOCH if column.type.tz else EPOCH.replace(tzinfo=None)
+    counted = column.view(pa.int64()).to_pylist()
+    return [None if n is None else epoch + timedelta(microseconds=n) for n in counted]
 
 
 class Shown:

@@ -19,7 +19,7 @@ import duckdb
 
 from components import opening, sqlfiles
 from components.schema import Json
-from components.shown import CHUNK_ROWS, Shown, Table
+from components.shown import CHUNK_ROWS, Shown, Table, rows_of
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 Value: TypeAlias = "Json | bytes | datetime"
@@ -272,7 +272,7 @@ def read(
     The connection must not run anything else until the last row is read or the stream is closed.
     """
     for batch in _relation(con, sqlfiles.select(model), values).to_arrow_reader(BATCH_ROWS):
-        for row in batch.to_pylist():
+        for row in rows_of(batch):
             yield record(**row)
 
 
@@ -288,7 +288,8 @@ def table(con: Connection, model: str, **values: Value) -> Table:
 
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
     """Give the rows of a short query."""
-    return cast("list[Row]", _relation(con, sql, values).to_arrow_table().to_pylist())
+    batches = _relation(con, sql, values).to_arrow_reader(BATCH_ROWS)
+    return [row for batch in batches for row in rows_of(batch)]
 
 
 def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:

@@ -187,9 +187,10 @@ def _rows(folder: Path) -> tuple[tuple[Rows, ...], Mapping[str, set[str]]]:
         path = folder / f"{side}.parquet"
         if not path.exists():
             continue
-        names = pq.read_schema(path).names
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
         wanted = [name for name in names if name.endswith(("_id", "_ids")) and name != "client_id"]
-        table = pq.read_table(path, columns=wanted)
+        table = file.read(columns=wanted)
         named = {
             kind: {one for ids in table[name].to_pylist() for one in ids or ()}
             for kind, name in (("interactions", "interaction_ids"), ("feedback", "feedback_ids"))
