@@ -1,10 +1,11 @@
 """Arrow tables as DuckDB reads them: it must neither hold on to them nor take them in one piece."""
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
+from pyarrow.lib import StringBuilder
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """From which Arrow counts; the warehouse's times are in UTC."""
@@ -92,6 +93,13 @@ def _values(column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no type
     return [None if n is None else epoch + timedelta(microseconds=n) for n in counted]
 
 
+def texts(values: Iterable[str]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Put texts into an Arrow column; ``pyarrow.array`` would import pandas, for half a second."""
+    builder = StringBuilder()
+    builder.append_values([*values])
+    return builder.finish()
+
+
 class Shown:
     """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
 
@@ -104,7 +112,7 @@ class Shown:
 
     def take_back(self) -> None:
         """Let go of the rows."""
-        self._table = self._table.schema.empty_table()
+        self._table = pa.Table.from_batches([], self._table.schema)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Give the rows as an Arrow stream (the PyCapsule interface)."""

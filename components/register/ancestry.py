@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import manifest, warehouse
@@ -17,6 +16,7 @@ from components.register import aliases, journal
 from components.register.journal import Entry
 from components.register.registry import Version
 from components.schema import Json
+from components.shown import texts
 from components.warehouse import Connection
 
 SHOWN = 3
@@ -209,8 +209,8 @@ def _sources(
     """Look up where the rows came from."""
     pairs = [(kind, one) for kind, ids in traced.items() for one in sorted(ids)]
     columns = {
-        "kind": pa.array([kind for kind, _ in pairs], pa.string()),
-        "id": pa.array([one for _, one in pairs], pa.string()),
+        "kind": texts(kind for kind, _ in pairs),
+        "id": texts(one for _, one in pairs),
     }
     with warehouse.present(con, "traced_rows", columns):
         sources = tuple(warehouse.read(con, "marts/lineage_files", Source))
