@@ -27,7 +27,7 @@ from flows.settings import Settings
 PACKAGE = "lora-flywheel"
 FOREIGN = {"Origin": "https://elsewhere.example"}
 """What a browser says that a page of another origin makes it ask for."""
-CONSTRAINTS = Path(__file__).parents[2] / "infra" / "constraints.txt"
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")  # a link to infra/, a file in a wheel
 
 
 def prefect(http: httpx.Client, settings: Settings, auth: tuple[str, str] | None) -> Server:
@@ -160,8 +160,8 @@ def installed() -> dict[str, str]:
 
 
 def constraints() -> str:
-    """Read the tested versions; nothing where only the package is installed."""
-    return CONSTRAINTS.read_text() if CONSTRAINTS.is_file() else ""
+    """Read the tested versions."""
+    return CONSTRAINTS.read_text()
 
 
 def sockets() -> Iterator[tuple[str, int]]:

@@ -27,7 +27,7 @@ def check(
     """
     found = [*filter(None, (_wanted(one, installed.get(_name(one))) for one in required))]
     other = [
-        f"{name} {installed[name]} (tested {tested[name]})"
+        name
         for name in map(_name, required)
         if name in installed and tested.get(name, installed[name]) != installed[name]
     ]
@@ -35,8 +35,9 @@ def check(
         found.append(
             note(
                 "versions",
-                f"not the tested ones: {', '.join(other)}",
-                "pip install --constraint infra/constraints.txt --editable .",
+                "not the tested ones: "
+                + ", ".join(f"{name} {installed[name]} (tested {tested[name]})" for name in other),
+                f"pip install {' '.join(f'{name}=={tested[name]}' for name in other)}",
             )
         )
     return found or [fine("versions", f"{len(required)} packages as wanted")]

@@ -22,6 +22,7 @@ class Terminal:
     """Where commands are typed: all of them share one environment."""
 
     env: dict[str, str]
+    command: str = COMMAND
 
     @property
     def settings(self) -> settings.Settings:
@@ -29,13 +30,13 @@ class Terminal:
 
     def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
-        command = [COMMAND, *map(str, arguments)]
+        command = [self.command, *map(str, arguments)]
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
         """Start a command; its standard output is piped and its errors go there, too."""
         return subprocess.Popen(
-            [COMMAND, *map(str, arguments)],
+            [self.command, *map(str, arguments)],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -47,7 +48,7 @@ class Terminal:
         return processes.marked(environment.MARK, environment.mark(self.settings))
 
 
-def in_home(home: Path) -> Terminal:
+def in_home(home: Path, command: str = COMMAND) -> Terminal:
     """Choose free ports for ``home``."""
     with socket.socket() as one, socket.socket() as other:
         one.bind((settings.HOST, 0))
@@ -56,7 +57,7 @@ def in_home(home: Path) -> Terminal:
     names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
     chosen = dict(zip(names, map(str, ports), strict=True))
     one_thread = {"OMP_NUM_THREADS": "1"}  # a tiny model loses by a second one
-    return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)})
+    return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)}, command)
 
 
 def said_until_asked(turn: "subprocess.Popen[str]") -> str:

@@ -105,7 +105,10 @@ def test_the_file_of_a_tool_calling_log_passes_check_and_can_be_collected_and_cu
 
 def test_records_without_a_workload_get_the_name_of_their_place_and_refused_ones_a_reason():
     rows = [logs.without(line, "workload_id", "client_id") for line in calls(300)]
-    failed = {"request": rows[0]["request"], "response": {"error": {"message": "overloaded"}}}
+    failed: dict[str, Json] = {
+        "request": rows[0]["request"],
+        "response": {"error": {"message": "overloaded"}},
+    }
     path = logs.write(Path("logs/Support Chat.jsonl"), [*rows, failed, failed])
     ended = run("init", path)
     assert ended.exit_code == 0, ended.output
