@@ -1,6 +1,5 @@
 """Open a DuckDB file that one process at a time may hold, even to read it: wait for it."""
 
-import fcntl
 import logging
 import os
 import time
@@ -14,6 +13,7 @@ import duckdb
 
 from components import counters
 from components.counters import GAVE_UP, WAITED, Count
+from components.store import file_locks
 
 STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
@@ -129,12 +129,9 @@ class _Queue:
         if self._file is None:
             return True
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            return file_locks.lock(self._file.fileno(), wait=False)
         except OSError:  # a file system without locks
             return True
-        return True
 
     def stand_in(self) -> None:
         """Be next, unless somebody else is."""

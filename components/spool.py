@@ -10,7 +10,6 @@ last line without its line break was never on the disk as a whole, so it was nev
 goes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from components.store import file_locks
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -194,7 +195,7 @@ def _begin(folder: Path) -> _Open:
         path = folder / f"{uuid.uuid4().hex}{PARTIAL}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            file_locks.lock(descriptor)
             # A recovery may have met the file before it was locked, found it empty and deleted it.
             if os.fstat(descriptor).st_nlink:
                 _fsync_folder(folder)
@@ -224,8 +225,7 @@ def _recover(path: Path) -> Path | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not path.exists():
+        if not file_locks.lock(descriptor, wait=False) or not path.exists():
             return None
         size, digest = _whole_lines(descriptor)
         if size == 0:
@@ -234,8 +234,6 @@ def _recover(path: Path) -> Path | None:
         os.ftruncate(descriptor, size)
         os.fsync(descriptor)
         return _put_in_place(path, digest)
-    except BlockingIOError:
-        return None
     finally:
         os.close(descriptor)
 

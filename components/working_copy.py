@@ -9,13 +9,13 @@ erasure, or by retention) and sides that others have settled make the copy stale
 merged, or what was erased would be there again.
 """
 
-import fcntl
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components import opening, warehouse
+from components.store import file_locks
 from components.warehouse import Connection
 
 RAW = ("raw.interactions", "raw.feedback")
@@ -54,18 +54,14 @@ class StaleCopyError(RuntimeError):
     """The warehouse no longer has what the copy was made of; do the work again."""
 
 
-@contextmanager
-def reserved(locks: Path, workload_id: str) -> Generator[None]:
+def reserved(locks: Path, workload_id: str) -> AbstractContextManager[bool]:
     """Keep others from curating a workload; they wait.
 
     Args:
         locks: Where the locks are, one folder for all who share the warehouse.
         workload_id: Which workload.
     """
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / f"{workload_id}.curation.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return file_locks.held(locks / f"{workload_id}.curation.lock")
 
 
 @contextmanager

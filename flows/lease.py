@@ -4,7 +4,6 @@ The system gives a lock back when the last process that holds its file open has 
 ended: nothing has to be cleaned up, and nobody waits for the dead.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,8 @@ import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from components.store import file_locks
 
 POLL_SECONDS = 0.5
 
@@ -92,9 +93,7 @@ def _opened(path: Path) -> Generator[int]:
 
 def _locked(descriptor: int, doing: str) -> bool:
     """Lock the file and write into it who holds it, unless another process does."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not file_locks.lock(descriptor, wait=False):
         return False
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "doing": doing}
     os.ftruncate(descriptor, 0)

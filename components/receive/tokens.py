@@ -6,15 +6,14 @@ and a quota; one of which the file says nothing of these, as before they existed
 changes the file holds a lock beside it from before reading to after writing.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +24,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from components.receive.refusal import RefusedError
 from components.schema import Config
 from components.spool import Kind
+from components.store import file_locks
 
 Period: TypeAlias = Literal["minute", "hour", "day"]
 
@@ -260,16 +260,9 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-@contextmanager
-def _locked(file: Path) -> Generator[None]:
+def _locked(file: Path) -> AbstractContextManager[bool]:
     """Keep others from changing the file; its lock stays beside it, as the file is replaced."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+    return file_locks.held(file.with_name(f"{file.name}.lock"), mode=0o600)
 
 
 def _write(file: Path, tokens: list[Token]) -> None:

@@ -1,6 +1,5 @@
 """Bring the stack up, take it down, say how it is."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from typing import Literal
 import httpx
 import psutil
 
+from components.store import file_locks
 from flows import credentials, permissions
 from flows.settings import MLFLOW, PREFECT, Settings
 from flows.stack import health, logs, processes
@@ -174,9 +174,8 @@ def _require_here(settings: Settings, state: State | None, command: str) -> None
 @contextmanager
 def _one_at_a_time(settings: Settings) -> Generator[None]:
     permissions.secure(settings)
-    with (settings.home / "up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits for the first, and then joins it
-        yield
+    with file_locks.held(settings.home / "up.lock"):
+        yield  # a second `up` waits for the first, and then joins it
 
 
 def _await_end_of_stop(settings: Settings) -> State | None:

@@ -1,6 +1,5 @@
 """What the supervisor last said about the stack: ``stack.json`` under the home."""
 
-import fcntl
 import json
 import socket
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from components.manifest import write_atomically
+from components.store import file_locks
 from flows.settings import Settings
 from flows.stack.processes import Identity, boot_id, is_alive
 
@@ -81,11 +81,7 @@ def runs_elsewhere(settings: Settings, state: State) -> bool:
 def is_locked(settings: Settings) -> bool:
     """Return whether some supervisor, wherever it is, holds this home."""
     with lock_path(settings).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+        return not file_locks.lock(lock.fileno(), wait=False, shared=True)
 
 
 def lock_path(settings: Settings) -> Path:

@@ -5,15 +5,14 @@ Every process of the stack is its descendant, and stays one: orphans come to it,
 kernel ends its services, and the next ``up`` or ``down`` finds what else is left by its mark.
 """
 
-import fcntl
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NoReturn
 
 import httpx
@@ -21,6 +20,7 @@ import psutil
 from prometheus_client import start_http_server
 
 from components import counters
+from components.store import file_locks
 from flows import metrics, permissions
 from flows.settings import HOST, Settings
 from flows.settings import load as load_settings
@@ -244,7 +244,8 @@ def main(deployer: str) -> int:
     permissions.set_umask(settings.home)
     for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(settings) as alone, health.prefect_client(settings) as http:
+    lock = file_locks.held(stack_state.lock_path(settings), wait=False)
+    with lock as alone, health.prefect_client(settings) as http:
         if not alone:
             return 3  # another supervisor was faster; its state is the one to read
         note_in(Log(settings.logs / "stack.log", settings.log_format))
@@ -311,17 +312,6 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._target.write(self.format(record).encode())
-
-
-@contextmanager
-def _alone(settings: Settings) -> Generator[bool]:
-    with stack_state.lock_path(settings).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _exists(pid: int | None) -> bool:

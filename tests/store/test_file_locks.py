@@ -1,0 +1,44 @@
+"""A locked file is held against other processes until its holder ends, however it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from components.store import file_locks
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from components.store import file_locks
+
+with file_locks.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "a.lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with file_locks.held(path, wait=False) as is_held:
+            assert not is_held
+        holder.kill()
+    with file_locks.held(path, wait=False) as is_held:
+        assert is_held
+
+
+def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
+    for _ in range(2):
+        with file_locks.held(tmp_path / "a.lock", wait=False) as is_held:
+            assert is_held
+
+
+def test_shared_holders_keep_only_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with path.open("a") as first, path.open("a") as second, path.open("a") as third:
+        assert file_locks.lock(first.fileno(), shared=True)
+        assert file_locks.lock(second.fileno(), shared=True)
+        assert not file_locks.lock(third.fileno(), wait=False)
