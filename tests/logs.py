@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components.collect import loading
+from components.collect.loaded import Loaded
+from components.collect.loading import Input
 from components.schema import Json
+from components.warehouse import Connection
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WEATHER: dict[str, Json] = {
@@ -87,3 +91,13 @@ def write(path: Path, lines: Iterable[dict[str, Json]]) -> Path:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
+
+
+def load(con: Connection, path: Path, *, now: datetime) -> Loaded:
+    """Load a file of interactions in Flywheel's own form into ``raw.interactions``."""
+    return loading.load(con, Input(str(path), "fivekey"), now=now)
+
+
+def load_feedback(con: Connection, path: Path, *, now: datetime) -> Loaded:
+    """Load a file of feedback in Flywheel's own form into ``raw.feedback``."""
+    return loading.load(con, Input(str(path), "feedback"), now=now)

@@ -8,7 +8,6 @@ import duckdb
 import pytest
 
 from components import looks, warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.dataset import snapshot
 from components.decide import chain, record
@@ -144,14 +143,14 @@ def test_an_older_home_is_upgraded_with_its_rows_and_a_turn_goes_on(
         assert number < 20 or [one.start_id for one in book.entries(con, WORKLOAD, 9)] == ["s1"]
         book.enter(con, Start("s2", WORKLOAD, "stale", True, "changed", logs.NOW))
 
-        assert interactions.load(con, home.log, now=logs.NOW).new == 0
+        assert logs.load(con, home.log, now=logs.NOW).new == 0
         again = freeze(con, home)
         assert (again.holdout_rows, again.train_rows) == (
             full.frozen.holdout_rows,
             full.frozen.train_rows,
         )
         more = logs.write(tmp_path / "more.jsonl", [house.line("dan-0c4e", n) for n in range(9)])
-        assert interactions.load(con, more, now=logs.NOW).new == 9
+        assert logs.load(con, more, now=logs.NOW).new == 9
         assert freeze(con, home).key != again.key
         now = sides(con)
     assert {id: now[id] for id in stood} == stood

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from components import warehouse
-from components.collect import interactions
+from tests import logs
 from tests.benchmarks import line_by_line, traffic
 
 ROUNDS = 3
@@ -32,11 +32,11 @@ def ours(log: Path, store: Path) -> Figures:
     """Load the log, then load it again; each to the end, when the file is closed."""
     with warehouse.connect(store, memory=warehouse.COLLECTING) as con:
         begun = time.monotonic()
-        loaded = interactions.load(con, log, now=datetime.now(UTC))
+        loaded = logs.load(con, log, now=datetime.now(UTC))
     first = time.monotonic() - begun
     with warehouse.connect(store, memory=warehouse.COLLECTING) as con:
         begun = time.monotonic()
-        interactions.load(con, log, now=datetime.now(UTC))
+        logs.load(con, log, now=datetime.now(UTC))
     return {"rows": loaded.new, "first": first, "again": time.monotonic() - begun}
 
 

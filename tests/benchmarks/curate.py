@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -42,8 +41,8 @@ def collect(folder: Path, seeds: list[dict[str, Json]], rows: int) -> None:
             out.write(json.dumps(signal) + "\n")
     now = datetime.now(UTC)
     with warehouse.connect(folder / "store.duckdb", memory=warehouse.COLLECTING) as con:
-        interactions.load(con, log, now=now)
-        feedback.load(con, said, now=now)
+        logs.load(con, log, now=now)
+        logs.load_feedback(con, said, now=now)
 
 
 def _feedback(lines: Iterator[str]) -> Iterator[dict[str, Json]]:

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.schema import Json
+from tests import logs
 
 CRUDE = {
     "e-mail": re.compile(r"[^\s@\"']+@[^\s@\"']+\.[a-z]+", re.IGNORECASE),
@@ -70,7 +70,7 @@ def report(log: Path, workload: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         now = datetime.now(UTC)
         with warehouse.connect(Path(folder) / "store.duckdb") as con:
-            interactions.load(con, log, now=now)
+            logs.load(con, log, now=now)
             tally = pipeline.curate(con, workload, RULES, now=now)
             examples = warehouse.rows(
                 con,

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.preferences.settings import Preferences
 from components.curate.settings import Rules
@@ -49,8 +48,8 @@ def count(judgements: Sequence[Judgement], folder: Path) -> None:
     workloads = sorted({one["workload_id"] for one in judgements})
     annotators = tuple(sorted({one["annotator"] for one in judgements}))
     with warehouse.connect(folder / "warehouse.duckdb") as con:
-        interactions.load(con, log, now=logs.NOW)
-        feedback.load(con, given, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, given, now=logs.NOW)
         staged(con, workloads)
         for trusted in (annotators, ()):
             curated(con, workloads, trusted)

@@ -19,10 +19,10 @@ from typing import Annotated
 import typer
 
 from components import prompt, warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.warehouse import Connection
+from tests import logs
 from tests.curate.near.test_clusters import triples
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,7 +77,7 @@ def main(folder: Annotated[Path, typer.Argument(help="The folder of the logs.")]
             tempfile.TemporaryDirectory() as made,
             warehouse.connect(Path(made) / "w.duckdb") as con,
         ):
-            interactions.load(con, path, now=NOW)
+            logs.load(con, path, now=NOW)
             sql = "select distinct workload_id from raw.interactions order by all"
             for row in warehouse.rows(con, sql):
                 near += prove(con, str(row["workload_id"]))

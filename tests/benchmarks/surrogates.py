@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import typer
 
 from components import scorecard, warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.redaction.kinds import Kind
 from components.curate.settings import Rules
@@ -31,6 +30,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.schema import Json
 from components.scorecard import HOLDOUT
 from components.warehouse import Connection
+from tests import logs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Scores = Mapping[str, Mapping[str, float]]
@@ -138,7 +138,7 @@ def main(
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         with warehouse.connect(root / "w.duckdb") as con:
-            interactions.load(con, log, now=NOW)
+            logs.load(con, log, now=NOW)
             folders = {
                 arm: freeze(con, root / arm, workload, redaction, split)
                 for arm, redaction in arms(seeds).items()

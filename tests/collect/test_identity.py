@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.collect.loaded import Loaded
 from components.schema import Json
 from components.warehouse import Connection
@@ -23,7 +22,7 @@ def con(tmp_path: Path):
 
 
 def load(con: Connection, path: Path, *lines: Line) -> Loaded:
-    return interactions.load(con, logs.write(path, lines), now=logs.NOW)
+    return logs.load(con, logs.write(path, lines), now=logs.NOW)
 
 
 def stored(con: Connection) -> list[Line]:
@@ -147,7 +146,7 @@ def test_records_nested_too_deeply_to_be_compared_cost_only_themselves(
     deep = [plain[:-1] + f', "more": {"[" * depth}{"]" * depth}}}' for depth in (2_000, 2_001)]
     path = tmp_path / "deep.jsonl"
     path.write_text("\n".join([*deep, json.dumps(logs.interaction("Else?"))]) + "\n")
-    loaded = interactions.load(con, path, now=logs.NOW)
+    loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.known) == (2, 1)
 
 
@@ -164,13 +163,15 @@ def test_words_of_people_that_differ_in_key_order_or_number_form_are_one_event(
         logs.feedback("rating", 4.0, scale=[1.0, 5.0], response_id="r2"),
         backwards(lines[2]),  # pyright: ignore[reportAssignmentType] - an object as the line is
     ]
-    assert feedback.load(con, logs.write(tmp_path / "1.jsonl", lines), now=logs.NOW).new == 3
-    again = feedback.load(con, logs.write(tmp_path / "2.jsonl", others), now=logs.NOW)
+    assert logs.load_feedback(con, logs.write(tmp_path / "1.jsonl", lines), now=logs.NOW).new == 3
+    again = logs.load_feedback(con, logs.write(tmp_path / "2.jsonl", others), now=logs.NOW)
     assert (again.new, again.known) == (0, 3)
     changed = [
         logs.feedback("outcome", {"value": 1, "name": "solved"}, response_id="r1"),
         logs.feedback("rating", 4, scale=[1, 10], response_id="r2"),
         logs.feedback("rating", 4, scale=[1, 5], response_id="r2", actor_id="else"),
     ]
-    later = feedback.load(con, logs.write(tmp_path / "3.jsonl", [*changed, *lines]), now=logs.NOW)
+    later = logs.load_feedback(
+        con, logs.write(tmp_path / "3.jsonl", [*changed, *lines]), now=logs.NOW
+    )
     assert (later.new, later.known) == (3, 3)

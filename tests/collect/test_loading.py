@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions
 from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
@@ -20,7 +19,7 @@ from tests import logs
 
 def test_a_line_is_stored_verbatim_with_its_further_keys(con: Connection, tmp_path: Path):
     line = logs.interaction(metadata={"source": "x"}, trace=None)
-    loaded = interactions.load(con, logs.write(tmp_path / "a.jsonl.gz", [line]), now=logs.NOW)
+    loaded = logs.load(con, logs.write(tmp_path / "a.jsonl.gz", [line]), now=logs.NOW)
     assert (loaded.new, loaded.known, loaded.quarantined, loaded.skipped) == (1, 0, 0, False)
     (row,) = warehouse.rows(
         con, "from raw.interactions inner join raw.contents using (interaction_id)"
@@ -45,7 +44,7 @@ def test_timestamps_are_seconds_or_iso_text(
     con: Connection, tmp_path: Path, timestamp: Json, stored: str
 ):
     line = logs.interaction(timestamp=timestamp)
-    interactions.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     assert con.execute("select timestamp::varchar from raw.interactions").fetchall() == [(stored,)]
 
 
@@ -53,10 +52,10 @@ def test_a_file_of_equal_content_is_skipped_and_equal_rows_are_stored_once(
     con: Connection, tmp_path: Path
 ):
     lines = [logs.interaction(response_id=f"r{n}") for n in range(10)]
-    first = interactions.load(con, logs.write(tmp_path / "a.jsonl", lines), now=logs.NOW)
-    again = interactions.load(con, logs.write(tmp_path / "b.jsonl", lines), now=logs.NOW)
+    first = logs.load(con, logs.write(tmp_path / "a.jsonl", lines), now=logs.NOW)
+    again = logs.load(con, logs.write(tmp_path / "b.jsonl", lines), now=logs.NOW)
     more = [*lines, logs.interaction(response_id="new"), logs.interaction(response_id="new")]
-    grown = interactions.load(con, logs.write(tmp_path / "a.jsonl.gz", more), now=logs.NOW)
+    grown = logs.load(con, logs.write(tmp_path / "a.jsonl.gz", more), now=logs.NOW)
     assert (first.new, first.known, first.skipped) == (10, 0, False)
     assert (again.new, again.known, again.skipped) == (0, 10, True)
     assert (grown.new, grown.known, grown.skipped) == (1, 11, False)
@@ -66,15 +65,15 @@ def test_a_file_of_equal_content_is_skipped_and_equal_rows_are_stored_once(
 def test_a_packed_copy_under_another_name_is_skipped(con: Connection, tmp_path: Path):
     lines = [logs.interaction(response_id=f"r{n}") for n in range(10)]
     packed = logs.write(tmp_path / "a.jsonl.gz", lines)
-    assert interactions.load(con, packed, now=logs.NOW).new == 10
-    copied = interactions.load(con, packed.rename(tmp_path / "b.jsonl.gz"), now=logs.NOW)
+    assert logs.load(con, packed, now=logs.NOW).new == 10
+    copied = logs.load(con, packed.rename(tmp_path / "b.jsonl.gz"), now=logs.NOW)
     assert (copied.new, copied.known, copied.skipped) == (0, 10, True)
     assert con.execute("select count(*) from raw.files").fetchall() == [(1,)]
 
 
 def test_an_id_is_the_digest_of_what_an_interaction_says(con: Connection, tmp_path: Path):
     line = logs.interaction("Straße?", timestamp=1_760_000_000.25, metadata={"further": "key"})
-    interactions.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     parts = [line[name] for name in ("workload_id", "client_id", "request", "response")]
     said = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts]
     wanted = hashlib.md5("\n".join(["1760000000250000", *said]).encode()).hexdigest()
@@ -88,7 +87,7 @@ def test_a_large_load_goes_into_the_file_at_once_and_not_through_its_log(tmp_pat
         (logs.interaction("x" * 1500, response_id=f"r{n}") for n in range(count)),
     )
     with warehouse.connect(store) as con:
-        assert interactions.load(con, path, now=logs.NOW).new == count
+        assert logs.load(con, path, now=logs.NOW).new == count
         shutil.copy(store, tmp_path / "copy.duckdb")
     with warehouse.connect(tmp_path / "copy.duckdb") as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(count,)]
@@ -98,7 +97,7 @@ def test_white_space_does_not_make_another_interaction(con: Connection, tmp_path
     line = logs.interaction()
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(line) + "\n" + json.dumps(line, separators=(",", ":")) + "\n")
-    assert interactions.load(con, path, now=logs.NOW).new == 1
+    assert logs.load(con, path, now=logs.NOW).new == 1
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def test_a_bad_line_goes_to_quarantine_with_its_bytes_place_and_reason(
     content = line if isinstance(line, bytes) else json.dumps(line).encode()
     path = tmp_path / "a.jsonl"
     path.write_bytes(json.dumps(logs.interaction()).encode() + b"\n" + content + b"\n")
-    loaded = interactions.load(con, path, now=logs.NOW)
+    loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (1, 1)
     (row,) = warehouse.rows(con, "select * from raw.quarantine")
     assert row["reason"] == reason
@@ -169,8 +168,8 @@ def test_half_broken_files_lose_no_good_line(con: Connection, tmp_path: Path):
     broken.write_bytes(b"\n".join(part for pair in zip(good, bad, strict=True) for part in pair))
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(b"\n".join([*good, b'{"no": "end"}']))[:-12])
-    first = interactions.load(con, broken, now=logs.NOW)
-    second = interactions.load(con, cut, now=logs.NOW)
+    first = logs.load(con, broken, now=logs.NOW)
+    second = logs.load(con, cut, now=logs.NOW)
     assert (first.new, first.quarantined) == (4, 4)
     assert (second.new, second.known, second.quarantined) == (0, 4, 1)
     found = con.execute(
@@ -186,10 +185,10 @@ def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_o
     store = tmp_path / "warehouse.duckdb"
     code = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from components import warehouse; from components.collect import interactions\n"
+        "from components import warehouse; from tests import logs\n"
         "with warehouse.connect(Path(sys.argv[1])) as con:\n"
         "    print('begins', flush=True)\n"
-        "    interactions.load(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
+        "    logs.load(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
     )
     loader = subprocess.Popen(
         [sys.executable, "-c", code, store, path], stdout=subprocess.PIPE, text=True
@@ -203,5 +202,5 @@ def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_o
     with warehouse.connect(store) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
         assert con.execute("select count(*) from raw.files").fetchall() == [(0,)]
-        assert interactions.load(con, path, now=logs.NOW).new == count
+        assert logs.load(con, path, now=logs.NOW).new == count
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(count,)]

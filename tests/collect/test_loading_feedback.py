@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback
 from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
@@ -131,7 +130,7 @@ def test_bad_feedback_goes_to_quarantine(
     con: Connection, tmp_path: Path, line: dict[str, Json], reason: str
 ):
     good = [logs.feedback(), logs.feedback("correction", logs.call("weather", {"city": "Rome"}))]
-    loaded = feedback.load(con, logs.write(tmp_path / "f.jsonl", [*good, line]), now=logs.NOW)
+    loaded = logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [*good, line]), now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (2, 1)
     assert reasons(con) == [reason]
 
@@ -158,7 +157,7 @@ def test_bad_feedback_goes_to_quarantine(
     ],
 )
 def test_every_kind_of_feedback_is_stored(con: Connection, tmp_path: Path, line: dict[str, Json]):
-    loaded = feedback.load(con, logs.write(tmp_path / "f.jsonl", [line]), now=logs.NOW)
+    loaded = logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [line]), now=logs.NOW)
     assert reasons(con) == []
     assert loaded.new == 1
     (row,) = warehouse.rows(con, "from raw.feedback")
@@ -172,5 +171,5 @@ def test_every_kind_of_feedback_is_stored(con: Connection, tmp_path: Path, line:
 
 def test_feedback_given_twice_is_stored_once(con: Connection, tmp_path: Path):
     line = logs.feedback()
-    loaded = feedback.load(con, logs.write(tmp_path / "f.jsonl", [line, line]), now=logs.NOW)
+    loaded = logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [line, line]), now=logs.NOW)
     assert (loaded.new, loaded.known) == (1, 1)

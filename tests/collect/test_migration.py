@@ -5,7 +5,6 @@ from pathlib import Path
 import duckdb
 
 from components import warehouse
-from components.collect import feedback, interactions
 from tests import logs
 
 SQL = Path(warehouse.__file__).parent.parent / "sql" / "migrations"
@@ -19,8 +18,8 @@ def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_pa
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction(), {"x": 1}])
     votes = logs.write(tmp_path / "votes.jsonl", [logs.feedback()])
     with warehouse.connect(tmp_path / "new.duckdb") as con:
-        interactions.load(con, log, now=logs.NOW)
-        feedback.load(con, votes, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, votes, now=logs.NOW)
         kept = {
             table: warehouse.rows(con, f"from raw.{table}")
             for table in ("interactions", "feedback", "quarantine", "files")
@@ -37,12 +36,12 @@ def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_pa
             columns = [name for (name, *_) in con.execute(f"describe raw.{table}").fetchall()]
             warehouse.insert(con, f"raw.{table}", [{c: row[c] for c in columns} for row in rows])
     with warehouse.connect(path) as con:
-        assert interactions.load(con, log, now=logs.NOW).skipped
-        assert feedback.load(con, votes, now=logs.NOW).skipped
+        assert logs.load(con, log, now=logs.NOW).skipped
+        assert logs.load_feedback(con, votes, now=logs.NOW).skipped
         more = logs.write(tmp_path / "more.jsonl", [logs.interaction(), logs.interaction("New?")])
-        assert interactions.load(con, more, now=logs.NOW).new == 1
+        assert logs.load(con, more, now=logs.NOW).new == 1
         assert (
-            feedback.load(
+            logs.load_feedback(
                 con, logs.write(tmp_path / "v.jsonl", [logs.feedback()] * 2), now=logs.NOW
             ).new
             == 0
@@ -54,7 +53,7 @@ def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_pa
 def test_rows_of_before_wordings_were_compared_are_known_in_other_words(tmp_path: Path):
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
     with warehouse.connect(tmp_path / "new.duckdb") as con:
-        interactions.load(con, log, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
         (row,) = warehouse.rows(con, "from raw.interactions")
     old = tmp_path / "old"
     old.mkdir()
@@ -70,7 +69,7 @@ def test_rows_of_before_wordings_were_compared_are_known_in_other_words(tmp_path
     line = logs.interaction(metadata={"reward": 1})
     reworded = logs.write(tmp_path / "again.jsonl", [{key: line[key] for key in reversed(line)}])
     with warehouse.connect(path) as con:
-        loaded = interactions.load(con, reworded, now=logs.NOW)
+        loaded = logs.load(con, reworded, now=logs.NOW)
         (kept,) = warehouse.rows(con, "select interaction_id, record from raw.interactions")
     assert (loaded.new, loaded.known, loaded.merged) == (0, 1, 1)
     assert kept["interaction_id"] == row["interaction_id"]

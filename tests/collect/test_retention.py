@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from components import ledger, warehouse
-from components.collect import feedback, interactions, retention
+from components.collect import retention
 from components.collect.export import export
 from components.collect.record import Kind
 from components.collect.retention import SnapshotGoneError
@@ -44,7 +44,7 @@ def archive(con: Connection, folder: Path, days: int = 90) -> int:
 
 def test_old_rows_go_to_parquet_by_month_whole_and_stay_known(con: Connection, tmp_path: Path):
     path = logs.write(tmp_path / "log.jsonl", [line(10), line(100), line(101), line(200)])
-    interactions.load(con, path, now=logs.NOW)
+    logs.load(con, path, now=logs.NOW)
     (before,) = warehouse.rows(
         con,
         "select * exclude (content_hash, likeness) from raw.interactions"
@@ -56,14 +56,14 @@ def test_old_rows_go_to_parquet_by_month_whole_and_stay_known(con: Connection, t
     assert [file.parent.name for file in files] == ["2025-06", "2025-09"]
     assert warehouse.rows(con, f"from '{files[0]}'") == [before]
     again = logs.write(tmp_path / "again.jsonl", [line(200), line(10), line(300)])
-    loaded = interactions.load(con, again, now=logs.NOW)
+    loaded = logs.load(con, again, now=logs.NOW)
     assert (loaded.new, loaded.known) == (1, 2)
     assert archive(con, tmp_path, days=250) == 1
 
 
 def test_what_an_example_or_a_snapshot_names_is_kept(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)] + [line(130, response={"error": "timeout"})]
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
     curate(con, "weather", RULES, now=logs.NOW)
     frozen = snapshot.freeze(con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW)
     ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
@@ -77,7 +77,7 @@ def test_what_an_example_or_a_snapshot_names_is_kept(con: Connection, tmp_path: 
 
 def test_nothing_is_dropped_while_a_snapshot_can_not_be_read(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)]
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
     curate(con, "weather", RULES, now=logs.NOW)
     frozen = snapshot.freeze(con, tmp_path / "snapshots", "weather", rules=RULES, now=logs.NOW)
     ledger.record_output(con, "weather", frozen.path, now=logs.NOW)
@@ -93,8 +93,8 @@ def test_feedback_goes_with_its_interaction_and_waits_without_one(con: Connectio
         logs.feedback(response_id="r10", timestamp=days_before_now(99)),
         logs.feedback(response_id="unknown", timestamp=days_before_now(99)),
     ]
-    interactions.load(con, logs.write(tmp_path / "l.jsonl", [line(100), line(10)]), now=logs.NOW)
-    feedback.load(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "l.jsonl", [line(100), line(10)]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
     assert archive(con, tmp_path) == 2
     left = warehouse.rows(con, "select response_id from raw.feedback order by all")
     assert [row["response_id"] for row in left] == ["r10", "unknown"]
@@ -104,10 +104,10 @@ def test_what_was_archived_is_exported_as_before_and_loads_elsewhere(
     con: Connection, tmp_path: Path
 ):
     path = logs.write(tmp_path / "log.jsonl", [line(days) for days in (10, 100, 160, 200)])
-    interactions.load(con, path, now=logs.NOW)
+    logs.load(con, path, now=logs.NOW)
     votes = [logs.feedback(response_id=f"r{n}", timestamp=days_before_now(9)) for n in (10, 100)]
     votes.append(logs.feedback(response_id="r100", timestamp=days_before_now(99), value="up"))
-    feedback.load(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
     counts: dict[Kind, int] = {"interactions": 4, "feedback": 3}
     written = {kind: tmp_path / f"{kind}.jsonl" for kind in counts}
     for kind, count in counts.items():
@@ -118,14 +118,14 @@ def test_what_was_archived_is_exported_as_before_and_loads_elsewhere(
         assert export(con, written[kind], kind) == count
         assert written[kind].read_text() == before[kind]
     with warehouse.connect(tmp_path / "other.duckdb") as other:
-        assert interactions.load(other, written["interactions"], now=logs.NOW).new == 4
+        assert logs.load(other, written["interactions"], now=logs.NOW).new == 4
     assert export(con, tmp_path / "none.jsonl", "interactions", workload_id="other") == 0
 
 
 def test_an_export_without_a_file_of_the_archive_fails_and_names_it(
     con: Connection, tmp_path: Path
 ):
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", [line(100)]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", [line(100)]), now=logs.NOW)
     assert archive(con, tmp_path) == 1
     (gone,) = (tmp_path / "archive").rglob("*.parquet")
     gone.unlink()
@@ -136,5 +136,5 @@ def test_an_export_without_a_file_of_the_archive_fails_and_names_it(
 
 def test_rows_without_a_time_stay(con: Connection, tmp_path: Path):
     path = logs.write(tmp_path / "log.jsonl", [logs.interaction(timestamp=0)])
-    interactions.load(con, path, now=logs.NOW)
+    logs.load(con, path, now=logs.NOW)
     assert archive(con, tmp_path) == 0

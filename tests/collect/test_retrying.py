@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions, loading, retrying
+from components.collect import loading, retrying
 from components.collect.loading import Input
 from components.collect.record import Defaults
 from components.schema import Json
@@ -23,7 +23,7 @@ def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
 ):
     path = logs.write(tmp_path / "log.jsonl", [NEXT_YEAR, {"x": 1}, logs.interaction(response={})])
     path.write_bytes(path.read_bytes() + b'{"cut": "\xff\n')
-    first = interactions.load(con, path, now=EARLIER)
+    first = logs.load(con, path, now=EARLIER)
     assert (first.new, first.quarantined) == (0, 4)
     retried = retrying.retry(con, source=None, now=logs.NOW)
     assert (retried.lines, retried.new, retried.known, retried.quarantined) == (4, 2, 0, 2)
@@ -37,7 +37,7 @@ def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
 
 
 def test_only_the_source_that_is_named_is_tried(con: Connection, tmp_path: Path):
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", [NEXT_YEAR]), now=EARLIER)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", [NEXT_YEAR]), now=EARLIER)
     assert retrying.retry(con, source="feedback", now=logs.NOW).lines == 0
     assert retrying.retry(con, source="fivekey", now=logs.NOW).new == 1
 
@@ -58,7 +58,7 @@ def test_quarantine_is_counted_by_reason_and_a_line_found_by_its_id(
     con: Connection, tmp_path: Path
 ):
     path = logs.write(tmp_path / "log.jsonl", [{"x": 1}, {"x": 2}, logs.interaction(client_id=3)])
-    interactions.load(con, path, now=logs.NOW)
+    logs.load(con, path, now=logs.NOW)
     first, second = retrying.groups(con)
     assert (first.found, first.source, first.path) == (2, "fivekey", str(path))
     assert second.reason == "`client_id` is UBIGINT, wants text"
@@ -69,11 +69,11 @@ def test_quarantine_is_counted_by_reason_and_a_line_found_by_its_id(
 
 
 def test_fields_that_come_after_a_sources_first_file_are_reported(con: Connection, tmp_path: Path):
-    interactions.load(con, logs.write(tmp_path / "a.jsonl", [logs.interaction()]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [logs.interaction()]), now=logs.NOW)
     assert retrying.new_fields(con) == []
     request: dict[str, Json] = {"messages": [{"role": "user", "content": "Hi"}], "seed": 1}
     path = logs.write(tmp_path / "b.jsonl", [logs.interaction(request=request, session="s")])
-    loaded = interactions.load(con, path, now=logs.NOW)
+    loaded = logs.load(con, path, now=logs.NOW)
     assert loaded.new_fields == ("request.seed", "session")
     assert [(one.source, one.field, one.first_path) for one in retrying.new_fields(con)] == [
         ("fivekey", "request.seed", str(path)),
@@ -85,7 +85,7 @@ def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(
     con: Connection, tmp_path: Path
 ):
     plain = [logs.interaction(response_id=f"r{n}") for n in range(1200)]
-    interactions.load(con, logs.write(tmp_path / "a.jsonl", plain[:1]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "a.jsonl", plain[:1]), now=logs.NOW)
     later = [logs.interaction(response_id=f"s{n}", session="s") for n in range(800)]
     path = logs.write(tmp_path / "b.jsonl", [*plain, *later])
-    assert interactions.load(con, path, now=logs.NOW).new_fields == ("session",)
+    assert logs.load(con, path, now=logs.NOW).new_fields == ("session",)

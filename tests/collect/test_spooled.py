@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components import spool, warehouse
-from components.collect import interactions, spooled
+from components.collect import spooled
 from components.schema import Json
 from components.warehouse import Connection
 from tests import logs
@@ -133,7 +133,7 @@ def test_the_same_row_in_a_file_and_in_a_segment_is_one_row(
     con: Connection, folder: Path, tmp_path: Path
 ):
     line = logs.interaction()
-    interactions.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     put(folder, ("interactions", "app", json.dumps(line)))
     (loaded,) = spooled.load(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.known) == (0, 1)

@@ -10,7 +10,6 @@ import pytest
 
 from components import warehouse
 from components.client_shares import ALWAYS, ClientShares
-from components.collect import feedback, interactions
 from components.curate import pipeline, split
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
@@ -38,10 +37,10 @@ class Loader:
         self._con, self._folder, self._files = con, folder, 0
 
     def log(self, lines: Iterable[dict[str, Json]], *, now: datetime = logs.NOW) -> None:
-        interactions.load(self._con, self._file(lines), now=now)
+        logs.load(self._con, self._file(lines), now=now)
 
     def say(self, lines: Iterable[dict[str, Json]], *, now: datetime = logs.NOW) -> None:
-        feedback.load(self._con, self._file(lines), now=now)
+        logs.load_feedback(self._con, self._file(lines), now=now)
 
     def _file(self, lines: Iterable[dict[str, Json]]) -> Path:
         self._files += 1

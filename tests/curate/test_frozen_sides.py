@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -47,9 +46,9 @@ def line(n: int) -> dict[str, Json]:
 
 def load(con: Connection, folder: Path, turn: Turn) -> None:
     lines = logs.write(folder / "log.jsonl", map(line, turn.arriving))
-    interactions.load(con, lines, now=logs.NOW)
+    logs.load(con, lines, now=logs.NOW)
     votes = [logs.feedback(response_id=f"r{n}") for n in turn.disliked]
-    feedback.load(con, logs.write(folder / "feedback.jsonl", votes), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", votes), now=logs.NOW)
 
 
 def standing(con: Connection, ids: Iterable[str] | None = None) -> dict[str, str]:

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import manifest, warehouse
-from components.collect import feedback, interactions
 from components.curate import losses, pipeline
 from components.curate.pipeline import Tally
 from components.curate.preferences import fates
@@ -65,7 +64,7 @@ class Frozen:
 
 
 def freeze(con: Connection, folder: Path, lines: Sequence[dict[str, Json]], under: Rules) -> Frozen:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
     tally = pipeline.curate(con, "weather", under, now=logs.NOW)
     frozen = snapshot.freeze(con, folder / "snapshots", "weather", rules=under, now=logs.NOW)
     tested = _asked(frozen.path / "holdout.parquet")
@@ -184,7 +183,7 @@ def test_what_people_say_of_a_tested_request_lets_another_one_of_its_conversatio
     name = next(name for name in first.tested.values() if SIZES[name] > 1)
     (said,) = (one for one, of in first.tested.items() if of == name)
     vote = logs.feedback(response_id=f"{name}-{said.split()[3]}")
-    feedback.load(con, logs.write(tmp_path / "feedback.jsonl", [vote]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", [vote]), now=logs.NOW)
     second = freeze(con, tmp_path, lines, rules(1))
     assert {*first.tested} - {*second.tested} == {said}
     assert Counter(second.tested.values()) == Counter(first.tested.values())

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import losses, pipeline
 from components.curate.losses import Loss
 from components.curate.settings import Rules
@@ -62,7 +61,7 @@ def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | N
         )
         for n in range(cut + whole)
     ]
-    interactions.load(con, logs.write(folder / f"{cut}-{whole}.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / f"{cut}-{whole}.jsonl", lines), now=logs.NOW)
     pipeline.curate(con, "weather", rules or Rules(), now=logs.NOW)
 
 

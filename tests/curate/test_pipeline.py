@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.near.settings import NearDuplicates
 from components.curate.overlap.settings import Overlap
@@ -32,8 +31,8 @@ def load(
     lines: Sequence[dict[str, Json]],
     given: Sequence[dict[str, Json]] = (),
 ) -> None:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
-    feedback.load(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
 
 
 def curate(con: Connection, rules: Rules | None = None) -> Tally:

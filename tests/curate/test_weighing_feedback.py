@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.preferences.settings import Preferences
 from components.curate.settings import Rules
@@ -31,8 +30,8 @@ def curate(
     given: Sequence[dict[str, Json]],
     rules: Rules = RULES,
 ) -> None:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
-    feedback.load(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
     pipeline.curate(con, "weather", rules, now=logs.NOW)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components import manifest, warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -46,9 +45,9 @@ def fill(folder: Path, parts: list[range]) -> Path:
     with warehouse.connect(path) as con:
         for number, part in enumerate(parts):
             log = logs.write(folder / f"{number}.jsonl", map(line, part))
-            interactions.load(con, log, now=logs.NOW)
+            logs.load(con, log, now=logs.NOW)
         vote = logs.feedback("thumb", "up", response_id="r0", client_id="app-0")
-        feedback.load(con, logs.write(folder / "votes.jsonl", [vote]), now=logs.NOW)
+        logs.load_feedback(con, logs.write(folder / "votes.jsonl", [vote]), now=logs.NOW)
     return path
 
 

@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import diff, snapshot
@@ -29,11 +28,11 @@ def line(n: int, **changes: Json) -> dict[str, Json]:
 
 
 def load(con: Connection, folder: Path, *lines: dict[str, Json]) -> None:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
 
 
 def say(con: Connection, folder: Path, *votes: dict[str, Json]) -> None:
-    feedback.load(con, logs.write(folder / "votes.jsonl", votes), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "votes.jsonl", votes), now=logs.NOW)
 
 
 def freeze(con: Connection, root: Path, rules: Rules = RULES) -> Path:

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import manifest, warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -34,13 +33,13 @@ def con(tmp_path: Path):
             )
             for n in range(ROWS)
         ]
-        interactions.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+        logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
         yield con
 
 
 def freeze(con: Connection, folder: Path, given: Sequence[dict[str, Json]] = ()) -> Snapshot:
     folder.mkdir(exist_ok=True)
-    feedback.load(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
     pipeline.curate(con, "weather", RULES, now=logs.NOW)
     return snapshot.freeze(con, folder, "weather", rules=RULES, now=logs.NOW)
 

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import manifest, prompt, warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -33,7 +32,7 @@ def line(n: int) -> dict[str, Json]:
 def con(tmp_path: Path):
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         path = logs.write(tmp_path / "log.jsonl", [line(n) for n in range(30)])
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
         yield con
 
 
@@ -66,7 +65,7 @@ def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
     con: Connection, tmp_path: Path
 ):
     given = logs.feedback("thumb", "up", response_id="r3")
-    feedback.load(con, logs.write(tmp_path / "f.jsonl", [given]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [given]), now=logs.NOW)
     (row,) = [row for row in rows(freeze(con, tmp_path)) if row["acceptable"] is not None]
     question = "What is the weather in Rome?"
     assert json.loads(str(row["messages"])) == [{"role": "user", "content": question}]
@@ -88,7 +87,7 @@ def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Pa
     said: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
     request: Json = {"messages": [said, logs.say("Well, it will rain all day long."), said]}
     extra = logs.interaction(response_id="german", request=request)
-    interactions.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
     frozen = freeze(con, tmp_path)
     rows = [
         row
@@ -101,7 +100,7 @@ def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Pa
 
 def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, tmp_path: Path):
     extra = logs.interaction(message=logs.say(""), response_id="empty")
-    interactions.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
     frozen = freeze(con, tmp_path)
     found = manifest.read(frozen.path)
     assert frozen.counts == {"empty_answer": 1, "kept": 30}
@@ -164,9 +163,9 @@ def test_the_holdout_version_changes_with_what_is_measured_only(con: Connection,
         logs.feedback("thumb", "up", response_id=response_id),
         logs.feedback("correction", logs.say("No tool fits."), response_id=response_id),
     ]
-    feedback.load(con, logs.write(tmp_path / "up.jsonl", given[:1]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "up.jsonl", given[:1]), now=logs.NOW)
     liked = freeze(con, tmp_path)
-    feedback.load(con, logs.write(tmp_path / "right.jsonl", given[1:]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "right.jsonl", given[1:]), now=logs.NOW)
     corrected = freeze(con, tmp_path)
     assert liked.key != first.key
     assert liked.holdout_version == first.holdout_version
@@ -202,7 +201,7 @@ def test_the_holdout_keeps_what_production_answered_beside_the_reference(
         logs.feedback("correction", logs.call(f"weather_{n}", wanted), response_id=f"r{n}")
         for n in range(30)
     ]
-    feedback.load(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
     frozen = freeze(con, tmp_path)
     held_out = pq.read_table(frozen.path / "holdout.parquet").to_pylist()
     said = [Answer.from_json(row["logged_answer"]).calls[0].arguments for row in held_out]

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import warehouse
-from components.collect import interactions
 from components.costs import Usage
 from components.dataset import usage
 from components.schema import Answer, Call, Json
@@ -58,7 +57,7 @@ def logged(con: Connection, folder: Path, used: Json) -> list[str]:
     response = line["response"]
     assert isinstance(response, dict)
     line["response"] = {**response, "usage": used}
-    interactions.load(con, logs.write(folder / "log.jsonl", [line]), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", [line]), now=logs.NOW)
     return [str(row["interaction_id"]) for row in warehouse.rows(con, "from raw.interactions")]
 
 

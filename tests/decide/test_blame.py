@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import held, pipeline
 from components.curate.settings import Rules
 from components.decide import blame
@@ -33,7 +32,7 @@ def curated(con: Connection, tmp_path: Path) -> Connection:
         )
         for city in CITIES
     ]
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
     curate(con)
     return con
 
@@ -142,7 +141,7 @@ def test_what_was_learned_is_held_until_a_person_has_judged_it(
         timestamp=int(LATER.timestamp()) + 60,
         actor_id="rev",
     )
-    feedback.load(curated, logs.write(tmp_path / "votes.jsonl", [word]), now=LATER)
+    logs.load_feedback(curated, logs.write(tmp_path / "votes.jsonl", [word]), now=LATER)
     curate(curated)
     assert of_side(curated, "train") == sorted([first, *others])
     assert held.waiting(curated) == []

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import ledger, manifest, scorecard, warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -124,8 +123,8 @@ def move(built: House, home: Path) -> House:
 def collect(settings: Settings, log: Path, votes: Path) -> Snapshot:
     """Load both files, curate and freeze."""
     with warehouse.connect(settings.warehouse) as con:
-        interactions.load(con, log, now=logs.NOW)
-        feedback.load(con, votes, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, votes, now=logs.NOW)
         pipeline.curate(con, WORKLOAD, RULES, now=logs.NOW)
         frozen = snapshot.freeze(con, settings.snapshots, WORKLOAD, rules=RULES, now=logs.NOW)
         ledger.record_output(con, WORKLOAD, frozen.path, now=logs.NOW)

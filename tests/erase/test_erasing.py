@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import spool, warehouse
-from components.collect import feedback, interactions, retention
+from components.collect import retention
 from components.curate import pipeline
 from components.decide import chain, record
 from components.decide.record import Event
@@ -105,12 +105,12 @@ def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: E
     again.write_text(home.votes.read_text() + "\n")
     with warehouse.connect(home.settings.warehouse) as con:
         con.execute("delete from raw.files")
-        loaded = interactions.load(con, home.log, now=logs.NOW)
+        loaded = logs.load(con, home.log, now=logs.NOW)
         assert (loaded.new, loaded.known) == (0, 3 * EACH)
-        assert feedback.load(con, again, now=logs.NOW).new == 0
+        assert logs.load_feedback(con, again, now=logs.NOW).new == 0
     assert (home.raw(), home.raw("feedback"), home.raw("quarantine")) == kept
     with warehouse.connect(home.settings.warehouse) as con:
-        assert interactions.load(con, copy, now=logs.NOW).new == 1
+        assert logs.load(con, copy, now=logs.NOW).new == 1
     assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
 
 
@@ -126,7 +126,7 @@ def test_what_was_erased_stays_away_in_other_words(home: House, eraser: Eraser) 
     nameless = [logs.without(line, "user_id", "conversation_id") for line in backwards]
     path = logs.write(home.log.with_name("reworded.jsonl"), [*backwards, *nameless])
     with warehouse.connect(home.settings.warehouse) as con:
-        loaded = interactions.load(con, path, now=logs.NOW)
+        loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.known) == (0, 2 * len(backwards))
     assert len(backwards) >= EACH
     assert home.raw() == kept
@@ -146,7 +146,7 @@ def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     path = home.log.with_name("deep.jsonl")
     path.write_text("\n".join(deep[0]) + "\n")
     with warehouse.connect(home.settings.warehouse) as con:
-        assert interactions.load(con, path, now=logs.NOW).new >= 1
+        assert logs.load(con, path, now=logs.NOW).new >= 1
     written = eraser(home.settings, Subject(ANN))
     assert written.erased["raw.interactions"] > EACH
     assert written.is_clean
@@ -154,7 +154,7 @@ def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
     assert not any(ANN in str(row["payload"]) for row in kept)
     path.write_text("\n".join([*deep[0], *deep[1]]) + "\n")
     with warehouse.connect(home.settings.warehouse) as con:
-        assert interactions.load(con, path, now=logs.NOW).new == 0
+        assert logs.load(con, path, now=logs.NOW).new == 0
     assert home.raw() == kept
 
 
@@ -168,7 +168,7 @@ def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> Non
     theirs = house.line(ANN, 50) | {"client_id": "shop"}
     path = logs.write(home.log.with_name("shop.jsonl"), [theirs])
     with warehouse.connect(home.settings.warehouse) as con:
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
     written = eraser(home.settings, Subject(ANN, client_id="app"))
     (left,) = [row for row in home.raw() if ANN in str(row["payload"])]
     assert left["client_id"] == "shop"
@@ -179,7 +179,7 @@ def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, erase
     unnamed = logs.without(house.line(ANN, 51), "user_id") | {"conversation_id": f"talk-{ANN}-1"}
     path = logs.write(home.log.with_name("unnamed.jsonl"), [unnamed])
     with warehouse.connect(home.settings.warehouse) as con:
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
     assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
 
 
@@ -190,7 +190,7 @@ def test_rows_of_others_that_mention_the_id_are_told_and_go_only_if_asked(
     said = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
     path = logs.write(home.log.with_name("mention.jsonl"), [said])
     with warehouse.connect(home.settings.warehouse) as con:
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
     subject = Subject(ANN, mentions=mentions)
     found, _ = erase.look(home.settings, subject)
     assert found.matched.mentions == ({} if mentions else {"raw.interactions": 1})
@@ -208,7 +208,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
     broken = [one | {"response": answer} for one, answer in zip(old, answers, strict=True)]
     path = logs.write(home.log.with_name("old.jsonl"), broken)
     with warehouse.connect(home.settings.warehouse) as con:
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
         assert retention.archive(con, home.settings.archive, "weather", days=90, now=logs.NOW) == 3
     (before,) = home.settings.archive.rglob("*.parquet")
     kept = [row for row in pq.read_table(before).to_pylist() if ANN not in row["payload"]]
@@ -220,7 +220,7 @@ def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: 
     with warehouse.connect(home.settings.warehouse) as con:
         assert con.execute("select distinct path from raw.archived").fetchall() == [(str(after),)]
         con.execute("delete from raw.files")
-        assert interactions.load(con, path, now=logs.NOW).new == 0
+        assert logs.load(con, path, now=logs.NOW).new == 0
 
 
 def test_what_waits_in_the_spool_is_loaded_first_and_goes_too(home: House, eraser: Eraser) -> None:
@@ -331,7 +331,7 @@ def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
     def curated(*, keys: int) -> dict[str, str]:
         with warehouse.connect(home.settings.warehouse) as con:
             con.execute("set force_compression = 'uncompressed'")
-            interactions.load(con, logs.write(tmp_path / "more.jsonl", lines), now=logs.NOW)
+            logs.load(con, logs.write(tmp_path / "more.jsonl", lines), now=logs.NOW)
             pipeline.curate(con, WORKLOAD, house.RULES, now=logs.NOW)
             kept = warehouse.rows(con, "from curated.surrogate_keys")
             assert len(kept) == keys

@@ -165,10 +165,8 @@ def test_what_others_said_in_the_same_words_is_theirs(home: House, eraser: Erase
         logs.interaction(thanks, response_id=f"t-{person}", user_id=person) for person in (ANN, BOB)
     ]
     with warehouse.connect(home.settings.warehouse) as con:
-        from components.collect import interactions
-
         path = logs.write(home.log.with_name("thanks.jsonl"), both)
-        interactions.load(con, path, now=logs.NOW)
+        logs.load(con, path, now=logs.NOW)
     assert eraser(home.settings, Subject(ANN)).searched.left == ()
     assert any(thanks in str(row["payload"]) for row in home.raw())
 

@@ -7,7 +7,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from components import manifest, warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.dataset import snapshot
@@ -41,7 +40,7 @@ def freeze(
     shares = {"holdout_share": 0.4, "validation_share": 0.0, **more}
     rules = Rules.model_validate({**shares, "split_by": split_by})
     with warehouse.connect(folder / "w.duckdb") as con:
-        interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+        logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
         pipeline.curate(con, "weather", rules, now=logs.NOW)
         return snapshot.freeze(con, folder / "snapshots", "weather", rules=rules, now=logs.NOW)
 

@@ -9,7 +9,6 @@ from lm_eval.api.instance import Instance
 from transformers import AutoTokenizer
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.redaction import staying
 from components.curate.redaction.kinds import Kind
@@ -39,7 +38,7 @@ def freeze(folder: Path, redaction: Redaction) -> Path:
     ]
     rules = Rules(holdout_share=0.3, split_by="conversation", redaction=redaction)
     with warehouse.connect(folder / "warehouse.duckdb") as con:
-        interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+        logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
         pipeline.curate(con, "weather", rules, now=logs.NOW)
         find = staying.finder(redaction)
         frozen = snapshot.freeze(con, folder, "weather", rules=rules, now=logs.NOW, staying=find)

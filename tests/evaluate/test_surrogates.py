@@ -6,7 +6,6 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from components import warehouse
-from components.collect import interactions
 from components.evaluate import posing, task
 from components.schema import Json
 from tests import logs
@@ -44,7 +43,7 @@ def test_scores_do_not_depend_on_the_draw_and_are_those_of_real_values(
 ) -> None:
     log = logs.write(tmp_path / "log.jsonl", [line(number) for number in range(8)])
     with warehouse.connect(tmp_path / "w.duckdb") as con:
-        interactions.load(con, log, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
         folders = {
             arm: surrogates.freeze(con, tmp_path / arm, "weather", redaction, holdout_share=0.7)
             for arm, redaction in surrogates.arms(2).items()

@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from flows import cli, settings
@@ -30,8 +29,8 @@ def test_it_shows_who_was_held_back_and_on_what_evidence(tmp_path: Path):
     given = [*attacks.honest(), *attacks.brigade(), *attacks.drip()]
     given.append(logs.feedback("correction", logs.say("right"), response_id="r1", actor_id="ann"))
     with warehouse.connect(settings.load().warehouse) as con:
-        interactions.load(con, logs.write(tmp_path / "l.jsonl", attacks.traffic()), now=logs.NOW)
-        feedback.load(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
+        logs.load(con, logs.write(tmp_path / "l.jsonl", attacks.traffic()), now=logs.NOW)
+        logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", given), now=logs.NOW)
         pipeline.curate(con, "weather", Rules(), now=logs.NOW)
     lines = said()
     assert "150 brigade" in lines

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import warehouse, working_copy
-from components.collect import feedback, interactions
 from components.curate.balance.settings import Balance, Replay
 from components.curate.settings import Rules
 from components.dataset.snapshot import EmptySideError
@@ -63,7 +62,7 @@ def collect(home: Settings, folder: Path, numbers: Sequence[int]) -> None:
         logs.interaction(f"{n} {n} {n}: how is it there?", response_id=f"r{n}") for n in numbers
     ]
     with warehouse.connect(home.warehouse) as con:
-        interactions.load(con, logs.write(folder / f"{min(numbers)}.jsonl", lines), now=logs.NOW)
+        logs.load(con, logs.write(folder / f"{min(numbers)}.jsonl", lines), now=logs.NOW)
 
 
 def freeze(home: Settings, pipe: Path, meanwhile: Sequence[Callable[[], None]]) -> Curated:
@@ -176,7 +175,7 @@ def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_pa
     collect(home, tmp_path, range(8))
     given = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
     with warehouse.connect(home.warehouse) as con:
-        feedback.load(con, given, now=logs.NOW)
+        logs.load_feedback(con, given, now=logs.NOW)
     assert freezing.freeze(workload(home), home, now=logs.NOW).tally.counts["thumbs_down"] == 1
     with warehouse.connect(home.warehouse) as con:
         fates = con.execute("select fate from curated.fates").fetchall()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from tests import logs
@@ -16,7 +15,7 @@ def test_held_interactions_are_listed_shown_and_released(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home")
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction(ATTACK)])
     with warehouse.connect(shell.settings.warehouse) as con:
-        interactions.load(con, log, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
         pipeline.curate(con, "weather", Rules(), now=logs.NOW)
         ((found,),) = con.execute("select interaction_id from curated.verdicts").fetchall()
     listed = shell.run("held", "list").stdout
@@ -41,7 +40,7 @@ def test_a_rule_that_left_out_very_much_is_listed_and_let_pass(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home")
     lines = [logs.interaction(f"{ATTACK} {n}", response_id=f"r{n}") for n in range(20)]
     with warehouse.connect(shell.settings.warehouse) as con:
-        interactions.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+        logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
         pipeline.curate(con, "weather", Rules(), now=logs.NOW)
     told = "prompt_injection left out 20 of 20 different requests (100%)"
     assert shell.run("held", "list").stdout.splitlines()[0] == f"weather: {told}"

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from components import scorecard, warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.evaluate.metric import METRICS
@@ -54,8 +53,8 @@ def home(tmp_path: Path) -> Path:
     ]
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         log = logs.write(tmp_path / "log.jsonl", [line(city) for city in CITIES])
-        interactions.load(con, log, now=logs.NOW)
-        feedback.load(con, logs.write(tmp_path / "votes.jsonl", given), now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", given), now=logs.NOW)
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     (tmp_path / "weather.yaml").write_text(CONFIG)

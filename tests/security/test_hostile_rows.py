@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import judging, losses, pipeline, row_guard
 from components.curate.pipeline import Tally
 from components.curate.redaction import checksums
@@ -35,7 +34,7 @@ def curate(con: Connection, folder: Path, hostile: list[dict[str, Json]]) -> Tal
     sound = [
         logs.interaction(f"{n} {n} {n}: how is it?", response_id=f"sound-{n}") for n in range(4)
     ]
-    interactions.load(con, logs.write(folder / "log.jsonl", [*sound, *hostile]), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", [*sound, *hostile]), now=logs.NOW)
     return pipeline.curate(con, "weather", HALF, now=logs.NOW)
 
 

@@ -18,7 +18,6 @@ from typing import Annotated
 import typer
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import pipeline
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
@@ -139,7 +138,7 @@ def _curate(lines: Sequence[dict[str, Json]]) -> Tally:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with warehouse.connect(folder / "warehouse.duckdb") as con:
-            interactions.load(con, logs.write(folder / "log.jsonl", lines), now=now)
+            logs.load(con, logs.write(folder / "log.jsonl", lines), now=now)
             return pipeline.curate(con, TRAVEL, rules, now=now)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from components import manifest, warehouse
-from components.collect import interactions
 from components.curate import losses, pipeline
 from components.curate.losses import Loss
 from components.curate.pipeline import Tally
@@ -62,7 +61,7 @@ def curate(con: Connection, folder: Path, shape: Shape, seed: int = 0) -> Curate
     rules = rules_of(shape)
     path = logs.write(folder / f"{shape.name}.jsonl", [one.line for one in log])
     began = time.process_time()
-    loaded = interactions.load(con, path, now=logs.NOW)
+    loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (len(log), 0), loaded
     tally = pipeline.curate(con, shape.name, rules, now=logs.NOW)
     frozen = snapshot.freeze(con, folder, shape.name, rules=rules, now=logs.NOW)

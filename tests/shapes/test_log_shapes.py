@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import interactions
 from components.curate import losses, pipeline
 from components.curate.settings import Rules
 from components.warehouse import Connection
@@ -83,7 +82,7 @@ def test_a_person_is_asked_where_all_prompts_are_longer_than_the_file_lets_them_
     con: Connection, tmp_path: Path
 ):
     log = [one.line for one in documents(Author("long", 0), 12)]
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", log), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", log), now=logs.NOW)
     tally = pipeline.curate(con, "long", Rules(split_by="conversation"), now=logs.NOW)
     assert tally.counts == {"too_long": 12}
     (loss,) = losses.waiting(con, "long")

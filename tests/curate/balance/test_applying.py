@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.balance.applying import NoTokenizerError
 from components.curate.pipeline import Tally
@@ -33,7 +32,7 @@ def load(con: Connection, folder: Path, numbers: range) -> None:
         )
         for n in numbers
     ]
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
 
 
 def curate(con: Connection, counter: "Words | None" = None, /, **balance: Json) -> Tally:
@@ -91,7 +90,7 @@ def test_rows_that_people_spoke_about_are_left_out_last(con: Connection, tmp_pat
     rated = [f"r{n}" for n in range(0, 60, 6)]
     given = [logs.feedback("thumb", "up", response_id=one, client_id="web") for one in rated]
     given += [logs.feedback("thumb", "up", response_id=one) for one in rated]
-    feedback.load(con, logs.write(tmp_path / "feedback.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", given), now=logs.NOW)
     vouched = [row for row in curate_and_list(con) if row["feedback_ids"]]
     kept = curate_and_list(con, max_rows=len(vouched), temperature=1)
     spoken = sum(bool(row["feedback_ids"]) for row in kept)
@@ -153,7 +152,7 @@ def test_what_is_tested_on_is_never_replayed_nor_what_the_workload_has_itself(
 def test_what_is_near_to_a_tested_request_is_not_replayed(con: Connection, tmp_path: Path):
     story = " ".join(f"word{n}" for n in range(40))
     told = logs.interaction(f"Tell {story} again")
-    interactions.load(con, logs.write(tmp_path / "log.jsonl", [told]), now=logs.NOW)
+    logs.load(con, logs.write(tmp_path / "log.jsonl", [told]), now=logs.NOW)
     load(con, tmp_path, range(20))
     rules = Rules.model_validate({"holdout_share": 0.9, "validation_share": 0})
     pipeline.curate(con, "weather", rules, now=logs.NOW)

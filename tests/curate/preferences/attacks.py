@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.settings import Rules
 from components.schema import Json
@@ -90,8 +89,8 @@ def outcome(folder: Path, name: str, attack: Lines) -> Outcome:
     log = logs.write(folder / "log.jsonl", traffic())
     given = logs.write(folder / "feedback.jsonl", [*honest(), *attack])
     with warehouse.connect(folder / "warehouse.duckdb") as con:
-        interactions.load(con, log, now=logs.NOW)
-        feedback.load(con, given, now=logs.NOW)
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, given, now=logs.NOW)
         tally = pipeline.curate(con, "weather", Rules(), now=logs.NOW)
         actors: Json = [*sorted({str(one["actor_id"]) for one in attack})]
         shares = warehouse.rows(con, SHARES, actors=actors)

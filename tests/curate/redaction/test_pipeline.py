@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
@@ -25,7 +24,7 @@ PLACEHOLDERS: Json = {"replace": "placeholders"}
 def curate(
     con: Connection, folder: Path, lines: list[dict[str, Json]], redaction: Json = None
 ) -> Tally:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
     rules = Rules.model_validate({"redaction": redaction or {}})
     return pipeline.curate(con, "weather", rules, now=logs.NOW)
 
@@ -109,7 +108,7 @@ def test_requests_that_redaction_makes_equal_stand_on_one_side(con: Connection, 
 def test_pairs_are_redacted_with_their_request(con: Connection, tmp_path: Path):
     lines = [logs.interaction("Mail ann@acme.com", message=logs.say("Sent to ANN@acme.com."))]
     edited = logs.feedback("correction", logs.say("Sent to ann@acme.com, copy to bob@acme.com."))
-    feedback.load(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
     curate(con, tmp_path, lines, PLACEHOLDERS)
     (pair,) = warehouse.rows(con, "from curated.preferences")
     assert json.loads(str(pair["messages"]))[0]["content"] == "Mail <EMAIL_1>"

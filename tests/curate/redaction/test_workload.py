@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from components import warehouse
-from components.collect import feedback, interactions
 from components.curate import pipeline
 from components.curate.pipeline import Tally
 from components.curate.settings import Rules
@@ -25,7 +24,7 @@ def con(tmp_path: Path):
 
 
 def load(con: Connection, folder: Path, lines: list[dict[str, Json]]) -> None:
-    interactions.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
 
 
 def curate(con: Connection, redaction: Json = None, **rules: Json) -> Tally:
@@ -185,7 +184,7 @@ def test_conversations_without_an_id_are_told_by_user_and_opening(con: Connectio
 def test_pairs_have_the_surrogates_of_their_conversation(con: Connection, tmp_path: Path):
     asked = logs.interaction("Mail sofia@acme.com", message=logs.say("Sent to SOFIA@acme.com."))
     edited = logs.feedback("correction", logs.say("Sent to <EMAIL_1>, copy to bob@web.de."))
-    feedback.load(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", [edited]), now=logs.NOW)
     load(con, tmp_path, [asked])
     curate(con)
     (row,) = examples(con)
