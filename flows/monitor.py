@@ -35,6 +35,7 @@ def monitor(span_days: int = 30) -> str:
     """Look at every workload of the home; one whose file has mistakes does not stop the others."""
     home, found, broken = settings.load(), list[Standing](), list[str]()
     disk = weigh(home)
+    home.monitor.mkdir(parents=True, exist_ok=True)
     for file in sorted(home.workloads.glob("*.yaml")):
         try:
             workload = configs.read(file.resolve())
@@ -45,7 +46,7 @@ def monitor(span_days: int = 30) -> str:
         found.append(look(workload, champion, span_days, disk))
         show(found[-1])
         answer_regression(workload, found[-1], champion)
-    write(home.monitor / "metrics.prom", figures.text(found))
+    manifest.write_atomically(home.monitor / "metrics.prom", figures.text(found).decode())
     for one in broken:
         get_run_logger().error(one)
     return f"{len(found)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
@@ -107,10 +108,9 @@ def waiting(workload: str) -> list[Waiting]:
 def show(found: Standing) -> None:
     """Keep the page in Prefect, where pages of one key form a history, and in the home."""
     folder = settings.load().monitor
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = folder / f"{found.workload}.png"
     picture.draw(found.days, drawn)
-    write(folder / f"{found.workload}.html", page.as_html(found, drawn).encode())
+    manifest.write_atomically(folder / f"{found.workload}.html", page.as_html(found, drawn))
     create_markdown_artifact(page.as_markdown(found), key=key(found.workload))
 
 
@@ -134,7 +134,7 @@ def answer_regression(workload: Workload, found: Standing, champion: Version | N
     )
     if workload.trigger and workload.trigger.on_regression == "rollback":
         _roll_back(workload, reasons[0])
-    write(said, champion.number.encode())
+    manifest.write_atomically(said, champion.number)
 
 
 def _roll_back(workload: Workload, reason: str) -> None:
@@ -156,14 +156,6 @@ def last_said(path: Path) -> str | None:
 def key(workload: str) -> str:
     """Give the key of the artifacts that hold a workload's standing."""
     return approvals.page_key(workload).replace("gate-", "monitor-", 1)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file that others may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 @task

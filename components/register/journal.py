@@ -7,16 +7,16 @@ in a file. One process at a time changes a workload's champion. The system relea
 dies, so a change without an end whose lock is free was interrupted.
 """
 
-import fcntl
 import json
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components import manifest, warehouse
+from components.store import file_locks
 from components.warehouse import Connection
 
 Kind: TypeAlias = Literal["promotion", "rollback"]
@@ -147,8 +147,7 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
     return last
 
 
-@contextmanager
-def held(folder: Path, workload: str, *, wait: bool = True) -> Generator[bool]:
+def held(folder: Path, workload: str, *, wait: bool = True) -> AbstractContextManager[bool]:
     """Keep others from changing a workload's champion; yield whether the lock is ours.
 
     Args:
@@ -156,14 +155,7 @@ def held(folder: Path, workload: str, *, wait: bool = True) -> Generator[bool]:
         workload: Whose champion.
         wait: Wait for another process that has the lock; else give up at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{workload}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    return file_locks.held(folder / f"{workload}.lock", wait=wait)
 
 
 def write_pending(folder: Path, pending: Pending) -> None:
