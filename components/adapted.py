@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+ADAPTER = "default"
+"""How PEFT names an adapter that was given no name."""
+
 
 def put_on(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     """Put an adapter on the base.

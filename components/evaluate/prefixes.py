@@ -12,12 +12,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Row = Sequence[int]
-Ints = NDArray[np.int64]
+from components.models.prefix_tree import Row, common_prefix, families
 
-LEAST_SHARED = 1 / 3
-"""Of a row: what it must have in common with the one before it for the two to stay together when
-rows are sorted by length; all of them share what an application's prompts begin with anyway."""
+Ints = NDArray[np.int64]
 
 ROOT = -1
 """What stands as the parent of a row's first token."""
@@ -68,7 +65,7 @@ def grow(rows: Sequence[Row]) -> Tree:
     Args:
         rows: Token ids, none of the rows empty; sorted ones make the smallest tree.
     """
-    known = [0, *(_common(one, other) for one, other in pairwise(rows))]
+    known = [0, *(common_prefix(one, other) for one, other in pairwise(rows))]
     new = [len(row) - shared for row, shared in zip(rows, known, strict=False)]
     total = sum(new)
     tokens, positions, parents = np.zeros((3, total), np.int64)
@@ -103,17 +100,6 @@ def packs(tree: Tree, room: int) -> Iterator[Pack]:
 
 def by_length(rows: Sequence[Row]) -> list[int]:
     """Order rows from long to short, but those that begin alike together."""
-    order = sorted(range(len(rows)), key=lambda row: tuple(rows[row]))
-    families: list[list[int]] = [order[:1]]
-    for one, other in pairwise(order):
-        if _common(rows[one], rows[other]) < LEAST_SHARED * len(rows[other]):
-            families.append([])
-        families[-1].append(other)
-    families.sort(key=lambda family: -max((len(rows[row]) for row in family), default=0))
-    return [row for family in families for row in family]
-
-
-def _common(one: Row, other: Row) -> int:
-    """Count the tokens that both begin with."""
-    ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(ends, min(len(one), len(other)))
+    alike = families(rows)
+    alike.sort(key=lambda family: -max(len(rows[row]) for row in family))
+    return [row for family in alike for row in family]

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 
-from components.train import packing
+from components.models.prefix_tree import Row, families
 from components.train.lessons import Lesson
 from components.train.recipe import Recipe
 
@@ -11,7 +11,7 @@ PROMPTS = 4
 """Different prompts in a batch: rows that begin alike save work together, but are much alike."""
 
 
-def in_order(rows: Sequence[packing.Row], batch_size: int, seed: int, epoch: int = 0) -> list[int]:
+def in_order(rows: Sequence[Row], batch_size: int, seed: int, epoch: int = 0) -> list[int]:
     """Order rows at random, but those that begin alike by up to a quarter of a batch together.
 
     Args:
@@ -25,10 +25,10 @@ def in_order(rows: Sequence[packing.Row], batch_size: int, seed: int, epoch: int
     """
     draw = random.Random(f"{seed}, epoch {epoch}" if epoch else seed)
     together = max(1, batch_size // PROMPTS)
-    families = [draw.sample(family, len(family)) for family in packing.families(rows)]
+    alike = [draw.sample(family, len(family)) for family in families(rows)]
     units = [
         family[start : start + together]
-        for family in families
+        for family in alike
         for start in range(0, len(family), together)
     ]
     draw.shuffle(units)

@@ -13,11 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_SHARED = 1 / 3
-"""Of a row: what it must have in common with another for the two to begin alike. Less saves less
-than it costs: rows that have something in common are one block to attention."""
+from components.models.prefix_tree import Row, families, ordered
 
-Row = list[int]
 Ints = NDArray[np.int64]
 
 
@@ -36,17 +33,6 @@ class Packed:
     seen: NDArray[np.bool_]
     places: list[Ints]
     blocks: list[tuple[int, int]]
-
-
-def families(rows: Sequence[Row]) -> list[list[int]]:
-    """List the numbers of the rows that begin alike, each row in one of the lists."""
-    found: list[list[int]] = []
-    for row, shared in zip(*_sorted(rows), strict=True):
-        if shared:
-            found[-1].append(row)
-        else:
-            found.append([row])
-    return found
 
 
 def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
@@ -108,7 +94,7 @@ def _cut(family: list[int], rows: Sequence[Row], most: float) -> list[list[int]]
 
 def size(rows: Sequence[Row]) -> int:
     """Count the tokens of the sequence that the rows would make."""
-    _, shared = _sorted(rows)
+    _, shared = ordered(rows)
     return sum(map(len, rows)) - sum(shared)
 
 
@@ -118,7 +104,7 @@ def pack(rows: Sequence[Row]) -> Packed:
     Args:
         rows: Token ids, none of the rows empty.
     """
-    order, shared = _sorted(rows)
+    order, shared = ordered(rows)
     total = sum(map(len, rows)) - sum(shared)
     tokens, positions, first, last = np.zeros((4, total), np.int64)
     places: list[Ints] = [np.empty(0, np.int64)] * len(rows)
@@ -137,23 +123,6 @@ def pack(rows: Sequence[Row]) -> Packed:
 
 def _blocks(starts: Sequence[int], total: int) -> list[tuple[int, int]]:
     return [*pairwise([*starts, total])]
-
-
-def _sorted(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
-    """Sort the rows; give their numbers, and how many tokens each has in common with the last."""
-    order = sorted(range(len(rows)), key=lambda row: rows[row])
-    shared = [_common(rows[one], rows[other]) for one, other in pairwise(order)]
-    worth = [
-        count if count >= LEAST_SHARED * len(rows[row]) else 0
-        for row, count in zip(order[1:], shared, strict=True)
-    ]
-    return order, [0, *worth][: len(order)]
-
-
-def _common(one: Row, other: Row) -> int:
-    """Count the tokens that both begin with."""
-    ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(ends, min(len(one), len(other)))
 
 
 def _seen(first: Ints, last: Ints) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from peft import AdaLoraConfig, AdaLoraModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from transformers import TrainerCallback  # noqa: TID253 - as above
 
+from components.adapted import ADAPTER
 from components.train.adalora import AdaLora
 from components.train.recipe import Recipe
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch.optim import Optimizer
     from transformers import TrainerControl, TrainerState, TrainingArguments
-
-NAME = "default"
-"""How PEFT names an adapter that was given no name."""
 
 UNKNOWN = 2**31
 """Steps of a training that has not begun."""
@@ -62,7 +60,7 @@ def freeze_counts(adapted: "PeftModel") -> None:
     """
     for layer in adapted.modules():
         if isinstance(layer, AdaLoraLayer):
-            layer.ranknum[NAME].requires_grad_(False)
+            layer.ranknum[ADAPTER].requires_grad_(False)
 
 
 def phases(knobs: AdaLora, steps: int) -> tuple[int, int]:
@@ -88,7 +86,7 @@ class Allocation(TrainerCallback):
     def __init__(self, adapted: "PeftModel", knobs: AdaLora) -> None:
         assert isinstance(adapted.base_model, AdaLoraModel)
         self.model, self.knobs = adapted.base_model, knobs
-        self.config = cast("AdaLoraConfig", self.model.peft_config[NAME])
+        self.config = cast("AdaLoraConfig", self.model.peft_config[ADAPTER])
         self.allocator = self.model.rankallocator
         self.kept: dict[str, list[bool]] | None = None
 

@@ -19,14 +19,12 @@ from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 from peft.utils.integrations import dequantize_module_weight  # noqa: TID253 - as above
 
 from components import base as bases
+from components.adapted import ADAPTER
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from peft.tuners.lora.dora import DoraLinearLayer
-
-NAME = "default"
-"""How PEFT names an adapter that was given no name."""
 
 DRAWN_BY_PEFT = (True, "gaussian")
 """First weights that PEFT draws itself, whatever holds the base's."""
@@ -54,7 +52,7 @@ def start(adapted: "PeftModel", recipe: Recipe) -> None:
     Raises:
         ValueError: The rank is higher than a layer has.
     """
-    compute = _factors(recipe, Path(str(adapted.peft_config[NAME].base_model_name_or_path)))
+    compute = _factors(recipe, Path(str(adapted.peft_config[ADAPTER].base_model_name_or_path)))
     for name, layer in layers(adapted):
         weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
         if recipe.r > min(weight.shape) and recipe.init_lora_weights != "orthogonal":
@@ -62,16 +60,19 @@ def start(adapted: "PeftModel", recipe: Recipe) -> None:
                 f"init_lora_weights {recipe.init_lora_weights} takes {recipe.r} directions out of "
                 f"{name}, which has {min(weight.shape)}: lower r, or name other target_modules"
             )
-        first, second = compute(name, weight, layer.scaling[NAME])
+        first, second = compute(name, weight, layer.scaling[ADAPTER])
         if recipe.holds_a_half:
             first, second = torch.cat([first, first]), torch.cat([second, -second], dim=1)
         a, b = _weights(layer)
         a.data.copy_(first)
         b.data.copy_(second)
         if recipe.use_dora:
-            lengths = cast("DoraLinearLayer", layer.lora_magnitude_vector[NAME])
+            lengths = cast("DoraLinearLayer", layer.lora_magnitude_vector[ADAPTER])
             lengths.update_layer(
-                base_layer=layer.get_base_layer(), lora_A=a, lora_B=b, scaling=layer.scaling[NAME]
+                base_layer=layer.get_base_layer(),
+                lora_A=a,
+                lora_B=b,
+                scaling=layer.scaling[ADAPTER],
             )
 
 
@@ -160,7 +161,7 @@ def _factors(recipe: Recipe, base: Path) -> Callable[[str, torch.Tensor, float],
 
 
 def _weights(layer: LoraLayer) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:
-    a, b = layer.lora_A[NAME], layer.lora_B[NAME]
+    a, b = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     return a.get_parameter("weight"), b.get_parameter("weight")
 
 

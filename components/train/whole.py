@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, cast
 from peft import LNTuningConfig  # noqa: TID253 - this module is itself imported late
 from peft.tuners.ln_tuning.layer import LNTuningLayer  # noqa: TID253 - as above
 
+from components.adapted import ADAPTER
+
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-NAME = "default"
-"""How PEFT names an adapter that was given no name."""
 
 
 def config(model: "PreTrainedModel") -> LNTuningConfig:
@@ -36,8 +35,8 @@ def tie(adapted: "PeftModel") -> None:
     inputs, outputs = base.get_input_embeddings(), base.get_output_embeddings()
     assert isinstance(inputs, LNTuningLayer)
     assert isinstance(outputs, LNTuningLayer)
-    weight = inputs.ln_tuning_layers[NAME].get_parameter("weight")
-    outputs.ln_tuning_layers[NAME].register_parameter("weight", weight)
+    weight = inputs.ln_tuning_layers[ADAPTER].get_parameter("weight")
+    outputs.ln_tuning_layers[ADAPTER].register_parameter("weight", weight)
 
 
 @contextmanager
