@@ -133,7 +133,7 @@ def wait(question: Question, text: str, workload: Workload) -> Answer:
 
 @task(cache_policy=NO_CACHE)
 def recorded(digest: str, rules: Rules) -> Decision | None:
-    """Read what was decided, by this run or one before it, of all that meets the rules of now."""
+    """Read what was decided on an evidence, by any run, of all that meets the rules of now."""
     with warehouse.connect(settings.load().warehouse) as con:
         return record.decision_on(con, digest, rules)
 

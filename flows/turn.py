@@ -18,8 +18,6 @@ from prefect.runtime import flow_run
 from components import ledger, manifest, warehouse
 from components.dataset import learned
 from components.dataset.snapshot import Snapshot
-from components.decide import record
-from components.decide.rules import Rules
 from components.evaluate.harness import Folders
 from components.folder_digest import folder_digest
 from components.gate import evidence, judge
@@ -29,7 +27,6 @@ from components.gate.evidence import Evidence, Subject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report.case import Case
-from components.ledger import Decision
 from components.looks import Holdout, Look
 from components.register import registry
 from components.scorecard import HOLDOUT, Scorecard
@@ -49,6 +46,7 @@ from flows import (
     starting,
     train,
 )
+from flows.asking import recorded
 from flows.collect import collect
 from flows.curate import curate
 from flows.run_names import run_name
@@ -313,13 +311,6 @@ def _earlier(looks: Sequence[Look], opponent: Scorecard) -> list[Earlier]:
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
             found.append(Earlier(look.number, look.alpha or 0.0, ours, theirs))
     return found
-
-
-@task
-def recorded(digest: str, rules: Rules) -> Decision | None:
-    """Read what people have decided on this evidence before."""
-    with warehouse.connect(settings.load().warehouse) as con:
-        return record.decision_on(con, digest, rules)
 
 
 def promotion(found: Evidence) -> str:

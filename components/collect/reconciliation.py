@@ -74,10 +74,10 @@ class _Interactions:
         return None
 
 
-def last_row(con: Connection) -> int:
-    """Return the row id below which all rows are of earlier loads."""
-    found = con.execute("select coalesce(max(rowid), -1) from raw.interactions").fetchall()
-    return int(found[0][0])
+def last_row(con: Connection, kind: Kind) -> int:
+    """Return the row id below which all rows are of earlier loads, -1 where there is none."""
+    rows = con.table(f"raw.{kind}").max("rowid").fetchall()
+    return -1 if rows[0][0] is None else int(rows[0][0])
 
 
 def reconcile(con: Connection, last_row: int) -> Reconciled:
@@ -107,18 +107,12 @@ def reconcile(con: Connection, last_row: int) -> Reconciled:
     return Reconciled(known, merged, erased)
 
 
-def last_feedback_row(con: Connection) -> int:
-    """Return the row id below which all feedback is of earlier loads."""
-    found = con.execute("select coalesce(max(rowid), -1) from raw.feedback").fetchall()
-    return int(found[0][0])
-
-
 def reconcile_feedback(con: Connection, last_row: int) -> int:
     """Delete what this load repeats of people's words, with its keys in another order; count it.
 
     Args:
         con: The warehouse, in the transaction of the load, after its rows were stored.
-        last_row: What ``last_feedback_row`` returned before they were.
+        last_row: What ``last_row`` returned before they were.
     """
     repeated: list[int] = []
     known: set[tuple[str, str]] = set()

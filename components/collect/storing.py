@@ -64,8 +64,8 @@ def store(con: Connection, origin: Origin, batches: Iterable[Judged]) -> Stored:
     rows on one thread, so only a statement that fills several of them keeps all threads busy.
     """
     stored = Stored(0, 0, 0)
-    last_row = reconciliation.last_row(con)
-    last_feedback = reconciliation.last_feedback_row(con)
+    last_row = reconciliation.last_row(con, "interactions")
+    last_feedback = reconciliation.last_row(con, "feedback")
     for (_, kind), members in groupby(_numbered(batches), lambda one: (one[0], one[1].kind)):
         stored += _store(con, origin, kind, (one for _, one in members))
     found = reconciliation.reconcile(con, last_row)
