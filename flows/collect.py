@@ -12,13 +12,18 @@ from components.collect.loaded import Loaded
 from components.collect.loading import Input
 from flows import inputs, metrics, run_inputs, settings
 from flows.run_names import run_name
+from flows.workload import Workload
 
 
 @flow(flow_run_name=run_name)
-@metrics.staged("collect")
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
-    workload = run_inputs.workload(config)
+    return load_sources(run_inputs.workload(config))
+
+
+@metrics.staged("collect")
+def load_sources(workload: Workload) -> str:
+    """Load a workload's traffic and archive what is too old; return what came of it."""
     loaded = load([*workload.log_files(), *workload.feedback_files()])
     said = inputs.summary(loaded)
     if workload.retention_days is not None:

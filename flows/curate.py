@@ -12,13 +12,17 @@ from flows.workload import Workload
 
 
 @flow(flow_run_name=run_name)
-@metrics.staged("curate")
 def curate(config: str) -> Curated:
     """Turn collected interactions and feedback into an immutable training and test set.
 
     Nothing is frozen while a rule left out so much that a person is asked.
     """
-    workload = run_inputs.workload(config)
+    return report(run_inputs.workload(config))
+
+
+@metrics.staged("curate")
+def report(workload: Workload) -> Curated:
+    """Freeze a workload's snapshot, and log what is in it or why there is none."""
     curated = freeze(workload)
     frozen = curated.snapshot
     if frozen is None:

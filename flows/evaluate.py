@@ -18,6 +18,7 @@ from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from flows import jobs, metrics, run_inputs, settings
+from flows.job_specs import EvaluateSpec
 from flows.run_names import run_name
 from flows.train import reporter
 from flows.workload import Workload
@@ -31,7 +32,6 @@ BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
 @flow(flow_run_name=run_name)
-@metrics.staged("evaluate")
 def evaluate(
     config: str, snapshot: str, adapter: str, cards: str | None = None
 ) -> dict[str, dict[str, str]]:
@@ -40,17 +40,27 @@ def evaluate(
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
     workload, home = run_inputs.workload(config), settings.load()
-    frozen = run_inputs.within(home.snapshots, snapshot, "snapshot")
-    trained = run_inputs.within(home.adapters / workload.workload, adapter, "adapter")
-    told_to = run_inputs.within(home.jobs, cards, "file of scorecards") if cards else None
-    found = folders(workload, frozen, trained)
+    return score(
+        workload,
+        run_inputs.within(home.snapshots, snapshot, "snapshot"),
+        run_inputs.within(home.adapters / workload.workload, adapter, "adapter"),
+        run_inputs.within(home.jobs, cards, "file of scorecards") if cards else None,
+    )
+
+
+@metrics.staged("evaluate")
+def score(
+    workload: Workload, snapshot: Path, adapter: Path, cards: Path | None
+) -> dict[str, dict[str, str]]:
+    """Score the models that were not scored before, and write where the scorecards are."""
+    found = folders(workload, snapshot, adapter)
     if not all(manifest.is_finished(card) for card in every(found)):
-        measure(workload, frozen, trained)
-    told = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
-    if told_to is not None:
-        told_to.parent.mkdir(parents=True, exist_ok=True)
-        manifest.write_atomically(told_to, json.dumps(told))
-    return told
+        measure(workload, snapshot, adapter)
+    places = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
+    if cards is not None:
+        cards.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_atomically(cards, json.dumps(places))
+    return places
 
 
 def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
@@ -207,15 +217,15 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
         wanted = harness.folders(snapshot, model, group, root, workload.evaluate)
         if all(manifest.is_finished(card) for card in every(wanted)):
             continue
-        spec = {
-            "snapshot": str(snapshot),
-            "base": str(model),
-            "models": {name: str(path) if path else None for name, path in group.items()},
-            "root": str(root),
-            "settings": workload.evaluate.model_dump(mode="json"),
-            "side": HOLDOUT,
-        }
-        jobs.run("evaluate", spec, job_folder(adapter), reporter())
+        spec = EvaluateSpec(
+            snapshot=snapshot,
+            base=model,
+            models=group,
+            root=root,
+            settings=workload.evaluate,
+            side=HOLDOUT,
+        )
+        jobs.run(spec, job_folder(adapter), reporter())
     cards = folders(workload, snapshot, adapter)
     if judge:
         judged.judge(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))

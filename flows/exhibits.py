@@ -9,7 +9,7 @@ from components import costs, manifest
 from components.dataset import usage
 from components.evaluate.harness import Folders
 from components.gate import brief, evidence
-from components.gate.evidence import Evidence, Scores, Subject
+from components.gate.evidence import Evidence, Scores, Subject, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report import baselines, production
@@ -73,8 +73,10 @@ def others(cards: Folders, *, base: bool) -> dict[str, Scorecard]:
     }
 
 
-def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidence:
-    """Write the evidence: pictures, report, brief, every request; the manifest last."""
+def write(
+    case: Case, folder: Path, policy: Policy, turn: TurnReference, *, now: datetime
+) -> Evidence:
+    """Write the evidence of a turn: pictures, report, brief, every request; the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = dict(evidence.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
     if policy.task in case.challenger and policy.task in case.opponent:
@@ -92,6 +94,7 @@ def write(case: Case, folder: Path, policy: Policy, *, now: datetime) -> Evidenc
         account=production.account(case),
         baselines=baselines.scores(case),
         beside=baselines.hold(case).sentences,
+        turn=turn,
     )
 
 

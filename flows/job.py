@@ -11,16 +11,19 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from components import machine, manifest, rendering
 from components.costs import Work
-from components.evaluate.settings import EvaluationSettings
 from components.schema import Progress
-from components.train.plan.fitting import Worker
-from components.train.recipe import Recipe
-from components.train.stops import Stop
-from flows import jobs
+from flows import job_specs, jobs
+from flows.job_specs import (
+    CalibrateSpec,
+    EvaluateSpec,
+    JobSpec,
+    LengthsSpec,
+    PlanSpec,
+    TrainSpec,
+)
 
 SURROUNDINGS = {
     "HF_HUB_OFFLINE": "1",
@@ -37,21 +40,30 @@ SURROUNDINGS = {
 def main(kind: str, spec_path: Path) -> None:
     """Do one job; the process's exit code tells whether it was finished."""
     os.environ |= SURROUNDINGS
-    spec: dict[str, Any] = json.loads(spec_path.read_text())
-    kinds = {
-        "train": train,
-        "lengths": lengths,
-        "plan": plan,
-        "calibrate": calibrate,
-        "evaluate": evaluate,
-    }
     started = time.monotonic()
     try:
-        kinds[kind](spec)
+        run(job_specs.read(kind, spec_path))
     finally:
         if os.environ.get("RANK", "0") == "0":
             taken = json.dumps(asdict(work(time.monotonic() - started)))
             manifest.write_atomically(spec_path.with_name(jobs.WORK), taken)
+
+
+def run(spec: JobSpec) -> None:
+    """Do what a specification describes."""
+    match spec:
+        case TrainSpec():
+            train(spec)
+        case LengthsSpec():
+            lengths(spec)
+        case PlanSpec():
+            plan(spec)
+        case CalibrateSpec():
+            calibrate(spec)
+        case EvaluateSpec():
+            evaluate(spec)
+        case _:
+            raise TypeError(f"running a job: {spec!r} is no specification of one")
 
 
 def work(wall: float) -> Work:
@@ -63,12 +75,8 @@ def work(wall: float) -> Work:
     return machine.work(cpu=cpu, wall=wall, gpus_held=processes if torch.cuda.is_available() else 0)
 
 
-def train(spec: dict[str, Any]) -> None:
-    """Train one adapter: ``snapshot base folder recipe warm_start``.
-
-    ``rows`` is the file that says what became of the snapshot's rows. A candidate of a search has a
-    ``stop``, too, and a file for what was ``reached``.
-    """
+def train(spec: TrainSpec) -> None:
+    """Train one adapter, or a candidate of a search until it is to stop."""
     import torch
 
     from components.train import fit  # noqa: PLC0415 - only now are the offline settings in place
@@ -76,22 +84,22 @@ def train(spec: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     reached = fit.fit(
-        Path(spec["snapshot"]),
-        Path(spec["base"]),
-        Path(spec["folder"]),
-        Recipe.model_validate(spec["recipe"]),
-        warm_start=Path(spec["warm_start"]) if spec["warm_start"] else None,
+        spec.snapshot,
+        spec.base,
+        spec.folder,
+        spec.recipe,
+        warm_start=spec.warm_start,
         report=say,
-        stop=Stop(**spec["stop"]) if "stop" in spec else None,
+        stop=spec.stop,
     )
     if os.environ.get("RANK", "0") != "0":
         return
     if reached.finished:
-        show_prompt(Path(spec["base"]), Path(spec["folder"]))
-        if "rows" in spec:
-            manifest.write_atomically(Path(spec["rows"]), json.dumps(reached.rows))
-    if "reached" in spec:
-        manifest.write_atomically(Path(spec["reached"]), json.dumps(asdict(reached)))
+        show_prompt(spec.base, spec.folder)
+        if spec.rows is not None:
+            manifest.write_atomically(spec.rows, json.dumps(reached.rows))
+    if spec.reached is not None:
+        manifest.write_atomically(spec.reached, json.dumps(asdict(reached)))
 
 
 def show_prompt(base: Path, adapter: Path) -> None:
@@ -103,57 +111,40 @@ def show_prompt(base: Path, adapter: Path) -> None:
     manifest.write_atomically(adapter / rendering.EXAMPLE, shown + "\n")
 
 
-def lengths(spec: dict[str, Any]) -> None:
-    """Count the tokens of each step of candidates: ``snapshot candidates counted``."""
+def lengths(spec: LengthsSpec) -> None:
+    """Count the tokens of each step of candidates."""
     from components.train.search.lengths import tokens_by_step  # noqa: PLC0415 - as above
 
-    found = [
-        tokens_by_step(
-            Path(spec["snapshot"]), Path(one["base"]), Recipe.model_validate(one["recipe"])
-        )
-        for one in spec["candidates"]
-    ]
-    manifest.write_atomically(Path(spec["counted"]), json.dumps(found))
+    found = [tokens_by_step(spec.snapshot, one.base, one.recipe) for one in spec.candidates]
+    manifest.write_atomically(spec.counted, json.dumps(found))
 
 
-def plan(spec: dict[str, Any]) -> None:
-    """Plan a training into a file: ``snapshot base recipe worker plan``."""
+def plan(spec: PlanSpec) -> None:
+    """Plan a training into a file."""
     from components.train.plan import making, planned  # noqa: PLC0415 - as above
 
-    made = making.make(
-        Path(spec["snapshot"]),
-        Path(spec["base"]),
-        Recipe.model_validate(spec["recipe"]),
-        Worker.model_validate(spec["worker"]),
-        report=say,
-    )
-    Path(spec["plan"]).write_bytes(planned.AS_JSON.dump_json(made))
+    made = making.make(spec.snapshot, spec.base, spec.recipe, spec.worker, report=say)
+    spec.plan.write_bytes(planned.AS_JSON.dump_json(made))
 
 
-def calibrate(spec: dict[str, Any]) -> None:
-    """Train for some seconds and keep nothing: ``snapshot base recipe seconds``."""
+def calibrate(spec: CalibrateSpec) -> None:
+    """Train for some seconds and keep nothing."""
     from components.train.plan import calibrate as calibrating  # noqa: PLC0415 - as above
 
-    calibrating.calibrate(
-        Path(spec["snapshot"]),
-        Path(spec["base"]),
-        Recipe.model_validate(spec["recipe"]),
-        spec["seconds"],
-        report=say,
-    )
+    calibrating.calibrate(spec.snapshot, spec.base, spec.recipe, spec.seconds, report=say)
 
 
-def evaluate(spec: dict[str, Any]) -> None:
-    """Measure models on each task: ``snapshot base models root settings side``."""
+def evaluate(spec: EvaluateSpec) -> None:
+    """Measure models on each task."""
     from components.evaluate import harness  # noqa: PLC0415 - as above
 
     harness.evaluate(
-        Path(spec["snapshot"]),
-        Path(spec["base"]),
-        {name: Path(path) if path else None for name, path in spec["models"].items()},
-        Path(spec["root"]),
-        EvaluationSettings.model_validate(spec["settings"]),
-        side=spec["side"],
+        spec.snapshot,
+        spec.base,
+        spec.models,
+        spec.root,
+        spec.settings,
+        side=spec.side,
         report=say,
         now=datetime.now(UTC),
     )

@@ -10,20 +10,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from components import costs, manifest
+from pydantic import TypeAdapter
+
+from components import manifest
 from components.costs import Work
 from components.schema import Progress
+from flows.job_specs import JobSpec
 
 Listener: TypeAlias = Callable[[Progress], None]
 """Called for each progress line of a job."""
 
 WORK = "work.json"
 """The file in a job's folder that records what the job took of the machine, once it has ended."""
+
+PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
 
 GRACE_SECONDS = 25.0
 """How long a job may take to save its checkpoint before it is killed (Prefect allows 30)."""
@@ -33,31 +39,24 @@ class JobError(RuntimeError):
     """A job ended without finishing its work."""
 
 
-def run(
-    kind: str,
-    spec: Mapping[str, object],
-    folder: Path,
-    on_progress: Listener,
-    module: str = "flows.launch",
-) -> None:
+def run(spec: JobSpec, folder: Path, on_progress: Listener, module: str = "flows.launch") -> None:
     """Run ``python -m flows.launch KIND`` on ``spec`` and pass on each progress line it prints.
 
     Args:
-        kind: ``train`` or ``evaluate``.
-        spec: The job's arguments, JSON.
+        spec: What the job is to do.
         folder: Where spec, log and the newest progress are kept (``jobs/<kind>-<key>``).
         on_progress: Called in this process for each progress line.
-        module: The program, which gets ``kind`` and the path of the specification.
+        module: The program, which gets the kind and the path of the specification.
 
     Raises:
         JobError: The job failed; the message ends with the last lines of its log.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(folder / "spec.json", json.dumps(spec, indent=2, default=str))
+    manifest.write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
     for stale in ("progress.json", WORK):  # of a run before this one
         (folder / stale).unlink(missing_ok=True)
     log = folder / "log.txt"
-    command = [sys.executable, "-m", module, kind, str(folder / "spec.json")]
+    command = [sys.executable, "-m", module, spec.kind, str(folder / "spec.json")]
     with log.open("ab") as errors, _process(command, errors) as process:
         assert process.stdout is not None
         for progress in _progress_lines(process.stdout):
@@ -66,26 +65,18 @@ def run(
         code = process.wait()
     if code != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise JobError(f"{kind} job ended with code {code}; the end of {log}:\n{tail}")
+        raise JobError(f"{spec.kind} job ended with code {code}; the end of {log}:\n{tail}")
 
 
 def to_json(progress: Progress) -> str:
-    """Give one progress line as the job prints it."""
-    return json.dumps(
-        {
-            "stage": progress.stage,
-            "done": progress.done,
-            "total": progress.total,
-            "unit": progress.unit,
-            "figures": progress.figures,
-        }
-    )
+    """Return one progress line as the job prints it."""
+    return json.dumps(asdict(progress))
 
 
 def newest_progress(folder: Path) -> Progress | None:
     """Read how far the job in ``folder`` has come; ``None`` before its first line."""
     try:
-        return Progress(**json.loads((folder / "progress.json").read_text()))
+        return PROGRESS.validate_json((folder / "progress.json").read_text())
     except FileNotFoundError:
         return None
 
@@ -93,13 +84,13 @@ def newest_progress(folder: Path) -> Progress | None:
 def work(folder: Path) -> Work | None:
     """Read what the job in ``folder`` took of the machine; ``None`` if it was killed."""
     path = folder / WORK
-    return costs.work_in(json.loads(path.read_text())) if path.exists() else None
+    return WORK_DONE.validate_json(path.read_text()) if path.exists() else None
 
 
 def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:
     for line in lines:
         if line.startswith(b'{"stage"'):
-            yield Progress(**json.loads(line))
+            yield PROGRESS.validate_json(line)
 
 
 @contextmanager

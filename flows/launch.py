@@ -5,19 +5,17 @@ free and keep them until they end. A plan computes nothing and takes none. Witho
 nothing to take: that one job at a time runs there is the limit of the ``gpu`` pool.
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from components import hardware
 from components.schema import Progress
-from components.train.recipe import Recipe
-from flows import job, lease
+from flows import job, job_specs, lease
 from flows import settings as environment
+from flows.job_specs import JobSpec, PlanSpec, TrainSpec
 from flows.settings import SettingsError
 from flows.stack.processes import dying_with_parent
 
@@ -27,10 +25,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 def main(kind: str, spec_path: Path) -> None:
     """Wait for GPUs and become the job, or several processes of it under ``accelerate launch``."""
     settings, gpus = environment.load(), hardware.gpus()
-    spec: dict[str, Any] = json.loads(spec_path.read_text())
-    count = processes(kind, spec, settings.processes, len(gpus))
+    spec = job_specs.read(kind, spec_path)
+    count = processes(spec, settings.processes, len(gpus))
     arguments = ["-m", "flows.job", kind, str(spec_path)]
-    if gpus and kind != "plan":
+    if gpus and not isinstance(spec, PlanSpec):
         uuids, doing = [gpu.uuid for gpu in gpus], spec_path.parent.name
         say = partial(wait, count=count)
         with lease.held(settings.gpus, uuids, count, doing, say) as taken:
@@ -42,7 +40,7 @@ def main(kind: str, spec_path: Path) -> None:
         job.main(kind, spec_path)
 
 
-def processes(kind: str, spec: Mapping[str, Any], wanted: int | None, gpus: int) -> int:
+def processes(spec: JobSpec, wanted: int | None, gpus: int) -> int:
     """Count the processes of a job: of a training one for each GPU, or as many as are wanted.
 
     Each takes a part of every step, so there are never more than a step has examples, and their
@@ -51,14 +49,14 @@ def processes(kind: str, spec: Mapping[str, Any], wanted: int | None, gpus: int)
     Raises:
         SettingsError: More are wanted than there are GPUs.
     """
-    if kind != "train":
+    if not isinstance(spec, TrainSpec):
         return 1
     if wanted and wanted > gpus > 0:
         raise SettingsError(
             f"FLYWHEEL_PROCESSES is {wanted}, but this process sees {gpus} GPU(s); each process "
             "needs one of its own"
         )
-    return min(wanted or max(gpus, 1), Recipe.model_validate(spec["recipe"]).step_size)
+    return min(wanted or max(gpus, 1), spec.recipe.step_size)
 
 
 def command(arguments: list[str], count: int) -> list[str]:

@@ -3,9 +3,8 @@
 import functools
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,7 +36,7 @@ SUCCESS, FAILED, STOPPED, SKIPPED = "success", "failed", "stopped", "skipped"
 def staged(
     stage: str, skipped: Callable[[R], bool] = lambda _: False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Count how long each call of a function takes and how it ends, by its workload.
+    """Count how long each call of a function takes and how it ends, by its ``workload``.
 
     Args:
         stage: The label.
@@ -49,8 +48,8 @@ def staged(
 
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs).arguments
-            with _measured(load_settings(), stage, _workload(given)) as ending:
+            workload = signature.bind(*args, **kwargs).arguments["workload"].workload
+            with _measured(load_settings(), stage, workload) as ending:
                 result = function(*args, **kwargs)
                 ending.append(SKIPPED if skipped(result) else SUCCESS)
             return result
@@ -83,20 +82,6 @@ def _note_end(settings: Settings, labels: dict[str, str], outcome: str, seconds:
     counts += [Count(BUCKET, 1, ended | {"le": str(le)}) for le in SECONDS if seconds <= le]
     last = [Count(LAST, time.time(), labels)] if outcome == SUCCESS else []
     counters.add(settings.home, counts, last)
-
-
-def _workload(given: Mapping[str, object]) -> str:
-    """Name the workload that a function was called for: with it, or with its file as ``config``."""
-    from flows import config as configs  # noqa: PLC0415 - whoever shows figures reads no workload
-    from flows.config import ConfigError  # noqa: PLC0415
-    from flows.workload import Workload  # noqa: PLC0415
-
-    if isinstance(workload := given.get("workload"), Workload):
-        return workload.workload
-    try:
-        return configs.read(Path(str(given["config"]))).workload
-    except ConfigError:
-        return "unknown"
 
 
 class Exporter(Collector):

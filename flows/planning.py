@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from components.schema import Progress
 from components.train.plan import work
 from components.train.plan.planned import AS_JSON, Plan
-from components.train.recipe import Recipe
 from flows import jobs
+from flows.job_specs import CalibrateSpec, PlanSpec
 from flows.workload import Workload
 
 
@@ -36,11 +36,14 @@ def make(workload: Workload, snapshot: Path, listener: Callable[[Progress], None
     """
     with TemporaryDirectory(prefix="flywheel-plan-") as folder:
         written = Path(folder) / "plan.json"
-        spec = _spec(workload, snapshot, workload.train) | {
-            "worker": workload.worker.model_dump(mode="json"),
-            "plan": str(written),
-        }
-        jobs.run("plan", spec, Path(folder), listener)
+        spec = PlanSpec(
+            snapshot=snapshot,
+            base=workload.base,
+            recipe=workload.train,
+            worker=workload.worker,
+            plan=written,
+        )
+        jobs.run(spec, Path(folder), listener)
         return AS_JSON.validate_json(written.read_text())
 
 
@@ -67,8 +70,8 @@ def calibrate(
         listener(progress)
 
     with TemporaryDirectory(prefix="flywheel-calibrate-") as folder:
-        spec = _spec(workload, snapshot, recipe) | {"seconds": seconds}
-        jobs.run("calibrate", spec, Path(folder), keep)
+        spec = CalibrateSpec(snapshot=snapshot, base=workload.base, recipe=recipe, seconds=seconds)
+        jobs.run(spec, Path(folder), keep)
     if last is None or last.done < 2:
         return None
     passed = last.figures["seconds"]
@@ -79,11 +82,3 @@ def calibrate(
         peak_bytes=int(last.figures["peak_bytes"]),
         loaded_bytes=int(last.figures["loaded_bytes"]),
     )
-
-
-def _spec(workload: Workload, snapshot: Path, recipe: Recipe) -> dict[str, object]:
-    return {
-        "snapshot": str(snapshot),
-        "base": str(workload.base),
-        "recipe": recipe.model_dump(mode="json"),
-    }

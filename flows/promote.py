@@ -14,7 +14,15 @@ from components.gate import evidence
 from components.gate.evidence import Evidence
 from components.ledger import Decision
 from components.register import registry
-from flows import asking, fresh, registering, run_inputs, settings, workload_files
+from flows import (
+    asking,
+    fresh,
+    registering,
+    run_inputs,
+    settings,
+    workload_files,
+    workload_record,
+)
 from flows import config as configs
 from flows.approvals import page_key
 from flows.fresh import StaleEvidenceError
@@ -48,8 +56,7 @@ def promote(
     """
     home = settings.load()
     found = locate(home, workload, evidence, evidence_folder)
-    file = rules_file(home, found, config)
-    rules = configs.read(file)
+    rules = in_force(home, found, config)
     try:
         decision = decide(found, rules)
         if decision.decision == "reject":
@@ -59,6 +66,7 @@ def promote(
     except StaleEvidenceError as error:
         registering.let_go(found)
         asking.lapse(asking.question(found, 0), None, str(error))
+        file = workload_files.require(home, rules.workload)
         started = fresh.start_turn(str(file), rules.workload, str(error))
         url = f"{home.prefect_url}/runs/flow-run/{started}"
         raise StaleEvidenceError(f"{error}; a turn evaluates afresh: {url}") from error
@@ -95,6 +103,25 @@ def locate(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
             f"{' '.join(named)}"
         )
     return found
+
+
+def in_force(home: Settings, found: Evidence, config: str = "") -> Workload:
+    """Return the workload that the evidence's turn froze, under the rules of its file by now.
+
+    Evidence of a turn that froze none is about the workload's file, which is frozen now.
+
+    Raises:
+        ForeignEvidenceError: The run names another file, or one of another workload.
+        RecordChangedError: The frozen workload is another one than the evidence refers to.
+        WorkloadFileError: This home knows no file of the workload, and nothing was frozen of it.
+    """
+    frozen = workload_record.of_evidence(home.turns, found)
+    if config or frozen is None:
+        file = rules_file(home, found, config)
+        if frozen is None:
+            frozen = configs.read(file)
+            workload_record.adopt(home.turns, found, frozen)
+    return workload_record.in_force(home, frozen)
 
 
 def rules_file(home: Settings, found: Evidence, config: str) -> Path:
@@ -177,8 +204,7 @@ def crown(workload: Workload, found: Evidence, decision: Decision) -> registry.V
 
     def still() -> None:
         fresh.require_fresh(found, workload)
-        now = configs.read(workload_files.require(settings.load(), workload.workload))
-        asking.require_decided(found, now)
+        asking.require_decided(found, workload_record.in_force(settings.load(), workload))
 
     return registering.crown(workload, found, decision, still)
 

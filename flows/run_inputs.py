@@ -8,8 +8,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components import manifest
 from flows import config as configs
-from flows import settings, workload_files
+from flows import settings, workload_files, workload_record
 from flows.config import ConfigError
 from flows.settings import Settings
 from flows.workload import Workload
@@ -21,14 +22,18 @@ class ForeignPathError(ValueError):
 
 
 def workload(config: str) -> Workload:
-    """Read the file that a flow was given, if it is the workload's own in this home.
+    """Read the workload that a flow was started with.
+
+    It is the workload's own file in this home, or the record of a turn that is under way.
 
     Raises:
         ConfigError: The workload's file has mistakes.
         WorkloadFileError: A server keeps the file.
-        ForeignPathError: It is no workload's file in this home.
+        ForeignPathError: It is no workload's file in this home, nor the record of a turn under way.
     """
     home, file = settings.load(), Path(config)
+    if home.turns.resolve() in file.resolve().parents:
+        return _frozen(home.turns, file)
     workload_files.require_unserved(home, file)
     with silent_about(home, file):
         found = configs.read(file)
@@ -52,6 +57,17 @@ def silent_about(home: Settings, file: Path) -> Generator[None]:
             f"starting a flow with the workload's file {file}: this home knows no such file; "
             "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes one known"
         ) from None
+
+
+def _frozen(turns: Path, path: Path) -> Workload:
+    folder = path.resolve().parent
+    is_record = path.name == workload_record.NAME and folder.parent.parent == turns.resolve()
+    if not is_record or manifest.is_finished(folder):
+        raise ForeignPathError(
+            f"starting a flow with the workload {path}: expected a workload's file, or "
+            f"{turns}/WORKLOAD/RUN/{workload_record.NAME} of a turn that has not ended"
+        )
+    return workload_record.read(folder)
 
 
 def within(folder: Path, given: str, what: str) -> Path:

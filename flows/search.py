@@ -5,7 +5,6 @@ orders of each rung and what came of them, and at last the manifest. A search th
 what was done, and goes on.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
+from pydantic import TypeAdapter
 
 from components import base, manifest
 from components.evaluate import kinds
@@ -32,6 +32,7 @@ from components.train.search.plan import Course, Entry, Pace, Plan
 from components.train.search.records import Order, Outcome
 from components.train.search.run import Found
 from flows import dispatch, jobs, settings, train
+from flows.job_specs import CountedCandidate, LengthsSpec
 from flows.workload import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
@@ -150,16 +151,13 @@ def candidate_key(search: Search, model: Path, recipe: Recipe) -> str:
 @task
 def counted(search: Search, candidates: Sequence[Candidate]) -> list[list[int]]:
     """Count each candidate's tokens by step, in a process of its own, since it loads torch."""
-    spec = {
-        "snapshot": str(search.snapshot),
-        "candidates": [
-            {"base": str(one.base), "recipe": one.recipe.model_dump(mode="json")}
-            for one in candidates
-        ],
-        "counted": str(search.folder / COUNTED),
-    }
-    jobs.run("lengths", spec, search.folder, train.reporter())
-    return json.loads((search.folder / COUNTED).read_text())
+    spec = LengthsSpec(
+        snapshot=search.snapshot,
+        candidates=tuple(CountedCandidate(base=one.base, recipe=one.recipe) for one in candidates),
+        counted=search.folder / COUNTED,
+    )
+    jobs.run(spec, search.folder, train.reporter())
+    return TypeAdapter(list[list[int]]).validate_json(spec.counted.read_text())
 
 
 def measured(

@@ -19,7 +19,7 @@ from components.folder_digest import folder_digest
 from components.gate import evidence
 from components.gate.evidence import Evidence
 from flows import config as configs
-from flows import settings, workload_files
+from flows import settings, workload_files, workload_record
 from flows.approvals import Pending
 from flows.settings import Settings
 
@@ -66,11 +66,13 @@ def signed_answer(home: Settings, one: Pending, given: Answer, key: Path | None)
     Raises:
         SigningError: There is no key of this person here, or it would not sign.
     """
-    file = workload_files.require(home, one.workload)
-    rules = configs.read(file).approve.rules()
+    found = evidence.read(home.evidence / one.workload / one.evidence)
+    frozen = workload_record.of_evidence(home.turns, found)
+    if frozen is None:
+        frozen = configs.read(workload_files.require(home, one.workload))
+    rules = workload_record.in_force(home, frozen).approve.rules()
     if rules.proof != "signature":
         return given
-    found = evidence.read(home.evidence / one.workload / one.evidence)
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
         under = record.in_force(con, one.workload, rules, now=datetime.now(UTC))
     asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)

@@ -1,6 +1,8 @@
 """Where a workload's traffic lies: the places that its file names, and the files that are there."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -10,6 +12,21 @@ from components.schema import Config
 
 MLFLOW = "mlflow:"
 """Before the name of an experiment whose traces are pulled through MLflow's client."""
+
+
+def in_the_file(*fields: str) -> Callable[[Any], Any]:
+    """Validate fields of a workload's file; a record that was frozen of one is read as it is.
+
+    Its paths are absolute, and what they named may be gone by the time that an approval resumes.
+    """
+
+    def decorate(check: Any) -> Any:  # noqa: ANN401 - a class method, which has no better type
+        def validate(cls: type, value: object, info: ValidationInfo) -> object:
+            return value if info.context is None else check.__func__(cls, value, info)
+
+        return field_validator(*fields)(classmethod(validate))
+
+    return decorate
 
 
 class Entry(Config):
@@ -53,7 +70,7 @@ class Sources(Config):
             return given
         return [{"path": one} if isinstance(one, str) else one for one in given]
 
-    @field_validator("logs", "feedback")
+    @in_the_file("logs", "feedback")
     @classmethod
     def _beside_the_file(cls, entries: list[Entry], info: ValidationInfo) -> list[Entry]:
         return [
@@ -61,9 +78,9 @@ class Sources(Config):
             for entry in entries
         ]
 
-    @field_validator("logs")
+    @in_the_file("logs")
     @classmethod
-    def _exist(cls, entries: list[Entry]) -> list[Entry]:
+    def _exist(cls, entries: list[Entry], _: ValidationInfo) -> list[Entry]:
         paths = [entry.path for entry in entries if not _is_elsewhere(entry.path)]
         empty = [path for path in paths if not places.matching(path)]
         if empty:

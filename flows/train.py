@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
+from pydantic import TypeAdapter
 
 from components import base, costs, manifest, prompt, rendering
 from components.dataset import learned
@@ -17,9 +18,10 @@ from components.schema import Json, Progress
 from components.train import recipe
 from components.train.search import records
 from components.train.search.records import Order, Outcome
-from components.train.stops import Reached
+from components.train.stops import Reached, Stop
 from flows import finishing, jobs, metrics, origins, run_inputs, settings, validation
 from flows.curve import Curve
+from flows.job_specs import TrainSpec
 from flows.origins import Origin
 from flows.revision import revision
 from flows.run_names import run_name
@@ -32,21 +34,46 @@ LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training speaks there only this often."""
 
 
+class AdapterChangedError(RuntimeError):
+    """A training would not make the adapter that the turn waits for: the champion has changed."""
+
+
 @flow(flow_run_name=run_name)
-@metrics.staged("train")
-def train(config: str, snapshot: str, order: str = "") -> str:
+def train(config: str, snapshot: str, order: str = "", adapter: str = "") -> str:
     """Train the workload's adapter on a snapshot; a finished one is not trained again.
 
-    With the file of an order, train that candidate of a search up to its rung instead.
+    With the file of an order, train that candidate of a search up to its rung instead. A turn
+    names the folder of the ``adapter`` that it waits for.
+
+    Raises:
+        ForeignPathError: A path is not of this home.
+        AdapterChangedError: The adapter would be another one.
     """
     workload, home = run_inputs.workload(config), settings.load()
-    frozen = run_inputs.within(home.snapshots, snapshot, "snapshot")
-    if order:
-        return str(climb(workload, frozen, run_inputs.within(home.jobs, order, "order")))
+    return learn(
+        workload,
+        run_inputs.within(home.snapshots, snapshot, "snapshot"),
+        run_inputs.within(home.jobs, order, "order") if order else None,
+        run_inputs.within(home.adapters, adapter, "adapter") if adapter else None,
+    )
+
+
+@metrics.staged("train")
+def learn(
+    workload: Workload, snapshot: Path, order: Path | None = None, expected: Path | None = None
+) -> str:
+    """Train an adapter, or a candidate of a search, and return its folder."""
+    if order is not None:
+        return str(climb(workload, snapshot, order))
     begins = origins.find(workload)
-    adapter = folder(workload, frozen, begins)
+    adapter = folder(workload, snapshot, begins)
+    if expected is not None and adapter != expected:
+        raise AdapterChangedError(
+            f"training adapter {expected.name} of {workload.workload}: what it would be made from "
+            f"now makes {adapter.name} ({begins.reason}); run the turn again"
+        )
     if not manifest.is_finished(adapter):
-        fit(workload, frozen, adapter, begins)
+        fit(workload, snapshot, adapter, begins)
     return str(adapter)
 
 
@@ -156,14 +183,14 @@ def fit(
             begins.adapter.name if begins.adapter else "the base alone",
             begins.reason,
         )
-    spec: dict[str, object] = {
-        "snapshot": str(snapshot),
-        "base": str(workload.base),
-        "folder": str(adapter),
-        "recipe": workload.train.model_dump(mode="json"),
-        "warm_start": str(begins.adapter) if begins.adapter else None,
-        "rows": str(job_folder(adapter) / ROWS),
-    }
+    spec = TrainSpec(
+        snapshot=snapshot,
+        base=workload.base,
+        folder=adapter,
+        recipe=workload.train,
+        warm_start=begins.adapter,
+        rows=job_folder(adapter) / ROWS,
+    )
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = manifest.read(snapshot)
     rendering.require_same(frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}")
@@ -205,21 +232,20 @@ def fit(
 
 
 def _do(
-    spec: dict[str, object], adapter: Path, order: Path | None, listener: jobs.Listener
+    spec: TrainSpec, adapter: Path, order: Path | None, listener: jobs.Listener
 ) -> Reached | None:
     """Run the training's job; a candidate's only if it didn't come to its rung's end before."""
     if order is None:
-        jobs.run("train", spec, job_folder(adapter), listener)
+        jobs.run(spec, job_folder(adapter), listener)
         return None
     given = Order.model_validate_json(order.read_text())
     deadline = time.monotonic() + given.seconds if given.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
     if not reached.exists():
-        stop = {"at_step": given.at_step, "deadline": deadline}
-        stop |= {"keep": str(kept(order))} if given.metric else {}
-        told = {"stop": stop, "reached": str(reached)}
-        jobs.run("train", spec | told, job_folder(adapter), listener)
-    return Reached(**json.loads(reached.read_text()))
+        stop = Stop(given.at_step, deadline, str(kept(order)) if given.metric else None)
+        until = spec.model_copy(update={"stop": stop, "reached": reached})
+        jobs.run(until, job_folder(adapter), listener)
+    return TypeAdapter(Reached).validate_json(reached.read_text())
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:

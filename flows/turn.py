@@ -23,7 +23,7 @@ from components.folder_digest import folder_digest
 from components.gate import evidence, judge
 from components.gate.comparable import Anchor, Measured
 from components.gate.compare import Earlier
-from components.gate.evidence import Evidence, Subject
+from components.gate.evidence import Evidence, Subject, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.gate.report.case import Case
@@ -45,6 +45,7 @@ from flows import (
     showing,
     starting,
     train,
+    workload_record,
 )
 from flows.asking import recorded
 from flows.collect import collect
@@ -79,21 +80,30 @@ class Turned:
 
 
 @flow(flow_run_name=run_name)
-@metrics.staged("turn", skipped=lambda ending: ending == STARTED_ALREADY)
 def turn(config: str, start: str | None = None, by: str = "") -> str:
     """Turn the flywheel once for one workload.
 
     Args:
-        config: The workload's file.
+        config: The workload's file, read once: a turn that is run again reads what it froze.
         start: The entry in the book of starts that asks for it, if any.
         by: Your name, where a person starts it.
     """
-    workload = run_inputs.workload(config)
+    begun = workload_record.under_way(settings.load().turns, str(flow_run.id))
+    workload = workload_record.read(begun) if begun else run_inputs.workload(config)
+    return carry_on(workload, start, by, is_frozen=begun is not None)
+
+
+@metrics.staged("turn", skipped=lambda ending: ending == STARTED_ALREADY)
+def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool) -> str:
+    """Take a turn to its end from where it is; its workload is frozen first, unless it is."""
     starter = starting.starter(workload, start, by)
     if not starting.enter(workload.workload, start):
         return STARTED_ALREADY
     evaluate.look_over(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
+    if not is_frozen:
+        workload_record.begin(folder, workload)
+    config = str(folder / workload_record.NAME)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.say(collect(config))
@@ -121,7 +131,8 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
         cards, reused = measured(workload, given, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
-        turned = conclude(workload, snapshot, adapter, cards, starter)
+        reference = workload_record.reference(folder)
+        turned = conclude(workload, snapshot, adapter, cards, reference, starter)
         stages.say(turned.ending)
     outputs = [adapter, *evaluate.every(cards)]  # curate has noted its snapshot
     finish(workload.workload, folder, stages, turned, outputs)
@@ -141,7 +152,8 @@ def trained(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
     if workload.search:
         return search.best(given["config"], workload, snapshot)
     adapter = train.folder(workload, snapshot)
-    return ensure("train/train", given, lambda: adapter if manifest.is_finished(adapter) else None)
+    asked = given | {"adapter": str(adapter)}
+    return ensure("train/train", asked, lambda: adapter if manifest.is_finished(adapter) else None)
 
 
 def measured(workload: Workload, given: dict[str, str], adapter: Path) -> tuple[Folders, bool]:
@@ -176,7 +188,12 @@ def ensure(
 
 @metrics.staged("gate")
 def conclude(
-    workload: Workload, snapshot: Snapshot, adapter: Path, cards: Folders, starter: str = ""
+    workload: Workload,
+    snapshot: Snapshot,
+    adapter: Path,
+    cards: Folders,
+    reference: TurnReference,
+    starter: str = "",
 ) -> Turned:
     """Judge the challenger and, where the gate passes it, see that a person is asked once."""
     champion = registry.champion(workload.workload)
@@ -185,14 +202,15 @@ def conclude(
     if said := champions.rolled_back(workload.workload, adapter.name):
         get_run_logger().info(said)
         return Turned("rolled back")
-    found = assemble(workload, snapshot, adapter, cards, champion)
+    found = assemble(workload, snapshot, adapter, cards, champion, reference)
     showing.show(found)
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
         return Turned(found.judgement.outcome, str(found.folder))
     if starter:
         starting.note(found, starter)
-    decision = recorded(found.digest, workload.approve.rules())
+    now = workload_record.in_force(settings.load(), workload)
+    decision = recorded(found.digest, now.approve.rules())
     if decision and decision.decision == "reject":
         return Turned("decided", str(found.folder))
     return Turned("asked", str(found.folder), promotion(found))
@@ -202,7 +220,8 @@ def conclude(
 def seal(workload: Workload, snapshot: Snapshot) -> None:
     """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
     seals.seal(workload.gate, _held(workload, snapshot))
-    seals.seal_rules(workload.workload, workload.approve.rules())
+    now = workload_record.in_force(settings.load(), workload)
+    seals.seal_rules(workload.workload, now.approve.rules())
 
 
 def _held(workload: Workload, snapshot: Snapshot) -> Holdout:
@@ -216,6 +235,7 @@ def assemble(
     adapter: Path,
     cards: Folders,
     champion: registry.Version | None,
+    reference: TurnReference,
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
@@ -262,7 +282,7 @@ def assemble(
         turns=exhibits.earlier(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    return exhibits.write(case, folder, workload.gate, now=datetime.now(UTC))
+    return exhibits.write(case, folder, workload.gate, reference, now=datetime.now(UTC))
 
 
 def _read(cards: Mapping[str, Path]) -> Measured:

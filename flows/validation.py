@@ -15,6 +15,7 @@ from components.evaluate import harness
 from components.scorecard import VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
 from flows import jobs
+from flows.job_specs import EvaluateSpec
 from flows.settings import Settings
 from flows.workload import Workload
 
@@ -107,15 +108,15 @@ def _measure(
     root = home.scorecards / workload.workload
     cards = harness.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
     if not all(manifest.is_finished(of[VALIDATION]) for of in cards.values()):
-        spec = {
-            "snapshot": str(snapshot),
-            "base": str(base),
-            "models": {name: str(path) if path else None for name, path in models.items()},
-            "root": str(root),
-            "settings": workload.evaluate.model_dump(mode="json"),
-            "side": VALIDATION,
-        }
-        jobs.run("evaluate", spec, job, listener)
+        spec = EvaluateSpec(
+            snapshot=snapshot,
+            base=base,
+            models=dict(models),
+            root=root,
+            settings=workload.evaluate,
+            side=VALIDATION,
+        )
+        jobs.run(spec, job, listener)
     return {name: read_scorecard(of[VALIDATION]) for name, of in cards.items()}
 
 

@@ -25,7 +25,7 @@ from components.train.search.grid import Candidate
 from components.train.search.settings import Search
 from components.trigger.settings import Trigger
 from flows import sources
-from flows.sources import Sources
+from flows.sources import Sources, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 """The least and the greatest number in each field of a cron line."""
@@ -82,12 +82,12 @@ class Workload(Config):
     cost: Prices = Field(default_factory=Prices)
     """What answers and training cost; the report says which price is missing for which figure."""
 
-    @field_validator("base")
+    @in_the_file("base")
     @classmethod
     def _is_model(cls, base: Path, info: ValidationInfo) -> Path:
         return _model(base, info)
 
-    @field_validator("curate")
+    @in_the_file("curate")
     @classmethod
     def _replays_what_is_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
         """Take the places of replayed rows from the file's own folder."""
@@ -101,7 +101,7 @@ class Workload(Config):
         balance = rules.balance.model_copy(update={"replay": replay})
         return rules.model_copy(update={"balance": balance})
 
-    @field_validator("curate")
+    @in_the_file("curate")
     @classmethod
     def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
         """Take the guard tasks' documents from the file's own folder."""
@@ -111,7 +111,7 @@ class Workload(Config):
         overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
         return rules.model_copy(update={"overlap": overlap})
 
-    @field_validator("train")
+    @in_the_file("train")
     @classmethod
     def _teacher_is_model(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
         """Take the teacher of a distillation from the file's own folder."""
@@ -127,7 +127,7 @@ class Workload(Config):
         taught = objective.model_copy(update={"teacher_model_name_or_path": found})
         return recipe.model_copy(update={"objective": taught})
 
-    @field_validator("evaluate")
+    @in_the_file("evaluate")
     @classmethod
     def _tasks_are_there(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
@@ -211,7 +211,7 @@ class Workload(Config):
             )
         return recipe
 
-    @field_validator("search")
+    @in_the_file("search")
     @classmethod
     def _can_be_tried(cls, search: Search | None, info: ValidationInfo) -> Search | None:
         """Take the bases to try from the file's own folder, and look at every candidate."""
@@ -244,7 +244,7 @@ class Workload(Config):
             raise ValueError("; ".join(mistakes))
         return policy
 
-    @field_validator("approve")
+    @in_the_file("approve")
     @classmethod
     def _can_be_signed(cls, approve: Approving, info: ValidationInfo) -> Approving:
         """Take the approvers' keys from the file's own folder, and look for mistakes."""

@@ -58,6 +58,14 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnReference:
+    """The turn that made evidence: its flow run, and the digest of the workload frozen for it."""
+
+    run_id: str
+    workload_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """A finished evidence folder, read back; its folder's name is the digest."""
 
@@ -121,11 +129,13 @@ def finish(
     account: Sequence[str] = (),
     baselines: Scores | None = None,
     beside: Sequence[str] = (),
+    turn: TurnReference | None = None,
 ) -> Evidence:
     """Write verdict and brief beside the picture in ``folder``, then the manifest.
 
     ``account`` tells in sentences what is kept of production's quality, and what that costs,
     ``baselines`` what needs no training scores by metric, ``beside`` in sentences which are beaten.
+    ``turn`` made the evidence.
     """
     verdict = {
         **_decided_on(subject, judgement, policy),
@@ -133,6 +143,7 @@ def finish(
         "account": [*account],
         "baselines": baselines or {},
         "beside": [*beside],
+        "turn": asdict(turn) if turn else None,
     }
     manifest.write_atomically(folder / VERDICT, json.dumps(verdict, indent=2) + "\n")
     manifest.write_atomically(folder / BRIEF, brief)
@@ -162,6 +173,12 @@ def read(folder: Path) -> Evidence:
         told[name] = tuple(told.get(name, ()))
     subject = Subject(**told)
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
+
+
+def turn(folder: Path) -> TurnReference | None:
+    """Read which turn made finished evidence; ``None`` where an older version did."""
+    told = json.loads((folder / VERDICT).read_text()).get("turn")
+    return TurnReference(**told) if told else None
 
 
 def whole_digest(folder: Path) -> str:

@@ -14,7 +14,7 @@ from components.dataset.snapshot import Snapshot
 from components.evaluate.harness import Folders
 from components.folder_digest import folder_digest
 from components.gate import evidence
-from components.gate.evidence import Evidence
+from components.gate.evidence import Evidence, TurnReference
 from components.gate.policy import Guard, Policy
 from components.register.registry import Version
 from components.schema import Answer
@@ -36,6 +36,9 @@ REQUESTS = 400
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
     return tmp_path
+
+
+TURN = TurnReference("t1", "w1")
 
 
 def measured(right: int, guarded: int) -> Scorecard:
@@ -92,7 +95,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     def assemble(policy: Policy) -> Evidence:
         asked = workload(home, policy)
         turn.seal.fn(asked, frozen)
-        return turn.assemble.fn(asked, frozen, adapter, cards, CHAMPION)
+        return turn.assemble.fn(asked, frozen, adapter, cards, CHAMPION, TURN)
 
     found = assemble(POLICY)
     assert found.subject.anchor_scorecards == ("b",)
@@ -107,6 +110,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert "anchor_margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
     assert "looks of another home are not known" in brief
     assert evidence.read(again.folder) == again
+    assert evidence.turn(again.folder) == TURN
     assert again.subject.adapter_bytes == folder_digest(adapter)
     assert assemble(wide).digest == again.digest
     assert assemble(POLICY) == found

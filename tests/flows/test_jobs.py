@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from components.costs import Work
 from components.schema import Progress
-from flows import jobs
+from components.train.recipe import Recipe
+from components.train.stops import Stop
+from flows import job_specs, jobs
+from flows.job_specs import LengthsSpec, TrainSpec
 from flows.stack import processes
+from tests.flows.modules.tiny_job import Bake, Count, Fail, Wait
 
 MODULES = Path(__file__).parent / "modules"
 JOB = "tiny_job"
@@ -32,13 +37,13 @@ def eventually(claim: Callable[[], bool], seconds: float = 20) -> bool:
     return claim()
 
 
-def waiting(folder: Path) -> dict[str, str]:
-    return {"pid": str(folder / "pid"), "saved": str(folder / "saved")}
+def waiting(folder: Path) -> Wait:
+    return Wait(pid=str(folder / "pid"), saved=str(folder / "saved"))
 
 
 def test_each_progress_line_arrives_and_the_newest_stays_on_disk(tmp_path: Path) -> None:
     heard: list[Progress] = []
-    jobs.run("count", {}, tmp_path / "job", heard.append, module=JOB)
+    jobs.run(Count(), tmp_path / "job", heard.append, module=JOB)
     assert [progress.done for progress in heard] == [1, 2, 3]
     assert heard[1] == Progress("count", 2, 3, "steps", {"loss": 0.5})
     assert jobs.newest_progress(tmp_path / "job") == heard[-1]
@@ -52,24 +57,49 @@ def test_the_work_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / jobs.WORK).write_text('{"seconds": 9.0, "part": "core", "parts": 2}')
     assert jobs.work(tmp_path / "job") == Work(9.0, "core", 2)
-    jobs.run("count", {}, tmp_path / "job", print, module=JOB)
+    jobs.run(Count(), tmp_path / "job", print, module=JOB)
     assert jobs.work(tmp_path / "job") is None
 
 
 def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
     with pytest.raises(jobs.JobError) as caught:
-        jobs.run("fail", {}, tmp_path / "job", print, module=JOB)
+        jobs.run(Fail(), tmp_path / "job", print, module=JOB)
     said = str(caught.value).splitlines()
     assert said[0] == f"fail job ended with code 3; the end of {tmp_path}/job/log.txt:"
     assert said[1:] == [f"line {number}" for number in range(15, 30)]
 
 
-def test_a_wrong_specification_fails_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(jobs.JobError, match="KeyError: 'bake'"):
-        jobs.run("bake", {}, tmp_path / "job", print)
+def test_a_job_that_fails_says_why_and_has_worked_too(tmp_path: Path) -> None:
+    spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
+    with pytest.raises(jobs.JobError, match=r"FileNotFoundError.*no/counted"):
+        jobs.run(spec, tmp_path / "job", print)
     taken = jobs.work(tmp_path / "job")
-    assert taken is not None, "a job that fails has worked, too"
+    assert taken is not None
     assert taken.seconds > 0
+
+
+def test_a_specification_of_no_kind_and_one_with_an_unknown_field_are_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(jobs.JobError, match="KeyError: 'bake'"):
+        jobs.run(Bake(), tmp_path / "job", print)
+    path = tmp_path / "spec.json"
+    path.write_text('{"snapshot": "s1", "candidates": [], "counted": "c", "retries": 2}')
+    with pytest.raises(ValidationError, match="retries"):
+        job_specs.read("lengths", path)
+
+
+def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
+    spec = TrainSpec(
+        snapshot=tmp_path / "s1",
+        base=tmp_path / "base",
+        folder=tmp_path / "a1",
+        recipe=Recipe.model_validate({"objective": "dpo", "r": 4, "target_modules": "all-linear"}),
+        stop=Stop(at_step=3, deadline=1.5),
+    )
+    path = tmp_path / "spec.json"
+    path.write_text(spec.model_dump_json())
+    assert job_specs.read("train", path) == spec
 
 
 def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
@@ -77,7 +107,7 @@ def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run("wait", waiting(tmp_path), tmp_path / "job", cancel, module=JOB)
+        jobs.run(waiting(tmp_path), tmp_path / "job", cancel, module=JOB)
     assert (tmp_path / "saved").read_text() == "saved"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -85,8 +115,8 @@ def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) 
 
 def test_a_job_saves_and_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     start = (
-        "from flows import jobs; from pathlib import Path;"
-        f"jobs.run('wait', {waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
+        "from flows import jobs; from pathlib import Path; from tiny_job import Wait;"
+        f"jobs.run({waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
         f" print, module={JOB!r})"
     )
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL) as parent:

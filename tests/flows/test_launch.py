@@ -5,40 +5,45 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from components.evaluate.settings import EvaluationSettings
+from components.train.recipe import Recipe
 from flows import launch
+from flows.job_specs import EvaluateSpec, JobSpec, TrainSpec
 from flows.settings import SettingsError
 from tests.flows.test_jobs import MODULES, eventually, waiting
 
-TRAINING: dict[str, Any] = {
-    "recipe": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-}
+RECIPE = Recipe(per_device_train_batch_size=2, gradient_accumulation_steps=2)
+HERE = Path()
+TRAINING = TrainSpec(snapshot=HERE, base=HERE, folder=HERE, recipe=RECIPE)
+MEASURING = EvaluateSpec(
+    snapshot=HERE, base=HERE, models={}, root=HERE, settings=EvaluationSettings(), side="holdout"
+)
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted", "gpus", "expected"),
+    ("spec", "wanted", "gpus", "expected"),
     [
-        pytest.param("train", None, 0, 1, id="cpu"),
-        pytest.param("train", 2, 0, 2, id="cpu-two-wanted"),
-        pytest.param("train", None, 3, 3, id="one-for-each-gpu"),
-        pytest.param("train", 1, 8, 1, id="one-gpu-of-many"),
-        pytest.param("train", None, 8, 4, id="no-more-than-rows-in-a-batch"),
-        pytest.param("evaluate", None, 8, 1, id="an-evaluation-takes-one"),
+        pytest.param(TRAINING, None, 0, 1, id="cpu"),
+        pytest.param(TRAINING, 2, 0, 2, id="cpu-two-wanted"),
+        pytest.param(TRAINING, None, 3, 3, id="one-for-each-gpu"),
+        pytest.param(TRAINING, 1, 8, 1, id="one-gpu-of-many"),
+        pytest.param(TRAINING, None, 8, 4, id="no-more-than-rows-in-a-batch"),
+        pytest.param(MEASURING, None, 8, 1, id="an-evaluation-takes-one"),
     ],
 )
 def test_a_job_has_so_many_processes(
-    kind: str, wanted: int | None, gpus: int, expected: int
+    spec: JobSpec, wanted: int | None, gpus: int, expected: int
 ) -> None:
-    assert launch.processes(kind, TRAINING, wanted, gpus) == expected
+    assert launch.processes(spec, wanted, gpus) == expected
 
 
 def test_more_processes_than_gpus_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"FLYWHEEL_PROCESSES is 3, but .* sees 2 GPU"):
-        launch.processes("train", TRAINING, 3, 2)
+        launch.processes(TRAINING, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +69,10 @@ def test_processes_on_a_cpu_share_the_cores_unless_told_otherwise() -> None:
 def together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Give a program that has two processes of a job wait together, once they wait."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(MODULES), *filter(None, sys.path)]))
+    spec = f"WaitTogether(**{waiting(tmp_path).model_dump()!r})"
     return (
-        "from flows import jobs; from pathlib import Path;"
-        f"jobs.run('wait_together', {waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
-        " print, module='tiny_launch')"
+        "from flows import jobs; from pathlib import Path; from tiny_job import WaitTogether;"
+        f"jobs.run({spec}, Path({str(tmp_path / 'job')!r}), print, module='tiny_launch')"
     )
 
 

@@ -11,7 +11,7 @@ from components.dataset.snapshot import Snapshot
 from components.decide import chain, record
 from components.decide.record import Asked
 from components.decide.record import Event as Decided
-from components.gate.evidence import Evidence, Subject
+from components.gate.evidence import Evidence, Subject, TurnReference
 from components.gate.judgement import Judgement
 from components.register import aliases, journal, registry, rollback, taint
 from components.register.aliases import Aliases
@@ -158,7 +158,7 @@ def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
     champions.roll_back(home, "once", None, by="bob", reason="rude")
     snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
     with disable_run_logger():
-        ended = turn.conclude(made, snapshot, Path("a2"), {})
+        ended = turn.conclude(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
     assert ended == turn.Turned("rolled back")
 
     subject = Subject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")

@@ -1,6 +1,5 @@
 """A job without a model: ``python -m tiny_job count|fail|wait|wait_together SPEC``."""
 
-import json
 import os
 import signal
 import sys
@@ -9,36 +8,59 @@ from pathlib import Path
 
 from components.schema import Progress
 from flows import job
+from flows.job_specs import JobSpec
 
 
-def count(spec: dict[str, str]) -> None:
+class Count(JobSpec):
+    kind = "count"
+
+
+class Fail(JobSpec):
+    kind = "fail"
+
+
+class Bake(JobSpec):
+    kind = "bake"
+
+
+class Wait(JobSpec):
+    kind = "wait"
+    pid: str
+    saved: str
+
+
+class WaitTogether(Wait):
+    kind = "wait_together"
+
+
+def count() -> None:
     sys.stdout.write("a library says something\n")
     for done in (1, 2, 3):
         say(done)
 
 
-def fail(spec: dict[str, str]) -> None:
+def fail() -> None:
     sys.stderr.writelines(f"line {number}\n" for number in range(30))
     sys.exit(3)
 
 
-def wait(spec: dict[str, str]) -> None:
+def wait(spec: Wait) -> None:
     """Note the own pid, and save something when asked to stop."""
 
     def save(*_: object) -> None:
-        Path(spec["saved"]).write_text("saved")
+        Path(spec.saved).write_text("saved")
         sys.exit(143)
 
     signal.signal(signal.SIGTERM, save)
-    Path(spec["pid"]).write_text(str(os.getpid()))
+    Path(spec.pid).write_text(str(os.getpid()))
     say(1)
     time.sleep(60)
 
 
-def wait_together(spec: dict[str, str]) -> None:
+def wait_together(spec: Wait) -> None:
     """Do as ``wait`` does, in one of several processes, each with files of its own."""
     rank = os.environ["RANK"]
-    wait({name: path + rank for name, path in spec.items()})
+    wait(Wait(pid=spec.pid + rank, saved=spec.saved + rank))
 
 
 def say(done: int) -> None:
@@ -46,5 +68,13 @@ def say(done: int) -> None:
 
 
 if __name__ == "__main__":
-    kinds = {"count": count, "fail": fail, "wait": wait, "wait_together": wait_together}
-    kinds[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
+    text = Path(sys.argv[2]).read_text()
+    match sys.argv[1]:
+        case "count":
+            count()
+        case "fail":
+            fail()
+        case "wait":
+            wait(Wait.model_validate_json(text))
+        case _:
+            wait_together(WaitTogether.model_validate_json(text))

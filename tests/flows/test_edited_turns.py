@@ -1,0 +1,51 @@
+"""Edit a workload's file in the middle of a turn, then delete it: the turn and its approval end."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components import manifest
+from flows import workload_record
+from tests import logins
+from tests.flows import small, terminal
+from tests.flows.terminal import Terminal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Terminal]:
+    shell = terminal.in_home(tmp_path / "home")
+    assert shell.run("up").returncode == 0
+    yield shell
+    shell.run("down")
+
+
+def test_a_turn_ends_as_it_began_whatever_becomes_of_its_file(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    config, home = small.write(tmp_path / "small", epochs=30), shell.settings
+    turn = shell.start("turn", config)
+    while not any((home.adapters / small.WORKLOAD).glob("*/*")):
+        assert turn.poll() is None, turn.communicate()[0]
+        time.sleep(0.1)
+    config.write_text(config.read_text().replace("max_new_tokens: 12", "max_new_tokens: 24"))
+    while not any((home.scorecards / small.WORKLOAD).glob("*")):
+        assert turn.poll() is None, turn.communicate()[0]
+        time.sleep(0.1)
+    config.unlink()
+    assert terminal.QUESTION in terminal.said_until_asked(turn)
+
+    (record,) = (home.turns / small.WORKLOAD).glob(f"*/{workload_record.NAME}")
+    assert json.loads(record.read_text())["evaluate"]["max_new_tokens"] == 12
+    (evidence,) = (home.evidence / small.WORKLOAD).glob("*")
+    made_by = {"run_id": record.parent.name, "workload_digest": manifest.file_digest(record)}
+    assert manifest.read(evidence)["turn"] == made_by
+    approved = shell.run("approve", small.WORKLOAD, "--as", "ann")
+    said, _ = turn.communicate()
+    assert (approved.returncode, turn.returncode) == (0, 0), approved.stderr + said
+    registered = logins.mlflow(home).get_registered_model(small.WORKLOAD)
+    assert registered.aliases == {"champion": "1"}

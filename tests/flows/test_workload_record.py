@@ -1,0 +1,169 @@
+"""A turn reads its workload's file once: what is edited or deleted meanwhile changes nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components import manifest
+from components.gate import evidence
+from components.gate.evidence import Evidence, Subject, TurnReference
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from flows import promote, run_inputs, workload_files, workload_record
+from flows.config import ConfigError, read
+from flows.run_inputs import ForeignPathError
+from flows.settings import Settings
+from flows.workload_record import RecordChangedError
+from tests.flows import workload_file
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEo9pTq7Vd2o7lqvd3Bq5c6hjP3k0r1y5xQ0m3m6s6mB"
+RICH: dict[str, object] = {
+    "note": "Written by the operator: über",
+    "sources": {"logs": ["logs/*.jsonl", {"path": "logs", "workload_id": "support"}]},
+    "curate": {"validation_share": 0.1},
+    "train": {"r": 4, "learning_rate": 0.0003, "canaries": True},
+    "search": {"over": {"r": [2, 4], "base": ["base", "other"]}, "budget": {"minutes": 2.5}},
+    "evaluate": {"built_in": ["canaries"], "max_new_tokens": 12},
+    "gate": {"floor": 0.25, "guards": [{"task": "canaries", "metric": "exposure", "margin": 0.1}]},
+    "approve": {"approvers": [{"name": "ada", "keys": [KEY]}], "proof": "signature"},
+    "cost": {"currency": "EUR"},
+    "trigger": {"min_feedback": 6},
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)
+
+
+def begun(home: Settings, file: Path, run_id: str = "t1") -> Path:
+    """Freeze a workload as a turn that begins does."""
+    folder = home.turns / "support" / run_id
+    workload_record.begin(folder, run_inputs.workload(str(file)))
+    return folder
+
+
+def asked(home: Settings, turn: TurnReference | None) -> Evidence:
+    subject = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
+    folder = home.evidence / "support" / evidence.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=turn)
+
+
+def test_a_record_is_the_workload_that_was_read_whatever_became_of_its_files(
+    home: Settings, folder: Path
+) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/config.json").write_text("{}")
+    file = workload_file.write(folder, **RICH)
+    workload = read(file)
+    assert len(workload.candidates()) == 4
+    record = begun(home, file) / workload_record.NAME
+    for name in ("logs", "base", "other"):
+        shutil.rmtree(folder / name)
+    file.unlink()
+    assert run_inputs.workload(str(record)) == workload
+    assert json.loads(record.read_text())["base"] == str(folder / "base")
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def edit(file: Path) -> None:
+    workload_file.write(file.parent, note="another")
+
+
+def garble(file: Path) -> None:
+    file.write_text("workload: [\n")
+
+
+@pytest.mark.parametrize("change", [delete, edit, garble])
+def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
+    home: Settings, folder: Path, change: Callable[[Path], None]
+) -> None:
+    file = workload_file.write(folder, note="as it began")
+    turn = begun(home, file)
+    change(file)
+    assert workload_record.under_way(home.turns, "t1") == turn
+    assert workload_record.read(turn).note == "as it began"
+    assert run_inputs.workload(str(turn / workload_record.NAME)).note == "as it began"
+
+
+def test_a_turn_of_an_older_version_has_nothing_frozen_and_reads_the_file_when_it_is_run_next(
+    home: Settings, folder: Path
+) -> None:
+    older = home.turns / "support" / "t1"
+    older.mkdir(parents=True)
+    (older / "stages.json").write_text('[{"name": "collect", "seconds": 1.0}]')
+    assert workload_record.under_way(home.turns, "t1") is None
+    begun(home, workload_file.write(folder, note="read now"))
+    assert workload_record.under_way(home.turns, "t1") == older
+    assert workload_record.read(older).note == "read now"
+
+
+def test_only_a_turn_under_way_lends_its_stages_a_record(home: Settings, folder: Path) -> None:
+    turn = begun(home, workload_file.write(folder))
+    copied = home.turns / "support" / "notes" / "deeper"
+    copied.mkdir(parents=True)
+    shutil.copy(turn / workload_record.NAME, copied)
+    for path in (copied / workload_record.NAME, turn / "stages.json"):
+        with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
+            run_inputs.workload(str(path))
+    manifest.write(turn, kind="turn", now=NOW, body={})
+    with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
+        run_inputs.workload(str(turn / workload_record.NAME))
+    assert workload_record.under_way(home.turns, "t1") is None  # run again, it is a new turn
+    begun(home, folder / "support.yaml")
+    assert workload_record.under_way(home.turns, "t1") == turn
+
+
+def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_has_by_now(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_file.write(folder, base_served_as="small", gate={"floor": 0.25})
+    about = asked(home, workload_record.reference(begun(home, file)))
+    people = {"approvers": [{"name": "ada"}]}
+    workload_file.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
+    held = promote.in_force(home, about)
+    assert (held.base_name, held.gate.floor) == ("small", 0.5)
+    assert [person.name for person in held.approve.rules().people] == ["ada"]
+    file.write_text("workload: [\n")
+    with pytest.raises(ConfigError):  # nobody knows who may approve
+        promote.in_force(home, about)
+    file.unlink()
+    held = promote.in_force(home, about)
+    assert (held.base_name, held.gate.floor) == ("small", 0.25)
+
+
+def test_evidence_whose_workload_was_exchanged_approves_nothing(
+    home: Settings, folder: Path
+) -> None:
+    turn = begun(home, workload_file.write(folder))
+    about = asked(home, workload_record.reference(turn))
+    workload_record.begin(turn, read(workload_file.write(folder, base_served_as="large")))
+    with pytest.raises(RecordChangedError, match="was made with another workload"):
+        promote.in_force(home, about)
+
+
+def test_an_approval_that_an_older_version_asked_for_freezes_its_workload_when_it_is_resumed(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_file.write(folder, base_served_as="small")
+    workload_files.adopt(home, "support", file)
+    about = asked(home, None)
+    turn = home.turns / "support" / "t1"
+    turn.mkdir(parents=True)
+    manifest.write(turn, kind="turn", now=NOW, body={"evidence": str(about.folder)})
+    assert promote.in_force(home, about).base_name == "small"
+    workload_file.write(folder, base_served_as="large")
+    assert promote.in_force(home, about).base_name == "small"
+    file.unlink()
+    assert promote.in_force(home, about).base_name == "small"
