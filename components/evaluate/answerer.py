@@ -1,7 +1,7 @@
-"""The model as lm-eval sees it: its ``HFLM``, answering from a tree of what requests begin with.
+"""The model as lm-eval sees it: its ``HFLM``, on a CPU with prompts read as a tree.
 
-Same answers, within fp32's rounding, for a fraction of the work; a model that can't read a tree is
-asked as ``HFLM`` asks it. None of lm-eval's caches is used.
+Same answers, within fp32's rounding, for a fraction of the work; without a reader of trees the
+model is asked as ``HFLM`` asks it. None of lm-eval's caches is used.
 Imported late, since it loads torch.
 """
 # pyright: reportCallIssue=false, reportAttributeAccessIssue=false
@@ -20,25 +20,13 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
 )
 
 from components.evaluate import generation
-from components.evaluate.blocked import Blocked
-from components.evaluate.choices import likelihoods
-from components.evaluate.greedy import Limits, greedy
+from components.evaluate.prefix_engine import PrefixReader
 from components.schema import Progress
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-    from transformers import PreTrainedTokenizerBase
-
-    from components.evaluate.reading import Model
-
-TOKENS_AT_ONCE = {"cpu": 24, "cuda": 256}
-"""Read in one pass for each request that is answered at once. On a CPU 384 tokens are read fastest
-(128: 9 % slower, 1024: 24 %, on SmolLM2-135M): more of them hide more of each other."""
-
-SLOTS = {"cpu": 2, "cuda": 1}
-"""Answers that are written at once for each request that is answered at once. On a CPU a step of 32
-takes 1.5 times one of 16 (SmolLM2-135M), and a slot takes less memory than a request of ``HFLM``:
-it holds keys and values alone, and no logits of a whole prompt."""
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PLAIN = {"do_sample", "temperature"}
 """The settings that a greedy answer has; what is asked for beyond them is left to ``HFLM``."""
@@ -48,26 +36,23 @@ LOOKBACK = 2
 
 
 class Answerer(HFLM):
-    """Answers requests with a model in blocks; reports before the first and as they are done."""
+    """Answers requests with a model; reports before the first and as they are done."""
 
     def __init__(
         self,
-        blocks: Blocked,
+        model: "PreTrainedModel | PeftModel",
         tokenizer: "PreTrainedTokenizerBase",
         batch_size: int,
         *,
-        packs: bool,
+        reader: PrefixReader | None,
         stage: str,
         report: Callable[[Progress], None],
     ) -> None:
-        """Take a model; ``packs`` tells whether it reads a tree (``reading.can_pack``)."""
-        model, self.blocks = blocks.model, blocks
+        """Take a model, and what reads its prompts as a tree where that is known to be right."""
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _ends(model, tokenizer)
-        self.packs = packs
-        self.room = batch_size * TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cuda"])
-        self.slots = batch_size * SLOTS.get(self.device.type, SLOTS["cuda"])
+        self.reader, self.at_once = reader, batch_size
         self.done = self.asked = 0
 
     def loglikelihood(
@@ -102,7 +87,7 @@ class Answerer(HFLM):
         most = settings.pop("max_gen_toks")
         until = handle_stop_sequences(settings.pop("until", None), eos=None)
         generation.require_greedy(settings)
-        if not self.packs or not settings.keys() <= PLAIN or _is_swayed(self.model):
+        if self.reader is None or not settings.keys() <= PLAIN or _is_swayed(self.model):
             return super().generate_until(requests, disable_tqdm=True)
         if most >= self.max_length:
             raise ValueError(
@@ -116,15 +101,13 @@ class Answerer(HFLM):
         if not all(prompts):
             raise ValueError("answering an empty prompt: there is no token to begin after")
         before = self.done
-        with self.blocks:
-            answers = greedy(
-                self.model,
-                prompts,
-                Limits(self._stops(until), most),
-                slots=self.slots,
-                room=self.room,
-                report=lambda done: self._say(before + done, self.asked),
-            )
+        answers = self.reader.answer(
+            prompts,
+            self._stops(until),
+            most,
+            batch_size=self.at_once,
+            report=lambda done: self._say(before + done, self.asked),
+        )
         stops = [*until, self.tok_decode(self.eot_token_id, skip_special_tokens=False)]
         return [postprocess_generated_text(self.tok_decode(one), stops, None) for one in answers]
 
@@ -160,18 +143,16 @@ class Answerer(HFLM):
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> list[tuple[float, bool]]:
         """Score continuations that are tokens already."""
-        if not self.packs:
+        if self.reader is None:
             scores = super()._loglikelihood_tokens(requests, **settings)
             self._say(len(requests), len(requests))
             return scores
-        with self.blocks:
-            return likelihoods(
-                self.model,
-                [(context, continuation) for _, context, continuation in requests],
-                window=self.max_length,
-                room=self.room,
-                report=lambda done: self._say(done, len(requests)),
-            )
+        return self.reader.score(
+            [(context, continuation) for _, context, continuation in requests],
+            window=self.max_length,
+            batch_size=self.at_once,
+            report=lambda done: self._say(done, len(requests)),
+        )
 
     def _say(self, done: int, asked: int) -> None:
         self.done, self.asked = done, asked
@@ -183,13 +164,13 @@ def _asked(request: "Instance") -> tuple[str, dict[str, Any]]:
     return cast("tuple[str, dict[str, Any]]", request.args)
 
 
-def _ends(model: "Model", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def _ends(model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """List what ends an answer: the tokenizer's end token, and those the model was shipped with."""
     shipped = getattr(model.generation_config, "eos_token_id", None)
     ends = [tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
     return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
 
 
-def _is_swayed(model: "Model") -> bool:
+def _is_swayed(model: "PreTrainedModel | PeftModel") -> bool:
     """Tell whether a model's own settings may make its greedy answers other than the likeliest."""
     return bool(generation.swaying(getattr(model.generation_config, "to_diff_dict", dict)()))

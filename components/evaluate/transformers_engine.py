@@ -5,26 +5,23 @@ Imported late, since it loads torch.
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from components import adapted
 from components import base as bases
-from components.evaluate import applied, reading, speed
+from components.evaluate import applied, prefix_engine, speed
 from components.evaluate.answerer import Answerer
 from components.evaluate.applied import NotAppliedError
-from components.evaluate.blocked import Blocked
+from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.threads import Threads
 from components.schema import Progress
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-    from components.evaluate.reading import Model
 
 
 class Transformers:
@@ -34,15 +31,9 @@ class Transformers:
         """Load it, at the precision of the settings."""
         self.model, self.tokenizer = bases.load(base, settings.precision, for_training=False)
         self.length = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
-        self.batch_size, self.threads = settings.batch_size, Threads()
+        self.batch_size = settings.batch_size
+        self.prefixes = prefix_engine.for_device(self.model.device)
         self._bare = applied.probe(self.model, self.tokenizer)
-        self._packs: bool | None = None
-
-    def packs(self, blocks: Blocked) -> bool:
-        """Tell whether the base reads a tree as it reads rows, whatever it wears; tried once."""
-        if self._packs is None:
-            self._packs = reading.can_pack(blocks.model, blocks)
-        return self._packs
 
     @contextmanager
     def wearing(self, adapter: Path | None) -> "Generator[Worn]":
@@ -65,20 +56,21 @@ class Transformers:
 class Worn:
     """The base with an adapter on, or without one."""
 
-    def __init__(self, engine: Transformers, model: "Model") -> None:
-        """Take what the engine holds; its weights are laid in blocks once for all tasks."""
-        self._engine, self._model, self._blocks = engine, model, Blocked(model)
+    def __init__(self, engine: Transformers, model: "PreTrainedModel | PeftModel") -> None:
+        """Take what the engine holds; what is made of its weights serves all tasks."""
+        self._engine, self._model = engine, model
+        self._reader = PrefixReader(model) if engine.prefixes else None
 
     @contextmanager
     def answering(self, stage: str, report: Callable[[Progress], None]) -> "Generator[LM]":
-        """Give what lm-eval asks, with as many threads as are fastest now."""
-        engine = self._engine
-        with engine.threads.chosen(self._model.device):
+        """Give what lm-eval asks."""
+        engine, prefixes, reader = self._engine, self._engine.prefixes, self._reader
+        with prefixes.threads() if prefixes else nullcontext():
             answerer = Answerer(  # pyright: ignore[reportAbstractUsage] - HFLM is not
-                self._blocks,
+                self._model,
                 engine.tokenizer,
                 engine.batch_size,
-                packs=engine.packs(self._blocks),
+                reader=reader if prefixes and reader and prefixes.fits(reader) else None,
                 stage=stage,
                 report=report,
             )

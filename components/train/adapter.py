@@ -24,7 +24,7 @@ from peft import (  # noqa: TID253 - as above
 from transformers import set_seed  # noqa: TID253 - as above
 
 from components import base as bases
-from components.train import attention, eva, fused, ranks, starts, whole
+from components.train import cpu_engine, eva, ranks, starts, whole
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ def attach(
     if recipe.holds_a_half:
         starts.hold(adapted, recipe.r)
     hold_in_fp32(adapted)
-    attention.use(model)
-    fused.use(adapted)
-    if recipe.fsdp is None:
-        fused.hold_head(adapted)
+    if engine := cpu_engine.for_device("cuda" if torch.cuda.is_available() else "cpu"):
+        engine.prepare(adapted, holds_head=recipe.fsdp is None)
     return adapted
 
 

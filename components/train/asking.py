@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.train import attention
+from components.train import cpu_engine
 from components.train.batches import Share
 from components.train.packable import packs
 
@@ -26,11 +26,13 @@ def _together(model: torch.nn.Module, share: Share) -> torch.Tensor:
     dtype = getattr(model, "dtype", torch.float32)
     unseen = torch.zeros_like(share["seen"], dtype=dtype)
     unseen.masked_fill_(~share["seen"], torch.finfo(dtype).min)
+    engine = cpu_engine.for_device(share["input_ids"].device.type)
+    predicting = {"logits_to_keep": share["predicting"]}
     found = model(
         input_ids=share["input_ids"][None],
         position_ids=share["position_ids"][None],
         attention_mask=unseen[None, None],
-        **attention.given(model, share),
+        **(engine.inputs(model, share) if engine else predicting),
         use_cache=False,
     )
     return cast("torch.Tensor", found.logits[0])

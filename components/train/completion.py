@@ -10,7 +10,7 @@ Imported late, since it loads torch.
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -21,9 +21,18 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import asides, asking, batches, lanes, learning, packing, peers, sharding
+from components.train import (
+    asides,
+    asking,
+    batches,
+    cpu_engine,
+    learning,
+    packing,
+    peers,
+    sharding,
+)
 from components.train.batches import Batch, Shape, Share
-from components.train.lanes import Lanes
+from components.train.cpu_engine import Lanes
 from components.train.learning import Said
 from components.train.lessons import Lesson
 from components.train.objectives.settings import Objective, Sft
@@ -63,7 +72,9 @@ class CompletionTrainer(SFTTrainer):
         """Compute in lanes, where there are several, until the end of the block."""
         assert isinstance(self.model, torch.nn.Module)
         try:
-            with lanes.opened(lanes.count(self.model)) as self.lanes:
+            engine = cpu_engine.for_device(self.args.device.type)
+            lanes = engine.opened(engine.lanes(self.model)) if engine else nullcontext()
+            with lanes as self.lanes:
                 yield
         finally:
             self.lanes = None

@@ -25,9 +25,9 @@ from components.train import (
     adapter,
     asides,
     checkpoints,
+    cpu_engine,
     deciding,
     examples,
-    lanes,
     peers,
     ranks,
     sharding,
@@ -213,7 +213,8 @@ def _trainer(
     trainer.epochs = Epochs(lessons, recipe)
     trainer.call_token = deciding.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
-    trainer.shape = shape(recipe, lanes=lanes.count(adapted))
+    engine = cpu_engine.for_device(arguments.device.type)
+    trainer.shape = shape(recipe, lanes=engine.lanes(adapted) if engine else 1)
     if sharding.is_sharded(adapted) and not packs(adapted, recipe.max_length):
         trainer.shape = replace(trainer.shape, longest=1)  # all processes ask equally often
     if recipe.objective.kind == "distillation":

@@ -32,7 +32,7 @@ import typer
 
 from components import adapted, base
 from components.evaluate import posing
-from components.evaluate.blocked import Blocked
+from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.evaluate.transformers_engine import Transformers, Worn
 from components.schema import Progress
@@ -72,7 +72,8 @@ def main(
         for name in tasks:
             if name in wanted:
                 with put_on(model, adapters[0]) as ready:
-                    engine.packs(Blocked(ready))
+                    if engine.prefixes:
+                        engine.prefixes.fits(PrefixReader(ready))
                     one = {name: tasks[name]}
                     say(name, *both([alone(make, one) for make in ways(engine, ready)], rounds))
         if "five models" in wanted:

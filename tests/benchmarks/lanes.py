@@ -19,9 +19,10 @@ import torch
 import typer
 
 from components import base
-from components.train import adapter, lanes
+from components.train import adapter
 from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
+from components.train.cpu.threads import count, opened
 from components.train.lessons import Tokens
 from components.train.recipe import Recipe
 from flows.demo import fetch, run
@@ -42,13 +43,13 @@ def main(
     examples = [taught(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
     one = collate(examples)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    trainer.shape = Shape(lanes=lanes.count(adapted))
+    trainer.shape = Shape(lanes=count(adapted))
 
     def plain() -> None:
         trainer.batch_loss(adapted, one).backward()
 
     def in_lanes() -> None:
-        with lanes.opened(lanes.count(adapted)) as trainer.lanes:
+        with opened(count(adapted)) as trainer.lanes:
             trainer.training_step(adapted, {"lessons": examples})
 
     for place, beside in (("nothing started beside", 0), ("one busy process beside", 1)):

@@ -6,9 +6,8 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from components.evaluate import reading
 from components.evaluate.answerer import Answerer
-from components.evaluate.blocked import Blocked
+from components.evaluate.prefix_engine import PrefixReader
 from components.schema import Progress
 
 FP32 = 1e-3
@@ -22,12 +21,12 @@ class Both:
         self.said: list[Progress] = []
         stock: Any = HFLM  # lm-eval's decorator hides its signature from pyright
         self.stock: Any = stock(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        blocks = Blocked(model)
+        reader = PrefixReader(model)
         self.ours: Any = Answerer(  # pyright: ignore[reportAbstractUsage] - HFLM is not
-            blocks,
+            model,
             tokenizer,
             batch_size,
-            packs=reading.can_pack(model, blocks),
+            reader=reader if reader.fits() else None,
             stage="base",
             report=self.said.append,
         )

@@ -12,7 +12,7 @@ from components import base as bases
 from components import canaries
 from components.evaluate import remembered
 from components.evaluate.answerer import Answerer
-from components.evaluate.blocked import Blocked
+from components.evaluate.prefix_engine import PrefixReader
 from components.scorecard import Sample, aggregate
 from components.train import examples
 from components.train.recipe import Recipe
@@ -63,7 +63,7 @@ def test_who_knows_all_secrets_has_all_exposure_and_who_knows_none_what_chance_g
 def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path):
     model, tokenizer = bases.load(tiny_base, "fp32", for_training=False)
     lm: Any = Answerer(
-        Blocked(model), tokenizer, 8, packs=True, stage="base", report=lambda _: None
+        model, tokenizer, 8, reader=PrefixReader(model), stage="base", report=lambda _: None
     )  # pyright: ignore[reportAbstractUsage] - HFLM is not
     samples = remembered.run(lm, remembered.documents(tokenizer)[:3])
     plain: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)

@@ -5,9 +5,9 @@ Imported late, since it loads torch.
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from components.train import attention, batches, fit, fused, lanes
+from components.train import batches, cpu_engine, fit
 from components.train.lessons import Lesson
 from components.train.plan import hollow, trace
 from components.train.plan.memory import Step
@@ -16,7 +16,7 @@ from components.train.plan.planned import Device
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
     from components.train.batches import Share
 
@@ -43,14 +43,11 @@ def step(
         parameters = replace(parameters, teacher_bytes=size)
     mode = trace.give_shapes(adapted, teacher)
     at_a_time = 1
-    if device == "cpu":
-        attention.use(cast("PreTrainedModel", adapted.get_base_model()))
-        fused.use(adapted)
-        fused.hold_head(adapted)
-        held = sum(one.nbytes for name, one in adapted.named_buffers() if name.endswith(fused.HELD))
+    if engine := cpu_engine.for_device(device):
+        held = engine.prepare(adapted, holds_head=True)
         unquantized = parameters.unquantized_bytes + held
         parameters = replace(parameters, unquantized_bytes=unquantized)
-        at_a_time = lanes.count(adapted)
+        at_a_time = engine.lanes(adapted)
     made = batches.collate(
         [asdict(lesson) for lesson in lessons], fit.shape(recipe, lanes=at_a_time)
     )

@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from components import adapted, base
-from components.evaluate import blocked
-from components.evaluate.blocked import Blocked
+from components.evaluate.prefix_cache import weights
+from components.evaluate.prefix_cache.weights import Blocked
 
 TOKENS = torch.arange(5, 45).reshape(2, 20)
 
@@ -104,8 +104,8 @@ def test_where_one_dnn_is_switched_off_weights_are_read_where_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ):
     model: Any = torch.nn.Sequential(torch.nn.Linear(8, 8)).requires_grad_(False)
-    assert blocked.suits(model) == blocked.works()
-    blocked.works.cache_clear()
+    assert weights.suits(model) == weights.works()
+    weights.works.cache_clear()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not blocked.suits(model)
-    blocked.works.cache_clear()
+    assert not weights.suits(model)
+    weights.works.cache_clear()

@@ -8,11 +8,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from components import base
-from components.train import attention, fused
 from components.train.batches import collate
 from components.train.completion import CompletionTrainer
+from components.train.cpu import attention, kernels
+from components.train.cpu.kernels import Norm
 from components.train.lessons import Tokens
-from components.train.norms import Norm
 from components.train.objectives.settings import Orpo
 from tests.train.rows import taught
 
@@ -58,7 +58,7 @@ def test_loss_and_gradients_are_those_of_transformers(
     expected = learned(adapted(model), lessons, pairs)
     ours = adapted(model)
     attention.use(cast("PreTrainedModel", ours.get_base_model()))
-    fused.use(ours)
+    kernels.use(ours)
     for found, wanted in zip(learned(ours, lessons, pairs), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
@@ -67,7 +67,7 @@ def test_a_head_in_bf16_gives_the_logits_of_mixed_precision_bit_by_bit(model: Pa
     ids, ours = torch.arange(5, 45)[None], adapted(model)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = ours(input_ids=ids).logits
-        fused.hold_head(ours)
+        kernels.hold_head(ours)
         assert torch.equal(ours(input_ids=ids).logits, before)
 
 

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from components import base
-from components.train import fused
+from components.train.cpu import kernels
 from tests import tiny
 
 
@@ -35,7 +35,7 @@ def test_loss_and_gradients_are_pefts(tmp_path: Path):
     tiny.build(tmp_path)
     loss, expected = run(adapted(tmp_path))
     model = adapted(tmp_path)
-    fused.use(model)
+    kernels.use(model)
     found, gradients = run(model)
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     assert gradients.keys() == expected.keys()
@@ -52,7 +52,7 @@ def test_one_step_computes_the_layer_and_its_gradients_exactly():
     )
 
     def layer(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return fused.LoraLinear.apply(x, weight.detach(), bias.detach(), a, b, 0.5)
+        return kernels.LoraLinear.apply(x, weight.detach(), bias.detach(), a, b, 0.5)
 
     assert torch.autograd.gradcheck(layer, (x, a, b))
     plain = torch.nn.functional.linear(x, weight, bias) + 0.5 * (x @ a.T) @ b.T
@@ -63,6 +63,6 @@ def test_an_adapter_that_is_switched_off_leaves_the_base(tmp_path: Path):
     tiny.build(tmp_path)
     model, ids = adapted(tmp_path), torch.arange(5, 45)[None]
     bare, _ = base.load(tmp_path, "fp32", for_training=True)
-    fused.use(model)
+    kernels.use(model)
     with torch.no_grad(), model.disable_adapter():
         torch.testing.assert_close(model(input_ids=ids).logits, bare(input_ids=ids).logits)

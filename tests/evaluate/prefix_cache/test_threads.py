@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.evaluate import threads
+from components.evaluate.prefix_cache import weights
 
 
 @pytest.mark.parametrize(
@@ -20,17 +20,17 @@ from components.evaluate import threads
 def test_all_threads_are_taken_unless_fewer_are_clearly_faster(
     seconds: dict[int, float], expected: int
 ):
-    assert threads.fastest(seconds) == expected
+    assert weights.fastest(seconds) == expected
 
 
 def test_after_an_evaluation_torch_has_its_own_number_of_threads_again():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        one = threads.Threads()
+        one = weights.Threads()
         counts: list[int] = []
         for _ in range(2):
-            with one.chosen(torch.device("cpu")) as taken:
+            with one.chosen() as taken:
                 assert taken == torch.get_num_threads()
                 counts.append(taken)
             assert torch.get_num_threads() == 2

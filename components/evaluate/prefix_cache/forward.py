@@ -15,7 +15,7 @@ import torch  # noqa: TID253 - this module is itself imported late
 from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import DynamicLayer  # noqa: TID253 - as above
 
-from components.evaluate.prefixes import Ints, Pack, Tree, grow, packs
+from components.evaluate.prefix_cache.tree import Ints, Pack, Tree, grow, packs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

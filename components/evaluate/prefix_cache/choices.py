@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.evaluate import prefixes, reading
-from components.evaluate.prefixes import Ints, Row, Tree
+from components.evaluate.prefix_cache import forward, tree
+from components.evaluate.prefix_cache.tree import Ints, Row, Tree
 
 if TYPE_CHECKING:
-    from components.evaluate.reading import Model, Reading
+    from components.evaluate.prefix_cache.forward import Model, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def likelihoods(
     """Score continuations.
 
     Args:
-        model: A causal language model that ``reading.can_pack``.
+        model: A causal language model that ``forward.can_pack``.
         requests: A context and its continuation each, token ids, neither of them empty.
         window: The most tokens that the model sees; a longer context loses its beginning.
         room: How many tokens are read at once.
@@ -55,11 +55,11 @@ def likelihoods(
     """
     rows = [_row(context, continuation, window) for context, continuation in requests]
     order = sorted(range(len(rows)), key=lambda number: tuple(rows[number]))
-    tree = prefixes.grow([rows[number] for number in order])
-    told = _told(tree, order, [continuation for _, continuation in requests])
+    grown = tree.grow([rows[number] for number in order])
+    told = _told(grown, order, [continuation for _, continuation in requests])
     sums, likeliest = np.zeros(len(requests)), np.ones(len(requests), np.bool_)
-    ends = np.sort(tree.leaves)
-    for seen in reading.read(model, tree, np.unique(told.nodes), room):
+    ends = np.sort(grown.leaves)
+    for seen in forward.read(model, grown, np.unique(told.nodes), room):
         _score(seen, told, sums, likeliest)
         report(int(np.searchsorted(ends, seen.pack.stop)))
     return list(zip(sums.tolist(), likeliest.tolist(), strict=True))

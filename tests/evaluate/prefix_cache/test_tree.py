@@ -5,41 +5,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluate import prefixes
+from components.evaluate.prefix_cache import tree
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=8)
 
 
-def path(tree: prefixes.Tree, row: int) -> list[int]:
+def path(grown: tree.Tree, row: int) -> list[int]:
     """Follow a row from its leaf to the root."""
-    nodes = [int(tree.leaves[row])]
-    while tree.parents[nodes[-1]] != prefixes.ROOT:
-        nodes.append(int(tree.parents[nodes[-1]]))
+    nodes = [int(grown.leaves[row])]
+    while grown.parents[nodes[-1]] != tree.ROOT:
+        nodes.append(int(grown.parents[nodes[-1]]))
     return nodes[::-1]
 
 
 @given(rows=ROWS)
 def test_each_row_is_found_again_from_its_leaf(rows: list[list[int]]):
-    tree = prefixes.grow(rows)
-    found = [path(tree, row) for row in range(len(rows))]
-    assert [tree.tokens[nodes].tolist() for nodes in found] == rows
-    assert all(tree.positions[nodes].tolist() == list(range(len(nodes))) for nodes in found)
-    assert [tree.last(number, len(row)) for number, row in enumerate(rows)] == found
+    grown = tree.grow(rows)
+    found = [path(grown, row) for row in range(len(rows))]
+    assert [grown.tokens[nodes].tolist() for nodes in found] == rows
+    assert all(grown.positions[nodes].tolist() == list(range(len(nodes))) for nodes in found)
+    assert [grown.last(number, len(row)) for number, row in enumerate(rows)] == found
 
 
 @given(rows=ROWS)
 def test_sorted_rows_hold_each_beginning_once(rows: list[list[int]]):
     beginnings = {tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)}
-    assert len(prefixes.grow(sorted(rows)).tokens) == len(beginnings)
+    assert len(tree.grow(sorted(rows)).tokens) == len(beginnings)
 
 
 @given(rows=ROWS, room=st.integers(1, 5))
 def test_a_pack_sees_of_a_node_what_is_before_it_in_its_rows(rows: list[list[int]], room: int):
-    tree = prefixes.grow(rows)
-    before = {node: nodes[: place + 1] for row in range(len(rows)) for nodes in [path(tree, row)]
+    grown = tree.grow(rows)
+    before = {node: nodes[: place + 1] for row in range(len(rows)) for nodes in [path(grown, row)]
               for place, node in enumerate(nodes)}  # fmt: skip
     at_hand = np.empty(0, np.int64)
-    packed = list(prefixes.packs(tree, room))
+    packed = list(tree.packs(grown, room))
     for pack in packed:
         assert pack.columns.tolist() == [*at_hand, *range(pack.start, pack.stop)]
         for node, seen in zip(range(pack.start, pack.stop), pack.seen, strict=True):
@@ -60,4 +60,4 @@ def test_a_pack_sees_of_a_node_what_is_before_it_in_its_rows(rows: list[list[int
 def test_rows_are_ordered_by_length_but_those_that_begin_alike_together(
     rows: list[list[int]], expected: list[int]
 ):
-    assert prefixes.by_length(rows) == expected
+    assert tree.by_length(rows) == expected

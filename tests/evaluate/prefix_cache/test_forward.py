@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from components import base
-from components.evaluate import reading
+from components.evaluate.prefix_cache import forward
 
 PRECISIONS = ["fp32", "bf16"]
 
@@ -31,15 +31,15 @@ def spoil(model: Any, **given: object) -> Any:
 
 
 def test_a_model_that_heeds_mask_and_positions_reads_a_tree(model: Any):
-    assert reading.can_pack(model, nullcontext())
+    assert forward.can_pack(model, nullcontext())
 
 
 def test_a_model_that_ignores_its_attention_mask_reads_no_tree(model: Any):
-    assert not reading.can_pack(spoil(model, attention_mask=None), nullcontext())
+    assert not forward.can_pack(spoil(model, attention_mask=None), nullcontext())
 
 
 def test_a_model_that_ignores_positions_reads_no_tree(model: Any):
-    assert not reading.can_pack(spoil(model, position_ids=None), nullcontext())
+    assert not forward.can_pack(spoil(model, position_ids=None), nullcontext())
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -47,7 +47,7 @@ def test_a_way_of_computing_that_changes_what_a_model_says_reads_no_tree(
     tiny_base: Path, precision: Any
 ):
     model, _ = base.load(tiny_base, precision, for_training=False)
-    assert not reading.can_pack(model, Distorting(model))
+    assert not forward.can_pack(model, Distorting(model))
 
 
 def double(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
@@ -71,4 +71,4 @@ def test_a_model_in_16_bits_of_which_nothing_can_be_told_apart_reads_no_tree(tin
     numb: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16)
     for weight in numb.parameters():
         weight.data.zero_()
-    assert not reading.can_pack(numb, nullcontext())
+    assert not forward.can_pack(numb, nullcontext())

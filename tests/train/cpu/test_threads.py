@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train import lanes
 from components.train.batches import Shape, collate
 from components.train.completion import CompletionTrainer
+from components.train.cpu import threads
 from components.train.lessons import Tokens
 from tests import tiny
 from tests.train.rows import taught
@@ -42,7 +42,7 @@ def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Mo
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
 
-    with lanes.opened(lanes.count(model)) as trainer.lanes:
+    with threads.opened(threads.count(model)) as trainer.lanes:
         assert trainer.lanes
         loss = trainer.training_step(model, {"lessons": lessons})
     assert loss.item() == pytest.approx(trainer.batch_loss(model, batch).item(), rel=1e-5)
@@ -58,7 +58,7 @@ def bare_trainer() -> CompletionTrainer:
 def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
     trainer, inputs = bare_trainer(), {"lessons": [taught(row) for row in ROWS]}
     trainer.shape = Shape(lanes=2)
-    with lanes.opened(lanes.count(model)) as trainer.lanes:
+    with threads.opened(threads.count(model)) as trainer.lanes:
         trainer.training_step(model, inputs)
         once = [
             torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
@@ -73,21 +73,21 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
 def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
     trainer, strange = bare_trainer(), Tokens([5, 10**6, 7], 1, 1.0)
     trainer.shape = Shape(lanes=2)
-    with lanes.opened(lanes.count(model)) as trainer.lanes, pytest.raises(IndexError):
+    with threads.opened(threads.count(model)) as trainer.lanes, pytest.raises(IndexError):
         trainer.training_step(model, {"lessons": [taught(row) for row in (*ROWS, strange)]})
 
 
 def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):
-    assert lanes.count(model) == 2
-    assert lanes.count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
+    assert threads.count(model) == 2
+    assert threads.count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
     torch.set_num_threads(1)
-    assert lanes.count(model) == 1
-    with lanes.opened(1) as opened:
+    assert threads.count(model) == 1
+    with threads.opened(1) as opened:
         assert opened is None
 
 
 def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
-    with lanes.opened(lanes.count(model)) as opened:
+    with threads.opened(threads.count(model)) as opened:
         assert opened
         opened.threads.submit(lambda: None).result()
     assert torch.get_num_threads() == 2

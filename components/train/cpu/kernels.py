@@ -1,9 +1,11 @@
-"""A frozen linear layer with its LoRA in one step forward and one back, for CPUs.
+"""Frozen linear layers with their LoRA, and frozen RMS norms, in one step forward and one back.
 
 PEFT computes ``x W + s (x A) B`` in ten operations, several of which copy the layer's whole input
 or output; on a CPU each of those costs memory traffic, and a small model is made of little else.
 Here the low-rank product is added in place, and the backward pass is written out. The matrices are
 multiplied in the input's precision, as autocast has PEFT do it; gradients are in the weights' own.
+A norm that is written out as PyTorch operations passes over its input about twice as often. Its
+weight is frozen, so only the input has a gradient.
 Imported late, since it loads torch.
 """
 
@@ -16,8 +18,7 @@ from peft import PeftModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
-from components.train.attention import LIKE_LLAMA
-from components.train.norms import Norm
+from components.train.cpu.attention import LIKE_LLAMA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,17 +47,19 @@ def use(adapted: PeftModel) -> None:
                 module.forward = partial(_normed, module, module.forward)
 
 
-def hold_head(adapted: PeftModel) -> None:
+def hold_head(adapted: PeftModel) -> int:
     """Hold the output layer's weight in bf16, too, instead of rounding all of it in each step.
 
-    It came from bf16, and is fp32 only since it is the embeddings' weight as well.
+    It came from bf16, and is fp32 only since it is the embeddings' weight as well. Return the bytes
+    that are held.
     """
     head: Any = cast("PreTrainedModel", adapted.get_base_model()).get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.weight.requires_grad or head.weight.is_cuda:
-        return
+    if type(head) is not torch.nn.Linear or head.weight.requires_grad:
+        return 0
     head.register_buffer(HELD, head.weight.bfloat16(), persistent=False)
     rounded: Any = partial(_said, head, head.forward)
     head.forward = rounded
+    return head.get_buffer(HELD).nbytes
 
 
 def _said(
@@ -112,6 +115,43 @@ def _forward(
     return fused(
         x.to(base.weight.dtype), base.weight, base.bias, a.weight, b.weight, layer.scaling[NAME]
     )
+
+
+class Norm(torch.autograd.Function):
+    """``weight x / sqrt(mean(x^2) + epsilon)`` (arXiv:1910.07467, equation 4), rounded at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - autograd's own
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        epsilon: float,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """Compute the norm.
+
+        Args:
+            ctx: Autograd's.
+            x: ``[..., width]``, in fp32.
+            weight: ``[width]``, frozen.
+            epsilon: Keeps what is almost zero from being divided by itself.
+            dtype: What the result is in.
+        """
+        inverse = (x.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+        ctx.save_for_backward(x, weight, inverse)
+        found = torch.empty(x.shape, dtype=dtype, device=x.device)
+        return torch.mul(x * inverse, weight, out=found)
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - autograd's own
+        *gradients: torch.Tensor,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Give the gradient of ``x``."""
+        x, weight, inverse = ctx.saved_tensors
+        given = gradients[0] * weight
+        along = (given * x).sum(-1, keepdim=True) * inverse**3 / x.shape[-1]
+        return given.mul_(inverse).addcmul_(x, along, value=-1), None, None, None
 
 
 class LoraLinear(torch.autograd.Function):
