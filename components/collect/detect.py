@@ -12,6 +12,7 @@ from components.collect.sources import (
     openai_logs,
     openpipe,
     otlp,
+    sharegpt,
     tensorzero,
 )
 from components.schema import Json
@@ -26,6 +27,7 @@ SOURCES: tuple[Source, ...] = (
     openpipe,
     openai_logs,
     openai_finetuning,
+    sharegpt,
 )
 """All there are; where two claim equally many records, the first of them has it."""
 

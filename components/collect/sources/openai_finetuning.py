@@ -45,7 +45,7 @@ def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
     response_id = f"ft-{shape.digest(row.value)}"
     if "input" not in row.value:
         request, answer = learned(row.value)
-        return [Found(row, "interactions", _answered(defaults, request, answer, response_id))]
+        return [Found(row, "interactions", answered(defaults, request, answer, response_id))]
     given = shape.want_object(row.value, "input")
     messages = chat.messages(shape.want_array(given, "messages", "input."), "input.messages")
     request = chat.request(messages, _beside(given))
@@ -60,7 +60,7 @@ def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
         target=("response_id", response_id),
     )
     return [
-        Found(row, "interactions", _answered(defaults, request, preferred, response_id)),
+        Found(row, "interactions", answered(defaults, request, preferred, response_id)),
         Found(row, "feedback", chosen),
     ]
 
@@ -82,7 +82,8 @@ def learned(value: Obj) -> tuple[Obj, Obj]:
             raise shape.unknown(at, role, "the assistant's answer at the end")
 
 
-def _answered(defaults: Defaults, request: Obj, answer: Obj, response_id: str) -> Obj:
+def answered(defaults: Defaults, request: Obj, answer: Obj, response_id: str) -> Obj:
+    """Write the interaction of a row that has no time and names nobody."""
     reason = "tool_calls" if answer.get("tool_calls") else "stop"
     response = chat.response([chat.choice(answer, reason)], response_id=response_id)
     return chat.interaction(defaults, timestamp=chat.NO_TIME, request=request, response=response)

@@ -11,6 +11,7 @@ from components.collect.sources import (
     openai_logs,
     openpipe,
     otlp,
+    sharegpt,
     tensorzero,
 )
 from components.schema import Json
@@ -22,6 +23,7 @@ from tests.collect.sources import (
     tensorzero_rows,
     test_mlflow_traces,
     test_openpipe,
+    test_sharegpt,
 )
 
 QUESTION: Json = {"role": "user", "content": "What is the weather in Rome?"}
@@ -52,6 +54,9 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
             "non_preferred_output": [logs.call("weather", '{"city": "Rome"}')],
         },
     ),
+    (sharegpt, test_sharegpt.CALLING),
+    (sharegpt, test_sharegpt.CHOSEN),
+    (sharegpt, {"messages": [QUESTION, logs.say("Sunny.")], "label": True}),
     (
         otlp,
         otlp_requests.span(

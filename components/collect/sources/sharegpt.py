@@ -1,0 +1,117 @@
+"""ShareGPT rows as LLaMA-Factory trains on them: conversations, and what people thought of them.
+
+A row holds ``conversations`` of ``from`` and ``value``; its last turn is the answer (SFT), unless
+``chosen`` and ``rejected`` are two answers to it (DPO). A ``label`` says whether the answer is good
+(KTO; its ``messages`` may be OpenAI's). Time, ids and actor are those of ``openai_finetuning``.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from components.collect.record import Defaults, Found, Refused, Row
+from components.collect.sources import chat, openai_finetuning, shape
+from components.collect.sources.shape import Obj
+from components.schema import Json
+
+NAME = "sharegpt"
+
+ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+}
+
+
+def claims(value: dict[str, Json]) -> bool:
+    """Take rows of conversations, and labelled rows of messages."""
+    has_messages = isinstance(value.get("messages"), list)
+    is_labelled = has_messages and isinstance(value.get("label"), bool)
+    return isinstance(value.get("conversations"), list) or is_labelled
+
+
+def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+    """Read rows of any kind."""
+    return shape.each(rows, lambda row: _convert(row, defaults))
+
+
+def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+    value = row.value
+    response_id = f"ft-{shape.digest(value)}"
+    messages: list[Json] = [*_messages(value)]
+    beside: Obj = {"tools": [*_tools(value)] or None}
+    if "chosen" in value:
+        request, answer = chat.request(messages, beside), _answer(value, "chosen")
+        choice: Json = {"chosen": answer, "rejected": _answer(value, "rejected")}
+        signals = [("choice", choice)]
+    else:
+        request, answer = openai_finetuning.learned({"messages": messages, **beside})
+        label = value.get("label")
+        signals = [("thumb", "up" if label else "down")] if isinstance(label, bool) else []
+    record = openai_finetuning.answered(defaults, request, answer, response_id)
+    about = [
+        chat.feedback(
+            defaults,
+            timestamp=chat.NO_TIME,
+            actor_id=openai_finetuning.ACTOR,
+            kind=kind,
+            value=signal,
+            target=("response_id", response_id),
+        )
+        for kind, signal in signals
+    ]
+    return [
+        Found(row, "interactions", record),
+        *(Found(row, "feedback", signal) for signal in about),
+    ]
+
+
+def _messages(value: Obj) -> Iterator[Obj]:
+    if system := shape.may_text(value, "system"):
+        yield chat.text_message("system", system)
+    if "conversations" in value:
+        turns = shape.want_array(value, "conversations")
+        for at, turn in shape.objects(turns, "conversations"):
+            yield _message(turn, at)
+    else:
+        messages = shape.want_array(value, "messages")
+        yield from (message for _, message in shape.objects(messages, "messages"))
+
+
+def _message(turn: Obj, at: str) -> Obj:
+    """Write one turn as a message; a call is written as JSON, or several as an array of it."""
+    name, text = shape.want_text(turn, "from", at), shape.want_text(turn, "value", at)
+    if name not in ROLES:
+        raise shape.unknown(f"{at}from", name, ", ".join(ROLES))
+    if name != "function_call":
+        return chat.text_message(ROLES[name], text)
+    parsed = shape.parsed(text, f"{at}value")
+    calls: list[Json] = parsed if isinstance(parsed, list) else [parsed]
+    return chat.message(
+        "assistant",
+        [],
+        [
+            chat.tool_call(shape.want_text(call, "name", path), call.get("arguments"))
+            for path, call in shape.objects(calls, f"{at}value")
+        ],
+        [],
+    )
+
+
+def _answer(value: Obj, key: str) -> Obj:
+    return _message(shape.want_object(value, key), f"{key}.")
+
+
+def _tools(value: Obj) -> Iterator[Obj]:
+    tools = shape.unpacked(value, "tools")
+    if not tools:
+        return
+    if not isinstance(tools, list):
+        raise shape.wrong("tools", tools, "an array of tools")
+    for at, tool in shape.objects(tools, "tools"):
+        function = shape.may_object(tool, "function", at) or tool
+        name = shape.want_text(function, "name", at)
+        yield chat.tool(name, function.get("description"), function.get("parameters"))
