@@ -3,15 +3,16 @@
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import automations
-from flows.deployments import specs
+from flows.deployments import GONE, specs
 from flows.settings import Settings, load
 from flows.stack import health
-from flows.stack.deployment import deploy
+from flows.stack.deployment import deploy, remove
 
 
 def deploy_all(home: Settings) -> None:
     """Deploy all flows with the schedules of the home's workloads, and install the automations."""
     deploy(specs(home.workloads), home)
+    remove(GONE)
     automations.install()
 
 

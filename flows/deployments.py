@@ -7,8 +7,12 @@ from pathlib import Path
 from flows import config
 from flows.workload import Workload
 
-JANITOR, MONITOR, SWEEP = "*/15 * * * *", "22 * * * *", "52 * * * *"
-"""Cron lines (UTC) of the flows that look after all workloads."""
+MAINTENANCE, VERIFICATION, MONITOR = "*/15 * * * *", "52 * * * *", "22 * * * *"
+"""Cron lines (UTC) of the flows that look after all workloads. Only a maintenance that verifies
+fetches and digests every champion's files."""
+
+GONE = ("janitor/janitor", "sweep/sweep")
+"""Deployments of older homes, which ``maintenance`` has replaced."""
 
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
     "collect": lambda found: found.collect_schedule,
@@ -29,6 +33,8 @@ class Timing:
     """UTC."""
     workload: str = "all"
     config: Path | None = None
+    parameters: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    """What its runs are given besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,12 @@ class Spec:
     """What a run is given unless it is told otherwise."""
 
 
+_MAINTAINED = (
+    Timing(MAINTENANCE, parameters={"verify": False}),
+    Timing(VERIFICATION, "verify", parameters={"verify": True}),
+)
+
+
 def specs(workloads: Path) -> tuple[Spec, ...]:
     """Say how all flows are deployed, scheduled for each ``*.yaml`` in the folder ``workloads``."""
     files = sorted(workloads.glob("*.yaml"))
@@ -61,9 +73,8 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.train:train", "gpu"),
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
-        Spec("flows.janitor:janitor", "cpu", (Timing(JANITOR),), limit=1, drops_surplus=True),
+        Spec("flows.maintenance:maintenance", "cpu", _MAINTAINED, limit=1, drops_surplus=True),
         Spec("flows.monitor:monitor", "cpu", (Timing(MONITOR),), limit=1, drops_surplus=True),
-        Spec("flows.sweep:sweep", "cpu", (Timing(SWEEP),), limit=1, drops_surplus=True),
         # No limit on what runs for long: a run renews its hold on a slot every few minutes, and
         # ends itself if Prefect is away just then, or was started again and forgot who holds it.
         Spec("flows.turn:turn", "cpu", timings["turn"]),

@@ -20,11 +20,10 @@ SHARES: Mapping[str, float] = {
     "consider": 1.0,
     "curate": 1.0,
     "evaluate": LONG,
-    "janitor": 1.0,
+    "maintenance": 1.0,
     "monitor": 1.0,
     "promote": 1.0,
     "rollback": 1.0,
-    "sweep": 1.0,
     "train": LONG,
     "turn": LONG,
 }

@@ -6,6 +6,7 @@ Doing it again changes only what changed in the code; a schedule that a person p
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -45,6 +46,14 @@ def deploy(specs: Sequence[Spec], settings: Settings) -> None:
             # apply() has an async face too, which only a caller with an event loop gets.
             deployment_id = cast("UUID", deployment.apply())
             _schedule(client, deployment_id, spec.timings)
+
+
+def remove(names: Sequence[str]) -> None:
+    """Delete deployments, with their scheduled runs; those that are not there are no mistake."""
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with suppress(ObjectNotFound):
+                client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
 def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
@@ -108,7 +117,9 @@ def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Tim
     ours = {schedule.slug: schedule.id for schedule in found if schedule.slug is not None}
     for timing in timings:
         cron = CronSchedule(cron=timing.cron, timezone="UTC")
-        parameters = {"config": str(timing.config)} if timing.config else {}
+        parameters: dict[str, str | bool] = dict(timing.parameters)
+        if timing.config:
+            parameters["config"] = str(timing.config)
         existing = ours.pop(timing.workload, None)
         if existing is None:
             schedule = DeploymentScheduleCreate(

@@ -1,14 +1,23 @@
-"""What the supervisor asks of and tells Prefect: which workers report, which flow runs died.
+"""The flow runs of the stack's own workers: crash those that no process runs.
 
-Prefect notices when a flow run's process dies under a living worker; when the worker or the machine
-dies, its runs would stay RUNNING for ever, and whoever waits for them too.
+Prefect notices when a flow run's process dies under a living worker. When the worker or the machine
+dies, its runs would stay RUNNING for ever, and whoever waits for them would, too. Only the
+supervisor knows which processes are left.
 """
 
 from dataclasses import dataclass
 
 import httpx
+import psutil
 
 from components.schema import Json
+from flows.stack.processes import started_with
+
+EVERY = 15.0  # seconds between two looks
+PATIENCE = 60.0  # seconds: a run taken by a worker has no process for a few of them
+
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+"""Prefect starts each flow run's process with it."""
 
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 """The states that need a process; PAUSED (suspended too) and SCHEDULED runs need none."""
@@ -28,6 +37,87 @@ class Run:
     """The task that stands for this run inside its parent."""
 
 
+class LostRuns:
+    """Finds and crashes the runs without a process, and notes since when each has had none."""
+
+    def __init__(self, http: httpx.Client, api: str) -> None:
+        self._http = http
+        self._api = api
+        self._missing_since: dict[str, float] = {}
+        self._next_look = 0.0
+
+    def crash(self, reason: str, pool: str | None = None) -> None:
+        """Crash each unfinished run of a pool, or of all; the caller knows that none has a process.
+
+        Args:
+            reason: Why none has: its state's message.
+            pool: The pool whose worker died, and whose orphans were ended; ``None`` at the start.
+        """
+        while lost := self._unfinished(pool):
+            self._crash(lost, reason)
+        self._crash_abandoned()
+
+    def look_round(self, now: float) -> None:
+        """Crash the workers' runs that have had no process for a while; looks now and then.
+
+        A run's last report is lost when it ends while the Prefect server is away.
+
+        Args:
+            now: Seconds on a clock that never goes back.
+        """
+        if now < self._next_look:
+            return
+        self._next_look = now + EVERY
+        claiming = [run for run in self._unfinished() if run.pool is not None]
+        alive = _running_ids()
+        self._missing_since = {
+            run.id: self._missing_since.get(run.id, now) for run in claiming if run.id not in alive
+        }
+        lost = [run for run in claiming if now - self._missing_since.get(run.id, now) > PATIENCE]
+        self._crash(lost, "No process runs it")
+        self._crash_abandoned()
+
+    def _crash_abandoned(self) -> None:
+        """Crash the subflows that claim to run inside the process of a run that has ended."""
+        subflows: dict[str, Json] = {
+            "deployment_id": {"is_null_": True},  # or it has a process, perhaps alive, of its own
+            "parent_task_run_id": {"is_null_": False},
+            "state": {"type": {"any_": [*UNFINISHED]}},
+        }
+        while lost := [run for run in self._find(flow_runs=subflows) if self._parent_ended(run)]:
+            self._crash(lost, "The run that it was part of has ended")
+
+    def _unfinished(self, pool: str | None = None) -> list[Run]:
+        filters: dict[str, Json] = {"flow_runs": {"state": {"type": {"any_": [*UNFINISHED]}}}}
+        if pool is not None:
+            filters["work_pools"] = {"name": {"any_": [pool]}}
+        return self._find(**filters)
+
+    def _parent_ended(self, run: Run) -> bool:
+        return bool(
+            self._find(
+                flow_runs={"state": {"type": {"any_": [*ENDED]}}},
+                task_runs={"id": {"any_": [run.parent_task]}},
+            )
+        )
+
+    def _find(self, **filters: Json) -> list[Run]:
+        reply = self._http.post(f"{self._api}/flow_runs/filter", json=filters).raise_for_status()
+        return [
+            Run(id=run["id"], pool=run["work_pool_name"], parent_task=run["parent_task_run_id"])
+            for run in reply.json()
+        ]
+
+    def _crash(self, runs: list[Run], reason: str) -> None:
+        for run in runs:
+            state = {"type": "CRASHED", "name": "Crashed", "message": reason}
+            url = f"{self._api}/flow_runs/{run.id}/set_state"
+            reply = self._http.post(url, json={"state": state}).raise_for_status()
+            if reply.json()["status"] != "ACCEPT":
+                forced = {"state": state, "force": True}
+                self._http.post(url, json=forced).raise_for_status()
+
+
 def last_heartbeat(http: httpx.Client, api: str, pool: str) -> str | None:
     """Return when the stack's worker of ``pool`` last reported; ``None`` if it never has.
 
@@ -39,46 +129,7 @@ def last_heartbeat(http: httpx.Client, api: str, pool: str) -> str | None:
     )
 
 
-def unfinished(http: httpx.Client, api: str, pool: str | None = None) -> list[Run]:
-    """List the runs that claim to have a process, of one pool or of all."""
-    wanted: dict[str, Json] = {"flow_runs": {"state": {"type": {"any_": [*UNFINISHED]}}}}
-    if pool is not None:
-        wanted["work_pools"] = {"name": {"any_": [pool]}}
-    return _find(http, api, wanted)
-
-
-def abandoned(http: httpx.Client, api: str) -> list[Run]:
-    """List the subflows that claim to run inside the process of a run that has ended."""
-    subflows: dict[str, Json] = {
-        "deployment_id": {"is_null_": True},  # or it has a process, perhaps alive, of its own
-        "parent_task_run_id": {"is_null_": False},
-        "state": {"type": {"any_": [*UNFINISHED]}},
-    }
-    found = _find(http, api, {"flow_runs": subflows})
-    return [run for run in found if _parent_has_ended(http, api, run)]
-
-
-def crash(http: httpx.Client, api: str, runs: list[Run], reason: str) -> None:
-    """Set ``runs`` to CRASHED."""
-    for run in runs:
-        state = {"type": "CRASHED", "name": "Crashed", "message": reason}
-        url = f"{api}/flow_runs/{run.id}/set_state"
-        reply = http.post(url, json={"state": state}).raise_for_status()
-        if reply.json()["status"] != "ACCEPT":
-            http.post(url, json={"state": state, "force": True}).raise_for_status()
-
-
-def _parent_has_ended(http: httpx.Client, api: str, run: Run) -> bool:
-    wanted: dict[str, Json] = {
-        "flow_runs": {"state": {"type": {"any_": [*ENDED]}}},
-        "task_runs": {"id": {"any_": [run.parent_task]}},
-    }
-    return bool(_find(http, api, wanted))
-
-
-def _find(http: httpx.Client, api: str, wanted: dict[str, Json]) -> list[Run]:
-    reply = http.post(f"{api}/flow_runs/filter", json=wanted).raise_for_status()
-    return [
-        Run(id=run["id"], pool=run["work_pool_name"], parent_task=run["parent_task_run_id"])
-        for run in reply.json()
-    ]
+def _running_ids() -> set[str]:
+    descendants = psutil.Process().children(recursive=True)
+    ids = (started_with(process, FLOW_RUN) for process in descendants)
+    return {run_id for run_id in ids if run_id is not None}

@@ -28,7 +28,6 @@ from flows.stack import health, ports, processes, runs, services
 from flows.stack import state as stack_state
 from flows.stack.children import Child, Orphans
 from flows.stack.environment import MARK, for_services, mark
-from flows.stack.janitor import Janitor
 from flows.stack.logs import Log
 from flows.stack.pulse import DEADLINE, WORKER_EVERY, WORKER_HANGING_AFTER, Pulse
 from flows.stack.services import Service
@@ -59,7 +58,7 @@ class Supervisor:
         self._environment = for_services(settings, os.environ)
         self._children: list[Child] = []
         self._orphans = Orphans()
-        self._janitor = Janitor(http, settings.prefect_api_url)
+        self._lost_runs = runs.LostRuns(http, settings.prefect_api_url)
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
         self._self = processes.identify(os.getpid())
@@ -97,7 +96,7 @@ class Supervisor:
                     self._tend(child, orphaned=orphaned)
             if self._is_up("prefect"):
                 with suppress(httpx.HTTPError):
-                    self._janitor.look_round(time.monotonic())
+                    self._lost_runs.look_round(time.monotonic())
             self._note()
 
     def shut_down(self) -> None:
@@ -133,7 +132,7 @@ class Supervisor:
 
     def _has_crashed_lost_runs(self) -> bool:
         try:
-            self._janitor.crash_all("The stack was not running any more")
+            self._lost_runs.crash("The stack was not running any more")
         except httpx.HTTPError:  # it was just started, and a busy machine keeps it from answering
             return False
         return True
@@ -157,7 +156,7 @@ class Supervisor:
         if child.service.pool is not None:
             if not self._is_up("prefect"):
                 return  # a worker can't start without it
-            self._janitor.crash_pool(child.service.pool, "Its worker died")
+            self._lost_runs.crash("Its worker died", child.service.pool)
             child.last_heartbeat = self._heartbeat(child)
         child.start(self._environment, self.settings.home)
 

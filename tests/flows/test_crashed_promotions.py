@@ -86,7 +86,7 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
     from prefect.client.schemas.objects import StateType
 
     from flows import dispatch
-    from flows.janitor import janitor
+    from flows.maintenance import maintenance
 
     config = workload_file.write(folder)
     for evidence in ("approved", "unanswered", "crowned"):
@@ -97,11 +97,11 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
         for evidence in ("approved", "crowned"):
             with warehouse.transaction(con):
                 record.append(con, Event("approve", "support", evidence, "run", NOW, "ada"))
-    assert "1 promotions that were decided go on" in janitor()
+    assert "1 promotions that were decided go on" in maintenance(verify=False)
     (again,) = dispatch.find("promote", states=[StateType.SCHEDULED])
     assert again.parameters["evidence_folder"] == "/evidence/approved"
     assert set(again.tags) == {"workload:support", "evidence:approved"}
-    assert "0 promotions that were decided go on" in janitor()
+    assert "0 promotions that were decided go on" in maintenance(verify=False)
 
 
 def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_is_told_so(

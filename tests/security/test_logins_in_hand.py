@@ -250,15 +250,15 @@ def asking(kind: str, offset: int) -> dict[str, Any]:
     return {"limit": 200, "offset": offset, **more}
 
 
-def test_a_moved_alias_is_named_by_the_audit_the_sweep_and_whoever_loads_it(
+def test_a_moved_alias_is_named_by_the_audit_by_maintenance_and_whoever_loads_it(
     held: Besieged,
 ) -> None:
     held.mlflow.set_registered_model_alias(NAME, "champion", REJECTED)
     named = "`champion` of small stands on version 1, but .* is version 2: somebody moved it"
     refused_everywhere(held, named)
-    swept = held.wait(held.start("sweep/sweep"))
-    assert swept["type"] == "FAILED"
-    assert re.search(named, swept["message"])
+    looked = held.wait(held.start("maintenance/maintenance"))
+    assert looked["type"] == "FAILED"
+    assert re.search(named, looked["message"])
     load_is_refused(held, "nobody has approved what is in")
     held.mlflow.set_registered_model_alias(NAME, "champion", CHAMPION)
 

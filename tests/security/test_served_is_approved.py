@@ -1,7 +1,7 @@
 """Attack: with full MLflow credentials, something else than what was approved is to be served.
 
-Each attack is found and named, by the audit, the sweep and whoever loads the champion, and nothing
-of it is loaded.
+Each attack is found and named, by the audit, by maintenance and by whoever loads the champion, and
+nothing of it is loaded.
 """
 
 import random
@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
+from prefect.logging import disable_run_logger
 from typer.testing import CliRunner
 
 from components import base as bases
@@ -34,7 +35,7 @@ from components.ledger import Decision
 from components.model_signature import SignatureError
 from components.register import aliases, champion, registry, release, tracking
 from components.register.registry import Version
-from flows import champions, cli, exporting, registering, releases
+from flows import champions, cli, exporting, maintenance, registering, releases
 from flows.exporting import Asked
 from flows.settings import Settings
 from flows.workload import Workload
@@ -247,6 +248,20 @@ def test_files_that_were_changed_before_the_approval_are_not_released(served: Se
     found = evidence.read(served.home.evidence / NAME / registry.numbered(NAME, "3").evidence)
     with pytest.raises(SignatureError, match="Hash mismatch"):
         releases.release_version(served.home, registry.numbered(NAME, "3"), found)
+
+
+def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
+    served.home.mlflow_home.mkdir(exist_ok=True)
+    (served.home.mlflow_home / "mlflow.db").touch()  # it is told by this whether there is one
+    for number in (None, "2"):
+        aliases.put(NAME, aliases.PREVIOUS, number)
+        with disable_run_logger():
+            assert maintenance.verify_champions.fn() == []
+        assert aliases.read(NAME).previous == "1"
+    aliases.put(NAME, aliases.PREVIOUS, "3")
+    with disable_run_logger():
+        (objection,) = maintenance.verify_champions.fn()
+    assert "`previous` of tools stands on version 3, which was never approved" in objection
 
 
 def test_a_rollback_is_no_attack(served: Served) -> None:

@@ -176,9 +176,9 @@ def test_who_holds_prefects_login_has_no_command_run(shell: Terminal, tmp_path: 
     )
     step = {"prefect.deployments.steps.run_shell_script": {"script": command}}
     with logins.prefect(shell.settings) as prefect:
-        janitor = prefect.get("/deployments/name/janitor/janitor").json()
+        ours = prefect.get("/deployments/name/maintenance/maintenance").json()
         chosen = {"job_variables": {"command": command}}
-        path = f"/deployments/{janitor['id']}/create_flow_run"
+        path = f"/deployments/{ours['id']}/create_flow_run"
         assert prefect.post(path, json=chosen).status_code == 422, "the pool has no such variable"
 
         runs = [created(prefect, path, {})]
@@ -187,13 +187,13 @@ def test_who_holds_prefects_login_has_no_command_run(shell: Terminal, tmp_path: 
         time.sleep(35)  # the worker reads its pool with each heartbeat
         runs.append(created(prefect, path, chosen))
         made = {
-            "flow_id": janitor["flow_id"],
+            "flow_id": ours["flow_id"],
             "work_pool_name": "cpu",
             "path": str(tmp_path),
             "enforce_parameter_schema": False,
         }
         for name, more in {
-            "steps": {"entrypoint": "flows.janitor.janitor", "pull_steps": [step]},
+            "steps": {"entrypoint": "flows.maintenance.maintenance", "pull_steps": [step]},
             "file": {"entrypoint": f"{evil}:f"},
             "folder": {"entrypoint": "evil.py:f"},
         }.items():

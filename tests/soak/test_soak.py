@@ -78,12 +78,11 @@ def test_nothing_is_lost_doubled_or_left_over_however_often_processes_are_killed
 
 
 def settle(here: Machine, people: list[Person]) -> None:
-    """Wait until nothing runs any more, then let sweep and janitor look, as they do by the hour."""
+    """Wait until nothing runs any more, then let maintenance look, as it does by the hour."""
     here.bring_up()
     wait_until_quiet(here)
-    for flow in ("sweep", "janitor"):
-        found = ask(here, "GET", f"deployments/name/{flow}/{flow}")
-        ask(here, "POST", f"deployments/{found['id']}/create_flow_run", {"state": SCHEDULED})
+    found = ask(here, "GET", "deployments/name/maintenance/maintenance")
+    ask(here, "POST", f"deployments/{found['id']}/create_flow_run", {"state": SCHEDULED})
     wait_until_quiet(here)
 
 

@@ -26,7 +26,7 @@ def test_each_workload_is_scheduled_for_collecting_and_for_turns(tmp_path: Path)
     (tmp_path / "workloads" / "shop.yaml").symlink_to(real)
     specs = {spec.flow: spec for spec in deployments.specs(tmp_path / "workloads")}
     timed = {flow: spec.timings for flow, spec in specs.items() if spec.timings}
-    assert {flow for flow, ((timing,)) in timed.items() if timing.config} == {
+    assert {flow for flow, timings in timed.items() if any(one.config for one in timings)} == {
         "flows.collect:collect",
         "flows.turn:turn",
     }
@@ -97,6 +97,28 @@ def test_deploying_again_keeps_what_a_person_changed(prefect: httpx.Client) -> N
     assert not after["shop"].active
     assert after["shop"].schedule == CronSchedule(cron="0 4 * * *", timezone="UTC")
     assert prefect.get(url).json()["paused"]
+
+
+def test_maintenance_looks_every_quarter_of_an_hour_and_verifies_champions_once_an_hour(
+    tmp_path: Path,
+) -> None:
+    specs = {spec.flow: spec for spec in deployments.specs(tmp_path)}
+    spec = specs["flows.maintenance:maintenance"]
+    timed = [(one.workload, one.cron, dict(one.parameters)) for one in spec.timings]
+    assert timed == [
+        ("all", "*/15 * * * *", {"verify": False}),
+        ("verify", "52 * * * *", {"verify": True}),
+    ]
+
+
+@pytest.mark.slow
+def test_what_an_older_home_deployed_is_removed_with_its_schedule(prefect: httpx.Client) -> None:
+    nightly = Timing("0 1 * * *")
+    spec = Spec("tiny_flows:quick", "cpu", (nightly,), name="old")
+    deployment.deploy([spec], load({"FLYWHEEL_HOME": "/home"}))
+    deployment.remove(["quick/old", "quick/never-there"])
+    assert prefect.get("/deployments/name/quick/old").status_code == 404
+    assert prefect.get("/deployments/name/quick/quick").status_code == 200
 
 
 @pytest.mark.slow

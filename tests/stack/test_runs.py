@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from flows.stack import runs
-from flows.stack.janitor import EVERY, FLOW_RUN, PATIENCE, Janitor
+from flows.stack.runs import EVERY, FLOW_RUN, PATIENCE, LostRuns
 
 API = "http://prefect/api"
 
@@ -61,14 +61,14 @@ class FakePrefect:
 def test_every_run_that_needs_a_process_is_crashed_and_no_other() -> None:
     states = {"a": "PENDING", "b": "RUNNING", "c": "CANCELLING", "d": "PAUSED", "e": "SCHEDULED"}
     prefect = FakePrefect(**states, f="COMPLETED")
-    Janitor(prefect.http, API).crash_all("gone")
+    LostRuns(prefect.http, API).crash("gone")
     assert list(prefect.states.values()) == ["CRASHED"] * 3 + ["PAUSED", "SCHEDULED", "COMPLETED"]
 
 
 def test_only_the_runs_of_the_dead_workers_pool_are_crashed() -> None:
     prefect = FakePrefect(a="RUNNING", b="RUNNING")
     prefect.pools["b"] = "gpu"
-    Janitor(prefect.http, API).crash_pool("gpu", "gone")
+    LostRuns(prefect.http, API).crash("gone", "gpu")
     assert prefect.states == {"a": "RUNNING", "b": "CRASHED"}
 
 
@@ -76,11 +76,11 @@ def test_subflows_crash_once_the_run_that_they_are_part_of_has_ended() -> None:
     prefect = FakePrefect(turn="RUNNING", collect="RUNNING", load="RUNNING", other="RUNNING")
     prefect.pools |= {"collect": None, "load": None, "other": None}
     prefect.parents |= {"collect": "turn", "load": "collect"}
-    janitor = Janitor(prefect.http, API)
-    janitor.look_round(now=0)
+    lost = LostRuns(prefect.http, API)
+    lost.look_round(now=0)
     assert set(prefect.states.values()) == {"RUNNING"}
     prefect.states["turn"] = "CRASHED"  # as its own process reported while it was ended
-    janitor.crash_pool("cpu", "gone")
+    lost.crash("gone", "cpu")
     assert prefect.states == dict.fromkeys(("turn", "collect", "load"), "CRASHED") | {
         "other": "RUNNING"
     }
@@ -89,23 +89,23 @@ def test_subflows_crash_once_the_run_that_they_are_part_of_has_ended() -> None:
 def test_a_refused_crash_is_forced() -> None:
     prefect = FakePrefect(a="CANCELLING")
     prefect.stubborn.add("a")
-    Janitor(prefect.http, API).crash_all("gone")
+    LostRuns(prefect.http, API).crash("gone")
     assert prefect.states == {"a": "CRASHED"}
 
 
 def test_a_run_without_a_process_is_given_time_and_then_crashed() -> None:
     prefect = FakePrefect(a="RUNNING")
-    janitor = Janitor(prefect.http, API)
-    janitor.look_round(now=100)
-    janitor.look_round(now=100 + PATIENCE)
+    lost = LostRuns(prefect.http, API)
+    lost.look_round(now=100)
+    lost.look_round(now=100 + PATIENCE)
     assert prefect.states == {"a": "RUNNING"}
-    janitor.look_round(now=100 + PATIENCE + EVERY)
+    lost.look_round(now=100 + PATIENCE + EVERY)
     assert prefect.states == {"a": "CRASHED"}
 
 
 def test_a_run_whose_process_lives_is_left_alone() -> None:
     prefect = FakePrefect(a="RUNNING")
-    janitor = Janitor(prefect.http, API)
+    lost = LostRuns(prefect.http, API)
     command = [sys.executable, "-c", "print(flush=True); input()"]
     process = subprocess.Popen(
         command,
@@ -117,7 +117,7 @@ def test_a_run_whose_process_lives_is_left_alone() -> None:
         assert process.stdout
         process.stdout.readline()
         for now in range(0, int(10 * PATIENCE), int(EVERY)):
-            janitor.look_round(now=now)
+            lost.look_round(now=now)
         process.kill()
     assert prefect.states == {"a": "RUNNING"}
 

@@ -1,0 +1,273 @@
+"""Maintenance: end what nothing runs or answers any more, finish what was interrupted, verify.
+
+Three parts of the house end flow runs, each where only it can know. The supervisor crashes the runs
+of its own workers whose process is gone (``flows.stack.runs``). Prefect's automation on missing
+heartbeats crashes those of a machine that is gone. This flow ends the rest: runs that never beat,
+runs whose silence fell into an outage of the server, runs that take too long, and approvals that
+nobody can give any more.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect import flow, task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Crashed
+
+from components import warehouse
+from components.decide import record
+from components.decide.reasons import Lapsed
+from components.decide.record import Event
+from components.decide.rules import OPEN, Rules
+from components.register import journal, registry
+from components.schema import Json
+from components.warehouse import Connection
+from flows import (
+    approvals,
+    champions,
+    consequences,
+    dispatch,
+    releases,
+    settings,
+    time_limits,
+    workload_files,
+)
+from flows import config as configs
+from flows.automations import BEAT, SILENCE
+from flows.releases import NotApprovedError
+from flows.workload_files import WorkloadFileError
+
+RECENT = timedelta(days=1)
+"""A promotion that crashes again and again is started no longer than this."""
+
+NEVER_RESUMED = "never resumed"
+"""What Prefect says of a run that waited for longer than it may."""
+
+NEWER = "newer evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """A promotion that nobody can answer any more, and why; ``rules`` are those of now."""
+
+    flow_run_id: UUID
+    workload: str
+    evidence: str
+    reason: Lapsed
+    said: str
+    rules: Rules
+
+
+@flow
+def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool = True) -> str:
+    """End dead and late runs, record lapsed approvals, recover champions, and verify them.
+
+    Args:
+        silence_seconds: How long a run that claims a process may give no sign of life.
+        verify: Compare each champion's alias, tags and files with what was approved.
+
+    Raises:
+        NotApprovedError: A champion is not what was approved; it says which, and what differs.
+    """
+    dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late()
+    lapsed = record_lapsed([*superseded(), *ended()])
+    interrupted, resumed = recover_champions(), resume_decided()
+    if verify and (objections := verify_champions()):
+        raise NotApprovedError("; ".join(objections))
+    return (
+        f"{dead} runs were dead, {late} ran for too long, {lapsed} approvals lapsed, {interrupted} "
+        f"changes of a champion were interrupted, {resumed} promotions that were decided go on"
+    )
+
+
+@task
+def crash_dead(silence: timedelta) -> int:
+    """Crash the runs that claim a process and have given no sign of life for so long."""
+    since = datetime.now(UTC) - silence
+    states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    found = dispatch.find(None, states=states)
+    claiming = [run for run in found if run.state and run.state.timestamp < since]
+    with get_client(sync_client=True) as client:
+        dead = [run for run in claiming if not has_beaten(client, run, since)]
+        for run in dead:
+            message = f"No sign of life for {silence}: nothing runs it"
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+            get_run_logger().warning("%s (%s): %s", run.name, run.id, message)
+    return len(dead)
+
+
+@task
+def cancel_late() -> int:
+    """Cancel the runs that compute for longer than their flow may."""
+    hours = settings.load().flow_hours
+    with get_client(sync_client=True) as client:
+        late = time_limits.cancel_late(client, hours, now=datetime.now(UTC))
+    for run in late:
+        get_run_logger().warning("%s (%s) ran for too long and is cancelled", run.name, run.id)
+    return len(late)
+
+
+@task
+def superseded() -> list[Lapse]:
+    """Cancel each approval that waits while one of newer evidence of its workload does, too."""
+    waiting: dict[str, list[FlowRun]] = defaultdict(list)
+    for run in dispatch.find("promote", states=[StateType.PAUSED]):
+        waiting[approvals.tagged(run, "workload")].append(run)
+    found = [lapse for runs in waiting.values() for lapse in older(runs)]
+    with get_client(sync_client=True) as client:
+        for lapse in found:
+            client.set_flow_run_state(lapse.flow_run_id, Cancelled(message=lapse.said), force=True)
+    return found
+
+
+@task
+def ended() -> list[Lapse]:
+    """Find the promotions that were cancelled, or that waited for longer than they may."""
+    runs = dispatch.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
+    return [lapse for run in runs if (lapse := _of_ended(run)) is not None]
+
+
+@task
+def record_lapsed(found: Sequence[Lapse]) -> int:
+    """Record each lapse once, unless its evidence was decided; return how many were new."""
+    now = datetime.now(UTC)
+    with warehouse.connect(settings.load().warehouse) as con:
+        noted = {link.flow_run_id for link in record.links(con) if link.kind == "lapsed"}
+        # What was just cancelled is found among what has ended, too.
+        fresh = {lapse.flow_run_id: lapse for lapse in found if str(lapse.flow_run_id) not in noted}
+        return sum(_record(con, lapse, now=now) for lapse in fresh.values())
+
+
+@task
+def recover_champions() -> int:
+    """Finish or undo the changes of a champion that were interrupted."""
+    interrupted = champions.reconcile(settings.load())
+    for entry in interrupted:
+        get_run_logger().warning(champions.say(entry))
+    return len(interrupted)
+
+
+@task
+def resume_decided() -> int:
+    """Start the promotions again that crashed between the answer and what follows from it."""
+    unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
+    for run in unfinished:
+        again = dispatch.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
+        get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
+    return len(unfinished)
+
+
+@task
+def verify_champions() -> list[str]:
+    """Compare each workload's champion with the chain; return what differs.
+
+    Where nothing does, a champion of an older home is signed, and ``previous`` is put in its place.
+    """
+    home = settings.load()
+    if not consequences.has_mlflow(home):
+        return []
+    objections = list[str]()
+    for workload in registry.names():
+        found = releases.standing(home, workload)
+        objections += found.objections
+        if found.objections:
+            continue
+        with journal.held(home.locks, workload, wait=False) as is_ours:
+            if not is_ours:  # whoever changes the champion does the same
+                continue
+            champions.remember(home, workload)
+            if found.unsigned:
+                signed = releases.sign_older(home, workload)
+                names = ", ".join(found.unsigned)
+                get_run_logger().warning("no signature: %s; signed: %s", names, signed or "none")
+    return objections
+
+
+def older(runs: Sequence[FlowRun]) -> Iterator[Lapse]:
+    """Go through all of a workload's waiting promotions but the newest."""
+    ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
+    newest = approvals.tagged(ordered[-1], "evidence")
+    for run in ordered[:-1]:
+        yield _lapse(run, "superseded", f"{NEWER} {newest} waits for an answer")
+
+
+def crashed(since: datetime) -> list[FlowRun]:
+    """List the promotions that crashed after a time, but for those whose evidence is asked on."""
+    found = dispatch.find("promote", states=[StateType.CRASHED])
+    going = dispatch.find("promote", states=approvals.UNDER_WAY)
+    asked = {approvals.tagged(run, "evidence") for run in going}
+    fresh = [run for run in found if run.state and run.state.timestamp >= since]
+    latest = {approvals.tagged(run, "evidence"): run for run in reversed(fresh)}
+    return [run for evidence, run in latest.items() if evidence not in asked]
+
+
+def is_decided(run: FlowRun) -> bool:
+    """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
+    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
+    version = registry.of_evidence(workload, evidence)
+    if version is None or version.decision:
+        return False
+    with warehouse.connect(settings.load().warehouse) as con:
+        return record.decision_on(con, evidence, _rules(workload)) is not None
+
+
+def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
+    """Return whether the server received a heartbeat of the run after a time."""
+    query: Json = {
+        "filter": {
+            "event": {"name": [BEAT]},
+            "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+            "occurred": {"since": since.isoformat(), "until": datetime.now(UTC).isoformat()},
+        },
+        "limit": 1,
+    }
+    reply = client.request("POST", "/events/filter", json=query).raise_for_status()
+    return bool(reply.json()["events"])
+
+
+def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
+    run = str(lapse.flow_run_id)
+    decided = record.decision_on(con, lapse.evidence, lapse.rules)
+    if decided and decided.flow_run_id == run:
+        return False
+    event = Event(
+        kind="lapsed",
+        workload=lapse.workload,
+        evidence=lapse.evidence,
+        flow_run_id=run,
+        attempt=0,
+        reason=lapse.reason,
+        decided_at=now,
+        comment=lapse.said,
+    )
+    with warehouse.transaction(con):
+        record.append(con, event)
+    return True
+
+
+def _of_ended(run: FlowRun) -> Lapse | None:
+    message = (run.state.message if run.state else None) or ""
+    if message.startswith(NEWER):  # an earlier run was killed between the two
+        return _lapse(run, "superseded", message)
+    if run.state_type == StateType.CANCELLED:
+        return _lapse(run, "cancelled", message or "cancelled in Prefect")
+    return _lapse(run, "timed_out", message) if NEVER_RESUMED in message else None
+
+
+def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
+    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
+    return Lapse(run.id, workload, evidence, reason, said, _rules(workload))
+
+
+def _rules(workload: str) -> Rules:
+    """Read a workload's rules for deciding; its file may be gone since, or wrong."""
+    try:
+        file = workload_files.require(settings.load(), workload)
+        return configs.read(file).approve.rules()
+    except (configs.ConfigError, WorkloadFileError):
+        return OPEN
