@@ -102,7 +102,7 @@ def _once() -> str:
     return str(uuid4())
 
 
-def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]:
+def find(flow: str | None, *tags: str, states: Sequence[str]) -> list[FlowRun]:
     """Find all runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
 
     The newest comes first.
@@ -115,7 +115,9 @@ def find(flow: str | None, *tags: str, states: list[StateType]) -> list[FlowRun]
                 flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
                 flow_run_filter=FlowRunFilter(
                     tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+                    state=FlowRunFilterState(
+                        type=FlowRunFilterStateType(any_=[StateType(state) for state in states])
+                    ),
                 ),
                 sort=FlowRunSort.EXPECTED_START_TIME_DESC,
                 limit=PAGE,

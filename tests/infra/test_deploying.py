@@ -21,7 +21,9 @@ def as_prefect_says_it(spec: Spec) -> dict[str, Any]:
         said["concurrency_limit"] = {"limit": spec.limit, "collision_strategy": surplus}
     if spec.timings:
         said["schedules"] = [
-            {"slug": one.workload, "cron": one.cron, "timezone": "UTC"} for one in spec.timings
+            {"slug": timing.workload, "cron": timing.cron, "timezone": "UTC"}
+            | ({"parameters": dict(timing.parameters)} if timing.parameters else {})
+            for timing in spec.timings
         ]
     return said | {"pool": spec.pool}
 
