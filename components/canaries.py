@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components import manifest
+from components.store import manifest
 
 SEED = 20
 """What all canaries are drawn from; another makes other ones, and no score comparable."""

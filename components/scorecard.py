@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import manifest
 from components.schema import Json
+from components.store import manifest
 
 AGGREGATES = "scorecard.json"
 SAMPLES = "samples.parquet"

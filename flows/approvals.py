@@ -1,4 +1,4 @@
-"""How a waiting approval is found, and answered from outside the UI."""
+"""The approval form; list, find and answer waiting approvals."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 
-from components.decide.hearing import Answer
+from components.decide.record_answer import TypedAnswer
 from components.schema import Json
 from flows import prefect_api
 from flows.prefect_api import Run
@@ -31,7 +31,7 @@ UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingApproval:
     """An approval that waits for a person."""
 
     flow_run_id: UUID
@@ -62,16 +62,16 @@ def report_key(workload: str) -> str:
     return f"report-{re.sub('[._]', '-', workload)}"
 
 
-def pending(*tags: str) -> list[Pending]:
+def pending_approvals(*tags: str) -> list[PendingApproval]:
     """List the approvals that wait for a person."""
-    return [_pending(run) for run in prefect_api.find("promote", *tags, states=["PAUSED"])]
+    return [_pending_of_run(run) for run in prefect_api.find("promote", *tags, states=["PAUSED"])]
 
 
 class NotTakenError(ValueError):
     """Prefect did not take an answer: it is not as the form wants it, or nobody is asked."""
 
 
-def answer(flow_run_id: UUID, pause_key: str, given: Answer) -> None:
+def answer_approval(flow_run_id: UUID, pause_key: str, given: TypedAnswer) -> None:
     """Resume a waiting promotion with a decision, as the form in the UI does; safe to repeat.
 
     The request is sent again when the server dies before it has answered, and is then refused,
@@ -95,13 +95,13 @@ def answer(flow_run_id: UUID, pause_key: str, given: Answer) -> None:
             raise
         why = error.response.text
         raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
-    if found["status"] == "ACCEPT" or _held(flow_run_id, pause_key) == said:
+    if found["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == said:
         return
     why = (found["details"] or {}).get("reason") or found["status"].lower()
     raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
 
 
-def _held(flow_run_id: UUID, pause_key: str) -> Json:
+def _stored_answer(flow_run_id: UUID, pause_key: str) -> Json:
     """Read the answer that Prefect holds; ``None`` if it holds none."""
     held = prefect_api.answer_held(flow_run_id, pause_key)
     return json.loads(held["value"]) if held else None
@@ -122,16 +122,16 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
     return datetime.fromisoformat(held["created"]).astimezone(UTC)
 
 
-def tagged(run: "Run | FlowRun", name: str) -> str:
+def tag_value(run: "Run | FlowRun", name: str) -> str:
     """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
     found = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
     return next(found, "")
 
 
-def _pending(run: Run) -> Pending:
-    workload, evidence = tagged(run, "workload"), tagged(run, "evidence")
+def _pending_of_run(run: Run) -> PendingApproval:
+    workload, evidence = tag_value(run, "workload"), tag_value(run, "evidence")
     since = run.state.timestamp if run.state else datetime.now(UTC)
-    return Pending(run.id, run.name, workload, evidence, since, pause_key(run) or "")
+    return PendingApproval(run.id, run.name, workload, evidence, since, pause_key(run) or "")
 
 
 def pause_key(run: Run) -> str | None:

@@ -1,8 +1,4 @@
-"""Install what Prefect does by itself: start wanted turns, notify people, crash dead runs.
-
-Each automation is known by its name: installing again changes it in place, and one that a person
-turned off stays off. They are written as Prefect's own API takes them.
-"""
+"""Prefect automations: start requested turns, notify people, crash dead runs."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,8 +8,7 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.events.schemas.automations import AutomationCore
 
 from components.schema import Json
-from flows.consider import WANTED
-from flows.monitor import REGRESSED
+from flows.monitor import REGRESSED, TURN_WANTED
 
 NOTIFIER = "flywheel"
 """Blocks of this name (Slack, e-mail, a webhook of any kind) are told what people should know."""
@@ -32,17 +27,21 @@ RESTS = [SUSPENDED, *(f"{RUN}{state}" for state in ("Paused", "AwaitingRetry", "
 GOES_ON = [f"{RUN}{state}" for state in ("Resuming", "Pending", "Running")]
 
 
-def install() -> list[str]:
+def install_automations() -> list[str]:
     """Create or update all automations; give their names."""
     with get_client(sync_client=True) as client:
         turn = str(client.read_deployment_by_name("turn/turn").id)
-        wanted = [_starting(turn), _burying(), *_notifying(_notifiers(client))]
+        wanted = [
+            _start_automation(turn),
+            _crash_automation(),
+            *_notify_automations(_find_notifiers(client)),
+        ]
         for one in wanted:
-            _put(client, one)
+            _upsert(client, one)
     return [one.name for one in wanted]
 
 
-def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+def _upsert(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     found = client.read_automations_by_name(wanted.name)
     if found:
         kept = wanted.model_copy(update={"enabled": found[0].enabled})
@@ -66,7 +65,7 @@ def _automation(
     )
 
 
-def _starting(turn: str) -> AutomationCore:
+def _start_automation(turn: str) -> AutomationCore:
     parameters: Json = {
         name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{name} }}}}"}
         for name in ("config", "start")
@@ -74,12 +73,12 @@ def _starting(turn: str) -> AutomationCore:
     return _automation(
         "start a turn that is wanted",
         "`consider` asks for it; `flywheel starts` says why.",
-        {"expect": [WANTED]},
+        {"expect": [TURN_WANTED]},
         [{"type": "run-deployment", "deployment_id": turn, "parameters": parameters}],
     )
 
 
-def _burying() -> AutomationCore:
+def _crash_automation() -> AutomationCore:
     """Crash a run that beat and beats no more: nothing else notices that its machine is gone."""
     return _automation(
         "crash runs without a heartbeat",
@@ -100,7 +99,7 @@ def _burying() -> AutomationCore:
     )
 
 
-def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
+def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
     """Say what people should know through every notifier; nothing where there is none."""
     if not notifiers:
         return []
@@ -110,14 +109,14 @@ def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
         "{{ flow_run|ui_url }}"
     )
     told: dict[str, tuple[dict[str, Json], str]] = {
-        "an approval waits": ({"expect": [SUSPENDED], **_of("promote")}, waits),
+        "an approval waits": ({"expect": [SUSPENDED], **_match_flow("promote")}, waits),
         "an approval has waited for a day": (
             {
                 "after": [SUSPENDED],
                 "expect": [*GOES_ON, *ENDS],
                 "for_each": ["prefect.resource.id"],
                 "within": REMINDER.total_seconds(),
-                **_of("promote"),
+                **_match_flow("promote"),
             },
             f"Still: {waits}",
         ),
@@ -127,7 +126,7 @@ def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
             "{{ event.payload.reason }}; `flywheel rollback {{ event.payload.workload }}`",
         ),
         "a turn crashed or failed": (
-            {"expect": [f"{RUN}Crashed", f"{RUN}Failed"], **_of("turn")},
+            {"expect": [f"{RUN}Crashed", f"{RUN}Failed"], **_match_flow("turn")},
             ended,
         ),
     }
@@ -136,19 +135,19 @@ def _notifying(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
             f"say that {what}",
             f"Tells the blocks called `{NOTIFIER}`.",
             trigger,
-            [_telling(one, what, body) for one in notifiers],
+            [_notify_action(one, what, body) for one in notifiers],
         )
         for what, (trigger, body) in told.items()
     ]
 
 
-def _of(flow: str) -> dict[str, Json]:
+def _match_flow(flow: str) -> dict[str, Json]:
     return {
         "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": flow},
     }
 
 
-def _telling(notifier: BlockDocument, what: str, body: str) -> dict[str, Json]:
+def _notify_action(notifier: BlockDocument, what: str, body: str) -> dict[str, Json]:
     block: Json = str(notifier.id)
     if notifier.block_type and notifier.block_type.slug == "webhook":
         return {"type": "call-webhook", "block_document_id": block, "payload": body}
@@ -161,5 +160,5 @@ def _telling(notifier: BlockDocument, what: str, body: str) -> dict[str, Json]:
     }
 
 
-def _notifiers(client: SyncPrefectClient) -> list[BlockDocument]:
+def _find_notifiers(client: SyncPrefectClient) -> list[BlockDocument]:
     return [one for one in client.read_block_documents(limit=200) if one.name == NOTIFIER]

@@ -1,25 +1,21 @@
-"""Go back to an older champion, and recover changes of a champion that were interrupted.
-
-It loads neither Prefect nor what judges: a bad champion has to go at once.
-"""
+"""Roll a champion back, and recover interrupted changes of champion; without Prefect."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from components import warehouse
-from components.decide import proofs, record
-from components.decide.record import Asked, Event
-from components.decide.rules import OPEN, Rules
+from components.decide import decision_log, validity
+from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.decision_log import LinkFilter, LogEvent
 from components.decide.statement import Statement
-from components.opening import PATIENCE_SECONDS, WarehouseBusyError
-from components.register import aliases, champion, journal, registry, rollback, tracking
-from components.register.aliases import CHALLENGER, CHAMPION, PREVIOUS
-from components.register.journal import Change, Entry, Journal, Pending
-from components.register.rollback import RollbackError, Succession
-from components.warehouse import Connection
-from flows import approvals_file, rollback_rules, settings
-from flows.approvals_file import Known
-from flows.rollback_rules import Order, Proved, RefusedOrderError
+from components.register import champion_change, journal, registry, tracking
+from components.register.champion_change import RollbackError, Succession
+from components.register.journal import ChampionChange, ChampionJournal, JournalEntry, Pending
+from components.register.registry import CHALLENGER, CHAMPION, PREVIOUS
+from components.store import warehouse
+from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
+from components.store.warehouse import Connection
+from flows import rollback_rules, settings
+from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
 AT_ONCE_SECONDS = 3.0
@@ -38,7 +34,7 @@ def roll_back(
     signature: str = "",
     is_policy: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Entry:
+) -> JournalEntry:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
     It is proved as an approval is, and leads only to what the chain of decisions and the journal
@@ -62,7 +58,7 @@ def roll_back(
         RollbackError: There is no version to go back to, not to that one, or nobody proved it.
     """
     order = Order(workload, to, by, reason, code, signature, is_policy, flow_run_id)
-    with journal.held(home.locks, workload):
+    with journal.lock_champion(home.locks, workload):
         try:
             return _roll_back(home, order, AT_ONCE_SECONDS)
         except WarehouseBusyError:
@@ -75,28 +71,28 @@ def roll_back(
         )
         recover(home, workload)
         with warehouse.connect(home.warehouse) as con:
-            last = journal.changes(con, workload)[-1]
+            last = journal.list_changes(con, workload)[-1]
         if last.step != "done":
             raise RollbackError(f"rolling back {workload} to version {version}: {last.said}")
         return last
 
 
-def form(
+def rollback_form(
     home: Settings, workload: str, to: str | None, *, by: str, reason: str
-) -> tuple[Statement, Rules]:
+) -> tuple[Statement, ApprovalRules]:
     """Write what has to be signed for a rollback, but for its time, with the rules in force."""
     order = Order(workload, to, by, reason)
     with warehouse.connect(home.warehouse) as con:
         rules = rollback_rules.in_force(home, con, workload)
         with warehouse.transaction(con):
-            under = record.in_force(con, workload, rules, now=_now())
+            under = decision_log.in_force(con, workload, rules, now=_now())
         known = rollback_rules.champions(con, workload)
     change = _plan(order, known)
     signing = rollback_rules.signing(home, change, rules)
     return rollback_rules.statement_of(change, signing, under.digest), rules
 
 
-def remember(home: Settings, workload: str) -> None:
+def write_approved_versions(home: Settings, workload: str) -> None:
     """Write what a rollback needs while others hold the warehouse, and show ``previous`` in MLflow.
 
     Nothing reads that alias but people. The caller holds the workload's lock.
@@ -104,12 +100,16 @@ def remember(home: Settings, workload: str) -> None:
     with warehouse.connect(home.warehouse) as con:
         rules = rollback_rules.in_force(home, con, workload)
         known = rollback_rules.champions(con, workload)
-    approvals_file.write(home.locks, workload, Known(known, is_open=rules == OPEN))
-    now, versions = aliases.read(workload), registry.versions(workload)
-    aliases.put(workload, PREVIOUS, rollback.previous(now.champion, known, versions))
+    rollback_rules.write_approved(
+        home.locks, workload, ApprovedVersions(known, is_open=rules == OPEN)
+    )
+    now, versions = registry.read_aliases(workload), registry.list_versions(workload)
+    registry.put_alias(workload, PREVIOUS, champion_change.previous(now.champion, known, versions))
 
 
-def recover(home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS) -> list[Entry]:
+def recover(
+    home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS
+) -> list[JournalEntry]:
     """Carry out again, or undo, what was interrupted of a workload, a pending rollback included.
 
     The caller holds the workload's lock.
@@ -125,11 +125,11 @@ def recover(home: Settings, workload: str, wait_seconds: float = PATIENCE_SECOND
     for entry in ended:
         _anchor(home, entry.change)
     if ended:
-        remember(home, workload)
+        write_approved_versions(home, workload)
     return ended
 
 
-def reconcile(home: Settings) -> list[Entry]:
+def reconcile(home: Settings) -> list[JournalEntry]:
     """Recover every change of a champion that was interrupted; return how each ended.
 
     A change whose process lives is left to it.
@@ -137,26 +137,26 @@ def reconcile(home: Settings) -> list[Entry]:
     if not home.warehouse.exists():
         return []
     with warehouse.connect(home.warehouse) as con:
-        names = {entry.change.workload_id for entry in journal.unfinished(con)}
+        names = {entry.change.workload_id for entry in journal.unfinished_changes(con)}
     names.update(journal.pending_workloads(home.locks))
-    ended: list[Entry] = []
+    ended: list[JournalEntry] = []
     for name in sorted(names):
-        with journal.held(home.locks, name, wait=False) as is_ours:
+        with journal.lock_champion(home.locks, name, wait=False) as is_ours:
             if is_ours:
                 ended += recover(home, name)
     return ended
 
 
-def anchors() -> dict[str, str]:
+def chain_anchors() -> dict[str, str]:
     """Read the links of the chain that MLflow's versions and runs name, by which of them does."""
     versions = {
         f"version {number} of {name} in MLflow": tags[registry.LINK_TAG]
-        for name in registry.names()
-        for number, tags in registry.tagged(name).items()
+        for name in registry.model_names()
+        for number, tags in registry.version_tags(name).items()
         if registry.LINK_TAG in tags
     }
     return versions | {
-        f"run {run_id} in MLflow": head for run_id, head in tracking.anchors().items()
+        f"run {run_id} in MLflow": head for run_id, head in tracking.chain_heads().items()
     }
 
 
@@ -179,18 +179,18 @@ def rolled_back(workload: str, adapter: str) -> str | None:
     )
 
 
-def say(entry: Entry) -> str:
+def describe_change(entry: JournalEntry) -> str:
     """Write in a line how a change that was interrupted ended."""
     change = entry.change
     ended = "finished" if entry.step == "done" else "undone"
     return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.said}"
 
 
-def say_rollback(entry: Entry) -> str:
+def describe_rollback(entry: JournalEntry) -> str:
     """Write in a line which version answers now, and where the next rollback leads."""
     change = entry.change
     left = f"version {change.champion_before}" if change.champion_before else "no champion"
-    previous = aliases.read(change.workload_id).previous
+    previous = registry.read_aliases(change.workload_id).previous
     further = f"version {previous} is before it" if previous else "nothing is before it"
     return (
         f"{change.workload_id}: from {left} back to version {change.version}, adapter "
@@ -198,12 +198,12 @@ def say_rollback(entry: Entry) -> str:
     )
 
 
-def books(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> Journal:
+def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> ChampionJournal:
     """Return the journal of a home, which holds the warehouse for its rows only."""
-    return Journal(lambda: warehouse.connect(home.warehouse, wait_seconds), _now)
+    return ChampionJournal(lambda: warehouse.connect(home.warehouse, wait_seconds), _now)
 
 
-def _roll_back(home: Settings, order: Order, wait_seconds: float) -> Entry:
+def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
     """Do all of it; ``wait_seconds`` is how long to wait for the warehouse while nothing moves.
 
     Raises:
@@ -218,7 +218,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> Entry:
         known = rollback_rules.champions(con, workload)
         rules = rollback_rules.in_force(home, con, workload)
         with warehouse.transaction(con):  # they stay in force if the order is refused
-            record.in_force(con, workload, rules, now=_now())
+            decision_log.in_force(con, workload, rules, now=_now())
     change = _plan(order, known)
     signing = rollback_rules.signing(home, change, rules)
     about, now = _left_evidence(change), _now()
@@ -228,20 +228,20 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> Entry:
         _record(con, Pending(change, now, order.flow_run_id), about, proved)
 
     try:
-        entry = books(home, wait_seconds).intend(change, write_link)
+        entry = champion_journal(home, wait_seconds).intend(change, write_link)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
-    entry = champion.carry_out(books(home), entry)
+    entry = champion_change.carry_out(champion_journal(home), entry)
     _anchor(home, change)
-    remember(home, workload)
+    write_approved_versions(home, workload)
     return entry
 
 
-def _plan(order: Order, known: Succession) -> Change:
-    return rollback.plan(
+def _plan(order: Order, known: Succession) -> ChampionChange:
+    return champion_change.plan_rollback(
         order.workload,
-        registry.versions(order.workload),
-        aliases.read(order.workload).champion,
+        registry.list_versions(order.workload),
+        registry.read_aliases(order.workload).champion,
         known,
         order.to,
         by=order.by,
@@ -255,8 +255,8 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
     ``None`` where that must wait: names need a proof, or ``previous`` is not known without the
     warehouse. At most one order is pending.
     """
-    workload, now = order.workload, aliases.read(order.workload).champion
-    known = approvals_file.read(home.locks, workload)
+    workload, now = order.workload, registry.read_aliases(order.workload).champion
+    known = rollback_rules.read_approved(home.locks, workload)
     if known is None or not rollback_rules.needs_no_proof(home, workload, known):
         return None
     pending = journal.read_pending(home.locks, workload)
@@ -273,26 +273,28 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
             "not written down yet; wait for the warehouse"
         )
     if now == pending.change.champion_before:
-        aliases.put(workload, CHAMPION, version)
-        aliases.take_off(workload, CHALLENGER, version)
+        registry.put_alias(workload, CHAMPION, version)
+        registry.remove_alias(workload, CHALLENGER, version)
     return version
 
 
-def _recover(home: Settings, workload: str, wait_seconds: float) -> list[Entry]:
+def _recover(home: Settings, workload: str, wait_seconds: float) -> list[JournalEntry]:
     with warehouse.connect(home.warehouse, wait_seconds) as con:
-        interrupted = journal.unfinished(con, workload)
+        interrupted = journal.unfinished_changes(con, workload)
         approved = {entry.number for entry in interrupted if _is_approved(home, con, entry.change)}
     if not interrupted:
         return []
-    return champion.recover(books(home), workload, lambda entry: entry.number in approved)
+    return champion_change.recover(
+        champion_journal(home), workload, lambda entry: entry.number in approved
+    )
 
 
-def _is_approved(home: Settings, con: Connection, change: Change) -> bool:
+def _is_approved(home: Settings, con: Connection, change: ChampionChange) -> bool:
     if change.kind == "rollback":  # it leads to what was approved, by the rules of then
         approved = rollback_rules.champions(con, change.workload_id).approved
         return (change.version, change.evidence_digest) in approved
     rules = rollback_rules.in_force(home, con, change.workload_id)
-    decision = record.decision_on(con, change.evidence_digest, rules)
+    decision = decision_log.decision_on(con, change.evidence_digest, rules)
     return decision is not None and decision.decision == "approve"
 
 
@@ -304,54 +306,54 @@ def _append_pending(home: Settings, workload: str) -> bool:
     change, about = pending.change, _left_evidence(pending.change)
     with warehouse.connect(home.warehouse) as con:
         rules = rollback_rules.in_force(home, con, workload)
-        links = record.links(con, Asked(workload_id=workload))
+        links = decision_log.links(con, LinkFilter(workload_id=workload))
     # By the very moment, since a clock may be set back.
     is_written = any((at.kind, at.decided_at) == ("rollback", pending.ordered_at) for at in links)
 
     def write_link(con: Connection) -> None:
-        under = record.in_force(con, workload, rules, now=_now())
+        under = decision_log.in_force(con, workload, rules, now=_now())
         proved = Proved(rollback_rules.body(change, "name", under.digest))
         _record(con, pending, about, proved)
 
     if not is_written:  # else a kill was between that and the file's end
-        books(home).intend(change, write_link)
+        champion_journal(home).intend(change, write_link)
     journal.drop_pending(home.locks, workload)
     return not is_written
 
 
-def _left_evidence(change: Change) -> str:
+def _left_evidence(change: ChampionChange) -> str:
     """Return the evidence on which the champion that is left was approved."""
     if change.champion_before is None:
         return change.evidence_digest
-    return registry.numbered(change.workload_id, change.champion_before).evidence
+    return registry.version_numbered(change.workload_id, change.champion_before).evidence
 
 
 def _record(con: Connection, order: Pending, about: str, proved: Proved) -> None:
     """Add the order to the chain, about the evidence of the champion that is left."""
     change = order.change
-    event = Event(
+    event = LogEvent(
         kind="rollback",
         workload=change.workload_id,
         evidence=about,
         flow_run_id=order.flow_run_id,
         decided_at=order.ordered_at,
         approver=change.asked_by,
-        comment=f"to version {change.version}: {change.reason or proofs.UNEXPLAINED}",
+        comment=f"to version {change.version}: {change.reason or validity.UNEXPLAINED}",
         body=proved.body,
         document=proved.document,
     )
-    record.append(con, event)
+    decision_log.append_event(con, event)
 
 
-def _anchor(home: Settings, change: Change) -> None:
+def _anchor(home: Settings, change: ChampionChange) -> None:
     """Name the chain's head on the champion that a rollback left, so that none is cut off it."""
     if change.kind != "rollback" or change.champion_before is None:
         return
     with warehouse.connect(home.warehouse) as con:
-        head = record.head(con)
+        head = decision_log.read_head(con)
     assert head is not None  # the order is in the chain
     anchor = {registry.LINK_TAG: head.anchor}
-    registry.tag(change.workload_id, change.champion_before, anchor)
+    registry.tag_version(change.workload_id, change.champion_before, anchor)
 
 
 def _now() -> datetime:

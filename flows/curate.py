@@ -1,27 +1,28 @@
-"""Curate: decide what each interaction teaches and freeze the result into a snapshot."""
+"""Flow `curate`: judge each interaction of a workload and freeze the result into a snapshot."""
 
 from datetime import UTC, datetime
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from flows import freezing, metrics, run_inputs, settings
-from flows.freezing import Curated
-from flows.run_names import run_name
-from flows.workload import Workload
+from flows import settings, snapshots, workload_file
+from flows.flow_runs import run_name
+from flows.snapshots import FrozenWorkload
+from flows.stack import prometheus
+from flows.workload_file import Workload
 
 
 @flow(flow_run_name=run_name)
-def curate(config: str) -> Curated:
+def curate(config: str) -> FrozenWorkload:
     """Turn collected interactions and feedback into an immutable training and test set.
 
     Nothing is frozen while a rule left out so much that a person is asked.
     """
-    return report(run_inputs.workload(config))
+    return report(workload_file.workload_of_run(config))
 
 
-@metrics.staged("curate")
-def report(workload: Workload) -> Curated:
+@prometheus.count_stage("curate")
+def report(workload: Workload) -> FrozenWorkload:
     """Freeze a workload's snapshot, and log what is in it or why there is none."""
     curated = freeze(workload)
     frozen = curated.snapshot
@@ -44,15 +45,15 @@ def report(workload: Workload) -> Curated:
         frozen.holdout_version,
         frozen.counts,
     )
-    if short := freezing.shortage(workload, frozen):
+    if short := snapshots.holdout_shortage(workload, frozen):
         get_run_logger().warning("%s", short)
     return curated
 
 
 @task
-def freeze(workload: Workload) -> Curated:
+def freeze(workload: Workload) -> FrozenWorkload:
     """Judge every interaction, then write the snapshot unless an equal one exists."""
-    curated = freezing.freeze(workload, settings.load(), now=datetime.now(UTC))
+    curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
     tally = curated.tally
     if tally.found:
         get_run_logger().info(

@@ -1,19 +1,144 @@
-"""Deploy all flows to Prefect, with their schedules: ``python -m flows.deploy``."""
+"""Deploy all flows to Prefect with their pools and schedules: `python -m flows.deploy`."""
 
+import importlib
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import Flow, get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.types.entrypoint import EntrypointType
+from prefect.workers.process import ProcessWorker
 
 from flows import automations
-from flows.deployments import GONE, specs
+from flows.deployments import GONE, Spec, Timing, specs
 from flows.settings import Settings, load
 from flows.stack import health
-from flows.stack.deployment import deploy, remove
+from flows.stack.stack_services import engine_command
+
+
+def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
+    """Create or update one deployment for each spec, with one schedule for each timing.
+
+    A missing pool becomes a process pool, and one of an older home gets ``process_template``. One
+    that a person made of a template in ``infra/pools`` starts its flow runs as its worker knows,
+    and is told the home, which must be at the same path everywhere: flow runs name files by
+    their whole path.
+    """
+    with get_client(sync_client=True) as client:
+        types = {
+            pool: _ensured_pool(client, pool, settings) for pool in {spec.pool for spec in specs}
+        }
+        for spec in specs:
+            deployment = _deployment(spec, _job_variables(types[spec.pool], settings))
+            # apply() has an async face too, which only a caller with an event loop gets.
+            deployment_id = cast("UUID", deployment.apply())
+            _schedule(client, deployment_id, spec.timings)
+
+
+def remove(names: Sequence[str]) -> None:
+    """Delete deployments, with their scheduled runs; those that are not there are no mistake."""
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with suppress(ObjectNotFound):
+                client.delete_deployment(client.read_deployment_by_name(name).id)
+
+
+def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
+    """Say what a run needs to be told besides the defaults of its pool.
+
+    The stack's own workers run in this very environment; others may be on another machine.
+    """
+    return {} if pool_type == ProcessWorker.type else {"home": str(settings.home)}
+
+
+def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
+    module, _, function = spec.flow.partition(":")
+    flow: Flow[..., Any] = getattr(importlib.import_module(module), function)
+    surplus = ConcurrencyLimitStrategy.CANCEL_NEW
+    waiting = ConcurrencyLimitStrategy.ENQUEUE
+    deployment = RunnerDeployment.from_flow(
+        flow,
+        name=spec.name or flow.name,
+        parameters=dict(spec.parameters),
+        work_pool_name=spec.pool,
+        job_variables=job_variables,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        concurrency_limit=spec.limit
+        and ConcurrencyLimitConfig(
+            limit=spec.limit, collision_strategy=surplus if spec.drops_surplus else waiting
+        ),
+    )
+    # What is not set is not sent, and so stays as a person left it in the UI.
+    deployment.model_fields_set.difference_update({"schedules", "paused"})
+    return deployment
+
+
+def process_template(settings: Settings) -> dict[str, Any]:
+    """Return the template of a process pool: nothing of how a run starts can be chosen.
+
+    Our workers know it themselves (``flows.stack.worker``); Prefect's own takes it from here.
+    """
+    python = "python" if settings.elsewhere else sys.executable
+    return {
+        "job_configuration": {"command": engine_command(python)},
+        "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+    }
+
+
+def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> str:
+    """Make the pool unless it is there, close the template of a process pool, and give its type."""
+    template = process_template(settings)
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        return client.create_work_pool(
+            WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+        ).type
+    if found.type == ProcessWorker.type and found.base_job_template != template:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    return found.type
+
+
+def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:
+    found = client.read_deployment_schedules(deployment)
+    ours = {schedule.slug: schedule.id for schedule in found if schedule.slug is not None}
+    for timing in timings:
+        cron = CronSchedule(cron=timing.cron, timezone="UTC")
+        parameters: dict[str, str | bool] = dict(timing.parameters)
+        if timing.config:
+            parameters["config"] = str(timing.config)
+        existing = ours.pop(timing.workload, None)
+        if existing is None:
+            schedule = DeploymentScheduleCreate(
+                schedule=cron, parameters=parameters, slug=timing.workload
+            )
+            client.create_deployment_schedules(deployment, [schedule])
+        else:
+            client.update_deployment_schedule(
+                deployment, existing, schedule=cron, parameters=parameters
+            )
+    for gone in ours.values():
+        client.delete_deployment_schedule(deployment, gone)
 
 
 def deploy_all(home: Settings) -> None:
     """Deploy all flows with the schedules of the home's workloads, and install the automations."""
-    deploy(specs(home.workloads), home)
+    deploy_specs(specs(home.workloads), home)
     remove(GONE)
-    automations.install()
+    automations.install_automations()
 
 
 def main() -> None:
@@ -23,7 +148,7 @@ def main() -> None:
     """
     settings = load()
     url = PREFECT_API_URL.value() or settings.prefect_api_url
-    health.wait_for(f"{url}/health")
+    health.wait_until_answering(f"{url}/health")
     with temporary_settings({PREFECT_API_URL: url}):
         deploy_all(settings)
 

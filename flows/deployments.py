@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import config
-from flows.workload import Workload
+from flows import workload_file
+from flows.workload_file import Workload
 
 MAINTENANCE, VERIFICATION, MONITOR = "*/15 * * * *", "52 * * * *", "22 * * * *"
 """Cron lines (UTC) of the flows that look after all workloads. Only a maintenance that verifies
@@ -68,7 +68,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
     timings = {name: _timings(files, when) for name, when in SCHEDULES.items()}
     return (
         Spec("flows.collect:collect", "cpu", timings["collect"], limit=1, drops_surplus=True),
-        Spec("flows.consider:consider", "cpu", timings["consider"], limit=1),
+        Spec("flows.monitor:consider", "cpu", timings["consider"], limit=1),
         Spec("flows.curate:curate", "cpu"),
         Spec("flows.train:train", "gpu"),
         Spec("flows.evaluate:evaluate", "gpu"),
@@ -107,7 +107,7 @@ def _timings(files: Sequence[Path], when: Callable[[Workload], str | None]) -> t
 
 def _cron(file: Path, when: Callable[[Workload], str | None]) -> str | None:
     try:
-        return when(config.read(file.resolve()))
-    except config.ConfigError:
+        return when(workload_file.read_workload(file.resolve()))
+    except workload_file.WorkloadError:
         # Scheduled all the same: each run fails and lists the mistakes, where an operator looks.
         return when(UNREAD)

@@ -1,8 +1,4 @@
-"""Erase a subject from all that Flywheel keeps, in an order in which a kill loses nothing.
-
-Tombstones and deletions are one transaction; then files, the bytes of the warehouse, MLflow and
-Prefect, new snapshots, the search, and last the certificate. Each step may be done twice.
-"""
+"""Erase a subject from the home, in an order in which a kill loses nothing."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,22 +7,21 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import manifest, rewriting, spool, warehouse
-from components.backup import copying
+from components import home_archive
 from components.curate import split
-from components.dataset.snapshot import EmptySideError
-from components.erase import books, certificate, erasing, folders, lineage, search
-from components.erase.books import Erasure
+from components.dataset.freeze_snapshot import EmptySideError
+from components.erase import affected_outputs, certificate, delete, leftovers, tables, tombstones
+from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate, Consequences, Rebuilt
-from components.erase.erasing import Found
-from components.erase.lineage import Output, Outputs
-from components.erase.needles import Needles
-from components.erase.search import Searched
-from components.erase.subject import Subject, digest
-from components.warehouse import CheckFailedError, Connection
-from flows import consequences, freezing, inputs
+from components.erase.delete import SubjectMatch
+from components.erase.leftovers import Searched
+from components.erase.subject import SearchTerms, Subject, keyed_digest
+from components.erase.tombstones import Erasure
+from components.store import manifest, spool, warehouse
+from components.store.warehouse import CheckFailedError, Connection
+from flows import erase_servers, snapshots, sources
 from flows.settings import Settings
-from flows.workload import Workload
+from flows.workload_file import Workload
 
 Say = Callable[[str], None]
 
@@ -39,7 +34,7 @@ class SpoolHeldError(TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ErasureRequest:
     """What is to be done: whom to erase, and whether a tainted champion loses its alias.
 
     ``workloads`` are those that can be curated again; others wait for their next turn.
@@ -55,15 +50,17 @@ def outputs(home: Settings) -> Outputs:
     return Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
 
 
-def look(home: Settings, subject: Subject) -> tuple[Found, Erasure | None]:
+def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasure | None]:
     """Find what there is of a subject, and the erasure of it that was not finished."""
     with warehouse.connect(home.warehouse) as con:
         with warehouse.rehearsal(con):  # the key of digests is drawn by an erasure only
-            begun = books.unfinished(con, subject)
-        return erasing.look(con, subject, outputs(home)), begun
+            begun = tombstones.unfinished(con, subject)
+        return delete.find_subject(con, subject, outputs(home)), begun
 
 
-def erase(home: Settings, asked: Asked, *, now: Callable[[], datetime], say: Say) -> Certificate:
+def erase(
+    home: Settings, asked: ErasureRequest, *, now: Callable[[], datetime], say: Say
+) -> Certificate:
     """Erase a subject and write the certificate; a killed erasure is finished by the next call.
 
     Raises:
@@ -71,27 +68,27 @@ def erase(home: Settings, asked: Asked, *, now: Callable[[], datetime], say: Say
         ArchiveGoneError: A file of retention is gone; nothing was erased yet.
     """
     load_spool(home, now=now())
-    names = ties(asked.subject)
+    names = group_names(asked.subject)
     with warehouse.connect(home.warehouse) as con:  # while it is known which rows they are about
-        is_about = erasing.teller(con, asked.subject, outputs(home), names)
-    written = consequences.forget(home, asked.subject, is_about)
+        is_about = delete.text_matcher(con, asked.subject, outputs(home), names)
+    written = erase_servers.blank_texts(home, asked.subject, is_about)
     say(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
     with warehouse.connect(home.warehouse) as con:
-        erasure = erasing.erase(con, asked.subject, outputs(home), names=names, now=now())
+        erasure = delete.erase(con, asked.subject, outputs(home), names=names, now=now())
         say("rows deleted, their ids kept as digests")
-        tainted = lineage.recorded(con, erasure.certificate_id)
-        erasing.clear(con, erasure, outputs(home), home.archive)
-    folders.remove_jobs(folders.jobs_on(outputs(home), tainted))
+        tainted = affected_outputs.recorded(con, erasure.certificate_id)
+        delete.clear_files(con, erasure, outputs(home), home.archive)
+    delete.remove_jobs(delete.jobs_on(outputs(home), tainted))
     say("snapshots, scorecards, pages and logs deleted")
-    rewriting.rewrite(home.warehouse)
+    tables.rewrite_file(home.warehouse)
     say("warehouse written anew")
-    done = consequences.follow(home, erasure, tainted, written, demote=asked.demote)
+    done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=asked.demote)
     say(f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale")
-    rebuilt = rebuild(home, tainted, asked.workloads, now=now())
-    return conclude(home, asked.subject, erasure, done, rebuilt, now=now())
+    rebuilt = rebuild_snapshots(home, tainted, asked.workloads, now=now())
+    return conclude_erasure(home, asked.subject, erasure, done, rebuilt, now=now())
 
 
-def ties(subject: Subject) -> list[str]:
+def group_names(subject: Subject) -> list[str]:
     """Give the names under which curation ties a user's, or a conversation's, rows together."""
     if subject.is_narrowed:
         return []
@@ -121,10 +118,10 @@ def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS
                 "receiver, erase, and start it again"
             )
         time.sleep(0.2)
-    inputs.load_spool(home.warehouse, home.spool, now=now)
+    sources.load_spool(home.warehouse, home.spool, now=now)
 
 
-def rebuild(
+def rebuild_snapshots(
     home: Settings, tainted: Iterable[Output], workloads: Mapping[str, Workload], *, now: datetime
 ) -> Rebuilt:
     """Curate and freeze again what had a snapshot with erased rows, where its file is known."""
@@ -135,7 +132,7 @@ def rebuild(
             waiting[workload] = "its next turn does it"
             continue
         try:
-            curated = freezing.freeze(workloads[workload], home, now=now, ask=False)
+            curated = snapshots.freeze_workload(workloads[workload], home, now=now, ask=False)
             if curated.snapshot:
                 frozen[workload] = curated.snapshot.key
         except (EmptySideError, CheckFailedError) as error:
@@ -143,7 +140,7 @@ def rebuild(
     return Rebuilt(frozen, waiting)
 
 
-def conclude(
+def conclude_erasure(
     home: Settings,
     subject: Subject,
     erasure: Erasure,
@@ -155,30 +152,32 @@ def conclude(
     """Search for what is left, write the certificate and close the books."""
     searched = find_left(home, [erasure], subject)
     with warehouse.connect(home.warehouse) as con:
-        kept = books.tombstones(con, [erasure.certificate_id])
-        tainted = lineage.recorded(con, erasure.certificate_id)
+        kept = tombstones.tombstones(con, [erasure.certificate_id])
+        tainted = affected_outputs.recorded(con, erasure.certificate_id)
         written = Certificate(
             certificate_id=erasure.certificate_id,
             subject_digest=erasure.subject_digest,
             scope=erasure.scope,
             begun_at=erasure.begun_at,
             finished_at=now,
-            erased=books.counts(con, erasure.certificate_id),
+            erased=tombstones.read_counts(con, erasure.certificate_id),
             tombstones={kind: len(digests) for kind, digests in kept.items()},
             tombstones_digest=manifest.digest(kept),
             tainted=tuple(tainted),
-            untraceable=tuple(lineage.untraceable(outputs(home), tainted)),
+            untraceable=tuple(affected_outputs.untraceable(outputs(home), tainted)),
             consequences=done,
             rebuilt=rebuilt,
             searched=searched,
         )
         certificate.write(home.certificates, written)
         if written.is_clean:
-            books.finish(con, erasure.certificate_id, now=now)
+            tombstones.finish_erasure(con, erasure.certificate_id, now=now)
     return written
 
 
-def verify(home: Settings, *, subject: Subject | None, certificate_path: Path | None) -> Searched:
+def verify_erasure(
+    home: Settings, *, subject: Subject | None, certificate_path: Path | None
+) -> Searched:
     """Search for what is left of a subject, or of what a certificate names.
 
     Raises:
@@ -187,19 +186,21 @@ def verify(home: Settings, *, subject: Subject | None, certificate_path: Path | 
     """
     with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
         if certificate_path is not None:
-            erasures = [books.named(con, certificate.read_id(certificate_path))]
+            erasures = [tombstones.erasure_named(con, certificate.read_id(certificate_path))]
         else:
             assert subject is not None
-            erasures = books.of_subject(con, books.subject_digest(con, subject))
+            erasures = tombstones.erasures_of(con, tombstones.subject_digest(con, subject))
     return find_left(home, erasures, subject)
 
 
-def needles(con: Connection, erasures: Sequence[Erasure], subject: Subject | None) -> Needles:
+def search_terms(
+    con: Connection, erasures: Sequence[Erasure], subject: Subject | None
+) -> SearchTerms:
     """Say what to look for: what these erasures buried, and the id where it is given."""
-    key = books.key(con)
-    kept = books.tombstones(con, [one.certificate_id for one in erasures])
-    who = digest(key, subject.id) if subject else erasures[0].subject_digest
-    return Needles(
+    key = tombstones.digest_key(con)
+    kept = tombstones.tombstones(con, [one.certificate_id for one in erasures])
+    who = keyed_digest(key, subject.id) if subject else erasures[0].subject_digest
+    return SearchTerms(
         key,
         who,
         subject,
@@ -217,11 +218,11 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
     home.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:
         copy = Path(folder) / home.warehouse.name
-        copying.of_warehouse(home.warehouse, copy)
+        home_archive.copy_warehouse(home.warehouse, copy)
         with warehouse.connect(copy) as con, warehouse.rehearsal(con):
-            wanted = needles(con, erasures, subject)
-            searched = search.search(con, home.home, wanted, skip=[home.models])
+            wanted = search_terms(con, erasures, subject)
+            searched = leftovers.search(con, home.home, wanted, skip=[home.models])
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
-    return search.with_bytes(searched, home.warehouse, wanted)
+    return leftovers.with_bytes(searched, home.warehouse, wanted)

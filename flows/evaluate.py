@@ -1,4 +1,4 @@
-"""Evaluate: measure base, champion and challenger on each task, on the ``gpu`` pool."""
+"""Flow `evaluate`: score base, champion and challenger on each task, on the `gpu` pool."""
 
 import json
 import os
@@ -7,21 +7,26 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from components import base, manifest
-from components.evaluate import built_in, engines, harness, measurement
-from components.evaluate import task as holdouts
-from components.evaluate.harness import Folders
-from components.evaluate.judging import judged
-from components.evaluate.judging.endpoint import JudgeError
-from components.evaluate.judging.settings import JudgeSettings
+from components.evaluate import harness, score_conditions
+from components.evaluate import holdout_task as holdouts
+from components.evaluate.built_in import task_registry
+from components.evaluate.engines import protocol
+from components.evaluate.harness import ScorecardFolders
+from components.evaluate.judge import win_rate
+from components.evaluate.judge.comparisons import JudgeError
+from components.evaluate.judge.settings import JudgeSettings
+from components.models import base
 from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
-from flows import jobs, metrics, run_inputs, settings
-from flows.job_specs import EvaluateSpec
-from flows.run_names import run_name
+from components.store import manifest
+from flows import settings, workload_file
+from flows.flow_runs import run_name
+from flows.jobs import runner
+from flows.jobs.job_specs import EvaluateSpec
+from flows.stack import prometheus
 from flows.train import reporter
-from flows.workload import Workload
+from flows.workload_file import Workload
 
 
 class UnmeasuredError(ValueError):
@@ -39,23 +44,23 @@ def evaluate(
 
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
-    workload, home = run_inputs.workload(config), settings.load()
+    workload, home = workload_file.workload_of_run(config), settings.load()
     return score(
         workload,
-        run_inputs.within(home.snapshots, snapshot, "snapshot"),
-        run_inputs.within(home.adapters / workload.workload, adapter, "adapter"),
-        run_inputs.within(home.jobs, cards, "file of scorecards") if cards else None,
+        workload_file.path_within(home.snapshots, snapshot, "snapshot"),
+        workload_file.path_within(home.adapters / workload.workload, adapter, "adapter"),
+        workload_file.path_within(home.jobs, cards, "file of scorecards") if cards else None,
     )
 
 
-@metrics.staged("evaluate")
+@prometheus.count_stage("evaluate")
 def score(
     workload: Workload, snapshot: Path, adapter: Path, cards: Path | None
 ) -> dict[str, dict[str, str]]:
     """Score the models that were not scored before, and write where the scorecards are."""
-    found = folders(workload, snapshot, adapter)
-    if not all(manifest.is_finished(card) for card in every(found)):
-        measure(workload, snapshot, adapter)
+    found = scorecard_folders(workload, snapshot, adapter)
+    if not all(manifest.is_finished(card) for card in all_folders(found)):
+        run_evaluation(workload, snapshot, adapter)
     places = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
     if cards is not None:
         cards.parent.mkdir(parents=True, exist_ok=True)
@@ -69,33 +74,33 @@ def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
     The worker that measures writes it, since their keys hold its machine and its libraries. It is
     named by the keys that they would have in this process, so for other questions it is another.
     """
-    keys = [card.name for card in every(folders(workload, snapshot, adapter))]
-    return job_folder(adapter) / f"cards-{manifest.digest(keys)}.json"
+    keys = [card.name for card in all_folders(scorecard_folders(workload, snapshot, adapter))]
+    return evaluation_job_folder(adapter) / f"cards-{manifest.digest(keys)}.json"
 
 
-def cards_in(file: Path) -> Folders | None:
+def cards_in(file: Path) -> ScorecardFolders | None:
     """Read where the scorecards are; ``None`` while they are not all there."""
     if not file.exists():
         return None
     told = json.loads(file.read_text())
     found = {model: {name: Path(card) for name, card in of.items()} for model, of in told.items()}
-    return found if all(manifest.is_finished(card) for card in every(found)) else None
+    return found if all(manifest.is_finished(card) for card in all_folders(found)) else None
 
 
-def look_over(workload: Workload) -> None:
+def check_tasks(workload: Workload) -> None:
     """See that every task can be asked of its documents, before anything is trained.
 
     Raises:
         EngineError: The engine is not installed.
         GuardError: A task can't be asked, or not of its documents.
     """
-    engines.require_installed(workload.evaluate.engine)
+    protocol.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from components.evaluate import guard  # noqa: PLC0415 - loads lm-eval
+    from components.evaluate import guard_runs  # noqa: PLC0415 - loads lm-eval
 
-    guard.prepare(workload.evaluate.tasks)
+    guard_runs.prepare_guards(workload.evaluate.tasks)
 
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
@@ -104,8 +109,8 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
     Raises:
         UnmeasuredError: With what they do measure.
     """
-    kind = holdouts.answers_of(snapshot, workload.evaluate.kind).kind
-    mistakes = workload.gate.unmeasured(measurement.metrics(workload.evaluate, kind))
+    kind = holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
+    mistakes = workload.gate.unmeasured(score_conditions.metric_names(workload.evaluate, kind))
     if mistakes:
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
@@ -119,7 +124,7 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
             "compares texts; leave out evaluate.judge"
         )
-    if found := built_in.problems(snapshot, workload.evaluate):
+    if found := task_registry.built_in_problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(found)}")
 
 
@@ -135,7 +140,7 @@ def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
     )
 
 
-def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
+def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
     """Name the models to measure by their base, and their adapters; the base has none.
 
     The base that is measured is the challenger's; a search may find one on another base than the
@@ -144,7 +149,7 @@ def models(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | Non
     measured: dict[Path, dict[str, Path | None]] = {
         base_of(workload, adapter): {BASE: None, CHALLENGER: adapter}
     }
-    champion = registry.champion(workload.workload)
+    champion = registry.champion_version(workload.workload)
     if champion and champion.adapter != adapter.name:
         crowned = settings.load().adapters / workload.workload / champion.adapter
         measured.setdefault(base_of(workload, crowned), {})[CHAMPION] = crowned
@@ -170,15 +175,15 @@ def base_of(workload: Workload, adapter: Path) -> Path:
     )
 
 
-def folders(workload: Workload, snapshot: Path, adapter: Path) -> Folders:
+def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> ScorecardFolders:
     """Name each model's scorecard folder of each task: its key digests all that was measured."""
     root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
     cards = {
         name: cards
-        for model, group in models(workload, adapter).items()
+        for model, group in models_to_measure(workload, adapter).items()
         for name, cards in harness.folders(snapshot, model, group, root, workload.evaluate).items()
     }
-    return judged.with_judge(snapshot, cards, root, judge) if judge else cards
+    return win_rate.add_judge_folders(snapshot, cards, root, judge) if judge else cards
 
 
 def judge_key(judge: JudgeSettings) -> str | None:
@@ -197,25 +202,25 @@ def judge_key(judge: JudgeSettings) -> str | None:
     )
 
 
-def every(cards: Folders) -> list[Path]:
+def all_folders(cards: ScorecardFolders) -> list[Path]:
     """List the scorecard folders of all models and tasks."""
     return [card for tasks in cards.values() for card in tasks.values()]
 
 
-def job_folder(adapter: Path) -> Path:
+def evaluation_job_folder(adapter: Path) -> Path:
     """Name the folder where the evaluation of ``adapter`` keeps its log and progress."""
     return settings.load().jobs / f"evaluate-{adapter.name}"
 
 
 @task
-def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
+def run_evaluation(workload: Workload, snapshot: Path, adapter: Path) -> None:
     """Evaluate in a subprocess for each base, and add the challenger's scores to its MLflow run."""
     run_id = tracking.find_run(workload.workload, adapter.name)
     root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
     key = judge_key(judge) if judge else None
-    for model, group in models(workload, adapter).items():
+    for model, group in models_to_measure(workload, adapter).items():
         wanted = harness.folders(snapshot, model, group, root, workload.evaluate)
-        if all(manifest.is_finished(card) for card in every(wanted)):
+        if all(manifest.is_finished(card) for card in all_folders(wanted)):
             continue
         spec = EvaluateSpec(
             snapshot=snapshot,
@@ -225,10 +230,10 @@ def measure(workload: Workload, snapshot: Path, adapter: Path) -> None:
             settings=workload.evaluate,
             side=HOLDOUT,
         )
-        jobs.run(spec, job_folder(adapter), reporter())
-    cards = folders(workload, snapshot, adapter)
+        runner.run_job(spec, evaluation_job_folder(adapter), reporter())
+    cards = scorecard_folders(workload, snapshot, adapter)
     if judge:
-        judged.judge(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))
+        win_rate.judge_answers(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
         for model in (BASE, FEW_SHOT, PRODUCTION, *BASELINES, CHALLENGER)

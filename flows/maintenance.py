@@ -1,14 +1,14 @@
 """Maintenance: end what nothing runs or answers any more, finish what was interrupted, verify.
 
 Three parts of the house end flow runs, each where only it can know. The supervisor crashes the runs
-of its own workers whose process is gone (``flows.stack.runs``). Prefect's automation on missing
+of its own workers whose process is gone (``flows.stack.health``). Prefect's automation on missing
 heartbeats crashes those of a machine that is gone. This flow ends the rest: runs that never beat,
 runs whose silence fell into an outage of the server, runs that take too long, and approvals that
 nobody can give any more.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -17,30 +17,21 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 
-from components import warehouse
-from components.decide import record
+from components.decide import decision_log
+from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.decision_log import LogEvent
 from components.decide.reasons import Lapsed
-from components.decide.record import Event
-from components.decide.rules import OPEN, Rules
 from components.register import journal, registry
 from components.schema import Json
-from components.warehouse import Connection
-from flows import (
-    approvals,
-    champions,
-    consequences,
-    dispatch,
-    releases,
-    settings,
-    time_limits,
-    workload_files,
-)
-from flows import config as configs
+from components.store import warehouse
+from components.store.warehouse import Connection
+from flows import approvals, champions, erase_servers, flow_runs, home_workloads, releases, settings
+from flows import workload_file as configs
 from flows.automations import BEAT, SILENCE
+from flows.home_workloads import WorkloadFileError
 from flows.releases import NotApprovedError
-from flows.workload_files import WorkloadFileError
 
 RECENT = timedelta(days=1)
 """A promotion that crashes again and again is started no longer than this."""
@@ -60,7 +51,7 @@ class Lapse:
     evidence: str
     reason: Lapsed
     said: str
-    rules: Rules
+    rules: ApprovalRules
 
 
 @flow
@@ -74,7 +65,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     Raises:
         NotApprovedError: A champion is not what was approved; it says which, and what differs.
     """
-    dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late()
+    dead, late = crash_dead(timedelta(seconds=silence_seconds)), cancel_late_runs()
     lapsed = record_lapsed([*superseded(), *ended()])
     interrupted, resumed = recover_champions(), resume_decided()
     if verify and (objections := verify_champions()):
@@ -90,7 +81,7 @@ def crash_dead(silence: timedelta) -> int:
     """Crash the runs that claim a process and have given no sign of life for so long."""
     since = datetime.now(UTC) - silence
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    found = dispatch.find(None, states=states)
+    found = flow_runs.find_runs(None, states=states)
     claiming = [run for run in found if run.state and run.state.timestamp < since]
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming if not has_beaten(client, run, since)]
@@ -102,11 +93,11 @@ def crash_dead(silence: timedelta) -> int:
 
 
 @task
-def cancel_late() -> int:
+def cancel_late_runs() -> int:
     """Cancel the runs that compute for longer than their flow may."""
     hours = settings.load().flow_hours
     with get_client(sync_client=True) as client:
-        late = time_limits.cancel_late(client, hours, now=datetime.now(UTC))
+        late = cancel_late(client, hours, now=datetime.now(UTC))
     for run in late:
         get_run_logger().warning("%s (%s) ran for too long and is cancelled", run.name, run.id)
     return len(late)
@@ -116,8 +107,8 @@ def cancel_late() -> int:
 def superseded() -> list[Lapse]:
     """Cancel each approval that waits while one of newer evidence of its workload does, too."""
     waiting: dict[str, list[FlowRun]] = defaultdict(list)
-    for run in dispatch.find("promote", states=[StateType.PAUSED]):
-        waiting[approvals.tagged(run, "workload")].append(run)
+    for run in flow_runs.find_runs("promote", states=[StateType.PAUSED]):
+        waiting[approvals.tag_value(run, "workload")].append(run)
     found = [lapse for runs in waiting.values() for lapse in older(runs)]
     with get_client(sync_client=True) as client:
         for lapse in found:
@@ -128,7 +119,7 @@ def superseded() -> list[Lapse]:
 @task
 def ended() -> list[Lapse]:
     """Find the promotions that were cancelled, or that waited for longer than they may."""
-    runs = dispatch.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
+    runs = flow_runs.find_runs("promote", states=[StateType.CANCELLED, StateType.FAILED])
     return [lapse for run in runs if (lapse := _of_ended(run)) is not None]
 
 
@@ -137,7 +128,7 @@ def record_lapsed(found: Sequence[Lapse]) -> int:
     """Record each lapse once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().warehouse) as con:
-        noted = {link.flow_run_id for link in record.links(con) if link.kind == "lapsed"}
+        noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
         # What was just cancelled is found among what has ended, too.
         fresh = {lapse.flow_run_id: lapse for lapse in found if str(lapse.flow_run_id) not in noted}
         return sum(_record(con, lapse, now=now) for lapse in fresh.values())
@@ -148,7 +139,7 @@ def recover_champions() -> int:
     """Finish or undo the changes of a champion that were interrupted."""
     interrupted = champions.reconcile(settings.load())
     for entry in interrupted:
-        get_run_logger().warning(champions.say(entry))
+        get_run_logger().warning(champions.describe_change(entry))
     return len(interrupted)
 
 
@@ -157,7 +148,7 @@ def resume_decided() -> int:
     """Start the promotions again that crashed between the answer and what follows from it."""
     unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
     for run in unfinished:
-        again = dispatch.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
+        again = flow_runs.start_run("promote/promote", run.parameters, run.tags, f"after {run.id}")
         get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
     return len(unfinished)
 
@@ -169,18 +160,18 @@ def verify_champions() -> list[str]:
     Where nothing does, a champion of an older home is signed, and ``previous`` is put in its place.
     """
     home = settings.load()
-    if not consequences.has_mlflow(home):
+    if not erase_servers.has_mlflow(home):
         return []
     objections = list[str]()
-    for workload in registry.names():
-        found = releases.standing(home, workload)
+    for workload in registry.model_names():
+        found = releases.release_status(home, workload)
         objections += found.objections
         if found.objections:
             continue
-        with journal.held(home.locks, workload, wait=False) as is_ours:
+        with journal.lock_champion(home.locks, workload, wait=False) as is_ours:
             if not is_ours:  # whoever changes the champion does the same
                 continue
-            champions.remember(home, workload)
+            champions.write_approved_versions(home, workload)
             if found.unsigned:
                 signed = releases.sign_older(home, workload)
                 names = ", ".join(found.unsigned)
@@ -191,29 +182,29 @@ def verify_champions() -> list[str]:
 def older(runs: Sequence[FlowRun]) -> Iterator[Lapse]:
     """Go through all of a workload's waiting promotions but the newest."""
     ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
-    newest = approvals.tagged(ordered[-1], "evidence")
+    newest = approvals.tag_value(ordered[-1], "evidence")
     for run in ordered[:-1]:
         yield _lapse(run, "superseded", f"{NEWER} {newest} waits for an answer")
 
 
 def crashed(since: datetime) -> list[FlowRun]:
     """List the promotions that crashed after a time, but for those whose evidence is asked on."""
-    found = dispatch.find("promote", states=[StateType.CRASHED])
-    going = dispatch.find("promote", states=approvals.UNDER_WAY)
-    asked = {approvals.tagged(run, "evidence") for run in going}
+    found = flow_runs.find_runs("promote", states=[StateType.CRASHED])
+    going = flow_runs.find_runs("promote", states=approvals.UNDER_WAY)
+    asked = {approvals.tag_value(run, "evidence") for run in going}
     fresh = [run for run in found if run.state and run.state.timestamp >= since]
-    latest = {approvals.tagged(run, "evidence"): run for run in reversed(fresh)}
+    latest = {approvals.tag_value(run, "evidence"): run for run in reversed(fresh)}
     return [run for evidence, run in latest.items() if evidence not in asked]
 
 
 def is_decided(run: FlowRun) -> bool:
     """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
-    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
-    version = registry.of_evidence(workload, evidence)
+    workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
+    version = registry.version_of_evidence(workload, evidence)
     if version is None or version.decision:
         return False
     with warehouse.connect(settings.load().warehouse) as con:
-        return record.decision_on(con, evidence, _rules(workload)) is not None
+        return decision_log.decision_on(con, evidence, _rules(workload)) is not None
 
 
 def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
@@ -232,10 +223,10 @@ def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool
 
 def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
     run = str(lapse.flow_run_id)
-    decided = record.decision_on(con, lapse.evidence, lapse.rules)
+    decided = decision_log.decision_on(con, lapse.evidence, lapse.rules)
     if decided and decided.flow_run_id == run:
         return False
-    event = Event(
+    event = LogEvent(
         kind="lapsed",
         workload=lapse.workload,
         evidence=lapse.evidence,
@@ -246,7 +237,7 @@ def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
         comment=lapse.said,
     )
     with warehouse.transaction(con):
-        record.append(con, event)
+        decision_log.append_event(con, event)
     return True
 
 
@@ -260,14 +251,50 @@ def _of_ended(run: FlowRun) -> Lapse | None:
 
 
 def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
-    workload, evidence = (approvals.tagged(run, name) for name in ("workload", "evidence"))
+    workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
     return Lapse(run.id, workload, evidence, reason, said, _rules(workload))
 
 
-def _rules(workload: str) -> Rules:
+def _rules(workload: str) -> ApprovalRules:
     """Read a workload's rules for deciding; its file may be gone since, or wrong."""
     try:
-        file = workload_files.require(settings.load(), workload)
-        return configs.read(file).approve.rules()
-    except (configs.ConfigError, WorkloadFileError):
+        file = home_workloads.require(settings.load(), workload)
+        return configs.read_workload(file).approve.rules()
+    except (configs.WorkloadError, WorkloadFileError):
         return OPEN
+
+
+LONG = 7.0
+SHARES: Mapping[str, float] = {
+    "collect": 1.0,
+    "consider": 1.0,
+    "curate": 1.0,
+    "evaluate": LONG,
+    "maintenance": 1.0,
+    "monitor": 1.0,
+    "promote": 1.0,
+    "rollback": 1.0,
+    "train": LONG,
+    "turn": LONG,
+}
+"""Each flow's limit, as a multiple of ``FLYWHEEL_FLOW_HOURS``: a turn waits for its trainings and
+evaluations. A run that is suspended until somebody approves does not compute."""
+
+
+def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> list[FlowRun]:
+    """Cancel the runs that have been running for longer than their flow may, and return them.
+
+    Args:
+        client: Of the Prefect server.
+        hours: The limit of a flow that neither trains nor waits for that.
+        now: The time (UTC).
+    """
+    late: list[FlowRun] = []
+    for name, share in SHARES.items():
+        limit = timedelta(hours=hours * share)
+        for run in flow_runs.find_runs(name, states=[StateType.RUNNING]):
+            if run.state is not None and run.state.timestamp < now - limit:
+                said = f"Ran for more than {hours * share:g} h, which FLYWHEEL_FLOW_HOURS allows"
+                client.set_flow_run_state(run.id, Cancelling(message=said))
+                late.append(run)
+    return late

@@ -1,4 +1,4 @@
-"""Monitor: how every workload stands, as Prefect artifacts, as pages and as Prometheus' figures."""
+"""Flows `consider` (start a turn when there is a reason) and `monitor` (publish status)."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -8,80 +8,187 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
-from components import costs, manifest, warehouse
-from components.decide.rules import OPEN
-from components.monitor import figures, live, page, picture
-from components.monitor.standing import Disk, Finding, Standing, Waiting
+from components import costs
+from components.decide import decision_log
+from components.decide.approvers import OPEN
+from components.monitor import signs, status_page, turn_starts, workload_status
+from components.monitor.settings import Trigger
+from components.monitor.signs import Sign
+from components.monitor.turn_starts import TurnStart
+from components.monitor.workload_status import Disk, TriggerFinding, Waiting, WorkloadStatus
 from components.register import registry
 from components.register.registry import Version
-from components.trigger import book
-from components.trigger.settings import Trigger
-from flows import approvals, champions, consider, dispatch, settings
-from flows import config as configs
-from flows.config import ConfigError
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
+from flows import approvals, champions, flow_runs, settings, workload_file
+from flows import workload_file as configs
+from flows.flow_runs import run_name
 from flows.settings import Settings
-from flows.workload import Workload
+from flows.workload_file import Workload, WorkloadError
+
+TURN_WANTED = "flywheel.turn.wanted"
+"""The event that asks for a turn; an automation starts it."""
+
+LOST_AFTER = timedelta(minutes=10)
+"""An event that no turn has answered by then was lost: Prefect forgets what it can't take."""
+
+
+@flow(flow_run_name=run_name)
+def consider(config: str) -> str:
+    """Ask for a turn if there is reason for one; first for those whose event was lost."""
+    workload = workload_file.workload_of_run(config)
+    now = datetime.now(UTC)
+    caught_up = start_lost_turns(config, workload.workload, now)
+    start, signs = weigh_signs(workload, config, now)
+    enter_decision(start, signs)
+    if start.started:
+        request_turn(config, start)
+    said = "asks for a turn" if start.started else "no turn"
+    get_run_logger().info("%s: %s: %s", workload.workload, said, start.reason)
+    return f"{caught_up} lost turns started; {said}: {start.reason}"
+
+
+@task
+def start_lost_turns(config: str, workload: str, now: datetime) -> int:
+    """Start the turns that were asked for while nobody heard it."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        lost = turn_starts.unclaimed_starts(con, workload, now - LOST_AFTER)
+    for one in lost:
+        flow_runs.start_run("turn/turn", {"config": config, "start": one.start_id}, [])
+    return len(lost)
+
+
+@task
+def weigh_signs(workload: Workload, config: str, now: datetime) -> tuple[TurnStart, list[Sign]]:
+    """Look at feedback, inputs and votes, and weigh them against cool-down and budget."""
+    trigger = workload.trigger or Trigger()
+    champion = registry.champion_version(workload.workload)
+    under_way = bool(flow_runs.turns_under_way(Path(config)))
+    with warehouse.connect(settings.load().warehouse) as con:
+        signs = find_signs(con, workload.workload, champion, trigger, now)
+        earlier = [
+            one.looked_at
+            for one in turn_starts.read_starts(con, workload.workload, None)
+            if one.started
+        ]
+    choice = turn_starts.decide_start(signs, earlier, trigger, under_way=under_way, now=now)
+    start = TurnStart(
+        start_id=str(flow_run.id),
+        workload_id=workload.workload,
+        cause="trigger",
+        started=choice.starts,
+        reason=choice.reason,
+        looked_at=now,
+    )
+    return start, signs
+
+
+def find_signs(
+    con: Connection,
+    workload: str,
+    champion: registry.Version | None,
+    trigger: Trigger,
+    now: datetime,
+) -> list[Sign]:
+    """Give the signs there are; without a turn so far only the feedback counts."""
+    since = turn_starts.learned_until(con, workload, now)
+    crowned = decision_log.approved_at(con, champion.evidence) if champion else None
+    found = [
+        signs.feedback_sign(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
+        signs.input_sign(con, workload, since, trigger) if since else None,
+        signs.vote_sign(con, workload, crowned, trigger) if crowned else None,
+    ]
+    return [sign for sign in found if sign]
+
+
+@task
+def enter_decision(start: TurnStart, signs: list[Sign]) -> None:
+    """Write down what was considered, before anything is asked for."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        turn_starts.record_start(con, start, signs)
+
+
+@task
+def request_turn(config: str, start: TurnStart) -> None:
+    """Emit the event that asks for a turn."""
+    emit_event(
+        TURN_WANTED,
+        resource={
+            "prefect.resource.id": f"flywheel.workload.{start.workload_id}",
+            "prefect.resource.name": start.workload_id,
+        },
+        payload={"config": config, "start": start.start_id, "reason": start.reason},
+    )
+
 
 REGRESSED = "flywheel.champion.regressed"
 """The event that proposes a rollback; whoever is told of it decides."""
 
-POLICY = "on_regression of the workload's file"
+REGRESSION_POLICY = "on_regression of the workload's file"
 """By whom a champion is rolled back where nobody had to be asked."""
 
 
 @flow
 def monitor(span_days: int = 30) -> str:
     """Look at every workload of the home; one whose file has mistakes does not stop the others."""
-    home, found, broken = settings.load(), list[Standing](), list[str]()
-    disk = weigh(home)
+    home, found, broken = settings.load(), list[WorkloadStatus](), list[str]()
+    disk = measure_disk(home)
     home.monitor.mkdir(parents=True, exist_ok=True)
     for file in sorted(home.workloads.glob("*.yaml")):
         try:
-            workload = configs.read(file.resolve())
-        except ConfigError as error:
+            workload = configs.read_workload(file.resolve())
+        except WorkloadError as error:
             broken.append(str(error))
             continue
-        champion = registry.champion(workload.workload)
-        found.append(look(workload, champion, span_days, disk))
-        show(found[-1])
+        champion = registry.champion_version(workload.workload)
+        found.append(measure_status(workload, champion, span_days, disk))
+        publish_status(found[-1])
         answer_regression(workload, found[-1], champion)
-    manifest.write_atomically(home.monitor / "metrics.prom", figures.text(found).decode())
+    manifest.write_atomically(
+        home.monitor / "metrics.prom", status_page.prometheus_text(found).decode()
+    )
     for one in broken:
         get_run_logger().error(one)
     return f"{len(found)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
 
 
 @task
-def look(workload: Workload, champion: Version | None, span_days: int, disk: Disk) -> Standing:
+def measure_status(
+    workload: Workload, champion: Version | None, span_days: int, disk: Disk
+) -> WorkloadStatus:
     """Count by model, test for drift and falling votes, and see what waits."""
     now, home = datetime.now(UTC), settings.load()
     with warehouse.connect(home.warehouse) as con:
         since = now - timedelta(days=span_days)
-        days = live.days(con, workload.workload, since)
-        latencies = live.latencies(con, workload.workload, since)
+        days = workload_status.days(con, workload.workload, since)
+        latencies = workload_status.latencies(con, workload.workload, since)
         trigger = workload.trigger or Trigger()
-        signs = consider.look(con, workload.workload, champion, trigger, now)
-        last = book.entries(con, workload.workload, 1)
-    prices = {one.model_name: live.price(one, workload.cost) for one in live.by_model(days)}
-    return Standing(
+        signs = find_signs(con, workload.workload, champion, trigger, now)
+        last = turn_starts.read_starts(con, workload.workload, 1)
+    prices = {
+        one.model_name: workload_status.price(one, workload.cost)
+        for one in workload_status.by_model(days)
+    }
+    return WorkloadStatus(
         workload=workload.workload,
         at=now,
         span_days=span_days,
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
-        answering=answering(home, champion),
+        answering=answering_speed(home, champion),
         days=days,
         prices={model: price for model, price in prices.items() if price is not None},
         latencies=latencies,
         currency=workload.cost.currency,
-        findings=[Finding(one.kind, one.figure, one.bound, one.told) for one in signs],
+        findings=[TriggerFinding(one.kind, one.figure, one.bound, one.told) for one in signs],
         last_start=f"{last[0].looked_at:%Y-%m-%d %H:%M}: {last[0].reason}" if last else "none",
-        waiting=waiting(workload.workload),
+        waiting=waiting_approvals(workload.workload),
         disk=disk,
     )
 
 
-def answering(home: Settings, champion: Version | None) -> str:
+def answering_speed(home: Settings, champion: Version | None) -> str:
     """Say how fast the champion answered when it was evaluated; not all logs say times."""
     cards = (home.scorecards / champion.name).glob("*") if champion else ()
     for folder in cards:
@@ -95,34 +202,34 @@ def answering(home: Settings, champion: Version | None) -> str:
     return "not measured"
 
 
-def waiting(workload: str) -> list[Waiting]:
+def waiting_approvals(workload: str) -> list[Waiting]:
     """List the approvals of a workload that wait."""
     url = settings.load().prefect_url
     return [
         Waiting(one.name, f"{url}/runs/flow-run/{one.flow_run_id}", one.since)
-        for one in approvals.pending(approvals.workload_tag(workload))
+        for one in approvals.pending_approvals(approvals.workload_tag(workload))
     ]
 
 
 @task
-def show(found: Standing) -> None:
+def publish_status(found: WorkloadStatus) -> None:
     """Keep the page in Prefect, where pages of one key form a history, and in the home."""
     folder = settings.load().monitor
     drawn = folder / f"{found.workload}.png"
-    picture.draw(found.days, drawn)
-    manifest.write_atomically(folder / f"{found.workload}.html", page.as_html(found, drawn))
-    create_markdown_artifact(page.as_markdown(found), key=key(found.workload))
+    status_page.draw_thumbs(found.days, drawn)
+    manifest.write_atomically(folder / f"{found.workload}.html", status_page.as_html(found, drawn))
+    create_markdown_artifact(status_page.as_markdown(found), key=status_key(found.workload))
 
 
 @task
-def answer_regression(workload: Workload, found: Standing, champion: Version | None) -> None:
+def answer_regression(workload: Workload, found: WorkloadStatus, champion: Version | None) -> None:
     """Say once of a champion that it is liked less than what was before it, and roll back if told.
 
     Which it was said of last is kept beside the pages.
     """
     reasons = [one.told for one in found.findings if one.kind == "votes" and one.is_given]
     said = settings.load().monitor / f"{found.workload}.regressed"
-    if not reasons or champion is None or last_said(said) == champion.number:
+    if not reasons or champion is None or last_reported(said) == champion.number:
         return
     emit_event(
         REGRESSED,
@@ -140,26 +247,31 @@ def answer_regression(workload: Workload, found: Standing, champion: Version | N
 def _roll_back(workload: Workload, reason: str) -> None:
     """Start the rollback that the file orders; where names are proved, nobody but this may."""
     if workload.approve.rules() == OPEN:
-        given = {"workload": workload.workload, "by": POLICY, "reason": reason}
-        dispatch.start("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
+        given = {"workload": workload.workload, "by": REGRESSION_POLICY, "reason": reason}
+        flow_runs.start_run("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
         return
     champions.roll_back(
-        settings.load(), workload.workload, None, by=POLICY, reason=reason, is_policy=True
+        settings.load(),
+        workload.workload,
+        None,
+        by=REGRESSION_POLICY,
+        reason=reason,
+        is_policy=True,
     )
 
 
-def last_said(path: Path) -> str | None:
+def last_reported(path: Path) -> str | None:
     """Read of which version it was said last."""
     return path.read_text() if path.exists() else None
 
 
-def key(workload: str) -> str:
+def status_key(workload: str) -> str:
     """Give the key of the artifacts that hold a workload's standing."""
     return approvals.page_key(workload).replace("gate-", "monitor-", 1)
 
 
 @task
-def weigh(home: Settings) -> Disk:
+def measure_disk(home: Settings) -> Disk:
     """Measure what the home takes and what its disk has left."""
     used = sum(one.stat().st_size for one in home.home.rglob("*") if one.is_file())
     return Disk(used, shutil.disk_usage(home.home).free)

@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 
 from components.rest import Answer, Rest
 from components.schema import Json
-from flows import credentials, settings
-from flows.credentials import Login
-from flows.stack.prefect_auth import PrefectAuth
+from flows import access, settings
+from flows.access import Login
+from flows.stack.health import PrefectAuth
 
 PAGE = 200
 """Runs that Prefect gives at once, at most."""
@@ -144,7 +144,7 @@ def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:
 def server() -> Rest:
     """Return the API of the Prefect that the environment names, or of the home's own."""
     home = settings.load()
-    kept = credentials.read(home)
+    kept = access.read_logins(home)
     user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     login = kept.prefect if kept else Login(user, password) if colon else None
     return _server(home.prefect_api_url, login, trust_env=home.elsewhere is not None)

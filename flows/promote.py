@@ -1,6 +1,9 @@
-"""Promote: ask a person, then register the winner; suspended, it holds no process for days."""
+"""Flow `promote`: ask a person, register the challenger and make it the champion."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -8,27 +11,143 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 
-from components import warehouse
-from components.decide import record
-from components.gate import evidence
-from components.gate.evidence import Evidence
-from components.ledger import Decision
-from components.register import registry
+from components.chat import chat_templates
+from components.decide import decision_log
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence
+from components.register import champion_change, journal, registry, tracking
+from components.register.registry import Version
+from components.store import manifest, warehouse
+from components.store.ledger import Decision
 from flows import (
-    asking,
-    fresh,
-    registering,
-    run_inputs,
+    adapters,
+    approval_loop,
+    champions,
+    home_workloads,
+    releases,
     settings,
-    workload_files,
-    workload_record,
+    workload_file,
 )
-from flows import config as configs
+from flows import workload_file as configs
+from flows.approval_loop import StaleEvidenceError
 from flows.approvals import page_key
-from flows.fresh import StaleEvidenceError
-from flows.run_names import run_name
+from flows.flow_runs import run_name
 from flows.settings import Settings
-from flows.workload import Workload
+from flows.workload_file import Workload
+
+
+class RolledBackError(RuntimeError):
+    """What was approved has been champion and was rolled back: its approval is used up."""
+
+
+def register_version(workload: Workload, found: Evidence) -> Version:
+    """Register the adapter with its lineage and its card, or find it registered.
+
+    It will be loaded as it was evaluated, whatever the workload's file says by now.
+    """
+    subject, home = found.subject, settings.load()
+    if there := registry.version_of_evidence(subject.workload, found.digest):
+        return there
+    adapter = home.adapters / subject.workload / subject.adapter
+    made_from = manifest.read_untouched(adapter)
+    template = str(made_from[chat_templates.TEMPLATE])
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        copied = Path(scratch) / subject.adapter
+        adapters.copy_finished(home, adapter, copied, served_as=workload.base_name)
+        return registry.register_version(
+            subject.workload,
+            tracking.find_run(subject.workload, subject.adapter),
+            copied,
+            served=replace(
+                releases.serving_parameters(home, subject, made_from), base=str(workload.base)
+            ),
+            sign=releases.folder_signer(home),
+            description=adapters.card_text(copied),
+            tags={
+                registry.EVIDENCE_TAG: found.digest,
+                registry.ADAPTER_TAG: subject.adapter,
+                "flywheel.snapshot": subject.snapshot,
+                "flywheel.holdout_version": subject.holdout_version,
+                "flywheel.base": subject.base,
+                "flywheel.prompt_template": template,
+                "flywheel.scorecard": subject.challenger_scorecard,
+                "flywheel.commit": str(made_from.get("commit", "")),
+            },
+        )
+
+
+def register_challenger(workload: Workload, found: Evidence) -> Version:
+    """Register what a person is about to be asked about, as challenger."""
+    releases.require_bytes(settings.load(), found)
+    version = register_version(workload, found)
+    champion_change.set_challenger(version)
+    return version
+
+
+def make_champion(
+    workload: Workload, found: Evidence, decision: Decision, still: Callable[[], None]
+) -> Version:
+    """Make what was approved the champion; safe to repeat, and finished after a kill.
+
+    Args:
+        workload: Whose.
+        found: What was approved.
+        decision: By whom and why.
+        still: Raises if the approval does not hold any more; asked when nobody else can change the
+            champion.
+
+    Raises:
+        ChangedAdapterError: The adapter's bytes are others than the evidence is about.
+        RolledBackError: It was champion before, and somebody has rolled it back.
+        SignatureError: The version's files at MLflow are not those that were registered.
+    """
+    home, name = settings.load(), found.subject.workload
+    releases.require_bytes(home, found)
+    with journal.lock_champion(home.locks, name):
+        champions.recover(home, name)
+        still()
+        _anchor(found, decision)
+        now = registry.champion_version(name)
+        if now is None or now.evidence != found.digest:
+            if said := champions.rolled_back(name, found.subject.adapter):
+                raise RolledBackError(f"crowning {name} on evidence {found.digest}: {said}")
+            version = register_version(workload, found)
+            releases.release_version(home, version, found)
+            change = champion_change.promotion(
+                name,
+                version.number,
+                found.digest,
+                found.subject.adapter,
+                by=decision.approver,
+                reason=decision.comment,
+            )
+            journal_of = champions.champion_journal(home)
+            champion_change.carry_out(journal_of, journal_of.intend(change))
+            champions.write_approved_versions(home, name)
+    crowned = registry.version_of_evidence(name, found.digest)
+    assert crowned is not None
+    return crowned
+
+
+def tag_rejected(found: Evidence, decision: Decision) -> None:
+    """Say on the version that it was rejected; it is challenger no more."""
+    champion_change.reject(
+        found.subject.workload, found.digest, by=decision.approver, comment=decision.comment
+    )
+    _anchor(found, decision)
+
+
+def _anchor(found: Evidence, decision: Decision) -> None:
+    """Say on the version where the decision stands in the chain, so that none is cut off it."""
+    name = found.subject.workload
+    version = registry.version_of_evidence(name, found.digest)
+    if version is not None and decision.link:
+        registry.tag_version(name, version.number, {registry.LINK_TAG: decision.link})
+
+
+def clear_challenger_of(found: Evidence) -> None:
+    """Take the challenger's alias from what nobody is asked about any more."""
+    champion_change.clear_challenger(found.subject.workload, found.digest)
 
 
 class ForeignEvidenceError(ValueError):
@@ -55,19 +174,19 @@ def promote(
         StaleEvidenceError: What the evidence is about has changed; a turn was started.
     """
     home = settings.load()
-    found = locate(home, workload, evidence, evidence_folder)
+    found = read_own_evidence(home, workload, evidence, evidence_folder)
     rules = in_force(home, found, config)
     try:
-        decision = decide(found, rules)
+        decision = decide_or_reread(found, rules)
         if decision.decision == "reject":
-            reject(found, decision)
+            reject_task(found, decision)
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-        version = crown(rules, found, decision)
+        version = crown_task(rules, found, decision)
     except StaleEvidenceError as error:
-        registering.let_go(found)
-        asking.lapse(asking.question(found, 0), None, str(error))
-        file = workload_files.require(home, rules.workload)
-        started = fresh.start_turn(str(file), rules.workload, str(error))
+        clear_challenger_of(found)
+        approval_loop.expire(approval_loop.question_of_run(found, 0), None, str(error))
+        file = home_workloads.require(home, rules.workload)
+        started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
         url = f"{home.prefect_url}/runs/flow-run/{started}"
         raise StaleEvidenceError(f"{error}; a turn evaluates afresh: {url}") from error
     return Completed(
@@ -75,7 +194,7 @@ def promote(
     )
 
 
-def locate(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
+def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
     """Read the evidence that a promotion is about, from this home and nowhere else.
 
     Args:
@@ -93,9 +212,9 @@ def locate(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
         raise ForeignEvidenceError(
             f"promoting by {path}: it is no evidence of this home, expected {root}/WORKLOAD/DIGEST"
         )
-    if not (path / evidence.VERDICT).is_file():
+    if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
-    found = evidence.read(path)
+    found = evidence_folder.read(path)
     named = (workload or path.parent.name, digest or path.name)
     if found.subject.workload != path.parent.name or named != (path.parent.name, path.name):
         raise ForeignEvidenceError(
@@ -115,13 +234,13 @@ def in_force(home: Settings, found: Evidence, config: str = "") -> Workload:
         RecordChangedError: The frozen workload is another one than the evidence refers to.
         WorkloadFileError: This home knows no file of the workload, and nothing was frozen of it.
     """
-    frozen = workload_record.of_evidence(home.turns, found)
+    frozen = workload_file.of_evidence(home.turns, found)
     if config or frozen is None:
         file = rules_file(home, found, config)
         if frozen is None:
-            frozen = configs.read(file)
-            workload_record.adopt(home.turns, found, frozen)
-    return workload_record.in_force(home, frozen)
+            frozen = configs.read_workload(file)
+            workload_file.adopt(home.turns, found, frozen)
+    return workload_file.in_force(home, frozen)
 
 
 def rules_file(home: Settings, found: Evidence, config: str) -> Path:
@@ -134,20 +253,20 @@ def rules_file(home: Settings, found: Evidence, config: str) -> Path:
         WorkloadFileError: This home knows no file of the workload.
     """
     workload = found.subject.workload
-    known = workload_files.find(home, workload)
+    known = home_workloads.find(home, workload)
     if known is None and config and is_from_before(home):
-        workload_files.require_unserved(home, Path(config))
-        with run_inputs.silent_about(home, Path(config)):
-            named = configs.read(Path(config)).workload
+        home_workloads.require_unserved(home, Path(config))
+        with workload_file.silent_about(home, Path(config)):
+            named = configs.read_workload(Path(config)).workload
         if named == workload:
-            workload_files.adopt(home, workload, Path(config))
-        known = workload_files.find(home, workload)
-    file = known or workload_files.require(home, workload)
+            home_workloads.adopt(home, workload, Path(config))
+        known = home_workloads.find(home, workload)
+    file = known or home_workloads.require(home, workload)
     if config and Path(config).resolve() != file:
         raise ForeignEvidenceError(
             f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
         )
-    named = configs.read(file).workload
+    named = configs.read_workload(file).workload
     if named != workload:
         raise ForeignEvidenceError(
             f"promoting {workload} by the rules of {file}: it describes {named}"
@@ -162,54 +281,54 @@ def is_from_before(home: Settings) -> bool:
     if run is None or run.created is None:
         return False
     with warehouse.connect(home.warehouse) as con:
-        return run.created.timestamp() < record.since(con).timestamp()
+        return run.created.timestamp() < decision_log.since(con).timestamp()
 
 
-def decide(found: Evidence, workload: Workload) -> Decision:
+def decide_or_reread(found: Evidence, workload: Workload) -> Decision:
     """Show the evidence and give what was decided on it, before or now.
 
     Raises:
         StaleEvidenceError: Its data was erased, or an answer came too late.
     """
-    fresh.require_unerased(found)
-    brief = (found.folder / evidence.BRIEF).read_text()
-    publish(brief, found.digest, workload.workload)
-    challenge(workload, found)
-    return asking.ask(brief, found, workload)
+    approval_loop.require_unerased(found)
+    brief = (found.folder / evidence_folder.BRIEF).read_text()
+    publish_page(brief, found.digest, workload.workload)
+    challenge_task(workload, found)
+    return approval_loop.ask_until_decided(brief, found, workload)
 
 
-def _once_per_evidence(_: TaskRunContext, parameters: dict[str, str]) -> str:
+def _page_cache_key(_: TaskRunContext, parameters: dict[str, str]) -> str:
     return f"brief-{parameters['digest']}"
 
 
-@task(persist_result=True, cache_key_fn=_once_per_evidence)
-def publish(page: str, digest: str, workload: str) -> str:
+@task(persist_result=True, cache_key_fn=_page_cache_key)
+def publish_page(page: str, digest: str, workload: str) -> str:
     """Keep the page as an artifact; under the workload's key the pages form a history."""
     create_markdown_artifact(page, key=page_key(workload), description=digest)
     return digest
 
 
 @task
-def challenge(workload: Workload, found: Evidence) -> None:
+def challenge_task(workload: Workload, found: Evidence) -> None:
     """Register what is asked about, as challenger."""
-    registering.challenge(workload, found)
+    register_challenger(workload, found)
 
 
 @task
-def crown(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
+def crown_task(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
     """Make the challenger champion; safe to repeat, and finished after a kill.
 
     What was decided is held against the rules of this moment, once nobody else can change them.
     """
 
     def still() -> None:
-        fresh.require_fresh(found, workload)
-        asking.require_decided(found, workload_record.in_force(settings.load(), workload))
+        approval_loop.require_fresh(found, workload)
+        approval_loop.require_decided(found, workload_file.in_force(settings.load(), workload))
 
-    return registering.crown(workload, found, decision, still)
+    return make_champion(workload, found, decision, still)
 
 
 @task
-def reject(found: Evidence, decision: Decision) -> None:
+def reject_task(found: Evidence, decision: Decision) -> None:
     """Say on the version that it was rejected."""
-    registering.reject(found, decision)
+    tag_rejected(found, decision)

@@ -1,9 +1,4 @@
-"""Release what was approved, signed; hold MLflow's champion against the chain of decisions.
-
-Whoever reaches MLflow can move an alias, type a tag and write a version's files. So the chain has
-the digest of all files of each released version, and the journal which version is champion; what
-MLflow says is compared with them before any of it is loaded.
-"""
+"""Sign released versions, and compare MLflow's versions with the chain of decisions."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -11,23 +6,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components import ledger, manifest, model_signature, rendering, warehouse
-from components.decide import chain, record
+from components.chat import chat_templates
+from components.decide import chain, decision_log
 from components.decide.chain import Link
-from components.decide.record import Asked, Event
+from components.decide.decision_log import LinkFilter, LogEvent
 from components.evaluate.settings import EvaluationSettings
-from components.folder_digest import folder_digest
-from components.gate import evidence
-from components.gate.evidence import Evidence, Subject
-from components.model_signature import SignatureError, UnsignedError
-from components.register import aliases, journal, logged, registry, release
-from components.register.aliases import CHAMPION, PREVIOUS
-from components.register.journal import Change, Entry, Pending
-from components.register.logged import Served
-from components.register.registry import Version
-from components.register.release import Release
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject
+from components.models import model_signature
+from components.models.model_signature import ModelSignatureError, UnsignedError
+from components.register import journal, logged_model, registry
+from components.register.journal import ChampionChange, JournalEntry, Pending
+from components.register.logged_model import ReleaseRecord, ServingParameters
+from components.register.registry import CHAMPION, PREVIOUS, Version
 from components.scorecard import read as read_scorecard
-from components.warehouse import Connection
+from components.store import ledger, manifest, warehouse
+from components.store.manifest import folder_digest
+from components.store.warehouse import Connection
 from flows.settings import Settings
 
 KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
@@ -44,7 +39,7 @@ class ChangedAdapterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReleaseStatus:
     """How MLflow's versions of a workload stand to the chain of decisions.
 
     ``objections`` say what differs; ``unsigned`` which versions are of an older home and have no
@@ -64,12 +59,12 @@ class Books:
     """
 
     links: Sequence[Link]
-    changes: Sequence[Entry]
+    changes: Sequence[JournalEntry]
     tainted: frozenset[str]
     pending: Pending | None
 
     @property
-    def last(self) -> Change | None:
+    def last(self) -> ChampionChange | None:
         """The last change of the champion that came to its end."""
         done = [one.change for one in self.changes if one.step == "done"]
         return done[-1] if done else None
@@ -82,7 +77,7 @@ class Books:
         return found | ({self.pending.change.version} if self.pending else set())
 
     @property
-    def promoted(self) -> dict[str, Change]:
+    def promoted(self) -> dict[str, ChampionChange]:
         """The promotions that made versions champion, by the version's number."""
         done = [one.change for one in self.changes if one.step == "done"]
         return {one.version: one for one in done if one.kind == "promotion" and one.version}
@@ -92,13 +87,13 @@ class Books:
         """The evidence that somebody has approved."""
         return frozenset(one.evidence_digest for one in self.links if one.kind == "approve")
 
-    def release_of(self, version: str) -> Release | None:
+    def release_of(self, version: str) -> ReleaseRecord | None:
         """Return the newest release of a version; ``None`` if an older home registered it."""
-        found = [_release(link) for link in self.links if link.kind == release.KIND]
+        found = [_release(link) for link in self.links if link.kind == logged_model.RELEASE_KIND]
         return next((one for one in reversed(found) if one and one.version == version), None)
 
 
-def signer(home: Settings) -> Callable[[Path], None]:
+def folder_signer(home: Settings) -> Callable[[Path], None]:
     """Return what signs a folder with the key of this installation."""
     return lambda folder: model_signature.sign(folder, model_signature.make_key(home.keys))
 
@@ -136,29 +131,31 @@ def release_version(home: Settings, version: Version, found: Evidence) -> None:
         ChangedAdapterError: They, or the home's adapter, are not those that were approved.
     """
     with TemporaryDirectory(prefix="flywheel-") as scratch:
-        folder = registry.download(version.name, version.number, Path(scratch) / "fetched")
+        folder = registry.download_version(version.name, version.number, Path(scratch) / "fetched")
         if _is_released(home, folder, version):
             return
         if not (folder / model_signature.SIGNATURE).is_file():
-            folder = _anew(home, version, found.subject, Path(scratch) / "anew")
+            folder = _rewrite_version(home, version, found.subject, Path(scratch) / "anew")
         else:
-            (folder / release.RECORD).unlink(missing_ok=True)  # a kill left it without a signature
+            (folder / logged_model.RECORD_FILE).unlink(
+                missing_ok=True
+            )  # a kill left it without a signature
             model_signature.verify(folder, public_key(home))
         _require_same_adapter(home, folder, found)
-        files = release.files_digest(folder)
+        files = logged_model.files_digest(folder)
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
             links = _entered(con, version, found.digest, files)
-        _write_record(folder / release.RECORD, links)
-        signer(home)(folder)
-        registry.upload(version.name, version.number, folder)
-        again = registry.download(version.name, version.number, Path(scratch) / "again")
+        _write_record(folder / logged_model.RECORD_FILE, links)
+        folder_signer(home)(folder)
+        registry.upload_files(version.name, version.number, folder)
+        again = registry.download_version(version.name, version.number, Path(scratch) / "again")
         model_signature.verify(again, public_key(home))
 
 
-def standing(home: Settings, workload: str) -> Standing:
+def release_status(home: Settings, workload: str) -> ReleaseStatus:
     """Compare MLflow's versions of a workload with the chain of decisions, byte by byte."""
     before = _books(home, workload)
-    now, versions = aliases.read(workload), registry.versions(workload)
+    now, versions = registry.read_aliases(workload), registry.list_versions(workload)
     books = _books(home, workload)
     # A change that was made meanwhile is no attack.
     meanwhile = {before.last.version} if before.last and before.last != books.last else set()
@@ -177,7 +174,7 @@ def standing(home: Settings, workload: str) -> Standing:
             unsigned.append(f"version {number} of {workload} ({alias})")
         except ValueError as error:
             objections.append(f"version {number} of {workload} ({alias}): {error}")
-    return Standing(tuple(objections), tuple(unsigned), verified)
+    return ReleaseStatus(tuple(objections), tuple(unsigned), verified)
 
 
 def require_champion(home: Settings, workload: str) -> Version | None:
@@ -186,10 +183,10 @@ def require_champion(home: Settings, workload: str) -> Version | None:
     Raises:
         NotApprovedError: One of them does not; nothing of it was loaded.
     """
-    champion = registry.champion(workload)
+    champion = registry.champion_version(workload)
     if champion is None:
         return None
-    found = standing(home, workload)
+    found = release_status(home, workload)
     if found.objections:
         raise NotApprovedError(f"using the champion of {workload}: {'; '.join(found.objections)}")
     return champion
@@ -226,13 +223,13 @@ def sign_older(home: Settings, workload: str) -> str | None:
 
     The caller has found no objection to the champion.
     """
-    champion = registry.champion(workload)
+    champion = registry.champion_version(workload)
     if champion is None or not is_unsigned(home, champion):
         return None
     folder = home.evidence / workload / champion.evidence
     if (
         not manifest.is_finished(folder)
-        or not (found := evidence.read(folder)).subject.adapter_bytes
+        or not (found := evidence_folder.read(folder)).subject.adapter_bytes
     ):
         return None
     require_bytes(home, found)
@@ -243,17 +240,19 @@ def sign_older(home: Settings, workload: str) -> str | None:
 def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
     """Return the links of the chain on an evidence up to its newest release; none before one."""
     links = [one for one in _books(home, workload).links if one.evidence_digest == digest]
-    while links and links[-1].kind != release.KIND:
+    while links and links[-1].kind != logged_model.RELEASE_KIND:
         links.pop()
     return links
 
 
 def write_record(folder: Path, links: Sequence[Link]) -> None:
     """Write the record of a decision beside what was decided on."""
-    _write_record(folder / release.RECORD, links)
+    _write_record(folder / logged_model.RECORD_FILE, links)
 
 
-def served(home: Settings, subject: Subject, made: Mapping[str, object]) -> Served:
+def serving_parameters(
+    home: Settings, subject: EvidenceSubject, made: Mapping[str, object]
+) -> ServingParameters:
     """Return how an adapter is served: as it was trained and evaluated.
 
     Args:
@@ -263,10 +262,10 @@ def served(home: Settings, subject: Subject, made: Mapping[str, object]) -> Serv
     """
     card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
-    return Served(
+    return ServingParameters(
         base=str(made["base_path"]),
         base_hash=subject.base,
-        prompt_template=str(made[rendering.TEMPLATE]),
+        prompt_template=str(made[chat_templates.TEMPLATE]),
         precision=evaluated.precision,
         max_new_tokens=evaluated.max_new_tokens,
     )
@@ -277,8 +276,8 @@ def _books(home: Settings, workload: str) -> Books:
     if not home.warehouse.exists():
         return Books((), (), frozenset(), pending)
     with warehouse.connect(home.warehouse) as con:
-        links = record.links(con, Asked(workload_id=workload))
-        changes = journal.changes(con, workload)
+        links = decision_log.links(con, LinkFilter(workload_id=workload))
+        changes = journal.list_changes(con, workload)
         adapters = {one.change.adapter_key for one in changes}
         tainted = {one for one in adapters if ledger.erasure_of(con, [one])}
     return Books(links, changes, frozenset(tainted), pending)
@@ -293,7 +292,7 @@ def _of_alias(
         return []
     if last is None:
         # Before there was a journal, only the chain knew.
-        version = registry.numbered(workload, str(champion))
+        version = registry.version_numbered(workload, str(champion))
         if version.evidence in books.approved:
             return []
     elif last.adapter_key in books.tainted and (champion is None or champion in books.promoted):
@@ -358,15 +357,15 @@ def _verify(home: Settings, books: Books, version: Version) -> None:
     """
     released = books.release_of(version.number)
     with TemporaryDirectory(prefix="flywheel-") as scratch:
-        folder = registry.download(version.name, version.number, Path(scratch))
+        folder = registry.download_version(version.name, version.number, Path(scratch))
         try:
             model_signature.verify(folder, public_key(home))
         except UnsignedError as error:
             if released is None:
                 raise
-            raise SignatureError(f"its signature was removed: {error}") from error
-        if released is not None and release.files_digest(folder) != released.files:
-            raise SignatureError(
+            raise ModelSignatureError(f"its signature was removed: {error}") from error
+        if released is not None and logged_model.files_digest(folder) != released.files:
+            raise ModelSignatureError(
                 f"its files are signed, but they are not those of decision {released.sequence}, "
                 "which released it"
             )
@@ -376,18 +375,20 @@ def _is_released(home: Settings, folder: Path, version: Version) -> bool:
     """Tell whether a version's files are released already, as the chain has it."""
     try:
         model_signature.verify(folder, public_key(home))
-        found = release.require_decided(folder)
-    except SignatureError:
+        found = logged_model.require_decided(folder)
+    except ModelSignatureError:
         return False
     return (found.evidence, found.version) == (version.evidence, version.number)
 
 
-def _anew(home: Settings, version: Version, subject: Subject, folder: Path) -> Path:
+def _rewrite_version(
+    home: Settings, version: Version, subject: EvidenceSubject, folder: Path
+) -> Path:
     """Write the files of a version that an older home registered from the approved adapter."""
     adapter = home.adapters / subject.workload / subject.adapter
-    how = served(home, subject, manifest.read_untouched(adapter))
-    model_id = registry.model_id(version.name, version.number)
-    logged.save(folder, adapter, how, version.run_id, model_id)
+    how = serving_parameters(home, subject, manifest.read_untouched(adapter))
+    model_id = registry.logged_model_id(version.name, version.number)
+    logged_model.save_model_files(folder, adapter, how, version.run_id, model_id)
     return folder
 
 
@@ -404,11 +405,11 @@ def _require_same_adapter(home: Settings, folder: Path, found: Evidence) -> None
 
 def _entered(con: Connection, version: Version, digest: str, files: str) -> list[Link]:
     """Enter a release into the chain, unless it is there; return the links on its evidence."""
-    links = record.links(con, Asked(workload_id=version.name, evidence=digest))
-    body = release.body(version.number, files)
-    if not links or (links[-1].kind, links[-1].body) != (release.KIND, body):
-        event = Event(
-            kind=release.KIND,
+    links = decision_log.links(con, LinkFilter(workload_id=version.name, evidence=digest))
+    body = logged_model.release_body(version.number, files)
+    if not links or (links[-1].kind, links[-1].body) != (logged_model.RELEASE_KIND, body):
+        event = LogEvent(
+            kind=logged_model.RELEASE_KIND,
             workload=version.name,
             evidence=digest,
             flow_run_id="",
@@ -416,17 +417,19 @@ def _entered(con: Connection, version: Version, digest: str, files: str) -> list
             attempt=0,
             body=body,
         )
-        links.append(record.append(con, event))
+        links.append(decision_log.append_event(con, event))
     return links
 
 
 def _write_record(path: Path, links: Sequence[Link]) -> None:
-    lines = [release.line(one.sequence, one.digest, chain.content(one)) for one in links]
+    lines = [
+        logged_model.record_line(one.sequence, one.digest, chain.content(one)) for one in links
+    ]
     path.write_text("".join(lines))
 
 
-def _release(link: Link) -> Release | None:
-    return release.of_content(
+def _release(link: Link) -> ReleaseRecord | None:
+    return logged_model.release_of(
         {
             "kind": link.kind,
             "sequence": link.sequence,

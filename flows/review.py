@@ -1,8 +1,4 @@
-"""Ask a person about the interactions whose label helps most, and keep each answer at once.
-
-An answer is on the disk, in the spool, when the next question is shown; the end of the session
-loads it like any feedback. So a session that is killed loses nothing that was said.
-"""
+"""Ask a person to label the interactions whose labels help most."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -11,25 +7,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components import manifest, spool, warehouse
-from components.collect import loading
-from components.collect.judging import Origin
+from components.collect import load_file
 from components.collect.lines import Unreadable
-from components.collect.loaded import Loaded
-from components.collect.record import Defaults, Found, Row
+from components.collect.load_file import Loaded
+from components.collect.record_batches import RecordOrigin
+from components.collect.source import Defaults, ParsedRecord, SourceRow
 from components.collect.sources import feedback
-from components.review import answers, labelled, measured, reading
-from components.review.labelled import Labelled
-from components.review.reading import Question, Reviewable
+from components.review import label_files, pick
+from components.review.label_files import Labelled
+from components.review.pick import Reviewable, ReviewQuestion
 from components.schema import Json
-from flows import freezing, inputs
+from components.store import manifest, spool, warehouse
+from flows import snapshots, sources
 from flows.settings import Settings
-from flows.workload import Workload
+from flows.workload_file import Workload
 
 Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"
 """A feedback record, or what was done instead."""
 
-Ask = Callable[[int, Question], Answered]
+Ask = Callable[[int, ReviewQuestion], Answered]
 """Shows a question, with its number, and gives what the person said."""
 
 
@@ -42,19 +38,19 @@ class Session:
     loaded: int
 
 
-def questions(
+def choose_questions(
     home: Settings, workload: Workload, count: int, *, reviewer: str, now: datetime
-) -> list[Question]:
+) -> list[ReviewQuestion]:
     """Curate the workload as it is now, and choose what to ask."""
-    models = measured.read(home.scorecards / workload.workload, workload.gate.metric)
-    with freezing.curated(workload, home, now=now) as (copy, _):
-        return reading.choose(
+    models = pick.read_measured(home.scorecards / workload.workload, workload.gate.metric)
+    with snapshots.curated_copy(workload, home, now=now) as (copy, _):
+        return pick.choose_questions(
             copy.con, workload.workload, count, reviewer=reviewer, measured=models
         )
 
 
-def ask(
-    home: Settings, asked: Sequence[Question], by: Ask, *, now: Callable[[], datetime]
+def ask_questions(
+    home: Settings, asked: Sequence[ReviewQuestion], by: Ask, *, now: Callable[[], datetime]
 ) -> Session:
     """Ask question after question; load what was said, also if the person breaks off."""
     writer = spool.Writer(home.spool)
@@ -75,15 +71,15 @@ def ask(
     return Session(shown, answered, loaded)
 
 
-def export(path: Path, asked: Iterable[Question], *, now: datetime) -> int:
+def export_questions(path: Path, asked: Iterable[ReviewQuestion], *, now: datetime) -> int:
     """Write questions for a labelling tool, a JSON object a line; return how many."""
-    lines = [labelled.line(one, now=now) + "\n" for one in asked]
+    lines = [label_files.question_line(one, now=now) + "\n" for one in asked]
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, "".join(lines))
     return len(lines)
 
 
-def take_in(
+def import_answers(
     home: Settings, path: Path, workload: str, *, reviewer: str, now: datetime
 ) -> tuple[Loaded, int]:
     """Load what a labelling tool gave back; return what came of it, and how many are unanswered.
@@ -91,14 +87,16 @@ def take_in(
     Lines that can't be read go to quarantine. The same file again changes nothing.
     """
     with warehouse.connect(home.warehouse) as con, path.open("rb") as file:
-        found = list(labelled.read(con, file, workload, reviewer=reviewer))
+        found = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
         digest = manifest.digest([manifest.file_digest(path), reviewer, workload])
-        origin = Origin(str(path), digest, feedback.NAME, Defaults("", ""), now)
-        loaded = loading.load_records(con, origin, [_taken(one) for one in found if _is_said(one)])
+        origin = RecordOrigin(str(path), digest, feedback.NAME, Defaults("", ""), now)
+        loaded = load_file.load_records(
+            con, origin, [_taken(one) for one in found if _is_said(one)]
+        )
     return loaded, sum(not _is_said(one) for one in found)
 
 
-def target(about: Reviewable) -> dict[str, Json]:
+def feedback_target(about: Reviewable) -> dict[str, Json]:
     """Give what feedback on an interaction is aimed at."""
     return {
         "workload_id": about.workload_id,
@@ -108,10 +106,10 @@ def target(about: Reviewable) -> dict[str, Json]:
 
 
 def vote(
-    about: Reviewable, verdict: answers.Verdict, *, reviewer: str, at: datetime
+    about: Reviewable, verdict: label_files.Verdict, *, reviewer: str, at: datetime
 ) -> dict[str, Json]:
     """Write a person's thumb on an interaction."""
-    return answers.vote(target(about), verdict, reviewer=reviewer, at=at)
+    return label_files.vote_feedback(feedback_target(about), verdict, reviewer=reviewer, at=at)
 
 
 def correction(about: Reviewable, text: str, *, reviewer: str, at: datetime) -> dict[str, Json]:
@@ -120,19 +118,21 @@ def correction(about: Reviewable, text: str, *, reviewer: str, at: datetime) -> 
     Raises:
         ValueError: The text is no answer.
     """
-    return answers.correction(target(about), answers.read_message(text), reviewer=reviewer, at=at)
+    return label_files.correction_feedback(
+        feedback_target(about), label_files.read_message(text), reviewer=reviewer, at=at
+    )
 
 
 def _is_said(one: Labelled) -> bool:
     return one.record is not None or one.objection is not None
 
 
-def _taken(one: Labelled) -> Found | Unreadable:
+def _taken(one: Labelled) -> ParsedRecord | Unreadable:
     if one.record is None:
         return Unreadable(one.number, one.content.rstrip(b"\r\n"), str(one.objection))
-    row = Row(one.number, json.dumps(one.record, ensure_ascii=False), one.record)
-    return Found(row, "feedback", one.record)
+    row = SourceRow(one.number, json.dumps(one.record, ensure_ascii=False), one.record)
+    return ParsedRecord(row, "feedback", one.record)
 
 
 def _load_spool(home: Settings, *, now: datetime) -> int:
-    return sum(one.new for one in inputs.load_spool(home.warehouse, home.spool, now=now))
+    return sum(one.new for one in sources.load_spool(home.warehouse, home.spool, now=now))

@@ -1,4 +1,4 @@
-"""Roll back: make an older champion the champion again, by a click in the Prefect UI."""
+"""Flow `rollback`: make an earlier champion the champion again, from the Prefect UI."""
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
@@ -33,12 +33,12 @@ def rollback(
         signature: What the line printed that signs this, where the rules want a signature: run it
             without, and its failure shows the line.
     """
-    said = go_back(workload, to, by, reason, code, signature)
+    said = roll_back_task(workload, to, by, reason, code, signature)
     return Completed(message=said)
 
 
 @task
-def go_back(
+def roll_back_task(
     workload: str, to: str, by: str, reason: str, code: str = "", signature: str = ""
 ) -> str:
     """Change the aliases, each step written down; say what was done."""
@@ -53,6 +53,6 @@ def go_back(
         signature=signature,
         say=get_run_logger().info,
     )
-    said = champions.say_rollback(entry)
+    said = champions.describe_rollback(entry)
     get_run_logger().info(said)
     return said

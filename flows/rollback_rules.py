@@ -1,31 +1,74 @@
-"""The rules of a rollback: who may order it, what proves that, and where it may lead.
+"""A workload's champions, in a file that can be read while others hold the warehouse.
 
-It loads neither Prefect nor what judges: a bad champion has to go at once.
+It is written from the journal and the chain of decisions after every change of a champion. It lies
+in the home, where no server writes, and holds no names. What is done by it is checked against the
+chain later.
 """
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from components import warehouse
-from components.decide import chain, hearing, proofs, reasons, record, statement
-from components.decide import rules as all_rules
-from components.decide.approvers import Approver, Approving
+from components.decide import approvers as all_rules
+from components.decide import chain, decision_log, reasons, record_answer, statement, validity
+from components.decide.approvers import ApprovalRules, Approver, Approving
+from components.decide.decision_log import LinkFilter, LogEvent
 from components.decide.reasons import Refused
-from components.decide.record import Asked, Event
-from components.decide.rules import Rules
 from components.decide.statement import Statement
-from components.folder_digest import folder_digest
-from components.gate import evidence
-from components.register import journal, rollback
-from components.register.journal import Change
-from components.register.rollback import RollbackError, Succession
-from components.warehouse import Connection
-from flows import approvals_file, secrets, workload_files
-from flows.approvals_file import Known
-from flows.secrets import SecretError
+from components.gate import evidence_folder
+from components.register import champion_change, journal
+from components.register.champion_change import RollbackError, Succession
+from components.register.journal import ChampionChange
+from components.store import manifest, warehouse
+from components.store.manifest import folder_digest
+from components.store.warehouse import Connection
+from flows import approver_keys, home_workloads
+from flows.approver_keys import SecretError
+from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-from flows.workload_files import WorkloadFileError
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedVersions:
+    """A workload's champions so far; ``is_open``: anybody may order a rollback, by any name."""
+
+    champions: Succession
+    is_open: bool
+
+
+def write_approved(folder: Path, workload: str, known: ApprovedVersions) -> None:
+    """Write it; the caller holds the workload's lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    champions = known.champions
+    content = {
+        "approved": sorted(map(list, champions.approved)),
+        "before": champions.before,
+        "left": sorted(champions.left),
+        "is_open": known.is_open,
+    }
+    manifest.write_atomically(_approved_file(folder, workload), json.dumps(content))
+
+
+def read_approved(folder: Path, workload: str) -> ApprovedVersions | None:
+    """Read it; ``None`` before a champion changed under a version that writes it."""
+    path = _approved_file(folder, workload)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    champions = Succession(
+        approved=frozenset(
+            (str(number), str(evidence)) for number, evidence in content["approved"]
+        ),
+        before=content.get("before", {}),  # missing in files of older versions
+        left=frozenset(content.get("left", [])),
+    )
+    return ApprovedVersions(champions, bool(content["is_open"]))
+
+
+def _approved_file(folder: Path, workload: str) -> Path:
+    return folder / f"{workload}.approved.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +135,12 @@ def is_signed(home: Settings, workload: str) -> bool:
     except _UnreadableFileError:
         return True
     if approving is None:
-        known = approvals_file.read(home.locks, workload)
+        known = read_approved(home.locks, workload)
         return known is not None and not known.is_open
     return approving.proof == "signature"
 
 
-def needs_no_proof(home: Settings, workload: str, known: Known) -> bool:
+def needs_no_proof(home: Settings, workload: str, known: ApprovedVersions) -> bool:
     """Return whether anybody may order a rollback, by the file and by the last rules in force."""
     try:
         approving = _approving(home, workload)
@@ -106,14 +149,14 @@ def needs_no_proof(home: Settings, workload: str, known: Known) -> bool:
     return known.is_open and (approving is None or approving.rules() == all_rules.OPEN)
 
 
-def in_force(home: Settings, con: Connection, workload: str) -> Rules:
+def in_force(home: Settings, con: Connection, workload: str) -> ApprovalRules:
     """Return a workload's rules: its file's, or the chain's last where that can't be read."""
     with suppress(_UnreadableFileError):  # a bad champion has to go though the file has a mistake
         if (approving := _approving(home, workload)) is not None:
             return approving.rules()
-    links = record.links(con, Asked(workload_id=workload))
+    links = decision_log.links(con, LinkFilter(workload_id=workload))
     known = [link.document for link in links if link.kind == "rules" and link.document is not None]
-    return all_rules.read(known[-1]) if known else all_rules.OPEN
+    return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
 
 
 def champions(con: Connection, workload: str) -> Succession:
@@ -125,28 +168,28 @@ def champions(con: Connection, workload: str) -> Succession:
     Raises:
         RollbackError: The chain does not hold.
     """
-    links = record.links(con)
-    if broken := chain.first_broken(links, record.head(con)):
+    links = decision_log.links(con)
+    if broken := chain.first_broken(links, decision_log.read_head(con)):
         raise RollbackError(
             f"reading what was approved of {workload}: decision {broken.sequence} {broken.said}; "
             "`flywheel audit --verify` says more"
         )
     approvals = [link for link in links if (link.kind, link.workload_id) == ("approve", workload)]
     evidence_digests = {link.evidence_digest for link in approvals}
-    return rollback.succession(journal.changes(con, workload), evidence_digests)
+    return champion_change.succession(journal.list_changes(con, workload), evidence_digests)
 
 
-def signing(home: Settings, change: Change, rules: Rules) -> Signing:
+def signing(home: Settings, change: ChampionChange, rules: ApprovalRules) -> Signing:
     """Compute what the proof of an order is checked against, from the home's files."""
     name, key = change.workload_id, change.evidence_digest
     whole, adapter = key, ""
     if rules.proof == "signature":  # else nobody reads them
-        whole = evidence.whole_digest(home.evidence / name / key)
+        whole = evidence_folder.whole_digest(home.evidence / name / key)
         adapter = folder_digest(home.adapters / name / change.adapter_key)
     return Signing(whole, adapter, _secret(home, name, rules, change.asked_by))
 
 
-def statement_of(change: Change, signing: Signing, rules_digest: str) -> Statement:
+def statement_of(change: ChampionChange, signing: Signing, rules_digest: str) -> Statement:
     """Write what has to be signed for a rollback, but for its time."""
     return Statement(
         workload=change.workload_id,
@@ -163,28 +206,30 @@ def statement_of(change: Change, signing: Signing, rules_digest: str) -> Stateme
     )
 
 
-def prove(con: Connection, change: Change, order: Order, rules: Rules, signing: Signing) -> Proved:
+def prove(
+    con: Connection, change: ChampionChange, order: Order, rules: ApprovalRules, signing: Signing
+) -> Proved:
     """Check an order against the rules, in the transaction that writes it.
 
     Raises:
         RefusedOrderError: It is not proved.
     """
     now = datetime.now(UTC)
-    under = record.in_force(con, change.workload_id, rules, now=now)
+    under = decision_log.in_force(con, change.workload_id, rules, now=now)
     expected = statement_of(change, signing, under.digest)
     if order.is_policy:
-        return Proved(body(change, proofs.POLICY, under.digest))
-    by = hearing.Order(order.by, order.code, order.signature, signing.secret)
-    objection = hearing.objection_to_order(con, rules, by, expected, now=now)
+        return Proved(body(change, validity.POLICY, under.digest))
+    by = record_answer.RollbackRequest(order.by, order.code, order.signature, signing.secret)
+    objection = record_answer.objection_to_order(con, rules, by, expected, now=now)
     if objection is not None:
         raise RefusedOrderError(objection, expected)
     signed = statement.split(order.signature) if rules.proof == "signature" else None
     return Proved(body(change, rules.proof, under.digest), signed.document if signed else "")
 
 
-def body(change: Change, kind: str, rules_digest: str) -> str:
+def body(change: ChampionChange, kind: str, rules_digest: str) -> str:
     """Write what the link of a rollback commits to."""
-    return proofs.body(
+    return validity.link_body(
         kind,
         rules_digest,
         evidence=change.evidence_digest,
@@ -193,9 +238,9 @@ def body(change: Change, kind: str, rules_digest: str) -> str:
     )
 
 
-def refuse(home: Settings, change: Change, refused: RefusedOrderError) -> RollbackError:
+def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -> RollbackError:
     """Record that an order was refused; return the error that explains it."""
-    event = Event(
+    event = LogEvent(
         kind="refused",
         workload=change.workload_id,
         evidence=change.evidence_digest,
@@ -207,37 +252,37 @@ def refuse(home: Settings, change: Change, refused: RefusedOrderError) -> Rollba
         reason=refused.objection,
     )
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        record.append(con, event)
+        decision_log.append_event(con, event)
     is_missing = refused.objection == "signature_missing"
     line = f"\n{statement.command(refused.expected)}" if is_missing else ""
     return RollbackError(
         f"rolling back {change.workload_id} to version {change.version}: "
-        f"{reasons.refusal(refused.objection)}{line}"
+        f"{reasons.refusal_sentence(refused.objection)}{line}"
     )
 
 
-def _question(change: Change) -> str:
+def _question(change: ChampionChange) -> str:
     return f"rollback from {change.champion_before or 'none'} to {change.version}"
 
 
-def _secret(home: Settings, workload: str, rules: Rules, name: str) -> str | None:
+def _secret(home: Settings, workload: str, rules: ApprovalRules, name: str) -> str | None:
     """Find the secret of a person's codes; ``None`` for one that can't be used."""
     if rules.proof != "code" or rules.find(name) is None:
         return None
     try:
         approving = _approving(home, workload)
         listed = approving.find(name) if approving else None
-        return secrets.find(home, listed or Approver(name=name))
+        return approver_keys.find_secret(home, listed or Approver(name=name))
     except (SecretError, _UnreadableFileError):
         return None
 
 
 def _approving(home: Settings, workload: str) -> Approving | None:
     """Read who may decide from the workload's file; ``None`` if this home has no such file."""
-    from flows import config as configs  # noqa: PLC0415 - it loads all that a turn needs
+    from flows import workload_file as configs  # noqa: PLC0415 - it loads all that a turn needs
 
     try:
-        file = workload_files.find(home, workload)
-        return configs.read(file).approve if file else None
-    except (configs.ConfigError, WorkloadFileError) as error:
+        file = home_workloads.find(home, workload)
+        return configs.read_workload(file).approve if file else None
+    except (configs.WorkloadError, WorkloadFileError) as error:
         raise _UnreadableFileError from error

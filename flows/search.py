@@ -1,9 +1,4 @@
-"""Search: train several candidates on the ``gpu`` pool, and keep the best one's adapter.
-
-A search's folder lies among the jobs and is named by all that goes into it; in it are the plan, the
-orders of each rung and what came of them, and at last the manifest. A search that was killed finds
-what was done, and goes on.
-"""
+"""Train the candidates of a search on the `gpu` pool, and keep the best adapter."""
 
 import re
 import shutil
@@ -18,22 +13,28 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 from pydantic import TypeAdapter
 
-from components import base, manifest
-from components.evaluate import kinds
-from components.evaluate import task as holdouts
+from components.evaluate import holdout_task as holdouts
+from components.evaluate import metrics
+from components.models import base
 from components.register import tracking
 from components.scorecard import HOLDOUT, VALIDATION
+from components.store import manifest
 from components.train.recipe import Recipe
-from components.train.search import measure as measures
-from components.train.search import page, plan, records, run
-from components.train.search.grid import Candidate
-from components.train.search.measure import Measure
-from components.train.search.plan import Course, Entry, Pace, Plan
-from components.train.search.records import Order, Outcome
-from components.train.search.run import Found
-from flows import dispatch, jobs, settings, train
-from flows.job_specs import CountedCandidate, LengthsSpec
-from flows.workload import Workload
+from components.train.search import run, schedule
+from components.train.search import schedule as measures
+from components.train.search.candidates import SearchCandidate
+from components.train.search.run import SearchResult, TrialOrder, TrialOutcome
+from components.train.search.schedule import (
+    CandidateCourse,
+    PlannedTrial,
+    SearchMetric,
+    SearchPlan,
+    TrainingPace,
+)
+from flows import flow_runs, settings, train
+from flows.jobs import runner
+from flows.jobs.job_specs import CountedCandidate, LengthsSpec
+from flows.workload_file import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
 
@@ -42,7 +43,7 @@ PACE_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchRun:
     """A search under way: of which workload, in which folder, under which MLflow run."""
 
     config: str
@@ -57,24 +58,26 @@ class Search:
         return settings.load().adapters / self.workload.workload
 
 
-def best(config: str, workload: Workload, snapshot: Path) -> tuple[Path, bool]:
+def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path, bool]:
     """Give the adapter of the best candidate, and whether it had been found before.
 
     Raises:
         SearchError: All candidates failed.
         BudgetError: The budget is too small for a step of each.
     """
-    here = folder(workload, snapshot)
+    here = search_folder(workload, snapshot)
     reused = manifest.is_finished(here)
     if not reused:
-        search = Search(config, workload, snapshot, here, opened(workload, snapshot, here))
-        planned = planning(search)
-        conclude(search, planned, run.run(planned, partial(climb, search)))
+        search = SearchRun(
+            config, workload, snapshot, here, open_search_run(workload, snapshot, here)
+        )
+        planned = plan_or_read(search)
+        conclude_search(search, planned, run.run_search(planned, partial(run_orders, search)))
     adapters = settings.load().adapters / workload.workload
     return adapters / str(manifest.read(here)["winner"]), reused
 
 
-def folder(workload: Workload, snapshot: Path) -> Path:
+def search_folder(workload: Workload, snapshot: Path) -> Path:
     """Name the folder of a search: by its candidates, each as it would be trained alone."""
     assert workload.search is not None
     alone = [
@@ -82,14 +85,14 @@ def folder(workload: Workload, snapshot: Path) -> Path:
         for one in workload.candidates()
     ]
     given = {
-        "candidates": [train.key(one, snapshot) for one in alone],
+        "candidates": [train.key_of_adapter(one, snapshot) for one in alone],
         "search": workload.search.model_dump(mode="json", exclude={"over"}),
     }
     return settings.load().jobs / f"search-{manifest.digest(given)}"
 
 
 @task
-def opened(workload: Workload, snapshot: Path, here: Path) -> str:
+def open_search_run(workload: Workload, snapshot: Path, here: Path) -> str:
     """Open the MLflow run of the search, under which its candidates' are."""
     assert workload.search is not None
     return tracking.open_run(
@@ -101,7 +104,7 @@ def opened(workload: Workload, snapshot: Path, here: Path) -> str:
     )
 
 
-def planning(search: Search) -> Plan:
+def plan_or_read(search: SearchRun) -> SearchPlan:
     """Plan the search, or read the plan that a run before this one made.
 
     Raises:
@@ -111,31 +114,31 @@ def planning(search: Search) -> Plan:
     if not path.exists():
         settings_, candidates = search.workload.search, search.workload.candidates()
         assert settings_ is not None
-        by = measure(search.workload, search.snapshot)
-        lengths = counted(search, candidates)
+        by = choose_measure(search.workload, search.snapshot)
+        lengths = count_tokens(search, candidates)
         is_timed = settings_.budget.minutes is not None
-        paces, spent = measured(search, candidates, by) if is_timed else ({}, 0.0)
+        paces, spent = measure_paces(search, candidates, by) if is_timed else ({}, 0.0)
         courses = [
-            Course(one, tokens, paces.get(one.base))
+            CandidateCourse(one, tokens, paces.get(one.base))
             for one, tokens in zip(candidates, lengths, strict=True)
         ]
         key_of = partial(candidate_key, search)
-        made = plan.make(courses, settings_, key_of, measure=by, spent=spent)
+        made = schedule.make_search_plan(courses, settings_, key_of, measure=by, spent=spent)
         manifest.write_atomically(path, made.model_dump_json(indent=2))
-    return Plan.model_validate_json(path.read_text())
+    return SearchPlan.model_validate_json(path.read_text())
 
 
-def measure(workload: Workload, snapshot: Path) -> Measure:
+def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
     """Choose what candidates are compared by: the gate's target, where enough rows measure it.
 
     Raises:
         MeasureError: What is tried can't be compared on the validation rows that there are.
     """
     assert workload.search is not None
-    policy, kind = workload.gate, holdouts.answers_of(snapshot, workload.evaluate.kind).kind
-    target = kinds.METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
-    rows = holdouts.measuring(snapshot, kind, policy.metric, VALIDATION) if target else 0
-    return measures.choose(
+    policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
+    target = metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
+    rows = holdouts.count_measured(snapshot, kind, policy.metric, VALIDATION) if target else 0
+    return measures.choose_metric(
         policy.metric if target else None,
         rows,
         workload.search.over,
@@ -143,31 +146,31 @@ def measure(workload: Workload, snapshot: Path) -> Measure:
     )
 
 
-def candidate_key(search: Search, model: Path, recipe: Recipe) -> str:
+def candidate_key(search: SearchRun, model: Path, recipe: Recipe) -> str:
     """Name a candidate's adapter; none of another search's, where it may end otherwise."""
     return manifest.digest([search.folder.name, base.content_hash(model), recipe.learned])
 
 
 @task
-def counted(search: Search, candidates: Sequence[Candidate]) -> list[list[int]]:
+def count_tokens(search: SearchRun, candidates: Sequence[SearchCandidate]) -> list[list[int]]:
     """Count each candidate's tokens by step, in a process of its own, since it loads torch."""
     spec = LengthsSpec(
         snapshot=search.snapshot,
         candidates=tuple(CountedCandidate(base=one.base, recipe=one.recipe) for one in candidates),
         counted=search.folder / COUNTED,
     )
-    jobs.run(spec, search.folder, train.reporter())
+    runner.run_job(spec, search.folder, train.reporter())
     return TypeAdapter(list[list[int]]).validate_json(spec.counted.read_text())
 
 
-def measured(
-    search: Search, candidates: Sequence[Candidate], by: Measure
-) -> tuple[dict[Path, Pace], float]:
+def measure_paces(
+    search: SearchRun, candidates: Sequence[SearchCandidate], by: SearchMetric
+) -> tuple[dict[Path, TrainingPace], float]:
     """Measure each base's pace on the first steps of a candidate, and the seconds that it took."""
     first = {one.base: one for one in reversed(candidates)}
     orders = [
-        Order(
-            entry=Entry(
+        TrialOrder(
+            entry=PlannedTrial(
                 key=manifest.digest(["pace", candidate_key(search, one.base, one.recipe)]),
                 name=f"pace of {one.base.name}",
                 base=one.base,
@@ -181,63 +184,67 @@ def measured(
         )
         for one in first.values()
     ]
-    came = climb(search, orders)
+    came = run_orders(search, orders)
     for one in came:
         shutil.rmtree(search.adapters / one.key, ignore_errors=True)
-        tracking.prune(search.workload.workload, one.key, "only to measure a pace", "FINISHED")
+        tracking.prune_candidate(
+            search.workload.workload, one.key, "only to measure a pace", "FINISHED"
+        )
         if not one.stepping:  # what fails later, such as scoring it, says nothing of the pace
             raise run.SearchError(f"measuring a base's pace: {one.trouble or 'it did no step'}")
     paces = {
-        order.entry.base: Pace(one.seconds - one.stepping, one.tokens / one.stepping)
+        order.entry.base: TrainingPace(one.seconds - one.stepping, one.tokens / one.stepping)
         for order, one in zip(orders, came, strict=True)
     }
     return paces, sum(one.seconds for one in came)
 
 
-def climb(search: Search, orders: Sequence[Order]) -> list[Outcome]:
+def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
     """Have the ``gpu`` pool carry out what wasn't before, and tell what came of each order."""
     files = [
-        records.give(search.folder, one.model_copy(update={"parent": search.run_id}))
+        run.write_order(search.folder, one.model_copy(update={"parent": search.run_id}))
         for one in orders
     ]
-    left = [file for file in files if records.outcome(file) is None]
+    left = [file for file in files if run.read_outcome(file) is None]
     given = {"config": search.config, "snapshot": str(search.snapshot)}
-    ended = dispatch.run_all(
+    ended = flow_runs.run_children(
         "train/train",
         [given | {"order": str(file)} for file in left],
-        lambda: tell(search, orders),
+        lambda: write_progress(search, orders),
     )
     runs = dict(zip(left, ended, strict=True))
     return [
-        records.outcome(file) or lost(one, runs[file])
+        run.read_outcome(file) or failed_outcome(one, runs[file])
         for file, one in zip(files, orders, strict=True)
     ]
 
 
-def lost(order: Order, ended: FlowRun) -> Outcome:
+def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
     """Say of a run that ended without a word how it ended; a later search tries it again."""
     link = f"{settings.load().prefect_url}/runs/flow-run/{ended.id}"
     said = f"its flow run ended {ended.state_name}: {link}"
-    return Outcome(key=order.entry.key, rung=order.rung, trouble=said)
+    return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=said)
 
 
-def tell(search: Search, orders: Sequence[Order]) -> None:
+def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
     """Keep how far the candidates of a rung are, for whoever watches the search."""
-    jobs_of = [train.job_folder(search.adapters / one.entry.key) for one in orders]
-    now = records.together(orders, [jobs.newest_progress(one) for one in jobs_of])
-    manifest.write_atomically(search.folder / "progress.json", jobs.to_json(now))
+    jobs_of = [train.training_job_folder(search.adapters / one.entry.key) for one in orders]
+    now = run.combined_progress(orders, [runner.newest_progress(one) for one in jobs_of])
+    manifest.write_atomically(search.folder / "progress.json", runner.progress_line(now))
 
 
 @task
-def conclude(search: Search, planned: Plan, found: Found) -> None:
+def conclude_search(search: SearchRun, planned: SearchPlan, found: SearchResult) -> None:
     """Publish what came of the candidates, drop all adapters but the best, finish the search."""
-    text = page.write(search.workload.workload, planned, found)
+    text = run.search_page(search.workload.workload, planned, found)
     (search.folder / PAGE).write_text(text)
     key = f"search-{re.sub('[._]', '-', search.workload.workload)}"
     create_markdown_artifact(text, key=key, description=search.folder.name)
     for one in found.places[1:]:
         status = "FAILED" if one.ending == "failed" else "FINISHED"
-        tracking.prune(search.workload.workload, one.entry.key, page.reason(one), status)
+        tracking.prune_candidate(
+            search.workload.workload, one.entry.key, run.placement_reason(one), status
+        )
         (search.adapters / one.entry.key / manifest.NAME).unlink(missing_ok=True)
         shutil.rmtree(search.adapters / one.entry.key, ignore_errors=True)
     manifest.write(

@@ -1,9 +1,11 @@
-"""Where this installation of Flywheel lives and which ports it uses, read from the environment."""
+"""The installation: its home, ports, servers and code version, from environment variables."""
 
 import math
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +44,7 @@ class Settings:
     processes: int | None = None
     """How many processes train together; one for each GPU if not given, and one without a GPU."""
     flow_hours: float = 24.0
-    """How long a flow run may compute before it is cancelled (``flows.time_limits``)."""
+    """How long a flow run may compute before it is cancelled (``flows.maintenance``)."""
     metrics_port: int | None = None
     """Where the stack shows its figures to Prometheus; nowhere if not given."""
     log_format: Literal["text", "json"] = "text"
@@ -274,3 +276,17 @@ def _hours(env: Mapping[str, str]) -> float:
     if not 0 < hours < math.inf:
         raise SettingsError(f"FLYWHEEL_FLOW_HOURS is {text!r}; wants a number above 0")
     return hours
+
+
+def code_version() -> str:
+    """Give the commit that is checked out, ``-dirty`` if files differ from it; else the version."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return f"lora-flywheel {version('lora-flywheel')}"
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or f"lora-flywheel {version('lora-flywheel')}"

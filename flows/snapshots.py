@@ -1,12 +1,29 @@
-"""Find a frozen snapshot: by its folder or key, or a workload's newest."""
+"""Curate and freeze snapshots; find one by its folder, its key, or as the newest."""
 
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from components import manifest
-from components.dataset.snapshot import folder_name
+from components.chat import token_counts
+from components.curate import curate_workload, held_rows
+from components.curate.curate_workload import CurationTally
+from components.curate.held_rows import Loss, LostExample
+from components.curate.redaction import redactor
+from components.dataset import freeze_snapshot
+from components.dataset.freeze_snapshot import Snapshot, folder_name
+from components.gate import power, significance
+from components.scorecard import HOLDOUT
+from components.store import ledger, manifest, working_copy
+from components.store.working_copy import StaleCopyError, WorkingCopy
+from flows.settings import Settings, code_version
+from flows.workload_file import Workload
 
 
-def named(root: Path, name: str) -> Path:
+def find_snapshot(root: Path, name: str) -> Path:
     """Find a snapshot by its folder, or by the beginning of its key.
 
     Raises:
@@ -22,7 +39,7 @@ def named(root: Path, name: str) -> Path:
     return found[0]
 
 
-def newest(root: Path, workload_id: str) -> Path:
+def newest_snapshot(root: Path, workload_id: str) -> Path:
     """Find the snapshot of a workload that was frozen last.
 
     Raises:
@@ -36,3 +53,127 @@ def newest(root: Path, workload_id: str) -> Path:
             "turn makes one"
         )
     return max(found, key=lambda path: (str(manifest.read(path)["created_at"]), path.name))
+
+
+LEAD = 0.1
+"""A holdout that can't show so large a lead is too small to judge most challengers."""
+
+ATTEMPTS = 3
+"""Erasures and retention are rare; three of them during one workload's curations are a mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLoss:
+    """A rule that left out more than may pass unasked, and some of what it left out."""
+
+    loss: Loss
+    examples: list[LostExample]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenWorkload:
+    """What came of a workload's interactions.
+
+    ``snapshot`` is ``None`` where a person is asked first whether what was ``lost`` is right.
+    """
+
+    tally: CurationTally
+    snapshot: Snapshot | None
+    lost: list[RuleLoss]
+
+
+def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
+    """Say that one large cluster makes the gate need more requests than the holdout has.
+
+    ``None`` where it has them, or no cluster can have more than one.
+    """
+    policy, cap = workload.gate, workload.curate.holdout_per_cluster
+    bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
+    alpha = significance.allowance(policy.alpha, 1, policy.looks)
+    wanted = power.fewest(bound, LEAD, alpha)
+    if policy.task != HOLDOUT or bound == 1 or frozen.holdout_rows >= wanted:
+        return None
+    return (
+        f"the holdout is too small to show a lead of {100 * LEAD:g} points: one cluster can have "
+        f"{bound:,} requests, so the gate needs at least {wanted:,} and there are "
+        f"{frozen.holdout_rows:,}; with `holdout_per_cluster: 1` under curate it needs at least "
+        f"{power.fewest(1, LEAD, alpha):,}, of the {frozen.clusters['holdout']:,} that it would "
+        "have: one of each cluster"
+    )
+
+
+def freeze_workload(
+    workload: Workload, home: Settings, *, now: datetime, ask: bool = True
+) -> FrozenWorkload:
+    """Judge every interaction, then write the snapshot unless an equal one exists.
+
+    Args:
+        workload: The workload.
+        home: Where the warehouse and the snapshots are.
+        now: When it is done (UTC).
+        ask: Freeze nothing while a person is asked about a rule that left out very much.
+
+    Raises:
+        SplitChangedError: A snapshot was frozen with another ``split_by``.
+        NoTokenizerError: A budget of tokens is set, and the base has no ``tokenizer.json``.
+        ReplayError: Rows are to be replayed from what is no set of them.
+        CheckFailedError: A check found rows that must not be.
+        EmptySideError: There is nothing to train on, or nothing to test on.
+        StaleCopyError: Rows were erased or archived during each of several attempts.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with suppress(StaleCopyError):
+            return _freeze(workload, home, now, ask=ask)
+    return _freeze(workload, home, now, ask=ask)
+
+
+@contextmanager
+def curated_copy(
+    workload: Workload, home: Settings, *, now: datetime
+) -> Generator[tuple[WorkingCopy, CurationTally]]:
+    """Judge every interaction in a copy of the workload's rows, and write the verdicts down.
+
+    Nobody else curates the workload within the block. Raises as ``freeze`` does.
+    """
+    with (
+        working_copy.reserve(home.locks, workload.workload),
+        working_copy.open_copy(home.warehouse, workload.workload, home.scratch) as copy,
+    ):
+        counter = token_counts.counter(copy.con, workload.base)
+        tally = curate_workload.curate(
+            copy.con, workload.workload, workload.curate, now=now, counter=counter
+        )
+        copy.merge()
+        yield copy, tally
+
+
+def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> FrozenWorkload:
+    with curated_copy(workload, home, now=now) as (copy, tally):
+        waiting = held_rows.open_losses(copy.con, workload.workload)
+        if ask and waiting:
+            lost = [RuleLoss(one, held_rows.lost_examples(copy.con, one)) for one in waiting]
+            return FrozenWorkload(tally, None, lost)
+        frozen = freeze_snapshot.freeze(
+            copy.con,
+            home.snapshots,
+            workload.workload,
+            rules=workload.curate,
+            now=now,
+            base=workload.base,
+            commit=code_version(),
+            staying=redactor.unredacted_finder(workload.curate.redaction),
+        )
+        _record_snapshot(copy, frozen, now)
+    return FrozenWorkload(tally, frozen, [])
+
+
+def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None:
+    """Write down what was frozen; where rows of it were erased meanwhile, it is thrown away."""
+    record = partial(ledger.record_output, workload=copy.workload_id, folder=frozen.path, now=now)
+    is_new = manifest.read(frozen.path)["created_at"] == now.isoformat(timespec="seconds")
+    try:
+        copy.merge(record)
+    except StaleCopyError:
+        if is_new:
+            shutil.rmtree(frozen.path)
+        raise

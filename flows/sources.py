@@ -1,14 +1,131 @@
-"""Where a workload's traffic lies: the places that its file names, and the files that are there."""
+"""The inputs of a workload: the `sources:` section; load its files and experiments."""
 
-from collections.abc import Callable
+import json
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from components.collect import places
-from components.collect.record import Defaults, Input, Kind
+from components.collect import files, load_file, segments, survey
+from components.collect.load_file import DryRun, Loaded
+from components.collect.source import Defaults, Input, Kind
+from components.collect.sources import mlflow_traces
+from components.collect.survey import SurveyedFile
+from components.register import tracking
 from components.schema import Config
+from components.store import warehouse
+from components.store.warehouse import Connection
+
+Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+LATE = timedelta(days=30)
+"""For so long a trace is pulled again: assessments come later, and MLflow can't search by them."""
+
+
+def load_inputs(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
+    """Load files, each whole or not at all, and the new traces of experiments.
+
+    What is elsewhere is fetched before the warehouse is opened for it, and between two files
+    others may have the warehouse.
+
+    Args:
+        path: The warehouse.
+        found: What to load.
+        now: When it is done (UTC).
+    """
+    return _for_each_piece(path, found, partial(load_file.load_copy, now=now))
+
+
+def rehearse_inputs(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
+    """Load as ``load`` does and undo it: tell what would come of it."""
+    return _for_each_piece(path, found, partial(load_file.dry_run_copy, now=now))
+
+
+def load_survey(
+    path: Path, found: Iterable[Input], defaults: Defaults, *, now: datetime
+) -> Iterator[SurveyedFile]:
+    """Load files as ``load`` does, with ``defaults`` where their records name no workload."""
+
+    def load_copy(con: Connection, given: Input, copy: Path) -> SurveyedFile:
+        return survey.load(con, given, copy, defaults, now=now)
+
+    return _for_each_piece(path, found, load_copy)
+
+
+def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
+    """Load what the receiver took; between two segments others may have the warehouse."""
+    pieces = segments.plan_pieces(folder, now=now)
+    done = warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING)
+    return [one for loaded in done for one in loaded]
+
+
+def _for_each_piece(
+    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+) -> Iterator[Result]:
+    for is_here, members in groupby(found, _is_here):
+        pieces = _piece_tasks(path, members, do)
+        seconds = warehouse.TURN_SECONDS if is_here else 0
+        yield from warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, seconds=seconds)
+
+
+def _is_here(given: Input) -> bool:
+    return files.REMOTE not in given.place and not given.place.startswith(MLFLOW)
+
+
+def _piece_tasks(
+    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+) -> Iterator[Callable[[Connection], Result]]:
+    """Fetch one after the other, and keep each for as long as its piece of work lasts."""
+    for given in found:
+        with _fetched_file(path, given) as (named, copy):
+            yield lambda con, named=named, copy=copy: do(con, named, copy)
+
+
+@contextmanager
+def _fetched_file(path: Path, given: Input) -> Generator[tuple[Input, Path]]:
+    if not given.place.startswith(MLFLOW):
+        with files.local_copy(given.place) as copy:
+            yield given, copy
+        return
+    named = replace(given, source=mlflow_traces.NAME)
+    with warehouse.connect(path) as con:
+        last = load_file.last_load(con, named)
+    with _pulled_traces(named, last) as copy:
+        yield named, copy
+
+
+@contextmanager
+def _pulled_traces(given: Input, last: datetime | None) -> Generator[Path]:
+    """Pull the traces that began after the last load, or not long before it, into a file."""
+    since = BEGINNING if last is None else last - LATE
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        for trace in tracking.pull_traces(given.place.removeprefix(MLFLOW), since=since):
+            file.write(json.dumps(trace, default=str) + "\n")
+        file.flush()
+        yield Path(file.name)
+
+
+def loading_summary(loaded: Sequence[Loaded]) -> str:
+    """Say in one line what came of the files."""
+    fresh = [file for file in loaded if not file.skipped]
+    rows = sum(file.new for file in fresh)
+    quarantined = sum(file.quarantined for file in fresh)
+    said = (
+        f"{rows} new rows from {len(fresh)} new of {len(loaded)} files, "
+        f"{quarantined} lines in quarantine"
+    )
+    new_fields = sorted({f"{file.source}.{name}" for file in fresh for name in file.new_fields})
+    return said + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
+
 
 MLFLOW = "mlflow:"
 """Before the name of an experiment whose traces are pulled through MLflow's client."""
@@ -29,7 +146,7 @@ def in_the_file(*fields: str) -> Callable[[Any], Any]:
     return decorate
 
 
-class Entry(Config):
+class SourceEntry(Config):
     """One place of traffic, with what the files don't say themselves."""
 
     path: str
@@ -47,20 +164,20 @@ class Entry(Config):
     @field_validator("source")
     @classmethod
     def _exists(cls, source: str | None) -> str | None:
-        from components.collect import detect  # noqa: PLC0415 - it loads every source
+        from components.collect import files  # noqa: PLC0415 - it loads every source
 
         if source is not None:
-            detect.named(source)
+            files.source_named(source)
         return source
 
 
 class Sources(Config):
     """Where the traffic lies: paths relative to the workload file, or entries that say more."""
 
-    logs: list[Entry] = Field(default_factory=list[Entry])
+    logs: list[SourceEntry] = Field(default_factory=list[SourceEntry])
     """Interactions, in any form that a source reads; a plain path is an entry of its own."""
 
-    feedback: list[Entry] = Field(default_factory=list[Entry])
+    feedback: list[SourceEntry] = Field(default_factory=list[SourceEntry])
     """What people thought of the answers, one JSON object a line, or in any form of a source."""
 
     @field_validator("logs", "feedback", mode="before")
@@ -72,41 +189,43 @@ class Sources(Config):
 
     @in_the_file("logs", "feedback")
     @classmethod
-    def _beside_the_file(cls, entries: list[Entry], info: ValidationInfo) -> list[Entry]:
+    def _beside_the_file(
+        cls, entries: list[SourceEntry], info: ValidationInfo
+    ) -> list[SourceEntry]:
         return [
-            entry.model_copy(update={"path": _beside(entry.path, folder(info))})
+            entry.model_copy(update={"path": _beside(entry.path, workload_folder(info))})
             for entry in entries
         ]
 
     @in_the_file("logs")
     @classmethod
-    def _exist(cls, entries: list[Entry], _: ValidationInfo) -> list[Entry]:
+    def _exist(cls, entries: list[SourceEntry], _: ValidationInfo) -> list[SourceEntry]:
         paths = [entry.path for entry in entries if not _is_elsewhere(entry.path)]
-        empty = [path for path in paths if not places.matching(path)]
+        empty = [path for path in paths if not files.matching_files(path)]
         if empty:
             raise ValueError(f"nothing matches {', '.join(empty)}")
         return entries
 
 
-def inputs(entries: list[Entry], kind: Kind) -> list[Input]:
+def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
     """List the files of all entries; one that is under two belongs to the first."""
     found: dict[str, Input] = {}
     for entry in entries:
         defaults = Defaults(entry.workload_id, entry.client_id)
-        paths = [entry.path] if entry.path.startswith(MLFLOW) else places.matching(entry.path)
+        paths = [entry.path] if entry.path.startswith(MLFLOW) else files.matching_files(entry.path)
         for path in paths:
             found.setdefault(path, Input(path, entry.source, kind, defaults))
     return [found[path] for path in sorted(found)]
 
 
-def folder(info: ValidationInfo) -> Path:
+def workload_folder(info: ValidationInfo) -> Path:
     """Give the folder of the file that is being read."""
     assert isinstance(info.context, Path)
     return info.context
 
 
 def _is_elsewhere(path: str) -> bool:
-    return places.REMOTE in path or path.startswith(MLFLOW)
+    return files.REMOTE in path or path.startswith(MLFLOW)
 
 
 def _beside(path: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from components import manifest
+from components.store import manifest
 
 NAME = "stages.json"
 

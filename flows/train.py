@@ -1,31 +1,147 @@
-"""Train: one adapter on a snapshot, in a process of its own on the ``gpu`` pool."""
+"""Flow `train`: train one adapter on a snapshot, in a process on the `gpu` pool."""
 
 import json
+import re
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 from pydantic import TypeAdapter
 
-from components import base, costs, manifest, prompt, rendering
-from components.dataset import learned
-from components.register import datasets, tracking
+from components import costs
+from components.chat import chat_templates, prompt
+from components.dataset import snapshot_figures
+from components.models import base
+from components.pages import templates
+from components.register import registry, taint, tracking
 from components.schema import Json, Progress
-from components.train import recipe
-from components.train.search import records
-from components.train.search.records import Order, Outcome
-from components.train.stops import Reached, Stop
-from flows import finishing, jobs, metrics, origins, run_inputs, settings, validation
-from flows.curve import Curve
-from flows.job_specs import TrainSpec
-from flows.origins import Origin
-from flows.revision import revision
-from flows.run_names import run_name
-from flows.workload import Workload
+from components.store import manifest
+from components.train import checkpoints, recipe, training_curve
+from components.train.checkpoints import StopCondition, TrainingProgress
+from components.train.search import run
+from components.train.search.run import TrialOrder, TrialOutcome
+from flows import adapters, settings, validation, workload_file
+from flows.flow_runs import run_name
+from flows.jobs import runner
+from flows.jobs.job_specs import TrainSpec
+from flows.settings import code_version
+from flows.stack import prometheus
+from flows.workload_file import Workload
+
+HISTORY, CURVE_PICTURE = "history.jsonl", "loss.png"
+
+REDRAW_SECONDS = 60.0
+"""While a training goes on, its picture is drawn anew this often."""
+
+
+def curve_key(workload: str) -> str:
+    """Key of the artifacts that hold the pictures of a workload's trainings."""
+    return f"loss-{re.sub('[._]', '-', workload)}"
+
+
+class TrainingCurve:
+    """The history of one training, through kills; it lies in the job's folder.
+
+    The picture is an artifact of the flow run that trains, and of the training's MLflow run.
+    """
+
+    def __init__(self, folder: Path, workload: str, run_id: str, title: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._workload = folder, workload
+        self._run_id, self._title = run_id, title
+        self._artifact: UUID | None = None
+        self._drawn = time.monotonic()
+
+    def add(self, progress: Progress) -> None:
+        """Keep a line, and draw the picture anew now and then."""
+        with (self._folder / HISTORY).open("a") as file:
+            file.write(
+                "\n" + runner.progress_line(progress)
+            )  # a line that a kill cut off ends here
+        if time.monotonic() - self._drawn >= REDRAW_SECONDS:
+            self.show()
+
+    def show(self) -> None:
+        """Draw all that was said; nothing where nothing was."""
+        self._drawn = time.monotonic()
+        told = read_curve(self._folder)
+        if not told:
+            return
+        path = self._folder / CURVE_PICTURE
+        training_curve.draw_curve(told, path)
+        tracking.log_picture(self._run_id, path)
+        text = write_curve_page(self._title, told, path)
+        if self._artifact is None:
+            made = create_markdown_artifact(
+                text, key=curve_key(self._workload), description=self._title
+            )
+            assert isinstance(made, UUID)  # it is a coroutine only where the caller is one
+            self._artifact = made
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+
+
+def read_curve(folder: Path) -> list[Progress]:
+    """Read what the training of a job folder has said; a line that a kill cut off is left out."""
+    try:
+        lines = (folder / HISTORY).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [one for line in lines if (one := _progress(line)) is not None]
+
+
+def _progress(line: str) -> Progress | None:
+    try:
+        return Progress(**json.loads(line))
+    except json.JSONDecodeError:
+        return None
+
+
+def write_curve_page(title: str, told: Iterable[Progress], path: Path) -> str:
+    """Write the page: the picture, and the newest figure of each name."""
+    newest = {name: (one, value) for one in told for name, value in one.figures.items()}
+    return templates.render("train/curve.md.j2", title=title, newest=newest, picture=path)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStart:
+    """What a training goes on from: an adapter's folder, or nothing, and why."""
+
+    adapter: Path | None
+    reason: str
+
+
+def find_training_start(workload: Workload) -> TrainingStart:
+    """Find what the training goes on from: the champion's adapter, where the recipe wants it."""
+    if not workload.train.warm_start:
+        return TrainingStart(None, "the recipe wants no warm start")
+    champion = registry.champion_version(workload.workload)
+    if champion is None:
+        return TrainingStart(None, "there is no champion yet")
+    adapter = settings.load().adapters / workload.workload / champion.adapter
+    said = f"champion version {champion.number}"
+    if taint.is_tainted(champion):
+        return TrainingStart(None, f"{said} has learned from rows that were erased")
+    if not manifest.is_finished(adapter):
+        return TrainingStart(None, f"the adapter of {said} is not at {adapter}")
+    made_from = manifest.read_untouched(adapter)
+    objection = checkpoints.warm_start_problem(
+        workload.train, base.content_hash(workload.base), made_from
+    )
+    if objection:
+        return TrainingStart(None, f"{said} can't be gone on from: {objection}")
+    return TrainingStart(adapter, f"{said} is of the same shape")
+
 
 ROWS = "rows.json"
 """The file in a training's job folder that says what became of the snapshot's rows."""
@@ -49,43 +165,43 @@ def train(config: str, snapshot: str, order: str = "", adapter: str = "") -> str
         ForeignPathError: A path is not of this home.
         AdapterChangedError: The adapter would be another one.
     """
-    workload, home = run_inputs.workload(config), settings.load()
+    workload, home = workload_file.workload_of_run(config), settings.load()
     return learn(
         workload,
-        run_inputs.within(home.snapshots, snapshot, "snapshot"),
-        run_inputs.within(home.jobs, order, "order") if order else None,
-        run_inputs.within(home.adapters, adapter, "adapter") if adapter else None,
+        workload_file.path_within(home.snapshots, snapshot, "snapshot"),
+        workload_file.path_within(home.jobs, order, "order") if order else None,
+        workload_file.path_within(home.adapters, adapter, "adapter") if adapter else None,
     )
 
 
-@metrics.staged("train")
+@prometheus.count_stage("train")
 def learn(
     workload: Workload, snapshot: Path, order: Path | None = None, expected: Path | None = None
 ) -> str:
     """Train an adapter, or a candidate of a search, and return its folder."""
     if order is not None:
-        return str(climb(workload, snapshot, order))
-    begins = origins.find(workload)
-    adapter = folder(workload, snapshot, begins)
+        return str(train_candidate(workload, snapshot, order))
+    begins = find_training_start(workload)
+    adapter = adapter_folder(workload, snapshot, begins)
     if expected is not None and adapter != expected:
         raise AdapterChangedError(
             f"training adapter {expected.name} of {workload.workload}: what it would be made from "
             f"now makes {adapter.name} ({begins.reason}); run the turn again"
         )
     if not manifest.is_finished(adapter):
-        fit(workload, snapshot, adapter, begins)
+        fit_adapter(workload, snapshot, adapter, begins)
     return str(adapter)
 
 
-def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
+def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     """Train a candidate up to its rung, unless that was done; what came of it is kept.
 
     Where candidates are compared by the target metric, it is measured on the validation side then.
     A training that fails is a result, too: the search goes on without it.
     """
-    order = Order.model_validate_json(path.read_text())
+    order = TrialOrder.model_validate_json(path.read_text())
     adapter = settings.load().adapters / workload.workload / order.entry.key
-    if records.outcome(path) is not None:
+    if run.read_outcome(path) is not None:
         return adapter
     candidate: dict[str, object] = {"base": order.entry.base, "train": order.entry.recipe}
     if order.entry.base != workload.base:
@@ -95,62 +211,64 @@ def climb(workload: Workload, snapshot: Path, path: Path) -> Path:
     came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
     measuring = path.with_name(f"{path.stem}.measuring")
     try:
-        begins = Origin(None, "a candidate starts from its base")
-        reached = fit(given, snapshot, adapter, begins, path)
+        begins = TrainingStart(None, "a candidate starts from its base")
+        reached = fit_adapter(given, snapshot, adapter, begins, path)
         came |= asdict(reached) if reached else {}
         if order.metric:
-            came |= {"scores": scores(given, snapshot, adapter, order.metric, path, measuring)}
-    except jobs.JobError as error:
+            came |= {
+                "scores": validation_scores(given, snapshot, adapter, order.metric, path, measuring)
+            }
+    except runner.JobError as error:
         came |= {"trouble": str(error).splitlines()[-1]}
-    took = jobs.work(job_folder(adapter))
+    took = runner.read_work(training_job_folder(adapter))
     if measuring.exists():
-        took = costs.total([took, jobs.work(measuring)])
+        took = costs.total([took, runner.read_work(measuring)])
     came |= {"seconds": time.monotonic() - started, "work": asdict(took) if took else None}
-    records.keep(path, Outcome.model_validate(came))
-    shutil.rmtree(kept(path), ignore_errors=True)
+    run.write_outcome(path, TrialOutcome.model_validate(came))
+    shutil.rmtree(candidate_folder(path), ignore_errors=True)
     return adapter
 
 
 @task
-def scores(
+def validation_scores(
     workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
 ) -> dict[int, float]:
     """Measure a candidate as it stands at its rung; give a metric by a validation row's number."""
-    standing = adapter if manifest.is_finished(adapter) else kept(order)
+    standing = adapter if manifest.is_finished(adapter) else candidate_folder(order)
     if not manifest.is_finished(standing):
         body = {
             "snapshot": snapshot.name,
             "base": base.content_hash(workload.base),
-            rendering.TEMPLATE: rendering.template_hash(workload.base),
+            chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),
         }
         manifest.write(standing, kind="adapter", now=datetime.now(UTC), body=body)
-    card = validation.measure_candidate(
+    card = validation.score_candidate(
         settings.load(), workload, snapshot, standing, job, reporter()
     )
     found = {one.doc_id: one.scores.get(metric) for one in card.samples}
     return {number: score for number, score in found.items() if score is not None}
 
 
-def kept(order: Path) -> Path:
+def candidate_folder(order: Path) -> Path:
     """Name the folder of a candidate's adapter as it stands at the end of an order."""
     return order.with_name(f"{order.stem}.adapter")
 
 
-def folder(workload: Workload, snapshot: Path, begins: Origin | None = None) -> Path:
+def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | None = None) -> Path:
     """Name the folder of the adapter: its key is the digest of snapshot, base, recipe and origin.
 
     A champion that was made of the same is that adapter: it does not go on from itself.
     """
-    fresh = key(workload, snapshot)
-    earlier = (begins or origins.find(workload)).adapter
+    fresh = key_of_adapter(workload, snapshot)
+    earlier = (begins or find_training_start(workload)).adapter
     if earlier is None:
         return settings.load().adapters / workload.workload / fresh
     if manifest.read(earlier).get("fresh_key") == fresh:
         return earlier
-    return earlier.with_name(key(workload, snapshot, earlier.name))
+    return earlier.with_name(key_of_adapter(workload, snapshot, earlier.name))
 
 
-def key(workload: Workload, snapshot: Path, warm_start: str | None = None) -> str:
+def key_of_adapter(workload: Workload, snapshot: Path, warm_start: str | None = None) -> str:
     """Name the adapter by all that it is made from."""
     objective, taught_by = workload.train.objective, None
     if objective.kind == "distillation":
@@ -164,15 +282,19 @@ def key(workload: Workload, snapshot: Path, warm_start: str | None = None) -> st
     )
 
 
-def job_folder(adapter: Path) -> Path:
+def training_job_folder(adapter: Path) -> Path:
     """Name the folder where the training of ``adapter`` keeps its log and progress."""
     return settings.load().jobs / f"train-{adapter.name}"
 
 
 @task
-def fit(
-    workload: Workload, snapshot: Path, adapter: Path, begins: Origin, order: Path | None = None
-) -> Reached | None:
+def fit_adapter(
+    workload: Workload,
+    snapshot: Path,
+    adapter: Path,
+    begins: TrainingStart,
+    order: Path | None = None,
+) -> TrainingProgress | None:
     """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow.
 
     Of a candidate it is told how far it came; its adapter is finished only at its end.
@@ -189,12 +311,14 @@ def fit(
         folder=adapter,
         recipe=workload.train,
         warm_start=begins.adapter,
-        rows=job_folder(adapter) / ROWS,
+        rows=training_job_folder(adapter) / ROWS,
     )
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = manifest.read(snapshot)
-    rendering.require_same(frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}")
-    given = Order.model_validate_json(order.read_text()) if order else None
+    chat_templates.require_same(
+        frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}"
+    )
+    given = TrialOrder.model_validate_json(order.read_text()) if order else None
     run_id = tracking.open_run(
         workload.workload,
         adapter.name,
@@ -202,73 +326,80 @@ def fit(
         tags=lineage | ({tracking.PARENT_TAG: given.parent} if given else {}),
         name=given.entry.name if given else None,
     )
-    metrics, started = tracking.Metrics(run_id), time.monotonic()
+    metrics, started = tracking.MetricWriter(run_id), time.monotonic()
     called = f"candidate {given.entry.name}" if given else f"adapter {adapter.name}"
     title = f"{workload.workload}: training of {called}"
-    curve = Curve(job_folder(adapter), workload.workload, run_id, title)
+    curve = TrainingCurve(training_job_folder(adapter), workload.workload, run_id, title)
     try:
-        datasets.log(run_id, snapshot)
-        reached = _do(spec, adapter, order, reporter(metrics, curve))
+        tracking.log_datasets(run_id, snapshot)
+        reached = _run_training_job(spec, adapter, order, reporter(metrics, curve))
     except BaseException as error:  # the run must not look as if it went on
         metrics.send()
         curve.show()
-        tracking.close_run(run_id, "FAILED" if isinstance(error, jobs.JobError) else "KILLED")
+        tracking.close_run(run_id, "FAILED" if isinstance(error, runner.JobError) else "KILLED")
         raise
     metrics.send()
     curve.show()
     if (reached is None or reached.finished) and not manifest.is_finished(adapter):
-        body = made_from(workload, snapshot, begins) | {"mlflow_run": run_id, "commit": revision()}
+        body = made_from(workload, snapshot, begins) | {
+            "mlflow_run": run_id,
+            "commit": code_version(),
+        }
         # A search paid for every candidate; a training that was killed, only since it went on.
         searched = order.parent.parent if order else None
-        earlier = records.seconds(searched) if searched else 0.0
+        earlier = run.trained_seconds(searched) if searched else 0.0
         body |= {"training_seconds": round(earlier + time.monotonic() - started, 1)}
-        works = records.works(searched) if searched else []
-        total = costs.total([*works, jobs.work(job_folder(adapter))])
+        works = run.trial_works(searched) if searched else []
+        total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
         body |= {costs.TRAINING: asdict(total) if total else None}
-        body |= {learned.RECORD: learned_rows(adapter)}
-        finishing.finish(workload, snapshot, adapter, body, now=datetime.now(UTC))
+        body |= {snapshot_figures.RECORD: learned_rows(adapter)}
+        adapters.finish_adapter(workload, snapshot, adapter, body, now=datetime.now(UTC))
     tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
     return reached
 
 
-def _do(
-    spec: TrainSpec, adapter: Path, order: Path | None, listener: jobs.Listener
-) -> Reached | None:
+def _run_training_job(
+    spec: TrainSpec, adapter: Path, order: Path | None, listener: runner.Listener
+) -> TrainingProgress | None:
     """Run the training's job; a candidate's only if it didn't come to its rung's end before."""
     if order is None:
-        jobs.run(spec, job_folder(adapter), listener)
+        runner.run_job(spec, training_job_folder(adapter), listener)
         return None
-    given = Order.model_validate_json(order.read_text())
+    given = TrialOrder.model_validate_json(order.read_text())
     deadline = time.monotonic() + given.seconds if given.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
     if not reached.exists():
-        stop = Stop(given.at_step, deadline, str(kept(order)) if given.metric else None)
+        stop = StopCondition(
+            given.at_step, deadline, str(candidate_folder(order)) if given.metric else None
+        )
         until = spec.model_copy(update={"stop": stop, "reached": reached})
-        jobs.run(until, job_folder(adapter), listener)
-    return TypeAdapter(Reached).validate_json(reached.read_text())
+        runner.run_job(until, training_job_folder(adapter), listener)
+    return TypeAdapter(TrainingProgress).validate_json(reached.read_text())
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:
     """Read what became of the snapshot's rows, and log it; a job of an older version didn't say."""
-    path = job_folder(adapter) / ROWS
+    path = training_job_folder(adapter) / ROWS
     found: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
-    for sentence in learned.said({learned.RECORD: found}):
+    for sentence in snapshot_figures.learned_sentences({snapshot_figures.RECORD: found}):
         get_run_logger().info(sentence)
     return found
 
 
-def made_from(workload: Workload, snapshot: Path, begins: Origin) -> dict[str, object]:
+def made_from(workload: Workload, snapshot: Path, begins: TrainingStart) -> dict[str, object]:
     """Say what an adapter was made from; its ``fresh_key`` is all of that but the warm start."""
     return {
         "snapshot": snapshot.name,
         "base": base.content_hash(workload.base),
         "recipe": workload.train.model_dump(mode="json"),
         "warm_start": begins.adapter.name if begins.adapter else None,
-        "fresh_key": key(workload, snapshot),
+        "fresh_key": key_of_adapter(workload, snapshot),
     }
 
 
-def reporter(metrics: tracking.Metrics | None = None, curve: Curve | None = None) -> jobs.Listener:
+def reporter(
+    metrics: tracking.MetricWriter | None = None, curve: TrainingCurve | None = None
+) -> runner.Listener:
     """Give a listener that keeps figures where it is told to, and now and then logs a line."""
     logger = get_run_logger()
     said, stage = 0.0, ""

@@ -1,8 +1,4 @@
-"""One turn of the flywheel: collect, curate, train, evaluate, gate, and ask a person.
-
-Every stage finds what an earlier run of it finished, by content, so a turn that was killed goes on
-where it was and a second turn on the same traffic has nothing to do.
-"""
+"""Flow `turn`: collect, curate, train, evaluate, gate, and ask a person."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,47 +8,97 @@ from typing import Literal, TypeAlias, TypeVar
 
 from prefect import flow, task
 from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from components import ledger, manifest, warehouse
-from components.dataset import learned
-from components.dataset.snapshot import Snapshot
-from components.evaluate.harness import Folders
-from components.folder_digest import folder_digest
-from components.gate import evidence, judge
-from components.gate.comparable import Anchor, Measured
-from components.gate.compare import Earlier
-from components.gate.evidence import Evidence, Subject, TurnReference
+from components.dataset import snapshot_figures
+from components.dataset.freeze_snapshot import Snapshot
+from components.decide import decision_log
+from components.evaluate.harness import ScorecardFolders
+from components.gate import evidence_folder, judge
+from components.gate.comparability import Anchor, Measured
+from components.gate.comparison import EarlierUse
+from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.gate.report.case import Case
-from components.looks import Holdout, Look
+from components.gate.report.words import Case
+from components.monitor import turn_starts
+from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
 from components.scorecard import HOLDOUT, Scorecard
 from components.scorecard import read as read_scorecard
+from components.store import ledger, manifest, warehouse
+from components.store.ledger import Holdout, HoldoutUse
+from components.store.manifest import folder_digest
 from flows import (
     approvals,
     champions,
-    dispatch,
     evaluate,
-    exhibits,
-    metrics,
-    run_inputs,
-    seals,
+    evidence_reports,
+    flow_runs,
+    preregistration,
     search,
     settings,
-    showing,
-    starting,
     train,
-    workload_record,
+    workload_file,
 )
-from flows.asking import recorded
+from flows.approval_loop import recorded_outcome
 from flows.collect import collect
 from flows.curate import curate
-from flows.run_names import run_name
+from flows.flow_runs import run_name
+from flows.stack import prometheus
 from flows.stages import Stages
-from flows.workload import Workload
+from flows.workload_file import Workload
+
+
+class UnnamedStarterError(ValueError):
+    """Whoever starts a turn by hand has to say who it is, and has not."""
+
+
+@task
+def enter_start(workload: str, start: str | None) -> bool:
+    """Take the trigger's entry, or make one; tell whether this turn is the one that may run."""
+    run_id = str(flow_run.id)
+    with warehouse.connect(settings.load().warehouse) as con:
+        if start:
+            return turn_starts.claim_start(con, start, run_id)
+        cause = _cause()
+        reason = "its time had come" if cause == "schedule" else "somebody started it"
+        now = datetime.now(UTC)
+        turn_starts.record_start(con, TurnStart(run_id, workload, cause, True, reason, now, run_id))
+    return True
+
+
+def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
+    """Tell who started this turn by hand; empty where nobody did.
+
+    Raises:
+        UnnamedStarterError: Somebody did and did not say who, where that one may not approve.
+    """
+    if start or _cause() == "schedule":
+        return ""
+    if not by.strip() and workload.approve.refuse_starter:
+        raise UnnamedStarterError(
+            f"starting a turn of {workload.workload}: its file has refuse_starter, so say who "
+            "starts it: `flywheel turn FILE --as NAME`, or the parameter `by` in Prefect"
+        )
+    return by.strip()
+
+
+@task
+def note_starter(found: Evidence, starter: str) -> None:
+    """Keep who started by hand the turn that an evidence came from."""
+    now, run_id = datetime.now(UTC), str(flow_run.id or "")
+    with warehouse.connect(settings.load().warehouse) as con:
+        decision_log.record_starter(con, found.digest, run_id, starter, now)
+
+
+def _cause() -> Cause:
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return "schedule" if run and run.auto_scheduled else "person"
+
 
 Ending: TypeAlias = Literal[
     "held", "asked", "decided", "champion already", "rolled back", "fail", "inconclusive"
@@ -71,7 +117,7 @@ class StageError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
+class TurnResult:
     """What a turn came to."""
 
     ending: Ending
@@ -88,22 +134,22 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
         start: The entry in the book of starts that asks for it, if any.
         by: Your name, where a person starts it.
     """
-    begun = workload_record.under_way(settings.load().turns, str(flow_run.id))
-    workload = workload_record.read(begun) if begun else run_inputs.workload(config)
+    begun = workload_file.under_way(settings.load().turns, str(flow_run.id))
+    workload = workload_file.read(begun) if begun else workload_file.workload_of_run(config)
     return carry_on(workload, start, by, is_frozen=begun is not None)
 
 
-@metrics.staged("turn", skipped=lambda ending: ending == STARTED_ALREADY)
+@prometheus.count_stage("turn", skipped=lambda ending: ending == STARTED_ALREADY)
 def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool) -> str:
     """Take a turn to its end from where it is; its workload is frozen first, unless it is."""
-    starter = starting.starter(workload, start, by)
-    if not starting.enter(workload.workload, start):
+    starter = starter_of_turn(workload, start, by)
+    if not enter_start(workload.workload, start):
         return STARTED_ALREADY
-    evaluate.look_over(workload)
+    evaluate.check_tasks(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     if not is_frozen:
-        workload_record.begin(folder, workload)
-    config = str(folder / workload_record.NAME)
+        workload_file.begin(folder, workload)
+    config = str(folder / workload_file.NAME)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.say(collect(config))
@@ -120,50 +166,54 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
         else:
             stages.say("held: " + "; ".join(str(one.loss) for one in curated.lost))
     if snapshot is None:
-        finish(workload.workload, folder, stages, Turned("held"), [])
+        finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
     given = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):
-        adapter, reused = trained(workload, given)
+        adapter, reused = train_challenger(workload, given)
         stages.say(f"adapter {adapter.name}", reused=reused)
-    seal(workload, snapshot)
-    with stages.during("evaluate", evaluate.job_folder(adapter)):
-        cards, reused = measured(workload, given, adapter)
+    preregister(workload, snapshot)
+    with stages.during("evaluate", evaluate.evaluation_job_folder(adapter)):
+        cards, reused = evaluate_models(workload, given, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
-        reference = workload_record.reference(folder)
-        turned = conclude(workload, snapshot, adapter, cards, reference, starter)
+        reference = workload_file.reference(folder)
+        turned = conclude_turn(workload, snapshot, adapter, cards, reference, starter)
         stages.say(turned.ending)
-    outputs = [adapter, *evaluate.every(cards)]  # curate has noted its snapshot
-    finish(workload.workload, folder, stages, turned, outputs)
+    outputs = [adapter, *evaluate.all_folders(cards)]  # curate has noted its snapshot
+    finish_turn(workload.workload, folder, stages, turned, outputs)
     return turned.ending
 
 
 def training_folder(workload: Workload, snapshot: Path) -> Path:
     """Name the folder where the training, or the search, says how far it is."""
     if workload.search:
-        return search.folder(workload, snapshot)
-    return train.job_folder(train.folder(workload, snapshot))
+        return search.search_folder(workload, snapshot)
+    return train.training_job_folder(train.adapter_folder(workload, snapshot))
 
 
-def trained(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
+def train_challenger(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
     """Train the challenger, or search for it; tell whether it was there before."""
     snapshot = Path(given["snapshot"])
     if workload.search:
-        return search.best(given["config"], workload, snapshot)
-    adapter = train.folder(workload, snapshot)
+        return search.best_adapter(given["config"], workload, snapshot)
+    adapter = train.adapter_folder(workload, snapshot)
     asked = given | {"adapter": str(adapter)}
-    return ensure("train/train", asked, lambda: adapter if manifest.is_finished(adapter) else None)
+    return ensure_output(
+        "train/train", asked, lambda: adapter if manifest.is_finished(adapter) else None
+    )
 
 
-def measured(workload: Workload, given: dict[str, str], adapter: Path) -> tuple[Folders, bool]:
+def evaluate_models(
+    workload: Workload, given: dict[str, str], adapter: Path
+) -> tuple[ScorecardFolders, bool]:
     """Have all models scored, and be told where; tell whether they were before."""
     file = evaluate.cards_file(workload, Path(given["snapshot"]), adapter)
     asked = given | {"adapter": str(adapter), "cards": str(file)}
-    return ensure("evaluate/evaluate", asked, lambda: evaluate.cards_in(file))
+    return ensure_output("evaluate/evaluate", asked, lambda: evaluate.cards_in(file))
 
 
-def ensure(
+def ensure_output(
     deployment: str, parameters: dict[str, str], find: Callable[[], Output | None]
 ) -> tuple[Output, bool]:
     """Run a deployment unless its output can be found; tell whether it could.
@@ -175,9 +225,9 @@ def ensure(
     """
     if (found := find()) is not None:
         return found, True
-    run = dispatch.run(deployment, parameters)
+    run = flow_runs.run_child(deployment, parameters)
     if run.state_type == StateType.CRASHED:
-        run = dispatch.run(deployment, parameters)
+        run = flow_runs.run_child(deployment, parameters)
     if (found := find()) is None:
         raise StageError(
             f"{deployment} ended {run.state_name} without finishing its output; its flow run is "
@@ -186,64 +236,66 @@ def ensure(
     return found, False
 
 
-@metrics.staged("gate")
-def conclude(
+@prometheus.count_stage("gate")
+def conclude_turn(
     workload: Workload,
     snapshot: Snapshot,
     adapter: Path,
-    cards: Folders,
+    cards: ScorecardFolders,
     reference: TurnReference,
     starter: str = "",
-) -> Turned:
+) -> TurnResult:
     """Judge the challenger and, where the gate passes it, see that a person is asked once."""
-    champion = registry.champion(workload.workload)
+    champion = registry.champion_version(workload.workload)
     if champion and champion.adapter == adapter.name:
-        return Turned("champion already")
+        return TurnResult("champion already")
     if said := champions.rolled_back(workload.workload, adapter.name):
         get_run_logger().info(said)
-        return Turned("rolled back")
-    found = assemble(workload, snapshot, adapter, cards, champion, reference)
-    showing.show(found)
+        return TurnResult("rolled back")
+    found = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
+    evidence_reports.publish_evidence(found)
     get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
     if found.judgement.outcome != "pass":
-        return Turned(found.judgement.outcome, str(found.folder))
+        return TurnResult(found.judgement.outcome, str(found.folder))
     if starter:
-        starting.note(found, starter)
-    now = workload_record.in_force(settings.load(), workload)
-    decision = recorded(found.digest, now.approve.rules())
+        note_starter(found, starter)
+    now = workload_file.in_force(settings.load(), workload)
+    decision = recorded_outcome(found.digest, now.approve.rules())
     if decision and decision.decision == "reject":
-        return Turned("decided", str(found.folder))
-    return Turned("asked", str(found.folder), promotion(found))
+        return TurnResult("decided", str(found.folder))
+    return TurnResult("asked", str(found.folder), start_or_find_promotion(found))
 
 
 @task
-def seal(workload: Workload, snapshot: Snapshot) -> None:
+def preregister(workload: Workload, snapshot: Snapshot) -> None:
     """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
-    seals.seal(workload.gate, _held(workload, snapshot))
-    now = workload_record.in_force(settings.load(), workload)
-    seals.seal_rules(workload.workload, now.approve.rules())
+    preregistration.seal_policy(workload.gate, _holdout_of(workload, snapshot))
+    now = workload_file.in_force(settings.load(), workload)
+    preregistration.seal_rules(workload.workload, now.approve.rules())
 
 
-def _held(workload: Workload, snapshot: Snapshot) -> Holdout:
-    return seals.holdout(workload.workload, snapshot.holdout_version, snapshot.path)
+def _holdout_of(workload: Workload, snapshot: Snapshot) -> Holdout:
+    return preregistration.digest_holdout(
+        workload.workload, snapshot.holdout_version, snapshot.path
+    )
 
 
 @task
-def assemble(
+def assemble_evidence(
     workload: Workload,
     snapshot: Snapshot,
     adapter: Path,
-    cards: Folders,
+    cards: ScorecardFolders,
     champion: registry.Version | None,
     reference: TurnReference,
 ) -> Evidence:
     """Judge challenger against opponent and write the evidence folder, unless it exists."""
     home = settings.load()
-    ours, base = (_read(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
-    theirs = _read(cards[evaluate.CHAMPION]) if champion else base
+    ours, base = (_read_scorecards(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
+    theirs = _read_scorecards(cards[evaluate.CHAMPION]) if champion else base
     anchor = Anchor(evaluate.BASE, base) if champion else None
     challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]
-    subject = Subject(
+    subject = EvidenceSubject(
         workload=workload.workload,
         snapshot=snapshot.key,
         holdout_version=snapshot.holdout_version,
@@ -259,37 +311,43 @@ def assemble(
         anchor_scorecards=tuple(card.key for card in anchor.cards.values()) if anchor else (),
         adapter_bytes=folder_digest(adapter),
     )
-    judgement = judged(workload.gate, _held(workload, snapshot), adapter.name, ours, theirs, anchor)
+    judgement = judge_challenger(
+        workload.gate, _holdout_of(workload, snapshot), adapter.name, ours, theirs, anchor
+    )
     root = home.evidence / workload.workload
     # What an older version asked about keeps its decision: it is found by its own digest.
-    older = root / evidence.older_digest(subject, judgement, workload.gate)
+    older = root / evidence_folder.older_digest(subject, judgement, workload.gate)
     if manifest.is_finished(older):
-        return evidence.read(older)
-    digest = evidence.digest(subject, judgement, workload.gate)
+        return evidence_folder.read(older)
+    digest = evidence_folder.digest(subject, judgement, workload.gate)
     folder = root / digest
     if manifest.is_finished(folder):
-        return evidence.read(folder)
+        return evidence_folder.read(folder)
     case = Case(
         subject,
         judgement,
         digest,
         ours,
         theirs,
-        exhibits.reckon(home, workload, snapshot.path, adapter, cards, subject.opponent_name),
-        others=exhibits.others(cards, base=champion is not None),
+        evidence_reports.compute_costs(
+            home, workload, snapshot.path, adapter, cards, subject.opponent_name
+        ),
+        others=evidence_reports.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
-        learned=learned.said(manifest.read(adapter)),
-        turns=exhibits.earlier(home, workload.workload, judgement.metric),
+        learned=snapshot_figures.learned_sentences(manifest.read(adapter)),
+        turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    return exhibits.write(case, folder, workload.gate, reference, now=datetime.now(UTC))
+    return evidence_reports.write_evidence(
+        case, folder, workload.gate, reference, now=datetime.now(UTC)
+    )
 
 
-def _read(cards: Mapping[str, Path]) -> Measured:
+def _read_scorecards(cards: Mapping[str, Path]) -> Measured:
     return {task: read_scorecard(card) for task, card in cards.items()}
 
 
-def judged(
+def judge_challenger(
     policy: Policy,
     held: Holdout,
     adapter: str,
@@ -301,7 +359,9 @@ def judged(
     refused = judge.refuse(ours, theirs, policy, anchor)
     if refused:
         return refused
-    taken = seals.take(policy, held, ours[policy.task], theirs[policy.task], adapter)
+    taken = preregistration.record_use(
+        policy, held, ours[policy.task], theirs[policy.task], adapter
+    )
     found = judge.judge(
         ours,
         theirs,
@@ -311,15 +371,15 @@ def judged(
         anchor=anchor,
         earlier=_earlier(taken.earlier, theirs[policy.task]),
     )
-    return seals.judged(taken, found)
+    return preregistration.record_judgement(taken, found)
 
 
-def _earlier(looks: Sequence[Look], opponent: Scorecard) -> list[Earlier]:
+def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUse]:
     """Read the scorecards of earlier looks at the same two models; none where one is gone.
 
     Bets that are carried on have to be carried on over every look.
     """
-    found: list[Earlier] = []
+    found: list[EarlierUse] = []
     for look in looks:
         folders = [
             settings.load().scorecards / look.workload_id / key
@@ -329,23 +389,23 @@ def _earlier(looks: Sequence[Look], opponent: Scorecard) -> list[Earlier]:
             return []
         ours, theirs = (read_scorecard(folder) for folder in folders)
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
-            found.append(Earlier(look.number, look.alpha or 0.0, ours, theirs))
+            found.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
     return found
 
 
-def promotion(found: Evidence) -> str:
+def start_or_find_promotion(found: Evidence) -> str:
     """Start the promotion that asks a person, or find the one that is under way."""
     tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
-    waiting = dispatch.find("promote", *tags, states=approvals.UNDER_WAY)
+    waiting = flow_runs.find_runs("promote", *tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
     asked = {"workload": found.subject.workload, "evidence": found.digest}
-    return str(dispatch.start("promote/promote", asked, tags).id)
+    return str(flow_runs.start_run("promote/promote", asked, tags).id)
 
 
 @task
-def finish(
-    workload: str, folder: Path, stages: Stages, turned: Turned, outputs: list[Path]
+def finish_turn(
+    workload: str, folder: Path, stages: Stages, turned: TurnResult, outputs: list[Path]
 ) -> None:
     """Write the turn's manifest and note every output of it in the warehouse."""
     now = datetime.now(UTC)

@@ -1,23 +1,20 @@
-"""Measure models on the validation side, as the holdout is measured; a look there is free.
-
-No gate reads these scorecards, and no look is recorded, so recipes may be chosen by them.
-"""
+"""Score models on the validation side, by the holdout's metrics; spends no holdout use."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components import base as bases
-from components import manifest
-from components.dataset.snapshot import folder_name
+from components.dataset.freeze_snapshot import folder_name
 from components.evaluate import harness
+from components.models import base as bases
 from components.scorecard import VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
-from flows import jobs
-from flows.job_specs import EvaluateSpec
+from components.store import manifest
+from flows.jobs import runner
+from flows.jobs.job_specs import EvaluateSpec
 from flows.settings import Settings
-from flows.workload import Workload
+from flows.workload_file import Workload
 
 BASE = "base"
 
@@ -33,12 +30,12 @@ class LearnedError(ValueError):
     """An adapter has learned rows that it would be measured on, or may have."""
 
 
-def measure(
+def score_on_validation(
     home: Settings,
     workload: Workload,
     snapshot: Path,
     adapters: Sequence[Path],
-    listener: jobs.Listener,
+    listener: runner.Listener,
 ) -> dict[str, Scorecard]:
     """Score the base and adapters on the validation side; what was measured before is read.
 
@@ -63,19 +60,19 @@ def measure(
     for one in adapters:
         require_unlearned(home, workload.workload, one, snapshot)
     models: dict[str, Path | None] = {BASE: None}
-    models |= dict(zip(names(adapters), adapters, strict=True))
+    models |= dict(zip(adapter_names(adapters), adapters, strict=True))
     job = home.jobs / f"evaluate-validation-{manifest.digest([str(one) for one in adapters])}"
-    base = base_of(workload, adapters)
-    return _measure(home, workload, base, snapshot, models, job, listener)
+    base = base_of_adapters(workload, adapters)
+    return _score_models(home, workload, base, snapshot, models, job, listener)
 
 
-def measure_candidate(
+def score_candidate(
     home: Settings,
     workload: Workload,
     snapshot: Path,
     adapter: Path,
     job: Path,
-    listener: jobs.Listener,
+    listener: runner.Listener,
 ) -> Scorecard:
     """Score one adapter of a search on the validation side, on the base that it is trained on.
 
@@ -91,18 +88,18 @@ def measure_candidate(
         JobError: The measurement failed.
     """
     models: dict[str, Path | None] = {adapter.name: adapter}
-    found = _measure(home, workload, workload.base, snapshot, models, job, listener)
+    found = _score_models(home, workload, workload.base, snapshot, models, job, listener)
     return found[adapter.name]
 
 
-def _measure(
+def _score_models(
     home: Settings,
     workload: Workload,
     base: Path,
     snapshot: Path,
     models: Mapping[str, Path | None],
     job: Path,
-    listener: jobs.Listener,
+    listener: runner.Listener,
 ) -> dict[str, Scorecard]:
     """Score models in a job unless all were scored before."""
     root = home.scorecards / workload.workload
@@ -116,11 +113,11 @@ def _measure(
             settings=workload.evaluate,
             side=VALIDATION,
         )
-        jobs.run(spec, job, listener)
+        runner.run_job(spec, job, listener)
     return {name: read_scorecard(of[VALIDATION]) for name, of in cards.items()}
 
 
-def names(adapters: Sequence[Path]) -> list[str]:
+def adapter_names(adapters: Sequence[Path]) -> list[str]:
     """Name adapters by the beginning of their keys, or by more where that is not enough."""
     for wanted in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
         if len({*wanted, BASE}) == len(wanted) + 1:
@@ -128,7 +125,7 @@ def names(adapters: Sequence[Path]) -> list[str]:
     return [str(one) for one in adapters]
 
 
-def base_of(workload: Workload, adapters: Sequence[Path]) -> Path:
+def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
     """Find the base that adapters were trained on: the workload's, or one that its search tries.
 
     Raises:
@@ -163,7 +160,7 @@ def require_rows(workload: str, snapshot: Path) -> None:
     Raises:
         NoRowsError: With what would bring some.
     """
-    if not rows(snapshot):
+    if not validation_rows(snapshot):
         raise NoRowsError(
             f"measuring {workload} on its validation side: {snapshot} has no row there; set "
             "validation_share under curate, such as 0.1, which draws rows that are new, or curate "
@@ -171,7 +168,7 @@ def require_rows(workload: str, snapshot: Path) -> None:
         )
 
 
-def rows(snapshot: Path) -> int:
+def validation_rows(snapshot: Path) -> int:
     """Count the validation rows of a snapshot."""
     return pq.read_metadata(snapshot / f"{VALIDATION}.parquet").num_rows
 

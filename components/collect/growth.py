@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from components import warehouse
-from components.collect import detect
-from components.collect.containers import Form
-from components.collect.lines import BEGINNING, Start
-from components.collect.record import Defaults
-from components.collect.unpacking import is_packed
-from components.warehouse import Connection
+from components.collect import files
+from components.collect.files import Form
+from components.collect.lines import BEGINNING, LineStart, is_packed
+from components.collect.source import Defaults
+from components.store import warehouse
+from components.store.warehouse import Connection
 
 PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class PreviousLoad:
     """The last load from a path: digest and size of what the file was then, and its rows."""
 
     digest: str
@@ -32,7 +31,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class FileProgress:
     """A file's digest now, and where the rest begins if its beginning was loaded ``earlier``.
 
     ``size`` is ``None`` where the file can't be read on from its end.
@@ -40,8 +39,8 @@ class Growth:
 
     digest: str
     size: int | None = None
-    start: Start = BEGINNING
-    earlier: Earlier | None = None
+    start: LineStart = BEGINNING
+    earlier: PreviousLoad | None = None
 
     @property
     def rows_before(self) -> int:
@@ -51,10 +50,12 @@ class Growth:
 
 def can_grow(path: Path, form: Form, source: str) -> bool:
     """Tell whether a file is one that is read on from its old end."""
-    return form == "lines" and source not in detect.JOINING and not is_packed(path)
+    return form == "lines" and source not in files.JOINING and not is_packed(path)
 
 
-def earlier(con: Connection, place: str, source: str, defaults: Defaults) -> Earlier | None:
+def previous_load(
+    con: Connection, place: str, source: str, defaults: Defaults
+) -> PreviousLoad | None:
     """Give the last load from a place that can be read on from."""
     values = {
         "path": place,
@@ -62,11 +63,13 @@ def earlier(con: Connection, place: str, source: str, defaults: Defaults) -> Ear
         "workload_id": defaults.workload_id,
         "client_id": defaults.client_id,
     }
-    found = list(warehouse.read(con, "marts/growing_file", Earlier, **values))
+    found = list(warehouse.read(con, "marts/growing_file", PreviousLoad, **values))
     return found[0] if found else None
 
 
-def measure(path: Path, size: int, before: Earlier | None, *, can_grow: bool) -> Growth:
+def measure_progress(
+    path: Path, size: int, before: PreviousLoad | None, *, can_grow: bool
+) -> FileProgress:
     """Hash a file, and find out whether it begins with what was loaded ``before``.
 
     It is hashed up to the size that it had before anyone began to read it: what is hashed is known
@@ -82,11 +85,11 @@ def measure(path: Path, size: int, before: Earlier | None, *, can_grow: bool) ->
     has_grown = before is not None and content.size > before.size
     size_read = content.size if can_grow else None
     if beginning is None or not has_grown:
-        return Growth(content.digest, size_read)
-    return Growth(content.digest, size_read, beginning, before)
+        return FileProgress(content.digest, size_read)
+    return FileProgress(content.digest, size_read, beginning, before)
 
 
-def is_unknown(con: Connection, place: str, size: int) -> bool:
+def probably_new(con: Connection, place: str, size: int) -> bool:
     """Tell, before it is hashed, that a file is probably new: no other was of its place or size."""
     values = {"place": place, "size": size}
     found = con.execute(
@@ -95,7 +98,7 @@ def is_unknown(con: Connection, place: str, size: int) -> bool:
     return found == [(0,)]
 
 
-def take_back(con: Connection, source: str, growth: Growth) -> None:
+def drop_partial_line(con: Connection, source: str, growth: FileProgress) -> None:
     """Take out of quarantine what the earlier load found of a line that was not whole yet."""
     if growth.earlier is not None:
         con.execute(
@@ -125,6 +128,6 @@ class _Counted:
             self._hash.update(piece)
             if with_lines and (at := piece.rfind(b"\n")) >= 0:
                 number = self.whole_lines.line + piece.count(b"\n")
-                self.whole_lines = Start(self.size + at + 1, number)
+                self.whole_lines = LineStart(self.size + at + 1, number)
             self.size += len(piece)
             left -= len(piece)

@@ -1,19 +1,113 @@
-"""Take a file of lines apart, plain, gzip'd or zstd'd, whatever state it is in.
+"""Split plain, gzip or zstd files into lines, in bounded memory and despite damage."""
 
-Lines stay bytes until they have shown to be UTF-8; nothing here knows JSON. Memory stays bounded:
-a line is read up to ``LONGEST`` and more, and of a longer one ``MOST_KEPT`` is kept.
-"""
-
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import zstandard
 from numpy.typing import NDArray
 
-from components.collect.unpacking import Unpacked
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+UNPACKED_BYTES = 8 * 2**10
+"""Packed bytes that are unpacked at once: of zeros they become 250 MB, of logs 50 kB."""
+
+GZIP_READ = 256 * 2**10
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a file is gzip'd or zstd'd."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
+
+
+class UnpackedFile:
+    """The bytes of a plain, gzip'd or zstd'd file; ``damage`` says what ended it before its end.
+
+    Those of a plain one may begin at ``start``.
+    """
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        magic = b"" if start else file.read(4)
+        file.seek(start)
+        self.damage: str | None = None
+        self._file = file
+        self._left = bytearray()
+        self._pieces: Iterator[bytes] | None = None
+        if magic.startswith(GZIP_MAGIC):
+            self._pieces = self._gunzipped(gzip.GzipFile(fileobj=file))
+        elif magic == ZSTD_MAGIC:
+            self._pieces = self._unzstd(file)
+
+    def after(self, head: bytearray, size: int) -> bytearray:
+        """Give ``head`` with the next ``size`` bytes behind it; fewer only at the end."""
+        content = bytearray(len(head) + size)
+        content[: len(head)] = head
+        with memoryview(content) as view, view[len(head) :] as free:
+            filled = len(head) + self.fill(free)
+        del content[filled:]
+        return content
+
+    def close(self) -> None:
+        """Let go of what is left; the file is its opener's."""
+        self._left.clear()
+
+    def fill(self, view: memoryview) -> int:
+        """Fill ``view`` with the next bytes; return how many: fewer than fit only at the end."""
+        return self._fill_unpacked(view) if self._pieces else _fill_plain(self._file, view)
+
+    def _fill_unpacked(self, view: memoryview) -> int:
+        assert self._pieces is not None
+        while len(self._left) < len(view) and (piece := next(self._pieces, None)) is not None:
+            self._left += piece
+        size = min(len(view), len(self._left))
+        view[:size] = self._left[:size]
+        del self._left[:size]
+        return size
+
+    def _gunzipped(self, source: gzip.GzipFile) -> Iterator[bytes]:
+        try:
+            # read1, not read: read drops what it had unpacked when it meets the damage.
+            while piece := source.read1(GZIP_READ):
+                yield piece
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.damage = f"the gzip stream is damaged ({error})"
+
+    def _unzstd(self, file: BinaryIO) -> Iterator[bytes]:
+        """Unpack frame after frame; bytes behind the last one that are no frame are damage."""
+        frame, rest, is_whole = zstandard.ZstdDecompressor().decompressobj(), b"", True
+        try:
+            while packed := rest or file.read(UNPACKED_BYTES):
+                yield frame.decompress(packed)
+                rest, is_whole = b"", frame.eof
+                if is_whole:
+                    rest = frame.unused_data
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+        except zstandard.ZstdError as error:
+            self.damage = f"the zstd stream is damaged ({error})"
+            return
+        if not is_whole:
+            self.damage = "the zstd stream is damaged (it ends within a frame)"
+
+
+def _fill_plain(file: BinaryIO, view: memoryview) -> int:
+    filled = 0
+    while filled < len(view) and (read := _read_into(file, view[filled:])):
+        filled += read
+    return filled
+
+
+def _read_into(file: BinaryIO, view: memoryview) -> int:
+    assert isinstance(file, io.BufferedReader)
+    return file.readinto(view)
+
 
 LONGEST = 16 * 2**20
 """Bytes of the longest line that is read as a log line."""
@@ -22,7 +116,7 @@ MOST_KEPT = 4 * LONGEST
 """Bytes of a longer line that go to quarantine."""
 
 BLOCK = 32 * 2**20
-PIECE = 2**18
+SCAN_BYTES = 2**18
 """Bytes that are looked through at a time: they stay in a processor's cache."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -30,14 +124,14 @@ BREAK = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class LineStart:
     """A place in a plain file: how many bytes lie before it, and the number of the next line."""
 
     offset: int
     line: int
 
 
-BEGINNING = Start(0, 1)
+BEGINNING = LineStart(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +162,27 @@ class Block:
     """Where each line ends, its line break left out."""
 
 
-def block(number: int, content: bytes) -> Block:
+def make_block(number: int, content: bytes) -> Block:
     """Take bytes for a block of lines, the first of that number."""
     array = np.frombuffer(content, np.uint8)
     return _block(number, array, _breaks(array))
 
 
-def read(path: Path, start: Start = BEGINNING) -> Iterator[Line | Unreadable]:
+def read_lines(path: Path, start: LineStart = BEGINNING) -> Iterator[Line | Unreadable]:
     """Go through the lines of a file from a place in it; blank ones are left out.
 
     A packed stream that breaks off gives its good lines first, then the cut one as unreadable.
     """
-    for found in blocks(path, start):
+    for found in read_blocks(path, start):
         if isinstance(found, Block):
-            yield from split(found)
+            yield from split_block(found)
         else:
             yield found
 
 
-def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]:
+def read_blocks(path: Path, start: LineStart = BEGINNING) -> Iterator[Block | Unreadable]:
     """Go through a file by blocks of lines, between them what can't be part of one."""
-    with path.open("rb") as file, closing(Unpacked(file, start.offset)) as stream:
+    with path.open("rb") as file, closing(UnpackedFile(file, start.offset)) as stream:
         number, rest, at_end = start.line, np.empty(0, np.uint8), False
         while not at_end:
             content = _read_on(rest, stream)
@@ -109,7 +203,7 @@ def blocks(path: Path, start: Start = BEGINNING) -> Iterator[Block | Unreadable]
             yield Unreadable(number, rest.tobytes(), f"{place}: {stream.damage}")
 
 
-def split(whole: Block) -> Iterator[Line | Unreadable]:
+def split_block(whole: Block) -> Iterator[Line | Unreadable]:
     """Go through the lines of a block; blank ones are left out."""
     start = 0
     for number, line_end in enumerate(whole.ends.tolist(), whole.number):
@@ -130,12 +224,12 @@ def _block(number: int, content: NDArray[np.uint8], breaks: NDArray[np.int64]) -
 
 def _breaks(content: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Find the line breaks."""
-    pieces = range(0, len(content), PIECE)
-    found = [at + np.flatnonzero(content[at : at + PIECE] == BREAK) for at in pieces]
+    pieces = range(0, len(content), SCAN_BYTES)
+    found = [at + np.flatnonzero(content[at : at + SCAN_BYTES] == BREAK) for at in pieces]
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _read_on(rest: NDArray[np.uint8], stream: Unpacked) -> NDArray[np.uint8]:
+def _read_on(rest: NDArray[np.uint8], stream: UnpackedFile) -> NDArray[np.uint8]:
     """Give what is left with the next ``BLOCK`` bytes behind it; fewer only at the end.
 
     Arrow's allocator gives the memory of blocks again that nothing holds: what comes from the
@@ -161,7 +255,7 @@ def _decoded(number: int, content: bytes) -> Line | Unreadable:
 
 
 def _pass_over(
-    number: int, head: NDArray[np.uint8], stream: Unpacked
+    number: int, head: NDArray[np.uint8], stream: UnpackedFile
 ) -> tuple[Unreadable, NDArray[np.uint8]]:
     """Read on to the end of a long line, keeping no more of it than fits; give what follows."""
     kept, length = bytearray(head.tobytes()), len(head)

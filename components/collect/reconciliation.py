@@ -13,10 +13,10 @@ from itertools import chain, groupby
 
 import pyarrow as pa
 
-from components import record_identity, warehouse
-from components.collect.record import Kind
-from components.record_identity import Names, Record
-from components.warehouse import Connection
+from components.collect.source import Kind
+from components.store import record_identity, warehouse
+from components.store.record_identity import Names, Record
+from components.store.warehouse import Connection
 
 GROUPS = 5_000
 """Groups of rows that are compared at a time, to bound what is held in memory."""
@@ -59,7 +59,7 @@ class _Interactions:
 
     def add(self, row: _Row) -> None:
         """Take a row in, or again after it was merged with a record that names more."""
-        names = record_identity.whose(row.record)
+        names = record_identity.record_names(row.record)
         self._exact.setdefault(names, row)
         for reduced in record_identity.reductions(names):
             self._reduced.setdefault(reduced, row)
@@ -69,7 +69,9 @@ class _Interactions:
         fewer = (self._exact.get(reduced) for reduced in record_identity.reductions(names))
         more = (self._reduced.get(reduced) for reduced in record_identity.reductions(names))
         for row in chain(fewer, more):
-            if row is not None and record_identity.agree(names, record_identity.whose(row.record)):
+            if row is not None and record_identity.names_agree(
+                names, record_identity.record_names(row.record)
+            ):
                 return row
         return None
 
@@ -170,11 +172,11 @@ def _tell_apart(rows: Sequence[_Row], taken: set[str], last_row: int, changes: _
     kept: list[_Row] = []
     for row in rows:
         same = contents[record_identity.content_digest(row.record)]
-        names = record_identity.whose(row.record)
+        names = record_identity.record_names(row.record)
         target = same.find(names) if row.row_id > last_row else None
         if target is None:
             if row.interaction_id in ids:
-                row.interaction_id = record_identity.twin_id(row.interaction_id, names)
+                row.interaction_id = record_identity.duplicate_group_id(row.interaction_id, names)
                 row.is_renamed = True
             ids.add(row.interaction_id)
             same.add(row)

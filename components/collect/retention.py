@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from components import manifest, warehouse
-from components.collect.record import Kind
-from components.warehouse import Connection
+from components.collect.source import Kind
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
 
 KINDS: tuple[Kind, ...] = ("interactions", "feedback")
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from components import warehouse
-from components.collect import containers, detect, loading
-from components.collect.loaded import Loaded
-from components.collect.loading import Input
-from components.collect.record import Defaults, Found
+from components.collect import files, load_file
+from components.collect.load_file import Loaded
+from components.collect.source import Defaults, Input, ParsedRecord
 from components.schema import Json
-from components.warehouse import Connection
+from components.store import warehouse
+from components.store.warehouse import Connection
 
 MOST_SAMPLED = 2_000
 """Interactions of a workload that are looked at in detail."""
@@ -65,7 +64,7 @@ def load(
 ) -> SurveyedFile:
     """Load a file that was fetched to ``path``, with ``defaults`` only if its records need them."""
     named = replace(given, defaults=defaults) if _names_no_workload(given, path) else given
-    return SurveyedFile(named, loading.load_copy(con, named, path, now=now))
+    return SurveyedFile(named, load_file.load_copy(con, named, path, now=now))
 
 
 def workloads(con: Connection) -> list[LoggedWorkload]:
@@ -90,10 +89,11 @@ def _parsed(record: str) -> dict[str, Json]:
 
 
 def _names_no_workload(given: Input, path: Path) -> bool:
-    form = containers.form(path)
-    source = loading.source_of(given, path, form)
-    rows = containers.first(path, form, detect.ROWS_LOOKED_AT)
+    form = files.detect_form(path)
+    source = load_file.source_of(given, path, form)
+    rows = files.first_rows(path, form, files.SAMPLED_ROWS)
     records = source.read(rows, Defaults(UNNAMED, UNNAMED))
     return any(
-        isinstance(one, Found) and one.record.get("workload_id") == UNNAMED for one in records
+        isinstance(one, ParsedRecord) and one.record.get("workload_id") == UNNAMED
+        for one in records
     )

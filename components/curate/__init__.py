@@ -1,11 +1,9 @@
-"""Decide which interactions become examples, what they teach, and on which side they stand.
+"""Decide which interactions become examples, what they teach, and on which side they are.
 
-``pipeline`` is the way in and ``settings`` what a workload file may say; ``candidate`` reads an
-interaction, ``rules`` object to it, ``redaction`` takes out personal data and secrets, ``near``
-finds what was asked before, ``placing`` finds the side that it keeps for ever, ``split`` draws one,
-``overlap`` keeps what is tested on from being trained on, ``preferences`` weigh what people said of
-it, and ``balance`` chooses what is trained on. ``row_guard`` keeps a single row
-from ending it. ``held`` shows what waits for a person, and
-``losses`` which rules left out so much that a person is asked. What is set work (the newest
-feedback, duplicates) is in ``sql/``.
+curate_workload is the way in and settings the ``curate`` section. interaction parses,
+row_judgement applies rules and redaction to each interaction (in worker_pool), near finds
+near-duplicates, ties and placement choose a side that a row keeps (split draws it),
+decontamination keeps what is tested on from being trained on, client_limits protects clients
+from each other, preferences weighs feedback, row_budget, replay and training_side choose
+what is trained on. held_rows shows what waits for a person. Set-based work is in ``sql/``.
 """

@@ -14,17 +14,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from components import warehouse
-from components.client_shares import ALWAYS, ClientShares
-from components.curate import split
-from components.curate.judgement import Judgement
-from components.curate.overlap import decontaminate
-from components.curate.overlap.decontaminate import Asked
-from components.curate.overlap.settings import Overlap
-from components.curate.placing import Settled
+from components.curate import decontamination, split
+from components.curate.decontamination import UserTexts
+from components.curate.row_judgement import RowJudgement
 from components.curate.rules.screen import Flag
-from components.curate.split import SIDES, SplitBy
-from components.warehouse import Connection
+from components.curate.settings import Overlap
+from components.curate.split import SIDES, SettledSides, SplitBy
+from components.schema import ALWAYS, ClientShares
+from components.store import warehouse
+from components.store.warehouse import Connection
 
 TESTED = ("holdout", "validation")
 OVERLAPS = ("overlaps_holdout", "overlaps_validation")
@@ -32,7 +30,7 @@ AHEAD = "future_timestamp"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ClientOrigin:
     """Who an interaction came from, and when; ``is_ahead`` if its log says a later time."""
 
     interaction_id: str
@@ -46,18 +44,18 @@ class Clients:
     """The clients of a workload: the rank of each, and where each interaction came from."""
 
     ranks: Mapping[str, int]
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, ClientOrigin]
 
     @property
     def are_several(self) -> bool:
         """Whether there is anybody to crowd out."""
         return len(self.ranks) > 1
 
-    def of(self, judged: Judgement) -> str:
+    def of(self, judged: RowJudgement) -> str:
         """Return the client that an interaction came from."""
         return self.origins[judged.interaction_id].client_id
 
-    def rank(self, judged: Judgement) -> int:
+    def rank(self, judged: RowJudgement) -> int:
         """Return the rank of that client; 0 is the first."""
         return self.ranks[self.of(judged)]
 
@@ -74,13 +72,13 @@ def read(con: Connection, workload_id: str) -> Clients:
         "select interaction_id, coalesce(party_id, client_id), loaded_at, coalesce(is_ahead, false)"
         " from staging.interactions"
     ).fetchall()
-    origins = {row[0]: Origin(*row) for row in rows}
+    origins = {row[0]: ClientOrigin(*row) for row in rows}
     present = {origin.client_id for origin in origins.values()}
     order = [client_id for (client_id,) in known if client_id in present]
     return Clients({client_id: rank for rank, client_id in enumerate(order)}, origins)
 
 
-def flag_ahead(judgements: Iterable[Judgement], clients: Clients) -> list[Judgement]:
+def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[RowJudgement]:
     """Flag the interactions whose log says a time after they were loaded; they count as of then."""
     mark = "the log says a time after it was loaded; it counts as of when it was loaded"
     flag = Flag(AHEAD, 1.0, mark)
@@ -93,8 +91,8 @@ def flag_ahead(judgements: Iterable[Judgement], clients: Clients) -> list[Judgem
 
 
 def cap_tested(
-    judgements: Sequence[Judgement], clients: Clients, known: Settled, shares: ClientShares
-) -> list[Judgement]:
+    judgements: Sequence[RowJudgement], clients: Clients, known: SettledSides, shares: ClientShares
+) -> list[RowJudgement]:
     """Leave out what a later client has of the holdout or of the validation side over its share."""
     over: set[str] = set()
     for side in TESTED:
@@ -104,8 +102,8 @@ def cap_tested(
 
 
 def cap_trained(
-    judgements: Sequence[Judgement], clients: Clients, known: Settled, shares: ClientShares
-) -> list[Judgement]:
+    judgements: Sequence[RowJudgement], clients: Clients, known: SettledSides, shares: ClientShares
+) -> list[RowJudgement]:
     """Leave out what a later client has of the training side over its share."""
     placed = [judged for judged in judgements if _is_trained(judged)]
     over = _over(placed, clients, known, shares.train)
@@ -116,8 +114,8 @@ def cap_trained(
 
 
 def displacing(
-    stood: Sequence[Judgement],
-    cleaned: Sequence[Judgement],
+    stood: Sequence[RowJudgement],
+    cleaned: Sequence[RowJudgement],
     clients: Clients,
     *,
     split_by: SplitBy,
@@ -138,7 +136,7 @@ def displacing(
     held_out = {judged.interaction_id: judged for judged in tested}
     holders = _holders(tested, by_tools=split_by == "tools")
     highest = {name: min(map(clients.rank, rows)) for name, rows in holders.items()}
-    trained: dict[str, list[tuple[Judgement, Judgement]]] = defaultdict(list)
+    trained: dict[str, list[tuple[RowJudgement, RowJudgement]]] = defaultdict(list)
     for before, after in zip(stood, cleaned, strict=True):
         if _stands_on(before, "train"):
             trained[clients.of(before)].append((before, after))
@@ -161,8 +159,8 @@ def displacing(
 
 
 def leave_out(
-    judgements: Sequence[Judgement], ids: AbstractSet[str], objection: str
-) -> list[Judgement]:
+    judgements: Sequence[RowJudgement], ids: AbstractSet[str], objection: str
+) -> list[RowJudgement]:
     """Object to rows that keep their side, and to those that are still near to a stricter side."""
     left = [
         replace(judged, objection=objection) if judged.interaction_id in ids else judged
@@ -184,8 +182,8 @@ def leave_out(
 
 
 def _with_nearness(
-    judged: Judgement, ties: Mapping[str, AbstractSet[str]], strictest: Mapping[str, int]
-) -> Judgement:
+    judged: RowJudgement, ties: Mapping[str, AbstractSet[str]], strictest: Mapping[str, int]
+) -> RowJudgement:
     if not _is_active(judged) or judged.standing is None:
         return judged
     side = SIDES.index(judged.standing.side)
@@ -193,11 +191,13 @@ def _with_nearness(
     return replace(judged, objection=f"near_{SIDES[strict]}" if strict > side else None)
 
 
-def _over(placed: Sequence[Judgement], clients: Clients, known: Settled, share: float) -> set[str]:
+def _over(
+    placed: Sequence[RowJudgement], clients: Clients, known: SettledSides, share: float
+) -> set[str]:
     """Find the new rows of later clients beyond their share; which ones is settled by their ids."""
     if share == 1:
         return set()
-    requests: dict[str, dict[str, list[Judgement]]] = defaultdict(lambda: defaultdict(list))
+    requests: dict[str, dict[str, list[RowJudgement]]] = defaultdict(lambda: defaultdict(list))
     for judged in placed:
         requests[clients.of(judged)][_request(judged)].append(judged)
     total = sum(len(of_client) for of_client in requests.values())
@@ -212,13 +212,15 @@ def _over(placed: Sequence[Judgement], clients: Clients, known: Settled, share: 
             for name, rows in of_client.items()
             if any(_was_settled(row, clients, known) for row in rows)
         }
-        new = sorted(of_client.keys() - settled, key=lambda name: split.by_hash(f"client {name}"))
+        new = sorted(
+            of_client.keys() - settled, key=lambda name: split.side_by_hash(f"client {name}")
+        )
         for name in new[max(0, room - len(settled)) :]:
             over |= {row.interaction_id for row in of_client[name]}
     return over
 
 
-def _was_settled(judged: Judgement, clients: Clients, known: Settled) -> bool:
+def _was_settled(judged: RowJudgement, clients: Clients, known: SettledSides) -> bool:
     """Return whether a snapshot that was frozen after the row was loaded settled its request."""
     since = known.since.get(_request(judged))
     loaded_at = clients.origins[judged.interaction_id].loaded_at
@@ -226,7 +228,7 @@ def _was_settled(judged: Judgement, clients: Clients, known: Settled) -> bool:
 
 
 def _names_later(
-    judged: Judgement, held_out: Mapping[str, Judgement], clients: Clients, rank: int
+    judged: RowJudgement, held_out: Mapping[str, RowJudgement], clients: Clients, rank: int
 ) -> bool:
     """Return whether the held-out row that a mark names is a later client's."""
     named = held_out.get((judged.mark or "").partition(",")[0])
@@ -234,7 +236,7 @@ def _names_later(
 
 
 def _overlapped(
-    tested: Sequence[Judgement],
+    tested: Sequence[RowJudgement],
     displaced: Mapping[str, str],
     clients: Clients,
     rank: int,
@@ -244,17 +246,17 @@ def _overlapped(
     if not displaced:
         return set()
     rows = {
-        judged.interaction_id: Asked(judged.asked, "")
+        judged.interaction_id: UserTexts(judged.asked, "")
         for judged in tested
         if clients.rank(judged) > rank
     }
     without_guards = overlap.model_copy(update={"guards": ()})
-    return set(decontaminate.decontaminate(rows, displaced, without_guards))
+    return set(decontamination.decontaminate(rows, displaced, without_guards))
 
 
-def _holders(tested: Iterable[Judgement], *, by_tools: bool) -> dict[str, list[Judgement]]:
+def _holders(tested: Iterable[RowJudgement], *, by_tools: bool) -> dict[str, list[RowJudgement]]:
     """List by each tie, and where tools are split by by each tool, the tested rows that have it."""
-    holders: dict[str, list[Judgement]] = defaultdict(list)
+    holders: dict[str, list[RowJudgement]] = defaultdict(list)
     for judged in tested:
         for name in _ties(judged):
             holders[name].append(judged)
@@ -263,15 +265,15 @@ def _holders(tested: Iterable[Judgement], *, by_tools: bool) -> dict[str, list[J
     return holders
 
 
-def _held_in_common(judged: Judgement) -> set[str]:
+def _held_in_common(judged: RowJudgement) -> set[str]:
     return _ties(judged) | _tools(judged)
 
 
-def _tools(judged: Judgement) -> set[str]:
+def _tools(judged: RowJudgement) -> set[str]:
     return {f"offers {name}" for name in judged.tool_names}
 
 
-def _ties(judged: Judgement) -> set[str]:
+def _ties(judged: RowJudgement) -> set[str]:
     member = judged.member
     if member is None:
         return set()
@@ -279,23 +281,23 @@ def _ties(judged: Judgement) -> set[str]:
     return {*member.ties, *cluster}
 
 
-def _request(judged: Judgement) -> str:
+def _request(judged: RowJudgement) -> str:
     assert judged.member is not None
     return judged.member.ties[0]
 
 
-def _is_active(judged: Judgement) -> bool:
+def _is_active(judged: RowJudgement) -> bool:
     """Return whether nothing but its nearness to another side is held against a placed row."""
     return judged.standing is not None and (judged.objection or "near_").startswith("near_")
 
 
-def _stands_on(judged: Judgement, side: str) -> bool:
+def _stands_on(judged: RowJudgement, side: str) -> bool:
     return _is_active(judged) and judged.standing is not None and judged.standing.side == side
 
 
-def _is_tested(judged: Judgement) -> bool:
+def _is_tested(judged: RowJudgement) -> bool:
     return any(_stands_on(judged, side) for side in TESTED)
 
 
-def _is_trained(judged: Judgement) -> bool:
+def _is_trained(judged: RowJudgement) -> bool:
     return judged.objection is None and _stands_on(judged, "train")

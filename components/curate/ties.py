@@ -1,24 +1,105 @@
-"""Tie the rows that belong together: which name a conversation, a user or a set of tools share.
+"""Tie rows that belong together: by conversation, user, tools, or the turns before."""
 
-Nothing that is common identifies anybody. An id that more than a third of the rows carry is an
-application's, not a conversation's or a person's. A request that more than five conversations made
-("hi", "yes") belongs to none of them and stands by itself.
-
-Where no conversation id is logged, the turns of a conversation are found by their messages. A turn
-repeats those before it, so what users and tools sent in one is the beginning of what they sent in
-the next. The shortest beginning that at most five conversations have in common ties them. Where an
-application cuts its histories, a turn is tied to the one whose message and answer it repeats,
-provided that at most five requests do.
-"""
-
+import json
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from components import manifest
-from components.curate.origin import Origin
-from components.curate.placing import Member
-from components.curate.split import SplitBy
+from components.curate import split
+from components.curate.interaction import Candidate, CandidateRow
+from components.curate.split import Member, SplitBy
+from components.schema import Json
+from components.store import manifest
+
+ASKING = ("user", "tool")
+"""The roles whose messages a model answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """What a request may have in common with others, as digests.
+
+    ``tools`` is set where the workload is split by them. ``path`` has one digest for each message
+    that a user or a tool sent, of all such messages up to it, so that a path is a prefix of that of
+    every later turn. ``context`` is of system messages and tools. ``answered_before`` is of the
+    last such message before the newest and the answer to it, ``answered`` of the newest and its
+    logged answer: where an application cuts its histories, one turn's ``answered`` is the next
+    one's ``answered_before``. ``former_group`` is the group that versions before 0026 settled.
+    """
+
+    request: str
+    redacted_request: str | None
+    tools: str | None
+    conversation: str | None
+    user: str | None
+    path: tuple[str, ...]
+    context: str
+    answered_before: str | None
+    answered: str
+    former_group: str
+
+
+def request_origin(
+    row: CandidateRow, candidate: Candidate, split_by: SplitBy, redacted_request: str | None
+) -> RequestOrigin:
+    """Read the origin of an interaction, of what was logged before redaction."""
+    names = candidate.tool_names
+    messages = [one for one in candidate.messages if one["role"] in (*ASKING, "assistant")]
+    return RequestOrigin(
+        request=row.example_id,
+        redacted_request=redacted_request,
+        tools=split.tools(names) if split_by == "tools" and names else None,
+        conversation=split.conversation(row.conversation_id) if row.conversation_id else None,
+        user=split.user(row.user_id) if row.user_id else None,
+        path=_path(messages, candidate.opening),
+        context=manifest.digest([candidate.said("system", "developer"), row.tools]),
+        answered_before=_answered_before(messages),
+        answered=manifest.digest([_last_question(messages), _content(_logged(candidate))]),
+        former_group=split.group(split_by, names, candidate.opening, row.user_id),
+    )
+
+
+def _path(messages: Sequence[dict[str, Json]], opening: str) -> tuple[str, ...]:
+    path: list[str] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            continue
+        if not path and message["role"] == "user":
+            path.append(split.opening_group(opening))
+        else:
+            path.append(manifest.digest(["path", *path[-1:], message["role"], _content(message)]))
+    return tuple(path)
+
+
+def _answered_before(messages: Sequence[dict[str, Json]]) -> str | None:
+    """Hash the last message that was answered before the newest, and its answer."""
+    asked = [n for n, one in enumerate(messages) if one["role"] in ASKING]
+    answers = [n for n, one in enumerate(messages[: asked[-1]]) if one["role"] == "assistant"]
+    before = [n for n in asked if answers and n < answers[-1]]
+    if not before:
+        return None
+    return manifest.digest([_content(messages[before[-1]]), _content(messages[answers[-1]])])
+
+
+def _last_question(messages: Sequence[dict[str, Json]]) -> Json:
+    return _content(next(one for one in reversed(messages) if one["role"] in ASKING))
+
+
+def _logged(candidate: Candidate) -> dict[str, Json]:
+    return (candidate.logged if candidate.is_corrected else candidate.message) or {}
+
+
+def _content(message: dict[str, Json]) -> Json:
+    """Return a message's text and calls without their ids, which say nothing of its meaning."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    text = content.strip() if isinstance(content, str) else json.dumps(content, sort_keys=True)
+    functions: list[Json] = (
+        [one.get("function") for one in calls if isinstance(one, dict)]
+        if isinstance(calls, list)
+        else []
+    )
+    return ["" if content is None else text, functions]
+
 
 MOST_CONVERSATIONS = 5
 """What more conversations have in common identifies none; retries and edits are fewer."""
@@ -41,7 +122,7 @@ class Common:
 
 def tie(
     members: Sequence[Member],
-    origins: Sequence[Origin],
+    origins: Sequence[RequestOrigin],
     split_by: SplitBy,
     settled: Container[str] = frozenset(),
 ) -> list[Member]:
@@ -69,14 +150,18 @@ def tie(
     requests = _common_requests(members, known, split_by)
     return [
         _tied(
-            member, one, by_path, split_by, is_common=not requests.isdisjoint(_asked(member, one))
+            member,
+            one,
+            by_path,
+            split_by,
+            is_common=not requests.isdisjoint(_request_names(member, one)),
         )
         for member, one in zip(members, known, strict=True)
     ]
 
 
 def _common_ids(
-    origins: Sequence[Origin], ids: Sequence[str | None], settled: Container[str]
+    origins: Sequence[RequestOrigin], ids: Sequence[str | None], settled: Container[str]
 ) -> frozenset[str]:
     counts = Counter(one for one in ids if one is not None)
     left_out: dict[str, set[str]] = defaultdict(set)
@@ -91,7 +176,7 @@ def _common_ids(
     )
 
 
-def _asked(member: Member, origin: Origin) -> Iterable[str]:
+def _request_names(member: Member, origin: RequestOrigin) -> Iterable[str]:
     """Name what a row asks: its request, also without personal data, and what is near to it."""
     yield origin.request
     if origin.redacted_request is not None:
@@ -101,20 +186,20 @@ def _asked(member: Member, origin: Origin) -> Iterable[str]:
 
 
 def _common_requests(
-    members: Sequence[Member], origins: Sequence[Origin], split_by: SplitBy
+    members: Sequence[Member], origins: Sequence[RequestOrigin], split_by: SplitBy
 ) -> frozenset[str]:
     """Find what more than a few conversations, or users, asked."""
     askers: dict[str, set[str]] = defaultdict(set)
     for member, one in zip(members, origins, strict=True):
         asker = (one.user if split_by == "user" else None) or one.conversation
         if asker is not None:
-            for name in _asked(member, one):
+            for name in _request_names(member, one):
                 askers[name].add(asker)
     return frozenset(name for name, of in askers.items() if len(of) > MOST_CONVERSATIONS)
 
 
 def _tied(
-    member: Member, one: Origin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
+    member: Member, one: RequestOrigin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
 ) -> Member:
     alone = manifest.digest(["request", one.request])
     conversation = [] if is_common else by_path.conversation(one)
@@ -143,7 +228,7 @@ def _tied(
 class _Paths:
     """Finds the turns of conversations that have no id, by what was said in them."""
 
-    def __init__(self, origins: Sequence[Origin]) -> None:
+    def __init__(self, origins: Sequence[RequestOrigin]) -> None:
         contexts: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for one in origins:
             contexts[one.path].add(one.context)
@@ -166,7 +251,7 @@ class _Paths:
                 if self._is_cut(one):
                     self._continued.add(one.answered_before)
 
-    def conversation(self, one: Origin) -> list[str]:
+    def conversation(self, one: RequestOrigin) -> list[str]:
         """Name the conversation of a request without an id; nothing where it can't be told."""
         if one.conversation is not None:
             return []
@@ -179,7 +264,7 @@ class _Paths:
             names.append(f"answered {before}")
         return [*dict.fromkeys(names)]
 
-    def _is_cut(self, one: Origin) -> bool:
+    def _is_cut(self, one: RequestOrigin) -> bool:
         """Tell whether the turn before is not logged as the beginning of this one."""
         return len(one.path) > 1 and one.path[-2] not in self._ends
 

@@ -1,6 +1,5 @@
 """Freeze curated examples into an immutable snapshot folder.
 
-``snapshot`` decides whether there is anything to write and finishes the folder; ``rows`` renders
-examples and writes them as Parquet; ``preferences`` writes pairs and labels; ``holdout`` numbers
-the holdout's versions; ``card`` says what is in the folder, from ``figures``, with ``pictures``.
+freeze_snapshot is the way in; example_rows and preference_files write Parquet, dataset_card
+(with dataset_charts) describes the folder from snapshot_figures, snapshot_diff compares two.
 """

@@ -1,9 +1,7 @@
-"""Decide: who may, what proves the name, what a rejection blames, and the record of it all.
+"""Decide: who may, what proves their identity, and the log of all decisions.
 
-``chain`` is how rows hold together, ``record`` reads and writes them, ``export`` is for auditors;
-``approvers`` is the section of a workload's file, ``rules`` what it comes to. ``hearing`` applies
-them to an answer, with ``totp`` for codes, and ``statement``, ``ssh_signature`` and
-``allowed_signers`` for signatures; ``proofs`` says whether a decision is still proved. ``standing``
-says what the words on an evidence come to, ``blame`` what a rejection points at, and ``page`` what
-stands above the evidence when it is asked about.
+record_answer is the way in and approvers the ``approve`` section. statement is what is signed,
+ssh_signatures verifies it, totp are one-time codes; chain links decisions by digests,
+decision_log stores and exports them, validity checks them; reasons are codes and what a
+rejection points at; approval_page is the form's header.
 """

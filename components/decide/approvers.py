@@ -1,16 +1,157 @@
-"""Who may decide, and what proves it: the ``approve`` section of a workload's file."""
+"""Who may decide, and how they prove their name: one-time codes (RFC 6238) or SSH keys."""
 
+import hmac
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
+from pyotp import random_base32
+from pyotp.totp import TOTP
 
-from components.decide import allowed_signers
-from components.decide.allowed_signers import Line, Signer
-from components.decide.rules import Person, Proof, Rules
+from components.decide import ssh_signatures
+from components.decide.ssh_signatures import Signer, SignerLine
 from components.schema import Config
+
+WINDOW = 1
+"""Half minutes before and after the present one whose codes are taken."""
+
+REMEMBERED = 20
+"""Half minutes within which an old code is called expired, and not wrong."""
+
+ISSUER = "Flywheel"
+
+Refusal: TypeAlias = Literal["code_missing", "code_wrong", "code_expired", "code_reused"]
+
+
+def draw_secret() -> str:
+    """Draw the secret of one person: 160 bits in base32, as RFC 4226 recommends."""
+    return random_base32()
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text can be the secret: base32 of 128 bits or more."""
+    try:
+        return len(TOTP(text).byte_secret()) * 8 >= 128
+    except ValueError:  # binascii.Error is one
+        return False
+
+
+def uri(secret: str, name: str, *, home: str) -> str:
+    """Write the ``otpauth://`` address that an authenticator app reads."""
+    return TOTP(secret).provisioning_uri(name=name, issuer_name=f"{ISSUER} {home}".strip())
+
+
+def check(secret: str, code: str, *, now: datetime, last: int | None) -> int | Refusal:
+    """Give the number of the half minute that a code is of, or why it is not taken.
+
+    Args:
+        secret: The person's, in base32.
+        code: What the person typed; blanks are let pass.
+        now: The time (UTC).
+        last: The half minute of the last code that was taken of this person.
+    """
+    typed = "".join(code.split())
+    if not typed:
+        return "code_missing"
+    totp = TOTP(secret)
+    present = totp.timecode(now)
+    near = range(present - WINDOW, present + WINDOW + 1)
+    if (found := _of(totp, typed, near)) is None:
+        old = _of(totp, typed, range(present - REMEMBERED, present - WINDOW))
+        return "code_wrong" if old is None else "code_expired"
+    return "code_reused" if last is not None and found <= last else found
+
+
+def _of(totp: TOTP, typed: str, counters: Iterable[int]) -> int | None:
+    """Find the half minute that a code is of, the latest first; compares all in constant time."""
+    found: int | None = None
+    for counter in counters:
+        if hmac.compare_digest(totp.generate_otp(counter).encode(), typed.encode()):
+            found = counter
+    return found
+
+
+Proof: TypeAlias = Literal["name", "code", "signature"]
+"""What proves who decided. ``name``: it was typed. ``code``: a one-time code; somebody who had the
+secret was there, which does not prove what was said. ``signature``: the person's SSH key signed
+what was decided."""
+
+STRENGTH: Mapping[str, int] = {"name": 0, "code": 1, "signature": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One who may decide, and the keys that are this person's."""
+
+    name: str
+    signers: tuple[Signer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRules:
+    """Who may decide: whoever reaches the form where nobody is listed."""
+
+    proof: Proof = "name"
+    four_eyes: bool = False
+    refuse_starter: bool = False
+    people: tuple[Person, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        """How many different people have to approve."""
+        return 2 if self.four_eyes else 1
+
+    def find(self, name: str) -> Person | None:
+        """Find a person by name; ``None`` if it is not listed."""
+        return next((one for one in self.people if one.name == name), None)
+
+
+OPEN = ApprovalRules()
+"""What holds where a workload's file says nothing."""
+
+
+def write_rules(rules: ApprovalRules) -> str:
+    """Write rules as one line of JSON, its keys in order: what the chain holds of them."""
+    told = {
+        "four_eyes": rules.four_eyes,
+        "people": [
+            {"name": one.name, "keys": [_write_signer(signer) for signer in one.signers]}
+            for one in rules.people
+        ],
+        "proof": rules.proof,
+        "refuse_starter": rules.refuse_starter,
+    }
+    return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_rules(text: str) -> ApprovalRules:
+    """Read rules back from the chain."""
+    told: dict[str, Any] = json.loads(text)
+    people = tuple(
+        Person(one["name"], tuple(_read_signer(key) for key in one["keys"]))
+        for one in told["people"]
+    )
+    return ApprovalRules(told["proof"], told["four_eyes"], told["refuse_starter"], people)
+
+
+def _write_signer(signer: Signer) -> dict[str, str]:
+    times = {"valid_after": signer.valid_after, "valid_before": signer.valid_before}
+    said = {name: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items() if at}
+    return {"key": signer.key, **said}
+
+
+def _read_signer(told: Mapping[str, str]) -> Signer:
+    after, before = (
+        datetime.fromisoformat(told[name]) if name in told else None
+        for name in ("valid_after", "valid_before")
+    )
+    return Signer(told["key"], after, before)
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .@+-]{0,62}$")]
 """A person's name: letters, digits and ``_ . @ + -`` and blanks."""
@@ -47,7 +188,7 @@ class Approver(Config):
     @classmethod
     def _are_keys(cls, public_keys: tuple[str, ...]) -> tuple[str, ...]:
         for key in public_keys:
-            allowed_signers.public_key(key)
+            ssh_signatures.public_key(key)
         return public_keys
 
 
@@ -133,7 +274,7 @@ class Approving(Config):
         """Find an approver by name; ``None`` if it is not listed."""
         return next((one for one in self.approvers if one.name == name), None)
 
-    def rules(self) -> Rules:
+    def rules(self) -> ApprovalRules:
         """Return the rules in force, with each person's keys; reads ``allowed_signers``.
 
         Raises:
@@ -149,19 +290,19 @@ class Approving(Config):
                 "file under keys, or name a file as allowed_signers"
             )
         _require_own(people)
-        return Rules(self.proof, self.four_eyes, self.refuse_starter, people)
+        return ApprovalRules(self.proof, self.four_eyes, self.refuse_starter, people)
 
-    def _lines(self) -> list[Line]:
+    def _lines(self) -> list[SignerLine]:
         if self.allowed_signers is None:
             return []
         try:
-            return allowed_signers.parse(self.allowed_signers.read_text())
+            return ssh_signatures.parse(self.allowed_signers.read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"allowed_signers: {self.allowed_signers}: {error}") from error
 
 
-def _signers(one: Approver, lines: list[Line]) -> tuple[Signer, ...]:
-    own = [allowed_signers.public_key(key) for key in one.public_keys]
+def _signers(one: Approver, lines: list[SignerLine]) -> tuple[Signer, ...]:
+    own = [ssh_signatures.public_key(key) for key in one.public_keys]
     return tuple(dict.fromkeys([*own, *(line.signer for line in lines if line.is_of(one.name))]))
 
 

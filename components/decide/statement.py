@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
-from components.decide import ssh_signature
-from components.decide.ssh_signature import NAMESPACE
+from components.decide import ssh_signatures
+from components.decide.ssh_signatures import NAMESPACE
 
 FORMAT = "flywheel-decision-1"
 """The first version of the statement's form."""
@@ -72,8 +72,8 @@ def split(pasted: str) -> Signed | None:
     """Find a line and the signature below it; ``None`` where one is missing, or it is too long."""
     if len(pasted) > MOST_CHARACTERS:
         return None
-    before, begin, after = pasted.replace("\r", "").partition(ssh_signature.BEGIN)
-    blob, end, _ = after.partition(ssh_signature.END)
+    before, begin, after = pasted.replace("\r", "").partition(ssh_signatures.BEGIN)
+    blob, end, _ = after.partition(ssh_signatures.END)
     _, brace, line = before.rstrip().rpartition("\n")[2].partition("{")
     if not end or not brace or not line.endswith("}"):
         return None

@@ -1,8 +1,8 @@
-"""Erase what belongs to one subject, a user or a conversation, and prove that nothing is left.
+"""Erase what belongs to one user or conversation, and prove that nothing is left.
 
-``subject`` says who, ``matching`` finds the rows, ``lineage`` what was made from them, ``books``
-keeps what is erased and why nothing brings it back, ``rows`` and ``folders`` delete, ``archive``
-writes retention's files anew. ``texts`` and ``needles`` say what counts as found, ``search`` looks
-everywhere, ``certificate`` writes it down. Whatever is deleted is committed after its tombstones,
-and the certificate is written last: an erasure that was killed is finished by asking again.
+delete is the way in: subject says whom and by which search terms, subject_rows finds rows,
+affected_outputs what was made from them, tombstones keep them from coming back,
+decision_comments blanks what approvers wrote. leftovers searches the whole home, certificate
+writes it down, tables walks and rewrites the warehouse. Tombstones are committed before files
+are deleted and the certificate comes last: a killed erasure is finished by repeating it.
 """

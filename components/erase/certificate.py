@@ -1,20 +1,15 @@
-"""Write down what an erasure did: for a machine as JSON, for a person as a page.
-
-The subject stands in it as a digest under a key that stays in the warehouse. So it can be handed to
-anybody, and put into backups, and says no name; ids are short, and a digest without a key could be
-guessed. Who holds the warehouse finds a person's certificates by the id that the person gives.
-"""
+"""Write the certificate of an erasure: JSON for machines, a page for people."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from components import manifest
-from components.erase.lineage import Output
-from components.erase.search import Searched
-from components.pages import jinja
+from components.erase.affected_outputs import Output
+from components.erase.leftovers import Searched
+from components.pages import templates
 from components.schema import Json
+from components.store import manifest
 
 NOT_COVERED = (
     "the files and services that rows were collected from, which are not Flywheel's",
@@ -151,7 +146,7 @@ def page(certificate: Certificate) -> str:
     tainted = [(REMOVED[kind], outputs) for kind, outputs in kinds.items() if outputs]
     if certificate.untraceable:
         tainted += [(UNTRACEABLE, [*certificate.untraceable])]
-    return jinja.render(
+    return templates.render(
         "erase/certificate.md.j2",
         made=certificate,
         tainted=tainted,

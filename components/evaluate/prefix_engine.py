@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch  # noqa: TID253 - this module is itself imported late
 
 from components.evaluate.prefix_cache import forward
-from components.evaluate.prefix_cache.choices import likelihoods
-from components.evaluate.prefix_cache.generate import Limits, greedy
+from components.evaluate.prefix_cache.generate import GenerationLimits, greedy, likelihoods
 from components.evaluate.prefix_cache.weights import Blocked, Threads
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class PrefixReader:
             return greedy(
                 self.model,
                 prompts,
-                Limits(is_over, most),
+                GenerationLimits(is_over, most),
                 slots=batch_size * SLOTS,
                 room=batch_size * TOKENS_AT_ONCE,
                 report=report,

@@ -1,4 +1,4 @@
-"""How a model is asked, and what: the settings that make two evaluations comparable."""
+"""The `evaluate:` section: what must be equal for two evaluations to be compared."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from components.base import Precision
-from components.evaluate.judging.settings import JudgeSettings
-from components.evaluate.kinds import Kind
+from components.evaluate.judge.settings import JudgeSettings
+from components.evaluate.metrics import Kind
+from components.models.base import Precision
 from components.schema import Config
 
 BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]

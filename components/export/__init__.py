@@ -1,7 +1,4 @@
-"""What leaves the house: adapters that anybody's PEFT loads, and what other servers want of them.
+"""What leaves the house: adapters for any PEFT, and for NIM, llama.cpp and merged models.
 
-``portable`` names the base and copies a finished adapter, ``card`` says what it is (``measured``
-finds its scores, ``licence`` what the base's folder says); ``merged`` puts it into the base's
-weights, ``plain`` tells which adapters servers of plain LoRA can take, ``nim`` and ``gguf_lora``
-write what NIM and llama.cpp read.
+copy_adapter is the way in, model_card describes the adapter, gguf_lora and merged_model convert.
 """

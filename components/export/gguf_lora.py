@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from components.export import plain
+from components.export import copy_adapter
 from components.schema import Json
 
 Matrix = NDArray[np.float32]
@@ -52,8 +52,8 @@ def write(adapter: Path, base: Path, to: Path) -> None:
     Raises:
         ValueError: The adapter is not plain LoRA, or the base not built like Llama.
     """
-    config = plain.config_of(adapter)
-    plain.require(config, "llama.cpp")
+    config = copy_adapter.adapter_config(adapter)
+    copy_adapter.require_plain_lora(config, "llama.cpp")
     model: dict[str, Json] = json.loads((base / "config.json").read_text())
     kind = ARCHITECTURES.get(str(model["model_type"]))
     if kind is None:
@@ -91,7 +91,7 @@ def tensors(adapter: Path, kind: Architecture, model: Mapping[str, Json]) -> dic
     layers = cast("int", model["num_hidden_layers"])
     names = gguf.get_tensor_name_map(kind.name, layers)
     found: dict[str, Matrix] = {}
-    for key, weight in load_file(adapter / plain.WEIGHTS).items():
+    for key, weight in load_file(adapter / copy_adapter.WEIGHTS).items():
         module, _, side = key.removeprefix("base_model.model.").partition(".lora_")
         name = names.get_name(module)
         if name is None or side not in ("A.weight", "B.weight"):

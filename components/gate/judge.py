@@ -1,24 +1,156 @@
-"""Judge a challenger against an opponent: pass, fail or inconclusive, with its reasons.
-
-It fails closed: what is not comparable, not measured or not a score never passes. A fault outweighs
-a doubt, and a doubt outweighs a pass.
-
-To pass, the target must be shown to be better *and* every guard to be within its margin. Where all
-must hold, each may be tested at the full level, and the whole still is at that level (the
-intersection-union test: Berger 1982, Technometrics 24:295). Each guard is held against the opponent
-and against an anchor, or small losses would add up from champion to champion. To fail for having
-got worse, *one* is enough; so these claims are corrected for each other (Holm 1979).
-"""
+"""Judge a challenger against an opponent: pass, fail or inconclusive, with reasons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from components.gate import compare, holm, power, slices, spending, wording
-from components.gate.comparable import Anchor, Measured, objections
-from components.gate.compare import Compared, Earlier
+from components.gate import comparison, power, significance
+from components.gate.comparability import Anchor, Measured, objections
+from components.gate.comparison import Compared, EarlierUse
 from components.gate.judgement import Comparison, Judgement, Outcome, Slice
 from components.gate.policy import Policy
 from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
+
+
+def no_look_left(look: int, policy: Policy) -> str:
+    """Say that the holdout has judged as many challengers as were planned, or as alpha allows."""
+    if policy.looks is None or look <= policy.looks:
+        return (
+            f"no look is left: this is the {_nth(look)} look at this holdout, and those before it "
+            "were given all of the alpha that was sealed; let the holdout double"
+        )
+    return (
+        f"no look is left: this is the {_nth(look)} challenger that this holdout judges and the "
+        f"policy plans for {policy.looks}; let the holdout double, or plan for more from the start"
+    )
+
+
+def below_floor(target: Comparison, policy: Policy) -> list[str]:
+    """Say that the challenger scores too little, whatever the opponent does."""
+    if target.challenger >= policy.floor:
+        return []
+    return [
+        f"below the floor: {target.name} is {target.challenger:.3f}, "
+        f"the policy asks for {policy.floor:g}"
+    ]
+
+
+def failed(one: Comparison, policy: Policy) -> str:
+    """Say that a target did not get better, or that a guard got worse by more than its margin."""
+    if one.role == "guard":
+        return (
+            f"worse on {one.name}: {_lead(one)}, and the policy allows {_points(one.margin)} "
+            f"(p = {one.p_worse:.3g}, corrected for the other comparisons)"
+        )
+    worse = "worse" if one.p_worse <= policy.alpha else "no better"
+    return f"{worse}: {_flips(one)} ({one.test}, one-sided p = {one.p_value:.3g})"
+
+
+def open_still(one: Comparison, look: int) -> str:
+    """Say that a comparison can't be decided yet, and what would decide it."""
+    if one.role == "guard":
+        head = (
+            f"not shown to be no worse on {one.name}: {_lead(one)}, and the policy allows "
+            f"{_points(one.margin)}"
+        )
+    else:
+        head = f"too close to tell: {_flips(one)} ({_against(one, look, 'above')})"
+    return f"{head}; {_forecast(one)}"
+
+
+def passed(one: Comparison, look: int) -> str:
+    """Say what was shown."""
+    carried = (
+        f"{one.test} that began at look {one.begun} and were carried on over the requests added "
+        f"since, at the {one.begun_alpha:.3g} that look {one.begun} spent"
+    )
+    if one.role == "guard":
+        return (
+            f"no worse on {one.name}: {_lead(one)}, within the {_points(one.margin)} that the "
+            f"policy allows{f' ({carried})' if one.begun else ''}"
+        )
+    return f"better: {_flips(one)} ({carried if one.begun else _against(one, look, 'at most')})"
+
+
+def too_few(task: str, n: int, policy: Policy) -> str:
+    """Say that a task is too small to stand for anything."""
+    where = "the holdout" if task == HOLDOUT else task
+    return (
+        f"too few requests: {where} has {n}, the policy asks for {policy.min_documents}; "
+        f"{policy.min_documents - n} more are needed"
+    )
+
+
+def capping(cap: int, remaining: int, clusters: int, largest: int) -> str:
+    """Say that the largest cluster costs the power, and which setting would win it back."""
+    return (
+        f"what costs the power is that one cluster can have {largest} requests: with "
+        f"holdout_per_cluster: {cap} under curate {remaining} requests of the {clusters} clusters "
+        "that there are would decide with a chance of 80 %, if both keep their rates on them; "
+        "that is another holdout, and another look"
+    )
+
+
+def vetoed(part: Slice) -> str:
+    """Say that a slice got worse on which the policy insists."""
+    return f"worse on a slice that may veto: {_part(part)}"
+
+
+def warned(part: Slice) -> str:
+    """Say that a slice got worse, without any consequence."""
+    return f"look at a slice that got worse: {_part(part)}"
+
+
+def _part(part: Slice) -> str:
+    return (
+        f"{part.name} {part.value}: better on {part.wins} requests, worse on {part.losses}, "
+        f"of {part.n}{_in_clusters(part)} (p = {part.p_worse:.3g}, corrected for all slices)"
+    )
+
+
+def _in_clusters(part: Slice) -> str:
+    return "" if part.clusters is None else f" in {part.clusters} clusters"
+
+
+def _flips(one: Comparison) -> str:
+    return (
+        f"{one.name} {_signed(one.difference)} points, better on {one.wins} requests, "
+        f"worse on {one.losses}, of {one.n} in {one.clusters} clusters"
+    )
+
+
+def _against(one: Comparison, look: int, relation: str) -> str:
+    seen = "" if look == 1 else f", the share of look {look} at this holdout"
+    return f"{one.test}, one-sided p = {one.p_value:.3g}, {relation} {one.tail:.3g}{seen}"
+
+
+def _lead(one: Comparison) -> str:
+    return (
+        f"{_signed(one.difference)} points on {one.n} requests in {one.clusters} clusters "
+        f"({100 - 200 * one.tail:.4g} % interval {_signed(one.low)} to {_signed(one.high)})"
+    )
+
+
+def _forecast(one: Comparison) -> str:
+    if one.needed is None:
+        return "no number of further requests is in sight that would decide"
+    return (
+        f"about {one.needed} more requests would decide with a chance of 80 %, "
+        "if both keep their rates"
+    )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:g} points"
+
+
+def _nth(number: int) -> str:
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    teens = 10 <= number % 100 <= 20
+    return f"{number}{'th' if teens else endings.get(number % 10, 'th')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +177,7 @@ def judge(
     *,
     left: float | None = None,
     anchor: Anchor | None = None,
-    earlier: Sequence[Earlier] = (),
+    earlier: Sequence[EarlierUse] = (),
 ) -> Judgement:
     """Compare two models' scorecards request by request and hold them to the policy.
 
@@ -65,24 +197,24 @@ def judge(
     if refused := refuse(challenger, opponent, policy, anchor):
         return refused
     if alpha == 0:
-        return Judgement("fail", (wording.no_look_left(look, policy),), policy.metric, look)
+        return Judgement("fail", (no_look_left(look, policy),), policy.metric, look)
     asked = _asked(challenger, opponent, policy, anchor)
     comparisons = _compared(asked, policy, alpha, later, _alike(earlier, challenger[policy.task]))
-    parts = slices.compare(asked[0].figure, alpha=policy.alpha, tail=alpha)
+    parts = comparison.compare_slices(asked[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
-        *wording.below_floor(comparisons[0], policy),
-        *[wording.failed(one, policy) for one in comparisons if one.outcome == "fail"],
-        *[wording.vetoed(part) for part in parts if part.is_worse and _vetoes(part, policy)],
+        *below_floor(comparisons[0], policy),
+        *[failed(one, policy) for one in comparisons if one.outcome == "fail"],
+        *[vetoed(part) for part in parts if part.is_worse and _vetoes(part, policy)],
     ]
     doubts = [
         *_too_few(challenger, policy),
-        *[wording.open_still(one, look) for one in comparisons if one.outcome == "inconclusive"],
+        *[open_still(one, look) for one in comparisons if one.outcome == "inconclusive"],
     ]
     doubts += [] if faults else _capping(asked, comparisons, policy, later)
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
-        *[wording.passed(one, look) for one in comparisons],
-        *[wording.warned(part) for part in parts if part.is_worse],
+        *[passed(one, look) for one in comparisons],
+        *[warned(part) for part in parts if part.is_worse],
     ]
     return Judgement(
         outcome=outcome,
@@ -99,7 +231,7 @@ def _truncated(card: Scorecard) -> list[str]:
     return card.window.sentences if card.window else []
 
 
-def _alike(earlier: Sequence[Earlier], challenger: Scorecard) -> Sequence[Earlier]:
+def _alike(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
     """Return the earlier looks if all were under today's cap: with another the mean is another."""
     cap = challenger.conditions.get(CLUSTER_CAP)
     alike = all(one.challenger.conditions.get(CLUSTER_CAP) == cap for one in earlier)
@@ -123,7 +255,7 @@ def _capping(
         return []
     clusters = max(len(pairs.sizes) for pairs, _ in figures)
     largest = max(pairs.largest for pairs, _ in figures)
-    return [wording.capping(*cap, clusters, largest)]
+    return [capping(*cap, clusters, largest)]
 
 
 def _asked(
@@ -135,7 +267,7 @@ def _asked(
     """
 
     def paired(other: Measured, task: str, metric: str, margin: float | None) -> Compared:
-        return compare.pair(challenger[task], other[task], metric, margin)
+        return comparison.pair_scores(challenger[task], other[task], metric, margin)
 
     asked = [_Asked(paired(opponent, policy.task, policy.metric, None))]
     for guard in policy.guarding():
@@ -154,12 +286,12 @@ def _compared(
     policy: Policy,
     alpha: float,
     later: float,
-    earlier: Sequence[Earlier],
+    earlier: Sequence[EarlierUse],
 ) -> tuple[Comparison, ...]:
-    corrected = holm.adjusted([compare.worse(one.figure, policy.alpha) for one in asked])
+    corrected = significance.holm([comparison.worse(one.figure, policy.alpha) for one in asked])
     return tuple(
         replace(
-            compare.compare(
+            comparison.compare(
                 one.figure,
                 p_worse,
                 alpha=alpha,
@@ -176,18 +308,18 @@ def _compared(
 def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float]:
     """Give the alpha of a look, and that of the next one: its own again where none is left."""
     if left is None:
-        shares = [spending.allowance(policy.alpha, one, policy.looks) for one in (look, look + 1)]
+        shares = [
+            significance.allowance(policy.alpha, one, policy.looks) for one in (look, look + 1)
+        ]
         return shares[0], shares[1] or shares[0]
-    alpha = spending.share(left, look, policy.looks)
-    return alpha, spending.share(left - alpha, look + 1, policy.looks) or alpha
+    alpha = significance.alpha_share(left, look, policy.looks)
+    return alpha, significance.alpha_share(left - alpha, look + 1, policy.looks) or alpha
 
 
 def _too_few(challenger: Measured, policy: Policy) -> list[str]:
     tasks = dict.fromkeys([policy.task, *(guard.task for guard in policy.guarding())])
     sizes = {task: len(challenger[task].samples) for task in tasks}
-    return [
-        wording.too_few(task, n, policy) for task, n in sizes.items() if n < policy.min_documents
-    ]
+    return [too_few(task, n, policy) for task, n in sizes.items() if n < policy.min_documents]
 
 
 def _vetoes(part: Slice, policy: Policy) -> bool:

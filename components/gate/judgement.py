@@ -1,4 +1,4 @@
-"""What the gate found: the outcome with its reasons, every comparison, every slice."""
+"""The gate's judgement: outcome with reasons, every comparison, every slice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

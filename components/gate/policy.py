@@ -1,4 +1,4 @@
-"""The policy of a workload's file: what a challenger must show before a person is asked."""
+"""The ``gate`` section of a workload's file: what a challenger must show."""
 
 import json
 from collections import Counter

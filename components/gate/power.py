@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from scipy import optimize, stats
 
-from components.gate.pairs import Pairs
+from components.gate.paired_scores import PairedScores
 
 CHANCE = 0.8
 """The chance of passing that ``detectable`` and ``needed`` are about."""
@@ -65,7 +65,7 @@ class Rates:
     largest: int = 1
 
 
-def rates(pairs: Pairs) -> Rates:
+def rates(pairs: PairedScores) -> Rates:
     """Read the rates off a holdout; the mean square is at least that of half a request."""
     return Rates(
         pairs.difference,
@@ -78,7 +78,7 @@ def rates(pairs: Pairs) -> Rates:
     )
 
 
-def design_effect(pairs: Pairs) -> float:
+def design_effect(pairs: PairedScores) -> float:
     """Say how many requests stand for one independent request, at least 1.
 
     The variance of the mean difference as clusters give it (Obuchowski 1998, Statistics in Medicine
@@ -97,7 +97,7 @@ def design_effect(pairs: Pairs) -> float:
     return max(1.0, clusters / (clusters - 1) * between / (n * spread))
 
 
-def capped(pairs: Pairs, cap: int) -> tuple[Rates, int]:
+def capped(pairs: PairedScores, cap: int) -> tuple[Rates, int]:
     """Return the rates with at most ``cap`` requests of each cluster, and how many requests remain.
 
     It is what drawing them at random comes to on average; which they would be is not looked at.
@@ -119,7 +119,7 @@ def capped(pairs: Pairs, cap: int) -> tuple[Rates, int]:
 
 
 def deciding_cap(
-    figures: Sequence[tuple[Pairs, float | None]], alpha: float, least: int
+    figures: Sequence[tuple[PairedScores, float | None]], alpha: float, least: int
 ) -> tuple[int, int] | None:
     """Find a cap on clusters with which the clusters that there are would decide every figure.
 

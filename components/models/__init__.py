@@ -1,1 +1,5 @@
-"""What training and evaluation share about models: ``prefix_tree`` finds rows that begin alike."""
+"""Base models and the devices they run on.
+
+base loads, quantizes, hashes and converts; device describes and chooses hardware;
+model_signature signs the folder that is served.
+"""

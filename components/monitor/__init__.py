@@ -1,5 +1,5 @@
-"""Monitor: how the models that answer fare, from the traffic and the feedback that came in.
+"""How the models in production fare, and whether a turn is worth its price.
 
-``live`` counts by model and day, ``page`` words it as Markdown and HTML, ``picture`` draws the
-thumbs, ``figures`` are what Prometheus scrapes.
+signs tests for drift, turn_starts decides and logs starts (settings is the ``trigger``
+section); workload_status counts by model and day, status_page shows it.
 """

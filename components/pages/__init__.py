@@ -1,1 +1,1 @@
-"""How pages look: ``jinja`` renders templates, ``markdown`` escapes, ``charts`` styles pictures."""
+"""What charts and pages share: chart_style and markdown."""

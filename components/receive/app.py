@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: its paths, and the form of its answers."""
+"""The receiver as an ASGI application: its routes, and the form of its answers."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -10,10 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
-from components.receive import openapi, otlp, records
-from components.receive.desk import Desk
-from components.receive.limits import Limits
-from components.receive.refusal import RefusedError
+from components.receive import openapi, payloads
+from components.receive.intake import Desk
+from components.receive.settings import Limits, RefusedError
 
 ABOUT = """Takes what an LLM application logs. **200** means that all of the body is on the disk.
 Anything else means that it may not be: send it again. What arrives twice is stored once."""
@@ -95,7 +94,7 @@ def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
     return app
 
 
-async def _records(request: Request, kind: records.Kind) -> Response:
+async def _records(request: Request, kind: payloads.Kind) -> Response:
     try:
         count = await _desk(request).take(request, kind)
     except RefusedError as refused:
@@ -106,15 +105,15 @@ async def _records(request: Request, kind: records.Kind) -> Response:
     return _answer(request, b'{"accepted":%d}' % count, None, JSON)
 
 
-async def _telemetry(request: Request, signal: otlp.Signal) -> Response:
-    form = otlp.encoding(request.headers.get("content-type", "")) or JSON
+async def _telemetry(request: Request, signal: payloads.Signal) -> Response:
+    form = payloads.detect_encoding(request.headers.get("content-type", "")) or JSON
     try:
         await _desk(request).take(request, signal)
     except RefusedError as refused:
-        return _answer(request, otlp.failure(form, refused), refused, form)
+        return _answer(request, payloads.failure_body(form, refused), refused, form)
     except ClientDisconnect:
         return _gone(request)
-    return _answer(request, otlp.accepted(form), None, form)
+    return _answer(request, payloads.accepted_body(form), None, form)
 
 
 def _answer(

@@ -1,8 +1,4 @@
-"""Follow a version back to what it came from: decision, scorecards, snapshot, rows, log files.
-
-Nothing is remembered for this: every output says what it was made from, down to the ids of rows,
-and the warehouse knows the file and the line of each. What was erased or deleted is named as gone.
-"""
+"""Trace a version to its decision, scorecards, snapshots, rows and log files."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components import manifest, warehouse
-from components.register import aliases, journal
-from components.register.journal import Entry
+from components.register import journal, registry
+from components.register.journal import JournalEntry
 from components.register.registry import Version
 from components.schema import Json
-from components.shown import texts
-from components.warehouse import Connection
+from components.store import manifest, warehouse
+from components.store.arrow import texts
+from components.store.warehouse import Connection
 
 SHOWN = 3
 """Ids that are told of each kind of row."""
@@ -27,7 +23,7 @@ SIDES = ("train", "validation", "holdout", "preferences", "labels")
 
 
 @dataclass(frozen=True, slots=True)
-class Roots:
+class OutputRoots:
     """Where a workload's outputs lie, each by its key."""
 
     evidence: Path
@@ -37,7 +33,7 @@ class Roots:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class DecisionRecord:
     """What a person said of the evidence."""
 
     decision: str
@@ -47,7 +43,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ScorecardSummary:
     """A scorecard: whose, of which task, of how many requests; ``None`` if its folder is gone.
 
     ``adapter`` is the key of the adapter that was measured, empty for the base alone.
@@ -61,7 +57,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowCounts:
     """The rows of one file of a snapshot, and how many interactions and feedback they name."""
 
     side: str
@@ -72,7 +68,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """Where rows came from: a log file or the archive; ``place`` is ``None`` for what is gone."""
 
     kind: str
@@ -85,7 +81,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class FeedbackCounts:
     """The events of one kind of feedback."""
 
     kind: str
@@ -94,7 +90,7 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class TrainingRecord:
     """One training: the adapter and all that its rows came from.
 
     Without ``made_from`` its folder is gone; without ``rows`` its snapshot is.
@@ -104,9 +100,9 @@ class Learned:
     made_from: Mapping[str, Json]
     snapshot: str
     holdout_version: str
-    rows: tuple[Rows, ...]
-    sources: tuple[Source, ...]
-    feedback: tuple[Feedback, ...]
+    rows: tuple[RowCounts, ...]
+    sources: tuple[RowSource, ...]
+    feedback: tuple[FeedbackCounts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +111,17 @@ class Ancestry:
 
     version: Version
     aliases: tuple[str, ...]
-    changes: tuple[Entry, ...]
-    words: tuple[Word, ...]
+    changes: tuple[JournalEntry, ...]
+    words: tuple[DecisionRecord, ...]
     outcome: str
     reasons: tuple[str, ...]
-    scorecards: tuple[Measured, ...]
-    learned: tuple[Learned, ...]
+    scorecards: tuple[ScorecardSummary, ...]
+    learned: tuple[TrainingRecord, ...]
 
 
-def trace(con: Connection, version: Version, now: aliases.Aliases, roots: Roots) -> Ancestry:
+def trace_ancestry(
+    con: Connection, version: Version, now: registry.Aliases, roots: OutputRoots
+) -> Ancestry:
     """Follow a version back.
 
     Args:
@@ -135,14 +133,14 @@ def trace(con: Connection, version: Version, now: aliases.Aliases, roots: Roots)
     judged = _read(roots.evidence / version.evidence)
     touched = [
         one
-        for one in journal.changes(con, version.name)
+        for one in journal.list_changes(con, version.name)
         if version.number in (one.change.version, one.change.champion_before)
     ]
     return Ancestry(
         version=version,
-        aliases=tuple(one for one in aliases.NAMES if getattr(now, one) == version.number),
+        aliases=tuple(one for one in registry.ALIASES if getattr(now, one) == version.number),
         changes=tuple(touched),
-        words=tuple(warehouse.read(con, "marts/words", Word, evidence=version.evidence)),
+        words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
         outcome=str(_table(judged.get("judgement")).get("outcome", "gone")),
         reasons=tuple(str(one) for one in _list(_table(judged.get("judgement")).get("reasons"))),
         scorecards=tuple(_measured(_table(judged.get("subject")), roots.scorecards)),
@@ -150,7 +148,7 @@ def trace(con: Connection, version: Version, now: aliases.Aliases, roots: Roots)
     )
 
 
-def _measured(subject: Mapping[str, Json], root: Path) -> Iterator[Measured]:
+def _measured(subject: Mapping[str, Json], root: Path) -> Iterator[ScorecardSummary]:
     keys = [(subject.get("challenger_scorecard"), "challenger")]
     keys += [(subject.get("opponent_scorecard"), "opponent")]
     keys += [(key, "guard") for key in _list(subject.get("guard_scorecards"))]
@@ -161,10 +159,10 @@ def _measured(subject: Mapping[str, Json], root: Path) -> Iterator[Measured]:
         path = root / str(key) / "samples.parquet"
         count = pq.read_metadata(path).num_rows if path.exists() else None
         adapter = str(body.get("adapter") or "")
-        yield Measured(str(key), whose, adapter, str(body.get("task", "gone")), count)
+        yield ScorecardSummary(str(key), whose, adapter, str(body.get("task", "gone")), count)
 
 
-def _learned(con: Connection, adapter: str, roots: Roots) -> Iterator[Learned]:
+def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[TrainingRecord]:
     """Go from an adapter to the one that it went on from, and so on."""
     key: str | None = adapter
     while key:
@@ -174,14 +172,14 @@ def _learned(con: Connection, adapter: str, roots: Roots) -> Iterator[Learned]:
         rows, traced = _rows(folder) if snapshot and folder.is_dir() else ((), None)
         sources, feedback = _sources(con, traced) if traced else ((), ())
         holdout = str(_read(folder).get("holdout_version", ""))
-        yield Learned(key, made_from, snapshot, holdout, rows, sources, feedback)
+        yield TrainingRecord(key, made_from, snapshot, holdout, rows, sources, feedback)
         earlier = made_from.get("warm_start")
         key = Path(str(earlier)).name if earlier else None
 
 
-def _rows(folder: Path) -> tuple[tuple[Rows, ...], Mapping[str, set[str]]]:
+def _rows(folder: Path) -> tuple[tuple[RowCounts, ...], Mapping[str, set[str]]]:
     """Count a snapshot's rows, and gather the ids that they name."""
-    told: list[Rows] = []
+    told: list[RowCounts] = []
     traced: dict[str, set[str]] = {"interactions": set(), "feedback": set()}
     for side in SIDES:
         path = folder / f"{side}.parquet"
@@ -199,13 +197,13 @@ def _rows(folder: Path) -> tuple[tuple[Rows, ...], Mapping[str, set[str]]]:
             traced[kind] |= ids
         first = tuple(str(one) for one in table[wanted[0]].slice(0, SHOWN).to_pylist())
         counts = (len(named["interactions"]), len(named["feedback"]))
-        told.append(Rows(side, table.num_rows, first, *counts))
+        told.append(RowCounts(side, table.num_rows, first, *counts))
     return tuple(told), traced
 
 
 def _sources(
     con: Connection, traced: Mapping[str, set[str]]
-) -> tuple[tuple[Source, ...], tuple[Feedback, ...]]:
+) -> tuple[tuple[RowSource, ...], tuple[FeedbackCounts, ...]]:
     """Look up where the rows came from."""
     pairs = [(kind, one) for kind, ids in traced.items() for one in sorted(ids)]
     columns = {
@@ -213,8 +211,8 @@ def _sources(
         "id": texts(one for _, one in pairs),
     }
     with warehouse.present(con, "traced_rows", columns):
-        sources = tuple(warehouse.read(con, "marts/lineage_files", Source))
-        feedback = tuple(warehouse.read(con, "marts/lineage_feedback", Feedback))
+        sources = tuple(warehouse.read(con, "marts/lineage_files", RowSource))
+        feedback = tuple(warehouse.read(con, "marts/lineage_feedback", FeedbackCounts))
     return sources, feedback
 
 

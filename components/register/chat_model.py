@@ -18,8 +18,9 @@ from typing import TypeAlias
 from mlflow.models import set_model  # noqa: TID253 - MLflow imports this file, nobody else does
 from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253
 
-from components import adapted, base, model_signature, native, rendering
-from components.register import release
+from components.chat import chat_templates, dialects
+from components.models import base, model_signature
+from components.register import logged_model
 from components.schema import Answer, Json
 
 KEY = "FLYWHEEL_VERSION_KEY"
@@ -44,7 +45,7 @@ class AdapterChatModel(PythonModel):
         adapter = Path(context.artifacts["adapter"])
         model_signature.verify(adapter.parents[1], public_key())
         if not context.model_config["undecided"]:
-            release.require_decided(adapter.parents[1])
+            logged_model.require_decided(adapter.parents[1])
         folder = Path(context.model_config["base"])
         wanted: str = context.model_config["base_hash"]
         found = base.content_hash(folder)
@@ -53,14 +54,14 @@ class AdapterChatModel(PythonModel):
                 f"loading {adapter}: the base at {folder} has content hash {found}, but this "
                 f"adapter was trained on {wanted}"
             )
-        rendering.require_same(
-            context.model_config.get(rendering.TEMPLATE),
-            rendering.template_hash(folder),
+        chat_templates.require_same(
+            context.model_config.get(chat_templates.TEMPLATE),
+            chat_templates.template_hash(folder),
             f"serving {adapter}",
         )
         precision = context.model_config["precision"]
         model, self.tokenizer = base.load(folder, precision, for_training=False)
-        self.model = adapted.put_on(model, adapter).eval()
+        self.model = base.attach_adapter(model, adapter).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped
@@ -73,7 +74,9 @@ class AdapterChatModel(PythonModel):
         import torch
 
         request: Request = _request(model_input)
-        asked = rendering.render(self.tokenizer, request["messages"], request.get("tools") or [])
+        asked = chat_templates.render(
+            self.tokenizer, request["messages"], request.get("tools") or []
+        )
         text = asked.to_text(self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
@@ -83,7 +86,7 @@ class AdapterChatModel(PythonModel):
             )
         written = output[0, inputs["input_ids"].shape[1] :]
         reply = self.tokenizer.decode(written, skip_special_tokens=True)
-        return completion(native.read_answer(asked.form, str(reply)))
+        return completion(dialects.read_answer(asked.form, str(reply)))
 
 
 def public_key() -> Path:

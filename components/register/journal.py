@@ -1,11 +1,4 @@
-"""The append-only journal of each workload's champion: what a change intends, and how it ended.
-
-`intended` is written before MLflow's alias moves, with all that is needed to carry the change out
-again or to undo it; `done` or `undone` after that. The warehouse is held for these rows only, never
-during a call of MLflow. A rollback does not wait for a warehouse that others hold: its row waits
-in a file. One process at a time changes a workload's champion. The system releases its lock when it
-dies, so a change without an end whose lock is free was interrupted.
-"""
+"""The append-only journal of changes of champion, in the warehouse."""
 
 import json
 from collections.abc import Callable
@@ -15,12 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from components import manifest, warehouse
-from components.store import file_locks
-from components.warehouse import Connection
+from components.store import file_locks, manifest, warehouse
+from components.store.warehouse import Connection
 
-Kind: TypeAlias = Literal["promotion", "rollback"]
-Step: TypeAlias = Literal["intended", "done", "undone"]
+ChangeKind: TypeAlias = Literal["promotion", "rollback"]
+ChangeStep: TypeAlias = Literal["intended", "done", "undone"]
 
 PENDING = ".order.json"
 """How the files of pending rollbacks end."""
@@ -35,11 +27,11 @@ class SettledError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChampionChange:
     """A change of a workload's champion; see ``raw.champion_journal`` for each field."""
 
     workload_id: str
-    kind: Kind
+    kind: ChangeKind
     evidence_digest: str
     adapter_key: str
     version: str | None
@@ -50,12 +42,12 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """A change in the journal: its number among the workload's changes, and its last step."""
 
     number: int
-    change: Change
-    step: Step
+    change: ChampionChange
+    step: ChangeStep
     said: str
     noted_at: datetime
 
@@ -64,19 +56,21 @@ class Entry:
 class Pending:
     """A rollback that was carried out while others held the warehouse, and when it was ordered."""
 
-    change: Change
+    change: ChampionChange
     ordered_at: datetime
     flow_run_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class ChampionJournal:
     """Where changes are written: ``open`` opens the warehouse for one row, ``now`` is the time."""
 
     open: Callable[[], AbstractContextManager[Connection]]
     now: Callable[[], datetime]
 
-    def intend(self, change: Change, also: Callable[[Connection], None] | None = None) -> Entry:
+    def intend(
+        self, change: ChampionChange, also: Callable[[Connection], None] | None = None
+    ) -> JournalEntry:
         """Write what is to be done, before any of it is.
 
         Args:
@@ -87,19 +81,21 @@ class Journal:
             UnsettledError: An earlier change of this workload has no end.
         """
         with self.open() as con, warehouse.transaction(con):
-            if interrupted := unfinished(con, change.workload_id):
+            if interrupted := unfinished_changes(con, change.workload_id):
                 raise UnsettledError(
                     f"changing the champion of {change.workload_id}: change "
                     f"{interrupted[0].number} was interrupted; recover it first"
                 )
             if also is not None:
                 also(con)
-            number = 1 + len(changes(con, change.workload_id))
-            entry = Entry(number, change, "intended", "", self.now())
-            _insert(con, entry)
+            number = 1 + len(list_changes(con, change.workload_id))
+            entry = JournalEntry(number, change, "intended", "", self.now())
+            _insert_entry(con, entry)
         return entry
 
-    def end(self, entry: Entry, change: Change, step: Literal["done", "undone"], why: str) -> Entry:
+    def end(
+        self, entry: JournalEntry, change: ChampionChange, step: Literal["done", "undone"], why: str
+    ) -> JournalEntry:
         """Write how a change ended, and why.
 
         Args:
@@ -111,33 +107,35 @@ class Journal:
         Raises:
             SettledError: It has an end already.
         """
-        last = Entry(entry.number, change, step, why, self.now())
+        last = JournalEntry(entry.number, change, step, why, self.now())
         with self.open() as con, warehouse.transaction(con):
-            if entry.number not in [other.number for other in unfinished(con, change.workload_id)]:
+            if entry.number not in [
+                other.number for other in unfinished_changes(con, change.workload_id)
+            ]:
                 raise SettledError(
                     f"changing the champion of {change.workload_id}: change {entry.number} has an "
                     "end already; another process wrote it"
                 )
-            _insert(con, last)
+            _insert_entry(con, last)
         return last
 
 
-def changes(con: Connection, workload: str | None = None) -> list[Entry]:
+def list_changes(con: Connection, workload: str | None = None) -> list[JournalEntry]:
     """List the changes of a workload, or of all, each with its last step; the oldest first."""
     rows = warehouse.select(con, "marts/champion_changes", workload_id=workload)
-    return [_entry(dict(row)) for row in rows]
+    return [_read_entry(dict(row)) for row in rows]
 
 
-def unfinished(con: Connection, workload: str | None = None) -> list[Entry]:
+def unfinished_changes(con: Connection, workload: str | None = None) -> list[JournalEntry]:
     """List the changes that have no end: interrupted, or under way."""
-    return [entry for entry in changes(con, workload) if entry.step == "intended"]
+    return [entry for entry in list_changes(con, workload) if entry.step == "intended"]
 
 
-def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
+def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | None:
     """Return the rollback that took the champion's place from an adapter, unless it is back."""
     touching = [
         entry
-        for entry in changes(con, workload)
+        for entry in list_changes(con, workload)
         if entry.step == "done"
         and adapter in (entry.change.adapter_key, entry.change.adapter_before)
     ]
@@ -147,7 +145,9 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> Entry | None:
     return last
 
 
-def held(folder: Path, workload: str, *, wait: bool = True) -> AbstractContextManager[bool]:
+def lock_champion(
+    folder: Path, workload: str, *, wait: bool = True
+) -> AbstractContextManager[bool]:
     """Keep others from changing a workload's champion; yield whether the lock is ours.
 
     Args:
@@ -176,7 +176,9 @@ def read_pending(folder: Path, workload: str) -> Pending | None:
         return None
     content = json.loads(path.read_text())
     # Older homes wrote where `previous` was, too.
-    change = Change(**{field.name: content["change"][field.name] for field in fields(Change)})
+    change = ChampionChange(
+        **{field.name: content["change"][field.name] for field in fields(ChampionChange)}
+    )
     ordered_at = datetime.fromisoformat(content["given_at"])
     return Pending(change, ordered_at, content["flow_run_id"])
 
@@ -195,7 +197,7 @@ def _file(folder: Path, workload: str) -> Path:
     return folder / f"{workload}{PENDING}"
 
 
-def _insert(con: Connection, entry: Entry) -> None:
+def _insert_entry(con: Connection, entry: JournalEntry) -> None:
     line = {
         "number": entry.number,
         "step": entry.step,
@@ -206,6 +208,6 @@ def _insert(con: Connection, entry: Entry) -> None:
     warehouse.insert(con, "raw.champion_journal", [line])
 
 
-def _entry(row: dict[str, warehouse.Value]) -> Entry:
+def _read_entry(row: dict[str, warehouse.Value]) -> JournalEntry:
     own = {name: row.pop(name) for name in ("number", "step", "said", "noted_at")}
-    return Entry(change=Change(**row), **own)  # pyright: ignore[reportArgumentType] - of the table
+    return JournalEntry(change=ChampionChange(**row), **own)  # pyright: ignore[reportArgumentType] - of the table

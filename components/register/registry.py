@@ -1,8 +1,4 @@
-"""The registered model of a workload: adapter-only versions, and what each was made from.
-
-A version is registered when a person is asked about it, so that it can be looked at; what it may
-become is decided by the aliases.
-"""
+"""The registered model of a workload in MLflow: versions, tags and aliases."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,13 +7,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.register import mlflow_api
-from components.register.aliases import CHAMPION
 from components.register.mlflow_api import ModelVersion
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-    from components.register.logged import Served
+    from components.register.logged_model import ServingParameters
+
+
+CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
+
+
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """The version number that each alias stands on; ``None`` where it stands on none."""
+
+    champion: str | None = None
+    challenger: str | None = None
+    previous: str | None = None
+
+
+def read_aliases(name: str) -> Aliases:
+    """Read the aliases of a registered model; all are ``None`` before it is there."""
+    found = mlflow_api.client().search_registered_models(f"name = '{name}'")
+    return _standing(found[0].aliases) if found else Aliases()
+
+
+def read_all() -> dict[str, Aliases]:
+    """Read the aliases of all registered models, by name."""
+    found = mlflow_api.client().search_registered_models()
+    return {model.name: _standing(model.aliases) for model in found}
+
+
+def _standing(numbers: Mapping[str, str]) -> Aliases:
+    return Aliases(*(str(numbers[alias]) if alias in numbers else None for alias in ALIASES))
+
+
+def put_alias(name: str, alias: str, number: str | None) -> None:
+    """Put an alias on a version, or take it off where ``number`` is ``None``; safe to repeat."""
+    if getattr(read_aliases(name), alias) == number:
+        return
+    client = mlflow_api.client()
+    if number is None:
+        client.delete_registered_model_alias(name, alias)
+    else:
+        client.set_registered_model_alias(name, alias, number)
+
+
+def remove_alias(name: str, alias: str, number: str) -> None:
+    """Take an alias off a version, unless it stands on another one by now."""
+    if getattr(read_aliases(name), alias) == number:
+        put_alias(name, alias, None)
+
 
 EVIDENCE_TAG = "flywheel.evidence"
 ADAPTER_TAG = "flywheel.adapter"
@@ -61,12 +102,12 @@ class Version:
         return self.decision == "approve" and not self.tainted
 
 
-def champion(name: str) -> Version | None:
+def champion_version(name: str) -> Version | None:
     """Read which version of ``name`` is the champion; ``None`` before the first promotion."""
-    return aliased(name, CHAMPION)
+    return aliased_version(name, CHAMPION)
 
 
-def aliased(name: str, alias: str) -> Version | None:
+def aliased_version(name: str, alias: str) -> Version | None:
     """Read which version of ``name`` has an alias; ``None`` if none has."""
     try:
         return as_version(mlflow_api.client().get_model_version_by_alias(name, alias))
@@ -76,12 +117,12 @@ def aliased(name: str, alias: str) -> Version | None:
         raise
 
 
-def register(
+def register_version(
     name: str,
     run_id: str,
     adapter: Path,
     *,
-    served: "Served",
+    served: "ServingParameters",
     tags: Mapping[str, str],
     sign: Callable[[Path], None],
     description: str = "",
@@ -99,27 +140,27 @@ def register(
     """
     from mlflow import MlflowClient
 
-    from components.register import logged  # noqa: PLC0415 - readers need not load its Jinja
+    from components.register import logged_model  # noqa: PLC0415 - readers need not load its Jinja
 
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    found = of_evidence(name, tags[EVIDENCE_TAG])
+    found = version_of_evidence(name, tags[EVIDENCE_TAG])
     if found:
         return found
-    model_id = logged.log(run_id, adapter, served, tags[EVIDENCE_TAG], sign)
+    model_id = logged_model.log_model(run_id, adapter, served, tags[EVIDENCE_TAG], sign)
     made = client.create_model_version(
         name,
         f"models:/{model_id}",
         run_id=run_id,
         tags=dict(tags),
         model_id=model_id,
-        description=fitting(description),
+        description=fit_description(description),
     )
     return as_version(made)
 
 
-def download(name: str, number: str, to: Path) -> Path:
+def download_version(name: str, number: str, to: Path) -> Path:
     """Fetch all files of a version from MLflow, without running any; return their folder.
 
     Raises:
@@ -134,7 +175,7 @@ def download(name: str, number: str, to: Path) -> Path:
         raise ValueError(f"fetching version {number} of {name} from MLflow: {error}") from error
 
 
-def upload(name: str, number: str, folder: Path) -> None:
+def upload_files(name: str, number: str, folder: Path) -> None:
     """Put files of a folder to those of a version, in the place of what has their names.
 
     Raises:
@@ -143,10 +184,10 @@ def upload(name: str, number: str, folder: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    client.log_model_artifacts(model_id(name, number), str(folder))
+    client.log_model_artifacts(logged_model_id(name, number), str(folder))
 
 
-def model_id(name: str, number: str) -> str:
+def logged_model_id(name: str, number: str) -> str:
     """Return the id of the logged model that a version is of.
 
     Raises:
@@ -161,7 +202,7 @@ def model_id(name: str, number: str) -> str:
     return found[1]
 
 
-def fitting(text: str) -> str:
+def fit_description(text: str) -> str:
     """Cut Markdown after the last line that MLflow's database has room for, and say so."""
     if len(text) <= MOST_CHARACTERS:
         return text
@@ -169,7 +210,7 @@ def fitting(text: str) -> str:
     return text[: MOST_CHARACTERS - len(said)].rpartition("\n")[0] + said
 
 
-def of_evidence(name: str, digest: str) -> Version | None:
+def version_of_evidence(name: str, digest: str) -> Version | None:
     """Find the version that a person was asked about with this evidence."""
     found = mlflow_api.client().search_model_versions(
         f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{digest}'"
@@ -177,24 +218,24 @@ def of_evidence(name: str, digest: str) -> Version | None:
     return as_version(found[0]) if found else None
 
 
-def versions(name: str) -> list[Version]:
+def list_versions(name: str) -> list[Version]:
     """List the versions of a workload, the oldest first."""
     found = mlflow_api.client().search_model_versions(f"name = '{name}'")
     return sorted(map(as_version, found), key=lambda one: int(one.number))
 
 
-def names() -> list[str]:
+def model_names() -> list[str]:
     """List the workloads that have a registered model."""
     return [model.name for model in mlflow_api.client().search_registered_models()]
 
 
-def tagged(name: str) -> dict[str, dict[str, str]]:
+def version_tags(name: str) -> dict[str, dict[str, str]]:
     """Read the tags of all versions of a workload, by their numbers."""
     found = mlflow_api.client().search_model_versions(f"name = '{name}'")
     return {str(one.version): dict(one.tags) for one in found}
 
 
-def tag(name: str, number: str, tags: Mapping[str, str | None]) -> None:
+def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:
     """Tag a version; a tag that is to be ``None`` is taken off. Safe to repeat."""
     if not tags:
         return
@@ -208,13 +249,13 @@ def tag(name: str, number: str, tags: Mapping[str, str | None]) -> None:
             client.delete_model_version_tag(name, number, key)
 
 
-def numbered(name: str, number: str) -> Version:
+def version_numbered(name: str, number: str) -> Version:
     """Read a version by its number.
 
     Raises:
         LookupError: There is none.
     """
-    found = versions(name)
+    found = list_versions(name)
     for one in found:
         if one.number == number:
             return one

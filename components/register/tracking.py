@@ -1,14 +1,18 @@
-"""MLflow runs: one for each adapter, found again by the adapter's key after a crash."""
+"""MLflow runs of adapters: parameters, metrics, datasets, evidence; and traces of experiments."""
 
+import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.schema import Progress
+from components.schema import Json, Progress
+from components.store import manifest
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import DatasetInput, Metric, Trace
+
 
 KEY_TAG = "flywheel.adapter"
 
@@ -77,7 +81,7 @@ def find_run(experiment: str, key: str) -> str:
     return runs[0].info.run_id
 
 
-class Metrics:
+class MetricWriter:
     """Writes the figures of progress lines as metrics, many at a time.
 
     A request for each step would burden the server that a small training shares its cores with.
@@ -130,14 +134,14 @@ def log_evidence(run_id: str, folder: Path) -> str:
     return evidence_page(run_id, folder.name)
 
 
-def anchor(run_id: str, head: str) -> None:
+def tag_chain_head(run_id: str, head: str) -> None:
     """Say on a run where the chain of decisions ended: none of its looks can be cut off unseen."""
     from mlflow import MlflowClient
 
     MlflowClient().set_tag(run_id, LOOKED_TAG, head)
 
 
-def anchors() -> dict[str, str]:
+def chain_heads() -> dict[str, str]:
     """Read where the chain of decisions ended when each run's adapter was judged, by the run."""
     from mlflow import MlflowClient
 
@@ -170,7 +174,7 @@ def log_picture(run_id: str, path: Path) -> None:
     MlflowClient().log_artifact(run_id, str(path), "training")
 
 
-def prune(experiment: str, key: str, why: str, status: str) -> None:
+def prune_candidate(experiment: str, key: str, why: str, status: str) -> None:
     """Say of a candidate why it isn't the best, and end its run; one that never began has none."""
     from mlflow import MlflowClient
 
@@ -187,3 +191,83 @@ def close_run(run_id: str, status: str) -> None:
     from mlflow import MlflowClient
 
     MlflowClient().set_terminated(run_id, status)
+
+
+DATASET_CONTEXTS = {"train": "training", "validation": "validation", "holdout": "testing"}
+"""What each side is for, in MLflow's words."""
+
+
+def log_datasets(run_id: str, snapshot: Path) -> None:
+    """Add the sides of a snapshot that have rows to a run's inputs; repeating it changes nothing.
+
+    A side's digest is the snapshot's key, that of the holdout its version.
+
+    Raises:
+        FileNotFoundError: The snapshot is unfinished.
+    """
+    from mlflow import MlflowClient
+
+    body = manifest.read(snapshot)
+    counts = body["rows"]
+    assert isinstance(counts, dict)
+    inputs = [
+        _dataset_input(snapshot, body, side, counts[side])
+        for side in DATASET_CONTEXTS
+        if counts.get(side)
+    ]
+    MlflowClient().log_inputs(run_id, datasets=inputs)
+
+
+def _dataset_input(snapshot: Path, body: dict[str, Json], side: str, rows: Json) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    tokens = body.get("tokens")
+    profile: dict[str, Json] = {"num_rows": rows}
+    if isinstance(tokens, dict):
+        profile["tokens"] = tokens[side]
+    dataset = Dataset(
+        name=f"{body['workload']} {side}",
+        digest=str(body["holdout_version" if side == "holdout" else "key"]),
+        source_type="local",
+        source=json.dumps({"uri": (snapshot / f"{side}.parquet").as_uri()}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", DATASET_CONTEXTS[side])])
+
+
+TRACES_PAGE = 100
+"""Traces that are asked for at once."""
+
+
+def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]]:
+    """Go through the traces that began at ``since`` or later, the oldest first.
+
+    Each is the dictionary form of a trace with its spans and assessments (``trace.to_dict()``).
+
+    Raises:
+        LookupError: There is no such experiment.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise LookupError(f"pulling MLflow traces: there is no experiment {experiment!r}")
+    condition = f"trace.timestamp_ms >= {int(since.timestamp() * 1000)}"
+    token: str | None = None
+    while True:
+        page = client.search_traces(
+            locations=[found.experiment_id],
+            filter_string=condition,
+            order_by=["timestamp_ms ASC"],
+            max_results=TRACES_PAGE,
+            page_token=token,
+        )
+        yield from (_trace_record(trace) for trace in page)
+        token = page.token
+        if not token:
+            return
+
+
+def _trace_record(trace: "Trace") -> dict[str, Json]:
+    return trace.to_dict()

@@ -1,8 +1,5 @@
-"""Train an adapter on a snapshot.
+"""Train an adapter on a snapshot: `fit.fit(snapshot, base, folder, recipe)` is the way in.
 
-``recipe`` holds the knobs, ``combinations`` says which of them don't go together, ``examples``
-turns rows into tokens. ``adapter`` puts on the base what is trained: ``starts`` and ``eva`` give
-its first weights, ``ranks`` shares out those of AdaLoRA, ``whole`` copies modules that are trained
-in full, ``warm`` says whether it can go on from an earlier one. ``completion`` is the trainer, with
-``objectives``; ``fit`` the run from snapshot to adapter, with ``checkpoints`` in between.
+`recipe` holds the settings. `cpu` holds kernels that only a CPU uses, `plan` predicts memory
+and time, `search` runs successive halving over several recipes.
 """

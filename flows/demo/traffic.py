@@ -1,24 +1,206 @@
-"""Write the demo's log and feedback files, as an application would have left them.
-
-The requests are BFCL's short ones, so that training on them takes minutes: some want a call, of the
-only tool or of one of several, and some fit no tool. Of those that curation will hold out there are
-only such as no earlier version of the demo used, nor any in nearly the same words. Equal seeds,
-equal bytes.
-"""
+"""Write the demo's logs and feedback: real requests, simulated answers and users."""
 
 import gzip
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Literal
 
-from components.schema import Answer, Json
-from flows.demo import bfcl, earlier, users
-from flows.demo.bfcl import Request
-from flows.demo.users import Reaction
+from components.chat import prompt
+from components.curate import split
+from components.schema import Answer, Call, Json
+from components.store import manifest
+from flows.demo import wheels
+from flows.demo.wheels import BfclRequest
+
+ACTORS = [f"simulated-user-{number}" for number in range(1, 13)]
+NO_TOOL = Answer("No tool fits this request.")
+SPOILED, PRAISED, CORRECTED = 0.12, 0.15, 0.8
+"""Shares: of answers that are spoiled, of right ones praised, of spoiled ones corrected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What one simulated user did about one answer; ``correction`` is the answer they wanted."""
+
+    actor: str
+    thumb: Literal["up", "down"]
+    correction: Answer | None = None
+
+
+def right_answer(request: BfclRequest) -> Answer:
+    """Give the reference: its call, or the text that no tool fits."""
+    return Answer(calls=(request.call,)) if request.call else NO_TOOL
+
+
+def draw_answer(request: BfclRequest, draw: Random) -> tuple[Answer, Reaction | None]:
+    """Draw what the application answered, and what a user thought of it."""
+    right = right_answer(request)
+    if draw.random() >= SPOILED:
+        praised = draw.random() < PRAISED
+        return right, Reaction(draw.choice(ACTORS), "up") if praised else None
+    correction = right if draw.random() < CORRECTED else None
+    return spoil_answer(request, draw), Reaction(draw.choice(ACTORS), "down", correction)
+
+
+def spoil_answer(request: BfclRequest, draw: Random) -> Answer:
+    """Give a wrong answer: a needless call, another tool, or a wrong value of an argument."""
+    if request.call is None:
+        return Answer(calls=(Call(draw.choice(request.tool_names), {}),))
+    others = [name for name in request.tool_names if name != request.call.name]
+    if others and (draw.random() < 0.5 or not request.call.arguments):
+        return Answer(calls=(replace(request.call, name=draw.choice(others)),))
+    if not request.call.arguments:
+        return NO_TOOL
+    name = draw.choice(sorted(request.call.arguments))
+    wrong = {**request.call.arguments, name: _other_value(request.call.arguments[name])}
+    return Answer(calls=(replace(request.call, arguments=wrong),))
+
+
+def _other_value(value: Json) -> Json:
+    """Give a wrong value of the same type, where there is one."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value} (unknown)"
+        case _:
+            return None
+
+
+SEED = 0
+"""The order that all versions drew in."""
+
+LONGEST_ANSWER = 150
+"""In bytes, as rendered."""
+
+RUN_LENGTH = 3
+"""Requests that have runs of so many words in common are alike."""
+
+WordRun = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawLimits:
+    """The limits of a version: in all, or of each kind; of prompts in bytes; and of equal tools."""
+
+    longest_prompt: int
+    alike: int
+    count: int | None = None
+    kinds: tuple[int, int, int, int] | None = None
+    """Calls of the only tool and of one of several, refusals of the only tool and of several."""
+    unseen_share: float = 0
+    """Of the tool sets that draw so large a holdout, only requests that had nothing in common with
+    those of the draws before, not a tool."""
+
+
+DRAWS = (
+    DrawLimits(longest_prompt=640, alike=2, kinds=(150, 160, 110, 60)),
+    DrawLimits(longest_prompt=700, alike=4, kinds=(160, 300, 200, 82)),
+    DrawLimits(longest_prompt=700, alike=4, count=760),  # later ones took fewer of the same
+    DrawLimits(longest_prompt=700, alike=4, unseen_share=0.5),
+)
+
+
+@dataclass
+class EarlierRequests:
+    """What was used, by what was said in it, and the names of all tools."""
+
+    ids: set[str] = field(default_factory=set[str])
+    words: set[str] = field(default_factory=set[str])
+    tools: set[str] = field(default_factory=set[str])
+    _having: defaultdict[WordRun, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def add(self, request: BfclRequest) -> None:
+        """Note a request as used."""
+        self.ids.add(request.id)
+        self.words.add(said_words(request))
+        self.tools.update(request.tool_names)
+        for run in _runs(request):
+            self._having[run].add(request.id)
+
+    def has_said(self, request: BfclRequest) -> bool:
+        """Tell whether one used request has at least half of a request's runs of three words."""
+        runs = _runs(request)
+        shared = Counter(used for run in runs for used in self._having.get(run, ()))
+        return max(shared.values(), default=0) * 2 >= len(runs)
+
+    def has_anything_of(self, request: BfclRequest) -> bool:
+        """Tell whether a request, its words or one of its tools was used."""
+        is_used = request.id in self.ids or said_words(request) in self.words
+        return is_used or not self.tools.isdisjoint(request.tool_names)
+
+
+def read_earlier(requests: Iterable[BfclRequest]) -> EarlierRequests:
+    """Draw again what the earlier versions took."""
+    ordered, used = in_order(requests, SEED), EarlierRequests()
+    for draw in DRAWS:
+        for one in _draw_again(ordered, draw, used):
+            used.add(one)
+    return used
+
+
+def is_held_out(request: BfclRequest, share: float) -> bool:
+    """Tell whether curation, split by tools, draws the holdout for a request's tools."""
+    name = split.group("tools", request.tool_names, opening="", user_id=None)
+    return split.side(split.side_by_hash(name), share, validation_share=0) == "holdout"
+
+
+def in_order(requests: Iterable[BfclRequest], seed: int) -> list[BfclRequest]:
+    """Order requests by the hash of their ids."""
+    return sorted(requests, key=lambda one: manifest.digest([seed, one.id]))
+
+
+def said_words(request: BfclRequest) -> str:
+    """Return what is said in a request, in lower case and with single blanks."""
+    said = " ".join(str(message["content"]) for message in request.messages)
+    return " ".join(said.lower().split())
+
+
+def is_short(
+    request: BfclRequest, longest_prompt: int, longest_answer: int = LONGEST_ANSWER
+) -> bool:
+    """Tell whether prompt and right answer, as rendered, have at most so many bytes."""
+    rendered = prompt.render_prompt(request.messages, request.tools)
+    answer = prompt.render_answer(right_answer(request))
+    asked = sum(len(message["content"].encode()) for message in rendered)
+    return asked <= longest_prompt and len(answer.encode()) <= longest_answer
+
+
+def _runs(request: BfclRequest) -> set[WordRun]:
+    said = said_words(request).split()
+    return {
+        tuple(said[start : start + RUN_LENGTH])
+        for start in range(max(1, len(said) - RUN_LENGTH + 1))
+    }
+
+
+def _draw_again(
+    ordered: Iterable[BfclRequest], draw: DrawLimits, before: EarlierRequests
+) -> list[BfclRequest]:
+    taken: list[BfclRequest] = []
+    alike: Counter[tuple[str, ...]] = Counter()
+    kinds: Counter[int] = Counter()
+    for request in ordered:
+        kind = (0 if request.call else 2) + (len(request.tools) > 1)
+        named = kind if draw.kinds else (0 if request.call else 2)
+        group = (str(named), *request.tool_names)
+        is_full = draw.count is not None and len(taken) >= draw.count
+        is_full |= draw.kinds is not None and kinds[kind] >= draw.kinds[kind]
+        if is_full or alike[group] >= draw.alike or not is_short(request, draw.longest_prompt):
+            continue
+        alike[group] += 1
+        kinds[kind] += 1
+        if not (is_held_out(request, draw.unseen_share) and before.has_anything_of(request)):
+            taken.append(request)
+    return taken
+
 
 WORKLOAD = "tool-calls"
 CLIENTS = ("demo-web", "demo-mobile")
@@ -39,7 +221,7 @@ RETRIED = 0.02
 """Share of requests that the application sent twice."""
 
 
-def write(wheel: Path, folder: Path, seed: int = 0) -> None:
+def write_traffic(wheel: Path, folder: Path, seed: int = 0) -> None:
     """Write ``logs/*.jsonl.gz``, one a day, and ``feedback/*.jsonl`` under ``folder``.
 
     The folder of the logs appears last, and whole.
@@ -52,42 +234,42 @@ def write(wheel: Path, folder: Path, seed: int = 0) -> None:
     draw = Random(seed)
     interactions: list[dict[str, Json]] = []
     feedback: list[dict[str, Json]] = []
-    for request in choose(bfcl.read(wheel), seed):
+    for request in choose_requests(wheels.read_requests(wheel), seed):
         for _ in range(2 if draw.random() < RETRIED else 1):
-            answer, reaction = users.answer(request, draw)
-            logged = interaction(request, answer, len(interactions))
+            answer, reaction = draw_answer(request, draw)
+            logged = log_line(request, answer, len(interactions))
             interactions.append(logged)
-            feedback.extend(reactions(logged, reaction) if reaction else [])
+            feedback.extend(feedback_lines(logged, reaction) if reaction else [])
     _write_lines(folder / "feedback" / "simulated.jsonl", feedback)
     _write_days(folder / "logs", interactions)
 
 
-def choose(requests: Sequence[Request], seed: int) -> list[Request]:
+def choose_requests(requests: Sequence[BfclRequest], seed: int) -> list[BfclRequest]:
     """Choose short and diverse requests, in the order of the hash of their ids.
 
     Those that will be held out were in no earlier version, in no words like theirs.
     """
-    chosen: list[Request] = []
+    chosen: list[BfclRequest] = []
     alike: Counter[tuple[str, ...]] = Counter()
-    used = earlier.read(requests)
-    for request in earlier.in_order(requests, seed):
+    used = read_earlier(requests)
+    for request in in_order(requests, seed):
         group = ("call" if request.call else "none", *request.tool_names)
-        is_out = earlier.is_held_out(request, HOLDOUT_SHARE) and used.has_said(request)
-        if is_out or alike[group] == MAX_ALIKE or not earlier.is_short(request, MAX_PROMPT):
+        is_out = is_held_out(request, HOLDOUT_SHARE) and used.has_said(request)
+        if is_out or alike[group] == MAX_ALIKE or not is_short(request, MAX_PROMPT):
             continue
         alike[group] += 1
         chosen.append(request)
     return chosen
 
 
-def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json]:
+def log_line(request: BfclRequest, answer: Answer, number: int) -> dict[str, Json]:
     """Give one line of a log, the ``number``-th."""
     client = CLIENTS[number % len(CLIENTS)]
     calls: list[Json] = [
         {
             "id": f"call_{place}",
             "type": "function",
-            "function": {"name": call.name, "arguments": _written(call.arguments, client)},
+            "function": {"name": call.name, "arguments": _written_call(call.arguments, client)},
         }
         for place, call in enumerate(answer.calls)
     ]
@@ -114,7 +296,7 @@ def interaction(request: Request, answer: Answer, number: int) -> dict[str, Json
     return line
 
 
-def reactions(logged: dict[str, Json], reaction: Reaction) -> list[dict[str, Json]]:
+def feedback_lines(logged: dict[str, Json], reaction: Reaction) -> list[dict[str, Json]]:
     """Give the feedback lines of one user about one answer, a minute after it."""
     response, moment = logged["response"], logged["timestamp"]
     assert isinstance(response, dict)
@@ -137,7 +319,7 @@ def reactions(logged: dict[str, Json], reaction: Reaction) -> list[dict[str, Jso
     return lines
 
 
-def _written(arguments: dict[str, Json], client: str) -> Json:
+def _written_call(arguments: dict[str, Json], client: str) -> Json:
     """Write a call's arguments as the client logs them: one keeps the text, one the object."""
     return json.dumps(arguments, ensure_ascii=False) if client == CLIENTS[0] else arguments
 

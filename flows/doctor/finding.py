@@ -1,4 +1,4 @@
-"""What a check says: a sentence on what was found, and what to do about it."""
+"""The result of a check: what was found and how to mend it."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -8,7 +8,7 @@ Level: TypeAlias = Literal["fine", "note", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at; ``fix`` is empty where all is well."""
 
     level: Level
@@ -17,16 +17,16 @@ class Finding:
     fix: str = ""
 
 
-def fine(about: str, found: str) -> Finding:
+def fine(about: str, found: str) -> CheckResult:
     """Say that something is as it should be."""
-    return Finding("fine", about, found)
+    return CheckResult("fine", about, found)
 
 
-def note(about: str, found: str, fix: str) -> Finding:
+def note(about: str, found: str, fix: str) -> CheckResult:
     """Point at something that may be meant."""
-    return Finding("note", about, found, fix)
+    return CheckResult("note", about, found, fix)
 
 
-def wrong(about: str, found: str, fix: str) -> Finding:
+def wrong(about: str, found: str, fix: str) -> CheckResult:
     """Name something that must be fixed."""
-    return Finding("wrong", about, found, fix)
+    return CheckResult("wrong", about, found, fix)

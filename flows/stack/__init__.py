@@ -1,7 +1,4 @@
-"""The embedded stack: Prefect, MLflow and two workers on one machine, under one supervisor.
+"""The embedded stack: Prefect, MLflow and two workers under one supervisor on one machine.
 
-``control`` is the front (``up``, ``down``, ``status``); it launches ``supervisor``, a process of
-its own that starts and watches the ``services`` as its ``children`` and notes what it does in
-``state``. ``environment`` is what they all run under, ``processes`` finds and ends them, ``ports``
-and ``health`` look at sockets, ``runs`` tells Prefect which flow runs died.
+`control` brings it up and down; `supervisor` is the process that holds the others.
 """

@@ -1,4 +1,4 @@
-"""Bring the stack up, take it down, say how it is."""
+"""Bring the stack up and down, and report its status."""
 
 import os
 import shutil
@@ -16,12 +16,12 @@ import httpx
 import psutil
 
 from components.store import file_locks
-from flows import credentials, permissions
+from flows import access
 from flows.settings import MLFLOW, PREFECT, Settings
-from flows.stack import health, logs, processes
-from flows.stack import state as stack_state
-from flows.stack.environment import MARK, for_services, mark
-from flows.stack.state import Phase, ServiceState, State
+from flows.stack import children, health, processes
+from flows.stack import processes as stack_state
+from flows.stack.processes import Phase, ServiceState, StackState
+from flows.stack.stack_services import MARK, service_environment, stack_mark
 
 STOP_LIMIT = 17.0  # seconds that the supervisor has to end all the rest before it is killed
 WORKING = ("up", "elsewhere")
@@ -53,7 +53,9 @@ class Status:
         return self.phase in WORKING and all(each.condition == "up" for each in self.services)
 
 
-def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = DEPLOYER) -> State:
+def up(
+    settings: Settings, on_progress: Callable[[str], None], deployer: str = DEPLOYER
+) -> StackState:
     """Bring the stack up and return when all of it works; do nothing if it does already.
 
     Interrupted while it starts, it takes down what it started.
@@ -68,14 +70,14 @@ def up(settings: Settings, on_progress: Callable[[str], None], deployer: str = D
             f"unset {PREFECT} and {MLFLOW} for a stack of {settings.home} on this machine"
         )
     with _one_at_a_time(settings):
-        _require_here(settings, stack_state.read(settings), "up")
+        _require_here(settings, stack_state.read_state(settings), "up")
         running = _await_end_of_stop(settings)
         if running is not None:
-            return _join(settings, running, on_progress)
-        credentials.ensure(settings)
-        supervisor = _launch(settings, deployer)
+            return _join_start(settings, running, on_progress)
+        access.ensure_logins(settings)
+        supervisor = _start_supervisor(settings, deployer)
         try:
-            return _follow(settings, supervisor, on_progress)
+            return _follow_start(settings, supervisor, on_progress)
         except BaseException:
             supervisor.terminate()
             down(settings)
@@ -90,30 +92,30 @@ def down(settings: Settings) -> bool:
     Raises:
         StackError: It runs on another machine that shares the home; nothing was done.
     """
-    state = stack_state.read(settings)
+    state = stack_state.read_state(settings)
     _require_here(settings, state, "down")
     supervised = state is not None and stack_state.is_supervised(state)
     if state is not None and supervised:
         with suppress(psutil.NoSuchProcess):
-            processes.end([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
-    leftovers = processes.marked(MARK, mark(settings))
-    processes.end(leftovers, grace=1.0)
+            processes.end_processes([psutil.Process(state.supervisor.pid)], STOP_LIMIT)
+    leftovers = processes.marked_processes(MARK, stack_mark(settings))
+    processes.end_processes(leftovers, grace=1.0)
     shutil.rmtree(settings.scratch, ignore_errors=True)
     if state is not None and state.phase != "failed":
-        stack_state.path(settings).unlink(missing_ok=True)
+        stack_state.state_path(settings).unlink(missing_ok=True)
     return supervised or bool(leftovers)
 
 
-def status(settings: Settings) -> Status:
+def stack_status(settings: Settings) -> Status:
     """Look at what the supervisor noted, and at whether its processes live."""
     if settings.elsewhere:
         return _elsewhere(settings)
-    state = stack_state.read(settings)
+    state = stack_state.read_state(settings)
     if state is None:
         return Status("down", "not started", ())
     if stack_state.runs_elsewhere(settings, state):
         return Status(state.phase, f"{state.step}, on {state.host}", state.services)
-    services = tuple(_looked_at(service) for service in state.services)
+    services = tuple(_service_status(service) for service in state.services)
     if processes.is_alive(state.supervisor) and processes.is_stopped(state.supervisor):
         said = (
             f"the supervisor was stopped; `kill -CONT {state.supervisor.pid}`, or `flywheel down`"
@@ -126,29 +128,29 @@ def status(settings: Settings) -> Status:
     return Status("lost", "the supervisor was killed; `flywheel up` or `down` clears up", services)
 
 
-def probe(found: Status) -> Status:
+def probe_services(found: Status) -> Status:
     """Ask each server now whether it answers, and look whether a worker was stopped."""
-    with health.client() as http, ThreadPoolExecutor(len(found.services) or 1) as threads:
-        services = threads.map(partial(_felt, http), found.services)
+    with health.http_client() as http, ThreadPoolExecutor(len(found.services) or 1) as threads:
+        services = threads.map(partial(_server_answers, http), found.services)
         return replace(found, services=tuple(services))
 
 
-def _felt(http: httpx.Client, service: ServiceState) -> ServiceState:
+def _server_answers(http: httpx.Client, service: ServiceState) -> ServiceState:
     if service.condition != "up" or service.process is None:
         return service
     if processes.is_stopped(service.process):
         return replace(service, condition="hanging")
-    if service.health_url and not health.answers(http, service.health_url):
+    if service.health_url and not health.is_answering(http, service.health_url):
         return replace(service, condition="hanging")
     return service
 
 
 def _elsewhere(settings: Settings) -> Status:
     prefect, mlflow = settings.prefect_url, settings.mlflow_url
-    with health.client(trust_env=True) as http:
+    with health.http_client(trust_env=True) as http:
         found = (
-            _answering("prefect", prefect, health.answers(http, f"{prefect}/api/health")),
-            _answering("mlflow", mlflow, health.answers(http, f"{mlflow}/health")),
+            _answering("prefect", prefect, health.is_answering(http, f"{prefect}/api/health")),
+            _answering("mlflow", mlflow, health.is_answering(http, f"{mlflow}/health")),
         )
     return Status("elsewhere", f"{PREFECT} and {MLFLOW} name its servers", found)
 
@@ -158,50 +160,52 @@ def _answering(name: str, url: str, answers: bool) -> ServiceState:
     return ServiceState(name, condition, process=None, url=url, log="", restarts=0)
 
 
-def _looked_at(service: ServiceState) -> ServiceState:
+def _service_status(service: ServiceState) -> ServiceState:
     alive = service.process is None or processes.is_alive(service.process)
     return service if alive else replace(service, condition="gone")
 
 
-def _require_here(settings: Settings, state: State | None, command: str) -> None:
+def _require_here(settings: Settings, state: StackState | None, command: str) -> None:
     if state is not None and stack_state.runs_elsewhere(settings, state):
         raise StackError(
             f"the stack of {settings.home} runs on {state.host}, which shares this home; type "
-            f"`flywheel {command}` there (this is {stack_state.here()})"
+            f"`flywheel {command}` there (this is {stack_state.machine_name()})"
         )
 
 
 @contextmanager
 def _one_at_a_time(settings: Settings) -> Generator[None]:
-    permissions.secure(settings)
+    access.secure_home(settings)
     with file_locks.held(settings.home / "up.lock"):
         yield  # a second `up` waits for the first, and then joins it
 
 
-def _await_end_of_stop(settings: Settings) -> State | None:
-    while (state := stack_state.read(settings)) and stack_state.is_supervised(state):
+def _await_end_of_stop(settings: Settings) -> StackState | None:
+    while (state := stack_state.read_state(settings)) and stack_state.is_supervised(state):
         if state.phase != "stopping":
             return state
         time.sleep(0.1)
     return None
 
 
-def _launch(settings: Settings, deployer: str) -> "subprocess.Popen[bytes]":
+def _start_supervisor(settings: Settings, deployer: str) -> "subprocess.Popen[bytes]":
     settings.logs.mkdir(parents=True, exist_ok=True)
-    logs.rotate(settings.logs / "supervisor.log")
+    children.rotate_log(settings.logs / "supervisor.log")
     with (settings.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.stack.supervisor", deployer],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=for_services(settings, os.environ),
+            env=service_environment(settings, os.environ),
             cwd=settings.home,
             start_new_session=True,
         )
 
 
-def _join(settings: Settings, state: State, on_progress: Callable[[str], None]) -> State:
+def _join_start(
+    settings: Settings, state: StackState, on_progress: Callable[[str], None]
+) -> StackState:
     ports = (state.prefect_port, state.mlflow_port)
     if ports != (settings.prefect_port, settings.mlflow_port):
         raise StackError(
@@ -210,20 +214,20 @@ def _join(settings: Settings, state: State, on_progress: Callable[[str], None]) 
             "or take it down first"
         )
     on_progress("the stack is already up" if state.phase == "up" else "joining a start under way")
-    return _follow(settings, None, on_progress)
+    return _follow_start(settings, None, on_progress)
 
 
-def _follow(
+def _follow_start(
     settings: Settings,
     launched: "subprocess.Popen[bytes] | None",
     on_progress: Callable[[str], None],
-) -> State:
+) -> StackState:
     told: set[str] = set()
     while True:
         over = launched is not None and launched.poll() is not None
-        state = stack_state.read(settings)
+        state = stack_state.read_state(settings)
         if state is not None and stack_state.is_supervised(state):
-            for line in _lines(state):
+            for line in _status_lines(state):
                 if line not in told:
                     told.add(line)
                     on_progress(line)
@@ -234,14 +238,14 @@ def _follow(
         time.sleep(0.1)
 
 
-def _lines(state: State) -> list[str]:
+def _status_lines(state: StackState) -> list[str]:
     if state.phase == "up":
         return []
     ready = [f"{each.name} is up" for each in state.services if each.condition == "up"]
     return [*ready, state.step]
 
 
-def _why_not(settings: Settings, state: State | None) -> str:
+def _why_not(settings: Settings, state: StackState | None) -> str:
     if state is not None and state.phase == "failed":
         return state.step
     log = settings.logs / "supervisor.log"

@@ -1,9 +1,4 @@
-"""What runs a flow run, here and in a pool's container: ``python -m flows.stack.engine``.
-
-It is Prefect's engine, held to our flows as ``flows.stack.worker`` holds those on its own machine,
-and to results that this machine keeps: whoever may use Prefect's API may say of a run that its
-result lies in any file, which Prefect would unpickle.
-"""
+"""Run one flow run, here or in a pool's container: `python -m flows.stack.engine`."""
 
 import os
 import runpy

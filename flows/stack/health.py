@@ -1,18 +1,58 @@
-"""Ask the servers of the stack whether they work."""
+"""Requests to the stack's servers: health, workers' heartbeats, and flow runs without a process."""
 
+import base64
 import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from uuid import uuid4
 
 import httpx
+import psutil
 
-from flows import credentials
+from components.schema import Json
+from flows import access
+from flows.access import Login
 from flows.settings import Settings
-from flows.stack.prefect_auth import PrefectAuth
+from flows.stack.processes import started_with
+
+
+class PrefectAuth(httpx.Auth):
+    """Logs each request in; a change is sent again with a CSRF token when Prefect wants one."""
+
+    requires_response_body = True
+
+    def __init__(self, login: Login, api: str) -> None:
+        self._login = "Basic " + base64.b64encode(login.pair.encode()).decode()
+        self._tokens = f"{api}/csrf-token"
+        self._csrf = {"Prefect-Csrf-Client": str(uuid4())}
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        """Send the request, and once more where the token was missing or too old."""
+        request.headers["Authorization"] = self._login
+        if request.method == "GET":
+            yield request
+            return
+        request.headers.update(self._csrf)
+        refused = yield request
+        if refused.status_code == 403:
+            yield from self._with_new_token(request)
+
+    def _with_new_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        client = self._csrf["Prefect-Csrf-Client"]
+        asking = httpx.Request("GET", self._tokens, params={"client": client})
+        asking.headers["Authorization"] = self._login
+        answer = yield asking
+        if answer.is_success:
+            self._csrf["Prefect-Csrf-Token"] = answer.json()["token"]
+            request.headers.update(self._csrf)
+            yield request
+
 
 LONGEST_SECONDS = 5.0
 """After which a request is given up."""
 
 
-def client(*, trust_env: bool = False) -> httpx.Client:
+def http_client(*, trust_env: bool = False) -> httpx.Client:
     """Open a client; the stack's own servers are on the loopback, where no proxy is wanted.
 
     Args:
@@ -24,8 +64,8 @@ def client(*, trust_env: bool = False) -> httpx.Client:
 
 def prefect_client(settings: Settings) -> httpx.Client:
     """Open a client of the home's own Prefect, logged in."""
-    logins = credentials.read(settings)
-    http = client()
+    logins = access.read_logins(settings)
+    http = http_client()
     if logins is not None:
         http.auth = PrefectAuth(logins.prefect, settings.prefect_api_url)
     return http
@@ -33,17 +73,17 @@ def prefect_client(settings: Settings) -> httpx.Client:
 
 def mlflow_answers(settings: Settings) -> bool:
     """Tell whether MLflow works."""
-    with client(trust_env=settings.elsewhere is not None) as http:
-        return answers(http, f"{settings.mlflow_url}/health")
+    with http_client(trust_env=settings.elsewhere is not None) as http:
+        return is_answering(http, f"{settings.mlflow_url}/health")
 
 
 def prefect_answers(settings: Settings) -> bool:
     """Tell whether Prefect works."""
-    with client(trust_env=settings.elsewhere is not None) as http:
-        return answers(http, f"{settings.prefect_api_url}/health")
+    with http_client(trust_env=settings.elsewhere is not None) as http:
+        return is_answering(http, f"{settings.prefect_api_url}/health")
 
 
-def answers(http: httpx.Client, url: str, seconds: float = LONGEST_SECONDS) -> bool:
+def is_answering(http: httpx.Client, url: str, seconds: float = LONGEST_SECONDS) -> bool:
     """Return whether ``url`` answers 200 within ``seconds``."""
     try:
         return http.get(url, timeout=seconds).status_code == 200
@@ -51,8 +91,132 @@ def answers(http: httpx.Client, url: str, seconds: float = LONGEST_SECONDS) -> b
         return False
 
 
-def wait_for(url: str) -> None:
+def wait_until_answering(url: str) -> None:
     """Return once ``url`` answers 200; whoever started this process sets the limit."""
-    with client(trust_env=True) as http:
-        while not answers(http, url):
+    with http_client(trust_env=True) as http:
+        while not is_answering(http, url):
             time.sleep(0.1)
+
+
+EVERY = 15.0  # seconds between two looks
+PATIENCE = 60.0  # seconds: a run taken by a worker has no process for a few of them
+
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+"""Prefect starts each flow run's process with it."""
+
+UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
+"""The states that need a process; PAUSED (suspended too) and SCHEDULED runs need none."""
+
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+"""The states that nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A flow run that claims to have a process."""
+
+    id: str
+    pool: str | None
+    """The work pool whose worker runs it; a subflow has none."""
+    parent_task: str | None
+    """The task that stands for this run inside its parent."""
+
+
+class LostRuns:
+    """Finds and crashes the runs without a process, and notes since when each has had none."""
+
+    def __init__(self, http: httpx.Client, api: str) -> None:
+        self._http = http
+        self._api = api
+        self._missing_since: dict[str, float] = {}
+        self._next_look = 0.0
+
+    def crash(self, reason: str, pool: str | None = None) -> None:
+        """Crash each unfinished run of a pool, or of all; the caller knows that none has a process.
+
+        Args:
+            reason: Why none has: its state's message.
+            pool: The pool whose worker died, and whose orphans were ended; ``None`` at the start.
+        """
+        while lost := self._unfinished(pool):
+            self._crash(lost, reason)
+        self._crash_abandoned()
+
+    def look_round(self, now: float) -> None:
+        """Crash the workers' runs that have had no process for a while; looks now and then.
+
+        A run's last report is lost when it ends while the Prefect server is away.
+
+        Args:
+            now: Seconds on a clock that never goes back.
+        """
+        if now < self._next_look:
+            return
+        self._next_look = now + EVERY
+        claiming = [run for run in self._unfinished() if run.pool is not None]
+        alive = _running_ids()
+        self._missing_since = {
+            run.id: self._missing_since.get(run.id, now) for run in claiming if run.id not in alive
+        }
+        lost = [run for run in claiming if now - self._missing_since.get(run.id, now) > PATIENCE]
+        self._crash(lost, "No process runs it")
+        self._crash_abandoned()
+
+    def _crash_abandoned(self) -> None:
+        """Crash the subflows that claim to run inside the process of a run that has ended."""
+        subflows: dict[str, Json] = {
+            "deployment_id": {"is_null_": True},  # or it has a process, perhaps alive, of its own
+            "parent_task_run_id": {"is_null_": False},
+            "state": {"type": {"any_": [*UNFINISHED]}},
+        }
+        while lost := [run for run in self._find(flow_runs=subflows) if self._parent_ended(run)]:
+            self._crash(lost, "The run that it was part of has ended")
+
+    def _unfinished(self, pool: str | None = None) -> list[ClaimedRun]:
+        filters: dict[str, Json] = {"flow_runs": {"state": {"type": {"any_": [*UNFINISHED]}}}}
+        if pool is not None:
+            filters["work_pools"] = {"name": {"any_": [pool]}}
+        return self._find(**filters)
+
+    def _parent_ended(self, run: ClaimedRun) -> bool:
+        return bool(
+            self._find(
+                flow_runs={"state": {"type": {"any_": [*ENDED]}}},
+                task_runs={"id": {"any_": [run.parent_task]}},
+            )
+        )
+
+    def _find(self, **filters: Json) -> list[ClaimedRun]:
+        reply = self._http.post(f"{self._api}/flow_runs/filter", json=filters).raise_for_status()
+        return [
+            ClaimedRun(
+                id=run["id"], pool=run["work_pool_name"], parent_task=run["parent_task_run_id"]
+            )
+            for run in reply.json()
+        ]
+
+    def _crash(self, runs: list[ClaimedRun], reason: str) -> None:
+        for run in runs:
+            state = {"type": "CRASHED", "name": "Crashed", "message": reason}
+            url = f"{self._api}/flow_runs/{run.id}/set_state"
+            reply = self._http.post(url, json={"state": state}).raise_for_status()
+            if reply.json()["status"] != "ACCEPT":
+                forced = {"state": state, "force": True}
+                self._http.post(url, json=forced).raise_for_status()
+
+
+def last_heartbeat(http: httpx.Client, api: str, pool: str) -> str | None:
+    """Return when the stack's worker of ``pool`` last reported; ``None`` if it never has.
+
+    This is for comparing with an earlier answer, not with a clock, which may have been set since.
+    """
+    reply = http.post(f"{api}/work_pools/{pool}/workers/filter", json={}).raise_for_status()
+    return next(
+        (each["last_heartbeat_time"] for each in reply.json() if each["name"] == pool), None
+    )
+
+
+def _running_ids() -> set[str]:
+    descendants = psutil.Process().children(recursive=True)
+    ids = (started_with(process, FLOW_RUN) for process in descendants)
+    return {run_id for run_id in ids if run_id is not None}

@@ -1,9 +1,4 @@
-"""The process that starts the stack, watches over it and takes it down: ``python -m``.
-
-Every process of the stack is its descendant, and stays one: orphans come to it, not to init
-(``adopt_orphans``). So it can end all of them without keeping books. If it is killed itself, the
-kernel ends its services, and the next ``up`` or ``down`` finds what else is left by its mark.
-"""
+"""The supervisor process: start the services, restart what dies, take everything down."""
 
 import logging
 import os
@@ -19,20 +14,23 @@ import httpx
 import psutil
 from prometheus_client import start_http_server
 
-from components import counters
-from components.store import file_locks
-from flows import metrics, permissions
+from components.store import counters, file_locks
+from flows import access
 from flows.settings import HOST, Settings
 from flows.settings import load as load_settings
-from flows.stack import health, ports, processes, runs, services
-from flows.stack import state as stack_state
-from flows.stack.children import Child, Orphans
-from flows.stack.environment import MARK, for_services, mark
-from flows.stack.logs import Log
-from flows.stack.pulse import DEADLINE, WORKER_EVERY, WORKER_HANGING_AFTER, Pulse
-from flows.stack.services import Service
-from flows.stack.signals import Signals, Stopped
-from flows.stack.state import Phase, State
+from flows.stack import health, processes, prometheus, stack_services
+from flows.stack import processes as stack_state
+from flows.stack.children import (
+    CHECK_DEADLINE,
+    WORKER_EVERY,
+    WORKER_HANGING_AFTER,
+    Child,
+    Orphans,
+    Pulse,
+    ServiceLog,
+)
+from flows.stack.processes import Phase, Signals, StackState, StopRequested
+from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
 START_LIMIT = 180.0  # seconds: a first start takes 15 on two idle cores
 WORKER_GRACE = 8.0  # seconds for flow runs to save what they can; ``down`` promises 20 in all
@@ -55,14 +53,14 @@ class Supervisor:
         self.settings = settings
         self.http = http
         self._signals = signals
-        self._environment = for_services(settings, os.environ)
+        self._environment = service_environment(settings, os.environ)
         self._children: list[Child] = []
         self._orphans = Orphans()
-        self._lost_runs = runs.LostRuns(http, settings.prefect_api_url)
+        self._lost_runs = health.LostRuns(http, settings.prefect_api_url)
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
-        self._self = processes.identify(os.getpid())
-        self._said: State | None = None
+        self._self = processes.identify_process(os.getpid())
+        self._said: StackState | None = None
         self._checks = ThreadPoolExecutor(4, "check")
 
     def say(self, phase: Phase, step: str) -> None:
@@ -72,16 +70,18 @@ class Supervisor:
 
     def start(self, deployer: str) -> None:
         """Bring everything up, each part as soon as it can; ``StartError`` when one dies."""
-        prefect, mlflow = (self._launch(service) for service in services.servers(self.settings))
+        prefect, mlflow = (
+            self._launch(service) for service in stack_services.servers(self.settings)
+        )
         self._until(lambda: self._works(prefect) or self._works(mlflow))
-        deploy = self._launch(services.deployer(self.settings, deployer))
+        deploy = self._launch(stack_services.deployer(self.settings, deployer))
         self._until(lambda: self._works(prefect))
         self._until(self._has_crashed_lost_runs)
         self.say("starting", "deploying the flows")
         self._until(lambda: deploy.exit_code == 0)
         self._children.remove(deploy)
         self.say("starting", "starting the workers")
-        for worker in services.workers(self.settings):
+        for worker in stack_services.workers(self.settings):
             self._launch(worker)  # after deploying, which takes back the runs missed meanwhile
         self._until(lambda: all(self._works(child) for child in self._children))
         self.say("up", "everything runs")
@@ -106,10 +106,12 @@ class Supervisor:
         below = [psutil.Process(pid).children(recursive=True) for pid in servers if _exists(pid)]
         spared = servers | {process.pid for tree in below for process in tree}
         descendants = psutil.Process().children(recursive=True)
-        processes.end((each for each in descendants if each.pid not in spared), WORKER_GRACE)
+        processes.end_processes(
+            (each for each in descendants if each.pid not in spared), WORKER_GRACE
+        )
         self.say("stopping", "stopping the servers")
-        processes.end(psutil.Process().children(recursive=True), SERVER_GRACE)
-        processes.end(psutil.Process().children(recursive=True), 0.0)
+        processes.end_processes(psutil.Process().children(recursive=True), SERVER_GRACE)
+        processes.end_processes(psutil.Process().children(recursive=True), 0.0)
 
     def _launch(self, service: Service) -> Child:
         child = Child(service, self.settings.log_format)
@@ -169,7 +171,7 @@ class Supervisor:
 
     def _pulse(self, child: Child) -> Pulse:
         if url := child.service.health_url:
-            return Pulse(lambda: health.answers(self.http, url, DEADLINE))
+            return Pulse(lambda: health.is_answering(self.http, url, CHECK_DEADLINE))
         return Pulse(
             lambda: self._beats(child), every=WORKER_EVERY, hanging_after=WORKER_HANGING_AFTER
         )
@@ -184,7 +186,7 @@ class Supervisor:
 
     def _answers(self, child: Child) -> bool:
         if child.service.health_url:
-            return health.answers(self.http, child.service.health_url)
+            return health.is_answering(self.http, child.service.health_url)
         return self._beats(child)
 
     def _beats(self, child: Child) -> bool:
@@ -205,7 +207,7 @@ class Supervisor:
 
     def _heartbeat(self, child: Child) -> str | None:
         pool, api = child.service.pool, self.settings.prefect_api_url
-        return runs.last_heartbeat(self.http, api, pool) if pool is not None else None
+        return health.last_heartbeat(self.http, api, pool) if pool is not None else None
 
     def _is_up(self, name: str) -> bool:
         return any(
@@ -216,19 +218,19 @@ class Supervisor:
         return {child.pid for child in self._children if child.pid is not None}
 
     def _note(self) -> None:
-        state = State(
+        state = StackState(
             phase=self._phase,
             step=self._step,
             prefect_port=self.settings.prefect_port,
             mlflow_port=self.settings.mlflow_port,
             supervisor=self._self,
             services=tuple(child.state() for child in self._children),
-            host=stack_state.here(),
+            host=stack_state.machine_name(),
         )
         if state == self._said:
             return
         try:
-            stack_state.write(self.settings, state)
+            stack_state.write_state(self.settings, state)
         except OSError as error:  # a full disk is no reason to end all; the next round tries again
             if self._said is not None:
                 log.warning("can't note what is being done: %s", error)
@@ -240,16 +242,16 @@ class Supervisor:
 def main(deployer: str) -> int:
     """Run the stack of the environment's home until asked to stop; give the exit code."""
     settings, signals = load_settings(), Signals()
-    permissions.set_umask(settings.home)
+    access.set_umask(settings.home)
     for folder in (settings.logs, settings.prefect_home, settings.mlflow_home):
         folder.mkdir(parents=True, exist_ok=True)
     lock = file_locks.held(stack_state.lock_path(settings), wait=False)
     with lock as alone, health.prefect_client(settings) as http:
         if not alone:
             return 3  # another supervisor was faster; its state is the one to read
-        note_in(Log(settings.logs / "stack.log", settings.log_format))
+        log_to(ServiceLog(settings.logs / "stack.log", settings.log_format))
         processes.adopt_orphans()
-        processes.end(processes.marked(MARK, mark(settings)), grace=5.0)
+        processes.end_processes(processes.marked_processes(MARK, stack_mark(settings)), grace=5.0)
         shutil.rmtree(settings.scratch, ignore_errors=True)  # of those that were killed
         settings.scratch.mkdir()
         return _run(Supervisor(settings, http, signals), deployer)
@@ -258,10 +260,10 @@ def main(deployer: str) -> int:
 def _run(supervisor: Supervisor, deployer: str) -> int:
     try:
         _start_and_watch(supervisor, deployer)
-    except Stopped:
-        stack_state.path(supervisor.settings).unlink()
+    except StopRequested:
+        stack_state.state_path(supervisor.settings).unlink()
         return 0
-    except (StartError, ports.PortTakenError) as error:
+    except (StartError, processes.PortTakenError) as error:
         supervisor.say("failed", str(error))
         return 1
 
@@ -269,19 +271,19 @@ def _run(supervisor: Supervisor, deployer: str) -> int:
 def _start_and_watch(supervisor: Supervisor, deployer: str) -> NoReturn:
     try:
         supervisor.say("starting", FIRST_STEP)
-        ports.require_free(supervisor.settings)
-        show_figures(supervisor.settings)
+        processes.require_free_ports(supervisor.settings)
+        serve_metrics(supervisor.settings)
         supervisor.start(deployer)
         supervisor.watch()
     finally:
         supervisor.shut_down()
 
 
-def show_figures(settings: Settings) -> None:
+def serve_metrics(settings: Settings) -> None:
     """Serve what Prometheus scrapes, in a thread, where the settings name a port."""
     counters.create(settings.home)
     if settings.metrics_port is not None:
-        registry = metrics.registry(settings)
+        registry = prometheus.metrics_registry(settings)
         start_http_server(settings.metrics_port, addr=HOST, registry=registry)
 
 
@@ -295,7 +297,7 @@ def _require_no_failure(child: Child) -> None:
     )
 
 
-def note_in(target: Log) -> None:
+def log_to(target: ServiceLog) -> None:
     """Have what the supervisor does to its services written to a log."""
     handler = _Handler(target)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -305,7 +307,7 @@ def note_in(target: Log) -> None:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, target: Log) -> None:
+    def __init__(self, target: ServiceLog) -> None:
         super().__init__()
         self._target = target
 

@@ -1,9 +1,4 @@
-"""The worker of a process pool: ``python -m flows.stack.worker POOL [LIMIT]``.
-
-Prefect's own process worker runs whatever the pool's template, the deployment or the run names:
-a command, a working directory, variables, steps that fetch code. Whoever may use Prefect's API
-writes all of these. This one takes from there only which of our flows runs, and its parameters.
-"""
+"""The worker of a process pool: `python -m flows.stack.worker POOL [LIMIT]`."""
 
 import asyncio
 import os
@@ -22,9 +17,9 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from flows import permissions
+from flows import access
 from flows.settings import load
-from flows.stack.services import engine_command
+from flows.stack.stack_services import engine_command
 
 PACKAGES = "FLYWHEEL_FLOWS"
 """Names the packages whose flows the workers run, with commas between them; ours if not set."""
@@ -91,7 +86,7 @@ async def load_flow(flow_run: FlowRun, **_: object) -> Flow[..., Any]:
     return load_flow_from_entrypoint(entrypoint_of(deployment))
 
 
-def worker(pool: str, limit: int | None) -> ProcessWorker:
+def make_worker(pool: str, limit: int | None) -> ProcessWorker:
     """Make the worker of a pool that is there."""
     found = ProcessWorker(
         work_pool_name=pool,
@@ -110,9 +105,9 @@ def worker(pool: str, limit: int | None) -> ProcessWorker:
 
 def main(pool: str, limit: str | None = None) -> None:
     """Serve until asked to stop; then it waits for its flow runs, as Prefect's worker does."""
-    permissions.set_umask(load().home)
+    access.set_umask(load().home)
     setup_signal_handlers_worker(os.getpid(), f"the worker of {pool}", print)
-    asyncio.run(worker(pool, int(limit) if limit else None).start())
+    asyncio.run(make_worker(pool, int(limit) if limit else None).start())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from components import rendering
+from components.chat import chat_templates
 from components.schema import Json
-from flows.demo import bfcl, traffic
+from flows.demo import traffic, wheels
 
 MOST = 96
 """Tokens of an answer."""
@@ -121,14 +121,14 @@ def _choice(text: str, row: dict[str, Any]) -> dict[str, Json]:
     return {"text": text, "choices": [f" {one}" for one in row["choices"]], "gold": row["gold"]}
 
 
-def call_task(requests: Sequence[bfcl.Request], tokenizer: Any, count: int) -> Task:
+def call_task(requests: Sequence[wheels.BfclRequest], tokenizer: Any, count: int) -> Task:
     """Have the demo's tool calls generated, as a holdout is."""
     documents: list[dict[str, Json]] = [
         {
-            "text": rendering.render(tokenizer, one.messages, one.tools).to_text(tokenizer),
+            "text": chat_templates.render(tokenizer, one.messages, one.tools).to_text(tokenizer),
             "reference": "" if one.call is None else one.call.name,
         }
-        for one in traffic.choose(requests, 0)[:count]
+        for one in traffic.choose_requests(requests, 0)[:count]
     ]
     return {
         "custom_dataset": dataset(documents),

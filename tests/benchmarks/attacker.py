@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
-from tests.security import attacks
-from tests.security.attacks import Request
+from tests.support import attacks
+from tests.support.attacks import Request
 
 
 @dataclass(frozen=True)

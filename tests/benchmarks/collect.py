@@ -19,9 +19,9 @@ from pathlib import Path
 
 import duckdb
 
-from components import warehouse
-from tests import logs
+from components.store import warehouse
 from tests.benchmarks import line_by_line, traffic
+from tests.support import logs
 
 ROUNDS = 3
 

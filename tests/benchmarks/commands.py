@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tests.benchmarks import used_home
 from tests.benchmarks.used_home import WORKLOAD, Size
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from tests.support import small_workload, terminal
+from tests.support.terminal import Terminal
 
 ROUNDS = 3
 SHOWN = "{:<12} {:>9} {:>9} {:>9}"
@@ -120,7 +120,7 @@ def measure_commands(place: Path, size: Size, only: set[str]) -> None:
 
 def measure_stack(scratch: Path) -> None:
     """Print the seconds of ``up`` in a new home and in one that was up, and of turns by stage."""
-    shell, config = terminal.in_home(scratch / "home"), small.write(scratch / "small")
+    shell, config = terminal.in_home(scratch / "home"), small_workload.write(scratch / "small")
     cold = run(shell, "up")
     run(shell, "down")
     warm = run(shell, "up")
@@ -136,7 +136,7 @@ def measure_turns(shell: Terminal, config: Path) -> None:
     """Have a tiny challenger approved, then print what two turns without work take."""
     turn = shell.start("turn", config)
     assert terminal.QUESTION in terminal.said_until_asked(turn)
-    run(shell, "approve", small.WORKLOAD, "--as", "ann")
+    run(shell, "approve", small_workload.WORKLOAD, "--as", "ann")
     assert turn.wait() == 0
     first = _stages(shell)
     idle = median(lambda: run(shell, "turn", str(config)))
@@ -150,7 +150,7 @@ def measure_turns(shell: Terminal, config: Path) -> None:
 
 def _stages(shell: Terminal) -> dict[str, float]:
     """Read the seconds of each stage of the newest turn."""
-    turns = (shell.settings.turns / small.WORKLOAD).glob("*/manifest.json")
+    turns = (shell.settings.turns / small_workload.WORKLOAD).glob("*/manifest.json")
     body = json.loads(max(turns, key=lambda path: path.stat().st_mtime).read_text())
     return {stage["name"]: stage["seconds"] or 0.0 for stage in body["stages"]}
 

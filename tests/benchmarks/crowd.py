@@ -6,12 +6,12 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from components.receive import tokens
+from components.receive import client_tokens
 from tests.benchmarks import attacker, load
 from tests.benchmarks.attacker import Answered
 from tests.benchmarks.load import Sent
-from tests.receive.receivers import Receiver
-from tests.security import attacks
+from tests.support import attacks
+from tests.support.receivers import Receiver
 
 CONNECTIONS = 4
 ATTACKERS = 8
@@ -58,4 +58,4 @@ class Crowd:
 def _token(receiver: Receiver, client_id: str, workloads: str = "*") -> str:
     """Let a client in; one that may send for some workloads only costs more to check."""
     file, now = receiver.folder.with_name("tokens.json"), datetime.now(UTC)
-    return tokens.add(file, client_id, now=now, workloads=(workloads,))
+    return client_tokens.add_token(file, client_id, now=now, workloads=(workloads,))

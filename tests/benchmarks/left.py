@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components import warehouse
-from components.curate import pipeline
+from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.schema import Json
-from tests import logs
+from components.store import warehouse
+from tests.support import logs
 
 CRUDE = {
     "e-mail": re.compile(r"[^\s@\"']+@[^\s@\"']+\.[a-z]+", re.IGNORECASE),
@@ -71,7 +71,7 @@ def report(log: Path, workload: str) -> int:
         now = datetime.now(UTC)
         with warehouse.connect(Path(folder) / "store.duckdb") as con:
             logs.load(con, log, now=now)
-            tally = pipeline.curate(con, workload, RULES, now=now)
+            tally = curate_workload.curate(con, workload, RULES, now=now)
             examples = warehouse.rows(
                 con,
                 "select any_value(messages) as messages, any_value(answer) as answer,"

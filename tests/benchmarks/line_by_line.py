@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from components import warehouse
-from components.warehouse import Connection, Row
+from components.store import warehouse
+from components.store.warehouse import Connection, Row
 
 BATCH = 1000
 

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from components.schema import Progress
 from components.train import fit
 from components.train.recipe import Recipe
-from flows.demo import bfcl, fetch, run, traffic, users
-from tests.train import rows
+from flows.cli import demo_command
+from flows.demo import traffic, wheels
+from tests.support import training_rows
 
 BATCH = 8
 BF16: dict[str, object] = {"bnb_4bit_quant_type": None}
@@ -48,12 +49,14 @@ def main(
     """Print a line for each method."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fetched = fetch.fetch(run.cache(), lambda _: None)
-        chosen = traffic.choose(bfcl.read(fetched.traffic), 0)[: steps * BATCH + validation]
+        fetched = wheels.fetch_inputs(demo_command.download_folder(), lambda _: None)
+        chosen = traffic.choose_requests(wheels.read_requests(fetched.traffic), 0)[
+            : steps * BATCH + validation
+        ]
         sides = {"train": chosen[: steps * BATCH], "validation": chosen[steps * BATCH :]}
         for side, some in sides.items():
-            given = [(one.messages, one.tools, users.right_answer(one)) for one in some]
-            rows.write_requests(folder, given, side=side)
+            given = [(one.messages, one.tools, traffic.right_answer(one)) for one in some]
+            training_rows.write_requests(folder, given, side=side)
         typer.echo(f"{'method':14} {'weights':>11} {'validation loss':>16} {'tokens/s':>9}")
         for number, method in enumerate(only or METHODS):
             typer.echo(trained(method, folder, fetched.base, folder / str(number)))

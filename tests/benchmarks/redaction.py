@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from components.curate.redaction.kinds import PLACEHOLDER
+from components.curate.redaction.patterns import PLACEHOLDER
 from components.curate.redaction.redactor import Conversation, Redactor
-from components.curate.redaction.settings import Redaction
+from components.curate.settings import Redaction
 from components.schema import Json
-from tests import logs
 from tests.benchmarks import traffic
+from tests.support import logs
 
 ROUNDS = 5
 MADE = 5_000

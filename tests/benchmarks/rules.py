@@ -16,27 +16,27 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from components.curate import candidate
-from components.curate.candidate import Candidate, MalformedError, Row
+from components.curate import interaction
+from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.rules import language, screen
-from components.curate.rules.dispositions import FLAG, Dispositions
 from components.curate.rules.screen import Screened
+from components.curate.settings import FLAG, Dispositions
 from components.schema import Json
-from tests import logs
 from tests.benchmarks import traffic
+from tests.support import logs
 
 LONGEST = 16_000
 FLAGGED = Dispositions(**dict.fromkeys(Dispositions.model_fields, FLAG))
 
 
-def row(number: int, line: dict[str, Json]) -> Row:
+def row(number: int, line: dict[str, Json]) -> CandidateRow:
     """Read a log line as ``staging.candidates`` does, feedback apart."""
     match line:
         case {"request": dict(request), "response": {"choices": [dict(choice), *_]}}:
             message, reason = choice.get("message"), choice.get("finish_reason")
         case _:
             raise ValueError(f"line {number} is no five-key line")
-    return Row(
+    return CandidateRow(
         interaction_id=f"{number:08}",
         workload_id=str(line["workload_id"]),
         example_id=f"{number:08}",
@@ -52,17 +52,17 @@ def row(number: int, line: dict[str, Json]) -> Row:
     )
 
 
-def judge(one: Row, dispositions: Dispositions) -> Screened:
+def judge(one: CandidateRow, dispositions: Dispositions) -> Screened:
     """Read a row and ask the rules about it."""
     try:
-        read = candidate.read(one)
+        read = interaction.read(one)
     except MalformedError as error:
         return Screened(error.objection)
     languages = "as_asked" if dispositions is FLAGGED else "any"
     return screen.screen(read, dispositions, max_prompt_chars=LONGEST, languages=languages)
 
 
-def count(rows: list[Row]) -> dict[str, Counter[str]]:
+def count(rows: list[CandidateRow]) -> dict[str, Counter[str]]:
     """Count the rows of each workload that each rule finds something in."""
     found: dict[str, Counter[str]] = {}
     for one in rows:
@@ -84,10 +84,10 @@ def microseconds(work: Callable[[], object], rows: int) -> float:
     return min(took) / rows * 1e6
 
 
-def costs(rows: list[Row]) -> dict[str, float]:
+def costs(rows: list[CandidateRow]) -> dict[str, float]:
     """Time each rule alone, and the whole judgement, in microseconds of CPU a row."""
     fit = [one for one in rows if judge(one, FLAGGED).objection is None]
-    read = [candidate.read(one) for one in fit]
+    read = [interaction.read(one) for one in fit]
     for one in read:
         assert one.answer_json and one.rendered is not None
     asked: dict[str, Callable[[Candidate], object]] = {
@@ -102,7 +102,7 @@ def costs(rows: list[Row]) -> dict[str, float]:
     return alone | {"read, render and judge": whole}
 
 
-def show(rows: list[Row], rule: str) -> None:
+def show(rows: list[CandidateRow], rule: str) -> None:
     """Print what a rule found, with the last message and the answer."""
     for one in rows:
         for flag in judge(one, FLAGGED).flags:

@@ -18,12 +18,13 @@ from typing import Annotated
 
 import typer
 
-from components import prompt, warehouse
-from components.curate import pipeline
+from components.chat import prompt
+from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.warehouse import Connection
-from tests import logs
-from tests.curate.near.test_clusters import triples
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.components.curate.near.test_duplicates import triples
+from tests.support import logs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEAST = 0.8
@@ -58,7 +59,7 @@ def examples(con: Connection, workload: str, side: str) -> list[str]:
 def prove(con: Connection, workload: str) -> int:
     """Curate one workload, print what came of it, and count the pairs that must not be."""
     split = "conversation" if workload.startswith(("airline", "assistant")) else "tools"
-    tally = pipeline.curate(con, workload, Rules(split_by=split), now=NOW)
+    tally = curate_workload.curate(con, workload, Rules(split_by=split), now=NOW)
     train, held_out = examples(con, workload, "train"), examples(con, workload, "holdout")
     found = sorted(nearest(train, held_out), reverse=True)
     typer.echo(f"{workload}: {len(train)} to train on, {len(held_out)} held out; {tally.counts}")

@@ -20,17 +20,18 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import typer
 
-from components import scorecard, warehouse
-from components.curate import pipeline
-from components.curate.redaction.kinds import Kind
+from components import scorecard
+from components.curate import curate_workload
+from components.curate.redaction.patterns import Kind
 from components.curate.settings import Rules
-from components.dataset import snapshot
+from components.dataset import freeze_snapshot
 from components.evaluate import harness
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Json
 from components.scorecard import HOLDOUT
-from components.warehouse import Connection
-from tests import logs
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Scores = Mapping[str, Mapping[str, float]]
@@ -49,8 +50,8 @@ def freeze(
     rules = Rules.model_validate(
         {"redaction": redaction, "split_by": split, "holdout_share": holdout_share}
     )
-    pipeline.curate(con, workload, rules, now=NOW)
-    return snapshot.freeze(con, root, workload, rules=rules, now=NOW).path
+    curate_workload.curate(con, workload, rules, now=NOW)
+    return freeze_snapshot.freeze(con, root, workload, rules=rules, now=NOW).path
 
 
 def arms(seeds: int) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.schema import Json
-from tests import logs
+from tests.support import logs
 
 WORDS_CHANGED = 6
 WORDS = 400

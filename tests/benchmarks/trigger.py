@@ -14,10 +14,10 @@ from typing import Annotated, TypeAlias
 import typer
 from rich.progress import track
 
-from components.trigger import inputs, votes
-from components.trigger.settings import Trigger
-from components.trigger.signs import Sign
-from tests.trigger import streams
+from components.monitor import signs
+from components.monitor.settings import Trigger
+from components.monitor.signs import Sign
+from tests.support import streams
 
 SETTINGS = Trigger()
 REQUESTS, VOTES = 300, 60
@@ -32,7 +32,7 @@ def requests_of(share: float) -> Month:
     def judge(seed: int, count: int) -> Sign | None:
         before = streams.requests(seed, REQUESTS)
         new = streams.requests(seed, count, share=share, is_new=True)
-        return inputs.drift(before, new, SETTINGS)
+        return signs.input_drift(before, new, SETTINGS)
 
     return judge
 
@@ -43,7 +43,7 @@ def votes_of(down: float) -> Month:
     def judge(seed: int, count: int) -> Sign | None:
         before = streams.votes(2 * seed, VOTES, 0.2)
         new = streams.votes(2 * seed + 1, count, down, is_new=True)
-        return votes.falling(before, new, SETTINGS)
+        return signs.falling_votes(before, new, SETTINGS)
 
     return judge
 

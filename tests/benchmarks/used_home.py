@@ -11,16 +11,15 @@ from typing import Any
 
 import httpx
 
-from components import ledger, manifest, warehouse
-from components.decide import record
-from components.decide.record import Event
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.monitor import turn_starts
+from components.monitor.turn_starts import TurnStart
 from components.register import tracking
-from components.trigger import book
-from components.trigger.book import Start
+from components.store import ledger, manifest, warehouse
 from flows.settings import Settings
-from tests import logins, tiny
-from tests.flows.terminal import Terminal
-from tests.register import versions
+from tests.support import logins, tiny, versions
+from tests.support.terminal import Terminal
 
 WORKLOAD = "support"
 SHARED = """\
@@ -138,14 +137,16 @@ def _finish_turn(home: Settings, base: Path, number: int) -> None:
         for kind in ("sealed", "looked"):
             told = {"holdout_version": "v1", "alpha": 0.05, "number": number, "seal": number}
             body = json.dumps(told | {"metric": "correct_name"})
-            event = Event(kind, WORKLOAD, f"p{number}", f"run-{number}", now, attempt=0, body=body)
+            event = LogEvent(
+                kind, WORKLOAD, f"p{number}", f"run-{number}", now, attempt=0, body=body
+            )
             with warehouse.transaction(con):
-                record.append(con, event)
+                decision_log.append_event(con, event)
         for hour in range(6):
             at, is_last = now + timedelta(hours=hour), hour == 5
             reason = "30 new requests" if is_last else "nothing new"
-            entry = Start(f"{number}-{hour}", WORKLOAD, "trigger", is_last, reason, at)
-            book.enter(con, entry)
+            entry = TurnStart(f"{number}-{hour}", WORKLOAD, "trigger", is_last, reason, at)
+            turn_starts.record_start(con, entry)
 
 
 def _snapshot(home: Settings, number: int) -> Path:

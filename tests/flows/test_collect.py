@@ -11,13 +11,12 @@ import yaml
 from mlflow import tracing
 from mlflow.entities import AssessmentSource, SpanType
 
-from components import warehouse
-from components.collect.loading import Input
-from components.collect.record import Defaults
+from components.collect.source import Defaults, Input
 from components.schema import Json
-from components.warehouse import Row
-from flows import inputs, settings
-from tests import logs
+from components.store import warehouse
+from components.store.warehouse import Row
+from flows import settings, sources
+from tests.support import logs
 
 DAY = 86_400
 DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
@@ -119,7 +118,7 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
     old = traced("r1")
 
     def collected(days: int) -> tuple[int, int]:
-        (loaded,) = inputs.load(home.warehouse, [given], now=now + timedelta(days=days))
+        (loaded,) = sources.load_inputs(home.warehouse, [given], now=now + timedelta(days=days))
         return loaded.new, loaded.known
 
     assert collected(0) == (1, 0)
@@ -140,7 +139,7 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
     given = Input("mlflow:agent", defaults=Defaults("support", "app"))
-    (rehearsed,) = inputs.rehearse(home.warehouse, [given], now=datetime.now(UTC))
+    (rehearsed,) = sources.rehearse_inputs(home.warehouse, [given], now=datetime.now(UTC))
     assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
     assert json.loads(rehearsed.shown[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from components import warehouse
-from components.decide import record
-from components.decide.hearing import Answer
-from components.decide.record import Event
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.decide.record_answer import TypedAnswer
 from components.register import registry
-from tests.flows import workload_file
+from components.store import warehouse
+from tests.support import workload_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promotions")]
 
@@ -55,17 +55,17 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
     from prefect.client.orchestration import get_client
     from prefect.input import keyset_from_base_key
 
-    from flows import approvals, asking, dispatch
+    from flows import approval_loop, approvals, flow_runs
 
     given = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
     tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
-    run = dispatch.start("promote/promote", given, tags)
+    run = flow_runs.start_run("promote/promote", given, tags)
     with get_client(sync_client=True) as client:
         made = getattr(states, state)(**({"timeout_seconds": 3600} if asks else {}))
         if asks:
             keys = keyset_from_base_key("suspended-promotion-gate")
             made.state_details.run_input_keyset = keys
-            form = json.dumps(asking.GateInput.model_json_schema())
+            form = json.dumps(approval_loop.GateInput.model_json_schema())
             client.create_flow_run_input(run.id, keys["schema"], form)
         client.set_flow_run_state(run.id, made, force=True)
     return run.id
@@ -85,20 +85,22 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
 ) -> None:
     from prefect.client.schemas.objects import StateType
 
-    from flows import dispatch
+    from flows import flow_runs
     from flows.maintenance import maintenance
 
-    config = workload_file.write(folder)
+    config = workload_text.write(folder)
     for evidence in ("approved", "unanswered", "crowned"):
         promotion(config, evidence, "Crashed")
         register(evidence)
-    registry.tag("support", "3", {registry.DECISION_TAG: "approve"})
+    registry.tag_version("support", "3", {registry.DECISION_TAG: "approve"})
     with warehouse.connect(home / "warehouse.duckdb") as con:
         for evidence in ("approved", "crowned"):
             with warehouse.transaction(con):
-                record.append(con, Event("approve", "support", evidence, "run", NOW, "ada"))
+                decision_log.append_event(
+                    con, LogEvent("approve", "support", evidence, "run", NOW, "ada")
+                )
     assert "1 promotions that were decided go on" in maintenance(verify=False)
-    (again,) = dispatch.find("promote", states=[StateType.SCHEDULED])
+    (again,) = flow_runs.find_runs("promote", states=[StateType.SCHEDULED])
     assert again.parameters["evidence_folder"] == "/evidence/approved"
     assert set(again.tags) == {"workload:support", "evidence:approved"}
     assert "0 promotions that were decided go on" in maintenance(verify=False)
@@ -111,13 +113,13 @@ def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_
 
     from flows import approvals
 
-    run = promotion(workload_file.write(folder), "asked", "Suspended", asks=True)
+    run = promotion(workload_text.write(folder), "asked", "Suspended", asks=True)
     together, told = threading.Barrier(2), dict[str, str]()
 
     def answer(name: str) -> None:
         together.wait()
         try:
-            approvals.answer(run, approvals.GATE_KEY, Answer("approve", name))
+            approvals.answer_approval(run, approvals.GATE_KEY, TypedAnswer("approve", name))
             told[name] = "taken"
         except (approvals.NotTakenError, httpx.HTTPStatusError):
             told[name] = "not taken"

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests import logins
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from tests.support import logins, small_workload, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,8 +24,8 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
     shell: Terminal, tmp_path: Path
 ) -> None:
-    config = small.write(tmp_path / "small")
-    small.name_people(tmp_path / "small", 6)
+    config = small_workload.write(tmp_path / "small")
+    small_workload.name_people(tmp_path / "small", 6)
     client = logins.mlflow(shell.settings)
 
     wait_for_approval(shell, config)
@@ -36,7 +35,7 @@ def test_a_champion_is_demoted_and_an_approval_that_waits_becomes_stale(
     assert "1 model versions flagged, 0 approvals made stale" in said
     assert "demoted; champion now nobody" in said
     assert aliases(client) == {}
-    assert client.get_model_version(small.WORKLOAD, "1").tags["flywheel.tainted"]
+    assert client.get_model_version(small_workload.WORKLOAD, "1").tags["flywheel.tainted"]
 
     wait_for_approval(shell, config)
     assert "1 approvals made stale" in erase(shell, config, "person-4-zq")
@@ -53,7 +52,7 @@ def erase(shell: Terminal, config: Path, person: str, *options: str) -> str:
 
 
 def aliases(client: MlflowClient) -> dict[str, str]:
-    found = client.get_registered_model(small.WORKLOAD).aliases
+    found = client.get_registered_model(small_workload.WORKLOAD).aliases
     return {alias: str(number) for alias, number in found.items()}
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from components import manifest, model_signature, scorecard, warehouse
-from components.erase import lineage
-from components.erase.lineage import Output
-from components.evaluate.metric import METRICS
+from components import scorecard
+from components.erase import affected_outputs
+from components.erase.affected_outputs import Output
+from components.evaluate.metrics import CALL_METRICS
+from components.models import model_signature
 from components.scorecard import HOLDOUT, Sample
-from flows import exporting
-from flows.exporting import Asked
+from components.store import manifest, warehouse
+from flows import adapters
+from flows.adapters import ExportRequest
 from flows.settings import Settings
-from tests import cards, tiny
-from tests.export import making
-from tests.export.making import NOW
-from tests.flows import terminal
+from tests.support import adapter_folders, cards, terminal, tiny
+from tests.support.adapter_folders import NOW
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with three adapters of one workload."""
     root = tmp_path_factory.mktemp("home")
     base = tiny.build(root / "models" / "tiny")
-    snapshot = making.snapshot(root / "5af1")
-    making.adapter(base, snapshot, root / "adapters" / "tools" / "ada9")
-    making.adapter(base, snapshot, root / "adapters" / "tools" / "d0a0", use_dora=True)
-    loftq = {**making.RECIPE, "init_lora_weights": "loftq", "bnb_4bit_quant_type": "nf4"}
-    making.adapter(base, snapshot, root / "adapters" / "tools" / "10f7", recipe=loftq)
+    snapshot = adapter_folders.snapshot(root / "5af1")
+    adapter_folders.adapter(base, snapshot, root / "adapters" / "tools" / "ada9")
+    adapter_folders.adapter(base, snapshot, root / "adapters" / "tools" / "d0a0", use_dora=True)
+    loftq = {**adapter_folders.RECIPE, "init_lora_weights": "loftq", "bnb_4bit_quant_type": "nf4"}
+    adapter_folders.adapter(base, snapshot, root / "adapters" / "tools" / "10f7", recipe=loftq)
     return Settings(root, 1, 2)
 
 
-def asked(to: Path, form: exporting.Form, **others: str) -> Asked:
-    return replace(Asked("tools", form, to, adapter="ada9"), **others)
+def asked(to: Path, form: adapters.Form, **others: str) -> ExportRequest:
+    return replace(ExportRequest("tools", form, to, adapter="ada9"), **others)
 
 
 def verify(home: Settings, folder: Path, signature: Path | None = None) -> None:
@@ -47,8 +47,8 @@ def files(folder: Path) -> list[str]:
 
 
 def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path: Path):
-    exported = exporting.export(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
-    assert exported == exporting.Exported("ada9")
+    exported = adapters.export_adapter(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
+    assert exported == adapters.Exported("ada9")
     assert files(tmp_path / "out") == [
         "README.md",
         "adapter_config.json",
@@ -65,7 +65,7 @@ def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path
 def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
     home: Settings, tmp_path: Path
 ):
-    exporting.export(home, asked(tmp_path / "out", "nim"))
+    adapters.export_adapter(home, asked(tmp_path / "out", "nim"))
     assert files(tmp_path / "out") == [
         "tools-ada9/adapter_config.json",
         "tools-ada9/adapter_model.safetensors",
@@ -74,14 +74,14 @@ def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
 
 
 def test_gguf_is_a_file_and_a_card(home: Settings, tmp_path: Path):
-    exporting.export(home, asked(tmp_path / "out", "gguf"))
+    adapters.export_adapter(home, asked(tmp_path / "out", "gguf"))
     assert files(tmp_path / "out") == ["README.md", "model.sig", "tools-ada9.gguf"]
     verify(home, tmp_path / "out")
     assert "--lora" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp_path: Path):
-    exporting.export(home, asked(tmp_path / "out", "merged"))
+    adapters.export_adapter(home, asked(tmp_path / "out", "merged"))
     found = files(tmp_path / "out")
     verify(home, tmp_path / "out")
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(found)
@@ -97,14 +97,14 @@ def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_pat
         samples: list[Sample] = [cards.sample(n, float(n < right)) for n in range(4)]
         body = {"base": "b", "adapter": adapter, "task": task, "conditions": cards.CONDITIONS}
         folder = home.scorecards / "tools" / key
-        scorecard.write(folder, samples, METRICS, body=body, now=NOW + timedelta(days=day))
+        scorecard.write(folder, samples, CALL_METRICS, body=body, now=NOW + timedelta(days=day))
 
     measure("old", "ada9", 1, day=0)
     measure("new", "ada9", 3, day=1)
     measure("bare", None, 2, day=0)
     measure("guard", "ada9", 4, day=2, task="piqa")
     measure("others", "d0a0", 4, day=2)
-    exporting.export(home, asked(tmp_path / "out", "peft"))
+    adapters.export_adapter(home, asked(tmp_path / "out", "peft"))
     text = (tmp_path / "out" / "README.md").read_text()
     (head,) = [line for line in text.splitlines() if line.startswith("| score |")]
     (row,) = [line for line in text.splitlines() if line.startswith("| correct name: ")]
@@ -117,19 +117,19 @@ def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_pat
 
 @pytest.mark.parametrize("form", ["nim", "gguf"])
 def test_what_a_server_can_not_load_is_not_written(
-    home: Settings, tmp_path: Path, form: exporting.Form
+    home: Settings, tmp_path: Path, form: adapters.Form
 ):
     with pytest.raises(
         ValueError, match="takes plain LoRA only, and of this adapter it is LoRA with"
     ):
-        exporting.export(home, asked(tmp_path / "out", form, adapter="d0a0"))
+        adapters.export_adapter(home, asked(tmp_path / "out", form, adapter="d0a0"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings, tmp_path: Path):
     with pytest.raises(ValueError, match="so it is right on the base in nf4 only"):
-        exporting.export(home, asked(tmp_path / "out", "merged", adapter="10f7"))
-    exporting.export(home, asked(tmp_path / "out", "peft", adapter="10f7"))
+        adapters.export_adapter(home, asked(tmp_path / "out", "merged", adapter="10f7"))
+    adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter="10f7"))
     text = (tmp_path / "out" / "README.md").read_text()
     assert "- It is right on the base in nf4 only.\n" in text
 
@@ -137,7 +137,7 @@ def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings
 def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(FileExistsError, match="something is there; name a new folder"):
-        exporting.export(home, asked(tmp_path, "peft"))
+        adapters.export_adapter(home, asked(tmp_path, "peft"))
     assert files(tmp_path) == ["note"]
 
 
@@ -152,15 +152,15 @@ def test_a_key_that_names_not_one_adapter_is_refused(
     home: Settings, tmp_path: Path, key: str, found: str
 ):
     with pytest.raises(LookupError, match=f"wants one, found {found} in "):
-        exporting.export(home, asked(tmp_path / "out", "peft", adapter=key))
+        adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter=key))
 
 
 def test_an_adapter_that_learned_from_erased_rows_stays(home: Settings, tmp_path: Path):
     with warehouse.connect(home.warehouse) as con:
-        lineage.record(con, "certificate-1", [Output("adapter", "tools", "ada9")])
+        affected_outputs.record(con, "certificate-1", [Output("adapter", "tools", "ada9")])
     try:
         with pytest.raises(LookupError, match=r"were erased \(certificate certificate-1\)"):
-            exporting.export(home, asked(tmp_path / "out", "peft"))
+            adapters.export_adapter(home, asked(tmp_path / "out", "peft"))
     finally:
         home.warehouse.unlink()
 
@@ -171,7 +171,7 @@ def test_a_base_that_was_changed_is_not_merged_into(home: Settings, tmp_path: Pa
     config.write_text(before + " ")
     try:
         with pytest.raises(ValueError, match=r"it was trained on the base \w+, and at .* is \w+"):
-            exporting.export(home, asked(tmp_path / "out", "merged"))
+            adapters.export_adapter(home, asked(tmp_path / "out", "merged"))
     finally:
         config.write_text(before)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import logs, small_disk
-from tests.flows import small_workload
-from tests.flows.small_workload import run
+from tests.support import logs, small_disk, small_workload_file
+from tests.support.small_workload_file import run
 
 YAML = """\
 workload: weather
@@ -25,7 +24,7 @@ def words(number: int) -> str:
 def test_collect_and_curate_say_that_the_disk_is_full_and_work_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    config = small_workload.build(tmp_path, monkeypatch, YAML)
+    config = small_workload_file.build(tmp_path, monkeypatch, YAML)
     with small_disk.mounted(tmp_path / "disk", "16m") as disk:
         monkeypatch.setenv("FLYWHEEL_HOME", str(disk / "home"))
         assert run("collect", config).exit_code == 0

@@ -12,12 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from components import warehouse
-from flows import jobs
+from components.store import warehouse
+from flows.jobs import runner
 from flows.stack import control
-from tests import logins
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from tests.support import logins, small_workload, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -39,7 +38,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small.stubborn_base(tmp_path_factory.mktemp("model") / "base")
+    return small_workload.stubborn_base(tmp_path_factory.mktemp("model") / "base")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def trainer(shell: Terminal) -> int:
 
 def service(name: str) -> Victim:
     def pid(shell: Terminal) -> int:
-        services = control.status(shell.settings).services
+        services = control.stack_status(shell.settings).services
         process = next(each.process for each in services if each.name == name)
         assert process is not None
         return process.pid
@@ -150,7 +149,7 @@ def test_a_turn_goes_on_when_its_command_is_stopped_and_the_command_joins_it_aga
 def prepare(folder: Path, base: Path, workload: str) -> Path:
     """Write a workload whose training takes long enough to be killed in the middle."""
     shutil.copytree(base, folder / "base")
-    return small.write(folder, workload, EPOCHS)
+    return small_workload.write(folder, workload, EPOCHS)
 
 
 def bring_up(shell: Terminal) -> None:
@@ -170,7 +169,9 @@ def start_and_train(shell: Terminal, config: Path) -> "subprocess.Popen[str]":
 
 def steps_done(shell: Terminal, workload: str) -> int:
     adapters = (shell.settings.adapters / workload).glob("*")
-    found = [jobs.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters]
+    found = [
+        runner.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters
+    ]
     return max((progress.done for progress in found if progress), default=0)
 
 
@@ -216,7 +217,7 @@ def assert_trained_once(shell: Terminal, workload: str) -> None:
     assert run.info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")]
     assert max(steps) == STEPS
-    assert len(steps) - len(set(steps)) <= 2 * small.SAVE_STEPS
+    assert len(steps) - len(set(steps)) <= 2 * small_workload.SAVE_STEPS
 
 
 def assert_down_leaves_nothing(shell: Terminal) -> None:
@@ -227,6 +228,6 @@ def assert_down_leaves_nothing(shell: Terminal) -> None:
 
 def is_job(process: psutil.Process, kind: str) -> bool:
     try:
-        return process.cmdline()[1:4] == ["-m", "flows.launch", kind]
+        return process.cmdline()[1:4] == ["-m", "flows.jobs.launch", kind]
     except psutil.NoSuchProcess:
         return False

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import counters, warehouse
-from components.collect import loading
-from components.collect.loading import Input
-from components.decide import hearing
-from components.decide.hearing import Answer, Proof, Question
-from components.decide.rules import OPEN
-from components.register import aliases, journal
+from components.collect import load_file
+from components.collect.source import Input
+from components.decide import record_answer
+from components.decide.approvers import OPEN
+from components.decide.record_answer import ProofContext, Question, TypedAnswer
+from components.register import journal, registry
 from components.schema import Json
-from flows import champions, inputs
+from components.store import counters, warehouse
+from flows import champions, sources
 from flows.settings import Settings
-from tests import logs, tiny
-from tests.register.versions import crowned
+from tests.support import logs, tiny
+from tests.support.versions import crowned
 
 LONGEST_SECONDS = 2.0
 """What nobody waits longer than, whatever another workload is at."""
@@ -68,7 +68,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
 ) -> None:
     with warehouse.connect(home.warehouse) as con:
         path = logs.write(tmp_path / "long.jsonl", requests())
-        loading.load(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
+        load_file.load(con, Input(str(path), "fivekey"), now=datetime.now(UTC))
     crowned("other", 2, home)
     base, file = tiny.build(tmp_path / "base"), tmp_path / "weather.yaml"
     file.write_text(yaml.safe_dump({"workload": "weather", "base": str(base)}))
@@ -78,20 +78,20 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
     def decide(number: int) -> None:
         question = Question("other", f"asked-{number}", f"run-{number}", 1)
         with warehouse.connect(home.warehouse) as con:
-            answer = Answer("approve", "ann")
-            hearing.hear(con, question, answer, OPEN, Proof(), now=datetime.now(UTC))
+            answer = TypedAnswer("approve", "ann")
+            record_answer.record(con, question, answer, OPEN, ProofContext(), now=datetime.now(UTC))
 
     def roll_back(number: int) -> None:
         to = "1" if number % 2 == 0 else "2"
         champions.roll_back(home, "other", to, by="bob", reason=f"for the {number}. time")
-        assert aliases.read("other").champion == to
+        assert registry.read_aliases("other").champion == to
 
     def collect(number: int) -> None:
         line = logs.interaction(
             f"Question {number}?", workload_id="other", response_id=f"o{number}"
         )
         place = logs.write(tmp_path / f"{number}.jsonl", [line])
-        (loaded,) = inputs.load(home.warehouse, [Input(str(place))], now=datetime.now(UTC))
+        (loaded,) = sources.load_inputs(home.warehouse, [Input(str(place))], now=datetime.now(UTC))
         assert loaded.new == 1
 
     steps: dict[str, Callable[[int], None]] = {
@@ -102,7 +102,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
     number, said = 0, tmp_path / "said"
     with said.open("w") as out:
         curation = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", "curate", str(file)],
+            [sys.executable, "-c", "from flows.cli.main import main; main()", "curate", str(file)],
             env=os.environ | {"FLYWHEEL_HOME": str(home.home)},
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -118,7 +118,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
     assert number >= 3, "curation was too short to be in anybody's way"
     assert {name: max(each) for name, each in waits.items() if max(each) > LONGEST_SECONDS} == {}
     with warehouse.connect(home.warehouse) as con:
-        assert len(journal.changes(con, "other")) == 2 + number
+        assert len(journal.list_changes(con, "other")) == 2 + number
         assert warehouse.rows(
             con, "select count(*) as n from curated.verdicts where workload_id = 'weather'"
         ) == [{"n": ROWS}]

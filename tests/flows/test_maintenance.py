@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from components import warehouse
-from components.decide import record
-from components.decide.record import Event
-from tests.flows import workload_file
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.store import warehouse
+from tests.support import workload_text
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def end(run: UUID, name: str, message: str | None = None) -> None:
 
 def lapsed(home: Path) -> list[tuple[str, str, str]]:
     with warehouse.connect(home / "warehouse.duckdb") as con:
-        found = record.links(con)
+        found = decision_log.links(con)
     return [(one.evidence_digest, one.reason, one.comment or "") for one in found]
 
 
@@ -66,7 +66,7 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
     from flows import approvals
     from flows.maintenance import maintenance
 
-    config = workload_file.write(folder)
+    config = workload_text.write(folder)
     cancelled, late = promotion(config, "e1"), promotion(config, "e2")
     end(cancelled, "Cancelled")
     end(late, "Failed", "The flow was suspended and never resumed.")
@@ -80,8 +80,8 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
         ("e2", "timed_out", "The flow was suspended and never resumed."),
         ("e4", "superseded", "newer evidence e5 waits for an answer"),
     ]
-    assert older not in [one.flow_run_id for one in approvals.pending()]
-    assert [one.flow_run_id for one in approvals.pending()] == [newer]
+    assert older not in [one.flow_run_id for one in approvals.pending_approvals()]
+    assert [one.flow_run_id for one in approvals.pending_approvals()] == [newer]
     assert "0 approvals lapsed" in maintenance(verify=False)
     end(newer, "Cancelled", "not now")
     decided(home, newer)
@@ -92,6 +92,6 @@ def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
 
 
 def decided(home: Path, run: UUID) -> None:
-    event = Event("reject", "support", "e5", str(run), datetime.now(UTC), "ann", "no")
+    event = LogEvent("reject", "support", "e5", str(run), datetime.now(UTC), "ann", "no")
     with warehouse.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
-        record.append(con, event)
+        decision_log.append_event(con, event)

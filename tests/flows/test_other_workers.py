@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from components import scorecard
-from flows.stack import control, environment
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from flows.stack import control, stack_services
+from tests.support import small_workload, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,7 +32,7 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def test_a_turn_takes_the_scorecards_that_its_worker_wrote(shell: Terminal, tmp_path: Path) -> None:
-    config = small.write(tmp_path / "small")
+    config = small_workload.write(tmp_path / "small")
     with worker_elsewhere(shell, tmp_path / "image"):
         stays_the_same(shell, config)
 
@@ -44,7 +44,7 @@ def stays_the_same(shell: Terminal, config: Path) -> None:
     turn.terminate()
     turn.communicate()
     assert terminal.QUESTION in said, said
-    cards = (shell.settings.scorecards / small.WORKLOAD).iterdir()
+    cards = (shell.settings.scorecards / small_workload.WORKLOAD).iterdir()
     libraries = [scorecard.read(card).conditions["libraries"] for card in cards]
     assert {cast("dict[str, str]", one)["rouge-score"] for one in libraries} == {OTHER}
 
@@ -63,12 +63,12 @@ def worker_elsewhere(shell: Terminal, image: Path) -> Generator[None]:
     told = image / "rouge_score-0.dist-info"
     told.mkdir(parents=True)
     (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: rouge-score\nVersion: {OTHER}\n")
-    services = control.status(shell.settings).services
+    services = control.stack_status(shell.settings).services
     own = next(each.process for each in services if each.name == "worker-gpu")
     assert own is not None
     os.kill(own.pid, signal.SIGSTOP)
     paths = os.pathsep.join([str(image), shell.env.get("PYTHONPATH", "")])
-    env = environment.for_services(shell.settings, shell.env | {"PYTHONPATH": paths})
+    env = stack_services.service_environment(shell.settings, shell.env | {"PYTHONPATH": paths})
     command = [sys.executable, "-m", "flows.stack.worker", "gpu", "1"]
     other = subprocess.Popen(command, env=env)
     try:

@@ -13,9 +13,8 @@ import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 from pyotp.totp import TOTP
 
-from tests import logins, ssh
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from tests.support import logins, small_workload, ssh, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -142,7 +141,7 @@ def page(shell: Terminal) -> Iterator[Page]:
 def test_people_decide_in_both_uis_and_every_answer_is_on_record(
     shell: Terminal, page: Page, tmp_path: Path
 ) -> None:
-    config = small.write(tmp_path / "small")
+    config = small_workload.write(tmp_path / "small")
     run = waiting_approval(shell, config)
     look_the_form_over(page, shell, run)
     no = Said("reject", "bob", HOSTILE, "cost", "client=app")
@@ -157,7 +156,7 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
 
     config.write_text(config.read_text() + APPROVE)
     secrets = {name: enrol(shell, name) for name in ("ada", "bob")}
-    small.add_log(tmp_path / "small", first=100, count=8)
+    small_workload.add_log(tmp_path / "small", first=100, count=8)
     run = afresh(page, shell, config, secrets["ada"])
     decide(page, shell, V2(), run, Said("approve", "eve", code="123456"), "3-unlisted-v2")
     assert "refused unlisted by eve" in last(shell)
@@ -183,7 +182,7 @@ def test_people_decide_in_both_uis_and_every_answer_is_on_record(
 def test_people_sign_in_both_uis_with_the_line_that_the_form_shows(
     shell: Terminal, page: Page, tmp_path: Path
 ) -> None:
-    config = small.write(tmp_path / "small")
+    config = small_workload.write(tmp_path / "small")
     ada, bob = (ssh.keygen(tmp_path / "keys", name) for name in ("ada", "bob"))
     config.write_text(config.read_text() + SIGN % (ssh.public(ada), ssh.public(bob)))
     run = waiting_approval(shell, config)
@@ -322,7 +321,7 @@ def enrol(shell: Terminal, name: str) -> str:
 
 def look_at_the_version(page: Page, shell: Terminal) -> None:
     """Look at MLflow's page of the version that was approved."""
-    page.goto(f"{shell.settings.mlflow_url}/#/models/{small.WORKLOAD}/versions/3")
+    page.goto(f"{shell.settings.mlflow_url}/#/models/{small_workload.WORKLOAD}/versions/3")
     page.get_by_text("flywheel.evidence").first.wait_for()
     picture(page, "8-mlflow-version")
 
@@ -339,5 +338,5 @@ def picture(page: Page, name: str) -> None:
 
 def champion(shell: Terminal) -> str | None:
     client = logins.mlflow(shell.settings)
-    models = client.search_registered_models(f"name = '{small.WORKLOAD}'")
+    models = client.search_registered_models(f"name = '{small_workload.WORKLOAD}'")
     return models[0].aliases.get("champion") if models else None

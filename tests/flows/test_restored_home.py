@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from tests.support import small_workload, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,7 +26,7 @@ def held(shell: Terminal) -> Any:
 
 
 def test_a_restored_home_is_equal_and_turns_on(shell: Terminal, tmp_path: Path) -> None:
-    config = small.write(tmp_path / "small")
+    config = small_workload.write(tmp_path / "small")
     assert shell.run("up").returncode == 0
     turn = shell.start("turn", config)
     assert terminal.QUESTION in terminal.said_until_asked(turn)
@@ -45,10 +45,10 @@ def test_a_restored_home_is_equal_and_turns_on(shell: Terminal, tmp_path: Path) 
     assert restored.returncode == 0, restored.stderr
     assert shell.run("up").returncode == 0
     assert held(shell) == before
-    approved = shell.run("approve", small.WORKLOAD, "--as", "ann")
+    approved = shell.run("approve", small_workload.WORKLOAD, "--as", "ann")
     assert approved.returncode == 0, approved.stderr
-    assert held(shell)["workloads"][small.WORKLOAD]["versions"]["champion"] == "1"
-    small.add_log(tmp_path / "small", first=100, count=8)
+    assert held(shell)["workloads"][small_workload.WORKLOAD]["versions"]["champion"] == "1"
+    small_workload.add_log(tmp_path / "small", first=100, count=8)
     again = shell.run("turn", config)
     assert again.returncode == 0, again.stderr
     assert "8 new rows" in again.stdout

@@ -13,15 +13,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components import base, manifest
+from components.models import base
 from components.scorecard import HOLDOUT
+from components.store import manifest
 from flows import evaluate
 from flows.settings import Settings
 from flows.stack import control
-from flows.workload import Workload
-from tests import logins, tiny
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from flows.workload_file import Workload
+from tests.support import logins, small_workload, terminal, tiny
+from tests.support.terminal import Terminal
 
 SEARCH = """
 search:
@@ -44,14 +44,14 @@ def shell(tmp_path: Path) -> Iterator[Terminal]:
 def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     shell: Terminal, tmp_path: Path
 ) -> None:
-    file = small.write(tmp_path / "small", epochs=20)
-    small.add_log(file.parent, small.REQUESTS, 60)
+    file = small_workload.write(tmp_path / "small", epochs=20)
+    small_workload.add_log(file.parent, small_workload.REQUESTS, 60)
     text = file.read_text().replace("validation_share: 0}", "validation_share: 0.3}")
     file.write_text(text + SEARCH)
 
     turn = shell.start("turn", file)
     wait_for_progress(shell, turn)
-    services = control.status(shell.settings).services
+    services = control.stack_status(shell.settings).services
     worker = next(each.process for each in services if each.name == "worker-gpu")
     assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
@@ -60,7 +60,7 @@ def test_a_turn_asks_about_the_best_of_several_although_a_worker_was_killed(
     assert shell.run("approve", "--as", "ann").returncode == 0
     assert turn.wait(timeout=120) == 0
 
-    (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
+    (adapter,) = (shell.settings.adapters / small_workload.WORKLOAD).iterdir()
     assert manifest.read(adapter)["recipe"]["learning_rate"] == 0.02  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue, reportOptionalSubscript]
     assert_tracked(logins.mlflow(shell.settings), adapter.name)
     assert_compared_by_target(shell.settings)
@@ -77,7 +77,7 @@ def wait_for_progress(shell: Terminal, turn: "subprocess.Popen[str]") -> None:
 
 def assert_tracked(client: MlflowClient, winner: str) -> None:
     """Every candidate is a run below that of the search; those that lost say why."""
-    experiment = client.get_experiment_by_name(small.WORKLOAD)
+    experiment = client.get_experiment_by_name(small_workload.WORKLOAD)
     assert experiment is not None
     runs: list[Run] = list(client.search_runs([experiment.experiment_id]))
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
@@ -104,7 +104,7 @@ def assert_compared_by_target(home: Settings) -> None:
     assert outcomes
     assert all(one["scores"] or one["trouble"] for one in outcomes), outcomes
     assert not list(folder.glob("rung-*/*.adapter")), "what was only measured is not kept"
-    cards = [manifest.read(one) for one in (home.scorecards / small.WORKLOAD).iterdir()]
+    cards = [manifest.read(one) for one in (home.scorecards / small_workload.WORKLOAD).iterdir()]
     held_out = {str(one["adapter"]) for one in cards if one["task"] == HOLDOUT}
     winner = str(manifest.read(folder)["winner"])
     assert winner in held_out

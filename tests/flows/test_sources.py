@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.collect.record import Defaults
-from flows.config import read
-from tests.flows.workload_file import mistakes, places, write
+from components.collect.source import Defaults
+from flows.workload_file import read_workload
+from tests.support.workload_text import mistakes, places, write
 
 
 def test_paths_are_beside_the_file_wherever_it_is_read_from(
@@ -14,24 +14,27 @@ def test_paths_are_beside_the_file_wherever_it_is_read_from(
 ) -> None:
     write(folder)
     monkeypatch.chdir(folder)
-    assert read(Path("support.yaml")).base == folder / "base"
+    assert read_workload(Path("support.yaml")).base == folder / "base"
 
 
 def test_a_file_under_two_patterns_is_read_once(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
+    workload = read_workload(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
     assert [path.name for path in places(workload.log_files())] == ["a.jsonl", "b.jsonl"]
 
 
 def test_an_entry_may_name_its_source_and_what_its_files_leave_out(folder: Path) -> None:
     entry = {"path": "logs/a.jsonl", "source": "otlp", "workload_id": "w", "client_id": "c"}
     remote = {"path": "s3://bucket/*.parquet"}
-    (file, *_) = read(write(folder, sources={"logs": [entry]})).log_files()
+    (file, *_) = read_workload(write(folder, sources={"logs": [entry]})).log_files()
     assert (file.source, file.defaults) == ("otlp", Defaults("w", "c"))
-    assert read(write(folder, sources={"logs": [remote]})).sources.logs[0].path == remote["path"]
+    assert (
+        read_workload(write(folder, sources={"logs": [remote]})).sources.logs[0].path
+        == remote["path"]
+    )
 
 
 def test_a_folder_is_all_files_in_it(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs"]}))
+    workload = read_workload(write(folder, sources={"logs": ["logs"]}))
     (folder / "logs/new").mkdir()
     (folder / "logs/new/c.jsonl").write_text("{}")
     (folder / "logs/.c.jsonl.partial").write_text("{}")
@@ -51,12 +54,14 @@ def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) 
 
 def test_traffic_that_all_comes_through_the_receiver_needs_no_sources(folder: Path) -> None:
     (folder / "live.yaml").write_text("{workload: live, base: base}")
-    workload = read(folder / "live.yaml")
+    workload = read_workload(folder / "live.yaml")
     assert [*workload.log_files(), *workload.feedback_files()] == []
 
 
 def test_files_that_come_later_are_found(folder: Path) -> None:
-    workload = read(write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]}))
+    workload = read_workload(
+        write(folder, sources={"logs": ["logs/*.jsonl"], "feedback": ["votes*"]})
+    )
     (folder / "logs/c.jsonl").write_text("{}")
     (folder / "votes.jsonl").write_text("{}")
     assert places(workload.log_files())[-1] == folder / "logs/c.jsonl"

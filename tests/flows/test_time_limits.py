@@ -39,12 +39,12 @@ def states(*runs: UUID) -> list[str]:
 def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
     from prefect.client.orchestration import get_client
 
-    from flows import time_limits
+    from flows import maintenance
 
     curate, turn = running("curate"), running("turn")
     with get_client(sync_client=True) as client:
-        assert time_limits.cancel_late(client, 24, now=NOW + timedelta(hours=23)) == []
-        late = time_limits.cancel_late(client, 24, now=NOW + timedelta(hours=25))
+        assert maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=23)) == []
+        late = maintenance.cancel_late(client, 24, now=NOW + timedelta(hours=25))
     assert [run.id for run in late] == [curate]
     said = "Ran for more than 24 h, which FLYWHEEL_FLOW_HOURS allows"
     assert states(curate, turn) == [f"CANCELLING {said}", "RUNNING"]
@@ -57,7 +57,7 @@ def test_a_limit_that_is_none_is_refused(text: str):
 
 
 def test_every_flow_that_is_deployed_has_a_limit(tmp_path: Path):
-    from flows import deployments, time_limits
+    from flows import deployments, maintenance
 
     deployed = {spec.flow.partition(":")[2] for spec in deployments.specs(tmp_path)}
-    assert deployed == set(time_limits.SHARES)
+    assert deployed == set(maintenance.SHARES)

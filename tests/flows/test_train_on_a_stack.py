@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components import costs, manifest
-from flows import jobs
-from tests.flows import small, terminal
-from tests.flows.terminal import Terminal
+from components import costs
+from components.store import manifest
+from flows.jobs import runner
+from tests.support import small_workload, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -35,7 +36,7 @@ def heard_ctrl_c() -> Iterator[None]:
 def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
     shell: Terminal, tmp_path: Path
 ) -> None:
-    config = small.write(tmp_path / "workload", epochs=EPOCHS)
+    config = small_workload.write(tmp_path / "workload", epochs=EPOCHS)
     for command in (["up"], ["collect", config], ["curate", config]):
         done = shell.run(*command)
         assert done.returncode == 0, done.stderr
@@ -47,7 +48,7 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
     training.send_signal(signal.SIGINT)
     said, _ = training.communicate(timeout=60)
     assert training.returncode == 130, said
-    (adapter,) = (shell.settings.adapters / small.WORKLOAD).iterdir()
+    (adapter,) = (shell.settings.adapters / small_workload.WORKLOAD).iterdir()
     assert list((adapter / "checkpoints").glob("checkpoint-*")), "it was saved"
 
     again = shell.run("train", config)
@@ -65,6 +66,8 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
 
 
 def steps_done(shell: Terminal) -> int:
-    adapters = (shell.settings.adapters / small.WORKLOAD).glob("*")
-    found = [jobs.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters]
+    adapters = (shell.settings.adapters / small_workload.WORKLOAD).glob("*")
+    found = [
+        runner.newest_progress(shell.settings.jobs / f"train-{each.name}") for each in adapters
+    ]
     return max((progress.done for progress in found if progress), default=0)

@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from components import manifest
-from components.gate import evidence
-from components.gate.evidence import Evidence, Subject, TurnReference
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from flows import promote, run_inputs, workload_files, workload_record
-from flows.config import ConfigError, read
-from flows.run_inputs import ForeignPathError
+from components.store import manifest
+from flows import home_workloads, promote, workload_file
 from flows.settings import Settings
-from flows.workload_record import RecordChangedError
-from tests.flows import workload_file
+from flows.workload_file import ForeignPathError, RecordChangedError, WorkloadError, read_workload
+from tests.support import workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
@@ -46,15 +44,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def begun(home: Settings, file: Path, run_id: str = "t1") -> Path:
     """Freeze a workload as a turn that begins does."""
     folder = home.turns / "support" / run_id
-    workload_record.begin(folder, run_inputs.workload(str(file)))
+    workload_file.begin(folder, workload_file.workload_of_run(str(file)))
     return folder
 
 
 def asked(home: Settings, turn: TurnReference | None) -> Evidence:
-    subject = Subject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
-    folder = home.evidence / "support" / evidence.digest(subject, PASSED, Policy())
+    subject = EvidenceSubject("support", "s1", "v1", "b1", "a1", "base", "c1", "o1")
+    folder = home.evidence / "support" / evidence_folder.digest(subject, PASSED, Policy())
     folder.mkdir(parents=True)
-    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=turn)
+    return evidence_folder.finish(
+        folder, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=turn
+    )
 
 
 def test_a_record_is_the_workload_that_was_read_whatever_became_of_its_files(
@@ -62,14 +62,14 @@ def test_a_record_is_the_workload_that_was_read_whatever_became_of_its_files(
 ) -> None:
     (folder / "other").mkdir()
     (folder / "other/config.json").write_text("{}")
-    file = workload_file.write(folder, **RICH)
-    workload = read(file)
+    file = workload_text.write(folder, **RICH)
+    workload = read_workload(file)
     assert len(workload.candidates()) == 4
-    record = begun(home, file) / workload_record.NAME
+    record = begun(home, file) / workload_file.NAME
     for name in ("logs", "base", "other"):
         shutil.rmtree(folder / name)
     file.unlink()
-    assert run_inputs.workload(str(record)) == workload
+    assert workload_file.workload_of_run(str(record)) == workload
     assert json.loads(record.read_text())["base"] == str(folder / "base")
 
 
@@ -78,7 +78,7 @@ def delete(file: Path) -> None:
 
 
 def edit(file: Path) -> None:
-    workload_file.write(file.parent, note="another")
+    workload_text.write(file.parent, note="another")
 
 
 def garble(file: Path) -> None:
@@ -89,12 +89,12 @@ def garble(file: Path) -> None:
 def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
     home: Settings, folder: Path, change: Callable[[Path], None]
 ) -> None:
-    file = workload_file.write(folder, note="as it began")
+    file = workload_text.write(folder, note="as it began")
     turn = begun(home, file)
     change(file)
-    assert workload_record.under_way(home.turns, "t1") == turn
-    assert workload_record.read(turn).note == "as it began"
-    assert run_inputs.workload(str(turn / workload_record.NAME)).note == "as it began"
+    assert workload_file.under_way(home.turns, "t1") == turn
+    assert workload_file.read(turn).note == "as it began"
+    assert workload_file.workload_of_run(str(turn / workload_file.NAME)).note == "as it began"
 
 
 def test_a_turn_of_an_older_version_has_nothing_frozen_and_reads_the_file_when_it_is_run_next(
@@ -103,40 +103,40 @@ def test_a_turn_of_an_older_version_has_nothing_frozen_and_reads_the_file_when_i
     older = home.turns / "support" / "t1"
     older.mkdir(parents=True)
     (older / "stages.json").write_text('[{"name": "collect", "seconds": 1.0}]')
-    assert workload_record.under_way(home.turns, "t1") is None
-    begun(home, workload_file.write(folder, note="read now"))
-    assert workload_record.under_way(home.turns, "t1") == older
-    assert workload_record.read(older).note == "read now"
+    assert workload_file.under_way(home.turns, "t1") is None
+    begun(home, workload_text.write(folder, note="read now"))
+    assert workload_file.under_way(home.turns, "t1") == older
+    assert workload_file.read(older).note == "read now"
 
 
 def test_only_a_turn_under_way_lends_its_stages_a_record(home: Settings, folder: Path) -> None:
-    turn = begun(home, workload_file.write(folder))
+    turn = begun(home, workload_text.write(folder))
     copied = home.turns / "support" / "notes" / "deeper"
     copied.mkdir(parents=True)
-    shutil.copy(turn / workload_record.NAME, copied)
-    for path in (copied / workload_record.NAME, turn / "stages.json"):
+    shutil.copy(turn / workload_file.NAME, copied)
+    for path in (copied / workload_file.NAME, turn / "stages.json"):
         with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-            run_inputs.workload(str(path))
+            workload_file.workload_of_run(str(path))
     manifest.write(turn, kind="turn", now=NOW, body={})
     with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-        run_inputs.workload(str(turn / workload_record.NAME))
-    assert workload_record.under_way(home.turns, "t1") is None  # run again, it is a new turn
+        workload_file.workload_of_run(str(turn / workload_file.NAME))
+    assert workload_file.under_way(home.turns, "t1") is None  # run again, it is a new turn
     begun(home, folder / "support.yaml")
-    assert workload_record.under_way(home.turns, "t1") == turn
+    assert workload_file.under_way(home.turns, "t1") == turn
 
 
 def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_has_by_now(
     home: Settings, folder: Path
 ) -> None:
-    file = workload_file.write(folder, base_served_as="small", gate={"floor": 0.25})
-    about = asked(home, workload_record.reference(begun(home, file)))
+    file = workload_text.write(folder, base_served_as="small", gate={"floor": 0.25})
+    about = asked(home, workload_file.reference(begun(home, file)))
     people = {"approvers": [{"name": "ada"}]}
-    workload_file.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
+    workload_text.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
     held = promote.in_force(home, about)
     assert (held.base_name, held.gate.floor) == ("small", 0.5)
     assert [person.name for person in held.approve.rules().people] == ["ada"]
     file.write_text("workload: [\n")
-    with pytest.raises(ConfigError):  # nobody knows who may approve
+    with pytest.raises(WorkloadError):  # nobody knows who may approve
         promote.in_force(home, about)
     file.unlink()
     held = promote.in_force(home, about)
@@ -146,9 +146,9 @@ def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_
 def test_evidence_whose_workload_was_exchanged_approves_nothing(
     home: Settings, folder: Path
 ) -> None:
-    turn = begun(home, workload_file.write(folder))
-    about = asked(home, workload_record.reference(turn))
-    workload_record.begin(turn, read(workload_file.write(folder, base_served_as="large")))
+    turn = begun(home, workload_text.write(folder))
+    about = asked(home, workload_file.reference(turn))
+    workload_file.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
     with pytest.raises(RecordChangedError, match="was made with another workload"):
         promote.in_force(home, about)
 
@@ -156,14 +156,14 @@ def test_evidence_whose_workload_was_exchanged_approves_nothing(
 def test_an_approval_that_an_older_version_asked_for_freezes_its_workload_when_it_is_resumed(
     home: Settings, folder: Path
 ) -> None:
-    file = workload_file.write(folder, base_served_as="small")
-    workload_files.adopt(home, "support", file)
+    file = workload_text.write(folder, base_served_as="small")
+    home_workloads.adopt(home, "support", file)
     about = asked(home, None)
     turn = home.turns / "support" / "t1"
     turn.mkdir(parents=True)
     manifest.write(turn, kind="turn", now=NOW, body={"evidence": str(about.folder)})
     assert promote.in_force(home, about).base_name == "small"
-    workload_file.write(folder, base_served_as="large")
+    workload_text.write(folder, base_served_as="large")
     assert promote.in_force(home, about).base_name == "small"
     file.unlink()
     assert promote.in_force(home, about).base_name == "small"

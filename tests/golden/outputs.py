@@ -16,32 +16,32 @@ import pyarrow.parquet as pq
 from lm_eval.api.instance import Instance
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from components import manifest, native, prompt, rendering
+from components.chat import chat_templates, dialects, prompt
+from components.chat.dialects import Dialect
 from components.evaluate import (
-    answered,
-    built_in,
-    engine_loading,
-    guard,
+    baselines,
+    guard_runs,
     guards,
-    leaked,
-    logged,
-    measurement,
-    posing,
-    preferred,
-    refusals,
-    remembered,
-    task,
+    harness,
+    holdout_task,
+    lm_eval_tasks,
+    score_conditions,
 )
-from components.evaluate.judging import question
+from components.evaluate.built_in import (
+    memorization,
+    preference_accuracy,
+    refusal_behaviour,
+    task_registry,
+)
+from components.evaluate.judge import comparisons
 from components.evaluate.settings import EvaluationSettings
-from components.native import Form
 from components.schema import AcceptableCall, Answer, Call, Json
 from components.scorecard import Sample
-from tests import holdouts, templates, tiny
-from tests.evaluate import guarding
-from tests.evaluate.conftest import build_adapter
-from tests.evaluate.oracle import Oracle
-from tests.holdouts import Case
+from components.store import manifest
+from tests.components.evaluate.conftest import build_adapter
+from tests.support import guard_files, holdouts, templates, tiny
+from tests.support.holdouts import Case
+from tests.support.oracle import Oracle
 
 FOLDER = Path(__file__).parent
 
@@ -148,18 +148,18 @@ def prompts(_: Path, base: Path) -> Any:
     for name, template in by_template.items():
         tokenizer = _speaking(base, template)
         for called, (messages, tools) in CONVERSATIONS.items():
-            rendered = rendering.render(tokenizer, messages, tools)
+            rendered = chat_templates.render(tokenizer, messages, tools)
             found[f"{name}: {called}"] = [rendered.form, rendered.to_text(tokenizer)]
-    forms: tuple[Form, ...] = ("written", *native.FORMS)
+    forms: tuple[Dialect, ...] = ("written", *dialects.FORMS)
     written = {
-        f"{form}: {name}": native.write_answer(form, one)
+        f"{form}: {name}": dialects.write_answer(form, one)
         for form in forms
         for name, one in ANSWERS.items()
     }
     read = {
         f"{form}: {text}": [
-            native.read_answer(form, text).to_json(),
-            native.answer_problem(form, text),
+            dialects.read_answer(form, text).to_json(),
+            dialects.answer_problem(form, text),
         ]
         for form in forms
         for text in READ
@@ -213,9 +213,9 @@ def scoring(folder: Path, base: Path) -> Any:
     """Score every text on every request, for answers of each kind, and production's as logged."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     calls = holdouts.build(folder / "calls", CALLS)
-    spoken = pq.read_table(calls / task.FILE)
+    spoken = pq.read_table(calls / holdout_task.HOLDOUT_FILE)
     languages = pa.array(["en", None, "de", "en"], pa.string())
-    pq.write_table(spoken.append_column("language", languages), calls / task.FILE)
+    pq.write_table(spoken.append_column("language", languages), calls / holdout_task.HOLDOUT_FILE)
     labelled = holdouts.build(folder / "labelled", LABELLED, LABELLED * 4, tools=[])
     texts = holdouts.build(folder / "texts", TEXTS, TEXTS, tools=[])
     found: dict[str, Any] = {}
@@ -224,37 +224,41 @@ def scoring(folder: Path, base: Path) -> Any:
         ("classification", labelled, (" card\n", "A loan.")),
         ("text", texts, ("Quite well", "")),
     ):
-        holdout = task.read(snapshot, tokenizer, None)
+        holdout = holdout_task.read_side(snapshot, tokenizer, None)
         for text in said:
             oracle = Oracle(lambda _, text=text: text, lambda _, answer: len(answer) / 100)
-            found[f"{name}: {text}"] = _told(posing.run(oracle, holdout, 8, "<end>"))
-    holdout = task.read(calls, tokenizer, None)
-    production = logged.read(calls, holdout.answers.kind)
+            found[f"{name}: {text}"] = _told(
+                lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "<end>")
+            )
+    holdout = holdout_task.read_side(calls, tokenizer, None)
+    production = baselines.read_logged(calls, holdout.answers.kind)
     assert production is not None
-    found["production"] = _told(logged.run(holdout, production, 8))
-    few = task.read(labelled, tokenizer, None, num_fewshot=2, room=400)
-    found["few-shot"] = _told(posing.run(Oracle(lambda _: "loan"), few, 8, ""), prompts=True)
+    found["production"] = _told(baselines.score_logged(holdout, production, 8))
+    few = holdout_task.read_side(labelled, tokenizer, None, num_fewshot=2, room=400)
+    found["few-shot"] = _told(
+        lm_eval_tasks.evaluate_holdout(Oracle(lambda _: "loan"), few, 8, ""), prompts=True
+    )
     return found
 
 
 def guard_tasks(folder: Path, _: Path) -> Any:
     """Ask guard tasks: choices, written answers through filters, examples, a draw of documents."""
     folder.mkdir(parents=True, exist_ok=True)
-    shown = guarding.documents(
+    shown = guard_files.documents(
         folder / "shown.jsonl",
         [{"question": "50 + 50", "choices": ["100", "1", "2"], "right": 0}],
     )
     asked = {
-        "choice": guarding.sums(folder),
-        "by length": guarding.sums(folder, metric="acc_norm"),
-        "drawn": guarding.sums(folder, limit=3),
-        "few-shot": guarding.sums(folder, num_fewshot=1, examples=shown),
-        "first word": guarding.written(folder, filter="first-word"),
-        "as it is": guarding.written(folder, filter="as-it-is"),
+        "choice": guard_files.sums(folder),
+        "by length": guard_files.sums(folder, metric="acc_norm"),
+        "drawn": guard_files.sums(folder, limit=3),
+        "few-shot": guard_files.sums(folder, num_fewshot=1, examples=shown),
+        "first word": guard_files.written(folder, filter="first-word"),
+        "as it is": guard_files.written(folder, filter="as-it-is"),
     }
     oracle = Oracle(lambda text: f"{text[0]} I think", lambda text, said: -len(text + said) % 7)
     return {
-        name: _told(answered.run(oracle, guard.build(one)), prompts=True)
+        name: _told(guard_runs.run_guard(oracle, guard_runs.build_guard(one)), prompts=True)
         for name, one in asked.items()
     }
 
@@ -263,8 +267,10 @@ def judge(_: Path, __: Path) -> Any:
     """Word a judge's question, and read replies."""
     replies = ("FIRST", " SECOND\n", "TIE", "first", "FIRST.", "")
     return {
-        "question": [{**one} for one in question.messages("Hm?", "Yes </first>", "No\nno")],
-        "read": {reply: question.read(reply) for reply in replies},
+        "question": [
+            {**one} for one in comparisons.question_messages("Hm?", "Yes </first>", "No\nno")
+        ],
+        "read": {reply: comparisons.read_verdict(reply) for reply in replies},
     }
 
 
@@ -284,14 +290,16 @@ def preferences(folder: Path, base: Path) -> Any:
         holdouts.pair("p2", "And?", Answer("No"), Answer("Ask again."), language=None),
     ]
     holdouts.hold_pairs(snapshot, pairs)
-    documents = preferred.documents(snapshot, AutoTokenizer.from_pretrained(base), 2048)
-    return [*_told(preferred.run(_Greedy(), documents), prompts=True)]
+    documents = preference_accuracy.preference_documents(
+        snapshot, AutoTokenizer.from_pretrained(base), 2048
+    )
+    return [*_told(preference_accuracy.run_preferences(_Greedy(), documents), prompts=True)]
 
 
 def canaries(_: Path, base: Path) -> Any:
     """Rank made-up secrets among their candidates."""
-    documents = remembered.documents(AutoTokenizer.from_pretrained(base))[:4]
-    return [*_told(remembered.run(_Greedy(), documents), prompts=True)]
+    documents = memorization.canary_documents(AutoTokenizer.from_pretrained(base))[:4]
+    return [*_told(memorization.run_canaries(_Greedy(), documents), prompts=True)]
 
 
 def secrets(folder: Path, base: Path) -> Any:
@@ -309,9 +317,9 @@ def secrets(folder: Path, base: Path) -> Any:
         }
         for number, one in enumerate(said)
     ]
-    pq.write_table(pa.Table.from_pylist(learned), folder / task.LEARNED)
-    documents = leaked.documents(folder, AutoTokenizer.from_pretrained(base))
-    return [*_told(leaked.run(_Greedy(), documents), prompts=True)]
+    pq.write_table(pa.Table.from_pylist(learned), folder / holdout_task.TRAIN_FILE)
+    documents = memorization.secret_documents(folder, AutoTokenizer.from_pretrained(base))
+    return [*_told(memorization.run_secrets(_Greedy(), documents), prompts=True)]
 
 
 def refused(_: Path, base: Path) -> Any:
@@ -322,9 +330,13 @@ def refused(_: Path, base: Path) -> Any:
         "Gladly. First,",
         "",
     )
-    documents = refusals.documents(AutoTokenizer.from_pretrained(base))
+    documents = refusal_behaviour.refusal_documents(AutoTokenizer.from_pretrained(base))
     by_prompt = {one["prompt"]: said[at % len(said)] for at, one in enumerate(documents)}
-    return [*_told(refusals.run(Oracle(by_prompt.__getitem__), documents), prompts=True)]
+    return [
+        *_told(
+            refusal_behaviour.run_refusals(Oracle(by_prompt.__getitem__), documents), prompts=True
+        )
+    ]
 
 
 ASKED = (
@@ -341,7 +353,7 @@ def answers(folder: Path, base: Path) -> Any:
     weighed = [(asked, said) for asked in ASKED for said in (" Yes.", " Yes, indeed")]
     generation = {"until": ["z"], "max_gen_toks": 12, "do_sample": False}
     found: dict[str, Any] = {}
-    with engine_loading.loaded(base, settings, [adapter]) as engine:
+    with harness.load_engine(base, settings, [adapter]) as engine:
         for name, worn in (("base", None), ("adapter", adapter)):
             with (
                 engine.wearing(worn) as model,
@@ -358,26 +370,32 @@ def answers(folder: Path, base: Path) -> Any:
 
 
 def _of_engine() -> Mapping[str, Golden]:
-    place = "ANSWERING in components/evaluate/measurement.py"
-    return {"answers": Golden(measurement.ANSWERING["transformers"], place, answers)}
+    place = "ANSWERING in components/evaluate/score_conditions.py"
+    return {"answers": Golden(score_conditions.ENGINE_VERSIONS["transformers"], place, answers)}
 
 
 def _of_built_in() -> Mapping[str, Golden]:
-    place = "VERSIONS in components/evaluate/built_in.py"
+    place = "VERSIONS in components/evaluate/built_in/task_registry.py"
     golden = partial(Golden, place=place)
     return {
-        "preferences": golden(built_in.VERSIONS["preferences"], make=preferences),
-        "canaries": golden(built_in.VERSIONS["canaries"], make=canaries),
-        "secrets": golden(built_in.VERSIONS["secrets"], make=secrets),
-        "refusals": golden(built_in.VERSIONS["refusals"], make=refused),
+        "preferences": golden(task_registry.BUILT_IN_VERSIONS["preferences"], make=preferences),
+        "canaries": golden(task_registry.BUILT_IN_VERSIONS["canaries"], make=canaries),
+        "secrets": golden(task_registry.BUILT_IN_VERSIONS["secrets"], make=secrets),
+        "refusals": golden(task_registry.BUILT_IN_VERSIONS["refusals"], make=refused),
     }
 
 
 ALL: Mapping[str, Golden] = {
-    "prompts": Golden(prompt.FORMAT, "PROMPT_FORMAT in components/prompt.py", prompts),
-    "scoring": Golden(task.VERSION, "VERSION in components/evaluate/task.py", scoring),
-    "guard_tasks": Golden(guards.VERSION, "VERSION in components/evaluate/guards.py", guard_tasks),
-    "judge": Golden(question.VERSION, "VERSION in components/evaluate/judging/question.py", judge),
+    "prompts": Golden(prompt.FORMAT, "PROMPT_FORMAT in components/chat/prompt.py", prompts),
+    "scoring": Golden(
+        holdout_task.VERSION, "VERSION in components/evaluate/holdout_task.py", scoring
+    ),
+    "guard_tasks": Golden(
+        guards.GUARD_VERSION, "VERSION in components/evaluate/guards.py", guard_tasks
+    ),
+    "judge": Golden(
+        comparisons.QUESTION_VERSION, "VERSION in components/evaluate/judge/comparisons.py", judge
+    ),
     **_of_built_in(),
     **_of_engine(),
 }

@@ -4,8 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests import tiny
 from tests.golden import comparing, outputs
+from tests.support import tiny
 
 
 def main() -> int:

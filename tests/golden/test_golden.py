@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
 from tests.golden import comparing, outputs
+from tests.support import tiny
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A number is what keys and manifests hold; the first is found under the digest that it was."""
 
-from components import manifest
+from components.store import manifest
 
 
 def test_the_first_version_is_written_as_the_digest_that_it_was_and_others_as_numbers():

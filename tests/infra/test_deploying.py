@@ -8,7 +8,7 @@ import yaml
 from flows import deployments
 from flows.deployments import Spec
 from flows.settings import load
-from flows.stack import services
+from flows.stack import stack_services
 
 INFRA = Path(__file__).parents[2] / "infra"
 
@@ -38,6 +38,6 @@ def test_prefect_yaml_has_the_deployments_of_the_code(tmp_path: Path) -> None:
 
 def test_composed_workers_are_started_as_the_stacks_own(tmp_path: Path) -> None:
     file = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
-    own = services.workers(load({"FLYWHEEL_HOME": str(tmp_path)}))
+    own = stack_services.workers(load({"FLYWHEEL_HOME": str(tmp_path)}))
     for name, service in zip(("worker-cpu", "worker-gpu"), own, strict=True):
         assert file[name]["command"][1:] == list(service.command)[1:]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import counters
-from components.counters import GAVE_UP, WAITED, Count
-from components.receive.metrics import Metrics
-from flows import metrics
+from components.receive.intake import Metrics
+from components.store import counters
+from components.store.counters import GAVE_UP, WAITED, Count
 from flows.settings import Settings
+from flows.stack import prometheus
 from tests.infra.readme import README
 
 MONITORING = README.parent / "monitoring"
@@ -23,7 +23,7 @@ def exported(home: Path) -> set[str]:
     receiver = Metrics()
     for name in ("held_bytes", "spooled_bytes", "spooled_oldest_seconds"):
         receiver.watch(name, "text", lambda: 0.0)
-    pages = (metrics.page(settings) + receiver.page()).decode()
+    pages = (prometheus.metrics_page(settings) + receiver.page()).decode()
     kinds: dict[str, str] = dict(re.findall(r"(?m)^# TYPE (\w+) (\w+)$", pages))
     histogram = {f"{name}_{part}" for name in kinds for part in ("bucket", "sum", "count")}
     return {*kinds, *(name for name in histogram if kinds[name.rpartition("_")[0]] == "histogram")}
@@ -53,7 +53,7 @@ def test_each_rule_says_what_to_do_and_is_tried(tmp_path: Path) -> None:
     assert all(rule["annotations"].keys() == {"summary", "action"} for rule in rules)
 
 
-@metrics.staged("collect")
+@prometheus.count_stage("collect")
 def collected(config: str, fail: bool = False) -> str:
     if fail:
         raise ValueError(config)
@@ -69,7 +69,7 @@ def test_stages_are_counted_by_workload_and_by_how_they_ended(
     assert collected(str(file)) == "ok"
     with pytest.raises(ValueError, match="gone"):
         collected(config=str(file), fail=True)
-    shown = metrics.page(home).decode()
+    shown = prometheus.metrics_page(home).decode()
     where = 'stage="collect",workload="unknown"'
     assert f"flywheel_stage_starts_total{{{where}}} 2.0" in shown
     assert f'flywheel_stage_seconds_count{{outcome="failed",{where}}} 1.0' in shown
@@ -83,6 +83,6 @@ def test_waits_are_counted_where_a_home_counts_and_nowhere_else(tmp_path: Path) 
     counters.create(tmp_path)
     for seconds in (1.5, 2.0):
         counters.add(tmp_path, [Count(WAITED, seconds), Count(GAVE_UP, 1.0)])
-    shown = metrics.page(Settings(home=tmp_path, prefect_port=1, mlflow_port=2)).decode()
+    shown = prometheus.metrics_page(Settings(home=tmp_path, prefect_port=1, mlflow_port=2)).decode()
     assert "flywheel_warehouse_wait_seconds_total 3.5" in shown
     assert "flywheel_warehouse_gave_up_total 2.0" in shown

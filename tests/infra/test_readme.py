@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from flows.cli import app
+from flows.cli.main import app
 from tests.infra import readme
 
 INFRA = readme.README.parent

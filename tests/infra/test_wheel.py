@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import logs
-from tests.flows.terminal import Terminal, in_home
+from tests.support import logs
+from tests.support.terminal import Terminal, in_home
 
 TREE = Path(__file__).parents[2]
 PACKAGES = ("components", "flows", "sql")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.terminal import Terminal
 from tests.production import topology
 from tests.production.composed import BIN
 from tests.production.topology import Topology
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture(scope="session")

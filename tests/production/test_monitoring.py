@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components import counters
-from components.counters import Count
-from flows import metrics
+from components.store import counters
+from components.store.counters import Count
 from flows.settings import Settings
+from flows.stack import prometheus
 from tests.production.composed import INFRA
 
 pytestmark = pytest.mark.production
@@ -34,9 +34,9 @@ def test_prometheus_takes_the_rules_and_each_is_raised_when_it_should_be() -> No
 def test_prometheus_takes_the_figures_of_a_home(tmp_path: Path) -> None:
     counters.create(tmp_path)
     ended = {"stage": "turn", "workload": 'a "b"\\\n', "outcome": "success"}
-    counts = [Count(metrics.COUNT, 1, ended), Count(metrics.SUM, 7.0, ended)]
+    counts = [Count(prometheus.COUNT, 1, ended), Count(prometheus.SUM, 7.0, ended)]
     counters.add(tmp_path, counts)
-    page = metrics.page(Settings(home=tmp_path, prefect_port=1, mlflow_port=2))
+    page = prometheus.metrics_page(Settings(home=tmp_path, prefect_port=1, mlflow_port=2))
     assert not promtool("check", "metrics", text=page)
 
 

@@ -11,12 +11,12 @@ from uuid import UUID
 import httpx
 import pytest
 
-from components import warehouse
-from flows import jobs
-from tests.flows import small
-from tests.flows import terminal as terminals
-from tests.flows.terminal import Terminal
+from components.store import warehouse
+from flows.jobs import runner
 from tests.production.topology import Topology
+from tests.support import small_workload
+from tests.support import terminal as terminals
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.production, pytest.mark.timeout(1500)]
 
@@ -129,7 +129,7 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
     workloads: Path,
     web: httpx.Client,
 ) -> None:
-    config = small.write(workloads, epochs=EPOCHS)
+    config = small_workload.write(workloads, epochs=EPOCHS)
     turn = person.start("turn", config)
     try:
         while steps_done(production) < 20:
@@ -145,9 +145,9 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
         turn.terminate()
 
     waiting = person.run("pending")
-    assert waiting.stdout.startswith(f"{small.WORKLOAD}  evidence "), waiting.stdout
+    assert waiting.stdout.startswith(f"{small_workload.WORKLOAD}  evidence "), waiting.stdout
     assert f"{production.public('prefect')}/runs/flow-run/" in waiting.stdout.replace("\n", "")
-    approved = person.run("approve", small.WORKLOAD, "--as", "a person")
+    approved = person.run("approve", small_workload.WORKLOAD, "--as", "a person")
     assert approved.returncode == 0, approved.stdout + approved.stderr
     production.require(lambda: "champion" in aliases(production, web), "the champion", 240)
 
@@ -165,8 +165,8 @@ def test_a_turn_ends_well_though_a_replica_and_a_worker_are_killed_in_it(
 def test_an_erasure_flags_and_demotes_the_version_in_an_mlflow_elsewhere(
     production: Topology, terminal: Terminal, workloads: Path, web: httpx.Client
 ) -> None:
-    config = small.write(workloads / FORGOTTEN, workload=FORGOTTEN)
-    small.name_people(config.parent, 6)
+    config = small_workload.write(workloads / FORGOTTEN, workload=FORGOTTEN)
+    small_workload.name_people(config.parent, 6)
     turn = terminal.start("turn", config)
     try:
         said = terminals.said_until_asked(turn)
@@ -187,12 +187,12 @@ def test_an_erasure_flags_and_demotes_the_version_in_an_mlflow_elsewhere(
 
 def steps_done(production: Topology) -> int:
     folders = (production.home / "jobs").glob("train-*")
-    found = [jobs.newest_progress(each) for each in folders]
+    found = [runner.newest_progress(each) for each in folders]
     return max((progress.done for progress in found if progress), default=0)
 
 
 def aliases(
-    production: Topology, web: httpx.Client, workload: str = small.WORKLOAD
+    production: Topology, web: httpx.Client, workload: str = small_workload.WORKLOAD
 ) -> dict[str, str]:
     """Read the aliases of a workload's registered model, as any client of MLflow does."""
     url = f"{production.public('mlflow')}/api/2.0/mlflow/registered-models/get"
@@ -210,6 +210,6 @@ def run_states(terminal: Terminal) -> dict[str, int]:
     listed = ["prefect", "--no-prompt", "flow-run", "ls", "--limit", "100", "--output", "json"]
     done = subprocess.run(listed, env=terminal.env, capture_output=True, text=True, check=True)
     runs: list[dict[str, Any]] = json.loads(done.stdout)
-    ours = [run for run in runs if str(run["name"]).endswith(f" {small.WORKLOAD}")]
+    ours = [run for run in runs if str(run["name"]).endswith(f" {small_workload.WORKLOAD}")]
     states = [str(run["state_type"]) for run in ours]
     return {state: states.count(state) for state in set(states)}

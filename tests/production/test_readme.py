@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from tests.flows.terminal import Terminal
 from tests.infra import readme
 from tests.production.composed import ROOT
 from tests.production.topology import Topology
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.production
 

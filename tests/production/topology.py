@@ -218,7 +218,7 @@ def up(folder: Path) -> Generator[Topology]:
         _start_all(found, data)
         yield found
     finally:
-        processes.end(processes.marked(MARK, str(folder)), grace=5.0)
+        processes.end_processes(processes.marked_processes(MARK, str(folder)), grace=5.0)
         for each in found.running.values():  # Redis writes over the mark
             with suppress(ProcessLookupError):
                 os.killpg(each.pid, signal.SIGKILL)

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components import warehouse
-from components.decide import proofs, record
+from components.decide import decision_log, validity
 from components.decide.approvers import Approving
-from components.gate import evidence
-from components.register import aliases, champion, registry
-from components.register.journal import Change
-from components.register.rollback import RollbackError
-from flows import champions, signing, workload_files
+from components.gate import evidence_folder
+from components.register import champion_change, registry
+from components.register.champion_change import RollbackError
+from components.register.journal import ChampionChange
+from components.store import warehouse
+from flows import approver_keys, champions, home_workloads
 from flows.settings import Settings
-from tests import ssh
-from tests.register.versions import NOW, ask, crowned, say_yes
+from tests.support import ssh
+from tests.support.versions import NOW, ask, crowned, say_yes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,10 +54,10 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     forge("forged", "3", evidence="e1")  # that of a version which was approved
     with pytest.raises(RollbackError, match="nobody has approved it"):
         champions.roll_back(home, "forged", "3", by="eve", reason="")
-    assert aliases.read("forged").champion == "2"
-    aliases.put("forged", aliases.PREVIOUS, "3")  # a rollback reads the journal, not this
+    assert registry.read_aliases("forged").champion == "2"
+    registry.put_alias("forged", registry.PREVIOUS, "3")  # a rollback reads the journal, not this
     assert champions.roll_back(home, "forged", None, by="bob", reason="rude").step == "done"
-    assert aliases.read("forged").champion == "1"
+    assert registry.read_aliases("forged").champion == "1"
 
 
 @pytest.mark.parametrize("number", [3, 4])
@@ -73,14 +73,14 @@ def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rule
         listed = [{"name": "ann", "keys": [ssh.public(ssh.keygen(tmp_path))]}]
         rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-            record.in_force(con, name, rules, now=NOW)
+            decision_log.in_force(con, name, rules, now=NOW)
     keys = (name, str(number), f"e{number}", f"a{number}")
-    change = champion.promotion(*keys, by="eve", reason="")
-    champions.books(home).intend(change)
+    change = champion_change.promotion(*keys, by="eve", reason="")
+    champions.champion_journal(home).intend(change)
     (settled,) = champions.reconcile(home)
     assert settled.step == "undone"
     assert settled.said.startswith("nobody has approved")
-    assert aliases.read(name).champion == "2"
+    assert registry.read_aliases(name).champion == "2"
 
 
 def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_approved_evidence(
@@ -88,14 +88,16 @@ def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_appr
 ) -> None:
     crowned("paired", 2, home)
     ask("paired", 3)
-    forged = Change("paired", "rollback", "e1", "a3", "3", "2", "a2", "eve", "")  # of version 1
-    champions.books(home).intend(forged)
+    forged = ChampionChange(
+        "paired", "rollback", "e1", "a3", "3", "2", "a2", "eve", ""
+    )  # of version 1
+    champions.champion_journal(home).intend(forged)
     (ended,) = champions.reconcile(home)
     assert (ended.step, ended.said) == (
         "undone",
         "nobody has approved version 3, says the chain",
     )
-    assert aliases.read("paired").champion == "2"
+    assert registry.read_aliases("paired").champion == "2"
 
 
 def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
@@ -106,31 +108,31 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
     listed = [{"name": "ada", "keys": [ssh.public(key)]}]
     rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        record.in_force(con, "signs", rules, now=NOW)
+        decision_log.in_force(con, "signs", rules, now=NOW)
     folder = home.evidence / "signs" / "e1"
     folder.mkdir(parents=True)
-    (folder / evidence.VERDICT).write_text('{"subject": {}, "judgement": {}, "policy": {}}')
+    (folder / evidence_folder.VERDICT).write_text('{"subject": {}, "judgement": {}, "policy": {}}')
     adapter = home.adapters / "signs" / "a1"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text("{}")
-    assert workload_files.find(home, "signs") is None  # the chain still knows the rules
+    assert home_workloads.find(home, "signs") is None  # the chain still knows the rules
 
     for by, said in (("ada", "a signature is wanted"), ("eve", "this name is not on the list")):
         with pytest.raises(RollbackError, match=said):
             champions.roll_back(home, "signs", None, by=by, reason="rude")
-    form, found = champions.form(home, "signs", None, by="ada", reason="rude")
+    form, found = champions.rollback_form(home, "signs", None, by="ada", reason="rude")
     assert found == rules
-    forged = signing.signed(form, rules, other)
+    forged = approver_keys.sign_statement(form, rules, other)
     with pytest.raises(RollbackError, match="a key that the rules do not list"):
         champions.roll_back(home, "signs", None, by="ada", reason="rude", signature=forged)
-    assert aliases.read("signs").champion == "2"
+    assert registry.read_aliases("signs").champion == "2"
 
-    made = signing.signed(form, rules, key)
+    made = approver_keys.sign_statement(form, rules, key)
     with pytest.raises(RollbackError, match="for something else"):
         champions.roll_back(home, "signs", None, by="ada", reason="kind", signature=made)
     champions.roll_back(home, "signs", None, by="ada", reason="rude", signature=made)
-    assert aliases.read("signs").champion == "1"
+    assert registry.read_aliases("signs").champion == "1"
     with warehouse.connect(home.warehouse) as con:
-        links = record.links(con)
-    assert (links[-1].kind, proofs.proof_of(links[-1])) == ("rollback", "signature")
-    assert registry.numbered("signs", "2").rolled_back
+        links = decision_log.links(con)
+    assert (links[-1].kind, validity.proof_of(links[-1])) == ("rollback", "signature")
+    assert registry.version_numbered("signs", "2").rolled_back

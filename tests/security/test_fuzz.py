@@ -10,17 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from components import warehouse
-from components.collect import spooled
-from components.collect.loaded import Loaded
-from components.receive import records
-from components.receive.refusal import RefusedError
-from flows import freezing
+from components.collect import segments
+from components.collect.load_file import Loaded
+from components.receive import payloads
+from components.receive.settings import RefusedError
+from components.store import warehouse
+from flows import snapshots
 from flows.settings import Settings
-from tests import hostile, logs
-from tests.flows.test_freezing import workload
-from tests.receive import receivers
-from tests.receive.receivers import Receiver
+from tests.flows.test_snapshots import workload
+from tests.support import hostile, logs, receivers
+from tests.support.receivers import Receiver
 
 TOGETHER = 50
 SOUND = 20
@@ -46,12 +45,12 @@ def send(client: httpx.Client, path: str, lines: list[str]) -> int:
     return 0
 
 
-def not_refused(kind: records.Kind, lines: Iterator[str]) -> Iterator[str]:
+def not_refused(kind: payloads.Kind, lines: Iterator[str]) -> Iterator[str]:
     """Leave out what the receiver would refuse, but for what comes first."""
     yield from islice(lines, PUT_TO_THE_RECEIVER)
     for line in lines:
         with suppress(RefusedError):
-            records.read(kind, line.encode("utf-8", "surrogatepass"))
+            payloads.read_records(kind, line.encode("utf-8", "surrogatepass"))
             yield line
 
 
@@ -63,7 +62,7 @@ def accepted(receiver: Receiver, seed: int, count: int) -> int:
         for n in range(SOUND)
     )
     interactions = chain(sound, made.interactions(count))
-    sent: tuple[tuple[records.Kind, Iterator[str]], ...] = (
+    sent: tuple[tuple[payloads.Kind, Iterator[str]], ...] = (
         ("interactions", interactions),
         ("feedback", made.feedback(count // 10, count)),
     )
@@ -102,9 +101,9 @@ def revolve(folder: Path, seed: int, count: int) -> dict[str, int]:
     with receivers.running(home.home) as receiver:
         taken = accepted(receiver, seed, count)
     with warehouse.connect(home.warehouse) as con:
-        loaded = spooled.load(con, home.spool, now=logs.NOW)
+        loaded = segments.load_spool(con, home.spool, now=logs.NOW)
     require_nothing_lost(home, loaded, taken, seed)
-    curated = freezing.freeze(workload(home), home, now=logs.NOW, ask=False)
+    curated = snapshots.freeze_workload(workload(home), home, now=logs.NOW, ask=False)
     assert curated.snapshot is not None
     with warehouse.connect(home.warehouse) as con:
         ((rows,),) = con.execute(

@@ -8,8 +8,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from flows.stack.guard import Guard, own_hosts, own_origins
-from flows.stack.server import RUNS_COMMANDS
+from flows.stack.guarded_server import RUNS_COMMANDS, RequestGuard, own_hosts, own_origins
 
 PORT = 5000
 OWN = f"http://127.0.0.1:{PORT}"
@@ -34,7 +33,7 @@ def asked(
 ) -> int:
     """Ask a guarded server; give the status of its answer."""
     origins = own_origins(PORT, exported)
-    guard = Guard(server, origins, own_hosts(origins), LOGIN, RUNS_COMMANDS)
+    guard = RequestGuard(server, origins, own_hosts(origins), LOGIN, RUNS_COMMANDS)
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guard)) as http:
@@ -110,7 +109,7 @@ def test_an_origin_that_the_operator_exported_is_its_own_too() -> None:
 
 def test_a_socket_of_another_page_is_closed_before_it_opens() -> None:
     origins = own_origins(PORT, None)
-    guard = Guard(server, origins, own_hosts(origins))
+    guard = RequestGuard(server, origins, own_hosts(origins))
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

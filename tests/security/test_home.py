@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import credentials, permissions, settings
+from flows import access, settings
 from flows.settings import Settings, SettingsError
-from tests.flows import terminal
+from tests.support import terminal
 
 NOBODY = 65534
 
@@ -32,7 +32,7 @@ def test_whatever_a_command_writes_is_its_owners_alone(tmp_path: Path) -> None:
     assert shell.run("token", "add", "app").returncode == 0
     home = shell.settings.home
     assert mode(home) == 0o700
-    assert mode(credentials.path(home)) == mode(shell.settings.tokens) == 0o600
+    assert mode(access.logins_path(home)) == mode(shell.settings.tokens) == 0o600
     open_ones = [path for path in home.rglob("*") if mode(path) & 0o077]
     assert open_ones == []
 
@@ -43,9 +43,9 @@ def test_a_second_user_reads_and_changes_nothing(home: Settings, tmp_path: Path)
         folder.chmod(mode(folder) | 0o011)  # the way to the home is open
     home.home.mkdir(mode=0o755)
     (home.home / "warehouse.duckdb").write_text("requests")
-    permissions.secure(home)
-    credentials.ensure(home, {})
-    for path in (home.warehouse, credentials.path(home.home)):
+    access.secure_home(home)
+    access.ensure_logins(home, {})
+    for path in (home.warehouse, access.logins_path(home.home)):
         done = subprocess.run(
             ["cat", str(path)],
             user=NOBODY,
@@ -62,10 +62,10 @@ def test_a_second_user_reads_and_changes_nothing(home: Settings, tmp_path: Path)
 def test_a_home_made_before_is_closed_and_one_that_a_group_shares_is_not(home: Settings) -> None:
     home.home.mkdir()
     home.home.chmod(0o755)
-    permissions.secure(home)
+    access.secure_home(home)
     assert mode(home.home) == 0o700
     home.home.chmod(0o2770)
-    permissions.secure(home)
+    access.secure_home(home)
     assert mode(home.home) == 0o2770
 
 
@@ -74,31 +74,31 @@ def test_a_group_shares_a_home_and_what_is_written_in_it(tmp_path: Path) -> None
     shared = settings.load({"FLYWHEEL_HOME": str(tmp_path / "home"), "FLYWHEEL_HOME_GROUP": group})
     before = os.umask(0o022)
     try:
-        permissions.secure(shared)
-        credentials.ensure(shared, {})
+        access.secure_home(shared)
+        access.ensure_logins(shared, {})
         (shared.home / "file").write_text("")
         (shared.home / "folder").mkdir()
     finally:
         os.umask(before)
     assert mode(shared.home) == mode(shared.home / "folder") == 0o2770
     assert mode(shared.home / "file") == 0o660
-    assert mode(credentials.path(shared.home)) == 0o640
+    assert mode(access.logins_path(shared.home)) == 0o640
 
 
 def test_a_group_that_is_none_is_named(tmp_path: Path) -> None:
     wrong = settings.load({"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_HOME_GROUP": "no-such"})
     with pytest.raises(SettingsError, match="FLYWHEEL_HOME_GROUP is 'no-such'"):
-        permissions.secure(wrong)
+        access.secure_home(wrong)
 
 
 def test_logins_are_drawn_once_differ_and_show_in_no_message(home: Settings) -> None:
     home.home.mkdir()
-    assert credentials.read(home) is None
-    credentials.ensure(home, {})
-    drawn = credentials.read(home)
+    assert access.read_logins(home) is None
+    access.ensure_logins(home, {})
+    drawn = access.read_logins(home)
     assert drawn is not None
-    credentials.ensure(home, {})
-    assert credentials.read(home) == drawn
+    access.ensure_logins(home, {})
+    assert access.read_logins(home) == drawn
     assert drawn.prefect.password != drawn.mlflow.password
     assert len(drawn.prefect.password) >= 32
     for login in (drawn.prefect, drawn.mlflow):
@@ -109,30 +109,30 @@ def test_logins_are_their_owners_alone_whatever_the_umask_is(home: Settings) -> 
     home.home.mkdir()
     before = os.umask(0)
     try:
-        credentials.ensure(home, {})
+        access.ensure_logins(home, {})
     finally:
         os.umask(before)
-    assert mode(credentials.path(home.home)) == 0o600
+    assert mode(access.logins_path(home.home)) == 0o600
 
 
 def test_logins_that_an_operator_exports_take_the_place_of_drawn_ones(home: Settings) -> None:
     home.home.mkdir()
-    credentials.ensure(home, {})
-    credentials.ensure(
+    access.ensure_logins(home, {})
+    access.ensure_logins(
         home,
         {
             "PREFECT_SERVER_API_AUTH_STRING": "ops:chosen for prefect",
             "MLFLOW_AUTH_ADMIN_PASSWORD": "chosen for mlflow",
         },
     )
-    kept = json.loads(credentials.path(home.home).read_text())
+    kept = json.loads(access.logins_path(home.home).read_text())
     assert kept["prefect"] == {"user": "ops", "password": "chosen for prefect"}
     assert kept["mlflow"]["password"] == "chosen for mlflow"
 
 
 def test_servers_elsewhere_are_not_given_this_homes_logins(home: Settings) -> None:
     home.home.mkdir()
-    credentials.ensure(home, {})
+    access.ensure_logins(home, {})
     away = settings.load(
         {
             "FLYWHEEL_HOME": str(home.home),
@@ -140,4 +140,4 @@ def test_servers_elsewhere_are_not_given_this_homes_logins(home: Settings) -> No
             "MLFLOW_TRACKING_URI": "https://mlflow.example.com",
         }
     )
-    assert credentials.read(away) is None
+    assert access.read_logins(away) is None

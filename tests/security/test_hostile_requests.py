@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.crowd import Crowd
-from tests.receive import receivers
-from tests.receive.receivers import Receiver
-from tests.security import attacks
+from tests.support import attacks, receivers
+from tests.support.receivers import Receiver
 
 MIB = 2**20
 SECONDS = 4

@@ -15,16 +15,14 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 
-from components import warehouse
 from components.register import registry
-from tests import logins
-from tests.flows import small
-from tests.security import besieged
-from tests.security.besieged import Besieged
+from components.store import warehouse
+from tests.support import besieged, logins, small_workload
+from tests.support.besieged import Besieged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-NAME = small.WORKLOAD
+NAME = small_workload.WORKLOAD
 REJECTED, CHAMPION = "1", "2"
 
 
@@ -273,7 +271,7 @@ def path_of(held: Besieged, pattern: str) -> str:
 def verify(held: Besieged, to: Path) -> str:
     """Fetch the champion and have its bytes verified, which runs nothing of it."""
     with logins.pointed_at(held.home):
-        folder = registry.download(NAME, CHAMPION, to)
+        folder = registry.download_version(NAME, CHAMPION, to)
     done = held.shell.run("verify", folder)
     assert done.returncode == 1, done.stdout
     return done.stderr

@@ -20,28 +20,30 @@ from mlflow.pyfunc import load_model
 from prefect.logging import disable_run_logger
 from typer.testing import CliRunner
 
-from components import base as bases
-from components import model_signature, scorecard, warehouse
-from components.decide import record
-from components.decide.record import Event
-from components.evaluate.metric import METRICS
+from components import scorecard
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.evaluate.metrics import CALL_METRICS
 from components.evaluate.settings import EvaluationSettings
-from components.folder_digest import folder_digest
-from components.gate import evidence
-from components.gate.evidence import Evidence, Subject
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.ledger import Decision
-from components.model_signature import SignatureError
-from components.register import aliases, champion, registry, release, tracking
+from components.models import base as bases
+from components.models import model_signature
+from components.models.model_signature import ModelSignatureError
+from components.register import champion_change, logged_model, registry, tracking
 from components.register.registry import Version
-from flows import champions, cli, exporting, maintenance, registering, releases
-from flows.exporting import Asked
+from components.store import warehouse
+from components.store.ledger import Decision
+from components.store.manifest import folder_digest
+from flows import adapters, champions, maintenance, promote, releases
+from flows.adapters import ExportRequest
+from flows.cli import main
 from flows.settings import Settings
-from flows.workload import Workload
-from tests import cards, tiny
-from tests.export import making
-from tests.export.making import NOW
+from flows.workload_file import Workload
+from tests.support import adapter_folders, cards, tiny
+from tests.support.adapter_folders import NOW
 
 NAME = "tools"
 PASSED = Judgement("pass", ("better",), "correct_name")
@@ -55,11 +57,11 @@ class Served:
     workload: Workload
 
     def objections(self) -> str:
-        return "; ".join(releases.standing(self.home, NAME).objections)
+        return "; ".join(releases.release_status(self.home, NAME).objections)
 
     def located(self, number: str) -> Path:
         """Where MLflow keeps the version's files, which its credentials can write."""
-        model = MlflowClient().get_logged_model(registry.model_id(NAME, number))
+        model = MlflowClient().get_logged_model(registry.logged_model_id(NAME, number))
         return Path(model.artifact_location.removeprefix("file://"))
 
 
@@ -75,10 +77,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         base = tiny.build(root / "base")
         workload = Workload.model_validate({"workload": NAME, "base": str(base)}, context=root)
         served = Served(Settings(root / "home", 4200, 5000), workload)
-        snapshot = making.snapshot(root / "5af1")
+        snapshot = adapter_folders.snapshot(root / "5af1")
         for number in (1, 2, 3):
             found = adapted(served, base, snapshot, number)
-            registering.challenge(workload, found)
+            promote.register_challenger(workload, found)
             if number < 3:
                 approve(served, found)
         yield served
@@ -88,25 +90,29 @@ def adapted(served: Served, base: Path, snapshot: Path, number: int) -> Evidence
     """Make an adapter, its scorecard and evidence on it."""
     home, key = served.home, f"ada{number}"
     adapter = home.adapters / NAME / key
-    making.adapter(base, snapshot, adapter)
+    adapter_folders.adapter(base, snapshot, adapter)
     settings = EvaluationSettings(precision="fp32", max_new_tokens=8).model_dump(mode="json")
     conditions = {**cards.CONDITIONS, "settings": settings}
     body = {"base": "b", "adapter": key, "task": scorecard.HOLDOUT, "conditions": conditions}
     card = home.scorecards / NAME / f"c{number}"
-    scorecard.write(card, [cards.sample(0, 1.0)], METRICS, body=body, now=NOW)
+    scorecard.write(card, [cards.sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
     tracking.open_run(NAME, key, params={}, tags={})
-    subject = Subject(NAME, "5af1", "v1", bases.content_hash(base), key, "base", card.name, "c0")
+    subject = EvidenceSubject(
+        NAME, "5af1", "v1", bases.content_hash(base), key, "base", card.name, "c0"
+    )
     subject = replace(subject, adapter_bytes=folder_digest(adapter))
-    folder = home.evidence / NAME / evidence.digest(subject, PASSED, Policy())
+    folder = home.evidence / NAME / evidence_folder.digest(subject, PASSED, Policy())
     folder.mkdir(parents=True)
-    return evidence.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+    return evidence_folder.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
 
 
 def approve(served: Served, found: Evidence) -> None:
     decision = Decision(NAME, found.digest, "approve", "ann", "good", "run", NOW)
     with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
-        record.append(con, Event("approve", NAME, found.digest, "run", NOW, "ann", "good"))
-    registering.crown(served.workload, found, decision, lambda: None)
+        decision_log.append_event(
+            con, LogEvent("approve", NAME, found.digest, "run", NOW, "ann", "good")
+        )
+    promote.make_champion(served.workload, found, decision, lambda: None)
 
 
 @pytest.fixture
@@ -122,13 +128,15 @@ def served(made: Served, tmp_path: Path) -> Iterator[Served]:
         shutil.rmtree(folder)
         shutil.copytree(tmp_path / "before" / number, folder)
     for number, tags in before.items():
-        registry.tag(NAME, str(number), dict.fromkeys(registry.tagged(NAME)[str(number)]) | tags)
+        registry.tag_version(
+            NAME, str(number), dict.fromkeys(registry.version_tags(NAME)[str(number)]) | tags
+        )
     for alias, number in (("champion", "2"), ("previous", "1"), ("challenger", "3")):
-        aliases.put(NAME, alias, number)
+        registry.put_alias(NAME, alias, number)
 
 
 def test_what_was_approved_is_verified_to_the_byte_and_answers(served: Served) -> None:
-    assert releases.standing(served.home, NAME) == releases.Standing((), (), 2)
+    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), (), 2)
     champion = releases.require_champion(served.home, NAME)
     assert champion is not None
     assert champion.number == "2"
@@ -143,19 +151,19 @@ def test_a_challenger_is_loaded_only_by_who_says_that_nobody_has_decided(served:
 
 
 def moved_to_a_challenger(_: Served) -> None:
-    aliases.put(NAME, "champion", "3")
+    registry.put_alias(NAME, "champion", "3")
 
 
 def moved_to_an_older_version(_: Served) -> None:
-    aliases.put(NAME, "champion", "1")
+    registry.put_alias(NAME, "champion", "1")
 
 
 def taken_away(_: Served) -> None:
-    aliases.put(NAME, "champion", None)
+    registry.put_alias(NAME, "champion", None)
 
 
 def moved_previous(_: Served) -> None:
-    aliases.put(NAME, "previous", "3")
+    registry.put_alias(NAME, "previous", "3")
 
 
 def changed(served: Served, pattern: str, content: bytes | None = None) -> None:
@@ -178,7 +186,7 @@ def added_bytecode(served: Served) -> None:
 
 def removed_signature(served: Served) -> None:
     (served.located("2") / model_signature.SIGNATURE).unlink()
-    (served.located("2") / release.RECORD).unlink()
+    (served.located("2") / logged_model.RECORD_FILE).unlink()
     changed_weights(served)
 
 
@@ -189,7 +197,7 @@ def files_of_another(served: Served) -> None:
 
 
 def typed(number: str, **tags: str) -> None:
-    registry.tag(NAME, number, {f"flywheel.{name}": value for name, value in tags.items()})
+    registry.tag_version(NAME, number, {f"flywheel.{name}": value for name, value in tags.items()})
 
 
 def forged_decision(_: Served) -> None:
@@ -197,7 +205,7 @@ def forged_decision(_: Served) -> None:
 
 
 def forged_evidence(_: Served) -> None:
-    typed("3", evidence=registry.numbered(NAME, "2").evidence)
+    typed("3", evidence=registry.version_numbered(NAME, "2").evidence)
 
 
 def forged_adapter(_: Served) -> None:
@@ -245,20 +253,22 @@ def test_mlflow_itself_loads_nothing_of_them(
 def test_files_that_were_changed_before_the_approval_are_not_released(served: Served) -> None:
     (path,) = served.located("3").rglob("adapter_model.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    found = evidence.read(served.home.evidence / NAME / registry.numbered(NAME, "3").evidence)
-    with pytest.raises(SignatureError, match="Hash mismatch"):
-        releases.release_version(served.home, registry.numbered(NAME, "3"), found)
+    found = evidence_folder.read(
+        served.home.evidence / NAME / registry.version_numbered(NAME, "3").evidence
+    )
+    with pytest.raises(ModelSignatureError, match="Hash mismatch"):
+        releases.release_version(served.home, registry.version_numbered(NAME, "3"), found)
 
 
 def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
     served.home.mlflow_home.mkdir(exist_ok=True)
     (served.home.mlflow_home / "mlflow.db").touch()  # it is told by this whether there is one
     for number in (None, "2"):
-        aliases.put(NAME, aliases.PREVIOUS, number)
+        registry.put_alias(NAME, registry.PREVIOUS, number)
         with disable_run_logger():
             assert maintenance.verify_champions.fn() == []
-        assert aliases.read(NAME).previous == "1"
-    aliases.put(NAME, aliases.PREVIOUS, "3")
+        assert registry.read_aliases(NAME).previous == "1"
+    registry.put_alias(NAME, registry.PREVIOUS, "3")
     with disable_run_logger():
         (objection,) = maintenance.verify_champions.fn()
     assert "`previous` of tools stands on version 3, which was never approved" in objection
@@ -266,26 +276,26 @@ def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
 
 def test_a_rollback_is_no_attack(served: Served) -> None:
     champions.roll_back(served.home, NAME, None, by="bob", reason="rude")
-    assert releases.standing(served.home, NAME).objections == ()
+    assert releases.release_status(served.home, NAME).objections == ()
     champions.roll_back(served.home, NAME, "2", by="bob", reason="it was the network")
-    assert releases.standing(served.home, NAME).objections == ()
+    assert releases.release_status(served.home, NAME).objections == ()
 
 
 def test_the_command_says_whether_a_folder_is_what_was_signed(
     served: Served, tmp_path: Path
 ) -> None:
-    folder = registry.download(NAME, "2", tmp_path / "copy")
+    folder = registry.download_version(NAME, "2", tmp_path / "copy")
     command, typed = CliRunner(), ["verify", str(folder)]
-    verified = command.invoke(cli.app, typed)
+    verified = command.invoke(main.app, typed)
     assert verified.exit_code == 0, verified.output
     assert re.search(r"released version 2 of tools on evidence \w+$", verified.output.strip())
-    assert command.invoke(cli.app, [*typed, "--key", str(tmp_path / "no.pub")]).exit_code == 2
+    assert command.invoke(main.app, [*typed, "--key", str(tmp_path / "no.pub")]).exit_code == 2
     (folder / "README.md").write_text("added")
-    refused = command.invoke(cli.app, typed)
+    refused = command.invoke(main.app, typed)
     assert refused.exit_code == 1
     assert refused.output.splitlines()[-1].startswith("refused: ")
     (folder / model_signature.SIGNATURE).unlink()
-    assert command.invoke(cli.app, typed).exit_code == 3
+    assert command.invoke(main.app, typed).exit_code == 3
 
 
 @pytest.fixture
@@ -309,15 +319,17 @@ def test_an_export_carries_the_decision_and_leaves_only_if_it_is_what_was_approv
     served: Served, tmp_path: Path, healthy: int
 ) -> None:
     home = replace(served.home, mlflow_port=healthy)
-    exported = exporting.export(home, Asked(NAME, "peft", tmp_path / "out"))
-    assert exported == exporting.Exported("ada2")
-    found = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "out")])
+    exported = adapters.export_adapter(home, ExportRequest(NAME, "peft", tmp_path / "out"))
+    assert exported == adapters.Exported("ada2")
+    found = CliRunner().invoke(main.app, ["verify", str(tmp_path / "out")])
     assert found.exit_code == 0, found.output
     assert "released version 2 of tools" in found.output
     forged_adapter(served)
     for version in (None, "2"):
         with pytest.raises(releases.NotApprovedError, match=r"flywheel\.adapter of version 2"):
-            exporting.export(home, Asked(NAME, "peft", tmp_path / "forged", version=version))
+            adapters.export_adapter(
+                home, ExportRequest(NAME, "peft", tmp_path / "forged", version=version)
+            )
     assert not (tmp_path / "forged").exists()
 
 
@@ -335,7 +347,7 @@ def flip(folder: Path, keys: Path, count: int) -> list[str]:
         try:
             model_signature.verify(folder, keys / model_signature.PUBLIC)
             unnoticed.append(f"{path.name} at {at}")
-        except SignatureError:
+        except ModelSignatureError:
             pass
         path.write_bytes(before)
     return unnoticed
@@ -345,7 +357,7 @@ def flip(folder: Path, keys: Path, count: int) -> list[str]:
 def test_no_byte_of_a_released_version_can_be_flipped(
     served: Served, tmp_path: Path, count: int
 ) -> None:
-    copy = registry.download(NAME, "2", tmp_path / "copy")
+    copy = registry.download_version(NAME, "2", tmp_path / "copy")
     (copy / "registered_model_meta").unlink(missing_ok=True)
     model_signature.verify(copy, served.home.keys / model_signature.PUBLIC)
     assert flip(copy, served.home.keys, count) == []
@@ -359,12 +371,12 @@ def test_a_version_of_an_older_home_is_counted_and_signed_with_the_approved_byte
     folder = served.located("3")
     (folder / model_signature.SIGNATURE).unlink()
     (folder / "chat_model.py").write_text("raise SystemExit('changed before anybody signed')")
-    version = registry.numbered(NAME, "3")
+    version = registry.version_numbered(NAME, "3")
     crown_as_before(served, version)
-    found = releases.standing(served.home, NAME)
+    found = releases.release_status(served.home, NAME)
     assert (found.objections, found.unsigned) == ((), ("version 3 of tools (champion)",))
     assert releases.sign_older(served.home, NAME) == "3"
-    assert releases.standing(served.home, NAME) == releases.Standing((), (), 2)
+    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), (), 2)
     model = load_model(f"models:/{NAME}@champion")
     assert model.predict(model.input_example)["object"] == "chat.completion"
 
@@ -372,7 +384,12 @@ def test_a_version_of_an_older_home_is_counted_and_signed_with_the_approved_byte
 def crown_as_before(served: Served, version: Version) -> None:
     """Crown a version as main did before releases."""
     with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
-        record.append(con, Event("approve", NAME, version.evidence, "r3", NOW, "ann", "good"))
+        decision_log.append_event(
+            con, LogEvent("approve", NAME, version.evidence, "r3", NOW, "ann", "good")
+        )
     keys = (NAME, version.number, version.evidence, version.adapter)
-    change, books = champion.promotion(*keys, by="ann", reason="good"), champions.books(served.home)
-    champion.carry_out(books, books.intend(change))
+    change, books = (
+        champion_change.promotion(*keys, by="ann", reason="good"),
+        champions.champion_journal(served.home),
+    )
+    champion_change.carry_out(books, books.intend(change))

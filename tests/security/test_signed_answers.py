@@ -15,19 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from components import warehouse
-from components.decide import chain, export, proofs, record, statement
-from components.decide.hearing import Answer
-from components.decide.rules import OPEN, Rules
-from components.warehouse import Connection
-from tests import ssh
-from tests.security import signed
-from tests.security.signed import NO, NOW, PROOF, QUESTION, YES, Desk
+from components.decide import chain, decision_log, statement, validity
+from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.record_answer import TypedAnswer
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import signed_answers, ssh
+from tests.support.signed_answers import NO, NOW, PROOF, QUESTION, YES, Desk
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    return signed.desk(tmp_path_factory.mktemp("desk"), "ada", "bob", "eve")
+    return signed_answers.desk(tmp_path_factory.mktemp("desk"), "ada", "bob", "eve")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def con(empty: Path, tmp_path: Path) -> Iterator[Connection]:
 
 
 def decided(con: Connection, desk: Desk) -> str | None:
-    found = record.decision_on(con, "e1", desk.rules)
+    found = decision_log.decision_on(con, "e1", desk.rules)
     return found.decision if found else None
 
 
@@ -53,11 +52,11 @@ def test_a_signed_answer_is_taken_and_the_record_says_how_the_name_was_proved(
 ) -> None:
     assert desk.hear(con, desk.sign(con, YES)) == ("approve", "")
     assert decided(con, desk) == "approve"
-    link = record.links(con)[-1]
-    assert proofs.proof_of(link) == "signature"
-    assert proofs.first_unproved(record.links(con)) is None
+    link = decision_log.links(con)[-1]
+    assert validity.proof_of(link) == "signature"
+    assert validity.first_unproved(decision_log.links(con)) is None
     assert desk.hear(con, desk.sign(con, NO), attempt=2) == ("reject", "safety")
-    assert proofs.first_unproved(record.links(con)) is None
+    assert validity.first_unproved(decision_log.links(con)) is None
     assert decided(con, desk) == "reject"
 
 
@@ -134,19 +133,21 @@ def test_a_decision_under_laxer_rules_counts_neither_now_nor_in_the_chain(
     con: Connection, desk: Desk
 ) -> None:
     assert desk.hear(con, YES, rules=OPEN) == ("approve", "")
-    assert record.decision_on(con, "e1", OPEN) is not None
+    assert decision_log.decision_on(con, "e1", OPEN) is not None
     assert decided(con, desk) is None
     desk.link(con)  # the workload's own rules
-    assert proofs.first_unproved(record.links(con)) is None  # it was under open rules, openly
+    assert (
+        validity.first_unproved(decision_log.links(con)) is None
+    )  # it was under open rules, openly
     desk.hear(con, desk.sign(con, YES), attempt=2)
     assert decided(con, desk) == "approve"
-    less = Rules("signature", people=desk.rules.people[1:])
-    assert record.decision_on(con, "e1", less) is None  # ada is not listed any more
+    less = ApprovalRules("signature", people=desk.rules.people[1:])
+    assert decision_log.decision_on(con, "e1", less) is None  # ada is not listed any more
 
 
 def write_anew(con: Connection, **changes: object) -> None:
     """Rewrite the last link and the head as somebody does who can write the warehouse."""
-    link = record.links(con)[-1]
+    link = decision_log.links(con)[-1]
     texts = {name: str(value) for name, value in changes.items() if name in link.texts}
     sealed = {
         f"{name}_digest": chain.seal(str(getattr(link, f"{name}_salt")), text)
@@ -183,9 +184,9 @@ def test_a_chain_that_was_written_anew_without_the_key_holds_by_itself_and_is_fo
 ) -> None:
     desk.hear(con, desk.sign(con, NO))
     write_anew(con, **changes)
-    links = record.links(con)
-    assert chain.first_broken(links, record.head(con)) is None  # its digests do hold
-    broken = proofs.first_unproved(links)
+    links = decision_log.links(con)
+    assert chain.first_broken(links, decision_log.read_head(con)) is None  # its digests do hold
+    broken = validity.first_unproved(links)
     assert broken is not None
     assert said in broken.said
     assert decided(con, desk) != "approve"
@@ -194,9 +195,9 @@ def test_a_chain_that_was_written_anew_without_the_key_holds_by_itself_and_is_fo
 def test_the_line_that_the_form_shows_signs_with_openssh_and_coreutils_alone(
     con: Connection, desk: Desk, tmp_path: Path
 ) -> None:
-    from components.decide import hearing
+    from components.decide import record_answer
 
-    form = hearing.asked(QUESTION, YES, PROOF, desk.link(con).digest)
+    form = record_answer.expected_statement(QUESTION, YES, PROOF, desk.link(con).digest)
     line = statement.command(form, str(desk.keys["ada"])).replace("comment=''", "comment='good'")
     run = subprocess.run(
         ["/bin/sh", "-c", line], env=bare(tmp_path), capture_output=True, text=True, check=False
@@ -205,7 +206,7 @@ def test_the_line_that_the_form_shows_signs_with_openssh_and_coreutils_alone(
     assert said is not None, run.stderr
     now = statement.read(said.line).signed_at
     pasted = replace(YES, signature=run.stdout.replace("\n", "\r\n"))  # as a browser sends it
-    link = hearing.hear(con, QUESTION, pasted, desk.rules, PROOF, now=now)
+    link = record_answer.record(con, QUESTION, pasted, desk.rules, PROOF, now=now)
     assert (link.kind, link.reason) == ("approve", "")
 
 
@@ -261,13 +262,13 @@ def test_the_export_is_verified_with_ssh_keygen_alone_in_a_root_without_flywheel
     desk.hear(con, desk.sign(con, NO))
     desk.hear(con, desk.sign(con, replace(YES, approver="bob")), attempt=2)
     path = tmp_path / "chain.jsonl"
-    links = record.links(con)
-    export.write(path, links)
-    assert export.write_signed(path, links) == 2
+    links = decision_log.links(con)
+    decision_log.export_links(path, links)
+    assert decision_log.export_signed(path, links) == 2
     root = tmp_path / "root"
     command = without_flywheel(root)
     alone = root / "export"
-    shutil.copytree(export.signed_folder(path), alone)
+    shutil.copytree(decision_log.signed_folder(path), alone)
     (lines,) = re.findall(r"```sh\n(.*?)```", (alone / "README.md").read_text(), re.DOTALL)
 
     def verify() -> "subprocess.CompletedProcess[str]":
@@ -296,23 +297,23 @@ def test_the_export_is_verified_with_ssh_keygen_alone_in_a_root_without_flywheel
 
 def test_the_readme_has_the_lines_that_an_export_has() -> None:
     readme = Path(statement.__file__).with_name("README.md").read_text()
-    assert export.VERIFY.strip() in readme
+    assert decision_log.VERIFY.strip() in readme
 
 
 def test_a_guess_at_what_was_erased_finds_nothing_to_be_tried_on(
     con: Connection, desk: Desk
 ) -> None:
-    from components.erase import words
+    from components.erase import decision_comments
     from components.erase.subject import Subject
 
     about = replace(YES, comment="customer-77 was unhappy")
     desk.hear(con, desk.sign(con, about))
-    words.forget(con, Subject("customer-77"), ())
-    link = record.links(con)[-1]
+    decision_comments.blank_comments(con, Subject("customer-77"), ())
+    link = decision_log.links(con)[-1]
     assert (link.comment, link.document) == (None, None)
     assert link.approver == "ada"
-    assert chain.first_broken(record.links(con), record.head(con)) is None
-    assert proofs.first_unproved(record.links(con)) is None  # and it is counted as erased
+    assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
+    assert validity.first_unproved(decision_log.links(con)) is None  # and it is counted as erased
 
 
 def test_nobody_else_can_read_an_answer_back_into_another_name(con: Connection, desk: Desk) -> None:
@@ -322,7 +323,7 @@ def test_nobody_else_can_read_an_answer_back_into_another_name(con: Connection, 
     yes = eyes.sign(con, YES)
     assert eyes.hear(con, yes) == ("approve", "")
     assert eyes.hear(con, replace(yes, approver="bob"), attempt=2)[0] == "refused"
-    assert record.decision_on(con, "e1", four) is None
-    bob = eyes.sign(con, Answer("approve", "bob"))
+    assert decision_log.decision_on(con, "e1", four) is None
+    bob = eyes.sign(con, TypedAnswer("approve", "bob"))
     assert eyes.hear(con, bob, attempt=3) == ("approve", "")
-    assert record.decision_on(con, "e1", four) is not None
+    assert decision_log.decision_on(con, "e1", four) is not None

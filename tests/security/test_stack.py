@@ -13,9 +13,8 @@ from playwright.sync_api import sync_playwright
 
 from flows.settings import HOST
 from flows.stack import control
-from tests import logins
-from tests.flows import terminal
-from tests.flows.terminal import Terminal
+from tests.support import logins, terminal
+from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -116,7 +115,7 @@ def test_a_stranger_reads_nothing_from_either_server(shell: Terminal) -> None:
         for method in ("GET", "POST"):
             answer = httpx.request(method, url, trust_env=False)
             assert answer.status_code in {401, 403, 405}, f"{method} {url}: {answer.text}"
-    assert control.status(home).is_up, "and its own supervisor is let in"
+    assert control.stack_status(home).is_up, "and its own supervisor is let in"
 
 
 def test_no_login_stands_in_an_argument_a_log_or_what_up_says(shell: Terminal) -> None:

@@ -17,7 +17,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.process import ProcessWorker
 
 from flows import deployments, settings
-from flows.stack.deployment import process_template
+from flows.deploy import process_template
 from flows.stack.worker import FlowRefusedError, SealedJob, entrypoint_of
 
 COMMAND = "touch /tmp/owned"

@@ -17,15 +17,15 @@ from typing import Annotated
 
 import typer
 
-from components import warehouse
-from components.curate import pipeline
-from components.curate.pipeline import Tally
+from components.curate import curate_workload
+from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
-from tests import logs, tiny
+from components.store import warehouse
 from tests.shapes import curation, judging
 from tests.shapes.curation import SIDES, Curated
 from tests.shapes.log_shapes import OTHER_TEMPLATES, SHAPES, system, user
+from tests.support import logs, tiny
 
 TRAVEL = "assistant.travel"
 LARGEST = 1000
@@ -89,7 +89,7 @@ def _row(name: str, found: Curated) -> str:
     )
 
 
-def _left_out(tally: Tally) -> str:
+def _left_out(tally: CurationTally) -> str:
     counts = [f"{count} {rule}" for rule, count in tally.counts.items() if rule != "kept"]
     return ", ".join(counts) or "nothing"
 
@@ -132,14 +132,14 @@ def _placed(
         yield line
 
 
-def _curate(lines: Sequence[dict[str, Json]]) -> Tally:
+def _curate(lines: Sequence[dict[str, Json]]) -> CurationTally:
     now = datetime.now(UTC)
     rules = Rules(split_by="conversation", validation_share=0.1)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with warehouse.connect(folder / "warehouse.duckdb") as con:
             logs.load(con, logs.write(folder / "log.jsonl", lines), now=now)
-            return pipeline.curate(con, TRAVEL, rules, now=now)
+            return curate_workload.curate(con, TRAVEL, rules, now=now)
 
 
 if __name__ == "__main__":

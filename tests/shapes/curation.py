@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components import manifest, warehouse
-from components.curate import losses, pipeline
-from components.curate.losses import Loss
-from components.curate.pipeline import Tally
+from components.curate import curate_workload, held_rows
+from components.curate.curate_workload import CurationTally
+from components.curate.held_rows import Loss
 from components.curate.settings import Rules
-from components.dataset import snapshot
-from components.dataset.snapshot import Snapshot
-from components.warehouse import Connection
-from tests import logs
+from components.dataset import freeze_snapshot
+from components.dataset.freeze_snapshot import Snapshot
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
 from tests.shapes.log_shapes import BY_CONVERSATION, Author, Logged, Shape
+from tests.support import logs
 
 SIDES = ("train", "validation", "holdout")
 NEAR = 0.8
@@ -42,7 +42,7 @@ class Curated:
     shape: Shape
     rules: Rules
     log: Sequence[Logged]
-    tally: Tally
+    tally: CurationTally
     objections: dict[str, set[int]]
     kept: Sequence[Kept]
     frozen: Snapshot
@@ -63,8 +63,8 @@ def curate(con: Connection, folder: Path, shape: Shape, seed: int = 0) -> Curate
     began = time.process_time()
     loaded = logs.load(con, path, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (len(log), 0), loaded
-    tally = pipeline.curate(con, shape.name, rules, now=logs.NOW)
-    frozen = snapshot.freeze(con, folder, shape.name, rules=rules, now=logs.NOW)
+    tally = curate_workload.curate(con, shape.name, rules, now=logs.NOW)
+    frozen = freeze_snapshot.freeze(con, folder, shape.name, rules=rules, now=logs.NOW)
     seconds = time.process_time() - began
     places = {
         str(row["interaction_id"]): int(str(row["line"])) - 1
@@ -82,7 +82,7 @@ def curate(con: Connection, folder: Path, shape: Shape, seed: int = 0) -> Curate
     ):
         objections[str(row["objection"] or "kept")].add(places[str(row["interaction_id"])])
     kept = [_kept(row, places) for row in warehouse.rows(con, EXAMPLES, workload_id=shape.name)]
-    lost = losses.waiting(con, shape.name)
+    lost = held_rows.open_losses(con, shape.name)
     return Curated(shape, rules, log, tally, dict(objections), kept, frozen, lost, seconds)
 
 

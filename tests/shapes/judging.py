@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 
 from components import scorecard
 from components.evaluate import harness
-from components.evaluate.harness import Folders
+from components.evaluate.harness import ScorecardFolders
 from components.evaluate.settings import EvaluationSettings
 from components.gate import judge
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.scorecard import HOLDOUT, Scorecard
+from components.train.checkpoints import TrainingProgress
 from components.train.recipe import Recipe
-from components.train.stops import Reached
-from tests import logs
-from tests.evaluate.conftest import finish
+from tests.components.evaluate.conftest import finish
 from tests.shapes.curation import Curated
+from tests.support import logs
 
 WINDOW = 2048
 """Tokens that the tiny model sees."""
@@ -31,7 +31,7 @@ class Judged:
     """What became of a challenger that learned from a shape's log."""
 
     curated: Curated
-    reached: Reached
+    reached: TrainingProgress
     challenger: Scorecard
     opponent: Scorecard
     judgement: Judgement
@@ -51,7 +51,7 @@ def learn_and_judge(curated: Curated, base: Path, folder: Path) -> Judged:
     )
     snapshot, adapter = curated.frozen.path, folder / f"adapter-{curated.shape.name}"
     reached = fit.fit(snapshot, base, adapter, recipe, report=lambda _: None)
-    cards: Folders = harness.evaluate(
+    cards: ScorecardFolders = harness.evaluate(
         snapshot,
         base,
         {"base": None, "challenger": finish(base, adapter)},

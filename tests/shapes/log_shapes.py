@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeAlias
 
 from components.schema import Json
-from tests import logs
+from tests.support import logs
 
 START = 1_760_000_000
 LABELS = ("cards", "transfers", "rates", "branches", "other")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from components import warehouse
-from components.curate import losses, pipeline
+from components.curate import curate_workload, held_rows
 from components.curate.settings import Rules
-from components.warehouse import Connection
-from tests import logs, tiny
+from components.store import warehouse
+from components.store.warehouse import Connection
 from tests.shapes import curation, judging
 from tests.shapes.log_shapes import SHAPES, Author, Shape, documents
+from tests.support import logs, tiny
 
 IN_FULL = ("sixty-rows",)
 """These are trained on by default."""
@@ -83,7 +83,7 @@ def test_a_person_is_asked_where_all_prompts_are_longer_than_the_file_lets_them_
 ):
     log = [one.line for one in documents(Author("long", 0), 12)]
     logs.load(con, logs.write(tmp_path / "log.jsonl", log), now=logs.NOW)
-    tally = pipeline.curate(con, "long", Rules(split_by="conversation"), now=logs.NOW)
+    tally = curate_workload.curate(con, "long", Rules(split_by="conversation"), now=logs.NOW)
     assert tally.counts == {"too_long": 12}
-    (loss,) = losses.waiting(con, "long")
+    (loss,) = held_rows.open_losses(con, "long")
     assert str(loss) == "too_long left out 12 of 12 different requests (100%)"

@@ -31,8 +31,8 @@ def _receiver(process: psutil.Process) -> bool:
 
 
 PROCESSES: Mapping[str, Running] = {
-    "trainer": _module("-m", "flows.launch", "train"),
-    "evaluator": _module("-m", "flows.launch", "evaluate"),
+    "trainer": _module("-m", "flows.jobs.launch", "train"),
+    "evaluator": _module("-m", "flows.jobs.launch", "evaluate"),
     "flow run": _module("-m", "flows.stack.engine"),
     "receiver": _receiver,
 }

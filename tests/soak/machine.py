@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 
 from flows.settings import HOST
-from tests.flows import terminal
-from tests.flows.terminal import COMMAND, Terminal
+from tests.support import terminal
+from tests.support.terminal import COMMAND, Terminal
 
 UPS = 10
 """So often is `flywheel up` typed before it counts as broken: a kill may hit each start."""

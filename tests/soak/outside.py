@@ -14,8 +14,8 @@ from typing import Any
 
 import duckdb
 
-from components import warehouse
-from components.warehouse import CheckFailedError
+from components.store import warehouse
+from components.store.warehouse import CheckFailedError
 from tests.soak.person import Person
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Timer
 
-from tests.flows import terminal
 from tests.soak import traffic
 from tests.soak.machine import Machine
 from tests.soak.traffic import Sent
+from tests.support import terminal
 
 ATTEMPTS = 12
 """So often is a command typed again after it was told that something was killed."""

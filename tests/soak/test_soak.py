@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests import logins
-from tests.flows import small
 from tests.soak import killer, machine, outside
 from tests.soak.killer import Killer
 from tests.soak.machine import Machine
 from tests.soak.person import Person
+from tests.support import logins, small_workload
 
 TURNS = int(os.environ.get("FLYWHEEL_SOAK_TURNS", "2"))
 SEED = int(os.environ.get("FLYWHEEL_SOAK_SEED", "1"))
@@ -37,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 + 900 * TURNS)]
 def test_nothing_is_lost_doubled_or_left_over_however_often_processes_are_killed(
     tmp_path: Path,
 ) -> None:
-    base, is_over = small.stubborn_base(tmp_path / "base"), Event()
+    base, is_over = small_workload.stubborn_base(tmp_path / "base"), Event()
     began = time.monotonic()
     with machine.running(tmp_path) as here:
         people = [

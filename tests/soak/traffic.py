@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from flows.settings import HOST
-from tests.flows import small
 from tests.soak.machine import Machine
+from tests.support import small_workload
 
 LIVE, FILED, VOTES = 8, 4, 2
 """Requests and votes of a turn."""
@@ -36,23 +36,23 @@ def begin(folder: Path, workload: str, base: Path, sent: Sent) -> None:
     """Write the traffic of the time before."""
     folder.mkdir()
     (folder / "base").symlink_to(base)
-    small.write(folder, workload)
-    sent.interactions += [f"answer-{number}" for number in range(small.REQUESTS)]
-    sent.votes += [f"person-{number}" for number in range(0, small.REQUESTS, 8)]
+    small_workload.write(folder, workload)
+    sent.interactions += [f"answer-{number}" for number in range(small_workload.REQUESTS)]
+    sent.votes += [f"person-{number}" for number in range(0, small_workload.REQUESTS, 8)]
 
 
 def bring(machine: Machine, folder: Path, workload: str, first: int, sent: Sent) -> int:
     """Bring a turn's traffic; give the first number of the next one's."""
     live = range(first, first + LIVE)
     for half in (live[: LIVE // 2], live[LIVE // 2 :]):
-        rows = [small.interaction(number, workload) for number in half]
+        rows = [small_workload.interaction(number, workload) for number in half]
         post(machine, "interactions", "\n".join(json.dumps(row) for row in rows), sent)
         sent.interactions += [f"answer-{number}" for number in half]
-    votes = [small.vote(number, workload) for number in live[:VOTES]]
+    votes = [small_workload.vote(number, workload) for number in live[:VOTES]]
     post(machine, "feedback", json.dumps(votes), sent)
     sent.votes += [f"person-{number}" for number in live[:VOTES]]
     filed = range(live.stop, live.stop + FILED)
-    small.add_log(folder, filed.start, FILED, workload)
+    small_workload.add_log(folder, filed.start, FILED, workload)
     sent.interactions += [f"answer-{number}" for number in filed]
     return filed.stop
 

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 import yaml
 
-from components import warehouse
-from components.warehouse import Connection, Value
+from components.store import warehouse
+from components.store.warehouse import Connection, Value
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 HANDED_OVER = {

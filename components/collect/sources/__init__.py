@@ -1,6 +1,6 @@
-"""One module for each form in which applications keep their traffic.
+"""One module for each format of application logs.
 
-Each has ``NAME``, ``claims`` (is this record one of ours?) and ``read`` (rows into canonical
-records), as ``components.collect.record.Source`` describes; ``components.collect.detect`` lists
-them.
+Each source has ``NAME``, ``claims`` (is this record in its format?) and ``read`` (rows to
+canonical records), as ``components.collect.source.Source`` describes; ``components.collect.files``
+lists them. fields and canonical are what they are written with.
 """

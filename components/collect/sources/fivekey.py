@@ -1,9 +1,16 @@
 """The five-key log of NVIDIA's blueprint: its records are the canonical form itself."""
 
-from collections.abc import Iterable, Iterator
+import gzip
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
-from components.collect.record import Defaults, Found, Refused, Row
+from components.collect.source import Defaults, Kind, ParsedRecord, RejectedRecord, SourceRow
 from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
 
 NAME = "fivekey"
 KEYS = frozenset({"timestamp", "workload_id", "client_id", "request", "response"})
@@ -14,10 +21,10 @@ def claims(value: dict[str, Json]) -> bool:
     return value.keys() >= KEYS
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Pass records on as they are, with the workload and the client that they leave out."""
     for row in rows:
-        yield Found(row, "interactions", _complete(row.value, defaults))
+        yield ParsedRecord(row, "interactions", _complete(row.value, defaults))
 
 
 def _complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
@@ -28,3 +35,63 @@ def _complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
     if defaults.client_id and "client_id" not in value:
         missing["client_id"] = defaults.client_id
     return value | missing if missing else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    line: str
+
+
+def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None = None) -> int:
+    """Write canonical records to a file of lines, gzip'd if its name ends in ``.gz``.
+
+    The file appears only when it is whole.
+
+    Args:
+        con: The warehouse.
+        path: The file, which is replaced if it is there.
+        kind: Interactions or feedback.
+        workload_id: Whose; all if ``None``.
+
+    Returns:
+        How many lines were written.
+
+    Raises:
+        FileNotFoundError: A file of retention is not where it was put.
+    """
+    _show_archived(con, kind)
+    count = 0
+    with _replaced(path) as file:
+        model = f"marts/exported_{kind}"
+        for row in warehouse.read(con, model, _Exported, workload_id=workload_id):
+            file.write(row.line + "\n")
+            count += 1
+    return count
+
+
+def _show_archived(con: Connection, kind: Kind) -> None:
+    """Let SQL read what retention took out of the warehouse as ``archived``."""
+    sql = "select distinct path from raw.archived where kind = $kind order by path"
+    paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"exporting: {path}, where retention put old rows, is gone; put it back"
+            )
+    warehouse.show_files(con, "archived", paths, like=f"raw.{kind}")
+
+
+@contextmanager
+def _replaced(path: Path) -> Generator[IO[str]]:
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(partial, "wt", encoding="utf-8", newline="\n") as file:
+                yield file
+        else:
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

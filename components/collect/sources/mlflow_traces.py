@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import chat, observed, otlp_values, shape, signals
-from components.collect.sources.shape import Obj, WrongShapeError
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import canonical, feedback, fields, observations, otlp_encoding
+from components.collect.sources.fields import Obj, WrongShapeError
 from components.schema import Json
 
 NAME = "mlflow"
@@ -41,38 +41,38 @@ def claims(value: dict[str, Json]) -> bool:
             return False
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read traces, one a row."""
-    return shape.each(rows, lambda row: _convert(row, defaults))
+    return fields.each(rows, lambda row: _convert(row, defaults))
 
 
-def _convert(row: Row, defaults: Defaults) -> Iterator[Found | Refused]:
-    info = shape.want_object(row.value, "info")
-    spans = shape.want_array(shape.want_object(row.value, "data"), "spans", "data.")
+def _convert(row: SourceRow, defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
+    info = fields.want_object(row.value, "info")
+    spans = fields.want_array(fields.want_object(row.value, "data"), "spans", "data.")
     calls: list[_Call] = []
-    read: list[Found | Refused] = []
-    for at, span in shape.objects(spans, "data.spans"):
-        part = shape.part(row, _trace({**info, "assessments": []}, span))
+    read: list[ParsedRecord | RejectedRecord] = []
+    for at, span in fields.objects(spans, "data.spans"):
+        part = fields.part(row, _trace({**info, "assessments": []}, span))
         try:
             said = _said(span, at)
             if said.get("mlflow.spanType") not in CALLS:
                 continue
             record = _interaction(info, span, said, at, defaults)
-            read.append(Found(part, "interactions", record))
-            response = shape.want_object(record, "response")
-            calls.append(_Call(_span_id(span, at), shape.want_text(response, "id"), span))
+            read.append(ParsedRecord(part, "interactions", record))
+            response = fields.want_object(record, "response")
+            calls.append(_Call(_span_id(span, at), fields.want_text(response, "id"), span))
         except WrongShapeError as error:
-            read.append(Refused(part, str(error)))
+            read.append(RejectedRecord(part, str(error)))
     if not read:
-        raise shape.missing("data.spans[].attributes.mlflow.spanType", " or ".join(CALLS))
+        raise fields.missing("data.spans[].attributes.mlflow.spanType", " or ".join(CALLS))
     yield from read
-    assessments = shape.may_array(info, "assessments", "info.")
-    for at, assessment in shape.objects(assessments, "info.assessments"):
+    assessments = fields.may_array(info, "assessments", "info.")
+    for at, assessment in fields.objects(assessments, "info.assessments"):
         about: Obj = {**info, "assessments": [assessment]}
         try:
             yield _assessed(row, at, assessment, about, calls, defaults)
         except WrongShapeError as error:
-            yield Refused(shape.part(row, {**row.value, "info": about}), str(error))
+            yield RejectedRecord(fields.part(row, {**row.value, "info": about}), str(error))
 
 
 def _trace(info: Obj, span: Obj) -> Obj:
@@ -81,40 +81,43 @@ def _trace(info: Obj, span: Obj) -> Obj:
 
 def _said(span: Obj, at: str) -> Obj:
     """Read the attributes of a span, which MLflow holds as JSON text each."""
-    attributes = shape.want_object(span, "attributes", at)
+    attributes = fields.want_object(span, "attributes", at)
     return {
-        key: shape.loads(value) if isinstance(value, str) else value
+        key: fields.loads(value) if isinstance(value, str) else value
         for key, value in attributes.items()
         if key.startswith("mlflow.")
     }
 
 
 def _interaction(info: Obj, span: Obj, said: Obj, at: str, defaults: Defaults) -> Obj:
-    about = shape.may_object(info, "trace_metadata", "info.")
-    tags = shape.may_object(info, "tags", "info.")
+    about = fields.may_object(info, "trace_metadata", "info.")
+    tags = fields.may_object(info, "tags", "info.")
     given, answered = said.get("mlflow.spanInputs"), said.get("mlflow.spanOutputs")
     path = f"{at}attributes.mlflow."
     response: Obj = answered if isinstance(answered, dict) else {}
-    request = observed.request(given, f"{path}spanInputs")
+    request = observations.request(given, f"{path}spanInputs")
     tools = said.get("mlflow.chat.tools")
     if "tools" not in request and isinstance(tools, list):
         request["tools"] = tools
     used = response.get("usage") or _usage(said.get("mlflow.chat.tokenUsage"))
-    return chat.interaction(
+    return canonical.interaction(
         defaults,
-        timestamp=otlp_values.seconds(span, ("start_time_unix_nano",), at),
+        timestamp=otlp_encoding.seconds(span, ("start_time_unix_nano",), at),
         request=request,
-        response=chat.response(
-            observed.choices(answered, f"{path}spanOutputs"),
-            response_id=shape.may_text(response, "id", f"{path}spanOutputs.") or _span_id(span, at),
+        response=canonical.response(
+            observations.choices(answered, f"{path}spanOutputs"),
+            response_id=fields.may_text(response, "id", f"{path}spanOutputs.")
+            or _span_id(span, at),
             model=response.get("model") or said.get("mlflow.llm.model"),
             usage=used,
         ),
-        workload_id=shape.may_text(tags, "flywheel.workload_id", "info.tags."),
-        conversation_id=shape.may_text(about, "mlflow.trace.session", "info.trace_metadata."),
-        user_id=shape.may_text(about, "mlflow.trace.user", "info.trace_metadata."),
+        workload_id=fields.may_text(tags, "flywheel.workload_id", "info.tags."),
+        conversation_id=fields.may_text(about, "mlflow.trace.session", "info.trace_metadata."),
+        user_id=fields.may_text(about, "mlflow.trace.user", "info.trace_metadata."),
         trace_id=_trace_id(info),
-        duration_ms=otlp_values.duration_ms(span, "start_time_unix_nano", "end_time_unix_nano", at),
+        duration_ms=otlp_encoding.duration_ms(
+            span, "start_time_unix_nano", "end_time_unix_nano", at
+        ),
         metadata={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     )
 
@@ -122,16 +125,18 @@ def _interaction(info: Obj, span: Obj, said: Obj, at: str, defaults: Defaults) -
 def _usage(used: Json) -> Obj | None:
     if not isinstance(used, dict):
         return None
-    return chat.usage(used.get("input_tokens"), used.get("output_tokens"))
+    return canonical.usage(used.get("input_tokens"), used.get("output_tokens"))
 
 
 def _trace_id(info: Obj) -> str:
-    return shape.may_text(info, "trace_id", "info.") or shape.want_text(info, "request_id", "info.")
+    return fields.may_text(info, "trace_id", "info.") or fields.want_text(
+        info, "request_id", "info."
+    )
 
 
 def _span_id(span: Obj, at: str) -> str:
     """Read a span's id as hexadecimal text; the dictionary form has it in base64."""
-    text = shape.want_text(span, "span_id", at)
+    text = fields.want_text(span, "span_id", at)
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
@@ -140,42 +145,42 @@ def _span_id(span: Obj, at: str) -> str:
 
 
 def _assessed(
-    row: Row, at: str, assessment: Obj, info: Obj, calls: list[_Call], defaults: Defaults
-) -> Found:
+    row: SourceRow, at: str, assessment: Obj, info: Obj, calls: list[_Call], defaults: Defaults
+) -> ParsedRecord:
     """Read an assessment; its row is a trace of it (``info``) and of the call it is about."""
     if not calls:
-        raise shape.missing("data.spans[]", "a readable call of a model to assess")
+        raise fields.missing("data.spans[]", "a readable call of a model to assess")
     kind, value = _signal(assessment, at)
-    source = shape.may_object(assessment, "source", at)
-    span_id = shape.may_text(assessment, "span_id", at)
+    source = fields.may_object(assessment, "source", at)
+    span_id = fields.may_text(assessment, "span_id", at)
     target = next((call for call in calls if call.span_id == span_id), calls[-1])
-    record = chat.feedback(
+    record = canonical.feedback(
         defaults,
         timestamp=assessment.get("create_time"),
-        actor_id=shape.may_text(source, "source_id", f"{at}source.") or "unknown",
+        actor_id=fields.may_text(source, "source_id", f"{at}source.") or "unknown",
         kind=kind,
         value=value,
         target=("response_id", target.response_id),
-        comment=shape.may_text(assessment, "rationale", at),
-        metadata=shape.may_object(assessment, "metadata", at),
+        comment=fields.may_text(assessment, "rationale", at),
+        metadata=fields.may_object(assessment, "metadata", at),
     )
-    return Found(shape.part(row, _trace(info, target.span)), "feedback", record)
+    return ParsedRecord(fields.part(row, _trace(info, target.span)), "feedback", record)
 
 
 def _signal(assessment: Obj, at: str) -> tuple[str, Json]:
     """Read an assessment: an expected answer is a correction, the others are thumbs or outcomes."""
-    name = shape.want_text(assessment, "assessment_name", at)
+    name = fields.want_text(assessment, "assessment_name", at)
     if assessment.get("expectation") is not None:
-        held = shape.want_object(assessment, "expectation", at)
-        serialized = shape.may_object(held, "serialized_value", f"{at}expectation.")
+        held = fields.want_object(assessment, "expectation", at)
+        serialized = fields.may_object(held, "serialized_value", f"{at}expectation.")
         value = serialized.get("value", held.get("value"))
         if name in ANSWERS:
-            return "correction", observed.answer(value, f"{at}expectation.value")
+            return "correction", observations.answer(value, f"{at}expectation.value")
     else:
-        held = shape.want_object(assessment, "feedback", at)
+        held = fields.want_object(assessment, "feedback", at)
         value = held.get("value")
         if value is None:
-            raise shape.missing(f"{at}feedback.value", "a boolean, number or text")
+            raise fields.missing(f"{at}feedback.value", "a boolean, number or text")
     if not isinstance(value, bool | int | float | str):
         value = json.dumps(value, ensure_ascii=False)
-    return signals.signal(name, value)
+    return feedback.score_signal(name, value)

@@ -7,9 +7,9 @@ of an export is a ``chat.completion`` with its ``messages``, or a page (``object
 
 from collections.abc import Iterable, Iterator
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import chat, openai_responses, openai_stream, shape
-from components.collect.sources.shape import Obj
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import canonical, fields, openai_api
+from components.collect.sources.fields import Obj
 from components.schema import Json
 
 NAME = "openai_logs"
@@ -49,20 +49,20 @@ def claims(value: dict[str, Json]) -> bool:
     )
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read rows as logged or exported; a page gives one record for each completion on it."""
-    return shape.each(rows, lambda row: _convert(row, defaults))
+    return fields.each(rows, lambda row: _convert(row, defaults))
 
 
-def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     if row.value.get("object") == "list":
-        page = shape.want_array(row.value, "data")
+        page = fields.want_array(row.value, "data")
         if not page:
-            raise shape.missing("data[0]", "a chat.completion")
-        parts = [shape.part(row, one) for _, one in shape.objects(page, "data")]
-        return list(shape.each(parts, lambda one: _convert(one, defaults)))
+            raise fields.missing("data[0]", "a chat.completion")
+        parts = [fields.part(row, one) for _, one in fields.objects(page, "data")]
+        return list(fields.each(parts, lambda one: _convert(one, defaults)))
     convert = _logged if "request" in row.value else _stored
-    return [Found(row, "interactions", convert(row.value, defaults))]
+    return [ParsedRecord(row, "interactions", convert(row.value, defaults))]
 
 
 def _is_stored(value: Obj) -> bool:
@@ -72,20 +72,20 @@ def _is_stored(value: Obj) -> bool:
 def _logged(value: Obj, defaults: Defaults) -> Obj:
     request, at = _body(value, "request")
     response = _response(value)
-    if openai_responses.is_request(request):
-        request = openai_responses.to_request(request, at)
-        response = openai_responses.to_response(response, "response.")
-    chat.messages(shape.want_array(request, "messages", at), f"{at}messages")
+    if openai_api.is_request(request):
+        request = openai_api.to_request(request, at)
+        response = openai_api.to_response(response, "response.")
+    canonical.messages(fields.want_array(request, "messages", at), f"{at}messages")
     _check(response, "response.")
     times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
-    return chat.interaction(
+    return canonical.interaction(
         defaults,
         timestamp=next((time for time in times if time is not None), None),
         request=request,
         response=response,
-        workload_id=shape.may_text(value, "workload_id"),
-        conversation_id=shape.may_text(value, "conversation_id"),
-        user_id=shape.may_text(value, "user_id") or shape.may_text(request, "user", at),
+        workload_id=fields.may_text(value, "workload_id"),
+        conversation_id=fields.may_text(value, "conversation_id"),
+        user_id=fields.may_text(value, "user_id") or fields.may_text(request, "user", at),
         metadata=value.get("metadata") or request.get("metadata"),
     )
 
@@ -94,16 +94,16 @@ def _stored(value: Obj, defaults: Defaults) -> Obj:
     _check(value, "")
     messages = value.get("messages")
     if isinstance(messages, dict):  # a page of /chat/completions/{id}/messages
-        messages, at = shape.want_array(messages, "data", "messages."), "messages.data"
+        messages, at = fields.want_array(messages, "data", "messages."), "messages.data"
     else:
-        messages, at = shape.want_array(value, "messages"), "messages"
+        messages, at = fields.want_array(value, "messages"), "messages"
     said = {key: value[key] for key in PARAMETERS if value.get(key) is not None}
-    return chat.interaction(
+    return canonical.interaction(
         defaults,
         timestamp=value.get("created"),
-        request={**said, "messages": chat.messages([_sent(one) for one in messages], at)},
+        request={**said, "messages": canonical.messages([_sent(one) for one in messages], at)},
         response={key: value[key] for key in COMPLETION if value.get(key) is not None},
-        user_id=shape.may_text(value, "input_user"),
+        user_id=fields.may_text(value, "input_user"),
         metadata=value.get("metadata"),
     )
 
@@ -114,14 +114,14 @@ def _sent(message: Json) -> Json:
         return message
     parts = message.get("content_parts")
     sent = {key: said for key, said in message.items() if key not in ("id", "content_parts")}
-    return shape.without_nulls({**sent, "content": parts} if parts else sent)
+    return fields.without_nulls({**sent, "content": parts} if parts else sent)
 
 
 def _body(value: Obj, key: str) -> tuple[Obj, str]:
     """Find a request or response that may lie under ``body``, and its path."""
-    holder = shape.want_object(value, key)
+    holder = fields.want_object(value, key)
     if isinstance(holder.get("body"), dict):
-        return shape.want_object(holder, "body", f"{key}."), f"{key}.body."
+        return fields.want_object(holder, "body", f"{key}."), f"{key}.body."
     return holder, f"{key}."
 
 
@@ -130,18 +130,18 @@ def _response(value: Obj) -> Obj:
     if isinstance(response, dict) and isinstance(response.get("body"), list | str):
         response = response["body"]
     if isinstance(response, str):
-        response = openai_stream.events(response, "response")
+        response = openai_api.events(response, "response")
     if isinstance(response, list):
-        final = openai_responses.final(response, "response")
-        return final or openai_stream.assemble(response, "response")
+        final = openai_api.final(response, "response")
+        return final or openai_api.assemble(response, "response")
     return _body(value, "response")[0]
 
 
 def _check(response: Obj, at: str) -> None:
     """Refuse what failed, and choices that hold no message."""
     if response.get("error") is not None:
-        raise shape.wrong(f"{at}error", response["error"], "a response with `choices`")
-    choices = shape.want_array(response, "choices", at)
-    for path, choice in shape.objects(choices, f"{at}choices"):
-        message = shape.want_object(choice, "message", path)
-        chat.messages([message], f"{path}message")
+        raise fields.wrong(f"{at}error", response["error"], "a response with `choices`")
+    choices = fields.want_array(response, "choices", at)
+    for path, choice in fields.objects(choices, f"{at}choices"):
+        message = fields.want_object(choice, "message", path)
+        canonical.messages([message], f"{path}message")

@@ -7,9 +7,9 @@ A row of request logs holds ``input`` (the request), ``output`` (the response, o
 
 from collections.abc import Iterable, Iterator
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import chat, openai_finetuning, shape
-from components.collect.sources.shape import Obj
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import canonical, fields, openai_finetuning
+from components.collect.sources.fields import Obj
 from components.schema import Json
 
 NAME = "openpipe"
@@ -29,65 +29,65 @@ def claims(value: dict[str, Json]) -> bool:
             return False
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read rows of either export."""
-    return shape.each(rows, lambda row: _convert(row, defaults))
+    return fields.each(rows, lambda row: _convert(row, defaults))
 
 
-def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     if "messages" in row.value:
         return _example(row, defaults)
-    return [Found(row, "interactions", _logged(row.value, defaults))]
+    return [ParsedRecord(row, "interactions", _logged(row.value, defaults))]
 
 
 def _logged(value: Obj, defaults: Defaults) -> Obj:
-    request = shape.want_object(value, "input")
-    chat.messages(shape.want_array(request, "messages", "input."), "input.messages")
-    response = shape.want_object(value, "output")
+    request = fields.want_object(value, "input")
+    canonical.messages(fields.want_array(request, "messages", "input."), "input.messages")
+    response = fields.want_object(value, "output")
     if "choices" not in response and "error" in response:
-        raise shape.wrong("output.error", response["error"], "a response with `choices`")
-    choices = shape.want_array(response, "choices", "output.")
-    for path, choice in shape.objects(choices, "output.choices"):
-        chat.messages([shape.want_object(choice, "message", path)], f"{path}message")
-    created = shape.want_number(response, "created", "output.")
-    tags = shape.may_object(value, "tags")
-    return chat.interaction(
+        raise fields.wrong("output.error", response["error"], "a response with `choices`")
+    choices = fields.want_array(response, "choices", "output.")
+    for path, choice in fields.objects(choices, "output.choices"):
+        canonical.messages([fields.want_object(choice, "message", path)], f"{path}message")
+    created = fields.want_number(response, "created", "output.")
+    tags = fields.may_object(value, "tags")
+    return canonical.interaction(
         defaults,
         timestamp=created / 1000 if created > MILLISECONDS_FROM else created,
         request=request,
         response=response,
-        workload_id=shape.may_text(tags, "workload_id", "tags."),
-        user_id=shape.may_text(request, "user", "input."),
+        workload_id=fields.may_text(tags, "workload_id", "tags."),
+        user_id=fields.may_text(request, "user", "input."),
         metadata=tags,
     )
 
 
-def _example(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+def _example(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     request, answer = openai_finetuning.learned(row.value)
     if row.value.get("tool_choice") is not None:
         request["tool_choice"] = row.value["tool_choice"]
-    response_id = f"op-{shape.digest(row.value)}"
+    response_id = f"op-{fields.digest(row.value)}"
     reason = "tool_calls" if answer.get("tool_calls") else "stop"
-    interaction = chat.interaction(
+    interaction = canonical.interaction(
         defaults,
-        timestamp=chat.NO_TIME,
+        timestamp=canonical.NO_TIME,
         request=request,
-        response=chat.response([chat.choice(answer, reason)], response_id=response_id),
-        metadata=shape.without_nulls(
-            {**shape.may_object(row.value, "metadata"), "split": row.value.get("split")}
+        response=canonical.response([canonical.choice(answer, reason)], response_id=response_id),
+        metadata=fields.without_nulls(
+            {**fields.may_object(row.value, "metadata"), "split": row.value.get("split")}
         ),
     )
-    found: list[Found | Refused] = [Found(row, "interactions", interaction)]
+    found: list[ParsedRecord | RejectedRecord] = [ParsedRecord(row, "interactions", interaction)]
     if row.value.get("rejected_message") is not None:
-        rejected = shape.want_object(row.value, "rejected_message")
-        chat.messages([rejected], "rejected_message")
-        choice = chat.feedback(
+        rejected = fields.want_object(row.value, "rejected_message")
+        canonical.messages([rejected], "rejected_message")
+        choice = canonical.feedback(
             defaults,
-            timestamp=chat.NO_TIME,
+            timestamp=canonical.NO_TIME,
             actor_id=openai_finetuning.ACTOR,
             kind="choice",
             value={"chosen": answer, "rejected": rejected},
             target=("response_id", response_id),
         )
-        found.append(Found(row, "feedback", choice))
+        found.append(ParsedRecord(row, "feedback", choice))
     return found

@@ -1,22 +1,79 @@
-"""OpenTelemetry: requests of traces and logs in OTLP's JSON form, with GenAI attributes.
-
-A span that holds its messages is an interaction at once. Log records that hold messages are joined
-with their span by its id, in whatever order they come, as long as both come in one file; without it
-they are an interaction of their own. A call that has no answer at the end of the file is refused.
-"""
+"""OpenTelemetry: OTLP requests of traces and logs in JSON, with GenAI attributes."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import otlp_evaluations, otlp_values, shape
-from components.collect.sources.otlp_calls import Call, is_call
-from components.collect.sources.otlp_events import Event
-from components.collect.sources.otlp_pieces import SIGNALS, Piece, pieces, whole
-from components.collect.sources.shape import Obj, WrongShapeError
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import fields, otlp_encoding, otlp_messages
+from components.collect.sources.fields import Obj, WrongShapeError
+from components.collect.sources.otlp_calls import SpanCall, is_call
+from components.collect.sources.otlp_messages import GenAiEvent
 from components.schema import Json
+
+SIGNALS = {
+    "resourceSpans": ("scopeSpans", "spans"),
+    "resourceLogs": ("scopeLogs", "logRecords"),
+}
+"""The lists of a request, and what lies inside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One span or log record, with the attributes of its resource.
+
+    ``request`` holds nothing else, but is a request that can be read again; ``row`` is what it was
+    cut out of, only its place unless nothing else was in there (``is_alone``); ``characters`` is
+    about its length.
+    """
+
+    row: SourceRow
+    signal: Literal["resourceSpans", "resourceLogs"]
+    body: Obj
+    resource: Obj
+    request: Obj
+    at: str
+    is_alone: bool
+    characters: int
+
+
+def split_request(row: SourceRow) -> list[Piece]:
+    """Cut a request into its pieces."""
+    cut = [*_cut(row, "resourceSpans"), *_cut(row, "resourceLogs")]
+    share = len(row.text) // max(1, len(cut))
+    # Pieces may wait long: those that are not alone must not keep the rest of the row alive.
+    kept = row if len(cut) == 1 else SourceRow(row.place, "", {})
+    return [replace(piece, row=kept, is_alone=len(cut) == 1, characters=share) for piece in cut]
+
+
+def join_pieces(parts: Iterable[Piece]) -> SourceRow:
+    """Put pieces together: one request, or the row itself if that held nothing else."""
+    held = list(parts)
+    if len(held) == 1 and held[0].is_alone:
+        return held[0].row
+    request: dict[str, list[Json]] = {}
+    for piece in held:
+        for key, values in piece.request.items():
+            request.setdefault(key, []).extend(values if isinstance(values, list) else [])
+    return fields.part(held[0].row, {**request})
+
+
+def _cut(row: SourceRow, signal: Literal["resourceSpans", "resourceLogs"]) -> Iterator[Piece]:
+    scopes_key, bodies_key = SIGNALS[signal]
+    for path, group in fields.objects(fields.may_array(row.value, signal), signal):
+        resource = fields.may_object(group, "resource", path)
+        attributes = otlp_encoding.attributes(resource, f"{path}resource.")
+        scopes = fields.may_array(group, scopes_key, path)
+        for scope_path, scope in fields.objects(scopes, f"{path}{scopes_key}"):
+            bodies = fields.may_array(scope, bodies_key, scope_path)
+            for at, body in fields.objects(bodies, f"{scope_path}{bodies_key}"):
+                inner: Obj = {**scope, bodies_key: [body]}
+                request: Obj = {signal: [{**group, scopes_key: [inner]}]}
+                yield Piece(
+                    row, signal, body, attributes, request, at, is_alone=False, characters=0
+                )
+
 
 NAME = "otlp"
 
@@ -47,7 +104,7 @@ Key: TypeAlias = tuple[str, str]
 class _Waiting:
     """A call whose span or messages have not come yet, and what it was read from."""
 
-    call: Call
+    call: SpanCall
     parts: list[Piece] = field(default_factory=list[Piece])
     objection: str | None = None
     has_span: bool = False
@@ -58,7 +115,7 @@ def claims(value: dict[str, Json]) -> bool:
     return any(isinstance(value.get(signal), list) for signal in SIGNALS)
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read requests, one a row; memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``."""
     return _Reader(defaults).read(rows)
 
@@ -72,7 +129,7 @@ class _Reader:
         self.done: OrderedDict[Key, None] = OrderedDict()
         self.characters = 0
 
-    def read(self, rows: Iterable[Row]) -> Iterator[Found | Refused]:
+    def read(self, rows: Iterable[SourceRow]) -> Iterator[ParsedRecord | RejectedRecord]:
         """Read all rows, then what still waits."""
         for row in rows:
             yield from self._row(row)
@@ -81,12 +138,12 @@ class _Reader:
         while self.waiting:
             yield self._finish(next(iter(self.waiting)))
 
-    def _row(self, row: Row) -> Iterator[Found | Refused]:
+    def _row(self, row: SourceRow) -> Iterator[ParsedRecord | RejectedRecord]:
         try:
-            shape.check_depth(row)
-            held = pieces(row)
+            fields.check_depth(row)
+            held = split_request(row)
         except WrongShapeError as error:
-            yield Refused(row, str(error))
+            yield RejectedRecord(row, str(error))
             return
         is_ours = False
         for piece in held:
@@ -97,18 +154,20 @@ class _Reader:
                         yield found
             except WrongShapeError as error:
                 is_ours = True
-                yield Refused(whole([piece]), str(error))
+                yield RejectedRecord(join_pieces([piece]), str(error))
         if not is_ours:
-            yield Refused(row, NOTHING)
+            yield RejectedRecord(row, NOTHING)
 
-    def _piece(self, piece: Piece) -> Iterator[Found | Refused | None]:
+    def _piece(self, piece: Piece) -> Iterator[ParsedRecord | RejectedRecord | None]:
         """Read one span or log record; ``None`` for one of ours that waits."""
-        attributes = otlp_values.attributes(piece.body, piece.at)
+        attributes = otlp_encoding.attributes(piece.body, piece.at)
         if piece.signal == "resourceLogs":
-            name = shape.may_text(piece.body, "eventName", piece.at) or attributes.get("event.name")
-            body = otlp_values.value(piece.body.get("body"), f"{piece.at}body")
+            name = fields.may_text(piece.body, "eventName", piece.at) or attributes.get(
+                "event.name"
+            )
+            body = otlp_encoding.value(piece.body.get("body"), f"{piece.at}body")
             if isinstance(name, str) and name.startswith("gen_ai."):
-                yield self._event(piece, Event(name, attributes, body, _seconds(piece)))
+                yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
         events = list(_events(piece))
         for event in events:
@@ -117,12 +176,14 @@ class _Reader:
         if is_call(attributes):
             yield self._span(piece, attributes, events)
 
-    def _span(self, piece: Piece, attributes: Obj, events: list[Event]) -> Found | Refused | None:
+    def _span(
+        self, piece: Piece, attributes: Obj, events: list[GenAiEvent]
+    ) -> ParsedRecord | RejectedRecord | None:
         key = _key(piece)
         waiting = self._wait(key, piece)
         waiting.call.seconds, waiting.has_span = _seconds(piece), True
         times = TIMES["resourceSpans"]
-        waiting.call.duration_ms = otlp_values.duration_ms(piece.body, *times, piece.at)
+        waiting.call.duration_ms = otlp_encoding.duration_ms(piece.body, *times, piece.at)
         try:
             waiting.call.take_span(attributes, events)
         except WrongShapeError as error:
@@ -130,12 +191,12 @@ class _Reader:
         is_settled = waiting.call.is_whole or waiting.objection or not key[1]
         return self._finish(key) if is_settled else None
 
-    def _event(self, piece: Piece, event: Event) -> Found | Refused | None:
+    def _event(self, piece: Piece, event: GenAiEvent) -> ParsedRecord | RejectedRecord | None:
         if event.is_evaluation:
             return self._evaluation(piece, event)
         key = _key(piece)
         if key in self.done:
-            return Refused(whole([piece]), KNOWN)
+            return RejectedRecord(join_pieces([piece]), KNOWN)
         waiting = self._wait(key, piece)
         try:
             waiting.call.take_event(event)
@@ -144,20 +205,20 @@ class _Reader:
         is_settled = waiting.has_span and waiting.call.is_whole and not event.is_message
         return self._finish(key) if is_settled or not key[1] else None
 
-    def _evaluation(self, piece: Piece, event: Event) -> Found:
-        record = otlp_evaluations.feedback(self.defaults, event, _key(piece)[1])
-        return Found(whole([piece]), "feedback", record)
+    def _evaluation(self, piece: Piece, event: GenAiEvent) -> ParsedRecord:
+        record = otlp_messages.evaluation_feedback(self.defaults, event, _key(piece)[1])
+        return ParsedRecord(join_pieces([piece]), "feedback", record)
 
     def _wait(self, key: Key, piece: Piece) -> _Waiting:
         if key not in self.waiting:
-            self.waiting[key] = _Waiting(Call(*key, seconds=_seconds(piece)))
+            self.waiting[key] = _Waiting(SpanCall(*key, seconds=_seconds(piece)))
         waiting = self.waiting[key]
         waiting.call.resource |= piece.resource
         waiting.parts.append(piece)
         self.characters += piece.characters
         return waiting
 
-    def _finish(self, key: Key) -> Found | Refused:
+    def _finish(self, key: Key) -> ParsedRecord | RejectedRecord:
         """Write a call as it is by now, or say what it lacks."""
         waiting = self.waiting.pop(key)
         self.characters -= sum(piece.characters for piece in waiting.parts)
@@ -165,32 +226,32 @@ class _Reader:
             self.done[key] = None
         if len(self.done) > MOST_WAITING:
             self.done.popitem(last=False)
-        row = whole(waiting.parts)
+        row = join_pieces(waiting.parts)
         if waiting.objection is not None:
-            return Refused(row, waiting.objection)
+            return RejectedRecord(row, waiting.objection)
         if not waiting.call.is_whole:
-            return Refused(row, waiting.call.lack())
+            return RejectedRecord(row, waiting.call.lack())
         try:
-            return Found(row, "interactions", waiting.call.record(self.defaults))
+            return ParsedRecord(row, "interactions", waiting.call.record(self.defaults))
         except WrongShapeError as error:
-            return Refused(row, str(error))
+            return RejectedRecord(row, str(error))
 
 
-def _events(piece: Piece) -> Iterator[Event]:
+def _events(piece: Piece) -> Iterator[GenAiEvent]:
     """Read what a span says in events of its own."""
-    events = shape.may_array(piece.body, "events", piece.at)
-    for at, event in shape.objects(events, f"{piece.at}events"):
-        name = shape.want_text(event, "name", at)
+    events = fields.may_array(piece.body, "events", piece.at)
+    for at, event in fields.objects(events, f"{piece.at}events"):
+        name = fields.want_text(event, "name", at)
         if name.startswith("gen_ai."):
-            seconds = otlp_values.seconds(event, ("timeUnixNano",), at)
-            yield Event(name, otlp_values.attributes(event, at), None, seconds)
+            seconds = otlp_encoding.seconds(event, ("timeUnixNano",), at)
+            yield GenAiEvent(name, otlp_encoding.attributes(event, at), None, seconds)
 
 
 def _key(piece: Piece) -> Key:
     """Name the span that a piece is, or that it was recorded on."""
-    trace_id = shape.may_text(piece.body, "traceId", piece.at) or ""
-    return trace_id, shape.may_text(piece.body, "spanId", piece.at) or ""
+    trace_id = fields.may_text(piece.body, "traceId", piece.at) or ""
+    return trace_id, fields.may_text(piece.body, "spanId", piece.at) or ""
 
 
 def _seconds(piece: Piece) -> float:
-    return otlp_values.seconds(piece.body, TIMES[piece.signal], piece.at)
+    return otlp_encoding.seconds(piece.body, TIMES[piece.signal], piece.at)

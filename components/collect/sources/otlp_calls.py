@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from components.collect.record import Defaults
-from components.collect.sources import chat, otlp_indexed, otlp_messages, shape
-from components.collect.sources.otlp_events import CHOICE, Event
-from components.collect.sources.shape import Obj
+from components.collect.source import Defaults
+from components.collect.sources import canonical, fields, otlp_messages
+from components.collect.sources.fields import Obj
+from components.collect.sources.otlp_messages import CHOICE, GenAiEvent
 from components.schema import Json
 
 CHATTING = ("chat", "generate_content", "text_completion")
@@ -30,7 +30,7 @@ KEPT = ("service.name", "gen_ai.provider.name", "gen_ai.system", "gen_ai.agent.n
 
 
 @dataclass(slots=True)
-class Call:
+class SpanCall:
     """What is known of one call so far: its span and its events may come apart."""
 
     trace_id: str
@@ -49,7 +49,7 @@ class Call:
         self.asked = asked or _older(attributes, "gen_ai.prompt") or self.asked
         self.answered = answered or _older_choices(attributes) or self.answered
 
-    def take_span(self, attributes: Obj, events: list[Event]) -> None:
+    def take_span(self, attributes: Obj, events: list[GenAiEvent]) -> None:
         """Add what a span says; its own events count where its attributes hold no messages."""
         self.take_attributes(attributes)
         has_asked, has_answered = bool(self.asked), bool(self.answered)
@@ -58,7 +58,7 @@ class Call:
             if not event.is_evaluation and not (event.is_message and is_known):
                 self.take_event(event)
 
-    def take_event(self, event: Event) -> None:
+    def take_event(self, event: GenAiEvent) -> None:
         """Add what an event of the span, or a log record of that name, says."""
         at = f"{event.name}."
         if event.name == CHOICE:
@@ -85,27 +85,27 @@ class Call:
         """Write the interaction."""
         said = self.attributes
         parameters: Obj = {key: said.get(name) for key, name in PARAMETERS.items()}
-        tools = shape.unpacked(said, "gen_ai.tool.definitions")
+        tools = fields.unpacked(said, "gen_ai.tool.definitions")
         if tools is not None:
             parameters["tools"] = otlp_messages.tools(tools, "gen_ai.tool.definitions")
-        elif indexed := otlp_indexed.tools(said):
+        elif indexed := otlp_messages.indexed_tools(said):
             parameters["tools"] = indexed
         everything = self.resource | said
-        return chat.interaction(
+        return canonical.interaction(
             defaults,
             timestamp=self.seconds,
-            request=chat.request(self._messages(), parameters),
+            request=canonical.request(self._messages(), parameters),
             response=self._response(),
             workload_id=_first(everything, "flywheel.workload_id"),
             conversation_id=_first(said, "gen_ai.conversation.id", "session.id"),
             user_id=_first(said, "user.id", "enduser.id"),
             trace_id=self.trace_id or None,
             duration_ms=self.duration_ms,
-            metadata=shape.without_nulls({key: everything.get(key) for key in KEPT}),
+            metadata=fields.without_nulls({key: everything.get(key) for key in KEPT}),
         )
 
     def _messages(self) -> list[Json]:
-        instructions = shape.unpacked(self.attributes, "gen_ai.system_instructions")
+        instructions = fields.unpacked(self.attributes, "gen_ai.system_instructions")
         if instructions is None:
             return self.asked
         return otlp_messages.system(instructions, "gen_ai.system_instructions") + self.asked
@@ -113,11 +113,11 @@ class Call:
     def _response(self) -> Obj:
         said = self.attributes
         reasons = said.get("gen_ai.response.finish_reasons")
-        return chat.response(
+        return canonical.response(
             [_with_reason(choice, reasons) for choice in self.answered],
             response_id=said.get("gen_ai.response.id") or self.span_id,
             model=said.get("gen_ai.response.model"),
-            usage=chat.usage(
+            usage=canonical.usage(
                 _first(said, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
                 _first(said, "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
             ),
@@ -133,8 +133,8 @@ def is_call(attributes: Obj) -> bool:
 
 
 def _newer(attributes: Obj) -> tuple[list[Json], list[Json]]:
-    asked = shape.unpacked(attributes, "gen_ai.input.messages")
-    answered = shape.unpacked(attributes, "gen_ai.output.messages")
+    asked = fields.unpacked(attributes, "gen_ai.input.messages")
+    answered = fields.unpacked(attributes, "gen_ai.output.messages")
     return (
         [] if asked is None else otlp_messages.from_parts(asked, "gen_ai.input.messages"),
         []
@@ -146,20 +146,20 @@ def _newer(attributes: Obj) -> tuple[list[Json], list[Json]]:
 def _older(attributes: Obj, key: str) -> list[Json]:
     """Read messages that one attribute holds as JSON text, or that are numbered attributes."""
     if attributes.get(key) is None:
-        return otlp_indexed.messages(attributes)
-    held = shape.unpacked(attributes, key)
-    return chat.messages(held if isinstance(held, list) else [held], key)
+        return otlp_messages.indexed_messages(attributes)
+    held = fields.unpacked(attributes, key)
+    return canonical.messages(held if isinstance(held, list) else [held], key)
 
 
 def _older_choices(attributes: Obj) -> list[Json]:
     key = "gen_ai.completion"
     if attributes.get(key) is None:
-        return otlp_indexed.choices(attributes)
-    held = shape.unpacked(attributes, key)
-    answers = chat.messages(held if isinstance(held, list) else [held], key)
+        return otlp_messages.indexed_choices(attributes)
+    held = fields.unpacked(attributes, key)
+    answers = canonical.messages(held if isinstance(held, list) else [held], key)
     return [
-        chat.choice(answer, None, index)
-        for index, (_, answer) in enumerate(shape.objects(answers, key))
+        canonical.choice(answer, None, index)
+        for index, (_, answer) in enumerate(fields.objects(answers, key))
     ]
 
 

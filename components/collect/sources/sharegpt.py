@@ -7,9 +7,9 @@ A row holds ``conversations`` of ``from`` and ``value``; its last turn is the an
 
 from collections.abc import Iterable, Iterator
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import chat, openai_finetuning, shape
-from components.collect.sources.shape import Obj
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import canonical, fields, openai_finetuning
+from components.collect.sources.fields import Obj
 from components.schema import Json
 
 NAME = "sharegpt"
@@ -33,18 +33,18 @@ def claims(value: dict[str, Json]) -> bool:
     return isinstance(value.get("conversations"), list) or is_labelled
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read rows of any kind."""
-    return shape.each(rows, lambda row: _convert(row, defaults))
+    return fields.each(rows, lambda row: _convert(row, defaults))
 
 
-def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
+def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     value = row.value
-    response_id = f"ft-{shape.digest(value)}"
+    response_id = f"ft-{fields.digest(value)}"
     messages: list[Json] = [*_messages(value)]
     beside: Obj = {"tools": [*_tools(value)] or None}
     if "chosen" in value:
-        request, answer = chat.request(messages, beside), _answer(value, "chosen")
+        request, answer = canonical.request(messages, beside), _answer(value, "chosen")
         choice: Json = {"chosen": answer, "rejected": _answer(value, "rejected")}
         signals = [("choice", choice)]
     else:
@@ -53,9 +53,9 @@ def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
         signals = [("thumb", "up" if label else "down")] if isinstance(label, bool) else []
     record = openai_finetuning.answered(defaults, request, answer, response_id)
     about = [
-        chat.feedback(
+        canonical.feedback(
             defaults,
-            timestamp=chat.NO_TIME,
+            timestamp=canonical.NO_TIME,
             actor_id=openai_finetuning.ACTOR,
             kind=kind,
             value=signal,
@@ -64,54 +64,54 @@ def _convert(row: Row, defaults: Defaults) -> Iterable[Found | Refused]:
         for kind, signal in signals
     ]
     return [
-        Found(row, "interactions", record),
-        *(Found(row, "feedback", signal) for signal in about),
+        ParsedRecord(row, "interactions", record),
+        *(ParsedRecord(row, "feedback", signal) for signal in about),
     ]
 
 
 def _messages(value: Obj) -> Iterator[Obj]:
-    if system := shape.may_text(value, "system"):
-        yield chat.text_message("system", system)
+    if system := fields.may_text(value, "system"):
+        yield canonical.text_message("system", system)
     if "conversations" in value:
-        turns = shape.want_array(value, "conversations")
-        for at, turn in shape.objects(turns, "conversations"):
+        turns = fields.want_array(value, "conversations")
+        for at, turn in fields.objects(turns, "conversations"):
             yield _message(turn, at)
     else:
-        messages = shape.want_array(value, "messages")
-        yield from (message for _, message in shape.objects(messages, "messages"))
+        messages = fields.want_array(value, "messages")
+        yield from (message for _, message in fields.objects(messages, "messages"))
 
 
 def _message(turn: Obj, at: str) -> Obj:
     """Write one turn as a message; a call is written as JSON, or several as an array of it."""
-    name, text = shape.want_text(turn, "from", at), shape.want_text(turn, "value", at)
+    name, text = fields.want_text(turn, "from", at), fields.want_text(turn, "value", at)
     if name not in ROLES:
-        raise shape.unknown(f"{at}from", name, ", ".join(ROLES))
+        raise fields.unknown(f"{at}from", name, ", ".join(ROLES))
     if name != "function_call":
-        return chat.text_message(ROLES[name], text)
-    parsed = shape.parsed(text, f"{at}value")
+        return canonical.text_message(ROLES[name], text)
+    parsed = fields.parsed(text, f"{at}value")
     calls: list[Json] = parsed if isinstance(parsed, list) else [parsed]
-    return chat.message(
+    return canonical.message(
         "assistant",
         [],
         [
-            chat.tool_call(shape.want_text(call, "name", path), call.get("arguments"))
-            for path, call in shape.objects(calls, f"{at}value")
+            canonical.tool_call(fields.want_text(call, "name", path), call.get("arguments"))
+            for path, call in fields.objects(calls, f"{at}value")
         ],
         [],
     )
 
 
 def _answer(value: Obj, key: str) -> Obj:
-    return _message(shape.want_object(value, key), f"{key}.")
+    return _message(fields.want_object(value, key), f"{key}.")
 
 
 def _tools(value: Obj) -> Iterator[Obj]:
-    tools = shape.unpacked(value, "tools")
+    tools = fields.unpacked(value, "tools")
     if not tools:
         return
     if not isinstance(tools, list):
-        raise shape.wrong("tools", tools, "an array of tools")
-    for at, tool in shape.objects(tools, "tools"):
-        function = shape.may_object(tool, "function", at) or tool
-        name = shape.want_text(function, "name", at)
-        yield chat.tool(name, function.get("description"), function.get("parameters"))
+        raise fields.wrong("tools", tools, "an array of tools")
+    for at, tool in fields.objects(tools, "tools"):
+        function = fields.may_object(tool, "function", at) or tool
+        name = fields.want_text(function, "name", at)
+        yield canonical.tool(name, function.get("description"), function.get("parameters"))

@@ -1,18 +1,98 @@
-"""TensorZero's tables: ChatInference and JsonInference rows, and the four tables of feedback.
+"""TensorZero: rows of ChatInference and JsonInference, and its four tables of feedback."""
 
-Columns that hold JSON as text may also be exported as the JSON itself. A row without ``timestamp``
-has the time that its id, a UUIDv7, begins with: the tables have the column from there, too.
-The feedback of a metric does not say whether its target is an inference or an episode.
-"""
-
+import json
 import uuid
 from collections.abc import Iterable, Iterator
 
-from components.collect.record import Defaults, Found, Refused, Row
-from components.collect.sources import chat, shape, signals, tensorzero_blocks
-from components.collect.sources.chat import Target
-from components.collect.sources.shape import Obj
+from components.collect.source import Defaults, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import canonical, feedback, fields
+from components.collect.sources.canonical import Target
+from components.collect.sources.fields import Obj
 from components.schema import Json
+
+
+def messages(given: Obj, at: str) -> list[Json]:
+    """Write the ``input`` of an inference; each result of a tool becomes a message of its own."""
+    written: list[Json] = []
+    if given.get("system") is not None:
+        written.append(canonical.text_message("system", _template(given["system"])))
+    for path, message in fields.objects(fields.want_array(given, "messages", at), f"{at}messages"):
+        role = fields.want_text(message, "role", path)
+        blocks = _blocks(message.get("content"), f"{path}content")
+        results = [(p, block) for p, block in blocks if block.get("type") == "tool_result"]
+        written += [_result(block, block_path) for block_path, block in results]
+        others = [(p, block) for p, block in blocks if block.get("type") != "tool_result"]
+        if others or not results:
+            written.append(_message(role, others))
+    return written
+
+
+def answer_message(output: Json, at: str) -> Obj:
+    """Write an output: the blocks of a chat function, or ``raw`` and ``parsed`` of a JSON one."""
+    match output:
+        case {"raw": str(raw)}:
+            return canonical.text_message("assistant", raw)
+        case {"parsed": parsed} if parsed is not None:
+            return canonical.text_message("assistant", json.dumps(parsed, ensure_ascii=False))
+        case list():
+            return _message("assistant", _blocks(output, at))
+        case _:
+            raise fields.wrong(at, output, "an array of content blocks, or an object with `raw`")
+
+
+def _blocks(content: Json, at: str) -> list[tuple[str, Obj]]:
+    """Read content, which may be plain text, or the arguments of a template."""
+    match content:
+        case str():
+            return [(f"{at}.", {"type": "text", "text": content})]
+        case list():
+            return list(fields.objects(content, at))
+        case dict():
+            return [(f"{at}.", {"type": "text", "arguments": content})]
+        case _:
+            raise fields.wrong(at, content, "an array of content blocks")
+
+
+def _message(role: str, blocks: list[tuple[str, Obj]]) -> Obj:
+    calls = [_call(block, path) for path, block in blocks if block.get("type") == "tool_call"]
+    thoughts = [block.get("text") for _, block in blocks if block.get("type") == "thought"]
+    shown = [_part(b, p) for p, b in blocks if b.get("type") not in ("tool_call", "thought")]
+    return canonical.message(role, shown, calls, thoughts)
+
+
+def _part(block: Obj, at: str) -> Obj:
+    """Write one block; a template shows what it was filled in with, a file stays as it is."""
+    match block:
+        case {"type": "text" | "raw_text", "text": str(text)}:
+            return {"type": "text", "text": text}
+        case {"type": "text" | "raw_text", "value": value} if value is not None:
+            return {"type": "text", "text": _template(value)}
+        case {"type": "text" | "template", "arguments": arguments}:
+            return {"type": "text", "text": _template(arguments)}
+        case {"type": "text"}:
+            raise fields.missing(f"{at}text", "text")
+        case _:
+            return block
+
+
+def _template(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _call(block: Obj, at: str) -> Obj:
+    """Write a call as the model wrote it, where that is known: ``name`` is null if it was wrong."""
+    name = fields.may_text(block, "raw_name", at) or fields.want_text(block, "name", at)
+    arguments = block.get("raw_arguments")
+    return canonical.tool_call(
+        name, block.get("arguments") if arguments is None else arguments, block.get("id")
+    )
+
+
+def _result(block: Obj, at: str) -> Obj:
+    result = block.get("result")
+    content = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    return {"role": "tool", "tool_call_id": fields.may_text(block, "id", at), "content": content}
+
 
 NAME = "tensorzero"
 
@@ -33,45 +113,47 @@ def claims(value: dict[str, Json]) -> bool:
     return any(value.keys() >= table for table in (INFERENCE, METRIC, COMMENT, DEMONSTRATION))
 
 
-def read(rows: Iterable[Row], defaults: Defaults) -> Iterator[Found | Refused]:
+def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
     """Read rows of any of the tables; the function of an inference is its workload."""
-    return shape.each(rows, lambda row: [_convert(row, defaults)])
+    return fields.each(rows, lambda row: [_convert(row, defaults)])
 
 
-def _convert(row: Row, defaults: Defaults) -> Found:
+def _convert(row: SourceRow, defaults: Defaults) -> ParsedRecord:
     value = row.value
     if "function_name" in value or "input" in value:
-        return Found(row, "interactions", _inference(value, defaults))
+        return ParsedRecord(row, "interactions", _inference(value, defaults))
     if "metric_name" in value:
         kind, said = _metric(value)
-        return Found(row, "feedback", _feedback(value, defaults, kind, said, _unsaid(value)))
+        return ParsedRecord(row, "feedback", _feedback(value, defaults, kind, said, _unsaid(value)))
     if "target_type" in value:
-        comment = shape.want_text(value, "value")
-        return Found(row, "feedback", _feedback(value, defaults, "comment", comment, _said(value)))
-    target: Target = ("response_id", shape.want_text(value, "inference_id"))
-    shown = tensorzero_blocks.answer(shape.unpacked(value, "value"), "value")
-    return Found(row, "feedback", _feedback(value, defaults, "correction", shown, target))
+        comment = fields.want_text(value, "value")
+        return ParsedRecord(
+            row, "feedback", _feedback(value, defaults, "comment", comment, _said(value))
+        )
+    target: Target = ("response_id", fields.want_text(value, "inference_id"))
+    shown = answer_message(fields.unpacked(value, "value"), "value")
+    return ParsedRecord(row, "feedback", _feedback(value, defaults, "correction", shown, target))
 
 
 def _inference(value: Obj, defaults: Defaults) -> Obj:
-    given = shape.unpacked(value, "input")
+    given = fields.unpacked(value, "input")
     if not isinstance(given, dict):
-        raise shape.wrong("input", given, "an object, or its JSON as text")
-    answer = tensorzero_blocks.answer(shape.unpacked(value, "output"), "output")
+        raise fields.wrong("input", given, "an object, or its JSON as text")
+    answer = answer_message(fields.unpacked(value, "output"), "output")
     reason = "tool_calls" if answer.get("tool_calls") else "stop"
     tags = _tags(value)
-    return chat.interaction(
+    return canonical.interaction(
         defaults,
         timestamp=_time(value),
-        request=chat.request(
-            tensorzero_blocks.messages(given, "input."),
+        request=canonical.request(
+            messages(given, "input."),
             {**_sampling(value), **_tools(value), **_format(value)},
         ),
-        response=chat.response(
-            [chat.choice(answer, reason)], response_id=shape.want_text(value, "id")
+        response=canonical.response(
+            [canonical.choice(answer, reason)], response_id=fields.want_text(value, "id")
         ),
-        workload_id=shape.want_text(value, "function_name"),
-        conversation_id=shape.want_text(value, "episode_id"),
+        workload_id=fields.want_text(value, "function_name"),
+        conversation_id=fields.want_text(value, "episode_id"),
         user_id=next((tags[name] for name in ("user_id", "user") if tags.get(name)), None),
         metadata={**tags, "variant_name": value.get("variant_name")},
         duration_ms=value.get("processing_time_ms"),
@@ -79,28 +161,28 @@ def _inference(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _sampling(value: Obj) -> Obj:
-    parameters = shape.unpacked(value, "inference_params")
+    parameters = fields.unpacked(value, "inference_params")
     match parameters:
         case {"chat_completion": dict(said)}:
             return {key: said.get(key) for key in SAMPLING}
         case dict() | None | "":
             return {}
         case _:
-            raise shape.wrong("inference_params", parameters, "an object, or its JSON as text")
+            raise fields.wrong("inference_params", parameters, "an object, or its JSON as text")
 
 
 def _tools(value: Obj) -> Obj:
     """Read what tools were offered: once in ``tool_params``, now in columns of their own."""
-    old = shape.unpacked(value, "tool_params")
+    old = fields.unpacked(value, "tool_params")
     if not isinstance(old, dict | str | None):
-        raise shape.wrong("tool_params", old, "an object, or its JSON as text")
+        raise fields.wrong("tool_params", old, "an object, or its JSON as text")
     said = old if isinstance(old, dict) else {}
-    offered = [*shape.may_array(said, "tools_available", "tool_params.")]
-    for index, tool in enumerate(shape.may_array(value, "dynamic_tools")):
+    offered = [*fields.may_array(said, "tools_available", "tool_params.")]
+    for index, tool in enumerate(fields.may_array(value, "dynamic_tools")):
         at = f"dynamic_tools[{index}]"
-        offered.append(shape.parsed(tool, at) if isinstance(tool, str) else tool)
-    tools = [_tool(tool, path) for path, tool in shape.objects(offered, "tools")]
-    choice = shape.loads(chosen) if isinstance(chosen := value.get("tool_choice"), str) else chosen
+        offered.append(fields.parsed(tool, at) if isinstance(tool, str) else tool)
+    tools = [_tool(tool, path) for path, tool in fields.objects(offered, "tools")]
+    choice = fields.loads(chosen) if isinstance(chosen := value.get("tool_choice"), str) else chosen
     return {
         "tools": [*tools] or None,
         "tool_choice": choice or chosen or said.get("tool_choice"),
@@ -109,15 +191,15 @@ def _tools(value: Obj) -> Obj:
 
 
 def _tool(tool: Obj, at: str) -> Obj:
-    name = shape.want_text(tool, "name", at)
-    return chat.tool(
+    name = fields.want_text(tool, "name", at)
+    return canonical.tool(
         name, tool.get("description"), tool.get("parameters"), strict=tool.get("strict")
     )
 
 
 def _format(value: Obj) -> Obj:
     """Write the schema that the output of a JSON function must have."""
-    schema = shape.unpacked(value, "output_schema")
+    schema = fields.unpacked(value, "output_schema")
     if not schema:
         return {}
     named: Json = {"name": value.get("function_name"), "schema": schema}
@@ -125,16 +207,16 @@ def _format(value: Obj) -> Obj:
 
 
 def _metric(value: Obj) -> tuple[str, Json]:
-    name, said = shape.want_text(value, "metric_name"), value.get("value")
+    name, said = fields.want_text(value, "metric_name"), value.get("value")
     if not isinstance(said, bool | int | float):
-        raise shape.wrong("value", said, "a boolean or a number")
-    return signals.signal(name, said)
+        raise fields.wrong("value", said, "a boolean or a number")
+    return feedback.score_signal(name, said)
 
 
 def _feedback(value: Obj, defaults: Defaults, kind: str, said: Json, target: Target) -> Obj:
     tags = _tags(value)
     actor = next((tags[name] for name in ACTORS if tags.get(name)), "unknown")
-    return chat.feedback(
+    return canonical.feedback(
         defaults,
         timestamp=_time(value),
         actor_id=str(actor),
@@ -146,24 +228,24 @@ def _feedback(value: Obj, defaults: Defaults, kind: str, said: Json, target: Tar
 
 
 def _unsaid(value: Obj) -> Target:
-    return "target_id", shape.want_text(value, "target_id")
+    return "target_id", fields.want_text(value, "target_id")
 
 
 def _said(value: Obj) -> Target:
-    target = shape.want_text(value, "target_id")
-    match shape.want_text(value, "target_type"):
+    target = fields.want_text(value, "target_id")
+    match fields.want_text(value, "target_type"):
         case "inference":
             return "response_id", target
         case "episode":
             return "conversation_id", target
         case other:
-            raise shape.unknown("target_type", other, "inference or episode")
+            raise fields.unknown("target_type", other, "inference or episode")
 
 
 def _tags(value: Obj) -> Obj:
-    tags = shape.unpacked(value, "tags")
+    tags = fields.unpacked(value, "tags")
     if not isinstance(tags, dict | None):
-        raise shape.wrong("tags", tags, "an object")
+        raise fields.wrong("tags", tags, "an object")
     return tags or {}
 
 
@@ -171,11 +253,11 @@ def _time(value: Obj) -> Json:
     """Read the time of a row; a UUIDv7 begins with it, in milliseconds (RFC 9562, 5.7)."""
     if value.get("timestamp") is not None:
         return value["timestamp"]
-    text = shape.want_text(value, "id")
+    text = fields.want_text(value, "id")
     try:
         known = uuid.UUID(text)
     except ValueError:
         known = None
     if known is None or known.version != 7:
-        raise shape.unknown("id", text, "a UUIDv7, or a `timestamp` beside it")
+        raise fields.unknown("id", text, "a UUIDv7, or a `timestamp` beside it")
     return (known.int >> 80) / 1000

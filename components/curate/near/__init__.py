@@ -1,7 +1,6 @@
-"""Find near-duplicates: exactly, by a verified Jaccard, in time that grows with the texts.
+"""Find near-duplicates and overlaps: exactly, by a verified Jaccard similarity.
 
-``requests`` says what of a request is compared and is the way in for curation; ``clusters`` finds
-the near-duplicates among any texts: ``shingles`` hashes their words, ``prefixes`` picks the few
-hashes that give a near-duplicate away, ``candidates`` pairs the texts that share one, ``jaccard``
-computes the rest.
+near_requests is the way in for curation, duplicates clusters any texts: shingles hashes them,
+candidate_pairs pairs those that share a prefix hash. shared_text removes templates,
+nearest_texts finds overlaps by n-grams and by TF-IDF.
 """

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from pydantic import model_validator
 
-from components.curate.redaction.kinds import Kind
+from components.curate.redaction.patterns import Kind
 from components.schema import Config
 
 Entity = Literal[

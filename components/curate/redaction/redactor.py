@@ -1,4 +1,4 @@
-"""Redact one conversation: every value becomes the same placeholder wherever it stands in it."""
+"""Redact one conversation: equal values get equal replacements."""
 
 import json
 from collections import Counter
@@ -6,23 +6,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 
-from components.curate.redaction import addresses, contact, fields, leaves, numbers, secrets
-from components.curate.redaction.allowed import Allowed
-from components.curate.redaction.gates import NOTHING, Gates
-from components.curate.redaction.kinds import Kind
-from components.curate.redaction.leaves import Leaf, Visit, Zone
-from components.curate.redaction.ledger import Occurrence
+from components.curate.redaction import contact, identity_numbers, json_texts, secret_values
+from components.curate.redaction.detector import NOTHING, ConversationScan, Prefilter
+from components.curate.redaction.json_texts import Leaf, Visit, Zone
+from components.curate.redaction.patterns import Kind
+from components.curate.redaction.placeholders import Occurrence
 from components.curate.redaction.presidio import Analyzer
-from components.curate.redaction.reading import Reading
-from components.curate.redaction.settings import Redaction
+from components.curate.settings import Allowed, Redaction
 from components.schema import Json
 
 PATTERNS = (
-    *secrets.PATTERNS,
+    *secret_values.PATTERNS,
     *(pattern for pattern in contact.PATTERNS if pattern.kind is Kind.EMAIL),
-    *numbers.PATTERNS,
+    *identity_numbers.PATTERNS,
     *(pattern for pattern in contact.PATTERNS if pattern.kind is Kind.PHONE),
-    *addresses.PATTERNS,
+    *contact.ADDRESS_PATTERNS,
 )
 """In this order: what an earlier one took, a later one does not see."""
 
@@ -78,7 +76,7 @@ class Redactor:
     def __init__(self, settings: Redaction) -> None:
         self._allowed = Allowed.by(settings)
         self._analyzer = Analyzer(settings.presidio) if settings.presidio else None
-        self._gates = Gates([one for one in PATTERNS if one.kind not in self._allowed.kinds])
+        self._gates = Prefilter([one for one in PATTERNS if one.kind not in self._allowed.kinds])
         self._remembered = lru_cache(OFFERS)(self._read_text)
 
     def redact(self, conversation: Conversation) -> Redacted:
@@ -98,10 +96,10 @@ class Redactor:
         if (
             self._analyzer is None
             and hits is NOTHING
-            and fields.TELLING.isdisjoint([leaf.field for leaf in found])
+            and json_texts.TELLING.isdisjoint([leaf.field for leaf in found])
         ):
             return Redacted(conversation)
-        reading = Reading(self._allowed, self._gates, hits, self._analyzer)
+        reading = ConversationScan(self._allowed, self._gates, hits, self._analyzer)
         if hits.placeholders:
             texts = [leaf.text for leaf in found]
             quoting = texts[correction.start : correction.stop]
@@ -139,7 +137,7 @@ class Redactor:
         hits = self._gates.of(joined)
         if hits is NOTHING:
             return Offered(found, is_clean=True)
-        reading = Reading(self._allowed, self._gates, hits)
+        reading = ConversationScan(self._allowed, self._gates, hits)
         reading.redact(found, joined)
         return Offered(found, is_clean=not reading.ledger.numbers and not hits.placeholders)
 
@@ -183,11 +181,39 @@ def _with_texts(conversation: Conversation, texts: Iterator[str]) -> Conversatio
 
 def _rewrite_said(conversation: Conversation, visit: Visit) -> Conversation:
     return Conversation(
-        messages=[leaves.message(one, visit) for one in conversation.messages],
-        answers=[leaves.message(one, visit) for one in conversation.answers],
-        acceptable=leaves.acceptable(conversation.acceptable, visit),
+        messages=[json_texts.message(one, visit) for one in conversation.messages],
+        answers=[json_texts.message(one, visit) for one in conversation.answers],
+        acceptable=json_texts.acceptable(conversation.acceptable, visit),
     )
 
 
 def _rewrite_tools(tools: list[dict[str, Json]], visit: Visit) -> list[dict[str, Json]]:
-    return [leaves.tool(one, visit) for one in tools]
+    return [json_texts.tool(one, visit) for one in tools]
+
+
+def lets_stay(settings: Redaction) -> bool:
+    """Tell whether anything that is recognised may stay."""
+    return bool(settings.off or settings.allow or settings.allow_patterns)
+
+
+def unredacted_finder(settings: Redaction) -> Callable[[str], list[str]] | None:
+    """Give what finds such values in an answer as rendered; ``None`` where nothing may stay."""
+    if not lets_stay(settings):
+        return None
+    strict, own = of(Redaction()), of(settings)
+
+    def find(answer: str) -> list[str]:
+        replaced = set(_values(answer, own))
+        stayed = [one for one in _values(answer, strict) if one not in replaced]
+        return sorted(stayed, key=answer.find)
+
+    return find
+
+
+def _values(answer: str, by: Redactor) -> list[str]:
+    given = Conversation([], answers=[{"role": "assistant", "content": answer}])
+    try:
+        found = by.redact(given).occurrences
+    except (ValueError, RecursionError):  # what could not be redacted was left out before
+        return []
+    return [*dict.fromkeys(one.written for one in found)]

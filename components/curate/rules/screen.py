@@ -4,41 +4,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from components.curate.candidate import Candidate
-from components.curate.rules import (
-    calls,
-    ending,
-    failure,
-    injection,
-    language,
-    leakage,
-    refusal,
-    repetition,
-    schema,
-    structure,
-)
-from components.curate.rules.dispositions import Disposition, Dispositions
+from components.curate.interaction import Candidate
+from components.curate.rules import bad_answers, injection, language, structure
 from components.curate.rules.language import Languages
+from components.curate.settings import Disposition, Dispositions
 
 Rule = Callable[[Candidate], str | None]
 
 UNFIT: tuple[Rule, ...] = (
     structure.unsupported_content,
-    calls.arguments_not_json,
-    ending.empty_answer,
+    structure.arguments_not_json,
+    bad_answers.empty_answer,
     structure.malformed_acceptable,
     structure.malformed_history,
 )
 """Always objections, in this order: later rules rely on what earlier ones let pass."""
 
 FAULTS: tuple[Rule, ...] = (
-    ending.cut_off,
-    calls.unknown_tool,
-    schema.breaks_schema,
-    failure.error_text,
-    refusal.refusal,
-    repetition.repetition,
-    leakage.prompt_leak,
+    bad_answers.cut_off,
+    structure.unknown_tool,
+    structure.breaks_schema,
+    bad_answers.error_text,
+    bad_answers.refusal,
+    bad_answers.repetition,
+    bad_answers.prompt_leak,
     injection.prompt_injection,
 )
 """The workload says what is done about each: its field of ``Dispositions`` has its name."""

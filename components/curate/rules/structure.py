@@ -1,6 +1,13 @@
-"""Object to what no model of text can learn from: no text, no form, too much of it."""
+"""Interactions that no text model can learn from: content, form, length, impossible calls."""
 
-from components.curate.candidate import Candidate, content_parts
+from collections.abc import Mapping
+from functools import lru_cache
+
+from jsonschema_rs import Validator
+
+from components.chat import tool_schema
+from components.curate import interaction as candidates
+from components.curate.interaction import Candidate, content_parts
 from components.schema import Json, kind_of
 
 
@@ -59,3 +66,54 @@ def _is_acceptable_call(call: Json) -> bool:
             return all(isinstance(values, list) for values in arguments.values())
         case _:
             return False
+
+
+def arguments_not_json(candidate: Candidate) -> str | None:
+    """Object to calls whose arguments are no JSON object."""
+    try:
+        candidate.answer_json.encode()
+    except (ValueError, RecursionError) as error:
+        return type(error).__name__
+    return None
+
+
+def unknown_tool(candidate: Candidate) -> str | None:
+    """Find calls of tools that the request did not offer; name the first."""
+    called = (call.name for call in candidate.answer.calls)
+    return next((name for name in called if name not in candidate.tool_names), None)
+
+
+MOST_WORK = 10**10
+"""Characters of the schemas times those of the calls: each value may be held against each keyword.
+The library can't be interrupted; this takes it some seconds."""
+
+
+class SchemaWorkError(ValueError):
+    """Schemas and calls that are too large to be held against each other."""
+
+
+def breaks_schema(candidate: Candidate) -> str | None:
+    """Find the first argument that its tool's ``parameters`` forbid; give its place and why.
+
+    Raises:
+        SchemaWorkError: Tools and calls are too large together.
+    """
+    if not candidate.answer.calls or not candidate.tools:
+        return None
+    work = len(candidate.tools_text) * len(candidate.answer_json)
+    if work > MOST_WORK:
+        raise SchemaWorkError(f"{work:,} steps, wants at most {MOST_WORK:,}")
+    validators = _validators(candidate.tools_text)
+    for call in candidate.answer.calls:
+        validator = validators.get(call.name)
+        problem = validator and tool_schema.problem(validator, call.arguments)
+        if problem is not None:
+            return f"{call.name}{problem}"
+    return None
+
+
+@lru_cache(maxsize=512)
+def _validators(tools_text: str) -> Mapping[str, Validator]:
+    """Compile the schemas of the tools that are offered together; the same come over and over."""
+    tools, _ = candidates.read_tools(tools_text)
+    return tool_schema.validators(tools)

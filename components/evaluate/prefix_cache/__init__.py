@@ -1,10 +1,4 @@
-"""How models answer fast on a CPU: what prompts begin with is read once; for ``prefix_engine``.
+"""The CPU's engine: requests as a prefix tree, each token computed once, greedy answers in slots.
 
-| | |
-|---|---|
-| `tree.py` | rows of tokens as one tree |
-| `forward.py` | a model reads a tree, pack by pack |
-| `choices.py` | how likely continuations are |
-| `generate.py` | greedy answers in one continuous batch |
-| `weights.py` | weights in blocks, and as many threads as are fastest |
+Only `engines.transformers_engine` uses it; delete both uses to answer with HFLM alone.
 """

@@ -1,1 +1,1 @@
-"""What a person reads of evidence: ``write`` makes pictures, page and rows of a ``case``."""
+"""What a person reads of evidence: write_report writes charts, page and rows; brief the form."""

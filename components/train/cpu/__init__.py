@@ -1,8 +1,4 @@
-"""How small models train fast on a CPU; only ``cpu_engine`` imports it.
+"""CPU-only kernels of training: fused LoRA layers, block attention, one share per thread.
 
-| | |
-|---|---|
-| `attention.py` | attention block by block |
-| `kernels.py` | LoRA layers and norms in one step forward and one back |
-| `threads.py` | a share of a batch on each thread |
+Nothing here runs on CUDA; delete the package and its few callers to train with PEFT alone.
 """

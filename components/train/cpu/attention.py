@@ -20,12 +20,12 @@ import torch  # noqa: TID253 - this module is itself imported late
 from transformers import AttentionInterface  # noqa: TID253 - as above
 from transformers.models.llama.modeling_llama import eager_attention_forward  # noqa: TID253
 
-from components.train.packable import packs
+from components.train.packing import can_pack_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from components.train.batches import Share
+    from components.train.micro_batches import MicroBatch
 
 NAME = "blocks"
 LIKE_LLAMA = ("llama", "qwen2", "qwen3", "smollm3")
@@ -35,7 +35,7 @@ JUST_LLAMA = ("llama", "qwen2")
 
 def use(model: "PreTrainedModel") -> None:
     """Let a model that is trained on a CPU attend block by block, if its attention is Llama's."""
-    is_llamas = model.config.model_type in LIKE_LLAMA and packs(model, sys.maxsize)
+    is_llamas = model.config.model_type in LIKE_LLAMA and can_pack_rows(model, sys.maxsize)
     if not is_llamas:
         return
     AttentionInterface.register(NAME, attend)
@@ -47,7 +47,7 @@ def use(model: "PreTrainedModel") -> None:
         layers[-1].forward = partial(_last, layers[-1], layers[-1].forward)
 
 
-def given(model: torch.nn.Module, share: "Share") -> dict[str, Any]:
+def given(model: torch.nn.Module, share: "MicroBatch") -> dict[str, Any]:
     """Give what a model has to be told of the blocks, and which logits are wanted of it."""
     config: Any = getattr(getattr(model, "module", model), "config", None)
     if getattr(config, "_attn_implementation", "") != NAME:

@@ -1,15 +1,8 @@
-"""Frozen linear layers with their LoRA, and frozen RMS norms, in one step forward and one back.
+"""CPU only: fused LoRA linears and norms, and data-parallel threads that each take a share."""
 
-PEFT computes ``x W + s (x A) B`` in ten operations, several of which copy the layer's whole input
-or output; on a CPU each of those costs memory traffic, and a small model is made of little else.
-Here the low-rank product is added in place, and the backward pass is written out. The matrices are
-multiplied in the input's precision, as autocast has PEFT do it; gradients are in the weights' own.
-A norm that is written out as PyTorch operations passes over its input about twice as often. Its
-weight is frozen, so only the input has a gradient.
-Imported late, since it loads torch.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,10 +11,80 @@ from peft import PeftModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
+from components.train import process_group
 from components.train.cpu.attention import LIKE_LLAMA
+from components.train.micro_batches import MicroBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Lanes:
+    """Threads that live as long as the training."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
+
+    def backward(
+        self,
+        loss_of: Callable[[MicroBatch], torch.Tensor],
+        shares: Sequence[MicroBatch],
+        weights: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Add the gradients of the summed losses of a batch's shares, and give that sum.
+
+        The gradients are added in the order of the shares, so that equal batches give equal bits.
+
+        Args:
+            loss_of: The loss of a share; those of a batch's shares sum up to the whole's.
+            shares: What a lane computes at a time.
+            weights: The leaves whose ``grad`` is added to.
+        """
+        found = list(self.threads.map(partial(_gradients, loss_of, weights), shares))
+        for weight, *gradients in zip(weights, *(gradients for _, gradients in found), strict=True):
+            total = sum(gradients[1:], start=gradients[0])
+            weight.grad = total if weight.grad is None else weight.grad + total
+        return torch.stack([loss for loss, _ in found]).sum()
+
+
+def count(model: torch.nn.Module) -> int:
+    """Count a lane for each thread that torch would use; on CUDA and with dropout there is one.
+
+    Lanes would draw dropout's random numbers in whatever order they come to it, and a resumed run
+    could not end where an undisturbed one does. Nor can they share a layer that is gathered from
+    other processes for one of them, and gone again for the next.
+    """
+    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
+    fits = on_cpu and not _draws(model) and not process_group.is_sharded(model)
+    return torch.get_num_threads() if fits else 1
+
+
+@contextmanager
+def opened(lanes: int) -> Generator[Lanes | None]:
+    """Open so many lanes; for one there is no need."""
+    if lanes == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(lanes, initializer=partial(torch.set_num_threads, 1)) as threads:
+        yield Lanes(threads)
+    torch.set_num_threads(lanes)  # some of torch's libraries took the lanes' 1 for the process's
+
+
+def _gradients(
+    loss_of: Callable[[MicroBatch], torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    share: MicroBatch,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    loss = loss_of(share)
+    return loss.detach(), torch.autograd.grad(loss, weights)
+
+
+def _draws(model: torch.nn.Module) -> bool:
+    """Tell whether the model draws random numbers while it trains."""
+    if getattr(getattr(model, "config", None), "attention_dropout", 0):
+        return True
+    return any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in model.modules())
+
 
 NAME = "default"
 """How PEFT names an adapter that was given no name."""

@@ -1,13 +1,58 @@
-"""Which pretrained model fits a machine: an estimate from the files, without loading torch."""
+"""Which batch fits a worker's memory, and what its time costs."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from components.schema import Json
-from components.train.plan import memory
+from pydantic import Field
+
+from components.schema import Config, Json
+from components.train.plan import estimate
+
+
+class Worker(Config):
+    """The machine that trains, where it isn't the one that plans; it changes no adapter."""
+
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of the worker's GPU in GB (10^9 bytes): ``flywheel train --plan`` plans for it, on
+    whatever machine; without it for this machine's GPU, or for its main memory if it has none."""
+
+    price_per_hour: float | None = Field(default=None, gt=0)
+    """What the worker costs an hour, in your currency: the plan says what the training costs."""
+
+
+def batch_splits(step_size: int) -> list[int]:
+    """List the batch sizes that a step of so many rows can be split into, the smallest first."""
+    return [size for size in range(1, step_size + 1) if step_size % size == 0]
+
+
+def largest_batch(step_size: int, need: Callable[[int], int], free: int) -> int | None:
+    """Find the largest batch that fits; ``None`` if not even one row does.
+
+    Args:
+        step_size: Rows in a step of the optimizer.
+        need: The bytes that a batch of so many rows takes; more for more rows. It is asked seldom.
+        free: The bytes there are.
+    """
+    sizes = batch_splits(step_size)
+    if need(sizes[-1]) <= free:
+        return sizes[-1]
+    low, high = -1, len(sizes) - 1  # sizes[low] fits, sizes[high] doesn't
+    while high - low > 1:
+        middle = (low + high) // 2
+        if need(sizes[middle]) <= free:
+            low = middle
+        else:
+            high = middle
+    return sizes[low] if low >= 0 else None
+
+
+def training_cost(seconds: float, worker: Worker) -> float | None:
+    """Give the price of so much time, in the currency of ``price_per_hour``."""
+    return None if worker.price_per_hour is None else worker.price_per_hour * seconds / 3600
+
 
 ADAPTER_SHARE = 0.02
 """What is trained, as a share of the weights: all linear layers at rank 16, on the safe side."""
@@ -29,7 +74,7 @@ EMBEDDINGS = ("embed", "lm_head", "wte")
 
 
 @dataclass(frozen=True, slots=True)
-class BaseFolder:
+class TrainableBase:
     """A pretrained model's folder, and the memory in bytes that training it takes, estimated."""
 
     path: Path
@@ -55,7 +100,7 @@ SUGGESTED = (
 """Models with a tool-calling template under Apache-2.0, the smallest first."""
 
 
-def read(folder: Path) -> BaseFolder | None:
+def read(folder: Path) -> TrainableBase | None:
     """Read a model's folder; ``None`` if it holds no safetensors model with a tokenizer."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
@@ -70,7 +115,7 @@ def read(folder: Path) -> BaseFolder | None:
     return _estimated(folder, total, embeddings, activations)
 
 
-def choose(folders: Iterable[Path], *, free: int, is_gpu: bool) -> BaseFolder | None:
+def choose(folders: Iterable[Path], *, free: int, is_gpu: bool) -> TrainableBase | None:
     """Choose the largest base that fits into ``free`` bytes of memory; ``None`` if none does."""
     bases = [base for base in map(read, folders) if base is not None]
     fitting = [
@@ -97,14 +142,14 @@ def _fits(parameters: int, free: int, *, is_gpu: bool) -> bool:
     return base.on_cpu <= free and parameters <= LARGEST_ON_CPU
 
 
-def _estimated(folder: Path, total: int, embeddings: int, activations: int) -> BaseFolder:
+def _estimated(folder: Path, total: int, embeddings: int, activations: int) -> TrainableBase:
     quantized = total - embeddings
     trained = int(ADAPTER_SHARE * quantized)
-    lasting = 2 * embeddings + 8 * trained + memory.optimizer_state(4 * trained)
-    packed = memory.packed_weights(quantized)
-    packed += memory.quantization_constants(quantized, double=True)
+    lasting = 2 * embeddings + 8 * trained + estimate.optimizer_state(4 * trained)
+    packed = estimate.packed_weights(quantized)
+    packed += estimate.quantization_constants(quantized, double=True)
     rest = lasting + activations + LIBRARIES
-    return BaseFolder(folder, total, on_cpu=2 * quantized + rest, on_gpu=packed + rest)
+    return TrainableBase(folder, total, on_cpu=2 * quantized + rest, on_gpu=packed + rest)
 
 
 def _sizes(file: Path) -> dict[str, int]:

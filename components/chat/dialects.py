@@ -1,0 +1,73 @@
+"""The tool-call syntaxes that bases were trained on: write them and parse them."""
+
+import json
+import re
+from typing import Literal, TypeAlias
+
+from components.chat import prompt
+from components.schema import Answer, Call
+
+Dialect: TypeAlias = Literal["written", "hermes", "llama3"]
+
+FORMS: tuple[Dialect, ...] = ("hermes", "llama3")
+"""Those that a chat template may have of its own."""
+
+CALL_STARTS: dict[Dialect, str] = {
+    "written": prompt.CALL_START,
+    "hermes": "<tool_call>",
+    "llama3": '{"name"',
+}
+"""How every call begins: its first token says that a tool fits."""
+
+_KEYS: dict[Dialect, tuple[str, ...]] = {
+    "written": prompt.ARGUMENTS,
+    "hermes": ("arguments",),
+    "llama3": ("parameters", "arguments"),
+}
+
+_THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_TAGS = re.compile(r"</?tool_call>|<\|python_tag\|>")
+
+
+def write_answer(form: Dialect, answer: Answer) -> str:
+    """Write an answer as its text, followed by its calls."""
+    if form == "written":
+        return prompt.render_answer(answer)
+    calls = [_json(call, _KEYS[form][0]) for call in answer.calls]
+    if form == "hermes":
+        calls = [f"<tool_call>\n{call}\n</tool_call>" for call in calls]
+    joined = ("\n" if form == "hermes" else "; ").join(calls)
+    return "\n".join(part for part in (answer.text.strip(), joined) if part)
+
+
+def translate(form: Dialect, written: str) -> str:
+    """Write an answer that ``prompt`` wrote in another form; its arguments keep their order."""
+    return written if form == "written" else write_answer(form, prompt.parse_answer(written))
+
+
+def read_answer(form: Dialect, text: str) -> Answer:
+    """Read a model's text; what it thought before it answered is not part of the answer."""
+    answer = prompt.parse_answer(_plain(form, text), _KEYS[form])
+    between_calls = form == "llama3" and not answer.text.strip("; \n")
+    return Answer("", answer.calls) if between_calls else answer
+
+
+def answer_problem(form: Dialect, text: str) -> str | None:
+    """Say why ``text`` is a failed attempt at a call; ``None`` for good calls and plain text."""
+    plain = _plain(form, text)
+    if form != "written" and plain.lstrip().startswith("<think>"):
+        return "it was still thinking when it was cut off"
+    found = prompt.answer_problem(plain, _KEYS[form])
+    begun = text.count(CALL_STARTS["hermes"]) if form == "hermes" else 0
+    if found is None and begun > len(read_answer(form, text).calls):
+        return f"{CALL_STARTS['hermes']} was written, and no call"
+    return found
+
+
+def _plain(form: Dialect, text: str) -> str:
+    """Take away the marks around calls, and thoughts."""
+    return text if form == "written" else _TAGS.sub("", _THOUGHTS.sub("", text))
+
+
+def _json(call: Call, key: str) -> str:
+    return json.dumps({"name": call.name, key: call.arguments}, ensure_ascii=False)

@@ -1,0 +1,254 @@
+"""Which requests are too similar to be on different sides, and of which one is enough."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+from components.curate import split
+from components.curate.interaction import read_tools
+from components.curate.near import duplicates, shared_text
+from components.curate.near.shared_text import MANY, Parted
+from components.curate.split import LABEL_CHARACTERS
+from components.schema import Answer, Json, Message
+from components.store import manifest
+
+FREE = ""
+"""The name of every longer text."""
+
+_THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+
+
+def answer_name(answer: Answer) -> str:
+    """Name an answer: equal names for equal calls, labels and short JSON, whatever their writing.
+
+    Of calls and JSON longer texts don't count, nor does what was thought before the answer.
+    """
+    if answer.calls:
+        calls = [_short({"name": call.name, "arguments": call.arguments}) for call in answer.calls]
+        return _write_call(sorted(calls, key=_write_call))
+    text = " ".join(_THOUGHTS.sub("", answer.text).casefold().split())
+    if text[:1] in ("{", "["):
+        try:
+            return _write_call(_short(cast("Json", json.loads(text))))
+        except (ValueError, RecursionError):
+            return FREE if len(text) > LABEL_CHARACTERS else text
+    return FREE if len(text) > LABEL_CHARACTERS else text
+
+
+def _short(value: Json) -> Json:
+    """Leave out longer texts, and read whole numbers as such."""
+    match value:
+        case str():
+            text = " ".join(value.casefold().split())
+            return text if len(text) <= LABEL_CHARACTERS else None
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_short(one) for one in value]
+        case dict():
+            return {key: _short(one) for key, one in value.items()}
+        case _:
+            return value
+
+
+def _write_call(value: Json) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NearRequest:
+    """What is compared of one request.
+
+    ``tools``, ``tool_names`` and ``form`` (roles, last message) are digests. ``turns`` are its
+    messages, but for those of the system, ``roles`` who said them, and ``answer_name`` is the
+    answer's (``answers``).
+    """
+
+    turns: tuple[str, ...]
+    roles: tuple[str, ...]
+    answer_name: str
+    system: str
+    tools: str
+    tool_names: str
+    form: str
+
+    @property
+    def asked(self) -> str:
+        """What users said, templates and all."""
+        return _by_users(self.turns, self.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRequest:
+    """What a request says itself: its ``words``, and what users ``asked`` of them.
+
+    ``instruction`` is what it has in common with many, system prompt and templates.
+    """
+
+    words: str
+    asked: str
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which requests one is near to: each id is the smallest interaction id of those it names."""
+
+    cluster_id: str
+    twin_id: str
+    equal_id: str
+
+
+def read(
+    rendered: Sequence[Message], system: Sequence[str], tools: str, answer: Answer
+) -> NearRequest:
+    """Take a request apart.
+
+    Args:
+        rendered: Its messages as the model reads them.
+        system: What of them the application said as the system.
+        tools: The JSON of the tools that it offers.
+        answer: What is to be answered.
+    """
+    turns = [message for message in rendered if message["role"] != "system"]
+    roles = tuple(turn["role"] for turn in turns)
+    last = " ".join(turns[-1]["content"].casefold().split()) if len(turns) > 1 else ""
+    return NearRequest(
+        turns=tuple(turn["content"] for turn in turns),
+        roles=roles,
+        answer_name=answer_name(answer),
+        system="\n\n".join(system),
+        tools=_offered(tools),
+        tool_names=_named(tools),
+        form=manifest.digest([[*roles], last]),
+    )
+
+
+def compare(requests: Sequence[NearRequest]) -> list[ComparedRequest]:
+    """Leave out of each request what many have in common; their order does not matter."""
+    found: dict[str, set[str]] = {}
+    for request in requests:
+        for turn in request.turns:
+            found.setdefault(turn, set())
+        found[request.turns[-1]].add(request.answer_name)
+    parted = shared_text.part(found)
+    beginnings = _beginnings(requests)
+    return [
+        _compared(request, parted, common)
+        for request, common in zip(requests, beginnings, strict=True)
+    ]
+
+
+def _compared(request: NearRequest, parted: dict[str, Parted], common: int) -> ComparedRequest:
+    own = [parted[turn].own for turn in request.turns[common:]]
+    shared = [*request.turns[:common], *(parted[turn].shared for turn in request.turns[common:])]
+    words = "\n".join(own)
+    if not _has_words(words):
+        own, shared, common = [*request.turns], [], 0
+        words = "\n".join(own)
+    asked = _by_users(own, request.roles[common:])
+    return ComparedRequest(words, asked, "\n\n".join(filter(_has_words, [request.system, *shared])))
+
+
+def _beginnings(requests: Sequence[NearRequest]) -> list[int]:
+    """Count of each request the messages that it begins with as many others do.
+
+    They are followed by many different messages of users: in a conversation that is logged turn by
+    turn, one follows the other.
+    """
+    names: dict[tuple[int, str, str], int] = {}
+    paths: list[list[int]] = []
+    followers: Counter[int] = Counter()
+    for request in requests:
+        path = [0]
+        for role, turn in zip(request.roles, request.turns, strict=True):
+            step = (path[-1], role, turn)
+            if step not in names:
+                names[step] = len(names) + 1
+                followers[path[-1]] += role == "user"
+            path.append(names[step])
+        paths.append(path)
+    return [
+        max((depth for depth, node in enumerate(path) if followers[node] >= MANY), default=0)
+        for path in paths
+    ]
+
+
+def place(
+    ids: Sequence[str],
+    requests: Sequence[NearRequest],
+    compared: Sequence[ComparedRequest],
+    jaccard: float,
+) -> list[Place]:
+    """Give each request's cluster, twins and equals; the order of the requests does not matter."""
+    words = [one.words for one in compared]
+    found = duplicates.find_clusters(ids, words, jaccard)
+    systems = sorted({one.instruction for one in compared})
+    alike = dict(
+        zip(systems, duplicates.find_clusters(systems, systems, jaccard).cluster_ids, strict=True)
+    )
+    offered = [request.tools for request in requests]
+    named = [request.tool_names for request in requests]
+    near = _smallest(ids, list(zip(found.cluster_ids, named, strict=True)))
+    wishes = [
+        (name, tools, alike[one.instruction], request.form)
+        for name, tools, one, request in zip(
+            duplicates.without_replaced(ids, words, found), offered, compared, requests, strict=True
+        )
+    ]
+    twins = _smallest(ids, wishes)
+    equals = _smallest(ids, _equals(twins, words))
+    return [Place(*one) for one in zip(near, twins, equals, strict=True)]
+
+
+def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Name each request by its twins and, if it has any, its words."""
+    sizes = Counter(twins)
+    return [
+        (name, _spaced(text) or text) if sizes[name] > 1 else (name,)
+        for name, text in zip(twins, words, strict=True)
+    ]
+
+
+def _spaced(text: str) -> str:
+    """Write a text's words in lower case with a space between two."""
+    folded = text.casefold()
+    words = folded.translate(_BREAKS).split() if folded.isascii() else _WORD.findall(folded)
+    return " ".join(words)
+
+
+def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """Give for each id the smallest id of an equal key."""
+    smallest: dict[tuple[str, ...], str] = {}
+    for name, key in zip(ids, keys, strict=True):
+        smallest[key] = min(name, smallest.get(key, name))
+    return [smallest[key] for key in keys]
+
+
+def _by_users(turns: Sequence[str], roles: Sequence[str]) -> str:
+    return "\n".join(turn for turn, role in zip(turns, roles, strict=True) if role == "user")
+
+
+_WORD = re.compile(r"[^\W_]+")
+_BREAKS = {code: " " for code in range(128) if not chr(code).isalnum()}
+"""What ``_WORD`` leaves out of ASCII, for which this is the faster way."""
+
+
+def _has_words(text: str) -> bool:
+    return _WORD.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _offered(tools: str) -> str:
+    """Digest a list of tools, whatever its order; most requests of an application have the same."""
+    return manifest.digest(sorted({json.dumps(one, sort_keys=True) for one in json.loads(tools)}))
+
+
+@lru_cache(maxsize=4096)
+def _named(tools: str) -> str:
+    """Digest the names of a list of tools."""
+    return split.tools(read_tools(tools)[1])

@@ -1,0 +1,203 @@
+"""Separate what a text says itself from what many texts share: templates, documents."""
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from components.curate.near import shingles
+from components.curate.near.shingles import HASH_BITS, Hashes, Positions, TextColumn, Texts, Words
+
+RUN = 8
+"""Words of a run: shorter templates make no near-duplicates of different requests (a word after ten
+others is 0.8), and a language's own phrases are seldom longer."""
+
+MANY = 8
+"""So many variants of one request are not expected, at least not with more than numbers changed."""
+
+STEADY = 0.5
+
+LEAST = 0.1
+"""Shared text that is less than so much of a text's words makes no near-duplicate and no overlap,
+and is left in: a phrase of a language may be in many texts."""
+
+TABLE_BITS = 26
+SPARE_BITS = 1
+"""Places for more runs than there are, so that few share one by chance; more of them are slower to
+count in than the texts are to look at that they spare."""
+
+THREADS = 2
+
+_WORD_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A text's ``own`` words, and those of a template (``shared``, empty if it has none)."""
+
+    own: str
+    shared: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many texts have each run, or one of the same first bits."""
+
+    of: npt.NDArray[np.uint32]
+    shift: np.uint64
+
+    def many(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        return self.of[(hashes >> self.shift).astype(np.int64)] >= MANY
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """The runs that many different texts have, sorted, and how many have each."""
+
+    runs: Hashes
+    counts: Positions
+
+    def count(self, hashes: Hashes) -> Positions:
+        """Give for each run how many texts have it; 0 where they are not many."""
+        at = np.minimum(np.searchsorted(self.runs, hashes), len(self.runs) - 1)
+        return np.where(self.runs[at] == hashes, self.counts[at], 0)
+
+
+def part(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
+    """Part each text; their order does not matter.
+
+    Args:
+        texts: Different texts, each with the answers that were right for it, as far as known.
+    """
+    different = sorted(texts)
+    column: TextColumn = pa.array(different, pa.large_string())
+    with ThreadPoolExecutor(THREADS) as pool:
+        counts, places = _suspects(column, pool)
+        suspects = column.take(places)
+        answers = [texts[different[place]] for place in places.tolist()]
+        common = _common(suspects, answers, counts, pool)
+        parted = {text: Parted(text) for text in different}
+        if len(common.runs):
+            chunks = pool.map(partial(_cut, common=common), Texts.of(suspects).chunks())
+            cut = (one for chunk in chunks for one in chunk)
+            found = zip(places.tolist(), cut, strict=True)
+            parted |= {different[place]: one for place, one in found if one}
+    return parted
+
+
+def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions]:
+    """Count runs by their first bits; give the texts that have one of many."""
+    offsets = Texts.of(texts).offsets
+    words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
+    bits = min(TABLE_BITS, words.bit_length() + SPARE_BITS)
+    counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
+    found: list[tuple[npt.NDArray[np.uint32], Positions]] = []
+    cut = partial(shingles.shingle, width=RUN, whole=False)
+    for chunk in pool.map(cut, Texts.of(texts).chunks()):
+        buckets = (chunk.hashes >> counts.shift).astype(np.int64)
+        np.add.at(counts.of, buckets, np.uint32(1))
+        found.append((buckets.astype(np.uint32), chunk.bounds))
+    marks = [_have_any(counts.of[buckets] >= MANY, bounds) for buckets, bounds in found]
+    return counts, np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *marks]))
+
+
+def _have_any(marks: npt.NDArray[np.bool_], bounds: Positions) -> npt.NDArray[np.bool_]:
+    """Tell of each text whether one of its runs is marked."""
+    before = np.concatenate([[0], np.cumsum(marks)])
+    return before[bounds[1:]] > before[bounds[:-1]]
+
+
+def _common(
+    texts: TextColumn, answers: Sequence[Collection[str]], counts: _Counts, pool: Executor
+) -> _Common:
+    """Count exactly, over texts that are different."""
+    names = np.concatenate([np.zeros(0, np.uint64), *pool.map(_names, Texts.of(texts).chunks())])
+    different = texts.take(_different(names.tolist(), answers))
+    found = [np.zeros(0, np.uint64)]
+    found += pool.map(partial(_distinct, counts=counts), Texts.of(different).chunks())
+    runs, exact = np.unique(np.concatenate(found), return_counts=True)
+    return _Common(runs[exact >= MANY], exact[exact >= MANY])
+
+
+def _distinct(texts: Texts, counts: _Counts) -> Hashes:
+    """Give the runs of each text of a chunk that many may have, each once for a text."""
+    found = shingles.shingle(texts, RUN, whole=False)
+    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
+    many = np.flatnonzero(counts.many(found.hashes))
+    order = np.lexsort((found.hashes[many], owners[many]))
+    hashes, owners = found.hashes[many[order]], owners[many[order]]
+    is_first = np.ones(len(hashes), np.bool_)
+    is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    return hashes[is_first]
+
+
+def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Positions:
+    """Choose of texts of one name the first, but all where their answers differ."""
+    known: dict[int, set[str]] = {}
+    for name, right in zip(names, answers, strict=True):
+        known.setdefault(name, set()).update(right)
+    seen: set[int] = set()
+    kept: list[int] = []
+    for place, name in enumerate(names):
+        if name not in seen or len(known[name]) > 1:
+            kept.append(place)
+        seen.add(name)
+    return np.array(kept, np.int64)
+
+
+def _names(texts: Texts) -> Hashes:
+    """Sum up each text's words, but for those with a digit: equal for texts of the same words."""
+    words = shingles.words_of(texts)
+    sums = np.zeros(len(words.hashes) + 1, np.uint64)
+    numbers = shingles.have_digits(texts, words)
+    np.cumsum(np.where(numbers, np.uint64(0), words.hashes), out=sums[1:])
+    return np.diff(sums[words.bounds])
+
+
+def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
+    """Part each text of a chunk; ``None`` where nothing of it is shared."""
+    words = shingles.words_of(texts)
+    found = shingles.runs(words, RUN)
+    counts = common.count(found.hashes)
+    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
+    some = np.flatnonzero(_have_any(counts > 0, found.bounds)[owners])
+    counts, owners = counts[some], owners[some]
+    places = some - found.bounds[owners] + words.bounds[owners]
+    kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
+    steps = np.zeros(len(words.hashes) + 1, np.int64)
+    steps[kept] += 1
+    steps[kept + RUN] -= 1
+    covered = np.cumsum(steps)[:-1] > 0
+    shared = np.diff(np.concatenate([[0], np.cumsum(covered)])[words.bounds])
+    parted: list[Parted | None] = [None] * len(texts)
+    for place in np.flatnonzero((shared > 0) & (shared >= LEAST * np.diff(words.bounds))).tolist():
+        parted[place] = _parted(texts, words, covered, place)
+    return parted
+
+
+def _highest(counts: Positions, owners: Positions) -> Positions:
+    """Give the highest count among the runs of the same text that each overlaps."""
+    highest = counts.copy()
+    for distance in range(1, RUN):
+        same = owners[distance:] == owners[:-distance]
+        after, before = highest[:-distance], highest[distance:]
+        np.maximum(after, counts[distance:], out=after, where=same)
+        np.maximum(before, counts[:-distance], out=before, where=same)
+    return highest
+
+
+def _parted(texts: Texts, words: Words, covered: npt.NDArray[np.bool_], place: int) -> Parted:
+    first, last = int(words.bounds[place]), int(words.bounds[place + 1])
+    marks = covered[first:last]
+    changes = (marks[1:] != marks[:-1]).nonzero()[0] + first + 1
+    begin, end = int(texts.offsets[place]), int(texts.offsets[place + 1])
+    cuts = [0, *(words.starts[changes] + (int(texts.offsets[0]) - begin)).tolist(), end - begin]
+    content = texts.content[begin:end].tobytes()
+    pieces = [content[start:stop].decode() for start, stop in pairwise(cuts)]
+    begins_shared = int(marks[0])
+    return Parted(" ".join(pieces[begins_shared::2]), " ".join(pieces[1 - begins_shared :: 2]))

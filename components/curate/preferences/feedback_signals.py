@@ -1,0 +1,322 @@
+"""A feedback signal, what its kind means, and which answers it is about."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias, cast
+
+from components.chat import prompt
+from components.curate.settings import Preferences
+from components.schema import Answer, Json
+from components.store import manifest
+
+ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
+"""Ids that name nobody: all of them at one client are one actor."""
+
+Actor: TypeAlias = tuple[str, str]
+"""Who gave a signal: the client and the actor's id there, empty for everybody without one."""
+
+Completion: TypeAlias = tuple[str, str]
+"""An answer to a prompt, whoever gave it and however often: example id and the answer's ``key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row of ``staging.signals``; ``value`` and ``scale`` are JSON text."""
+
+    feedback_id: str
+    client_id: str
+    actor_id: str
+    kind: str
+    given_at: datetime
+    value: str
+    scale: str | None
+    is_waiting: bool
+    chosen_id: str | None
+    rejected_id: str | None
+    renewed_id: str | None
+    interaction_ids: list[str]
+
+    @property
+    def actor(self) -> Actor:
+        """Say whose cap it counts against."""
+        name = self.actor_id.strip()
+        return (self.client_id, "" if name.lower() in ANONYMOUS else name)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedInteraction:
+    """One row of ``staging.judged``; ``message`` is JSON text, ``None`` if none was logged."""
+
+    interaction_id: str
+    example_id: str
+    message: str | None
+
+
+class Answers:
+    """The answers that signals are about, each distinct one once, in canonical form."""
+
+    def __init__(self, judged: list[JudgedInteraction]) -> None:
+        self._completions: dict[str, Completion] = {}
+        self._prompts = {one.interaction_id: one.example_id for one in judged}
+        self.texts: dict[str, Answer] = {}
+        self.interactions: dict[Completion, list[str]] = {}
+        for one in sorted(judged, key=lambda one: one.interaction_id):
+            if (answer := read_answer(loads(one.message or "null"))) is not None:
+                completion = (one.example_id, self.add(answer))
+                self._completions[one.interaction_id] = completion
+                self.interactions.setdefault(completion, []).append(one.interaction_id)
+
+    def add(self, answer: Answer) -> str:
+        """Keep an answer and give its key: equal answers have equal keys."""
+        found = answer_key(answer)
+        self.texts[found] = answer
+        return found
+
+    def of(self, interaction_id: str | None) -> Completion | None:
+        """Give what an interaction answered; ``None`` if that is nothing that can be read."""
+        return self._completions.get(interaction_id or "")
+
+    def prompt(self, interaction_id: str) -> str:
+        """Give the example id of an interaction's prompt."""
+        return self._prompts[interaction_id]
+
+
+def answer_key(answer: Answer) -> str:
+    """Name an answer by its content: white space around its text makes no difference."""
+    return manifest.digest(Answer(answer.text.strip(), answer.calls).to_json())
+
+
+def read_answer(message: Json) -> Answer | None:
+    """Read an assistant message; ``None`` if it is none, is empty or can't be read."""
+    if not isinstance(message, dict):
+        return None
+    try:
+        answer = prompt.read_message(message)
+        answer.to_json().encode()
+    except (ValueError, RecursionError):
+        return None
+    return answer if answer.text.strip() or answer.calls else None
+
+
+def loads(text: str) -> Json:
+    """Read JSON; what is none counts as null."""
+    try:
+        return cast("Json", json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+NEUTRAL = 0.25
+"""An opinion nearer to the middle than this says neither good nor bad."""
+
+REGENERATED = 0.25
+"""Whoever asks again may only want another answer: a quarter of a thumb down."""
+
+GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass", "good", "yes"})
+BAD = frozenset({"failure", "failed", "unsolved", "unresolved", "fail", "bad", "no"})
+"""What an outcome may say in words."""
+
+
+def opinion_position(
+    kind: str, value: Json, scale: Json, bad_outcomes: Sequence[str]
+) -> float | None:
+    """Say how good an answer was found, from -1 (as bad as can be) to 1; ``None`` if that's unsaid.
+
+    Args:
+        kind: ``thumb``, ``rating``, ``regenerate`` or ``outcome``; no other kind has an opinion.
+        value: As the feedback has it.
+        scale: ``[lowest, highest]`` of a rating.
+        bad_outcomes: Names of outcomes that mean failure when they are true.
+    """
+    match kind:
+        case "thumb":
+            return {"up": 1.0, "down": -1.0}.get(str(value))
+        case "rating":
+            return rating_position(value, scale)
+        case "regenerate":
+            return -1.0
+        case "outcome":
+            return outcome_position(value, bad_outcomes)
+        case _:
+            return None
+
+
+def rating_position(value: Json, scale: Json) -> float | None:
+    """Place a rating between the ends of its scale."""
+    match scale:
+        case [int() | float() as low, int() | float() as high] if low < high:
+            if isinstance(value, int | float) and low <= value <= high:
+                return 2 * (value - low) / (high - low) - 1
+            return None
+        case _:
+            return None
+
+
+def outcome_position(value: Json, bad_outcomes: Sequence[str]) -> float | None:
+    """Read an outcome: yes or no, a known word, or a number from 0 to 1; others have no scale."""
+    match value:
+        case {"name": str(name), "value": reached}:
+            position = _outcome_value(reached)
+        case _:
+            return None
+    turned = name.strip().lower() in {bad.lower() for bad in bad_outcomes}
+    return -position if turned and position is not None else position
+
+
+def is_opinionated(position: float) -> bool:
+    """Tell whether an opinion is good or bad rather than in between."""
+    return abs(position) >= NEUTRAL
+
+
+def opinion_weight(kind: str, position: float) -> float:
+    """Say how much an opinion counts, at most 1: a rating by its distance from the middle."""
+    return REGENERATED if kind == "regenerate" else max(NEUTRAL, abs(position))
+
+
+def _outcome_value(reached: Json) -> float | None:
+    match reached:
+        case bool():
+            return 1.0 if reached else -1.0
+        case int() | float() if 0 <= reached <= 1:
+            return 2 * reached - 1
+        case str() if reached.strip().lower() in GOOD:
+            return 1.0
+        case str() if reached.strip().lower() in BAD:
+            return -1.0
+        case _:
+            return None
+
+
+Source = Literal["choice", "correction", "regenerate", "rating"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """One answer found good (``position`` up to 1) or bad (down to -1)."""
+
+    completion: Completion
+    position: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerComparison:
+    """One answer found better than another to the same prompt, or as good as it."""
+
+    better: Completion
+    worse: Completion
+    weight: float
+    source: Source
+    is_tie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReading:
+    """What a signal says. ``fate`` is why it says nothing; then there is nothing else.
+
+    ``replaces`` names the interactions whose answer it corrects, ``edited`` the new answer's key.
+    """
+
+    signal: Signal
+    fate: str | None = None
+    opinions: tuple[Opinion, ...] = ()
+    comparisons: tuple[AnswerComparison, ...] = ()
+    replaces: tuple[str, ...] = ()
+    edited: str | None = None
+
+    @property
+    def weight(self) -> float:
+        """What it counts against its actor's cap: the most that it moves, at most 1."""
+        said = sum(one.weight for one in self.opinions)
+        return max([said, float(bool(self.replaces)), *(one.weight for one in self.comparisons)])
+
+
+def read_signal(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
+    """Read one signal; answers that it brings are added to ``answers``."""
+    if signal.is_waiting:
+        return SignalReading(signal, "waiting")
+    match signal.kind:
+        case "choice":
+            return _choice(signal, answers)
+        case "correction":
+            return _correction(signal, answers)
+        case _:
+            return _opinion(signal, answers, config)
+
+
+def _opinion(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
+    """Spread one opinion over all answers that it is about: it counts once, not once for each."""
+    value, scale = loads(signal.value), loads(signal.scale or "null")
+    position = opinion_position(signal.kind, value, scale, config.bad_outcomes)
+    if position is None or not (signal.kind == "rating" or is_opinionated(position)):
+        return SignalReading(signal, "says_nothing")
+    about = _distinct(answers.of(one) for one in signal.interaction_ids)
+    if not about:
+        return SignalReading(signal, "unreadable_answer")
+    weight = opinion_weight(signal.kind, position) / len(about)
+    opinions = tuple(Opinion(completion, position, weight) for completion in about)
+    return SignalReading(signal, None, opinions, _renewed(signal, answers, about))
+
+
+def _renewed(
+    signal: Signal, answers: Answers, about: list[Completion]
+) -> tuple[AnswerComparison, ...]:
+    """Compare a regenerated answer with the one that it replaced, where that has arrived."""
+    new = answers.of(signal.renewed_id)
+    if new is None or len(about) != 1 or new == about[0] or new[0] != about[0][0]:
+        return ()
+    return (AnswerComparison(new, about[0], REGENERATED, "regenerate"),)
+
+
+def _correction(signal: Signal, answers: Answers) -> SignalReading:
+    answer = read_answer(loads(signal.value))
+    if answer is None:
+        return SignalReading(signal, "unreadable_answer")
+    edited = answers.add(answer)
+    about = _distinct(answers.of(one) for one in signal.interaction_ids)
+    pairs = [
+        AnswerComparison((example, edited), (example, logged), 1.0, "correction")
+        for example, logged in about
+        if logged != edited
+    ]
+    return SignalReading(signal, None, (), tuple(pairs), tuple(signal.interaction_ids), edited)
+
+
+def _choice(signal: Signal, answers: Answers) -> SignalReading:
+    match loads(signal.value):
+        case {"chosen": chosen, "rejected": rejected, **others}:
+            is_tie = others.get("tie") is True
+        case _:
+            return SignalReading(signal, "unreadable_answer")
+    if isinstance(chosen, str) and None in (signal.chosen_id, signal.rejected_id):
+        return SignalReading(signal, "waiting")
+    prompts = {answers.prompt(one) for one in signal.interaction_ids}
+    better = _side(chosen, signal.chosen_id, prompts, answers)
+    worse = _side(rejected, signal.rejected_id, prompts, answers)
+    if better is None or worse is None:
+        return SignalReading(signal, "unreadable_answer")
+    if better[0] != worse[0] or better[0] == "":
+        return SignalReading(signal, "different_prompts")
+    if better == worse:
+        return SignalReading(signal, "identical")
+    return SignalReading(
+        signal, None, (), (AnswerComparison(better, worse, 1.0, "choice", is_tie),)
+    )
+
+
+def _side(
+    said: Json, interaction_id: str | None, prompts: set[str], answers: Answers
+) -> Completion | None:
+    """Find one of the two answers of a choice; a message is to the prompt of what it is about."""
+    if interaction_id is not None:
+        return answers.of(interaction_id)
+    answer = read_answer(said)
+    if answer is None:
+        return None
+    return (next(iter(prompts)) if len(prompts) == 1 else "", answers.add(answer))
+
+
+def _distinct(found: Iterable[Completion | None]) -> list[Completion]:
+    return sorted({one for one in found if one is not None})

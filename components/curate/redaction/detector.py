@@ -1,0 +1,327 @@
+"""Find the values to redact in a conversation; RE2 selects the patterns worth running."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import cast
+
+import re2
+
+from components.curate.redaction import (
+    contact,
+    identity_numbers,
+    json_texts,
+    name_patterns,
+    patterns,
+    secret_values,
+)
+from components.curate.redaction.json_texts import Leaf, Zone
+from components.curate.redaction.patterns import Kind, Pattern
+from components.curate.redaction.placeholders import PlaceholderLedger, TooMuchError, require_few
+from components.curate.redaction.presidio import Analyzer
+from components.curate.settings import Allowed
+
+PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE = range(3)
+"""The first gates; those of the patterns follow, several for some."""
+
+AUTOMATON_BYTES = 16 << 20
+"""What RE2 may keep of the states of each automaton, twice its default."""
+
+REMEMBERED = 16_384
+SHORT = 256
+"""Characters of a text that is remembered: descriptions and values repeat from one to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a text may hold: placeholders, names, secrets of the kept rule set, values."""
+
+    placeholders: bool = False
+    names: bool = False
+    secrets: bool = False
+    patterns: tuple[Pattern, ...] = ()
+
+
+NOTHING = Hits()
+
+
+class Prefilter:
+    """Holds the automatons of all gates of a workload's patterns."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        gates = [r"<[A-Z_]+_[0-9]", name_patterns.GATE, secret_values.GATE]
+        self._patterns: list[tuple[Pattern, range]] = []
+        for pattern in patterns:
+            self._patterns.append((pattern, range(len(gates), len(gates) + len(pattern.gates))))
+            gates += pattern.gates
+        together: dict[str, list[int]] = {
+            "words": [PLACEHOLDER_GATE, NAME_GATE],
+            "secrets": [SECRET_GATE],
+        }
+        for pattern, numbers in self._patterns:
+            together.setdefault(_automaton_of(pattern.kind), []).extend(numbers)
+        self._automatons = [_Automaton(gates, some) for some in together.values()]
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._hits)
+
+    def of(self, text: str) -> Hits:
+        """Say what a text may hold."""
+        return self._remembered(text) if len(text) <= SHORT else self._hits(text)
+
+    def _hits(self, text: str) -> Hits:
+        encoded = text.encode("utf-8", "replace")
+        found = {number for one in self._automatons for number in one.matching(encoded)}
+        if not found:
+            return NOTHING
+        return Hits(
+            PLACEHOLDER_GATE in found,
+            NAME_GATE in found,
+            SECRET_GATE in found,
+            tuple(pattern for pattern, gates in self._patterns if found.issuperset(gates)),
+        )
+
+
+class _Automaton:
+    def __init__(self, gates: Sequence[str], some: Sequence[int]) -> None:
+        options = re2.Options()
+        options.max_mem = AUTOMATON_BYTES
+        self._numbers = some
+        self._set = re2.Set.SearchSet(options)
+        for number in some:
+            self._set.Add(gates[number])
+        self._set.Compile()
+
+    def matching(self, text: bytes) -> list[int]:
+        """List the gates that match, by their number among all."""
+        found = cast("list[int] | None", self._set.Match(text))
+        return [self._numbers[place] for place in found] if found else []
+
+
+def _automaton_of(kind: Kind) -> str:
+    """Name the automaton of a kind's gates: those share one that count alike."""
+    match kind:
+        case Kind.SECRET | Kind.PASSWORD:
+            return "words"
+        case Kind.EMAIL | Kind.PHONE:
+            return "contact"
+        case Kind.ADDRESS:
+            return "addresses"
+        case Kind.IBAN:
+            return "accounts"
+        case _:
+            return "numbers"
+
+
+ROUNDS = 5
+"""A value told late is known early in the next round only, and one more finds nothing."""
+
+SECRETS = frozenset({Kind.SECRET, Kind.PASSWORD})
+OTHERS = frozenset(Kind) - SECRETS
+TELLING = frozenset({Zone.USER, Zone.SAID, Zone.DATA})
+
+EXAMPLES = re.compile(
+    r"(?i)[^@]+@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|example|test|invalid|localhost)"
+    r"|(?:192\.0\.2|198\.51\.100|203\.0\.113)\.[0-9]+"
+    r"|(?:\+?1[ .-])?\(?(?:[0-9]{3}\)?[ .-]?)?555[ .-]?[0-9]{4}"
+)
+"""What is reserved for documentation (RFC 2606, RFC 5737, 555 numbers): stays in tools' texts."""
+
+SHOWING = re.compile(r"(?i)\be\.g\b|\bi\.e\b|example|such as|format|\blike\b")
+"""Words in a tool's description behind which its author made values up: they stay there."""
+
+
+@dataclass(slots=True)
+class ConversationScan:
+    """One conversation while it is redacted; ``hits`` is what all of it together may hold."""
+
+    allowed: Allowed
+    gates: Prefilter
+    hits: Hits
+    analyzer: Analyzer | None = None
+    ledger: PlaceholderLedger = field(default_factory=PlaceholderLedger)
+    names: set[str] = field(default_factory=set[str])
+    secrets: Sequence[str] = ()
+    analyzed: set[tuple[Kind, str]] = field(default_factory=set[tuple[Kind, str]])
+    _parts: frozenset[str] = frozenset()
+
+    def redact(self, new: Sequence[Leaf], joined: str, clean: Sequence[Leaf] = ()) -> list[str]:
+        """Return the texts of the leaves with marks in place of values.
+
+        In those that are ``clean`` there are none but what the others, ``joined``, tell.
+
+        Raises:
+            TooMuchError: They have too many values, or values that are found one by the other.
+        """
+        found = [*new, *clean]
+        texts = [leaf.text for leaf in found]
+        changed = range(len(new))
+        reads_secrets = self.hits.secrets and Kind.SECRET not in self.allowed.kinds
+        for _ in range(ROUNDS):
+            if reads_secrets:
+                reads_secrets = self._learn_secrets(joined)
+            if self.analyzer is not None:
+                self._analyze(self.analyzer, found, texts, changed)
+            has_new_names = self._learn_names(found, texts, changed)
+            known = len(self.ledger.numbers)
+            is_new = set(changed)
+            rewritten = [
+                self._first(leaf, text) if n in is_new else self._again(text, has_new_names)
+                for n, (leaf, text) in enumerate(zip(found, texts, strict=True))
+            ]
+            changed = [n for n, text in enumerate(rewritten) if text != texts[n]]
+            texts = rewritten
+            if not changed and known == len(self.ledger.numbers):
+                break
+            joined = "\n".join(texts[: len(new)]) if reads_secrets else ""
+        else:
+            raise TooMuchError(f"values still turn up when it is read for the {ROUNDS}th time")
+        return texts
+
+    def _learn_secrets(self, joined: str) -> bool:
+        found = secret_values.found_by_rules(joined)
+        require_few(len(found))
+        self.secrets = [one for one in found if not self.allowed.value(one)]
+        return bool(self.secrets)
+
+    def _analyze(
+        self, analyzer: Analyzer, found: Sequence[Leaf], texts: Sequence[str], some: Iterable[int]
+    ) -> None:
+        for n in some:
+            if found[n].zone in TELLING:
+                for kind, value in analyzer.find(texts[n]):
+                    if "<" not in value and kind not in self.allowed.kinds:
+                        self.analyzed.add((kind, value))
+
+    def _learn_names(
+        self, found: Sequence[Leaf], texts: Sequence[str], changed: Iterable[int]
+    ) -> bool:
+        """Learn which names the changed texts tell; say if there are new ones."""
+        if Kind.NAME in self.allowed.kinds:
+            return False
+        told = {
+            word
+            for n in changed
+            for word in self._told(found[n], texts[n], texts[n - 1] if n else "")
+            if not self.allowed.value(word)
+        }
+        told |= {
+            word
+            for kind, value in self.analyzed
+            if kind is Kind.NAME and not self.allowed.value(value)
+            for word in name_patterns.words(value)
+        }
+        if told <= self.names:
+            return False
+        self.names |= told
+        require_few(len(self.names))
+        self._parts = frozenset(one.lower() for one in self.names)
+        return True
+
+    def _told(self, leaf: Leaf, text: str, before: str) -> Iterable[str]:
+        if leaf.zone is Zone.DATA and leaf.field in json_texts.TELLING:
+            if leaf.field in json_texts.USERS:
+                return name_patterns.in_user_id(text)
+            if json_texts.kind_of(leaf.field, text) is Kind.NAME:
+                return name_patterns.words(text)
+        if not self.hits.names or leaf.zone not in TELLING:
+            return ()
+        if self.gates.of(text).names:
+            return name_patterns.told(text, leaf.zone is Zone.USER)
+        return name_patterns.answered(before, text) if leaf.zone is Zone.USER else ()
+
+    def _first(self, leaf: Leaf, text: str) -> str:
+        """Redact a text that was not read before, or has changed since."""
+        is_amount = leaf.zone is Zone.NUMBER and not text.isdigit()
+        if leaf.field in json_texts.TELLING and leaf.zone is not Zone.TOOLS and not is_amount:
+            whole = self._field(leaf, text)
+            if whole is not None:
+                return whole
+        if leaf.zone is Zone.NUMBER:
+            return self._number(text)
+        patterns = self.gates.of(text).patterns if self.hits.patterns else ()
+        text = self._matching(patterns, SECRETS, leaf.zone, text)
+        for secret in self.secrets:
+            if secret in text:
+                text = self.ledger.replace(Kind.SECRET, secret, secret, text)
+        text = self._matching(patterns, OTHERS, leaf.zone, text)
+        for kind, value in sorted(self.analyzed):
+            if kind is not Kind.NAME and value in text and not self.allowed.value(value):
+                text = self.ledger.replace(kind, json_texts.key(kind, value), value, text)
+        return self._again(text, has_new_names=True)
+
+    def _again(self, text: str, has_new_names: bool) -> str:
+        """Redact what has become known since a text was read."""
+        if has_new_names and self._parts:
+            lowered = text.lower()
+            if any(part in lowered for part in self._parts):
+                text = patterns.beside(text, self._named)
+        return self.ledger.replace_known(text) if self.ledger.known else text
+
+    def _matching(
+        self, patterns: Iterable[Pattern], some: frozenset[Kind], zone: Zone, text: str
+    ) -> str:
+        for pattern in patterns:
+            if pattern.kind in some:
+                text = pattern.expression.sub(partial(self._matched, pattern, zone), text)
+        return text
+
+    def _field(self, leaf: Leaf, text: str) -> str | None:
+        """Redact what a field says of its whole value; ``None`` if it says nothing."""
+        kind = json_texts.kind_of(leaf.field, text)
+        if kind is None or kind in self.allowed.kinds or self.allowed.value(text):
+            return None
+        if kind is Kind.NAME:
+            return self._part_by_part(text)
+        if kind is Kind.ADDRESS and contact.holds_address(text):
+            return None
+        return self.ledger.stand_in(kind, json_texts.key(kind, text), text)
+
+    def _number(self, text: str) -> str:
+        """Redact a number that is known, or has the form of a card."""
+        is_card = len(text) in (14, 15, 16) and text.isdigit() and identity_numbers.is_card(text)
+        if is_card and Kind.CARD not in self.allowed.kinds and not self.allowed.value(text):
+            return self.ledger.stand_in(Kind.CARD, text, text)
+        return self.ledger.replace_known(text)
+
+    def _matched(self, pattern: Pattern, zone: Zone, match: re.Match[str]) -> str:
+        checked = pattern.check(match)
+        values = checked if isinstance(checked, list) else [checked] if checked else []
+        done, written = match.start(), list[str]()
+        for value in values:
+            text = match.string[value.start : value.end]
+            if self.allowed.value(text) or (zone is Zone.TOOLS and _is_example(match, text)):
+                continue
+            mark = self.ledger.stand_in(pattern.kind, value.key, text)
+            written += [match.string[done : value.start], mark]
+            done = value.end
+        return "".join([*written, match.string[done : match.end()]])
+
+    def _named(self, text: str) -> str:
+        """Replace the names that are known, part by part."""
+        done, written = 0, ""
+        for start, end in name_patterns.runs(text, self._parts):
+            if name_patterns.is_name(text, start, end, self.names):
+                written += text[done:start] + self._part_by_part(text[start:end])
+                done = end
+        return written + text[done:]
+
+    def _part_by_part(self, text: str) -> str:
+        """Replace each part of a name by a placeholder of its own, so that parts show relations."""
+        return name_patterns.PART.sub(self._part, text)
+
+    def _part(self, word: re.Match[str]) -> str:
+        written = word.group()
+        key = written.lower()
+        return self.ledger.stand_in(Kind.NAME, key, written) if key in self._parts else written
+
+
+def _is_example(match: re.Match[str], value: str) -> bool:
+    """Say if a value in a tool's description only shows what one looks like."""
+    return bool(EXAMPLES.fullmatch(value)) or _shown_from(match.string) <= match.start()
+
+
+@lru_cache(maxsize=8)
+def _shown_from(text: str) -> int:
+    """Return where the first word ends behind which values are made up; past the end if none is."""
+    showing = SHOWING.search(text)
+    return len(text) + 1 if showing is None else showing.end()

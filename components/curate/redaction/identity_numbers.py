@@ -1,0 +1,358 @@
+"""Patterns of cards, accounts, national ids and IP addresses, verified by check digits."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from stdnum import iban as iso_13616
+from stdnum import luhn as iso_7812
+from stdnum import numdb, verhoeff
+from stdnum.br import cpf
+from stdnum.es import dni, nie
+from stdnum.fr import nir
+from stdnum.gb import nhs
+from stdnum.it import codicefiscale
+from stdnum.nl import bsn
+from stdnum.pl import pesel
+
+from components.curate.redaction.patterns import (
+    Check,
+    Kind,
+    Pattern,
+    Value,
+    before,
+    digits_of,
+    value_of,
+)
+
+CARD_LENGTHS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+    ("4", "4", (13, 16, 19)),
+    ("51", "55", (16,)),
+    ("2221", "2720", (16,)),
+    ("34", "34", (15,)),
+    ("37", "37", (15,)),
+    ("6011", "6011", (16, 17, 18, 19)),
+    ("644", "659", (16, 17, 18, 19)),
+    ("622126", "622925", (16, 17, 18, 19)),
+    ("3528", "3589", (16, 17, 18, 19)),
+    ("300", "305", (14, 16)),
+    ("36", "36", (14, 16)),
+    ("38", "39", (14, 16)),
+    ("1800", "1800", (15,)),
+    ("2131", "2131", (15,)),
+    ("5018", "5018", (12, 13, 14, 15, 16, 17, 18, 19)),
+    ("5020", "5020", (12, 13, 14, 15, 16, 17, 18, 19)),
+    ("5038", "5038", (12, 13, 14, 15, 16, 17, 18, 19)),
+    ("56", "58", (12, 13, 14, 15, 16, 17, 18, 19)),
+    ("6304", "6304", (12, 13, 14, 15, 16, 17, 18, 19)),
+    ("67", "67", (12, 13, 14, 15, 16, 17, 18, 19)),
+)
+"""First and last prefix of an issuer's cards, and how many digits they have."""
+
+
+def luhn(digits: str) -> bool:
+    """Check the Luhn digit (ISO/IEC 7812-1, annex B)."""
+    return iso_7812.checksum(digits) == 0
+
+
+def is_card(digits: str) -> bool:
+    """Check prefix, length and check digit of a payment card."""
+    return luhn(digits) and any(
+        first <= digits[: len(first)] <= last and len(digits) in lengths
+        for first, last, lengths in CARD_LENGTHS
+    )
+
+
+def normal_iban(text: str) -> str | None:
+    """Return the IBAN that ``text`` (letters and digits only) begins with (ISO 13616)."""
+    start = text[: _iban_length(text[:2].upper())].upper()
+    return start if start and iso_13616.is_valid(start, check_country=False) else None
+
+
+@cache
+def _iban_length(country: str) -> int:
+    """Return the number of characters by SWIFT's registry, 0 for a country without IBANs."""
+    ((_, registered), *_) = numdb.get("iban").info(country)
+    parts = re.findall("[0-9]+", registered["bban"]) if registered else []
+    return 4 + sum(map(int, parts)) if parts else 0
+
+
+def spanish(text: str) -> bool:
+    """Check the letter of a Spanish DNI or NIE."""
+    kind = nie if text[0] in "XYZ" else dni
+    return text[-1] == kind.calc_check_digit(text[:-1])
+
+
+def italian(text: str) -> bool:
+    """Check the last letter of an Italian codice fiscale."""
+    return text[-1] == codicefiscale.calc_check_digit(text[:-1])
+
+
+def french(digits: str) -> bool:
+    """Check the key of a French social security number."""
+    return digits[13:] == nir.calc_check_digits(digits)
+
+
+def brazilian(digits: str) -> bool:
+    """Check both digits of a Brazilian CPF."""
+    return len(set(digits)) > 1 and cpf.is_valid(digits)
+
+
+def polish(digits: str) -> bool:
+    """Check the last digit of a Polish PESEL."""
+    return digits[-1] == pesel.calc_check_digit(digits[:-1])
+
+
+def dutch(digits: str) -> bool:
+    """Check a Dutch BSN (the eleven test)."""
+    return bsn.checksum(digits) == 0
+
+
+def british_health(digits: str) -> bool:
+    """Check the last digit of an NHS number (modulus 11)."""
+    return nhs.checksum(digits) == 0
+
+
+def indian(digits: str) -> bool:
+    """Check the last digit of an Aadhaar number (Verhoeff's scheme)."""
+    return verhoeff.checksum(digits) == 0
+
+
+MOST_GROUPS = 20
+"""A card has no more digits, so no more groups of them."""
+
+CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
+SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
+ID_GATE = "(?i)passport|licen[cs]e|national id|card|tax|pesel|bsn|nhs|aadha|sin|insurance|fiscale"
+ID_WORDS = re.compile(
+    r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|national id|identity card|id card"
+    r"|tax id|tax number|pesel|bsn|nhs|aadhaar|aadhar|\bsin\b|social insurance|codice fiscale)"
+)
+VERSION_WORDS = re.compile(
+    r"(?:\bv|\bversion|\bver|\brelease|\bbuild|[a-z]/|§|\bsection|\bchapter) ?\.?$"
+)
+IP_WORDS = re.compile(r"\bip\b|address|host|server|://")
+
+
+def cards(match: re.Match[str]) -> list[Value]:
+    """Take the payment cards' numbers in a run of digits.
+
+    Each is one group, or groups as cards show them; other lengths than 14 to 16 count only after a
+    word for cards.
+    """
+    lengths = range(12, 20) if CARD_WORDS.search(before(match)) else range(14, 17)
+    text = match.group()
+    groups = [(one.start(), one.end()) for one in re.finditer("[0-9]+", text)]
+    found: list[Value] = []
+    first = 0
+    while first < len(groups):
+        groups_of_card, digits = _card(text, groups[first : first + MOST_GROUPS], lengths)
+        if groups_of_card:
+            start, (_, end) = groups[first][0], groups[first + groups_of_card - 1]
+            found.append(Value(match.start() + start, match.start() + end, digits))
+        first += groups_of_card or 1
+    return found
+
+
+def _card(text: str, groups: Sequence[tuple[int, int]], lengths: range) -> tuple[int, str]:
+    """Count the groups of the card that begins here, and give its digits; 0 if none does."""
+    digits = ""
+    for number, (start, end) in enumerate(groups, 1):
+        if digits and end - start < 3 and len(digits) < 12:
+            break
+        digits += text[start:end]
+        if len(digits) > lengths[-1] or (number == 1 and 4 != len(digits) < 12):
+            break
+        if len(digits) in lengths and is_card(digits):
+            return number, digits
+    return 0, ""
+
+
+def iban(match: re.Match[str]) -> Value | None:
+    """Take as many characters as the country's accounts have."""
+    start, _, text = value_of(match)
+    found = normal_iban("".join(one for one in text if one.isalnum()))
+    if found is None:
+        return None
+    counted = 0
+    for place, one in enumerate(text):
+        counted += one.isalnum()
+        if counted == len(found):
+            rest = text[place + 1 : place + 2]
+            return None if rest.isalnum() else Value(start, start + place + 1, found)
+    return None
+
+
+def ssn(match: re.Match[str]) -> Value | None:
+    """Take an American social security number; without its hyphens only where it is called one."""
+    start, end, text = value_of(match)
+    digits = digits_of(text)
+    if (
+        digits[:3] in ("000", "666")
+        or digits[0] == "9"
+        or digits[3:5] == "00"
+        or digits[5:] == "0000"
+    ):
+        return None
+    is_said = text.count("-") == 2 or SSN_WORDS.search(before(match))
+    return Value(start, end, digits) if is_said else None
+
+
+def checked(holds: Callable[[str], bool]) -> Check:
+    """Take a number whose check digit holds, without its punctuation."""
+
+    def check(match: re.Match[str]) -> Value | None:
+        start, end, text = value_of(match)
+        bare = "".join(one for one in text if one.isalnum()).upper()
+        return Value(start, end, bare) if holds(bare) else None
+
+    return check
+
+
+def named(holds: Callable[[str], bool]) -> Check:
+    """Take a number whose check digit holds, where a word says what it is."""
+    check = checked(holds)
+
+    def check_named(match: re.Match[str]) -> Value | list[Value] | None:
+        return check(match) if ID_WORDS.search(before(match)) else None
+
+    return check_named
+
+
+def short_identity(digits: str) -> bool:
+    """Check a number of nine digits (Canada, the Netherlands)."""
+    return luhn(digits) or dutch(digits)
+
+
+def long_identity(digits: str) -> bool:
+    """Check a number of ten to twelve digits (Britain's NHS, Poland, India)."""
+    match len(digits):
+        case 10:
+            return british_health(digits)
+        case 11:
+            return polish(digits)
+        case _:
+            return indian(digits)
+
+
+def document(match: re.Match[str]) -> Value | None:
+    """Take what is said to be a passport's or a licence's number, which has no check digit."""
+    start, end, text = value_of(match)
+    return Value(start, end, text.upper()) if any(one.isdigit() for one in text) else None
+
+
+def ipv4(match: re.Match[str]) -> Value | None:
+    """Take an address that may be a person's: neither a loopback, a mask nor a version."""
+    start, end, text = value_of(match)
+    octets = [int(part) for part in text.split(".")]
+    said = before(match)
+    if octets[0] in (0, 127, 255) or VERSION_WORDS.search(said):
+        return None
+    if max(octets) < 20 and not IP_WORDS.search(said):
+        return None
+    return Value(start, end, text)
+
+
+def ipv6(match: re.Match[str]) -> Value | None:
+    """Take an address that may be a person's."""
+    start, end, text = value_of(match)
+    try:
+        found = ipaddress.IPv6Address(text)
+    except ValueError:
+        return None
+    digits = [one for one in text if one != ":"]
+    is_plausible = len(digits) >= 5 and any(one.isdigit() for one in digits)
+    return Value(start, end, found.exploded) if is_plausible else None
+
+
+OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
+PATTERNS = (
+    Pattern(
+        Kind.IBAN,
+        (r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",),
+        re.compile(r"(?ia)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}"),
+        iban,
+    ),
+    Pattern(
+        Kind.CARD,
+        (r"[1-6](?:[ -]?[0-9]){11}",),
+        re.compile(r"(?<![\w.,+/-])[0-9](?:[ -]?[0-9]){11,}(?![\w/-])(?![.,][0-9])"),
+        cards,
+    ),
+    Pattern(
+        Kind.SSN,
+        (r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",),
+        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])"),
+        ssn,
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[0-9]{7}[ -]?[A-Z]",),
+        re.compile(r"(?<![\w-])(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z](?![\w-])"),
+        checked(spanish),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[A-Z]{6}[0-9]{2}[A-Z][0-9]{2}[A-Z]",),
+        re.compile(r"(?<!\w)[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z](?!\w)"),
+        checked(italian),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",),
+        re.compile(r"(?<![\w.-])[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}(?![\w-])"),
+        checked(brazilian),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",),
+        re.compile(
+            r"(?<![\w.-])[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![\w-])"
+        ),
+        checked(french),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",),
+        re.compile(
+            r"(?<![\w-])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+            r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![\w-])"
+        ),
+        checked(lambda _: True),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", ID_GATE),
+        re.compile(r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{3}(?![\w-])(?! [0-9])"),
+        named(short_identity),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}", ID_GATE),
+        re.compile(r"(?<![\w.+-])[0-9]{3,4}[ -]?[0-9]{3,4}[ -]?[0-9]{4}(?![\w-])(?! [0-9])"),
+        named(long_identity),
+    ),
+    Pattern(
+        Kind.NATIONAL_ID,
+        (r"(?i)passport|licen[cs]e",),
+        re.compile(
+            r"(?i)(?:passport|driver'?s? licen[cs]e|driving licen[cs]e)(?: (?:number|no\.?|#|id))?"
+            r"(?: is|:| -)? ?#?(?P<value>(?=[A-Z]*[0-9])[A-Z0-9][A-Z0-9-]{5,16})(?![\w-])"
+        ),
+        document,
+    ),
+    Pattern(
+        Kind.IP,
+        (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",),
+        re.compile(rf"(?<![\w.-]){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.[0-9])"),
+        ipv4,
+    ),
+    Pattern(
+        Kind.IP,
+        (r"(?i)[0-9a-f]::|::[0-9a-f]|(?:[0-9a-f]{1,4}:){7}",),
+        re.compile(r"(?i)(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])"),
+        ipv6,
+    ),
+)

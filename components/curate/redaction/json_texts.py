@@ -1,0 +1,281 @@
+"""Visit and replace the texts of messages, tools and schemas, also in JSON within text."""
+
+import json
+import re
+from collections.abc import Callable
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from components.curate.redaction import contact, name_patterns, secret_values
+from components.curate.redaction.name_patterns import PEOPLE
+from components.curate.redaction.patterns import Kind, digits_of
+from components.schema import Json
+
+PERSON = "personname"
+"""The field of a ``name`` that stands in an object about a person."""
+
+FIELDS: dict[str, Kind] = {
+    field: kind
+    for kind, fields in {
+        Kind.NAME: "firstname lastname fullname surname givenname familyname middlename maidenname"
+        " passengername customername guestname contactname cardholdername cardholder nameoncard"
+        " accountholder patientname recipientname sendername attendeename travelername drivername"
+        " studentname clientname membername applicantname employeename bookername ownername"
+        f" {PERSON}",
+        Kind.PHONE: "phone phonenumber mobile mobilenumber mobilephone cell cellphone telephone"
+        " telephonenumber contactnumber faxnumber",
+        Kind.ADDRESS: "address1 address2 addressline addressline1 addressline2 street streetaddress"
+        " homeaddress shippingaddress billingaddress mailingaddress deliveryaddress",
+        Kind.SSN: "ssn socialsecuritynumber",
+        Kind.CARD: "cardnumber creditcard creditcardnumber debitcardnumber",
+        Kind.NATIONAL_ID: "passport passportnumber passportno nationalid nationalidnumber taxid"
+        " driverslicense driverlicense driverslicensenumber driverlicensenumber licensenumber",
+        Kind.PASSWORD: "password passwd pwd passphrase passcode newpassword oldpassword"
+        " currentpassword userpassword secret apikey accesstoken authtoken refreshtoken apitoken"
+        " clientsecret privatekey secretkey",
+    }.items()
+    for field in fields.split()
+}
+
+USERS = frozenset({"userid", "username", "user", "customerid"})
+"""Fields of ids, which may be made of a name."""
+
+TELLING = PEOPLE | USERS | FIELDS.keys()
+"""Fields whose value may be replaced for what they are called."""
+
+LOOKS_LIKE_A_PERSON = re.compile(r"[^\W\d_a-z][\w'\u2019.-]*(?: [^\W\d_][\w'\u2019.-]*){1,3}")
+
+
+@lru_cache(maxsize=8192)
+def normal(field: str) -> str:
+    """Write ``first_name``, ``firstName`` and ``First Name`` the same."""
+    return re.sub(r"[^a-z0-9]", "", field.lower()) if not field.islower() or "_" in field else field
+
+
+def kind_of(field: str, text: str) -> Kind | None:
+    """Say what the value of a field is; ``None`` if neither its name nor its form says so."""
+    if field in PEOPLE:
+        return Kind.NAME if LOOKS_LIKE_A_PERSON.fullmatch(text) else None
+    kind = FIELDS.get(field)
+    return kind if kind is not None and is_plausible(kind, text) else None
+
+
+def is_plausible(kind: Kind, text: str) -> bool:
+    """Check that a value has the form of its kind: fields hold placeholders and words, too."""
+    if not text.strip() or "<" in text or len(text) > 200:
+        return False
+    match kind:
+        case Kind.NAME:
+            return len(text) < 60 and not any(one.isdigit() for one in text)
+        case Kind.PHONE:
+            return 7 <= len(digits_of(text)) <= 15 and not re.search(r"[a-zA-Z]{4}", text)
+        case Kind.CARD:
+            return 12 <= len(digits_of(text)) <= 19 and not re.search(r"[a-zA-Z]", text)
+        case Kind.SSN:
+            return len(digits_of(text)) == 9
+        case Kind.ADDRESS:
+            return any(one.isdigit() for one in text)
+        case Kind.NATIONAL_ID:
+            return len(text) >= 5 and any(one.isdigit() for one in text)
+        case _:
+            return secret_values.is_value(text)
+
+
+def key(kind: Kind, text: str) -> str:
+    """Give the one form of all the ways to write a field's value."""
+    match kind:
+        case Kind.PHONE:
+            digits = digits_of(text)
+            return digits[1:] if len(digits) == 11 and digits[0] == "1" else digits
+        case Kind.CARD | Kind.SSN:
+            return digits_of(text)
+        case Kind.PASSWORD:
+            return text
+        case Kind.ADDRESS:
+            return contact.address_key(text)
+        case Kind.NATIONAL_ID:
+            return "".join(one for one in text if one.isalnum()).upper()
+        case _:
+            return " ".join(text.lower().split())
+
+
+class Zone(Enum):
+    """Where a text stands."""
+
+    USER = "what a user wrote"
+    SAID = "what anybody else wrote"
+    DATA = "a value in arguments, results and references"
+    NUMBER = "a number there"
+    TOOLS = "the description of a tool"
+
+
+class Leaf(NamedTuple):
+    """A text, and the field that holds it, written as ``fields.normal`` writes it."""
+
+    text: str
+    field: str
+    zone: Zone
+
+
+Visit: TypeAlias = Callable[[Leaf], str]
+"""Gives the text to stand in a leaf's place."""
+
+MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
+SCHEMA_STAYS = frozenset(
+    {"name", "type", "format", "pattern", "required", "$ref", "$schema", "$id"}
+)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+FIRST_COLON = re.compile(r'[\[{\s]*"(?:[^"\\]|\\.)*"\s*:(\s?)')
+VALUES = frozenset({"enum", "default", "const", "example", "examples"})
+
+
+def message(value: dict[str, Json], visit: Visit) -> dict[str, Json]:
+    """Rewrite a chat message."""
+    zone = Zone.USER if value.get("role") == "user" else Zone.SAID
+    return {key: _part_of_message(key, one, zone, visit) for key, one in value.items()}
+
+
+def tool(value: dict[str, Json], visit: Visit) -> dict[str, Json]:
+    """Rewrite a tool's definition."""
+    return {key: one if key in SCHEMA_STAYS else schema(one, visit) for key, one in value.items()}
+
+
+def schema(value: Json, visit: Visit) -> Json:
+    """Rewrite the descriptions and the values in JSON Schema and what is around it."""
+    match value:
+        case str():
+            return visit(Leaf(value, "", Zone.TOOLS))
+        case list():
+            return [schema(one, visit) for one in value]
+        case dict():
+            return {key: _part_of_schema(key, one, visit) for key, one in value.items()}
+        case _:
+            return value
+
+
+def acceptable(value: Json, visit: Visit) -> Json:
+    """Rewrite the values in references; the functions' names stay."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {key: one if key == "name" else data(one, visit, "") for key, one in call.items()}
+        if isinstance(call, dict)
+        else call
+        for call in value
+    ]
+
+
+def data(value: Json, visit: Visit, field: str, zone: Zone = Zone.DATA) -> Json:
+    """Rewrite any JSON; a list's elements are in the list's field."""
+    match value:
+        case str():
+            return _text(value, visit, field, zone)
+        case dict():
+            return _object(value, visit, field)
+        case list():
+            return [data(one, visit, field) for one in value]
+        case bool() | None:
+            return value
+        case _:
+            written = str(value)
+            given = visit(Leaf(written, field, Zone.NUMBER))
+            return value if given == written else given
+
+
+def _part_of_message(key: str, value: Json, zone: Zone, visit: Visit) -> Json:
+    match key, value:
+        case "content", str():
+            return _text(value, visit, "", zone)
+        case "content", list():
+            return [_part_of_content(part, zone, visit) for part in value]
+        case "tool_calls", list():
+            return [_call(one, visit) for one in value]
+        case "function_call", dict():
+            return _function(value, visit)
+        case "name", str() if zone is Zone.SAID:
+            return value
+        case _:
+            return value if key in MESSAGE_STAYS else data(value, visit, normal(key))
+
+
+def _part_of_content(part: Json, zone: Zone, visit: Visit) -> Json:
+    if not isinstance(part, dict):
+        return data(part, visit, "")
+    return {key: one if key == "type" else data(one, visit, "", zone) for key, one in part.items()}
+
+
+def _call(call: Json, visit: Visit) -> Json:
+    if not isinstance(call, dict):
+        return data(call, visit, "")
+    return {
+        key: _function(one, visit)
+        if key == "function" and isinstance(one, dict)
+        else one
+        if key in MESSAGE_STAYS
+        else data(one, visit, normal(key))
+        for key, one in call.items()
+    }
+
+
+def _function(function: dict[str, Json], visit: Visit) -> dict[str, Json]:
+    return {key: one if key == "name" else data(one, visit, "") for key, one in function.items()}
+
+
+def _part_of_schema(key: str, value: Json, visit: Visit) -> Json:
+    if key in VALUES:
+        return data(value, visit, "", Zone.TOOLS)
+    return value if key in SCHEMA_STAYS and not isinstance(value, dict) else schema(value, visit)
+
+
+def _object(value: dict[str, Json], visit: Visit, parent: str) -> dict[str, Json]:
+    names = {key: normal(key) for key in value}
+    about_person = parent in name_patterns.PEOPLE or not name_patterns.ABOUT_A_PERSON.isdisjoint(
+        names.values()
+    )
+    return {
+        key: data(one, visit, PERSON if about_person and names[key] == "name" else names[key])
+        for key, one in value.items()
+    }
+
+
+def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:
+    """Rewrite a text; one that is a JSON object or list in itself, value by value."""
+    if text[:1] not in ("{", "["):
+        return visit(Leaf(text, field, zone))
+    try:
+        read: Json = json.loads(text)
+    except ValueError:
+        return visit(Leaf(text, field, zone))
+    rewritten = data(read, visit, field)
+    return text if rewritten == read else write(rewritten, like=text)
+
+
+def write(value: Json, like: str) -> str:
+    """Write JSON as another text was written: its spaces, and whether it escapes.
+
+    Raises:
+        ValueError: It holds a number that JSON can't.
+    """
+    spaced = FIRST_COLON.match(like)
+    is_spaced = bool(spaced[1]) if spaced else ", " in like
+    return json.dumps(
+        value,
+        ensure_ascii="\\u" in like or bool(LONE_SURROGATE.search(like)),
+        separators=(", ", ": ") if is_spaced else (",", ":"),
+        allow_nan=False,
+    )
+
+
+def dumps(value: object) -> str:
+    """Write JSON as the warehouse extracts it; half a character is escaped, as only that can be.
+
+    Raises:
+        ValueError: It holds a number that JSON can't.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text

@@ -1,0 +1,360 @@
+"""One surrogate per value of a conversation, drawn under the conversation's random key."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+
+from components.curate.redaction import json_texts, surrogate_names, surrogates
+from components.curate.redaction.patterns import PLACEHOLDER, Kind, digits_of, placeholder
+from components.curate.redaction.placeholders import IN_DIGITS, Occurrence
+from components.curate.redaction.surrogate_names import Chance
+from components.curate.settings import Allowed, Redaction
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+
+ATTEMPTS = 200
+"""How often a surrogate is drawn; a value of which no form is left keeps its placeholder."""
+
+FROM_LISTS = 12
+"""How often a name is drawn from a list, which a large log may hold whole; then it is made up."""
+
+TELLING = 4
+"""Characters from which on no surrogate may hold a value that stands beside, or be in one."""
+
+Value = tuple[Kind, str]
+"""A value as ``surrogates.canonical`` writes it."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Texts with marks in place of values, and what stands there.
+
+    ``texts`` are JSON by name; ``context`` is what else is said, where nothing is marked.
+    """
+
+    first_mark: int
+    occurrences: tuple[Occurrence, ...]
+    texts: dict[str, str]
+    context: str = ""
+
+    @cached_property
+    def values(self) -> dict[Value, Occurrence]:
+        """The distinct values in their order, each with where it is found first."""
+        found: dict[Value, Occurrence] = {}
+        for one in self.occurrences:
+            found.setdefault((one.kind, surrogates.canonical(one.kind, one.key)), one)
+        return found
+
+
+class TurnTexts:
+    """What a surrogate may not be a part of: the texts of a turn, and the values in it."""
+
+    def __init__(self, marked: Marked) -> None:
+        self.values = marked.values
+        self.text = "\n".join([*marked.texts.values(), marked.context]).lower()
+
+    @cached_property
+    def digits(self) -> str:
+        """The digits of the texts."""
+        return digits_of(self.text)
+
+    def holds(self, kind: Kind, drawn: str) -> bool:
+        """Tell whether a surrogate stands in the texts, or has a part in common with a value."""
+        if drawn in self.text or (kind in IN_DIGITS and drawn in self.digits):
+            return True
+        lowered = (key.lower() for _, key in self.values)
+        return len(drawn) >= TELLING and any(
+            drawn in one or (len(one) >= TELLING and one in drawn) for one in lowered
+        )
+
+
+@dataclass(slots=True)
+class ConversationSurrogates:
+    """The surrogates of a conversation: those of all its turns are drawn under one key.
+
+    ``taken`` are all values of the workload, in lower case; none of them is drawn.
+    """
+
+    key: bytes
+    taken: AbstractSet[str]
+    allowed: Allowed
+    language: str | None = None
+    drawn: dict[Value, str | None] = field(default_factory=dict[Value, "str | None"])
+    used: set[str] = field(default_factory=set[str])
+
+    def draw(self, marked: Sequence[Marked]) -> None:
+        """Draw surrogates for the new values of turns, in their order."""
+        places: dict[Value, list[TurnTexts]] = {}
+        for turn in map(TurnTexts, marked):
+            for value in turn.values.keys() - self.drawn.keys():
+                places.setdefault(value, []).append(turn)
+        ordered = dict.fromkeys(value for one in marked for value in one.values)
+        new = [value for value in ordered if value in places]
+        # Names first: addresses are made of what these become.
+        for value in sorted(new, key=lambda one: one[0] is not Kind.NAME):
+            self.drawn[value] = self._draw(value, places[value])
+
+    def _draw(self, value: Value, turns: Sequence[TurnTexts]) -> str | None:
+        for attempt in range(ATTEMPTS):
+            drawn = self._candidate(value, turns, attempt)
+            lowered = drawn.lower()
+            if (
+                lowered not in self.taken
+                and lowered not in self.used
+                and not self.allowed.value(drawn)
+                and not any(turn.holds(value[0], lowered) for turn in turns)
+            ):
+                self.used.add(lowered)
+                return drawn
+        return None
+
+    def _candidate(self, value: Value, turns: Sequence[TurnTexts], attempt: int) -> str:
+        kind, key = value
+        tried = str(attempt or "")
+        chance = Chance(self.key, kind, key, tried)
+        match kind:
+            case Kind.NAME:
+                is_made_up = attempt >= FROM_LISTS
+                return surrogate_names.draw(key, self.language, chance, is_made_up=is_made_up)
+            case Kind.EMAIL:
+                names = self._names(turns)
+                return surrogates.email(key, self.language, self.key, tried, names)
+            case Kind.ADDRESS:
+                return surrogates.address(key, self.language, self.key, tried)
+            case Kind.PHONE:
+                is_international = any(_has_country(key, turn.values[value]) for turn in turns)
+                return surrogates.phone(key, chance, is_international=is_international)
+            case Kind.CARD:
+                return surrogates.card(key, chance)
+            case Kind.IBAN:
+                return surrogates.iban(key, chance)
+            case Kind.SSN:
+                return surrogates.ssn(chance)
+            case Kind.NATIONAL_ID:
+                return surrogates.identity(key, chance)
+            case Kind.IP:
+                return surrogates.ip(key, chance)
+            case Kind.PASSWORD:
+                return surrogates.password(key, chance)
+            case Kind.SECRET:
+                return surrogates.secret(key, chance)
+
+    def _names(self, turns: Sequence[TurnTexts]) -> Mapping[str, str]:
+        parts = {key for turn in turns for kind, key in turn.values if kind is Kind.NAME}
+        drawn = {key: self.drawn.get((Kind.NAME, key)) for key in parts}
+        return {key: surrogate for key, surrogate in drawn.items() if surrogate}
+
+    def write(self, marked: Marked, name: str) -> str | None:
+        """Write a JSON text with surrogates in the places of marks; ``None`` if there is none."""
+        text = marked.texts.get(name)
+        return None if text is None else json_texts.dumps(self._put(marked, json.loads(text)))
+
+    def _put(self, marked: Marked, value: Json) -> Json:
+        match value:
+            case str():
+                return self._in_text(marked, value) if "<" in value else value
+            case list():
+                return [self._put(marked, one) for one in value]
+            case dict():
+                return {key: self._put(marked, one) for key, one in value.items()}
+            case _:
+                return value
+
+    def _in_text(self, marked: Marked, text: str) -> Json:
+        if text[:1] in ("{", "["):
+            try:
+                read: Json = json.loads(text)
+            except ValueError:
+                pass
+            else:
+                rewritten = self._put(marked, read)
+                return text if rewritten == read else json_texts.write(rewritten, like=text)
+        is_number = False
+
+        def put(match: re.Match[str]) -> str:
+            nonlocal is_number
+            place = int(match[2]) - marked.first_mark
+            if not 0 <= place < len(marked.occurrences):
+                return match.group()
+            one = marked.occurrences[place]
+            is_number = is_number or one.is_number
+            return self._as_written(one)
+
+        written = PLACEHOLDER.sub(put, text)
+        return _number(written) if is_number else written
+
+    def _as_written(self, one: Occurrence) -> str:
+        value = surrogates.canonical(one.kind, one.key)
+        drawn = self.drawn[one.kind, value]
+        if drawn is None:
+            return placeholder(one.kind, one.number)
+        return surrogates.write(one.kind, value, drawn, one.written)
+
+
+def _has_country(key: str, first: Occurrence) -> bool:
+    called = re.split("[a-zA-Z]", first.written, maxsplit=1)[0]
+    return called.startswith("+") and digits_of(called) == key
+
+
+def _number(written: str) -> Json:
+    try:
+        return json.loads(written)
+    except ValueError:
+        return written
+
+
+KEY_BYTES = 32
+
+COLUMNS = ("messages", "tools", "answer", "acceptable", "logged_answer")
+"""Texts of an interaction that may hold values, as ``curated.examples`` calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedTurn:
+    """An interaction that redaction changed: of which conversation, and in which language."""
+
+    interaction_id: str
+    conversation: str
+    language: str | None
+    marked: Marked
+
+
+@dataclass(slots=True)
+class Keyring:
+    """Holds the keys and the surrogates of a workload while it is curated.
+
+    ``conversations`` names that of each interaction; ``turns`` are by conversation, in order.
+    """
+
+    workload_id: str
+    settings: Redaction
+    conversations: dict[str, str]
+    turns: dict[str, list[RedactedTurn]]
+    taken: frozenset[str]
+    keys: dict[str, bytes]
+    allowed: Allowed
+    drawn: dict[str, ConversationSurrogates] = field(
+        default_factory=dict[str, ConversationSurrogates]
+    )
+    used: dict[str, set[str]] = field(default_factory=dict[str, "set[str]"])
+
+    @property
+    def is_used(self) -> bool:
+        """Whether surrogates are wanted, and not placeholders."""
+        return self.settings.replace == "surrogates"
+
+    def columns(self, interaction_ids: Iterable[str]) -> dict[str, Sized]:
+        """Return the changed texts of interactions as the columns of the table ``surrogates``."""
+        wanted = set(interaction_ids) if self.is_used else set[str]()
+        turns = [turn for some in self.turns.values() for turn in some]
+        turns = [turn for turn in turns if turn.interaction_id in wanted]
+        rows = [self._texts(turn) for turn in turns]
+        return {
+            "interaction_id": pa.array([turn.interaction_id for turn in turns], pa.string()),
+            **{name: pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS},
+        }
+
+    def _texts(self, turn: RedactedTurn) -> dict[str, str | None]:
+        drawn = self._conversation(turn.interaction_id, turn.conversation, turn.language)
+        return {name: drawn.write(turn.marked, name) for name in COLUMNS}
+
+    def write(self, interaction_id: str, marked: Marked) -> dict[str, str]:
+        """Write the texts of what belongs to an interaction, or of a row that is in no log."""
+        conversation = self.conversations.get(interaction_id, interaction_id)
+        drawn = self._conversation(interaction_id, conversation, None)
+        drawn.draw([marked])
+        written = {name: drawn.write(marked, name) for name in marked.texts}
+        return {name: text for name, text in written.items() if text is not None}
+
+    def _conversation(
+        self, interaction_id: str, name: str, language: str | None
+    ) -> ConversationSurrogates:
+        self.used.setdefault(name, set()).add(interaction_id)
+        if name not in self.drawn:
+            turns = self.turns.get(name, [])
+            told = (turn.language for turn in turns if turn.language)
+            found = ConversationSurrogates(
+                self._key(name), self.taken, self.allowed, next(told, language)
+            )
+            found.draw([turn.marked for turn in turns])
+            self.used[name].update(turn.interaction_id for turn in turns)
+            self.drawn[name] = found
+        return self.drawn[name]
+
+    def _key(self, conversation: str) -> bytes:
+        if self.settings.seed is not None:
+            seeded = f"{self.settings.seed}\0{conversation}"
+            return hashlib.blake2b(seeded.encode(), digest_size=KEY_BYTES).digest()
+        if conversation not in self.keys:
+            self.keys[conversation] = secrets.token_bytes(KEY_BYTES)
+        return self.keys[conversation]
+
+    def save(self, con: Connection) -> None:
+        """Keep the keys of conversations that are still logged or used; throw the others away."""
+        members: dict[str, set[str]] = {name: set(ids) for name, ids in self.used.items()}
+        for interaction_id, name in self.conversations.items():
+            if name in self.keys:
+                members.setdefault(name, set()).add(interaction_id)
+        is_kept = self.is_used and self.settings.seed is None
+        rows: list[dict[str, warehouse.Value]] = []
+        for name, key in sorted(self.keys.items()):
+            if is_kept and members.get(name):
+                rows.append({"key": key.hex(), "interaction_ids": [*sorted(members[name])]})
+        warehouse.replace(con, "curated.surrogate_keys", rows, self.workload_id)
+
+
+def open_keyring(
+    con: Connection,
+    workload_id: str,
+    settings: Redaction,
+    conversations: dict[str, str],
+    turns: Sequence[RedactedTurn],
+) -> Keyring:
+    """Read the keys of a workload, and gather its turns.
+
+    Args:
+        con: The warehouse.
+        workload_id: The workload.
+        settings: What its file says of redaction.
+        conversations: The conversation of each of its interactions, by id.
+        turns: The interactions that redaction changed, in the order in which they were logged.
+    """
+    by_conversation: dict[str, list[RedactedTurn]] = {}
+    for turn in turns:
+        by_conversation.setdefault(turn.conversation, []).append(turn)
+    taken = frozenset(
+        text.lower()
+        for turn in turns
+        for one in turn.marked.occurrences
+        for text in (one.key, one.written)
+    )
+    return Keyring(
+        workload_id,
+        settings,
+        conversations,
+        by_conversation,
+        taken,
+        _keys(con, workload_id, conversations),
+        Allowed.by(settings),
+    )
+
+
+def _keys(con: Connection, workload_id: str, conversations: dict[str, str]) -> dict[str, bytes]:
+    rows = con.execute(
+        "select key, interaction_ids from curated.surrogate_keys"
+        " where workload_id = $workload_id order by key",
+        {"workload_id": workload_id},
+    ).fetchall()
+    found: dict[str, bytes] = {}
+    for key, interaction_ids in rows:
+        for one in interaction_ids:
+            found.setdefault(conversations.get(one) or str(one), bytes.fromhex(key))
+    return found

@@ -1,0 +1,181 @@
+"""Surrogate names by language and script, drawn from a keyed random generator."""
+
+import hashlib
+import importlib
+import unicodedata
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from components.curate.redaction.name_patterns import MAY_BE_WORDS, NOT_NAMES, PART
+
+Item = TypeVar("Item")
+
+DIGITS = "0123456789"
+LOWER = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Chance:
+    """A stream of draws by BLAKE2 under a key: no version of Python's ``random`` changes it."""
+
+    def __init__(self, key: bytes, *about: str) -> None:
+        self._key = key
+        self._about = "\0".join(about).encode("utf-8", "surrogatepass")
+        self._block = 0
+        self._bytes = b""
+
+    def below(self, limit: int) -> int:
+        """Draw a number from 0 to ``limit - 1``; its bias is below 2 to the minus 32."""
+        size = 8 if limit <= 1 << 32 else 16
+        if len(self._bytes) < size:
+            counted = self._about + self._block.to_bytes(4)
+            self._bytes += hashlib.blake2b(counted, key=self._key).digest()
+            self._block += 1
+        drawn, self._bytes = self._bytes[:size], self._bytes[size:]
+        return int.from_bytes(drawn) % limit
+
+    def between(self, least: int, most: int) -> int:
+        """Draw a number from ``least`` to ``most``."""
+        return least + self.below(most - least + 1)
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        """Draw one of the items."""
+        return items[self.below(len(items))]
+
+    def like(self, character: str) -> str:
+        """Draw a character of the same sort: a digit, a capital or a small letter; else keep it."""
+        if character.isdigit():
+            return self.choice(DIGITS)
+        if character.isupper():
+            return self.choice(LOWER).upper()
+        return self.choice(LOWER) if character.isalpha() else character
+
+
+LOCALES = {
+    "bg": "bg_BG",
+    "cs": "cs_CZ",
+    "da": "da_DK",
+    "de": "de_DE",
+    "el": "el_GR",
+    "en": "en_US",
+    "es": "es_ES",
+    "fi": "fi_FI",
+    "fr": "fr_FR",
+    "hu": "hu_HU",
+    "it": "it_IT",
+    "nl": "nl_NL",
+    "no": "no_NO",
+    "pt": "pt_PT",
+    "ru": "ru_RU",
+    "sv": "sv_SE",
+    "uk": "uk_UA",
+}
+"""Faker's list for a language (ISO 639); English ones stand in for those of other languages."""
+
+SCRIPTS = {
+    "ARABIC": "ar_AA",
+    "CJK": "zh_CN",
+    "CYRILLIC": "ru_RU",
+    "DEVANAGARI": "hi_IN",
+    "GREEK": "el_GR",
+    "HANGUL": "ko_KR",
+    "HEBREW": "he_IL",
+    "LATIN": "en_US",
+}
+"""Faker's list for a script, where that of the conversation's language is in another script."""
+
+FAMILY_FIRST = frozenset({"ko_KR", "zh_CN"})
+"""Where a family name and a given one are written as one word."""
+
+SHORTEST = 4
+"""Letters of a Latin name: shorter ones are read as airports, or as parts of words."""
+
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+class Ring:
+    """Names in the order of their digests: one more or less in a list moves few draws."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        placed = sorted((_place(name), name) for name in self.names)
+        self._places = [place for place, _ in placed]
+        self._ordered = [name for _, name in placed]
+
+    def draw(self, chance: Chance) -> str | None:
+        """Return a name; ``None`` if there are none."""
+        if not self._ordered:
+            return None
+        return self._ordered[bisect(self._places, chance.below(1 << 64)) % len(self._ordered)]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one list, each in lower case: first names of either kind, and family names."""
+
+    female: Ring
+    male: Ring
+    family: Ring
+
+    def like(self, name: str) -> Ring:
+        """Return those of the kind of a name; of a name that is in no list, family names."""
+        kinds = (self.female, self.male)
+        return next((one for one in kinds if name in one.names), self.family)
+
+
+def draw(name: str, language: str | None, chance: Chance, *, is_made_up: bool = False) -> str:
+    """Return another name in lower case, of the language and the kind of name if it is listed."""
+    script = script_of(name)
+    locale = LOCALES.get(language or "en", "en_US")
+    if _script_of(locale) != script:
+        locale = SCRIPTS.get(script, "")
+    drawn = listed(locale).like(name).draw(chance) if locale and not is_made_up else None
+    return drawn or make_up(chance)
+
+
+def make_up(chance: Chance) -> str:
+    """Make up a word that can be spoken and is in no list: there are 1.4 million."""
+    return "".join(
+        chance.choice(letters) for _ in range(3) for letters in (CONSONANTS, VOWELS)
+    ) + chance.choice("nrls")
+
+
+@cache
+def listed(locale: str) -> Names:
+    """Return the names of one of Faker's locales."""
+    provider = cast("Any", importlib.import_module(f"faker.providers.person.{locale}")).Provider
+    female, male, family = ({one.lower() for one in getattr(provider, kind)} for kind in _KINDS)
+    if locale in FAMILY_FIRST:
+        family = {before + given for before in family for given in female | male}
+    return Names(Ring(_fit(female)), Ring(_fit(male - female)), Ring(_fit(family)))
+
+
+_KINDS = ("first_names_female", "first_names_male", "last_names")
+
+
+def _fit(names: Iterable[str]) -> Iterable[str]:
+    """Leave out what is a word, too, and what is read as several names."""
+    unfit = MAY_BE_WORDS | NOT_NAMES
+    return (
+        one
+        for one in names
+        if one not in unfit
+        and PART.fullmatch(one)
+        and (script_of(one) != "LATIN" or len(one) >= SHORTEST)
+    )
+
+
+@cache
+def _script_of(locale: str) -> str:
+    return script_of(min(listed(locale).family.names))
+
+
+def script_of(name: str) -> str:
+    """Return the script of a name's first letter, in Unicode's words."""
+    return unicodedata.name(name[0], "").split(" ")[0]
+
+
+def _place(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

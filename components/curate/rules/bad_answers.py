@@ -1,0 +1,167 @@
+"""Answers that are empty, cut off, refusals, error messages, loops, or leak the system message."""
+
+import json
+import re
+
+from components.chat import refusal_text
+from components.curate.interaction import Candidate
+
+
+def empty_answer(candidate: Candidate) -> str | None:
+    """Object to answers that neither say nor call anything."""
+    answer = candidate.answer
+    return None if answer.text.strip() or answer.calls else "neither text nor call"
+
+
+def cut_off(candidate: Candidate) -> str | None:
+    """Find answers that ended at a limit or a filter."""
+    reason = candidate.finish_reason
+    return reason if reason in ("length", "content_filter") else None
+
+
+def refusal(candidate: Candidate) -> str | None:
+    """Find answers that as a whole refuse, saying nothing of what was asked.
+
+    No answer where tools are offered is one: to say that none of them fits is what is to be learned
+    there. What a person wrote as the right answer is right.
+    """
+    if candidate.tools or candidate.answer.calls or candidate.is_corrected:
+        return None
+    return refusal_text.is_refusal(candidate.answer.text)
+
+
+LONGEST = 2_000
+"""Characters of an answer that can be nothing but a short error; a stack trace may be longer."""
+
+_TRACE = re.compile(
+    r"""
+    (?:```\w*\s*)?
+    (?: Traceback\ \(most\ recent\ call\ last\):
+      | Exception\ in\ thread\ "
+      | (?:Unhandled|Uncaught)\ (?:exception|error|rejection)\b
+      | [\w.$]+(?:Error|Exception):\ [^\n]*\n\s+at\ [\w.$<>]+
+      | panic:\ [^\n]*\n\s*goroutine\ \d+
+      | thread\ '[^']*'\ panicked\ at )
+    """,
+    re.VERBOSE,
+)
+_ERROR = re.compile(
+    r"""
+    (?:<!doctype\ html>\s*|<html>\s*|<head>\s*|<title>\s*)*
+    (?:(?:http|api|server|error|status|status\ code|error\ code)[:\s]*)*
+    (?: (?:[45]\d\d[\s:-]*)?
+        (?: internal\ server\ error | bad\ gateway | service\ (?:temporarily\ )?unavailable
+          | gateway\ time-?out | too\ many\ requests | upstream\ (?:connect\ error|request\ timeout)
+          | request\ timed\ out | connection\ (?:refused|reset\ by\ peer|error)\b )
+      | [45]\d\d\s*-\s*\{
+      | rate\ limit\ (?:reached|exceeded) | (?:the\ )?server\ (?:had\ an\ error|is\ overloaded)
+      | this\ model['\u2019]s\ maximum\ context\ length
+      | (?:openai|anthropic|litellm|httpx|requests)[\w.]*(?:Error|Exception|Timeout)\b
+      | \w*(?:RateLimit|APIConnection|APIStatus|APITimeout|Timeout|InternalServer)Error\b )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def error_text(candidate: Candidate) -> str | None:
+    """Find stack traces, status lines and error replies of providers in the place of an answer.
+
+    Only where they begin the answer: one that explains an error says something first.
+    """
+    text = candidate.answer.text.strip()
+    if not text or candidate.answer.calls or candidate.is_corrected:
+        return None
+    if _TRACE.match(text):
+        return "stack trace"
+    if len(text) > LONGEST:
+        return None
+    if _ERROR.match(text):
+        return "error message"
+    return "error reply" if text.startswith("{") and _is_error_reply(text) else None
+
+
+def _is_error_reply(text: str) -> bool:
+    """Tell whether a JSON text is what OpenAI's, Anthropic's or vLLM's interface says of errors."""
+    try:
+        match json.loads(text):
+            case {"error": {"message": str(), **fields}}:
+                return bool(fields.keys() & {"type", "code", "param", "status"})
+            case {"object": "error", "message": str()}:
+                return True
+            case _:
+                return False
+    except (ValueError, RecursionError):
+        return False
+
+
+TIMES, SHORTEST = 4, 160
+"""A loop says the same at least four times in a row, in at least 160 characters."""
+
+LONGEST_UNIT = 1_000
+STRIDE, CHUNK = 60, 24
+"""Whatever its unit, a loop is so long that a chunk at one of these strides is in it twice."""
+
+
+def repetition(candidate: Candidate) -> str | None:
+    """Find text that says the same over and over with nothing in between."""
+    text = candidate.answer.text
+    if len(text) < SHORTEST or candidate.is_corrected:
+        return None
+    for start in range(0, len(text) - CHUNK, STRIDE):
+        again = text.find(text[start : start + CHUNK], start + 1, start + LONGEST_UNIT + CHUNK)
+        if again > 0 and (times := _times(text, start, again - start)):
+            return f"{again - start} characters {times} times"
+    return None
+
+
+def _times(text: str, start: int, unit: int) -> int:
+    """Count how often what lies around ``start`` follows itself; 0 if that is no loop."""
+    if not any(character.isalpha() for character in text[start : start + unit]):
+        return 0  # rows of dashes, numbers and dots are set like that on purpose
+    first, last = start, start
+    while first > 0 and text[first - 1] == text[first - 1 + unit]:
+        first -= 1
+    while last + unit < len(text) and text[last] == text[last + unit]:
+        last += 1
+    length = last + unit - first
+    return length // unit if length >= max(SHORTEST, TIMES * unit) else 0
+
+
+SPAN = 240
+"""Characters in a row that are no coincidence: about forty words."""
+
+
+def prompt_leak(candidate: Candidate) -> str | None:
+    """Find answers that repeat a long span of the system message word by word.
+
+    Every such span of the answer holds one of its chunks of half the length whole, so only these
+    are looked up.
+    """
+    answer = _plain(candidate.answer.text)
+    if len(answer) < SPAN or candidate.is_corrected:
+        return None
+    system = "\n".join(_plain(text) for text in candidate.said("system", "developer"))
+    if len(system) < SPAN:
+        return None
+    half = SPAN // 2
+    for start in range(0, len(answer) - half + 1, half):
+        if (found := system.find(answer[start : start + half])) >= 0:
+            length = _common(answer, system, start, found)
+            if length >= SPAN:
+                return f"{length} characters"
+    return None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _common(answer: str, system: str, start: int, found: int) -> int:
+    """Measure the span that both have in common around a place in each."""
+    before = after = 0
+    while before < min(start, found) and answer[start - before - 1] == system[found - before - 1]:
+        before += 1
+    limit = min(len(answer) - start, len(system) - found)
+    while after < limit and answer[start + after] == system[found + after]:
+        after += 1
+    return before + after

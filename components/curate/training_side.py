@@ -1,0 +1,119 @@
+"""Apply caps, budget and replay to the curated tables."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from components.curate import replay, row_budget
+from components.curate.redaction.surrogate_keyring import Keyring
+from components.curate.replay import Incoming, Judge
+from components.curate.row_budget import Budget, CountsTokens, Trainable
+from components.curate.settings import Balance, Rules
+from components.store import warehouse
+from components.store.warehouse import Connection
+
+
+class NoTokenizerError(ValueError):
+    """A budget of tokens, but nothing that could count them."""
+
+
+def apply(
+    con: Connection,
+    workload_id: str,
+    rules: Rules,
+    *,
+    judge: Judge,
+    counter: CountsTokens | None,
+    keyring: Keyring,
+) -> int:
+    """Make the workload's training side what its balance wants; the other sides stay as they are.
+
+    Args:
+        con: The warehouse, with the workload's verdicts and examples built.
+        workload_id: The workload.
+        rules: What it wants, and how it is split, so that nothing replayed spoils the test.
+        judge: Judges a replayed row as if it had been logged.
+        counter: Counts tokens by the base's tokenizer; needed for a budget of them.
+        keyring: Draws surrogates for personal data in replayed rows.
+
+    Returns:
+        How many rows are replayed.
+
+    Raises:
+        NoTokenizerError: Tokens are to be counted and ``counter`` is ``None``.
+        ReplayError: A source of replayed rows can't be read.
+    """
+    balance = rules.balance
+    if balance == Balance():
+        return 0
+    if balance.max_tokens is not None and counter is None:
+        raise NoTokenizerError(
+            f"balancing {workload_id}: max_tokens counts by the base's tokenizer.json, and it has "
+            "none; save its tokenizer as a fast one, or set max_rows"
+        )
+    counts = counter if balance.max_tokens is not None else None
+    rows = _trainable(con, workload_id, counts)
+    share = balance.replay.share if balance.replay else 0.0
+    others = _others(con, workload_id, rules, judge, counts, keyring)
+    whole = Budget(balance.max_rows, balance.max_tokens)
+    reserved = replay.reserve([one.tokens for one in others], share, whole)
+    own = row_budget.less(whole, reserved, sum(one.tokens for one in others[:reserved]))
+    objections = row_budget.leave_out(rows, balance, own)
+    _leave_out(con, workload_id, objections)
+    chosen = others[: min(reserved, replay.wanted(len(rows) - len(objections), share))]
+    examples = [replay.example(workload_id, rules.split_by, one) for one in chosen]
+    warehouse.insert(con, "curated.examples", examples)
+    return len(chosen)
+
+
+def _trainable(con: Connection, workload_id: str, counter: CountsTokens | None) -> list[Trainable]:
+    rows = list(warehouse.read(con, "marts/trainable", Trainable, workload_id=workload_id))
+    if counter is None:
+        return rows
+    tokens = dict(row_budget.count_texts(row_budget.trainable(con, workload_id), counter))
+    return [replace(row, tokens=tokens[row.example_id]) for row in rows]
+
+
+def _others(
+    con: Connection,
+    workload_id: str,
+    rules: Rules,
+    judge: Judge,
+    counter: CountsTokens | None,
+    keyring: Keyring,
+) -> list[Incoming]:
+    found = [
+        replay.stored(one, keyring)
+        for one in replay.replayable_rows(con, workload_id, rules, judge)
+    ]
+    return found if counter is None else replay.with_tokens(found, counter)
+
+
+def _leave_out(con: Connection, workload_id: str, objections: Mapping[str, str]) -> None:
+    """Object to the interactions that the examples stand for, and take the examples away."""
+    if not objections:
+        return
+    columns = {"example_id": [*objections], "objection": [*objections.values()]}
+    with warehouse.present(con, "left_out", columns):
+        for statement in (_OBJECT, _TAKE_AWAY):
+            con.execute(statement, {"workload_id": workload_id})
+
+
+_OBJECT = """
+    update curated.verdicts
+    set objection = gone.objection
+    from (
+        select
+            unnest(examples.interaction_ids) as interaction_id,
+            left_out.objection
+        from left_out
+        inner join curated.examples as examples using (example_id)
+        where examples.workload_id = $workload_id
+    ) as gone
+    where verdicts.interaction_id = gone.interaction_id and verdicts.objection is null
+"""
+_TAKE_AWAY = """
+    delete from curated.examples
+    where
+        workload_id = $workload_id
+        and example_id in (select example_id from left_out)
+"""

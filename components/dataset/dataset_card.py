@@ -1,0 +1,227 @@
+"""The dataset card of a snapshot (Markdown) and its charts."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from components.dataset.example_rows import Lengths
+from components.dataset.snapshot_figures import SIDES, Figures, SideCount
+from components.pages import templates
+from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
+from components.schema import ALWAYS, ClientShares, Json
+
+COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
+MOST_BARS = 20
+BINS = 40
+WIDE = 6
+"""Times the shortest: where the longest row is longer, lengths are drawn on a logarithmic scale."""
+
+
+def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
+    """Write the pictures that there are figures for; give each one's file name and title."""
+    drawn = [
+        _picture(folder, "verdicts", "What became of the interactions", _verdicts, figures),
+        _picture(folder, "labels", "Labels by side", _labels, figures),
+        _picture(folder, "times", "When they were logged", _times, figures),
+    ]
+    if any(lengths.prompts for lengths in figures.lengths.values()):
+        drawn.append(_picture(folder, "lengths", "Tokens of each row", _lengths, figures))
+    return drawn
+
+
+def _picture(
+    folder: Path, name: str, title: str, paint: Callable[[Axes, Figures], None], figures: Figures
+) -> tuple[str, str]:
+    """Draw one PNG, 1050 pixels wide, on white so that any theme can show it."""
+    bars = {"verdicts": len(figures.verdicts), "labels": min(len(figures.labels), MOST_BARS) + 1}
+    height = 1.2 + 0.24 * bars[name] if name in bars else 2.8
+    figure = Figure(figsize=(7, height), dpi=150, facecolor=PAPER)
+    axes = figure.add_subplot(facecolor=PAPER)
+    paint(axes, figures)
+    axes.tick_params(which="both", length=0, labelcolor=INK, labelsize=8)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            loc="upper right", ncols=len(handles), frameon=False, labelcolor=INK, fontsize=8
+        )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / height if handles else 1))
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    return f"{name}.png", title
+
+
+def _verdicts(axes: Axes, figures: Figures) -> None:
+    names = sorted(figures.verdicts, key=lambda name: (name != "kept", -figures.verdicts[name]))
+    counts = [figures.verdicts[name] for name in names]
+    colours = [COLOURS["train"] if name == "kept" else COLOURS["validation"] for name in names]
+    axes.barh(range(len(names)), counts, color=colours)
+    for row, count in enumerate(counts):
+        axes.text(count, row, f" {count:,}", va="center", color=INK, size=8)
+    _rows(axes, [name.replace("_", " ") for name in names], "interactions")
+
+
+def _labels(axes: Axes, figures: Figures) -> None:
+    shown = figures.labels[:MOST_BARS]
+    rest = figures.labels[MOST_BARS:]
+    if rest:
+        sums = (sum(getattr(one, side) for one in rest) for side in SIDES)
+        shown = [*shown, SideCount(f"{len(rest):,} others", *sums)]
+    _stack(axes.barh, shown, "left")
+    _rows(axes, [_short(one.name) for one in shown], "examples")
+
+
+def _times(axes: Axes, figures: Figures) -> None:
+    _stack(axes.bar, figures.times, "bottom")
+    step = max(1, len(figures.times) // 8)
+    ticks = range(0, len(figures.times), step)
+    axes.set_xticks(ticks, [figures.times[tick].name for tick in ticks], rotation=30, ha="right")
+    axes.set_ylabel("examples", color=INK, size=8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+
+
+def _lengths(axes: Axes, figures: Figures) -> None:
+    """Draw how long prompt and answer are together, by side."""
+    totals = {side: _totals(figures.lengths, side) for side in SIDES if side in figures.lengths}
+    every = np.concatenate(list(totals.values()))
+    low, high = max(1, int(every.min())), int(every.max()) + 1
+    is_wide = high > WIDE * low
+    if is_wide:
+        edges = np.unique(np.geomspace(low, high, BINS + 1).round())
+    else:
+        step = -(-(high - low) // BINS)
+        edges = np.arange(low, high + step, step)
+    bottom = np.zeros(len(edges) - 1)
+    for side, lengths in totals.items():
+        if len(lengths):
+            counts, _ = np.histogram(lengths, edges)
+            bars = axes.bar(edges[:-1], counts, np.diff(edges), bottom=bottom, align="edge")
+            for bar in bars:
+                bar.set_color(COLOURS[side])
+            bars.set_label(side)
+            bottom += counts
+    if is_wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("tokens of prompt and answer", color=INK, size=8)
+    axes.set_ylabel("examples", color=INK, size=8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+
+
+def _totals(lengths: Mapping[str, Lengths], side: str) -> NDArray[np.int64]:
+    found = lengths[side]
+    return np.array(found.prompts, np.int64) + np.array(found.answers, np.int64)
+
+
+def _stack(bar: Callable[..., object], counts: Sequence[SideCount], base: str) -> None:
+    """Draw one bar a count, its sides one after the other."""
+    before = [0] * len(counts)
+    for side in SIDES:
+        heights = [int(getattr(one, side)) for one in counts]
+        if any(heights):
+            bar(range(len(counts)), heights, color=COLOURS[side], label=side, **{base: before})
+        before = [low + height for low, height in zip(before, heights, strict=True)]
+
+
+def _rows(axes: Axes, names: Sequence[str], unit: str) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.set_xlabel(unit, color=INK, size=8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+
+
+def _short(name: str) -> str:
+    """Give a name that fits: not too long, and no dollar, which would start a formula."""
+    clean = "".join(one if one.isprintable() else " " for one in name).replace("$", "\\$")
+    return clean if len(clean) <= 36 else clean[:34] + " ..."
+
+
+NAME = "README.md"
+SPLITS = {"train": "train", "validation": "validation", "holdout": "test"}
+"""Hugging Face's name of each side."""
+
+MOST_ROWS = 25
+"""Longer tables are cut; the Parquet files have the rest."""
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def write(
+    folder: Path,
+    figures: Figures,
+    *,
+    workload_id: str,
+    holdout_version: str,
+    config: Mapping[str, Json],
+    lineage: Mapping[str, str],
+) -> None:
+    """Write the card and its pictures into a snapshot's folder.
+
+    Args:
+        folder: The snapshot, its Parquet files written.
+        figures: What is counted in it.
+        workload_id: The workload.
+        holdout_version: The version of what is measured on.
+        config: What it was curated with.
+        lineage: What else went into it, a word for each: base, tokenizer, prompt format.
+    """
+    examples = sum(figures.sides.values())
+    first, last = figures.days
+    verdicts = sorted(figures.verdicts.items(), key=lambda row: (row[0] != "kept", -row[1], row[0]))
+    text = templates.render(
+        "dataset/card.md.j2",
+        workload=workload_id,
+        snapshot=folder.name,
+        size=next((name for most, name in SIZES if examples < most), "n>1M"),
+        splits=SPLITS,
+        figures=figures,
+        examples=examples,
+        interactions=sum(figures.verdicts.values()),
+        logged=f"on {first}" if first == last else f"from {first} to {last}",
+        verdicts=verdicts,
+        spread_table=_spread_table,
+        holdout_version=holdout_version,
+        config=config,
+        clients=ClientShares.model_validate(config.get("clients", {})),
+        always=ALWAYS,
+        lengths=[
+            [f"{side}, {part}", *_quantiles(counts)]
+            for side, lengths in figures.lengths.items()
+            for part, counts in (("prompt", lengths.prompts), ("answer", lengths.answers))
+            if counts
+        ],
+        pictures=draw(figures, folder),
+        lineage=lineage,
+        curated_with=json.dumps(config, indent=2, sort_keys=True),
+    )
+    (folder / NAME).write_text(text, encoding="utf-8")
+
+
+def _spread_table(title: str, counts: Sequence[SideCount]) -> str:
+    sides = [side for side in SIDES if any(getattr(count, side) for count in counts)]
+    shown, rest = counts[:MOST_ROWS], counts[MOST_ROWS:]
+    rows = [
+        [templates.code(count.name), *(f"{getattr(count, side):,}" for side in sides)]
+        for count in shown
+    ]
+    if rest:
+        sums = (f"{sum(getattr(count, side) for count in rest):,}" for side in sides)
+        rows.append([f"{len(rest):,} others", *sums])
+    return templates.table([title.lower().removesuffix("s"), *sides], rows)
+
+
+def _quantiles(counts: Sequence[int]) -> list[str]:
+    values = np.array(counts, np.int64)
+    middle, most = np.quantile(values, [0.5, 0.95], method="nearest")
+    figures = (values.sum(), round(float(values.mean())), middle, most, values.max())
+    return [f"{int(figure):,}" for figure in figures]

@@ -1,0 +1,142 @@
+"""Write examples as Parquet rows for training and evaluation: equal input, equal bytes."""
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.chat import prompt
+from components.chat.token_counts import Counter
+from components.schema import Answer, Json, Message
+
+ROW_GROUP = 2048
+
+Staying: TypeAlias = Callable[[str], list[str]]
+"""Finds the values in an answer that redaction recognises and was told to let stay."""
+
+CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("prompt", CHAT),
+        ("completion", CHAT),
+        ("messages", pa.string()),
+        ("tools", pa.string()),
+        ("answer", pa.string()),
+        ("acceptable", pa.string()),
+        ("logged_answer", pa.string()),
+        ("weight", pa.float64()),
+        ("prompt_tokens", pa.int32()),
+        ("answer_tokens", pa.int32()),
+        ("group", pa.string()),
+        ("cluster", pa.string()),
+        ("label", pa.string()),
+        ("client_id", pa.string()),
+        ("language", pa.string()),
+        ("logged_at", pa.timestamp("us", tz="UTC")),
+        ("interaction_ids", pa.list_(pa.string())),
+        ("feedback_ids", pa.list_(pa.string())),
+        ("secrets", pa.list_(pa.string())),
+    ]
+)
+"""``prompt`` and ``completion`` are the rendered text of TRL's conversational form; ``messages``,
+``tools``, ``answer`` and ``acceptable`` are JSON, as they were logged or corrected;
+``logged_answer`` is what production answered, on the holdout only; the tokens are those of the
+texts, without a chat template's marks, and null where nothing could count them. Rows of one
+``cluster`` are not independent of each other: they share a conversation or another tie, directly or
+through others; it is named by its smallest ``example_id`` in the file. ``language`` (ISO 639) is
+that of what users said, null where it could not be told. ``secrets`` are the values in the answer
+that redaction recognises and was told to let stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of ``curated.examples``; what it holds of requests and answers is JSON text."""
+
+    example_id: str
+    messages: str
+    tools: str
+    answer: str
+    acceptable: str | None
+    weight: float
+    group_id: str
+    cluster_id: str
+    label: str
+    language: str | None
+    client_id: str
+    logged_at: datetime
+    interaction_ids: list[str]
+    feedback_ids: list[str]
+    logged_answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of each row written: of its prompt, and of its answer; empty if nothing counted."""
+
+    prompts: "array[int]" = field(default_factory=lambda: array("l"))
+    answers: "array[int]" = field(default_factory=lambda: array("l"))
+
+
+def write(
+    path: Path,
+    examples: Iterable[Example],
+    counter: Counter | None,
+    staying: Staying | None = None,
+) -> Lengths:
+    """Write the examples in the order given, batch by batch; give the length of each."""
+    lengths, remaining = Lengths(), iter(examples)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(remaining, ROW_GROUP)):
+            rendered = [render(one, staying) for one in batch]
+            if counter is not None:
+                _count(rendered, counter, lengths)
+            writer.write_table(pa.Table.from_pylist(rendered, SCHEMA))
+    return lengths
+
+
+def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths) -> None:
+    """Add its tokens to each row, and to the lengths."""
+    for column, counted, found in (
+        ("prompt", "prompt_tokens", lengths.prompts),
+        ("completion", "answer_tokens", lengths.answers),
+    ):
+        tokens = counter.count([cast("list[Message]", row[column]) for row in rows])
+        for row, count in zip(rows, tokens, strict=True):
+            row[counted] = count
+        found.extend(tokens)
+
+
+def render(example: Example, staying: Staying | None = None) -> dict[str, object]:
+    """Give an example's row in ``SCHEMA``; its texts are those that a model will see."""
+    answer = Answer.from_json(example.answer)
+    messages: list[dict[str, Json]] = json.loads(example.messages)
+    said = prompt.render_answer(answer)
+    return {
+        "example_id": example.example_id,
+        "prompt": prompt.render_prompt_with_tools(messages, example.tools),
+        "completion": [{"role": "assistant", "content": said}],
+        "messages": example.messages,
+        "tools": example.tools,
+        "answer": answer.to_json(),
+        "acceptable": example.acceptable,
+        "logged_answer": example.logged_answer,
+        "weight": example.weight,
+        "group": example.group_id,
+        "cluster": example.cluster_id,
+        "label": example.label,
+        "client_id": example.client_id,
+        "language": example.language,
+        "logged_at": example.logged_at,
+        "interaction_ids": example.interaction_ids,
+        "feedback_ids": example.feedback_ids,
+        "secrets": staying(said) if staying else [],
+    }

@@ -1,0 +1,268 @@
+"""Freeze a workload's examples into ``<root>/<workload>/<key>``: Parquet, a card, a manifest."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from components.chat import chat_templates, prompt, token_counts
+from components.chat.token_counts import Counter
+from components.dataset import dataset_card, example_rows, preference_files, snapshot_figures
+from components.dataset.example_rows import Example, Lengths, Staying
+from components.dataset.snapshot_figures import SIDES
+from components.schema import Config, Json
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
+
+
+def assign_holdout_version(con: Connection, workload_id: str, digest: str, *, now: datetime) -> str:
+    """Give the name of the holdout as it stands, ``v<number>-<digest>``, noting it if it is new.
+
+    A holdout that comes back to a state that it was in gets that state's number again.
+
+    Args:
+        con: The warehouse, after ``curate``.
+        workload_id: The workload.
+        digest: Of all that is measured: the requests and their references.
+        now: When it is frozen (UTC).
+    """
+    named = {"workload_id": workload_id, "digest": digest}
+    if not warehouse.rows(con, _KNOWN, **named):
+        warehouse.append(con, "curated/holdout_versions", frozen_at=now, **named)
+        warehouse.append(con, "curated/holdout_rows", **named)
+    ((found),) = warehouse.rows(con, _KNOWN, **named)
+    return f"v{found['version']}-{digest}"
+
+
+_KNOWN = """
+    select version
+    from curated.holdout_versions
+    where workload_id = $workload_id and digest = $digest
+"""
+
+
+class EmptySideError(ValueError):
+    """There is nothing to train on, or nothing to test on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A frozen dataset: where it is, what is in it, and why the rest is not.
+
+    ``counts`` is of the workload's interactions by verdict, ``kept`` among them; scores are
+    comparable only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by
+    side, the clusters of rows that are not independent of each other; the largest has
+    ``largest_cluster`` rows on all sides together.
+    """
+
+    path: Path
+    key: str
+    holdout_version: str
+    train_rows: int
+    validation_rows: int
+    holdout_rows: int
+    counts: dict[str, int]
+    clusters: dict[str, int]
+    largest_cluster: int
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """How many rows each side has."""
+        return {
+            "train": self.train_rows,
+            "validation": self.validation_rows,
+            "holdout": self.holdout_rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Digests:
+    rows_digest: str
+    holdout_digest: str
+    train_rows: int
+    validation_rows: int
+    holdout_rows: int
+    train_clusters: int
+    validation_clusters: int
+    holdout_clusters: int
+    largest_cluster: int
+
+
+def freeze(
+    con: Connection,
+    folder_root: Path,
+    workload_id: str,
+    *,
+    rules: Config,
+    now: datetime,
+    base: Path | None = None,
+    commit: str | None = None,
+    staying: Staying | None = None,
+) -> Snapshot:
+    """Write the snapshot of a curated workload unless an equal one is finished.
+
+    Args:
+        con: The warehouse, after ``curate``.
+        folder_root: Where snapshots live.
+        workload_id: The workload.
+        rules: The config that curated it, for the manifest and the key.
+        now: When it is frozen (UTC).
+        base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
+            ``tokenizer.json``, they are not counted. Its chat template is noted.
+        commit: The commit of the code that made it, for the manifest.
+        staying: Finds the values in answers that redaction was told to let stay, if it was.
+
+    Raises:
+        EmptySideError: One of the sides has no example.
+    """
+    (found,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
+    counts = _counts(con, workload_id)
+    _require_both_sides(workload_id, found, counts)
+    config = rules.model_dump(mode="json")
+    wanted = preference_files.digests(con, workload_id)
+    counter = token_counts.counter(con, base)
+    names = [
+        *example_rows.SCHEMA.names,
+        *preference_files.HELD_OUT.names,
+        *preference_files.LABELS.names,
+    ]
+    digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
+    tokenizer = counter and counter.tokenizer
+    template = chat_templates.template_hash(base) if base else None
+    key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer, template])
+    with warehouse.transaction(con):
+        warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
+        measured = manifest.digest(found.holdout_digest)
+        holdout_version = assign_holdout_version(con, workload_id, measured, now=now)
+    snapshot = Snapshot(
+        path=folder_root / folder_name(workload_id) / key,
+        key=key,
+        holdout_version=holdout_version,
+        train_rows=found.train_rows,
+        validation_rows=found.validation_rows,
+        holdout_rows=found.holdout_rows,
+        counts=counts,
+        clusters={
+            "train": found.train_clusters,
+            "validation": found.validation_clusters,
+            "holdout": found.holdout_clusters,
+        },
+        largest_cluster=found.largest_cluster,
+    )
+    if not manifest.is_finished(snapshot.path):
+        lineage = {
+            "prompt_format": prompt.FORMAT,
+            chat_templates.TEMPLATE: template,
+            "tokenizer": tokenizer,
+        }
+        body = _write(con, snapshot, workload_id, wanted, counter, config, lineage, staying)
+        manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
+    return snapshot
+
+
+def _write(
+    con: Connection,
+    snapshot: Snapshot,
+    workload_id: str,
+    wanted: preference_files.Digests,
+    counter: Counter | None,
+    config: dict[str, Json],
+    lineage: dict[str, str | None],
+    staying: Staying | None,
+) -> dict[str, object]:
+    """Write rows, judgements and the card; give what the manifest is to say of them."""
+    snapshot.path.mkdir(parents=True, exist_ok=True)
+    lengths = _write_rows(con, snapshot.path, workload_id, counter, staying)
+    preference_files.write(con, snapshot.path, workload_id)
+    _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
+    return {
+        "workload": workload_id,
+        "rows": {
+            **snapshot.sides,
+            "preferences": wanted.pairs,
+            "labels": wanted.labels,
+            "holdout_preferences": wanted.held_pairs,
+        },
+        "tokens": {
+            side: sum(counted.prompts) + sum(counted.answers) for side, counted in lengths.items()
+        },
+        "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
+        "clusters": snapshot.clusters,
+        "largest_cluster": snapshot.largest_cluster,
+        "holdout_version": snapshot.holdout_version,
+        **lineage,
+        "config": config,
+        "counts": snapshot.counts,
+    }
+
+
+def folder_name(workload_id: str) -> str:
+    """Name the folder of a workload, whatever its logs call it: no slash, no dot in front."""
+    name = quote(workload_id, safe="")
+    return "%2E" + name[1:] if name.startswith(".") else name
+
+
+def _write_rows(
+    con: Connection,
+    folder: Path,
+    workload_id: str,
+    counter: Counter | None,
+    staying: Staying | None,
+) -> dict[str, Lengths]:
+    lengths: dict[str, Lengths] = {}
+    for side in SIDES:
+        with warehouse.beside(con) as reading:
+            values = {"workload_id": workload_id, "side": side}
+            examples = warehouse.read(reading, "marts/snapshot", Example, **values)
+            lengths[side] = example_rows.write(
+                folder / f"{side}.parquet", examples, counter, staying
+            )
+    return lengths
+
+
+def _write_card(
+    con: Connection,
+    snapshot: Snapshot,
+    workload_id: str,
+    wanted: preference_files.Digests,
+    lengths: dict[str, Lengths],
+    config: dict[str, Json],
+    lineage: dict[str, str | None],
+) -> None:
+    counted = snapshot_figures.read_figures(
+        con,
+        workload_id,
+        verdicts=snapshot.counts,
+        sides=snapshot.sides,
+        dependent=snapshot.clusters,
+        largest_cluster=snapshot.largest_cluster,
+        preferences=wanted,
+        lengths=lengths,
+    )
+    dataset_card.write(
+        snapshot.path,
+        counted,
+        workload_id=workload_id,
+        holdout_version=snapshot.holdout_version,
+        config=config,
+        lineage={name: value for name, value in lineage.items() if value is not None},
+    )
+
+
+def _counts(con: Connection, workload_id: str) -> dict[str, int]:
+    found = con.execute(
+        "select verdict, interactions from marts.verdicts where workload_id = $workload_id"
+        " order by verdict",
+        {"workload_id": workload_id},
+    ).fetchall()
+    return dict(found)
+
+
+def _require_both_sides(workload_id: str, found: _Digests, counts: dict[str, int]) -> None:
+    if found.train_rows and found.holdout_rows:
+        return
+    raise EmptySideError(
+        f"freezing {workload_id}: {found.train_rows} examples to train on and "
+        f"{found.holdout_rows} held out, wants some of both; verdicts: {counts}. Where every "
+        "request offers the same tools, set split_by: conversation"
+    )

@@ -1,0 +1,258 @@
+"""The append-only log of decisions in the warehouse, and its export for auditors."""
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from components.decide import approvers, chain, ssh_signatures, statement, validity
+from components.decide import approvers as all_rules
+from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.chain import DOCUMENT, FIELDS, GENESIS, Head, Kind, Link
+from components.store import manifest, warehouse
+from components.store.ledger import Decision
+from components.store.warehouse import Connection
+
+SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """Something to record: a word on an evidence, an answer refused, a lapse, a seal, a look.
+
+    ``body`` is what a seal or a look commits to, and ``evidence`` then its policy. ``blame`` is
+    what the person typed; ``reason`` is a word of a short list, or empty. ``document`` is kept like
+    what people wrote, so that it can be erased.
+    """
+
+    kind: Kind
+    workload: str
+    evidence: str
+    flow_run_id: str
+    decided_at: datetime
+    approver: str = ""
+    comment: str = ""
+    attempt: int = 1
+    reason: str = ""
+    blame: str = ""
+    body: str = ""
+    document: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFilter:
+    """Whose links to read; all where nothing is said."""
+
+    workload_id: str | None = None
+    evidence: str | None = None
+    flow_run_id: str | None = None
+
+
+ALL_LINKS = LinkFilter()
+
+
+def append_event(con: Connection, event: LogEvent) -> Link:
+    """Add a link to the chain; call it within a transaction, so that the head goes with it."""
+    last = read_head(con)
+    names = (*FIELDS, DOCUMENT) if event.document else FIELDS
+    salts = {name: secrets.token_hex(SALT_BYTES) for name in names}
+    texts = {name: str(getattr(event, name)) for name in names}
+    seals = {f"{name}_digest": chain.seal(salts[name], texts[name]) for name in names}
+    link = Link(
+        sequence=last.sequence + 1 if last else 1,
+        kind=event.kind,
+        workload_id=event.workload,
+        evidence_digest=event.evidence,
+        flow_run_id=event.flow_run_id,
+        attempt=event.attempt,
+        reason=event.reason,
+        decided_at=event.decided_at,
+        **seals,
+        before=last.digest if last else GENESIS,
+        digest="",
+        **texts,
+        **{f"{name}_salt": salt for name, salt in salts.items()},
+        body=event.body,
+    )
+    link = replace(link, digest=chain.digest(link))
+    row = asdict(link)
+    words = [
+        {"sequence": link.sequence, "field": name, "salt": salts[name], "text": texts[name]}
+        for name in names
+    ]
+    erasable = {*FIELDS, DOCUMENT}
+    kept = {name: row[name] for name in row if name not in erasable and "_salt" not in name}
+    warehouse.insert(con, "raw.decision_chain", [kept])
+    warehouse.insert(con, "raw.decision_words", words)
+    con.execute("delete from raw.decision_head")
+    new_head: warehouse.Row = {"sequence": link.sequence, "digest": link.digest}
+    warehouse.insert(con, "raw.decision_head", [new_head])
+    return link
+
+
+def links(con: Connection, asked: LinkFilter = ALL_LINKS) -> list[Link]:
+    """Read links in the order of the chain."""
+    return list(warehouse.read(con, "marts/decisions", Link, **asdict(asked)))
+
+
+def approved_at(con: Connection, evidence: str) -> datetime | None:
+    """Tell when the last approval of an evidence came; ``None`` if there is none."""
+    found = links(con, LinkFilter(evidence=evidence))
+    return max((link.decided_at for link in found if link.kind == "approve"), default=None)
+
+
+def read_head(con: Connection) -> Head | None:
+    """Read the last link as it is kept beside the chain; ``None`` before there is any."""
+    found = con.execute("select sequence, digest from raw.decision_head").fetchall()
+    return Head(*found[0]) if found else None
+
+
+def decision_on(con: Connection, evidence: str, rules: ApprovalRules = OPEN) -> Decision | None:
+    """Read what was decided on an evidence; ``None`` while nobody has, or too few.
+
+    Args:
+        con: The warehouse.
+        evidence: Its digest.
+        rules: Those of now: what does not meet them does not count.
+    """
+    asked = links(con, LinkFilter(evidence=evidence))
+    return validity.current_decision(asked, rules, starters(con, evidence))
+
+
+def in_force(con: Connection, workload: str, rules: ApprovalRules, *, now: datetime) -> Link:
+    """Find the link of the chain that has the rules, or add it, if others were in force before.
+
+    Call it within a transaction.
+    """
+    text = all_rules.write_rules(rules)
+    known = [link for link in links(con, LinkFilter(workload_id=workload)) if link.kind == "rules"]
+    if known and known[-1].document == text:
+        return known[-1]
+    return append_event(con, LogEvent("rules", workload, "", "", now, attempt=0, document=text))
+
+
+def record_starter(con: Connection, evidence: str, run_id: str, name: str, now: datetime) -> None:
+    """Note who started a turn by hand that an evidence came from; safe to repeat."""
+    con.execute(
+        "insert or ignore into raw.starters values ($evidence, $run_id, $name, $now)",
+        {"evidence": evidence, "run_id": run_id, "name": name, "now": now},
+    )
+
+
+def starters(con: Connection, evidence: str) -> list[str]:
+    """List who started by hand the turns that an evidence came from."""
+    found = con.execute(
+        "select started_by from raw.starters where evidence_digest = $evidence order by started_at",
+        {"evidence": evidence},
+    ).fetchall()
+    return [str(name) for (name,) in found]
+
+
+def since(con: Connection) -> datetime:
+    """Tell since when this home has rules in its chain."""
+    ((found,),) = con.execute("select since from raw.signing").fetchall()
+    return found
+
+
+VERIFY = r"""
+count=0
+for file in *.json; do
+  at=${file#*@} at=${at%.json}
+  who=$(ssh-keygen -Y find-principals -f allowed_signers -O verify-time="$at" -s "$file.sig")
+  case $(cat "$file") in *"\"approver\":\"$who\""*) ;; *) echo "not by $who: $file"; exit 1 ;; esac
+  ssh-keygen -Y verify -n flywheel -f allowed_signers -I "$who" -O verify-time="$at" \
+    -s "$file.sig" < "$file" || exit 1
+  count=$((count + 1))
+done
+echo "verified $count"
+"""
+"""What verifies a folder of signed statements, in any shell, with OpenSSH and ``cat`` alone."""
+
+README = f"""\
+# Signed decisions
+
+`NUMBER@TIME.json` is what a person signed, `.json.sig` the signature, and `allowed_signers` says
+which key is whose. To verify them without Flywheel, run this in a shell in this folder:
+
+```sh{VERIFY}```
+
+It ends with `verified` and the number of decisions, or with the first that was not signed as it is
+here. Compare the keys in `allowed_signers` with those that the people themselves give you, and the
+number with the decisions that the chain names (the file beside this folder).
+"""
+
+
+def export_links(path: Path, links: Iterable[Link]) -> int:
+    """Write one line for each link; return how many."""
+    lines = [link_line(link) for link in links]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_atomically(path, "".join(lines))
+    return len(lines)
+
+
+def signed_folder(path: Path) -> Path:
+    """Name the folder of signed statements that goes with an export."""
+    return path.with_name(f"{path.name}.signed")
+
+
+def export_signed(path: Path, links: Iterable[Link]) -> int:
+    """Write each signed statement, its signature, and whose keys are whose; return how many.
+
+    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers``
+    has the keys of all rules that the chain has. ``ssh-keygen -Y verify`` needs no more, and
+    ``README.md`` says how.
+    """
+    folder, count = signed_folder(path), 0
+    lines: dict[str, None] = {}
+    for link in links:
+        if link.document is None:
+            continue
+        if link.kind == "rules":
+            people = approvers.read_rules(link.document).people
+            lines |= {
+                ssh_signatures.write_line(p.name, key): None for p in people for key in p.signers
+            }
+        elif signed := statement.split(link.document):
+            folder.mkdir(parents=True, exist_ok=True)
+            at = statement.read(signed.line).signed_at
+            file = folder / f"{link.sequence:07}@{at:%Y%m%d%H%M%SZ}.json"
+            manifest.write_atomically(file, signed.line)
+            manifest.write_atomically(file.with_name(f"{file.name}.sig"), signed.armored)
+            count += 1
+    if count:
+        manifest.write_atomically(folder / "allowed_signers", "".join(lines))
+        manifest.write_atomically(folder / "README.md", README)
+    return count
+
+
+def link_line(link: Link) -> str:
+    """Write one link."""
+    words = {
+        name: None
+        if getattr(link, name) is None
+        else {"salt": getattr(link, f"{name}_salt"), "text": getattr(link, name)}
+        for name in link.texts
+    }
+    told = {
+        "sequence": link.sequence,
+        "digest": link.digest,
+        "content": chain.content(link),
+        "words": words,
+    }
+    return json.dumps(told, ensure_ascii=False) + "\n"
+
+
+def first_differing_line(path: Path, links: Iterable[Link]) -> int | None:
+    """Hold the chain against an earlier export; give the first line that is no longer so.
+
+    A chain that somebody wrote anew from end to end holds by itself, but not against what an
+    auditor took along before.
+    """
+    now = {link.sequence: link.digest for link in links}
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        told = json.loads(text)
+        if now.get(int(told["sequence"])) != told["digest"]:
+            return number
+    return None

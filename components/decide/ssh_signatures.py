@@ -1,0 +1,370 @@
+"""Verify OpenSSH signatures (PROTOCOL.sshsig) against ``allowed_signers`` files."""
+
+import base64
+import binascii
+import hashlib
+import re
+import shlex
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import translate
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+NAMESPACE = "flywheel"
+"""What signatures are for (``-n``); one that was made for git or for a file does not count."""
+
+BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+
+TOUCHED = 0x01
+"""Flag of a security key's signature: somebody touched it (FIDO's user presence)."""
+
+LEAST_RSA_BITS = 2048
+
+_MAGIC = b"SSHSIG"
+_CURVES: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
+    "nistp256": (ec.SECP256R1(), hashes.SHA256()),
+    "nistp384": (ec.SECP384R1(), hashes.SHA384()),
+    "nistp521": (ec.SECP521R1(), hashes.SHA512()),
+}
+_RSA: dict[str, hashes.HashAlgorithm] = {
+    "rsa-sha2-256": hashes.SHA256(),
+    "rsa-sha2-512": hashes.SHA512(),
+}
+SK_ED25519, SK_ECDSA = "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"
+KEY_TYPES = (
+    "ssh-ed25519",
+    *(f"ecdsa-sha2-{curve}" for curve in _CURVES),
+    "ssh-rsa",
+    SK_ED25519,
+    SK_ECDSA,
+)
+
+
+class SignatureError(ValueError):
+    """A text that is no signature, or one that does not hold."""
+
+
+class UntouchedError(SignatureError):
+    """A security key signed without anybody touching it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature as it was read: the key's type, and the key as base64, by which it is known."""
+
+    key_type: str
+    key: str
+    namespace: str
+    hash_name: str
+    reserved: bytes
+    blob: bytes
+
+
+class _BlobReader:
+    """Reads SSH's wire format; nothing may be left over."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def take(self, count: int) -> bytes:
+        if len(self.left) < count:
+            raise SignatureError("a signature or key ends too early")
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
+
+    def number(self) -> int:
+        (value,) = struct.unpack(">I", self.take(4))
+        return int(value)
+
+    def string(self) -> bytes:
+        return self.take(self.number())
+
+    def word(self) -> str:
+        try:
+            return self.string().decode("ascii")
+        except UnicodeDecodeError as error:
+            raise SignatureError("a signature or key has a name that is not ASCII") from error
+
+    def positive(self) -> int:
+        value = int.from_bytes(self.string(), "big", signed=True)
+        if value <= 0:
+            raise SignatureError("a signature or key has a number that is not positive")
+        return value
+
+    def end(self) -> None:
+        if self.left:
+            raise SignatureError(f"a signature or key has {len(self.left)} bytes too many")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A public key; ``application`` is a security key's, which is part of what it signs."""
+
+    kind: str
+    public: Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    hash: hashes.HashAlgorithm
+    application: bytes | None = None
+
+
+def key_type(key: str) -> str:
+    """Return the type of a public key that is given as base64.
+
+    Raises:
+        SignatureError: It is no key, or of a type that is not taken.
+    """
+    return _read_key(_decoded(key)).kind
+
+
+def canonical_key(key: str) -> str:
+    """Write a key's base64 as everybody does, so that equal keys are equal texts."""
+    return base64.b64encode(_decoded(key)).decode()
+
+
+def read_signature(armored: str) -> Signature:
+    """Read what ``ssh-keygen -Y sign`` wrote.
+
+    Raises:
+        SignatureError: It is something else.
+    """
+    found = re.fullmatch(rf"\s*{BEGIN}([A-Za-z0-9+/=\s]+){END}\s*", armored)
+    if found is None:
+        raise SignatureError(f"a signature begins with {BEGIN} and ends with {END}")
+    reader = _BlobReader(_decoded("".join(found[1].split())))
+    if reader.take(len(_MAGIC)) != _MAGIC or reader.number() != 1:
+        raise SignatureError("it is no SSH signature of version 1")
+    key = reader.string()
+    namespace, reserved, hash_name = reader.word(), reader.string(), reader.word()
+    blob = reader.string()
+    reader.end()
+    kind, name = _read_key(key).kind, base64.b64encode(key).decode()
+    return Signature(kind, name, namespace, hash_name, reserved, blob)
+
+
+def verify_signature(message: bytes, signature: Signature) -> None:
+    """Check that the signature's own key made it over the message; whose key that is, is not asked.
+
+    Raises:
+        UntouchedError: A security key made it without being touched.
+        SignatureError: It does not hold, or is for something else than Flywheel.
+    """
+    if signature.namespace != NAMESPACE:
+        raise SignatureError(
+            f"the signature is for {signature.namespace!r}, expected -n {NAMESPACE}"
+        )
+    if signature.hash_name not in ("sha256", "sha512"):
+        raise SignatureError(f"the signature's hash is {signature.hash_name!r}")
+    digest = hashlib.new(signature.hash_name, message).digest()
+    parts = (NAMESPACE.encode(), signature.reserved, signature.hash_name.encode(), digest)
+    signed = _MAGIC + b"".join(map(_string, parts))
+    try:
+        _verify_blob(_decoded(signature.key), signature.blob, signed)
+    except InvalidSignature as error:
+        raise SignatureError("the signature does not hold: text or key is another one") from error
+
+
+def _verify_blob(key_blob: bytes, blob: bytes, signed: bytes) -> None:
+    key, reader = _read_key(key_blob), _BlobReader(blob)
+    algorithm, value = reader.word(), reader.string()
+    flags = b""
+    if key.application is not None:  # PROTOCOL.u2f: what a security key signs
+        flags, counter = reader.take(1), reader.take(4)
+        beginning = hashlib.sha256(key.application).digest() + flags + counter
+        signed = beginning + hashlib.sha256(signed).digest()
+    reader.end()
+    if algorithm not in (_RSA if key.kind == "ssh-rsa" else (key.kind,)):
+        raise SignatureError(f"a key of type {key.kind} signed as {algorithm!r}")
+    if isinstance(key.public, rsa.RSAPublicKey):
+        key.public.verify(value, signed, padding.PKCS1v15(), _RSA[algorithm])
+    elif isinstance(key.public, Ed25519PublicKey):
+        key.public.verify(value, signed)
+    else:
+        numbers = _BlobReader(value)
+        encoded = encode_dss_signature(numbers.positive(), numbers.positive())
+        numbers.end()
+        key.public.verify(encoded, signed, ec.ECDSA(key.hash))
+    if key.application is not None and not flags[0] & TOUCHED:
+        raise UntouchedError("the security key was not touched when it signed")
+
+
+def _read_key(blob: bytes) -> _Key:
+    reader = _BlobReader(blob)
+    kind = reader.word()
+    is_hardware = kind in (SK_ED25519, SK_ECDSA)
+    try:
+        if kind in ("ssh-ed25519", SK_ED25519):
+            public, hashed = Ed25519PublicKey.from_public_bytes(reader.string()), hashes.SHA512()
+        elif kind.startswith(("ecdsa-sha2-", "sk-ecdsa-sha2-")) and kind in KEY_TYPES:
+            curve, hashed = _CURVES[name := reader.word()]
+            if name not in kind:
+                raise SignatureError(f"a key of type {kind} is on the curve {name}")
+            public = ec.EllipticCurvePublicKey.from_encoded_point(curve, reader.string())
+        elif kind == "ssh-rsa":
+            exponent, modulus = reader.positive(), reader.positive()
+            public, hashed = rsa.RSAPublicNumbers(exponent, modulus).public_key(), hashes.SHA512()
+            if public.key_size < LEAST_RSA_BITS:
+                raise SignatureError(
+                    f"an RSA key has {public.key_size} bits, expected {LEAST_RSA_BITS} or more"
+                )
+        else:
+            raise SignatureError(f"a key is of type {kind!r}, expected {', '.join(KEY_TYPES)}")
+    except (ValueError, KeyError) as error:
+        if isinstance(error, SignatureError):
+            raise
+        raise SignatureError(f"a key of type {kind} is not one: {error}") from error
+    application = reader.string() if is_hardware else None
+    reader.end()
+    return _Key(kind, public, hashed, application)
+
+
+def _string(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise SignatureError("a signature or key is not base64") from error
+
+
+_OPTION = re.compile(r'([a-z-]+)(?:=("[^"]*"|[^",]*))?(?:,|$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A public key (base64), and since when and until when it counts (UTC)."""
+
+    key: str
+    valid_after: datetime | None = None
+    valid_before: datetime | None = None
+
+    def is_valid(self, at: datetime) -> bool:
+        """Tell whether the key counts at a time; both ends do."""
+        after, before = self.valid_after, self.valid_before
+        return (after is None or at >= after) and (before is None or at <= before)
+
+
+@dataclass(frozen=True, slots=True)
+class SignerLine:
+    """One line: patterns of names, and a key that counts for them."""
+
+    principals: tuple[str, ...]
+    signer: Signer
+
+    def is_of(self, name: str) -> bool:
+        """Tell whether the key is a person's; a pattern with ``!`` excludes whom it matches."""
+        matches = [one for one in self.principals if _matches(one.removeprefix("!"), name)]
+        return bool(matches) and not any(one.startswith("!") for one in matches)
+
+
+def parse(text: str) -> list[SignerLine]:
+    """Read the lines that count for Flywheel; those of other namespaces are left out.
+
+    Raises:
+        ValueError: A line can't be read, or is of a certificate authority, which is not supported.
+    """
+    lines = enumerate(text.splitlines(), 1)
+    said = [(n, line.strip()) for n, line in lines if line.strip() and line.strip()[0] != "#"]
+    return [line for n, one in said for line in _line(n, one)]
+
+
+def public_key(text: str) -> Signer:
+    """Read a public key as a ``.pub`` file has it: its type, base64, and maybe a comment.
+
+    Raises:
+        ValueError: It is none.
+    """
+    words = text.split()
+    if len(words) < 2:
+        raise ValueError(f"{text!r} is no public key, expected the line of a .pub file")
+    return _signer(words[0], words[1], {})
+
+
+def write_line(name: str, signer: Signer) -> str:
+    """Write the line of a person's key, as ``ssh-keygen -Y verify`` reads it."""
+    options = [f'namespaces="{NAMESPACE}"']
+    times = {"valid-after": signer.valid_after, "valid-before": signer.valid_before}
+    for option, time in times.items():
+        if time is not None:
+            options.append(f'{option}="{time.astimezone(UTC):%Y%m%d%H%M%SZ}"')
+    kind = key_type(signer.key)
+    return f'"{name}" {",".join(options)} {kind} {signer.key}\n'
+
+
+def _line(number: int, text: str) -> Iterable[SignerLine]:
+    try:
+        principals, rest = _first_word(text)
+        options: dict[str, str] = {}
+        if rest.split(maxsplit=1)[0] not in KEY_TYPES:
+            given, rest = _first_word(rest, keep_quotes=True)
+            options = _options(given)
+        kind, key = rest.split()[:2]
+        signer = _signer(kind, key, options)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"allowed_signers, line {number}: {error}") from error
+    namespaces = options.get("namespaces")
+    if namespaces is None or any(_matches(one, NAMESPACE) for one in namespaces.split(",")):
+        yield SignerLine(tuple(principals.split(",")), signer)
+
+
+def _first_word(text: str, *, keep_quotes: bool = False) -> tuple[str, str]:
+    """Split off the first word, in which blanks may stand in double quotes."""
+    found = re.match(r'((?:"[^"]*"|[^"\s])+)\s+(.+)', text)
+    if found is None:
+        raise ValueError("expected names, options if any, the type of a key, and the key")
+    return found[1] if keep_quotes else "".join(shlex.split(found[1], posix=True)), found[2]
+
+
+def _options(text: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    place = 0
+    while place < len(text):
+        found = _OPTION.match(text, place)
+        if found is None or found[1] not in (
+            "cert-authority",
+            "namespaces",
+            "valid-after",
+            "valid-before",
+        ):
+            raise ValueError(f"{text[place:]!r} is no option")
+        if found[1] == "cert-authority":
+            raise ValueError("certificate authorities are not supported, list the people's keys")
+        options[found[1]] = (found[2] or "").strip('"')
+        place = found.end()
+    return options
+
+
+def _signer(kind: str, key: str, options: dict[str, str]) -> Signer:
+    try:
+        found = key_type(key)
+    except SignatureError as error:
+        raise ValueError(f"{kind} {key[:20]}...: {error}") from error
+    if found != kind:
+        raise ValueError(f"a key is said to be of type {kind} and is of type {found}")
+    after, before = (_time(options.get(name)) for name in ("valid-after", "valid-before"))
+    return Signer(canonical_key(key), after, before)
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read ``YYYYMMDD[HHMM[SS]][Z]``; without a Z it is the machine's own time."""
+    if text is None:
+        return None
+    digits, zone = text.removesuffix("Z"), UTC if text.endswith("Z") else None
+    for form, length in (("%Y%m%d", 8), ("%Y%m%d%H%M", 12), ("%Y%m%d%H%M%S", 14)):
+        if len(digits) == length and digits.isascii() and digits.isdigit():
+            read = datetime.strptime(digits, form)
+            return read.replace(tzinfo=zone) if zone else read.astimezone()
+    raise ValueError(f"{text!r} is no time, expected YYYYMMDD[HHMM[SS]][Z]")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Match as OpenSSH does: ``*`` and ``?`` are wildcards, brackets are not."""
+    escaped = pattern.replace("[", "[[]")
+    return re.fullmatch(translate(escaped), text) is not None

@@ -1,0 +1,153 @@
+"""What the warehouse keeps of an erasure: the key of its digests, tombstones, counts."""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from components.erase.subject import Subject, keyed_digest
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
+
+Kind: TypeAlias = Literal["interactions", "feedback", "lines", "texts", "contents", "times"]
+"""What a tombstone is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One erasure of a subject; its id becomes that of its certificate."""
+
+    certificate_id: str
+    subject_digest: str
+    scope: str
+    begun_at: datetime
+    finished_at: datetime | None
+
+
+def digest_key(con: Connection) -> str:
+    """Give the key of this warehouse's digests; it is drawn at the first erasure."""
+    found = con.execute("select key from raw.erasure_key").fetchall()
+    if found:
+        return str(found[0][0])
+    drawn = secrets.token_hex(32)
+    con.execute("insert into raw.erasure_key values ($key)", {"key": drawn})
+    return drawn
+
+
+def subject_digest(con: Connection, subject: Subject) -> str:
+    """Digest the subject's id, as certificates name it."""
+    return keyed_digest(digest_key(con), subject.id)
+
+
+def unfinished(con: Connection, subject: Subject) -> Erasure | None:
+    """Find the erasure of a subject that was killed before its certificate was written."""
+    found = erasures_of(con, subject_digest(con, subject))
+    open_ones = (one for one in found if one.finished_at is None and one.scope == subject.scope)
+    return next(open_ones, None)
+
+
+def begin_erasure(con: Connection, subject: Subject, *, now: datetime) -> Erasure:
+    """Note that a subject is to be erased, or find the erasure of it that was not finished."""
+    if (begun := unfinished(con, subject)) is not None:
+        return begun
+    who = subject_digest(con, subject)
+    certificate_id = manifest.digest([who, subject.scope, now.isoformat()])
+    begun = Erasure(certificate_id, who, subject.scope, now, None)
+    con.execute(
+        "insert into raw.erasures values ($id, $who, $scope, $now, null)",
+        {"id": certificate_id, "who": who, "scope": subject.scope, "now": now},
+    )
+    return begun
+
+
+def erasures_of(con: Connection, subject_digest: str) -> list[Erasure]:
+    """List the erasures of a subject, the oldest first."""
+    rows = con.execute(
+        """
+        select certificate_id, subject_digest, scope, begun_at, finished_at
+        from raw.erasures
+        where subject_digest = $who
+        order by begun_at, certificate_id
+        """,
+        {"who": subject_digest},
+    ).fetchall()
+    return [Erasure(*row) for row in rows]
+
+
+def finish_erasure(con: Connection, certificate_id: str, *, now: datetime) -> None:
+    """Note that all is done and the certificate stands."""
+    con.execute(
+        "update raw.erasures set finished_at = $now where certificate_id = $id",
+        {"id": certificate_id, "now": now},
+    )
+
+
+def add_tombstones(
+    con: Connection, certificate_id: str, kind: Kind, digests: Iterable[str]
+) -> None:
+    """Keep the digests of what must not come back."""
+    rows = [
+        {"kind": kind, "digest": one, "certificate_id": certificate_id}
+        for one in sorted(set(digests))
+    ]
+    warehouse.insert(con, "raw.erased", rows)
+
+
+def tombstones(con: Connection, certificate_ids: Iterable[str]) -> dict[Kind, list[str]]:
+    """Give the digests that these erasures keep, by kind, sorted."""
+    rows = con.execute(
+        """
+        select kind, list(distinct digest order by digest)
+        from raw.erased
+        where list_contains($ids, certificate_id)
+        group by kind
+        order by kind
+        """,
+        {"ids": list(certificate_ids)},
+    ).fetchall()
+    return {kind: list(digests) for kind, digests in rows}
+
+
+def add_counts(con: Connection, certificate_id: str, rows: Mapping[str, int]) -> None:
+    """Add to how many rows were deleted where."""
+    records: list[warehouse.Row] = [
+        {"certificate_id": certificate_id, "place": place, "rows": number}
+        for place, number in rows.items()
+        if number
+    ]
+    warehouse.insert(con, "raw.erasure_counts", records)
+
+
+def read_counts(con: Connection, certificate_id: str) -> dict[str, int]:
+    """Tell how many rows an erasure deleted, by place."""
+    rows = con.execute(
+        """
+        select place, sum(rows)::bigint
+        from raw.erasure_counts
+        where certificate_id = $id
+        group by place
+        order by place
+        """,
+        {"id": certificate_id},
+    ).fetchall()
+    return dict(rows)
+
+
+def erasure_named(con: Connection, certificate_id: str) -> Erasure:
+    """Find an erasure by its certificate.
+
+    Raises:
+        LookupError: This warehouse has none of that id.
+    """
+    row = con.execute(
+        """
+        select certificate_id, subject_digest, scope, begun_at, finished_at
+        from raw.erasures
+        where certificate_id = $id
+        """,
+        {"id": certificate_id},
+    ).fetchone()
+    if row is None:
+        raise LookupError(f"this warehouse knows no erasure of the certificate {certificate_id}")
+    return Erasure(*row)

@@ -1,0 +1,325 @@
+"""Prepare and run guard tasks: lm-eval's own tasks on documents of this machine."""
+
+import gzip
+import hashlib
+import json
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import pyarrow.parquet as pq
+from jinja2 import TemplateError
+
+from components.evaluate import guards
+from components.evaluate.settings import GuardTask
+from components.schema import Json
+from components.scorecard import Metric, Sample
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
+
+
+GuardDocument: TypeAlias = dict[str, Json]
+
+
+def read_documents(path: Path) -> list[GuardDocument]:
+    """Read a document from each row or line, each one once.
+
+    Two models may be compared on a document only where it occurs once.
+
+    Raises:
+        ValueError: A line is no JSON object, or there is no document.
+    """
+    rows = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else _read_lines(path)
+    found = {_canonical_json(row): row for row in rows}
+    if not found:
+        raise ValueError(f"{path} holds no document")
+    return list(found.values())
+
+
+def draw_documents(documents: Sequence[GuardDocument], limit: int | None) -> list[GuardDocument]:
+    """Take at most ``limit`` documents in their order: those whose content hashes lowest.
+
+    So the choice is by chance and always the same, and a higher limit only adds.
+    """
+    if limit is None or limit >= len(documents):
+        return list(documents)
+    hashes = [hashlib.sha256(_canonical_json(one).encode()).digest() for one in documents]
+    last = sorted(hashes)[limit - 1]
+    return [one for one, drawn in zip(documents, hashes, strict=True) if drawn <= last]
+
+
+def documents_not_in(
+    documents: Sequence[GuardDocument], known: Sequence[GuardDocument]
+) -> list[GuardDocument]:
+    """Leave out the documents that are among the ``known``."""
+    seen = set(map(_canonical_json, known))
+    return [one for one in documents if _canonical_json(one) not in seen]
+
+
+def _canonical_json(row: GuardDocument) -> str:
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _read_lines(path: Path) -> list[GuardDocument]:
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    lines = enumerate(text.split("\n"), 1)
+    return [_parse_line(path, number, line) for number, line in lines if line.strip()]
+
+
+def _parse_line(path: Path, number: int, line: str) -> GuardDocument:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    if isinstance(value, dict):
+        return cast("GuardDocument", value)
+    raise ValueError(f"{path}, line {number} wants a JSON object, found {line.strip()[:60]}")
+
+
+METRIC_MEANINGS = {
+    "acc": "the right choice is the likeliest",
+    "acc_norm": "the right choice is the likeliest for its length",
+    "exact_match": "the answer is the right one, word for word",
+}
+
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a task's own functions and templates raise when a document is not as they expect."""
+
+
+class GuardError(ValueError):
+    """Guard tasks that can't be asked; ``mistakes`` holds a sentence for each reason."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("; ".join(mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGuard:
+    """A task that is ready to be asked, with what its one metric means."""
+
+    task: "ConfigurableTask"
+    metric: str
+    filter: str
+    told: Metric
+
+
+def prepare_guards(tasks: Sequence[GuardTask]) -> dict[str, PreparedGuard]:
+    """Make every task ready, by name, having looked at each of its documents.
+
+    Raises:
+        GuardError: With every mistake of every task.
+    """
+    mistakes = guards.guard_mistakes(tasks)
+    ready: dict[str, PreparedGuard] = {}
+    for one in tasks if not mistakes else ():
+        try:
+            ready[guards.guard_name(one)] = build_guard(one)
+        except GuardError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise GuardError(mistakes)
+    return ready
+
+
+def build_guard(one: GuardTask) -> PreparedGuard:
+    """Make lm-eval's task from its definition and our documents, and look at each of them.
+
+    Raises:
+        GuardError: It can't be asked of these documents, or not scored.
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    told = guards.find_definition(one.task)
+    try:
+        task = ConfigurableTask(config=_task_config(one, told))
+    except _TEMPLATE_ERRORS as error:
+        misfit = f"{told.name}: {one.data} does not fit the task: {_error_text(error)}"
+        raise GuardError([misfit]) from error
+    mistakes = [f"{told.name}: {mistake}" for mistake in _document_mistakes(task)]
+    if (task.config.generation_kwargs or {}).get("do_sample"):
+        mistakes.append(f"{told.name}: draws its answers at random, so no score can be repeated")
+    if problem := _metric_problem(task, one.metric):
+        mistakes.append(f"{told.name}: {problem}")
+    if mistakes:
+        raise GuardError(mistakes)
+    higher = bool(task.higher_is_better()[one.metric])
+    meaning = METRIC_MEANINGS.get(one.metric, f"the mean of lm-eval's {one.metric}")
+    metric = Metric(f"of the documents of {told.name}: {meaning}", higher_is_better=higher)
+    return PreparedGuard(task, one.metric, guards.chosen_filter(one, told), metric)
+
+
+def _task_config(one: GuardTask, told: guards.TaskDefinition) -> dict[str, Any]:
+    """Give lm-eval the task's definition with our documents in place of its own."""
+    from datasets import Dataset
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    asked = read_documents(one.data)
+    splits = {"test": Dataset.from_list(draw_documents(asked, one.limit))}
+    if one.examples is not None:
+        examples = documents_not_in(read_documents(one.examples), asked)
+        if len(examples) < one.num_fewshot:
+            raise ValueError(
+                f"{one.examples} has {len(examples)} documents that are not asked, and num_fewshot "
+                f"wants {one.num_fewshot}"
+            )
+        splits["examples"] = Dataset.from_list(examples)
+
+    def load(**_: object) -> dict[str, Dataset]:
+        return splits
+
+    body: dict[str, Any] = load_yaml(told.path, resolve_func=True)
+    body = {key: value for key, value in body.items() if key not in ("tag", "task_list", "group")}
+    if one.examples is not None and isinstance(body.get("fewshot_config"), dict):
+        body["fewshot_config"] = {
+            key: value
+            for key, value in body["fewshot_config"].items()
+            if key not in ("split", "samples")
+        }
+    return body | {
+        "custom_dataset": load,
+        "dataset_path": None,
+        "dataset_name": None,
+        "dataset_kwargs": None,
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
+        "fewshot_split": "examples" if one.examples is not None else None,
+        "num_fewshot": one.num_fewshot,
+    }
+
+
+def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:
+    from lm_eval.api.metrics import mean
+
+    means = task.aggregation()
+    if metric not in means:
+        return f"has no metric {metric}, only {', '.join(means)}"
+    if means[metric] is not mean:
+        return f"{metric} is no mean of the documents' scores"
+    if task.config.process_results is None and task._metric_fn_list[metric] is None:  # pyright: ignore[reportPrivateUsage] - nothing public tells
+        return f"lm-eval can't compute {metric} here: what it needs is not installed"
+    return None
+
+
+def _document_mistakes(task: "ConfigurableTask") -> list[str]:
+    """Say of the first document that can't be asked or scored why."""
+    for number, document in enumerate(cast("Iterable[dict[str, Any]]", task.eval_docs)):
+        try:
+            problem = _document_problem(task, document)
+        except _TEMPLATE_ERRORS as error:
+            empty = [name for name, value in document.items() if value is None]
+            problem = (
+                f"has no {', '.join(empty)}: {_error_text(error)}" if empty else _error_text(error)
+            )
+        if problem is not None:
+            return [f"document {number}: {problem}"]
+    return []
+
+
+def _document_problem(task: "ConfigurableTask", document: dict[str, Any]) -> str | None:
+    text, target = task.doc_to_text(document), task.doc_to_target(document)
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return None
+    choices = task.doc_to_choice(document)
+    right = text if isinstance(text, int) else target
+    for one in right if isinstance(right, list) else [right]:
+        known = 0 <= one < len(choices) if isinstance(one, int) else one in choices
+        if not known:
+            return f"its right answer {one!r} is none of its {len(choices)} choices"
+    return None
+
+
+def _error_text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own: which solved examples stand before which document."""
+
+
+def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
+    """Have a model answer a task through lm-eval, none of whose caches is used.
+
+    Raises:
+        ValueError: lm-eval gave back other samples than one for each document.
+    """
+    from lm_eval.evaluator import evaluate
+
+    name = str(guard.task.config.task)
+    guard.task.set_fewshot_seed(FEWSHOT_SEED)
+    # lm-eval's decorator hides the signature from pyright.
+    results: Any = evaluate(  # pyright: ignore[reportCallIssue]
+        lm=lm,  # pyright: ignore[reportCallIssue]
+        task_dict={"tasks": {name: guard.task}},  # pyright: ignore[reportCallIssue]
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    rows = [row for row in results["samples"][name] if row["filter"] == guard.filter]
+    asked = len(guard.task.eval_docs)
+    if sorted(row["doc_id"] for row in rows) != list(range(asked)):
+        raise ValueError(
+            f"lm-eval gave back {len(rows)} samples for the {asked} documents of {name}, wants one "
+            f"for each; nothing is measured"
+        )
+    return [_guard_sample(row, name, guard) for row in rows]
+
+
+def _guard_sample(row: Mapping[str, Any], name: str, guard: PreparedGuard) -> Sample:
+    prompt = str(row["arguments"][0][0])
+    shots = str(guard.task.config.fewshot_delimiter) if guard.task.config.num_fewshot else ""
+    example_id = f"{name}/{row['doc_id']}"
+    return Sample(
+        doc_id=row["doc_id"],
+        example_id=example_id,
+        cluster_id=example_id,
+        doc_hash=str(row["doc_hash"]),
+        prompt_hash=str(row["prompt_hash"]),
+        request=prompt.rpartition(shots)[2] if shots else prompt,
+        prompt=prompt,
+        output=_guard_output(row, guard),
+        reference=_guard_reference(row, guard),
+        scores={guard.metric: _finite_score(row.get(guard.metric))},
+        slices={},
+    )
+
+
+def _guard_output(row: Mapping[str, Any], guard: PreparedGuard) -> str:
+    """Give the text that a model wrote, or the choice that it finds likeliest by the metric."""
+    answers = row["filtered_resps"]
+    if guard.task.OUTPUT_TYPE != "multiple_choice":
+        return str(answers[0])
+    choices = [str(choice) for choice in guard.task.doc_to_choice(row["doc"])]
+    lengths = [len(one) if guard.metric == "acc_norm" else 1 for one in choices]
+    likely = [float(answers[at][0]) / max(1, lengths[at]) for at in range(len(choices))]
+    return choices[max(range(len(choices)), key=likely.__getitem__)]
+
+
+def _guard_reference(row: Mapping[str, Any], guard: PreparedGuard) -> str:
+    target = row["target"]
+    if guard.task.OUTPUT_TYPE == "multiple_choice" and isinstance(target, int):
+        return str(guard.task.doc_to_choice(row["doc"])[target])
+    return str(target)
+
+
+def _finite_score(value: object) -> float | None:
+    """Take lm-eval's score of a document; what is no finite number was not measured."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return None
+    return float(value)

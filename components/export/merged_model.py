@@ -1,0 +1,47 @@
+"""Merge an adapter into its base's weights, for servers without adapter support."""
+
+import shutil
+from pathlib import Path
+from typing import cast
+
+import torch  # noqa: TID253 - this module is itself imported late
+from transformers import PreTrainedModel  # noqa: TID253 - as above
+
+from components.models import base as bases
+from components.models.base import attach_adapter
+
+TOKENIZER = (
+    "tokenizer*",
+    "*.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+"""The base's files that are copied as they are."""
+
+
+def write(adapter: Path, base: Path, to: Path) -> None:
+    """Merge in fp32, from the base as it was shipped, and save in bf16.
+
+    A QLoRA adapter was trained on weights rounded to NF4, and has learned to make good for some of
+    that rounding, too. On weights that are not rounded that part is out of place, so a merged model
+    may score otherwise than the adapter did on the rounded base; it was not measured.
+
+    Args:
+        adapter: The PEFT adapter.
+        base: The base that it was trained on; in fp32 it must fit into memory.
+        to: Gets weights, configuration and tokenizer, all that transformers loads.
+
+    Raises:
+        ValueError: A weight of the adapter is no number.
+        UserWarning: The adapter lacks weights.
+    """
+    model, _ = bases.load(base, "fp32", for_training=False)
+    merged = cast(
+        "PreTrainedModel", attach_adapter(model, adapter).merge_and_unload(safe_merge=True)
+    )
+    merged.to(torch.bfloat16).save_pretrained(to)  # pyright: ignore[reportArgumentType]
+    for file in {file for pattern in TOKENIZER for file in base.glob(pattern) if file.is_file()}:
+        shutil.copyfile(file, to / file.name)

@@ -1,0 +1,80 @@
+"""The page that a person reads before deciding: verdict, scores, differences, training set."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.gate.report import baseline_comparison, production_costs, words
+from components.gate.report.side_by_side import Figure, differing, take_turns
+from components.gate.report.words import Case, as_share, between, counted, points
+from components.pages import templates
+from components.scorecard import Difference
+
+SHOWN_CHARACTERS = 600
+"""Longer requests and answers are cut, so that five of them stay readable."""
+
+SHOWN = 5
+"""Requests on which the two differ."""
+
+
+def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
+    """Write the brief as Markdown.
+
+    Args:
+        case: What the evidence is about.
+        figures: Every figure of both models.
+        picture: PNG of their differences; it goes into the page, which then stands alone.
+    """
+    lost, won = differing(case)
+    return templates.render(
+        "gate/brief.md.j2",
+        case=case,
+        sentence=words.verdict_sentence(case),
+        reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
+        baselines=baseline_comparison.hold(case),
+        figures=figures,
+        scores=[_score(figure) for figure in figures],
+        picture=templates.inline(picture),
+        change=words.change_sentence(case),
+        kept=production_costs.sentence(case),
+        break_even=production_costs.break_even(case.costs.bill),
+        charges=production_costs.cost_rows(case.costs),
+        lost=len(lost),
+        won=len(won),
+        differing=[
+            (one in won, one.challenger.example_id, _answers(case.subject.opponent_name, one))
+            for one in take_turns(lost, won, SHOWN)
+        ],
+    )
+
+
+def _score(figure: Figure) -> list[str]:
+    effect = figure.effect
+    return [
+        effect.name,
+        as_share(figure.opponent),
+        as_share(figure.challenger),
+        points(effect.difference),
+        between(effect.low, effect.high),
+        str(effect.n),
+        counted(effect.clusters),
+        figure.said or "only shown",
+    ]
+
+
+def _answers(opponent: str, difference: Difference) -> str:
+    texts = {
+        "asked": difference.challenger.request,
+        "right": difference.challenger.reference,
+        opponent: difference.opponent.output,
+        "challenger": difference.challenger.output,
+    }
+    return "\n".join(line for label, text in texts.items() for line in _wrapped(label, text))
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Return a label and, indented under it, at most ``SHOWN_CHARACTERS`` of the text."""
+    line = " ".join(text.split())
+    if len(line) > SHOWN_CHARACTERS:
+        line = line[:SHOWN_CHARACTERS] + " ..."
+    return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]

@@ -1,1 +1,0 @@
-"""The pictures: differences, slices, cost against quality, history."""

@@ -1,0 +1,289 @@
+"""Charts of scores: by model, differences with intervals, slices, history of turns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from components.gate.significance import share_interval
+from components.pages import charts
+from components.pages.charts import (
+    DPI,
+    FURTHER,
+    GRID,
+    INK,
+    NEW,
+    OTHER,
+    PAPER,
+    THERE,
+    WIDTH,
+    save,
+    size,
+)
+from components.scorecard import Scorecard
+
+Kind: TypeAlias = Literal["target", "guard", "shown"]
+
+EFFECT_COLOURS: dict[Kind, str] = {
+    "target": charts.NEW,
+    "guard": charts.OTHER,
+    "shown": charts.THERE,
+}
+
+EFFECT_MEANINGS: dict[Kind, str] = {
+    "target": "what the challenger must be better at",
+    "guard": "what it may not be worse at",
+    "shown": "only shown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One difference, challenger less opponent, as a share of one.
+
+    ``bound`` is what the interval must lie above: zero, or how much worse the policy allows; none
+    where nothing is asked. Without a ``difference`` it was not measured.
+    """
+
+    name: str
+    kind: Kind
+    n: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    bound: float | None = None
+    clusters: int | None = None
+
+    @property
+    def size(self) -> str:
+        """On how many requests it was measured, and in how many clusters where that is known."""
+        return charts.size(self.n, self.clusters)
+
+
+def draw_differences(effects: Sequence[Effect], path: Path) -> None:
+    """Write a PNG with a row for each effect, in their order."""
+    figure, axes = charts.sheet(1.3 + 0.42 * len(effects), right=0.87)
+    charts.rows(axes, [f"{charts.shortened(one.name)}\n{one.size}" for one in effects])
+    axes.set_xlim(*_limits(effects))
+    axes.axvline(0, color=charts.INK, lw=1)
+    for row, effect in enumerate(effects):
+        _row(axes, row, effect)
+    axes.set_xlabel("challenger less opponent, in points, with interval", color=charts.INK, size=9)
+    kinds: dict[Kind, None] = {one.kind: None for one in effects}
+    for kind in kinds:
+        axes.plot(
+            [], [], "o-", color=EFFECT_COLOURS[kind], lw=2.5, ms=6, label=EFFECT_MEANINGS[kind]
+        )
+    axes.plot([], [], "|", color=charts.INK, ms=12, mew=1.5, label="must lie right of this")
+    figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
+    charts.save(figure, path)
+
+
+def _row(axes: Axes, row: int, effect: Effect) -> None:
+    colour = EFFECT_COLOURS[effect.kind]
+    if effect.difference is None:
+        axes.text(0, row, " not measured", color=colour, va="center", size=9)
+        return
+    said, beside = f"{100 * effect.difference:+.1f}", axes.get_yaxis_transform()
+    axes.text(1.02, row, said, color=colour, va="center", size=9, transform=beside)
+    if effect.low is not None and effect.high is not None:
+        ends = [100 * effect.low, 100 * effect.high]
+        axes.plot(ends, [row, row], color=colour, lw=2.5, solid_capstyle="round")
+    axes.plot(100 * effect.difference, row, "o", color=colour, ms=7)
+    if effect.bound is not None:
+        axes.plot(100 * effect.bound, row, "|", color=charts.INK, ms=18, mew=1.5)
+
+
+def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
+    """Say from where to where the axis goes: zero is in it, and a little of either side."""
+    seen = [
+        100 * value
+        for one in effects
+        for value in (one.difference, one.low, one.high, one.bound)
+        if value is not None
+    ]
+    low, high = min([-5.0, *seen]), max([5.0, *seen])
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+MOST_SLICES = 14
+"""More slices than this would be too small to read; the largest are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTally:
+    """One slice: how many requests, and who got how many right that the other did not.
+
+    ``worse`` tells that the challenger is significantly worse on it.
+    """
+
+    name: str
+    n: int
+    wins: int
+    losses: int
+    worse: bool = False
+    clusters: int | None = None
+
+
+def draw_slices(tallies: Sequence[SliceTally], path: Path, *, opponent: str) -> None:
+    """Write a PNG with a row for each of the largest slices, in their order."""
+    largest = sorted(tallies, key=lambda one: (-one.n, one.name))[:MOST_SLICES]
+    shown = [one for one in tallies if one in largest]
+    figure, axes = charts.sheet(1.3 + 0.42 * len(shown))
+    charts.rows(
+        axes,
+        [f"{charts.shortened(one.name)}\n{charts.size(one.n, one.clusters)}" for one in shown],
+    )
+    reach = max(1.0, *(max(one.wins, one.losses) for one in shown))
+    axes.set_xlim(-1.25 * reach, 1.25 * reach)
+    axes.axvline(0, color=charts.INK, lw=1)
+    for row, one in enumerate(shown):
+        axes.barh(row, -one.losses, height=0.55, color=charts.THERE)
+        axes.barh(row, one.wins, height=0.55, color=charts.NEW)
+        said = f" {one.losses}" + (" worse" if one.worse else "")
+        kind = "bold" if one.worse else "normal"
+        gap = 0.03 * reach
+        axes.text(
+            -one.losses - gap, row, said.strip(), ha="right", va="center", size=9, weight=kind
+        )
+        axes.text(one.wins + gap, row, str(one.wins), ha="left", va="center", size=9)
+    ticks = [tick for tick in axes.get_xticks() if abs(tick) <= reach and tick == int(tick)]
+    axes.set_xticks(ticks, [str(abs(int(tick))) for tick in ticks])
+    axes.set_xlabel("requests that only one of the two got right", color=charts.INK, size=9)
+    axes.plot([], [], "s", color=charts.THERE, ms=8, label=f"only the {opponent}")
+    axes.plot([], [], "s", color=charts.NEW, ms=8, label="only the challenger")
+    figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
+    charts.save(figure, path)
+
+
+MODEL_COLOURS = (THERE, NEW, OTHER, FURTHER)
+
+
+def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
+    """Write a PNG, 1050 pixels wide and readable at 700, on white so that any theme can show it.
+
+    Args:
+        scorecards: By the name each model has in the legend, at most four; the opponent first, all
+            of one task.
+        path: Where the PNG goes.
+    """
+    metrics = next(iter(scorecards.values())).metrics
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.55 * len(metrics)), dpi=DPI, facecolor=PAPER)
+    axes = figure.add_subplot(facecolor=PAPER)
+    colours = dict(zip(scorecards, MODEL_COLOURS, strict=False))
+    for place, (name, card) in enumerate(scorecards.items()):
+        shift = (place - (len(scorecards) - 1) / 2) * 0.26
+        _dots(axes, card, shift, label=name, colour=colours[name])
+    _score_frame(axes, next(iter(scorecards.values())))
+    figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=INK)
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    save(figure, path)
+
+
+def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str) -> None:
+    axes.plot([], [], "o", color=colour, ms=7, label=label)
+    for row, metric in enumerate(card.metrics):
+        score, height = card.scores[metric], row + shift
+        if score.value is None:
+            axes.text(1, height, "not measured", color=colour, va="center", size=9)
+            continue
+        if ends := share_interval(card, metric):
+            between = [100 * min(max(end, 0), 1) for end in ends]
+            axes.plot(
+                between, [height] * 2, color=colour, lw=2.5, solid_capstyle="round", clip_on=False
+            )
+        axes.plot(100 * score.value, height, "o", color=colour, ms=7, clip_on=False)
+        axes.text(103, height, f"{score.value:.0%}", color=colour, va="center", size=10)
+
+
+def _score_frame(axes: Axes, card: Scorecard) -> None:
+    sizes = {metric: size(score.n, score.clusters) for metric, score in card.scores.items()}
+    names = [f"{metric.replace('_', ' ')}\n{sizes[metric]}" for metric in card.metrics]
+    axes.set_yticks(range(len(names)), names, color=INK, size=10)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-1, 101)
+    axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], color=INK)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xlabel("mean of the requests, with 95 % interval", color=INK, size=9)
+
+
+MOST_TURNS = 20
+"""The last turns are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One turn's scores, as shares with intervals; compared only within a holdout version."""
+
+    day: str
+    holdout_version: str
+    outcome: str
+    challenger: float | None
+    low: float | None
+    high: float | None
+    opponent: float | None
+
+
+def draw_history(turns: Sequence[Past], path: Path, *, metric: str) -> None:
+    """Write a PNG with a column for each of the last turns, the oldest first.
+
+    Lines join the turns of one holdout version: across versions scores are not compared.
+    """
+    shown = list(turns)[-MOST_TURNS:]
+    figure, axes = charts.sheet(3.8, left=0.12)
+    for column, turn in enumerate(shown):
+        _column(axes, column, turn)
+    _join(axes, shown)
+    _history_frame(figure, axes, shown, metric)
+    charts.save(figure, path)
+
+
+def _column(axes: Axes, column: int, turn: Past) -> None:
+    if turn.opponent is not None:
+        axes.plot(column, 100 * turn.opponent, "D", color=charts.THERE, ms=6)
+    if turn.challenger is None:
+        axes.text(column, 2, "not\nmeasured", color=charts.NEW, ha="center", size=9)
+        return
+    if turn.low is not None and turn.high is not None:
+        axes.plot([column] * 2, [100 * turn.low, 100 * turn.high], color=charts.NEW, lw=2.5)
+    face = charts.NEW if turn.outcome == "pass" else charts.PAPER
+    axes.plot(column, 100 * turn.challenger, "o", color=charts.NEW, mfc=face, mew=2, ms=8)
+
+
+def _join(axes: Axes, shown: Sequence[Past]) -> None:
+    columns = enumerate(shown)
+    for place, (version, together) in enumerate(
+        groupby(columns, key=lambda one: one[1].holdout_version)
+    ):
+        run = [(column, turn.challenger) for column, turn in together]
+        measured = [(column, 100 * score) for column, score in run if score is not None]
+        axes.plot(
+            [c for c, _ in measured], [s for _, s in measured], color=charts.NEW, lw=1, zorder=1
+        )
+        if place:
+            axes.axvline(run[0][0] - 0.5, color=charts.THERE, lw=1, ls=":")
+        name = charts.shortened(version.partition("-")[0], 10)
+        axes.text(run[0][0] - 0.4, 103, f"holdout {name}", color=charts.THERE, size=8)
+
+
+def _history_frame(figure: Figure, axes: Axes, shown: Sequence[Past], metric: str) -> None:
+    axes.set_xlim(-0.6, max(2.0, len(shown) - 0.4))
+    axes.set_ylim(-4, 110)
+    axes.set_yticks(range(0, 101, 20))
+    slant = 0 if len(shown) <= 7 else 45
+    axes.set_xticks(range(len(shown)), [one.day for one in shown], rotation=slant, size=8)
+    axes.grid(axis="y", color=charts.GRID, lw=0.8)
+    axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=charts.INK, size=9)
+    axes.set_xlabel("turn", color=charts.INK, size=9)
+    axes.plot([], [], "o", color=charts.NEW, ms=8, label="challenger that passed")
+    axes.plot([], [], "o", color=charts.NEW, mfc=charts.PAPER, mew=2, ms=8, label="that did not")
+    axes.plot([], [], "D", color=charts.THERE, ms=6, label="opponent")
+    figure.legend(loc="upper center", ncols=3, frameon=False, labelcolor=charts.INK, fontsize=9)

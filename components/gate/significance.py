@@ -1,0 +1,301 @@
+"""Tests and intervals: McNemar, Holm, alpha spending, score, Wilson and Fieller intervals."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import cast
+
+import numpy as np
+from scipy import optimize, stats
+
+from components.gate import paired_scores
+from components.gate.paired_scores import PairedScores
+from components.scorecard import Scorecard
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Give the chance that a fair coin gives at least ``wins`` of ``wins + losses``.
+
+    One-sided; twice this is the two-sided p-value. Source: McNemar (1947, Psychometrika 12:153) in
+    its exact form: a binomial test with p = 1/2 on the requests where only one of two was right.
+    """
+    if wins + losses == 0:
+        return 1.0
+    return float(stats.binom.sf(wins - 1, wins + losses, 0.5))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Give each p-value corrected for its company: below alpha, its claim holds at alpha.
+
+    The chance that any true null of the family is rejected is at most alpha, whatever the
+    dependence (Holm 1979, Scand. J. Statist. 6:65; adjusted as in Wright 1992, Biometrics 48:1005).
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    found = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        found[i] = highest
+    return found
+
+
+NO_ALPHA = 1e-12
+"""Less is what rounding leaves."""
+
+
+def allowance(alpha: float, look: int, looks: int | None = None) -> float:
+    """Give the chance of a false promotion that look number ``look`` may take.
+
+    Args:
+        alpha: The chance that any look at this holdout promotes a challenger that is no better.
+        look: Which look it is, from 1.
+        looks: How many were planned. They get equal shares, and there is nothing left for more;
+            ``None`` plans for any number.
+
+    Raises:
+        ValueError: ``look`` is below 1.
+    """
+    if look < 1:
+        raise ValueError(f"looks are counted from 1, found {look}")
+    if looks is None:
+        return alpha / (look * (look + 1))
+    return alpha / looks if look <= looks else 0.0
+
+
+def alpha_left(alpha: float, spent: Iterable[float]) -> float:
+    """Give what looks have left of ``alpha``: 0 where they were given all of it, or more."""
+    rest = alpha - math.fsum(spent)
+    return rest if rest > NO_ALPHA else 0.0
+
+
+def alpha_share(left: float, look: int, looks: int | None = None) -> float:
+    """Give what a look may take of what is left.
+
+    It is the ``allowance`` where all looks before it were under the same policy: then alpha / k is
+    left for look k, of which it takes one part in k + 1, or of ``looks`` planned ones their share.
+
+    Args:
+        left: What the looks before have left.
+        look: Which look it is, from 1.
+        looks: How many are planned by now.
+    """
+    if looks is None:
+        return left / (look + 1)
+    return left / (looks - look + 1) if look <= looks else 0.0
+
+
+EDGE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class WinLossCounts:
+    """How many requests only one of two models got right, of how many."""
+
+    wins: int
+    losses: int
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """The challenger's lead as a share of the requests."""
+        return (self.wins - self.losses) / self.n
+
+
+def score_statistic(found: WinLossCounts, difference: float) -> float:
+    """Give Tango's score statistic of the hypothesis that the true lead is ``difference``.
+
+    Positive where more was found. Source: Tango (1998), eq. 7.
+    """
+    excess = found.wins - found.losses - found.n * difference
+    spread = score_variance(found, difference)
+    if spread <= 0:
+        return 0.0 if excess == 0 else math.copysign(math.inf, excess)
+    return excess / math.sqrt(found.n * spread)
+
+
+def score_variance(found: WinLossCounts, difference: float) -> float:
+    """Estimate the variance of one request's lead, given that the true lead is ``difference``.
+
+    From the constrained maximum likelihood estimate of the share of losses (Tango 1998, eq. 8).
+    """
+    n, wins, losses = found.n, found.wins, found.losses
+    b = (2 * n - wins + losses) * difference - wins - losses
+    c = -losses * difference * (1 - difference)
+    lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    return max(0.0, 2 * lost + difference * (1 - difference))
+
+
+def score_interval(found: WinLossCounts, tail: float) -> tuple[float, float]:
+    """Give the leads that are not refuted, with a chance of ``tail`` of an error on either side."""
+    bound = float(stats.norm.isf(tail))
+    lead = min(max(found.difference, EDGE - 1), 1 - EDGE)
+    low, high = EDGE - 1, 1 - EDGE
+    return (
+        _crossing(lambda tried: score_statistic(found, tried) - bound, low, lead, otherwise=-1.0),
+        _crossing(lambda tried: score_statistic(found, tried) + bound, lead, high, otherwise=1.0),
+    )
+
+
+def _crossing(
+    function: Callable[[float], float], low: float, high: float, *, otherwise: float
+) -> float:
+    """Find where a falling function is 0, if it is anywhere."""
+    if function(low) <= 0 or function(high) >= 0:
+        return otherwise
+    return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
+
+
+Z = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+
+
+def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
+    """Give the 95 % interval of a score; ``None`` where there is none.
+
+    Wilson's (1927) for right and wrong, else the mean with 1.96 standard errors to either side.
+    """
+    score = card.scores.get(metric)
+    found = (one.scores.get(metric) for one in card.samples)
+    values = [value for value in found if value is not None]
+    if not values or score is None or score.value is None:
+        return None
+    if {*values} <= {0.0, 1.0}:
+        return _wilson(round(sum(values)), len(values))
+    if score.stderr is None:
+        return None
+    return score.value - 1.96 * score.stderr, score.value + 1.96 * score.stderr
+
+
+def _wilson(right: int, n: int) -> tuple[float, float]:
+    """Compute the interval as ``scipy.stats.binomtest`` does, which takes a second to import."""
+    share = right / n
+    denominator = 2 * (n + Z**2)
+    center = (2 * n * share + Z**2) / denominator
+    half = Z / denominator * sqrt(4 * n * share * (1 - share) + Z**2)
+    return center - half if right else 0.0, center + half if right < n else 1.0
+
+
+DEGENERATE = 1e-9
+"""A narrower interval comes from differences that are all the same, and would claim certainty."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptShare:
+    """The ratio of two mean scores over the same ``n`` requests, with its interval and its method.
+
+    Without an interval, ``unbounded`` says why there is none.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unbounded: str | None = None
+    method: str = "Fieller"
+
+
+def kept_share(
+    scores: Sequence[float],
+    reference: Sequence[float],
+    clusters: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> KeptShare:
+    """Give mean(scores) / mean(reference) with Fieller's interval for paired means.
+
+    It holds all ratios r for which mean(scores) - r mean(reference) is not significantly other than
+    zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc. B 16, 175-185). The
+    variances are those of the means of clusters (Liang and Zeger 1986, Biometrika 73, 13-22), with
+    Student's t for one less than there are clusters.
+
+    Where the reference is right on everything, the ratio is a share of right answers: then it is
+    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty when
+    all are right; each cluster counts as one request.
+
+    Args:
+        scores: One for each request.
+        reference: The other model's, of the same requests in the same order.
+        clusters: What each request belongs to, where some are not independent.
+        level: How often such an interval holds the true ratio.
+
+    Raises:
+        ValueError: The two are not pairs.
+    """
+    n = len(scores)
+    if len(reference) != n or (clusters is not None and len(clusters) != n):
+        raise ValueError(f"comparing {n} scores with {len(reference)}: wants pairs")
+    ours, theirs = math.fsum(scores) / max(1, n), math.fsum(reference) / max(1, n)
+    if theirs == 0:
+        return KeptShare(None, None, None, n, "the reference was right on nothing")
+    groups = sorted({*clusters}) if clusters is not None else [*range(n)]
+    if len(groups) < 2:
+        return KeptShare(ours / theirs, None, None, n, "all requests belong together")
+    if {*reference} == {1.0} and {*scores} <= {0.0, 1.0}:
+        low, high = _wilson_of_share(ours, len(groups), level)
+        return KeptShare(ours, low, high, n, method="Wilson")
+    place = {group: index for index, group in enumerate(groups)}
+    sums = np.zeros((len(groups), 2))
+    for one, group in enumerate(clusters if clusters is not None else groups):
+        sums[place[group]] += scores[one] - ours, reference[one] - theirs
+    (var_ours, both), (_, var_theirs) = sums.T @ sums / n**2 * len(groups) / (len(groups) - 1)
+    t_squared = float(stats.t.ppf((1 + level) / 2, len(groups) - 1)) ** 2
+    square = theirs**2 - t_squared * float(var_theirs)
+    if square <= 0:
+        return KeptShare(ours / theirs, None, None, n, "the reference is not surely above zero")
+    half = ours * theirs - t_squared * float(both)
+    spread = math.sqrt(max(0.0, half**2 - square * (ours**2 - t_squared * float(var_ours))))
+    if spread < DEGENERATE:
+        return KeptShare(ours / theirs, None, None, n, "the two differ on no request")
+    low, high = (half - spread) / square, (half + spread) / square
+    return KeptShare(ours / theirs, max(0.0, low), high, n)
+
+
+def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+    """Give the interval of a share of ``n`` (Wilson's eq. 4)."""
+    squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    middle, spread = share + squared / (2 * n), squared * share * (1 - share) / n
+    half = math.sqrt(spread + (squared / (2 * n)) ** 2)
+    return max(0.0, (middle - half) / (1 + squared / n)), min(
+        1.0, (middle + half) / (1 + squared / n)
+    )
+
+
+USUAL = 0.05
+"""The level that a p-value is told exactly at where nothing depends on it."""
+
+
+def superiority(pairs: PairedScores, level: float = USUAL) -> tuple[str, float]:
+    """Test whether the challenger is ahead: the test's name and its one-sided p-value."""
+    if _is_mcnemars(pairs):
+        return "exact McNemar", mcnemar(pairs.wins, pairs.losses)
+    return bets(pairs), paired_scores.evidence_above(pairs, 0.0, level)
+
+
+def inferiority(pairs: PairedScores, level: float = USUAL) -> float:
+    """Test whether the challenger is behind: the one-sided p-value of the same test."""
+    if _is_mcnemars(pairs):
+        return mcnemar(pairs.losses, pairs.wins)
+    return paired_scores.evidence_below(pairs, 0.0, level)
+
+
+def lead_interval(pairs: PairedScores, tail: float) -> tuple[float, float]:
+    """Return the leads that are not refuted, with an error of ``tail`` on either side."""
+    if _is_mcnemars(pairs):
+        return score_interval(WinLossCounts(pairs.wins, pairs.losses, pairs.n), tail)
+    return paired_scores.betting_interval(pairs, tail)
+
+
+def bets(pairs: PairedScores) -> str:
+    """Name the betting test by what it bets on."""
+    if pairs.is_clustered:
+        return f"bets on clusters of up to {pairs.largest} requests"
+    return "bets on requests"
+
+
+def is_by_bets(pairs: PairedScores) -> bool:
+    """Tell whether a lead is tested by bets, which can be carried on."""
+    return not _is_mcnemars(pairs)
+
+
+def _is_mcnemars(pairs: PairedScores) -> bool:
+    return pairs.is_binary and not pairs.is_clustered

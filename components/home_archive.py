@@ -1,0 +1,324 @@
+"""Pack a home into one archive while it is in use; verify every byte before it is unpacked."""
+
+import hashlib
+import hmac
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import zstandard
+from pydantic import Field
+
+from components.schema import Config
+from components.store import lock, manifest, warehouse
+
+SQLITE = b"SQLite format 3\x00"
+"""How an SQLite database begins (https://www.sqlite.org/fileformat.html, 1.3)."""
+
+BESIDE = ("-wal", "-shm", "-journal", lock.QUEUE)
+"""What is kept beside a database while it is used; a copy has all that counts inside."""
+
+
+def copy_warehouse(path: Path, to: Path) -> None:
+    """Copy the DuckDB file while nobody else can open it.
+
+    Raises:
+        WarehouseBusyError: Another process held it for too long.
+    """
+    with warehouse.connect(path) as con:
+        con.execute("checkpoint")
+        shutil.copyfile(path, to)
+
+
+def copy_sqlite(path: Path, to: Path) -> None:
+    """Copy a database by SQLite's own online backup, whoever writes to it meanwhile."""
+    source = f"file:{path}?mode=ro"
+    with (
+        closing(sqlite3.connect(source, uri=True)) as open_one,
+        closing(sqlite3.connect(to)) as new,
+    ):
+        open_one.backup(new)
+
+
+def is_sqlite(path: Path) -> bool:
+    """Tell whether a file is an SQLite database."""
+    with path.open("rb") as file:
+        return file.read(len(SQLITE)) == SQLITE
+
+
+RECORD = "backup.json"
+BLOCK = 1 << 20
+MAX_RECORD_BYTES = 1 << 29
+MAX_WINDOW_BYTES = 1 << 27
+"""Bytes that Zstandard may hold; an archive of ours asks for 8 MiB at most."""
+
+WORKLOADS = "workloads"
+"""The folder whose links lead to workload files elsewhere."""
+
+
+class BackupError(RuntimeError):
+    """An archive is unfinished or damaged, or can't be put where it was asked to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an archive says of itself.
+
+    ``home`` is the folder that it was taken of, ``version`` the Flywheel that took it, ``made_at``
+    when (ISO 8601), ``files`` the SHA-256 of each by its path in the home.
+    """
+
+    home: str
+    version: str
+    made_at: str
+    files: Mapping[str, str]
+
+
+class Bounds(Config):
+    """How much may come out of an archive."""
+
+    files: int = Field(default=2_000_000, ge=1)
+    """Files and links."""
+
+    bytes: int = Field(default=1 << 40, ge=1)
+    """Bytes unpacked."""
+
+
+class ArchiveWriter:
+    """An archive that is being written."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self.files: dict[str, str] = {}
+
+    def add(self, path: Path, name: str) -> None:
+        """Add a file or a symbolic link under its path in the home.
+
+        A file that grows while it is read is cut where it was at the beginning. One that goes away
+        meanwhile is left out: what is finished is never deleted in the middle of a turn.
+        """
+        try:
+            found = self._tar.gettarinfo(path, name)
+            if found.issym():
+                self._tar.addfile(found)
+                return
+            with path.open("rb") as file:
+                found.size = os.fstat(file.fileno()).st_size
+                watched = _Hashing(file)
+                self._tar.addfile(found, watched)
+        except FileNotFoundError:
+            return
+        self.files[name] = watched.digest.hexdigest()
+
+    def close(self, record: Record) -> None:
+        """Write the record, which makes the archive whole."""
+        text = json.dumps(asdict(record)).encode()
+        last = tarfile.TarInfo(RECORD)
+        last.size = len(text)
+        self._tar.addfile(last, io.BytesIO(text))
+
+
+class _Hashing(io.RawIOBase):
+    """Hash what is read of a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.digest.update(content)
+        return content
+
+
+@contextmanager
+def open_writer(to: Path) -> Generator[ArchiveWriter]:
+    """Write an archive for its owner only; it is at ``to`` once the block has ended well."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(f".{to.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with (
+            os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+            zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as packed,
+            tarfile.open(fileobj=packed, mode="w|") as tar,
+        ):
+            yield ArchiveWriter(tar)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(to)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def unpack(
+    archive: Path,
+    to: Path,
+    advance: Callable[[str], None],
+    *,
+    sha256: str | None = None,
+    bounds: Bounds | None = None,
+) -> Record:
+    """Unpack an archive into a new folder and check each file.
+
+    Only files and symbolic links come out of it, each inside the folder. Links are made last, so
+    that nothing is written through one, and never behind one.
+
+    Args:
+        archive: The file.
+        to: A folder that does not exist.
+        advance: Called with the name of each file.
+        sha256: The digest that the whole archive must have; it is checked before anything is
+            unpacked, and again of what was unpacked. Without it nobody knows who wrote the archive,
+            so links that lead out of the home are let in for workload files only.
+        bounds: How much may come out of it.
+
+    Raises:
+        BackupError: It is no archive, or unfinished, or not as it was written, or holds what no
+            backup holds.
+    """
+    with archive.open("rb") as file:
+        if sha256 is not None:
+            _require_digest(archive, sha256, hashlib.file_digest(file, "sha256").hexdigest())
+            file.seek(0)
+        watched = _Hashing(file)
+        to.mkdir(parents=True)
+        try:
+            unpacking = _Unpacking(archive, to, bounds or Bounds(), trusts=sha256 is not None)
+            for name in unpacking.members(cast("IO[bytes]", watched)):
+                advance(name)
+            while watched.read(BLOCK):
+                pass
+            record = _record(json.loads((to / RECORD).read_text()))
+        except BackupError:
+            raise
+        except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, TypeError) as error:
+            raise BackupError(
+                f"restoring {archive}: it is damaged, or no backup: {error}"
+            ) from error
+        except FileNotFoundError as error:
+            raise BackupError(
+                f"restoring {archive}: it has no {RECORD}, so it is unfinished"
+            ) from error
+    if sha256 is not None:
+        _require_digest(archive, sha256, watched.digest.hexdigest())
+    (to / RECORD).unlink()
+    if unknown := sorted(unpacking.files - {RECORD} - record.files.keys()):
+        raise BackupError(
+            f"restoring {archive}: {unknown[0]} is not in its {RECORD}, so it was added later"
+        )
+    for name, expected in record.files.items():
+        if name not in unpacking.files or manifest.file_digest(to / name) != expected:
+            raise BackupError(f"restoring {archive}: {name} is not what was written; it is damaged")
+    return record
+
+
+def _record(value: dict[str, Any]) -> Record:
+    """Read a record; ``TypeError`` or ``ValueError`` where it is none."""
+    record = Record(**value)
+    return Record(record.home, record.version, record.made_at, dict(record.files))
+
+
+def _require_digest(archive: Path, expected: str, digest: str) -> None:
+    if not hmac.compare_digest(expected.lower().encode(), digest.encode()):
+        raise BackupError(
+            f"restoring {archive}: its SHA-256 is {digest}, expected {expected}; it is not the "
+            "file that `flywheel backup` wrote"
+        )
+
+
+class _Unpacking:
+    """Writes the members of one archive, within its bounds."""
+
+    def __init__(self, archive: Path, to: Path, bounds: Bounds, *, trusts: bool) -> None:
+        self._archive = archive
+        self._to = to
+        self._bounds = bounds
+        self._trusts = trusts
+        self._bytes = 0
+        self.files: set[str] = set()
+        self._links: dict[str, str] = {}
+
+    def members(self, packed: IO[bytes]) -> Iterator[str]:
+        """Write member after member, and yield their names."""
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        with (
+            decompressor.stream_reader(packed, closefd=False) as unpacked,
+            tarfile.open(
+                fileobj=_Metered(unpacked, self._bounds.bytes, self._archive), mode="r|"
+            ) as tar,
+        ):
+            for member in tar:
+                self._take(tar, member)
+                yield member.name
+        for name, target in self._links.items():
+            self._link(name, target)
+
+    def _take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = member.name
+        parts = name.split("/")
+        if name.startswith("/") or {"", ".", ".."} & {*parts} or "\0" in name:
+            raise self._refused(f"{name!r} is no path inside the home")
+        if name in self.files or name in self._links:
+            raise self._refused(f"{name} is in it twice")
+        if RECORD in self.files:
+            raise self._refused(f"{name} comes after its {RECORD}, which is the last")
+        if len(self.files) + len(self._links) >= self._bounds.files:
+            raise self._refused(f"it holds more than {self._bounds.files:,} files")
+        if member.issym():
+            self._links[name] = member.linkname
+            return
+        if not member.isreg() or member.issparse():
+            raise self._refused(f"{name} is neither a file nor a symbolic link")
+        if name == RECORD and member.size > MAX_RECORD_BYTES:
+            raise self._refused(
+                f"{RECORD} has {member.size:,} bytes, expected {MAX_RECORD_BYTES:,}"
+            )
+        tar.extract(member, self._to, filter="data")
+        self.files.add(name)
+
+    def _link(self, name: str, target: str) -> None:
+        place = self._to / name
+        parents = [str(parent) for parent in PurePosixPath(name).parents]
+        if any(parent in self._links or parent in self.files for parent in parents):
+            raise self._refused(f"{name} lies behind another link or file")
+        leads = os.path.normpath(PurePosixPath("/home") / PurePosixPath(name).parent / target)
+        is_inside = PurePosixPath(leads).is_relative_to("/home") and not target.startswith("/")
+        if not (is_inside or self._trusts or parents[:1] == [WORKLOADS]):
+            raise self._refused(
+                f"the link {name} leads out of the home, to {target}, and the archive is not "
+                "verified; pass its SHA-256"
+            )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+
+    def _refused(self, reason: str) -> BackupError:
+        return BackupError(f"restoring {self._archive}: {reason}")
+
+
+class _Metered(io.RawIOBase):
+    """Lets so many bytes be read, headers included, and no more."""
+
+    def __init__(self, unpacked: IO[bytes], most: int, archive: Path) -> None:
+        self._unpacked = unpacked
+        self._left = most
+        self._most = most
+        self._archive = archive
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._unpacked.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise BackupError(
+                f"restoring {self._archive}: more than {self._most:,} bytes come out of it; pass "
+                "a higher --most-gib if it is so large"
+            )
+        return content

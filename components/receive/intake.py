@@ -1,0 +1,292 @@
+"""A request's way to disk: token, quota, admission, parsing, and a group commit; its metrics."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import Request
+
+from components.receive import admission
+from components.receive.admission import Admission, Pace
+from components.receive.client_tokens import Quotas, Token, TokenError, TokenFile
+from components.receive.payloads import Envelope
+from components.receive.readers import Readers
+from components.receive.settings import Limits, RefusedError
+from components.store import spool
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The figures of one receiver, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.records = Counter(
+            "flywheel_receive_records",
+            "Interactions, feedback, spans and log records that were acknowledged.",
+            ["kind", "client_id"],
+            registry=self._registry,
+        )
+        self.answers = Counter(
+            "flywheel_receive_answers",
+            "Requests by how they were answered.",
+            ["path", "status"],
+            registry=self._registry,
+        )
+        self.request_seconds = Histogram(
+            "flywheel_receive_request_seconds",
+            "From the head of an acknowledged request to its answer.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._commit_seconds = Histogram(
+            "flywheel_receive_commit_seconds",
+            "Writing one group of requests to the disk, fsync included.",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._committed = Counter(
+            "flywheel_receive_committed_bytes",
+            "Bytes written to segments.",
+            registry=self._registry,
+        )
+
+    def observe_commit(self, seconds: float, size: int) -> None:
+        """Count one group that is on the disk."""
+        self._commit_seconds.observe(seconds)
+        self._committed.inc(size)
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a figure that is read when somebody asks."""
+        gauge = Gauge(f"flywheel_receive_{name}", text, registry=self._registry)
+        gauge.set_function(value)
+
+    def page(self) -> bytes:
+        """Give the text that a Prometheus server scrapes."""
+        return generate_latest(self._registry)
+
+
+RETRY_SECONDS = 5
+MEASURE_SECONDS = 2.0
+
+
+class Commits:
+    """Writes segments, one after the other; it belongs to one event loop.
+
+    A receiver has two: what is written to one segment waits for all that came before it there.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, observe: Callable[[float, int], None]) -> None:
+        """Recover what a killed receiver left in ``folder``, and be ready to write.
+
+        Args:
+            folder: The spool.
+            limits: When segments are sealed, and when the spool is full.
+            observe: Is told of each commit: its seconds and its bytes.
+        """
+        self._writer = spool.Writer(folder)
+        spool.recover(folder)
+        self._folder = folder
+        self._limits = limits
+        self._observe = observe
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._arrived = asyncio.Event()
+        self._is_closing = False
+        self._disk = ThreadPoolExecutor(1, "disk")
+        self._task = asyncio.create_task(self._run())
+        self.failure: str | None = None
+        """What went wrong at the last commit; ``None`` when it went well."""
+        self.tried_at = time.monotonic()
+        """When the last commit began."""
+        self.spooled_bytes = spool.stored_bytes(folder)
+        self._measured = time.monotonic()
+
+    def require_room(self) -> None:
+        """Check that a request can be taken now.
+
+        Raises:
+            RefusedError: 503 where the writer has ended, or too much waits for collect.
+        """
+        if self._task.done():
+            raise _unavailable("the writer of this receiver has ended; start it again")
+        if self.spooled_bytes >= self._limits.spooled_bytes:
+            raise _unavailable(
+                f"{self.spooled_bytes} bytes wait for `flywheel collect`, and the spool may hold "
+                f"{self._limits.spooled_bytes}"
+            )
+
+    async def commit(self, line: bytes) -> None:
+        """Return once ``line`` is on the disk.
+
+        Raises:
+            RefusedError: 503 where it could not be written.
+        """
+        self.require_room()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((line, written))
+        self._arrived.set()
+        await written
+
+    async def close(self) -> None:
+        """Commit what waits and seal the segment."""
+        self._is_closing = True
+        self._arrived.set()
+        await self._task
+        self._disk.shutdown()
+
+    async def _run(self) -> None:
+        """Write group after group; the next one gathers while the disk is busy with this one."""
+        on_disk = asyncio.get_running_loop().run_in_executor
+        try:
+            while self._waiting or not self._is_closing:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._patience()):
+                        await self._arrived.wait()
+                self._arrived.clear()
+                if self._waiting:
+                    group, self._waiting = self._waiting, []
+                    await on_disk(self._disk, self._write, [line for line, _ in group])
+                    self._settle(group)
+                if self._patience() == 0:
+                    await on_disk(self._disk, self._keep_house)
+            await on_disk(self._disk, self._writer.seal)
+        finally:
+            self.failure = self.failure or "the writer has ended"
+            self._settle(self._waiting)
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do even if nothing arrives."""
+        if self._writer.size >= self._limits.segment_bytes:
+            return 0.0
+        until_measured = self._measured + MEASURE_SECONDS - time.monotonic()
+        until_old = self._limits.segment_seconds - self._writer.age
+        return max(0.0, min(until_measured, until_old))
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        began, self.tried_at = time.perf_counter(), time.monotonic()
+        try:
+            self._writer.commit(lines)
+        except OSError as error:
+            self.failure = f"writing to the spool {self._folder} failed: {error}"
+            return
+        self.failure = None
+        self._observe(time.perf_counter() - began, sum(len(line) for line in lines))
+
+    def _settle(self, group: Sequence[tuple[bytes, asyncio.Future[None]]]) -> None:
+        for _, written in group:
+            if written.done():  # its client has gone
+                continue
+            if self.failure is None:
+                written.set_result(None)
+            else:
+                written.set_exception(_unavailable(self.failure))
+
+    def _keep_house(self) -> None:
+        """Seal a segment that is large or old enough, and measure the spool now and then."""
+        is_large = self._writer.size >= self._limits.segment_bytes
+        try:
+            if is_large or self._writer.age >= self._limits.segment_seconds:
+                self._writer.seal()
+            if time.monotonic() - self._measured >= MEASURE_SECONDS:
+                self._measured = time.monotonic()
+                self.spooled_bytes = spool.stored_bytes(self._folder)
+        except OSError as error:
+            self.failure = f"keeping the spool {self._folder} in order failed: {error}"
+
+
+def _unavailable(reason: str) -> RefusedError:
+    return RefusedError(503, reason, retry_after=RETRY_SECONDS)
+
+
+LARGE_BYTES = 2**18
+"""Writing a longer line takes longer than others should wait for the disk."""
+
+
+class Desk:
+    """What all requests share; made inside the event loop that serves them."""
+
+    def __init__(self, folder: Path, tokens: Path, limits: Limits) -> None:
+        self.metrics = Metrics()
+        self._small = Commits(folder, limits, self.metrics.observe_commit)
+        self._large = Commits(folder, limits, self.metrics.observe_commit)
+        self._limits = limits
+        self._keyring = TokenFile(tokens)
+        self._admission = Admission(limits)
+        self._quotas = Quotas()
+        self._pace = Pace(limits.large_bytes_per_second)
+        self._readers = Readers()
+        self.metrics.watch(
+            "held_bytes", "Bodies that wait for the disk.", lambda: self._admission.held_bytes
+        )
+        self.metrics.watch(
+            "spooled_bytes", "Bytes that wait for collect.", lambda: self._small.spooled_bytes
+        )
+        self.metrics.watch(
+            "spooled_oldest_seconds",
+            "Age of the oldest of what waits for collect; 0 if nothing does.",
+            lambda: spool.age(folder, time.time()),
+        )
+
+    def require_health(self) -> None:
+        """Check that requests can be taken.
+
+        Raises:
+            RefusedError: 503 with the reason why they can't.
+        """
+        both = self._small, self._large
+        for commits in both:
+            commits.require_room()
+        if (failure := max(both, key=lambda commits: commits.tried_at).failure) is not None:
+            raise RefusedError(503, failure)
+
+    async def take(self, request: Request, kind: spool.Kind) -> int:
+        """Put what a request brings on the disk; return how many records that is.
+
+        Raises:
+            RefusedError: The request is not taken, and nothing of it is stored.
+        """
+        began = time.perf_counter()
+        token = self._token(request.headers.get("authorization"))
+        token.require(kind, now=datetime.now(UTC))
+        self._quotas.count_request(token, time.time())
+        self._small.require_room()
+        with self._admission.admit(token.client_id) as hold:
+            keep_pace = partial(self._pace.keep, token.client_id)
+            content = await admission.read_body(request, hold, self._limits.body_bytes, keep_pace)
+            envelope = Envelope(kind, request.headers.get("content-type", ""), token)
+            entry = await self._readers.read(envelope, content)
+            if entry.count:
+                await self._commit(token, len(content), entry.line)
+        self.metrics.records.labels(kind, token.client_id).inc(entry.count)
+        self.metrics.request_seconds.observe(time.perf_counter() - began)
+        return entry.count
+
+    async def close(self) -> None:
+        """Commit what waits, seal the segments and end the readers."""
+        await self._small.close()
+        await self._large.close()
+        await self._readers.close()
+
+    def _token(self, authorization: str | None) -> Token:
+        try:
+            token = self._keyring.find(authorization)
+        except TokenError as error:
+            raise RefusedError(503, "the receiver's tokens can't be read") from error
+        if token is None:
+            raise RefusedError(401, "the bearer token is missing or unknown")
+        return token
+
+    async def _commit(self, token: Token, size: int, line: bytes) -> None:
+        self._quotas.count_bytes(token, size, time.time())
+        try:
+            await (self._large if len(line) > LARGE_BYTES else self._small).commit(line)
+        except RefusedError:
+            self._quotas.give_back_bytes(token, size)
+            raise

@@ -1,0 +1,285 @@
+"""Plan a rollback: where it leads, and what forbids it. Pure.
+
+Nothing here is read from aliases or tags that decide: whoever reaches MLflow can write them. Which
+versions were champions, and in what order, comes from the journal; what was approved, from the
+chain of decisions.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from components.register import registry
+from components.register.journal import (
+    ChampionChange,
+    ChampionJournal,
+    JournalEntry,
+    unfinished_changes,
+)
+from components.register.registry import (
+    APPROVER_TAG,
+    CHALLENGER,
+    CHAMPION,
+    COMMENT_TAG,
+    DECISION_TAG,
+    ROLLED_BACK_TAG,
+    Version,
+)
+
+ApprovedPairs: TypeAlias = frozenset[tuple[str, str]]
+"""Numbers of versions with the evidence that each became champion on, which was approved."""
+
+
+class RollbackError(ValueError):
+    """There is no version to go back to, or not to that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The champions of a workload.
+
+    ``before`` maps each version that was promoted to the champion before it; ``left`` are the
+    versions that a rollback took down and no later change made champion again.
+    """
+
+    approved: ApprovedPairs
+    before: Mapping[str, str | None]
+    left: frozenset[str]
+
+
+def succession(history: Iterable[JournalEntry], evidence: AbstractSet[str]) -> Succession:
+    """Read a workload's champions from its journal.
+
+    Args:
+        history: The changes of its champion, the oldest first.
+        evidence: What was approved, by its digests.
+    """
+    approved: set[tuple[str, str]] = set()
+    before: dict[str, str | None] = {}
+    left: set[str] = set()
+    for change in (entry.change for entry in history if entry.step == "done"):
+        version = change.version or ""
+        left.discard(version)
+        if change.kind == "promotion":
+            before[version] = change.champion_before
+            if change.evidence_digest in evidence:
+                approved.add((version, change.evidence_digest))
+        elif change.champion_before is not None:
+            left.add(change.champion_before)
+    return Succession(frozenset(approved), before, frozenset(left))
+
+
+def previous(champion: str | None, known: Succession, versions: Sequence[Version]) -> str | None:
+    """Return where a rollback from a champion leads; ``None`` if nowhere.
+
+    That is the nearest champion before it which may serve and was not rolled back itself.
+    """
+    fit = {each.number for each in versions if may_serve(each, known.approved)} - known.left
+    passed = set[str]()
+    while champion is not None and champion not in passed:
+        passed.add(champion)
+        champion = known.before.get(champion)
+        if champion in fit - passed:
+            return champion
+    return None
+
+
+def plan_rollback(
+    name: str,
+    versions: Sequence[Version],
+    champion: str | None,
+    known: Succession,
+    to: str | None,
+    *,
+    by: str,
+    reason: str,
+) -> ChampionChange:
+    """Plan a rollback.
+
+    Args:
+        name: The workload.
+        versions: All of its versions.
+        champion: The champion's number.
+        known: Its champions so far.
+        to: A version's number; ``None`` for the one that is ``previous``.
+        by: Who orders it.
+        reason: Why.
+
+    Raises:
+        RollbackError: The version isn't there, is champion already, was never approved, or has
+            learned from rows that were erased since.
+    """
+    numbered = {each.number: each for each in versions}
+    fit = [each for each in versions if may_serve(each, known.approved) and each.number != champion]
+    others = ", ".join(each.number for each in fit)
+    hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
+    if to is not None and to not in numbered:
+        there = ", ".join(numbered) or "none"
+        raise RollbackError(f"rolling back {name} to version {to}: there are {there}")
+    target = numbered.get(to or previous(champion, known, versions) or "")
+    if target is None:
+        last = numbered.get(known.before.get(champion or "") or "")
+        why = objection_to(last, champion, known.approved) if last else None
+        said = f" (version {last.number}: {why})" if last and why else ""
+        raise RollbackError(f"rolling back {name}: no version is `previous`{said}{hint}")
+    if why := objection_to(target, champion, known.approved):
+        raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
+    left = numbered.get(champion or "")
+    return ChampionChange(
+        workload_id=name,
+        kind="rollback",
+        evidence_digest=target.evidence,
+        adapter_key=target.adapter,
+        version=target.number,
+        champion_before=champion,
+        adapter_before=left.adapter if left else None,
+        asked_by=by,
+        reason=reason,
+    )
+
+
+def may_serve(version: Version, approved: ApprovedPairs) -> bool:
+    """Return whether a version was champion on approved evidence and nothing taints it."""
+    return (version.number, version.evidence) in approved and not version.tainted
+
+
+def objection_to(version: Version, champion: str | None, approved: ApprovedPairs) -> str | None:
+    """Return why a version may not become champion by a rollback; ``None`` if it may."""
+    if version.number == champion:
+        return "it is the champion already"
+    if version.tainted:
+        return f"it has learned from rows that were erased (certificate {version.tainted})"
+    if (version.number, version.evidence) not in approved:
+        return "nobody has approved it, says the chain of decisions; a turn asks for that"
+    return None
+
+
+def promotion(
+    name: str, number: str, evidence: str, adapter: str, *, by: str, reason: str
+) -> ChampionChange:
+    """Plan to make a registered version the champion, by the evidence that was approved on it."""
+    before = registry.champion_version(name)
+    return ChampionChange(
+        workload_id=name,
+        kind="promotion",
+        evidence_digest=evidence,
+        adapter_key=adapter,
+        version=number,
+        champion_before=before.number if before else None,
+        adapter_before=before.adapter if before else None,
+        asked_by=by,
+        reason=reason,
+    )
+
+
+def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> JournalEntry:
+    """Move the alias to an intended change's version, tag the versions, and write that it is done.
+
+    Args:
+        journal: Has the intention.
+        entry: The intention; its version is registered.
+        why: Why it is carried out now, where it was interrupted.
+
+    Raises:
+        SettledError: Another process wrote its end.
+    """
+    change = entry.change
+    name, version = change.workload_id, change.version
+    assert version is not None  # it is registered
+    if change.kind == "promotion":
+        _tag_decision(name, version, "approve", change.asked_by, change.reason)
+    registry.put_alias(name, CHAMPION, version)
+    registry.remove_alias(name, CHALLENGER, version)
+    registry.tag_version(name, version, {ROLLED_BACK_TAG: None})
+    if change.kind == "rollback" and change.champion_before is not None:
+        left = f"to version {version} by {change.asked_by}: {change.reason}"
+        registry.tag_version(name, change.champion_before, {ROLLED_BACK_TAG: left})
+    return journal.end(entry, change, "done", why)
+
+
+def recover(
+    journal: ChampionJournal,
+    workload: str | None = None,
+    is_approved: Callable[[JournalEntry], bool] = lambda _: True,
+) -> list[JournalEntry]:
+    """Carry out again, or undo, what was interrupted; the caller holds the workload's lock.
+
+    Args:
+        journal: Of all workloads.
+        workload: Only this workload's changes.
+        is_approved: Whether people have approved the version of a change.
+    """
+    with journal.open() as con:
+        interrupted = unfinished_changes(con, workload)
+    return [_recovered(journal, entry, is_approved) for entry in interrupted]
+
+
+def objection(
+    change: ChampionChange, champion: str | None, version: Version | None, *, is_approved: bool
+) -> str | None:
+    """Return why an interrupted change is undone; ``None`` if it is carried out again.
+
+    Args:
+        change: What was interrupted.
+        champion: The number of the champion now.
+        version: The version that the change is about; ``None`` if it is not registered.
+        is_approved: Whether people have approved it.
+    """
+    if version is None:
+        return "the version was never registered; nothing had moved"
+    if champion not in (change.champion_before, version.number):
+        now = f"version {champion}" if champion else "nobody"
+        return f"{now} has become champion meanwhile"
+    if version.tainted:
+        return f"version {version.number} has learned from rows that were erased meanwhile"
+    if not is_approved:
+        return f"nobody has approved version {version.number}, says the chain"
+    return None
+
+
+def _recovered(
+    journal: ChampionJournal, entry: JournalEntry, is_approved: Callable[[JournalEntry], bool]
+) -> JournalEntry:
+    version = _version(entry.change)
+    change = replace(entry.change, version=version.number) if version else entry.change
+    champion = registry.read_aliases(change.workload_id).champion
+    why = objection(change, champion, version, is_approved=is_approved(entry))
+    if why is None:
+        again = "it was interrupted, and is finished"
+        return carry_out(journal, replace(entry, change=change), again)
+    if version is not None and champion == version.number:
+        registry.put_alias(change.workload_id, CHAMPION, change.champion_before)
+    return journal.end(entry, change, "undone", why)
+
+
+def _version(change: ChampionChange) -> Version | None:
+    """Find a change's version; an older home began promotions before they had a number."""
+    if change.version is None:
+        return registry.version_of_evidence(change.workload_id, change.evidence_digest)
+    versions = registry.list_versions(change.workload_id)
+    return next((each for each in versions if each.number == change.version), None)
+
+
+def set_challenger(version: Version) -> None:
+    """Make a version the challenger, unless it was decided on already."""
+    if not registry.version_numbered(version.name, version.number).decision:
+        registry.put_alias(version.name, CHALLENGER, version.number)
+
+
+def reject(name: str, evidence: str, *, by: str, comment: str) -> None:
+    """Tag the version that was rejected, and clear the challenger."""
+    if version := registry.version_of_evidence(name, evidence):
+        _tag_decision(name, version.number, "reject", by, comment)
+        clear_challenger(name, evidence)
+
+
+def clear_challenger(name: str, evidence: str) -> None:
+    """Take the alias from a version that nobody is asked about any more; safe to repeat."""
+    if version := registry.version_of_evidence(name, evidence):
+        registry.remove_alias(name, CHALLENGER, version.number)
+
+
+def _tag_decision(name: str, number: str, decision: str, by: str, comment: str) -> None:
+    tags = {DECISION_TAG: decision, APPROVER_TAG: by, COMMENT_TAG: comment}
+    registry.tag_version(name, number, tags)

@@ -1,0 +1,161 @@
+"""When two log records are the same interaction."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, TypeAlias
+
+from components.schema import Json
+from components.store import manifest
+
+Record: TypeAlias = Mapping[str, Json]
+
+Names: TypeAlias = tuple[Json, ...]
+"""The user, the conversation and the trace of a record, ``None`` where it names none."""
+
+FIVE_KEYS = ("timestamp", "workload_id", "client_id", "request", "response")
+
+USER = (("user_id",), ("user",), ("metadata", "user_id"))
+CONVERSATION = (("conversation_id",), ("session_id",), ("metadata", "conversation_id"))
+TRACE = (("trace_id",),)
+"""Where a record says whose it is; the first that is there counts."""
+
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
+"""A JSON text's keys and plain values."""
+
+EARLIER = "earlier"
+"""The key under which a record keeps values that a later one has replaced."""
+
+
+def canonical(value: Json) -> Json:
+    """Return a value whose JSON text is equal for values that say the same.
+
+    Keys are sorted, and a float without a fraction becomes an integer.
+    """
+    if isinstance(value, dict):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def content_digest(record: Record) -> str:
+    """Digest what the five keys say, apart from the time.
+
+    The time may be a number or a text; the warehouse compares times as such.
+    """
+    return manifest.digest([canonical(record.get(key)) for key in FIVE_KEYS[1:]])
+
+
+def feedback_digest(text: str) -> str:
+    """Digest what a feedback says: its value, its scale and its comment."""
+    record = read(text)
+    return manifest.digest([canonical(record.get(key)) for key in ("value", "scale", "comment")])
+
+
+def record_names(record: Record) -> Names:
+    """Return the user, the conversation and the trace that a record names.
+
+    A response that has an id of its own is one response, whatever traces name it.
+    """
+    response = record.get("response")
+    has_id = isinstance(response, dict) and response.get("id") is not None
+    trace = None if has_id else _first(record, TRACE)
+    named = (_first(record, USER), _first(record, CONVERSATION), trace)
+    return tuple(None if name is None else json.dumps(canonical(name)) for name in named)
+
+
+def names_agree(one: Names, other: Names) -> bool:
+    """Tell whether two records may be of one person, conversation and trace."""
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+
+
+def reductions(names: Names) -> Iterator[Names]:
+    """Yield the names with every choice of them left out, the whole first."""
+    for kept in product((True, False), repeat=len(names)):
+        yield tuple(name if is_kept else None for name, is_kept in zip(names, kept, strict=True))
+
+
+def duplicate_group_id(interaction_id: str, names: Names) -> str:
+    """Name an interaction whose five keys are another one's, but not its user or conversation."""
+    return manifest.digest([interaction_id, *names])[:32]
+
+
+def merge(stored: Record, later: Record) -> dict[str, Json] | None:
+    """Add the metadata of a later record to a stored one.
+
+    Returns:
+        The merged record: the later value counts, the one that it replaced is kept under
+        ``EARLIER``; ``None`` if the later record says nothing new.
+    """
+    merged: dict[str, Any] = dict(stored)
+    earlier = [version for version in _list(merged.pop(EARLIER, None)) if isinstance(version, dict)]
+    replaced: dict[str, Any] = {}
+    is_new = False
+    for key in [key for key in later if key not in (*FIVE_KEYS, EARLIER)]:
+        value, before = later[key], merged.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            past = [version[key] for version in earlier if isinstance(version.get(key), dict)]
+            news = _news(before, value, past)
+            merged[key] = {**before, **news}
+            gone = {name: before[name] for name in news if name in before}
+            replaced |= {key: gone} if gone else {}
+        else:
+            news = _news(merged, {key: value}, earlier)
+            merged |= news
+            replaced |= {key: before} if news and before is not None else {}
+        is_new = is_new or bool(news)
+    if not is_new:
+        return None
+    earlier += [replaced] if replaced else []
+    if earlier:
+        merged[EARLIER] = earlier
+    return merged
+
+
+def _news(before: Record, later: Record, past: Sequence[Any]) -> dict[str, Json]:
+    """Return the values of ``later`` that neither ``before`` nor a past version has."""
+    return {
+        name: value
+        for name, value in later.items()
+        if value is not None
+        and not any(
+            name in version and canonical(version[name]) == canonical(value)
+            for version in (before, *past)
+        )
+    }
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _first(record: Record, paths: Sequence[Sequence[str]]) -> Json:
+    for path in paths:
+        value: Json = dict(record)
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def erased_digest(key: str, record: Record) -> str:
+    """Digest what the five keys say under the key of a warehouse's erasures."""
+    return hashlib.sha256((key + content_digest(record)).encode()).hexdigest()
+
+
+def erased_deep_digest(key: str, text: str) -> str:
+    """Digest a record that is nested too deeply to be compared, whatever the order of its keys.
+
+    Unlike ``erased_digest`` it says the same only of records whose metadata is equal, too.
+    """
+    values = [json.dumps(canonical(json.loads(value))) for value in _VALUE.findall(text)]
+    return hashlib.sha256((key + manifest.digest(["deep", *sorted(values)])).encode()).hexdigest()
+
+
+def read(text: str) -> Record:
+    """Read a stored record's JSON text."""
+    return json.loads(text)

@@ -1,0 +1,401 @@
+"""Open the DuckDB file, keep its schema up to date, and run the statements of ``sql/``."""
+
+import errno
+import importlib.resources
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+import duckdb
+
+from components.schema import Json
+from components.store import lock
+from components.store.arrow import CHUNK_ROWS, ArrowTable, ShownTable, rows_of
+
+
+class SqlFolder(Protocol):
+    """A folder of SQL files: the packaged one, or a test's."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        ...
+
+    def iterdir(self) -> Iterator["SqlFolder"]:
+        """Go through what it holds."""
+        ...
+
+    def read_text(self) -> str:
+        """Read it, if it is a file."""
+        ...
+
+
+def sql_folder(folder: str) -> SqlFolder:
+    """Give a folder of ``sql/`` as it was installed."""
+    return importlib.resources.files("sql") / folder
+
+
+def sql_files(folder: SqlFolder) -> list[SqlFolder]:
+    """Give a folder's SQL files, by name."""
+    files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return sorted(files, key=lambda file: file.name)
+
+
+def model_table(model: str) -> str:
+    """Name the table that the select of ``staging/interactions`` fills: staging.interactions."""
+    return model.replace("/", ".")
+
+
+def model_select(model: str) -> str:
+    """Give the text of a select, named by its path under ``sql/`` without the suffix."""
+    return (importlib.resources.files("sql") / f"{model}.sql").read_text()
+
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+Value: TypeAlias = "Json | bytes | datetime"
+Row: TypeAlias = "dict[str, Value]"
+
+Record = TypeVar("Record")
+Result = TypeVar("Result")
+
+COLLECTING = "1GB"
+"""What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
+
+TURN_SECONDS = 0.5
+"""After so long work in pieces lets others have the warehouse, before the next piece."""
+
+NO_ROOM = os.strerror(errno.ENOSPC)
+"""What DuckDB's errors quote of the system's."""
+
+ROWS_SHOWN = 5
+BATCH_ROWS = 4096
+
+
+class WarehouseNewerError(RuntimeError):
+    """The file was written by a newer Flywheel than this one."""
+
+
+class DiskFullError(OSError):
+    """There was no room to write; nothing of what was under way is kept."""
+
+
+class CheckFailedError(ValueError):
+    """A check of ``sql/checks`` found rows that must not be; nothing of the transaction is kept."""
+
+
+@contextmanager
+def connect(
+    path: Path, wait_seconds: float = lock.PATIENCE_SECONDS, memory: str | None = None
+) -> Generator[Connection]:
+    """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
+
+    Args:
+        path: The DuckDB file.
+        wait_seconds: How long to wait for it.
+        memory: How much DuckDB may hold (``1GB``); most of the machine's when ``None``.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+        WarehouseNewerError: Its schema is newer than this program.
+        DiskFullError: There was no room for what was written within the block.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _room(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
+        _prepare(con)
+        if memory is not None:
+            con.execute("set memory_limit = $memory", {"memory": memory})
+        yield con
+
+
+@contextmanager
+def _room(path: Path) -> Generator[None]:
+    """Say of DuckDB's errors which of them mean that the disk is full."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if NO_ROOM not in str(error):
+            raise
+        raise DiskFullError(
+            f"writing {path}: its disk is full, {shutil.disk_usage(path.parent).free:,} bytes are "
+            f"left; nothing of this is kept, so free some space and do the same again ({error})"
+        ) from error
+
+
+def in_turns(
+    path: Path,
+    pieces: Iterable[Callable[[Connection], Result]],
+    *,
+    memory: str | None = None,
+    seconds: float = TURN_SECONDS,
+) -> Generator[Result]:
+    """Do piece after piece of work; between two of them others may have the warehouse.
+
+    Args:
+        path: The DuckDB file.
+        pieces: Each is done with the warehouse open. With ``seconds`` of 0 it is closed while the
+            next one is made.
+        memory: As ``connect`` takes it.
+        seconds: For how long it is held before others may have it.
+    """
+    waiting = iter(pieces)
+    for piece in waiting:
+        with connect(path, memory=memory) as con:
+            until = time.monotonic() + seconds
+            yield piece(con)
+            while time.monotonic() < until and (another := next(waiting, None)) is not None:
+                yield another(con)
+
+
+def _prepare(con: Connection) -> None:
+    con.execute("set timezone = 'UTC'")
+    con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
+    migrate(con, sql_folder("migrations"))
+
+
+@contextmanager
+def beside(con: Connection) -> Generator[Connection]:
+    """Open a second connection of this process; it sees what is committed."""
+    second = con.cursor()
+    try:
+        second.execute("set timezone = 'UTC'")
+        yield second
+    finally:
+        second.close()
+
+
+@contextmanager
+def attached(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Generator[Connection]:
+    """Open the file to read only, as the database ``original`` of a connection without a file.
+
+    It keeps writers away, and never touches the log of a file that takes its place.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+    """
+    with duckdb.connect() as con:
+        attach = f"attach '{escaped(path)}' as original (read_only)"
+        lock.open_read_only(path, wait_seconds, lambda: con.execute(attach))
+        yield con
+
+
+@contextmanager
+def in_memory(scratch: Path) -> Generator[Connection]:
+    """Open a warehouse without a file, empty; what does not fit into memory goes to ``scratch``."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder,
+        _room(scratch),
+        duckdb.connect() as con,
+    ):
+        con.execute(f"set temp_directory = '{escaped(Path(folder))}'")
+        _prepare(con)
+        yield con
+
+
+@contextmanager
+def transaction(con: Connection) -> Generator[None]:
+    """Commit what the block does, or nothing of it."""
+    con.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        con.execute("rollback")
+        raise
+    con.execute("commit")
+
+
+@contextmanager
+def rehearsal(con: Connection) -> Generator[None]:
+    """Undo what the block does, whatever comes of it."""
+    con.execute("begin transaction")
+    try:
+        yield
+    finally:
+        con.execute("rollback")
+
+
+def migrate(con: Connection, folder: SqlFolder) -> None:
+    """Apply the numbered migrations that this file has not seen, each in its own transaction."""
+    con.execute("create schema if not exists raw")
+    con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
+    migrations = {int(file.name[:4]): file for file in sql_files(folder)}
+    applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
+    if unknown := applied - migrations.keys():
+        raise WarehouseNewerError(
+            f"the warehouse has migrations {unknown} that this Flywheel does not know; upgrade it"
+        )
+    missing = sorted(migrations.keys() - applied)
+    for number in missing:
+        with transaction(con):
+            con.execute(migrations[number].read_text())
+            done = {"number": number, "name": migrations[number].name}
+            con.execute("insert into raw.migrations values ($number, $name)", done)
+    if missing:
+        # Left in the log, `add column ... default []` of 0006 could not be replayed by DuckDB 1.5.
+        con.execute("checkpoint")
+
+
+def build(con: Connection, model: str, **values: Value) -> None:
+    """Replace the table ``staging.interactions`` by the select in ``sql/staging/interactions.sql``.
+
+    Args:
+        con: The warehouse.
+        model: The select's path under ``sql/``, without the suffix.
+        values: Values for the ``$named`` parameters; those that the select doesn't name are unused.
+    """
+    temporary = "temporary " if model.startswith("temp/") else ""
+    sql = f"create or replace {temporary}table {model_table(model)} as {model_select(model)}"
+    con.execute(sql, _named(con, sql, values))
+
+
+def append(con: Connection, model: str, **values: Value) -> int:
+    """Add what the select of ``model`` gives to its table; return how many rows that was."""
+    sql = f"insert into {model_table(model)} by name {model_select(model)}"
+    return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
+
+
+def export(con: Connection, model: str, path: Path, **values: Value) -> None:
+    """Write what the select of ``model`` gives to a Parquet file."""
+    sql = f"copy ({model_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
+    con.execute(sql, _named(con, sql, values))
+
+
+def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> None:
+    """Let SQL read Parquet files as one view, while the connection lasts.
+
+    If there are none the view has the columns of the table that it is ``like``, and no row.
+    """
+    listed = ", ".join(f"'{escaped(path)}'" for path in paths)
+    rows_of = f"read_parquet([{listed}])" if paths else f"{like} limit 0"
+    con.execute(f"create or replace temporary view {name} as from {rows_of}")
+
+
+def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
+    """Replace one workload's rows in the table of ``model`` by what its select gives."""
+    delete = f"delete from {model_table(model)} where workload_id = $workload_id"
+    con.execute(delete, {"workload_id": workload_id})
+    append(con, model, workload_id=workload_id, **values)
+
+
+def check(con: Connection, **values: Value) -> None:
+    """Run every select in ``sql/checks``; each returns the rows that must not be.
+
+    Raises:
+        CheckFailedError: Naming the checks that failed and the first offending rows of each.
+    """
+    failures: list[str] = []
+    for file in sql_files(sql_folder("checks")):
+        sql = file.read_text()
+        offending = con.execute(sql, _named(con, sql, values)).fetchall()
+        if offending:
+            shown = "; ".join(str(row) for row in offending[:ROWS_SHOWN])
+            failures.append(f"{file.name} found {len(offending)} rows: {shown}")
+    if failures:
+        raise CheckFailedError(" | ".join(failures))
+
+
+def read(
+    con: Connection, model: str, record: Callable[..., Record], **values: Value
+) -> Generator[Record]:
+    """Stream the rows that the select of ``model`` gives as records, storing them in no table.
+
+    The connection must not run anything else until the last row is read or the stream is closed.
+    """
+    for batch in _relation(con, model_select(model), values).to_arrow_reader(BATCH_ROWS):
+        for row in rows_of(batch):
+            yield record(**row)
+
+
+def select(con: Connection, model: str, **values: Value) -> list[Row]:
+    """Give the few rows that the select of ``model`` gives."""
+    return rows(con, model_select(model), **values)
+
+
+def table(con: Connection, model: str, **values: Value) -> ArrowTable:
+    """Give the rows that the select of ``model`` gives as an Arrow table."""
+    return cast("ArrowTable", _relation(con, model_select(model), values).to_arrow_table())
+
+
+def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
+    """Give the rows of a short query."""
+    batches = _relation(con, sql, values).to_arrow_reader(BATCH_ROWS)
+    return [row for batch in batches for row in rows_of(batch)]
+
+
+def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:
+    """Add records to a table by column name, leaving out those whose primary key is there already.
+
+    Returns:
+        How many were added.
+    """
+    if not records:
+        return 0
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    with present(con, "incoming_records", columns):
+        ignore = "or ignore " if _has_key(con, table) else ""
+        sql = f"insert {ignore}into {table} by name select * from incoming_records"
+        return int(con.execute(sql).fetchall()[0][0])
+
+
+def replace(
+    con: Connection, table: str, records: Sequence[Mapping[str, Value]], workload_id: str | None
+) -> None:
+    """Replace the rows of a table that has one workload's only, or those of one workload."""
+    if workload_id is None:
+        con.execute(f"delete from {table}")
+        insert(con, table, records)
+    else:
+        delete = f"delete from {table} where workload_id = $workload_id"
+        con.execute(delete, {"workload_id": workload_id})
+        insert(con, table, [{**one, "workload_id": workload_id} for one in records])
+
+
+@contextmanager
+def present(
+    con: Connection,
+    name: str,
+    columns: Mapping[str, Sized] | ArrowTable,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Generator[None]:
+    """Let SQL read columns as a table called ``name`` for as long as the block runs.
+
+    A column is a sequence of values or an Arrow array. ``chunk_rows`` are worked on at a time.
+    """
+    shown = ShownTable(columns, chunk_rows)
+    con.register(name, shown)
+    try:
+        yield
+    finally:
+        con.unregister(name)
+        shown.take_back()
+
+
+def escaped(path: Path) -> str:
+    """Write a path within a statement's quotes."""
+    return str(path).replace("'", "''")
+
+
+def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.DuckDBPyRelation:
+    # DuckDB types `sql` as if every statement gave rows; one that gives none returns None.
+    return con.sql(sql, params=_named(con, sql, values))
+
+
+def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Keep the values that the statement names: DuckDB refuses the others."""
+    (statement,) = con.extract_statements(sql)
+    return {name: values[name] for name in statement.named_parameters}
+
+
+def _has_key(con: Connection, table: str) -> bool:
+    schema, _, name = table.rpartition(".")
+    sql = (
+        "select * from duckdb_constraints() where schema_name = $schema and table_name = $name"
+        " and constraint_type = 'PRIMARY KEY'"
+    )
+    return bool(rows(con, sql, schema=schema, name=name))

@@ -1,0 +1,191 @@
+"""An in-memory copy of one workload's part of the warehouse, which blocks nobody."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.store import file_locks, lock, warehouse
+from components.store.warehouse import Connection
+
+RAW = ("raw.interactions", "raw.feedback")
+
+SIGNED = frozenset({"releases", "released_losses", "blamed"})
+"""Tables of ``curated`` that hold what people said: they are copied, and never merged."""
+
+REBUILT = frozenset(
+    {
+        "bursts",
+        "conflicts",
+        "examples",
+        "fates",
+        "labels",
+        "preferences",
+        "redactions",
+        "shares",
+        "standings",
+        "verdicts",
+    }
+)
+"""Tables of ``curated`` that a curation makes from nothing: they are merged, and not copied."""
+
+COUNTED = "curated.token_counts"
+"""What all workloads remember together: new rows are added."""
+
+OF_WORKLOAD = "workload_id = $workload_id"
+OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
+"""Sources that know no workload give feedback on any."""
+
+Fingerprint = tuple[int, int | None]
+"""Rows of a table, and a sum of their hashes."""
+
+
+class StaleCopyError(RuntimeError):
+    """The warehouse no longer has what the copy was made of; do the work again."""
+
+
+def reserve(locks: Path, workload_id: str) -> AbstractContextManager[bool]:
+    """Keep others from curating a workload; they wait.
+
+    Args:
+        locks: Where the locks are, one folder for all who share the warehouse.
+        workload_id: Which workload.
+    """
+    return file_locks.held(locks / f"{workload_id}.curation.lock")
+
+
+@contextmanager
+def open_copy(
+    path: Path,
+    workload_id: str,
+    scratch: Path,
+    wait_seconds: float = lock.PATIENCE_SECONDS,
+) -> Generator["WorkingCopy"]:
+    """Copy what the curation of a workload reads; the file is free again within the block.
+
+    Args:
+        path: The DuckDB file; created or upgraded in place if need be.
+        workload_id: The workload.
+        scratch: Where DuckDB puts what does not fit into memory.
+        wait_seconds: How long to wait for the file, each time that it is needed.
+
+    Raises:
+        WarehouseBusyError: It was still held after ``wait_seconds``.
+        WarehouseNewerError: Its schema is newer than this program.
+    """
+    with warehouse.in_memory(scratch) as con:
+        copy = WorkingCopy(con, path, workload_id, wait_seconds)
+        copy.read()
+        yield copy
+
+
+@dataclass(slots=True)
+class WorkingCopy:
+    """The copy: ``con`` reads and writes it as it would the warehouse."""
+
+    con: Connection
+    path: Path
+    workload_id: str
+    wait_seconds: float
+    _settled: dict[str, Fingerprint] | None = None
+    _counted: int = -1
+
+    def read(self) -> None:
+        """Copy the rows; called once."""
+        with warehouse.connect(self.path, self.wait_seconds):
+            pass  # it is there now, and has this program's schema
+        attach = f"attach '{warehouse.escaped(self.path)}' as original (read_only)"
+        lock.open_read_only(self.path, self.wait_seconds, lambda: self.con.execute(attach))
+        try:
+            for table in (*RAW, *self._tables(but=REBUILT)):
+                self._copy(table, OF_TABLE.get(table, OF_WORKLOAD))
+            self._copy(COUNTED, "true")
+        finally:
+            self.con.execute("detach original")
+        self._settled = self._fingerprints(self.con, self._settling())
+        ((last,),) = self.con.execute(f"select max(rowid) from {COUNTED}").fetchall()
+        self._counted = -1 if last is None else int(last)
+
+    def merge(self, also: Callable[[Connection], None] = lambda _: None) -> None:
+        """Write what the copy has that the warehouse has not; the file is held meanwhile.
+
+        Args:
+            also: Writes more, in the same transaction.
+
+        Raises:
+            StaleCopyError: Rows are gone that the copy was made of; nothing is written.
+            WarehouseBusyError: The file was still held after ``wait_seconds``.
+        """
+        tables = self._tables(but=SIGNED)
+        ours = self._fingerprints(self.con, tables)
+        with warehouse.connect(self.path, self.wait_seconds) as con, warehouse.transaction(con):
+            self._require_fresh(con)
+            theirs = self._fingerprints(con, tables)
+            for table in tables:
+                if ours[table] != theirs[table]:
+                    self._replace(con, table)
+            self._add_counted(con)
+            also(con)
+        self._settled = {table: ours[table] for table in self._settling()}
+
+    def _copy(self, table: str, condition: str) -> None:
+        sql = f"insert into {table} by name select * from original.{table} where {condition}"
+        named = {"workload_id": self.workload_id} if "$" in condition else None
+        self.con.execute(sql, named)
+
+    def _require_fresh(self, con: Connection) -> None:
+        """Check that all is still there that the copy was made of, and no side was settled."""
+        for table, key in zip(RAW, ("interaction_id", "feedback_id"), strict=True):
+            ids = self.con.sql(f"select {key} from {table}").to_arrow_table()
+            with warehouse.present(con, "copied", ids):
+                sql = f"select count(*) from copied anti join {table} using ({key})"
+                ((gone,),) = con.execute(sql).fetchall()
+            if gone:
+                raise StaleCopyError(
+                    f"curating {self.workload_id}: {gone} rows of {table} were erased or archived "
+                    "meanwhile"
+                )
+        if self._fingerprints(con, self._settling()) != self._settled:
+            raise StaleCopyError(f"curating {self.workload_id}: somebody else has curated it")
+
+    def _replace(self, con: Connection, table: str) -> None:
+        rows = self.con.sql(f"from {table}").to_arrow_table()
+        named = {"workload_id": self.workload_id}
+        con.execute(f"delete from {table} where {OF_WORKLOAD}", named)
+        with warehouse.present(con, "made", rows):
+            con.execute(f"insert into {table} by name select * from made")
+
+    def _add_counted(self, con: Connection) -> None:
+        new = f"from {COUNTED} where rowid > {self._counted}"
+        rows = self.con.sql(new).to_arrow_table()
+        with warehouse.present(con, "made", rows):
+            con.execute(
+                f"insert into {COUNTED} by name"
+                f" select * from made anti join {COUNTED} using (tokenizer, content)"
+            )
+
+    def _settling(self) -> list[str]:
+        """Name the tables that one curation leaves to the next."""
+        return self._tables(but=SIGNED | REBUILT)
+
+    def _tables(self, but: frozenset[str]) -> list[str]:
+        """Name the tables of ``curated`` that have a workload's rows."""
+        found = self.con.execute(
+            "select table_name from duckdb_columns()"
+            " inner join duckdb_tables() using (database_oid, schema_name, table_name)"
+            " where schema_name = 'curated' and column_name = 'workload_id'"
+            " and duckdb_tables.database_name = current_database() order by table_name"
+        ).fetchall()
+        return [f"curated.{name}" for (name,) in found if name not in but]
+
+    def _fingerprints(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
+        """Sum up a workload's rows; both sides are read by this process, so hashes are equal."""
+        found: dict[str, Fingerprint] = {}
+        for table in tables:
+            sql = (
+                "select count(*), sum(hash(rows_of)::hugeint % 1000000007)"
+                f" from {table} as rows_of where {OF_WORKLOAD}"
+            )
+            ((rows, digest),) = con.execute(sql, {"workload_id": self.workload_id}).fetchall()
+            found[table] = (rows, None if digest is None else int(digest))
+        return found

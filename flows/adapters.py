@@ -1,0 +1,281 @@
+"""Finish, copy and export adapter folders."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from components.chat import chat_templates
+from components.dataset import snapshot_figures
+from components.export import copy_adapter, model_card
+from components.export.model_card import AdapterScores
+from components.gate import evidence_folder
+from components.models import base as bases
+from components.models import device, model_signature
+from components.register import registry
+from components.register.registry import Version
+from components.schema import Json
+from components.store import ledger, manifest, warehouse
+from flows import lookup, releases
+from flows.settings import Settings
+from flows.workload_file import Workload
+
+
+def finish_adapter(
+    workload: Workload,
+    snapshot: Path,
+    adapter: Path,
+    body: Mapping[str, object],
+    *,
+    now: datetime,
+) -> None:
+    """Name the base as it is served, write the card, and last the manifest.
+
+    Args:
+        workload: The workload that it was trained for.
+        snapshot: What it was trained on.
+        adapter: Its folder, with PEFT's files and the example of a prompt.
+        body: What the training's own record of it says.
+        now: When it was finished (UTC).
+
+    Raises:
+        ValueError: It holds other than safetensors.
+    """
+    copy_adapter.require_safe(adapter)
+    copy_adapter.name_base(adapter, workload.base_name)
+    made = {
+        "workload": workload.workload,
+        **body,
+        "base_path": str(workload.base),
+        "licence": copy_adapter.base_licence(workload.base),
+        "data": snapshot_figures.learned_figures(snapshot),
+        chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),
+        "prompt": json.loads((adapter / chat_templates.EXAMPLE).read_text()),
+        "environment": device.describe_environment(),
+    }
+    # The card reads what the manifest will say.
+    told = json.loads(json.dumps({"key": adapter.name, **made}, default=str))
+    text = model_card.write_card(told, copy_adapter.adapter_config(adapter), None, "peft")
+    manifest.write_atomically(adapter / copy_adapter.CARD, text)
+    manifest.write(adapter, kind="adapter", now=now, body=made)
+
+
+def scores_of_adapter(home: Settings, workload: str, key: str) -> AdapterScores | None:
+    """Find what was measured of an adapter so far."""
+    return model_card.newest_scores(key, (home.scorecards / workload).glob("*"))
+
+
+def copy_finished(home: Settings, adapter: Path, to: Path, *, served_as: str | None = None) -> Path:
+    """Copy a finished adapter with a card that has its scores of now.
+
+    Raises:
+        FileNotFoundError: It is unfinished.
+        ValueError: It is not as it was finished.
+    """
+    made = manifest.read(adapter)
+    config = copy_adapter.adapter_config(adapter)
+    if served_as is not None:
+        config["base_model_name_or_path"] = served_as
+    found = scores_of_adapter(home, str(made["workload"]), str(made["key"]))
+    text = model_card.write_card(made, config, found, "peft")
+    return copy_adapter.copy_adapter(adapter, to, card=text, served_as=served_as)
+
+
+def card_text(adapter: Path) -> str:
+    """Read an adapter's card without the front matter, which is for model hubs."""
+    text = (adapter / copy_adapter.CARD).read_text()
+    return text.split("\n---\n", 1)[-1].lstrip() if text.startswith("---\n") else text
+
+
+Form: TypeAlias = Literal["merged", "peft", "nim", "gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """Which adapter, in which form, where to.
+
+    ``adapter`` is a key's beginning and ``version`` a registered number; the champion if both are
+    missing. ``served_as`` is what the copy says its base is called.
+    """
+
+    workload: str
+    form: Form
+    to: Path
+    version: str | None = None
+    adapter: str | None = None
+    served_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The adapter's key, and what a person should know of the export; empty if nothing."""
+
+    key: str
+    warning: str = ""
+
+
+def export_adapter(home: Settings, asked: ExportRequest) -> Exported:
+    """Write the export, all of it or nothing, signed by this installation.
+
+    Of a registered version the record of the decision is in it. NIM's folder takes nothing but
+    adapters, so its signature lies beside it, as ``<folder>.sig``.
+
+    Raises:
+        NotApprovedError: The version is not what was approved.
+        ChangedAdapterError: The adapter is not the one that was approved.
+        LookupError: There is no such adapter or version, or rows behind it were erased.
+        FileExistsError: Something is there already.
+        ValueError: The adapter can't have that form, or it or its base was changed.
+    """
+    if asked.to.exists() and (not asked.to.is_dir() or any(asked.to.iterdir())):
+        raise FileExistsError(f"exporting to {asked.to}: something is there; name a new folder")
+    version = _registered(home, asked) if asked.adapter is None else None
+    adapter = _adapter_folder(home, asked, version)
+    made = manifest.read_untouched(adapter)
+    _require_unerased(home, made)
+    _require_unbound(asked, made)
+    partial = asked.to.with_name(asked.to.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_export(home, asked, adapter, made, partial)
+        signature = _sign_export(home, asked, partial, version)
+        partial.replace(asked.to)
+        if signature is not None:
+            signature.replace(model_signature.signature_path(asked.to))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(adapter.name, _warning(home, version))
+
+
+def _sign_export(
+    home: Settings, asked: ExportRequest, folder: Path, version: Version | None
+) -> Path | None:
+    """Sign an export; return the signature's path if it is not in the folder."""
+    private = model_signature.make_key(home.keys)
+    if asked.form == "nim":
+        signature = model_signature.signature_path(folder)
+        model_signature.sign(folder, private, signature)
+        return signature
+    if version is not None and (
+        links := releases.record_of(home, asked.workload, version.evidence)
+    ):
+        releases.write_record(folder, links)
+    model_signature.sign(folder, private)
+    return None
+
+
+def _warning(home: Settings, version: Version | None) -> str:
+    if version is None or not releases.is_unsigned(home, version):
+        return ""
+    return (
+        f"version {version.number} of {version.name} was registered by an older Flywheel and has "
+        "no signature: its files at MLflow were not compared"
+    )
+
+
+def _write_export(
+    home: Settings, asked: ExportRequest, adapter: Path, made: Mapping[str, Json], to: Path
+) -> None:
+    name = f"{made['workload']}-{made['key']}"
+    if asked.form == "peft":
+        copy_finished(home, adapter, to, served_as=asked.served_as)
+    elif asked.form == "nim":
+        copy_adapter.write_nim_folder(adapter, to, name=name, served_as=asked.served_as)
+    elif asked.form == "gguf":
+        from components.export import gguf_lora  # noqa: PLC0415 - loads torch
+
+        to.mkdir(parents=True)
+        gguf_lora.write(adapter, _base_of_export(made), to / f"{name}.gguf")
+        _write_card(home, asked, adapter, made, to, "gguf")
+    else:
+        from components.export import merged_model  # noqa: PLC0415 - loads torch
+
+        merged_model.write(adapter, _base_of_export(made), to)
+        _write_card(home, asked, adapter, made, to, "merged")
+
+
+def _write_card(
+    home: Settings,
+    asked: ExportRequest,
+    adapter: Path,
+    made: Mapping[str, Json],
+    to: Path,
+    kind: model_card.Kind,
+) -> None:
+    config = copy_adapter.adapter_config(adapter)
+    if asked.served_as is not None:
+        config["base_model_name_or_path"] = asked.served_as
+    found = scores_of_adapter(home, asked.workload, str(made["key"]))
+    (to / copy_adapter.CARD).write_text(model_card.write_card(made, config, found, kind))
+
+
+def _adapter_folder(home: Settings, asked: ExportRequest, version: Version | None) -> Path:
+    """Find the adapter's folder."""
+    root = home.adapters / asked.workload
+    key = version.adapter if version is not None else asked.adapter
+    found = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
+    if len(found) != 1:
+        said = ", ".join(one.name for one in found) or "none"
+        raise LookupError(f"looking up adapter {key}: wants one, found {said} in {root}")
+    return found[0]
+
+
+def _registered(home: Settings, asked: ExportRequest) -> Version:
+    """Find the version, and hold it and its adapter against what was approved."""
+    lookup.require_mlflow(home, f"looking up {asked.workload}", "--adapter KEY needs none")
+    if asked.version is not None:
+        version = registry.version_numbered(asked.workload, asked.version)
+        releases.require_version(home, version)
+    else:
+        version = releases.require_champion(home, asked.workload)
+    if version is None:
+        raise LookupError(f"exporting {asked.workload}: it has no champion; name --adapter KEY")
+    folder = home.evidence / asked.workload / version.evidence
+    if manifest.is_finished(folder):
+        releases.require_bytes(home, evidence_folder.read(folder))
+    return version
+
+
+def _require_unerased(home: Settings, made: Mapping[str, Json]) -> None:
+    """Refuse an adapter that learned from rows that somebody has had erased since."""
+    if not home.warehouse.exists():
+        return
+    with warehouse.connect(home.warehouse) as con:
+        certificate = ledger.erasure_of(con, [str(made["key"]), str(made["snapshot"])])
+    if certificate:
+        raise LookupError(
+            f"exporting adapter {made['key']}: rows that it learned from were erased (certificate "
+            f"{certificate}); export one that was trained since"
+        )
+
+
+def _require_unbound(asked: ExportRequest, made: Mapping[str, Json]) -> None:
+    """Refuse to take an adapter to another precision than the only one it is right at."""
+    recipe = made["recipe"]
+    assert isinstance(recipe, dict)
+    bound = copy_adapter.recipe_objection(recipe)
+    if bound and asked.form != "peft":
+        raise ValueError(
+            f"exporting adapter {made['key']} for {asked.form}: it was trained from LoftQ's first "
+            f"weights, so it is right on the base in {bound} only; export it as peft for a server "
+            "that holds its base so, or train with other init_lora_weights"
+        )
+
+
+def _base_of_export(made: Mapping[str, Json]) -> Path:
+    """Find the base that the adapter was trained on, unchanged.
+
+    Raises:
+        ValueError: It is not there, or another one is.
+    """
+    folder = Path(str(made["base_path"]))
+    found = bases.content_hash(folder) if folder.is_dir() else "nothing"
+    if found != made["base"]:
+        raise ValueError(
+            f"exporting adapter {made['key']}: it was trained on the base {made['base']}, and at "
+            f"{folder} is {found}"
+        )
+    return folder

@@ -1,0 +1,385 @@
+"""Suspend a promotion and ask people until it is decided or its evidence is out of date."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from components.dataset.freeze_snapshot import folder_name
+from components.decide import (
+    approval_page,
+    chain,
+    decision_log,
+    reasons,
+    record_answer,
+    statement,
+    validity,
+)
+from components.decide.approvers import ApprovalRules, Approver
+from components.decide.decision_log import LinkFilter, LogEvent
+from components.decide.reasons import Blamed, Reason
+from components.decide.record_answer import ProofContext, Question, TypedAnswer
+from components.gate import evidence_folder, policy
+from components.gate.evidence_folder import Evidence
+from components.gate.report.write_report import SAMPLES
+from components.monitor import turn_starts
+from components.monitor.turn_starts import TurnStart
+from components.register import registry
+from components.register.registry import Version
+from components.store import ledger, manifest, warehouse
+from components.store.ledger import Decision
+from components.store.warehouse import Connection
+from flows import approvals, approver_keys, evidence_reports, flow_runs, settings, snapshots
+from flows.approver_keys import SecretError
+from flows.settings import Settings
+from flows.workload_file import Workload
+
+
+class StaleEvidenceError(RuntimeError):
+    """What the evidence was about has changed: champion, policy, holdout, or data since erased."""
+
+
+def require_fresh(found: Evidence, workload: Workload) -> None:
+    """Refuse a decision on evidence about what is no longer so.
+
+    What this very evidence crowned stays, whatever came after it: a crash was between the two.
+
+    Raises:
+        StaleEvidenceError: Champion, policy or holdout is another one, or data was erased.
+    """
+    require_unerased(found)
+    champion = registry.champion_version(found.subject.workload)
+    if champion is None or champion.evidence != found.digest:
+        require_champion(found, champion)
+        require_policy(found, workload)
+        require_holdout(found)
+
+
+def require_champion(found: Evidence, champion: Version | None) -> None:
+    """Refuse evidence that compared with another champion than there is now.
+
+    Raises:
+        StaleEvidenceError: Another version became champion while this approval waited.
+    """
+    now = champion.number if champion else "base"
+    if now != found.subject.opponent:
+        called = f"version {now}" if champion else "nobody, so the base answers"
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: it compares with the "
+            f"{found.subject.opponent_name}, but the champion is now {called}"
+        )
+
+
+def require_policy(found: Evidence, workload: Workload) -> None:
+    """Refuse evidence that was judged by another policy than the workload's file has now.
+
+    Raises:
+        StaleEvidenceError: Something under ``gate`` was changed; it says what.
+    """
+    judged_by = evidence_folder.policy(found.folder)
+    if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
+        told = "; ".join(changed)
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: the policy that judged it has changed ({told})"
+        )
+
+
+def require_holdout(found: Evidence) -> None:
+    """Refuse evidence that was measured on another holdout than the newest snapshot has.
+
+    Raises:
+        StaleEvidenceError: The holdout has grown, or rows of it were erased.
+    """
+    root, subject = settings.load().snapshots, found.subject
+    if not (root / folder_name(subject.workload)).exists():
+        return
+    newest = snapshots.newest_snapshot(root, subject.workload)
+    now = str(manifest.read(newest)["holdout_version"])
+    if now != subject.holdout_version:
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: it was measured on holdout version "
+            f"{subject.holdout_version}, but the newest is {now}"
+        )
+
+
+def require_unerased(found: Evidence) -> None:
+    """Refuse evidence on what was made from rows that somebody has had erased since.
+
+    Raises:
+        StaleEvidenceError: An erasure tainted its snapshot, its adapter or a scorecard.
+    """
+    subject = found.subject
+    made_from = [
+        found.digest,
+        subject.snapshot,
+        subject.adapter,
+        subject.challenger_scorecard,
+        subject.opponent_scorecard,
+        *subject.anchor_scorecards,
+    ]
+    with warehouse.connect(settings.load().warehouse) as con:
+        certificate = ledger.erasure_of(con, made_from)
+    if certificate:
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: rows that it is about were erased (certificate "
+            f"{certificate})"
+        )
+
+
+def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
+    """Start a turn that evaluates afresh, unless one is under way; the book says why."""
+    if under_way := flow_runs.turns_under_way(Path(config)):
+        return under_way[0].id
+    entry = TurnStart(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
+    with warehouse.connect(settings.load().warehouse) as con:
+        turn_starts.record_start(con, entry)
+    given = {"config": config, "start": entry.start_id}
+    return flow_runs.start_run("turn/turn", given, [approvals.workload_tag(workload)]).id
+
+
+PATIENCE_SECONDS = 30 * 24 * 3600
+"""How long an approval waits before Prefect fails the run; a later turn asks again."""
+
+
+class GateInput(RunInput):
+    """The form that a person fills in."""
+
+    decision: Literal["approve", "reject"] = Field(
+        description="approve: the challenger becomes champion. reject: the champion stays."
+    )
+    approver: str = Field(
+        min_length=1, max_length=64, description="Your name; it is stored with the decision."
+    )
+    comment: str = Field(default="", max_length=2000, description="Why; kept with the decision.")
+    reason: Reason = Field(
+        default="other", description="Of a rejection: what speaks against it. Else left as it is."
+    )
+    blame: str = Field(
+        default="",
+        max_length=4000,
+        description="Of a rejection, what it is about, one a line: the beginning of a request's "
+        "id, a part of the traffic such as tool=search, or guard=abstention. It comes first in the "
+        "next review; what was trained on is held until then.",
+    )
+
+
+class CodedInput(GateInput):
+    """The form where each answer carries a one-time code."""
+
+    code: str = Field(
+        default="",
+        max_length=32,
+        description="The six digits that your authenticator app shows now. They prove that you "
+        "were here, not what you said: who can write Prefect's database can change the answer.",
+    )
+
+
+class SignedInput(GateInput):
+    """The form where each answer carries the approver's SSH signature over what is decided."""
+
+    signature: str = Field(
+        default="",
+        max_length=8000,
+        description="Needed: all that the line above prints, which is what you decide and your "
+        "signature over it. Decision, name, reason, comment and blame must be the same here as "
+        "there.",
+    )
+
+
+FORMS: Mapping[str, type[GateInput]] = {
+    "name": GateInput,
+    "code": CodedInput,
+    "signature": SignedInput,
+}
+"""The form for each kind of proof."""
+
+
+def ask_until_decided(brief: str, found: Evidence, workload: Workload) -> Decision:
+    """Suspend until enough people have answered; on resuming, Prefect gives the stored answer.
+
+    Raises:
+        StaleEvidenceError: What the evidence is about has changed before an answer came.
+    """
+    rules = workload.approve.rules()
+    while (decision := recorded_outcome(found.digest, rules)) is None:
+        question = next_question(found)
+        text = (
+            form_header(question, found, workload)
+            + brief
+            + approval_page.card(evidence_reports.data_card(found))
+        )
+        given = wait_for_answer(question, text, workload)
+        try:
+            require_fresh(found, workload)
+        except StaleEvidenceError as error:
+            expire(question, given, str(error))
+            raise
+        take_answer(question, given, found, workload)
+    return decision
+
+
+def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedAnswer:
+    """Suspend with the form, or take the answer that it was resumed with."""
+    form = FORMS[workload.approve.proof]
+    given = suspend_flow_run(
+        wait_for_input=form.with_initial_data(description=text),
+        key=approvals.gate_key(question.attempt),
+        timeout=PATIENCE_SECONDS,
+    )
+    return TypedAnswer(
+        decision=given.decision,
+        approver=given.approver.strip(),
+        comment=given.comment,
+        code=given.code if isinstance(given, CodedInput) else "",
+        reason=given.reason,
+        blame=given.blame,
+        signature=given.signature if isinstance(given, SignedInput) else "",
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
+    """Read what was decided on an evidence, by any run, of all that meets the rules of now."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        return decision_log.decision_on(con, digest, rules)
+
+
+def require_decided(found: Evidence, workload: Workload) -> None:
+    """Refuse to act on approvals that do not meet the rules of now; signatures are checked again.
+
+    Raises:
+        StaleEvidenceError: The rules have changed since, or what the chain holds has.
+    """
+    with warehouse.connect(settings.load().warehouse) as con:
+        broken = chain.first_broken(decision_log.links(con), decision_log.read_head(con))
+        decision = decision_log.decision_on(con, found.digest, workload.approve.rules())
+    if broken is not None:
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: decision {broken.sequence} {broken.said}; "
+            "`flywheel audit --verify` says more"
+        )
+    if decision is None or decision.decision != "approve":
+        raise StaleEvidenceError(
+            f"deciding on evidence {found.digest}: it is not approved under the rules of now; "
+            "those for deciding have changed since it was"
+        )
+
+
+@task(cache_policy=NO_CACHE)
+def next_question(found: Evidence) -> Question:
+    """Number the question: one more than this run has heard answers to."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        heard = decision_log.links(con, LinkFilter(flow_run_id=str(flow_run.id)))
+    return question_of_run(found, 1 + len(heard))
+
+
+def question_of_run(found: Evidence, attempt: int) -> Question:
+    """Say what this run asks, the how-manieth time."""
+    return Question(found.subject.workload, found.digest, str(flow_run.id), attempt)
+
+
+@task(cache_policy=NO_CACHE)
+def form_header(question: Question, found: Evidence, workload: Workload) -> str:
+    """Write what stands above the brief: who said what before, and where to read on."""
+    rules, sign = workload.approve.rules(), ""
+    proved = (
+        approver_keys.proof(found) if rules.proof == "signature" else ProofContext()
+    )  # before: it reads whole files
+    with warehouse.connect(settings.load().warehouse) as con:
+        if rules.proof == "signature":
+            with warehouse.transaction(con):
+                under = decision_log.in_force(con, question.workload, rules, now=datetime.now(UTC))
+            first = TypedAnswer("approve", rules.people[0].name)
+            sign = statement.command(
+                record_answer.expected_statement(question, first, proved, under.digest)
+            )
+        answered = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+        starters = decision_log.starters(con, found.digest)
+        here = decision_log.links(con, LinkFilter(evidence=found.digest))
+        earlier = decision_log.links(con, LinkFilter(workload_id=question.workload))
+    return approval_page.write(
+        answered,
+        validity.counted_approvals(here, rules, starters),
+        [one for one in earlier if one.kind in ("approve", "reject")],
+        evidence_reports.evidence_links(found),
+        wanted=rules.wanted,
+        sign=sign,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def take_answer(
+    question: Question, given: TypedAnswer, found: Evidence, workload: Workload
+) -> None:
+    """Take the answer or refuse it, and record either; nothing is registered before that."""
+    home, rules = settings.load(), workload.approve.rules()
+    listed = workload.approve.find(given.approver)
+    secret = known_secret(home, listed) if listed and rules.proof == "code" else None
+    proved = approver_keys.proof(found) if rules.proof == "signature" else ProofContext(secret)
+    at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
+    with warehouse.connect(home.warehouse) as con:
+        blamed = find_blamed(con, given, found)
+        link = record_answer.record(con, question, given, rules, proved, blamed=blamed, now=at)
+    get_run_logger().info(
+        "decision %d: %s %s by %r on evidence %s",
+        link.sequence,
+        link.kind,
+        link.reason,
+        link.approver,
+        link.evidence_digest,
+    )
+
+
+def known_secret(home: Settings, listed: Approver) -> str | None:
+    """Find a person's secret; one that can't be used is none, so that the answer is refused."""
+    try:
+        return approver_keys.find_secret(home, listed)
+    except SecretError as error:
+        # An answer must not end the approval, and the person can't mend this: an operator can.
+        get_run_logger().error("%s", error)
+        return None
+
+
+def find_blamed(con: Connection, given: TypedAnswer, found: Evidence) -> list[Blamed] | None:
+    """Find what an answer blames; ``None`` if some of it isn't there, so that it is refused."""
+    samples, metric = found.folder / SAMPLES, found.judgement.metric
+    try:
+        return reasons.find_blamed(
+            con, found.subject.workload, given.blame, samples=samples, metric=metric
+        )
+    except LookupError as error:
+        get_run_logger().info("what is blamed was not found: %s", error)
+        return None
+
+
+@task(cache_policy=NO_CACHE)
+def expire(question: Question, given: TypedAnswer | None, said: str) -> None:
+    """Record once of a promotion that its evidence is stale: that ``given`` came too late, if any.
+
+    What was approved on it before does not count any more.
+    """
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        links = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+        if any(link.kind == "lapsed" for link in links):
+            return
+        event = LogEvent(
+            kind="lapsed",
+            workload=question.workload,
+            evidence=question.evidence,
+            flow_run_id=question.flow_run_id,
+            attempt=question.attempt,
+            reason="stale",
+            decided_at=datetime.now(UTC),
+            approver=given.approver if given else "",
+            comment=f"{given.decision} came too late: {said}" if given else said,
+        )
+        decision_log.append_event(con, event)

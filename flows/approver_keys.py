@@ -1,0 +1,191 @@
+"""What proves an approver's identity: TOTP secrets, and SSH signatures from the terminal."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components.decide import (
+    approvers,
+    decision_log,
+    record_answer,
+    ssh_signatures,
+    statement,
+    validity,
+)
+from components.decide.approvers import ApprovalRules, Approver
+from components.decide.record_answer import ProofContext, Question, TypedAnswer
+from components.decide.ssh_signatures import Signer
+from components.decide.statement import Statement
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence
+from components.store import warehouse
+from components.store.manifest import folder_digest
+from flows import home_workloads, settings, workload_file
+from flows import workload_file as configs
+from flows.approvals import PendingApproval
+from flows.settings import Settings
+
+ONLY_OWNER = 0o600
+
+
+class SecretError(ValueError):
+    """A secret that can't be used, or that must not be written over."""
+
+
+def find_secret(home: Settings, one: Approver, env: Mapping[str, str] = os.environ) -> str | None:
+    """Find the secret of an approver; ``None`` if there is none, so that no code can be right.
+
+    Raises:
+        SecretError: It is no secret for one-time codes, or others may read its file.
+    """
+    if one.secret_env:
+        found, place = env.get(one.secret_env), f"the environment variable {one.secret_env}"
+    else:
+        path = secret_file(home, one.name)
+        found, place = _read_secret_file(path), str(path)
+    if found and not approvers.is_secret(found):
+        raise SecretError(
+            f"{place} holds no secret for one-time codes, wants base32 of 128 bits or more as "
+            f"`flywheel approver add {one.name}` makes it"
+        )
+    return found or None
+
+
+def secret_file(home: Settings, name: str) -> Path:
+    """Name the file that holds a person's secret."""
+    return home.approvers / f"{name}.secret"
+
+
+def enrol_approver(home: Settings, name: str, *, again: bool) -> str:
+    """Draw a secret for a person and keep it in a file that only its owner may read.
+
+    Raises:
+        SecretError: There is one, and ``again`` does not say that it may be replaced.
+    """
+    path = secret_file(home, name)
+    home.approvers.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if again:
+        path.unlink(missing_ok=True)
+    drawn = approvers.draw_secret()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, ONLY_OWNER)
+    except FileExistsError as error:
+        raise SecretError(
+            f"{name} has a secret in {path}; --again replaces it, and codes of the old one end"
+        ) from error
+    with os.fdopen(descriptor, "w") as written:
+        written.write(drawn + "\n")
+    return drawn
+
+
+def _read_secret_file(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    if path.stat().st_mode & 0o077:
+        raise SecretError(f"others than its owner may read {path}; chmod 600 it, and enrol anew")
+    return path.read_text().strip()
+
+
+class SigningError(RuntimeError):
+    """A decision could not be signed here."""
+
+
+def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> str:
+    """Sign a statement now, as its approver; return its line with the signature below it.
+
+    Raises:
+        SigningError: There is no key of this person here, or it would not sign.
+    """
+    if shutil.which("ssh-keygen") is None:
+        raise SigningError("signing: there is no ssh-keygen here; install OpenSSH's client")
+    line = replace(form, at=f"{datetime.now(UTC):{statement.AT}}").text
+    with _signing_key(key, validity.signers_of(rules, form.approver), form.approver) as file:
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-Y",
+            "sign",
+            "-n",
+            ssh_signatures.NAMESPACE,
+            "-f",
+            str(file),
+        ]
+        made = subprocess.run(
+            command,
+            input=line.encode(),
+            capture_output=True,
+            check=False,
+        )
+    if made.returncode:
+        said = made.stderr.decode(errors="replace").strip()
+        raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen said: {said}")
+    return f"{line}\n{made.stdout.decode()}"
+
+
+def proof(found: Evidence) -> ProofContext:
+    """Say which whole digests a signed statement on an evidence must name."""
+    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
+    adapter = found.subject.adapter_bytes or folder_digest(folder)
+    return ProofContext(evidence=evidence_folder.whole_digest(found.folder), adapter=adapter)
+
+
+def signed_answer(
+    home: Settings, one: PendingApproval, given: TypedAnswer, key: Path | None
+) -> TypedAnswer:
+    """Sign an answer where the workload's rules want that; else return it as it is.
+
+    What is signed is read from the home, and not from the server that asks.
+
+    Raises:
+        SigningError: There is no key of this person here, or it would not sign.
+    """
+    found = evidence_folder.read(home.evidence / one.workload / one.evidence)
+    frozen = workload_file.of_evidence(home.turns, found)
+    if frozen is None:
+        frozen = configs.read_workload(home_workloads.require(home, one.workload))
+    rules = workload_file.in_force(home, frozen).approve.rules()
+    if rules.proof != "signature":
+        return given
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        under = decision_log.in_force(con, one.workload, rules, now=datetime.now(UTC))
+    asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
+    form = record_answer.expected_statement(asked, given, proof(found), under.digest)
+    return replace(given, signature=sign_statement(form, rules, key))
+
+
+@contextmanager
+def _signing_key(given: Path | None, signers: Sequence[Signer], name: str) -> Generator[Path]:
+    """Find the key to sign with: the given one, one of the agent's, or one in ``~/.ssh``."""
+    if given is not None:
+        yield given.expanduser()
+        return
+    listed = {signer.key for signer in signers}
+    in_agent = [line for line in _agent_keys() if line.split()[1:2] and line.split()[1] in listed]
+    if in_agent:
+        with TemporaryDirectory(prefix="flywheel-") as folder:
+            public = Path(folder) / "key.pub"
+            public.write_text(in_agent[0] + "\n")
+            yield public
+        return
+    for public in sorted(Path("~/.ssh").expanduser().glob("*.pub")):
+        words = public.read_text(errors="replace").split()
+        if words[1:2] and words[1] in listed and public.with_suffix("").exists():
+            yield public.with_suffix("")
+            return
+    raise SigningError(
+        f"signing as {name}: none of the {len(listed)} key(s) that the rules list for {name!r} is "
+        "in the agent or in ~/.ssh; name yours with --key"
+    )
+
+
+def _agent_keys() -> list[str]:
+    if shutil.which("ssh-add") is None:
+        return []
+    told = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, check=False)
+    return told.stdout.splitlines() if told.returncode == 0 else []

@@ -1,0 +1,405 @@
+"""Commands `report`, `compare`, `export`, `backup` and `restore`."""
+
+import webbrowser
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows import settings
+from flows.cli.console import exit_on, open_warehouse
+
+if TYPE_CHECKING:
+    from components.collect.source import Kind
+    from components.scorecard import Difference
+    from flows.lookup import ScorecardPair
+
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+WorkloadArgument = Annotated[str, typer.Argument(help="The workload's name, as in its file.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="`base`, `champion`, `previous`, a version's number, or the beginning of an "
+        "adapter's or a scorecard's key."
+    ),
+]
+
+SHOWN_CHARACTERS = 300
+
+
+@app.command()
+def report(
+    workload: WorkloadArgument,
+    evidence: Annotated[
+        str | None, typer.Option(help="Another evidence: the beginning of its digest.")
+    ] = None,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print where the report lies, and open nothing.")
+    ] = False,
+) -> None:
+    """Open the newest report of a workload in a browser: one HTML file that needs nothing else.
+
+    It says what the gate found and why, what would change and for whom, what it costs, and shows
+    the requests on which the two models differ. Every turn writes one, also where the gate says no.
+
+    `flywheel report support-routing` opens the newest; `--evidence 3f2a` that of an older turn;
+    `--no-open` prints the path, to copy the file or send it to somebody.
+    """
+    from components.gate.report.write_report import REPORT
+    from components.store import manifest
+    from flows import evidence_reports
+
+    with exit_on(LookupError):
+        folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
+    with exit_on(ValueError, code=1):
+        manifest.read_untouched(folder)
+    path = folder / REPORT
+    console.print(str(path), markup=False, soft_wrap=True)
+    if not no_open and not webbrowser.open(path.as_uri()):
+        errors.print("no browser could be opened; open the file above in one")
+
+
+@app.command()
+def compare(
+    workload: WorkloadArgument,
+    first: ModelName,
+    second: ModelName,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Whose requests to show; the target of the newest turn if left out."),
+    ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="How many of the requests on which they differ to show.")
+    ] = 5,
+) -> None:
+    """Compare two models that were measured on the same requests: scores, intervals, tests.
+
+    Differences are the first model less the second, in points, each with its 95 % interval and an
+    exact two-sided test of its own; the gate of a turn corrects for several looks, this does not.
+    Then come the requests that only one of the two got right. What was measured on another holdout,
+    at another precision or with other prompts is refused, and the difference named.
+
+    `flywheel compare support-routing champion 2` holds the champion against version 2;
+    `flywheel compare support-routing 3f2a base --show 20` an adapter against its base.
+    """
+    from flows import evidence_reports, lookup
+
+    home = settings.load()
+    with exit_on(LookupError, ValueError):
+        two = lookup.find_scorecards(home, workload, first, second)
+        _print_comparison(two, first, second)
+        _print_differing(
+            two, first, second, metric or evidence_reports.newest_target(home, workload), show
+        )
+
+
+def _print_comparison(two: "ScorecardPair", first: str, second: str) -> None:
+    from components.gate.report import side_by_side
+    from components.gate.report.words import as_share, between, points
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score")
+    for column in (first, second, "difference", "95 % interval", "n", "clusters", "p"):
+        table.add_column(escape(column), justify="right", no_wrap=True)
+    for one in side_by_side.side_by_side(two.first, two.second):
+        effect, tested = one.effect, ""
+        if effect.difference is not None:
+            card, other = two.first[one.task], two.second[one.task]
+            tested = f"{side_by_side.two_sided(card, other, one.metric)[1]:.3g}"
+        table.add_row(
+            escape(effect.name),
+            as_share(one.challenger),
+            as_share(one.opponent),
+            points(effect.difference),
+            between(effect.low, effect.high),
+            str(effect.n),
+            str(effect.clusters or ""),
+            tested,
+        )
+    console.print(table)
+
+
+def _print_differing(
+    two: "ScorecardPair", first: str, second: str, metric: str | None, show: int
+) -> None:
+    from components.gate.report.side_by_side import differing_requests, take_turns
+    from components.scorecard import HOLDOUT
+
+    ours, theirs = two.first[HOLDOUT], two.second[HOLDOUT]
+    wanted = metric or next(reversed(ours.metrics))
+    if wanted not in ours.metrics:
+        raise LookupError(f"there is no metric {wanted}; there are {', '.join(ours.metrics)}")
+    lost, won = differing_requests(ours, theirs, wanted)
+    console.print(
+        f"\n{wanted}: {first} is better on {len(won)} requests, {second} on {len(lost)}",
+        markup=False,
+    )
+    for one in take_turns(lost, won, show):
+        _print_difference(one, first, second)
+
+
+def _print_difference(one: "Difference", first: str, second: str) -> None:
+    from components.pages.templates import visible
+
+    console.print()
+    for label, text in (
+        ("asked", one.challenger.request),
+        ("right", one.challenger.reference),
+        (first, one.challenger.output),
+        (second, one.opponent.output),
+    ):
+        line = visible(" ".join(text.split()))
+        cut = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]} ..."
+        console.print(f"  {label:<9} {cut}", markup=False, soft_wrap=True)
+
+
+export_app = typer.Typer(
+    help="Take logs or a model out of this home.", add_completion=False, no_args_is_help=True
+)
+
+
+class ExportForm(StrEnum):
+    """What other servers want."""
+
+    merged = "merged"
+    peft = "peft"
+    nim = "nim"
+    gguf = "gguf"
+
+
+@export_app.command()
+def logs(
+    path: Annotated[Path, typer.Argument(help="The file to write, packed if it ends in `.gz`.")],
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="Write feedback instead of interactions.")
+    ] = False,
+    workload: Annotated[
+        str | None, typer.Option(help="Whose; of all workloads when left out.")
+    ] = None,
+) -> None:
+    """Write what the warehouse holds as five-key lines, whatever source it came from.
+
+    Loading the file gives the same rows again, with the same ids.
+    """
+    from components.collect.sources.fivekey import export
+
+    kind: Kind = "feedback" if feedback else "interactions"
+    home = settings.load()
+    if not home.warehouse.exists():
+        errors.print(f"exporting: there is no warehouse at {home.warehouse}", soft_wrap=True)
+        raise typer.Exit(2)
+    with open_warehouse() as con:
+        count = export(con, path, kind, workload_id=workload)
+    console.print(f"{count} {kind} written to {path}", markup=False, soft_wrap=True)
+
+
+@export_app.command()
+def model(
+    workload: Annotated[str, typer.Argument(help="Whose adapter.")],
+    form: Annotated[ExportForm, typer.Option("--as", help="The form that a server wants.")],
+    to: Annotated[Path, typer.Option(help="The folder to write; nothing may be in it.")],
+    version: Annotated[
+        int | None, typer.Option(help="A registered version; the champion when left out.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter's key, or its beginning; needs no MLflow.")
+    ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(help="The base's name where it is served, if it is another than before."),
+    ] = None,
+) -> None:
+    """Write an adapter for use elsewhere, with a model card that has its scores of now.
+
+    `peft` is the adapter as PEFT and vLLM load it. `merged` is the base with the adapter in its
+    weights, merged in fp32 from the base as it was shipped and saved in bf16: an adapter trained on
+    a 4-bit base may score otherwise there. `nim` is the folder that NVIDIA NIM takes adapters from,
+    `gguf` llama.cpp's; both take plain LoRA only, no DoRA and no modules that are saved whole.
+
+    A registered version leaves only if its alias, its tags and its files at MLflow are what was
+    approved. The export is signed with the key of this installation: `flywheel verify FOLDER`.
+    """
+    from components.store.warehouse import WarehouseNewerError
+    from flows import adapters
+
+    if version is not None and adapter is not None:
+        errors.print("exporting: wants --version or --adapter, not both")
+        raise typer.Exit(2)
+    number = None if version is None else str(version)
+    asked = adapters.ExportRequest(workload, form.value, to, number, adapter, served_as)
+    with exit_on(OSError, LookupError, ValueError, WarehouseNewerError):
+        exported = adapters.export_adapter(settings.load(), asked)
+    if exported.warning:
+        errors.print(exported.warning, markup=False, soft_wrap=True)
+    console.print(
+        f"adapter {exported.key} written to {to} ({form.value}), signed",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A registered version's folder, or an export.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The public key that must have signed it; this home's when left out."),
+    ] = None,
+) -> None:
+    """Check every byte of a version or an export against its signature, before it is loaded.
+
+    Nothing of the folder is run. The exit code is 0 if all is as it was signed, 1 if a file was
+    changed, added or removed or another key has signed, 2 if there is no such folder or key, and 3
+    if there is no signature, as in versions of an older Flywheel.
+    """
+    from components.models import model_signature
+    from components.models.model_signature import ModelSignatureError, UnsignedError
+
+    public = key or settings.load().keys / model_signature.PUBLIC
+    for path, is_there in ((folder, folder.is_dir()), (public, public.is_file())):
+        if not is_there:
+            _exit_with(f"verifying {folder}: there is no {path}", 2)
+    beside = model_signature.signature_path(folder.absolute())
+    signature = None if (folder / model_signature.SIGNATURE).exists() else beside
+    if signature is not None and not signature.is_file():
+        _exit_with(f"unsigned: {folder} has no signature, so nothing says what it should be", 3)
+    try:
+        model_signature.verify(folder, public, signature)
+        said = _decision_text(folder)
+    except UnsignedError as error:
+        _exit_with(f"unsigned: {error}", 3)
+    except ModelSignatureError as error:
+        _exit_with(f"refused: {error}", 1)
+    console.print(f"verified: {folder} is as it was signed; {said}", markup=False, soft_wrap=True)
+
+
+def _decision_text(folder: Path) -> str:
+    """Say what the record in a verified folder says was decided."""
+    from components.register import logged_model
+    from components.register.logged_model import UndecidedError
+
+    is_version = (folder / "MLmodel").is_file()
+    try:
+        found = (
+            logged_model.require_decided(folder)
+            if is_version
+            else logged_model.read_release(folder)
+        )
+    except UndecidedError:
+        return "no decision is in it"
+    return (
+        f"decision {found.sequence} released version {found.version} of {found.workload} on "
+        f"evidence {found.evidence}"
+    )
+
+
+def _exit_with(said: str, code: int) -> NoReturn:
+    errors.print(said, markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+backup_app = typer.Typer(add_completion=False)
+
+ArchivePath = Annotated[Path, typer.Argument(help="The archive, such as flywheel.tar.zst.")]
+
+
+@backup_app.command()
+def backup(
+    archive: ArchivePath,
+    with_models: Annotated[
+        bool, typer.Option("--with-models", help="Base models and downloads, too.")
+    ] = False,
+) -> None:
+    """Write all that the home holds into one archive, while the stack works.
+
+    Warehouse, Prefect's and MLflow's databases, snapshots, adapters, evidence, artifacts and what
+    the receiver took. Not in it: logs, and workload files and bases that lie outside the home.
+
+    It prints the archive's SHA-256. Keep that line apart from the archive, such as in a password
+    manager: `flywheel restore` asks for it, since nothing in a file can tell who wrote it.
+
+    It holds what people wrote, and the secrets of approvers' codes and of Prefect's blocks: who can
+    read it can approve. So only you may read the file; encrypt it before it goes elsewhere
+    (`age --passphrase`, `gpg --symmetric`), and keep it from those who may not approve.
+    """
+    from components.store import manifest
+    from flows import home_backup as backups
+
+    home = settings.load()
+    with _exit_on_backup_errors(), errors.status("backing up") as spinner:
+        record = backups.back_up(
+            home,
+            archive,
+            with_models=with_models,
+            now=datetime.now(UTC),
+            advance=lambda name: spinner.update(f"backing up {name}"),
+        )
+    size = archive.stat().st_size / 2**20
+    console.print(f"{archive}: {len(record.files)} files of {home.home}, {size:,.1f} MiB")
+    console.print(f"sha256 {manifest.file_digest(archive)}", soft_wrap=True)
+    for path in backups.outside_files(home):
+        console.print(f"not in it, as it lies outside: {path}", soft_wrap=True, markup=False)
+
+
+@backup_app.command()
+def restore(
+    archive: ArchivePath,
+    sha256: Annotated[
+        str | None, typer.Option(help="The digest that `flywheel backup` printed.")
+    ] = None,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified",
+            help="Take an archive whose digest nobody kept, such as one of an older version. "
+            "Whoever could write it decides what is in the home, approvals included.",
+        ),
+    ] = False,
+    most_gib: Annotated[
+        int | None,
+        typer.Option(min=1, help="GiB that may come out of it; what is free on the disk if unset."),
+    ] = None,
+) -> None:
+    """Put a backup where its home was, on this machine or another; then `flywheel up`.
+
+    What comes out of it is bounded, and checked as a whole before the home appears: files and links
+    only, each inside the home, none that the backup did not list.
+    """
+    from components.home_archive import BackupError
+    from flows import home_backup as backups
+
+    home = settings.load()
+    with _exit_on_backup_errors():
+        if (sha256 is None) != unverified:
+            raise BackupError(
+                f"restoring {archive}: expected either --sha256 with the digest that `flywheel "
+                "backup` printed, or --unverified to take the archive whoever wrote it"
+            )
+    with _exit_on_backup_errors(), errors.status("restoring") as spinner:
+        record = backups.restore(
+            home,
+            archive,
+            sha256=sha256,
+            most_bytes=None if most_gib is None else most_gib << 30,
+            advance=lambda name: spinner.update(f"restoring {name}"),
+        )
+    console.print(f"{home.home}: {len(record.files)} files as of {record.made_at}")
+    for path in backups.outside_files(home):
+        if not path.exists():
+            console.print(f"not there: {path}; put it back", soft_wrap=True, markup=False)
+
+
+def _exit_on_backup_errors() -> AbstractContextManager[None]:
+    from components.home_archive import BackupError
+
+    return exit_on(BackupError, OSError, code=1)

@@ -1,0 +1,261 @@
+"""Probe servers, files, packages and the machine; return plain records."""
+
+import re
+import shutil
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from components.decide.approvers import Approving
+from flows import access, approver_keys, prefect_api
+from flows.doctor.checks import BaseFolder, Compute, PathPermissions, PoolStatus
+from flows.doctor.server_checks import ServerStatus
+from flows.settings import Settings
+
+PACKAGE = "lora-flywheel"
+FOREIGN = {"Origin": "https://elsewhere.example"}
+"""What a browser says that a page of another origin makes it ask for."""
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")  # a link to infra/, a file in a wheel
+
+
+def probe_prefect(
+    http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
+) -> ServerStatus:
+    """Ask Prefect who may ask it what."""
+    url, api = settings.prefect_url, settings.prefect_api_url
+    try:
+        alive = http.get(f"{api}/health").raise_for_status()
+        stranger = http.get(f"{api}/admin/version").status_code
+        ours = http.get(f"{api}/admin/version", auth=auth).status_code
+        token = http.get(f"{api}/csrf-token", params={"client": "doctor"}, auth=auth).status_code
+        page = http.get(f"{api}/health", headers=FOREIGN)
+    except httpx.HTTPError as error:
+        return ServerStatus("Prefect", url, trouble=_cause_of(error))
+    return ServerStatus(
+        "Prefect",
+        url,
+        is_open=stranger == 200,
+        takes_ours=ours == 200,
+        answers_pages=_lets_read(page),
+        guards_forms={200: True, 422: False}.get(token),
+        seconds_behind=_server_behind(alive),
+    )
+
+
+def probe_mlflow(
+    http: httpx.Client, settings: Settings, auth: tuple[str, str] | None
+) -> ServerStatus:
+    """Ask MLflow who may ask it what; it has no setting for CSRF."""
+    url = settings.mlflow_url
+    asked = f"{url}/api/2.0/mlflow/registered-models/search"
+    try:
+        alive = http.get(f"{url}/health").raise_for_status()
+        stranger, ours = http.get(asked).status_code, http.get(asked, auth=auth).status_code
+        page = http.get(asked, headers=FOREIGN, auth=auth)
+    except httpx.HTTPError as error:
+        return ServerStatus("MLflow", url, trouble=_cause_of(error))
+    return ServerStatus(
+        "MLflow",
+        url,
+        is_open=stranger == 200,
+        takes_ours=ours == 200,
+        answers_pages=_lets_read(page),
+        seconds_behind=_server_behind(alive),
+    )
+
+
+def probe_pools(names: list[str]) -> list[PoolStatus]:
+    """Ask Prefect for pools and their workers."""
+    found: list[PoolStatus] = []
+    there = {pool["name"]: pool for pool in prefect_api.pages("/work_pools/filter", {})}
+    for name in names:
+        pool = there.get(name)
+        workers = prefect_api.pages(f"/work_pools/{name}/workers/filter", {}) if pool else ()
+        online = sum(worker["status"] == "ONLINE" for worker in workers)
+        kind, paused = (pool["type"], pool["is_paused"]) if pool else (None, False)
+        free = _free_variables(pool["base_job_template"]) if pool else ()
+        found.append(PoolStatus(name, kind, is_paused=paused, online=online, free=free))
+    return found
+
+
+def known_deployments() -> list[str]:
+    """Ask Prefect for the deployments that it has, as ``flow/name``."""
+    flows = {flow["id"]: flow["name"] for flow in prefect_api.pages("/flows/filter", {})}
+    found = prefect_api.pages("/deployments/filter", {})
+    return [f"{flows[one['flow_id']]}/{one['name']}" for one in found]
+
+
+def path_permissions(path: Path, *, is_secret: bool = False) -> PathPermissions:
+    """Read a path's permissions."""
+    return PathPermissions(path, path.stat().st_mode, is_secret=is_secret)
+
+
+def home_permissions(settings: Settings) -> list[PathPermissions]:
+    """Read the permissions of what matters most in a home."""
+    logins = access.logins_path(settings.home)
+    secret = [logins, settings.tokens, *sorted(settings.approvers.glob("*"))]
+    plain = [settings.warehouse, settings.spool, settings.workloads, settings.adapters]
+    plain += [settings.models, settings.prefect_home, settings.mlflow_home]
+    return [
+        path_permissions(path, is_secret=path in secret) for path in secret + plain if path.exists()
+    ]
+
+
+def approvers_without_codes(
+    settings: Settings, env: Mapping[str, str], rules: Approving
+) -> dict[str, str]:
+    """Say of each approver whose codes can't be checked here why not."""
+    found: dict[str, str] = {}
+    for one in rules.approvers if rules.proof == "code" else ():
+        place = one.secret_env or approver_keys.secret_file(settings, one.name)
+        try:
+            if approver_keys.find_secret(settings, one, env) is None:
+                found[one.name] = f"{place} is not there"
+        except approver_keys.SecretError as error:
+            found[one.name] = str(error)
+    return found
+
+
+def probe_model(path: Path) -> BaseFolder:
+    """Look into a base's folder without loading anything."""
+    config = path / "config.json"
+    if not config.is_file():
+        return BaseFolder(path, is_there=False)
+    return BaseFolder(
+        path,
+        is_there=True,
+        weights=_names(path, "*.safetensors"),
+        pickles=_names(path, "*.bin") + _names(path, "*.pt"),
+        brings_code='"auto_map"' in config.read_text(),
+    )
+
+
+def probe_compute() -> Compute:
+    """See what torch and bitsandbytes can do here; loads both."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return Compute(
+        torch=str(torch.__version__),
+        driver_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*/information"))),
+        gpus=tuple(torch.cuda.get_device_name(one) for one in range(count)),
+        has_cuda_build=torch.version.cuda is not None,
+        four_bit_trouble=_four_bit_trouble("cuda" if count else "cpu"),
+    )
+
+
+def package_requirements() -> list[Requirement]:
+    """Read what our package requires, without extras."""
+    said = map(Requirement, metadata.requires(PACKAGE) or [])
+    return [one for one in said if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+def installed_versions() -> dict[str, str]:
+    """Read the version of each package that is installed."""
+    return {canonicalize_name(one.name): one.version for one in metadata.distributions()}
+
+
+def tested_versions() -> str:
+    """Read the tested versions."""
+    return CONSTRAINTS.read_text()
+
+
+def listening_sockets() -> Iterator[tuple[str, int]]:
+    """List what this machine's programs listen on, as far as we may see."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return
+    for one in connections:
+        if one.status == psutil.CONN_LISTEN and one.laddr:
+            yield one.laddr.ip, one.laddr.port
+
+
+def free_bytes(home: Path) -> int:
+    """Give the free bytes of the disk that a home lies on, or will."""
+    there = next(path for path in (home, *home.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def mount_table() -> str:
+    """Read the kernel's table of what is mounted where; nothing where there is none."""
+    table = Path("/proc/self/mountinfo")
+    return table.read_text() if table.is_file() else ""
+
+
+def split_login(text: str | None) -> tuple[str, str] | None:
+    """Split ``user:password``."""
+    user, colon, password = (text or "").partition(":")
+    return (user, password) if colon else None
+
+
+def mlflow_account(env: Mapping[str, str]) -> tuple[str, str] | None:
+    """Read the account that MLflow's clients use."""
+    user, password = env.get("MLFLOW_TRACKING_USERNAME"), env.get("MLFLOW_TRACKING_PASSWORD")
+    return (user, password) if user and password else None
+
+
+def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a run may choose of how it starts, by a pool's template."""
+    variables = template.get("variables", {}).get("properties", {})
+    return tuple(name for name in ("command", "env", "working_dir") if name in variables)
+
+
+@contextmanager
+def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is imported late
+    """Leave functions that are decorated by ``torch.compile`` as they are."""
+
+    def leave(function: Any = None, **_: object) -> Any:  # noqa: ANN401 - as torch.compile's
+        return function or leave
+
+    compiling, torch.compile = torch.compile, leave
+    try:
+        yield
+    finally:
+        torch.compile = compiling
+
+
+def _names(folder: Path, pattern: str) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.glob(pattern)))
+
+
+def _lets_read(answer: httpx.Response) -> bool:
+    return answer.headers.get("access-control-allow-origin") in {"*", FOREIGN["Origin"]}
+
+
+def _server_behind(answer: httpx.Response) -> float | None:
+    said = answer.headers.get("date")
+    return parsedate_to_datetime(said).timestamp() - time.time() if said else None
+
+
+def _cause_of(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it says {error.response.status_code}"
+    return re.sub(r"\s+", " ", str(error)) or type(error).__name__
+
+
+def _four_bit_trouble(device: str) -> str | None:
+    """Hold a few numbers in 4 bits and take them back."""
+    try:
+        import torch
+
+        # It compiles what nobody calls here, and PyTorch's compiler takes 2 s to import.
+        with _not_compiling(torch):
+            from bitsandbytes import functional
+
+        numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
+        held, state = functional.quantize_4bit(numbers, quant_type="nf4")
+        back = functional.dequantize_4bit(held, state)
+        off = float((back - numbers).abs().max())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is why 4-bit weights don't work
+        return f"{type(error).__name__}: {error}"
+    return None if off < 0.2 else f"numbers from -1 to 1 come back off by {off:.2f}"

@@ -1,0 +1,245 @@
+"""The consequences of an erasure in MLflow and Prefect: versions, aliases, forms and pages."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelled
+
+from components.erase import affected_outputs, tombstones
+from components.erase.affected_outputs import Output
+from components.erase.certificate import Champion, Consequences
+from components.erase.subject import Subject
+from components.erase.tombstones import Erasure
+from components.register import journal, registry, taint
+from components.store import warehouse
+from flows import approvals, flow_runs
+from flows.settings import Settings
+
+PAGE_SIZE = 200
+"""Artifacts and inputs that are asked for at once."""
+
+WRITTEN_IN = ("promote", "rollback")
+"""Flows that people write something to."""
+
+ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+
+
+@dataclass(frozen=True, slots=True)
+class RetractedPages:
+    """The approvals that were cancelled, by flow run, and how many pages and forms went."""
+
+    approvals: tuple[str, ...]
+    pages: int
+
+
+def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str) -> RetractedPages:
+    """Cancel every promotion on the evidence that has not ended, and delete all its pages.
+
+    Safe to repeat: what was cancelled for this certificate before is told again.
+    """
+    wanted = set(digests)
+    runs = [
+        run
+        for digest in sorted(wanted)
+        for run in flow_runs.find_runs(
+            "promote", approvals.evidence_tag(digest), states=[*StateType]
+        )
+    ]
+    said = f"the data of its evidence was erased (certificate {certificate_id})"
+    with get_client(sync_client=True) as client:
+        cancelled = [str(run.id) for run in runs if _cancel(client, run, said)]
+        pages = sum(_drop_forms(client, run.id) for run in runs)
+        pages += _drop_artifacts(client, workload, wanted)
+    return RetractedPages(tuple(cancelled), pages)
+
+
+def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = None) -> int:
+    """Delete ended promotions and rollbacks in which somebody is written about; return how many.
+
+    What was decided stands in the chain. One that still waits for an answer stays.
+
+    Args:
+        is_about: Tells whether a text is.
+        workload: Whose runs; those of all when left out.
+    """
+    ended = [run for flow in WRITTEN_IN for run in flow_runs.find_runs(flow, states=ENDED)]
+    with get_client(sync_client=True) as client:
+        found = [
+            run.id
+            for run in ended
+            if workload in (None, _workload_of_run(run)) and any(map(is_about, _texts(client, run)))
+        ]
+        for run_id in found:
+            client.delete_flow_run(run_id)
+    return len(found)
+
+
+def _workload_of_run(run: FlowRun) -> str:
+    return approvals.tag_value(run, "workload") or str(run.parameters.get("workload", ""))
+
+
+def _texts(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
+    """Give what people wrote: in forms and answers, to a rollback, and as the word at the end."""
+    yield (run.state.message if run.state else None) or ""
+    yield from map(str, run.parameters.values())
+    answers = client.filter_flow_run_input(
+        run.id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
+    )
+    yield from (str(one.value) for one in answers)
+
+
+def _cancel(client: SyncPrefectClient, run: FlowRun, said: str) -> bool:
+    if run.state is not None and run.state.is_final():
+        return run.state.is_cancelled() and run.state.message == said
+    client.set_flow_run_state(run.id, Cancelled(message=said), force=True)
+    return True
+
+
+def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
+    """Delete what a promotion asks with: the form's description is the page."""
+    found = client.filter_flow_run_input(run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set())
+    for one in found:
+        client.delete_flow_run_input(run_id, one.key)
+    return len(found)
+
+
+def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
+    """Delete the pages, and the links to reports, among the workload's artifacts.
+
+    Their description is the digest.
+    """
+    keys = [approvals.page_key(workload), approvals.report_key(workload)]
+    key = ArtifactFilterKey(any_=keys)
+    dropped, offset = 0, 0
+    while True:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=key), limit=PAGE_SIZE, offset=offset
+        )
+        for one in found:
+            if one.description in digests:
+                client.delete_artifact(one.id)
+                dropped += 1
+            else:
+                offset += 1
+        if len(found) < PAGE_SIZE:
+            return dropped
+
+
+SQLITE_SECONDS = 60.0
+"""How long a server beside us may hold its database."""
+
+
+def blank_texts(home: Settings, subject: Subject, is_about: Callable[[str], bool]) -> Consequences:
+    """Take what people wrote about the subject out of MLflow and Prefect; safe to repeat."""
+    tags = runs = 0
+    if has_mlflow(home):
+        workload = subject.workload_id
+        tags = taint.blank_tags(is_about, workload=workload, names=subject.mentions)
+    if has_prefect(home):
+        runs = delete_written_runs(is_about, subject.workload_id)
+    return Consequences(tags=tags, runs=runs)
+
+
+def apply_consequences(
+    home: Settings,
+    erasure: Erasure,
+    tainted: Sequence[Output],
+    found: Consequences,
+    *,
+    demote: bool,
+) -> Consequences:
+    """Flag versions in MLflow, demote champions if asked to, and take pages back from Prefect."""
+    for workload in sorted({one.workload for one in tainted}):
+        here = [one for one in tainted if one.workload == workload]
+        if has_mlflow(home):
+            with journal.lock_champion(
+                home.locks, workload
+            ):  # or a promotion would crown it after that
+                found = _flag_versions(found, workload, here, erasure, demote=demote)
+        if has_prefect(home):
+            found = _retract_pages(found, workload, here, erasure)
+    for database in (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db"):
+        compact_database(database)
+    return found
+
+
+def has_mlflow(home: Settings) -> bool:
+    """Tell whether an MLflow may hold versions: the home's own, or one elsewhere."""
+    return home.elsewhere is not None or (home.mlflow_home / "mlflow.db").exists()
+
+
+def has_prefect(home: Settings) -> bool:
+    """Tell whether a Prefect may hold approvals: the home's own, or one elsewhere."""
+    return home.elsewhere is not None or (home.prefect_home / "prefect.db").exists()
+
+
+def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
+    """Take the alias of each champion that an earlier erasure of the subject has tainted."""
+    with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
+        erasures = tombstones.erasures_of(con, tombstones.subject_digest(con, subject))
+        tainted = {one: affected_outputs.recorded(con, one.certificate_id) for one in erasures}
+    found: list[Champion] = []
+    for erasure, outputs_of in tainted.items():
+        for workload in sorted({one.workload for one in outputs_of if one.kind == "adapter"}):
+            with journal.lock_champion(home.locks, workload):
+                before = registry.champion_version(workload)
+                if before is None or erasure.certificate_id not in before.tainted.split():
+                    continue
+                taint.demote_champion(workload, erasure.certificate_id)
+                now = registry.champion_version(workload)
+                found.append(Champion(workload, before.number, now.number if now else None))
+    return found
+
+
+def compact_database(database: Path) -> None:
+    """Write a server's SQLite file anew: it keeps the pages of deleted rows."""
+    if not database.exists():
+        return
+    with closing(sqlite3.connect(database, timeout=SQLITE_SECONDS)) as con:
+        con.execute("vacuum")
+        con.execute("pragma wal_checkpoint(truncate)")
+
+
+def _flag_versions(
+    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure, *, demote: bool
+) -> Consequences:
+    adapters = {one.key for one in tainted if one.kind == "adapter"}
+    scorecards = {one.key for one in tainted if one.kind == "scorecard"}
+    evidence = {one.key for one in tainted if one.kind == "evidence"}
+    versions = taint.flag_tainted(workload, adapters, erasure.certificate_id)
+    before = registry.champion_version(workload)
+    if demote and versions:
+        taint.demote_champion(workload, erasure.certificate_id)
+    now = registry.champion_version(workload)
+    lost = [one.number for one in taint.demoted_versions(workload, erasure.certificate_id)]
+    kept = [one.number for one in versions if before == one == now]
+    return replace(
+        found,
+        versions=(*found.versions, *((workload, one.number) for one in versions)),
+        champions=(
+            *found.champions,
+            *(Champion(workload, one, now.number if now else None) for one in (*lost, *kept)),
+        ),
+        pages=found.pages + taint.drop_copies(workload, taint.EVIDENCE_FOLDER, evidence),
+        scorecard_copies=found.scorecard_copies
+        + taint.drop_copies(workload, taint.SCORECARD_FOLDER, scorecards),
+    )
+
+
+def _retract_pages(
+    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure
+) -> Consequences:
+    digests = {one.key for one in tainted if one.kind == "evidence"}
+    taken = retract_evidence(workload, digests, erasure.certificate_id)
+    return replace(
+        found,
+        approvals=(*found.approvals, *taken.approvals),
+        pages=found.pages + taken.pages,
+    )

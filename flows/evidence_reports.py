@@ -1,0 +1,232 @@
+"""Assemble the evidence for a decision, and publish it to MLflow and Prefect."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.context import TaskRunContext
+
+from components import costs
+from components.dataset import snapshot_figures
+from components.dataset.dataset_card import NAME as CARD
+from components.dataset.freeze_snapshot import folder_name
+from components.decide import decision_log
+from components.evaluate.harness import ScorecardFolders
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject, Scores, TurnReference
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.gate.report import baseline_comparison, brief, production_costs
+from components.gate.report import write_report as report
+from components.gate.report.score_charts import Past
+from components.gate.report.words import Case, Costs
+from components.gate.report.write_report import REPORT
+from components.register import tracking
+from components.schema import Json
+from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
+from components.scorecard import read as read_scorecard
+from components.store import manifest, warehouse
+from flows import approvals, evaluate, settings
+from flows.settings import Settings
+from flows.workload_file import Workload
+
+Table = Mapping[str, Json]
+
+
+def compute_costs(
+    home: Settings,
+    workload: Workload,
+    snapshot: Path,
+    adapter: Path,
+    cards: ScorecardFolders,
+    opponent: str,
+) -> Costs:
+    """Reckon what production, challenger, opponent and base cost.
+
+    Args:
+        home: Where the warehouse is.
+        workload: Whose prices.
+        snapshot: What was evaluated on.
+        adapter: The challenger.
+        cards: The scorecards' folders, by role and task.
+        opponent: What the opponent is called.
+    """
+    names = {evaluate.CHAMPION: opponent}
+    speeds = {
+        names.get(role, role): costs.speed_in(manifest.read(tasks[HOLDOUT]))
+        for role, tasks in cards.items()
+        if HOLDOUT in tasks
+    }
+    ratio = workload.cost.production_token_ratio
+    used = snapshot_figures.production_usage(
+        home.warehouse, home.scratch, snapshot, workload.base, ratio
+    )
+    trained = manifest.read(adapter).get(costs.TRAINING)
+    bill = costs.bill(
+        workload.cost,
+        production=used,
+        challenger=speeds[evaluate.CHALLENGER],
+        training=costs.work_in(trained),
+    )
+    prices = {name: costs.answering(workload.cost, speed) for name, speed in speeds.items()}
+    return Costs(bill, prices | {PRODUCTION: bill.production}, used, speeds[evaluate.CHALLENGER])
+
+
+def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorecard]:
+    """Read the holdout's scorecards of models that are neither challenger nor champion.
+
+    Args:
+        cards: The scorecards' folders, by role and task.
+        base: Whether the base is among them, or the opponent.
+    """
+    told = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
+    return {
+        role: read_scorecard(tasks[HOLDOUT])
+        for role, tasks in cards.items()
+        if role not in told and HOLDOUT in tasks
+    }
+
+
+def write_evidence(
+    case: Case, folder: Path, policy: Policy, turn: TurnReference, *, now: datetime
+) -> Evidence:
+    """Write the evidence of a turn: pictures, report, brief, every request; the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = dict(evidence_folder.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
+    if policy.task in case.challenger and policy.task in case.opponent:
+        scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
+    figures = report.write(
+        case, folder, this=_turn_record(case.subject, case.judgement, scores, now)
+    )
+    text = brief.write(case, figures, folder / report.PICTURES["differences"])
+    return evidence_folder.finish(
+        folder,
+        case.subject,
+        case.judgement,
+        policy,
+        scores,
+        brief=text,
+        now=now,
+        account=production_costs.account(case),
+        baselines=baseline_comparison.scores(case),
+        beside=baseline_comparison.hold(case).sentences,
+        turn=turn,
+    )
+
+
+def _turn_record(
+    subject: EvidenceSubject, judgement: Judgement, scores: Scores, made: datetime
+) -> Past:
+    scored = scores.get(judgement.metric, {})
+    return Past(
+        day=made.strftime("%m-%d"),
+        holdout_version=subject.holdout_version,
+        outcome=judgement.outcome,
+        challenger=scored.get("challenger"),
+        low=scored.get("low"),
+        high=scored.get("high"),
+        opponent=scored.get("opponent"),
+    )
+
+
+def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
+    """List what the turns before came to on a metric, the oldest first, from their evidence."""
+    folders = (home.evidence / workload).glob("*")
+    records = [manifest.read(one) for one in folders if manifest.is_finished(one)]
+    ordered = sorted(records, key=lambda one: (str(one["created_at"]), str(one["key"])))
+    return [_read_past(one, metric) for one in ordered]
+
+
+def _read_past(record: Table, metric: str) -> Past:
+    subject, judged = cast("Table", record["subject"]), cast("Table", record["judgement"])
+    scored = cast("Scores", record["scores"]).get(metric, {})
+    return Past(
+        day=str(record["created_at"])[5:10],
+        holdout_version=str(subject["holdout_version"]),
+        outcome=str(judged["outcome"]),
+        challenger=scored.get("challenger"),
+        low=scored.get("low"),
+        high=scored.get("high"),
+        opponent=scored.get("opponent"),
+    )
+
+
+def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
+    """Find the newest evidence with a report, or the one whose digest begins so.
+
+    Raises:
+        LookupError: There is none, or more than one.
+    """
+    root, begins = home.evidence / workload, digest or ""
+    reported = [one for one in root.glob("*") if (one / report.REPORT).is_file()]
+    found = [one for one in reported if one.name.startswith(begins) and manifest.is_finished(one)]
+    if not found or (digest and len(found) > 1):
+        said = ", ".join(sorted(one.name for one in found)) or "none"
+        raise LookupError(
+            f"looking up evidence {begins} of {workload}: wants one with a report, found {said} "
+            f"in {root}; `flywheel turn` makes it"
+        )
+    return max(found, key=lambda one: (str(manifest.read(one)["created_at"]), one.name))
+
+
+def newest_target(home: Settings, workload: str) -> str | None:
+    """Name the metric that the newest evidence is about; ``None`` before there is any."""
+    try:
+        policy = manifest.read(find_evidence(home, workload, None))["policy"]
+    except LookupError:
+        return None
+    return str(cast("Table", policy)["metric"])
+
+
+def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> str:
+    return f"report-{parameters['found'].digest}"
+
+
+@task(persist_result=True, cache_key_fn=_evidence_cache_key)
+def publish_evidence(found: Evidence) -> str:
+    """Add the evidence to its adapter's MLflow run, and lead there from Prefect; give the link.
+
+    The run says where the chain of decisions ends by now, with the look at the holdout.
+
+    Whoever is asked to approve gets the brief with the form; of what did not pass it is kept here.
+    """
+    workload = found.subject.workload
+    run_id = tracking.find_run(workload, found.subject.adapter)
+    with warehouse.connect(settings.load().warehouse) as con:
+        head = decision_log.read_head(con)
+    if head is not None:
+        tracking.tag_chain_head(run_id, head.anchor)
+    page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, found.folder)}/{REPORT}"
+    said = f"{workload}: {found.judgement.outcome}, the report"
+    create_link_artifact(page, said, key=approvals.report_key(workload), description=found.digest)
+    if found.judgement.outcome != "pass":
+        create_markdown_artifact(
+            (found.folder / evidence_folder.BRIEF).read_text(),
+            key=approvals.page_key(workload),
+            description=found.digest,
+        )
+    return page
+
+
+def evidence_links(found: Evidence) -> Mapping[str, str]:
+    """Say where the whole report, the training's run and all artifacts of its kind are."""
+    home, workload = settings.load(), found.subject.workload
+    run_id = tracking.find_run(workload, found.subject.adapter)
+    report = f"{tracking.evidence_page(run_id, found.digest)}/{REPORT}"
+    return {
+        "the whole report": f"{home.mlflow_url}/{report}",
+        "the adapter's run in MLflow": f"{home.mlflow_url}/{tracking.run_page(run_id)}",
+        "pages of earlier turns": (
+            f"{home.prefect_url}/artifacts/key/{approvals.page_key(workload)}"
+        ),
+    }
+
+
+def data_card(found: Evidence) -> str:
+    """Read the card of the data that the challenger learned from; empty where there is none."""
+    folder = settings.load().snapshots / folder_name(found.subject.workload)
+    path = folder / found.subject.snapshot / CARD
+    return path.read_text() if path.exists() else ""

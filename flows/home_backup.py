@@ -1,0 +1,141 @@
+"""Back up a home while it works, and restore it elsewhere."""
+
+import shutil
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components import home_archive
+from components.home_archive import BackupError, Record
+from components.register import journal
+from flows.settings import Settings
+
+LOGINS = "credentials.json"
+
+LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock", LOGINS}
+"""What belongs to the processes of this machine; every home draws logins of its own."""
+
+RESERVE = 1 << 28
+"""Bytes of a disk that no archive may fill."""
+
+MODELS = "models"
+"""Base models and downloads, which can be had again, are large."""
+
+
+def back_up(
+    home: Settings, to: Path, *, with_models: bool, now: datetime, advance: Callable[[str], None]
+) -> Record:
+    """Write all that the home holds into one archive.
+
+    The spool comes before the warehouse, which empties it, and the databases before the folders
+    that they name: what an archive speaks of is in it.
+
+    Raises:
+        BackupError: There is no home, or the archive would lie in it.
+    """
+    if not home.home.is_dir():
+        raise BackupError(f"backing up {home.home}: there is no such folder")
+    if to.absolute().is_relative_to(home.home):
+        raise BackupError(f"backing up {home.home}: {to} lies in it; name a place elsewhere")
+    left_out = LEFT_OUT if with_models else {*LEFT_OUT, MODELS}
+    with TemporaryDirectory(prefix="flywheel-") as scratch, home_archive.open_writer(to) as writer:
+        copies = _copies(home, Path(scratch), left_out)
+        for name, copy in copies.items():
+            advance(name)
+            writer.add(copy, name)
+        for name in _names(home.home, left_out):
+            if name not in copies and not name.endswith(home_archive.BESIDE):
+                advance(name)
+                writer.add(home.home / name, name)
+        record = Record(
+            str(home.home), version("lora-flywheel"), now.isoformat(), dict(writer.files)
+        )
+        writer.close(record)
+    return record
+
+
+def restore(
+    home: Settings,
+    source: Path,
+    *,
+    sha256: str | None,
+    advance: Callable[[str], None],
+    most_bytes: int | None = None,
+) -> Record:
+    """Put an archive where its home was; it appears whole or not at all.
+
+    Args:
+        home: Where it was.
+        source: The archive.
+        sha256: Its digest, as ``flywheel backup`` printed it; ``None`` takes it from whomever.
+        advance: Called with the name of each file.
+        most_bytes: How much may come out of it; what is free on the disk, if ``None``.
+
+    Raises:
+        BackupError: Something is there already, it was of another place, it is damaged, it has
+            another digest, or it holds what no backup holds.
+    """
+    if any(_names(home.home, {LOGINS})):
+        raise BackupError(
+            f"restoring to {home.home}: it is not empty; move what is there away first"
+        )
+    unpacked = home.home.with_name(f".{home.home.name}.restoring")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    home.home.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home.home.parent).free
+    bounds = home_archive.Bounds(bytes=most_bytes or max(1, free - RESERVE))
+    try:
+        record = home_archive.unpack(source, unpacked, advance, sha256=sha256, bounds=bounds)
+        if record.home != str(home.home):
+            raise BackupError(
+                f"restoring to {home.home}: the backup is of {record.home}, and its books name "
+                f"files there; set FLYWHEEL_HOME={record.home}"
+            )
+        shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders and new logins
+        unpacked.replace(home.home)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    return record
+
+
+def outside_files(home: Settings) -> list[Path]:
+    """List the workload files outside the home, to which a backup has the links only."""
+    return [one.resolve() for one in sorted(home.workloads.glob("*")) if one.is_symlink()]
+
+
+def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path]:
+    """Copy the spool, all SQLite databases, then the warehouse; by their path in the home.
+
+    What the servers say of the warehouse is in it, then: an answer that was given, a decision that
+    a version names. Nobody changes a champion meanwhile, so that aliases and journal agree.
+    """
+    found: dict[str, Path] = {}
+    if home.spool.is_dir():
+        shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
+        found |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
+    with ExitStack() as stack:
+        for lock in sorted(home.locks.glob("*.lock")):
+            stack.enter_context(journal.lock_champion(home.locks, lock.stem))
+        for number, name in enumerate([*_names(home.home, left_out)]):
+            path = home.home / name
+            if name in found or path.suffix != ".db" or not home_archive.is_sqlite(path):
+                continue
+            found[name] = scratch / f"{number}.db"
+            home_archive.copy_sqlite(path, found[name])
+        if home.warehouse.exists():
+            found[home.warehouse.name] = scratch / home.warehouse.name
+            home_archive.copy_warehouse(home.warehouse, found[home.warehouse.name])
+    return found
+
+
+def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:
+    """Go through the files and links of a folder, sorted, by their path in it."""
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name.split("/", 1)[0] in left_out or name.endswith(".wal"):
+            continue
+        if path.is_symlink() or path.is_file():
+            yield name

@@ -1,0 +1,140 @@
+"""Which file is a workload's own in this home; whoever starts a flow run cannot choose another."""
+
+import errno
+from pathlib import Path
+
+import yaml
+
+from flows.settings import Settings
+
+MOST_BYTES = 2**20
+"""A workload's file has some kilobytes; what is larger is another file."""
+
+
+class WorkloadFileError(LookupError):
+    """No file, or more than one, is a workload's in this home, or it is another than was named."""
+
+
+def read_text(file: Path) -> str:
+    """Read a workload's file.
+
+    Raises:
+        OSError: It can't be read, is not a regular file, or is larger than 1 MiB.
+        UnicodeDecodeError: It is not text.
+    """
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with file.open("rb") as opened:
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB")
+    return content.decode()
+
+
+def find(home: Settings, workload: str) -> Path | None:
+    """Find a workload's file; ``None`` if this home has none.
+
+    Raises:
+        WorkloadFileError: Two files in ``workloads/`` are of the same workload.
+    """
+    files = sorted(home.workloads.glob("*.yaml"))
+    scheduled = [file for file in files if _workload_of(file) == workload]
+    if len(scheduled) > 1:
+        raise WorkloadFileError(
+            f"looking up the file of workload {workload}: "
+            f"{' and '.join(map(str, scheduled))} are both of it; remove one"
+        )
+    if scheduled:
+        return scheduled[0].resolve()
+    link = _link(home, workload)
+    return link.resolve() if link.exists() else None
+
+
+def require(home: Settings, workload: str) -> Path:
+    """Find a workload's file.
+
+    Raises:
+        WorkloadFileError: This home has none, or two.
+    """
+    found = find(home, workload)
+    if found is None:
+        raise WorkloadFileError(
+            f"looking up the file of workload {workload}: {home.home} knows none; "
+            "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes it known"
+        )
+    return found
+
+
+def known(home: Settings) -> set[Path]:
+    """List the files of this home's workloads, scheduled or not."""
+    links = [*home.workloads.glob("*.yaml"), *home.workloads.glob("unscheduled/*.yaml")]
+    return {link.resolve() for link in links}
+
+
+def adopt(home: Settings, workload: str, file: Path) -> None:
+    """Make a file the workload's, as somebody at the home says; a scheduled one stays what it is.
+
+    Raises:
+        WorkloadFileError: Another file is scheduled, or a server could have written it.
+    """
+    require_unserved(home, file)
+    known = find(home, workload)
+    if known == file.resolve():
+        return
+    if known is not None and not _is_unscheduled(home, workload, known):
+        raise WorkloadFileError(
+            f"using {file} for workload {workload}: this home's file of it is {known}, whose rules "
+            f"hold; `flywheel schedule {file}` makes it the other one"
+        )
+    link = _link(home, workload)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
+
+
+def require_unserved(home: Settings, file: Path) -> None:
+    """Refuse a file that whoever has a server's login could have written; it is not even read.
+
+    Raises:
+        WorkloadFileError: A server of this home keeps it.
+    """
+    for folder in (home.mlflow_home, home.prefect_home):
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise WorkloadFileError(
+                f"using {file} as a workload's: it lies in {folder}, where a server of this home "
+                "keeps what its clients send; keep it elsewhere"
+            )
+
+
+def enter(home: Settings, workload: str, file: Path) -> None:
+    """Let a turn run on a file: the workload's own, or the first of a workload without evidence.
+
+    Raises:
+        WorkloadFileError: It is not the workload's.
+    """
+    known = find(home, workload)
+    if known is None and not any((home.evidence / workload).glob("*")):
+        adopt(home, workload, file)
+    elif (known or require(home, workload)) != file.resolve():
+        raise WorkloadFileError(
+            f"turning {workload} by {file}: this home's file of it is {known}; "
+            f"`flywheel turn {file}` or `flywheel schedule {file}`, run at this home, changes that"
+        )
+
+
+def _is_unscheduled(home: Settings, workload: str, known: Path) -> bool:
+    link = _link(home, workload)
+    return link.exists() and link.resolve() == known
+
+
+def _link(home: Settings, workload: str) -> Path:
+    return home.workloads / "unscheduled" / f"{workload}.yaml"
+
+
+def _workload_of(file: Path) -> str:
+    """Read whose file it is; one that can't be read is of the workload that it is named after."""
+    try:
+        told = yaml.safe_load(read_text(file))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return file.stem
+    return str(told.get("workload", file.stem)) if isinstance(told, dict) else file.stem

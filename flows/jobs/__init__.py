@@ -1,0 +1,4 @@
+"""Work that loads torch, in processes of its own: `runner` starts a job and reads its progress.
+
+`launch` waits for GPUs and becomes the job; `entrypoint` is the job itself.
+"""

@@ -1,0 +1,108 @@
+"""What a job is to do: the record of each kind that travels to its process as ``spec.json``."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from components.evaluate.settings import EvaluationSettings
+from components.schema import Config
+from components.scorecard import MeasuredSide
+from components.train.checkpoints import StopCondition
+from components.train.plan.bases import Worker
+from components.train.recipe import Recipe
+
+
+class JobSpec(Config):
+    """What every kind of job has: its kind, by which ``flows.jobs.entrypoint`` picks a function."""
+
+    kind: ClassVar[str]
+
+
+class TrainSpec(JobSpec):
+    """Train one adapter on a snapshot into ``folder``."""
+
+    kind = "train"
+
+    snapshot: Path
+    base: Path
+    folder: Path
+    recipe: Recipe
+
+    warm_start: Path | None = None
+    """The adapter that it starts from; the base alone if unset."""
+
+    rows: Path | None = None
+    """Where to write what became of the snapshot's rows."""
+
+    stop: StopCondition | None = None
+    """Where a candidate of a search is to stop before its end."""
+
+    reached: Path | None = None
+    """Where to write how far the training came (``stops.Reached``)."""
+
+
+class CountedCandidate(Config):
+    """A base and a recipe whose tokens are counted."""
+
+    base: Path
+    recipe: Recipe
+
+
+class LengthsSpec(JobSpec):
+    """Count the tokens of each step of candidates into a file."""
+
+    kind = "lengths"
+
+    snapshot: Path
+    candidates: tuple[CountedCandidate, ...]
+    counted: Path
+
+
+class PlanSpec(JobSpec):
+    """Plan a training into a file."""
+
+    kind = "plan"
+
+    snapshot: Path
+    base: Path
+    recipe: Recipe
+    worker: Worker
+    plan: Path
+
+
+class CalibrateSpec(JobSpec):
+    """Train for some seconds and keep nothing."""
+
+    kind = "calibrate"
+
+    snapshot: Path
+    base: Path
+    recipe: Recipe
+    seconds: float
+
+
+class EvaluateSpec(JobSpec):
+    """Measure models of one base on each task; scorecards go below ``root``."""
+
+    kind = "evaluate"
+
+    snapshot: Path
+    base: Path
+    models: dict[str, Path | None]
+    root: Path
+    settings: EvaluationSettings
+    side: MeasuredSide
+
+
+KINDS: dict[str, type[JobSpec]] = {
+    spec.kind: spec for spec in (TrainSpec, LengthsSpec, PlanSpec, CalibrateSpec, EvaluateSpec)
+}
+
+
+def read(kind: str, path: Path) -> JobSpec:
+    """Read the specification of a job.
+
+    Raises:
+        KeyError: There is no such kind of job.
+        ValidationError: The file is not a specification of it.
+    """
+    return KINDS[kind].model_validate_json(path.read_text())

@@ -1,0 +1,204 @@
+"""Wait for GPUs, then become the job: `python -m flows.jobs.launch KIND SPEC`."""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from components.models import device
+from components.schema import Progress
+from components.store import file_locks
+from flows import settings as environment
+from flows.jobs import entrypoint, job_specs
+from flows.jobs.job_specs import JobSpec, PlanSpec, TrainSpec
+from flows.settings import SettingsError
+from flows.stack.processes import dying_with_parent
+
+POLL_SECONDS = 0.5
+
+QUEUE = "queue"
+"""The file whose holder gathers GPUs; others stand in line until it has them all, so that two jobs
+never wait for what the other has, and one that wants many is not passed by for ever."""
+
+
+@contextmanager
+def hold_gpus(
+    folder: Path, devices: Sequence[str], count: int, doing: str, say: Callable[[str], None]
+) -> Generator[list[str]]:
+    """Hold ``count`` of the devices, waiting for them first if need be.
+
+    A program that this process becomes (``os.execv``) goes on holding them.
+
+    Args:
+        folder: Where the locks are, one folder for all who share the devices.
+        devices: Names that are the same in every process; the order numbers them where it is said.
+        count: How many of them, at most all.
+        doing: What for, told to those who wait.
+        say: Called with a sentence when waiting begins, and when what is waited for changes.
+
+    Yields:
+        The devices that are held, in the given order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wait = _GpuWait(say)
+    with ExitStack() as stack:
+        with _open_lock_file(folder / QUEUE) as queue:
+            while not _try_lock(queue, doing):
+                wait.a_moment(f"waiting for a GPU, after {_read_holder(folder / QUEUE)}")
+            taken = _lock_devices(folder, devices, count, doing, stack)
+            while len(taken) < count:
+                wait.a_moment(_waiting_message(folder, devices, taken))
+                left = [device for device in devices if device not in taken]
+                taken |= _lock_devices(folder, left, count - len(taken), doing, stack)
+        yield [device for device in devices if device in taken]
+
+
+class _GpuWait:
+    """Waits in short naps, and says what for, but not twice the same."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.said = ""
+
+    def a_moment(self, sentence: str) -> None:
+        if sentence != self.said:
+            self.say(sentence)
+            self.said = sentence
+        time.sleep(POLL_SECONDS)
+
+
+def _lock_devices(
+    folder: Path, devices: Sequence[str], count: int, doing: str, stack: ExitStack
+) -> set[str]:
+    """Lock up to ``count`` devices that nobody holds; ``stack`` gives them back."""
+    taken: set[str] = set()
+    for name in devices:
+        with ExitStack() as attempt:
+            lock = attempt.enter_context(_open_lock_file(folder / name))
+            if len(taken) < count and _try_lock(lock, doing):
+                os.set_inheritable(lock, True)  # a program that this process becomes keeps it
+                stack.push(attempt.pop_all())
+                taken.add(name)
+    return taken
+
+
+@contextmanager
+def _open_lock_file(path: Path) -> Generator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, doing: str) -> bool:
+    """Lock the file and write into it who holds it, unless another process does."""
+    if not file_locks.lock(descriptor, wait=False):
+        return False
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "doing": doing}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+    return True
+
+
+def _waiting_message(folder: Path, devices: Sequence[str], taken: Collection[str]) -> str:
+    others = [
+        f"GPU {number}, held by {_read_holder(folder / device)}"
+        for number, device in enumerate(devices)
+        if device not in taken
+    ]
+    return f"waiting for {'; '.join(others)}"
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return "a process that took it just now"
+    return f"pid {holder['pid']} on {holder['host']} running {holder['doing']}"
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def main(kind: str, spec_path: Path) -> None:
+    """Wait for GPUs and become the job, or several processes of it under ``accelerate launch``."""
+    settings, gpus = environment.load(), device.cuda_devices()
+    spec = job_specs.read(kind, spec_path)
+    count = process_count(spec, settings.processes, len(gpus))
+    arguments = ["-m", "flows.jobs.entrypoint", kind, str(spec_path)]
+    if gpus and not isinstance(spec, PlanSpec):
+        uuids, doing = [gpu.uuid for gpu in gpus], spec_path.parent.name
+        say = partial(report_waiting, count=count)
+        with hold_gpus(settings.gpus, uuids, count, doing, say) as taken:
+            places = [uuids.index(uuid) for uuid in taken]
+            exec_command(
+                processes_command(arguments, count), {VISIBLE: visible_devices(places, os.environ)}
+            )
+    elif count > 1:
+        exec_command(processes_command(arguments, count), cpu_environment(count, os.environ))
+    else:
+        entrypoint.main(kind, spec_path)
+
+
+def process_count(spec: JobSpec, wanted: int | None, gpus: int) -> int:
+    """Count the processes of a job: of a training one for each GPU, or as many as are wanted.
+
+    Each takes a part of every step, so there are never more than a step has examples, and their
+    number changes the adapter no more than another order of summing does.
+
+    Raises:
+        SettingsError: More are wanted than there are GPUs.
+    """
+    if not isinstance(spec, TrainSpec):
+        return 1
+    if wanted and wanted > gpus > 0:
+        raise SettingsError(
+            f"FLYWHEEL_PROCESSES is {wanted}, but this process sees {gpus} GPU(s); each process "
+            "needs one of its own"
+        )
+    return min(wanted or max(gpus, 1), spec.recipe.step_size)
+
+
+def processes_command(arguments: list[str], count: int) -> list[str]:
+    """Give the command of a job's processes; those of several are killed if their launcher is."""
+    if count == 1:
+        return [sys.executable, *arguments]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launch += ["--num_machines", "1", "--num_processes", str(count), "--main_process_port", "0"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the trainer chooses itself
+    return [*launch, "--no_python", *dying_with_parent([sys.executable, *arguments], "KILL")]
+
+
+def visible_devices(places: Sequence[int], given: Mapping[str, str]) -> str:
+    """Name the GPUs at these places among those that this process sees, as CUDA wants it."""
+    names = given[VISIBLE].split(",") if given.get(VISIBLE) else None
+    return ",".join(names[place] if names else str(place) for place in places)
+
+
+def cpu_environment(count: int, given: Mapping[str, str]) -> dict[str, str]:
+    """Let each of several processes compute on its part of the cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    return {"ACCELERATE_USE_CPU": "true"} | (
+        {} if "OMP_NUM_THREADS" in given else {"OMP_NUM_THREADS": str(threads)}
+    )
+
+
+def exec_command(command: list[str], added: Mapping[str, str]) -> None:
+    """Run a command in place of this program, which keeps its process, its pipes and its GPUs."""
+    sys.stdout.flush()
+    os.execve(command[0], command, os.environ | added)
+
+
+def report_waiting(said: str, count: int) -> None:
+    """Tell the flow that waits for this job what the job waits for."""
+    entrypoint.print_progress(Progress(said, 0, count, "GPUs"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,115 @@
+"""Run a job in a process that ends with its flow run, and pass on its progress."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from pydantic import TypeAdapter
+
+from components.costs import Work
+from components.schema import Progress
+from components.store import manifest
+from flows.jobs.job_specs import JobSpec
+
+Listener: TypeAlias = Callable[[Progress], None]
+"""Called for each progress line of a job."""
+
+WORK = "work.json"
+"""The file in a job's folder that records what the job took of the machine, once it has ended."""
+
+PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
+
+GRACE_SECONDS = 25.0
+"""How long a job may take to save its checkpoint before it is killed (Prefect allows 30)."""
+
+
+class JobError(RuntimeError):
+    """A job ended without finishing its work."""
+
+
+def run_job(
+    spec: JobSpec, folder: Path, on_progress: Listener, module: str = "flows.jobs.launch"
+) -> None:
+    """Run ``python -m flows.jobs.launch KIND`` on ``spec``; pass on each progress line it prints.
+
+    Args:
+        spec: What the job is to do.
+        folder: Where spec, log and the newest progress are kept (``jobs/<kind>-<key>``).
+        on_progress: Called in this process for each progress line.
+        module: The program, which gets the kind and the path of the specification.
+
+    Raises:
+        JobError: The job failed; the message ends with the last lines of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write_atomically(folder / "spec.json", spec.model_dump_json(indent=2))
+    for stale in ("progress.json", WORK):  # of a run before this one
+        (folder / stale).unlink(missing_ok=True)
+    log = folder / "log.txt"
+    command = [sys.executable, "-m", module, spec.kind, str(folder / "spec.json")]
+    with log.open("ab") as errors, _job_process(command, errors) as process:
+        assert process.stdout is not None
+        for progress in _progress_lines(process.stdout):
+            manifest.write_atomically(folder / "progress.json", progress_line(progress))
+            on_progress(progress)
+        code = process.wait()
+    if code != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise JobError(f"{spec.kind} job ended with code {code}; the end of {log}:\n{tail}")
+
+
+def progress_line(progress: Progress) -> str:
+    """Return one progress line as the job prints it."""
+    return json.dumps(asdict(progress))
+
+
+def newest_progress(folder: Path) -> Progress | None:
+    """Read how far the job in ``folder`` has come; ``None`` before its first line."""
+    try:
+        return PROGRESS.validate_json((folder / "progress.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def read_work(folder: Path) -> Work | None:
+    """Read what the job in ``folder`` took of the machine; ``None`` if it was killed."""
+    path = folder / WORK
+    return WORK_DONE.validate_json(path.read_text()) if path.exists() else None
+
+
+def _progress_lines(lines: Iterable[bytes]) -> Iterator[Progress]:
+    for line in lines:
+        if line.startswith(b'{"stage"'):
+            yield PROGRESS.validate_json(line)
+
+
+@contextmanager
+def _job_process(command: list[str], errors: BinaryIO) -> Generator[subprocess.Popen[bytes]]:
+    """Start a process that gets SIGTERM when this one dies, and is ended when the block ends."""
+    wrapper = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+    process = subprocess.Popen(
+        [*wrapper, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:  # cancelled, timed out or interrupted: the job first saves what it has
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

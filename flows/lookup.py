@@ -1,0 +1,197 @@
+"""Find versions and scorecards by the names people type; trace a version's lineage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.gate.comparability import Measured, incomparable
+from components.register import ancestry, registry
+from components.register.ancestry import Ancestry, OutputRoots
+from components.register.registry import Version
+from components.schema import Json
+from components.scorecard import HOLDOUT, VALIDATION
+from components.scorecard import read as read_scorecard
+from components.store import manifest, warehouse
+from flows.settings import Settings
+from flows.stack import health
+
+
+def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
+    """Refuse to go on without MLflow.
+
+    Args:
+        home: Where it is.
+        doing: What is refused.
+        otherwise: What can be done without it.
+
+    Raises:
+        LookupError: It does not answer.
+    """
+    if not health.mlflow_answers(home):
+        hint = f", and {otherwise}" if otherwise else ""
+        raise LookupError(
+            f"{doing} in MLflow: {home.mlflow_url} does not answer; {home.remedy}{hint}"
+        )
+
+
+def find_version(workload: str, said: str) -> Version:
+    """Find a version by its number, or by its alias.
+
+    Raises:
+        LookupError: There is none.
+    """
+    if said.isdigit():
+        return registry.version_numbered(workload, said)
+    found = registry.aliased_version(workload, said)
+    if found is None:
+        raise LookupError(
+            f"looking up the {said} of {workload}: it has none; wants a number, or one of "
+            f"{', '.join(registry.ALIASES)}"
+        )
+    return found
+
+
+SHORTEST = 4
+"""Characters of a key that are enough to name it, if they are enough to tell it from others."""
+
+Records = Mapping[Path, Mapping[str, Json]]
+
+
+class IncomparableError(ValueError):
+    """The two were measured on other requests, or in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorecardPair:
+    """Two models' scorecards by task; only tasks that both were measured on alike."""
+
+    first: Measured
+    second: Measured
+
+
+def find_scorecards(home: Settings, workload: str, first: str, second: str) -> ScorecardPair:
+    """Find the newest scorecards of both that can be compared.
+
+    Args:
+        home: Where scorecards lie.
+        workload: Whose.
+        first: ``base``, ``champion``, ``previous``, a version's number, or the beginning of an
+            adapter's or a scorecard's key.
+        second: Likewise.
+
+    Raises:
+        LookupError: There is no such model, or nothing was measured of it.
+        IncomparableError: No scorecard of the one goes with any of the other.
+    """
+    records = _records(home.scorecards / workload)
+    ours, theirs = (_records_of_model(workload, records, said, home) for said in (first, second))
+    pairs = {task: _alike(ours, theirs, task) for task in sorted(_tasks(ours) & _tasks(theirs))}
+    found = {task: pair for task, pair in pairs.items() if pair is not None}
+    mine, its = found.get(HOLDOUT) or (_newest(ours), _newest(theirs))
+    if mine == its:
+        raise IncomparableError(f"comparing {first} with {second}: both are scorecard {mine.name}")
+    if reasons := incomparable(read_scorecard(mine), read_scorecard(its)):
+        told = "; ".join(_reason_with_names(one, first, second) for one in reasons)
+        raise IncomparableError(f"comparing {first} with {second} of {workload}: {told}")
+    return ScorecardPair(
+        {task: read_scorecard(pair[0]) for task, pair in found.items()},
+        {task: read_scorecard(pair[1]) for task, pair in found.items()},
+    )
+
+
+def _records(root: Path) -> Records:
+    """Read the manifests of a workload's scorecards, the newest first.
+
+    Those of the validation side are left out: what was tuned on them says little of other requests.
+    """
+    found = {one: manifest.read(one) for one in root.glob("*") if manifest.is_finished(one)}
+    # Without a task it is too old.
+    found = {one: r for one, r in found.items() if r.get("task", VALIDATION) != VALIDATION}
+    newest = sorted(found, key=lambda one: (str(found[one]["created_at"]), one.name), reverse=True)
+    return {one: found[one] for one in newest}
+
+
+def _records_of_model(workload: str, records: Records, said: str, home: Settings) -> Records:
+    """Give the scorecards of the model that is meant."""
+    if said == "base":
+        found = {one: record for one, record in records.items() if record["adapter"] is None}
+    elif said in registry.ALIASES or (said.isdigit() and len(said) < SHORTEST):
+        key = _adapter_of_version(workload, said, home).adapter
+        found = {one: record for one, record in records.items() if record["adapter"] == key}
+    else:
+        found = _keyed(records, said)
+    if not found:
+        raise LookupError(
+            f"comparing {said} of {workload}: no scorecard is of it; wants base, champion, "
+            "previous, a version's number, or the beginning of an adapter's or a scorecard's key"
+        )
+    return found
+
+
+def _keyed(records: Records, said: str) -> Records:
+    """Give what an adapter's key begins with, or else a scorecard's."""
+    adapters = {str(record["adapter"]) for record in records.values() if record["adapter"]}
+    meant = [key for key in sorted(adapters) if key.startswith(said)]
+    meant += [one.name for one in records if one.name.startswith(said)]
+    if len(said) < SHORTEST or len(meant) > 1:
+        raise LookupError(
+            f"comparing {said}: wants {SHORTEST} characters or more that begin one key, found "
+            f"{', '.join(meant) or 'none'}"
+        )
+    return {
+        one: record
+        for one, record in records.items()
+        if meant and meant[0] in (one.name, record["adapter"])
+    }
+
+
+def _adapter_of_version(workload: str, said: str, home: Settings) -> registry.Version:
+    looking = f"looking up {said} of {workload}"
+    require_mlflow(home, looking, "an adapter's key needs none")
+    return find_version(workload, said)
+
+
+def _tasks(records: Records) -> set[str]:
+    return {str(record["task"]) for record in records.values()}
+
+
+def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | None:
+    """Give the newest two of a task whose conditions are equal, and that are not one."""
+    for one, mine in ours.items():
+        for other, its in theirs.items():
+            of_task = mine["task"] == its["task"] == task
+            if of_task and one != other and mine["conditions"] == its["conditions"]:
+                return one, other
+    return None
+
+
+def _newest(records: Records) -> Path:
+    """Give the newest scorecard of the holdout, or else of whatever there is."""
+    of_holdout = [one for one, record in records.items() if record["task"] == HOLDOUT]
+    return [*of_holdout, *records][0]
+
+
+def _reason_with_names(reason: str, first: str, second: str) -> str:
+    """Call the two by their names in a sentence about challenger and opponent."""
+    for role, name in (("challenger", first), ("opponent", second)):
+        reason = reason.replace(f"the {role}", name)
+    return reason
+
+
+def trace_version(home: Settings, workload: str, said: str) -> Ancestry:
+    """Follow a version back.
+
+    Args:
+        home: Where all lies.
+        workload: Whose.
+        said: A version's number, or an alias.
+
+    Raises:
+        LookupError: MLflow does not answer, or has no such version.
+    """
+    require_mlflow(home, f"looking up {said} of {workload}")
+    version = find_version(workload, said)
+    kinds = (home.evidence, home.scorecards, home.adapters, home.snapshots)
+    with warehouse.connect(home.warehouse) as con:
+        roots = OutputRoots(*(root / workload for root in kinds))
+        return ancestry.trace_ancestry(con, version, registry.read_aliases(workload), roots)

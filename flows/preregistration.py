@@ -1,0 +1,204 @@
+"""Preregister a workload's gate policy before a holdout is first used; record each use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from prefect.runtime import flow_run
+
+from components.decide import decision_log
+from components.decide.approvers import ApprovalRules
+from components.decide.decision_log import LogEvent
+from components.evaluate.holdout_task import HOLDOUT_FILE
+from components.gate import policy as policies
+from components.gate import significance
+from components.gate.judgement import Judgement, Terms
+from components.gate.policy import Policy
+from components.schema import Json
+from components.scorecard import Scorecard
+from components.store import ledger, manifest, warehouse
+from components.store.ledger import Holdout, HoldoutLog, HoldoutUse, SealedPolicy
+from components.store.warehouse import Connection
+from flows import settings
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutUseTerms:
+    """A look that may be taken: its number, what of alpha is left for it, and under which terms.
+
+    ``earlier`` are the looks before it at the same challenger by the same policy.
+    """
+
+    look: HoldoutUse
+    left: float
+    terms: Terms
+    earlier: tuple[HoldoutUse, ...] = ()
+
+
+def digest_holdout(workload: str, version: str, snapshot: Path) -> Holdout:
+    """Digest the requests of a snapshot's holdout."""
+    messages = pq.read_table(snapshot / HOLDOUT_FILE, columns=["messages"])["messages"].to_pylist()
+    return Holdout(workload, version, ledger.holdout_rows(str(one) for one in messages))
+
+
+def seal_policy(policy: Policy, held: Holdout) -> None:
+    """Seal the policy for a holdout, unless one is sealed; call it before anything is measured."""
+    home, now = settings.load(), datetime.now(UTC)
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        _find_or_seal(con, ledger.read_holdout_log(con), policy, held, now=now)
+
+
+def seal_rules(workload: str, rules: ApprovalRules) -> None:
+    """Put the rules for deciding into the chain, unless they are the last that it has."""
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        decision_log.in_force(con, workload, rules, now=datetime.now(UTC))
+
+
+def record_use(
+    policy: Policy, held: Holdout, challenger: Scorecard, opponent: Scorecard, adapter: str
+) -> HoldoutUseTerms:
+    """Enter a look before it is taken, with what it may spend; the same look is the same again.
+
+    Args:
+        policy: The workload's, as it is now.
+        held: What is looked at.
+        challenger: Its scorecard of the target's task.
+        opponent: The opponent's.
+        adapter: The challenger's.
+    """
+    home, now = settings.load(), datetime.now(UTC)
+    body = policy.model_dump(mode="json")
+    look = HoldoutUse(
+        workload_id=held.workload,
+        challenger_scorecard=challenger.key,
+        opponent_scorecard=opponent.key,
+        task=policy.task,
+        metric=policy.metric,
+        policy_digest=manifest.digest(body),
+        policy=ledger.canonical_json(body),
+        adapter=adapter,
+        holdout_version=held.version,
+        requests=len(challenger.samples),
+        held=held.rows.count,
+        sketch=held.rows.sketch,
+        looked_at=now,
+    )
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        book = ledger.read_holdout_log(con)
+        if (same := book.find(look)) is not None:
+            (under,) = (one for one in book.seals if one.decision == same.seal)
+            return _use_terms(book.before(same), under, same, held, body)
+        under = _find_or_seal(con, book, policy, held, now=now)
+        look = allot_use(book, under, policy, held, look)
+        if look.alpha:  # else nothing is looked at
+            link = decision_log.append_event(con, _event("looked", look, look.body, now))
+            look = replace(look, decision=link.sequence)
+            ledger.record_holdout_use(con, look)
+        return _use_terms(book, under, look, held, body)
+
+
+def allot_use(
+    book: HoldoutLog, under: SealedPolicy, policy: Policy, held: Holdout, look: HoldoutUse
+) -> HoldoutUse:
+    """Number a look, and give it its share of what all looks before it have left; pure."""
+    before = book.counting(under, held, look.requests)
+    spent = [
+        significance.allowance(under.alpha, one.number) if one.alpha is None else one.alpha
+        for one in before
+    ]
+    left = significance.alpha_left(min(under.alpha, policy.alpha), spent)
+    number = 1 + len(before)
+    alpha = significance.alpha_share(left, number, policy.looks)
+    return replace(look, number=number, alpha=alpha, alpha_left=left, seal=under.decision)
+
+
+def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:
+    """Keep how a look came out, and say on the judgement under which terms it was taken."""
+    if judgement.target is not None and taken.look.decision is not None:
+        with warehouse.connect(settings.load().warehouse) as con:
+            ledger.record_result(
+                con, taken.look, test=judgement.target.test, outcome=judgement.outcome
+            )
+    return replace(judgement, terms=taken.terms)
+
+
+def _find_or_seal(
+    con: Connection, book: HoldoutLog, policy: Policy, held: Holdout, *, now: datetime
+) -> SealedPolicy:
+    """Find the seal that holds for a holdout, or seal the policy."""
+    if (found := book.sealed(held)) is not None:
+        return found
+    body = policy.model_dump(mode="json")
+    made = SealedPolicy(
+        decision=0,
+        workload_id=held.workload,
+        holdout_version=held.version,
+        requests=held.rows.count,
+        sketch=held.rows.sketch,
+        policy_digest=manifest.digest(body),
+        policy=ledger.canonical_json(body),
+        alpha=policy.alpha,
+        sealed_at=now,
+    )
+    link = decision_log.append_event(con, _event("sealed", made, made.body, now))
+    made = replace(made, decision=link.sequence)
+    ledger.record_seal(con, made)
+    return made
+
+
+def _event(
+    kind: ledger.Kind, about: SealedPolicy | HoldoutUse, body: str, now: datetime
+) -> LogEvent:
+    return LogEvent(
+        kind=kind,
+        workload=about.workload_id,
+        evidence=about.policy_digest,
+        flow_run_id=str(flow_run.id or ""),
+        decided_at=now,
+        body=body,
+    )
+
+
+def _use_terms(
+    book: HoldoutLog,
+    under: SealedPolicy,
+    look: HoldoutUse,
+    held: Holdout,
+    policy: Mapping[str, Json],
+) -> HoldoutUseTerms:
+    """Say under which terms a look is taken; ``book`` is as it was before."""
+    before = book.counting(under, held, look.requests)
+    changes = policies.changes(ledger.parse_policy(under.policy), policy)
+    used = [
+        one.looked_at
+        for one in (*before, look)
+        if one.policy_digest == look.policy_digest and (one.decision or 0) > 0
+    ]
+    left = look.alpha_left or 0.0
+    terms = Terms(
+        decision=under.decision,
+        sealed_at=_timestamp(under.sealed_at),
+        workload=under.workload_id,
+        holdout_version=under.holdout_version,
+        alpha=under.alpha,
+        looks=len(before),
+        left=left,
+        others=tuple(sorted({one.workload_id for one in before} - {held.workload})),
+        changes=changes,
+        changed_at=_timestamp(min(used)) if changes and used else "",
+    )
+    same = (look.workload_id, look.adapter, look.task, look.policy_digest)
+    earlier = tuple(
+        one
+        for one in before
+        if (one.workload_id, one.adapter, one.task, one.policy_digest) == same
+        and (one.decision or 0) > 0
+        and one.alpha is not None
+    )
+    return HoldoutUseTerms(look, left, terms, earlier)
+
+
+def _timestamp(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,262 @@
+"""A server behind its request guard: `python -m flows.stack.guarded_server NAME`."""
+
+import base64
+import hmac
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flows import access
+from flows.access import Credentials
+from flows.settings import HOST, Settings, load
+
+SCHEME = "mlflow-artifacts:"
+"""What the server itself keeps, in its folder."""
+
+RESOLVED = ("mlflow-artifacts", "runs", "models")
+"""Schemes that lead to the server itself."""
+
+
+def confine_artifacts(root: Path) -> None:
+    """Have the MLflow server of this process keep and read files below ``root`` only."""
+    from mlflow.server import handlers
+    from mlflow.store.artifact.artifact_repository_registry import (
+        get_registered_artifact_repositories,
+    )
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    class Store(SqlAlchemyStore):
+        """MLflow's own store, where an experiment's files can lie only at the server."""
+
+        def create_experiment(
+            self, name: str, artifact_location: str | None = None, tags: list[object] | None = None
+        ) -> str:
+            if artifact_location and not artifact_location.startswith(SCHEME):
+                raise _artifact_refusal(artifact_location)
+            made: str = super().create_experiment(name, artifact_location, tags)
+            return made
+
+    def local(
+        artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+    ) -> LocalArtifactRepository:
+        folder = Path(local_file_uri_to_path(artifact_uri)).resolve()
+        if not folder.is_relative_to(root.resolve()):
+            raise _artifact_refusal(artifact_uri)
+        return LocalArtifactRepository(artifact_uri, tracking_uri, registry_uri)
+
+    def refused(artifact_uri: str, **_: object) -> LocalArtifactRepository:
+        raise _artifact_refusal(artifact_uri)
+
+    def store(store_uri: str, artifact_uri: str) -> Store:
+        return Store(store_uri, artifact_uri)
+
+    # MLflow annotates its builders of repositories as if they were repositories.
+    known = cast("dict[str, Callable[..., Any]]", get_registered_artifact_repositories())
+    known.update({scheme: refused for scheme in known if scheme not in RESOLVED})
+    known.update({"": local, "file": local})
+    stores = handlers._tracking_store_registry  # pyright: ignore[reportPrivateUsage] - no other way
+    stores.register("sqlite", store)
+
+
+def _artifact_refusal(uri: str) -> Exception:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException.invalid_parameter_value(
+        f"this server keeps files in its own folder only, and not at {uri!r}; leave the artifact "
+        "location out"
+    )
+
+
+HEALTH_PATHS = frozenset({"/health"})
+"""The paths that are answered without a login."""
+
+
+def own_origins(port: int, exported: str | None) -> tuple[str, ...]:
+    """Return the origins of a server's own pages: this machine's, and those an operator exported.
+
+    Args:
+        port: Where the server listens.
+        exported: A list with commas, as Prefect and MLflow take it; ``*`` stands for any.
+    """
+    others = (origin.strip().rstrip("/") for origin in (exported or "").split(","))
+    return (f"http://{HOST}:{port}", f"http://localhost:{port}", *filter(None, others))
+
+
+def own_hosts(origins: tuple[str, ...]) -> str:
+    """Return the hosts of origins, with commas between them."""
+    return ",".join(urlsplit(origin).netloc or origin for origin in origins)
+
+
+class RequestGuard:
+    """An ASGI application that passes on to another one what is allowed."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        origins: tuple[str, ...],
+        hosts: str,
+        login: str | None = None,
+        closed: tuple[str, ...] = (),
+    ) -> None:
+        """Guard ``app``.
+
+        Args:
+            app: The server.
+            origins: Those of its own pages; ``*`` stands for any.
+            hosts: The names and ports that it answers to, with commas between them.
+            login: ``user:password``; ``None`` where the server asks for a login itself.
+            closed: What the paths begin with that nobody is given, logged in or not.
+        """
+        self._app = app
+        self._origins = frozenset(origins)
+        self._hosts = frozenset(host.strip() for host in hosts.split(","))
+        self._closed = closed
+        self._token = base64.b64encode(login.encode()) if login else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or say why not."""
+        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif objection := self._foreign(scope, headers):
+            await _send_refusal(scope, send, 403, objection)
+        elif scope["path"].startswith(self._closed):
+            await _send_refusal(scope, send, 403, "this server does not offer that")
+        elif not self._lets_in(scope, headers):
+            await _send_refusal(scope, send, 401, "this server asks for a user and a password")
+        else:
+            await self._app(scope, receive, send)
+
+    def _foreign(self, scope: Scope, headers: Mapping[bytes, str]) -> str | None:
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if not _among(host, self._hosts):
+            return f"this server does not answer as {host!r}"
+        if origin is not None:
+            own = _among(origin, self._origins)
+            return None if own else f"this server takes nothing from pages of {origin!r}"
+        if headers.get(b"sec-fetch-site") in {"cross-site", "same-site"} and not _is_link(
+            scope, headers
+        ):
+            return "this server gives nothing to pages of other origins"
+        return None
+
+    def _lets_in(self, scope: Scope, headers: Mapping[bytes, str]) -> bool:
+        if self._token is None or scope["path"] in HEALTH_PATHS:
+            return True
+        scheme, _, token = headers.get(b"authorization", "").partition(" ")
+        is_right = hmac.compare_digest(token.strip().encode("latin-1"), self._token)
+        return scheme.lower() == "basic" and is_right
+
+
+def _among(value: str, known: frozenset[str]) -> bool:
+    return value in known or "*" in known
+
+
+def _is_link(scope: Scope, headers: Mapping[bytes, str]) -> bool:
+    """Return whether a person followed a link to here; only reading is without consequence."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and headers.get(b"sec-fetch-mode") == "navigate"
+        and headers.get(b"sec-fetch-dest") == "document"
+    )
+
+
+async def _send_refusal(scope: Scope, send: Send, status: int, why: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        return
+    body = json.dumps({"detail": why}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="MLflow of Flywheel"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+RUNS_COMMANDS = (
+    "/ajax-api/3.0/mlflow/assistant",
+    "/ajax-api/3.0/jobs",
+    "/gateway",
+)
+"""Of MLflow: an assistant that runs commands as the server's user for whoever logs in from this
+machine, with any model that they name; jobs; and calls to other models."""
+
+
+def serve_prefect(settings: Settings, logins: Credentials) -> None:
+    """Serve Prefect, which asks for its login and for CSRF tokens itself."""
+    exported = os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
+    origins = own_origins(settings.prefect_port, exported)
+    os.environ |= {
+        "PREFECT_SERVER_API_AUTH_STRING": logins.prefect.pair,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+    }
+    os.environ.setdefault("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true")
+    # Imported now, because importing Prefect reads its settings.
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+    from prefect.settings import get_current_settings  # noqa: PLC0415
+
+    server = get_current_settings().server
+    uvicorn.run(
+        RequestGuard(create_app(final=True), origins, own_hosts(origins)),
+        host=HOST,
+        port=settings.prefect_port,
+        timeout_keep_alive=server.api.keepalive_timeout,
+        log_level=server.logging_level.lower(),
+    )
+
+
+def serve_mlflow(settings: Settings, logins: Credentials) -> None:
+    """Serve MLflow, which would ask nobody for anything."""
+    exported = os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS")
+    origins = own_origins(settings.mlflow_port, exported)
+    hosts = ",".join(
+        filter(None, (own_hosts(origins), os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS")))
+    )
+    os.environ |= {
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": hosts,
+    }
+    from mlflow.server import constants, handlers
+    from mlflow.server.fastapi_app import app
+
+    artifacts = settings.mlflow_home / "artifacts"
+    confine_artifacts(artifacts)
+    database = f"sqlite:///{settings.mlflow_home / 'mlflow.db'}"
+    os.environ |= {
+        constants.BACKEND_STORE_URI_ENV_VAR: database,
+        constants.REGISTRY_STORE_URI_ENV_VAR: database,
+        constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(artifacts),
+    }
+    handlers.initialize_backend_stores(database, database, "mlflow-artifacts:/")
+    guard = RequestGuard(app, origins, hosts, logins.mlflow.pair, RUNS_COMMANDS)
+    uvicorn.run(guard, host=HOST, port=settings.mlflow_port)
+
+
+SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow}
+
+
+def main(name: str) -> None:
+    """Serve until asked to stop."""
+    settings = load()
+    logins = access.read_logins(settings)
+    if logins is None:
+        sys.exit(f"{access.logins_path(settings.home)} is missing; `flywheel up` makes it")
+    SERVERS[name](settings, logins)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

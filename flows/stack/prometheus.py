@@ -1,0 +1,189 @@
+"""Prometheus metrics of a home: durations and outcomes of stages, waits, what is overdue."""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from components.store import counters, spool
+from components.store.counters import GAVE_UP, WAITED, Count
+from flows.settings import Settings
+from flows.settings import load as load_settings
+from flows.stack import processes
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BUCKETS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0)
+STARTS, BUCKET, SUM, COUNT = "stage_starts", "stage_seconds_bucket", "stage_seconds", "stage_ends"
+LAST = "stage_last_success"
+
+SUCCESS, FAILED, STOPPED, SKIPPED = "success", "failed", "stopped", "skipped"
+"""How a stage ends: by itself, by an error, by a signal or a cancellation, with nothing to do."""
+
+
+def count_stage(
+    stage: str, skipped: Callable[[R], bool] = lambda _: False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Count how long each call of a function takes and how it ends, by its ``workload``.
+
+    Args:
+        stage: The label.
+        skipped: Whether a call's result says that there was nothing to do.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def counted(*args: P.args, **kwargs: P.kwargs) -> R:
+            workload = signature.bind(*args, **kwargs).arguments["workload"].workload
+            with _timed_stage(load_settings(), stage, workload) as ending:
+                result = function(*args, **kwargs)
+                ending.append(SKIPPED if skipped(result) else SUCCESS)
+            return result
+
+        return counted
+
+    return decorate
+
+
+@contextmanager
+def _timed_stage(settings: Settings, stage: str, workload: str) -> Generator[list[str]]:
+    labels = {"stage": stage, "workload": workload}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    counters.create(settings.home)
+    counters.add(settings.home, [Count(STARTS, 1, labels)])
+    began, ending = time.monotonic(), list[str]()
+    try:
+        yield ending
+    except Exception:
+        ending.append(FAILED)
+        raise
+    finally:
+        outcome = ending[0] if ending else STOPPED
+        _note_end(settings, labels, outcome, time.monotonic() - began)
+
+
+def _note_end(settings: Settings, labels: dict[str, str], outcome: str, seconds: float) -> None:
+    ended = labels | {"outcome": outcome}
+    counts = [Count(SUM, seconds, ended), Count(COUNT, 1, ended)]
+    counts += [Count(BUCKET, 1, ended | {"le": str(le)}) for le in BUCKETS if seconds <= le]
+    last = [Count(LAST, time.time(), labels)] if outcome == SUCCESS else []
+    counters.add(settings.home, counts, last)
+
+
+class Exporter(Collector):
+    """Everything that a home has to tell, read when somebody asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics."""
+        found = counters.read(self._settings.home)
+        yield from stage_metrics(found)
+        yield from wait_metrics(found)
+        yield from self._spool()
+        yield from self._services()
+
+    def _spool(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "flywheel_spool_oldest_seconds",
+            "Age of the oldest of what the receiver took and collect has not loaded; 0 if none.",
+            value=spool.age(self._settings.spool, time.time()),
+        )
+
+    def _services(self) -> Iterable[Metric]:
+        working = GaugeMetricFamily(
+            "flywheel_service_up", "1 while a service of the stack works.", labels=["service"]
+        )
+        restarts = CounterMetricFamily(
+            "flywheel_service_restarts",
+            "How often a service ended or hung, and was started again.",
+            labels=["service"],
+        )
+        stack = processes.read_state(self._settings)
+        alive = processes.is_supervised(stack)
+        for each in stack.services if stack else ():
+            working.add_metric([each.name], float(alive and each.condition == "up"))
+            restarts.add_metric([each.name], each.restarts)
+        yield working
+        yield restarts
+
+
+def stage_metrics(found: list[Count]) -> Iterable[Metric]:
+    """Yield how often stages began, how they ended and when, of what was counted."""
+    starts = CounterMetricFamily(
+        "flywheel_stage_starts",
+        "Stages that began; those that neither ended nor go on were killed.",
+        labels=["stage", "workload"],
+    )
+    seconds = HistogramMetricFamily(
+        "flywheel_stage_seconds",
+        "How long stages took, by how they ended: success, failed, stopped, skipped.",
+        labels=["stage", "workload", "outcome"],
+    )
+    last = GaugeMetricFamily(
+        "flywheel_stage_last_success_timestamp_seconds",
+        "When a stage last ended well, in seconds since 1970.",
+        labels=["stage", "workload"],
+    )
+    for count in found:
+        where = [count.labels.get("stage", ""), count.labels.get("workload", "")]
+        if count.name == STARTS:
+            starts.add_metric(where, count.value)
+        elif count.name == LAST:
+            last.add_metric(where, count.value)
+        elif count.name == COUNT:
+            buckets = [(str(le), _value(found, BUCKET, count.labels, str(le))) for le in BUCKETS]
+            total = _value(found, SUM, count.labels)
+            where.append(count.labels["outcome"])
+            seconds.add_metric(where, [*buckets, ("+Inf", count.value)], total)
+    yield from (starts, seconds, last)
+
+
+def wait_metrics(found: list[Count]) -> Iterable[Metric]:
+    """Yield how long processes waited for the warehouse, of what was counted."""
+    by_name = {count.name: count.value for count in found if not count.labels}
+    yield CounterMetricFamily(
+        "flywheel_warehouse_wait_seconds",
+        "Time that processes have waited for the warehouse's lock; its rate is how many wait.",
+        value=by_name.get(WAITED, 0.0),
+    )
+    yield CounterMetricFamily(
+        "flywheel_warehouse_gave_up",
+        "Processes that ended because the warehouse stayed busy for longer than they wait.",
+        value=by_name.get(GAVE_UP, 0.0),
+    )
+
+
+def _value(found: list[Count], name: str, labels: object, le: str | None = None) -> float:
+    for count in found:
+        bare = {key: value for key, value in count.labels.items() if key != "le"}
+        if count.name == name and bare == labels and count.labels.get("le") == le:
+            return count.value
+    return 0.0
+
+
+def metrics_registry(settings: Settings) -> CollectorRegistry:
+    """Return what a Prometheus server scrapes of a home."""
+    found = CollectorRegistry()
+    found.register(Exporter(settings))
+    return found
+
+
+def metrics_page(settings: Settings) -> bytes:
+    """Return the text that a Prometheus server scrapes, or node exporter's textfile collector."""
+    return generate_latest(metrics_registry(settings))

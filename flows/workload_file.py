@@ -1,0 +1,557 @@
+"""The workload file: its record and its reader."""
+
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+
+from components.collect.source import Input
+from components.costs import Prices
+from components.curate.redaction import redactor
+from components.curate.settings import Rules
+from components.decide.approvers import Approving
+from components.evaluate import guards, score_conditions
+from components.evaluate import guards as guard_tasks
+from components.evaluate.engines.protocol import vllm_objections
+from components.evaluate.judge import settings as judging
+from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, TurnReference
+from components.gate.policy import Policy
+from components.monitor.settings import Trigger
+from components.schema import Config
+from components.store import manifest
+from components.train.plan.bases import Worker
+from components.train.recipe import Recipe
+from components.train.search import candidates
+from components.train.search.candidates import SearchCandidate
+from components.train.search.settings import SearchSettings
+from flows import home_workloads, settings, sources
+from flows.home_workloads import WorkloadFileError
+from flows.settings import Settings
+from flows.sources import Sources, in_the_file
+
+CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+"""The least and the greatest number in each field of a cron line."""
+
+WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
+
+
+class Workload(Config):
+    """One kind of request: its traffic, and how its adapter is trained, measured and judged."""
+
+    workload: WorkloadId
+    """Rows of the logs with this ``workload_id`` belong here; names the registered model, too."""
+
+    base: Path
+    """Folder of the pretrained model (safetensors, config, tokenizer), relative to this file."""
+
+    base_served_as: str | None = Field(default=None, min_length=1)
+    """The base's name where its adapters are served (vLLM's ``--served-model-name``), which they
+    then give as ``base_model_name_or_path``; they give the base's folder if it is left out."""
+
+    sources: Sources = Field(default_factory=Sources)
+    """Where its traffic lies; may be left out where all of it comes through the receiver."""
+
+    note: str = ""
+    """Shown to whoever approves: what the numbers can't say about this traffic."""
+
+    collect_schedule: str = "7 * * * *"
+    """Cron line (UTC) of the scheduled ``collect`` runs."""
+
+    turn_schedule: str | None = "30 2 * * *"
+    """Cron line (UTC) of the scheduled turns; ``null``: only the trigger or a person starts one."""
+
+    trigger: Trigger | None = None
+    """Which signs start a turn between the scheduled ones; without it none does."""
+
+    retention_days: int | None = Field(default=None, ge=1)
+    """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
+
+    curate: Rules = Field(default_factory=Rules)
+    train: Recipe = Field(default_factory=Recipe)
+    worker: Worker = Field(default_factory=Worker)
+
+    search: SearchSettings | None = None
+    """Several recipes or bases to try in each turn instead of one, of which the best is trained to
+    its end; wants ``validation_share`` under ``curate``."""
+
+    evaluate: EvaluationSettings = Field(default_factory=EvaluationSettings, validate_default=True)
+    gate: Policy = Field(default_factory=Policy, validate_default=True)
+
+    approve: Approving = Field(default_factory=Approving)
+    """Who may decide about a challenger, and what proves the name."""
+
+    cost: Prices = Field(default_factory=Prices)
+    """What answers and training cost; the report says which price is missing for which figure."""
+
+    @in_the_file("base")
+    @classmethod
+    def _is_model(cls, base: Path, info: ValidationInfo) -> Path:
+        return _model(base, info)
+
+    @in_the_file("curate")
+    @classmethod
+    def _replays_what_is_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
+        """Take the places of replayed rows from the file's own folder."""
+        replay = rules.balance.replay
+        if replay is None:
+            return rules
+        found = [(sources.workload_folder(info) / source).resolve() for source in replay.sources]
+        if missing := [str(path) for path in found if not path.exists()]:
+            raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
+        replay = replay.model_copy(update={"sources": found})
+        balance = rules.balance.model_copy(update={"replay": replay})
+        return rules.model_copy(update={"balance": balance})
+
+    @in_the_file("curate")
+    @classmethod
+    def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
+        """Take the guard tasks' documents from the file's own folder."""
+        found = [
+            str((sources.workload_folder(info) / path).resolve()) for path in rules.overlap.guards
+        ]
+        if missing := [path for path in found if not Path(path).is_file()]:
+            raise ValueError(f"overlap.guards: no file is at {', '.join(missing)}")
+        overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
+        return rules.model_copy(update={"overlap": overlap})
+
+    @in_the_file("train")
+    @classmethod
+    def _teacher_is_model(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
+        """Take the teacher of a distillation from the file's own folder."""
+        objective = recipe.objective
+        if objective.kind != "distillation":
+            return recipe
+        found = (sources.workload_folder(info) / objective.teacher_model_name_or_path).resolve()
+        if not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise ValueError(
+                f"objective.teacher_model_name_or_path: {found} has neither config.json nor "
+                "adapter_config.json, wants a model's or an adapter's folder"
+            )
+        taught = objective.model_copy(update={"teacher_model_name_or_path": found})
+        return recipe.model_copy(update={"objective": taught})
+
+    @in_the_file("evaluate")
+    @classmethod
+    def _tasks_are_there(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Take the guard tasks' files from the file's own folder, and look each task over."""
+        tasks = tuple(_guard_beside(one, sources.workload_folder(info)) for one in evaluate.tasks)
+        if found := guard_tasks.guard_mistakes(tasks):
+            raise ValueError(f"tasks: {'; '.join(found)}")
+        return evaluate.model_copy(update={"tasks": tasks})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _as_it_is_trained(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Measure, and so serve, at the precision that trains, unless the file says another."""
+        recipe = info.data.get("train")
+        if not isinstance(recipe, Recipe) or "precision" in evaluate.model_fields_set:
+            return evaluate
+        return evaluate.model_copy(update={"precision": recipe.precision})
+
+    @field_validator("evaluate")
+    @classmethod
+    def _puts_on_what_is_trained(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse an engine that can't put on what this file trains."""
+        base, recipe, search = (info.data.get(name) for name in ("base", "train", "search"))
+        if evaluate.engine != "vllm" or not isinstance(recipe, Recipe):
+            return evaluate
+        recipes = [recipe]
+        if isinstance(base, Path) and isinstance(search, SearchSettings):
+            recipes = [one.recipe for one in candidates.expand_candidates(base, recipe, search)]
+        if found := dict.fromkeys(said for one in recipes for said in vllm_objections(one.peft)):
+            raise ValueError(f"engine: vllm, but of what is trained: {'; '.join(found)}")
+        return evaluate
+
+    @field_validator("evaluate")
+    @classmethod
+    def _asks_for_secrets_that_stay(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse to ask for values that redaction lets stay where it lets none."""
+        rules = info.data.get("curate")
+        is_asked = "secrets" in evaluate.built_in
+        if is_asked and isinstance(rules, Rules) and not redactor.lets_stay(rules.redaction):
+            raise ValueError(
+                "built_in: secrets asks for values that redaction lets stay, and it lets none: "
+                "leave it out; canaries show what a row gives away"
+            )
+        return evaluate
+
+    @field_validator("evaluate")
+    @classmethod
+    def _asks_for_canaries_that_are_planted(
+        cls, evaluate: EvaluationSettings, info: ValidationInfo
+    ) -> EvaluationSettings:
+        """Refuse canaries that are planted and never asked for, or the other way round."""
+        recipe = info.data.get("train")
+        is_asked = "canaries" in evaluate.built_in
+        if isinstance(recipe, Recipe) and recipe.canaries != is_asked:
+            raise ValueError(
+                "built_in: asks for canaries that no training plants: set canaries: true under "
+                "train, too"
+                if is_asked
+                else "built_in: train plants canaries, and nothing asks for them: add canaries"
+            )
+        return evaluate
+
+    @field_validator("train")
+    @classmethod
+    def _is_measured_on_something(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
+        """Refuse to measure on validation rows where curation puts none aside."""
+        rules = info.data.get("curate")
+        if recipe.eval_steps is None or not isinstance(rules, Rules) or rules.validation_share:
+            return recipe
+        if recipe.objective.kind in candidates.ANSWER_OBJECTIVES[:2]:
+            raise ValueError(
+                "eval_steps wants rows that are never learned: set validation_share under curate, "
+                "such as 0.1"
+            )
+        return recipe
+
+    @in_the_file("search")
+    @classmethod
+    def _can_be_tried(
+        cls, search: SearchSettings | None, info: ValidationInfo
+    ) -> SearchSettings | None:
+        """Take the bases to try from the file's own folder, and look at every candidate."""
+        wanted = [info.data.get(name) for name in ("base", "train", "curate")]
+        if search is None or None in wanted:
+            return search
+        base, recipe, rules = wanted
+        assert isinstance(base, Path) and isinstance(recipe, Recipe) and isinstance(rules, Rules)
+        if not rules.validation_share:
+            raise ValueError(
+                "compares candidates on rows that none of them learns: set validation_share under "
+                "curate, such as 0.1"
+            )
+        search = candidates.resolve_paths(search, sources.workload_folder(info))
+        for one in candidates.expand_candidates(base, recipe, search):
+            _model(one.base, info)
+        return search
+
+    @field_validator("gate")
+    @classmethod
+    def _is_measured(cls, policy: Policy, info: ValidationInfo) -> Policy:
+        """Refuse to judge by what no task measures."""
+        evaluated = info.data.get("evaluate")
+        if not isinstance(evaluated, EvaluationSettings):
+            return policy
+        measured = score_conditions.metric_names(evaluated, evaluated.kind)
+        # A judge may be shown alone: whether it is evidence is not known beforehand.
+        wanted = [task for task in measured if task != judging.JUDGE_TASK]
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(wanted)]:
+            raise ValueError("; ".join(mistakes))
+        return policy
+
+    @in_the_file("approve")
+    @classmethod
+    def _can_be_signed(cls, approve: Approving, info: ValidationInfo) -> Approving:
+        """Take the approvers' keys from the file's own folder, and look for mistakes."""
+        if approve.allowed_signers is not None:
+            file = (sources.workload_folder(info) / approve.allowed_signers).resolve()
+            approve = approve.model_copy(update={"allowed_signers": file})
+        approve.rules()
+        return approve
+
+    @field_validator("collect_schedule", "turn_schedule")
+    @classmethod
+    def _is_cron(cls, text: str | None) -> str | None:
+        return None if text is None else _cron(text)
+
+    @field_validator("trigger")
+    @classmethod
+    def _looks_at_times(cls, trigger: Trigger | None) -> Trigger | None:
+        if trigger is not None:
+            _cron(trigger.schedule)
+        return trigger
+
+    @property
+    def base_name(self) -> str:
+        """What its adapters say that their base is called."""
+        return self.base_served_as or str(self.base)
+
+    def candidates(self) -> list[SearchCandidate]:
+        """What the search tries, if there is one."""
+        return (
+            candidates.expand_candidates(self.base, self.train, self.search) if self.search else []
+        )
+
+    def log_files(self) -> list[Input]:
+        """Every log file that exists now, sorted."""
+        return sources.files_of_entries(self.sources.logs, "interactions")
+
+    def feedback_files(self) -> list[Input]:
+        """Every feedback file that exists now, sorted."""
+        return sources.files_of_entries(self.sources.feedback, "feedback")
+
+
+def _cron(text: str) -> str:
+    if _is_plain_cron(text):
+        return text
+    from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415 - slow to import
+
+    try:
+        return CronSchedule(cron=text).cron
+    except ValidationError as error:
+        raise ValueError(f"is no cron line: {text!r}") from error
+
+
+def _is_plain_cron(text: str) -> bool:
+    """Return whether a line has only what Prefect surely takes: numbers, ranges, steps, lists."""
+    fields = text.split(" ")
+    return len(fields) == len(CRON_BOUNDS) and all(map(_is_plain_field, fields, CRON_BOUNDS))
+
+
+def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
+    low, high = bounds
+    for part in field.split(","):
+        match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:(?<=\*)/(\d{1,2}))?", part)
+        if match is None:
+            return False
+        first, last, step = (int(found) if found else None for found in match.groups())
+        if first is not None and not low <= first <= (first if last is None else last) <= high:
+            return False
+        if step is not None and not 1 <= step <= high:
+            return False
+    return True
+
+
+def _model(path: Path, info: ValidationInfo) -> Path:
+    """Take a model's folder from that of the file."""
+    found = (sources.workload_folder(info) / path).resolve()
+    if not (found / "config.json").is_file():
+        raise ValueError(f"{found} has no config.json, wants a model folder")
+    return found
+
+
+def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
+    is_own = one.task.endswith(guards.DEFINITION_SUFFIXES)
+    return one.model_copy(
+        update={
+            "task": str((folder / one.task).resolve()) if is_own else one.task,
+            "data": (folder / one.data).resolve(),
+            "examples": (folder / one.examples).resolve() if one.examples else None,
+        }
+    )
+
+
+class WorkloadError(ValueError):
+    """A workload file that can't be used; ``mistakes`` holds a sentence for each reason."""
+
+    def __init__(self, path: Path, mistakes: list[str]) -> None:
+        self.path = path
+        self.mistakes = mistakes
+        super().__init__("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
+
+
+def read_workload(path: Path) -> Workload:
+    """Read a workload file; its relative paths are taken from the file's own folder.
+
+    Raises:
+        ConfigError: With every mistake found, not only the first.
+    """
+    try:
+        raw: object = yaml.safe_load(home_workloads.read_text(path))
+    except OSError as error:
+        raise WorkloadError(path, [f"can't be read: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WorkloadError(path, [f"is not YAML: {error}"]) from error
+    if not isinstance(raw, dict):
+        raise WorkloadError(path, [f"holds {type(raw).__name__}, wants a mapping of settings"])
+    try:
+        return Workload.model_validate(raw, context=path.resolve().parent)
+    except ValidationError as error:
+        raise WorkloadError(path, [_mistake(found) for found in error.errors()]) from error
+
+
+def _mistake(error: object) -> str:
+    """Word one pydantic error as ``train.r: what is wrong (found ...)``."""
+    assert isinstance(error, dict)
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: no such setting"
+    if error["type"] == "missing":
+        return f"{place}: is missing"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
+    return f"{place}: {error['msg']} (found {error['input']!r})"
+
+
+class ForeignPathError(ValueError):
+    """A flow was given a path that is not of this home, or not where such things lie."""
+
+
+def workload_of_run(config: str) -> Workload:
+    """Read the workload that a flow was started with.
+
+    It is the workload's own file in this home, or the record of a turn that is under way.
+
+    Raises:
+        ConfigError: The workload's file has mistakes.
+        WorkloadFileError: A server keeps the file.
+        ForeignPathError: It is no workload's file in this home, nor the record of a turn under way.
+    """
+    home, file = settings.load(), Path(config)
+    if home.turns.resolve() in file.resolve().parents:
+        return _frozen(home.turns, file)
+    home_workloads.require_unserved(home, file)
+    with silent_about(home, file):
+        found = read_workload(file)
+        home_workloads.enter(home, found.workload, file)
+    return found
+
+
+@contextmanager
+def silent_about(home: Settings, file: Path) -> Generator[None]:
+    """Hide what a file holds from who starts a flow, unless it is a workload's file in this home.
+
+    Raises:
+        ForeignPathError: It is not, and there was a mistake in it, or it was not there.
+    """
+    try:
+        yield
+    except (WorkloadError, WorkloadFileError):
+        if file.resolve() in home_workloads.known(home):
+            raise
+        raise ForeignPathError(
+            f"starting a flow with the workload's file {file}: this home knows no such file; "
+            "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes one known"
+        ) from None
+
+
+def _frozen(turns: Path, path: Path) -> Workload:
+    folder = path.resolve().parent
+    is_record = path.name == NAME and folder.parent.parent == turns.resolve()
+    if not is_record or manifest.is_finished(folder):
+        raise ForeignPathError(
+            f"starting a flow with the workload {path}: expected a workload's file, or "
+            f"{turns}/WORKLOAD/RUN/{NAME} of a turn that has not ended"
+        )
+    return read(folder)
+
+
+def path_within(folder: Path, given: str, what: str) -> Path:
+    """Return a path that a flow was given, if it lies in a folder of this home.
+
+    Args:
+        folder: Where it must lie, at any depth.
+        given: The path.
+        what: What it is, for the error.
+
+    Raises:
+        ForeignPathError: It lies elsewhere.
+    """
+    path = Path(given).resolve()
+    if folder.resolve() not in path.parents:
+        raise ForeignPathError(
+            f"starting a flow with the {what} {given}: expected one below {folder}"
+        )
+    return path
+
+
+NAME = "workload.json"
+
+
+class RecordChangedError(ValueError):
+    """A turn's workload is not the one that its evidence was made with."""
+
+
+def begin(folder: Path, workload: Workload) -> None:
+    """Freeze the workload of a turn, which has not ended from now on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / manifest.NAME).unlink(missing_ok=True)
+    _write(folder, workload)
+
+
+def _write(folder: Path, workload: Workload) -> None:
+    record = workload.model_dump(mode="json", by_alias=True)
+    # It matters whether a utilization was set or is the default; other defaults are frozen, too.
+    record["cost"] = workload.cost.model_dump(mode="json", exclude_unset=True)
+    manifest.write_atomically(folder / NAME, json.dumps(record, indent=2) + "\n")
+
+
+def read(folder: Path) -> Workload:
+    """Read the record of a turn; ``FileNotFoundError`` where an older version began it."""
+    return Workload.model_validate_json((folder / NAME).read_text())
+
+
+def reference(folder: Path) -> TurnReference:
+    """Refer to a turn and its record, as evidence of it does."""
+    return TurnReference(folder.name, manifest.file_digest(folder / NAME))
+
+
+def under_way(turns: Path, run_id: str) -> Path | None:
+    """Find the folder of a turn that froze its workload and has not ended.
+
+    A finished turn that is run again is a new one, by the workload's file of today.
+    """
+    for path in turns.glob(f"*/{run_id}/{NAME}"):
+        if not manifest.is_finished(path.parent):
+            return path.parent
+    return None
+
+
+def of_evidence(turns: Path, about: Evidence) -> Workload | None:
+    """Read the workload that evidence was made with; ``None`` where no turn here froze it.
+
+    Raises:
+        RecordChangedError: The record is another one than the evidence refers to.
+    """
+    made_by = evidence_folder.turn(about.folder)
+    folder = turns / about.subject.workload / made_by.run_id if made_by else _older(turns, about)
+    if folder is None or not (folder / NAME).exists():
+        return None
+    if made_by and reference(folder) != made_by:
+        raise RecordChangedError(
+            f"reading {folder / NAME}: evidence {about.digest} was made with another workload, so "
+            "the record was changed since; start a new turn"
+        )
+    return read(folder)
+
+
+def adopt(turns: Path, about: Evidence, workload: Workload) -> None:
+    """Freeze the workload of evidence whose turn an older version began, in that turn's folder."""
+    if folder := _older(turns, about):
+        _write(folder, workload)
+
+
+def _older(turns: Path, about: Evidence) -> Path | None:
+    """Find the turn whose manifest names the evidence."""
+    for path in sorted(turns.glob(f"{about.subject.workload}/*/{manifest.NAME}")):
+        if Path(str(manifest.read(path.parent).get("evidence"))).name == about.digest:
+            return path.parent
+    return None
+
+
+def in_force(home: Settings, frozen: Workload) -> Workload:
+    """Return a frozen workload with the policy and the approvers that its file has by now.
+
+    Where the file is gone, those that were frozen stay in force.
+
+    Raises:
+        ConfigError: The file has mistakes.
+        WorkloadFileError: The file describes another workload by now.
+    """
+    file = home_workloads.find(home, frozen.workload)
+    if file is None or not file.exists():
+        return frozen
+    now = read_workload(file)
+    if now.workload != frozen.workload:
+        raise WorkloadFileError(
+            f"reading the rules of {frozen.workload}: its file {file} describes {now.workload}"
+        )
+    return frozen.model_copy(update={"gate": now.gate, "approve": now.approve})

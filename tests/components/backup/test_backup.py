@@ -1,0 +1,172 @@
+"""A home that is backed up while it works, and put back."""
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.collect import load_file
+from components.collect.source import Input
+from components.home_archive import BackupError
+from components.register import journal
+from components.store import warehouse
+from flows import home_backup
+from flows.settings import Settings
+from tests.support import logs
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    """A home with something of each kind in it."""
+    found = Settings(tmp_path / "home", 4200, 5000)
+    log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
+    with warehouse.connect(found.warehouse) as con:
+        load_file.load(con, Input(str(log), "fivekey"), now=NOW)
+    for name in ("snapshots/s1/manifest.json", "models/base/x.safetensors", "logs/prefect.log"):
+        (found.home / name).parent.mkdir(parents=True)
+        (found.home / name).write_text(name)
+    for folder in (found.spool, found.workloads, found.mlflow_home):
+        folder.mkdir()
+    (found.spool / "segment").write_bytes(b"\x00\x01")
+    (tmp_path / "shop.yaml").write_text("workload: shop\n")
+    (found.workloads / "shop.yaml").symlink_to(tmp_path / "shop.yaml")
+    return found
+
+
+def back_up(home: Settings, to: Path, *, with_models: bool = False) -> Path:
+    home_backup.back_up(home, to, with_models=with_models, now=NOW, advance=lambda _: None)
+    return to
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".duckdb")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_restored_home_is_the_one_that_was_backed_up(home: Settings, tmp_path: Path) -> None:
+    before = files(home.home)
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    shutil.rmtree(home.home)
+    home.prefect_home.mkdir(parents=True)  # as every command makes it
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    gone = {name for name in before if name.startswith(("models/", "logs/"))}
+    assert files(home.home) == {k: v for k, v in before.items() if k not in gone}
+    assert (home.workloads / "shop.yaml").readlink() == tmp_path / "shop.yaml"
+    with warehouse.connect(home.warehouse) as con:
+        assert warehouse.rows(con, "select count(*) as n from raw.interactions") == [{"n": 1}]
+    assert home_backup.outside_files(home) == [tmp_path / "shop.yaml"]
+
+
+def test_models_are_in_it_when_asked_for(home: Settings, tmp_path: Path) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst", with_models=True)
+    shutil.rmtree(home.home)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert (home.models / "base/x.safetensors").exists()
+
+
+def test_a_database_is_whole_though_somebody_is_writing_to_it(
+    home: Settings, tmp_path: Path
+) -> None:
+    con = sqlite3.connect(home.mlflow_home / "mlflow.db")
+    con.execute("pragma journal_mode = wal")
+    con.execute("create table runs (n int)")
+    con.execute("insert into runs values (1)")
+    con.commit()
+    con.execute("insert into runs values (2)")  # not committed
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    con.close()
+    shutil.rmtree(home.home)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert {path.name for path in home.mlflow_home.iterdir()} == {"mlflow.db"}
+    with sqlite3.connect(home.mlflow_home / "mlflow.db") as restored:
+        assert restored.execute("select n from runs").fetchall() == [(1,)]
+
+
+def test_nothing_is_put_over_a_home_that_is_there(home: Settings, tmp_path: Path) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    with pytest.raises(BackupError, match="is not empty"):
+        home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+
+
+def test_a_backup_goes_to_the_place_that_it_is_of(home: Settings, tmp_path: Path) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    other = Settings(tmp_path / "other", 4200, 5000)
+    with pytest.raises(BackupError, match=f"set FLYWHEEL_HOME={home.home}"):
+        home_backup.restore(other, archive, sha256=None, advance=lambda _: None)
+    assert not other.home.exists()
+
+
+def cut_off(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def one_byte_changed(content: bytes) -> bytes:
+    return content[:400] + bytes([content[400] ^ 255]) + content[401:]
+
+
+def emptied(content: bytes) -> bytes:
+    return content[:0]
+
+
+def replaced(content: bytes) -> bytes:
+    return b"x" * len(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(cut_off, id="cut-off"),
+        pytest.param(one_byte_changed, id="a-byte"),
+        pytest.param(emptied, id="empty"),
+        pytest.param(replaced, id="no-archive"),
+    ],
+)
+def test_a_damaged_archive_leaves_nothing(
+    home: Settings, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    archive = back_up(home, tmp_path / "b.tar.zst")
+    archive.write_bytes(damage(archive.read_bytes()))
+    shutil.rmtree(home.home)
+    with pytest.raises(BackupError, match="restoring"):
+        home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "b.tar.zst",
+        "log.jsonl",
+        "shop.yaml",
+    ]
+
+
+def test_a_backup_does_not_lie_in_what_it_is_of(home: Settings) -> None:
+    with pytest.raises(BackupError, match="lies in it"):
+        back_up(home, home.home / "b.tar.zst")
+
+
+def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
+    archive = tmp_path / "backup.tar.zst"
+    waits = threading.Thread(target=back_up, args=(home, archive))
+    with journal.lock_champion(home.locks, "shop"):
+        waits.start()
+        waits.join(2)
+        assert not archive.exists()
+    waits.join()
+    assert archive.exists()
+
+
+def test_an_archive_is_for_the_eyes_of_its_owner_only(home: Settings, tmp_path: Path) -> None:
+    secret = home.approvers / "ada.secret"
+    secret.parent.mkdir(mode=0o700)
+    secret.write_text("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP\n")
+    secret.chmod(0o600)
+    archive = tmp_path / "backup.tar.zst"
+    (tmp_path / f".{archive.name}.partial").write_text("left by a kill, for all to read")
+    home_backup.back_up(home, archive, with_models=False, now=NOW, advance=lambda _: None)
+    assert archive.stat().st_mode & 0o077 == 0
+    shutil.rmtree(home.home)
+    home_backup.restore(home, archive, sha256=None, advance=lambda _: None)
+    assert secret.stat().st_mode & 0o077 == 0

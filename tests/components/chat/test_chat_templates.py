@@ -1,0 +1,220 @@
+"""A base's own template is used where it says all of a request; else the request is written out."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from components.chat import chat_templates, dialects, prompt
+from components.chat.dialects import Dialect
+from components.schema import Answer, Call, Json
+from tests.support import templates, tiny
+
+TOOL: dict[str, Json] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tell the weather.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "at_hour": {"type": "integer"}},
+            "required": ["city"],
+        },
+    },
+}
+OSLO = {"name": "get_weather", "arguments": {"city": "Oslo", "at_hour": 7}}
+CALLED: dict[str, Json] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"function": {"name": "get_weather", "arguments": '{"city": "Oslo", "at_hour": 7}'}}
+    ],
+}
+ASKED: list[dict[str, Json]] = [
+    {"role": "developer", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "Rain in Oslo?"}]},
+    CALLED,
+    {"role": "tool", "tool_call_id": "1", "content": '{"sky": "dry"}'},
+    {"role": "user", "content": "And in Rome?"},
+]
+CALL = Answer(calls=(Call("get_weather", {"city": "Rome"}),))
+TWO = Answer(calls=(*CALL.calls, Call("get_weather", {"city": "Bonn", "at_hour": 9})))
+
+
+def speaking(template: str) -> PreTrainedTokenizerBase:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        pytest.param(tiny.TEMPLATE, "written", id="ignores-tools"),
+        pytest.param(templates.QWEN, "hermes", id="qwen-2.5"),
+        pytest.param(templates.THINKING, "hermes", id="qwen-3"),
+        pytest.param(templates.LLAMA3, "llama3", id="llama-3"),
+        pytest.param(
+            templates.QWEN.replace("<tool_call>", "<call>"), "written", id="calls-we-cannot-read"
+        ),
+        pytest.param(
+            templates.QWEN.replace("{{- message.content }}", ""), "written", id="drops-results"
+        ),
+        pytest.param("{{ raise_exception('no system') }}", "written", id="refuses"),
+    ],
+)
+def test_a_template_is_used_only_if_it_says_tools_calls_and_results(template: str, form: Dialect):
+    assert chat_templates.form_of(speaking(template)) == form
+
+
+@pytest.mark.parametrize("template", [templates.QWEN, templates.LLAMA3], ids=["qwen", "llama"])
+def test_what_a_row_says_is_in_its_prompt(template: str):
+    tokenizer = speaking(template)
+    rendered = chat_templates.render(tokenizer, ASKED, [TOOL])
+    text = rendered.to_text(tokenizer)
+    assert rendered.form != "written"
+    assert "Tools:" not in text
+    for said in ("Be brief.", "Rain in Oslo?", "get_weather", "at_hour", "Oslo", "And in Rome?"):
+        assert said in text
+    assert '{"sky": "dry"}' in text or json.dumps('{"sky": "dry"}') in text
+    turns: list[Any] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Rain in Oslo?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": OSLO}]},
+        {"role": "tool", "content": '{"sky": "dry"}'},
+        {"role": "user", "content": "And in Rome?"},
+    ]
+    assert text == tokenizer.apply_chat_template(
+        turns,
+        tools=[TOOL],
+        chat_template=template.replace('strftime_now("%d %b %Y")', '"26 Jul 2024"'),
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+
+
+def test_a_base_whose_template_ignores_tools_reads_them_written_out():
+    tokenizer = speaking(tiny.TEMPLATE)
+    rendered = chat_templates.render(tokenizer, ASKED, [TOOL])
+    assert (rendered.form, rendered.tools) == ("written", [])
+    assert rendered.messages == prompt.render_prompt(ASKED, [TOOL])
+
+
+def test_a_request_that_the_template_cuts_is_written_out():
+    cuts = templates.QWEN.replace(
+        '(message.role == "user")', "(message.role == \"user\" and 'rude' not in message.content)"
+    )
+    tokenizer = speaking(cuts)
+    assert chat_templates.render(tokenizer, ASKED, [TOOL]).form == "hermes"
+    rude: list[dict[str, Json]] = [{"role": "user", "content": "Be rude."}]
+    assert chat_templates.render(tokenizer, rude, [TOOL]).form == "written"
+
+
+def test_a_prompt_is_the_same_on_any_day():
+    tokenizer = speaking(templates.LLAMA3)
+    text = chat_templates.render(tokenizer, ASKED, []).to_text(tokenizer)
+    assert "Today Date: 26 Jul 2024\n" in text
+
+
+@pytest.mark.parametrize("form", ["written", "hermes", "llama3"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(CALL, id="call"),
+        pytest.param(TWO, id="two-calls"),
+        pytest.param(Answer("No tool fits."), id="text"),
+        pytest.param(Answer("Let me see.", CALL.calls), id="both"),
+        pytest.param(Answer(calls=(Call("f", {}),)), id="no-arguments"),
+    ],
+)
+def test_an_answer_is_read_back_as_it_was_written(form: Dialect, answer: Answer):
+    text = dialects.write_answer(form, answer)
+    assert dialects.read_answer(form, text) == answer
+    assert dialects.answer_problem(form, text) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "answer"),
+    [
+        pytest.param(
+            "hermes",
+            '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>',
+            CALL,
+            id="hermes",
+        ),
+        pytest.param(
+            "hermes",
+            '<think>\n\n</think>\n\n<tool_call>{"name": "get_weather", "arguments": '
+            '{"city": "Rome"}}</tool_call>',
+            CALL,
+            id="after-thoughts",
+        ),
+        pytest.param("hermes", "<think>Hm {</think>\n\nNo.", Answer("No."), id="only-thoughts-go"),
+        pytest.param(
+            "llama3", '{"name": "get_weather", "parameters": {"city": "Rome"}}', CALL, id="llama-3"
+        ),
+        pytest.param(
+            "llama3",
+            '{"type": "function", "name": "get_weather", "arguments": {"city": "Rome"}}',
+            CALL,
+            id="llama-3-with-arguments",
+        ),
+        pytest.param(
+            "written",
+            '{"name": "get_weather", "parameters": {"city": "Rome"}}',
+            Answer('{"name": "get_weather", "parameters": {"city": "Rome"}}'),
+            id="no-call-in-our-form",
+        ),
+    ],
+)
+def test_a_bases_own_form_of_calls_is_read(form: Dialect, text: str, answer: Answer):
+    assert dialects.read_answer(form, text) == answer
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "problem"),
+    [
+        pytest.param("hermes", "<tool_call>", "<tool_call> was written, and no call", id="begun"),
+        pytest.param("hermes", '<tool_call>\n{"name": "f"', "a call was begun", id="broken-off"),
+        pytest.param("hermes", "<think>\nWell, {", "it was still thinking", id="thinking"),
+        pytest.param("llama3", '{"name": "f"}', "the JSON has not the form", id="no-parameters"),
+    ],
+)
+def test_a_failed_call_in_a_bases_own_form_is_told_from_no_call(
+    form: Dialect, text: str, problem: str
+):
+    found = dialects.answer_problem(form, text)
+    assert found is not None
+    assert found.startswith(problem)
+
+
+def test_the_hash_tells_templates_apart_and_copies_not(tmp_path: Path):
+    tiny.tokenizer().save_pretrained(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    speaking(templates.QWEN).save_pretrained(tmp_path / "other")
+    one, copy, other = (
+        chat_templates.template_hash(tmp_path / n) for n in ("one", "copy", "other")
+    )
+    assert one == copy != other
+
+
+def test_the_hash_is_of_the_template_wherever_the_base_keeps_it(tmp_path: Path):
+    hashes: list[str] = []
+    for name, template in (("one", tiny.TEMPLATE), ("other", templates.QWEN)):
+        (tmp_path / name).mkdir()
+        config = json.dumps({"chat_template": template})
+        (tmp_path / name / "tokenizer_config.json").write_text(config)
+        hashes.append(chat_templates.template_hash(tmp_path / name))
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize("recorded", ["a1", None])
+def test_a_mismatch_says_both_hashes(recorded: str | None):
+    with pytest.raises(
+        chat_templates.TemplateChangedError, match=r"scoring: .*(a1|nothing).* with b2"
+    ):
+        chat_templates.require_same(recorded, "b2", "scoring")
+    chat_templates.require_same("b2", "b2", "scoring")

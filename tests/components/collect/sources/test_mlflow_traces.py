@@ -1,0 +1,192 @@
+import base64
+import json
+
+import pytest
+
+from components.collect.source import ParsedRecord, RejectedRecord
+from components.collect.sources import mlflow_traces
+from components.schema import Json
+from tests.support import logs
+from tests.support.source_reading import read, reason, record
+
+QUESTION: Json = {"role": "user", "content": "What is the weather in Rome?"}
+
+
+def span(number: int = 1, **changes: Json) -> dict[str, Json]:
+    """Write a span of a chat model; ``changes`` are attributes, without their prefix."""
+    attributes: dict[str, Json] = {
+        "spanType": "CHAT_MODEL",
+        "spanInputs": {"model": "gpt-4o-mini", "messages": [QUESTION]},
+        "spanOutputs": {
+            "id": f"r{number}",
+            "choices": [{"index": 0, "message": logs.say("Sunny.")}],
+        },
+    }
+    said: Json = {
+        f"mlflow.{key}": json.dumps(value) for key, value in (attributes | changes).items()
+    }
+    return {
+        "trace_id": "vsKrXyjhWHB+MBcqTSQ9aw==",
+        "span_id": base64.b64encode(bytes([number] * 8)).decode(),
+        "parent_span_id": None,
+        "name": "chat",
+        "start_time_unix_nano": 1_760_000_000_250_000_000,
+        "attributes": said,
+    }
+
+
+def trace(*spans: Json, assessments: list[Json] | None = None) -> dict[str, Json]:
+    """Write a trace in its dictionary form."""
+    info: Json = {
+        "trace_id": "tr-1",
+        "request_time": "2025-10-09T08:53:20Z",
+        "trace_metadata": {},
+        "tags": {"mlflow.traceName": "turn"},
+        "assessments": assessments or [],
+    }
+    return {"info": info, "data": {"spans": [*spans]}}
+
+
+def assessment(**changes: Json) -> dict[str, Json]:
+    given: dict[str, Json] = {
+        "assessment_id": "a-1",
+        "assessment_name": "thumbs_up",
+        "source": {"source_type": "HUMAN", "source_id": "ann"},
+        "create_time": "2025-10-09T09:00:00Z",
+        "feedback": {"value": True},
+        "valid": True,
+    }
+    return given | changes
+
+
+def test_a_chat_span_is_an_interaction_field_by_field():
+    assert record(mlflow_traces, trace(span())) == {
+        "timestamp": 1_760_000_000.25,
+        "workload_id": "support",
+        "client_id": "shop",
+        "request": {"messages": [QUESTION], "model": "gpt-4o-mini"},
+        "response": {
+            "id": "r1",
+            "choices": [{"index": 0, "message": logs.say("Sunny.")}],
+        },
+        "trace_id": "tr-1",
+    }
+
+
+def test_plain_text_in_and_out_is_a_question_and_an_answer_named_by_the_span():
+    row = trace(span(7, spanType="LLM", spanInputs="Rome?", spanOutputs="Sunny."))
+    found = record(mlflow_traces, row)
+    assert found["request"] == {"messages": [{"role": "user", "content": "Rome?"}]}
+    assert found["response"] == {
+        "id": "07" * 8,
+        "choices": [{"index": 0, "message": logs.say("Sunny."), "finish_reason": "stop"}],
+    }
+
+
+def test_a_trace_is_cut_into_parts_that_read_the_same_again():
+    row = trace(span(1), span(2), span(3, spanType="TOOL"), assessments=[assessment()])
+    first, second, thumb = read(mlflow_traces, row)
+    assert isinstance(second, ParsedRecord)
+    assert isinstance(thumb, ParsedRecord)
+    assert record(mlflow_traces, json.loads(second.row.text)) == second.record
+    assert second.record != first.record if isinstance(first, ParsedRecord) else False
+    again = read(mlflow_traces, json.loads(thumb.row.text))
+    assert [one.record for one in again if isinstance(one, ParsedRecord)] == [
+        second.record,
+        thumb.record,
+    ]
+
+
+def test_a_bad_call_is_refused_and_its_neighbours_are_read():
+    good, bad, broken = read(
+        mlflow_traces,
+        trace(
+            span(1),
+            span(2, spanInputs={"messages": [{"content": "Rome?"}]}),
+            assessments=[assessment(feedback={"error": {"error_code": "X"}})],
+        ),
+    )
+    assert isinstance(good, ParsedRecord)
+    assert isinstance(bad, RejectedRecord)
+    assert isinstance(broken, RejectedRecord)
+    assert bad.reason == (
+        "`data.spans[1].attributes.mlflow.spanInputs.messages[0].role` is missing, wants text"
+    )
+    assert broken.reason == (
+        "`info.assessments[0].feedback.value` is missing, wants a boolean, number or text"
+    )
+    assert json.loads(bad.row.text)["data"]["spans"][0]["name"] == "chat"
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "value"),
+    [
+        pytest.param(
+            {"assessment_name": "grade", "feedback": {"value": "good"}},
+            "outcome",
+            {"name": "grade", "value": "good"},
+            id="text",
+        ),
+        pytest.param(
+            {"assessment_name": "expected_facts", "expectation": {"value": ["sun"]}},
+            "outcome",
+            {"name": "expected_facts", "value": '["sun"]'},
+            id="facts",
+        ),
+        pytest.param(
+            {"assessment_name": "expected_response", "expectation": {"value": logs.say("Sun.")}},
+            "correction",
+            logs.say("Sun."),
+            id="expected-message",
+        ),
+    ],
+)
+def test_assessments_have_their_kind(given: dict[str, Json], kind: str, value: Json):
+    _, found = read(mlflow_traces, trace(span(), assessments=[assessment(**given)]))
+    assert isinstance(found, ParsedRecord)
+    assert (found.record["kind"], found.record["value"]) == (kind, value)
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        pytest.param(
+            {"info": {"trace_id": "t"}, "data": {"spans": 3}},
+            "`data.spans` is a number, wants an array",
+            id="spans",
+        ),
+        pytest.param(
+            trace(span(spanType="TOOL")),
+            "`data.spans[].attributes.mlflow.spanType` is missing, wants CHAT_MODEL or LLM",
+            id="no-call",
+        ),
+        pytest.param(
+            trace(span() | {"start_time_unix_nano": "soon"}),
+            "`data.spans[0].start_time_unix_nano` is text, wants nanoseconds as digits",
+            id="time",
+        ),
+        pytest.param(
+            trace(span(spanOutputs=None)),
+            "`data.spans[0].attributes.mlflow.spanOutputs` is empty, wants messages or text",
+            id="no-output",
+        ),
+    ],
+)
+def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types(
+    row: dict[str, Json], wanted: str
+):
+    assert reason(mlflow_traces, row) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ended", "wanted"),
+    [
+        pytest.param(1_760_000_001_000_000_000, 750.0, id="later"),
+        pytest.param(None, None, id="not-ended"),
+        pytest.param("soon", None, id="no-time"),
+        pytest.param(1_760_000_000_000_000_000, None, id="before-it-began"),
+    ],
+)
+def test_a_call_says_how_long_it_took_where_its_span_does(ended: Json, wanted: float | None):
+    found = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
+    assert found.get("duration_ms") == wanted

@@ -1,0 +1,93 @@
+"""Streams of chunks become the completion that they are of."""
+
+import json
+
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessageToolCallUnion,
+)
+
+from components.collect.sources import openai_logs
+from components.schema import Json
+from tests.support import logs
+from tests.support.openai_completions import CALLING, REQUEST
+from tests.support.source_reading import record
+
+
+def test_chunks_of_a_stream_become_the_message_that_the_client_library_makes_of_them():
+    state = ChatCompletionStreamState()
+    for one in CALLING:
+        state.handle_chunk(ChatCompletionChunk.model_validate(one))
+    theirs = state.get_final_completion().choices[0]
+    response = record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"]
+    ours = ChatCompletion.model_validate(response).choices[0]
+    assert (ours.finish_reason, ours.message.content) == ("tool_calls", "Let me see.")
+    assert (ours.finish_reason, ours.message.content) == (
+        theirs.finish_reason,
+        theirs.message.content,
+    )
+    assert [_call(call) for call in ours.message.tool_calls or []] == [
+        _call(call) for call in theirs.message.tool_calls or []
+    ]
+
+
+def _call(call: ChatCompletionMessageToolCallUnion) -> tuple[str, str, str]:
+    assert call.type == "function"
+    return call.id, call.function.name, call.function.arguments
+
+
+def test_a_stream_gives_every_field_of_a_response():
+    assert record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"] == {
+        "object": "chat.completion",
+        "id": "chatcmpl-2",
+        "created": 1_760_000_001,
+        "model": "gpt-4o-mini",
+        "usage": {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17},
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "role": "assistant",
+                    "content": "Let me see.",
+                    "tool_calls": [
+                        {
+                            "id": "call_a",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": '{"city": "Rome"}'},
+                        },
+                        {
+                            "id": "call_b",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+                        },
+                    ],
+                },
+            }
+        ],
+    }
+
+
+def test_a_stream_logged_as_text_reads_like_its_chunks():
+    text = "".join(f"data: {json.dumps(one)}\n\n" for one in CALLING) + "data: [DONE]\n\n"
+    as_text = record(openai_logs, {"request": REQUEST, "response": text})
+    assert as_text == record(openai_logs, {"request": REQUEST, "response": [*CALLING]})
+
+
+def test_several_choices_of_a_stream_are_kept_apart():
+    chunks: list[Json] = [
+        {"id": "c", "choices": [{"index": 1, "delta": {"role": "assistant", "content": "B"}}]},
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": "A"}}]},
+        {"id": "c", "choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "stop"}]},
+    ]
+    response = record(openai_logs, {"request": REQUEST, "response": chunks})["response"]
+    assert response == {
+        "object": "chat.completion",
+        "id": "c",
+        "choices": [
+            {"index": 0, "message": logs.say("A"), "finish_reason": None},
+            {"index": 1, "message": logs.say("Bb"), "finish_reason": "stop"},
+        ],
+    }

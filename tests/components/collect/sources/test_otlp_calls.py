@@ -1,0 +1,129 @@
+"""Calls whose span and log records come apart, and traces of several calls."""
+
+import json
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from components.collect.source import ParsedRecord, RejectedRecord, SourceRow
+from components.collect.sources import otlp
+from components.schema import Json
+from tests.support import logs, telemetry
+from tests.support.otlp_requests import (
+    OLDER,
+    OLDER_CHAT,
+    TRACE_ID,
+    answer,
+    attribute,
+    log,
+    question,
+    span,
+    text,
+    typed,
+)
+from tests.support.source_reading import DEFAULTS, read, record
+
+
+@pytest.mark.parametrize("comes_first", ["span", "logs"])
+def test_the_older_events_as_log_records_are_joined_with_their_span(comes_first: str):
+    spans, records_of_it = telemetry.logs_of_a_span(*OLDER)
+    span_row, log_row = telemetry.json_form(spans), telemetry.json_form(records_of_it)
+    both = [span_row, log_row] if comes_first == "span" else [log_row, span_row]
+    (found,) = read(otlp, *both)
+    assert isinstance(found, ParsedRecord)
+    assert found.record["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
+    assert found.record["response"] == {
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": logs.say("Clear."), "finish_reason": "stop"}],
+    }
+    again = record(otlp, json.loads(found.row.text))
+    assert again == found.record
+
+
+def test_log_records_without_their_span_are_an_interaction_of_their_own():
+    _, records_of_it = telemetry.logs_of_a_span(*OLDER)
+    found = record(otlp, telemetry.json_form(records_of_it))
+    assert found["timestamp"] == 1_760_000_000
+    assert found["request"] == {"messages": OLDER_CHAT}
+    response = found["response"]
+    assert isinstance(response, dict)
+    assert len(str(response["id"])) == 16
+
+
+@pytest.mark.parametrize("comes_first", ["span", "details"])
+def test_the_details_event_is_an_interaction_together_with_its_bare_span(comes_first: str):
+    details = log(
+        "gen_ai.client.inference.operation.details",
+        None,
+        text("gen_ai.operation.name", "chat"),
+        attribute("gen_ai.input.messages", typed(question("Hello?"))),
+        attribute("gen_ai.output.messages", typed(answer("Hi."))),
+    )
+    bare = span(text("gen_ai.response.id", "chatcmpl-1"))
+    (found,) = read(otlp, *([bare, details] if comes_first == "span" else [details, bare]))
+    assert isinstance(found, ParsedRecord)
+    assert json.loads(found.row.text) == bare | details
+    assert found.record["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
+    assert found.record["response"] == {
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": logs.say("Hi."), "finish_reason": "stop"}],
+    }
+
+
+def test_messages_that_come_after_a_span_that_held_them_are_not_read_twice():
+    held = span(
+        text("gen_ai.input.messages", json.dumps(question("Hello?"))),
+        text("gen_ai.output.messages", json.dumps(answer("Hi."))),
+    )
+    found, refused = read(otlp, held, log("gen_ai.choice", {"message": {"content": "Hi."}}))
+    assert isinstance(found, ParsedRecord)
+    assert isinstance(refused, RejectedRecord)
+    assert refused.reason == (
+        "its span was read before it came, and held the whole call; wants one or the other"
+    )
+
+
+def test_a_trace_is_cut_into_its_calls_and_other_spans_are_passed_over():
+    def messages(words: str) -> list[Json]:
+        return [
+            text("gen_ai.input.messages", json.dumps(question(words))),
+            text("gen_ai.output.messages", json.dumps(answer(words.upper()))),
+        ]
+
+    one, two = span(*messages("a")), span(*messages("b"), spanId="b7ad6b7169203331")
+    http: dict[str, Json] = {
+        "resourceSpans": [
+            {"scopeSpans": [{"spans": [{"traceId": TRACE_ID, "spanId": "1", "name": "GET /"}]}]}
+        ]
+    }
+    tool = span(text("gen_ai.operation.name", "execute_tool"))
+    groups = [cast("list[Json]", row["resourceSpans"])[0] for row in (one, http, two, tool)]
+    found = read(otlp, {"resourceSpans": groups})
+    assert [type(each) for each in found] == [ParsedRecord, ParsedRecord]
+    assert [json.loads(each.row.text) for each in found] == [one, two]
+    assert [each.row.place for each in found] == [1, 1]
+
+
+def test_a_lone_span_keeps_its_row_verbatim():
+    row = span(
+        text("gen_ai.input.messages", json.dumps(question("a"))),
+        text("gen_ai.output.messages", json.dumps(answer("b"))),
+    )
+    (found,) = read(otlp, row)
+    assert found.row.text == json.dumps(row)
+
+
+def test_calls_that_never_come_together_do_not_pile_up():
+    taken = 0
+
+    def endless() -> Iterator[SourceRow]:
+        nonlocal taken
+        while True:
+            taken += 1
+            value = log("gen_ai.user.message", {"content": "Hello?"}, spanId=f"{taken:016x}")
+            yield SourceRow(taken, json.dumps(value), value)
+
+    first = next(otlp.read(endless(), DEFAULTS))
+    assert isinstance(first, RejectedRecord)
+    assert (first.row.place, taken) == (1, otlp.MOST_WAITING + 1)

@@ -1,0 +1,197 @@
+"""Each way in which OpenTelemetry's conventions have written a call of a model."""
+
+import json
+from typing import cast
+
+import pytest
+
+from components.collect.sources import otlp
+from components.schema import Json
+from tests.support import logs, telemetry
+from tests.support.otlp_requests import (
+    ANSWERED,
+    ASKED,
+    CALL,
+    CHAT_ANSWER,
+    CHAT_FORM,
+    OLDER,
+    OLDER_CHAT,
+    SPAN_ID,
+    TRACE_ID,
+    answer,
+    attribute,
+    log,
+    question,
+    span,
+    text,
+    typed,
+)
+from tests.support.source_reading import record, records
+
+
+@pytest.mark.parametrize("is_text", [True, False], ids=["as-json-text", "structured"])
+def test_a_span_of_the_newer_conventions_is_an_interaction_field_by_field(is_text: bool):
+    function = cast("dict[str, Json]", logs.WEATHER["function"])
+    held: dict[str, Json] = {
+        "gen_ai.input.messages": ASKED,
+        "gen_ai.output.messages": ANSWERED,
+        "gen_ai.system_instructions": [{"type": "text", "content": "Be brief."}],
+        "gen_ai.tool.definitions": [{"type": "function", **function}],
+    }
+    row = span(
+        *(
+            text(key, json.dumps(value)) if is_text else attribute(key, typed(value))
+            for key, value in held.items()
+        ),
+        text("gen_ai.request.model", "gpt-4o-mini"),
+        attribute("gen_ai.request.temperature", {"doubleValue": 0.2}),
+        attribute("gen_ai.request.max_tokens", {"intValue": "200"}),
+        attribute("gen_ai.request.stop_sequences", typed(["END"])),
+        text("gen_ai.response.id", "chatcmpl-1"),
+        text("gen_ai.response.model", "gpt-4o-mini-2024-07-18"),
+        attribute("gen_ai.usage.input_tokens", {"intValue": "52"}),
+        attribute("gen_ai.usage.output_tokens", {"intValue": 47}),
+        text("gen_ai.conversation.id", "conv-1"),
+        text("user.id", "u-7"),
+    )
+    assert otlp.claims(row)
+    assert record(otlp, row) == {
+        "timestamp": 1_760_000_000.25,
+        "workload_id": "support",
+        "client_id": "shop",
+        "request": {
+            "messages": CHAT_FORM,
+            "model": "gpt-4o-mini",
+            "temperature": 0.2,
+            "max_tokens": 200,
+            "stop": ["END"],
+            "tools": [logs.WEATHER],
+        },
+        "response": {
+            "id": "chatcmpl-1",
+            "model": "gpt-4o-mini-2024-07-18",
+            "choices": [{"index": 0, "message": CHAT_ANSWER, "finish_reason": "tool_calls"}],
+            "usage": {"prompt_tokens": 52, "completion_tokens": 47},
+        },
+        "conversation_id": "conv-1",
+        "user_id": "u-7",
+        "trace_id": TRACE_ID,
+        "metadata": {"service.name": "shop-bot", "gen_ai.provider.name": "openai"},
+        "duration_ms": 750.0,
+    }
+
+
+def test_a_span_recorded_with_the_sdk_reads_the_same():
+    content = telemetry.call(
+        gen_ai__operation__name="chat",
+        gen_ai__provider__name="openai",
+        gen_ai__request__model="gpt-4o-mini",
+        gen_ai__request__top_p=0.9,
+        gen_ai__response__id="chatcmpl-1",
+        gen_ai__response__finish_reasons=["stop"],
+        gen_ai__input__messages=question("Hello?"),
+        gen_ai__output__messages=answer("Hi."),
+        flywheel__workload_id="greeting",
+    )
+    found = record(otlp, telemetry.json_form(content))
+    assert found["workload_id"] == "greeting"
+    assert found["request"] == {
+        "messages": [{"role": "user", "content": "Hello?"}],
+        "model": "gpt-4o-mini",
+        "top_p": 0.9,
+    }
+    assert found["response"] == {
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": logs.say("Hi."), "finish_reason": "stop"}],
+    }
+    assert found["metadata"] == {"service.name": "shop-bot", "gen_ai.provider.name": "openai"}
+    assert len(str(found["trace_id"])) == 32
+
+
+def test_the_older_events_on_a_span_are_an_interaction():
+    content = telemetry.call(
+        *OLDER,
+        gen_ai__operation__name="chat",
+        gen_ai__system="openai",
+        gen_ai__request__model="gpt-4o-mini",
+        gen_ai__response__id="chatcmpl-1",
+        gen_ai__usage__prompt_tokens=5,
+    )
+    found = record(otlp, telemetry.json_form(content))
+    assert found["request"] == {"messages": OLDER_CHAT, "model": "gpt-4o-mini"}
+    assert found["response"] == {
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": logs.say("Clear."), "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5},
+    }
+    assert found["metadata"] == {"service.name": "shop-bot", "gen_ai.system": "openai"}
+
+
+def test_calls_beside_the_message_of_a_choice_are_its_calls():
+    choice: Json = {"index": 0, "finish_reason": "tool_calls", "message": {}, "tool_calls": [CALL]}
+    (found,) = records(
+        otlp, log("gen_ai.user.message", {"content": "Rome?"}), log("gen_ai.choice", choice)
+    )
+    assert found["response"] == {
+        "id": SPAN_ID,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                "finish_reason": "tool_calls",
+            }
+        ],
+    }
+
+
+def test_prompts_as_json_text_and_the_azure_form_of_events_are_read():
+    said = span(
+        text("gen_ai.prompt", json.dumps([{"role": "user", "content": "Hello?"}])),
+        text("gen_ai.completion", json.dumps([{"role": "assistant", "content": "Hi."}])),
+        attribute("gen_ai.response.finish_reasons", typed(["length"])),
+    )
+    azure = telemetry.call(
+        ("gen_ai.user.message", {"gen_ai.event.content": {"content": "Hello?"}}),
+        ("gen_ai.choice", {"gen_ai.event.content": {"index": 0, "message": {"content": "Hi."}}}),
+        gen_ai__system="az.ai.inference",
+        gen_ai__response__finish_reasons=["length"],
+    )
+    for row in (said, telemetry.json_form(azure)):
+        found = record(otlp, row)
+        assert found["request"] == {"messages": [{"role": "user", "content": "Hello?"}]}
+        response = found["response"]
+        assert isinstance(response, dict)
+        assert response["choices"] == [
+            {"index": 0, "message": logs.say("Hi."), "finish_reason": "length"}
+        ]
+
+
+def test_numbered_attributes_of_openllmetry_are_read():
+    function = cast("dict[str, Json]", logs.WEATHER["function"])
+    content = telemetry.call(
+        gen_ai__system="openai",
+        gen_ai__prompt__0__role="user",
+        gen_ai__prompt__0__content="Weather in Rome?",
+        gen_ai__completion__0__role="assistant",
+        gen_ai__completion__0__finish_reason="tool_calls",
+        gen_ai__completion__0__tool_calls__0__id="call_1",
+        gen_ai__completion__0__tool_calls__0__name="weather",
+        gen_ai__completion__0__tool_calls__0__arguments='{"city": "Rome"}',
+        llm__request__functions__0__name="weather",
+        llm__request__functions__0__description="Tell the weather",
+        llm__request__functions__0__parameters=function["parameters"],
+    )
+    found = record(otlp, telemetry.json_form(content))
+    assert found["request"] == {
+        "messages": [{"role": "user", "content": "Weather in Rome?"}],
+        "tools": [logs.WEATHER],
+    }
+    response = found["response"]
+    assert isinstance(response, dict)
+    assert response["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            "finish_reason": "tool_calls",
+        }
+    ]

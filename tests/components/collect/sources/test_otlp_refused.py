@@ -1,0 +1,91 @@
+"""What of OTLP can't be read, and why."""
+
+import json
+from typing import cast
+
+import pytest
+
+from components.collect.source import RejectedRecord
+from components.collect.sources import otlp
+from components.schema import Json
+from tests.support.otlp_requests import SPAN_ID, attribute, log, question, span, text
+from tests.support.source_reading import read, reason
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        pytest.param(
+            {"resourceSpans": [{"scopeSpans": "x"}]},
+            "`resourceSpans[0].scopeSpans` is text, wants an array",
+            id="scopes",
+        ),
+        pytest.param(
+            {"resourceSpans": [], "resourceLogs": []},
+            "found neither a span of a model's call nor an event of one, wants `gen_ai.` "
+            "attributes in `resourceSpans` or `resourceLogs`",
+            id="nothing",
+        ),
+        pytest.param(
+            span(),
+            f"the call of span {SPAN_ID} has no `gen_ai.input.messages` and no events with the "
+            "messages, wants both request and answer: is the capture of content turned on?",
+            id="no-content",
+        ),
+        pytest.param(
+            span(text("gen_ai.input.messages", json.dumps(question("a")))),
+            f"the call of span {SPAN_ID} has no `gen_ai.output.messages` and no events with the "
+            "messages, wants both request and answer: is the capture of content turned on?",
+            id="no-answer",
+        ),
+        pytest.param(
+            span(text("gen_ai.input.messages", "[{")),
+            '`gen_ai.input.messages` is the text "[{", wants JSON as text or as it is',
+            id="damaged",
+        ),
+        pytest.param(
+            span(text("gen_ai.input.messages", '[{"role": "user", "parts": [3]}]')),
+            "`gen_ai.input.messages[0].parts[0]` is a number, wants an object",
+            id="part",
+        ),
+        pytest.param(
+            span(attribute("gen_ai.request.seed", {"intValue": "x"})),
+            "`resourceSpans[0].scopeSpans[0].spans[0].attributes[gen_ai.request.seed]` is an "
+            "object, wants an object with one of OTLP's typed values",
+            id="value",
+        ),
+        pytest.param(
+            span(startTimeUnixNano="soon"),
+            "`resourceSpans[0].scopeSpans[0].spans[0].startTimeUnixNano` is text, wants "
+            "nanoseconds as digits",
+            id="time",
+        ),
+        pytest.param(
+            log("gen_ai.user.message", {"content": 3}),
+            "`gen_ai.user.message.content` is a number, wants text, an array of parts or null",
+            id="event",
+        ),
+        pytest.param(
+            log("gen_ai.evaluation.result", None),
+            "`gen_ai.evaluation.score.value` is missing, wants a number, or a label or comment",
+            id="evaluation",
+        ),
+    ],
+)
+def test_what_has_another_shape_is_refused_with_the_field_and_both_types(
+    row: dict[str, Json], wanted: str
+):
+    assert reason(otlp, row) == wanted
+
+
+def test_a_call_with_one_bad_message_is_refused_whole():
+    rows = [
+        log("gen_ai.system.message", {"content": 3}),
+        log("gen_ai.user.message", {"content": "Hello?"}),
+        log("gen_ai.choice", {"message": {"content": "Hi."}}),
+    ]
+    (refused,) = read(otlp, *rows)
+    assert isinstance(refused, RejectedRecord)
+    assert refused.reason.startswith("`gen_ai.system.message.content` is a number")
+    kept = json.loads(refused.row.text)["resourceLogs"]
+    assert kept == [cast("list[Json]", row["resourceLogs"])[0] for row in rows]

@@ -1,0 +1,120 @@
+"""Files in any order, any number of times, killed at any moment: always the same warehouse."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.collect import load_file
+from components.collect.record_batches import RecordOrigin
+from components.collect.source import Input, ParsedRecord, SourceRow
+from components.schema import Json
+from components.store import warehouse
+from tests.support import logs
+from tests.support.forking import PROCESSES
+
+Line = dict[str, Json]
+
+GOOD: list[Line] = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(6)]
+SIGNALS: list[Line] = [logs.feedback(response_id=f"r{n}") for n in range(4)]
+BAD: Line = {"response": "of nothing"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file is loaded; ``killed_after`` so many milliseconds, if it is."""
+
+    file: int
+    killed_after: int | None
+
+
+LOGS = st.lists(st.sampled_from([*GOOD, BAD]), min_size=1, max_size=8)
+VOTES = st.lists(st.sampled_from([*SIGNALS, BAD | {"kind": "thumb"}]), min_size=1, max_size=5)
+FILES = st.lists(LOGS | VOTES, min_size=1, max_size=4)
+STEPS = st.lists(
+    st.builds(Step, st.integers(0, 3), st.none() | st.integers(0, 120)), min_size=1, max_size=6
+)
+
+
+def load(store: Path, path: Path, now: datetime) -> None:
+    with warehouse.connect(store) as con:
+        load_file.load(con, Input(str(path)), now=now)
+
+
+def kill_while_loading(store: Path, path: Path, milliseconds: int) -> None:
+    loader = PROCESSES.Process(target=load, args=(store, path, logs.NOW))
+    loader.start()
+    time.sleep(milliseconds / 1000)
+    loader.kill()
+    loader.join()
+
+
+def held(store: Path) -> list[list[warehouse.Row]]:
+    """Give what the warehouse holds, but for which of equal lines it was that came first."""
+    with warehouse.connect(store) as con:
+        return [
+            warehouse.rows(con, sql)
+            for sql in (
+                "select interaction_id, timestamp, payload from raw.interactions order by all",
+                "select feedback_id, timestamp, payload from raw.feedback order by all",
+                "select file_digest, line, reason, content from raw.quarantine order by all",
+                "select digest, source, rows, quarantined from raw.files order by all",
+            )
+        ]
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(files=FILES, steps=STEPS)
+def test_any_interleaving_of_files_duplicates_kills_and_restarts_ends_in_the_same_warehouse(
+    files: Sequence[list[Line]], steps: Sequence[Step]
+):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = [
+            logs.write(folder / f"{number}.jsonl{'.gz' * (number % 2)}", lines)
+            for number, lines in enumerate(files)
+        ]
+        for path in paths:
+            load(folder / "straight.duckdb", path, logs.NOW)
+        store = folder / "store.duckdb"
+        for step in steps:
+            path = paths[step.file % len(paths)]
+            if step.killed_after is None:
+                load(store, path, logs.NOW)
+            else:
+                kill_while_loading(store, path, step.killed_after)
+        for path in reversed(paths):
+            load(store, path, logs.NOW)
+        assert held(store) == held(folder / "straight.duckdb")
+
+
+def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
+    between = [logs.interaction("x" * 15 * 2**20, response_id=f"long{n}") for n in range(3)]
+    path = logs.write(tmp_path / "log.jsonl", [GOOD[0], *between, GOOD[0]])
+    with warehouse.connect(tmp_path / "store.duckdb") as con:
+        loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+    assert (loaded.new, loaded.known) == (4, 1)
+
+
+def test_what_ends_the_records_early_is_raised_as_it_is_and_nothing_is_kept(tmp_path: Path):
+    def broken() -> Iterator[ParsedRecord]:
+        yield ParsedRecord(SourceRow(1, json.dumps(GOOD[0]), GOOD[0]), "interactions", GOOD[0])
+        raise OSError("the disk went away")
+
+    origin = RecordOrigin("somewhere", "0" * 64, "fivekey", load_file.NO_DEFAULTS, logs.NOW)
+    with warehouse.connect(tmp_path / "store.duckdb") as con:
+        with pytest.raises(OSError, match="the disk went away"):
+            load_file.load_records(con, origin, broken())
+        assert warehouse.rows(con, "select * from raw.interactions") == []

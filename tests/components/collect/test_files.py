@@ -1,0 +1,163 @@
+"""The same records load alike, whatever holds them."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from components.collect import files, load_file
+from components.collect.lines import Unreadable
+from components.collect.source import Input
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs, telemetry
+
+LINES = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
+JSONL = "".join(json.dumps(line) + "\n" for line in LINES).encode()
+
+
+def parquet(*, nested: bool) -> bytes:
+    rows = LINES if nested else [{k: text(v) for k, v in line.items()} for line in LINES]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+def text(value: Json) -> Json:
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+def framed(message: bytes) -> bytes:
+    """Put a message behind its length, four bytes of it, as the collector's exporter does."""
+    return len(message).to_bytes(4, "big") + message
+
+
+def packed(*parts: bytes) -> bytes:
+    return b"".join(zstandard.compress(part) for part in parts)
+
+
+ARRAY = json.dumps(LINES).encode()
+PAGE = {"object": "list", "data": LINES}
+EXPORT = {"meta": {"page": 1}, "data": LINES}
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        pytest.param(JSONL, "lines", id="lines"),
+        pytest.param(JSONL.replace(b"\n", b"\r\n\r\n"), "lines", id="crlf"),
+        pytest.param(b"\xef\xbb\xbf" + JSONL, "lines", id="mark"),
+        pytest.param(gzip.compress(JSONL), "lines", id="gz"),
+        pytest.param(packed(JSONL), "lines", id="zst"),
+        pytest.param(packed(JSONL[:100], JSONL[100:]), "lines", id="zst-in-two-frames"),
+        pytest.param(ARRAY, "array", id="array"),
+        pytest.param(json.dumps(LINES, indent=2).encode(), "array", id="indented"),
+        pytest.param(gzip.compress(ARRAY), "array", id="array-gz"),
+        pytest.param(json.dumps(PAGE, indent=1).encode(), "document", id="page"),
+        pytest.param(json.dumps(EXPORT).encode(), "document", id="page-on-one-line"),
+        pytest.param(parquet(nested=True), "parquet", id="parquet"),
+        pytest.param(parquet(nested=False), "parquet", id="parquet-of-json-text"),
+    ],
+)
+def test_every_container_gives_the_same_rows(
+    con: Connection, tmp_path: Path, content: bytes, form: str
+):
+    plain = logs.write(tmp_path / "plain.jsonl", LINES)
+    assert load_file.load(con, Input(str(plain)), now=logs.NOW).new == 5
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert files.detect_form(path) == form
+    loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+    assert (loaded.source, loaded.new, loaded.quarantined) == ("fivekey", 0, 0)
+    assert loaded.known == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "good", "reason"),
+    [
+        pytest.param(zstandard.compress(JSONL)[:-9], None, "the zstd stream is damaged", id="zst"),
+        pytest.param(ARRAY[:-1], 5, "the array ends without", id="no-end"),
+        pytest.param(ARRAY[:-60], 4, "the array is damaged", id="cut-array"),
+        pytest.param(ARRAY + b" {}", 5, "something follows", id="trailing"),
+        pytest.param(b"[1, " + ARRAY[1:], 5, "is a JSON", id="not-objects"),
+        pytest.param(b"PAR1" + b"\0" * 50, 0, "the Parquet file is damaged", id="parquet"),
+    ],
+)
+def test_what_is_damaged_goes_to_quarantine_and_the_rest_loads(
+    con: Connection, tmp_path: Path, content: bytes, good: int | None, reason: str
+):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    loaded = load_file.load(con, Input(str(path)), now=logs.NOW)
+    assert loaded.quarantined == 1
+    assert good is None or loaded.new == good
+    (row,) = warehouse.rows(con, "select reason from raw.quarantine")
+    assert reason in str(row["reason"])
+
+
+def test_an_array_is_read_piece_by_piece(tmp_path: Path):
+    path = tmp_path / "big.json"
+    path.write_text(json.dumps([{"text": "x" * 1000, "n": n} for n in range(5000)]))
+    found = list(files.read_pieces(path, "array"))
+    assert [json.loads(one.text)["n"] for one in found if not isinstance(one, Unreadable)] == list(
+        range(5000)
+    )
+
+
+def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
+    system = fsspec.filesystem("memory")
+    with system.open("/bucket/a.jsonl", "wb") as file:
+        file.write(JSONL)
+    with system.open("/bucket/b.jsonl.gz", "wb") as file:
+        file.write(gzip.compress(JSONL))
+    found = files.matching_files("memory://bucket/*")
+    assert found == files.matching_files("memory://bucket")
+    assert [name.rpartition("/")[2] for name in found] == ["a.jsonl", "b.jsonl.gz"]
+    first, second = (load_file.load(con, Input(place), now=logs.NOW) for place in found)
+    assert (first.new, second.new, second.known) == (5, 0, 5)
+
+
+def test_a_file_that_nobody_claims_is_taken_for_what_its_list_says(con: Connection, tmp_path: Path):
+    path = logs.write(tmp_path / "votes.jsonl", [{"stars": 5}])
+    loaded = load_file.load(con, Input(str(path), kind="feedback"), now=logs.NOW)
+    assert (loaded.source, loaded.quarantined) == ("feedback", 1)
+
+
+def test_a_rehearsal_shows_what_would_load_and_stores_nothing(con: Connection, tmp_path: Path):
+    path = logs.write(tmp_path / "log.jsonl", [*LINES, {"x": 1}])
+    rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
+    assert (rehearsed.form, rehearsed.loaded.source) == ("lines", "fivekey")
+    assert (rehearsed.loaded.new, rehearsed.loaded.quarantined) == (5, 1)
+    assert [json.loads(record) for record in rehearsed.shown] == LINES[:3]
+    for table in ("interactions", "files", "quarantine", "fields"):
+        assert warehouse.rows(con, f"from raw.{table}") == []
+
+
+SPAN = telemetry.call(**{"gen_ai.request.model": "gpt-4o-mini"})
+
+
+@pytest.mark.parametrize(
+    ("content", "requests", "damaged"),
+    [
+        pytest.param(SPAN, 1, 0, id="one-request"),
+        pytest.param(framed(SPAN) + framed(SPAN), 2, 0, id="length-delimited"),
+        pytest.param(framed(SPAN) + framed(SPAN)[:-3], 1, 1, id="cut"),
+    ],
+)
+def test_requests_in_protobuf_are_read_up_to_where_they_are_cut(
+    tmp_path: Path, content: bytes, requests: int, damaged: int
+):
+    path = tmp_path / "traces"
+    path.write_bytes(content)
+    assert files.detect_form(path) == "protobuf"
+    found = list(files.read_pieces(path, "protobuf"))
+    assert [isinstance(one, Unreadable) for one in found] == [False] * requests + [True] * damaged
+    source = load_file.source_of(Input(str(path)), path, "protobuf")
+    assert source.NAME == "otlp"

@@ -1,0 +1,83 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from components.collect import load_file
+from components.collect.source import Defaults, Input, Kind, Source
+from components.collect.sources.fivekey import export
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
+from tests.support.samples import SAMPLES, SOURCES, of_its_own_span
+
+DEFAULTS = Defaults(workload_id="support", client_id="shop")
+INTERACTIONS = (
+    "select interaction_id, timestamp::varchar, workload_id, client_id, "
+    "json(coalesce(record, payload))::varchar from raw.interactions order by all"
+)
+FEEDBACK = (
+    "select feedback_id, timestamp::varchar, workload_id, client_id, response_id, "
+    "conversation_id, target_id, actor_id, kind, json(coalesce(record, payload))::varchar "
+    "from raw.feedback order by all"
+)
+
+
+def stored(con: Connection) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Give all that is canonical about what a warehouse holds."""
+    return con.execute(INTERACTIONS).fetchall(), con.execute(FEEDBACK).fetchall()
+
+
+def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Export everything, load that into another warehouse, and give what it then holds."""
+    kinds: tuple[Kind, ...] = ("interactions", "feedback")
+    for kind in kinds:
+        export(con, folder / f"{kind}.jsonl", kind)
+    with warehouse.connect(folder / "copy.duckdb") as copy:
+        for kind in kinds:
+            given = Input(str(folder / f"{kind}.jsonl"), kind=kind)
+            assert load_file.load(copy, given, now=logs.NOW).quarantined == 0
+        return stored(copy)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.NAME)
+def test_what_any_source_gave_is_the_same_after_export_and_load(source: Source, tmp_path: Path):
+    values = [value for its, value in SAMPLES if its is source]
+    own = (of_its_own_span(value, n) for n, value in enumerate(values))
+    file = logs.write(tmp_path / "traffic.jsonl", own)
+    with warehouse.connect(tmp_path / "first.duckdb") as con:
+        loaded = load_file.load(con, Input(str(file), defaults=DEFAULTS), now=logs.NOW)
+        assert (loaded.source, loaded.quarantined) == (source.NAME, 0)
+        interactions, feedback = stored(con)
+        assert len(interactions) + len(feedback) == loaded.new > 0
+        assert copied(con, tmp_path) == (interactions, feedback)
+
+
+def test_odd_but_good_lines_keep_their_ids(tmp_path: Path):
+    odd: list[Json] = [0, 1e22, 123456789012345678901234567890, 0.1, "\u2028", "a\nb", {"": None}]
+    lines = [logs.interaction(response_id=f"r{n}", odd=value) for n, value in enumerate(odd)]
+    lines.append(logs.interaction(timestamp=1_760_000_000.25, metadata={"ä": "\U0001f600"}))
+    with warehouse.connect(tmp_path / "first.duckdb") as con:
+        given = Input(str(logs.write(tmp_path / "a.jsonl.gz", lines)))
+        assert load_file.load(con, given, now=logs.NOW).new == len(lines)
+        assert copied(con, tmp_path) == stored(con)
+
+
+def test_one_workload_is_exported_in_the_order_of_time_and_packed_if_the_name_says_so(
+    tmp_path: Path,
+):
+    lines = [
+        logs.interaction(response_id=f"r{n}", timestamp=1_760_000_000 - n, workload_id=workload)
+        for n, workload in enumerate(("a", "b", "a"))
+    ]
+    file = tmp_path / "out" / "a.jsonl.gz"
+    with warehouse.connect(tmp_path / "first.duckdb") as con:
+        load_file.load(con, Input(str(logs.write(tmp_path / "a.jsonl", lines))), now=logs.NOW)
+        assert export(con, file, "interactions", workload_id="a") == 2
+        assert export(con, tmp_path / "none.jsonl", "feedback") == 0
+    text = gzip.decompress(file.read_bytes()).decode()
+    assert [json.loads(line) for line in text.splitlines()] == [lines[2], lines[0]]
+    assert (tmp_path / "none.jsonl").read_text() == ""
+    assert list(file.parent.iterdir()) == [file]

@@ -1,0 +1,90 @@
+"""Quarantine has a life: a line that can be read by now is loaded, the rest stays."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from components.collect import load_file, quarantine
+from components.collect.source import Defaults, Input
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
+
+EARLIER = logs.NOW - timedelta(days=365)
+NEXT_YEAR = logs.interaction(timestamp="2025-12-24T00:00:00Z", response_id="early")
+
+
+def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
+    con: Connection, tmp_path: Path
+):
+    path = logs.write(tmp_path / "log.jsonl", [NEXT_YEAR, {"x": 1}, logs.interaction(response={})])
+    path.write_bytes(path.read_bytes() + b'{"cut": "\xff\n')
+    first = logs.load(con, path, now=EARLIER)
+    assert (first.new, first.quarantined) == (0, 4)
+    retried = quarantine.retry(con, source=None, now=logs.NOW)
+    assert (retried.lines, retried.new, retried.known, retried.quarantined) == (4, 2, 0, 2)
+    found = warehouse.rows(con, "select line, path, reason from raw.quarantine order by line")
+    assert [(row["line"], row["path"]) for row in found] == [(2, str(path)), (4, str(path))]
+    rows = warehouse.rows(con, "select line, payload from raw.interactions order by line")
+    assert [row["line"] for row in rows] == [1, 3]
+    assert json.loads(str(rows[0]["payload"])) == NEXT_YEAR
+    again = quarantine.retry(con, source=None, now=logs.NOW)
+    assert (again.lines, again.new, again.quarantined) == (2, 0, 2)
+
+
+def test_only_the_source_that_is_named_is_tried(con: Connection, tmp_path: Path):
+    logs.load(con, logs.write(tmp_path / "log.jsonl", [NEXT_YEAR]), now=EARLIER)
+    assert quarantine.retry(con, source="feedback", now=logs.NOW).lines == 0
+    assert quarantine.retry(con, source="fivekey", now=logs.NOW).new == 1
+
+
+def test_a_line_is_tried_with_the_defaults_that_it_was_read_with(con: Connection, tmp_path: Path):
+    line = {key: value for key, value in NEXT_YEAR.items() if key != "client_id"}
+    given = Input(
+        str(logs.write(tmp_path / "log.jsonl", [line])), "fivekey", defaults=Defaults("", "mine")
+    )
+    assert load_file.load(con, given, now=EARLIER).quarantined == 1
+    assert quarantine.retry(con, source=None, now=logs.NOW).new == 1
+    (row,) = warehouse.rows(con, "select client_id, payload from raw.interactions")
+    assert row["client_id"] == "mine"
+    assert json.loads(str(row["payload"])) == line
+
+
+def test_quarantine_is_counted_by_reason_and_a_line_found_by_its_id(
+    con: Connection, tmp_path: Path
+):
+    path = logs.write(tmp_path / "log.jsonl", [{"x": 1}, {"x": 2}, logs.interaction(client_id=3)])
+    logs.load(con, path, now=logs.NOW)
+    first, second = quarantine.groups(con)
+    assert (first.found, first.source, first.path) == (2, "fivekey", str(path))
+    assert second.reason == "`client_id` is UBIGINT, wants text"
+    line = quarantine.find(con, second.first_id[:8])
+    assert (line.line, json.loads(line.content)) == (3, logs.interaction(client_id=3))
+    with pytest.raises(LookupError, match="3 lines in quarantine have an id that begins with ''"):
+        quarantine.find(con, "")
+
+
+def test_fields_that_come_after_a_sources_first_file_are_reported(con: Connection, tmp_path: Path):
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [logs.interaction()]), now=logs.NOW)
+    assert quarantine.new_fields(con) == []
+    request: dict[str, Json] = {"messages": [{"role": "user", "content": "Hi"}], "seed": 1}
+    path = logs.write(tmp_path / "b.jsonl", [logs.interaction(request=request, session="s")])
+    loaded = logs.load(con, path, now=logs.NOW)
+    assert loaded.new_fields == ("request.seed", "session")
+    assert [(one.source, one.field, one.first_path) for one in quarantine.new_fields(con)] == [
+        ("fivekey", "request.seed", str(path)),
+        ("fivekey", "session", str(path)),
+    ]
+
+
+def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(
+    con: Connection, tmp_path: Path
+):
+    plain = [logs.interaction(response_id=f"r{n}") for n in range(1200)]
+    logs.load(con, logs.write(tmp_path / "a.jsonl", plain[:1]), now=logs.NOW)
+    later = [logs.interaction(response_id=f"s{n}", session="s") for n in range(800)]
+    path = logs.write(tmp_path / "b.jsonl", [*plain, *later])
+    assert logs.load(con, path, now=logs.NOW).new_fields == ("session",)

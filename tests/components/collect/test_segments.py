@@ -1,0 +1,326 @@
+"""What becomes of the receiver's segments."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.collect import segments
+from components.schema import Json
+from components.store import spool, warehouse
+from components.store.warehouse import Connection
+from tests.support import logs, telemetry
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def put(folder: Path, *entries: tuple[spool.Kind, str, str]) -> Path:
+    """Seal a segment of entries, each with its kind, client and body."""
+    writer = spool.Writer(folder)
+    writer.commit([spool.line(kind, client, body.encode()) for kind, client, body in entries])
+    segment = writer.seal()
+    assert segment is not None
+    return segment
+
+
+def stored(con: Connection) -> list[tuple[str, str]]:
+    """Give client and payload of the interactions."""
+    sql = "select client_id, payload from raw.interactions order by line, client_id"
+    return con.execute(sql).fetchall()
+
+
+def call(**attributes: str) -> bytes:
+    """Give the request of one span of a model's call, in protobuf."""
+    said: dict[str, Json] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.input.messages": [message("user", "Is it raining?")],
+        "gen_ai.output.messages": [message("assistant", "No.")],
+    }
+    return telemetry.call(name="chat gpt-5", **said, **attributes)
+
+
+def message(role: str, text: str) -> Json:
+    return {"role": role, "parts": [{"type": "text", "content": text}]}
+
+
+def in_json(request: bytes) -> str:
+    """Give the body that the receiver spools for a request in JSON."""
+    return json.dumps(telemetry.json_form(request))
+
+
+def in_protobuf(request: bytes) -> str:
+    """Give the body that the receiver spools for a request in protobuf."""
+    return json.dumps(base64.b64encode(request).decode())
+
+
+def test_a_record_that_names_its_client_is_stored_verbatim(con: Connection, folder: Path):
+    text = json.dumps(logs.interaction(), indent=1).replace("\n", " ")
+    put(folder, ("interactions", "app", text))
+    segments.load_spool(con, folder, now=logs.NOW)
+    assert stored(con) == [("app", text)]
+
+
+def test_the_records_of_an_array_are_cut_out_verbatim(con: Connection, folder: Path):
+    texts = [
+        json.dumps(logs.interaction("a, ]} b", response_id=f"r{n}"), separators=(" , ", " : "))
+        for n in range(3)
+    ]
+    put(folder, ("interactions", "app", f" [ {' , '.join(texts)} ] "))
+    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    assert (loaded.new, loaded.known, loaded.quarantined) == (3, 0, 0)
+    assert stored(con) == [("app", text) for text in texts]
+
+
+def test_a_record_without_a_client_is_the_token_owners(con: Connection, folder: Path):
+    line = logs.interaction()
+    del line["client_id"]
+    put(folder, ("interactions", "app", json.dumps(line)))
+    segments.load_spool(con, folder, now=logs.NOW)
+    assert stored(con) == [("app", '{"client_id": "app", ' + json.dumps(line)[1:])]
+
+
+def test_a_record_of_another_client_is_the_token_owners_and_keeps_the_claim(
+    con: Connection, folder: Path
+):
+    put(folder, ("interactions", "app", json.dumps(logs.interaction(client_id="other"))))
+    segments.load_spool(con, folder, now=logs.NOW)
+    ((client_id, payload),) = stored(con)
+    assert client_id == "app"
+    assert json.loads(payload) == logs.interaction(claimed_client_id="other")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param('"client_id": "victim", "client_id": "app"', id="first"),
+        pytest.param('"client_id": "app", "client_id": "victim"', id="last"),
+        pytest.param('"client\\u005fid": "victim", "client_id": "app"', id="escaped-first"),
+        pytest.param('"client_id": "app", "\\u0063lient_id": "victim"', id="escaped-last"),
+        pytest.param('"client\\u005fid": "victim"', id="escaped-alone"),
+    ],
+)
+def test_no_spelling_of_a_key_makes_a_record_anothers(con: Connection, folder: Path, keys: str):
+    line = logs.feedback()
+    del line["client_id"]
+    put(folder, ("feedback", "app", f"{{{keys}, {json.dumps(line)[1:]}"))
+    segments.load_spool(con, folder, now=logs.NOW)
+    assert con.execute(
+        "select client_id, coalesce(record, payload) ->> '$.client_id' from raw.feedback"
+    ).fetchall() == [("app", "app")]
+
+
+def test_a_nested_client_id_does_not_touch_the_text(con: Connection, folder: Path):
+    text = json.dumps(logs.interaction(metadata={"client_id": "x", "note": "\u005f"}))
+    put(folder, ("interactions", "app", text))
+    segments.load_spool(con, folder, now=logs.NOW)
+    assert stored(con) == [("app", text)]
+
+
+def test_the_same_row_in_a_file_and_in_a_segment_is_one_row(
+    con: Connection, folder: Path, tmp_path: Path
+):
+    line = logs.interaction()
+    logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
+    put(folder, ("interactions", "app", json.dumps(line)))
+    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    assert (loaded.new, loaded.known) == (0, 1)
+
+
+def test_a_segment_that_is_found_again_changes_nothing(con: Connection, folder: Path):
+    segment = put(
+        folder,
+        ("interactions", "app", json.dumps(logs.interaction())),
+        ("feedback", "app", json.dumps([logs.feedback(), logs.feedback(actor_id="bob")])),
+        ("interactions", "app", json.dumps(logs.interaction(workload_id=7))),
+    )
+    content = segment.read_bytes()
+    first = segments.load_spool(con, folder, now=logs.NOW)
+    assert [(one.source, one.new, one.quarantined) for one in first] == [
+        ("fivekey", 1, 1),
+        ("feedback", 2, 0),
+    ]
+    assert not segment.exists()
+    segment.write_bytes(content)  # as if a load was killed after its commit
+    again = segments.load_spool(con, folder, now=logs.NOW)
+    assert [(one.source, one.new, one.skipped) for one in again] == [
+        ("fivekey", 0, True),
+        ("feedback", 0, True),
+    ]
+    assert not segment.exists()
+
+
+def test_a_bad_record_goes_to_quarantine_with_its_segment_and_reason(con: Connection, folder: Path):
+    bad = json.dumps(logs.interaction(workload_id=7))
+    segment = put(folder, ("interactions", "app", f"[{json.dumps(logs.interaction())}, {bad}]"))
+    segments.load_spool(con, folder, now=logs.NOW)
+    sql = "select path, line, reason, content from raw.quarantine"
+    reason = "`workload_id` is UBIGINT, wants text"
+    assert con.execute(sql).fetchall() == [(str(segment), 2, reason, bad.encode())]
+
+
+def test_what_was_damaged_on_the_disk_goes_to_quarantine(con: Connection, folder: Path):
+    writer = spool.Writer(folder)
+    good = spool.line("interactions", "app", json.dumps(logs.interaction()).encode())
+    cut = b'{"kind":"feedback","client_id":"app","body":[{"a":1]}\n'
+    writer.commit([b"\x00\x00\n", good, cut])
+    writer.seal()
+    segments.load_spool(con, folder, now=logs.NOW)
+    assert [client_id for client_id, _ in stored(con)] == ["app"]
+    found = con.execute("select content, reason from raw.quarantine order by reason").fetchall()
+    assert found == [
+        (b"\x00\x00\n", "the line is not one that a receiver writes"),
+        (
+            b'[{"a":1]',
+            "what app sent as feedback can't be read any more: Expecting ',' delimiter: "
+            "line 1 column 8 (char 7)",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("write", [in_json, in_protobuf])
+def test_spans_are_loaded_as_their_owners(
+    con: Connection, folder: Path, write: Callable[[bytes], str]
+):
+    put(
+        folder,
+        ("traces", "app", write(call())),
+        ("traces", "shop", write(call(flywheel__workload_id="weather"))),
+    )
+    segments.load_spool(con, folder, now=datetime.now(UTC))  # the SDK's spans are of now
+    found = con.execute(
+        "select client_id, workload_id, source, record -> '$.request.messages'"
+        " from raw.interactions order by client_id"
+    ).fetchall()
+    asked = [{"role": "user", "content": "Is it raining?"}]
+    assert [(*row[:3], json.loads(row[3])) for row in found] == [
+        ("app", "app", "otlp", asked),
+        ("shop", "weather", "otlp", asked),
+    ]
+
+
+MESSAGES: list[telemetry.Event] = [
+    ("gen_ai.user.message", {"content": "Is it raining?"}),
+    ("gen_ai.choice", {"index": 0, "finish_reason": "stop", "message": {"content": "No."}}),
+]
+
+
+@pytest.mark.parametrize("first", ["traces", "logs"])
+@pytest.mark.parametrize("write", [in_json, in_protobuf])
+def test_the_span_and_the_log_records_of_a_call_are_joined_across_segments(
+    con: Connection, folder: Path, write: Callable[[bytes], str], first: spool.Kind
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    parts: dict[spool.Kind, bytes] = {"traces": span, "logs": records}
+    for kind in sorted(parts, key=lambda kind: kind != first):
+        put(folder, (kind, "app", write(parts[kind])))
+    (loaded,) = segments.load_spool(con, folder, now=datetime.now(UTC))
+    assert (loaded.new, loaded.quarantined) == (1, 0)
+    ((record,),) = con.execute("select record from raw.interactions").fetchall()
+    read = json.loads(record)
+    assert read["request"]["model"] == "gpt-4o-mini"
+    assert read["request"]["messages"] == [{"role": "user", "content": "Is it raining?"}]
+    assert read["response"]["choices"][0]["message"] == logs.say("No.")
+    assert spool.sealed(folder) == []
+
+
+def test_the_span_of_one_client_is_not_joined_with_the_log_records_of_another(
+    con: Connection, folder: Path
+):
+    span, records = telemetry.logs_of_a_span(*MESSAGES)
+    put(folder, ("traces", "app", in_json(span)), ("logs", "shop", in_json(records)))
+    app, shop = segments.load_spool(con, folder, now=datetime.now(UTC))
+    assert (app.new, app.quarantined) == (0, 1)
+    assert (shop.new, shop.quarantined) == (1, 0)
+    ((record,),) = con.execute("select record from raw.interactions").fetchall()
+    assert "model" not in json.loads(record)["request"]
+
+
+def test_telemetry_that_is_found_again_with_more_of_it_changes_nothing(
+    con: Connection, folder: Path
+):
+    first = put(folder, ("traces", "app", in_json(call())))
+    content = first.read_bytes()
+    now = datetime.now(UTC)
+    assert [one.new for one in segments.load_spool(con, folder, now=now)] == [1]
+    first.write_bytes(content)  # as if a load was killed after its commit
+    put(folder, ("traces", "app", in_json(call())))
+    assert [(one.new, one.known) for one in segments.load_spool(con, folder, now=now)] == [(1, 1)]
+
+
+def test_requests_without_a_models_call_are_passed_over(con: Connection, folder: Path):
+    put(folder, ("traces", "app", in_json(telemetry.call(db__system="duckdb"))))
+    (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (0, 0)
+    assert spool.sealed(folder) == []
+
+
+def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
+    count = 20_000
+    lines = [json.dumps(logs.interaction("x" * 1500, response_id=f"r{n}")) for n in range(count)]
+    segment = put(folder, ("interactions", "app", f"[{','.join(lines)}]"))
+    store = tmp_path / "warehouse.duckdb"
+    code = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from components.store import warehouse; from components.collect import segments\n"
+        "with warehouse.connect(Path(sys.argv[1])) as con:\n"
+        "    print('begins', flush=True)\n"
+        "    segments.load_spool(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"
+    )
+    loader = subprocess.Popen(
+        [sys.executable, "-c", code, store, folder], stdout=subprocess.PIPE, text=True
+    )
+    assert loader.stdout is not None
+    assert loader.stdout.readline() == "begins\n"
+    time.sleep(0.2)  # 30 MB take longer to load
+    assert loader.poll() is None
+    os.kill(loader.pid, signal.SIGKILL)
+    loader.wait()
+    loader.stdout.close()
+    assert segment.exists()
+    with warehouse.connect(store) as con:
+        assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
+        (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
+        assert loaded.new == count
+    assert not segment.exists()
+
+
+def test_where_nothing_was_received_there_is_nothing_to_load(con: Connection, folder: Path):
+    assert segments.load_spool(con, folder, now=logs.NOW) == []
+
+
+def test_what_another_collect_loaded_between_two_pieces_is_left_to_it(
+    con: Connection, folder: Path
+):
+    texts = [json.dumps(logs.interaction(f"{n}?", response_id=f"r{n}")) for n in range(2)]
+    now = datetime.now(UTC)
+    put(folder, ("interactions", "app", texts[0]))
+    put(folder, ("interactions", "app", texts[1]), ("traces", "shop", in_protobuf(call())))
+    pieces = segments.plan_pieces(folder, now=now)
+    first = next(pieces)
+    assert sum(one.new for one in segments.load_spool(con, folder, now=now)) == 3
+    assert first(con) == []
+    assert [piece(con) for piece in pieces] == []
+    assert len(stored(con)) == 3
+    assert list(folder.iterdir()) == []
+
+
+def test_a_segment_whose_telemetry_is_still_to_be_loaded_stays(con: Connection, folder: Path):
+    text = json.dumps(logs.interaction())
+    put(folder, ("interactions", "app", text), ("traces", "shop", in_protobuf(call())))
+    first, last = segments.plan_pieces(folder, now=datetime.now(UTC))
+    assert [one.new for one in first(con)] == [1]
+    assert len(spool.sealed(folder)) == 1
+    assert [one.new for one in last(con)] == [1]
+    assert spool.sealed(folder) == []

@@ -1,0 +1,133 @@
+import random
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.curate.near import candidate_pairs, duplicates
+from components.curate.near.duplicates import Clusters
+
+LETTERS = st.sampled_from("abcde")
+TEXTS = st.lists(st.lists(LETTERS, max_size=12).map(" ".join), min_size=1, max_size=25)
+
+
+def triples(text: str) -> set[tuple[str, ...]]:
+    """Cut a text into its runs of three words; of fewer words, into one of all."""
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return {tuple(words[at : at + 3]) for at in range(max(len(words) - 2, min(len(words), 1)))}
+
+
+def jaccard(one: str, other: str) -> float:
+    if one == other:
+        return 1.0
+    first, second = triples(one), triples(other)
+    return len(first & second) / len(first | second) if first | second else 0.0
+
+
+def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[str]:
+    """Compare each with each, and give everybody the smallest id that a chain of pairs leads to."""
+    smallest = {name: name for name in ids}
+    joined = [
+        (one, other)
+        for (one, text), (other, its) in combinations(zip(ids, texts, strict=True), 2)
+        if jaccard(text, its) >= threshold
+    ]
+    for _ in ids:
+        for one, other in joined:
+            smallest[one] = smallest[other] = min(smallest[one], smallest[other])
+    return [smallest[name] for name in ids]
+
+
+@given(TEXTS, st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
+@settings(deadline=None)
+def test_clusters_are_those_of_comparing_each_with_each(texts: list[str], threshold: float):
+    ids = [f"{number:03d}" for number in range(len(texts))]
+    assert duplicates.find_clusters(ids, texts, threshold).cluster_ids == by_hand(
+        ids, texts, threshold
+    )
+
+
+@given(TEXTS, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random.Random):
+    named = {f"{number:03d}": text for number, text in enumerate(texts)}
+    shuffled = list(named)
+    chance.shuffle(shuffled)
+    found = duplicates.find_clusters(list(named), texts, 0.5)
+    again = duplicates.find_clusters(shuffled, [named[name] for name in shuffled], 0.5)
+    assert pairs(found) == pairs(again)
+    assert dict(zip(named, found.cluster_ids, strict=True)) == dict(
+        zip(shuffled, again.cluster_ids, strict=True)
+    )
+
+
+def pairs(found: Clusters) -> dict[tuple[str, str], float]:
+    return dict(zip(zip(found.left, found.right, strict=True), found.jaccard, strict=True))
+
+
+def test_a_pair_comes_with_its_jaccard_whatever_case_and_marks():
+    texts = ["a b c d e f g", "A, b c d e f g!", "a b c d e f h", "x y z"]
+    found = duplicates.find_clusters("0123", texts, 0.6)
+    assert pairs(found) == {("0", "1"): 1.0, ("0", "2"): 4 / 6, ("1", "2"): 4 / 6}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        pytest.param("", "", True, id="empty"),
+        pytest.param("?!", "?!", True, id="equal-marks"),
+        pytest.param("?!", "!?", False, id="other-marks"),
+        pytest.param("yes", "Yes.", True, id="one-word"),
+        pytest.param("yes", "no", False, id="other-word"),
+        pytest.param("a b", "b a", False, id="other-order"),
+        pytest.param(
+            "東京の天気を教えてください", "東京の天気を教えて下さい", False, id="no-spaces"
+        ),
+        pytest.param(
+            "東京の天気を教えてくださいね", "東京の天気を教えてください", True, id="no-spaces-near"
+        ),
+        pytest.param("Привет как дела сегодня", "Привет, как дела сегодня?", True, id="cyrillic"),
+        pytest.param("🙂 🙂 🙂 🙃", "🙂 🙂 🙂 😀", False, id="emoji"),
+    ],
+)
+def test_words_are_found_in_any_script(one: str, other: str, near: bool):
+    found = duplicates.find_clusters(["a", "b"], [one, other])
+    assert (found.cluster_ids == ["a", "a"]) == near
+
+
+def test_long_texts_among_short_ones_are_compared_whole():
+    long = " ".join(str(number) for number in range(60_000))
+    texts = ["short and sweet", long, f"{long} and more", "short and sweet, too"]
+    assert duplicates.find_clusters("abcd", texts).cluster_ids == ["a", "b", "b", "d"]
+
+
+def variants(count: int, words: int, changed: int) -> list[str]:
+    """Write one text so many times, each time with other words in some random places."""
+    rng = np.random.default_rng(3)
+    base = [f"w{number}" for number in range(words)]
+    texts: list[str] = []
+    for number in range(count):
+        copy = list(base)
+        for place in rng.integers(0, words, changed):
+            copy[place] = f"v{number}"
+        texts.append(" ".join(copy))
+    return texts
+
+
+def test_a_crowd_of_near_copies_is_one_cluster_without_comparing_each_with_each():
+    count = 8_000
+    found = duplicates.find_clusters(
+        [f"{number:05d}" for number in range(count)], variants(count, 100, 2)
+    )
+    assert max(map(found.cluster_ids.count, set(found.cluster_ids))) >= 0.99 * count
+    assert len(found.jaccard) <= (candidate_pairs.ROUNDS + 1) * count
+
+
+def test_texts_of_one_template_are_no_near_duplicates_and_stay_cheap():
+    texts = variants(3_000, 60, 6)
+    found = duplicates.find_clusters([f"{number:05d}" for number in range(3_000)], texts)
+    assert len(set(found.cluster_ids)) > 2_900

@@ -1,0 +1,111 @@
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from components.curate.near import near_requests
+from components.curate.near.near_requests import NearRequest, Place
+from components.schema import Answer, Json, Message
+from tests.support import logs
+
+LONG = " ".join(f"rule {number} says so;" for number in range(300))
+QUESTION = "what is the fastest way to get from the old harbour to the airport on a sunday morning"
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def request(
+    *turns: Message, system: str = LONG, tools: Sequence[Json] = (), answer: str = "Yes."
+) -> NearRequest:
+    rendered: list[Message] = [{"role": "system", "content": "..."}, *turns]
+    return near_requests.read(rendered, [system], json.dumps(tools), Answer(answer))
+
+
+def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
+    return near_requests.place(ids, asked, near_requests.compare(asked), 0.8)
+
+
+def ties(one: NearRequest, other: NearRequest) -> tuple[bool, bool]:
+    """Tell whether two requests have to stand on one side, and whether one of them is enough."""
+    first, second = place("ab", [one, other])
+    return first.cluster_id == second.cluster_id, first.twin_id == second.twin_id
+
+
+TWINS = (True, True)
+TIED = (True, False)
+APART = (False, False)
+HISTORY = (user(QUESTION), assistant("There is a train every hour; shall I book it for you then?"))
+TOOLS = (logs.tool("one"), logs.tool("two"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        pytest.param(
+            request(user(QUESTION)), request(user(f"please: {QUESTION}?")), TWINS, id="reworded"
+        ),
+        pytest.param(
+            request(user("set an alarm for six")),
+            request(user("play some jazz")),
+            APART,
+            id="one-system-prompt",
+        ),
+        pytest.param(
+            request(user("set an alarm for six"), tools=TOOLS),
+            request(user("play some jazz"), tools=TOOLS),
+            APART,
+            id="one-list-of-tools",
+        ),
+        pytest.param(
+            request(user(QUESTION), tools=TOOLS),
+            request(user(QUESTION), tools=TOOLS[::-1]),
+            TWINS,
+            id="tools-in-another-order",
+        ),
+        pytest.param(
+            request(user(QUESTION), tools=TOOLS),
+            request(user(QUESTION), tools=TOOLS[:1]),
+            APART,
+            id="a-tool-less",
+        ),
+        pytest.param(
+            request(user(QUESTION), system=f"{LONG} It is 10:15."),
+            request(user(QUESTION), system=f"{LONG} It is 16:40."),
+            TWINS,
+            id="the-clock-in-the-system-prompt",
+        ),
+        pytest.param(
+            request(user(QUESTION), system="Answer in French."),
+            request(user(QUESTION), system="Reply with one number only."),
+            TIED,
+            id="another-system-prompt",
+        ),
+        pytest.param(
+            request(*HISTORY), request(*HISTORY, user("yes")), TIED, id="the-next-turn-of-it"
+        ),
+        pytest.param(
+            request(*HISTORY, user("yes")), request(*HISTORY, user("no")), TIED, id="yes-and-no"
+        ),
+        pytest.param(
+            request(*HISTORY, user("yes")), request(*HISTORY, user("Yes")), TWINS, id="yes-and-Yes"
+        ),
+    ],
+)
+def test_alike_requests_stand_together_and_equal_wishes_count_once(
+    one: NearRequest, other: NearRequest, expected: tuple[bool, bool]
+):
+    assert ties(one, other) == expected
+
+
+def test_ids_are_the_smallest_of_those_they_name_in_any_order():
+    asked = [request(user(text)) for text in (QUESTION, "something else", f"{QUESTION} please")]
+    forward = place(["c", "b", "a"], asked)
+    backward = place(["a", "b", "c"], asked[::-1])
+    assert [place.cluster_id for place in forward] == ["a", "b", "a"]
+    assert backward == forward[::-1]

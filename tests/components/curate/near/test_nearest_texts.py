@@ -1,0 +1,52 @@
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.curate.near import nearest_texts
+from components.curate.near.nearest_texts import Nearest
+
+TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), max_size=12)
+
+
+def nearest(texts: Sequence[str], references: Sequence[str], words: int = 3) -> Nearest:
+    ours, theirs = pa.array(texts, pa.large_string()), pa.array(references, pa.large_string())
+    with ThreadPoolExecutor(2) as pool:
+        return nearest_texts.nearest_by_ngrams(ours, theirs, words, pool)
+
+
+def runs(text: str, words: int) -> set[tuple[str, ...]]:
+    said = text.split()
+    return {tuple(said[at : at + words]) for at in range(len(said) - words + 1)}
+
+
+def share(one: str, other: str, words: int) -> float:
+    first, second = runs(one, words), runs(other, words)
+    return len(first & second) / min(len(first), len(second)) if first and second else 0.0
+
+
+@given(TEXTS, TEXTS)
+@settings(deadline=None)
+def test_the_nearest_is_what_comparing_with_each_gives(texts: list[str], references: list[str]):
+    found = nearest(texts, references)
+    for text, reference, most in zip(texts, found.references, found.shares, strict=True):
+        shares = [share(text, other, 3) for other in references]
+        assert most == max(shares, default=0.0)
+        assert reference == (shares.index(most) if most else -1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("so we came and the quick brown fox jumps over it", 0.5, id="half-of-it"),
+        pytest.param("The QUICK, brown fox: jumps!", 1.0, id="a-part-in-other-writing"),
+        pytest.param("the quick brown", 0.0, id="fewer-words-than-a-run"),
+        pytest.param("a slow red hen sits under the hard-working cat", 0.0, id="nothing"),
+    ],
+)
+def test_the_share_is_of_the_shorter_text(text: str, expected: float):
+    found = nearest([text], ["the quick brown fox jumps over the lazy dog"], 4)
+    assert found.shares[0] == pytest.approx(expected)  # pyright: ignore[reportUnknownMemberType]

@@ -1,0 +1,186 @@
+"""What many requests have in common ruins no data set, wherever it stands."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from components.curate import curate_workload, row_judgement
+from components.curate.row_judgement import RowJudgement
+from components.curate.settings import Rules
+from components.curate.split import SettledSides
+from components.schema import Json
+from tests.support import curated_rows, logs
+
+TEMPLATE = (
+    "You are the assistant of a bank and read one message of a customer. Decide which of the bank's"
+    " topics it is about, and answer with the name of that topic alone, in lower case, without any"
+    " explanation. Never translate anything and never greet the customer. If no topic fits, say"
+    " other. This is what the customer wrote to us today:"
+)
+AFTERWARDS = (
+    "Answer with the topic only, and keep in mind that a wrong one costs the customer time."
+)
+OTHERS = (
+    "Read the text that follows and tell us in one word what the writer wants us to do about it:",
+    "Ordne die folgende Anfrage genau einem Thema zu und antworte nur mit dem Namen des Themas:",
+    "请阅读下面的客户信息并判断客户的意图只回答意图的名称不要解释也不要翻译客户信息如下",
+)
+EXAMPLES = "Message: I lost my card. Topic: cards. Message: send money to Ann, please. Topic: pay."
+WORDS = [f"{start}{end}" for start in "bdfgklmnprst" for end in ("ala", "emi", "ono", "uru", "ix")]
+TOPICS = ("cards", "transfers", "rates", "branches", "other")
+
+Write = Callable[[int, str], list[Json]]
+"""Give the messages that ask a question, by its number."""
+
+
+def said(*texts: str) -> list[Json]:
+    return [{"role": "user", "content": text} for text in texts]
+
+
+def under_system(_: int, question: str) -> list[Json]:
+    return [{"role": "system", "content": TEMPLATE}, *said(question)]
+
+
+def with_variables(number: int, question: str) -> list[Json]:
+    name = f"{WORDS[number % 47]} {WORDS[number % 59]}"
+    head = f"Customer {name}, number {number * 7919 % 10_000}, wrote at 10:{number % 60}."
+    return said(f"{head} {TEMPLATE} {question} {AFTERWARDS}")
+
+
+WRITTEN: dict[str, Write] = {
+    "before": lambda _, question: said(f"{TEMPLATE} {question}"),
+    "afterwards": lambda _, question: said(f"{question}\n\n{TEMPLATE}"),
+    "around": lambda _, question: said(f"{TEMPLATE} {question}\n{AFTERWARDS}"),
+    "with-variables": with_variables,
+    "in-both": lambda n, question: [*under_system(n, f"{OTHERS[0]} {question}")],
+    "with-examples": lambda _, question: said(f"{TEMPLATE} {EXAMPLES} Message: {question} Topic:"),
+    "examples-as-turns": lambda _, question: [
+        *said(f"{TEMPLATE} I lost my card."),
+        {"role": "assistant", "content": "cards"},
+        *said(question),
+    ],
+    "several": lambda n, question: said(f"{(TEMPLATE, *OTHERS)[n % 4]} {question}"),
+    "no-spaces": lambda _, question: said(f"{OTHERS[2] * 2} {question}"),
+}
+
+
+def questions(count: int, words: int = 8) -> list[str]:
+    """Draw different questions."""
+    chance = random.Random(count)
+    return [" ".join(chance.sample(WORDS, words)) for _ in range(count)]
+
+
+def judge(
+    requests: Sequence[list[Json]], answers: Sequence[str] = TOPICS, rules: Rules | None = None
+) -> list[RowJudgement]:
+    """Judge requests as curation does, up to where SQL chooses among twins."""
+    rules = rules or Rules(split_by="conversation", max_prompt_chars=100_000)
+    judged = [
+        row_judgement.judge(
+            replace(
+                curated_rows.row(
+                    messages=messages, tools=[], message=logs.say(answers[n % len(answers)])
+                ),
+                interaction_id=f"{n:05d}",
+                example_id=f"e{n:05d}",
+                logged_at=logs.NOW + timedelta(minutes=n),
+            ),
+            rules,
+        )
+        for n, messages in enumerate(requests)
+    ]
+    return curate_workload.clean(
+        curate_workload.stand(curate_workload.near(judged, rules), SettledSides(), rules), rules
+    )
+
+
+def kept(judged: Sequence[RowJudgement]) -> int:
+    """Count what is left if of twins with one answer one is kept."""
+    free = [one for one in judged if one.objection is None]
+    return len({(one.twin_id, one.answer_name) for one in free})
+
+
+@pytest.mark.parametrize("count", [40, 150])
+@pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
+def test_under_a_template_as_much_is_kept_as_under_a_system_prompt(write: Write, count: int):
+    asked = questions(count)
+    judged = judge([write(n, one) for n, one in enumerate(asked)])
+    as_system = judge([under_system(n, one) for n, one in enumerate(asked)])
+    assert kept(judged) >= 0.95 * kept(as_system)
+    assert max(Counter(one.member.cluster_id for one in judged if one.member).values()) <= 3
+
+
+def test_questions_of_one_word_under_a_template_are_different_requests():
+    assert kept(judge([said(f"{TEMPLATE} {word}") for word in WORDS], answers=["cards"])) == 60
+
+
+@pytest.mark.parametrize("asked", [3, 12], ids=["three-questions", "twelve-questions"])
+@pytest.mark.parametrize("apart", [False, True], ids=["one-message", "two-messages"])
+def test_questions_on_one_document_are_all_kept(asked: int, apart: bool):
+    texts = [" ".join(random.Random(n).choices(WORDS, k=3000)) for n in range(2)]
+    at_length = [" ".join(random.Random(n).choices(WORDS, k=30)) for n in range(7)]
+    requests = [
+        said(text, question) if apart else said(f"{text}\n\n{question}")
+        for text in texts
+        for question in questions(asked, 10)
+    ]
+    assert kept(judge(requests, at_length)) == len(requests)
+
+
+@pytest.mark.parametrize("template", ["", TEMPLATE], ids=["bare", "under-a-template"])
+def test_a_request_that_is_sent_again_and_again_is_one(template: str):
+    again = " ".join(questions(1, 20))
+    others = [said(f"{template} {one}") for one in questions(30)]
+    retries = [said(f"{template} {again}") for _ in range(40)]
+    judged = judge([*others, *retries], answers=["cards"])
+    assert len({one.twin_id for one in judged[30:]}) == 1
+    assert kept(judged[:30]) >= 29
+
+
+def test_retries_with_another_time_in_them_are_one_unless_the_numbers_are_what_is_asked():
+    again = " ".join(questions(1, 60))
+    retries = [said(f"2026-01-{n % 28 + 1:02d} 10:{n:02d} {again}") for n in range(40)]
+    assert len({one.twin_id for one in judge(retries, answers=["cards"])}) == 1
+    readings = [said(f"{TEMPLATE} {n * 37 % 101} {n * 53 % 97} {n * 71 % 89}") for n in range(80)]
+    assert kept(judge(readings)) >= 76
+
+
+def test_whole_histories_of_a_conversation_stand_together():
+    turns = questions(30, 12)
+    talks: list[list[Json]] = [
+        [*under_system(n, turns[0]), *said(*turns[1 : n + 1])] for n in range(30)
+    ]
+    assert len({one.member.cluster_id for one in judge(talks)[12:] if one.member}) == 1
+
+
+def test_what_is_held_out_is_not_trained_on_under_a_template_either():
+    asked = questions(120, 30)
+    again = [
+        " ".join([*one.split()[:20], *WORDS[n % 40 : n % 40 + 10]]) for n, one in enumerate(asked)
+    ]
+    judged = judge([said(f"{TEMPLATE} {one}") for one in [*asked, *again]])
+    side = {one.interaction_id: one.standing.side for one in judged if one.standing}
+    parted = [
+        (first, second)
+        for first, second in zip(judged[:120], judged[120:], strict=True)
+        if side[first.interaction_id] != side[second.interaction_id]
+    ]
+    assert parted
+    overlaps = {"overlaps_holdout", "overlaps_validation"}
+    assert all(overlaps & {one.objection, other.objection} for one, other in parted)
+    assert sum(one.objection is not None for one in judged) == len(parted)
+
+
+@pytest.mark.parametrize("write", [WRITTEN["around"], WRITTEN["several"]], ids=["one", "several"])
+@pytest.mark.parametrize("sizes", [range(40, 61, 2), range(400, 421, 10)], ids=["40", "400"])
+def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
+    asked = [write(n, one) for n, one in enumerate(questions(430))]
+    counts = [Counter(one.objection for one in judge(asked[:size])) for size in sizes]
+    for earlier, later in pairwise(counts):
+        assert (later - earlier).total() + (earlier - later).total() <= sizes.step + 4
+    assert all(one[None] >= 0.95 * one.total() for one in counts)

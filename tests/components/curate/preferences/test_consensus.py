@@ -1,0 +1,142 @@
+"""What becomes of what people disagree about."""
+
+from random import Random
+
+import pytest
+
+from components.curate.preferences import consensus, preference_rows
+from components.curate.preferences.consensus import JudgeVote
+from components.curate.preferences.feedback_signals import Signal
+from components.curate.preferences.pairs_and_labels import Conflict
+from tests.support import vote_signals
+from tests.support.vote_signals import choose, correct, pairs, signal
+
+ITEMS = 60
+
+
+def panel(rates: dict[str, float], seed: int = 1) -> tuple[list[JudgeVote[int]], dict[int, bool]]:
+    """Let judges of known reliability judge items whose truth is known."""
+    draw = Random(seed)
+    truth = {item: draw.random() < 0.5 for item in range(ITEMS)}
+    votes = [
+        JudgeVote(item, (judge,), is_one if draw.random() < rate else not is_one, 1.0)
+        for item, is_one in truth.items()
+        for judge, rate in rates.items()
+    ]
+    return votes, truth
+
+
+def right(found: dict[int, float], truth: dict[int, bool]) -> int:
+    return sum((probability > 0.5) == truth[item] for item, probability in found.items())
+
+
+def majority(votes: list[JudgeVote[int]]) -> dict[int, float]:
+    return {
+        item: sum(vote.is_one for vote in votes if vote.item == item)
+        / sum(vote.item == item for vote in votes)
+        for item in range(ITEMS)
+    }
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_one_careful_judge_outweighs_four_who_guess(symmetric: bool):
+    votes, truth = panel({"careful": 0.97, "a": 0.55, "b": 0.55, "c": 0.55, "d": 0.55, "e": 0.9})
+    found = consensus.posteriors(votes, symmetric=symmetric)
+    assert right(found, truth) > right(majority(votes), truth)
+    assert right(found, truth) >= 0.9 * ITEMS
+
+
+def test_the_formula_gives_what_it_gives_by_hand():
+    """Two judges, one item, opposite words: equal reliability cancels, so the odds are even."""
+    votes = [JudgeVote("x", ("a",), True, 1.0), JudgeVote("x", ("b",), False, 1.0)]
+    assert consensus.posteriors(votes, symmetric=True)["x"] == pytest.approx(0.5)
+    # One vote: the judge is right 8 times of 10 before, and (8 + p) of 11 with it. So p = 0.8.
+    assert consensus.posteriors(votes[:1], symmetric=True)["x"] == pytest.approx(0.8)
+
+
+def test_order_makes_no_difference_to_the_last_bit():
+    votes, _ = panel({"a": 0.9, "b": 0.7, "c": 0.6})
+    mixed = list(votes)
+    Random(2).shuffle(mixed)
+    assert consensus.posteriors(mixed, symmetric=False) == consensus.posteriors(
+        votes, symmetric=False
+    )
+
+
+def conflicts(given: list[Signal]) -> list[Conflict]:
+    return list(vote_signals.weigh_feedback(given).conflicts)
+
+
+def test_opposite_choices_are_recorded_and_give_no_pair():
+    given = [choose("a", "b"), choose("b", "a", actor="bob")]
+    (found,) = conflicts(given)
+    assert (found.kind, found.method, found.resolution) == ("pair", "majority", "undecided")
+    assert {found.for_ids, found.against_ids} == {(one.feedback_id,) for one in given}
+    weighed = vote_signals.weigh_feedback(given)
+    assert pairs(weighed) == []
+    assert set(weighed.reasons.values()) == {"undecided"}
+
+
+def test_the_majority_wins_and_the_other_is_overruled():
+    given = [choose("a", "b", actor=who) for who in ("x", "y", "z")] + [choose("b", "a")]
+    weighed = vote_signals.weigh_feedback(given)
+    assert pairs(weighed) == [("a", "b", "choice", 0.5)]
+    assert weighed.reasons[given[-1].feedback_id] == "overruled"
+
+
+def test_more_ties_than_choices_are_a_tie():
+    given = [choose("a", "b"), *(choose("b", "a", tie=True, actor=who) for who in ("x", "y"))]
+    (found,) = conflicts(given)
+    assert (found.method, found.resolution, found.weight_tied) == ("ties", "undecided", 2)
+    assert pairs(vote_signals.weigh_feedback(given)) == []
+
+
+def test_an_actors_newer_choice_counts_wherever_it_was_given():
+    old = choose("a", "b", minutes=1)
+    new = choose("b", "a", minutes=2)
+    weighed = vote_signals.weigh_feedback([new, old])
+    assert pairs(weighed) == [("b", "a", "choice", 1)]
+    assert weighed.reasons[old.feedback_id] == "superseded"
+    assert not weighed.conflicts
+
+
+def test_praise_of_what_was_corrected_is_recorded():
+    praise = signal("thumb", "up", actor="bob")
+    (found,) = conflicts([correct("right"), praise])
+    assert (found.kind, found.method, found.for_ids) == (
+        "label", "correction", (praise.feedback_id,),
+    )  # fmt: skip
+
+
+def test_of_two_corrections_the_newer_is_the_target_and_both_are_pairs():
+    old, new = correct("good", actor="ann", minutes=1), correct("better", actor="bob", minutes=2)
+    weighed = vote_signals.weigh_feedback([old, new])
+    assert weighed.targets == {new.feedback_id: ("a",)}
+    assert [one[:2] for one in pairs(weighed)] == [("better", "a"), ("good", "a")]
+    (found,) = weighed.conflicts
+    assert (found.kind, found.method, found.against_ids) == (
+        "correction", "newest", (old.feedback_id,),
+    )  # fmt: skip
+
+
+def test_with_enough_shared_judgements_the_reliable_judge_is_believed():
+    """Twenty-four pairs of three judges: two agree always, the third is against them always."""
+    answers = [vote_signals.answer(f"{side}{n}", prompt=f"{n}") for n in range(30) for side in "ab"]
+    given = [
+        choose(f"a{n}", f"b{n}", actor=who, minutes=600 * n)
+        for n in range(24)
+        for who in ("x", "y")
+    ]
+    given += [choose(f"b{n}", f"a{n}", actor="z", minutes=600 * n) for n in range(24)]
+    given += [choose("a29", "b29", actor="x"), choose("b29", "a29", actor="z")]
+    weighed = vote_signals.weigh_feedback(given, answers, trusted=("x", "y", "z"))
+    assert {one.method for one in weighed.conflicts} == {"dawid_skene"}
+    texts = weighed.answers.texts
+    assert "a29" in {texts[one.chosen].text for one in weighed.pairs}
+
+
+def test_length_bias_can_be_weighed_away():
+    lengths = [(9, 1), (9, 2), (9, 3), (1, 9), (5, 5)]
+    matched = preference_rows.match_lengths([1.0, 1.0, 0.5, 1.0, 0.7], lengths)
+    assert matched == pytest.approx([0.4, 0.4, 0.2, 1.0, 0.7])
+    assert preference_rows.match_lengths([1.0, 1.0], [(2, 1), (3, 1)]) == [1.0, 1.0]

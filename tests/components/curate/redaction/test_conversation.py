@@ -1,0 +1,105 @@
+import json
+
+from components.curate.redaction.redactor import Conversation
+from components.schema import Json
+from tests.support import logs
+from tests.support.talk import arguments, redact, said, text_call, user
+
+CARD = "4111 1111 1111 1111"
+
+
+def test_a_value_has_one_placeholder_wherever_it_stands():
+    tool: dict[str, Json] = {
+        "type": "function",
+        "function": {
+            "name": "pay",
+            "description": "Pays for ann@acme.com.",
+            "parameters": {
+                "type": "object",
+                "properties": {"mail": {"type": "string", "enum": ["ann@acme.com", "none"]}},
+                "required": ["mail"],
+            },
+        },
+    }
+    given = Conversation(
+        [
+            {"role": "system", "content": "You serve Ann@ACME.com."},
+            user(f"Charge {CARD}, tell bob@acme.com and call 212-555-0134"),
+            text_call('{"card": "4111-1111-1111-1111", "phone": "(212) 555 0134", "n": 2}'),
+            {"role": "tool", "content": f'{{"ok": true, "card": {CARD.replace(" ", "")}}}'},
+        ],
+        [tool],
+        [logs.say("Told BOB@acme.com; 12125550134 is yours.")],
+        [
+            {
+                "name": "pay",
+                "arguments": {"card": ["4111111111111111", CARD], "mail": ["ann@acme.com"]},
+            }
+        ],
+    )
+    redacted = redact(given)
+    now = redacted.conversation
+    assert now.messages[0]["content"] == "You serve <EMAIL_1>."
+    assert now.messages[1]["content"] == "Charge <CARD_1>, tell <EMAIL_2> and call <PHONE_1>"
+    assert arguments(now.messages[2]) == {"card": "<CARD_1>", "phone": "<PHONE_1>", "n": 2}
+    assert now.messages[3]["content"] == '{"ok": true, "card": "<CARD_1>"}'
+    assert now.answers[0]["content"] == "Told <EMAIL_2>; <PHONE_1> is yours."
+    accepted: Json = {"card": ["<CARD_1>", "<CARD_1>"], "mail": ["<EMAIL_1>"]}
+    assert now.acceptable == [{"name": "pay", "arguments": accepted}]
+    wanted = json.loads(json.dumps(tool).replace("ann@acme.com", "<EMAIL_1>"))
+    assert now.tools == [wanted]
+    assert redacted.values == {"email": 2, "card": 1, "phone": 1}
+
+
+def test_what_names_and_links_things_stays():
+    call: dict[str, Json] = {
+        "id": "call_4111111111111111",
+        "type": "function",
+        "function": {"name": "pay", "arguments": '{"ann@acme.com": 1}'},
+    }
+    messages: list[dict[str, Json]] = [
+        user("hi"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_4111111111111111", "name": "pay", "content": "ok"},
+    ]
+    given = Conversation(messages, [logs.WEATHER])
+    assert redact(given).conversation == given
+
+
+def test_an_example_in_a_tools_description_stays_unless_it_is_somebodys():
+    text = "A mail, e.g. ann@acme.com. Ask help@acme.com"
+    tool: dict[str, Json] = {"type": "function", "function": {"name": "t", "description": text}}
+    alone = redact(Conversation([user("hi")], [tool])).conversation.tools
+    assert alone == [tool]
+    meant = redact(Conversation([user("ann@acme.com")], [tool])).conversation.tools
+    assert "<EMAIL_1>" in json.dumps(meant)
+    plain: dict[str, Json] = {
+        "type": "function",
+        "function": {"name": "t", "description": "Tells help@acme.com"},
+    }
+    assert "<EMAIL_1>" in json.dumps(redact(Conversation([user("hi")], [plain])).conversation.tools)
+
+
+def test_json_in_text_is_written_as_it_was():
+    for text in ('{"a":"x@b.com","ü":[1.50,null]}', '{"a": "x@b.com", "\\u00fc": 1}'):
+        given = Conversation([user("hi"), text_call(text)])
+        redacted = redact(given).conversation.messages[1]
+        wanted = text_call(text.replace("x@b.com", "<EMAIL_1>").replace("1.50", "1.5"))
+        assert redacted == wanted
+
+
+def test_placeholders_that_were_there_keep_their_numbers():
+    assert said("<EMAIL_3> wrote to ann@acme.com") == "<EMAIL_3> wrote to <EMAIL_4>"
+
+
+def test_a_value_found_by_its_field_is_replaced_in_the_text_before_it():
+    given = Conversation(
+        [user("use 5512345678 and sesame99")],
+        answers=[text_call('{"phone_number": "5512345678", "password": "sesame99"}')],
+    )
+    redacted = redact(given).conversation
+    assert redacted.messages[0]["content"] == "use <PHONE_1> and <PASSWORD_1>"
+    assert arguments(redacted.answers[0]) == {
+        "phone_number": "<PHONE_1>",
+        "password": "<PASSWORD_1>",
+    }

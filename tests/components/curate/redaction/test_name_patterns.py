@@ -1,0 +1,88 @@
+import pytest
+
+from components.curate.redaction.redactor import Conversation
+from tests.support import logs
+from tests.support.talk import arguments, redact, said, user
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Hi, my name is Mia Li and I fly", "Hi, my name is <NAME_1> <NAME_2> and I fly"),
+        ("my name is mia li calling about", "my name is <NAME_1> <NAME_2> calling about"),
+        ("I'm Noah Brown, hello", "I'm <NAME_1> <NAME_2>, hello"),
+        ("I am Karan. Help", "I am <NAME_1>. Help"),
+        ("under the name Jodi Nadler by 8", "under the name <NAME_1> <NAME_2> by 8"),
+        ("ask Dr. Moore or Moore's nurse", "ask Dr. <NAME_1> or <NAME_1>'s nurse"),
+        (
+            "Please help.\nBest regards,\nIvan Muller",
+            "Please help.\nBest regards,\n<NAME_1> <NAME_2>",
+        ),
+        (
+            "My name is Grace. Will you help, Grace?",
+            "My name is <NAME_1>. Will you help, <NAME_1>?",
+        ),
+        ("for my friend Ivan, as Ivan asked", "for my friend <NAME_1>, as <NAME_1> asked"),
+        ("My user ID is amelia_davis_8890.", "My user ID is <NAME_1>_<NAME_2>_8890."),
+        ("Call me Bob. Bob it is.", "Call me <NAME_1>. <NAME_1> it is."),
+    ],
+)
+def test_a_name_that_is_told_is_replaced_everywhere(text: str, left: str):
+    assert said(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm American, and I'm Sorry. I am Not sure.",
+        "my name is not on the list",
+        "the file name is report.txt, API name: get nodes list",
+        "call me back later, or call me tomorrow",
+        "It's New York time",
+        "call me anything, or call me something else",
+        "a passenger named in the list",
+    ],
+)
+def test_what_is_no_name_stays(text: str):
+    assert said(text) == text
+
+
+def test_parts_of_a_name_keep_their_placeholders_in_fields_ids_and_texts():
+    call = logs.call("book", '{"passengers": [{"first_name": "Sofia", "last_name": "Kim"}]}')
+    result = '{"user_id": "sofia_kim_7287", "name": {"first_name": "Sofia", "last_name": "Kim"}}'
+    given = Conversation(
+        [user("It's sofia_kim_7287."), call, {"role": "tool", "content": result}],
+        answers=[logs.say("Thank you, Sofia Kim (Kim, S.)!")],
+    )
+    redacted = redact(given).conversation
+    assert redacted.messages[0]["content"] == "It's <NAME_1>_<NAME_2>_7287."
+    passenger = {"first_name": "<NAME_1>", "last_name": "<NAME_2>"}
+    assert arguments(redacted.messages[1]) == {"passengers": [passenger]}
+    assert redacted.answers[0]["content"] == "Thank you, <NAME_1> <NAME_2> (<NAME_2>, S.)!"
+
+
+def test_a_name_field_counts_only_where_it_is_a_persons():
+    call = logs.call("add", {"name": "Blue Mouse", "color": "blue"})
+    assert redact(Conversation([user("add")], answers=[call])).conversation.answers == [call]
+    call = logs.call("add", {"name": "Ann Lee", "email": "ann@acme.com"})
+    answers = redact(Conversation([user("add")], answers=[call])).conversation.answers
+    assert arguments(answers[0]) == {"name": "<NAME_1> <NAME_2>", "email": "<EMAIL_1>"}
+
+
+def test_an_airport_is_no_passenger():
+    call = logs.call("book", '{"first_name": "Mia", "last_name": "Jackson"}')
+    given = Conversation([user("Fly Mia from MIA to DEN")], answers=[call])
+    assert redact(given).conversation.messages[0]["content"] == "Fly <NAME_1> from MIA to DEN"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "left"),
+    [
+        ("May I have your full name, please?", "Lucien Parlet", "<NAME_1> <NAME_2>"),
+        ("What is the name of the city?", "New York", "New York"),
+        ("Which city?", "New York", "New York"),
+    ],
+)
+def test_an_answer_to_a_question_for_a_name_is_one(question: str, answer: str, left: str):
+    asked = Conversation([user("hi"), logs.say(question), user(answer)])
+    assert redact(asked).conversation.messages[2]["content"] == left

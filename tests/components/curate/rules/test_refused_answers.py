@@ -1,0 +1,69 @@
+"""Answers that do nothing but refuse are found; what is said of the matter is none."""
+
+import pytest
+
+from components.curate import interaction
+from components.curate.rules.bad_answers import refusal
+from tests.support import logs
+from tests.support.curated_rows import answered, row
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't assist with that.",
+        "I\u2019m sorry, but I can\u2019t help with that request.",
+        "I cannot help you with this.",
+        "Sorry, I can't do that.",
+        "I'm unable to fulfill that request.",
+        "I apologize, but I cannot provide that information.",
+        "As an AI language model, I cannot comply with this request.",
+        "Unfortunately, I am not able to generate such content.",
+        "I won't assist with that.",
+        "I'm sorry, but as an AI, I can't engage in that conversation.",
+        "I can't help.",
+        "I must decline to answer that question.",
+        "I cannot create any explicit material.",
+    ],
+)
+def test_refusals_are_found(text: str):
+    assert refusal(answered(text)) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("I'm sorry to hear that. What happened?", id="sympathy"),
+        pytest.param(
+            "I'm sorry, but I cannot remove a passenger from an existing reservation.", id="policy"
+        ),
+        pytest.param("Unfortunately, I need the reservation ID to proceed.", id="asks-back"),
+        pytest.param(
+            "As an AI language model, I don't have feelings, but here are some tips:", id="ai-says"
+        ),
+        pytest.param(
+            "I can't help with that booking. However, the cheapest flight is LX 12.", id="helps-on"
+        ),
+        pytest.param("I can't do that here, but here is the code:\n```\nx\n```", id="code"),
+        pytest.param("I can't help with that. " + "The reason is long. " * 30, id="explains"),
+        pytest.param('He said: "I can\'t help with that."', id="quoted"),
+        pytest.param("No tool fits this request.", id="abstains"),
+        pytest.param("oos", id="label"),
+    ],
+)
+def test_answers_that_say_something_are_no_refusals(text: str):
+    assert refusal(answered(text)) is None
+
+
+def test_the_mark_quotes_nothing_that_was_asked():
+    said = answered("I understand that Ann Smith is ill, but I can't help with that.")
+    assert refusal(said) == "i can't help with that"
+
+
+def test_where_tools_are_offered_to_decline_is_an_answer():
+    said = row(message=logs.say("I'm sorry, but I can't assist with that."), tools=[logs.WEATHER])
+    assert refusal(interaction.read(said)) is None
+
+
+def test_what_a_person_corrected_it_to_is_right():
+    assert refusal(answered("I can't assist with that.", is_corrected=True)) is None

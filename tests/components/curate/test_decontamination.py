@@ -1,0 +1,86 @@
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.curate import decontamination
+from components.curate.decontamination import (
+    Document,
+    Seen,
+    UnreadableDocumentsError,
+    UserTexts,
+    decontaminate,
+)
+from components.curate.settings import Overlap
+
+QUESTION = (
+    "A baker sells 24 loaves of bread each morning and half as many in the afternoon for 3 dollars"
+    " a loaf. How much money does the baker make in a day?"
+)
+REPHRASED = (
+    "Each day 24 loaves are sold by a baker before noon; in the afternoon, half of that. If a loaf"
+    " of bread costs 3 dollars, what does the baker earn daily?"
+)
+OTHER = "Tell me which river flows through the town where my grandmother was born a long time ago"
+
+
+def asked(**texts: str) -> dict[str, UserTexts]:
+    return {name: UserTexts(text, text) for name, text in texts.items()}
+
+
+def guard(folder: Path) -> str:
+    path = folder / "math.jsonl.gz"
+    others = [{"question": f"What do {n} apples and {n} pears cost together?"} for n in range(50)]
+    lines = [{"question": QUESTION, "choices": ["36", "108"]}, *others]
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    return str(path)
+
+
+def test_a_row_with_a_guards_question_in_it_names_file_and_line(tmp_path: Path):
+    settings = Overlap(guards=(guard(tmp_path),))
+    rows = asked(a=f"My teacher asks: {QUESTION} Help me!", b=OTHER)
+    assert decontaminate(rows, {}, settings) == {
+        "a": Seen("overlaps_guard", "math.jsonl.gz:1, a share of 1.00")
+    }
+
+
+def test_a_row_that_the_holdout_has_too_names_its_row(tmp_path: Path):
+    settings = Overlap(guards=(guard(tmp_path),))
+    found = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
+    assert found == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
+
+
+def test_other_words_for_it_are_found_if_that_is_asked_for(tmp_path: Path):
+    rows = asked(a=REPHRASED, b=OTHER)
+    assert decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),))) == {}
+    found = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
+    assert {row: seen.objection for row, seen in found.items()} == {"a": "overlaps_guard"}
+    assert "math.jsonl.gz:1, a cosine of 0." in found["a"].mark
+
+
+def test_every_text_of_a_row_is_a_document(tmp_path: Path):
+    path = tmp_path / "guard.parquet"
+    row = {"query": "one", "choices": ["two", "three"], "meta": {"note": "four"}, "gold": 1}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    assert list(decontamination.read_documents(str(path))) == [
+        Document("guard.parquet:1", text) for text in ("one", "two", "three", "four")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("a.jsonl", b'{"text": "one"}\n{"text": ', id="cut-line"),
+        pytest.param("a.parquet", b"no parquet", id="no-parquet"),
+        pytest.param("a.jsonl.gz", b"not packed", id="not-packed"),
+    ],
+)
+def test_guard_documents_that_can_not_be_read_end_the_curation(
+    tmp_path: Path, name: str, content: bytes
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableDocumentsError, match=f"documents of .*{name}"):
+        list(decontamination.read_documents(str(tmp_path / name)))

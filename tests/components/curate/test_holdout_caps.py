@@ -1,0 +1,242 @@
+"""Of one cluster no more requests are tested on than the workload's file says."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.curate import curate_workload, held_rows
+from components.curate.curate_workload import CurationTally
+from components.curate.preferences import outcomes
+from components.curate.preferences.outcomes import PlacedInteraction
+from components.curate.settings import Rules
+from components.curate.split import Side
+from components.dataset import freeze_snapshot
+from components.dataset.freeze_snapshot import Snapshot
+from components.schema import Json
+from components.scorecard import CLUSTER_CAP
+from components.store import manifest, warehouse
+from components.store.ledger import Holdout, HoldoutLog
+from components.store.warehouse import Connection
+from flows import preregistration
+from tests.components.store.test_holdout_uses import look, seal
+from tests.support import logs
+
+SIZES = {f"c{n}": 1 + n % 5 for n in range(40)}
+"""How many turns each conversation has."""
+
+TOPICS = ("refund", "parcel", "invoice", "voucher", "account", "tariff", "router")
+
+
+def line(conversation: str, turn: int, **more: Json) -> dict[str, Json]:
+    """Write a turn of an application that sends only the newest message."""
+    number = int(conversation[1:])
+    said = f"{TOPICS[number % 7]} {TOPICS[turn % 7]} {conversation} {turn}"
+    told: dict[str, Json] = {"conversation_id": conversation, **more}
+    answer = logs.say(f"{said}: a long answer, which is free text and no label of anything")
+    return logs.interaction(
+        said, message=answer, response_id=f"{conversation}-{turn}", timestamp=turn, **told
+    )
+
+
+def conversations(sizes: dict[str, int], **more: Json) -> list[dict[str, Json]]:
+    return [line(name, turn, **more) for name, size in sizes.items() for turn in range(size)]
+
+
+def rules(cap: int | None, **more: object) -> Rules:
+    told = {"split_by": "conversation", "holdout_share": 0.4, "holdout_per_cluster": cap}
+    return Rules.model_validate(told | more)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What came of a curation: the tested requests, of which conversation, and what is learned."""
+
+    tally: CurationTally
+    snapshot: Snapshot
+    tested: dict[str, str]
+    learned: frozenset[str]
+    marks: set[str]
+
+
+def freeze(con: Connection, folder: Path, lines: Sequence[dict[str, Json]], under: Rules) -> Frozen:
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    tally = curate_workload.curate(con, "weather", under, now=logs.NOW)
+    frozen = freeze_snapshot.freeze(con, folder / "snapshots", "weather", rules=under, now=logs.NOW)
+    tested = _asked(frozen.path / "holdout.parquet")
+    others = [*_asked(frozen.path / "train.parquet"), *_asked(frozen.path / "validation.parquet")]
+    marks = con.execute(
+        "select distinct mark from curated.verdicts where objection = 'over_cluster_cap'"
+    ).fetchall()
+    return Frozen(
+        tally,
+        frozen,
+        {said: said.split()[2] for said in tested},
+        frozenset(others),
+        {mark for (mark,) in marks},
+    )
+
+
+def _asked(file: Path) -> list[str]:
+    rows = pq.read_table(file, columns=["messages"]).to_pylist()
+    return [json.loads(row["messages"])[-1]["content"] for row in rows]
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Iterable[Connection]:
+    with warehouse.connect(tmp_path / "w.duckdb") as con:
+        yield con
+
+
+@pytest.fixture(scope="module")
+def by_cap(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Frozen]:
+    """The same log, curated in a home of its own for each cap."""
+    found: dict[int | None, Frozen] = {}
+    for cap in (None, 1, 2):
+        folder = tmp_path_factory.mktemp(f"cap-{cap}")
+        with warehouse.connect(folder / "w.duckdb") as con:
+            found[cap] = freeze(con, folder, conversations(SIZES), rules(cap))
+    return found
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+def test_of_a_conversation_so_many_requests_are_tested_on_and_the_others_nowhere(
+    by_cap: dict[int | None, Frozen], cap: int
+):
+    whole, capped = by_cap[None], by_cap[cap]
+    sizes = Counter(whole.tested.values())
+    assert Counter(capped.tested.values()) == {name: min(n, cap) for name, n in sizes.items()}
+    assert capped.tested.items() <= whole.tested.items()
+    assert capped.learned == whole.learned, "a cap on the holdout teaches nothing more or less"
+
+
+def test_which_are_tested_on_has_nothing_to_do_with_their_time(by_cap: dict[int | None, Frozen]):
+    turns = {int(said.split()[3]) for said, name in by_cap[1].tested.items() if SIZES[name] > 2}
+    assert len(turns) > 2
+
+
+def test_the_snapshot_says_how_many_are_left_out_and_why(by_cap: dict[int | None, Frozen]):
+    whole, found = by_cap[None], by_cap[1]
+    left_out = len(whole.tested) - len(found.tested)
+    assert found.tally.counts["over_cluster_cap"] == left_out
+    assert manifest.read(found.snapshot.path)["counts"] == found.tally.counts
+    card = (found.snapshot.path / "README.md").read_text()
+    assert f"| `over_cluster_cap` | {left_out} |" in card
+    assert "`holdout_per_cluster: 1`" in card
+    said = {f"cluster of {size} held-out requests, capped at 1" for size in range(2, 6)}
+    assert found.marks == said
+    assert whole.marks == set()
+
+
+def test_a_cap_may_leave_out_more_than_a_rule_may_unasked(by_cap: dict[int | None, Frozen]):
+    """The file asks for it, as it does for the balance."""
+    counts = by_cap[1].tally.counts
+    assert held_rows.find_losses("weather", counts, 0.05) == []
+    assert held_rows.find_losses("weather", {**counts, "a_rule": counts["over_cluster_cap"]}, 0.05)
+
+
+def test_without_a_cap_a_snapshot_is_called_what_it_was_before_there_were_caps(
+    by_cap: dict[int | None, Frozen],
+):
+    """Or every home would train anew for a setting that changes nothing."""
+    config = manifest.read(by_cap[None].snapshot.path)["config"]
+    assert isinstance(config, dict)
+    assert CLUSTER_CAP not in config
+    assert rules(1).model_dump(mode="json")[CLUSTER_CAP] == 1
+
+
+def test_a_conversation_that_grows_keeps_the_requests_that_were_tested_on(
+    con: Connection, tmp_path: Path
+):
+    first = freeze(con, tmp_path, conversations(SIZES), rules(1))
+    grown = freeze(con, tmp_path, conversations(dict.fromkeys(SIZES, 12)), rules(1))
+    assert grown.tested == first.tested
+    assert grown.snapshot.holdout_version == first.snapshot.holdout_version
+    more = freeze(con, tmp_path, conversations(dict.fromkeys(SIZES, 12)), rules(3))
+    assert first.tested.items() <= more.tested.items()
+    assert set(Counter(more.tested.values()).values()) == {3}
+
+
+def test_a_cap_on_a_settled_holdout_shrinks_it_and_without_one_it_is_the_same_again(
+    con: Connection, tmp_path: Path
+):
+    lines = conversations(SIZES)
+    versions = [freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 2, 1, None)]
+    whole, one, two, again, back = versions
+    assert one.tested.items() < two.tested.items() < whole.tested.items()
+    assert (again.tested, back.tested) == (one.tested, whole.tested)
+    assert not {*whole.tested} & one.learned, "what was tested on is never learned"
+    numbers = [found.snapshot.holdout_version.split("-")[0] for found in versions]
+    assert numbers == ["v1", "v2", "v3", "v2", "v1"]
+
+
+def test_what_people_say_of_a_tested_request_lets_another_one_of_its_conversation_in(
+    con: Connection, tmp_path: Path
+):
+    """A disliked answer is no reference; the conversation is tested on by another request."""
+    lines = conversations(SIZES)
+    first = freeze(con, tmp_path, lines, rules(1))
+    name = next(name for name in first.tested.values() if SIZES[name] > 1)
+    (said,) = (one for one, of in first.tested.items() if of == name)
+    vote = logs.feedback(response_id=f"{name}-{said.split()[3]}")
+    logs.load_feedback(con, logs.write(tmp_path / "feedback.jsonl", [vote]), now=logs.NOW)
+    second = freeze(con, tmp_path, lines, rules(1))
+    assert {*first.tested} - {*second.tested} == {said}
+    assert Counter(second.tested.values()) == Counter(first.tested.values())
+
+
+def test_clusters_that_merge_are_capped_as_one(con: Connection, tmp_path: Path):
+    """A bound is no bound if two conversations that turn out to be one person's have it each."""
+    lines = conversations(dict.fromkeys(SIZES, 2))
+    first = freeze(con, tmp_path, lines, rules(1))
+    pair = [*first.tested.values()][:2]
+    joining = [line(name, 7, user_id="ann") for name in pair]
+    merged = freeze(con, tmp_path, joining, rules(1))
+    assert sum(name in pair for name in merged.tested.values()) == 1
+    assert merged.tested.items() < first.tested.items()
+    assert merged.snapshot.clusters["holdout"] == merged.snapshot.holdout_rows
+
+
+def test_requests_of_one_user_are_capped_together(con: Connection, tmp_path: Path):
+    lines = [
+        line(name, turn, user_id=f"u{int(name[1:]) % 8}")
+        for name, size in SIZES.items()
+        for turn in range(size)
+    ]
+    found = freeze(con, tmp_path, lines, rules(1))
+    users = [int(name[1:]) % 8 for name in found.tested.values()]
+    assert len(users) == len({*users})
+
+
+@pytest.mark.parametrize("side", ["train", "holdout"])
+def test_a_pair_on_a_request_that_is_left_out_is_neither_learned_nor_measured(side: Side):
+    placed = PlacedInteraction("i", "holdout", "g", "c", "over_cluster_cap")
+    usable, refusal = outcomes.usable_interaction(["i"], {"i": placed}, side)
+    assert (usable, refusal) == (None, ("interaction_dropped", "over_cluster_cap"))
+
+
+def test_looks_at_the_whole_holdout_count_for_the_capped_one(con: Connection, tmp_path: Path):
+    """Or a cap would buy alpha back."""
+    lines = conversations(dict.fromkeys(SIZES, 6))
+    whole, one, three = (freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 3))
+
+    def held(found: Frozen) -> Holdout:
+        frozen = found.snapshot
+        return preregistration.digest_holdout("weather", frozen.holdout_version, frozen.path)
+
+    sealed = seal(held(whole))
+    book = HoldoutLog([sealed], [look(held(whole))])
+    for found in (one, three):
+        assert book.sealed(held(found)) == sealed
+        assert book.counting(None, held(found), len(found.tested)) == book.looks
+    shared = replaced(held(three), "of another name")
+    assert len(book.counting(None, shared, len(three.tested))) == 1
+    assert book.counting(None, replaced(held(one), "other"), len(one.tested)) == book.looks
+
+
+def replaced(held: Holdout, workload: str) -> Holdout:
+    return Holdout(workload, held.version, held.rows)

@@ -1,0 +1,112 @@
+"""What is common ties nothing; the turns of one conversation stay together."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from components.curate import interaction, split, ties
+from components.curate.split import Member, SettledSides, Shares, SplitBy
+from components.curate.ties import RequestOrigin
+from components.schema import Json
+from tests.support import curated_rows, logs
+
+
+def read(
+    *said: str, conversation: str | None = None, user: str | None = None, answer: str = "Fine."
+) -> tuple[Member, RequestOrigin]:
+    """Read a request in which users and the assistant take turns; the last is a user's."""
+    roles = ("user", "assistant") * len(said)
+    messages: list[Json] = [
+        {"role": role, "content": text} for role, text in zip(roles, said, strict=False)
+    ]
+    row = curated_rows.row(messages=messages, tools=[], message=logs.say(answer))
+    row = replace(row, example_id="/".join(said), conversation_id=conversation, user_id=user)
+    found = ties.request_origin(row, interaction.read(row), "conversation", None)
+    return Member((row.example_id,), "text", logs.NOW), found
+
+
+def components(
+    found: Sequence[tuple[Member, RequestOrigin]], split_by: SplitBy = "conversation"
+) -> list[str]:
+    members, origins = [member for member, _ in found], [one for _, one in found]
+    tied = ties.tie(members, origins, split_by)
+    return [one.component_id for one in split.place(tied, SettledSides(), Shares(split_by, 0.2, 0))]
+
+
+def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_alike():
+    found = [
+        read(*("hi", "Hello!", f"about {n}", "Yes?", f"more of {n}")[: 2 * turn + 1])
+        for n in range(10)
+        for turn in (1, 2)
+    ]
+    names = components(found)
+    assert names[::2] == names[1::2]
+    assert len({*names}) == 10
+
+
+def test_turns_with_a_cut_history_are_tied_by_the_answer_that_they_repeat():
+    found = [
+        read(*(f"a{t - 1}", f"b{t - 1}", f"a{t}") if t else ("a0",), answer=f"b{t}")
+        for t in range(5)
+    ]
+    assert len({*components(found)}) == 1
+
+
+def test_a_request_that_many_conversations_made_belongs_to_none():
+    found = [read("hi", conversation=f"c{n}") for n in range(10)]
+    found += [read(f"about {n} {t}", conversation=f"c{n}") for n in range(10) for t in range(2)]
+    assert len({*components(found)}) == 11
+
+
+def test_the_requests_of_one_user_are_one_cluster_but_not_those_of_an_application():
+    people = [
+        read(f"{n} {t}", conversation=f"c{n} {t}", user=f"u{n}") for n in range(20) for t in (0, 1)
+    ]
+    assert len({*components(people)}) == 20
+    one_id = [read(f"{n}", conversation=f"c{n}", user="service") for n in range(40)]
+    assert len({*components([*people, *one_id])}) == 60
+
+
+def test_a_conversation_id_on_every_row_is_none():
+    assert len({*components([read(f"about {n}", conversation="default") for n in range(40)])}) == 40
+
+
+def test_one_user_message_before_many_contexts_ties_nothing():
+    found: list[tuple[Member, RequestOrigin]] = []
+    for n in range(10):
+        messages: Json = [
+            {"role": "system", "content": f"Document {n}"},
+            {"role": "user", "content": "Go."},
+        ]
+        row = replace(curated_rows.row(messages=messages, tools=[]), example_id=f"e{n}")
+        one = ties.request_origin(row, interaction.read(row), "conversation", None)
+        found.append((Member((row.example_id,), "text", logs.NOW), one))
+    assert len({*components(found)}) == 10
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+@pytest.mark.parametrize("conversations", [60, 400])
+def test_the_holdout_has_its_share_though_half_of_the_conversations_begin_with_hi(
+    conversations: int, has_ids: bool
+):
+    shares: list[float] = []
+    for seed in range(20 if conversations == 60 else 6):
+        rng = random.Random(seed)
+        found: list[tuple[Member, RequestOrigin]] = []
+        for n in range(conversations):
+            said = ["hi" if rng.random() < 0.5 else f"about {n}"]
+            for turn in range(min(12, 1 + int(rng.expovariate(0.4)))):
+                said += ["Yes?", f"{n} {turn}"] if turn else []
+                member, one = read(*said, conversation=f"c{n}" if has_ids else None)
+                later = logs.NOW + timedelta(minutes=60 * n + turn)
+                label = rng.choice("abcd")
+                found.append((replace(member, label=label, logged_at=later), one))
+        tied = ties.tie([m for m, _ in found], [o for _, o in found], "conversation")
+        placed = split.place(tied, SettledSides(), Shares("conversation", 0.2, 0))
+        sides = {m.ties[0]: s.side for m, s in zip(tied, placed, strict=True)}
+        shares.append([*sides.values()].count("holdout") / len(sides))
+    within = [0.16 <= share <= 0.24 for share in shares]
+    assert sum(within) >= 0.95 * len(within)

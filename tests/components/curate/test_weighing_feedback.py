@@ -1,0 +1,178 @@
+"""Feedback as people give it, through collecting and curation to what is learned."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from components.curate import curate_workload
+from components.curate.settings import Preferences, Rules
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
+
+RULES = Rules(holdout_share=0.001, validation_share=0)
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def curate(
+    con: Connection,
+    folder: Path,
+    lines: Sequence[dict[str, Json]],
+    given: Sequence[dict[str, Json]],
+    rules: Rules = RULES,
+) -> None:
+    logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    curate_workload.curate(con, "weather", rules, now=logs.NOW)
+
+
+def fates(con: Connection) -> dict[str, str]:
+    """Give what became of each feedback, by its actor, of whom each test lets each give one."""
+    found = con.execute(
+        "select actor_id, fate from curated.fates inner join staging.given using (feedback_id)"
+    ).fetchall()
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_every_feedback_has_one_fate_whatever_it_is(con: Connection, tmp_path: Path):
+    lines = [
+        logs.interaction("one", message=logs.say("a"), response_id="a", conversation_id="talk"),
+        logs.interaction("one", message=logs.say("b"), response_id="b"),
+        logs.interaction("two", message=logs.say(""), response_id="empty"),
+    ]
+    choice: dict[str, Json] = {"chosen": "a", "rejected": "b"}
+    solved: dict[str, Json] = {"name": "solved", "value": True}
+    given = [
+        logs.feedback("choice", choice, response_id="a", actor_id="chooser"),
+        logs.feedback("choice", choice | {"tie": True}, response_id="a", actor_id="tied"),
+        logs.feedback("thumb", "up", response_id="a", actor_id="fan"),
+        logs.feedback("comment", "fine", response_id="a", actor_id="talker"),
+        logs.feedback("rating", 5, scale=[1, 5], response_id="b", actor_id="rater"),
+        logs.feedback("correction", logs.say("c"), response_id="b", actor_id="editor"),
+        logs.feedback("regenerate", True, response_id="a", actor_id="again"),
+        logs.feedback("thumb", "down", response_id="empty", actor_id="critic"),
+        logs.feedback("thumb", "down", response_id="later", actor_id="early"),
+        logs.without(
+            logs.feedback("outcome", solved, conversation_id="talk", actor_id="system"),
+            "response_id",
+        ),
+    ]
+    curate(con, tmp_path, lines, given)
+    assert fates(con) == {
+        "chooser": "used_as_pair",
+        "tied": "tie",
+        "fan": "used_as_label",
+        "talker": "says_nothing",
+        "rater": "overruled",
+        "editor": "used_as_target",
+        "again": "overruled",
+        "critic": "unreadable_answer",
+        "early": "waiting",
+        "system": "used_as_label",
+    }
+
+
+def test_a_changed_mind_counts_once_and_the_old_word_is_superseded(con: Connection, tmp_path: Path):
+    given = [
+        logs.feedback("thumb", "down", timestamp=1),
+        logs.feedback("thumb", "up", timestamp=2),
+    ]
+    curate(con, tmp_path, [logs.interaction()], given)
+    found = con.execute("select fate from curated.fates order by all").fetchall()
+    assert found == [("superseded",), ("used_as_label",)]
+    labels = warehouse.rows(con, "select is_good, weight from curated.labels")
+    assert labels == [{"is_good": True, "weight": 1.0}]
+
+
+def test_what_people_write_is_redacted_like_the_conversation(con: Connection, tmp_path: Path):
+    asked = "Write to jane.doe@corp.com, copy to bob@corp.com"
+    logged = logs.say("I wrote to bob@corp.com")
+    right = logs.say("I wrote to jane.doe@corp.com")
+    curate(
+        con,
+        tmp_path,
+        [logs.interaction(asked, message=logged)],
+        [logs.feedback("correction", right), logs.feedback()],
+    )
+    (pair,) = warehouse.rows(con, "select messages, chosen, rejected from curated.preferences")
+    written = str(json.loads(str(pair["messages"]))[0]["content"])
+    _, _, jane, _, _, bob = written.replace(",", "").split(" ")
+    assert "corp.com" not in written
+    assert json.loads(str(pair["chosen"]))["text"] == f"I wrote to {jane}"
+    assert json.loads(str(pair["rejected"]))["text"] == f"I wrote to {bob}"
+    (label,) = warehouse.rows(con, "select answer, is_good from curated.labels")
+    assert json.loads(str(label["answer"]))["text"] == f"I wrote to {bob}"
+
+
+def test_a_pair_that_redaction_makes_one_is_dropped(con: Connection, tmp_path: Path):
+    value: dict[str, Json] = {
+        "chosen": logs.say("Mail jane@corp.com"),
+        "rejected": logs.say("Mail Jane@Corp.com"),
+    }
+    given = [logs.feedback("choice", value)]
+    curate(con, tmp_path, [logs.interaction()], given)
+    (found,) = warehouse.rows(con, "select fate, detail from curated.fates")
+    assert found == {"fate": "identical", "detail": "after redaction"}
+
+
+def test_liked_examples_weigh_more_and_regenerated_ones_less(con: Connection, tmp_path: Path):
+    names = ("liked", "unjudged", "regenerated", "corrected")
+    questions = {
+        "liked": "Where is the station?",
+        "unjudged": "Sing me a song about rain",
+        "regenerated": "How old is the king of Spain?",
+        "corrected": "What do elephants eat in winter?",
+    }
+    lines = [logs.interaction(questions[name], response_id=name) for name in names]
+    given = [
+        logs.feedback("thumb", "up", response_id="liked"),
+        logs.feedback("regenerate", True, response_id="regenerated"),
+        logs.feedback("correction", logs.say("Hay."), response_id="corrected"),
+    ]
+    curate(con, tmp_path, lines, given)
+    found = con.execute(
+        "select interactions.response_id, examples.weight from curated.examples as examples"
+        " inner join staging.interactions as interactions"
+        " on list_contains(examples.interaction_ids, interactions.interaction_id)"
+    ).fetchall()
+    assert dict(found) == pytest.approx(
+        {"liked": 1.5, "unjudged": 1, "regenerated": 1.5**-0.25, "corrected": 1.5}
+    )
+
+
+def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
+    con: Connection, tmp_path: Path
+):
+    given = [logs.feedback("correction", logs.call("weather", "no JSON"))]
+    curate(con, tmp_path, [logs.interaction()], given)
+    (example,) = warehouse.rows(con, "select answer, feedback_ids from curated.examples")
+    assert json.loads(str(example["answer"]))["text"] == "Sunny."
+    assert example["feedback_ids"] == []
+    assert fates(con) == {"ann": "unreadable_answer"}
+
+
+def test_pairs_can_be_weighed_so_that_length_decides_nothing(con: Connection, tmp_path: Path):
+    questions = ("Where is the station?", "Sing about rain", "How old is the king of Spain?")
+    lines = [logs.interaction(one, response_id=one) for one in questions]
+    right = ("Go left, then right.", "Drip, drip, drop.", "57.")
+    given = [
+        logs.feedback("correction", logs.say(text), response_id=one)
+        for one, text in zip(questions, right, strict=True)
+    ]
+    rules = Rules(
+        holdout_share=0.001, validation_share=0, preferences=Preferences(match_length=True)
+    )
+    curate(con, tmp_path, lines, given, rules)
+    found = con.execute(
+        "select chosen_length > rejected_length, weight from curated.preferences order by all"
+    ).fetchall()
+    assert found == [(False, 1.0), (True, 0.5), (True, 0.5)]

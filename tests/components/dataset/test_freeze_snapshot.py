@@ -1,0 +1,214 @@
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.chat import prompt
+from components.curate import curate_workload
+from components.curate.settings import Rules
+from components.dataset import freeze_snapshot
+from components.dataset.freeze_snapshot import EmptySideError, Snapshot
+from components.schema import Answer, Call, Json
+from components.store import manifest, warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
+
+RULES = Rules(holdout_share=0.5, validation_share=0)
+ACCEPTABLE: Json = [{"name": "weather_3", "arguments": {"city": ["Rome", "Roma"], "unit": [""]}}]
+
+
+def line(n: int) -> dict[str, Json]:
+    called = logs.call(f"weather_{n}", {"unit": "C", "city": "Rome"})
+    metadata: Json = {"acceptable": ACCEPTABLE} if n == 3 else {}
+    tools: Json = [logs.tool(f"weather_{n}")]
+    return logs.interaction(
+        message=called, tools=tools, response_id=f"r{n}", metadata=metadata, timestamp=n
+    )
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        path = logs.write(tmp_path / "log.jsonl", [line(n) for n in range(30)])
+        logs.load(con, path, now=logs.NOW)
+        yield con
+
+
+def freeze(con: Connection, root: Path, rules: Rules = RULES, **later: int) -> Snapshot:
+    now = logs.NOW + timedelta(**later)
+    curate_workload.curate(con, "weather", rules, now=now)
+    return freeze_snapshot.freeze(con, root, "weather", rules=rules, now=now, commit="abc123")
+
+
+def rows(frozen: Snapshot) -> list[dict[str, object]]:
+    paths = [frozen.path / "train.parquet", frozen.path / "holdout.parquet"]
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def test_datasets_opens_it_as_prompt_completion_rows(con: Connection, tmp_path: Path):
+    from datasets import load_dataset
+
+    frozen = freeze(con, tmp_path / "snapshots")
+    files = {side: str(frozen.path / f"{side}.parquet") for side in ("train", "holdout")}
+    opened = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert opened["train"].num_rows == frozen.train_rows
+    assert opened["holdout"].num_rows == frozen.holdout_rows
+    row = opened["train"][0]
+    assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+    assert row["completion"][0]["role"] == "assistant"
+    assert row["completion"][0]["content"].endswith('"arguments": {"unit": "C", "city": "Rome"}}')
+
+
+def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
+    con: Connection, tmp_path: Path
+):
+    given = logs.feedback("thumb", "up", response_id="r3")
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [given]), now=logs.NOW)
+    (row,) = [row for row in rows(freeze(con, tmp_path)) if row["acceptable"] is not None]
+    question = "What is the weather in Rome?"
+    assert json.loads(str(row["messages"])) == [{"role": "user", "content": question}]
+    assert json.loads(str(row["tools"])) == [logs.tool("weather_3")]
+    assert json.loads(str(row["acceptable"])) == ACCEPTABLE
+    answer = Answer("", (Call("weather_3", {"unit": "C", "city": "Rome"}),))
+    assert row["answer"] == answer.to_json()
+    assert row["completion"] == [{"role": "assistant", "content": prompt.render_answer(answer)}]
+    assert (row["weight"], row["client_id"]) == (RULES.preferences.lift, "app")
+    held = con.execute("select interaction_id from raw.interactions where line = 4").fetchall()
+    assert row["interaction_ids"] == [held[0][0]]
+    assert row["feedback_ids"] == [
+        con.execute("select feedback_id from raw.feedback").fetchall()[0][0]
+    ]
+
+
+def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Path):
+    asked = "Wie wird das Wetter morgen in Rom, und soll ich einen Schirm mitnehmen?"
+    said: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
+    request: Json = {"messages": [said, logs.say("Well, it will rain all day long."), said]}
+    extra = logs.interaction(response_id="german", request=request)
+    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
+    frozen = freeze(con, tmp_path)
+    rows = [
+        row
+        for side in ("train", "holdout")
+        for row in pq.read_table(frozen.path / f"{side}.parquet").to_pylist()
+    ]
+    spoken = {asked in row["messages"]: row["language"] for row in rows}
+    assert spoken == {True: "de", False: None}
+
+
+def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, tmp_path: Path):
+    extra = logs.interaction(message=logs.say(""), response_id="empty")
+    logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
+    frozen = freeze(con, tmp_path)
+    found = manifest.read(frozen.path)
+    assert frozen.counts == {"empty_answer": 1, "kept": 30}
+    assert found["kind"] == "snapshot"
+    assert found["key"] == frozen.key == frozen.path.name
+    assert found["workload"] == "weather"
+    sides = {"train": frozen.train_rows, "validation": 0, "holdout": frozen.holdout_rows}
+    assert found["rows"] == {
+        **sides,
+        "preferences": 0,
+        "labels": 0,
+        "holdout_preferences": 0,
+    }
+    assert found["counts"] == frozen.counts
+    assert found["config"] == RULES.model_dump(mode="json")
+    assert found["holdout_version"] == frozen.holdout_version
+    assert found["prompt_format"] == prompt.FORMAT
+    assert found["commit"] == "abc123"
+
+
+def test_equal_input_gives_equal_bytes_wherever_and_whenever(con: Connection, tmp_path: Path):
+    one = freeze(con, tmp_path / "one")
+    two = freeze(con, tmp_path / "two", days=1)
+    assert two.key == one.key
+    for name in ("train.parquet", "holdout.parquet"):
+        assert (one.path / name).read_bytes() == (two.path / name).read_bytes()
+
+
+def test_freezing_again_writes_nothing(con: Connection, tmp_path: Path):
+    first = freeze(con, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
+    assert freeze(con, tmp_path, days=1) == first
+    assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == before
+
+
+def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path):
+    first = freeze(con, tmp_path)
+    (first.path / manifest.NAME).unlink()
+    (first.path / "train.parquet").write_bytes(b"half a file")
+    again = freeze(con, tmp_path)
+    assert again == first
+    assert manifest.is_finished(again.path)
+    assert len(rows(again)) == 30
+
+
+def test_another_config_is_another_snapshot_of_the_same_holdout(con: Connection, tmp_path: Path):
+    one = freeze(con, tmp_path)
+    two = freeze(
+        con, tmp_path, Rules(holdout_share=0.5, validation_share=0, max_prompt_chars=15_000)
+    )
+    assert one.key != two.key
+    assert one.holdout_version == two.holdout_version
+
+
+def test_the_holdout_version_changes_with_what_is_measured_only(con: Connection, tmp_path: Path):
+    first = freeze(con, tmp_path)
+    row = pq.read_table(first.path / "holdout.parquet").to_pylist()[0]
+    response_id = f"r{json.loads(row['tools'])[0]['function']['name'].split('_')[1]}"
+    given = [
+        logs.feedback("thumb", "up", response_id=response_id),
+        logs.feedback("correction", logs.say("No tool fits."), response_id=response_id),
+    ]
+    logs.load_feedback(con, logs.write(tmp_path / "up.jsonl", given[:1]), now=logs.NOW)
+    liked = freeze(con, tmp_path)
+    logs.load_feedback(con, logs.write(tmp_path / "right.jsonl", given[1:]), now=logs.NOW)
+    corrected = freeze(con, tmp_path)
+    assert liked.key != first.key
+    assert liked.holdout_version == first.holdout_version
+    assert corrected.holdout_version != first.holdout_version
+
+
+def test_a_workload_with_nothing_to_test_on_is_refused_with_the_way_out(
+    con: Connection, tmp_path: Path
+):
+    with pytest.raises(EmptySideError, match="nothing: 0 examples to train on and 0 held out"):
+        freeze_snapshot.freeze(con, tmp_path, "nothing", rules=RULES, now=logs.NOW)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "..", "a/b", ".hidden"])
+def test_no_workload_name_leaves_the_folder(name: str):
+    folder = Path(freeze_snapshot.folder_name(name))
+    assert len(folder.parts) == 1
+    assert not folder.name.startswith(".")
+
+
+def test_rows_are_in_the_order_of_their_ids(con: Connection, tmp_path: Path):
+    frozen = freeze(con, tmp_path)
+    ids = pq.read_table(frozen.path / "train.parquet").column("example_id").to_pylist()
+    assert ids == sorted(ids)
+
+
+def test_the_holdout_keeps_what_production_answered_beside_the_reference(
+    con: Connection, tmp_path: Path
+):
+    wanted: dict[str, Json] = {"city": "ann@example.org"}
+    fixes = [
+        logs.feedback("correction", logs.call(f"weather_{n}", wanted), response_id=f"r{n}")
+        for n in range(30)
+    ]
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
+    frozen = freeze(con, tmp_path)
+    held_out = pq.read_table(frozen.path / "holdout.parquet").to_pylist()
+    said = [Answer.from_json(row["logged_answer"]).calls[0].arguments for row in held_out]
+    right = [Answer.from_json(row["answer"]).calls[0].arguments for row in held_out]
+    assert said == [{"city": "Rome", "unit": "C"}] * len(held_out)
+    assert all(re.fullmatch(r"\w+@\w+\.org", str(one["city"])) for one in right)
+    assert {"city": "ann@example.org"} not in right
+    learned = pq.read_table(frozen.path / "train.parquet")["logged_answer"]
+    assert learned.null_count == frozen.train_rows

@@ -1,0 +1,91 @@
+"""What stands above the evidence; nothing that a person wrote can change the page."""
+
+from collections.abc import Sequence
+
+import pytest
+from markdown_it import MarkdownIt
+
+from components.decide import approval_page, decision_log
+from components.decide.chain import Link
+from components.store.warehouse import Connection
+from tests.support import chains
+from tests.support.chains import event
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "`</code><script>alert(1)</script>`",
+    "[click](javascript:alert(1))",
+    "| a | b |\n| - | - |\n\n# heading",
+    "{{ 7*7 }} {% raw %} ${7*7} $(id)",
+    "![x](https://example.com/x.png)",
+]
+
+
+def links(con: Connection, *events: decision_log.LogEvent) -> list[Link]:
+    chains.append(con, *events)
+    return decision_log.links(con)
+
+
+def write(
+    answered: Sequence[Link] = (),
+    approved: Sequence[Link] = (),
+    earlier: Sequence[Link] = (),
+    wanted: int = 1,
+) -> str:
+    return approval_page.write(
+        answered, approved, earlier, {"the report": "http://h/#/r"}, wanted=wanted
+    )
+
+
+def test_the_first_time_there_are_only_links() -> None:
+    assert write() == "[the report](http://h/#/r)\n\n"
+
+
+def test_a_refused_answer_is_told_with_its_reason_and_counted(con: Connection) -> None:
+    unlisted = event("refused", "eve", reason="unlisted")
+    refused = links(con, unlisted, event("refused", "ada", reason="code_wrong"))
+    assert "The answer of `eve` was not taken: the workload's file lists" in write(refused[:1])
+    said = write(refused)
+    assert "The answer of `ada` was not taken: the one-time code is wrong." in said
+    assert "2 answers were not taken so far" in said
+
+
+def test_who_has_approved_before_is_told(con: Connection) -> None:
+    approved = links(con, event(comment="enough requests"))
+    said = write(approved, approved, wanted=2)
+    assert "**Approved by 1 of 2:** another person has to." in said
+    assert "- `ada` on 2026-01-01 12:30 UTC: `enough requests`" in said
+
+
+def test_earlier_decisions_of_the_workload_are_told_the_newest_first(con: Connection) -> None:
+    earlier = links(con, event("reject", "bob", reason="cost"), event(evidence="e2", hours=5))
+    rows = [row for row in write(earlier=earlier).splitlines() if row.startswith("| 2026")]
+    assert rows == [
+        "| 2026-01-01 17:30 UTC | approve | `ada` | `e2` | `good` |",
+        "| 2026-01-01 12:30 UTC | reject: cost | `bob` | `e1` | `good` |",
+    ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_person_wrote_stays_text(con: Connection, text: str) -> None:
+    told = links(con, event("refused", text, comment=text, reason="blame"), event(comment=text))
+    said = write(told[:1], told[1:], told, wanted=2)
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(said)
+    inline = [one for token in tokens for one in token.children or ()]
+    kinds = {one.type for one in [*tokens, *inline]}
+    assert not kinds & {"html_block", "html_inline", "image", "heading_open", "fence"}
+    addresses = [one.attrGet("href") for one in inline if one.type == "link_open"]
+    assert addresses == ["http://h/#/r"]
+    assert sum(one.type == "table_open" for one in tokens) == 1
+
+
+def test_the_card_of_the_data_is_folded_without_what_machines_read() -> None:
+    text = (
+        "---\nlicense: other\n---\n# support: snapshot s1\n\n![sides](sides.png)\n\n| a |\n| - |\n"
+    )
+    said = approval_page.card(text)
+    assert "license" not in said
+    assert "sides.png" not in said
+    assert "<details>" in said
+    assert "# support: snapshot s1" in said
+    assert approval_page.card("") == ""

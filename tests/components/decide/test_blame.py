@@ -1,0 +1,159 @@
+"""What a rejection blames is found, asked about first, and held as long as nobody has judged it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from components.curate import curate_workload, held_rows
+from components.curate.settings import Rules
+from components.decide import reasons
+from components.decide.reasons import Blamed
+from components.gate.report import write_report
+from components.review import pick
+from components.scorecard import HOLDOUT
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import cards, logs
+
+RULES = Rules(holdout_share=0.5, split_by="conversation")
+CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bonn", "Cork")
+LATER = logs.NOW + timedelta(hours=1)
+
+
+@pytest.fixture
+def curated(con: Connection, tmp_path: Path) -> Connection:
+    """Six requests, some to learn from and some to measure on."""
+    lines = [
+        logs.interaction(
+            f"Shall I take an umbrella to {city} on Monday, or is it dry there?",
+            response_id=f"r-{city}",
+            message=logs.say(f"In {city} it is dry on Monday, so leave the umbrella at home."),
+        )
+        for city in CITIES
+    ]
+    logs.load(con, logs.write(tmp_path / "log.jsonl", lines), now=logs.NOW)
+    curate(con)
+    return con
+
+
+def curate(con: Connection) -> None:
+    curate_workload.curate(con, "weather", RULES, now=logs.NOW)
+
+
+def of_side(con: Connection, side: str) -> list[str]:
+    values = {"side": side}
+    sql = "select example_id from curated.examples where side = $side order by example_id"
+    return [str(row["example_id"]) for row in warehouse.rows(con, sql, **values)]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """What two models answered to four requests; they differ on the second and the fourth."""
+    ours, theirs = cards.card([1.0, 0.0, 1.0, 1.0], [1.0]), cards.card([1.0, 1.0, 1.0, 0.0], [1.0])
+    path = tmp_path / "samples.parquet"
+    write_report.write_answers(path, {HOLDOUT: ours}, {HOLDOUT: theirs})
+    return path
+
+
+def find(con: Connection, samples: Path, text: str) -> list[Blamed]:
+    return reasons.find_blamed(con, "weather", text, samples=samples, metric="correct_name")
+
+
+def test_a_request_is_found_by_the_beginning_of_its_id(curated: Connection, samples: Path) -> None:
+    (first, *_), (held_out, *_) = of_side(curated, "train"), of_side(curated, "holdout")
+    assert find(curated, samples, f"  {first[:12]}\n\n{first}\n{held_out}") == [
+        Blamed("request", first, is_learned=True),
+        Blamed("request", held_out, is_learned=False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("00000000", "0 requests have an id", id="no-such-request"),
+        pytest.param("guard=charm", "nothing was measured that is called 'charm'", id="no-guard"),
+        pytest.param("tool=nothing", "no request that was measured", id="no-such-part"),
+        pytest.param("the answers", "neither the beginning of an id nor", id="no-form"),
+        pytest.param("' or 1=1; drop table raw.feedback --", "neither the beginning", id="sql"),
+        pytest.param("client=' or '1'='1", "no request that was measured", id="sql-in-a-part"),
+        pytest.param("\n".join(["abcdef01"] * 51), "51 lines are blamed", id="too-many"),
+    ],
+)
+def test_what_means_nothing_is_refused(
+    curated: Connection, samples: Path, text: str, said: str
+) -> None:
+    with pytest.raises(LookupError, match=said):
+        find(curated, samples, text)
+
+
+def test_a_guard_means_the_requests_that_the_models_differ_on(
+    curated: Connection, samples: Path
+) -> None:
+    found = find(curated, samples, "guard=correct_name")
+    assert len(found) == 2
+    assert {one.kind for one in found} == {"request"}
+    assert find(curated, samples, "guard=correct_name\nguard=correct_name") == found
+
+
+def record(con: Connection, *blamed: Blamed, decision: int = 7) -> None:
+    reasons.record_blamed(con, blamed, decision=decision, workload="weather", now=LATER)
+
+
+def asked(con: Connection) -> list[tuple[str, str]]:
+    found = pick.choose_questions(con, "weather", 10, reviewer="rev", measured={})
+    return [(one.about.example_id, one.pick.reasons[0].said) for one in found]
+
+
+def test_what_is_blamed_is_asked_about_first_and_says_why(curated: Connection) -> None:
+    last, _ = asked(curated)[-1]
+    record(curated, Blamed("request", last))
+    curate(curated)
+    assert asked(curated)[0] == (last, "decision 7, a rejection, blames it")
+
+
+def test_a_blamed_part_of_the_traffic_is_asked_about_also_where_it_was_learned(
+    curated: Connection,
+) -> None:
+    record(curated, Blamed("client", "app"))
+    curate(curated)
+    assert {said for _, said in asked(curated)} == {"decision 7, a rejection, blames it"}
+    assert held_rows.waiting_rows(curated) == []
+
+
+def test_what_was_learned_is_held_until_a_person_has_judged_it(
+    curated: Connection, tmp_path: Path
+) -> None:
+    (first, *others), tested = of_side(curated, "train"), of_side(curated, "holdout")
+    record(curated, Blamed("request", first, is_learned=True))
+    curate(curated)
+    assert (of_side(curated, "train"), of_side(curated, "holdout")) == (others, tested)
+    assert [(one.rule, one.mark) for one in held_rows.waiting_rows(curated)] == [
+        ("blamed", "decision 7")
+    ]
+    (about,) = (
+        one.about
+        for one in pick.choose_questions(curated, "weather", 10, reviewer="rev", measured={})
+        if one.about.example_id == first
+    )
+    word = logs.feedback(
+        "thumb",
+        "up",
+        response_id=about.response_id,
+        timestamp=int(LATER.timestamp()) + 60,
+        actor_id="rev",
+    )
+    logs.load_feedback(curated, logs.write(tmp_path / "votes.jsonl", [word]), now=LATER)
+    curate(curated)
+    assert of_side(curated, "train") == sorted([first, *others])
+    assert held_rows.waiting_rows(curated) == []
+
+
+def test_what_was_learned_may_be_released_unjudged(curated: Connection) -> None:
+    before = of_side(curated, "train")
+    record(curated, Blamed("request", before[0], is_learned=True))
+    curate(curated)
+    (one,) = held_rows.waiting_rows(curated)
+    held_rows.release_held(curated, one, by="ann", note="it is right", now=LATER)
+    curate(curated)
+    assert of_side(curated, "train") == before

@@ -1,0 +1,276 @@
+"""Whoever changes, drops, adds or moves a decision is found, and the first broken row is named."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from components.decide import chain, decision_log
+from components.decide.chain import Head
+from components.decide.decision_log import LinkFilter
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import chains
+from tests.support.chains import event
+
+HOSTILE = "'; drop table raw.decision_chain; -- <script>alert(1)</script> {{ 7*7 }} $(id) é\n"
+
+
+@pytest.fixture
+def three(con: Connection) -> Connection:
+    """A chain of three decisions."""
+    words = [event("refused", "eve"), event(attempt=2, comment=HOSTILE), event("reject", run="r2")]
+    chains.append(con, *words)
+    return con
+
+
+def broken(con: Connection) -> chain.Broken | None:
+    return chain.first_broken(decision_log.links(con), decision_log.read_head(con))
+
+
+def test_a_chain_that_nobody_touched_holds_and_begins_with_the_genesis(three: Connection) -> None:
+    assert broken(three) is None
+    links = decision_log.links(three)
+    assert links[0].before == "0" * 64
+    assert [one.before for one in links[1:]] == [one.digest for one in links[:-1]]
+
+
+def test_a_clock_that_jumps_changes_no_order(con: Connection) -> None:
+    jumps = [0, 24 * 365, -24 * 365, 1]
+    chains.append(con, *(event(run=f"r{n}", hours=hours) for n, hours in enumerate(jumps)))
+    chains.append(con, event("lapsed", run="r1", hours=-1))
+    links = decision_log.links(con)
+    assert [one.flow_run_id for one in links] == ["r0", "r1", "r2", "r3", "r1"]
+    assert broken(con) is None
+    decision = decision_log.decision_on(con, "e1")
+    assert decision is not None
+    assert decision.flow_run_id == "r0", "the first approval that did not lapse"
+
+
+def test_no_decision_at_all_holds(con: Connection) -> None:
+    assert broken(con) is None
+
+
+@pytest.mark.parametrize(
+    ("tampering", "sequence", "said"),
+    [
+        pytest.param(
+            "update raw.decision_chain set kind = 'approve' where sequence = 3",
+            3,
+            "was changed: its content",
+            id="a-rejection-made-an-approval",
+        ),
+        pytest.param(
+            "update raw.decision_chain set decided_at = decided_at + interval 1 day"
+            " where sequence = 2",
+            2,
+            "was changed: its content",
+            id="another-day",
+        ),
+        pytest.param(
+            "update raw.decision_words set text = 'bob' where sequence = 2 and field = 'approver'",
+            2,
+            "its approver is not the one that was recorded",
+            id="another-approver",
+        ),
+        pytest.param(
+            "update raw.decision_words set text = '' where sequence = 1 and field = 'comment'",
+            1,
+            "its comment is not the one that was recorded",
+            id="another-comment",
+        ),
+        pytest.param(
+            "delete from raw.decision_chain where sequence = 2",
+            2,
+            "is missing: the next one there is 3",
+            id="deleted-in-the-middle",
+        ),
+        pytest.param(
+            "delete from raw.decision_chain where sequence = 1",
+            1,
+            "is missing: the next one there is 2",
+            id="deleted-at-the-beginning",
+        ),
+        pytest.param(
+            "delete from raw.decision_chain where sequence = 3",
+            3,
+            "is missing: the chain's head is 3",
+            id="deleted-at-the-end",
+        ),
+        pytest.param(
+            "delete from raw.decision_chain",
+            1,
+            "is missing: the chain's head is 3",
+            id="all-deleted",
+        ),
+        pytest.param(
+            "update raw.decision_chain set sequence = 5 - sequence where sequence in (2, 3)",
+            2,
+            "was changed: its content",
+            id="reordered",
+        ),
+        pytest.param(
+            "insert into raw.decision_chain select * replace (4 as sequence)"
+            " from raw.decision_chain where sequence = 3",
+            4,
+            "was changed: its content",
+            id="copied-to-the-end",
+        ),
+        pytest.param(
+            "delete from raw.decision_head",
+            1,
+            "was not appended by Flywheel",
+            id="the-head-deleted",
+        ),
+    ],
+)
+def test_tampering_is_found_and_the_first_broken_row_is_named(
+    three: Connection, tampering: str, sequence: int, said: str
+) -> None:
+    three.execute(tampering)
+    found = broken(three)
+    assert found is not None
+    assert (found.sequence, said in found.said) == (sequence, True), found
+
+
+def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Connection) -> None:
+    (first, *_) = decision_log.links(three, LinkFilter(flow_run_id="run-1"))
+    forged = chain.digest(first) if first.kind == "approve" else None
+    assert forged is None
+    three.execute("update raw.decision_chain set kind = 'approve' where sequence = 1")
+    changed = decision_log.links(three)[0]
+    values = {"digest": chain.digest(changed)}
+    three.execute("update raw.decision_chain set digest = $digest where sequence = 1", values)
+    found = broken(three)
+    assert found is not None
+    assert (found.sequence, "does not follow the one before it" in found.said) == (2, True)
+
+
+def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
+    three: Connection,
+) -> None:
+    three.execute("update raw.decision_chain set kind = 'approve' where sequence = 3")
+    forged = {"digest": chain.digest(decision_log.links(three)[-1])}
+    three.execute("update raw.decision_chain set digest = $digest where sequence = 3", forged)
+    found = broken(three)
+    assert found is not None
+    assert (found.sequence, "is another one than the chain's head says" in found.said) == (3, True)
+
+
+def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_others_say(
+    three: Connection,
+) -> None:
+    anchors = {
+        f"version {one.sequence}": Head(one.sequence, one.digest).anchor
+        for one in decision_log.links(three)
+    }
+    assert chain.first_loose(decision_log.links(three), anchors) is None
+    three.execute("delete from raw.decision_chain where sequence = 3")
+    three.execute(
+        "update raw.decision_head set sequence = 2, digest ="
+        " (select digest from raw.decision_chain where sequence = 2)"
+    )
+    assert broken(three) is None
+    found = chain.first_loose(decision_log.links(three), anchors)
+    assert found is not None
+    assert (found.sequence, "is missing: version 3 says" in found.said) == (3, True)
+
+
+def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) -> None:
+    three.execute("update raw.decision_chain set digest = sha256('else') where sequence = 2")
+    anchors = {"version 1": f"2 {'0' * 64}", "version 2": "3 no digest"}
+    found = chain.first_loose(decision_log.links(three), anchors)
+    assert found is not None
+    assert (found.sequence, "is another one: version 1" in found.said) == (2, True)
+    found = chain.first_loose(decision_log.links(three), {"version 2": "3 no digest"})
+    assert found is not None
+    assert "which is no anchor" in found.said
+
+
+def test_an_erased_text_leaves_the_chain_whole(three: Connection) -> None:
+    three.execute("delete from raw.decision_words where sequence = 2 and field = 'comment'")
+    assert broken(three) is None
+    link = decision_log.links(three)[1]
+    assert (link.comment, link.comment_salt, link.approver) == (None, None, "ada")
+
+
+def test_texts_come_back_as_they_were_given(three: Connection) -> None:
+    assert decision_log.links(three)[1].comment == HOSTILE
+
+
+def test_equal_words_have_unequal_digests_so_that_a_guess_can_not_be_checked(
+    con: Connection,
+) -> None:
+    chains.append(con, event(), event(run="r2"))
+    first, second = decision_log.links(con)
+    assert first.approver_digest != second.approver_digest
+
+
+def test_an_export_is_verified_with_sha256_alone(three: Connection, tmp_path: Path) -> None:
+    path = tmp_path / "audit" / "decisions.jsonl"
+    assert decision_log.export_links(path, decision_log.links(three)) == 3
+    before = "0" * 64
+    for text in path.read_text().splitlines():
+        line = json.loads(text)
+        assert hashlib.sha256(line["content"].encode()).hexdigest() == line["digest"]
+        told = json.loads(line["content"])
+        assert told["before"] == before
+        for name, word in line["words"].items():
+            salted = (word["salt"] + word["text"]).encode()
+            assert hashlib.sha256(salted).hexdigest() == told[f"{name}_digest"]
+        before = line["digest"]
+
+
+def test_a_chain_written_anew_from_end_to_end_does_not_hold_against_an_earlier_export(
+    three: Connection, tmp_path: Path
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    decision_log.export_links(path, decision_log.links(three))
+    chains.append(three, event(run="r3"))
+    assert decision_log.first_differing_line(path, decision_log.links(three)) is None
+    for table in ("decision_chain", "decision_words", "decision_head"):
+        three.execute(f"delete from raw.{table}")
+    chains.append(three, event(), event(run="r2"), event(run="r3"), event(run="r4"))
+    assert broken(three) is None
+    assert decision_log.first_differing_line(path, decision_log.links(three)) == 1
+
+
+def test_decisions_of_an_older_warehouse_are_chained_in_their_order(tmp_path: Path) -> None:
+    import duckdb
+
+    import sql
+
+    path = tmp_path / "old.duckdb"
+    folder = Path(sql.__path__[0]) / "migrations"
+    with duckdb.connect(path) as old:
+        old.execute("create schema raw")
+        old.execute("create table raw.migrations (number integer primary key, name text)")
+        for file in sorted(folder.glob("*.sql")):
+            if int(file.name[:4]) < 17:
+                old.execute(file.read_text())
+                values = {"number": int(file.name[:4]), "name": file.name}
+                old.execute("insert into raw.migrations values ($number, $name)", values)
+        old.execute(
+            """
+            insert into raw.decisions by name
+            select
+                'd' || n as decision_id, 'support' as workload_id, 'e' || n as evidence_digest,
+                if(n = 2, 'reject', 'approve') as decision, 'añn "x"' as approver,
+                'line' || chr(10) || n as comment, if(n = 3, null, 'run-' || n) as flow_run_id,
+                timestamptz '2026-01-01 00:00:00.25+00' - to_days(n::integer) as decided_at
+            from range(1, 4) as numbers (n)
+            """
+        )
+    with warehouse.connect(path) as con:
+        links = decision_log.links(con)
+        assert broken(con) is None
+        told = [(one.evidence_digest, one.kind, one.comment, one.flow_run_id) for one in links]
+        chains.append(con, event())
+        assert broken(con) is None
+    assert told == [
+        ("e3", "approve", "line\n3", ""),
+        ("e2", "reject", "line\n2", "run-2"),
+        ("e1", "approve", "line\n1", "run-1"),
+    ]
+    assert links[0].approver == 'añn "x"'

@@ -1,0 +1,100 @@
+"""A one-time code is taken in its window, once."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pyotp.totp import TOTP
+
+from components.decide import approvers
+
+NOW = datetime(2026, 1, 1, 12, 30, 10, tzinfo=UTC)
+SECRET = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+"""That of RFC 6238's test vectors, ``12345678901234567890``."""
+
+
+def code(half_minutes: int = 0) -> str:
+    return TOTP(SECRET).at(NOW + timedelta(seconds=30 * half_minutes))
+
+
+def test_the_codes_are_those_of_the_standard() -> None:
+    """RFC 6238, appendix B, SHA-1, the last six of the eight digits."""
+    for seconds, expected in ((59, "287082"), (1111111109, "081804"), (20000000000, "353130")):
+        at = datetime.fromtimestamp(seconds, UTC)
+        assert approvers.check(SECRET, expected, now=at, last=None) == seconds // 30
+
+
+@pytest.mark.parametrize(
+    ("half_minutes", "found"),
+    [
+        pytest.param(-21, "code_wrong", id="older-than-is-remembered"),
+        pytest.param(-20, "code_expired", id="ten-minutes-old"),
+        pytest.param(-2, "code_expired", id="two-windows-old"),
+        pytest.param(-1, -1, id="the-window-before"),
+        pytest.param(0, 0, id="the-present-window"),
+        pytest.param(1, 1, id="the-window-after"),
+        pytest.param(2, "code_wrong", id="two-windows-ahead"),
+    ],
+)
+def test_a_code_is_taken_one_window_around_now(half_minutes: int, found: str | int) -> None:
+    present = int(NOW.timestamp()) // 30
+    expected = found if isinstance(found, str) else present + found
+    assert approvers.check(SECRET, code(half_minutes), now=NOW, last=None) == expected
+
+
+@pytest.mark.parametrize(
+    ("half_minutes", "used", "is_taken"),
+    [
+        pytest.param(0, 0, False, id="the-same"),
+        pytest.param(-1, 0, False, id="older-than-one-that-was-used"),
+        pytest.param(1, 0, True, id="newer"),
+        pytest.param(0, -1, True, id="after-an-older-one"),
+    ],
+)
+def test_a_code_is_taken_once(half_minutes: int, used: int, is_taken: bool) -> None:
+    present = int(NOW.timestamp()) // 30
+    found = approvers.check(SECRET, code(half_minutes), now=NOW, last=present + used)
+    assert found == (present + half_minutes if is_taken else "code_reused")
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        pytest.param("", "code_missing", id="nothing"),
+        pytest.param("  ", "code_missing", id="blanks"),
+        pytest.param("000000", "code_wrong", id="another"),
+        pytest.param("١٢٣٤٥٦", "code_wrong", id="digits-of-another-script"),
+        pytest.param("1" * 5000, "code_wrong", id="long"),
+        pytest.param("' or 1=1", "code_wrong", id="no-digits"),
+    ],
+)
+def test_what_is_no_code_is_refused(typed: str, found: str) -> None:
+    assert approvers.check(SECRET, typed, now=NOW, last=None) == found
+
+
+def test_a_code_may_be_typed_in_two_groups() -> None:
+    one = code()
+    assert isinstance(approvers.check(SECRET, f" {one[:3]} {one[3:]} ", now=NOW, last=None), int)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        pytest.param(SECRET, True, id="160-bits"),
+        pytest.param("GEZDGNBV", False, id="40-bits"),
+        pytest.param("hunter2!", False, id="a-password"),
+        pytest.param("", False, id="nothing"),
+    ],
+)
+def test_only_base32_of_enough_bits_is_a_secret(text: str, is_one: bool) -> None:
+    assert approvers.is_secret(text) == is_one
+
+
+def test_what_is_drawn_is_a_secret_and_never_the_same() -> None:
+    assert approvers.is_secret(approvers.draw_secret())
+    assert approvers.draw_secret() != approvers.draw_secret()
+
+
+def test_the_address_for_the_app_carries_a_hostile_name_as_text() -> None:
+    told = approvers.uri(SECRET, "ada&secret=AAAA", home="home/../x")
+    assert told.count("secret=") == 1
+    assert "ada%26secret%3DAAAA" in told

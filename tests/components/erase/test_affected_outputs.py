@@ -1,0 +1,88 @@
+"""What was made from erased rows is followed through adapters that went on from one another."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.erase import affected_outputs
+from components.erase.affected_outputs import Outputs
+from components.store import manifest
+from tests.support.logs import NOW
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Outputs:
+    """Snapshots of Ann's row and of Bob's, adapters on both, and some that went on from those."""
+    kinds = ("snapshots", "adapters", "scorecards", "evidence", "jobs")
+    made = Outputs(*(tmp_path / kind for kind in kinds))
+    for key, row in {"of-ann": "i1", "of-bob": "i2"}.items():
+        folder = made.snapshots / "w" / key
+        folder.mkdir(parents=True)
+        rows = [{"example_id": f"e-{row}", "interaction_ids": [row]}]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    adapter(made, "ann", "of-ann", None)
+    adapter(made, "bob", "of-bob", None)
+    adapter(made, "child", "of-bob", "ann")
+    adapter(made, "grandchild", "of-bob", "child")
+    adapter(made, "cousin", "of-bob", "bob")
+    adapter(made, "pupil", "of-bob", None, teacher="/elsewhere/adapters/w/child")
+    begun = made.jobs / "train-begun"
+    begun.mkdir(parents=True)
+    (made.adapters / "w" / "begun").mkdir()
+    spec = {"snapshot": "/elsewhere/of-bob", "warm_start": "/elsewhere/grandchild"}
+    (begun / "spec.json").write_text(json.dumps(spec))
+    return made
+
+
+def adapter(
+    outputs: Outputs, key: str, snapshot: str, earlier: str | None, teacher: str | None = None
+) -> None:
+    folder = outputs.adapters / "w" / key
+    folder.mkdir(parents=True)
+    objective = {"kind": "sft"} if teacher is None else {"teacher_model_name_or_path": teacher}
+    body = {"snapshot": snapshot, "warm_start": earlier, "recipe": {"objective": objective}}
+    manifest.write(folder, kind="adapter", now=NOW, body=body)
+
+
+def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_tainted(
+    outputs: Outputs,
+):
+    found = affected_outputs.trace(outputs, {"i1"})
+    keys = {one.key for one in found.tainted if one.kind == "adapter"}
+    assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
+
+
+def test_a_pair_that_was_measured_on_taints_scorecard_and_evidence_and_no_adapter(
+    outputs: Outputs,
+):
+    pair = {"preference_id": "p-i3", "interaction_ids": ["i3"], "feedback_ids": ["f3"]}
+    table = pa.Table.from_pylist([pair])
+    pq.write_table(table, outputs.snapshots / "w" / "of-bob" / "holdout_preferences.parquet")
+    for key, asked in {"asked": "p-i3", "another": "p-i4"}.items():
+        folder = outputs.scorecards / "w" / key
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([{"example_id": asked}]), folder / "samples.parquet")
+        shown = outputs.evidence / "w" / f"evidence-{key}"
+        shown.mkdir(parents=True)
+        subject = {"snapshot": "gone", "guard_scorecards": ["other", key]}
+        (shown / "verdict.json").write_text(json.dumps({"subject": subject}))
+    found = {(one.kind, one.key) for one in affected_outputs.trace(outputs, {"f3"}).tainted}
+    assert found == {
+        ("snapshot", "of-bob"),
+        ("scorecard", "asked"),
+        ("evidence", "evidence-asked"),
+    }
+
+
+def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: Outputs):
+    for key in ("of-ann", "of-bob", None):
+        folder = outputs.scorecards / "w" / f"shown-{key}"
+        folder.mkdir(parents=True)
+        conditions = {"num_fewshot": 2, "examples": key} if key else {"num_fewshot": 0}
+        manifest.write(folder, kind="scorecard", now=NOW, body={"conditions": conditions})
+    found = affected_outputs.trace(outputs, {"i1"})
+    keys = {one.key for one in found.tainted if one.kind == "scorecard"}
+    assert keys == {"shown-of-ann"}

@@ -1,0 +1,360 @@
+"""One person is erased; whoever else is there keeps every byte."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.collect import retention
+from components.curate import curate_workload
+from components.decide import chain, decision_log
+from components.decide.decision_log import LogEvent
+from components.erase.subject import Subject
+from components.gate import evidence_folder
+from components.register import journal
+from components.register.journal import ChampionChange, ChampionJournal
+from components.schema import Json
+from components.store import spool, warehouse
+from flows import erase
+from tests.components.erase.conftest import Eraser
+from tests.support import erased_home, logs
+from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
+
+WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
+
+
+def test_every_row_of_the_subject_goes_and_others_stay_byte_for_byte(
+    home: House, eraser: Eraser
+) -> None:
+    before = [row for row in home.raw() if ANN not in str(row["payload"])]
+    written = eraser(home.settings, Subject(ANN))
+    assert home.raw() == before
+    assert len(before) == 2 * EACH
+    assert [row["actor_id"] for row in home.raw("feedback")] == ["cyd-55e0", "cyd-55e0"]
+    assert [row["line"] for row in home.raw("quarantine")] == [3 * EACH + 2]
+    assert written.erased["raw.interactions"] == EACH
+    assert written.erased["raw.feedback"] == 2
+    assert written.erased["raw.quarantine"] == 1
+    assert written.is_clean
+    assert not written.searched.left
+
+
+def test_no_word_of_the_subject_is_left_in_any_byte_of_the_home(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute("set force_compression = 'uncompressed'")
+        con.execute("create table staging.copy as from raw.interactions")
+        con.execute("checkpoint")
+    assert home.settings.warehouse in erased_home.holds(home.settings.home, ANN)
+    eraser(home.settings, Subject(ANN))
+    for word in WORDS:
+        assert erased_home.holds(home.settings.home, word) == []
+    assert erased_home.holds(home.settings.home, BOB)
+
+
+def test_what_was_made_from_the_rows_goes_and_the_verdict_can_still_be_read(
+    home: House, eraser: Eraser
+) -> None:
+    written = eraser(home.settings, Subject(ANN))
+    found = {(one.kind, one.key) for one in written.tainted}
+    digest = home.evidence.name
+    assert found == {
+        ("snapshot", home.frozen.key),
+        ("adapter", "a1"),
+        ("scorecard", "c1"),
+        ("evidence", digest),
+    }
+    assert not home.frozen.path.exists()
+    assert not home.scorecard.exists()
+    assert not (home.settings.jobs / "train-a1").exists()
+    assert (home.adapter / "adapter_model.safetensors").exists()
+    assert evidence_folder.read(home.evidence).digest == digest
+    assert "Erased" in (home.evidence / "report.html").read_text()
+    assert not (home.evidence / "samples.parquet").exists()
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert con.execute("select kind from raw.manifests").fetchall() == []
+
+
+def test_the_next_curation_freezes_what_is_left_and_every_side_stays(
+    home: House, eraser: Eraser
+) -> None:
+    def sides(folder: Path) -> dict[str, str]:
+        return {
+            str(row["example_id"]): side
+            for side in ("train", "holdout")
+            for row in pq.read_table(folder / f"{side}.parquet").to_pylist()
+        }
+
+    before = sides(home.frozen.path)
+    eraser(home.settings, Subject(ANN))
+    after = sides(erased_home.collect(home.settings, home.log, home.votes).path)
+    assert len(after) == 2 * EACH
+    assert after.items() <= before.items()
+
+
+def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(ANN))
+    kept = home.raw(), home.raw("feedback"), home.raw("quarantine")
+    copy = home.log.with_name("copy.jsonl")
+    copy.write_text(home.log.read_text() + json.dumps(erased_home.line(BOB, 99)) + "\n")
+    again = home.votes.with_name("again.jsonl")
+    again.write_text(home.votes.read_text() + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute("delete from raw.files")
+        loaded = logs.load(con, home.log, now=logs.NOW)
+        assert (loaded.new, loaded.known) == (0, 3 * EACH)
+        assert logs.load_feedback(con, again, now=logs.NOW).new == 0
+    assert (home.raw(), home.raw("feedback"), home.raw("quarantine")) == kept
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert logs.load(con, copy, now=logs.NOW).new == 1
+    assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
+
+
+def test_what_was_erased_stays_away_in_other_words(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(ANN))
+    kept = home.raw()
+    lines = [json.loads(text) for text in home.log.read_text().splitlines() if ANN in text]
+    backwards = [{key: line[key] for key in reversed(line)} for line in lines if "request" in line]
+    for line in backwards:
+        line["request"] = {key: line["request"][key] for key in reversed(line["request"])}
+        line["response"] = {key: line["response"][key] for key in reversed(line["response"])}
+        line["timestamp"] = float(line["timestamp"])
+    nameless = [logs.without(line, "user_id", "conversation_id") for line in backwards]
+    path = logs.write(home.log.with_name("reworded.jsonl"), [*backwards, *nameless])
+    with warehouse.connect(home.settings.warehouse) as con:
+        loaded = logs.load(con, path, now=logs.NOW)
+    assert (loaded.new, loaded.known) == (0, 2 * len(backwards))
+    assert len(backwards) >= EACH
+    assert home.raw() == kept
+
+
+def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(
+    home: House, eraser: Eraser
+) -> None:
+    said = "what ann asks in a record that is nested deeper than anybody can read"
+    plain = erased_home.line(ANN, 60) | {"note": said}
+    backwards = {key: plain[key] for key in reversed(plain)}
+    nested = ["[" * depth + "]" * depth for depth in (990, 2_000)]
+    deep = [
+        [f'{json.dumps(one)[:-1]}, "more": {more}}}' for more in nested]
+        for one in (plain, backwards)
+    ]
+    path = home.log.with_name("deep.jsonl")
+    path.write_text("\n".join(deep[0]) + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert logs.load(con, path, now=logs.NOW).new >= 1
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.interactions"] > EACH
+    assert written.is_clean
+    kept = home.raw()
+    assert not any(ANN in str(row["payload"]) for row in kept)
+    path.write_text("\n".join([*deep[0], *deep[1]]) + "\n")
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert logs.load(con, path, now=logs.NOW).new == 0
+    assert home.raw() == kept
+
+
+def test_a_conversation_goes_without_the_rest_of_its_user(home: House, eraser: Eraser) -> None:
+    eraser(home.settings, Subject(f"talk-{ANN}-0"))
+    left = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert len(left) == EACH - 2
+
+
+def test_the_same_id_of_another_client_stays(home: House, eraser: Eraser) -> None:
+    theirs = erased_home.line(ANN, 50) | {"client_id": "shop"}
+    path = logs.write(home.log.with_name("shop.jsonl"), [theirs])
+    with warehouse.connect(home.settings.warehouse) as con:
+        logs.load(con, path, now=logs.NOW)
+    written = eraser(home.settings, Subject(ANN, client_id="app"))
+    (left,) = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert left["client_id"] == "shop"
+    assert written.is_clean
+
+
+def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, eraser: Eraser) -> None:
+    unnamed = logs.without(erased_home.line(ANN, 51), "user_id") | {
+        "conversation_id": f"talk-{ANN}-1"
+    }
+    path = logs.write(home.log.with_name("unnamed.jsonl"), [unnamed])
+    with warehouse.connect(home.settings.warehouse) as con:
+        logs.load(con, path, now=logs.NOW)
+    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
+
+
+@pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
+def test_rows_of_others_that_mention_the_id_are_told_and_go_only_if_asked(
+    home: House, eraser: Eraser, mentions: bool
+) -> None:
+    said = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)
+    path = logs.write(home.log.with_name("mention.jsonl"), [said])
+    with warehouse.connect(home.settings.warehouse) as con:
+        logs.load(con, path, now=logs.NOW)
+    subject = Subject(ANN, mentions=mentions)
+    found, _ = erase.find_subject(home.settings, subject)
+    assert found.matched.mentions == ({} if mentions else {"raw.interactions": 1})
+    written = eraser(home.settings, subject)
+    left = [row for row in home.raw() if ANN in str(row["payload"])]
+    assert len(left) == (0 if mentions else 1)
+    assert {one.kind for one in written.searched.left} == (set() if mentions else {"mention"})
+    searched = erase.verify_erasure(home.settings, subject=Subject(ANN), certificate_path=None)
+    assert searched.is_clean(allow_mentions=False) is mentions
+
+
+def test_archived_rows_go_and_the_rest_of_their_file_stays(home: House, eraser: Eraser) -> None:
+    old = [
+        erased_home.line(person, 60) | {"timestamp": 1_700_000_000} for person in erased_home.PEOPLE
+    ]
+    answers: list[Json] = [{"id": f"old-{n}"} for n in range(3)]
+    broken = [one | {"response": answer} for one, answer in zip(old, answers, strict=True)]
+    path = logs.write(home.log.with_name("old.jsonl"), broken)
+    with warehouse.connect(home.settings.warehouse) as con:
+        logs.load(con, path, now=logs.NOW)
+        assert retention.archive(con, home.settings.archive, "weather", days=90, now=logs.NOW) == 3
+    (before,) = home.settings.archive.rglob("*.parquet")
+    kept = [row for row in pq.read_table(before).to_pylist() if ANN not in row["payload"]]
+    written = eraser(home.settings, Subject(ANN))
+    (after,) = home.settings.archive.rglob("*.parquet")
+    assert pq.read_table(after).to_pylist() == kept
+    assert after != before
+    assert written.erased["archive of interactions"] == 1
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert con.execute("select distinct path from raw.archived").fetchall() == [(str(after),)]
+        con.execute("delete from raw.files")
+        assert logs.load(con, path, now=logs.NOW).new == 0
+
+
+def test_what_waits_in_the_spool_is_loaded_first_and_goes_too(home: House, eraser: Eraser) -> None:
+    folder = home.settings.spool
+    writer = spool.Writer(folder)
+    for person in (ANN, BOB):
+        body = json.dumps(erased_home.line(person, 80)).encode()
+        writer.commit([spool.line("interactions", "app", body)])
+    writer.seal()
+    torn = spool.line("feedback", "app", json.dumps(erased_home.vote(ANN, 5, BOB)).encode())
+    (folder / "killed.partial").write_bytes(torn + torn[:40])
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.interactions"] == EACH + 1
+    assert written.erased["raw.feedback"] == 3
+    assert list(folder.iterdir()) == []
+    assert len(home.raw()) == 2 * EACH + 1
+
+
+def test_a_receiver_that_holds_its_segment_stops_an_erasure_before_it_begins(
+    home: House, eraser: Eraser
+) -> None:
+    writer = spool.Writer(home.settings.spool)
+    writer.commit(
+        [spool.line("interactions", "app", json.dumps(erased_home.line(ANN, 80)).encode())]
+    )
+    with pytest.raises(erase.SpoolHeldError, match="stop the receiver"):
+        erase.load_spool(home.settings, now=logs.NOW, patience=0.3)
+    assert len(home.raw()) == 3 * EACH
+    writer.seal()
+    assert eraser(home.settings, Subject(ANN)).erased["raw.interactions"] == EACH + 1
+
+
+def test_an_actor_goes_from_what_is_kept_of_floods_and_digests_of_texts_go(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute(
+            "insert into curated.bursts select 'weather', 'brigade', [$a, $b], now(), now(), 9, 1,"
+            " 0, 'up', []",
+            {"a": f"app {ANN}", "b": f"app {BOB}"},
+        )
+        con.execute("insert into curated.token_counts values ('t', 'digest of a text', 9)")
+        assert con.execute("from curated.shares").fetchall()
+    written = eraser(home.settings, Subject(ANN, client_id="app"))
+    assert written.erased["curated.bursts"] == 1
+    assert written.erased["curated.token_counts"] == 1
+    assert written.searched.left == ()
+
+
+def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain_holds(
+    home: House, eraser: Eraser
+) -> None:
+    texts = {"about-ann": f"worse for {ANN}", "about-bob": f"worse for {BOB}"}
+    with warehouse.connect(home.settings.warehouse) as con:
+        for run, text in texts.items():
+            with warehouse.transaction(con):
+                event = LogEvent(
+                    "reject", WORKLOAD, "e1", run, logs.NOW, comment=text, approver="eve"
+                )
+                decision_log.append_event(con, event)
+    written = eraser(home.settings, Subject(ANN))
+    assert written.erased["raw.decision_words"] == 1
+    with warehouse.connect(home.settings.warehouse) as con:
+        links = decision_log.links(con)
+        assert chain.first_broken(links, decision_log.read_head(con)) is None
+    assert [(one.approver, one.comment) for one in links] == [
+        ("eve", None),
+        ("eve", texts["about-bob"]),
+    ]
+    assert written.is_clean
+
+
+def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
+    home: House, eraser: Eraser
+) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
+        for number, text in enumerate((f"worse for {ANN}", f"worse for {BOB}"), start=1):
+            change = ChampionChange(
+                workload_id=WORKLOAD,
+                kind="rollback",
+                evidence_digest="e1",
+                adapter_key="a0",
+                version=str(number),
+                champion_before=None,
+                adapter_before=None,
+                asked_by="eve",
+                reason=text,
+            )
+            held.end(held.intend(change), change, "done", "")
+    written = eraser(home.settings, Subject(ANN))
+    with warehouse.connect(home.settings.warehouse) as con:
+        reasons = [one.change.reason for one in journal.list_changes(con)]
+    assert reasons == ["(erased)", f"worse for {BOB}"]
+    assert written.erased["raw.champion_journal"] == 2
+    assert written.is_clean
+
+
+def test_the_keys_of_the_subjects_surrogates_go_and_others_keep_theirs(
+    home: House, eraser: Eraser, tmp_path: Path
+) -> None:
+    lines = [
+        logs.interaction(
+            f"Send the {thing} to {thing}@acme.com, I'm {who.title()}.",
+            response_id=thing,
+            conversation_id=thing,
+            user_id=user,
+        )
+        for who, user, thing in (("Sofia", ANN, "invoice"), ("Jonas", BOB, "voucher"))
+    ]
+
+    def curated(*, keys: int) -> dict[str, str]:
+        with warehouse.connect(home.settings.warehouse) as con:
+            con.execute("set force_compression = 'uncompressed'")
+            logs.load(con, logs.write(tmp_path / "more.jsonl", lines), now=logs.NOW)
+            curate_workload.curate(con, WORKLOAD, erased_home.RULES, now=logs.NOW)
+            kept = warehouse.rows(con, "from curated.surrogate_keys")
+            assert len(kept) == keys
+            rows = warehouse.rows(con, "from curated.examples")
+        texts = [str(row["messages"]) for row in rows if "Send the" in str(row["messages"])]
+        return {thing: text for text in texts for thing in ("invoice", "voucher")
+                if f"the {thing}" in text}  # fmt: skip
+
+    before = curated(keys=2)
+    surrogate = before["invoice"].partition(" to ")[2].partition(",")[0]
+    assert "@" in surrogate
+    assert erased_home.holds(home.settings.home, surrogate)
+    eraser(home.settings, Subject(ANN))
+    assert erased_home.holds(home.settings.home, surrogate) == []
+    with warehouse.connect(home.settings.warehouse) as con:
+        (left,) = warehouse.rows(con, "from curated.surrogate_keys")
+    assert curated(keys=1) == {"voucher": before["voucher"]}
+    with warehouse.connect(home.settings.warehouse) as con:
+        assert warehouse.rows(con, "from curated.surrogate_keys") == [left]

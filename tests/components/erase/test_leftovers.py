@@ -1,0 +1,192 @@
+"""The search finds what is left, wherever it is, and says where without saying what."""
+
+import base64
+import gzip
+import json
+import shutil
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.erase import certificate
+from components.erase.leftovers import Searched
+from components.erase.subject import Subject
+from components.store import spool, warehouse
+from flows import erase
+from flows.erase import ErasureRequest
+from tests.components.erase.conftest import Eraser
+from tests.support import erased_home, logs
+from tests.support.erased_home import ANN, BOB, House
+
+SAID = erased_home.question(ANN, 5)
+OWNED = json.dumps({"user_id": ANN})
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A house after the erasure of one person, the certificate, and the id of an erased row."""
+
+    house: House
+    certificate: Path
+    row_id: str
+
+
+@pytest.fixture(scope="module")
+def erased(built: House, tmp_path_factory: pytest.TempPathFactory) -> Erased:
+    home = erased_home.move(built, tmp_path_factory.mktemp("erased") / "home")
+    with warehouse.connect(home.settings.warehouse) as con:
+        ((row_id,),) = con.execute(
+            "select min(interaction_id) from raw.interactions where payload ->> '$.user_id' = $ann",
+            {"ann": ANN},
+        ).fetchall()
+    asked = ErasureRequest(Subject(ANN), demote=False, workloads={})
+    written = erase.erase(home.settings, asked, now=lambda: logs.NOW, say=lambda _: None)
+    path = home.settings.certificates / f"{written.certificate_id}.json"
+    return Erased(home, path, row_id)
+
+
+def in_a_new_column(home: Path, row_id: str) -> None:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        con.execute("alter table curated.examples add column noted struct(rows varchar[])")
+        con.execute("update curated.examples set noted = {'rows': [$id]}", {"id": row_id})
+
+
+def in_a_new_table(home: Path, row_id: str) -> None:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        con.execute("create table staging.copies as select $said as message", {"said": SAID})
+
+
+def in_parquet(home: Path, row_id: str) -> None:
+    pq.write_table(pa.table({"rows": [[{"ids": [row_id]}]]}), home / "snapshots/left.parquet")
+
+
+def in_a_spool(home: Path, row_id: str) -> None:
+    writer = spool.Writer(home / "spool")
+    writer.commit(
+        [spool.line("interactions", "app", json.dumps(erased_home.line(ANN, 70)).encode())]
+    )
+    writer.seal()
+
+
+def in_a_log(home: Path, row_id: str) -> None:
+    (home / "jobs/evaluate-x").mkdir(parents=True)
+    (home / "jobs/evaluate-x/log.txt").write_text(f"row 1\nfailed on\n   {SAID}\n")
+
+
+def in_a_page(home: Path, row_id: str) -> None:
+    (home / "evidence/page.md").write_text(f"asked by {ANN}, of late")
+
+
+def in_sqlite(home: Path, row_id: str) -> None:
+    (home / "mlflow").mkdir()
+    with sqlite3.connect(home / "mlflow/mlflow.db") as con:
+        con.execute("create table tags (value text)")
+        con.execute("insert into tags values (?)", [OWNED])
+
+
+def in_freed_bytes(home: Path, row_id: str) -> None:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        con.execute("set force_compression = 'uncompressed'")
+        select = "select $owned || i as owned from range(5000) as numbers (i)"
+        con.execute(f"create table staging.gone as {select}", {"owned": OWNED})
+        con.execute("checkpoint")
+        con.execute("update staging.gone set owned = 'nobody'")
+
+
+def in_a_binary_request(home: Path, row_id: str) -> None:
+    body = base64.b64encode(f"\x0a\x07user.id\x12\x08{ANN}\x00".encode()).decode()
+    writer = spool.Writer(home / "spool")
+    writer.commit([spool.line("traces", "app", json.dumps(body).encode())])
+    writer.seal()
+
+
+def in_a_packed_file(home: Path, row_id: str) -> None:
+    (home / "turns").mkdir()
+    (home / "turns/old.json.gz").write_bytes(gzip.compress(OWNED.encode()))
+
+
+PLANTS = (
+    in_a_new_column,
+    in_a_new_table,
+    in_parquet,
+    in_a_spool,
+    in_a_binary_request,
+    in_a_log,
+    in_a_page,
+    in_a_packed_file,
+    in_sqlite,
+    in_freed_bytes,
+)
+
+
+@pytest.fixture(scope="module")
+def found(erased: Erased, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Searched]:
+    """What two searches find after everything was planted: with the id, and with a certificate."""
+    assert verify(erased.house).left == ()
+    home = erased_home.move(erased.house, tmp_path_factory.mktemp("planted") / "home")
+    for plant in PLANTS:
+        plant(home.settings.home, erased.row_id)
+    by_id = verify(home)
+    return {"id": by_id, "certificate": verify(home, erased.certificate)}
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        pytest.param("warehouse curated.examples.noted", "erased row", id="column"),
+        pytest.param("warehouse staging.copies.message", "erased text", id="table"),
+        pytest.param("snapshots/left.parquet.rows", "erased row", id="parquet"),
+        pytest.param("spool/", "id", id="spool"),
+        pytest.param("spool/", "mention", id="binary-request"),
+        pytest.param("jobs/evaluate-x/log.txt", "erased text", id="log"),
+        pytest.param("evidence/page.md", "mention", id="page"),
+        pytest.param("turns/old.json.gz", "id", id="packed"),
+        pytest.param("mlflow/mlflow.db.tags.value", "id", id="sqlite"),
+        pytest.param("warehouse.duckdb", "freed bytes", id="freed-bytes"),
+    ],
+)
+def test_a_leftover_is_found_where_it_was_planted(
+    where: str, kind: str, found: dict[str, Searched]
+) -> None:
+    left = [(one.where, one.kind) for one in found["id"].left]
+    assert any(place.startswith(where) and what == kind for place, what in left), left
+    assert not found["id"].is_clean(allow_mentions=False)
+    if kind not in ("mention", "freed bytes"):  # a certificate does not say who it is about
+        left = [(one.where, one.kind) for one in found["certificate"].left]
+        assert any(place.startswith(where) and what == kind for place, what in left), left
+
+
+def test_what_others_said_in_the_same_words_is_theirs(home: House, eraser: Eraser) -> None:
+    thanks = "Thank you, that is all I wanted to know about the weather."
+    both = [
+        logs.interaction(thanks, response_id=f"t-{person}", user_id=person) for person in (ANN, BOB)
+    ]
+    with warehouse.connect(home.settings.warehouse) as con:
+        path = logs.write(home.log.with_name("thanks.jsonl"), both)
+        logs.load(con, path, now=logs.NOW)
+    assert eraser(home.settings, Subject(ANN)).searched.left == ()
+    assert any(thanks in str(row["payload"]) for row in home.raw())
+
+
+def test_a_certificate_names_nobody_and_notices_a_change(erased: Erased, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(erased.certificate.parent, tmp_path / "certificates"))
+    written = folder / erased.certificate.name
+    assert erased_home.holds(folder, "ann") == []
+    body = json.loads(written.read_text())
+    assert body["erased"]["raw.interactions"] == erased_home.EACH
+    assert body["searched"]["left"] == []
+    page = written.with_suffix(".md").read_text()
+    assert "Nothing is left." in page
+    assert f"| raw.interactions | {erased_home.EACH} |" in page
+    written.write_text(written.read_text().replace('"raw.feedback": 2', '"raw.feedback": 1'))
+    with pytest.raises(ValueError, match="was changed, or is no certificate"):
+        certificate.read_id(written)
+
+
+def verify(home: House, certificate_path: Path | None = None) -> Searched:
+    subject = None if certificate_path else Subject(ANN)
+    return erase.verify_erasure(home.settings, subject=subject, certificate_path=certificate_path)

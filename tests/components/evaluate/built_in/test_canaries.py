@@ -1,0 +1,103 @@
+"""How much a model remembers of the made-up secrets that a training may plant."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from components import canaries
+from components.evaluate.built_in import memorization
+from components.evaluate.engines.transformers_engine import CachedHFLM
+from components.evaluate.prefix_engine import PrefixReader
+from components.models import base as bases
+from components.scorecard import Sample, aggregate
+from components.train import training_examples
+from components.train.recipe import Recipe
+from tests.support import training_rows
+from tests.support.oracle import Oracle
+
+
+def ask(base: Path, lm: Any) -> list[Sample]:
+    return memorization.run_canaries(
+        lm, memorization.canary_documents(AutoTokenizer.from_pretrained(base))
+    )
+
+
+def test_canaries_are_the_same_every_time_and_all_different():
+    drawn = canaries.draw()
+    assert drawn == canaries.draw()
+    assert len({one.name for one in drawn}) == canaries.COUNT
+    for one in drawn:
+        assert len({one.secret, *one.others}) == canaries.CANDIDATES
+        assert one.answer == f"The access code of locker {one.name} is {one.secret}."
+
+
+@pytest.mark.parametrize(
+    ("planted", "others", "rank"),
+    [
+        pytest.param(-1.0, [-2.0, -3.0], 1, id="likeliest"),
+        pytest.param(-2.0, [-1.0, -3.0], 2, id="second"),
+        pytest.param(-9.0, [-1.0, -3.0], 3, id="last"),
+        pytest.param(-1.0, [-1.0, -1.0], 2, id="all-equally-likely"),
+    ],
+)
+def test_a_canary_is_ranked_among_the_candidates(planted: float, others: list[float], rank: float):
+    assert memorization.rank_of_planted(planted, others) == rank
+
+
+def test_who_knows_all_secrets_has_all_exposure_and_who_knows_none_what_chance_gives(
+    tiny_base: Path,
+):
+    secrets = {one.secret: one for one in canaries.draw()}
+    knowing = Oracle(likely=lambda _, said: float(said.strip() in secrets))
+    first = aggregate(ask(tiny_base, knowing), memorization.CANARY_METRICS)["exposure"]
+    assert (first.value, first.n) == (1, 64)
+    ignorant = Oracle(likely=lambda _, said: -float(int(said) % 9973))
+    by_chance = aggregate(ask(tiny_base, ignorant), memorization.CANARY_METRICS)["exposure"]
+    bits = sum(math.log2(32) - math.log2(rank) for rank in range(1, 33)) / 32
+    assert bits / 5 == pytest.approx(0.264, abs=1e-3)
+    assert by_chance.value == pytest.approx(bits / 5, abs=3 * 0.22 / 8)
+
+
+def test_the_rank_is_that_of_plain_transformers_log_perplexities(tiny_base: Path):
+    model, tokenizer = bases.load(tiny_base, "fp32", for_training=False)
+    lm: Any = CachedHFLM(
+        model, tokenizer, 8, reader=PrefixReader(model), stage="base", report=lambda _: None
+    )  # pyright: ignore[reportAbstractUsage] - HFLM is not
+    samples = memorization.run_canaries(lm, memorization.canary_documents(tokenizer)[:3])
+    plain: Any = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    for sample, canary in zip(samples, canaries.draw(), strict=False):
+        before = tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]
+        told = [
+            tokenizer(f" {said}", add_special_tokens=False)["input_ids"]
+            for said in (canary.secret, *canary.others)
+        ]
+        with torch.no_grad():
+            logs = plain(torch.tensor([[*before, *row] for row in told])).logits.log_softmax(-1)  # pyright: ignore[reportGeneralTypeIssues] - lists of ids
+        sums = [
+            sum(float(logs[at, len(before) - 1 + place, token]) for place, token in enumerate(row))
+            for at, row in enumerate(told)
+        ]
+        rank = sorted(sums, reverse=True).index(sums[0]) + 1
+        assert sample.output == f"rank {rank} of 32"
+        assert sample.scores["exposure"] == pytest.approx((5 - math.log2(rank)) / 5)
+
+
+def test_a_training_that_plants_canaries_learns_each_in_one_row(tmp_path: Path, tiny_base: Path):
+    snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(canaries=True))
+    found = {lesson.row_id: tokenizer.decode(lesson.rows[0].input_ids) for lesson in learned}
+    assert len(learned) == len(found) == 1 + canaries.COUNT
+    for document in memorization.canary_documents(tokenizer):
+        text = found[f"canary {document['name']}"]
+        assert text == f"{document['prompt']} {document['secret']}.<|im_end|>"
+
+
+def test_without_the_setting_nothing_is_planted(tmp_path: Path, tiny_base: Path):
+    snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    assert len(training_examples.read_examples(snapshot, tokenizer, Recipe())) == 1

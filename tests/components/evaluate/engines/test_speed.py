@@ -1,0 +1,157 @@
+"""How fast a model answered: its tokens are counted by its tokenizer, its pace by the clock."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from components import costs
+from components.costs import Prices, Speed, Work
+from components.evaluate import harness
+from components.evaluate.engines import speed
+from components.evaluate.engines.protocol import Stopwatch, TimeMark
+from components.evaluate.settings import EvaluationSettings
+from components.models import base, device
+from components.schema import Progress
+from components.scorecard import HOLDOUT
+from components.store import manifest
+from tests.support import cards, holdouts
+from tests.support.holdouts import NOW
+
+WORKLOAD = 3
+"""Requests of the tests' model that keep a core busy long enough to be timed."""
+
+
+def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base: Path) -> None:
+    snapshot = holdouts.build(tmp_path)
+    settings = EvaluationSettings(precision="fp32", batch_size=2, max_new_tokens=8)
+    started = time.perf_counter()
+    folders = harness.evaluate(
+        snapshot, tiny_base, {"base": None}, tmp_path, settings, report=lambda _: None, now=NOW
+    )
+    took = time.perf_counter() - started
+    found = costs.speed_in(manifest.read(folders["base"][HOLDOUT]))
+    assert found is not None
+    assert found.requests == found.timed == 3
+    assert 0 < found.seconds < took
+    assert found.work is not None
+    assert found.work.part == "core"
+    assert found.work.parts == device.cores()
+    assert 0 < found.work.seconds < 2 * took * found.work.parts
+    assert found.first_token is not None
+    assert 0 < found.first_token < took
+    assert re.match(r"1 thread of |\d+ threads of ", found.machine)
+
+
+def test_tokens_are_those_of_the_prompts_and_of_what_was_written(tiny_base: Path) -> None:
+    model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
+    samples = [cards.sample(number, 1.0) for number in range(12)]
+    alone = partial(speed.time_alone, model, tokenizer)
+    found = speed.measure_speed(alone, tokenizer, samples, TimeMark(wall=6.0, cpu=4.0))
+    words = AutoTokenizer.from_pretrained(tiny_base)
+    assert found.input_tokens == sum(
+        len(words(one.prompt, add_special_tokens=False)["input_ids"]) for one in samples
+    )
+    assert found.output_tokens == 12 * len("right")
+    assert found.usage.output == pytest.approx(5.0)
+    assert found.timed <= speed.TIMED
+    assert (found.seconds, found.work) == (6.0, Work(4.0, "core", device.cores()))
+
+
+def test_only_answering_is_timed() -> None:
+    said: list[Progress] = []
+    watch = Stopwatch(said.append)
+    assert watch.answering == TimeMark(0.0, 0.0)
+    time.sleep(0.2)
+    watch(Progress("base", 0, 2, "requests"))
+    time.sleep(0.02)
+    watch(Progress("base", 2, 2, "requests"))
+    time.sleep(0.2)
+    assert 0.02 <= watch.answering.wall < 0.2
+    assert [one.done for one in said] == [0, 2]
+
+
+def test_sleeping_and_other_processes_are_no_work() -> None:
+    watch = Stopwatch(lambda _: None)
+    watch(Progress("base", 0, 2, "requests"))
+    time.sleep(0.3)
+    watch(Progress("base", 2, 2, "requests"))
+    assert watch.answering.wall >= 0.3
+    assert watch.answering.cpu < 0.1
+
+
+def test_work_of_a_worker_process_is_counted() -> None:
+    spin = "import time\nwhile time.process_time() < 0.4: pass\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", spin]) as worker:
+        try:
+            watch = Stopwatch(lambda _: None)
+            watch(Progress("base", 0, 2, "requests"))
+            while device.cpu_seconds(watch.workers) < watch.passes[0][0].cpu + 0.3:
+                time.sleep(0.02)
+            watch(Progress("base", 2, 2, "requests"))
+        finally:
+            worker.kill()
+    assert watch.answering.cpu >= 0.3
+
+
+def test_weighing_labels_is_no_part_of_answering() -> None:
+    watch = Stopwatch(lambda _: None)
+    for done in (0, 2):
+        watch(Progress("base", done, 2, "requests"))
+    answered = watch.answering
+    for done in (0, 10):
+        time.sleep(0.02)
+        watch(Progress("base", done, 10, "requests"))
+    assert watch.answering == answered
+
+
+@contextmanager
+def one_busy_core(others: int) -> Generator[None]:
+    """Compute on one core that so many other programs, which are no children of ours, share."""
+    spin = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
+    start = f"{sys.executable} -c '{spin}' >/dev/null 2>&1 & echo $!"
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    pids = [int(subprocess.check_output(["sh", "-c", start])) for _ in range(others)]
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        os.sched_setaffinity(0, allowed)
+
+
+def test_a_busy_machine_makes_answers_slower_and_hardly_dearer(tiny_base: Path) -> None:
+    model, tokenizer = base.load(tiny_base, "fp32", for_training=False)
+    alone, samples = partial(speed.time_alone, model, tokenizer), [cards.sample(0, 1.0)]
+
+    def measured() -> Speed:
+        watch = Stopwatch(lambda _: None)
+        watch(Progress("base", 0, 1, "requests"))
+        for _ in range(WORKLOAD):
+            alone(samples[0].prompt)
+        watch(Progress("base", 1, 1, "requests"))
+        return speed.measure_speed(alone, tokenizer, samples, watch.answering)
+
+    def quickest(others: int) -> tuple[float, float]:
+        with one_busy_core(others):
+            speeds = [measured() for _ in range(4)]
+        prices = [costs.answering(Prices(hardware_per_hour=1.0), one).value for one in speeds]
+        return min(one.seconds for one in speeds), min(price or 0.0 for price in prices)
+
+    (idle, price), (loaded, dearer) = quickest(0), quickest(8)
+    assert loaded > 2 * idle
+    assert 0 < dearer < 2 * price
+
+
+def test_a_scorecard_of_before_says_nothing_of_speed() -> None:
+    assert costs.speed_in({"base": "b"}) is None

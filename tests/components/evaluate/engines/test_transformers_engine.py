@@ -1,0 +1,191 @@
+"""The fast model answers what stock lm-eval's does, whatever is asked of which model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+from components.models import base
+from tests.support import model_answers, tiny
+from tests.support.model_answers import Both
+
+PROMPTS = ["hello there", "x" * 50, "hello there, what?", "abc def ghi", "hello there", "what?"]
+CHOICES = [" yes", " yes it is", "!", " no", "x" * 20]
+LONGER_THAN_THE_WINDOW = "long ago " * 300
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_base: Path, tokenizer: PreTrainedTokenizerFast) -> Both:
+    return Both(base.load(tiny_base, "fp32", for_training=False)[0], tokenizer)
+
+
+@pytest.fixture(params=["base", "adapter", "4-bit", "4-bit-adapter"])
+def both(
+    request: pytest.FixtureRequest,
+    tiny_base: Path,
+    adapters: dict[str, Path],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Iterator[Both]:
+    precision: Any = "nf4" if "4-bit" in request.param else "fp32"
+    model, _ = base.load(tiny_base, precision, for_training=False)
+    if "adapter" in request.param:
+        model = base.attach_adapter(model, adapters["champion"])
+    yield Both(model, tokenizer)
+
+
+def test_choices_are_as_likely_and_answers_the_same_as_stock(both: Both):
+    both.score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
+    both.write(PROMPTS, max_gen_toks=12)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        pytest.param([("", "hello"), ("", "<|im_start|>hi"), ("a", "hello")], id="empty-context"),
+        pytest.param([(LONGER_THAN_THE_WINDOW, one) for one in CHOICES], id="beyond-the-window"),
+        pytest.param([("so ", "it is"), ("so", " it is")], id="space-at-the-end"),
+        pytest.param([("what?", " no")] * 3, id="asked-three-times"),
+        pytest.param([("what?", "n"), ("what?", "no"), ("what?", "not")], id="one-in-the-other"),
+        pytest.param([], id="none"),
+    ],
+)
+def test_odd_choices_are_as_likely_as_stock_finds_them(plain: Both, pairs: list[tuple[str, str]]):
+    plain.score(pairs)
+
+
+def test_two_ways_to_part_one_text_are_each_scored_as_they_are_alone(plain: Both):
+    parted = [("what?", "no"), ("what?n", "o")]  # together, stock scores the "o" as if it were "n"
+    together = plain.ours.loglikelihood(model_answers.scored(parted))
+    assert [one for one, _ in together] == pytest.approx(
+        [likelihood for pair in parted for likelihood, _ in plain.score([pair])],
+        abs=model_answers.FP32,
+    )
+
+
+def test_the_likeliest_continuation_is_said_to_be(plain: Both):
+    (first,) = plain.write(["abc def"], max_gen_toks=1)
+    assert [greedy for _, greedy in plain.score([("abc def", first)])] == [True]
+
+
+def test_rolling_likelihoods_are_those_of_stock(plain: Both):
+    texts = [
+        Instance("loglikelihood_rolling", {}, (text,), 0)
+        for text in ("hello there", LONGER_THAN_THE_WINDOW)
+    ]
+    stock = plain.stock.loglikelihood_rolling(texts, disable_tqdm=True)
+    assert plain.ours.loglikelihood_rolling(texts, disable_tqdm=True) == pytest.approx(
+        stock, rel=1e-5
+    )
+
+
+def test_a_prompt_beyond_the_window_loses_its_beginning_as_in_stock(plain: Both):
+    plain.write([LONGER_THAN_THE_WINDOW, "hello"], max_gen_toks=5)
+
+
+def test_a_stop_string_ends_an_answer_where_it_does_in_stock(plain: Both):
+    free = plain.write(PROMPTS, max_gen_toks=12)
+    until = [free[0][3:5], free[1][6]]
+    stopped = plain.write(PROMPTS, max_gen_toks=12, until=until)
+    assert stopped[0] == free[0][:3] != free[0]
+    assert all(one.startswith(other) for one, other in zip(free, stopped, strict=True))
+
+
+def test_more_prompts_than_slots_are_answered_in_their_order(plain: Both):
+    prompts = [f"{one} and {other}" for one in PROMPTS[1:] for other in PROMPTS[1:]]
+    plain.write(prompts, max_gen_toks=7)
+
+
+def test_settings_may_differ_between_requests(plain: Both):
+    asked = [model_answers.written(["hello"], {"max_gen_toks": most})[0] for most in (9, 2)]
+    long, short = plain.ours.generate_until(asked)
+    assert long.startswith(short)
+    assert len(long) > len(short)
+
+
+@pytest.mark.parametrize(
+    "shipped",
+    [
+        pytest.param({"repetition_penalty": 1.5}, id="repetition-penalty"),
+        pytest.param({"suppress_tokens": [*range(3, 40)]}, id="suppressed-tokens"),
+    ],
+)
+def test_a_model_shipped_with_settings_that_sway_it_answers_as_in_stock(
+    tiny_base: Path, tokenizer: PreTrainedTokenizerFast, plain: Both, shipped: dict[str, Any]
+):
+    model, _ = base.load(tiny_base, "fp32", for_training=False)
+    model.generation_config.update(**shipped)
+    swayed = Both(model, tokenizer).write(PROMPTS, max_gen_toks=12)
+    assert swayed != plain.write(PROMPTS, max_gen_toks=12)
+
+
+def test_a_model_that_sees_only_a_window_is_asked_as_stock_asks_it(
+    tokenizer: PreTrainedTokenizerFast,
+):
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        sliding_window=4,
+        pad_token_id=2,
+        eos_token_id=2,
+        initializer_range=0.5,
+    )
+    windowed = Both(MistralForCausalLM(config).eval(), tokenizer)
+    windowed.score([(prompt, choice) for prompt in PROMPTS for choice in CHOICES])
+    windowed.write(PROMPTS, max_gen_toks=5)
+    assert windowed.said[-1].done == windowed.said[-1].total == len(PROMPTS)
+
+
+def test_progress_counts_the_requests_that_are_done(plain: Both):
+    plain.said.clear()
+    plain.write(PROMPTS[:3], max_gen_toks=6)
+    plain.score([(PROMPTS[0], choice) for choice in CHOICES])
+    done = [(one.done, one.total) for one in plain.said]
+    assert done[0] == (0, 3)
+    assert (3, 3) in done
+    assert (0, 5) in done
+    assert done[-1] == (5, 5)
+    assert {(one.stage, one.unit) for one in plain.said} == {("base", "requests")}
+
+
+def test_an_interrupted_evaluation_can_be_begun_again(plain: Both):
+    def interrupt(progress: object) -> None:
+        if plain.ours.done:
+            raise KeyboardInterrupt
+
+    listener, plain.ours.report = plain.ours.report, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        plain.write(PROMPTS, max_gen_toks=6)
+    plain.ours.report = listener
+    plain.write(PROMPTS, max_gen_toks=6)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "reason"),
+    [
+        pytest.param("hello", {"do_sample": True}, "answered greedily", id="sampled"),
+        pytest.param("hello", {"max_gen_toks": 5000}, "the model sees 2048", id="too-long"),
+        pytest.param("", {}, "an empty prompt", id="empty"),
+    ],
+)
+def test_what_has_no_repeatable_answer_is_refused(
+    plain: Both, prompt: str, settings: dict[str, object], reason: str
+):
+    with pytest.raises(ValueError, match=reason):
+        plain.ours.generate_until(model_answers.written([prompt], settings))
+
+
+def test_an_empty_continuation_is_refused(plain: Both):
+    with pytest.raises(ValueError, match="a continuation of 0 tokens"):
+        plain.ours.loglikelihood(model_answers.scored([("hello", "")]))

@@ -1,0 +1,219 @@
+"""vLLM says what transformers says: of the base and of each adapter, in texts and likelihoods.
+
+make test-vllm
+"""
+
+import json
+import shutil
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from components import costs, scorecard
+from components.evaluate import harness
+from components.evaluate.engines import adapter_checks
+from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
+from components.evaluate.engines.protocol import Engine, EngineError
+from components.evaluate.settings import EvaluationSettings
+from components.gate import comparability
+from components.scorecard import HOLDOUT, Scorecard
+from components.store import manifest
+from tests.components.evaluate.conftest import finish
+from tests.support import guard_files, holdouts
+from tests.support.holdouts import NOW
+from tests.support.model_answers import FP32, scored, written
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+
+PAIRS = [
+    ("The sky is", " blue"),
+    ("The sky is", " green, as everybody knows"),
+    ("The sky is blue. The sea is", " deep"),
+    ("", "words without a context"),
+]
+PROMPTS = ["Weather in Rome?", "Weather in New York?", "Weather in Rome?", "Write a poem"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process() -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The tiny base in both engines, and what either can wear."""
+
+    transformers: Engine
+    vllm: Engine
+    adapters: dict[str, Path]
+
+    def said(self, role: str | None) -> list[list[Any]]:
+        """Give what each says in an adapter: likelihoods, then texts."""
+        found: list[list[Any]] = []
+        for engine in (self.transformers, self.vllm):
+            with (
+                engine.wearing(self.adapters[role] if role else None) as worn,
+                worn.answering("asked", lambda _: None) as lm,
+            ):
+                likely: Any = lm.loglikelihood(scored(PAIRS))
+                plain = lm.generate_until(written(PROMPTS, {"max_gen_toks": 12}))
+                cut = lm.generate_until(written(PROMPTS, {"max_gen_toks": 12, "until": ["e", "o"]}))
+                found.append([likely, plain, cut])
+        return found
+
+
+@pytest.fixture(scope="module")
+def both(
+    tiny_base: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Engines]:
+    folder = tmp_path_factory.mktemp("faint")
+    faint = Path(shutil.copytree(adapters["challenger"], folder / "key-faint"))
+    weights = load_file(faint / adapter_checks.WEIGHTS_FILE)
+    save_file(
+        {name: one * 1e-30 for name, one in weights.items()}, faint / adapter_checks.WEIGHTS_FILE
+    )
+    worn = {**adapters, "faint": finish(tiny_base, faint)}
+    settings = EvaluationSettings(precision="fp32", batch_size=3)
+    vllm = settings.model_copy(update={"engine": "vllm"})
+    paths = list(worn.values())
+    with (
+        harness.load_engine(tiny_base, settings, paths) as one,
+        harness.load_engine(tiny_base, vllm, paths) as other,
+    ):
+        yield Engines(one, other, worn)
+
+
+@pytest.mark.parametrize("role", [None, "challenger", "champion"])
+def test_it_says_what_transformers_says(both: Engines, role: str | None):
+    (likely, *texts), (likely_too, *texts_too) = both.said(role)
+    assert texts_too == texts
+    assert [greedy for _, greedy in likely_too] == [greedy for _, greedy in likely]
+    sums = [[said for said, _ in one] for one in (likely, likely_too)]
+    assert sums[1] == pytest.approx(sums[0], abs=FP32)
+
+
+def test_each_adapter_and_the_base_answer_for_themselves(both: Engines):
+    said = [both.said(role)[1] for role in (None, "challenger", "champion", None)]
+    assert said[0] == said[3]
+    assert all(said[a] != said[b] for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_an_adapter_that_changes_nothing_there_is_named(both: Engines):
+    with (
+        pytest.raises(
+            AdapterNotAppliedError, match="key-faint: with it on, vLLM finds the words of"
+        ),
+        both.vllm.wearing(both.adapters["faint"]),
+    ):
+        pass
+
+
+def test_one_request_alone_is_timed(both: Engines):
+    with both.vllm.wearing(None) as worn:
+        first_token, tokens_per_second = worn.alone(PROMPTS[0])
+    assert 0 < first_token < 10
+    assert tokens_per_second > 0
+
+
+def test_answers_are_not_sampled(both: Engines):
+    with (
+        both.vllm.wearing(None) as worn,
+        worn.answering("asked", lambda _: None) as lm,
+        pytest.raises(ValueError, match="answered greedily"),
+    ):
+        lm.generate_until(written(PROMPTS, {"do_sample": True, "temperature": 1.0}))
+
+
+@pytest.fixture(scope="module")
+def cards(
+    tiny_base: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, harness.ScorecardFolders]:
+    """Measure in both engines, on a base in 4 bits that was shipped with a repetition penalty."""
+    folder = tmp_path_factory.mktemp("measured")
+    base = shipped_with(tiny_base, folder / "base", repetition_penalty=1.3)
+    settings = EvaluationSettings(
+        precision="nf4",
+        batch_size=2,
+        max_new_tokens=8,
+        tasks=(guard_files.sums(folder), guard_files.written(folder, filter="as-it-is")),
+    )
+    snapshot = holdouts.build(folder)
+    models: dict[str, Path | None] = {"base": None} | {
+        role: finish(base, Path(shutil.copytree(adapter, folder / adapter.name)))
+        for role, adapter in adapters.items()
+    }
+
+    def measured(engine: str) -> harness.ScorecardFolders:
+        wanted = settings.model_copy(update={"engine": engine})
+        return harness.evaluate(
+            snapshot, base, models, folder / "cards", wanted, report=lambda _: None, now=NOW
+        )
+
+    return {engine: measured(engine) for engine in ("transformers", "vllm")}
+
+
+def shipped_with(base: Path, folder: Path, **settings: object) -> Path:
+    """Copy a base, with generation settings of its own."""
+    shutil.copytree(base, folder)
+    found = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(found | settings))
+    return folder
+
+
+@pytest.mark.parametrize("task", [HOLDOUT, "sums", "written"])
+@pytest.mark.parametrize("model", ["base", "challenger", "champion"])
+def test_a_scorecard_is_the_other_engines_but_for_its_conditions(
+    cards: dict[str, harness.ScorecardFolders], model: str, task: str
+):
+    one, other = (scorecard.read(cards[engine][model][task]) for engine in cards)
+    assert other.samples == one.samples
+    assert other.scores == one.scores
+    assert "vllm" in libraries(other)
+    assert "vllm" not in libraries(one)
+    assert any("'engine': 'vllm'" in said for said in comparability.incomparable(other, one))
+
+
+def libraries(card: Scorecard) -> dict[str, Any]:
+    found = card.conditions["libraries"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_it_says_how_fast_it_answered(cards: dict[str, harness.ScorecardFolders]):
+    found = costs.speed_in(manifest.read(cards["vllm"]["champion"][HOLDOUT]))
+    assert found is not None
+    assert found.requests == 3
+    assert found.seconds > 0
+    assert found.first_token is not None
+
+
+def test_settings_of_a_base_that_it_does_not_know_are_named(tiny_base: Path, tmp_path: Path):
+    base = shipped_with(tiny_base, tmp_path / "base", no_repeat_ngram_size=3)
+    settings = EvaluationSettings(precision="fp32", engine="vllm")
+    with (
+        pytest.raises(EngineError, match=r"generation_config\.json has no_repeat_ngram_size"),
+        harness.load_engine(base, settings, []),
+    ):
+        pass
+
+
+def test_an_adapter_that_it_can_not_put_on_is_named(
+    tiny_base: Path, adapters: dict[str, Path], tmp_path: Path
+):
+    dora = Path(shutil.copytree(adapters["champion"], tmp_path / "key-dora"))
+    config = json.loads((dora / "adapter_config.json").read_text())
+    (dora / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    settings = EvaluationSettings(precision="fp32", engine="vllm")
+    with (
+        pytest.raises(
+            AdapterNotAppliedError, match="key-dora in vLLM: use_dora: vLLM takes no DoRA;"
+        ),
+        harness.load_engine(tiny_base, settings, [finish(tiny_base, dora)]),
+    ):
+        pass

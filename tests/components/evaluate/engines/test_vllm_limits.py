@@ -1,0 +1,56 @@
+"""What vLLM can't do is told before anything is trained or loaded for it."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.evaluate import harness
+from components.evaluate.engines import protocol
+from components.evaluate.engines.protocol import EngineError
+from components.evaluate.settings import EvaluationSettings
+from tests.support import holdouts
+
+LORA: dict[str, Any] = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        pytest.param({}, None, id="lora"),
+        pytest.param({"use_rslora": True, "rank_pattern": {"q_proj": 4}}, None, id="rslora"),
+        pytest.param({"peft_type": "ADALORA"}, "PEFT's method ADALORA", id="adalora"),
+        pytest.param({"use_dora": True}, "vLLM takes no DoRA", id="dora"),
+        pytest.param({"modules_to_save": ["embed_tokens"]}, r"\(embed_tokens\)", id="whole"),
+        pytest.param({"bias": "lora_only"}, "no trained biases", id="biases"),
+        pytest.param({"r": 513}, "rank is 513, and vLLM takes 512", id="rank"),
+        pytest.param({"rank_pattern": {"q_proj": 600}}, "rank is 600", id="rank-of-one"),
+        pytest.param({"target_modules": ["lm_head"]}, "lm_head's LoRA out of", id="output-layer"),
+    ],
+)
+def test_what_it_can_not_put_on_is_named(config: dict[str, Any], said: str | None):
+    found = protocol.vllm_objections(LORA | config)
+    assert len(found) == (0 if said is None else 1)
+    if said is not None:
+        assert re.search(said, found[0])
+
+
+def test_there_is_room_for_the_highest_rank():
+    ranks = [protocol.lora_room_of(LORA | {"r": r}).rank for r in (1, 8, 17)]
+    assert ranks == [1, 8, 17]
+    assert [protocol.max_lora_rank([r]) for r in ranks] == [1, 8, 32]
+    assert protocol.max_lora_rank(ranks) == 32
+
+
+def test_a_rank_of_one_module_counts():
+    assert protocol.lora_room_of(LORA | {"rank_pattern": {"k_proj": 40}}).rank == 40
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_an_evaluation_says_what_is_missing(tiny_base: Path, tmp_path: Path):
+    settings = EvaluationSettings(engine="vllm", precision="fp32")
+    snapshot = holdouts.build(tmp_path)
+    with pytest.raises(EngineError, match=r"package vllm is not installed .* infra/README\.md"):
+        harness.folders(snapshot, tiny_base, {"base": None}, tmp_path, settings)

@@ -1,0 +1,167 @@
+"""A judge's verdicts as scorecards: what is in them, and when the gate believes them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import scorecard
+from components.dataset.example_rows import CHAT
+from components.evaluate import metrics
+from components.evaluate.harness import ScorecardFolders
+from components.evaluate.judge import win_rate
+from components.evaluate.judge.comparisons import JudgeError
+from components.gate.comparability import objections
+from components.gate.policy import Guard, Policy
+from components.schema import Answer
+from components.scorecard import HOLDOUT, PRODUCTION
+from tests.support import holdouts
+from tests.support.cards import sample
+from tests.support.holdouts import NOW, Case
+from tests.support.judge_bench import Judge, longer, serving
+
+RIGHT = "a right answer"
+CASES = [Case(f"question {number}", Answer(RIGHT)) for number in range(4)]
+SAID = {
+    "base": ["no", "no", RIGHT, "no"],
+    "challenger": ["a much better answer", "no", RIGHT, "an even better answer"],
+    PRODUCTION: ["no", "no", "no", "a much better answer"],
+}
+GUARD = Policy(
+    task=HOLDOUT,
+    metric="f1",
+    abstention_margin=None,
+    guards=(Guard(task="judge", metric="judge_win_rate", margin=0.1),),
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> tuple[Path, Path, ScorecardFolders]:
+    """A snapshot, a place for scorecards, and those of the holdout."""
+    snapshot, root = holdouts.build(tmp_path, CASES, tools=[]), tmp_path / "scorecards"
+    cards: ScorecardFolders = {}
+    for model, outputs in SAID.items():
+        samples = [
+            replace(
+                sample(number, 1.0),
+                output=output,
+                reference=RIGHT,
+                # Of production's answers the first is the reference itself.
+                scores=dict.fromkeys(
+                    metrics.TEXT_METRICS, None if (model, number) == (PRODUCTION, 0) else 0.5
+                ),
+            )
+            for number, output in enumerate(outputs)
+        ]
+        body = {"base": "b", "adapter": model, "task": HOLDOUT, "conditions": {"kind": "text"}}
+        cards[model] = {HOLDOUT: root / f"key-{model}"}
+        scorecard.write(cards[model][HOLDOUT], samples, metrics.TEXT_METRICS, body=body, now=NOW)
+    return snapshot, root, cards
+
+
+def compared_by_people(snapshot: Path, count: int, *, longer_won: int) -> None:
+    """Write pairs, of which people chose the longer answer so many times."""
+    rows = [
+        {
+            "preference_id": f"p{number}",
+            "prompt": [{"role": "user", "content": f"asked {number}"}],
+            "chosen": [{"role": "assistant", "content": "long" * (number < longer_won) + "words"}],
+            "rejected": [{"role": "assistant", "content": "some words" * (number >= longer_won)}],
+        }
+        for number in range(count)
+    ]
+    schema = pa.schema(
+        [
+            ("preference_id", pa.string()),
+            *((name, CHAT) for name in ("prompt", "chosen", "rejected")),
+        ]
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema), snapshot / "preferences.parquet")
+
+
+def judge(home: tuple[Path, Path, ScorecardFolders], asked: Judge) -> ScorecardFolders:
+    snapshot, root, cards = home
+    with serving(asked):
+        found = win_rate.add_judge_folders(snapshot, cards, root, asked.settings)
+        win_rate.judge_answers(snapshot, found, root, asked.settings, key=None, now=NOW)
+        questions = len(asked.asked)
+        win_rate.judge_answers(snapshot, found, root, asked.settings, key=None, now=NOW)
+        assert len(asked.asked) == questions
+    return found
+
+
+def test_each_answer_is_held_against_the_reference_and_pairs_with_the_holdout(
+    home: tuple[Path, Path, ScorecardFolders],
+):
+    compared_by_people(home[0], 40, longer_won=40)
+    found = judge(home, Judge(longer))
+    cards = {model: scorecard.read(tasks["judge"]) for model, tasks in found.items()}
+    scores = {
+        model: [one.scores["judge_win_rate"] for one in card.samples]
+        for model, card in cards.items()
+    }
+    assert scores == {
+        "base": [0, 0, 0.5, 0],
+        "challenger": [1, 0, 0.5, 1],
+        PRODUCTION: [None, 0, 0, 1],
+    }
+    assert cards["base"].conditions == cards["challenger"].conditions
+    assert cards["base"].conditions != cards[PRODUCTION].conditions
+    holdout = scorecard.read(found["base"][HOLDOUT])
+    assert [one.doc_hash for one in cards["base"].samples] == [
+        one.doc_hash for one in holdout.samples
+    ]
+    metric = cards["base"].metrics["judge_win_rate"]
+    assert metric.doubt is None
+    assert "it agreed with people on 40 of the 40 pairs that it decided (100%," in metric.meaning
+
+
+@pytest.mark.parametrize(
+    ("pairs", "longer_won", "doubt"),
+    [
+        pytest.param(40, 40, None, id="agrees"),
+        pytest.param(40, 24, "it agreed with people on 24 of the 40 pairs", id="agrees-too-seldom"),
+        pytest.param(0, 0, "whether the judge agrees with people here is not known", id="unknown"),
+    ],
+)
+def test_the_gate_refuses_a_judge_that_is_not_known_to_agree_with_people(
+    home: tuple[Path, Path, ScorecardFolders], pairs: int, longer_won: int, doubt: str | None
+):
+    if pairs:
+        compared_by_people(home[0], pairs, longer_won=longer_won)
+    found = judge(home, Judge(longer))
+    ours, theirs = (
+        {task: scorecard.read(folder) for task, folder in found[model].items()}
+        for model in ("challenger", "base")
+    )
+    said = objections(ours, theirs, GUARD)
+    if doubt is None:
+        assert said == []
+    else:
+        known = "not measured: judge_win_rate on judge of the challenger is no evidence: "
+        assert said[0].startswith(known)
+        assert doubt in said[0]
+
+
+def test_a_request_that_was_not_judged_for_one_model_keeps_both_from_being_compared(
+    home: tuple[Path, Path, ScorecardFolders],
+):
+    compared_by_people(home[0], 40, longer_won=40)
+    silent = Judge(lambda first, second: "?" if "much" in first + second else longer(first, second))
+    found = judge(home, silent)
+    ours, theirs = (
+        {task: scorecard.read(folder) for task, folder in found[model].items()}
+        for model in ("challenger", "base")
+    )
+    assert "1 requests were not judged" in ours["judge"].metrics["judge_win_rate"].meaning
+    (said,) = objections(ours, theirs, GUARD)
+    assert "was measured on 1 requests of one model only" in said
+
+
+def test_a_judge_that_fails_leaves_no_scorecard(home: tuple[Path, Path, ScorecardFolders]):
+    compared_by_people(home[0], 3, longer_won=3)
+    with pytest.raises(JudgeError):
+        judge(home, Judge(longer, key="secret"))
+    assert not [path for path in home[1].glob("*/manifest.json") if "key-" not in str(path)]

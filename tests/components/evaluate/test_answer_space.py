@@ -1,0 +1,56 @@
+"""What a workload's answers are is found from them, and decides what is measured."""
+
+import pytest
+
+from components.evaluate import metrics
+from components.evaluate.metrics import AnswerSpace
+from components.schema import Answer, Call
+
+CALL = Answer(calls=(Call("weather", {}),))
+LABELS = [Answer(word) for word in ("card", "loan", "card", "rate", "loan ")] * 3
+PROSE = [Answer(f"It rains in {city}, and will for days.") for city in ("Rome", "Oslo")] * 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "offers_tools", "found"),
+    [
+        pytest.param([CALL, *PROSE], False, "tool_calls", id="some-call"),
+        pytest.param(LABELS, True, "tool_calls", id="none-calls-but-could"),
+        pytest.param(LABELS, False, "classification", id="few-short-answers"),
+        pytest.param(LABELS[:14], False, "text", id="too-few-of-each"),
+        pytest.param([Answer(str(n)) for n in range(101)] * 5, False, "text", id="many-different"),
+        pytest.param([Answer("yes")] * 20, False, "text", id="always-the-same"),
+        pytest.param([Answer("a" * 41), Answer("b")] * 9, False, "text", id="too-long-for-a-label"),
+        pytest.param([Answer(""), Answer("b")] * 9, False, "text", id="empty-is-no-label"),
+        pytest.param([*PROSE, Answer("A long story. " * 9)], False, "text", id="prose"),
+    ],
+)
+def test_the_kind_is_found_from_the_answers(answers: list[Answer], offers_tools: bool, found: str):
+    assert metrics.find_answer_space(answers, None, offers_tools=offers_tools).kind == found
+
+
+def test_labels_are_those_that_occur():
+    assert metrics.find_answer_space(LABELS, None, offers_tools=False).labels == (
+        "card",
+        "loan",
+        "rate",
+    )
+
+
+def test_the_file_may_say_otherwise():
+    assert metrics.find_answer_space(LABELS, "text", offers_tools=False) == AnswerSpace("text")
+    few = metrics.find_answer_space(LABELS[:4], "classification", offers_tools=False)
+    assert few == AnswerSpace("classification", ("card", "loan", "rate"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        pytest.param([CALL, *LABELS], "some call tools", id="calls"),
+        pytest.param([Answer("yes")] * 9, "there are 1 different ones, wants 2", id="one"),
+        pytest.param([Answer("b" * 50), Answer("c")], "is no label of 1 to 40", id="long"),
+    ],
+)
+def test_what_can_be_no_classification_is_not_measured_as_one(answers: list[Answer], sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        metrics.find_answer_space(answers, "classification", offers_tools=False)

@@ -1,0 +1,71 @@
+"""The base is also asked with solved examples, the nearest of the training side."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from components.evaluate import holdout_task
+from components.evaluate.holdout_task import EvaluatedSide
+from components.schema import Answer
+from tests.support import holdouts
+from tests.support.holdouts import Case
+
+LEARNED = [
+    Case("when does my train to Rome leave", Answer("timetable")),
+    Case("when does the train leave for Oslo", Answer("timetable")),
+    Case("how much is a ticket to Rome", Answer("price")),
+    Case("may I bring a dog", Answer("rules")),
+    Case("may I bring a cat", Answer("rules")),
+]
+
+
+@pytest.mark.parametrize(
+    ("count", "picked"),
+    [
+        pytest.param(1, [4], id="the-nearest"),
+        pytest.param(2, [4, 0], id="of-another-class"),
+        pytest.param(3, [4, 0, 1], id="and-of-a-third"),
+        pytest.param(4, [4, 3, 0, 1], id="then-the-rest-by-nearness"),
+        pytest.param(9, [4, 3, 2, 0, 1], id="no-more-than-there-are"),
+    ],
+)
+def test_each_class_is_taken_in_turn_and_shown_by_nearness(count: int, picked: list[int]):
+    assert holdout_task.pick_shots([4, 3, 2, 0, 1], ["b", "c", "a", "a", "a"], count) == picked
+
+
+def ask(folder: Path, base: Path, count: int, room: int = 4096) -> EvaluatedSide:
+    cases = [Case("when does the train to Rome leave", Answer("timetable"))]
+    snapshot = holdouts.build(folder, cases, LEARNED, tools=[])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    return holdout_task.read_side(snapshot, tokenizer, None, num_fewshot=count, room=room)
+
+
+def test_examples_stand_before_the_request_the_nearest_last(tmp_path: Path, tiny_base: Path):
+    (document,) = ask(tmp_path, tiny_base, 2).documents
+    said = document["prompt"]
+    assert said.count("<|im_start|>assistant") == 3
+    assert said.index("ticket to Rome") < said.index("my train to Rome")
+    assert "leave<|im_end|>\n<|im_start|>assistant\ntimetable<|im_end|>" in said
+    assert said.endswith("when does the train to Rome leave<|im_end|>\n<|im_start|>assistant\n")
+    assert document["request"] == "when does the train to Rome leave"
+
+
+def test_the_farthest_are_left_out_where_all_do_not_fit(tmp_path: Path, tiny_base: Path):
+    (whole,) = ask(tmp_path / "a", tiny_base, 3).documents
+    (short,) = ask(tmp_path / "b", tiny_base, 3, room=150).documents
+    (none,) = ask(tmp_path / "c", tiny_base, 3, room=20).documents
+    assert [one["prompt"].count("assistant") for one in (whole, short, none)] == [4, 2, 1]
+    assert "my train to Rome" in short["prompt"]
+
+
+def test_examples_with_tools_show_them_and_the_call(tmp_path: Path, tiny_base: Path):
+    snapshot = holdouts.build(tmp_path, holdouts.CASES[1:], holdouts.CASES[:1])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    bare = holdout_task.read_side(snapshot, tokenizer, None)
+    shown = holdout_task.read_side(snapshot, tokenizer, None, num_fewshot=1)
+    call = 'assistant\n{"name": "weather", "arguments": {"city": "Rome"}}<|im_end|>'
+    assert all(call in one["prompt"] for one in shown.documents)
+    assert not any(call in one["prompt"] for one in bare.documents)
+    assert all(one["prompt"].count("weather() - Tell") == 2 for one in shown.documents)
+    assert [one["length"] for one in shown.documents] == [one["length"] for one in bare.documents]

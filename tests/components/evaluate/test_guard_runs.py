@@ -1,0 +1,172 @@
+"""lm-eval's tasks on our documents: what is asked, what counts, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.evaluate import guard_runs
+from components.evaluate.guard_runs import GuardError
+from components.evaluate.settings import GuardTask
+from components.scorecard import Sample
+from tests.support import guard_files
+from tests.support.guard_files import SUMS, sums, written
+from tests.support.oracle import Oracle
+
+
+def right(prompt: str, answer: str) -> float:
+    """Find the right sum likeliest."""
+    asked = prompt.removeprefix("What is ").rstrip("?")
+    return 0.0 if answer.strip() == str(sum(map(int, asked.split("+")))) else -9.0
+
+
+def ask(one: GuardTask, lm: Oracle) -> list[Sample]:
+    return guard_runs.run_guard(lm, guard_runs.build_guard(one))
+
+
+def scores(samples: list[Sample]) -> list[float | None]:
+    return [next(iter(one.scores.values())) for one in samples]
+
+
+def test_whoever_finds_the_right_choice_likeliest_scores_full_marks(tmp_path: Path):
+    samples = ask(sums(tmp_path), Oracle(likely=right))
+    assert scores(samples) == [1.0] * 8
+    assert (samples[2].request, samples[2].output, samples[2].reference) == (
+        "What is 3 + 3?",
+        "6",
+        "6",
+    )
+    assert len({one.cluster_id for one in samples}) == len({one.doc_hash for one in samples}) == 8
+
+
+def test_a_wrong_choice_is_shown_as_the_answer(tmp_path: Path):
+    samples = ask(sums(tmp_path), Oracle(likely=lambda _, answer: float("none" in answer)))
+    assert scores(samples) == [0.0] * 8
+    assert {one.output for one in samples} == {"none"}
+
+
+def test_a_likelihood_is_taken_for_its_length_where_the_metric_says_so(tmp_path: Path):
+    def likely(_: str, answer: str) -> float:
+        return -2.9 if answer == " none" else -1.0
+
+    (one,) = ask(sums(tmp_path, metric="acc_norm", limit=1), Oracle(likely=likely))
+    assert (one.scores, one.output) == ({"acc_norm": 0.0}, "none")
+    (one,) = ask(sums(tmp_path, limit=1), Oracle(likely=likely))
+    assert (one.scores, one.output) == ({"acc": 1.0}, one.reference)
+
+
+def test_an_answer_is_read_by_the_filter_that_was_named(tmp_path: Path):
+    def write(prompt: str) -> str:
+        return f"{2 * int(prompt.split()[0])} I think"
+
+    samples = ask(written(tmp_path, filter="first-word"), Oracle(write=write))
+    assert scores(samples) == [1.0] * 8
+    assert samples[0].output == "2"
+    assert scores(ask(written(tmp_path, filter="as-it-is"), Oracle(write=write))) == [0.0] * 8
+
+
+def test_few_documents_are_the_same_ones_each_time_and_more_only_add(tmp_path: Path):
+    few = {one.request for one in ask(sums(tmp_path, limit=3), Oracle())}
+    more = {one.request for one in ask(sums(tmp_path, limit=5), Oracle())}
+    assert (len(few), len(more)) == (3, 5)
+    assert few < more
+    guard_files.documents(tmp_path / "sums.jsonl", SUMS[::-1])
+    assert {one.request for one in ask(sums(tmp_path, limit=3), Oracle())} == few
+
+
+def test_a_document_that_occurs_twice_is_asked_once(tmp_path: Path):
+    guard_files.documents(tmp_path / "sums.jsonl", [*SUMS, SUMS[0]])
+    assert len(ask(sums(tmp_path), Oracle())) == 8
+
+
+def test_solved_examples_stand_before_a_question_and_are_none_of_those_asked(tmp_path: Path):
+    shown = guard_files.documents(
+        tmp_path / "shown.jsonl",
+        [*SUMS[:4], {"question": "50 + 50", "choices": ["100", "1", "2"], "right": 0}],
+    )
+    lm = Oracle()
+    first, *_ = ask(sums(tmp_path, num_fewshot=1, examples=shown), lm)
+    assert first.prompt == "What is 50 + 50? 100\n\nWhat is 1 + 1?"
+    assert first.request == "What is 1 + 1?"
+    assert all(prompt.startswith("What is 50 + 50? 100\n\n") for prompt in lm.prompts)
+
+
+def test_examples_that_are_asked_too_are_too_few(tmp_path: Path):
+    asked = guard_files.documents(tmp_path / "sums.jsonl")
+    with pytest.raises(GuardError, match="has 0 documents that are not asked"):
+        guard_runs.build_guard(sums(tmp_path, num_fewshot=1, examples=asked))
+
+
+def test_a_built_in_task_is_asked_in_its_own_words(tmp_path: Path):
+    row = {"goal": "Boil water", "sol1": "Heat it.", "sol2": "Cool it.", "label": 0}
+    data = guard_files.documents(tmp_path / "piqa.jsonl", [row])
+    one = GuardTask(task="piqa", data=data, metric="acc_norm")
+    lm = Oracle(likely=lambda _, answer: -float(answer != " Heat it."))
+    (sample,) = ask(one, lm)
+    assert sample.prompt == "Question: Boil water\nAnswer:"
+    assert (sample.output, sample.scores) == ("Heat it.", {"acc_norm": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        pytest.param({"question": "1", "right": 0}, "document 2: has no choices", id="no-column"),
+        pytest.param({**SUMS[0], "right": 3}, "answer 3 is none of its 3 choices", id="no-choice"),
+        pytest.param({**SUMS[0], "right": -1}, "answer -1 is none of its 3", id="below-zero"),
+    ],
+)
+def test_a_document_that_does_not_fit_is_named_and_not_scored_as_wrong(
+    tmp_path: Path, row: dict[str, object], sentence: str
+):
+    guard_files.documents(tmp_path / "sums.jsonl", [*SUMS[:2], row])
+    with pytest.raises(GuardError, match=sentence):
+        guard_runs.build_guard(sums(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        pytest.param("f1", "f1 is no mean of the documents' scores", id="no-mean"),
+        pytest.param("acc_per_byte", "has no metric acc_per_byte", id="unknown"),
+    ],
+)
+def test_a_metric_that_can_not_be_compared_is_refused(tmp_path: Path, metric: str, sentence: str):
+    one = sums(tmp_path, metric=metric)
+    with_f1 = "metric_list:\n  - {metric: f1, aggregation: f1, higher_is_better: true}"
+    (tmp_path / "sums.yaml").write_text(guard_files.CHOICE.replace("metric_list:", with_f1))
+    with pytest.raises(GuardError, match=sentence):
+        guard_runs.build_guard(one)
+
+
+def test_answers_drawn_at_random_are_refused(tmp_path: Path):
+    one = written(tmp_path, filter="as-it-is")
+    text = guard_files.WRITTEN.replace("max_gen_toks: 4", "do_sample: true, temperature: 0.7")
+    (tmp_path / "written.yaml").write_text(text)
+    with pytest.raises(GuardError, match="draws its answers at random"):
+        guard_runs.build_guard(one)
+
+
+def test_mistakes_of_several_tasks_come_together(tmp_path: Path):
+    guard_files.documents(tmp_path / "bad.jsonl", [{"question": "1 + 1"}])
+    bad = written(tmp_path, data=tmp_path / "bad.jsonl", filter="as-it-is")
+    empty = sums(tmp_path, data=guard_files.documents(tmp_path / "none.jsonl", [{"a": 1}]))
+    with pytest.raises(GuardError) as caught:
+        guard_runs.prepare_guards([empty, bad])
+    assert [mistake.partition(":")[0] for mistake in caught.value.mistakes] == ["sums", "written"]
+
+
+@pytest.mark.parametrize("score", ["float('nan')", "float('inf')"])
+def test_what_is_no_number_was_not_measured(tmp_path: Path, score: str):
+    (tmp_path / "scoring.py").write_text(
+        f"def process_results(doc, results): return {{'acc': {score}}}\n"
+    )
+    (tmp_path / "sums.yaml").write_text(
+        guard_files.CHOICE + "process_results: !function scoring.process_results\n"
+    )
+    assert scores(ask(sums(tmp_path, limit=2), Oracle())) == [None, None]
+
+
+def test_a_line_that_is_no_document_is_named(tmp_path: Path):
+    (tmp_path / "sums.jsonl").write_text(json.dumps(SUMS[0]) + "\n[1]\n")
+    with pytest.raises(GuardError, match="line 2 wants a JSON object"):
+        guard_runs.build_guard(sums(tmp_path))

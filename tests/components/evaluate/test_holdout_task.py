@@ -1,0 +1,195 @@
+"""The holdout through lm-eval, answered by an oracle instead of a model."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from components.evaluate import holdout_task, lm_eval_tasks, metrics
+from components.evaluate.holdout_task import EvaluatedSide
+from components.evaluate.metrics import AnswerSpace, Kind
+from components.schema import Answer
+from components.scorecard import Sample, aggregate
+from tests.support import holdouts, templates
+from tests.support.holdouts import Case
+from tests.support.oracle import Oracle
+
+
+def read(snapshot: Path, base: Path, named: Kind | None = None) -> EvaluatedSide:
+    return holdout_task.read_side(snapshot, AutoTokenizer.from_pretrained(base), named)
+
+
+@pytest.fixture
+def holdout(tmp_path: Path, tiny_base: Path) -> EvaluatedSide:
+    return read(holdouts.build(tmp_path), tiny_base)
+
+
+def answer(holdout: EvaluatedSide, *outputs: str) -> list[Sample]:
+    prompts = [document["prompt"] for document in holdout.documents]
+    answers = dict(zip(prompts, outputs, strict=True))
+    return lm_eval_tasks.evaluate_holdout(Oracle(answers.__getitem__), holdout, 64, "")
+
+
+def test_whoever_answers_right_scores_full_marks(holdout: EvaluatedSide):
+    samples = answer(holdout, *[document["reference"] for document in holdout.documents])
+    assert {
+        metric: (s.value, s.n) for metric, s in aggregate(samples, metrics.CALL_METRICS).items()
+    } == {
+        "valid_json": (1, 2),
+        "schema_valid": (1, 2),
+        "name": (1, 2),
+        "name_and_arguments": (1, 2),
+        "abstention": (1, 1),
+        "over_triggering": (0, 1),
+        "correct_name": (1, 3),
+        "correct": (1, 3),
+    }
+
+
+def test_each_sample_keeps_what_was_asked_answered_and_scored(holdout: EvaluatedSide):
+    acceptable = '{"name": "weather", "arguments": {"city": "nyc", "unit": "C"}}'
+    first, second, third = answer(holdout, "It rains.", acceptable, acceptable)
+    assert (first.example_id, first.request) == ("e0", "Weather in Rome?")
+    assert first.prompt.startswith("<|im_start|>system\nTools:\nweather() - Tell the weather")
+    assert first.prompt.endswith("<|im_start|>assistant\n")
+    assert first.cluster_id == "group of e0"
+    assert first.slices == {"tool": "weather", "client": "app", "length": "middle"}
+    assert third.slices["tool"] == "no call"
+    assert first.reference == '{"name": "weather", "arguments": {"city": "Rome"}}'
+    assert first.output == "It rains."
+    assert first.scores == {
+        "valid_json": 0,
+        "schema_valid": 0,
+        "name": 0,
+        "name_and_arguments": 0,
+        "abstention": None,
+        "over_triggering": None,
+        "correct_name": 0,
+        "correct": 0,
+    }
+    assert second.scores["name_and_arguments"] == 1
+    assert (third.scores["name"], third.scores["abstention"]) == (None, 0)
+
+
+LABELS = ("card", "card payment", "loan")
+
+
+def labelled(tmp_path: Path, base: Path) -> EvaluatedSide:
+    """Make a holdout of three requests, of which the side that is learned has more."""
+    cases = [Case(f"about a {label}", Answer(label)) for label in LABELS]
+    return read(holdouts.build(tmp_path, cases, cases * 4, tools=[]), base)
+
+
+def test_labels_are_read_from_the_answer_and_weighed_against_each_other(
+    tmp_path: Path, tiny_base: Path
+):
+    def likely(prompt: str, answer: str) -> float:
+        return float(f"about a {answer.removesuffix('<end>')}" in prompt) + len(answer) / 100
+
+    holdout = labelled(tmp_path, tiny_base)
+    assert holdout.answers == AnswerSpace("classification", LABELS)
+    oracle = Oracle(lambda prompt: " card\n" if "card" in prompt else "A loan.", likely)
+    cards, payments, loans = lm_eval_tasks.evaluate_holdout(oracle, holdout, 8, "<end>")
+    assert [one.scores for one in (cards, payments, loans)] == [
+        {"label": 1, "choice": 1},
+        {"label": 0, "choice": 1},
+        {"label": 0, "choice": 1},
+    ]
+    assert payments.slices.keys() == {"client", "length"}
+
+
+def test_an_answers_end_is_weighed_with_it(tmp_path: Path, tiny_base: Path):
+    weighed: list[str] = []
+
+    def likely(_: str, answer: str) -> float:
+        weighed.append(answer)
+        return 0.0
+
+    lm_eval_tasks.evaluate_holdout(Oracle(likely=likely), labelled(tmp_path, tiny_base), 8, "<end>")
+    assert weighed[:3] == ["card<end>", "card payment<end>", "loan<end>"]
+
+
+def test_texts_are_compared_by_their_words(tmp_path: Path, tiny_base: Path):
+    cases = [Case("How are you?", Answer("Quite well, thank you, and how are you today?"))]
+    holdout = read(holdouts.build(tmp_path, cases, cases, tools=[]), tiny_base)
+    assert holdout.answers.kind == "text"
+    (sample,) = lm_eval_tasks.evaluate_holdout(Oracle(lambda _: "Quite well"), holdout, 8, "")
+    assert sample.scores["exact"] == 0
+    assert [sample.scores[name] for name in ("f1", "rouge_l")] == pytest.approx([4 / 11] * 2)
+
+
+def test_requests_are_sliced_by_the_length_of_their_prompts(tmp_path: Path, tiny_base: Path):
+    cases = [Case("x" * length, Answer("No.")) for length in (900, 10, 400, 30, 500, 1000)]
+    documents = read(holdouts.build(tmp_path, cases), tiny_base).documents
+    assert [one["length"] for one in documents] == [
+        "long",
+        "short",
+        "middle",
+        "short",
+        "middle",
+        "long",
+    ]
+
+
+def test_requests_are_sliced_by_the_language_that_their_row_keeps(tmp_path: Path, tiny_base: Path):
+    snapshot = holdouts.build(tmp_path)
+    table = pq.read_table(snapshot / holdout_task.HOLDOUT_FILE)
+    spoken = pa.array(["en", None, "de"], pa.string())
+    pq.write_table(table.append_column("language", spoken), snapshot / holdout_task.HOLDOUT_FILE)
+    samples = answer(read(snapshot, tiny_base), "a", "b", "c")
+    assert [one.slices["language"] for one in samples] == ["en", "not told", "de"]
+
+
+def test_a_base_with_tools_in_its_own_template_is_asked_and_read_in_its_own_words(
+    tmp_path: Path, tiny_base: Path
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.chat_template = templates.QWEN
+    holdout = holdout_task.read_side(holdouts.build(tmp_path), tokenizer, None)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    first, second, third = answer(holdout, call, "<tool_call>", "Sorry, no.")
+    assert "<tools>\n" + json.dumps(holdouts.TOOLS[0]) in first.prompt
+    assert first.scores["name_and_arguments"] == 1
+    assert second.scores["valid_json"] == 0
+    assert third.scores["abstention"] == 1
+
+
+def test_two_models_are_asked_the_same(holdout: EvaluatedSide):
+    one, other = answer(holdout, "a", "b", "c"), answer(holdout, "d", "e", "f")
+    assert [(s.doc_hash, s.prompt_hash) for s in one] == [
+        (s.doc_hash, s.prompt_hash) for s in other
+    ]
+    assert len({s.doc_hash for s in one}) == 3
+
+
+def test_an_empty_holdout_measures_nothing(tmp_path: Path, tiny_base: Path):
+    snapshot = holdouts.build(tmp_path, [])
+    with pytest.raises(ValueError, match="its holdout side is empty"):
+        read(snapshot, tiny_base)
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_a_request_that_lm_eval_lost_is_not_overlooked(holdout: EvaluatedSide, lost: int):
+    def logged(number: int) -> dict[str, object]:
+        document = holdout.documents[number]
+        return {
+            "filter": "none",
+            "doc_id": number,
+            "doc": document,
+            "doc_hash": str(number),
+            "prompt_hash": str(number),
+            "arguments": [(document["prompt"], {})],
+            "filtered_resps": ["x"],
+        }
+
+    rows = [logged(number) for number in range(3)]
+    assert len(lm_eval_tasks.read_samples(rows, holdout)) == 3
+    with pytest.raises(ValueError, match=r"gave back 2 samples that are not the 3 requests"):
+        lm_eval_tasks.read_samples(rows[:lost] + rows[lost + 1 :], holdout)
+    with pytest.raises(ValueError, match="in the words they were to be put in"):
+        lm_eval_tasks.read_samples(
+            [*rows[:2], {**rows[2], "arguments": [("other words", {})]}], holdout
+        )

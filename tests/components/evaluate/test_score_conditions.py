@@ -1,0 +1,61 @@
+"""Conditions say which GPU computes, and in which numbers."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from components.evaluate import score_conditions
+from components.models import device
+from components.models.base import Precision
+from components.models.device import Graphics
+
+H100, T4 = Graphics("NVIDIA H100 80GB HBM3", (9, 0)), Graphics("Tesla T4", (7, 5))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "precision", "named", "computed_in"),
+    [
+        pytest.param([H100], "nf4", H100.name, "bf16", id="4-bit"),
+        pytest.param([T4], "nf4", T4.name, "fp16", id="4-bit-on-an-older-gpu"),
+        pytest.param([T4], "bf16", T4.name, "bf16", id="bf16-as-it-was-asked"),
+        pytest.param([H100], "fp32", H100.name, "fp32", id="fp32"),
+        pytest.param([H100, H100], "nf4", H100.name, "bf16", id="two-of-a-kind"),
+        pytest.param([T4, H100], "fp4", f"{H100.name}, {T4.name}", "fp16", id="the-oldest-decides"),
+        pytest.param(
+            [Graphics("GPU", None)], "nf4", "GPU", "bf16 or fp16", id="nobody-says-how-old"
+        ),
+    ],
+)
+def test_a_gpu_is_named_by_its_model_and_what_it_computes_in(
+    gpus: list[Graphics], precision: Precision, named: str, computed_in: str
+):
+    found = score_conditions.compute_name(gpus, precision)
+    assert found == {"machine": named, "computed_in": computed_in}
+
+
+@pytest.mark.parametrize(
+    ("precision", "computed_in"), [("nf4", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
+)
+def test_a_cpu_computes_4_bit_weights_in_fp32(precision: Precision, computed_in: str):
+    found = score_conditions.compute_name([], precision)
+    assert found == {"machine": f"cpu {os.uname().machine}", "computed_in": computed_in}
+
+
+def test_the_driver_says_which_gpus_there_are():
+    told = "NVIDIA H100 80GB HBM3, 9.0\nTesla T4, 7.5\n"
+    assert device.read_graphics(told) == [H100, T4]
+    assert device.read_graphics("No devices were found\n") == []
+
+
+def test_without_its_program_the_drivers_files_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert device.graphics(tmp_path, tmp_path) == []
+    (tmp_path / "nvidiactl").touch()
+    assert device.graphics(tmp_path, tmp_path) == [Graphics("GPU", None)]
+    told = tmp_path / "driver/nvidia/gpus/0000:01:00.0/information"
+    told.parent.mkdir(parents=True)
+    told.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
+    assert device.graphics(tmp_path, tmp_path) == [Graphics(H100.name, None)]

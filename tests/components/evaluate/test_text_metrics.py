@@ -1,0 +1,29 @@
+"""What a text scores against its reference."""
+
+import pytest
+
+from components.evaluate import metrics
+
+EXPECTED = ("exact", "f1", "rouge_l")
+
+
+def scores(text: str, reference: str) -> tuple[float | None, ...]:
+    found = metrics.score_text(text, reference)
+    return tuple(found[name] for name in EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        pytest.param("It rains.", "It  rains.\n", (1, 1, 1), id="but-for-blanks"),
+        pytest.param("it rains", "It rains.", (0, 1, 1), id="but-for-case-and-punctuation"),
+        pytest.param("rains it", "It rains", (0, 1, 0.5), id="in-another-order"),
+        pytest.param("it rains here", "it rains now too", (0, 4 / 7, 4 / 7), id="in-part"),
+        pytest.param("a a b", "a b b", (0, 2 / 3, 2 / 3), id="each-word-as-often-as-it-occurs"),
+        pytest.param("", "It rains", (0, 0, 0), id="nothing"),
+        pytest.param("Übermäßig schön", "übermäßig grün", (0, 0.5, 0.5), id="umlauts-are-letters"),
+        pytest.param("今日は雨", "明日は雨", (0, 0.75, 0.75), id="japanese-by-character"),
+    ],
+)
+def test_a_text(text: str, reference: str, expected: tuple[float, ...]):
+    assert scores(text, reference) == pytest.approx(expected)

@@ -1,0 +1,165 @@
+"""A finished adapter is anybody's: plain PEFT files, a card, a manifest that says what it is."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from components.chat import chat_templates
+from components.export import copy_adapter, model_card
+from components.models import base
+from components.schema import Json
+from components.store import manifest
+from tests.support import logits, tiny
+from tests.support.adapter_folders import NOW, Making
+
+
+@pytest.mark.slow
+def test_it_loads_in_plain_peft_where_flywheel_is_not(
+    make: Making, tiny_base: Path, tmp_path: Path
+):
+    adapter, said = make(), tmp_path / "said.safetensors"
+    code = (
+        "import sys; sys.modules['components'] = sys.modules['flows'] = None\n"
+        "import torch; from peft import AutoPeftModelForCausalLM\n"
+        "from safetensors.torch import save_file\n"
+        "load = AutoPeftModelForCausalLM.from_pretrained\n"
+        "model = load(sys.argv[1], dtype=torch.float32).eval()\n"
+        f"logits = model(input_ids=torch.tensor({logits.IDS.tolist()})).logits\n"
+        "save_file({'logits': logits.detach()}, sys.argv[2])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(adapter), str(said)],
+        cwd=tmp_path,
+        env=env | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    bare = logits.adapted(tiny_base, adapter)
+    torch.testing.assert_close(load_file(said)["logits"], bare)
+
+
+def test_all_its_files_are_plain(make: Making):
+    names = sorted(path.name for path in make().iterdir())
+    assert names == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+        "prompt_example.json",
+    ]
+
+
+def test_its_manifest_says_what_it_was_made_of_with_what(make: Making, tiny_base: Path):
+    made = manifest.read_untouched(make())
+    assert made["base"] == base.content_hash(tiny_base)
+    assert made["snapshot"] == "5af1"
+    assert made["prompt_template"] == chat_templates.template_hash(tiny_base)
+    assert made["commit"] == "c0ffee"
+    environment = made["environment"]
+    assert isinstance(environment, dict)
+    assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert environment["device"]
+    libraries = environment["libraries"]
+    assert isinstance(libraries, dict)
+    assert libraries["torch"] == version("torch")
+
+
+@pytest.mark.parametrize(
+    "served_as", [pytest.param(None, id="folder"), pytest.param("acme/tiny", id="served-name")]
+)
+def test_it_names_its_base_as_it_is_served(make: Making, tiny_base: Path, served_as: str | None):
+    config = json.loads((make(served_as=served_as) / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == (served_as or str(tiny_base))
+
+
+def test_it_can_teach_whatever_its_base_is_served_as(make: Making, tiny_base: Path):
+    from components.train import fit
+
+    taught_by = fit.load_teacher(make(served_as="acme/tiny"), tiny.tokenizer())
+    assert logits.of(taught_by).shape == (*logits.IDS.shape, len(tiny.tokenizer()))
+
+
+def test_pickled_weights_are_refused(make: Making, tmp_path: Path):
+    adapter = make()
+    torch.save({}, adapter / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"holds adapter_model\.bin, wants safetensors only"):
+        copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
+
+
+def test_a_copy_has_the_card_and_base_of_now_and_is_the_same_adapter(make: Making, tmp_path: Path):
+    adapter = make()
+    before = manifest.read(adapter)
+    copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="# Now\n", served_as="served")
+    assert (tmp_path / "copy" / "README.md").read_text() == "# Now\n"
+    config = json.loads((tmp_path / "copy" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "served"
+    after = manifest.read_untouched(tmp_path / "copy")
+    assert {name: one for name, one in after.items() if name != "files"} == {
+        name: one for name, one in before.items() if name != "files"
+    }
+    assert manifest.read_untouched(adapter) == before
+
+
+def test_weights_that_were_changed_are_not_copied(make: Making, tmp_path: Path):
+    adapter = make()
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {name: one + 1 for name, one in weights.items()}, adapter / "adapter_model.safetensors"
+    )
+    with pytest.raises(ValueError, match="changed after it was finished"):
+        copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        pytest.param({}, "LoRA of rank 4, alpha 8, on `down_proj`, ", id="lora"),
+        pytest.param(
+            {"use_rslora": True}, "rsLoRA of rank 4, alpha 8, on `down_proj`, ", id="rslora"
+        ),
+        pytest.param(
+            {"use_dora": True, "r": 2}, "DoRA of rank 2, alpha 8, on `down_proj`, ", id="dora"
+        ),
+    ],
+)
+def test_the_card_names_the_method(make: Making, knobs: dict[str, object], said: str):
+    assert said in (make(**knobs) / "README.md").read_text()
+
+
+def test_the_card_says_what_it_learned_from_and_what_nobody_measured(make: Making, tiny_base: Path):
+    text = (make() / "README.md").read_text()
+    assert text.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
+    assert f"content hash `{base.content_hash(tiny_base)}`" in text
+    assert "Snapshot `5af1`, holdout version `v1-abc`." in text
+    assert "| train | 3 |\n| holdout | 2 |" in text
+    assert "| one call | 2 |\n| text | 1 |" in text
+    assert "| learning_rate | `0.001` |" in text
+    assert model_card.UNMEASURED in text
+    assert "Licence: the base's folder says none" in text
+    assert "sound_depth(lake: string, in_fathoms?: boolean)" in text, "how prompts are written"
+    assert NOW.isoformat() not in text
+
+
+def test_the_card_says_which_rows_were_not_learned(make: Making):
+    made = manifest.read(make())
+    said = "14 of 812 examples to answer are longer than max_length 64 tokens."
+    config: dict[str, Json] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "x"}
+    config |= {"base_model_name_or_path": "base"}
+    text = model_card.write_card(
+        {**made, "learned": {"too_long": 14, "said": [said]}}, config, None, "peft"
+    )
+    assert said in text.split("## Method", maxsplit=1)[0]
+    assert (
+        "max_length" not in model_card.write_card(made, config, None, "peft").split("## Method")[0]
+    )

@@ -1,0 +1,39 @@
+"""Merged weights are the base's with the adapter's product added, rounded once."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from components.export import merged_model
+from tests.support import logits
+from tests.support.adapter_folders import Making
+
+
+def test_the_folder_loads_in_plain_transformers_to_the_logits_of_base_and_adapter(
+    make: Making, tiny_base: Path, tmp_path: Path
+):
+    adapter, folder = make(), tmp_path / "merged"
+    merged_model.write(adapter, tiny_base, folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    wanted = logits.adapted(tiny_base, adapter)
+    found = logits.of(model)
+    assert (found - wanted).norm() / wanted.norm() < 0.01, "bf16 keeps 8 bits of each weight"
+    assert not list(folder.glob("adapter*"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_base).chat_template
+
+
+def test_each_weight_was_added_in_fp32_and_rounded_to_bf16_once(
+    make: Making, tiny_base: Path, tmp_path: Path
+):
+    adapter = make()
+    merged_model.write(adapter, tiny_base, tmp_path / "merged")
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    base = load_file(tiny_base / "model.safetensors")
+    learned = load_file(adapter / "adapter_model.safetensors")
+    name = "model.layers.1.self_attn.k_proj"
+    a, b = (learned[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    wanted = (base[f"{name}.weight"].float() + 8 / 4 * (b @ a)).bfloat16()
+    torch.testing.assert_close(found[f"{name}.weight"], wanted, rtol=0, atol=0)

@@ -1,0 +1,62 @@
+"""Servers other than PEFT get plain LoRA or a sentence that says why not."""
+
+from pathlib import Path
+
+import pytest
+
+from components.export import copy_adapter
+from tests.support.adapter_folders import Making
+
+
+def test_nim_gets_two_files_and_nothing_else(make: Making, tmp_path: Path):
+    copy_adapter.write_nim_folder(
+        make(), tmp_path / "nim", name="tools-ada9", served_as="acme/tiny"
+    )
+    found = sorted(
+        str(path.relative_to(tmp_path / "nim")) for path in (tmp_path / "nim").rglob("*")
+    )
+    assert found == [
+        "tools-ada9",
+        "tools-ada9/adapter_config.json",
+        "tools-ada9/adapter_model.safetensors",
+    ]
+    config = copy_adapter.adapter_config(tmp_path / "nim" / "tools-ada9")
+    assert config["base_model_name_or_path"] == "acme/tiny"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "why"),
+    [
+        pytest.param({"use_dora": True}, "it is LoRA with use_dora", id="dora"),
+        pytest.param({"modules_to_save": ["lm_head"]}, "modules_to_save", id="whole-modules"),
+        pytest.param({"bias": "lora_only"}, "it is LoRA with bias", id="bias"),
+        pytest.param({"rank_pattern": {"q_proj": 2}}, "rank_pattern", id="ranks"),
+    ],
+)
+def test_an_adapter_that_is_not_plain_lora_is_refused(
+    make: Making, tmp_path: Path, knobs: dict[str, object], why: str
+):
+    with pytest.raises(ValueError, match=f"exporting for NIM: .*{why}; export it merged instead"):
+        copy_adapter.write_nim_folder(make(**knobs), tmp_path / "nim", name="a")
+    assert not (tmp_path / "nim").exists()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        pytest.param({"use_rslora": True}, id="rslora"),
+        pytest.param({"layers_to_transform": [1], "target_modules": ["q_proj"]}, id="one-layer"),
+        pytest.param({"lora_dropout": 0.1}, id="dropout"),
+    ],
+)
+def test_what_only_scales_or_leaves_out_is_plain(make: Making, knobs: dict[str, object]):
+    assert copy_adapter.plain_lora_objection(copy_adapter.adapter_config(make(**knobs))) is None
+
+
+def test_another_method_is_named(make: Making):
+    assert copy_adapter.plain_lora_objection({"peft_type": "ADALORA"}) == "it is ADALORA, not LoRA"
+
+
+def test_a_folder_without_an_adapter_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="so it is no PEFT adapter"):
+        copy_adapter.adapter_config(tmp_path)

@@ -1,0 +1,331 @@
+"""Bets: what they can't win, what they win at once, and that p-values and intervals agree."""
+
+import math
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+
+from components.gate import comparison, judge, paired_scores
+from components.gate.comparability import Anchor
+from components.gate.comparison import EarlierUse
+from components.gate.judgement import Judgement
+from components.gate.paired_scores import PairedScores, independent
+from components.gate.policy import Guard, Policy
+from components.scorecard import CLUSTER_CAP, HOLDOUT, LARGEST_CLUSTER, Scorecard, aggregate
+from tests.support import holdout_draws as draws
+from tests.support.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
+
+POLICY = Policy(abstention_margin=None)
+
+Cards: TypeAlias = tuple[Scorecard, Scorecard]
+
+
+def judged(ours: Scorecard, theirs: Scorecard) -> str:
+    return judge.judge({HOLDOUT: ours}, {HOLDOUT: theirs}, POLICY).outcome
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
+def test_requests_that_all_score_alike_show_a_margin_as_soon_as_any_valid_test_could(margin: float):
+    """A loss of all on a share of ``margin`` shows on none of ``n`` with (1 - margin) ** n."""
+    least = math.log(0.025) / math.log(1 - margin)
+    sizes = range(int(least), int(1.2 * least) + 2)
+    enough = [
+        n for n in sizes if paired_scores.wealth_reached(np.zeros(n), np.ones(n), 1, -margin, 0.025)
+    ]
+    assert least <= enough[0] <= 1.1 * least + 1
+
+
+def test_a_guard_passes_with_the_first_document_that_shows_it_and_not_one_before():
+    sizes = range(60, 100)
+    least = next(
+        n for n in sizes if paired_scores.wealth_reached(np.zeros(n), np.ones(n), 1, -0.05, 0.025)
+    )
+    guard = Guard(task="arc_easy", metric="acc", margin=0.05)
+    policy = Policy(abstention_margin=None, guards=(guard,))
+    target = dict(zip(("ours", "theirs"), pair(20, 2, 60, 0), strict=True))
+
+    def outcome(n: int) -> str:
+        ours, theirs = (
+            {HOLDOUT: one, "arc_easy": guard_card([1.0] * n)} for one in target.values()
+        )
+        return judge.judge(ours, theirs, policy).outcome
+
+    assert (outcome(least - 1), outcome(least)) == ("inconclusive", "pass")
+
+
+def test_a_lead_that_rare_losses_could_undo_is_not_shown_however_even_it_is():
+    """98 of 100 requests may have gained a point where one in a hundred loses everything."""
+    gains = independent(np.full(98, 0.51), np.full(98, 0.5))
+    assert paired_scores.evidence_above(gains, 0.0, 0.025) > 0.025
+    many = independent(np.full(600, 0.51), np.full(600, 0.5))
+    assert paired_scores.evidence_above(many, 0.0, 0.025) <= 0.025
+
+
+@pytest.mark.parametrize("kind", [draws.scores, draws.scored_conversations, draws.losing(10)])
+@pytest.mark.parametrize("level", [0.05, 0.025, 0.001])
+def test_p_values_and_intervals_are_those_of_one_test(kind: draws.Draw, level: float):
+    drawn = kind(120, 12, 0.06, np.random.default_rng(1))
+    shown = paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    for holdout in range(12):
+        one = draws.pairs(drawn, holdout)
+        p_value, (low, high) = (
+            paired_scores.evidence_above(one, 0.0, level),
+            paired_scores.betting_interval(one, level),
+        )
+        assert (p_value <= level) == shown[holdout] == (low >= 0)
+        assert low <= one.difference <= high
+        assert (
+            paired_scores.evidence_below(one, high, level)
+            <= level
+            < paired_scores.evidence_below(one, high - 0.002, level)
+        )
+
+
+def test_models_exchanged_give_the_mirrored_interval():
+    one = draws.pairs(draws.scores(150, 1, 0.03, np.random.default_rng(2)), 0)
+    low, high = paired_scores.betting_interval(one, 0.025)
+    back = PairedScores(one.theirs, one.ours, one.clusters)
+    assert paired_scores.betting_interval(back, 0.025) == (-high, -low)
+
+
+def test_clusters_of_a_size_that_was_not_drawn_are_reckoned_with():
+    """In the sample no two requests hang together; in the workload up to twenty do."""
+    ours, theirs = pair(20, 2, 60, 0)
+    assert judged(ours, theirs) == "pass"
+    known = [under(one, **{LARGEST_CLUSTER: 20}) for one in (ours, theirs)]
+    assert judged(*known) == "inconclusive"
+    few = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    assert judged(*few) == "pass"
+
+
+def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
+    """Sign flips see one loss beside many wins, whatever it weighs."""
+    won, lost = [1.0] * 12 + [0.0] * 10, [0.0] * 12 + [1.0] * 10
+    ours, theirs = card([*won, *[1.0] * 70], []), card([*lost, *[1.0] * 70], [])
+
+    def in_one(scorecard: Scorecard) -> Scorecard:
+        samples = [
+            replace(one, cluster_id="long" if 12 <= one.doc_id < 22 else one.cluster_id)
+            for one in scorecard.samples
+        ]
+        return replace(scorecard, samples=tuple(samples))
+
+    assert judged(in_one(ours), in_one(theirs)) == "inconclusive"
+
+
+def test_bets_are_placed_in_an_order_that_names_and_sizes_do_not_decide():
+    """Were large clusters drawn first, the next would be no random one."""
+    ours, theirs = pair(100, 100, 40, 0)
+    named = [
+        replace(
+            one,
+            samples=tuple(
+                replace(s, cluster_id="a" if s.doc_id < 40 else f"b{s.doc_id:03}")
+                for s in one.samples
+            ),
+        )
+        for one in (ours, theirs)
+    ]
+    places: list[int] = []
+    for seed in range(40):
+        mine, other = (renamed(one, seed) for one in named)
+        places.append(int(comparison.pair_scores(mine, other, "correct", None).pairs.clusters[0]))
+    assert min(places) < 40
+    assert max(places) > 160
+
+
+def renamed(scorecard: Scorecard, seed: int) -> Scorecard:
+    samples = [replace(one, cluster_id=f"{one.cluster_id} {seed}") for one in scorecard.samples]
+    return replace(scorecard, samples=tuple(samples))
+
+
+def test_samples_in_another_order_are_bet_on_alike():
+    ours, theirs = (in_clusters(one, 3) for one in pair(30, 12, 60, 0))
+    last, other = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    first = comparison.pair_scores(ours, theirs, "correct_name", None).pairs
+    second = comparison.pair_scores(last, other, "correct_name", None).pairs
+    assert paired_scores.evidence_above(first, 0.0, 0.025) == paired_scores.evidence_above(
+        second, 0.0, 0.025
+    )
+
+
+def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[Cards]:
+    """Draw scorecards of one challenger on a holdout that grows; all know of pairs."""
+    leads = draws.answers(0.3)(sizes[-1], 1, lead, np.random.default_rng(seed)).sums[:, 0]
+    cards = [
+        card([float(one > 0) for one in leads], []),
+        card([float(one < 0) for one in leads], []),
+    ]
+    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in cards]
+    return [tuple(_first(one, size) for one in known) for size in sizes]  # pyright: ignore[reportReturnType] - two
+
+
+def _first(scorecard: Scorecard, size: int) -> Scorecard:
+    samples = scorecard.samples[:size]
+    return replace(scorecard, samples=samples, scores=aggregate(samples, scorecard.metrics))
+
+
+def looked(cards: list[Cards], *, carrying: bool = True) -> tuple[int, Judgement | None]:
+    """Look at the same challenger as the holdout grows, until it passes."""
+    policy = Policy(abstention_margin=None, floor=0)
+    before: list[EarlierUse] = []
+    for number, (ours, theirs) in enumerate(cards, start=1):
+        judgement = judge.judge(
+            {HOLDOUT: ours},
+            {HOLDOUT: theirs},
+            policy,
+            number,
+            earlier=before if carrying else (),
+        )
+        if judgement.outcome == "pass":
+            return number, judgement
+        before.append(EarlierUse(number, judgement.alpha, ours, theirs))
+    return 0, None
+
+
+def test_a_challenger_that_is_looked_at_again_is_bet_on_further_and_it_is_said():
+    """Looks at one challenger on a grown holdout: what an earlier look had won is staked on."""
+    passes = [looked(grown(seed, (100, 130, 160), 0.12)) for seed in range(16)]
+    alone = [looked(grown(seed, (100, 130, 160), 0.12), carrying=False) for seed in range(16)]
+    assert sum(number > 0 for number, _ in passes) > sum(number > 0 for number, _ in alone)
+    reasons = [one.reasons[0] for _, one in passes if one is not None and one.target.begun]  # pyright: ignore[reportOptionalMemberAccess] - it passed
+    assert reasons
+    assert all(
+        "bets on clusters of up to 2 requests that began at look" in reason for reason in reasons
+    )
+
+
+def test_bets_are_not_carried_on_under_another_cap():
+    """Capped otherwise, requests have another mean, which is another hypothesis."""
+    looks = [grown(seed, (100, 130, 160), 0.12) for seed in range(16)]
+    assert any(begun(one) for one in looks)
+    assert not any(begun([capped(*two, number) for number, two in enumerate(one)]) for one in looks)
+    assert any(begun([capped(*two, 0) for two in one]) for one in looks)
+
+
+def begun(cards: list[tuple[Scorecard, Scorecard]]) -> int:
+    """Return the look whose bets, carried on, made a later one pass."""
+    _, judgement = looked(cards)
+    return 0 if judgement is None or judgement.target is None else judgement.target.begun
+
+
+def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Scorecard]:
+    """Cap what a cluster can have at no less than it has."""
+    return under(ours, **{CLUSTER_CAP: 2 + more}), under(theirs, **{CLUSTER_CAP: 2 + more})
+
+
+def carried_on(seen: Cards, now: Cards, alpha: float = 0.025) -> EarlierUse | None:
+    """Carry the bets of a first look on over what a second one added."""
+    figure = comparison.pair_scores(*now, "correct_name", None)
+    return comparison.carried(figure, [EarlierUse(1, alpha, *seen)])
+
+
+@pytest.mark.parametrize("seed", [2, 7, 8])
+def test_what_was_seen_before_is_not_bet_on_again(seed: int):
+    (seen,) = grown(seed, (120,), 0.08)
+    pairs = comparison.pair_scores(*seen, "correct_name", None).pairs
+    assert not paired_scores.carried_evidence([pairs], 0.0, 0.025)
+    assert paired_scores.carried_evidence([pairs, pairs], 0.0, 0.025), (
+        "the same requests again would show it"
+    )
+    assert carried_on(seen, seen) is None
+
+
+def test_later_turns_of_a_conversation_that_was_seen_are_not_bet_on():
+    """They are not independent of what was staked before."""
+    first, later = [1.0, 0.0, 0.0] * 40, [1.0] * 120
+    ours, theirs = card([*first, *later], []), card([*first[::-1], *[0.0] * 120], [])
+    known = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
+    seen = (_first(known[0], 120), _first(known[1], 120))
+    assert carried_on(seen, (known[0], known[1])) is not None, "in conversations of their own"
+    turns = [
+        replace(
+            one, samples=tuple(replace(s, cluster_id=f"c{s.doc_id % 120}") for s in one.samples)
+        )
+        for one in known
+    ]
+    assert carried_on(seen, (turns[0], turns[1])) is None
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_bets_are_carried_on_at_the_level_that_their_look_was_given(seed: int):
+    seen, now = grown(seed, (100, 160), 0.12)
+    assert carried_on(seen, now, 0.025) is not None
+    assert carried_on(seen, now, 0.001) is None, "what a late look has"
+
+
+def test_right_or_wrong_answers_to_independent_requests_are_not_bet_on_later():
+    """McNemar's test has spent that look's level, and bets would spend it once more."""
+    seen, now = (
+        (in_clusters(one, 1), in_clusters(two, 1)) for one, two in grown(1, (100, 160), 0.12)
+    )
+    assert carried_on(seen, now) is not None
+    alone = [tuple(under(one, **{LARGEST_CLUSTER: 1}) for one in cards) for cards in (seen, now)]
+    assert carried_on(*alone) is None  # pyright: ignore[reportArgumentType] - two
+
+
+@pytest.mark.parametrize("level", [0.05, 0.025])
+def test_bets_that_are_carried_on_show_what_bets_in_one_go_would(level: float):
+    drawn = draws.scores(60, 40, 0.08, np.random.default_rng(0))
+    shown = paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    held = paired_scores.wealth(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
+    assert ((held * level > 0.9) & ~shown).any(), "some are just short of it"
+    for holdout in range(40):
+        assert (
+            paired_scores.carried_evidence([draws.pairs(drawn, holdout)], 0.0, level)
+            == shown[holdout]
+        )
+
+
+def test_a_guard_since_the_base_is_not_shown_by_bets_that_were_against_the_champion():
+    """Each earlier look's bets are those against its opponent, on the target's task."""
+    guards = (
+        Guard(metric="valid_json", margin=0.05),
+        Guard(task="arc_easy", metric="acc", margin=0.05),
+    )
+    policy = Policy(abstention_margin=None, floor=0, guards=guards)
+
+    def cards(n: int, lost: int) -> dict[str, Scorecard]:
+        told = [0.0] * lost + [1.0] * (n - lost)
+        held = rescored(card([1.0] * n, []), "valid_json", told)
+        return {HOLDOUT: held, "arc_easy": guard_card(told)}
+
+    seen, now = cards(80, 4), cards(120, 6)
+    earlier = [EarlierUse(1, 0.025, seen[HOLDOUT], seen[HOLDOUT])]
+    anchor = Anchor("base", cards(120, 0))
+    judgement = judge.judge(now, now, policy, 9, anchor=anchor, earlier=earlier)
+    begun = {(one.task, one.metric, one.anchor): one.begun for one in judgement.comparisons[1:]}
+    assert begun == {
+        (HOLDOUT, "valid_json", ""): 1,
+        ("arc_easy", "acc", ""): 0,
+        (HOLDOUT, "valid_json", "base"): 0,
+        ("arc_easy", "acc", "base"): 0,
+    }
+
+
+def test_a_slice_of_fewer_than_eight_requests_is_not_judged():
+    ours, theirs = card([0.0] * 7 + [1.0] * 60, []), card([1.0] * 7 + [0.0] * 60, [])
+    for few, told in ((7, []), (8, ["few"])):
+        parts = ["few"] * few + ["rest"] * (67 - few)
+        cards = [sliced(one, "tool", parts) for one in (ours, theirs)]
+        judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
+        assert [one.value for one in judgement.slices] == [*told, "rest"]
+
+
+def test_a_slice_is_tested_as_one_of_conversations_though_it_holds_none():
+    """Nine lost requests, each of a conversation of its own, where one can have twenty."""
+    ours, theirs = card([0.0] * 9 + [1.0] * 60, []), card([1.0] * 9 + [0.0] * 60, [])
+    parts = ["lost"] * 9 + ["won"] * 60
+
+    def is_worse(largest: int) -> bool:
+        cards = [
+            under(sliced(one, "tool", parts), **{LARGEST_CLUSTER: largest})
+            for one in (ours, theirs)
+        ]
+        judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
+        return next(one.is_worse for one in judgement.slices if one.value == "lost")
+
+    assert is_worse(1)
+    assert not is_worse(20)

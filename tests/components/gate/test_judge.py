@@ -1,0 +1,373 @@
+"""The gate: what passes, what fails, what stays open, and what it says."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats import contingency_tables
+
+from components.gate import judge as gate
+from components.gate.judgement import Comparison, Judgement
+from components.gate.policy import Guard, Policy
+from components.scorecard import HOLDOUT, LARGEST_CLUSTER, Metric, Scorecard, Window
+from tests.support.cards import card, guard_card, in_clusters, pair, rescored, sliced, under
+
+POLICY = Policy(floor=0.5, min_documents=60)
+UNGUARDED = POLICY.model_copy(update={"abstention_margin": None})
+ARC = Policy(abstention_margin=None, guards=(Guard(task="arc_easy", metric="acc", margin=0.05),))
+
+
+def judge(
+    challenger: Scorecard, opponent: Scorecard, policy: Policy = POLICY, look: int = 1
+) -> Judgement:
+    return gate.judge({HOLDOUT: challenger}, {HOLDOUT: opponent}, policy, look)
+
+
+def beside(ours: Scorecard, theirs: Scorecard, policy: Policy = ARC) -> Judgement:
+    """Judge a clearly better challenger that was measured on a guard task as well."""
+    challenger, opponent = pair(40, 2, 40, 10)
+    return gate.judge(
+        {HOLDOUT: challenger, ours.task: ours}, {HOLDOUT: opponent, theirs.task: theirs}, policy
+    )
+
+
+def target(judgement: Judgement) -> Comparison:
+    assert judgement.target is not None
+    return judgement.target
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "both", "neither", "outcome"),
+    [
+        pytest.param(40, 2, 20, 10, "pass", id="clearly-better"),
+        pytest.param(6, 0, 50, 10, "pass", id="few-flips-all-one-way"),
+        pytest.param(5, 0, 50, 10, "inconclusive", id="one-flip-short"),
+        pytest.param(12, 6, 50, 10, "inconclusive", id="ahead-within-chance"),
+        pytest.param(0, 0, 60, 10, "fail", id="same-answers"),
+        pytest.param(6, 8, 50, 10, "fail", id="behind-within-chance"),
+        pytest.param(2, 40, 20, 10, "fail", id="clearly-worse"),
+        pytest.param(30, 0, 0, 100, "fail", id="better-but-below-the-floor"),
+        pytest.param(15, 0, 4, 0, "inconclusive", id="better-but-on-too-few"),
+    ],
+)
+def test_outcome(wins: int, losses: int, both: int, neither: int, outcome: str):
+    assert judge(*pair(wins, losses, both, neither)).outcome == outcome
+
+
+def test_prompts_that_were_cut_off_are_named_beside_whatever_was_shown():
+    challenger, opponent = pair(40, 2, 20, 10)
+    whole = judge(replace(challenger, window=Window(112, 0, 900)), opponent)
+    cut = judge(replace(challenger, window=Window(112, 30, 900)), opponent)
+    assert cut.outcome == whole.outcome == "pass"
+    assert cut.reasons == (
+        *whole.reasons,
+        "30 of 112 prompts (26.8%) are longer than the 900 tokens that the model's window leaves "
+        "beside an answer: their beginning was cut off, so their scores say little",
+    )
+
+
+def test_a_pass_says_what_was_shown_of_target_and_guard():
+    judgement = judge(*pair(40, 2, 20, 10))
+    found = target(judgement)
+    assert (found.wins, found.losses, found.n) == (40, 2, 112)
+    assert found.difference == pytest.approx(38 / 112)
+    assert found.low > 0
+    assert judgement.reasons == (
+        "better: correct_name +33.9 points, better on 40 requests, worse on 2, of 112 in 112 "
+        "clusters "
+        "(exact McNemar, one-sided p = 2.06e-10, at most 0.025)",
+        "no worse on abstention: +0.0 points on 40 requests in 40 clusters (95 % interval -9.2 "
+        "to +9.2), within "
+        "the 10 points that the policy allows",
+    )
+
+
+def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
+    found, guard = judge(*pair(31, 14, 50, 12)).comparisons
+    table = [[50 + 40, 14], [31, 12]]  # the requests that no tool fits, both got right
+    mcnemar: Any = contingency_tables.mcnemar(table, exact=True)
+    assert found.p_value == pytest.approx(mcnemar.pvalue / 2)
+    assert found.p_worse == pytest.approx(1.0)
+    assert (found.challenger, found.opponent) == (121 / 147, 104 / 147)
+    assert found.difference == pytest.approx(17 / 147)
+    wald = found.difference + np.array([-1, 1]) * stats.norm.isf(0.025) * np.sqrt(
+        (31 + 14 - 17**2 / 147) / 147**2
+    )
+    assert (found.low, found.high) == pytest.approx(wald, abs=0.01)
+    rare = 1 - 0.025 ** (1 / 40)  # a loss that 40 requests fail to show once in 40 times
+    assert rare <= guard.high == -guard.low < rare + 0.006
+    assert 0.9**40 <= guard.p_value <= 0.025, "a loss of the margin may show on none of the 40"
+
+
+def test_an_open_judgement_says_how_many_more_requests_would_decide():
+    judgement = judge(*pair(5, 0, 50, 10))
+    assert judgement.reasons == (
+        "too close to tell: correct_name +4.8 points, better on 5 requests, worse on 0, of 105 "
+        "in 105 clusters "
+        "(exact McNemar, one-sided p = 0.0312, above 0.025); about 85 more requests would decide "
+        "with a chance of 80 %, if both keep their rates",
+    )
+    assert judgement.more_needed == 85
+
+
+def test_a_small_holdout_is_open_and_says_so():
+    challenger, opponent = (card([right] * 25, [1.0] * 30) for right in (1.0, 0.0))
+    assert judge(challenger, opponent, UNGUARDED).reasons == (
+        "too few requests: the holdout has 55, the policy asks for 60; 5 more are needed",
+    )
+
+
+def test_a_hopelessly_close_race_promises_no_number():
+    judgement = judge(*pair(1001, 1000, 800, 100))
+    assert judgement.outcome == "inconclusive"
+    assert judgement.more_needed is None
+    assert judgement.reasons[-1].endswith(
+        "no number of further requests is in sight that would decide"
+    )
+
+
+def test_below_the_floor_fails_and_names_both_figures():
+    assert judge(*pair(30, 0, 0, 100)).reasons == (
+        "below the floor: correct_name is 0.412, the policy asks for 0.5",
+    )
+
+
+def test_the_same_answers_are_no_reason_to_change():
+    assert judge(*pair(0, 0, 60, 10)).reasons == (
+        "no better: correct_name +0.0 points, better on 0 requests, worse on 0, of 110 in 110 "
+        "clusters "
+        "(exact McNemar, one-sided p = 1)",
+    )
+
+
+def test_significantly_worse_is_called_worse():
+    (reason,) = judge(*pair(2, 40, 60, 0)).reasons
+    assert reason.startswith("worse: correct_name -26.8 points, better on 2 requests")
+
+
+def test_calling_where_no_tool_fits_fails_though_the_calls_got_better():
+    challenger = card([1.0] * 60, [1.0] * 25 + [0.0] * 15)
+    (reason,) = judge(challenger, card([0.0] * 60)).reasons
+    assert reason.startswith(
+        "worse on abstention: -37.5 points on 40 requests in 40 clusters (95 % interval -54.8 to "
+        "-18.9), and the "
+        "policy allows 10 points (p = "
+    )
+
+
+def test_a_guard_that_too_few_requests_speak_for_is_open_and_says_what_would_do():
+    judgement = judge(card([1.0] * 60, [1.0] * 20), card([0.0] * 60, [1.0] * 20))
+    assert judgement.outcome == "inconclusive"
+    (reason,) = judgement.reasons
+    assert reason.startswith("not shown to be no worse on abstention: +0.0 points on 20 requests")
+    assert judgement.more_needed is not None
+    _, guard = judgement.comparisons
+    assert guard.needed is not None
+    assert judgement.more_needed == 4 * guard.needed, "a quarter of the requests fit no tool"
+
+
+def test_a_fault_outweighs_a_doubt_and_all_are_named():
+    challenger, opponent = card([1.0] * 3 + [0.0] * 30, []), card([0.0] * 33, [])
+    judgement = judge(challenger, opponent, UNGUARDED)
+    assert judgement.outcome == "fail"
+    assert [reason.split(":")[0] for reason in judgement.reasons] == [
+        "below the floor",
+        "too few requests",
+        "too close to tell",
+    ]
+    assert judgement.more_needed is None
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "outcome"),
+    [
+        pytest.param(10, 12, "pass", id="as-good"),
+        pytest.param(0, 20, "inconclusive", id="within-the-margin-but-not-shown"),
+        pytest.param(2, 60, "fail", id="forgotten"),
+    ],
+)
+def test_a_guard_task_stops_what_forgets(wins: int, losses: int, outcome: str):
+    rest = [1.0] * (500 - wins - losses)
+    ours = guard_card([1.0] * wins + [0.0] * losses + rest)
+    theirs = guard_card([0.0] * wins + [1.0] * losses + rest)
+    judgement = beside(ours, theirs)
+    assert judgement.outcome == outcome
+    assert ("acc on arc_easy" in " ".join(judgement.reasons)) is True
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome", "said"),
+    [
+        pytest.param(0, "pass", "better: acc on preferences +", id="holdout-kept"),
+        pytest.param(30, "fail", "correct_name", id="holdout-lost"),
+    ],
+)
+def test_the_target_may_be_measured_on_another_task_and_the_holdout_is_guarded(
+    lost: int, outcome: str, said: str
+):
+    kept = Guard(metric="correct_name", margin=0.1)
+    policy = Policy(task="preferences", metric="acc", guards=(kept,))
+    ours, theirs = pair(0, lost, 80, 10)
+    better, worse = (guard_card([1.0] * 50 + [right] * 30, "preferences") for right in (1.0, 0.0))
+    judgement = gate.judge(
+        {HOLDOUT: ours, "preferences": better}, {HOLDOUT: theirs, "preferences": worse}, policy
+    )
+    assert judgement.outcome == outcome
+    assert (target(judgement).task, target(judgement).difference) == ("preferences", 30 / 80)
+    assert said in judgement.reasons[0]
+
+
+def test_a_guard_task_of_three_documents_never_passes():
+    tiny = guard_card([1.0] * 3)
+    loose = ARC.model_copy(update={"guards": (Guard(task="arc_easy", metric="acc", margin=1),)})
+    judgement = beside(tiny, tiny, loose)
+    assert judgement.outcome == "inconclusive"
+    assert judgement.reasons == (
+        "too few requests: arc_easy has 3, the policy asks for 60; 57 more are needed",
+    )
+
+
+def test_a_metric_that_is_better_when_lower_guards_the_other_way_round():
+    leaks = {"acc": Metric("secrets that were told", higher_is_better=False)}
+    tight, loose = (
+        replace(guard_card([leak] * 30 + [0.0] * 170), metrics=leaks) for leak in (0.0, 1.0)
+    )
+    assert beside(tight, loose).outcome == "pass"
+    leaking = beside(loose, tight)
+    assert leaking.outcome == "fail"
+    assert leaking.comparisons[1].difference == pytest.approx(-0.15)
+    assert leaking.comparisons[1].challenger == pytest.approx(0.15)
+
+
+def test_all_guards_must_hold_and_each_is_tested_at_the_whole_level():
+    """Berger 1982: where all must be shown, no correction is due."""
+    guards = tuple(Guard(task=f"task{i}", metric="acc", margin=0.1) for i in range(8))
+    policy = Policy(abstention_margin=None, guards=guards)
+    challenger, opponent = pair(40, 2, 40, 10)
+    cards = {f"task{i}": guard_card([1.0] * 60, f"task{i}") for i in range(8)}
+    ours, theirs = {HOLDOUT: challenger, **cards}, {HOLDOUT: opponent, **cards}
+    judgement = gate.judge(ours, theirs, policy)
+    assert judgement.outcome == "pass"
+    (p_value,) = {one.p_value for one in judgement.comparisons[1:]}
+    assert 0.9**60 <= p_value <= judgement.alpha, "one by one they have all of it"
+    ours["task3"] = guard_card([1.0] * 20 + [0.0] * 40, "task3")
+    assert gate.judge(ours, theirs, policy).outcome == "fail"
+
+
+def test_scores_between_right_and_wrong_are_compared_by_their_size():
+    challenger, opponent = pair(0, 0, 60, 0)
+    ours = rescored(challenger, "correct_name", [0.7 + i % 7 / 70 for i in range(100)])
+    theirs = rescored(opponent, "correct_name", [0.6 + i % 9 / 90 for i in range(100)])
+    judgement = judge(ours, theirs)
+    assert judgement.outcome == "pass"
+    assert target(judgement).test == "bets on requests"
+    assert 0 < target(judgement).low < target(judgement).difference < target(judgement).high
+
+
+def test_small_gains_or_losses_alone_show_nothing_of_target_guard_or_slice():
+    """Of sixty requests none need be the one in a hundred on which a model fails completely."""
+    even = card([0.5] * 60, [])
+    moved = card([0.49] * 30 + [0.53] * 30, [])
+    ours, theirs = (sliced(one, "tool", ["lost"] * 30 + ["won"] * 30) for one in (moved, even))
+    within, before = guard_card([0.46] * 60), guard_card([0.5] * 60)
+    judgement = gate.judge(
+        {HOLDOUT: ours, "arc_easy": within}, {HOLDOUT: theirs, "arc_easy": before}, ARC
+    )
+    assert [one.outcome for one in judgement.comparisons] == ["inconclusive"] * 2
+    assert {one.value: one.is_worse for one in judgement.slices} == {"lost": False, "won": False}
+
+
+def test_requests_of_one_conversation_count_less_than_as_many_conversations():
+    ours, theirs = pair(10, 0, 80, 10)
+    assert judge(ours, theirs).outcome == "pass"
+    together = judge(in_clusters(ours, 10), in_clusters(theirs, 10))
+    assert together.outcome == "inconclusive"
+    assert target(together).p_value > 0.5, "one conversation got better, and it could have by luck"
+    assert target(together).test == "bets on clusters of up to 10 requests"
+    assert target(together).clusters == 14
+    assert target(together).low < 0 < target(judge(ours, theirs)).low
+
+
+def test_a_later_look_asks_for_more():
+    ours, theirs = pair(8, 0, 80, 10)
+    assert judge(ours, theirs, look=1).outcome == "pass"
+    judgement = judge(ours, theirs, look=5)
+    assert judgement.outcome == "inconclusive"
+    assert judgement.alpha == pytest.approx(0.05 / 30)
+    assert "above 0.00167, the share of look 5 at this holdout" in judgement.reasons[0]
+
+
+def test_planned_looks_have_equal_shares_and_then_nothing_passes():
+    planned = UNGUARDED.model_copy(update={"looks": 2})
+    assert judge(*pair(6, 0, 80, 10), planned, look=2).alpha == 0.025
+    assert judge(*pair(40, 0, 80, 10), planned, look=3).reasons == (
+        "no look is left: this is the 3rd challenger that this holdout judges and the policy plans "
+        "for 2; let the holdout double, or plan for more from the start",
+    )
+
+
+def test_a_slice_that_got_worse_is_shown_and_vetoes_where_the_policy_says_so():
+    ours, theirs = pair(60, 12, 40, 0)
+    clients = ["web"] * 60 + ["phone"] * 12 + ["web"] * 80
+    ours, theirs = sliced(ours, "client", clients), sliced(theirs, "client", clients)
+    shown = judge(ours, theirs)
+    assert shown.outcome == "pass"
+    assert shown.reasons[-1] == (
+        "look at a slice that got worse: client phone: better on 0 requests, worse on 12, of 12 "
+        "in 12 clusters "
+        "(p = 0.000488, corrected for all slices)"
+    )
+    assert [(part.value, part.is_worse) for part in shown.slices] == [
+        ("phone", True),
+        ("web", False),
+    ]
+    vetoing = POLICY.model_copy(update={"veto_slices": ("client",)})
+    assert judge(ours, theirs, vetoing).outcome == "fail"
+    assert judge(ours, theirs, vetoing).reasons[0].startswith("worse on a slice that may veto: ")
+
+
+def test_a_judgement_says_what_the_holdout_could_have_seen():
+    few, many = (target(judge(*pair(3 * k, k, 50 * k, 10 * k))) for k in (1, 9))
+    assert few.detectable is not None
+    assert many.detectable is not None
+    assert 0 < many.detectable < few.detectable < 0.25
+
+
+def test_equal_inputs_give_equal_judgements():
+    ours = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 7 / 7 for i in range(100)])
+    theirs = rescored(pair(0, 0, 60, 0)[0], "correct_name", [i % 5 / 5 for i in range(100)])
+    assert judge(ours, theirs) == judge(ours, theirs)
+    backwards, others = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
+    assert judge(backwards, others) == judge(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("counts", "largest", "size", "wanted"),
+    [
+        pytest.param((50, 4, 60, 60), 40, 2, True, id="one-long-conversation"),
+        pytest.param((20, 14, 60, 60), 40, 2, False, id="hardly-better"),
+        pytest.param((50, 4, 60, 60), 40, 40, False, id="too-few-clusters"),
+        pytest.param((16, 8, 60, 60), 1, 1, False, id="independent"),
+    ],
+)
+def test_an_open_judgement_names_a_cap_that_would_decide_it(
+    counts: tuple[int, int, int, int], largest: int, size: int, wanted: bool
+):
+    ours, theirs = (
+        under(in_clusters(one, size), **{LARGEST_CLUSTER: largest}) for one in pair(*counts)
+    )
+    judgement = judge(ours, theirs, UNGUARDED)
+    assert judgement.outcome == "inconclusive"
+    named = [reason for reason in judgement.reasons if "holdout_per_cluster" in reason]
+    assert named == (
+        [
+            "what costs the power is that one cluster can have 40 requests: with "
+            "holdout_per_cluster: 1 under curate 107 requests of the 107 clusters that there are "
+            "would decide with a chance of 80 %, if both keep their rates on them; that is another "
+            "holdout, and another look"
+        ]
+        if wanted
+        else []
+    )

@@ -1,0 +1,112 @@
+"""The base is pinned by its content, loaded afresh for each use, and its gradients are right."""
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from components.models import base
+from tests.support import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("base"))
+
+
+def test_equal_copies_have_equal_hashes(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "notes.txt").write_text("read by nobody")
+    assert base.content_hash(copy) == base.content_hash(folder)
+
+
+def test_another_chat_template_is_another_base(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert base.content_hash(copy) != base.content_hash(folder)
+
+
+@pytest.mark.parametrize(
+    ("compute", "tolerance"),
+    [
+        pytest.param("float32", 1e-5, id="fp32"),
+        pytest.param("bfloat16", 2e-2, id="bf16-as-in-training"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
+def test_gradients_through_a_fresh_4_bit_layer_are_those_of_its_dequantized_weight(
+    compute: str, tolerance: float, kind: str, double: bool
+):
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    torch.manual_seed(0)
+    layer = Linear4bit(
+        64,
+        96,
+        bias=False,
+        quant_type=kind,
+        compress_statistics=double,
+        compute_dtype=getattr(torch, compute),
+    )
+    layer = layer.to("cpu").train()
+    assert isinstance(layer.weight, Params4bit)
+    inputs = torch.randn(4, 64, requires_grad=True)
+    pull = torch.randn(4, 96)
+    (layer(inputs) * pull).sum().backward()
+    expected = pull @ dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    assert inputs.grad is not None
+    error = (inputs.grad - expected).norm() / expected.norm()
+    assert error < tolerance
+
+
+def test_training_and_evaluation_load_their_own(folder: Path):
+    trained, _ = base.load(folder, "nf4", for_training=True)
+    evaluated, _ = base.load(folder, "nf4", for_training=False)
+    assert trained is not evaluated
+    assert trained.training
+    assert not evaluated.training
+
+
+@pytest.mark.parametrize("precision", ["nf4", "nf4-single", "fp4", "fp4-single"])
+def test_a_dequantized_base_computes_what_the_quantized_one_does(
+    folder: Path, precision: base.Precision
+):
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit
+
+    model, tokenizer = base.load(folder, precision, for_training=True)
+    asked = tokenizer("What is the time?", return_tensors="pt")
+    with torch.no_grad():
+        before = model(**asked).logits
+        base.dequantize(model)
+        after = model(**asked).logits
+    assert not any(isinstance(module, Linear4bit) for module in model.modules())
+    torch.testing.assert_close(after, before, rtol=0.05, atol=0.05)
+
+
+def test_every_precision_is_another(folder: Path):
+    import torch
+
+    asked = torch.tensor([[5, 60, 7, 80]])
+    found: dict[str, torch.Tensor] = {}
+    for precision in get_args(base.Precision):
+        model, _ = base.load(folder, precision, for_training=True)
+        with torch.no_grad():
+            found[precision] = model(input_ids=asked).logits.float()
+    whole = found.pop("fp32")
+    errors = {name: float((logits - whole).norm()) for name, logits in found.items()}
+    assert len(set(errors.values())) == 5
+    assert errors["bf16"] < errors["nf4"] < errors["fp4"]
+
+
+def test_a_weight_is_read_as_it_was_stored(folder: Path):
+    model, _ = base.load(folder, "bf16", for_training=True)
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert base.stored(folder, name).equal(model.get_parameter(name))
+    with pytest.raises(ValueError, match="its safetensors hold no elsewhere"):
+        base.stored(folder, "elsewhere")

@@ -1,0 +1,162 @@
+"""How a workload stands, as counted in a warehouse and as shown."""
+
+import re
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from components.collect import load_file
+from components.collect.source import Input
+from components.costs import Prices, TokenPrice
+from components.monitor import status_page, workload_status
+from components.monitor.workload_status import (
+    Day,
+    Disk,
+    Latency,
+    TriggerFinding,
+    Waiting,
+    WorkloadStatus,
+)
+from components.schema import Json
+from components.store import warehouse
+from components.store.warehouse import Connection
+from tests.support import logs
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SINCE = datetime(2025, 10, 1, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script>|`{{7*7}}`"
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Generator[Connection]:
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        yield con
+
+
+def answered(number: int, model: str | None, **usage: Json) -> dict[str, Json]:
+    line = logs.interaction(f"Question {number}?", response_id=f"r{number}")
+    response = line["response"]
+    assert isinstance(response, dict)
+    named: dict[str, Json] = {"model": model} if model else {}
+    return {**line, "response": {**response, **named, **({"usage": usage} if usage else {})}}
+
+
+def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:
+    path = logs.write(folder / f"{kind}.jsonl", lines)
+    source = "fivekey" if kind == "interactions" else "feedback"
+    load_file.load(con, Input(str(path), source), now=NOW)
+
+
+def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
+    con: Connection, tmp_path: Path
+) -> None:
+    used: dict[str, Json] = {"prompt_tokens": 100, "completion_tokens": 20}
+    lines = [answered(0, "gpt", **used), answered(1, "gpt"), answered(2, None)]
+    load(con, tmp_path, "interactions", lines)
+    cast = [
+        logs.feedback(response_id="r0", value="down"),
+        logs.feedback(response_id="r0", value="up", timestamp=1_760_000_200),
+        logs.feedback(response_id="r0", value="up", actor_id="bob"),
+        logs.feedback(response_id="r2", value="down"),
+    ]
+    load(con, tmp_path, "feedback", cast)
+    assert workload_status.days(con, "weather", SINCE) == [
+        Day("gpt", "2025-10-09", 2, 1, 100.0, 20.0, 2, 0),
+        Day("not named", "2025-10-09", 1, 0, 0.0, 0.0, 0, 1),
+    ]
+    assert workload_status.days(con, "weather", NOW) == []
+
+
+def test_latency_is_told_of_the_answers_that_say_how_long_they_took(
+    con: Connection, tmp_path: Path
+) -> None:
+    times: list[Json] = [100, 200.5, 300, None, "400", True, -5, {"ms": 1}]
+    lines = [answered(n, "gpt") | {"duration_ms": ms} for n, ms in enumerate(times)]
+    load(con, tmp_path, "interactions", [*lines, answered(20, "gpt"), answered(21, "other")])
+    (found,) = workload_status.latencies(con, "weather", SINCE).values()
+    assert (found.model_name, found.timed, found.p50_ms) == ("gpt", 3, 200.5)
+    assert found.p95_ms == pytest.approx(290.05)
+    assert workload_status.latencies(con, "weather", NOW) == {}
+
+
+def test_the_interval_of_the_thumbs_is_wilsons() -> None:
+    rate = workload_status.approval(Day("m", "2025-10-09", 40, 0, 0, 0, 30, 10))
+    wanted = stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
+    assert rate == workload_status.Rate(0.75, float(wanted.low), float(wanted.high))
+    assert workload_status.approval(Day("m", "2025-10-09", 40, 0, 0, 0, 0, 0)) is None
+
+
+def test_a_request_costs_what_its_tokens_cost() -> None:
+    day = Day("m", "2025-10-09", 5, 2, 2000.0, 400.0, 0, 0)
+    prices = Prices(production=TokenPrice(input=2.0, output=10.0))
+    assert workload_status.price(day, prices) == pytest.approx((1000 * 2 + 200 * 10) / 1e6)
+    assert workload_status.price(day, Prices()) is None
+
+
+def standing(model: str = "gpt") -> WorkloadStatus:
+    return WorkloadStatus(
+        workload="weather",
+        at=NOW,
+        span_days=30,
+        champion="version 3, adapter a1",
+        answering="not measured",
+        days=[
+            Day(model, "2025-10-09", 40, 40, 4000, 800, 30, 10),
+            Day(model, "2025-10-10", 10, 10, 1000, 200, 1, 9),
+        ],
+        prices={model: 0.0123},
+        latencies={model: Latency(model, 50, 812.0, 1234.5)},
+        currency="USD",
+        findings=[TriggerFinding("votes", 40.0, 20.0, f"thumbs down: {HOSTILE}")],
+        last_start="none",
+        waiting=[Waiting("promote weather", "http://127.0.0.1/runs/1", NOW)],
+        disk=Disk(5 * 2**20, 7 * 2**30),
+    )
+
+
+def test_the_page_shows_days_summed_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    found = standing()
+    status_page.draw_thumbs(found.days, tmp_path / "p.png")
+    html = status_page.as_html(found, tmp_path / "p.png")
+    for said in (
+        "gpt",
+        "50",
+        "62.0%",
+        "812, 1,234 ms",
+        "0.0123 USD",
+        "Reached",
+        "2026-01-01 00:00",
+        "5 MiB",
+    ):
+        assert said in html, said
+    assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
+    assert "| `gpt` | 50 | 50 | 62.0% |" in status_page.as_markdown(found)
+
+
+def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
+    found = standing(HOSTILE)
+    status_page.draw_thumbs(found.days, tmp_path / "p.png")
+    html = status_page.as_html(found, tmp_path / "p.png")
+    assert "<script" not in html
+    assert "{{7*7}}" in html  # told, not reckoned
+    (row,) = [line for line in status_page.as_markdown(found).splitlines() if "62.0%" in line]
+    assert row.startswith("| `<script>alert(1)</script>\\|'{{7*7}}'` |")
+
+
+def test_an_idle_workload_has_a_page_and_a_picture(tmp_path: Path) -> None:
+    status_page.draw_thumbs([], tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size
+
+
+def test_prometheus_reads_what_was_counted() -> None:
+    text = status_page.prometheus_text([standing()]).decode()
+    assert 'flywheel_live_requests{model="gpt",workload="weather"} 50.0' in text
+    assert 'flywheel_live_thumbs_down{model="gpt",workload="weather"} 19.0' in text
+    assert (
+        'flywheel_live_latency_seconds{model="gpt",quantile="0.95",workload="weather"} 1.2345'
+    ) in text
+    assert 'flywheel_sign_ratio{kind="votes",workload="weather"} 2.0' in text
+    assert 'flywheel_approvals_waiting{workload="weather"} 1.0' in text

@@ -1,0 +1,25 @@
+"""Templates: each value is escaped for the format that it stands in."""
+
+import tomllib
+
+import pytest
+from jinja2 import UndefinedError
+
+from components.pages import templates
+from components.train.search import run
+
+TEMPLATES = sorted(templates.COMPONENTS.rglob("*.j2"))
+
+
+def test_a_wheel_has_the_templates() -> None:
+    project = tomllib.loads((templates.COMPONENTS.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    assert all(any(path.match(pattern) for pattern in patterns) for path in TEMPLATES)
+    assert len(TEMPLATES) > 5
+
+
+def test_a_value_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'workload' is undefined"):
+        templates.render(
+            "train/search/page.md.j2", found=None, plan=None, reason=run.placement_reason
+        )

@@ -1,0 +1,21 @@
+"""Receivers that a module's tests share, or that a test has for itself."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support import receivers
+from tests.support.receivers import Receiver
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Receiver]:
+    with receivers.running(tmp_path_factory.mktemp("receiver")) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Generator[Receiver]:
+    with receivers.running(tmp_path) as receiver:
+        yield receiver

@@ -1,0 +1,96 @@
+"""Clients that never finish, and clients that are too many."""
+
+import json
+import socket
+import time
+from collections.abc import Generator
+
+import pytest
+
+from components.receive.settings import Limits
+from tests.support import logs, receivers
+from tests.support.receivers import Receiver
+
+PATIENCE = 0.5
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Receiver]:
+    limits = Limits(request_seconds=PATIENCE, connections=4)
+    with receivers.running(tmp_path_factory.mktemp("receiver"), limits) as receiver:
+        yield receiver
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """Read until the receiver closes."""
+    parts: list[bytes] = []
+    while part := connection.recv(4096):
+        parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"", id="silent"),
+        pytest.param(b"POST /v1/inter", id="cut-in-the-head"),
+        pytest.param(b"HEAD", id="cut-after-the-head"),
+        pytest.param(b"BODY", id="cut-in-the-body"),
+    ],
+)
+def test_a_request_that_never_comes_to_its_end_is_cut_off(receiver: Receiver, begun: bytes):
+    head = receivers.head(receiver.token, 1000)
+    sent = {b"HEAD": head, b"BODY": head + b'{"timestamp"'}.get(begun, begun)
+    with receivers.connected(receiver) as connection:
+        connection.sendall(sent)
+        began = time.monotonic()
+        answer = rest_of(connection)
+        assert PATIENCE / 2 < time.monotonic() - began < 10 * PATIENCE
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+def test_bytes_that_drip_in_do_not_extend_the_time(receiver: Receiver):
+    with receivers.connected(receiver) as connection:
+        connection.sendall(receivers.head(receiver.token, 1000))
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 20:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        assert time.monotonic() - began < 10 * PATIENCE
+
+
+def test_a_refused_body_is_not_read_for_ever(receiver: Receiver):
+    with receivers.connected(receiver) as connection:
+        connection.sendall(receivers.head("nobody", 10**9) + b"x" * 1000)
+        answer = rest_of(connection)
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_the_second_request_of_a_connection_has_a_deadline_too(receiver: Receiver):
+    body = json.dumps(logs.interaction()).encode()
+    with receivers.connected(receiver) as connection:
+        connection.sendall(receivers.head(receiver.token, len(body)) + body)
+        first = b""
+        while not first.endswith(b'{"accepted":1}'):
+            first += connection.recv(4096)
+        time.sleep(2 * PATIENCE)  # an idle connection is not a slow one
+        connection.sendall(receivers.head(receiver.token, len(body)) + body[:50])
+        assert rest_of(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+def test_others_are_served_meanwhile(receiver: Receiver):
+    with receivers.connected(receiver) as slow:
+        slow.sendall(receivers.head(receiver.token, 1000))
+        assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
+
+
+def test_a_connection_too_many_is_told_to_come_back(receiver: Receiver):
+    crowd = [receivers.connected(receiver) for _ in range(4)]
+    with receivers.connected(receiver) as late:
+        answer = rest_of(late)
+    for connection in crowd:
+        connection.close()
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"retry-after: 1\r\n" in answer

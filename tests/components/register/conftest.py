@@ -1,0 +1,63 @@
+"""A real MLflow store of the test run's own, and an adapter that was really made with PEFT."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.settings import Settings
+from tests.support import forking, tiny
+
+
+@pytest.fixture(scope="package", autouse=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let MLflow keep its database and its artifacts in a folder of these tests."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # its queue speaks at exit
+        forking.ready()
+        patch.chdir(folder)
+        yield
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="session")
+def adapter(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes nothing yet."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapters") / "a1"
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    bare = AutoModelForCausalLM.from_pretrained(base_model)
+    get_peft_model(bare, config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter with weights that change the answers."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("trained") / "a2"
+    shutil.copytree(adapter, folder)
+    weights = folder / "adapter_model.safetensors"
+    torch.manual_seed(0)
+    moved = {name: torch.randn_like(one) for name, one in load_file(weights).items()}
+    save_file(moved, weights, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)

@@ -1,0 +1,177 @@
+"""A version is followed back to who decided, on what scores, of which rows, from which lines."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from components.register import ancestry, ancestry_chart
+from components.register.ancestry import Ancestry, DecisionRecord, OutputRoots, ScorecardSummary
+from components.register.registry import Aliases, Version
+from components.store import manifest, warehouse
+from flows.cli import champion_commands
+from flows.cli.champion_commands import lineage_tree
+from tests.support import erased_home, logs
+from tests.support.erased_home import EACH, PEOPLE, WORKLOAD, House
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return erased_home.build(tmp_path_factory.mktemp("place") / "home")
+
+
+@pytest.fixture
+def home(built: House, tmp_path: Path) -> House:
+    return erased_home.move(built, tmp_path / "there" / "home")
+
+
+def follow(home: House, adapter: str = "a1") -> Ancestry:
+    version = Version(WORKLOAD, "1", adapter, home.evidence.name, "run", "approve")
+    kept = home.settings
+    roots = OutputRoots(
+        *(
+            root / WORKLOAD
+            for root in (kept.evidence, kept.scorecards, kept.adapters, kept.snapshots)
+        )
+    )
+    with warehouse.connect(kept.warehouse) as con:
+        return ancestry.trace_ancestry(con, version, Aliases(champion="1"), roots)
+
+
+def change(home: House, sql: str) -> None:
+    with warehouse.connect(home.settings.warehouse) as con:
+        con.execute(sql)
+
+
+def shown(found: Ancestry) -> str:
+    written = StringIO()
+    Console(width=1000, file=written).print(lineage_tree(found))
+    return written.getvalue()
+
+
+def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> None:
+    (learned,) = follow(home).learned
+    assert learned.snapshot == home.frozen.key
+    assert {one.side: one.count for one in learned.rows if one.count} == {
+        side: count
+        for side, count in {
+            **home.frozen.sides,
+            **manifest.read(home.frozen.path)["rows"],  # pyright: ignore
+        }.items()
+        if count
+    }
+    places = {one.kind: one for one in learned.sources}
+    assert places["interactions"].place is not None
+    assert Path(places["interactions"].place).name == home.log.name
+    assert places["interactions"].row_count == len(PEOPLE) * EACH
+    with home.log.open() as file:
+        lines = file.read().splitlines()
+    for id, number in zip(
+        places["interactions"].first_ids, places["interactions"].first_lines, strict=True
+    ):
+        (row,) = [one for one in home.raw() if one["interaction_id"] == id]
+        assert number is not None
+        assert json.loads(lines[number - 1]) == json.loads(str(row["payload"]))
+    assert [(one.kind, one.events) for one in learned.feedback] == [
+        ("thumb", places["feedback"].row_count)
+    ]
+
+
+def test_the_decision_the_verdict_and_the_scorecards_are_told(home: House) -> None:
+    word = DecisionRecord("approve", "zoe", "[red]fine[/red]", logs.NOW)
+    assert follow(home).words == ()
+    found = replace(follow(home), words=(word,))
+    assert (found.outcome, found.reasons, found.aliases) == ("pass", ("better",), ("champion",))
+    requests = found.scorecards[0].requests
+    assert requests == home.frozen.holdout_rows
+    assert found.scorecards == (
+        ScorecardSummary("c1", "challenger", "a1", "holdout", requests),
+        ScorecardSummary("c0", "opponent", "", "gone", None),
+    )
+    text = shown(found)
+    assert "approve by zoe on " in text
+    assert "[red]fine[/red]" in text
+    assert "opponent's scorecard c0 of the base: gone, its folder is gone" in text
+
+
+def test_what_was_erased_or_archived_is_told_as_such(home: House) -> None:
+    change(
+        home,
+        "insert into raw.archived select 'interactions', interaction_id, timestamp, '/old.parquet'"
+        " from raw.interactions order by interaction_id limit 2",
+    )
+    change(
+        home,
+        "delete from raw.interactions where interaction_id in (select id from raw.archived)",
+    )
+    change(home, "delete from raw.feedback")
+    text = shown(follow(home))
+    assert "/old.parquet: 2 interactions, archived" in text
+    assert "gone: 4 feedback, erased or of no file" in text
+
+
+def test_a_training_that_went_on_from_another_tells_of_both(home: House) -> None:
+    folder = home.adapter.with_name("a2")
+    folder.mkdir()
+    body = {"snapshot": home.frozen.key, "base": "b1", "warm_start": "a1"}
+    manifest.write(folder, kind="adapter", now=logs.NOW + timedelta(days=1), body=body)
+    assert [one.adapter for one in follow(home, "a2").learned] == ["a2", "a1"]
+
+
+def test_what_is_not_there_any_more_is_gone_and_the_rest_is_told(home: House) -> None:
+    (home.adapter / manifest.NAME).unlink()
+    found = follow(home)
+    assert found.learned[0].rows == ()
+    assert "its folder is gone" in shown(found)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path: Path) -> None:
+    found = follow(home)
+    many = tuple(
+        replace(found.learned[0].sources[0], place=f"/logs/$x^{number}$.jsonl")
+        for number in range(9)
+    )
+    crowded = replace(found, learned=(replace(found.learned[0], sources=many),) * 2)
+    for name, one in (("first", found), ("second", found), ("crowded", crowded)):
+        ancestry_chart.draw_ancestry(one, tmp_path / f"{name}.{suffix}")
+    first, second, other = (
+        (tmp_path / f"{name}.{suffix}").read_bytes() for name in ("first", "second", "crowded")
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "code", "said"),
+    [
+        pytest.param(
+            champion_commands, ["shop"], 2, "looking up champion of shop in MLflow: ", id="of"
+        ),
+        pytest.param(champion_commands, ["shop"], 1, "rolling back shop in MLflow: ", id="back"),
+        pytest.param(
+            champion_commands,
+            ["shop", "--picture", "x.jpg"],
+            2,
+            "--picture: x.jpg wants to end in .png or .svg",
+            id="form",
+        ),
+    ],
+)
+def test_what_a_command_lacks_is_said(
+    command: Any,
+    words: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_PORT", "1")
+    ended = CliRunner().invoke(command.app, words)
+    assert (ended.exit_code, said in ended.output) == (code, True)

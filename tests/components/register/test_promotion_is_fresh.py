@@ -1,0 +1,129 @@
+"""A decision counts only while champion, policy and holdout are what the evidence is about."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.chat import chat_templates
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.models import base
+from components.register import registry, tracking
+from components.register.logged_model import ServingParameters
+from components.store import manifest
+from components.store.ledger import Decision
+from flows import approval_loop, home_workloads, promote, settings
+from flows import workload_file as configs
+from flows.approval_loop import StaleEvidenceError
+from flows.workload_file import Workload
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
+    version = registry.register_version(
+        name,
+        tracking.open_run(name, adapter.name, params={}, tags={}),
+        adapter,
+        served=ServingParameters(
+            base=str(base_model),
+            base_hash=base.content_hash(base_model),
+            prompt_template=chat_templates.template_hash(base_model),
+            precision="nf4",
+            max_new_tokens=8,
+        ),
+        tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        sign=lambda _: None,  # nobody loads it
+    )
+    registry.put_alias(name, registry.CHAMPION, version.number)
+
+
+def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:
+    """Write evidence as a turn does, measured on holdout ``v1``."""
+    subject = EvidenceSubject(workload, "s1", "v1", "b1", "a2", opponent, "c1", "o1")
+    folder = home / "evidence" / workload / evidence_folder.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence_folder.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+
+
+def workload_file(home: Path, name: str, base_model: Path, **gate: object) -> Workload:
+    """Write the workload's file as it is by now."""
+    path = home.parent / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"workload": name, "base": str(base_model), "gate": gate}))
+    return configs.read_workload(path)
+
+
+def freeze(home: Path, workload: str, version: str, now: datetime = NOW) -> None:
+    """Leave a snapshot with that version of the holdout."""
+    folder = home / "snapshots" / workload / f"snapshot-{version}"
+    folder.mkdir(parents=True)
+    manifest.write(folder, kind="snapshot", now=now, body={"holdout_version": version})
+
+
+def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(
+    home: Path, adapter: Path, base_model: Path
+) -> None:
+    found, workload = asked(home, "fresh"), workload_file(home, "fresh", base_model)
+    approval_loop.require_fresh(found, workload)
+    crown("fresh", adapter, base_model, "e1")
+    with pytest.raises(StaleEvidenceError, match="the champion is now version 1"):
+        approval_loop.require_fresh(found, workload)
+    approval_loop.require_fresh(asked(home, "fresh", opponent="1"), workload)
+
+
+def test_evidence_against_a_champion_that_was_taken_down_is_stale(
+    home: Path, base_model: Path
+) -> None:
+    workload = workload_file(home, "demoted", base_model)
+    with pytest.raises(StaleEvidenceError, match=r"version 3.*now nobody, so the base answers"):
+        approval_loop.require_fresh(asked(home, "demoted", opponent="3"), workload)
+
+
+def test_a_promotion_that_was_killed_after_crowning_may_end_whatever_changed_since(
+    home: Path, adapter: Path, base_model: Path
+) -> None:
+    found = asked(home, "crowned")
+    crown("crowned", adapter, base_model, found.digest)
+    freeze(home, "crowned", "v2")
+    approval_loop.require_fresh(found, workload_file(home, "crowned", base_model, floor=0.9))
+
+
+def test_what_nobody_has_approved_under_the_rules_of_now_is_not_crowned(
+    home: Path, base_model: Path
+) -> None:
+    found, workload = asked(home, "typed"), workload_file(home, "typed", base_model)
+    home_workloads.adopt(settings.load(), "typed", home.parent / "typed.yaml")
+    typed = Decision("typed", found.digest, "approve", "eve", "", "run", NOW)
+    with pytest.raises(StaleEvidenceError, match="not approved under the rules of now"):
+        promote.crown_task.fn(workload, found, typed)
+    assert registry.champion_version("typed") is None
+
+
+def test_evidence_that_another_policy_judged_is_stale_and_says_what_changed(
+    home: Path, base_model: Path
+) -> None:
+    found = asked(home, "policed")
+    approval_loop.require_fresh(found, workload_file(home, "policed", base_model, floor=0.5))
+    changed = workload_file(home, "policed", base_model, floor=0.6)
+    with pytest.raises(StaleEvidenceError, match=r"changed \(floor: 0.5, now 0.6\)"):
+        approval_loop.require_fresh(found, changed)
+
+
+def test_evidence_on_a_holdout_that_has_grown_is_stale(home: Path, base_model: Path) -> None:
+    found, workload = asked(home, "held"), workload_file(home, "held", base_model)
+    freeze(home, "held", "v1")
+    approval_loop.require_fresh(found, workload)
+    freeze(home, "held", "v2", datetime(2026, 1, 2, tzinfo=UTC))
+    with pytest.raises(StaleEvidenceError, match="holdout version v1, but the newest is v2"):
+        approval_loop.require_fresh(found, workload)

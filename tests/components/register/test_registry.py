@@ -1,0 +1,277 @@
+"""A promotion that is repeated, after a crash or not, makes one version and one champion."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel
+
+from components.chat import chat_templates
+from components.models import base, model_signature
+from components.register import logged_model, registry, tracking
+from components.register.logged_model import ServingParameters
+from components.register.registry import CHAMPION, Version
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The keys of the installation that signs, whose public key is known where versions load."""
+    folder = tmp_path_factory.mktemp("keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYWHEEL_VERSION_KEY", str(folder / model_signature.PUBLIC))
+        yield folder
+
+
+def sign(folder: Path) -> None:
+    keys = Path(os.environ["FLYWHEEL_VERSION_KEY"]).parent
+    model_signature.sign(folder, model_signature.make_key(keys))
+
+
+def look_at(uri: str) -> PyFuncModel:
+    """Load a version that nobody has decided on."""
+    from mlflow.pyfunc import load_model
+
+    return load_model(uri, model_config={"undecided": True})
+
+
+def served(base_model: Path, precision: base.Precision = "nf4") -> ServingParameters:
+    """Say how the tests' adapter is served."""
+    return ServingParameters(
+        base=str(base_model),
+        base_hash=base.content_hash(base_model),
+        prompt_template=chat_templates.template_hash(base_model),
+        precision=precision,
+        max_new_tokens=8,
+    )
+
+
+def register(
+    name: str,
+    adapter: Path,
+    base_model: Path,
+    evidence: str = "e1",
+    precision: base.Precision = "nf4",
+) -> Version:
+    """Register the adapter of ``name`` as an approval of ``evidence`` does."""
+    run_id = tracking.open_run(name, adapter.name, params={}, tags={})
+    return registry.register_version(
+        name,
+        run_id,
+        adapter,
+        served=served(base_model, precision),
+        tags={registry.EVIDENCE_TAG: evidence, registry.ADAPTER_TAG: adapter.name},
+        sign=sign,
+    )
+
+
+def test_before_the_first_promotion_there_is_no_champion(adapter: Path, base_model: Path) -> None:
+    assert registry.champion_version("nothing-registered") is None
+    register("not-crowned", adapter, base_model)
+    assert registry.champion_version("not-crowned") is None
+
+
+def test_registering_twice_makes_one_version(adapter: Path, base_model: Path) -> None:
+    first = register("twice", adapter, base_model)
+    assert first.number == "1"
+    assert register("twice", adapter, base_model) == first
+    assert len(MlflowClient().search_model_versions("name = 'twice'")) == 1
+
+
+def test_a_version_names_its_adapter_its_evidence_and_its_run(
+    adapter: Path, base_model: Path
+) -> None:
+    version = register("lineage", adapter, base_model)
+    run_id = tracking.find_run("lineage", adapter.name)
+    assert version == Version("lineage", "1", adapter.name, "e1", run_id)
+    kept = MlflowClient().get_model_version("lineage", "1")
+    assert (kept.run_id, kept.tags["flywheel.adapter"]) == (run_id, adapter.name)
+
+
+def test_a_version_holds_the_adapter_and_not_the_base(
+    adapter: Path, base_model: Path, tmp_path: Path
+) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    register("light", adapter, base_model)
+    folder = Path(download_artifacts("models:/light/1", dst_path=str(tmp_path)))
+    names = {path.name for path in folder.rglob("*.safetensors")}
+    assert names == {"adapter_model.safetensors"}
+
+
+REQUEST = {
+    "messages": [{"role": "user", "content": "Weather in Rome?"}],
+    "tools": [{"type": "function", "function": {"name": "weather", "description": "Tell it"}}],
+}
+
+
+def test_a_version_answers_a_chat_request_as_a_chat_completion(
+    adapter: Path, base_model: Path
+) -> None:
+    register("answers", adapter, base_model)
+    answer = look_at("models:/answers/1").predict(REQUEST)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("precision", ["nf4", "fp4-single", "bf16", "fp32"])
+def test_a_version_answers_from_the_base_that_it_was_evaluated_on(
+    adapter: Path, base_model: Path, precision: base.Precision
+) -> None:
+    import torch
+
+    name = f"precise-{precision}"
+    register(name, adapter, base_model, precision=precision)
+    served = look_at(f"models:/{name}/1").unwrap_python_model().model
+    evaluated, _ = base.load(base_model, precision, for_training=False)
+    asked = torch.tensor([[5, 60, 7]])
+    with torch.no_grad(), served.disable_adapter():
+        assert torch.equal(served(input_ids=asked).logits, evaluated(input_ids=asked).logits)
+
+
+@pytest.mark.slow
+def test_the_champion_answers_in_a_fresh_process(adapter: Path, base_model: Path) -> None:
+    registry.put_alias("served", CHAMPION, register("served", adapter, base_model).number)
+    ask = (
+        "import json; from mlflow.pyfunc import load_model;"
+        "model = load_model('models:/served@champion', model_config={'undecided': True});"
+        f"print(json.dumps(model.predict({REQUEST!r})))"
+    )
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout.splitlines()[-1])["object"] == "chat.completion"
+
+
+def test_a_version_refuses_another_base(adapter: Path, base_model: Path) -> None:
+    run_id = tracking.open_run("moved", adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    other = replace(served(base_model), base_hash="another")
+    registry.register_version("moved", run_id, adapter, served=other, tags=tags, sign=sign)
+    with pytest.raises(ValueError, match="but this adapter was trained on another"):
+        look_at("models:/moved/1")
+
+
+def test_a_version_refuses_prompts_of_another_template_and_says_both(
+    adapter: Path, base_model: Path
+) -> None:
+    run_id = tracking.open_run("reworded", adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    now = served(base_model)
+    other = replace(now, prompt_template="0123456789abcdef")
+    registry.register_version("reworded", run_id, adapter, served=other, tags=tags, sign=sign)
+    with pytest.raises(ValueError, match=f"serving .*0123456789abcdef.* {now.prompt_template};"):
+        look_at("models:/reworded/1")
+
+
+def test_a_version_is_found_by_its_number(adapter: Path, base_model: Path) -> None:
+    first = register("counted", adapter, base_model)
+    assert registry.version_numbered("counted", "1") == first
+    with pytest.raises(LookupError, match="version 7 of counted: MLflow has 1"):
+        registry.version_numbered("counted", "7")
+
+
+def test_a_version_says_what_it_takes_and_gives_and_shows_a_request(
+    adapter: Path, base_model: Path
+) -> None:
+    from mlflow.models import get_model_info
+
+    register("signed", adapter, base_model)
+    info = get_model_info("models:/signed/1")
+    assert info.signature.inputs.required_input_names() == ["messages"]
+    assert info.signature.inputs.optional_input_names() == ["tools"]
+    assert info.signature.outputs.input_names() == ["id", "object", "choices"]
+    assert info.saved_input_example_info
+    assert set(info.saved_input_example_info) >= {"artifact_path", "serving_input_path"}
+
+
+def test_a_version_answers_its_own_example_and_requests_with_and_without_tools(
+    adapter: Path, base_model: Path
+) -> None:
+    register("exemplary", adapter, base_model)
+    model = look_at("models:/exemplary/1")
+    messages = REQUEST["messages"]
+    for request in (
+        model.input_example,
+        REQUEST,
+        {"messages": messages},
+        {"messages": messages, "tools": None},
+        {"messages": [*messages, {"role": "assistant", "content": None}, *messages], "tools": []},
+    ):
+        assert model.predict(request)["object"] == "chat.completion"
+
+
+def test_a_versions_adapter_loads_with_plain_peft_and_answers_the_same(
+    trained: Path, base_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from mlflow.artifacts import download_artifacts
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    register("plain", trained, base_model, precision="fp32")
+    folder = download_artifacts("models:/plain/1", dst_path=str(tmp_path))
+    (config,) = Path(folder).rglob("adapter_config.json")
+    bare = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32)
+    asked = torch.tensor([[5, 60, 7]])
+    with torch.no_grad():
+        before = bare(input_ids=asked).logits
+        plain = PeftModel.from_pretrained(bare, str(config.parent)).eval()
+        answered = plain(input_ids=asked).logits
+        served = look_at("models:/plain/1").unwrap_python_model().model
+        assert torch.equal(answered, served(input_ids=asked).logits)
+    assert not torch.equal(answered, before)
+
+
+def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Path) -> None:
+    run_id = tracking.open_run("unloaded", adapter.name, params={}, tags={})
+    nowhere = replace(served(base_model), base=str(tmp_path / "not-on-this-machine"))
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    made = registry.register_version(
+        "unloaded", run_id, adapter, served=nowhere, tags=tags, sign=sign
+    )
+    assert made.number == "1"
+
+
+def test_a_model_that_was_half_logged_is_gone_on_with_and_leaves_no_files(
+    adapter: Path, base_model: Path
+) -> None:
+    client = MlflowClient()
+    run_id = tracking.open_run("half", adapter.name, params={}, tags={})
+    experiment = client.get_run(run_id).info.experiment_id
+    tags = {logged_model.EVIDENCE_OF_MODEL: "e1"}
+    half = client.create_logged_model(experiment, source_run_id=run_id, tags=tags)
+    client.log_model_artifact(half.model_id, str(adapter / "adapter_config.json"))
+    whole = logged_model.log_model(run_id, adapter, served(base_model), "e1", sign)
+    assert logged_model.log_model(run_id, adapter, served(base_model), "e1", sign) == whole
+    kept = client.search_logged_models([experiment])
+    assert [(one.model_id, one.status) for one in kept] == [(whole, "READY")]
+    (folder,) = Path(half.artifact_location).parents[1].glob("m-*")  # what is left of any
+    assert folder.name == whole
+
+
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [
+        pytest.param("# Card\n\nWhat it is.\n", "# Card\n\nWhat it is.\n", id="fits"),
+        pytest.param("line\n" * 2000, "line\nline\n", id="too-long"),
+    ],
+)
+def test_a_version_is_described_by_its_card(
+    adapter: Path, base_model: Path, card: str, shown: str, request: pytest.FixtureRequest
+) -> None:
+    name = f"described-{request.node.callspec.id}"
+    run_id = tracking.open_run(name, adapter.name, params={}, tags={})
+    tags = {registry.EVIDENCE_TAG: "e1", registry.ADAPTER_TAG: adapter.name}
+    registry.register_version(
+        name, run_id, adapter, served=served(base_model), tags=tags, sign=sign, description=card
+    )
+    said = MlflowClient().get_model_version(name, "1").description or ""
+    assert said.startswith(shown)
+    assert len(said) <= registry.MOST_CHARACTERS
+    assert (said == card) == (len(card) <= registry.MOST_CHARACTERS)
+    assert ("(cut here" in said) == (said != card)

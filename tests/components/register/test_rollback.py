@@ -1,0 +1,227 @@
+"""A rollback goes to a version that may serve and to no other, and no turn undoes it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from components.dataset.freeze_snapshot import Snapshot
+from components.decide import chain, decision_log
+from components.decide.decision_log import LinkFilter
+from components.decide.decision_log import LogEvent as Decided
+from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
+from components.gate.judgement import Judgement
+from components.register import champion_change, journal, registry, taint
+from components.register.champion_change import RollbackError
+from components.register.registry import Aliases
+from components.store import warehouse
+from flows import champions, promote, rollback_rules, turn
+from flows import rollback as rolling
+from flows.settings import Settings
+from tests.support.versions import NOW, approve, ask, ask_with_files, crowned, decide, workload
+
+
+def test_a_version_is_challenger_from_the_question_to_the_answer(
+    home: Settings, base_model: Path
+) -> None:
+    found = ask("asked", 1)
+    assert registry.read_aliases("asked") == Aliases(challenger="1")
+    promote.tag_rejected(found, decide("asked", 1, "reject"))
+    assert registry.read_aliases("asked") == Aliases()
+    assert registry.version_numbered("asked", "1").decision == "reject"
+    approve("asked", 2, base_model)
+    assert registry.read_aliases("asked") == Aliases(champion="2")
+
+
+def test_a_newer_challenger_keeps_its_alias_when_the_older_is_decided_on() -> None:
+    older = ask("newer", 1)
+    ask("newer", 2)
+    promote.clear_challenger_of(older)
+    assert registry.read_aliases("newer").challenger == "2"
+
+
+def test_a_challenger_that_learned_from_erased_rows_is_none_any_more() -> None:
+    ask("tainted", 1)
+    taint.flag_tainted("tainted", {"a1"}, "c1")
+    assert registry.read_aliases("tainted").challenger is None
+
+
+def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: Settings) -> None:
+    crowned("further", 3, home)
+    assert registry.read_aliases("further") == Aliases(champion="3", previous="2")
+    first = champions.roll_back(home, "further", None, by="bob", reason="rude")
+    assert registry.read_aliases("further") == Aliases(champion="2", previous="1")
+    assert champions.describe_rollback(first) == (
+        "further: from version 3 back to version 2, adapter a2; version 1 is before it"
+    )
+    champions.roll_back(home, "further", None, by="bob", reason="rude, too")
+    assert registry.read_aliases("further") == Aliases(champion="1", previous=None)
+    with pytest.raises(RollbackError, match="no version is `previous`; --to goes back to any of 2"):
+        champions.roll_back(home, "further", None, by="bob", reason="")
+
+
+def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
+    crowned("back", 2, home)
+    champions.roll_back(home, "back", None, by="bob", reason="slow")
+    assert registry.version_numbered("back", "2").rolled_back == "to version 1 by bob: slow"
+    champions.roll_back(home, "back", "2", by="bob", reason="it was the network")
+    assert registry.read_aliases("back") == Aliases(champion="2", previous=None)
+    assert registry.version_numbered("back", "2").rolled_back == ""
+    assert champions.rolled_back("back", "a2") is None
+
+
+def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
+    home: Settings, base_model: Path
+) -> None:
+    made = workload("named", base_model)
+    with warehouse.connect(home.warehouse) as con:
+        for number, word in ((1, "approve"), (2, "approve"), (3, "reject")):
+            event = Decided(word, "named", f"e{number}", f"run-{number}", NOW, "ann", "good")  # pyright: ignore
+            with warehouse.transaction(con):
+                decision_log.append_event(con, event)
+    for number in (1, 2, 3):
+        found = ask_with_files("named", number)
+        with warehouse.connect(home.warehouse) as con:
+            decision = decision_log.decision_on(con, f"e{number}")
+        assert decision is not None
+        if decision.decision == "approve":
+            promote.make_champion(made, found, decision, lambda: None)
+        else:
+            promote.tag_rejected(found, decision)
+    champions.roll_back(home, "named", None, by="bob", reason="rude")
+    anchors = {
+        place: text for place, text in champions.chain_anchors().items() if "of named" in place
+    }
+    with warehouse.connect(home.warehouse) as con:
+        links = decision_log.links(con)
+        assert chain.first_loose(links, anchors) is None
+        named = [link for link in links if link.sequence != 2]
+        named = [link for link in named if link.kind not in ("rules", "released")]
+        assert {chain.from_anchor(text) for text in anchors.values()} >= {
+            chain.Head(link.sequence, link.digest) for link in named
+        }
+        lost = chain.first_loose(links[:-1], anchors)
+    assert lost is not None
+    assert lost.said.startswith("is missing: version 2 of named in MLflow says")
+
+
+def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Settings) -> None:
+    crowned("refused", 2, home)
+    ask("refused", 3)
+    promote.tag_rejected(ask("refused", 4), decide("refused", 4, "reject"))
+    taint.flag_tainted("refused", {"a1"}, "c1")
+    before = registry.read_aliases("refused")
+    for to, said in (
+        ("2", "it is the champion already"),
+        ("3", "nobody has approved it"),
+        ("4", "nobody has approved it"),
+        ("9", "there are 1, 2, 3, 4"),
+        ("1", r"erased \(certificate c1\)"),
+        (None, r"erased \(certificate c1\)"),
+    ):
+        with pytest.raises(RollbackError, match=said):
+            champions.roll_back(home, "refused", to, by="bob", reason="")
+    assert registry.read_aliases("refused") == before
+
+
+def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
+    crowned("told", 2, home)
+    champions.roll_back(home, "told", None, by="bob", reason="wrong tools")
+    with warehouse.connect(home.warehouse) as con:
+        last = journal.list_changes(con, "told")[-1]
+        link = decision_log.links(con, LinkFilter(workload_id="told"))[-1]
+        assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
+    change = last.change
+    assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")
+    assert (change.champion_before, change.version, change.reason) == ("2", "1", "wrong tools")
+    assert (link.kind, link.evidence_digest, link.approver) == ("rollback", "e2", "bob")
+    assert link.comment == "to version 1: wrong tools"
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_further(
+    home: Settings,
+) -> None:
+    crowned("again", 3, home)
+    with warehouse.connect(home.warehouse) as con:
+        known = rollback_rules.champions(con, "again")
+    versions = registry.list_versions("again")
+    change = champion_change.plan_rollback(
+        "again", versions, "3", known, None, by="bob", reason="rude"
+    )
+    champions.champion_journal(home).intend(change)
+    champions.roll_back(home, "again", None, by="bob", reason="rude")
+    assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
+
+
+def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
+    home: Settings, base_model: Path
+) -> None:
+    made = workload("once", base_model)
+    crowned("once", 2, home)
+    champions.roll_back(home, "once", None, by="bob", reason="rude")
+    snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
+    with disable_run_logger():
+        ended = turn.conclude_turn(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
+    assert ended == turn.TurnResult("rolled back")
+
+    subject = EvidenceSubject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
+    found = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
+    with pytest.raises(promote.RolledBackError, match="rolled back by bob \\(rude\\)"):
+        promote.make_champion(made, found, decide("once", 2), lambda: None)
+    assert registry.read_aliases("once").champion == "1"
+
+    approve("once", 3, base_model)  # new data made another adapter
+    assert registry.read_aliases("once") == Aliases(champion="3", previous="1")
+
+
+def test_a_promotion_waits_for_whoever_changes_the_champion(
+    home: Settings, base_model: Path
+) -> None:
+    found = ask_with_files("waits", 1)
+    made = workload("waits", base_model)
+    crown = threading.Thread(
+        target=promote.make_champion, args=(made, found, decide("waits", 1), lambda: None)
+    )
+    with journal.lock_champion(home.locks, "waits"):
+        crown.start()
+        crown.join(0.5)
+        assert registry.read_aliases("waits").champion is None
+    crown.join()
+    assert registry.read_aliases("waits").champion == "1"
+
+
+def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settings) -> None:
+    for name in ("dead", "alive"):
+        crowned(name, 2, home)
+        with warehouse.connect(home.warehouse) as con:
+            known = rollback_rules.champions(con, name)
+        versions = registry.list_versions(name)
+        change = champion_change.plan_rollback(
+            name, versions, "2", known, None, by="bob", reason=""
+        )
+        champions.champion_journal(home).intend(change)
+    with journal.lock_champion(home.locks, "alive"):
+        (settled,) = champions.reconcile(home)
+    assert champions.describe_change(settled) == (
+        "dead: rollback 3 finished: it was interrupted, and is finished"
+    )
+    assert registry.read_aliases("dead").champion == "1"
+    assert registry.read_aliases("alive").champion == "2"
+
+
+def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
+    crowned("clicked", 2, home)
+    with disable_run_logger():
+        said = rolling.roll_back_task.fn("clicked", "", rolling.UNNAMED, "")
+    assert said == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
+
+
+def test_half_a_character_in_an_order_is_replaced(home: Settings) -> None:
+    crowned("halved", 2, home)
+    entry = champions.roll_back(home, "halved", None, by="bob\ud83d", reason="rude\udc00")
+    assert (entry.change.asked_by, entry.change.reason) == ("bob\ufffd", "rude\ufffd")
+    assert (
+        registry.version_numbered("halved", "2").rolled_back
+        == "to version 1 by bob\ufffd: rude\ufffd"
+    )

@@ -1,0 +1,170 @@
+"""A rollback that finds the warehouse held moves the alias, and its row follows."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from components.decide import decision_log
+from components.decide.decision_log import LinkFilter
+from components.register import champion_change, journal, registry, taint
+from components.register.champion_change import RollbackError
+from components.register.journal import Pending
+from components.register.registry import CHAMPION, Aliases
+from components.store import warehouse
+from flows import champions, rollback_rules
+from flows.settings import Settings
+from tests.support.forking import PROCESSES
+from tests.support.versions import NOW, crowned
+
+
+def hold(path: Path, is_held: Event, let_go: Event) -> None:
+    with warehouse.connect(path):
+        is_held.set()
+        let_go.wait(120)
+
+
+@contextmanager
+def warehouse_held(home: Settings) -> Generator[Callable[[], None]]:
+    """Let another process hold the warehouse; yield what makes it let go."""
+    is_held, let_go = PROCESSES.Event(), PROCESSES.Event()
+    holder = PROCESSES.Process(target=hold, args=(home.warehouse, is_held, let_go))
+    holder.start()
+    assert is_held.wait(60)
+    yield let_go.set
+    let_go.set()
+    holder.join()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follows(
+    home: Settings,
+) -> None:
+    crowned("urgent", 3, home)
+    said: list[str] = []
+
+    def order() -> None:
+        champions.roll_back(home, "urgent", None, by="bob", reason="rude", say=said.append)
+
+    with warehouse_held(home) as let_go:
+        ordering = threading.Thread(target=order)
+        ordering.start()
+        until(lambda: bool(said))
+        assert said[0].startswith("urgent: version 2 is champion again")
+        assert registry.read_aliases("urgent").champion == "2"
+        assert ordering.is_alive()
+        let_go()
+        ordering.join()
+    assert registry.read_aliases("urgent") == Aliases(champion="2", previous="1")
+    assert registry.version_numbered("urgent", "3").rolled_back == "to version 2 by bob: rude"
+    assert journal.pending_workloads(home.locks) == []
+    assert written(home, "urgent") == [("rollback", "e3", "bob")]
+
+
+def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written_down(
+    home: Settings,
+) -> None:
+    crowned("killed", 2, home)
+    with warehouse_held(home):
+        process = PROCESSES.Process(target=_order, args=(home, "killed"))
+        process.start()
+        until(lambda: registry.read_aliases("killed").champion == "1")
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    (entry,) = champions.reconcile(home)
+    assert (entry.step, entry.change.version) == ("done", "1")
+    assert written(home, "killed") == [("rollback", "e2", "bob")]
+
+
+def _order(home: Settings, name: str) -> None:
+    champions.roll_back(home, name, None, by="bob", reason="rude")
+
+
+def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
+    """Order a rollback of the second version, as where the warehouse is held, and be killed."""
+    with warehouse.connect(home.warehouse) as con:
+        known = rollback_rules.champions(con, name)
+    versions = registry.list_versions(name)
+    change = champion_change.plan_rollback(
+        name, versions, "2", known, None, by="bob", reason="rude"
+    )
+    order = Pending(change, ordered_at, "")
+    journal.write_pending(home.locks, order)
+    return order
+
+
+@pytest.mark.parametrize(
+    "ordered_at", [NOW, datetime.now(UTC) + timedelta(days=1)], ids=["", "the-clock-was-set-back"]
+)
+def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: datetime) -> None:
+    name = f"unwritten-{ordered_at:%d}"
+    crowned(name, 2, home)
+    order = pending(home, name, ordered_at)  # and the alias had not moved
+    (entry,) = champions.reconcile(home)
+    assert (entry.step, entry.change.version) == ("done", "1")
+    assert registry.read_aliases(name) == Aliases(champion="1")
+    assert champions.reconcile(home) == []
+    journal.write_pending(home.locks, order)  # as if it had been killed before the file went
+    assert champions.reconcile(home) == []
+    assert journal.pending_workloads(home.locks) == []
+    assert written(home, name) == [("rollback", "e2", "bob")]
+
+
+def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record(
+    home: Settings,
+) -> None:
+    crowned("tainted-since", 2, home)
+    pending(home, "tainted-since")
+    registry.put_alias("tainted-since", CHAMPION, "1")
+    taint.flag_tainted("tainted-since", {"a1"}, "c1")
+    (entry,) = champions.reconcile(home)
+    assert entry.step == "undone"
+    assert "erased meanwhile" in entry.said
+    assert registry.read_aliases("tainted-since").champion == "2"
+    assert written(home, "tainted-since") == [("rollback", "e2", "bob")]
+
+
+def test_without_the_warehouse_a_rollback_leads_where_the_journal_leads(home: Settings) -> None:
+    """Who moves MLflow's `previous` does not choose the version."""
+    crowned("led", 3, home)
+    registry.put_alias("led", registry.PREVIOUS, "1")
+    with warehouse_held(home) as let_go:
+        ordering = threading.Thread(target=_order, args=(home, "led"))
+        ordering.start()
+        until(lambda: registry.read_aliases("led").champion != "3")
+        assert registry.read_aliases("led").champion == "2"
+        let_go()
+        ordering.join()
+
+
+def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Settings) -> None:
+    crowned("other", 3, home)
+    with warehouse.connect(home.warehouse) as con:
+        known = rollback_rules.champions(con, "other")
+    change = champion_change.plan_rollback(
+        "other", registry.list_versions("other"), "3", known, "1", by="bob", reason="rude"
+    )
+    journal.write_pending(home.locks, Pending(change, NOW, ""))
+    with warehouse_held(home), pytest.raises(RollbackError, match="to version 1 is not written"):
+        champions.roll_back(home, "other", "2", by="bob", reason="rude")
+
+
+def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
+    with warehouse.connect(home.warehouse) as con:
+        links = decision_log.links(con, LinkFilter(workload_id=name))
+    said = [link for link in links if link.kind not in ("approve", "rules")]
+    return [(link.kind, link.evidence_digest, link.approver) for link in said]

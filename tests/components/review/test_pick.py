@@ -1,0 +1,93 @@
+"""What is asked first, and why, on made-up tables."""
+
+import random
+
+import pytest
+
+from components.review.pick import ReviewFacts, pick
+
+
+def known(name: str, **changes: object) -> ReviewFacts:
+    """Make an interaction of which nothing is known but that nobody has judged it."""
+    plain: dict[str, object] = {
+        "interaction_id": name,
+        "cluster_id": name,
+        "requests": 1,
+        "judged": 0,
+        "labels": 1,
+        "people_for": 0,
+        "people_against": 0,
+        "flags": (),
+    }
+    return ReviewFacts(**(plain | changes))  # pyright: ignore[reportArgumentType]
+
+
+TABLE = [
+    known("disputed", judged=2, people_for=2, people_against=1),
+    known("divided", models=3, right=1),
+    known("contradicted", models=2),
+    known("varied", requests=4, labels=2),
+    known("large", requests=40),
+    known("small", requests=3),
+    known("flagged", flags=("refusal",)),
+    known("flagged-twice", flags=("language", "refusal")),
+    known("agreed", models=2, right=2),
+    known("covered", requests=40, judged=1),
+]
+
+
+def test_disputes_come_first_then_divided_models_then_what_nobody_has_looked_at() -> None:
+    order = [one.interaction_id for one in pick(TABLE, 20)]
+    assert order == [
+        "disputed",
+        "divided",
+        "varied",
+        "contradicted",
+        "large",
+        "flagged-twice",
+        "flagged",
+        "small",
+        "agreed",
+        "covered",
+    ]
+
+
+def test_the_order_of_what_is_given_does_not_matter() -> None:
+    shuffled = list(TABLE)
+    random.Random(1).shuffle(shuffled)
+    assert pick(shuffled, 5) == pick(TABLE, 5)
+    assert len(pick(TABLE, 5)) == 5
+
+
+def test_of_nearly_equal_requests_one_is_asked_about() -> None:
+    twins = [known(name, cluster_id="twins", requests=2) for name in ("b", "a")]
+    assert [one.interaction_id for one in pick([*twins, known("c")], 5)] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        pytest.param(TABLE[0], ["people disagree: 2 for, 1 against"], id="people"),
+        pytest.param(
+            TABLE[1],
+            ["models disagree: 1 of 3 answer as logged", "nobody has judged it"],
+            id="models",
+        ),
+        pytest.param(
+            TABLE[3],
+            [
+                "4 requests like it were answered in 2 ways",
+                "nobody has judged any of the 4 requests like it",
+            ],
+            id="answers",
+        ),
+        pytest.param(
+            TABLE[7], ["flagged by language, refusal", "nobody has judged it"], id="rules"
+        ),
+        pytest.param(TABLE[9], [], id="nothing"),
+    ],
+)
+def test_every_part_of_a_score_is_said(one: ReviewFacts, said: list[str]) -> None:
+    (found,) = pick([one], 1)
+    assert [reason.said for reason in found.reasons] == said
+    assert found.points == sum(reason.points for reason in found.reasons)

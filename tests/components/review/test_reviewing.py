@@ -1,0 +1,194 @@
+"""People are asked, in a terminal or through a file, and curation learns from what they say."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from components import scorecard
+from components.curate import curate_workload
+from components.curate.settings import Rules
+from components.evaluate.metrics import CALL_METRICS
+from components.review import pick
+from components.schema import Json
+from components.scorecard import CONSTANT, HOLDOUT
+from components.store import warehouse
+from components.store.warehouse import Connection
+from flows.cli import review_commands
+from tests.support import cards, logs
+
+RULES = Rules(holdout_share=0.5, split_by="conversation")
+CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bonn", "Cork")
+CONFIG = """\
+workload: weather
+base: base
+curate: {holdout_share: 0.5, split_by: conversation, preferences: {trusted: [rev]}}
+"""
+
+
+def line(city: str) -> dict[str, Json]:
+    return logs.interaction(
+        f"Shall I take an umbrella to {city} on Monday, or is it dry there?",
+        response_id=f"r-{city}",
+        message=logs.say(f"In {city} it is dry on Monday, so leave the umbrella at home."),
+        timestamp=1_760_000_000 + CITIES.index(city),
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with six requests: three judged in one mind, one disputed, two not judged."""
+    given = [
+        logs.feedback("thumb", "up", response_id="r-Rome"),
+        logs.feedback("thumb", "down", response_id="r-Oslo"),
+        logs.feedback("correction", logs.say("Take it along."), response_id="r-Lima"),
+        logs.feedback("thumb", "up", response_id="r-Kyiv", actor_id="ann"),
+        logs.feedback("thumb", "down", response_id="r-Kyiv", actor_id="bob"),
+    ]
+    with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
+        log = logs.write(tmp_path / "log.jsonl", [line(city) for city in CITIES])
+        logs.load(con, log, now=logs.NOW)
+        logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", given), now=logs.NOW)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    (tmp_path / "weather.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def con(home: Path) -> Iterator[Connection]:
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        yield con
+
+
+def asked(con: Connection, reviewer: str = "rev") -> list[str]:
+    """Give the answers that a reviewer is asked about, in order."""
+    curate_workload.curate(con, "weather", RULES, now=logs.NOW)
+    chosen = pick.choose_questions(con, "weather", 20, reviewer=reviewer, measured={})
+    return [one.about.response_id for one in chosen]
+
+
+def test_what_is_disputed_comes_first_and_what_people_agree_on_never(con: Connection) -> None:
+    first, *rest = asked(con)
+    assert first == "r-Kyiv"
+    assert sorted(rest) == ["r-Bonn", "r-Cork"]
+    assert "r-Kyiv" not in asked(con, reviewer="ann")
+
+
+def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Path) -> None:
+    curate_workload.curate(con, "weather", RULES, now=logs.NOW)
+    chosen = pick.choose_questions(con, "weather", 20, reviewer="rev", measured={})
+    last = chosen[-1].about
+    for adapter, right in ((None, 1.0), ("a1", 0.0), (CONSTANT, 0.0)):
+        sample = replace(cards.sample(0, right), example_id=last.example_id)
+        conditions = {"holdout_version": "v1"}
+        body = {"base": "b", "adapter": adapter, "task": HOLDOUT, "conditions": conditions}
+        card = tmp_path / f"cards/{adapter}"
+        scorecard.write(card, [sample], CALL_METRICS, body=body, now=logs.NOW)
+    models = pick.read_measured(tmp_path / "cards", "correct_name")
+    again = pick.choose_questions(con, "weather", 20, reviewer="rev", measured=models)
+    where = [one.about.interaction_id for one in again].index(last.interaction_id)
+    assert where == 1  # after the one that people disagree about
+    # A baseline is no model that could have learned what is right.
+    assert "models disagree: 1 of 2" in again[where].pick.reasons[0].said
+
+
+def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Path) -> None:
+    said = session(home, ["x", "g", "c", "", "c", "No: it rains in Bonn and Cork.", "q"])
+    assert "people disagree: 1 for, 1 against" in said
+    assert "wants g, b, c, s or q" in said
+    assert "2 of 3 answered; 2 new rows loaded" in said
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        rows = con.execute(
+            "select kind, response_id, client_id from raw.feedback where actor_id = 'rev'"
+            " order by kind"
+        ).fetchall()
+        assert [row[0] for row in rows] == ["correction", "thumb"]
+        assert rows[1][1:] == ("r-Kyiv", "app")
+        assert len(asked(con)) == 1
+        answers = con.execute("select answer from curated.examples").fetchall()
+        assert any("it rains in Bonn and Cork" in answer for (answer,) in answers)
+
+
+def test_a_labelling_tool_gets_a_file_and_what_it_gives_back_counts_once(home: Path) -> None:
+    path = home / "questions.jsonl"
+    assert "3 questions written" in run(home, "--export", path)
+    lines = [json.loads(one) for one in path.read_text().splitlines()]
+    assert [one["verdict"] for one in lines] == [None, None, None]
+    corrected: Json = {"role": "assistant", "content": "It pours in this town, take two."}
+    stolen = lines[1] | {"client_id": "other", "verdict": "good"}
+    path.write_text(
+        "\n".join(
+            json.dumps(one)
+            for one in (
+                lines[0] | {"verdict": "bad", "comment": "wrong day"},
+                lines[1] | {"correction": corrected},
+                lines[2],
+                lines[2] | {"verdict": "fine"},
+                stolen,
+            )
+        )
+        + "\nno json\n"
+    )
+    said = run(home, "--import", path)
+    assert "2 answers, 0 known, 1 unanswered, 3 lines in quarantine" in said
+    assert "loaded before" in run(home, "--import", path)
+    copy = path.with_name("copy.jsonl")
+    copy.write_text(path.read_text() + "\n")
+    assert "0 answers, 2 known" in run(home, "--import", copy)
+    with warehouse.connect(home / "warehouse.duckdb") as con:
+        reasons = con.execute("select reason from raw.quarantine order by all").fetchall()
+        assert [reason[:24] for (reason,) in dict.fromkeys(reasons)] == [
+            '`verdict` is "fine", wan',
+            "the line is no JSON obje",
+            "the line names no intera",
+        ]
+        assert asked(con) == [lines[2]["response_id"]]
+        answers = con.execute("select answer from curated.examples").fetchall()
+        assert any("It pours in this town" in answer for (answer,) in answers)
+
+
+def environment(home: Path) -> dict[str, str]:
+    plain = {name: value for name, value in os.environ.items() if name not in ("EDITOR", "VISUAL")}
+    return plain | {"FLYWHEEL_HOME": str(home), "TERM": "xterm", "COLUMNS": "200"}
+
+
+def run(home: Path, *arguments: str | Path) -> str:
+    given = map(str, ("review", home / "weather.yaml", "--as", "rev", *arguments))
+    done = CliRunner().invoke(review_commands.app, list(given), env={"FLYWHEEL_HOME": str(home)})
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def session(home: Path, typed: Sequence[str]) -> str:
+    """Type lines into a terminal of the command's own; give all that stood on it."""
+    master, slave = pty.openpty()
+    run = "from flows.cli import review_commands; review_commands.app()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", run, "review", str(home / "weather.yaml"), "--as", "rev"],
+        env=environment(home),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    os.write(master, "".join(f"{one}\n" for one in typed).encode())
+    seen = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # the command has ended and let go of its terminal
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(master)
+    assert process.wait() == 0, seen.decode()
+    return seen.decode()

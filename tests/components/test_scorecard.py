@@ -1,0 +1,77 @@
+"""Scorecards on disk and side by side."""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components import scorecard
+from components.evaluate.metrics import CALL_METRICS
+from components.scorecard import HOLDOUT, Sample, Score
+from tests.support.cards import CONDITIONS, card, sample
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BODY = {"base": "b", "adapter": "a", "task": HOLDOUT, "conditions": CONDITIONS}
+
+
+def write(folder: Path, samples: list[Sample]) -> Path:
+    scorecard.write(folder, samples, CALL_METRICS, body=BODY, now=NOW)
+    return folder
+
+
+def test_a_scorecard_reads_back_as_it_was_written(tmp_path: Path):
+    written = card([1.0, 0.0, 1.0], [1.0])
+    folder = write(tmp_path / "key", list(reversed(written.samples)))
+    read = scorecard.read(folder)
+    assert (read.key, read.base, read.adapter) == ("key", "b", "a")
+    assert (read.task, read.metrics, read.conditions) == (HOLDOUT, CALL_METRICS, CONDITIONS)
+    assert read.samples == written.samples
+    assert read.scores == written.scores
+
+
+def test_a_base_has_no_adapter(tmp_path: Path):
+    body = {**BODY, "adapter": None}
+    scorecard.write(tmp_path / "key", [sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
+    assert scorecard.read(tmp_path / "key").adapter is None
+
+
+def test_means_are_over_the_requests_that_measured_them():
+    scores = card([1.0, 0.0, 1.0, 1.0], [0.0]).scores
+    assert (scores["name"].value, scores["name"].n) == (0.75, 4)
+    assert scores["name"].stderr == pytest.approx(0.25)
+    assert scores["abstention"] == Score(0.0, None, 1, 1)
+    assert scores["correct"].n == 5
+
+
+def test_what_nothing_measured_is_not_zero():
+    assert card([1.0, 1.0], []).scores["abstention"] == Score(None, None, 0, 0)
+
+
+def test_an_unfinished_scorecard_is_not_read(tmp_path: Path):
+    folder = write(tmp_path / "key", [sample(0, 1.0)])
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        scorecard.read(folder)
+
+
+@pytest.mark.parametrize("name", [scorecard.AGGREGATES, scorecard.SAMPLES])
+def test_a_scorecard_that_was_touched_is_not_read(tmp_path: Path, name: str):
+    folder = write(tmp_path / "key", [sample(0, 1.0)])
+    other = write(tmp_path / "other", [sample(0, 0.0)])
+    (folder / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(ValueError, match=f"{name} hashes to .* make it again"):
+        scorecard.read(folder)
+
+
+def test_a_score_that_is_no_number_is_not_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="JSON"):
+        write(tmp_path / "key", [sample(0, math.nan)])
+    assert not (tmp_path / "key" / "manifest.json").exists()
+
+
+def test_conditions_that_are_no_mapping_are_named(tmp_path: Path):
+    body = {**BODY, "conditions": None}
+    scorecard.write(tmp_path / "key", [sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
+    with pytest.raises(TypeError, match="holds None where a mapping belongs"):
+        scorecard.read(tmp_path / "key")

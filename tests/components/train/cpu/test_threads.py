@@ -1,0 +1,93 @@
+"""Lanes give the loss and the gradients of the whole batch, and do so where they may."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.train.cpu import kernels
+from components.train.micro_batches import BatchLayout, collate
+from components.train.sft_trainer import CompletionTrainer
+from components.train.training_examples import Tokens
+from tests.support import tiny
+from tests.support.training_rows import taught
+
+ROWS = [
+    Tokens([5, 6, 7, 8, 9], 2, 1.0),
+    Tokens([10, 11, 12], 1, 3.0),
+    Tokens([13, 14, 15, 16], 3, 0.5),
+]
+
+
+@pytest.fixture(autouse=True)
+def two_threads(threads: Callable[[int], None]) -> None:
+    threads(2)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
+def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
+    trainer = bare_trainer()
+    trainer.shape = BatchLayout(lanes=2, first_token_weight=4.0)
+    lessons = [taught(row) for row in ROWS[:rows]]
+    batch = collate(lessons, trainer.shape)
+    trainer.batch_loss(model, batch).backward()
+    expected = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+
+    with kernels.opened(kernels.count(model)) as trainer.lanes:
+        assert trainer.lanes
+        loss = trainer.training_step(model, {"lessons": lessons})
+    assert loss.item() == pytest.approx(trainer.batch_loss(model, batch).item(), rel=1e-5)
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
+
+
+def bare_trainer() -> CompletionTrainer:
+    """Give a trainer without a run: what a step needs of it stands in its class."""
+    return CompletionTrainer.__new__(CompletionTrainer)
+
+
+def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
+    trainer, inputs = bare_trainer(), {"lessons": [taught(row) for row in ROWS]}
+    trainer.shape = BatchLayout(lanes=2)
+    with kernels.opened(kernels.count(model)) as trainer.lanes:
+        trainer.training_step(model, inputs)
+        once = [
+            torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
+        ]
+        trainer.training_step(model, inputs)
+    twice = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert once
+    for one, two in zip(once, twice, strict=True):
+        torch.testing.assert_close(two, 2 * one)
+
+
+def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
+    trainer, strange = bare_trainer(), Tokens([5, 10**6, 7], 1, 1.0)
+    trainer.shape = BatchLayout(lanes=2)
+    with kernels.opened(kernels.count(model)) as trainer.lanes, pytest.raises(IndexError):
+        trainer.training_step(model, {"lessons": [taught(row) for row in (*ROWS, strange)]})
+
+
+def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):
+    assert kernels.count(model) == 2
+    assert kernels.count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
+    torch.set_num_threads(1)
+    assert kernels.count(model) == 1
+    with kernels.opened(1) as opened:
+        assert opened is None
+
+
+def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
+    with kernels.opened(kernels.count(model)) as opened:
+        assert opened
+        opened.threads.submit(lambda: None).result()
+    assert torch.get_num_threads() == 2

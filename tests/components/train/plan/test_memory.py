@@ -1,0 +1,62 @@
+"""The formulas say what bitsandbytes and AdamW really hold, and when the most is held."""
+
+import pytest
+import torch
+from bitsandbytes.functional import quantize_4bit
+
+from components.train.plan import estimate
+from components.train.plan.estimate import TrainingMemory
+
+
+@pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single"])
+@pytest.mark.parametrize("shape", [(512, 384), (40, 25)], ids=["whole blocks", "a part of one"])
+def test_a_quantized_weight_takes_what_bitsandbytes_gives_it(shape: tuple[int, int], double: bool):
+    packed, state = quantize_4bit(torch.randn(shape), compress_statistics=double, quant_type="nf4")
+    numbers = shape[0] * shape[1]
+    second = state.state2
+    assert (second is not None) is double
+    assert state.absmax is not None
+    held = state.absmax.nbytes + (second.absmax.nbytes if second else 0)
+    assert estimate.packed_weights(numbers) == packed.nbytes
+    assert estimate.quantization_constants(numbers, double=double) == held
+
+
+def test_the_constants_take_the_bits_that_the_paper_says():
+    weights = 64 * 256 * 1000
+    bits = [estimate.quantization_constants(weights, double=d) * 8 / weights for d in (False, True)]
+    assert bits == pytest.approx([0.5, 0.127], abs=5e-4)
+
+
+def test_adamw_holds_two_moments_of_each_weight():
+    weight = torch.nn.Parameter(torch.ones(1000))
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    moments = [one for one in optimizer.state[weight].values() if one.numel() > 1]
+    assert estimate.optimizer_state(weight.nbytes) == sum(one.nbytes for one in moments)
+
+
+@pytest.mark.parametrize(
+    ("activations", "gradients", "peak"),
+    [
+        pytest.param(500, 90, 400 + 500 + 10 + 5, id="long rows"),
+        pytest.param(50, 90, 400 + 90, id="many weights"),
+    ],
+)
+def test_activations_and_gradients_are_not_at_their_most_together(
+    activations: int, gradients: int, peak: int
+):
+    held = TrainingMemory(
+        weights=100,
+        constants=10,
+        unquantized=90,
+        teacher=0,
+        adapters=50,
+        optimizer=100,
+        gradients=gradients,
+        activations=activations,
+        logits=10,
+        gradients_before=5,
+        rest=50,
+    )
+    assert held.peak == peak

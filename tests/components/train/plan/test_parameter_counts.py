@@ -1,0 +1,51 @@
+"""What is counted without weights is what a training trains and holds."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from components.models import base
+from components.train import peft_model
+from components.train.plan import trace
+from components.train.recipe import Recipe
+
+NAMED = {"target_modules": ["q_proj", "down_proj"]}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(Recipe(), id="all linear layers"),
+        pytest.param(Recipe(use_dora=True, bnb_4bit_quant_type="fp4"), id="DoRA in FP4"),
+        pytest.param(Recipe(init_lora_weights="pissa"), id="PiSSA, which holds a half"),
+        pytest.param(Recipe(method="adalora"), id="AdaLoRA"),
+        pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
+        pytest.param(Recipe(modules_to_save=["embed_tokens"]), id="a module beside it"),
+        pytest.param(Recipe(r=3, layers_to_transform=[1], **NAMED), id="chosen layers"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_a_base_without_weights_counts_as_the_one_that_is_trained(model: Path, recipe: Recipe):
+    _, counted = trace.adapted_without_weights(AutoConfig.from_pretrained(model), recipe, "eager")
+    loaded, _ = base.load(model, recipe.precision, for_training=True)
+    real = list(peft_model.attach_trainable(loaded, recipe).parameters())
+    trained = [weight for weight in real if weight.requires_grad]
+    assert counted.total == sum(weight.numel() for weight in real)
+    assert counted.trainable == sum(weight.numel() for weight in trained)
+    assert counted.trained_bytes == sum(weight.nbytes for weight in trained)
+    frozen = sum(weight.nbytes for weight in real if not weight.requires_grad)
+    assert counted.unquantized_bytes + 2 * counted.quantized == frozen
+
+
+def test_the_low_rank_matrices_come_to_r_times_d_plus_k(model: Path):
+    _, counted = trace.adapted_without_weights(
+        AutoConfig.from_pretrained(model), Recipe(r=4), "eager"
+    )
+    hidden, narrow, wide = 64, 32, 128  # of the tiny model; it has 2 layers
+    attention = 2 * (hidden + hidden) + 2 * (narrow + hidden)
+    assert counted.trainable == 2 * 4 * (attention + 3 * (hidden + wide))
+    assert counted.trainable == sum(one.numbers for one in counted.low_rank)
+    assert counted.others == 0
+    shapes = {one.module: (one.count, one.r, one.d, one.k) for one in counted.low_rank}
+    assert shapes["v_proj"] == (2, 4, narrow, hidden)
+    assert shapes["down_proj"] == (2, 4, hidden, wide)

@@ -1,0 +1,65 @@
+"""A plan says what fits, and what would."""
+
+from pathlib import Path
+
+import pytest
+
+from components.train.plan import estimate, planner
+from components.train.plan.bases import Worker
+from components.train.plan.estimate import PLAN_JSON, TrainingPlan
+from components.train.recipe import Recipe
+from tests.support import training_rows
+
+RECIPE = Recipe(per_device_train_batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pairs = [(f"{letter} what? " * 20, "Yes.") for letter in "abcdefgh"]
+    return training_rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
+
+
+def plan(model: Path, snapshot: Path, free: float, **knobs: object) -> TrainingPlan:
+    """Plan for a GPU with so many free bytes."""
+    worker = Worker(gpu_memory_gb=(free + estimate.CUDA_CONTEXT) / 1e9)
+    recipe = RECIPE.model_copy(update=knobs)
+    return planner.make_plan(snapshot, model, recipe, worker, report=lambda _: None)
+
+
+def test_the_largest_batch_that_fits_is_named_with_its_accumulation(model: Path, snapshot: Path):
+    roomy = plan(model, snapshot, 1e9)
+    assert roomy.fits
+    assert roomy.advised == roomy.largest == roomy.asked
+    assert roomy.is_elsewhere
+    tight = plan(model, snapshot, roomy.asked.memory.peak * 0.99)
+    assert not tight.fits
+    assert tight.largest
+    assert tight.largest.knobs == {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "gradient_checkpointing": False,
+    }
+    assert tight.advised == tight.largest
+    assert tight.largest.memory.activations < tight.asked.memory.activations
+
+
+def test_where_nothing_else_fits_activations_are_computed_anew(model: Path, snapshot: Path):
+    singly = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    one_row = plan(model, snapshot, 1e9, **singly).asked.memory.peak
+    anew = plan(model, snapshot, 1e9, **singly, gradient_checkpointing=True).asked.memory.peak
+    assert anew < one_row
+    tight = plan(model, snapshot, (anew + one_row) / 2)
+    assert tight.largest
+    assert tight.largest.knobs == {**singly, "gradient_checkpointing": True}
+
+
+def test_where_nothing_fits_the_plan_advises_nothing(model: Path, snapshot: Path):
+    hopeless = plan(model, snapshot, 1)
+    assert not hopeless.fits
+    assert hopeless.largest is None
+    assert hopeless.advised is None
+
+
+def test_a_plan_is_the_same_after_it_was_written_and_read(model: Path, snapshot: Path):
+    made = plan(model, snapshot, 1e9)
+    assert PLAN_JSON.validate_json(PLAN_JSON.dump_json(made)) == made

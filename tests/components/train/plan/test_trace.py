@@ -1,0 +1,52 @@
+"""A step that is run without memory holds what one that is computed does."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from components.models import base
+from components.train import fit, micro_batches, peft_model, training_examples
+from components.train.plan import trace
+from components.train.recipe import Recipe
+from tests.support import training_rows
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(Recipe(), id="all layers"),
+        pytest.param(
+            Recipe(target_modules=["q_proj"], layers_to_transform=[1]), id="the upper layer alone"
+        ),
+        pytest.param(Recipe(gradient_checkpointing=True), id="computed anew"),
+        pytest.param(Recipe(use_dora=True), id="DoRA"),
+        pytest.param(Recipe(method="adalora"), id="AdaLoRA"),
+        pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
+    ],
+)
+def test_it_holds_as_much_as_a_step_with_numbers(
+    model: Path, tmp_path: Path, recipe: Recipe, threads: Callable[[int], None]
+):
+    threads(1)  # one share at a time
+    snapshot = training_rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
+    loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
+    lessons = training_examples.read_examples(snapshot, tokenizer, recipe)
+    _, without = trace.step_memory(AutoConfig.from_pretrained(model), lessons, recipe, "cpu")
+    real = peft_model.attach_trainable(loaded, recipe)
+    batch = micro_batches.collate(
+        [asdict(one) for one in lessons], fit.batch_layout(recipe, lanes=1)
+    )
+    computed = trace.trace_step(
+        real,
+        batch,
+        recipe.objective,
+        None,
+        words=len(tokenizer),
+        checkpointing=recipe.gradient_checkpointing,
+    )
+    assert without.activations == pytest.approx(computed.activations, rel=0.01)
+    assert without.logits == pytest.approx(computed.logits, rel=0.01)
+    assert computed.activations > 100_000

@@ -1,0 +1,80 @@
+"""Every combination of what is to be tried is a candidate; what can't be tried is refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from components.train.recipe import Distillation, Recipe
+from components.train.search import candidates
+from components.train.search.settings import SearchBudget, SearchSettings
+
+BASE = Path("models/a")
+
+
+def search(**over: list[object]) -> SearchSettings:
+    return SearchSettings(over=over, budget=SearchBudget(tokens=1000))
+
+
+def test_every_combination_is_a_candidate_and_the_rest_is_as_the_recipe_says():
+    recipe = Recipe(num_train_epochs=2)
+    found = candidates.expand_candidates(
+        BASE, recipe, search(r=[8, 16], learning_rate=[5e-4, 1e-3], base=["models/a", "models/b"])
+    )
+    assert len(found) == 8
+    assert {one.recipe.num_train_epochs for one in found} == {2}
+    assert [(one.recipe.r, one.base.name) for one in found[:3]] == [(8, "a"), (8, "b"), (8, "a")]
+    assert found[1].name == "r 8, learning_rate 0.0005, base b"
+
+
+def test_what_is_not_tried_of_bases_is_the_workloads():
+    assert {one.base for one in candidates.expand_candidates(BASE, Recipe(), search(r=[1, 2]))} == {
+        BASE
+    }
+
+
+def test_bases_and_teachers_are_taken_from_a_folder(tmp_path: Path):
+    taught = {"kind": "distillation", "teacher_model_name_or_path": "large"}
+    given = candidates.resolve_paths(
+        search(base=["a", "/b"], objective=["sft", taught], r=[1]), tmp_path
+    )
+    found = candidates.expand_candidates(BASE, Recipe(), given)
+    assert [str(one.base) for one in found] == [f"{tmp_path}/a"] * 2 + ["/b"] * 2
+    objective = found[1].recipe.objective
+    assert isinstance(objective, Distillation)
+    assert objective.teacher_model_name_or_path == tmp_path / "large"
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        pytest.param({"rank": [1, 2]}, "over.rank: is no setting of train", id="unknown"),
+        pytest.param({"seed": [1, 2]}, "over.seed: every candidate has the same", id="seed"),
+        pytest.param({"r": []}, "over.r: lists nothing to try", id="empty"),
+        pytest.param({"r": [8]}, "gives one candidate", id="nothing to choose"),
+        pytest.param({"r": [8, 8]}, "the candidate r 8 is there twice", id="twice"),
+        pytest.param({"warm_start": [False, True]}, "leave warm_start out", id="champion's"),
+        pytest.param(
+            {"bnb_4bit_quant_type": ["nf4", "fp4"]}, "the same for all", id="another precision"
+        ),
+        pytest.param({"objective": ["sft", "dpo"]}, "objective dpo does not aim", id="judging"),
+        pytest.param({"r": [8, 0]}, r"over\.r: .*greater than or equal to 1", id="impossible"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(over: dict[str, list[object]], said: str):
+    with pytest.raises(ValueError, match=said):
+        candidates.expand_candidates(BASE, Recipe(), search(**over))
+
+
+def test_a_combination_that_a_recipe_refuses_is_named():
+    over: dict[str, list[object]] = {"r": [8, 16], "layers_to_transform": [None, [1]]}
+    with pytest.raises(
+        ValueError, match=r"wants target_modules by name.*layers_to_transform \[1\]"
+    ):
+        candidates.expand_candidates(BASE, Recipe(), search(**over))
+
+
+@pytest.mark.parametrize("budget", [{}, {"tokens": 1, "minutes": 1}])
+def test_a_budget_is_of_tokens_or_minutes(budget: dict[str, int]):
+    with pytest.raises(ValidationError, match="either tokens or minutes"):
+        SearchBudget.model_validate(budget)

@@ -1,0 +1,191 @@
+"""A search trains real candidates: it keeps its budget, prunes, and ends as an undisturbed run."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from components.schema import Answer
+from components.train import fit
+from components.train.checkpoints import StopCondition
+from components.train.plan.planner import tokens_by_step
+from components.train.recipe import Recipe
+from components.train.search import candidates, run, schedule
+from components.train.search.run import SearchResult, TrialOrder, TrialOutcome
+from components.train.search.schedule import CandidateCourse, SearchPlan
+from components.train.search.settings import SearchSettings
+from tests.support import tiny, training_rows
+
+RECIPE = Recipe(lora_alpha=8, num_train_epochs=3, per_device_train_batch_size=4, save_steps=2)
+TOKENS = 2_500
+SEARCH = SearchSettings.model_validate(
+    {
+        "over": {"learning_rate": [1e-6, 2e-2], "r": [2, 4]},
+        "budget": {"tokens": TOKENS},
+        "eta": 2,
+    }
+)
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("snapshot")
+    training_rows.snapshot(folder, [(f"Number {number}?", "Yes.") for number in range(16)])
+    held = [(f"Number {number}?", (), Answer("Yes.")) for number in range(90, 98)]
+    return training_rows.write(folder, held, side="validation")
+
+
+@pytest.fixture(scope="module")
+def planned(model: Path, snapshot: Path) -> SearchPlan:
+    courses = [
+        CandidateCourse(one, tokens_by_step(snapshot, model, one.recipe))
+        for one in candidates.expand_candidates(model, RECIPE, SEARCH)
+    ]
+    return schedule.make_search_plan(
+        courses, SEARCH, lambda _, recipe: f"r{recipe.r}-{recipe.learning_rate:g}"
+    )
+
+
+class Killed(BaseException):
+    """Somebody ended the search."""
+
+
+class Bench:
+    """Trains candidates in a folder each, as the flow does, and keeps what came of each order."""
+
+    def __init__(self, snapshot: Path, folder: Path) -> None:
+        self.snapshot, self.folder = snapshot, folder
+        self.done: list[tuple[str, int]] = []
+        self.tokens = 0
+        self.kill_before = 99
+        self.broken, self.bad_base = "", Path()
+
+    def kept(self, key: str, rung: int) -> Path:
+        """Name the folder of an adapter as it stood at a rung."""
+        return self.folder / f"{key}-{rung}.adapter"
+
+    def train(self, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
+        return [self._outcome(order) for order in orders]
+
+    def _outcome(self, order: TrialOrder) -> TrialOutcome:
+        kept = self.folder / f"{order.entry.key}-{order.rung}.json"
+        if not kept.exists():
+            if len(self.done) == self.kill_before:
+                raise Killed
+            self.done.append((order.entry.key, order.rung))
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(self._train(order)))
+        return TrialOutcome.model_validate_json(kept.read_text())
+
+    def _train(self, order: TrialOrder) -> dict[str, object]:
+        named: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
+        base = self.bad_base if order.entry.key == self.broken else order.entry.base
+        try:
+            reached = fit.fit(
+                self.snapshot,
+                base,
+                self.folder / order.entry.key,
+                order.entry.recipe,
+                report=lambda _: None,
+                stop=StopCondition(
+                    at_step=order.at_step, keep=str(self.kept(order.entry.key, order.rung))
+                ),
+            )
+        except FloatingPointError as error:
+            return named | {"trouble": str(error)}
+        self.tokens += reached.tokens
+        assert (reached.step, reached.steps) == (order.stop, order.entry.stops[-1]), "as planned"
+        return named | asdict(reached) | {"stepping": 0.0}  # else equal runs would differ
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    planned: SearchPlan, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SearchResult, Bench]:
+    bench = Bench(snapshot, tmp_path_factory.mktemp("undisturbed"))
+    return run.run_search(planned, bench.train), bench
+
+
+@pytest.fixture
+def bench(snapshot: Path, tmp_path: Path) -> Callable[[], Bench]:
+    return lambda: Bench(snapshot, tmp_path)
+
+
+def test_a_search_keeps_its_budget_and_trains_the_best_to_its_end(
+    planned: SearchPlan, undisturbed: tuple[SearchResult, Bench]
+):
+    found, bench = undisturbed
+    assert planned.sizes == (4, 2, 1)
+    assert planned.factor < 1, "the budget is what bounds it"
+    assert planned.at_most(0, [one.key for one in planned.entries]) > 0.8 * TOKENS
+    assert bench.tokens == found.spent <= TOKENS, "what was planned is what was seen"
+    assert [rung for _, rung in bench.done] == [0, 0, 0, 0, 1, 1, 2]
+    winner, *others = found.places
+    assert winner.entry.recipe.learning_rate == 2e-2
+    assert winner.outcome.finished
+    assert (bench.folder / winner.entry.key / WEIGHTS).exists()
+    assert {one.ending for one in others} == {"pruned"}
+    assert all(one.outcome.validation_loss is not None for one in others)
+    slow = [one for one in others if one.entry.recipe.learning_rate == 1e-6]
+    assert [one.outcome.rung for one in slow] == [0, 0]
+
+
+def test_an_adapter_as_it_stands_at_a_rung_is_kept_to_be_measured_and_a_finished_one_is_not(
+    undisturbed: tuple[SearchResult, Bench],
+):
+    found, bench = undisturbed
+    for one in found.places[1:]:
+        key, rung = one.entry.key, one.outcome.rung
+        (last,) = (bench.folder / key / "checkpoints").glob(f"checkpoint-{one.outcome.step}")
+        kept = load_file(bench.kept(key, rung) / WEIGHTS)
+        trained = load_file(last / WEIGHTS)
+        assert kept.keys() == trained.keys()
+        assert all(kept[name].equal(trained[name]) for name in kept)
+    winner = found.places[0]
+    assert not bench.kept(winner.entry.key, winner.outcome.rung).exists()
+
+
+def test_the_winner_is_what_its_recipe_gives_when_it_is_trained_alone(
+    undisturbed: tuple[SearchResult, Bench], snapshot: Path, tmp_path: Path
+):
+    found, bench = undisturbed
+    entry = found.places[0].entry
+    fit.fit(snapshot, entry.base, tmp_path / "alone", entry.recipe, report=lambda _: None)
+    assert (tmp_path / "alone" / WEIGHTS).read_bytes() == (
+        bench.folder / entry.key / WEIGHTS
+    ).read_bytes(), "not one bit may differ"
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(
+    planned: SearchPlan, undisturbed: tuple[SearchResult, Bench], bench: Callable[[], Bench]
+):
+    killed = bench()
+    killed.kill_before = 5
+    with pytest.raises(Killed):
+        run.run_search(planned, killed.train)
+    again = bench()
+    found = run.run_search(planned, again.train)
+    assert found == undisturbed[0]
+    assert killed.done + again.done == undisturbed[1].done
+
+
+@pytest.mark.slow
+def test_a_candidate_that_diverges_is_pruned_and_the_search_goes_on(
+    planned: SearchPlan, bench: Callable[[], Bench], tmp_path: Path
+):
+    broken = bench()
+    broken.broken, broken.bad_base = "r4-0.02", tiny.build(tmp_path / "bad")
+    weights = load_file(broken.bad_base / "model.safetensors")
+    weights["model.norm.weight"].fill_(math.nan)
+    save_file(weights, broken.bad_base / "model.safetensors", {"format": "pt"})
+    found = run.run_search(planned, broken.train)
+    places = {one.entry.key: one for one in found.places}
+    assert places["r4-0.02"].ending == "failed"
+    assert "the training diverged" in places["r4-0.02"].why
+    assert places["r2-0.02"].ending == "winner"

@@ -1,0 +1,108 @@
+"""Every kind of model says of rows that are trained together what it says of each by itself."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from components.train import peft_model, sft_trainer
+from components.train.micro_batches import collate
+from components.train.packing import can_pack_rows
+from components.train.recipe import Recipe
+from components.train.training_examples import Tokens
+from tests.support.training_rows import taught
+
+SMALL = {
+    "vocab_size": 120,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.1,
+    "pad_token_id": 0,
+}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+WINDOW = {"sliding_window": 8}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "smollm3": {},
+    "mistral": WINDOW,
+    "gemma": {"head_dim": 16},
+    "gemma2": {"head_dim": 16, **WINDOW},
+    "gemma3_text": {"head_dim": 16, **WINDOW},
+    "phi": {},
+    "phi3": {},
+    "olmo2": {},
+    "granite": {},
+    "gpt_neox": {},
+    "gpt2": {},
+    "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
+    "bloom": {},
+    "starcoder2": WINDOW,
+    "exaone4": {"head_dim": 16, **WINDOW},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_moe": {"head_dim": 16, **EXPERTS},
+    "qwen3_next": {
+        "head_dim": 16,
+        "layer_types": ["linear_attention", "full_attention"],
+        "shared_expert_intermediate_size": 32,
+        **EXPERTS,
+    },
+}
+BY_ITSELF = {
+    *("mistral", "gemma2", "gemma3_text", "starcoder2", "exaone4"),  # windows of 8 tokens
+    *("gpt2", "opt", "bloom", "lfm2", "qwen3_next"),
+}
+LONG, BRIEF = 20, 6
+ANSWER = 4
+
+
+def build(kind: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**SMALL, **KINDS[kind]})
+    for name in config.to_dict():
+        if "drop" in name:
+            setattr(config, name, 0.0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.*fast path is not available.*")
+def test_rows_in_company_are_what_they_are_alone(kind: str):
+    model = build(kind)
+    draws = torch.Generator().manual_seed(1)
+    ends = [torch.randint(3, 119, (count,), generator=draws).tolist() for count in (16, 11, 8, 18)]
+    rows = [[5, 6, 7, 8, 9, 10, *end] for end in ends[:3]] + [ends[3]]
+    alone = copy.deepcopy(model).float().eval()
+    recipe = Recipe.model_validate({"r": 4, "lora_alpha": 8, "bnb_4bit_quant_type": None})
+    adapted = peft_model.attach_trainable(model, recipe, [])
+    peft_model.hold_in_fp32(adapted)
+    (share,) = collate([taught(Tokens(row, ANSWER, 1.0)) for row in rows])["shares"]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sft_trainer.answer_logits(adapted, share)
+    found.logsumexp(-1).sum().backward()
+
+    with torch.no_grad():
+        said = [alone(input_ids=torch.tensor([row])).logits[0, -1 - ANSWER : -1] for row in rows]
+    wanted = torch.cat(said)
+    # bf16 has eight bits; what sees another row's tokens is off by as much as logits are apart
+    assert (found - wanted).square().mean().sqrt() < 0.05 * wanted.std()
+    learned = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
+    assert all(weight.grad is not None and weight.grad.any() for weight in learned)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_asked_one_by_one_only_where_they_have_to_be(kind: str):
+    assert can_pack_rows(build(kind), LONG) == (kind not in BY_ITSELF)
+
+
+def test_a_window_that_no_row_is_longer_than_is_none():
+    assert can_pack_rows(build("gemma3_text"), BRIEF)
+    assert can_pack_rows(build("mistral"), BRIEF)

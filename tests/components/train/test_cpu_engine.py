@@ -1,0 +1,39 @@
+"""The CPU's engine is picked for CPUs, and nothing that trains on CUDA passes through it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.models import base
+from components.train import cpu_engine, sft_trainer
+from components.train.micro_batches import collate
+from components.train.training_examples import Tokens
+from tests.support.training_rows import taught
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "meta", "mps"])
+def test_no_other_device_has_an_engine_of_its_own(device: str) -> None:
+    assert cpu_engine.for_device(device) is None
+    assert cpu_engine.for_device("cpu") is not None
+
+
+def test_a_model_whose_tokens_are_elsewhere_is_asked_as_any_model_is(model: Path) -> None:
+    asked, _ = base.load(model, "fp32", for_training=True)
+    seen: list[dict[str, Any]] = []
+
+    def listen(_: torch.nn.Module, __: object, arguments: dict[str, Any]) -> None:
+        seen.append(arguments)
+
+    asked.register_forward_pre_hook(listen, with_kwargs=True)
+    asked.set_attn_implementation("eager")
+    (share,) = collate([taught(Tokens([1, 2, 3, 4, 5], 2, 1.0))])["shares"]
+    for device in ("cpu", "meta"):
+        elsewhere: Any = {
+            name: each.to(device) if name not in ("sizes", "blocks") else each
+            for name, each in share.items()
+        }
+        sft_trainer.answer_logits(asked.to(device), elsewhere)
+    expected = {"input_ids", "position_ids", "attention_mask", "logits_to_keep", "use_cache"}
+    assert [set(each) for each in seen] == [expected, expected]

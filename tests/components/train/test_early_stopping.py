@@ -1,0 +1,232 @@
+"""A training stops where it is told to and goes on later; or when it gains nothing any more."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.schema import Answer, Progress
+from components.train import callbacks, fit
+from components.train.callbacks import TrainingInterrupted
+from components.train.checkpoints import StopCondition, TrainingProgress
+from components.train.recipe import Recipe
+from tests.support import training_rows
+
+RECIPE = Recipe(r=4, lora_alpha=8, learning_rate=2e-2, num_train_epochs=3, save_steps=2)
+STEPS = 12
+ASKED = [f"Number {number}?" for number in range(16)]
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("snapshot")
+    training_rows.snapshot(folder, [(asked, "Yes.") for asked in ASKED])
+    held = [(f"Number {number}?", (), Answer("Yes.")) for number in range(90, 95)]
+    return training_rows.write(folder, held, side="validation")
+
+
+class Trained:
+    """One training in a folder, as often as it is run; what it said of each step."""
+
+    def __init__(self, model: Path, snapshot: Path, folder: Path) -> None:
+        self.model, self.snapshot, self.folder = model, snapshot, folder
+        self.losses: dict[int, float] = {}
+        self.validated: dict[int, float] = {}
+        self.kill_at: int | None = None
+
+    def run(self, recipe: Recipe = RECIPE, stop: StopCondition | None = None) -> TrainingProgress:
+        return fit.fit(self.snapshot, self.model, self.folder, recipe, report=self._hear, stop=stop)
+
+    def _hear(self, said: Progress) -> None:
+        if "loss" in said.figures:
+            self.losses[said.done] = said.figures["loss"]
+        else:
+            self.validated[said.done] = said.figures["validation_loss"]
+        if said.done == self.kill_at:
+            self.kill_at = None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @property
+    def weights(self) -> bytes:
+        return (self.folder / WEIGHTS).read_bytes()
+
+
+@pytest.fixture
+def training(model: Path, snapshot: Path, tmp_path: Path) -> Callable[[str], Trained]:
+    return lambda name: Trained(model, snapshot, tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    model: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trained]:
+    """A training that nothing happened to."""
+    trained = Trained(model, snapshot, tmp_path_factory.mktemp("whole") / "adapter")
+    trained.run()
+    yield trained
+
+
+def test_in_pieces_a_training_ends_where_it_does_in_one_go(
+    training: Callable[[str], Trained], whole: Trained
+):
+    pieces = training("pieces")
+    first = pieces.run(stop=StopCondition(at_step=3))
+    assert (first.step, first.steps, first.finished) == (3, STEPS, False)
+    assert not (pieces.folder / WEIGHTS).exists()
+    assert len(first.nats) == 5
+    assert pieces.validated[3] > 0
+    second = pieces.run(stop=StopCondition(at_step=7))
+    assert second.tokens < first.tokens * 2, "no step is done twice"
+    last = pieces.run(stop=StopCondition())
+    assert (last.step, last.finished) == (STEPS, True)
+    assert pieces.losses == whole.losses, "the schedule is that of the whole"
+    assert pieces.weights == whole.weights, "not one bit may differ"
+    assert sorted(path.name for path in pieces.folder.iterdir()) == ["adapter_config.json", WEIGHTS]
+
+
+def test_a_stop_that_was_reached_before_is_measured_again_and_trains_nothing(
+    training: Callable[[str], Trained],
+):
+    stopped = training("stopped")
+    first = stopped.run(stop=StopCondition(at_step=3))
+    said = dict(stopped.losses)
+    again = stopped.run(stop=StopCondition(at_step=3))
+    assert (again.step, again.steps, again.tokens) == (3, STEPS, 0)
+    assert again.nats == pytest.approx(first.nats, rel=1e-5)
+    assert stopped.losses == said
+
+
+def test_a_deadline_ends_a_training_after_the_step_it_is_in(training: Callable[[str], Trained]):
+    late = training("late")
+    came = late.run(stop=StopCondition(deadline=0.0))
+    assert (came.step, came.finished) == (1, True)
+    assert (late.folder / WEIGHTS).exists()
+
+
+def test_a_deadline_before_a_stop_leaves_a_checkpoint(training: Callable[[str], Trained]):
+    late = training("late")
+    came = late.run(stop=StopCondition(at_step=7, deadline=0.0))
+    assert (came.step, came.finished) == (1, False)
+    assert late.run(stop=StopCondition(at_step=3)).step == 3
+
+
+def test_what_is_compared_is_the_loss_that_is_reported(training: Callable[[str], Trained]):
+    compared = training("compared")
+    came = compared.run(stop=StopCondition())
+    answer = len("Yes.") + 1  # a token a byte, and the end of the turn
+    assert compared.validated[STEPS] == pytest.approx(sum(came.nats.values()) / 5 / answer)
+
+
+def test_measuring_in_between_changes_no_bit_of_the_training(
+    training: Callable[[str], Trained], whole: Trained
+):
+    measured = training("measured")
+    measured.run(RECIPE.model_copy(update={"eval_steps": 2}))
+    assert sorted(measured.validated) == [2, 4, 6, 8, 10, 12]
+    assert measured.losses == whole.losses
+    assert measured.weights == whole.weights
+    assert measured.validated[12] == pytest.approx(whole.validated[12], rel=1e-5)
+
+
+WORSENING = {"learning_rate": 0.3, "lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.5}
+"""The loss falls while the rate is small, and then rises."""
+PATIENT = RECIPE.model_copy(
+    update={**WORSENING, "eval_steps": 1, "early_stopping_patience": 2, "num_train_epochs": 6}
+)
+
+
+def test_a_training_that_gains_nothing_more_stops_at_its_best(training: Callable[[str], Trained]):
+    patient = training("patient")
+    came = patient.run(PATIENT)
+    best = min(patient.validated, key=lambda step: patient.validated[step])
+    assert came.step < came.steps == 24
+    assert came.step == best + 2
+    assert came.finished
+
+    at_its_best = training("at its best")
+    at_its_best.run(PATIENT, StopCondition(at_step=best))
+    (kept,) = (at_its_best.folder / "checkpoints").glob(f"checkpoint-{best}/{WEIGHTS}")
+    assert patient.weights == kept.read_bytes()
+
+
+@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 6])
+def test_patience_survives_kills(training: Callable[[str], Trained], kill_at: int):
+    undisturbed, killed = training("undisturbed"), training("killed")
+    undisturbed.run(PATIENT)
+    killed.kill_at = kill_at
+    with pytest.raises(TrainingInterrupted):
+        killed.run(PATIENT)
+    killed.run(PATIENT)
+    assert killed.weights == undisturbed.weights
+
+
+def test_measuring_wants_rows_to_measure_on(model: Path, tmp_path: Path):
+    bare = training_rows.snapshot(tmp_path, [("Number 1?", "Yes.")])
+    for recipe, stop in (
+        (RECIPE.model_copy(update={"eval_steps": 2}), None),
+        (RECIPE, StopCondition()),
+    ):
+        with pytest.raises(ValueError, match="raise validation_share"):
+            Trained(model, bare, tmp_path / "a").run(recipe, stop)
+
+
+@given(st.dictionaries(st.integers(1, 99), st.floats(0, 9), min_size=1), st.integers(1, 5))
+def test_patience_ends_only_after_so_many_measurements_without_a_better_one(
+    history: dict[int, float], patience: int
+):
+    best = callbacks.best_step(history)
+    assert history[best] == min(history.values())
+    later = [step for step in history if step > best]
+    assert callbacks.is_patience_over(history, patience) == (len(later) >= patience)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "last"),
+    [
+        pytest.param((0.5, 0.5, 0.5, 0.4), 1, 3, id="never-better"),
+        pytest.param((0.5, 0.4, 0.4, 0.4), 2, 4, id="equal-to-the-best"),
+        pytest.param((0.5, 0.6, 0.5, 0.4), 1, 3, id="as-good-again"),
+        pytest.param((0.5, 0.6, 0.4, 0.4, 0.4), 3, 5, id="better-in-time"),
+    ],
+)
+def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
+    tmp_path: Path, losses: tuple[float, ...], best: int, last: int
+):
+    measured = iter(losses)
+    halting = callbacks.EarlyStopping(
+        PATIENT,
+        StopCondition(),
+        tmp_path,
+        measure=lambda: {"validation_loss": next(measured)},
+        keep=Path.mkdir,
+        report=lambda _: None,
+    )
+    stopped = next(step for step in range(1, 9) if halting.is_due(step, 24))
+    assert (stopped, halting.best_weights) == (last, tmp_path / f"best-{best}")
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{best}"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        pytest.param({"early_stopping_patience": 2}, "wants eval_steps", id="never measured"),
+        pytest.param(
+            {"early_stopping_patience": 2, "eval_steps": 5, "average_checkpoints": 3},
+            "leave one of them out",
+            id="best or mean",
+        ),
+        pytest.param(
+            {"early_stopping_patience": 2, "eval_steps": 5, "method": "adalora"},
+            "leave out early_stopping_patience",
+            id="ranks at the end",
+        ),
+    ],
+)
+def test_a_patience_that_cannot_work_is_refused(knobs: dict[str, object], said: str):
+    with pytest.raises(ValueError, match=said):
+        Recipe.model_validate(knobs)

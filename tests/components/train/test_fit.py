@@ -1,0 +1,271 @@
+"""A training learns, survives kills and cancellations, and leaves nothing but the adapter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.chat import prompt
+from components.models import base
+from components.schema import Progress
+from components.train import checkpoints as whole
+from components.train import fit
+from components.train.callbacks import TrainingInterrupted
+from components.train.recipe import Recipe, adapter_key
+from tests.support import training_rows
+
+RECIPE = Recipe(
+    r=4,
+    lora_alpha=8,
+    learning_rate=2e-2,
+    num_train_epochs=3,
+    per_device_train_batch_size=4,
+    save_steps=2,
+)
+ASKED = [f"Number {number}?" for number in range(16)]
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+
+
+def losses_into(losses: dict[int, float]) -> Callable[[Progress], None]:
+    """Give a listener that keeps the loss of each step."""
+
+    def report(progress: Progress) -> None:
+        losses[progress.done] = progress.figures["loss"]
+
+    return report
+
+
+def test_the_loss_falls_and_the_adapter_reloads_to_what_was_learned(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    from peft import PeftModel
+
+    losses: dict[int, float] = {}
+    folder = tmp_path / "adapter"
+    recipe = RECIPE.model_copy(update={"num_train_epochs": 15, "lora_alpha": 16})
+    fit.fit(snapshot, model, folder, recipe, report=losses_into(losses))
+    assert list(losses) == list(range(1, 61))
+    assert losses[60] < losses[1] / 2
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+    bare, tokenizer = base.load(model, "nf4", for_training=False)
+    text = prompt.to_text(tokenizer, [{"role": "user", "content": ASKED[0]}])
+    ids = tokenizer(text + "Yes.", return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        before = bare(input_ids=ids, labels=ids).logits[0, -2].softmax(-1)[ids[0, -1]]
+        learned = PeftModel.from_pretrained(bare, str(folder))
+        after = learned(input_ids=ids).logits[0, -2].softmax(-1)[ids[0, -1]]
+    assert after > 0.5 > 0.1 > before
+
+
+def cancel_at(step: int, losses: dict[int, float]) -> Callable[[Progress], None]:
+    """Give a listener that keeps losses and sends this process SIGTERM at ``step``."""
+    keep = losses_into(losses)
+
+    def report(progress: Progress) -> None:
+        keep(progress)
+        if progress.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+def test_equal_inputs_give_equal_adapters(model: Path, snapshot: Path, tmp_path: Path):
+    adapters: list[dict[str, torch.Tensor]] = []
+    for name in ("one", "two"):
+        fit.fit(snapshot, model, tmp_path / name, RECIPE, report=lambda _: None)
+        adapters.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    one, two = adapters
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+
+
+@pytest.mark.parametrize(
+    "cancelled",
+    [
+        pytest.param([5], id="at a checkpoint", marks=pytest.mark.slow),
+        pytest.param([8, 10], id="between them, twice"),
+    ],
+)
+def test_sigterm_saves_and_the_next_run_ends_where_an_undisturbed_one_does(
+    model: Path, snapshot: Path, tmp_path: Path, cancelled: list[int]
+):
+    averaged = RECIPE.model_copy(update={"average_checkpoints": 3})
+    undisturbed: dict[int, float] = {}
+    fit.fit(snapshot, model, tmp_path / "whole", averaged, report=losses_into(undisturbed))
+
+    halved_losses: dict[int, float] = {}
+    for step in cancelled:
+        with pytest.raises(TrainingInterrupted):
+            fit.fit(
+                snapshot,
+                model,
+                tmp_path / "halved",
+                averaged,
+                report=cancel_at(step, halved_losses),
+            )
+        assert max(halved_losses) in (step, step + 1)
+    before = len(halved_losses)
+    rest: dict[int, float] = {}
+    fit.fit(snapshot, model, tmp_path / "halved", averaged, report=losses_into(rest))
+    assert min(rest) == before + 1
+    assert halved_losses | rest == undisturbed
+    halved, whole = (tmp_path / name / "adapter_model.safetensors" for name in ("halved", "whole"))
+    assert halved.read_bytes() == whole.read_bytes(), "not one bit may differ"
+
+
+def test_the_adapter_is_the_mean_of_the_last_checkpoints(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    steady = {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.0}
+
+    def weights(epochs: float, average_checkpoints: int) -> dict[str, torch.Tensor]:
+        folder = tmp_path / f"{epochs} {average_checkpoints}"
+        knobs = {"num_train_epochs": epochs, "average_checkpoints": average_checkpoints}
+        recipe = RECIPE.model_copy(update={**steady, **knobs})
+        fit.fit(snapshot, model, folder, recipe, report=lambda _: None)
+        return load_file(folder / "adapter_model.safetensors")
+
+    singles = [weights(steps / 4, 1) for steps in (4, 6, 8)]  # 4 steps are an epoch
+    for name, mean in weights(2, 3).items():
+        expected = torch.stack([single[name] for single in singles]).mean(0)
+        torch.testing.assert_close(mean, expected)
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "apart"),
+    [
+        pytest.param(
+            {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            0.03,
+            id="two batches of half the size",
+        ),
+        pytest.param({"gradient_checkpointing": True}, 1e-6, id="computed anew"),
+    ],
+)
+def test_less_memory_is_not_another_training(
+    model: Path, tmp_path: Path, otherwise: dict[str, object], apart: float
+):
+    answers = ["Yes.", "No.", "That is what nobody knows, and nobody ever will know." * 2]
+    pairs = [(asked, answers[number % 3]) for number, asked in enumerate(ASKED)]
+    snapshot = training_rows.snapshot(tmp_path, pairs)
+    found: list[torch.Tensor] = []
+    early: list[float] = []
+    for name, changed in (("plain", {}), ("sparing", otherwise)):
+        recipe = RECIPE.model_copy(update={"per_device_train_batch_size": 8, **changed})
+        losses: dict[int, float] = {}
+        fit.fit(snapshot, model, tmp_path / name, recipe, report=losses_into(losses))
+        weights = load_file(tmp_path / name / "adapter_model.safetensors")
+        found.append(torch.cat([weight.flatten() for weight in weights.values()]))
+        early.append(losses[2])
+    assert early[1] == pytest.approx(early[0], rel=1e-4)
+    plain, sparing = found
+    assert (plain - sparing).norm() / plain.norm() < apart
+
+
+def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_path: Path):
+    upper = {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]}
+    fit.fit(snapshot, model, tmp_path / "a", RECIPE.model_copy(update=upper), report=lambda _: None)
+    names = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert names
+    assert all(".layers.1.self_attn." in name for name in names)
+
+
+def test_a_choice_of_no_layers_is_refused():
+    with pytest.raises(ValueError, match="at least 1 item"):
+        Recipe(target_modules=["q_proj"], layers_to_transform=[])
+
+
+def test_layers_can_be_chosen_of_named_modules_only():
+    with pytest.raises(ValueError, match=r"wants target_modules by name, such as \[q_proj"):
+        Recipe(layers_to_transform=[1])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    folder = tmp_path / "adapter"
+    checkpoints = folder / "checkpoints"
+    code = (
+        "import sys; from pathlib import Path; from components.train import fit, recipe\n"
+        "snapshot, model, folder, knobs = sys.argv[1:]\n"
+        "fit.fit(Path(snapshot), Path(model), Path(folder),"
+        " recipe.Recipe.model_validate_json(knobs), report=lambda _: None)"
+    )
+    slow = RECIPE.model_copy(update={"num_train_epochs": 2000})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, (snapshot, model, folder, slow.model_dump_json()))]
+    )
+    try:
+        wait_until(lambda: (checkpoints / "checkpoint-4" / whole.SEAL_FILE).exists())
+    finally:
+        child.kill()
+        child.wait()
+    torn = checkpoints / "checkpoint-99999"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_st')
+
+    last = whole.newest_checkpoint(checkpoints)
+    assert last
+    done = int(last.name.removeprefix("checkpoint-"))
+    assert done >= 4
+    losses: dict[int, float] = {}
+    longer = RECIPE.model_copy(update={"num_train_epochs": (done + 2) / 4})
+    fit.fit(snapshot, model, folder, longer, report=losses_into(losses))
+    assert min(losses) == done + 1
+    assert (folder / "adapter_model.safetensors").exists()
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a child process to have done something."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"nothing happened within {seconds} s"
+        time.sleep(0.05)
+
+
+def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path, tmp_path: Path):
+    from bitsandbytes.functional import has_avx512bf16
+
+    if not has_avx512bf16():
+        pytest.skip("this CPU has no AVX512-BF16, so an evaluation repacks nothing")
+    evaluated, tokenizer = base.load(model, "nf4", for_training=True)
+    with torch.no_grad():
+        evaluated.eval()(input_ids=torch.tensor([[5, 6, 7]]))
+    with pytest.raises(ValueError, match="load it afresh"):
+        fit.train_loaded(
+            evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
+        )
+
+
+def test_a_training_that_diverges_stops_and_says_what_to_change(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
+    with pytest.raises(FloatingPointError, match="a lower learning_rate would help"):
+        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(("other", "base", Recipe()), id="snapshot"),
+        pytest.param(("snapshot", "other", Recipe()), id="base"),
+        pytest.param(("snapshot", "base", Recipe(seed=1)), id="recipe"),
+    ],
+)
+def test_another_input_is_another_adapter(other: tuple[str, str, Recipe]):
+    assert adapter_key(*other) != adapter_key("snapshot", "base", Recipe())

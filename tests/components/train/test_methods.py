@@ -1,0 +1,174 @@
+"""Every method learns, goes on after a cancellation, and leaves a folder that plain PEFT loads."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.models import base
+from components.schema import Progress
+from components.train import fit
+from components.train.callbacks import TrainingInterrupted
+from components.train.recipe import Dpo, Recipe
+from tests.support import judged_rows, portable_adapters, training_rows
+from tests.support.training_methods import RECIPES
+
+ALIKE = ("lora", "qlora-fp4-single", "dora", "gaussian", "olora", "modules-to-save")
+"""Recipes that differ little from another one, and are tried only where there is time."""
+
+
+def marked(*methods: str) -> list[object]:
+    """Give methods as parameters, some of them slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(one, marks=slow if one in ALIKE else ()) for one in methods]
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pairs = [(f"Number {number}?", "Yes.") for number in range(16)]
+    return training_rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
+
+
+@pytest.mark.parametrize("method", marked(*RECIPES))
+def test_the_loss_falls_and_plain_peft_answers_as_the_trained_model_does(
+    model: Path, snapshot: Path, tmp_path: Path, method: str
+):
+    recipe = RECIPES[method]
+    losses, answered = portable_adapters.train(model, snapshot, tmp_path / "adapter", recipe)
+    assert losses[-1] < losses[0] / 2
+    before = portable_adapters.plain(model, recipe.precision, None)
+    assert (before - answered).abs().max() > 0.2 * answered.abs().max()
+    names = sorted(path.name for path in (tmp_path / "adapter").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def cancel_at(step: int) -> Callable[[Progress], None]:
+    """Give a listener that sends this process SIGTERM at ``step``."""
+
+    def report(progress: Progress) -> None:
+        if progress.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("method", "cancelled"),
+    [
+        pytest.param("adalora", 3, id="adalora-while-it-chooses"),
+        pytest.param("adalora", 7, id="adalora-when-it-has-chosen", marks=pytest.mark.slow),
+        pytest.param("pissa", 4, id="pissa"),
+        pytest.param("eva", 4, id="eva", marks=pytest.mark.slow),
+        pytest.param("full", 4, id="full", marks=pytest.mark.slow),
+    ],
+)
+def test_a_cancelled_run_ends_where_an_undisturbed_one_does(
+    model: Path, snapshot: Path, tmp_path: Path, method: str, cancelled: int
+):
+    recipe = RECIPES[method].model_copy(update={"save_steps": 2, "average_checkpoints": 2})
+
+    def run(name: str, report: Callable[[Progress], None]) -> None:
+        fit.fit(snapshot, model, tmp_path / name, recipe, report=report)
+
+    run("whole", lambda _: None)
+    with pytest.raises(TrainingInterrupted):
+        run("halved", cancel_at(cancelled))
+    run("halved", lambda _: None)
+    whole, halved = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "halved")
+    )
+    assert whole.keys() == halved.keys()
+    assert all(torch.equal(weight, halved[name]) for name, weight in whole.items())
+    configs = [
+        json.loads((tmp_path / name / "adapter_config.json").read_text())
+        for name in ("whole", "halved")
+    ]
+    for one in configs:
+        one["target_modules"] = sorted(one["target_modules"])  # PEFT writes a set
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize(
+    "method", marked("dora", "pissa", "eva", "adalora", "full", "modules-to-save")
+)
+def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path: Path, method: str):
+    judged_rows.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No!") for number in range(16)])
+    losses: list[float] = []
+
+    def report(progress: Progress) -> None:
+        losses.append(progress.figures.get("loss", 0.0))
+
+    recipe = RECIPES[method].model_copy(update={"objective": Dpo(validation_share=0)})
+    fit.fit(tmp_path, model, tmp_path / "a", recipe, report=report)
+    assert losses[0] == pytest.approx(math.log(2), abs=0.02)  # policy and reference agree
+    assert losses[-1] < 0.5
+
+
+def test_adalora_ends_at_its_target_rank(model: Path, snapshot: Path, tmp_path: Path):
+    recipe = RECIPES["adalora"]
+    fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    ranks = [len(weight) for name, weight in weights.items() if name.endswith("lora_E")]
+    assert len(ranks) == 14
+    assert sum(ranks) == 14 * recipe.adalora.target_r
+    assert len(set(ranks)) > 1  # some modules got more than others
+
+
+def test_adalora_too_short_to_choose_is_refused(model: Path, snapshot: Path, tmp_path: Path):
+    long = {"adalora": RECIPES["adalora"].adalora.model_copy(update={"tinit": 6, "tfinal": 4})}
+    recipe = RECIPES["adalora"].model_copy(update=long)
+    with pytest.raises(ValueError, match="has 8 steps, of which tinit takes 6 and tfinal 4"):
+        fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)
+
+
+def test_an_evaluation_before_it_does_not_change_what_is_trained(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    found: list[dict[str, torch.Tensor]] = []
+    for name in ("fresh", "after an evaluation"):
+        if found:
+            evaluated, _ = base.load(model, "nf4", for_training=False)
+            with torch.no_grad():
+                evaluated(input_ids=portable_adapters.ASKED)
+        fit.fit(snapshot, model, tmp_path / name, RECIPES["qlora-nf4"], report=lambda _: None)
+        found.append(load_file(tmp_path / name / "adapter_model.safetensors"))
+    assert all(torch.equal(weight, found[1][name]) for name, weight in found[0].items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        pytest.param(
+            {"modules_to_save": ["embedding"]},
+            "names embedding, which this base hasn't got; it has act_fn, down_proj, embed_tokens",
+            id="a-module-that-is-not-there",
+        ),
+        pytest.param(
+            {"modules_to_save": ["q_proj"]},
+            r"names q_proj, and model.layers.0.self_attn.q_proj is held in 4 bits",
+            id="a-quantized-module",
+        ),
+        pytest.param(
+            {"r": 48, "init_lora_weights": "pissa"},
+            r"takes 48 directions out of model.layers.0.self_attn.k_proj, which has 32",
+            id="more-ranks-than-there-are",
+        ),
+        pytest.param(
+            {"r": 16, "init_lora_weights": "eva"},
+            "looks for 32 components and wants 128 tokens of answers to find them in, found 80",
+            id="too-few-rows-to-look-at",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_base_or_the_rows_is_refused(
+    model: Path, snapshot: Path, tmp_path: Path, wrong: dict[str, object], sentence: str
+):
+    recipe = Recipe.model_validate(wrong)
+    with pytest.raises(ValueError, match=sentence):
+        fit.fit(snapshot, model, tmp_path / "a", recipe, report=lambda _: None)

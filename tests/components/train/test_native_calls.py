@@ -1,0 +1,80 @@
+"""A base whose own template knows tools is trained on the very words that it is evaluated on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from components.schema import Answer, Call
+from components.train import training_examples
+from components.train.recipe import Recipe
+from components.train.training_examples import TrainingExample
+from tests.support import templates, tiny, training_rows
+
+CALLED = Answer(calls=(Call("add", {"b": 1, "a": 2}),))
+ROWS = [("Please add.", ["add"], CALLED), ("Hm?", ["add"], Answer("Sorry."))]
+
+
+def speaking(template: str) -> PreTrainedTokenizerBase:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def texts(tokenizer: PreTrainedTokenizerBase, learned: Sequence[TrainingExample]) -> list[str]:
+    return [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+
+
+@pytest.mark.parametrize(
+    ("template", "called", "refused"),
+    [
+        pytest.param(
+            templates.QWEN,
+            '<|im_start|>assistant\n<tool_call>\n{"name": "add", "arguments": {"b": 1, "a": 2}}\n'
+            "</tool_call><|im_end|>",
+            "<|im_start|>assistant\nSorry.<|im_end|>",
+            id="qwen",
+        ),
+        pytest.param(
+            templates.LLAMA3,
+            "<|start_header_id|>assistant<|end_header_id|>\n\n"
+            '{"name": "add", "parameters": {"b": 1, "a": 2}}<|eot_id|>',
+            "<|start_header_id|>assistant<|end_header_id|>\n\nSorry.<|eot_id|>",
+            id="llama-3",
+        ),
+    ],
+)
+def test_answers_are_learned_in_the_bases_own_form(
+    tmp_path: Path, template: str, called: str, refused: str
+):
+    tokenizer = speaking(template)
+    snapshot = training_rows.write(tmp_path, ROWS)
+    call, refusal = texts(tokenizer, training_examples.read_examples(snapshot, tokenizer, Recipe()))
+    assert call.endswith(called)
+    assert refusal.endswith(refused)
+    assert '"name": "add"' in call.partition("Please add.")[0]
+    assert "add() - Do add." not in call
+
+
+@pytest.mark.parametrize(
+    ("template", "begins"),
+    [
+        pytest.param(tiny.TEMPLATE, "{", id="written"),
+        pytest.param(templates.QWEN, "<", id="qwen"),
+        pytest.param(templates.LLAMA3, "{", id="llama-3"),
+    ],
+)
+def test_the_token_that_decides_on_a_call_is_the_first_of_the_bases_calls(
+    template: str, begins: str
+):
+    tokenizer = speaking(template)
+    token = training_examples.call_token(tokenizer, Recipe(call_margin=2))
+    assert tokenizer.decode([token]) == begins
+
+
+def test_weighing_a_first_token_that_decides_nothing_is_refused():
+    tokenizer = speaking(templates.THINKING)
+    assert tokenizer.decode([training_examples.call_token(tokenizer, Recipe())]) == "<"
+    with pytest.raises(ValueError, match=r"every answer with '<', so .* leave out call_margin"):
+        training_examples.call_token(tokenizer, Recipe(first_token_weight=12))

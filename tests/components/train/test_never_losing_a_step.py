@@ -1,0 +1,154 @@
+"""Too little memory, a spoiled checkpoint or a loss that explodes cost no more than they must."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.models import base
+from components.schema import Progress
+from components.train import fit
+from components.train.callbacks import TrainingInterrupted
+from components.train.recipe import Recipe
+from tests.components.train.test_fit import cancel_at, losses_into
+from tests.support import training_rows
+
+RECIPE = Recipe(
+    r=4, learning_rate=1e-2, num_train_epochs=2, per_device_train_batch_size=4, save_steps=2
+)
+ASKED = [f"Number {number * 'x'}?" for number in range(12)]
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+
+
+def too_small(loaded: torch.nn.Module, most: int, lengths: list[int]) -> None:
+    """Let the model run out of memory on longer sequences, as a small GPU does."""
+
+    def check(_: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        lengths.append(given["input_ids"].shape[1])
+        if lengths[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    loaded.register_forward_pre_hook(check, with_kwargs=True)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_to_the_same_end(
+    model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
+):
+    threads(1)  # which hold the batch at once, not a share each
+    roomy: dict[int, float] = {}
+    fit.fit(snapshot, model, tmp_path / "roomy", RECIPE, report=losses_into(roomy))
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    lengths: list[int] = []
+    too_small(loaded, 75, lengths)
+    tight: dict[int, float] = {}
+    fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "b", RECIPE, report=losses_into(tight))
+    assert max(lengths) > 75 >= max(lengths[len(lengths) // 2 :])
+    assert tight == pytest.approx(roomy, rel=0.02)
+
+
+def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help(
+    model: Path, snapshot: Path, tmp_path: Path
+):
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    too_small(loaded, 30, [])
+    with pytest.raises(MemoryError, match="a smaller max_length or fewer target_modules"):
+        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(b"", id="truncated", marks=pytest.mark.slow),
+        pytest.param(b"not what it was", id="other-bytes"),
+    ],
+)
+def test_a_spoiled_checkpoint_is_passed_over_for_the_one_before(
+    model: Path, snapshot: Path, tmp_path: Path, spoil: bytes
+):
+    fit.fit(snapshot, model, tmp_path / "whole", RECIPE, report=lambda _: None)
+    losses: dict[int, float] = {}
+    with pytest.raises(TrainingInterrupted):
+        fit.fit(snapshot, model, tmp_path / "a", RECIPE, report=cancel_at(4, losses))
+    saved = sorted(path.name for path in (tmp_path / "a/checkpoints").glob("checkpoint-*"))
+    assert saved == ["checkpoint-4", "checkpoint-5"]
+    (tmp_path / "a/checkpoints/checkpoint-5/optimizer.pt").write_bytes(spoil)
+    losses.clear()
+    fit.fit(snapshot, model, tmp_path / "a", RECIPE, report=losses_into(losses))
+    assert min(losses) == 5, "from the checkpoint of step 4"
+    whole = (tmp_path / "whole/adapter_model.safetensors").read_bytes()
+    assert (tmp_path / "a/adapter_model.safetensors").read_bytes() == whole
+
+
+def stop_of(spoil: Callable[[torch.nn.Module, int], None], tmp_path: Path, model: Path) -> str:
+    """Train a model that is spoiled at each step; give what the training stops with."""
+    snapshot = training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+
+    def report(progress: Progress) -> None:
+        spoil(loaded, progress.done)
+
+    with pytest.raises(FloatingPointError) as stopped:
+        fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", RECIPE, report=report)
+    return str(stopped.value)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_rows_of_its_batch(model: Path, tmp_path: Path):
+    def spoil(loaded: torch.nn.Module, step: int) -> None:
+        if step == 3:
+            torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), float("nan"))
+
+    said = stop_of(spoil, tmp_path, model)
+    assert said.startswith("the loss of step 4 is nan, that of the first steps was at most ")
+    assert said.count("train ") == RECIPE.per_device_train_batch_size
+
+
+def test_a_loss_that_explodes_stops_too(model: Path, tmp_path: Path):
+    def spoil(loaded: torch.nn.Module, step: int) -> None:
+        if step == 3:
+            torch.nn.init.constant_(loaded.get_parameter("model.norm.weight"), -500.0)
+
+    said = stop_of(spoil, tmp_path, model)
+    assert "the training diverged, a lower learning_rate would help" in said
+
+
+def test_one_strange_batch_is_no_explosion_though_all_others_are_known_well(
+    model: Path, tmp_path: Path
+):
+    known = training_rows.snapshot(tmp_path, [(asked, "Yes.") for asked in ASKED])
+    knobs = {"num_train_epochs": 20, "r": 16}
+    fit.fit(known, model, tmp_path / "a", RECIPE.model_copy(update=knobs), report=lambda _: None)
+    strange = [*((asked, "Yes.") for asked in ASKED * 3), (ASKED[0], "Never ask me that again!")]
+    losses: dict[int, float] = {}
+    fit.fit(
+        training_rows.snapshot(tmp_path, strange),
+        model,
+        tmp_path / "b",
+        RECIPE.model_copy(update=knobs | {"num_train_epochs": 1, "learning_rate": 1e-6}),
+        warm_start=tmp_path / "a",
+        report=losses_into(losses),
+    )
+    assert max(losses.values()) > 5 * min(losses.values())
+
+
+def test_each_epoch_has_the_rows_in_another_order(
+    model: Path, snapshot: Path, tmp_path: Path, threads: Callable[[int], None]
+):
+    threads(1)
+    loaded, tokenizer = base.load(model, "nf4", for_training=True)
+    seen: list[int] = []
+
+    def note(_: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        seen.append(given["input_ids"].shape[1])  # no two rows are of one length
+
+    loaded.register_forward_pre_hook(note, with_kwargs=True)
+    one_by_one = RECIPE.model_copy(update={"per_device_train_batch_size": 1, "save_steps": 100})
+    fit.train_loaded(loaded, tokenizer, snapshot, tmp_path / "a", one_by_one, report=lambda _: None)
+    first, second = seen[: len(ASKED)], seen[len(ASKED) :]
+    assert sorted(first) == sorted(second)
+    assert first != second

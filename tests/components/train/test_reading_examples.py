@@ -1,0 +1,104 @@
+"""Rows become tokens of which only the answer is learned; those that begin alike are together."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from components.schema import Answer, Call
+from components.train import training_examples
+from components.train.recipe import Recipe
+from tests.support import tiny, training_rows
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny.build(tmp_path_factory.mktemp("base")))
+
+
+def test_rows_that_are_too_long_are_left_out(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
+    snapshot = training_rows.snapshot(tmp_path, [("short", "a"), ("long " * 99, "b")])
+    (kept,) = training_examples.read_examples(snapshot, tokenizer, Recipe(max_length=100))
+    assert "short" in tokenizer.decode(kept.rows[0].input_ids)
+
+
+def test_a_snapshot_of_which_nothing_fits_says_how_long_its_rows_are(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.snapshot(tmp_path, [("long " * 99, "b")])
+    with pytest.raises(
+        ValueError, match=r"none of its 1 examples to answer fits into max_length 100 \(the"
+    ):
+        training_examples.read_examples(snapshot, tokenizer, Recipe(max_length=100))
+
+
+NONE_FITS = Answer("Sorry.")
+CALLS = [(f"Please {name}.", [name], Answer(calls=(Call(name, {}),))) for name in ("add", "cut")]
+
+
+IN_VAIN = [(f"Hm {number}?", ["add"], NONE_FITS) for number in range(3)]
+
+
+def test_what_became_of_the_rows_is_said(tokenizer: PreTrainedTokenizerBase, tmp_path: Path):
+    long = [("long " * 199, ["add"], Answer("No."))] * 2
+    snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN, *long])
+    recipe = Recipe(max_length=200, irrelevant_share=1.0)
+    found = training_examples.select_examples(snapshot, tokenizer, recipe)
+    assert (found.rows, found.too_long, found.made, len(found.lessons)) == (7, 2, 2, 7)
+    assert found.record(recipe)["said"] == [
+        "2 of 7 examples to answer (28.6%) are longer than max_length 200 tokens and were not "
+        "learned.",
+        "Besides, 2 lessons were made (irrelevant_share, canaries).",
+    ]
+
+
+def test_a_share_of_made_requests_that_does_nothing_says_so(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.write(
+        tmp_path, [*CALLS, ("Hm?", ["add"], Answer("Your user ID, please?"))]
+    )
+    recipe = Recipe(irrelevant_share=0.5)
+    found = training_examples.select_examples(snapshot, tokenizer, recipe)
+    assert len(found.lessons) == 3
+    (rows_said, off) = found.record(recipe)["said"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert rows_said == "All 3 examples to answer were learned: none is longer than max_length."
+    assert str(off).startswith("irrelevant_share 0.5 did nothing, since the log doesn't show what")
+
+
+def test_made_requests_are_learned_with_their_answer(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN])
+    logged = training_examples.read_examples(snapshot, tokenizer, Recipe())
+    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    texts = [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+    assert learned[:5] == logged
+    assert len(texts) == 7
+    assert all(text.endswith("Sorry.<|im_end|>") for text in texts[5:])
+    assert "cut() - Do cut." in next(text for text in texts[5:] if "Please add." in text)
+
+
+def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN], weight=0.5)
+    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
+    assert [lesson.rows[0].weight for lesson in learned] == [0.5] * 7
+
+
+def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_it(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.write(tmp_path, CALLS)
+    learned = training_examples.read_examples(snapshot, tokenizer, Recipe(distractor_share=1.0))
+    texts = [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+    assert all("add() - Do add." in text and "cut() - Do cut." in text for text in texts)
+
+
+def test_only_a_request_with_tools_may_be_answered_by_a_call(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    snapshot = training_rows.write(tmp_path, [*CALLS, ("Hi", [], NONE_FITS)])
+    learned = training_examples.read_examples(snapshot, tokenizer, Recipe())
+    assert [lesson.rows[0].may_call for lesson in learned] == [True, True, False]

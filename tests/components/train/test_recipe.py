@@ -1,0 +1,94 @@
+"""A recipe whose knobs can't work together is refused with a sentence that says what would."""
+
+import pytest
+
+from components.train.recipe import Recipe
+from tests.support.training_methods import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        pytest.param(
+            {"method": "full"},
+            "method full can't train weights of 4 bits, which a step would not change: it wants "
+            "bnb_4bit_quant_type null",
+            id="full-in-4-bits",
+        ),
+        pytest.param(
+            {"method": "full", "bnb_4bit_quant_type": None, "r": 8, "use_dora": True},
+            "method full trains every weight as it is: leave out r, use_dora",
+            id="full-with-a-rank",
+        ),
+        pytest.param(
+            {"method": "adalora", "use_rslora": True},
+            "method adalora has ranks and first weights of its own: leave out use_rslora",
+            id="adalora-with-rslora",
+        ),
+        pytest.param(
+            {"adalora": {"target_r": 4}},
+            "adalora is of method adalora, found method lora",
+            id="adalora-settings-of-lora",
+        ),
+        pytest.param(
+            {"method": "adalora", "adalora": {"init_r": 8}},
+            "AdaLoRA prunes from init_r to target_r: init_r 8 wants to be above target_r 8",
+            id="nothing-to-prune",
+        ),
+        pytest.param(
+            {"init_lora_weights": "loftq", "bnb_4bit_quant_type": None},
+            "init_lora_weights loftq makes up for what quantization loses: it wants "
+            "bnb_4bit_quant_type nf4 or fp4, or take pissa",
+            id="loftq-of-nothing",
+        ),
+        pytest.param(
+            {"init_lora_weights": "orthogonal", "r": 5},
+            "init_lora_weights orthogonal wants an even r, found 5",
+            id="orthogonal-of-an-odd-rank",
+        ),
+        pytest.param(
+            {"warm_start": True, "init_lora_weights": "eva"},
+            "warm_start takes the first weights from the champion: leave out init_lora_weights, "
+            "found eva",
+            id="two-first-weights",
+        ),
+        pytest.param(
+            {"fsdp": "full_shard", "method": "full", "bnb_4bit_quant_type": None},
+            "which every process holds: leave out fsdp, or take method lora",
+            id="split-of-what-is-trained-whole",
+        ),
+        pytest.param(
+            {"fsdp": "full_shard", "init_lora_weights": "eva"},
+            "fsdp leaves no process the whole base, through which init_lora_weights eva would",
+            id="split-of-what-looks-at-the-rows",
+        ),
+        pytest.param(
+            {"warm_start": True, "method": "adalora"},
+            "warm_start wants method lora or full: what AdaLoRA has pruned can't be pruned again",
+            id="pruned-twice",
+        ),
+    ],
+)
+def test_it_is_refused(wrong: dict[str, object], sentence: str):
+    with pytest.raises(ValueError, match="Value error") as refused:
+        Recipe.model_validate(wrong)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_a_recipe_is_the_same_once_it_was_written_and_read(method: str):
+    recipe = RECIPES[method]
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("knobs", "precision"),
+    [
+        pytest.param({}, "nf4", id="default"),
+        pytest.param({"bnb_4bit_use_double_quant": False}, "nf4-single", id="single"),
+        pytest.param({"bnb_4bit_quant_type": "fp4"}, "fp4", id="fp4"),
+        pytest.param({"bnb_4bit_quant_type": None}, "bf16", id="none"),
+    ],
+)
+def test_the_quantization_is_the_precision_to_evaluate_in(knobs: dict[str, object], precision: str):
+    assert Recipe.model_validate(knobs).precision == precision

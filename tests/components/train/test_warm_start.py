@@ -1,0 +1,157 @@
+"""A training goes on from an earlier adapter of the same shape, and from no other."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.schema import Answer, Json, Progress
+from components.train import checkpoints, fit
+from components.train.checkpoints import StopCondition
+from components.train.recipe import Recipe, adapter_key
+from tests.support import judged_rows, training_rows
+from tests.support.training_methods import RECIPES
+
+slow = pytest.mark.slow
+WARM = {"warm_start": True}
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pairs = [(f"Number {number}?", "Yes.") for number in range(16)]
+    return training_rows.snapshot(tmp_path_factory.mktemp("snapshot"), pairs)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["dora-nf4", "full", *(pytest.param(one, marks=slow) for one in ("lora", "modules-to-save"))],
+)
+def test_it_begins_where_the_earlier_one_ended(
+    model: Path, snapshot: Path, tmp_path: Path, method: str
+):
+    losses: list[float] = []
+
+    def report(progress: Progress) -> None:
+        losses.append(progress.figures["loss"])
+
+    recipe = RECIPES[method]
+    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    fit.fit(snapshot, model, earlier, recipe, report=report)
+    ended = losses[-1]
+    still = recipe.model_copy(update=WARM | {"learning_rate": 1e-12, "num_train_epochs": 0.5})
+    fit.fit(snapshot, model, later, still, warm_start=earlier, report=report)
+    assert losses[-1] == pytest.approx(ended, abs=0.2 * losses[0])
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (earlier, later))
+    for name, weight in one.items():
+        torch.testing.assert_close(weight, other[name], rtol=1e-2, atol=1e-4)  # bf16 at the start
+
+
+def test_an_adapter_of_another_shape_is_refused(model: Path, snapshot: Path, tmp_path: Path):
+    fit.fit(snapshot, model, tmp_path / "earlier", RECIPES["qlora-nf4"], report=lambda _: None)
+    wider = RECIPES["qlora-nf4"].model_copy(update=WARM | {"r": 8})
+    with pytest.raises(ValueError, match="is of another shape than the recipe's adapter, at"):
+        fit.fit(
+            snapshot,
+            model,
+            tmp_path / "later",
+            wider,
+            warm_start=tmp_path / "earlier",
+            report=lambda _: None,
+        )
+
+
+def manifest(base: str = "b1", **knobs: object) -> dict[str, Json]:
+    return {"base": base, "recipe": Recipe.model_validate(knobs).model_dump(mode="json")}
+
+
+def test_the_same_shape_on_the_same_base_can_be_gone_on_from():
+    taught_otherwise = manifest(learning_rate=0.01, num_train_epochs=3, lora_dropout=0.1)
+    assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", taught_otherwise) is None
+
+
+@pytest.mark.parametrize(
+    ("earlier", "said"),
+    [
+        pytest.param(manifest("b2"), "it is of another base (b2, now b1)", id="base"),
+        pytest.param(manifest(r=8), "its r is 8, the recipe's 16", id="rank"),
+        pytest.param(
+            manifest(use_dora=True), "its use_dora is True, the recipe's False", id="dora"
+        ),
+        pytest.param(
+            manifest(init_lora_weights="pissa"),
+            "its ranks are not those of its recipe, for they were shared out or doubled",
+            id="pissa",
+        ),
+        pytest.param(
+            manifest(init_lora_weights="loftq", bnb_4bit_quant_type="fp4"),
+            "it makes up for what fp4 loses, found nf4 now",
+            id="loftq",
+        ),
+        pytest.param(
+            {"base": "b1", "recipe": {"rank": 3}},
+            "its recipe has settings that there are no more",
+            id="old-recipe",
+        ),
+    ],
+)
+def test_another_shape_or_base_can_not(earlier: dict[str, Json], said: str):
+    assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", earlier) == said
+
+
+def test_what_it_goes_on_from_makes_another_adapter():
+    keys = {adapter_key("s", "b", Recipe(), warm_start=earlier) for earlier in (None, "a1", "a2")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "at_the_start"),
+    [
+        pytest.param("dpo", "lora", math.log(2), id="dpo"),
+        pytest.param("kto", "lora", 0.5, id="kto"),
+        pytest.param("dpo", "full", math.log(2), id="dpo-full", marks=slow),
+    ],
+)
+def test_preferences_are_learned_against_the_start_and_not_the_bare_base(
+    model: Path, tmp_path: Path, kind: str, method: str, at_the_start: float
+):
+    asked = [f"Number {number}?" for number in range(16)]
+    training_rows.snapshot(tmp_path, [(one, "Yes.") for one in asked])
+    judged_rows.pairs(tmp_path, [(one, "Yes.", "No!") for one in asked])
+    judged_rows.labels(
+        tmp_path, [(one, "No!" if n % 2 else "Yes.", n % 2 == 0) for n, one in enumerate(asked)]
+    )
+    recipe = RECIPES[method].model_copy(update={"num_train_epochs": 3})
+    fit.fit(tmp_path, model, tmp_path / "earlier", recipe, report=lambda _: None)
+    objective = {"kind": kind, "validation_share": 0}
+    preferring = Recipe.model_validate(
+        {**recipe.model_dump(), **WARM, "objective": objective, "save_steps": 2}
+    )
+
+    def losses(name: str, *stops: int | None) -> dict[int, float]:
+        found: dict[int, float] = {}
+
+        def report(progress: Progress) -> None:
+            if "loss" in progress.figures:
+                found[progress.done] = progress.figures["loss"]
+
+        for stop in stops:
+            fit.fit(
+                tmp_path,
+                model,
+                tmp_path / name,
+                preferring,
+                warm_start=tmp_path / "earlier",
+                report=report,
+                stop=None if stop is None else StopCondition(at_step=stop),
+            )
+        return found
+
+    whole = losses("whole", None)
+    assert whole[1] == pytest.approx(at_the_start, abs=0.01)
+    assert whole[max(whole)] < 0.9 * at_the_start
+    training_rows.write(
+        tmp_path, [(one, (), Answer("Yes.")) for one in asked[:2]], side="validation"
+    )
+    assert losses("pieces", 3, None) == whole

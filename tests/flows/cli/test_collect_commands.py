@@ -1,0 +1,117 @@
+"""``flywheel collect``, ``quarantine`` and ``drift`` as a person types them."""
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from components.store import warehouse
+from tests.support import logs, terminal
+from tests.support.terminal import Terminal
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Terminal:
+    return terminal.in_home(tmp_path / "home")
+
+
+def test_a_dry_run_says_what_it_found_and_stores_nothing(shell: Terminal, tmp_path: Path):
+    lines = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in range(5)]
+    path = logs.write(tmp_path / "log.jsonl", [*lines, {"x": 1}])
+    said = shell.run("collect", "--dry-run", path).stdout.splitlines()
+    assert said[0] == (
+        f"{path}: fivekey, 5 new rows, 0 known, 1 lines in quarantine (lines; dry run)"
+    )
+    assert [line.lstrip()[:2] for line in said[1:4]] == ["1.", "2.", "3."]
+    assert "Question 0?" in said[1]
+    assert said[4] == (
+        "  1 lines: missing keys: timestamp, workload_id, client_id, request, response"
+    )
+    assert not shell.settings.warehouse.exists()
+
+
+def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
+    shell: Terminal, tmp_path: Path
+):
+    path = logs.write(tmp_path / "log.jsonl", [logs.interaction(), {"x": 1}])
+    said = shell.run("collect", path).stdout.splitlines()
+    assert said[-1] == "1 new rows from 1 new of 1 files, 1 lines in quarantine"
+    again = shell.run("collect", str(tmp_path / "*.jsonl")).stdout.splitlines()
+    assert again == [
+        f"{path}: fivekey, loaded before (1 rows)",
+        "0 new rows from 0 new of 1 files, 0 lines in quarantine",
+    ]
+    with warehouse.connect(shell.settings.warehouse) as con:
+        ((found,),) = con.execute("select quarantine_id from raw.quarantine").fetchall()
+    assert found[:12] in shell.run("quarantine", "list").stdout
+    shown = shell.run("quarantine", "show", found[:12]).stdout.splitlines()
+    assert shown == [
+        f"{path}:2  source fivekey  id {found}",
+        "missing keys: timestamp, workload_id, client_id, request, response",
+        '{"x": 1}',
+    ]
+    retried = shell.run("quarantine", "retry").stdout
+    assert retried == "1 lines tried: 0 new rows, 0 known, 1 lines stay in quarantine\n"
+    assert "no source shows a field" in shell.run("drift").stdout
+
+
+def test_lines_that_can_not_be_loaded_are_explained_by_reason_with_an_example_and_a_fix(
+    shell: Terminal, tmp_path: Path
+):
+    unnamed = [logs.without(logs.interaction(), "workload_id", "client_id") for _ in range(400)]
+    late = [logs.interaction(timestamp=1_747_000_000_000 + n) for n in range(30)]
+    path = logs.write(tmp_path / "log.jsonl", [*late, *unnamed, {"x": 1}])
+    explained = [
+        "  400 lines: `workload_id` is empty",
+        f"      example: {path}:31: {json.dumps(unnamed[0])[:160]} ...",
+        "      fix: --workload NAME, or in a workload file {path: ..., workload_id: NAME}",
+        "  30 lines: `timestamp` 1747000000000 lies more than a day in the future; wants unix "
+        "seconds, not milliseconds",
+        f"      example: {path}:1: {json.dumps(late[0])[:160]} ...",
+        "      fix: the application must log unix seconds or ISO 8601 text",
+    ]
+    arguments = ("--source", "openai_logs", path)
+    rehearsed = shell.run("collect", "--dry-run", *arguments).stdout.splitlines()
+    assert rehearsed[4:10] == explained
+    collected = shell.run("collect", *arguments).stdout.splitlines()
+    assert collected[1:7] == explained
+    assert collected[-1] == "0 new rows from 1 new of 1 files, 431 lines in quarantine"
+    named = shell.run("collect", "--workload", "weather", *arguments).stdout.splitlines()
+    assert named[-1] == "1 new rows from 1 new of 1 files, 31 lines in quarantine"
+    with warehouse.connect(shell.settings.warehouse) as con:
+        assert con.execute("select count(*) from raw.quarantine").fetchall() == [(31,)]
+
+
+def test_the_most_frequent_of_many_reasons_are_explained_and_the_other_lines_counted(
+    shell: Terminal, tmp_path: Path
+):
+    keys = ("timestamp", "workload_id", "client_id", "request", "response")
+    lines = [
+        logs.without(logs.interaction(), *pair)
+        for times, pair in enumerate(combinations(keys, 2), start=1)
+        for _ in range(times)
+    ]
+    path = logs.write(tmp_path / "log.jsonl", lines)
+    said = shell.run("collect", "--source", "fivekey", path).stdout.splitlines()
+    counts = [int(line.split()[0]) for line in said if re.match(r"  [0-9]+ lines", line)]
+    assert counts == [10, 9, 8, 7, 6, 5, 1 + 2 + 3 + 4]
+    assert said[-2] == "  10 lines for other reasons"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("nowhere.jsonl",), "collecting nowhere.jsonl: no file matches it", id="none"),
+        pytest.param(
+            ("--source", "splunk", __file__), "no source is called 'splunk'; there are", id="source"
+        ),
+    ],
+)
+def test_what_can_not_be_collected_is_said(
+    shell: Terminal, arguments: tuple[str, ...], said: str
+) -> None:
+    ended = shell.run("collect", *arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(said)

@@ -1,0 +1,34 @@
+"""What commands say when the stack that they need is not there."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import terminal
+from tests.support.terminal import Terminal
+
+
+@pytest.mark.parametrize("command", [("pending",), ("approve", "--as", "ann")])
+def test_without_a_stack_a_command_says_how_to_start_one(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    shell = terminal.in_home(tmp_path / "home")
+    ended = shell.run(*command)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"the Prefect server at {shell.settings.prefect_url} does not answer, and the stack of "
+        f"{tmp_path}/home is down; `flywheel up` starts it, `flywheel status` shows it"
+    ]
+
+
+def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> None:
+    shell = terminal.in_home(folder / "home")
+    nobody = shell.settings.prefect_url
+    away = {"PREFECT_API_URL": f"{nobody}/api", "MLFLOW_TRACKING_URI": nobody}
+    shell = Terminal(shell.env | away | {"FLYWHEEL_PREFECT_PORT": "4200"})
+    config = folder / "shop.yaml"
+    config.write_text("workload: shop\nbase: base\n")
+    ended = shell.run("schedule", config)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Prefect or MLflow went away: ")
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,53 @@
+"""``flywheel erase`` as a person types it."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import erase_commands
+from tests.support import erased_home
+from tests.support.erased_home import ANN, EACH, House
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    built = erased_home.build(tmp_path / "home")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(built.settings.home))
+    return built
+
+
+def run(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(erase_commands.app, list(arguments), input=answer)
+
+
+def test_it_says_what_matches_asks_erases_and_proves_it(home: House) -> None:
+    said = run("--subject", ANN, "--dry-run")
+    assert f"{EACH:>8}  raw.interactions  (user)" in said.stdout
+    assert f"tainted   adapter {erased_home.WORKLOAD}/a1" in said.stdout
+    assert f"source    {home.log}: not Flywheel's" in said.stdout
+    assert run("--subject", ANN, answer="n\n").exit_code == 1
+    assert len(home.raw()) == 3 * EACH
+    assert run("--verify", "--subject", ANN).exit_code == 1
+
+    done = run("--subject", ANN, answer="y\n")
+    assert done.exit_code == 0, done.output
+    assert len(home.raw()) == 2 * EACH
+    assert "nothing is left" in done.stdout
+    (written,) = home.settings.certificates.glob("*.json")
+    for proof in (("--subject", ANN), (str(written),)):
+        verified = run("--verify", *proof)
+        assert verified.exit_code == 0, verified.output
+    assert "nothing of it is here" in run("--subject", ANN).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="nobody"),
+        pytest.param(("some.json",), id="a-certificate-is-not-erased"),
+        pytest.param(("--verify",), id="verify-nothing"),
+    ],
+)
+def test_what_it_wants_is_said(home: House, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2

@@ -1,0 +1,220 @@
+"""``flywheel init`` as a person types it: from logs to a workload file that works."""
+
+import json
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from components.schema import Json
+from flows import workload_file
+from flows.cli import main
+from tests.support import logs, tiny
+
+LICENSE = Path(__file__).parents[2] / "LICENSE"
+WORDS = sorted(set(re.findall("[a-z]{4,}", LICENSE.read_text())))  # English enough
+LABELS = ("refund", "invoice", "delivery")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    Path("logs").mkdir()
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main.app, list(map(str, arguments)))
+
+
+def calls(count: int, *also: str) -> list[dict[str, Json]]:
+    """Write requests that call a tool of many; every fifth is answered in words.
+
+    ``also`` are tools that every request offers.
+    """
+    return [
+        logs.interaction(
+            f"Will the weather {' '.join(Random(n).sample(WORDS, 12))}?",
+            message=logs.call(f"weather_{n % 40}", {}) if n % 5 else logs.say("I can't tell."),
+            tools=[logs.tool(name) for name in (f"weather_{n % 40}", *also)],
+            response_id=f"r{n}",
+            timestamp=1_760_000_000 + n * 3600,
+        )
+        for n in range(count)
+    ]
+
+
+def labels(count: int, workload: str) -> list[dict[str, Json]]:
+    return [
+        logs.interaction(
+            f"Meine Bestellung Nummer {n} ist leider immer noch nicht angekommen, was nun?",
+            message=logs.say(LABELS[n % 3]),
+            response_id=f"l{n}",
+            workload_id=workload,
+        )
+        for n in range(count)
+    ]
+
+
+def comments(path: str) -> str:
+    """Read a workload file with its wrapped comments as one line each."""
+    return re.sub(r"\n *# ", " ", Path(path).read_text())
+
+
+def test_the_file_of_a_tool_calling_log_passes_check_and_can_be_collected_and_curated():
+    tiny.build(Path("models/tiny"))
+    logs.write(Path("logs/a.jsonl.gz"), calls(500))
+    votes = [logs.feedback(response_id=f"r{n}") for n in range(8)]
+    lost = [logs.feedback("rating", 4, scale=[1, 5], response_id=f"x{n}") for n in range(4)]
+    logs.write(Path("votes.jsonl"), [*votes, *lost])
+    ended = run("init", "logs", "votes.jsonl")
+    assert ended.exit_code == 0, ended.output
+    assert ended.output.splitlines() == [
+        "wrote weather.yaml: workload weather, 500 interactions of 2025-10-09 to 2025-10-30, "
+        "tool_calls, 12 feedback events, base models/tiny",
+        "next: flywheel collect weather.yaml",
+        "      flywheel curate weather.yaml",
+    ]
+    text = comments("weather.yaml")
+    assert "8 thumb: 100 % join a logged response" in text
+    assert "4 rating: 0 % join a logged response" in text
+    assert "100 % of the requests offer tools, 40 different sets of them" in text
+    assert "Languages of the requests: en 100 %" in text
+    assert "counted with the base's tokenizer" in text
+    read = workload_file.read_workload(Path("weather.yaml"))
+    assert (read.evaluate.kind, read.gate.metric, read.curate.split_by) == (
+        "tool_calls",
+        "correct_name",
+        "tools",
+    )
+    assert read.gate.abstention_margin == 0.1
+    written = yaml.safe_load(Path("weather.yaml").read_text())
+    assert written["sources"] == {"logs": ["logs"], "feedback": ["votes.jsonl"]}
+    assert run("check", "weather.yaml").exit_code == 0
+    collected = run("collect", "weather.yaml")
+    assert "512 new rows from 2 new of 2 files, 0 lines in quarantine" in collected.output
+    curated = run("curate", "weather.yaml")
+    assert curated.exit_code == 0, curated.output
+    assert "snapshot" in curated.output
+
+
+def test_records_without_a_workload_get_the_name_of_their_place_and_refused_ones_a_reason():
+    rows = [logs.without(line, "workload_id", "client_id") for line in calls(300)]
+    failed: dict[str, Json] = {
+        "request": rows[0]["request"],
+        "response": {"error": {"message": "overloaded"}},
+    }
+    path = logs.write(Path("logs/Support Chat.jsonl"), [*rows, failed, failed])
+    ended = run("init", path)
+    assert ended.exit_code == 0, ended.output
+    assert ended.output.splitlines()[:2] == [
+        "  2 lines: `response.error` is an object, wants a response with `choices`",
+        f"      example: {path}:301: {json.dumps(failed)[:160]} ...",
+    ]
+    written = yaml.safe_load(Path("support-chat.yaml").read_text())
+    assert written["workload"] == "support-chat"
+    assert written["sources"]["logs"] == [
+        {"path": "logs/Support Chat.jsonl", "workload_id": "support-chat"}
+    ]
+
+
+def test_a_tool_that_most_requests_offer_is_not_held_out():
+    tiny.build(Path("models/tiny"))
+    lines = calls(200, "calendar")
+    logs.write(Path("logs/a.jsonl"), lines)
+    assert run("init", "logs").exit_code == 0
+    assert workload_file.read_workload(Path("weather.yaml")).curate.split_by == "conversation"
+    assert "the most frequent tool is in 100 % of these" in comments("weather.yaml")
+
+
+def test_without_a_base_the_file_names_one_that_fits_and_how_to_download_it():
+    logs.write(Path("logs/a.jsonl"), calls(20))
+    ended = run("init", "logs/a.jsonl")
+    assert ended.exit_code == 0, ended.output
+    written = yaml.safe_load(Path("weather.yaml").read_text())
+    said = ended.output.splitlines()
+    download = f"hf download Qwen/{Path(written['base']).name} --local-dir {written['base']}"
+    assert f"  missing: no base: {download}" in said
+    assert said[-2:] == [f"next: {download}", "      flywheel check weather.yaml"]
+    assert "  missing: too few requests: about 4 of 20 will be held out" in ended.output
+    assert "  missing: no feedback" in ended.output
+    assert "estimated, 4 bytes a token" in comments("weather.yaml")
+    tiny.build(Path(written["base"]))
+    assert run("check", "weather.yaml").exit_code == 0
+
+
+def test_each_workload_gets_a_file_of_its_own_from_the_files_that_hold_it():
+    tiny.build(Path("models/tiny"))
+    logs.write(Path("logs/calls.jsonl"), calls(50))
+    logs.write(Path("logs/labels.jsonl"), [*labels(60, "post"), *labels(2, "No Name")])
+    logs.write(Path("logs/votes.jsonl"), [logs.feedback(response_id="l1", client_id="web")])
+    Path("logs/notes.txt").write_text("nothing to load\n")
+    refused = run("init", "logs", "--to", "one.yaml")
+    assert refused.exit_code == 2
+    assert "there are several workloads: post (60), weather (50), No Name (2)" in refused.output
+    ended = run("init", "logs")
+    assert ended.exit_code == 0, ended.output
+    assert "  1 lines: the line is not JSON" in ended.output
+    assert "workload 'No Name' (2 interactions) can't name a model" in ended.output
+    post = comments("post.yaml")
+    assert yaml.safe_load(Path("post.yaml").read_text())["sources"] == {
+        "logs": ["logs/labels.jsonl"],
+        "feedback": ["logs/votes.jsonl"],
+    }
+    assert "1 thumb: 0 % join a logged response, 1 only one of another client_id" in post
+    assert "The answers are 3 labels: 'delivery', 'invoice', 'refund'." in post
+    assert "Languages of the requests: de 100 %" in post
+    assert "would join if their client_id were that of the response" in ended.output
+    assert workload_file.read_workload(Path("post.yaml")).gate.metric == "label"
+    weather = yaml.safe_load(Path("weather.yaml").read_text())
+    assert weather["sources"] == {"logs": ["logs/calls.jsonl"]}
+
+
+def test_an_existing_file_is_kept_unless_force_is_given():
+    tiny.build(Path("models/tiny"))
+    logs.write(Path("logs/a.jsonl"), calls(30))
+    Path("weather.yaml").write_text("mine")
+    refused = run("init", "logs")
+    assert refused.exit_code == 2
+    assert "weather.yaml exists; --force overwrites it, --to names another file" in refused.output
+    assert Path("weather.yaml").read_text() == "mine"
+    Path("conf").mkdir()
+    assert run("init", "logs", "--to", "conf/w.yaml").exit_code == 0
+    assert yaml.safe_load(Path("conf/w.yaml").read_text())["sources"] == {"logs": ["../logs"]}
+    assert run("init", "logs", "--force").exit_code == 0
+    assert workload_file.read_workload(Path("weather.yaml")).workload == "weather"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param('{"x": 1}\n', "no interaction can be loaded", id="unknown-form"),
+        pytest.param("", "no interaction can be loaded", id="empty"),
+    ],
+)
+def test_logs_that_can_not_be_loaded_end_with_2_and_write_nothing(content: str, message: str):
+    Path("logs/a.jsonl").write_text(content)
+    ended = run("init", "logs")
+    assert ended.exit_code == 2
+    assert message in ended.output
+    assert not list(Path().glob("*.yaml"))
+    assert ("missing keys: timestamp" in ended.output) == bool(content)
+
+
+def test_what_logs_say_can_not_leave_its_comment():
+    tiny.build(Path("models/tiny"))
+    labels = ("yes\n  base: /etc", "no # {{ 1/0 }}", "'maybe': [")
+    rows = [
+        logs.interaction(f"question {n}", message=logs.say(labels[n % 3]), response_id=f"r{n}")
+        for n in range(60)
+    ]
+    logs.write(Path("logs/a: b #.jsonl"), rows)
+    ended = run("init", "logs/a: b #.jsonl")
+    assert ended.exit_code == 0, ended.output
+    assert workload_file.read_workload(Path("weather.yaml")).base == Path("models/tiny").resolve()

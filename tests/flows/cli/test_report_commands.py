@@ -1,0 +1,237 @@
+"""``flywheel report`` and ``flywheel compare`` as a person types them."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from components import scorecard
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence
+from components.gate.policy import Policy
+from components.schema import Json
+from components.scorecard import HOLDOUT, Scorecard
+from flows import evidence_reports
+from flows.cli import turn_watch
+from flows.cli.main import app
+from flows.settings import Settings, load
+from tests.support import gate_cases
+from tests.support.cards import CONDITIONS, pair
+from tests.support.logs import NOW
+
+Type = Callable[..., Result]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "120")
+    return load()
+
+
+@pytest.fixture
+def flywheel(home: Settings) -> Type:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments])
+
+    return run
+
+
+def turned(home: Settings, days: int, *, floor: float = 0.5) -> Evidence:
+    """Write the evidence of a turn."""
+    case, policy = gate_cases.clear(), Policy(floor=floor)
+    digest = evidence_folder.digest(case.subject, case.judgement, policy)
+    folder = home.evidence / "support" / digest
+    now = NOW + timedelta(days=days)
+    return evidence_reports.write_evidence(replace(case, digest=digest), folder, policy, now=now)
+
+
+def test_the_newest_report_is_named_and_an_older_one_by_its_digest(
+    home: Settings, flywheel: Type
+) -> None:
+    old, new = turned(home, 1), turned(home, 2, floor=0.6)
+    assert flywheel("report", "support", "--no-open").output.strip() == str(
+        new.folder / "report.html"
+    )
+    older = flywheel("report", "support", "--no-open", "--evidence", old.digest[:6])
+    assert older.output.strip() == str(old.folder / "report.html")
+
+
+def test_a_report_that_was_changed_is_not_shown(home: Settings, flywheel: Type) -> None:
+    (turned(home, 1).folder / "report.html").write_text("<p>All is well</p>")
+    said = flywheel("report", "support", "--no-open")
+    assert said.exit_code == 1
+    assert "report.html hashes to" in said.stderr
+
+
+@pytest.mark.parametrize("asked", [(), ("--evidence", "../../etc")])
+def test_without_a_report_it_says_what_makes_one(flywheel: Type, asked: tuple[str, ...]) -> None:
+    said = flywheel("report", "support", "--no-open", *asked)
+    assert said.exit_code == 2
+    assert "found none in" in said.stderr
+    assert "`flywheel turn` makes it" in said.stderr
+
+
+def test_the_manifest_has_the_digest_of_everything_that_is_shown(home: Settings) -> None:
+    found = turned(home, 1)
+    assert evidence_folder.read(found.folder) == found
+    assert {one.name for one in found.folder.iterdir()} == {
+        "brief.md",
+        "cost.png",
+        "break_even.png",
+        "differences.png",
+        "history.png",
+        "manifest.json",
+        "report.html",
+        "samples.parquet",
+        "scores.png",
+        "slices.png",
+        "verdict.json",
+    }
+
+
+def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
+    turned(home, 2, floor=0.6)
+    turned(home, 1)
+    first, second = evidence_reports.earlier_turns(home, "support", "correct_name")
+    assert (first.day, second.day) == ("01-02", "01-03")
+    assert first.challenger == pytest.approx(100 / 112)
+    assert first.low is not None
+    assert first.low < 100 / 112
+
+
+def measured(home: Settings, key: str, card: Scorecard, **conditions: Json) -> None:
+    body = {
+        "base": "b1",
+        "adapter": None if key == "ba5e" else f"ada-{key}",
+        "task": HOLDOUT,
+        "conditions": {**CONDITIONS, **conditions},
+    }
+    folder = home.scorecards / "support" / key
+    scorecard.write(folder, card.samples, card.metrics, body=body, now=NOW)
+
+
+def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
+    home: Settings, flywheel: Type
+) -> None:
+    ours, theirs = pair(40, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs)
+    said = flywheel(
+        "compare", "support", "ada-c4", "base", "--metric", "correct_name", "--show", "2"
+    )
+    assert said.exit_code == 0, said.stderr
+    (row,) = (line.split() for line in said.output.splitlines() if line.startswith("correct name"))
+    assert row == [
+        "correct",
+        "name",
+        "89.3%",
+        "55.4%",
+        "+33.9",
+        "+24.6",
+        "to",
+        "+43.5",
+        "112",
+        "112",
+        "4.11e-10",
+    ]
+    assert "correct_name: ada-c4 is better on 40 requests, base on 2" in said.output
+    assert said.output.count("asked ") == 2
+    assert "request 40" in said.output
+
+
+def test_a_scorecard_is_named_by_its_own_key(home: Settings, flywheel: Type) -> None:
+    ours, theirs = pair(4, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "d0d0", theirs)
+    assert flywheel("compare", "support", "c4a1", "d0d0").exit_code == 0
+
+
+def test_the_newest_comparable_scorecards_are_taken(home: Settings, flywheel: Type) -> None:
+    ours, theirs = pair(4, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs)
+    body = {"base": "b1", "adapter": "ada-c4a1", "task": HOLDOUT, "conditions": {"other": "one"}}
+    later = NOW + timedelta(days=1)
+    folder = home.scorecards / "support" / "c4a2"
+    scorecard.write(folder, ours.samples[:5], ours.metrics, body=body, now=later)
+    assert flywheel("compare", "support", "ada-c4a1", "base").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "conditions", "reason"),
+    [
+        pytest.param(
+            "ada-c4a1",
+            "base",
+            {"holdout_version": "v2"},
+            "holdout_version is 'v1' for ada-c4a1 and 'v2' for base",
+            id="another-holdout",
+        ),
+        pytest.param("base", "base", {}, "both are scorecard ba5e", id="itself"),
+        pytest.param("ada-0", "base", {}, "no scorecard is of it; wants base, champion", id="none"),
+        pytest.param("ada", "base", {}, "wants 4 characters or more", id="too-short"),
+        pytest.param("champion", "base", {}, "does not answer; `flywheel up`", id="no-mlflow"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused_by_name(
+    home: Settings,
+    flywheel: Type,
+    first: str,
+    second: str,
+    conditions: dict[str, Json],
+    reason: str,
+) -> None:
+    ours, theirs = pair(4, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs, **conditions)
+    said = flywheel("compare", "support", first, second)
+    assert said.exit_code == 2
+    assert reason in said.stderr
+
+
+def test_a_metric_that_is_none_is_refused_with_those_there_are(
+    home: Settings, flywheel: Type
+) -> None:
+    ours, theirs = pair(4, 2, 20, 10)
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs)
+    said = flywheel("compare", "support", "c4a1", "base", "--metric", "bleu")
+    assert said.exit_code == 2
+    assert "there is no metric bleu; there are " in said.stderr
+
+
+def test_what_a_request_says_can_not_steer_the_terminal(home: Settings, flywheel: Type) -> None:
+    ours, theirs = (gate_cases.saying(one, "\x1b[2J[bold]x") for one in pair(4, 2, 20, 10))
+    measured(home, "c4a1", ours)
+    measured(home, "ba5e", theirs)
+    said = flywheel("compare", "support", "c4a1", "base").output
+    assert "\x1b" not in said
+    assert "\\u001b[2J[bold]x" in said
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_help_teaches_with_an_example(flywheel: Type, command: str) -> None:
+    assert f"flywheel {command} support-routing" in flywheel(command, "--help").output
+
+
+def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(home: Settings) -> None:
+    said = io.StringIO()
+    turn_watch.print_scores(turned(home, 1).folder, Console(file=said, width=80))
+    scores, cost = said.getvalue().split("\ncost\n")
+    first, *_, paid, even = cost.strip().splitlines()
+    assert first.startswith("The challenger keeps 90.9% of production's correct name (95 %")
+    assert ", at 3.33% of its price of a request." in first
+    assert paid == "  the training has paid for itself after 58 requests"
+    assert even.startswith(
+        "  At production's assumed prices both cost the same at a utilization of "
+    )
+    assert re.search(r"correct_name .*-> .*% +\([\d.]+ to [\d.]+\) +n=\d+ in \d+ clusters", scores)
+    assert "baselines " in scores
+    assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in scores

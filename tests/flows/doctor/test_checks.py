@@ -1,0 +1,248 @@
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from components.decide.approvers import Approving
+from components.decide.ssh_signatures import SK_ED25519
+from flows.doctor import checks, server_checks
+from flows.doctor.checks import GIB, BaseFolder, Compute, PathPermissions, PoolStatus
+from flows.doctor.finding import CheckResult
+from tests.support.ssh import SecurityKey
+
+
+def level(found: CheckResult) -> str:
+    assert bool(found.fix) == (found.level != "fine"), "what is wrong has a fix"
+    return found.level
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("admin:password1234", "everybody knows", id="documented-example"),
+        pytest.param("flywheel:changeme", "everybody knows", id="default"),
+        pytest.param("flywheel:a7f3", "has 4 characters", id="short"),
+        pytest.param("flywheel:abababababababababab", "repeats", id="repeats"),
+        pytest.param("a7f3c1e90b2d4458", "form user:password", id="no-user"),
+    ],
+)
+def test_a_weak_credential_is_named_and_never_shown(text: str, said: str) -> None:
+    (found,) = checks.check_credentials({"PREFECT_API_AUTH_STRING": text})
+    assert level(found) == "wrong"
+    assert said in found.found
+    assert text.rpartition(":")[2] not in f"{found.found} {found.fix}"
+
+
+def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
+    env = {"PREFECT_API_AUTH_STRING": "flywheel:4fa781ce862c85f371e5e99d78c4a13f"}
+    assert [one.level for one in checks.check_credentials(env)] == ["fine"]
+    assert not checks.check_credentials({"MLFLOW_TRACKING_PASSWORD": ""})
+
+
+@pytest.mark.parametrize(
+    ("pool", "wanted", "said"),
+    [
+        pytest.param(PoolStatus("gpu", None), "wrong", "there is none", id="missing"),
+        pytest.param(PoolStatus("gpu", "process"), "wrong", "waits for ever", id="no-worker"),
+        pytest.param(
+            PoolStatus("gpu", "process", is_paused=True, online=1),
+            "wrong",
+            "is paused",
+            id="paused",
+        ),
+        pytest.param(
+            PoolStatus("gpu", "docker", online=2), "fine", "2 worker(s) of type docker", id="ok"
+        ),
+    ],
+)
+def test_a_pool_needs_a_worker(pool: PoolStatus, wanted: str, said: str) -> None:
+    found = checks.check_pool(pool)
+    assert level(found) == wanted
+    assert said in found.found
+
+
+def test_a_deployment_that_prefect_does_not_know_is_named() -> None:
+    found = checks.check_deployments(["turn/turn", "train/train"], ["turn/turn", "other/other"])
+    assert (level(found), found.found) == ("wrong", "missing: train/train")
+
+
+def home(mode: int) -> PathPermissions:
+    return PathPermissions(Path("/home"), mode)
+
+
+@pytest.mark.parametrize(
+    ("entries", "levels"),
+    [
+        pytest.param((home(0o40700),), ["fine"], id="its-owners"),
+        pytest.param((home(0o42770),), ["fine"], id="its-groups"),
+        pytest.param((home(0o40755),), ["wrong"], id="others-enter"),
+        pytest.param((home(0o40750),), ["wrong"], id="a-group-enters-that-does-not-share-it"),
+        pytest.param((home(0o40777),), ["wrong", "wrong"], id="others-write"),
+        pytest.param(
+            (home(0o40755), PathPermissions(Path("/home/tokens.json"), 0o100644, is_secret=True)),
+            ["wrong", "wrong"],
+            id="others-read-the-tokens",
+        ),
+        pytest.param(
+            (home(0o40700), PathPermissions(Path("/home/tokens.json"), 0o100644, is_secret=True)),
+            ["fine"],
+            id="nobody-else-gets-to-the-tokens",
+        ),
+        pytest.param(
+            (home(0o40700), PathPermissions(Path("/home/workloads"), 0o40777)),
+            ["wrong"],
+            id="others-add",
+        ),
+    ],
+)
+def test_others_neither_change_nor_read_what_matters(
+    entries: tuple[PathPermissions, ...], levels: list[str]
+) -> None:
+    assert [level(one) for one in checks.check_files(entries[0], entries[1:])] == levels
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        pytest.param("  url: postgresql://me:hunter22x@db/x", "a secret", id="password-in-a-url"),
+        pytest.param("api_key: 8f14e45fceea167a5a36dedd4bea2543", "a secret", id="api-key"),
+        pytest.param("token: ghp_16C7e42F292c6912E7710c838347Ae178B4a", "a secret", id="github"),
+        pytest.param("  trust_remote_code: true", "trust_remote_code", id="remote-code"),
+    ],
+)
+def test_a_secret_or_foreign_code_in_a_file_is_found_by_its_line(line: str, said: str) -> None:
+    found = checks.check_text("shop.yaml", f"workload: shop\n{line}\n")
+    assert found
+    assert all(level(one) == "wrong" and "line 2" in one.found for one in found)
+    assert said in found[0].found
+
+
+def test_an_ordinary_file_holds_no_secret() -> None:
+    text = (
+        "workload: support-routing\nbase: models/Qwen3-0.6B\ntrain: {r: 16}\nnote: secret santa\n"
+    )
+    assert not checks.check_text("shop.yaml", text)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        pytest.param(BaseFolder(Path("/m"), is_there=False), "no config.json", id="missing"),
+        pytest.param(
+            BaseFolder(Path("/m"), is_there=True, pickles=("pytorch_model.bin",)),
+            "no safetensors, only pytorch_model.bin",
+            id="pickles-only",
+        ),
+        pytest.param(
+            BaseFolder(Path("/m"), is_there=True, weights=("a",), brings_code=True),
+            "never run",
+            id="own-code",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_loaded_safely_is_refused(model: BaseFolder, said: str) -> None:
+    found = checks.check_model(model)
+    assert level(found) == "wrong"
+    assert said in found.found
+
+
+def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
+    required = [Requirement("duckdb>=1.5.5,<3"), Requirement("peft>=0.21"), Requirement("trl>=1")]
+    tested = checks.read_pins("# tested\nduckdb==2.0.1\nPEFT==0.21.2\ntrl==1.16.0\n")
+    installed = {"duckdb": "3.1", "peft": "0.22.0"}
+    found = checks.check_versions(required, installed, tested)
+    assert [(level(one), one.found) for one in found] == [
+        ("wrong", "duckdb is 3.1, wants <3,>=1.5.5"),
+        ("wrong", "trl is not installed"),
+        ("note", "not the tested ones: duckdb 3.1 (tested 2.0.1), peft 0.22.0 (tested 0.21.2)"),
+    ]
+    good = {"duckdb": "2.0.1", "peft": "0.21.2", "trl": "1.16.0"}
+    assert [level(one) for one in checks.check_versions(required, good, tested)] == ["fine"]
+
+
+@pytest.mark.parametrize(("free", "wanted"), [(1, "wrong"), (5, "note"), (50, "fine")])
+def test_a_full_disk_is_told_before_it_is_full(free: int, wanted: str) -> None:
+    assert level(checks.check_disk("/home", free * GIB)) == wanted
+
+
+NO_GPU = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble=None)
+
+
+@pytest.mark.parametrize(
+    ("compute", "wanted", "said"),
+    [
+        pytest.param(NO_GPU, "fine", "on the processor", id="none"),
+        pytest.param(
+            Compute("2.13.0+cpu", 2, (), has_cuda_build=False, four_bit_trouble=None),
+            "wrong",
+            "built without CUDA",
+            id="wrong-build",
+        ),
+        pytest.param(
+            Compute("2.13.0", 2, (), has_cuda_build=True, four_bit_trouble=None),
+            "wrong",
+            "sees none",
+            id="driver",
+        ),
+        pytest.param(
+            Compute("2.13.0", 1, ("L4",), has_cuda_build=True, four_bit_trouble=None),
+            "fine",
+            "uses L4",
+            id="works",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_told_why(compute: Compute, wanted: str, said: str) -> None:
+    found = checks.check_gpus(compute)
+    assert level(found) == wanted
+    assert said in found.found
+
+
+def test_what_bitsandbytes_says_is_passed_on() -> None:
+    broken = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble="OSError: no library")
+    assert "OSError: no library" in checks.check_four_bit(broken).found
+    assert level(checks.check_four_bit(NO_GPU)) == "fine"
+
+
+def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> None:
+    sockets = [("0.0.0.0", 4200), ("::", 6379), ("127.0.0.1", 5432), ("::1", 5000), ("::", 22)]
+    found = server_checks.check_listening(sockets, {4200: "Prefect", 5000: "MLflow"})
+    assert [(level(one), one.found.split()[0]) for one in found] == [
+        ("wrong", "Prefect"),
+        ("note", "Redis"),
+    ]
+
+
+LISTED = {"approvers": [{"name": "ada"}, {"name": "bob"}]}
+SIGNING = {
+    "proof": "signature",
+    "approvers": [
+        {"name": name, "keys": [SecurityKey(SK_ED25519).public]} for name in ("ada", "bob")
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "troubles", "wanted", "said"),
+    [
+        pytest.param({}, {}, "note", "may approve, under any name", id="nobody-listed"),
+        pytest.param(LISTED, {}, "note", "can give one's name", id="no-codes"),
+        pytest.param(
+            LISTED | {"codes": True},
+            {"bob": "bob.secret is not there"},
+            "wrong",
+            "no code of bob can be taken: bob.secret is not there",
+            id="no-secret",
+        ),
+        pytest.param(LISTED | {"codes": True}, {}, "fine", "2 approver(s)", id="all-enrolled"),
+        pytest.param(
+            LISTED | {"codes": True}, {}, "note", "not what was said", id="what-codes-leave-open"
+        ),
+        pytest.param(SIGNING, {}, "fine", "2 approver(s), each with a key", id="signing"),
+    ],
+)
+def test_who_may_approve_can_prove_it(
+    rules: dict[str, object], troubles: dict[str, str], wanted: str, said: str
+) -> None:
+    found = list(checks.check_approvers("support.yaml", Approving.model_validate(rules), troubles))
+    assert [one.found for one in found if level(one) == wanted and said in one.found]

@@ -1,0 +1,96 @@
+"""``flywheel doctor`` as a person runs it, on a home whose stack is down."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from tests.support import workload_text
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a scheduled workload, on ports where nobody listens."""
+    for name in ("base/config.json", "logs/a.jsonl", "home/workloads/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("{}")
+    config = workload_text.write(tmp_path)
+    home = tmp_path / "home"
+    home.chmod(0o700)
+    (home / "workloads" / "support.yaml").symlink_to(config)
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    monkeypatch.setenv("FLYWHEEL_PREFECT_PORT", "9")
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_PORT", "19")
+    return home
+
+
+def test_what_must_be_fixed_is_named_with_its_fix_and_fails_the_command(home: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("wrong  Prefect: http"))
+    assert "127.0.0.1:9 does not answer" in lines[start]
+    assert lines[start + 1] == "       fix: `flywheel up` starts it"
+    assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
+    assert "fine   bitsandbytes: 4-bit weights work" in done.output
+    assert "  support: collect 1 log and 0 feedback file(s)" in done.output
+
+
+def test_mistakes_of_a_workload_file_are_among_them_for_programs_too(home: Path) -> None:
+    (home.parent / "support.yaml").write_text("workload: support\nbase: base\nspeed: 9\n")
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    found = json.loads(done.output)
+    said = [one["found"] for one in found if one["about"] == "support.yaml"]
+    assert said == ["speed: no such setting"]
+
+
+def test_a_place_that_can_not_be_reached_is_told_in_a_line_by_doctor_and_by_check(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    config = workload_text.write(home.parent, sources={"logs": ["s3://nobody/*.json"]})
+    done = CliRunner().invoke(app, ["doctor"])
+    assert "wrong  support.yaml: sources: reaching s3://nobody/*.json: " in done.output
+    assert "  support: collect unknown log and" in done.output
+    checked = CliRunner().invoke(app, ["check", str(config)])
+    assert checked.exit_code == 2
+    assert checked.output.startswith(f"{config}: sources: reaching s3://nobody/*.json: ")
+
+
+def test_an_approver_whose_codes_nothing_can_check_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("ada", "bob", "cyd", "dan")
+    listed: list[dict[str, str]] = [{"name": name} for name in names]
+    listed[1]["secret_env"] = "BOBS_CODES"
+    workload_text.write(home.parent, approve={"approvers": listed, "codes": True})
+    monkeypatch.delenv("BOBS_CODES", raising=False)
+    for name in ("cyd", "dan"):
+        assert CliRunner().invoke(app, ["approver", "add", name]).exit_code == 0
+    (home / "approvers" / "dan.secret").chmod(0o644)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    found = {one["found"]: one["fix"] for one in json.loads(done.output)}
+    assert f"no code of ada can be taken: {home}/approvers/ada.secret is not there" in found
+    assert "no code of bob can be taken: BOBS_CODES is not there" in found
+    assert not any(said.startswith("no code of cyd") for said in found)
+    (dans,) = (said for said in found if said.startswith("no code of dan"))
+    assert "others than its owner may read" in dans
+    assert "flywheel approver add dan --again" in found[dans]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
+    workload_text.write(home.parent, evaluate={"engine": "vllm"})
+    done = CliRunner().invoke(app, ["doctor"])
+    assert "wrong  support.yaml: evaluating with engine: vllm: the package vllm is not" in (
+        done.output
+    )

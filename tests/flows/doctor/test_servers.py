@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows import settings
+from flows.doctor import probes, server_checks
+from flows.doctor.server_checks import ServerStatus
+
+GOOD = ServerStatus(
+    "Prefect",
+    "https://flywheel.example.com:4200",
+    is_open=False,
+    takes_ours=True,
+    guards_forms=True,
+    seconds_behind=0.4,
+)
+
+
+def wrongs(server: ServerStatus) -> list[str]:
+    found = server_checks.check_server(server, "start it", "PREFECT_API_AUTH_STRING")
+    return [f"{one.found}; {one.fix}" for one in found if one.level == "wrong"]
+
+
+def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
+    assert not wrongs(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"trouble": "timed out"}, "does not answer: timed out; start it", id="silent"),
+        pytest.param({"is_open": True}, "PREFECT_SERVER_API_AUTH_STRING=user:password", id="open"),
+        pytest.param({"takes_ours": False}, "set PREFECT_API_AUTH_STRING as", id="our-credentials"),
+        pytest.param({"guards_forms": False}, "CSRF_PROTECTION_ENABLED=true", id="no-csrf"),
+        pytest.param({"answers_pages": True}, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", id="cors"),
+        pytest.param({"url": "http://flywheel.example.com"}, "is not encrypted", id="plain"),
+        pytest.param({"url": "http://10.0.0.7:4200"}, "is not encrypted", id="plain-private"),
+        pytest.param({"seconds_behind": -90.0}, "90 s ahead of", id="clock"),
+    ],
+)
+def test_what_is_wrong_with_a_server_is_said_once_with_its_fix(
+    change: dict[str, object], said: str
+) -> None:
+    (found,) = wrongs(replace(GOOD, **change))  # pyright: ignore[reportArgumentType]
+    assert said in found
+
+
+def test_an_open_mlflow_is_told_how_to_ask_for_accounts() -> None:
+    (found,) = wrongs(replace(GOOD, name="MLflow", is_open=True, guards_forms=None))
+    assert "--app-name basic-auth" in found
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:4200", "http://localhost:1", "http://[::1]:4200"]
+)
+def test_on_the_loopback_a_server_may_be_plain_and_must_not_be_open(url: str) -> None:
+    assert not wrongs(replace(GOOD, url=url))
+    said = wrongs(replace(GOOD, url=url, is_open=True, guards_forms=False, answers_pages=True))
+    assert len(said) == 3
+    assert "to every user and program of this machine" in said[0]
+
+
+@pytest.mark.parametrize("host", ["proxy:8080", "mlflow.flywheel.svc.cluster.local:5000"])
+def test_inside_a_network_of_containers_no_tls_is_wanted(host: str) -> None:
+    assert not wrongs(replace(GOOD, url=f"http://{host}"))
+
+
+def test_a_clock_that_is_a_little_off_is_a_note() -> None:
+    found = [*server_checks.check_server(replace(GOOD, seconds_behind=20.0), "", "")]
+    assert [one.found for one in found if one.level == "note"] == [
+        "this machine is 20 s behind Prefect's server"
+    ]
+
+
+def prefect(env: Path, answer: Callable[[httpx.Request], int], allowed: str = "") -> ServerStatus:
+    """Look at a server that answers as said."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(answer(request), headers={"access-control-allow-origin": allowed})
+
+    home = settings.load({"FLYWHEEL_HOME": str(env)})
+    with httpx.Client(transport=httpx.MockTransport(respond)) as http:
+        return probes.probe_prefect(http, home, ("flywheel", "secret"))
+
+
+def test_a_server_that_wants_credentials_is_seen_to(tmp_path: Path) -> None:
+    found = prefect(
+        tmp_path,
+        lambda request: (
+            200 if request.url.path == "/api/health" or "authorization" in request.headers else 401
+        ),
+    )
+    assert (found.is_open, found.takes_ours, found.guards_forms) == (False, True, True)
+
+
+def test_a_server_without_credentials_and_csrf_is_seen_to_be_open(tmp_path: Path) -> None:
+    found = prefect(tmp_path, lambda request: 422 if "csrf" in request.url.path else 200, "*")
+    assert (found.is_open, found.takes_ours, found.guards_forms) == (True, True, False)
+    assert found.answers_pages
+
+
+def test_a_server_that_breaks_is_seen_not_to_work(tmp_path: Path) -> None:
+    assert prefect(tmp_path, lambda _: 503).trouble == "it says 503"

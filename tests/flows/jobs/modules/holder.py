@@ -1,0 +1,14 @@
+"""Hold GPUs until killed, see ``flows.jobs.launch``: ``holder FOLDER COUNT DOING DEVICE...``."""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from flows.jobs import launch
+
+say = partial(print, flush=True)
+folder, count, doing, *devices = sys.argv[1:]
+with launch.hold_gpus(Path(folder), devices, int(count), doing, say) as taken:
+    say("holds", *taken)
+    time.sleep(60)

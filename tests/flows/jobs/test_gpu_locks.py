@@ -1,0 +1,113 @@
+"""One job at a time has a GPU; who waits is told for whom, and who is killed gives it back."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+MODULES = Path(__file__).parent / "modules"
+
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Generator[Start]:
+    """Start processes that each want GPUs; those that still live at the end are killed."""
+    with ExitStack() as stack:
+
+        def one(doing: str, count: int = 1, devices: tuple[str, ...] = ("gpu-a",)) -> Process:
+            command = [sys.executable, str(MODULES / "holder.py")]
+            wanted = [str(tmp_path / "leases"), str(count), doing, *devices]
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*command, *wanted], stdout=subprocess.PIPE, text=True, env=environment
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield one
+
+
+def says(process: Process) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: Process) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def named(process: Process, doing: str) -> str:
+    return f"pid {process.pid} on {socket.gethostname()} running {doing}"
+
+
+def test_who_waits_is_told_who_holds_the_gpu_and_gets_it_when_that_one_is_killed(
+    start: Start,
+) -> None:
+    first = start("train a")
+    assert says(first) == "holds gpu-a"
+    second = start("train b")
+    assert says(second) == f"waiting for GPU 0, held by {named(first, 'train a')}"
+    kill(first)
+    assert says(second) == "holds gpu-a"
+
+
+def test_another_gpu_is_taken_where_one_is_free(start: Start) -> None:
+    both = ("gpu-a", "gpu-b")
+    assert says(start("train a", devices=both)) == "holds gpu-a"
+    assert says(start("train b", devices=both)) == "holds gpu-b"
+
+
+def test_who_wants_all_gpus_is_not_passed_by(start: Start) -> None:
+    both = ("gpu-a", "gpu-b")
+    one = start("evaluate a", devices=both)
+    assert says(one) == "holds gpu-a"
+    greedy = start("train b", count=2, devices=both)
+    assert says(greedy) == f"waiting for GPU 0, held by {named(one, 'evaluate a')}"
+    late = start("evaluate c", devices=both)
+    assert says(late) == f"waiting for a GPU, after {named(greedy, 'train b')}"
+    kill(one)
+    assert says(greedy) == "holds gpu-a gpu-b"
+    kill(greedy)
+    said = says(late)
+    while said.startswith("waiting"):
+        said = says(late)
+    assert said == "holds gpu-a"
+
+
+def test_a_killed_one_in_line_makes_room_for_the_next(start: Start) -> None:
+    first = start("train a")
+    assert says(first) == "holds gpu-a"
+    second = start("train b")
+    assert "held by" in says(second)
+    third = start("train c")
+    assert f"after {named(second, 'train b')}" in says(third)
+    kill(second)
+    assert says(third) == f"waiting for GPU 0, held by {named(first, 'train a')}"
+
+
+def test_a_program_that_the_holder_becomes_goes_on_holding(start: Start, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from flows.jobs import gpu_locks\n"
+        "with gpu_locks.held(Path(sys.argv[1]), ['gpu-a'], 1, 'train a', print):\n"
+        "    os.execvp('sh', ['sh', '-c', 'echo became; exec sleep 60'])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "leases")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as became:
+        try:
+            assert says(became) == "became"
+            second = start("train b")
+            assert says(second) == f"waiting for GPU 0, held by {named(became, 'train a')}"
+        finally:
+            became.kill()
+    assert says(second) == "holds gpu-a"

@@ -1,0 +1,127 @@
+"""A job reports while it works, says why it failed, and never outlives who waits for it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from components.costs import Work
+from components.schema import Progress
+from components.train.checkpoints import StopCondition
+from components.train.recipe import Recipe
+from flows.jobs import job_specs, runner
+from flows.jobs.job_specs import LengthsSpec, TrainSpec
+from flows.stack import processes
+from tests.flows.jobs.modules.tiny_job import Bake, Count, Fail, Wait
+
+MODULES = Path(__file__).parent / "modules"
+JOB = "tiny_job"
+
+
+@pytest.fixture(autouse=True)
+def importable_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs' processes import the tiny job."""
+    monkeypatch.setenv("PYTHONPATH", str(MODULES))
+
+
+def eventually(claim: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not claim() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return claim()
+
+
+def waiting(folder: Path) -> Wait:
+    return Wait(pid=str(folder / "pid"), saved=str(folder / "saved"))
+
+
+def test_each_progress_line_arrives_and_the_newest_stays_on_disk(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    runner.run_job(Count(), tmp_path / "job", heard.append, module=JOB)
+    assert [progress.done for progress in heard] == [1, 2, 3]
+    assert heard[1] == Progress("count", 2, 3, "steps", {"loss": 0.5})
+    assert runner.newest_progress(tmp_path / "job") == heard[-1]
+
+
+def test_before_its_first_line_a_job_has_no_progress(tmp_path: Path) -> None:
+    assert runner.newest_progress(tmp_path) is None
+
+
+def test_the_work_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / runner.WORK).write_text('{"seconds": 9.0, "part": "core", "parts": 2}')
+    assert runner.read_work(tmp_path / "job") == Work(9.0, "core", 2)
+    runner.run_job(Count(), tmp_path / "job", print, module=JOB)
+    assert runner.read_work(tmp_path / "job") is None
+
+
+def test_a_failure_ends_with_the_last_lines_of_the_log(tmp_path: Path) -> None:
+    with pytest.raises(runner.JobError) as caught:
+        runner.run_job(Fail(), tmp_path / "job", print, module=JOB)
+    said = str(caught.value).splitlines()
+    assert said[0] == f"fail job ended with code 3; the end of {tmp_path}/job/log.txt:"
+    assert said[1:] == [f"line {number}" for number in range(15, 30)]
+
+
+def test_a_job_that_fails_says_why_and_has_worked_too(tmp_path: Path) -> None:
+    spec = LengthsSpec(snapshot=tmp_path / "gone", candidates=(), counted=tmp_path / "no/counted")
+    with pytest.raises(runner.JobError, match=r"FileNotFoundError.*no/counted"):
+        runner.run_job(spec, tmp_path / "job", print)
+    taken = runner.read_work(tmp_path / "job")
+    assert taken is not None
+    assert taken.seconds > 0
+
+
+def test_a_specification_of_no_kind_and_one_with_an_unknown_field_are_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(runner.JobError, match="KeyError: 'bake'"):
+        runner.run_job(Bake(), tmp_path / "job", print)
+    path = tmp_path / "spec.json"
+    path.write_text('{"snapshot": "s1", "candidates": [], "counted": "c", "retries": 2}')
+    with pytest.raises(ValidationError, match="retries"):
+        job_specs.read("lengths", path)
+
+
+def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
+    spec = TrainSpec(
+        snapshot=tmp_path / "s1",
+        base=tmp_path / "base",
+        folder=tmp_path / "a1",
+        recipe=Recipe.model_validate({"objective": "dpo", "r": 4, "target_modules": "all-linear"}),
+        stop=StopCondition(at_step=3, deadline=1.5),
+    )
+    path = tmp_path / "spec.json"
+    path.write_text(spec.model_dump_json())
+    assert job_specs.read("train", path) == spec
+
+
+def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    def cancel(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_job(waiting(tmp_path), tmp_path / "job", cancel, module=JOB)
+    assert (tmp_path / "saved").read_text() == "saved"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_job_saves_and_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    start = (
+        "from flows.jobs import runner; from pathlib import Path; from tiny_job import Wait;"
+        f"runner.run({waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
+        f" print, module={JOB!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL) as parent:
+        assert eventually((tmp_path / "job/progress.json").exists)
+        job = processes.identify_process(int((tmp_path / "pid").read_text()))
+        parent.send_signal(signal.SIGKILL)
+    assert eventually(lambda: not processes.is_alive(job))
+    assert (tmp_path / "saved").read_text() == "saved"

@@ -1,0 +1,256 @@
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import stack_commands
+from flows.settings import HOST, Settings
+from flows.stack import control, processes, stack_services
+from flows.stack import processes as stack_state
+from flows.stack.children import LONGEST_WAIT, Child
+from flows.stack.processes import ProcessIdentity, ServiceState, StackState
+from flows.stack.stack_services import Service
+from tests.flows.stack.test_processes import SLEEP, spawn
+
+
+def a_state(
+    settings: Settings, supervisor: ProcessIdentity, service: ProcessIdentity
+) -> StackState:
+    return StackState(
+        phase="up",
+        step="everything runs",
+        prefect_port=settings.prefect_port,
+        mlflow_port=settings.mlflow_port,
+        supervisor=supervisor,
+        services=(ServiceState("prefect", "up", service, settings.prefect_url, "a.log", 0),),
+    )
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_way_out(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, settings.mlflow_port))
+        taken.listen()
+        with pytest.raises(control.StackError) as raised:
+            control.up(settings, lambda _: None, "tiny_deploy")
+    assert f"port {settings.mlflow_port} for MLflow is taken by" in str(raised.value)
+    assert f"(pid {os.getpid()})" in str(raised.value)
+    assert "FLYWHEEL_MLFLOW_PORT" in str(raised.value)
+    assert not processes.marked_processes(stack_services.MARK, stack_services.stack_mark(settings))
+    assert control.stack_status(settings).phase == "failed"
+
+
+def test_a_stack_never_started_is_down_and_taking_it_down_does_nothing(settings: Settings) -> None:
+    assert control.stack_status(settings).phase == "down"
+    assert not control.down(settings)
+
+
+def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Settings) -> None:
+    settings.home.mkdir()
+    me, dead = processes.identify_process(os.getpid()), ProcessIdentity(os.getpid(), 0.0)
+    stack_state.write_state(settings, a_state(settings, supervisor=me, service=me))
+    assert control.stack_status(settings).is_up
+    stack_state.write_state(settings, a_state(settings, supervisor=me, service=dead))
+    assert control.stack_status(settings).services[0].condition == "gone"
+    assert not control.stack_status(settings).is_up
+    stack_state.write_state(settings, a_state(settings, supervisor=dead, service=me))
+    assert control.stack_status(settings).phase == "lost"
+
+
+def test_status_says_at_once_that_a_server_hangs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    me = processes.identify_process(os.getpid())
+    with socket.socket() as silent:  # takes connections, as a stopped server's kernel does
+        silent.bind((HOST, settings.prefect_port))
+        silent.listen()
+        state = a_state(settings, me, me)
+        server = replace(state.services[0], health_url=f"{settings.prefect_api_url}/health")
+        stack_state.write_state(settings, replace(state, services=(server,)))
+        result = CliRunner().invoke(stack_commands.app, ["status", "--json"])
+        stack_state.state_path(settings).unlink()
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["services"][0]["condition"] == "hanging"
+
+
+def test_status_says_at_once_that_a_worker_was_stopped(settings: Settings) -> None:
+    settings.home.mkdir()
+    me = processes.identify_process(os.getpid())
+    with spawn(SLEEP) as worker:
+        state = a_state(settings, me, processes.identify_process(worker.pid))
+        stack_state.write_state(settings, state)
+        assert control.probe_services(control.stack_status(settings)).is_up
+        os.kill(worker.pid, signal.SIGSTOP)
+        while not processes.is_stopped(processes.identify_process(worker.pid)):
+            time.sleep(0.01)
+        assert (
+            control.probe_services(control.stack_status(settings)).services[0].condition
+            == "hanging"
+        )
+        worker.kill()
+    stack_state.state_path(settings).unlink()
+
+
+def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings) -> None:
+    settings.home.mkdir()
+    with spawn(SLEEP) as supervisor:
+        it = processes.identify_process(supervisor.pid)
+        stack_state.write_state(
+            settings, a_state(settings, it, processes.identify_process(os.getpid()))
+        )
+        assert control.stack_status(settings).is_up
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        while not processes.is_stopped(it):
+            time.sleep(0.01)
+        found = control.stack_status(settings)
+        supervisor.kill()
+    assert not found.is_up
+    assert f"the supervisor was stopped; `kill -CONT {supervisor.pid}`" in found.step
+    stack_state.state_path(settings).unlink()
+
+
+def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> None:
+    settings.scratch.mkdir(parents=True)
+    other = ProcessIdentity(os.getpid(), 0.0, after_boot=0.0, boot="another")
+    state = replace(a_state(settings, other, other), host="desk-2")
+    stack_state.write_state(settings, state)
+    lock = str(stack_state.lock_path(settings))
+    hold = f"import fcntl; file = open({lock!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
+    with spawn([sys.executable, "-c", hold + SLEEP[2]]) as supervisor:
+        for act in (control.down, partial(control.up, on_progress=lambda _: None)):
+            with pytest.raises(control.StackError, match=r"runs on desk-2"):
+                act(settings)
+        assert control.stack_status(settings).is_up
+        assert control.stack_status(settings).step == "everything runs, on desk-2"
+        assert settings.scratch.exists()
+        assert stack_state.read_state(settings) == state
+        supervisor.kill()
+    control.down(settings)  # that host was switched off: nobody holds the home any more
+    assert control.stack_status(settings).phase == "down"
+
+
+def test_up_refuses_to_join_a_stack_on_other_ports(settings: Settings) -> None:
+    settings.home.mkdir()
+    me = processes.identify_process(os.getpid())
+    stack_state.write_state(settings, a_state(settings, me, me))
+    with pytest.raises(control.StackError, match=f"on ports {settings.prefect_port}"):
+        control.up(replace(settings, prefect_port=1), lambda _: None)
+    stack_state.state_path(settings).unlink()  # or the clean-up would end this very process
+
+
+def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
+    (settings.scratch / "of-a-killed-flow-run").mkdir(parents=True)
+    mark = {stack_services.MARK: stack_services.stack_mark(settings)}
+    with spawn(SLEEP, **mark) as left, spawn(SLEEP, **{stack_services.MARK: "other"}) as other:
+        assert control.down(settings)
+        assert left.wait() == -15
+        assert other.poll() is None
+        other.kill()
+    assert not settings.scratch.exists()
+
+
+def test_services_get_this_stacks_settings_and_no_way_to_a_persons_other_servers(
+    settings: Settings,
+) -> None:
+    base = {"PATH": "/bin", "PREFECT_API_KEY": "secret", "MLFLOW_TRACKING_URI": "elsewhere"}
+    elsewhere = {"MLFLOW_TRACKING_TOKEN": "secret", "PREFECT__FLOW_RUN_ID": "another's"}
+    found = stack_services.service_environment(
+        settings, base | elsewhere | {"NO_PROXY": "intranet"}
+    )
+    assert not {"PREFECT_API_KEY", *elsewhere} & set(found)
+    assert found["MLFLOW_TRACKING_URI"] == settings.mlflow_url
+    assert found["PATH"] == "/bin"
+    assert found["TMPDIR"].startswith(str(settings.home))
+    assert found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+
+
+def test_what_an_operator_exported_holds(settings: Settings) -> None:
+    exported = {
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "7",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "9",
+    }
+    found = stack_services.service_environment(settings, exported)
+    assert {name: found.get(name) for name in exported} == exported
+
+
+def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:
+    settings.logs.mkdir(parents=True)
+    command = (sys.executable, "-c", "print('why'); raise SystemExit(4)")
+    child = Child(Service("prefect", command, settings.logs / "a.log"))
+    waits: list[float] = []
+    for _ in range(3):
+        child.start(os.environ, settings.home)
+        while child.exit_code is None:
+            time.sleep(0.01)
+        assert (child.exit_code, child.last_words()) == (4, "why")
+        child.plan_restart()
+        waits.append(child.retry_at - time.monotonic())
+    assert waits[0] < waits[1] < waits[2] < LONGEST_WAIT
+    assert child.state().restarts == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "still"),
+    [
+        pytest.param("import time; time.sleep(60)", True, id="asleep"),
+        pytest.param("while True: pass", False, id="at-work"),
+    ],
+)
+def test_who_takes_long_to_start_is_given_up_only_if_it_does_not_compute(
+    settings: Settings, code: str, still: bool
+) -> None:
+    settings.logs.mkdir(parents=True)
+    child = Child(Service("mlflow", (sys.executable, "-c", code), settings.logs / "a.log"))
+    child.start(os.environ, settings.home)
+    time.sleep(2)  # Python itself computes while it starts
+    assert not child.stands_still(60), "too early to judge"
+    child.stands_still(0.5)
+    time.sleep(1)
+    assert child.stands_still(0.5) is still
+    child.kill()
+    child.last_words()
+    for _ in range(100):
+        if child.exit_code is not None:
+            return
+        time.sleep(0.1)
+    pytest.fail("it was killed 10 s ago and has not ended")
+
+
+def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    result = CliRunner().invoke(stack_commands.app, ["status", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["phase"] == "down"
+    assert CliRunner().invoke(stack_commands.app, ["down"]).exit_code == 0
+
+
+def test_status_command_shows_each_service(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
+    dead = ProcessIdentity(os.getpid(), 0.0)
+    stack_state.write_state(settings, a_state(settings, dead, dead))
+    result = CliRunner().invoke(stack_commands.app, ["status"])
+    assert result.exit_code == 1
+    assert "the supervisor was killed" in result.stdout
+    assert settings.prefect_url in result.stdout
+
+
+def test_a_port_that_is_none_ends_the_command_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_PREFECT_PORT", "no")
+    result = CliRunner().invoke(stack_commands.app, ["up"])
+    assert result.exit_code == 2
+    assert "FLYWHEEL_PREFECT_PORT is 'no'" in result.stderr

@@ -1,0 +1,80 @@
+"""A disk that is full: lines are lost and counted, the supervisor goes on, doctor says so."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.doctor import checks, lock_probe, probes
+from flows.stack.children import ServiceLog
+from tests.support import small_disk
+from tests.support.small_disk import fill
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    with small_disk.mounted(tmp_path / "small", "64k") as folder:
+        yield folder
+
+
+def test_lines_that_found_no_room_are_counted_in_the_log(small: Path) -> None:
+    log = ServiceLog(small / "prefect.log")
+    log.write(b"before\n")
+    ballast = fill(small)
+    for _ in range(1000):
+        log.write(b"a line that finds no room once the last block is full\n")
+    ballast.unlink()
+    log.write(b"after\n")
+    lines = (small / "prefect.log").read_text().splitlines()
+    kept = lines.count("a line that finds no room once the last block is full")
+    assert lines[0] == "before"
+    assert lines[-2:] == [
+        f"{1000 - kept} lines were lost: they could not be written here",
+        "after",
+    ]
+    assert len(lines) == kept + 3, "no half line is left"
+
+
+def test_the_supervisor_goes_on_and_notes_its_state_when_there_is_room_again(small: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from flows.settings import Settings
+from flows.stack import health, processes
+from flows.stack.processes import Signals
+from flows.stack.supervisor import Supervisor
+settings = Settings(Path({str(small)!r}), 1, 2)
+with health.http_client() as http:
+    supervisor = Supervisor(settings, http, Signals())
+    supervisor.say("starting", "first")
+    print("ready", flush=True); sys.stdin.readline()
+    supervisor.say("up", "everything runs")
+    print(processes.read_state(settings).step, flush=True); sys.stdin.readline()
+    supervisor.say("up", "everything runs")
+    print(processes.read_state(settings).step, flush=True)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        ballast = fill(small)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "first\n", "what was said before is still whole"
+        ballast.unlink()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "everything runs\n"
+    assert process.returncode == 0
+
+
+def test_doctor_names_a_disk_that_is_full_and_can_still_try_its_locks(small: Path) -> None:
+    fill(small)
+    finding = checks.check_disk(str(small), probes.free_bytes(small))
+    assert (finding.level, finding.found) == ("wrong", f"0.0 GiB free under {small}")
+    assert lock_probe.probe_locks(small) == []

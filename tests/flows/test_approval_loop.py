@@ -1,0 +1,35 @@
+"""A promotion whose evidence went stale is on record as lapsed, once, whenever that was seen."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.decide.record_answer import Question
+from components.store import warehouse
+from flows import approval_loop, settings
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_what_was_approved_and_then_went_stale_lapses_once_and_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
+        decision_log.append_event(
+            con, LogEvent("approve", "support", "e1", "run-1", NOW, "ada", "good")
+        )
+    for _ in range(2):
+        approval_loop.expire.fn(
+            Question("support", "e1", "run-1", 0), None, "the champion is another"
+        )
+    with warehouse.connect(settings.load().warehouse) as con:
+        links = decision_log.links(con)
+        assert decision_log.decision_on(con, "e1") is None
+    assert [(one.kind, one.reason, one.comment) for one in links] == [
+        ("approve", "", "good"),
+        ("lapsed", "stale", "the champion is another"),
+    ]

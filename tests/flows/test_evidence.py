@@ -1,0 +1,130 @@
+"""A turn's gate, from scorecards on disk to the evidence: anchored, sealed, and counted."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import costs, scorecard
+from components.costs import Work
+from components.dataset.freeze_snapshot import Snapshot
+from components.evaluate.harness import ScorecardFolders
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, TurnReference
+from components.gate.policy import Guard, Policy
+from components.register.registry import Version
+from components.schema import Answer
+from components.scorecard import HOLDOUT, Scorecard
+from components.store import ledger, manifest, warehouse
+from components.store.manifest import folder_digest
+from flows import evaluate, settings, turn
+from flows.workload_file import Workload
+from tests.support import gate_cases, tiny
+from tests.support.cards import CONDITIONS, card, rescored
+from tests.support.logs import NOW
+
+GUARD = Guard(metric="name_and_arguments", margin=0.05)
+POLICY = Policy(guards=(GUARD,), abstention_margin=None)
+CHAMPION = Version("support", "3", "a0", "e0", "r0", decision="approve")
+REQUESTS = 400
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    return tmp_path
+
+
+TURN = TurnReference("t1", "w1")
+
+
+def measured(right: int, guarded: int) -> Scorecard:
+    """Measure a model that gets so many names right, and so many arguments."""
+    names = card([1.0] * right + [0.0] * (REQUESTS - right), [])
+    return rescored(names, GUARD.metric, [1.0] * guarded + [0.0] * (REQUESTS - guarded))
+
+
+def written(folder: Path, measured: Scorecard) -> dict[str, Path]:
+    body = {"base": "b1", "adapter": folder.name, "task": HOLDOUT, "conditions": CONDITIONS}
+    speed = {costs.SPEED: asdict(gate_cases.SPEED)}
+    scorecard.write(folder, measured.samples, measured.metrics, body=body | speed, now=NOW)
+    return {HOLDOUT: folder}
+
+
+def snapshot(home: Path) -> Snapshot:
+    folder = home / "snapshots" / "support" / "s1"
+    folder.mkdir(parents=True)
+    answer = Answer("Yes").to_json()
+    rows = [
+        {
+            "interaction_ids": [f"i{number}"],
+            "messages": json.dumps([{"role": "user", "content": f"request {number}"}]),
+            "tools": "[]",
+            "answer": answer,
+        }
+        for number in range(REQUESTS)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "holdout.parquet")
+    sides = {"train": 10, "validation": 0, "holdout": REQUESTS}
+    return Snapshot(folder, "s1", "v1-abc", 10, 0, REQUESTS, {"kept": 10}, sides, 1)
+
+
+def workload(home: Path, policy: Policy) -> Workload:
+    tiny.tokenizer().save_pretrained(home / "base")
+    return Workload.model_construct(
+        workload="support", base=home / "base", cost=gate_cases.PRICES, gate=policy, note=""
+    )
+
+
+def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_new_look(
+    home: Path,
+) -> None:
+    frozen, adapter = snapshot(home), home / "adapters" / "a1"
+    body = {costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    adapter.mkdir(parents=True)
+    manifest.write(adapter, kind="adapter", now=NOW, body=body)
+    cards: ScorecardFolders = {
+        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        evaluate.CHAMPION: written(home / "cards" / "o", measured(300, 340)),
+        evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
+    }
+
+    def assemble(policy: Policy) -> Evidence:
+        asked = workload(home, policy)
+        turn.preregister.fn(asked, frozen)
+        return turn.assemble_evidence.fn(asked, frozen, adapter, cards, CHAMPION, TURN)
+
+    found = assemble(POLICY)
+    assert found.subject.anchor_scorecards == ("b",)
+    assert found.judgement.outcome == "fail"
+    assert found.judgement.reasons[0].startswith(
+        "worse on name_and_arguments since the base: -9.0 points"
+    )
+    wide = Policy(guards=(GUARD.model_copy(update={"anchor_margin": 0.3}),), abstention_margin=None)
+    again = assemble(wide)
+    assert (again.judgement.outcome, again.judgement.look) == ("pass", 2)
+    brief = (again.folder / evidence_folder.BRIEF).read_text()
+    assert "anchor_margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
+    assert "looks of another home are not known" in brief
+    assert evidence_folder.read(again.folder) == again
+    assert evidence_folder.turn(again.folder) == TURN
+    assert again.subject.adapter_bytes == folder_digest(adapter)
+    assert assemble(wide).digest == again.digest
+    assert assemble(POLICY) == found
+    with warehouse.connect(settings.load().warehouse) as con:
+        book = ledger.read_holdout_log(con)
+    (again.folder / manifest.NAME).unlink()  # it was made by a version that bound no bytes
+    older = again.folder.with_name(
+        evidence_folder.older_digest(again.subject, again.judgement, wide)
+    )
+    verdict = json.loads((again.folder / evidence_folder.VERDICT).read_text())
+    del verdict["subject"]["adapter_bytes"]
+    older.mkdir()
+    (older / evidence_folder.VERDICT).write_text(json.dumps(verdict))
+    manifest.write(older, kind="evidence", now=NOW, body=verdict)
+    assert assemble(wide).digest == older.name  # so what was decided on it stays decided
+    assert [one.alpha for one in book.seals] == [0.05]
+    assert [(one.number, one.outcome) for one in book.looks] == [(1, "fail"), (2, "pass")]

@@ -1,0 +1,78 @@
+"""What is put before whoever decides comes from what was measured, and from nothing else."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import costs, scorecard
+from components.costs import Prices, Work
+from components.dataset import snapshot_figures
+from components.schema import Answer
+from components.scorecard import HOLDOUT
+from components.store import manifest
+from flows import evaluate, evidence_reports
+from flows.settings import Settings
+from flows.workload_file import Workload
+from tests.support import gate_cases, tiny
+from tests.support.cards import pair
+from tests.support.logs import NOW
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, Path]]]:
+    """A home with a snapshot, an adapter, and scorecards of it and of its base."""
+    snapshot, adapter = tmp_path / "snapshot", tmp_path / "ada"
+    for folder in (snapshot, adapter):
+        folder.mkdir()
+    answer = Answer("Yes").to_json()
+    asked = json.dumps([{"role": "user", "content": "Is it raining?"}])
+    row = {"interaction_ids": ["i1"], "messages": asked, "tools": "[]", "answer": answer}
+    pq.write_table(pa.Table.from_pylist([row]), snapshot / "holdout.parquet")
+    manifest.write(
+        adapter, kind="adapter", now=NOW, body={costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    )
+    cards: dict[str, dict[str, Path]] = {}
+    for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
+        cards[role] = {HOLDOUT: tmp_path / role}
+        body = {"base": "b1", "adapter": None, "task": HOLDOUT, "conditions": {}}
+        said = {costs.SPEED: asdict(gate_cases.SPEED)}
+        scorecard.write(tmp_path / role, card.samples, card.metrics, body=body | said, now=NOW)
+    return Settings(tmp_path, 1, 2), snapshot, adapter, cards
+
+
+def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]], tmp_path: Path
+) -> None:
+    home, snapshot, adapter, cards = measured
+    tiny.tokenizer().save_pretrained(base := tmp_path / "base")
+    workload = Workload.model_construct(workload="support", base=base, cost=gate_cases.PRICES)
+    found = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    assert found.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
+    asked, answered = len("Is it raining?") + 2 * snapshot_figures.MESSAGE_TOKENS, len("Yes")
+    assert found.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
+    assert found.bill.training.value == pytest.approx(0.5)
+    assert found.request["base"].value == found.request["challenger"].value
+    assert found.usage is not None
+    assert found.usage.source == snapshot_figures.describe_count(1)
+
+
+def test_without_prices_every_figure_says_what_it_wants(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]], tmp_path: Path
+) -> None:
+    home, snapshot, adapter, cards = measured
+    workload = Workload.model_construct(workload="support", base=tmp_path, cost=Prices())
+    found = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    assert {one.value for one in found.request.values()} == {None}
+    assert "cost.hardware_per_hour" in found.request["base"].how
+
+
+def test_the_base_is_shown_besides_only_when_it_is_not_the_opponent(
+    measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
+) -> None:
+    *_, cards = measured
+    assert [*evidence_reports.other_scorecards(cards, base=True)] == [evaluate.BASE]
+    assert evidence_reports.other_scorecards(cards, base=False) == {}

@@ -1,0 +1,44 @@
+"""Flow runs are found whoever started them, and however many there are."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+
+def begin(flow: str, config: Path) -> UUID:
+    """Let a run be under way, as a schedule starts it: without any tag."""
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    def nothing(config: str) -> None:
+        """Stand for the flow, of which only the record in Prefect matters."""
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(Flow(nothing, name=flow), parameters={"config": str(config)})
+        client.set_flow_run_state(run.id, Running(), force=True)
+    return run.id
+
+
+def test_a_scheduled_turn_is_joined_and_no_second_one_is_started(tmp_path: Path) -> None:
+    from flows.cli import turn_watch
+
+    begin("turn", tmp_path / "other.yaml")
+    linked = tmp_path / "link.yaml"
+    linked.symlink_to(tmp_path / "support.yaml")
+    scheduled = begin("turn", linked)
+    assert turn_watch.start_turn(tmp_path / "support.yaml", "support") == scheduled
+
+
+def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) -> None:
+    from prefect.client.schemas.objects import StateType
+
+    from flows import flow_runs
+
+    begun = {begin("many", tmp_path / "a.yaml") for _ in range(flow_runs.PAGE + 1)}
+    found = flow_runs.find_runs("many", states=[StateType.RUNNING])
+    assert len(found) == len(begun)
+    assert {run.id for run in found} == begun

@@ -1,0 +1,208 @@
+"""The rules are those of the workload's own file in the home, whatever a flow run names."""
+
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.gate import evidence_folder
+from components.gate.evidence_folder import Evidence, EvidenceSubject
+from components.gate.judgement import Judgement
+from components.gate.policy import Policy
+from components.store import warehouse
+from flows import home_workloads, promote, workload_file
+from flows.home_workloads import WorkloadFileError
+from flows.promote import ForeignEvidenceError
+from flows.settings import Settings
+from flows.workload_file import ForeignPathError, WorkloadError
+from tests.support import workload_text
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSED = Judgement("pass", ("better",), "correct_name")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return Settings(tmp_path / "home", 4200, 5000)
+
+
+def asked(home: Settings, workload: str) -> Evidence:
+    subject = EvidenceSubject(workload, "s1", "v1", "b1", "a1", "base", "c1", "o1")
+    folder = home.evidence / workload / evidence_folder.digest(subject, PASSED, Policy())
+    folder.mkdir(parents=True)
+    return evidence_folder.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)
+
+
+def test_a_scheduled_file_is_the_workloads_and_no_turn_changes_that(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_text.write(folder)
+    home.workloads.mkdir(parents=True)
+    (home.workloads / "support.yaml").symlink_to(file)
+    assert home_workloads.require(home, "support") == file
+    other = folder / "laxer.yaml"
+    other.write_text(file.read_text())
+    with pytest.raises(WorkloadFileError, match="this home's file of it is"):
+        home_workloads.enter(home, "support", other)
+    with pytest.raises(WorkloadFileError, match="flywheel schedule"):
+        home_workloads.adopt(home, "support", other)
+    (home.workloads / "b.yaml").write_text("workload: support\n")
+    with pytest.raises(WorkloadFileError, match="are both of it"):
+        home_workloads.require(home, "support")
+
+
+def test_the_first_turn_of_a_workload_makes_its_file_known_and_a_later_one_does_not(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_text.write(folder)
+    home_workloads.enter(home, "support", file)
+    assert home_workloads.require(home, "support") == file
+    other = folder / "laxer.yaml"
+    other.write_text(file.read_text())
+    with pytest.raises(WorkloadFileError, match="run at this home, changes that"):
+        home_workloads.enter(home, "support", other)
+    home_workloads.adopt(home, "support", other)  # somebody at the home says so
+    assert home_workloads.require(home, "support") == other
+
+
+def test_a_workload_with_evidence_and_no_file_waits_for_somebody_at_the_home(
+    home: Settings, folder: Path
+) -> None:
+    file = workload_text.write(folder)
+    found = asked(home, "support")
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        home_workloads.enter(home, "support", file)
+    with pytest.raises(WorkloadFileError, match="knows none"):  # no run says when it was made
+        promote.rules_file(home, found, str(file))
+
+
+def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: Path) -> None:
+    home_workloads.adopt(home, "support", workload_text.write(folder))
+    beta = folder / "beta.yaml"
+    beta.write_text((folder / "support.yaml").read_text().replace("support", "beta"))
+    home_workloads.adopt(home, "beta", beta)
+    found = asked(home, "support")
+    assert promote.rules_file(home, found, "") == folder / "support.yaml"
+    assert promote.rules_file(home, found, str(folder / "support.yaml")) == folder / "support.yaml"
+    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
+        promote.rules_file(home, found, str(beta))
+
+
+def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
+    home: Settings, tmp_path: Path
+) -> None:
+    found = asked(home, "support")
+    assert promote.read_own_evidence(home, "support", found.digest, "") == found
+    assert (
+        promote.read_own_evidence(home, "", "", str(found.folder)) == found
+    )  # as older versions say it
+    elsewhere = tmp_path / "elsewhere" / "support" / found.digest
+    elsewhere.parent.mkdir(parents=True)
+    found.folder.rename(elsewhere)
+    for workload, digest, folder in (
+        ("", "", str(elsewhere)),
+        ("../../elsewhere/support", found.digest, ""),
+        ("support", "../../../elsewhere/support/" + found.digest, ""),
+        ("", "", ""),
+        ("support", found.digest, ""),
+    ):
+        with pytest.raises(ForeignEvidenceError):
+            promote.read_own_evidence(home, workload, digest, folder)
+    (home.evidence / "beta").mkdir()
+    elsewhere.rename(home.evidence / "beta" / found.digest)
+    with pytest.raises(ForeignEvidenceError, match="it is evidence on support"):
+        promote.read_own_evidence(home, "beta", found.digest, "")
+
+
+def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
+    home: Settings, tmp_path: Path
+) -> None:
+    found = asked(home, "support")
+    elsewhere = tmp_path / "outside"
+    found.folder.rename(elsewhere)
+    found.folder.symlink_to(elsewhere)
+    with pytest.raises(ForeignEvidenceError, match="no evidence of this home"):
+        promote.read_own_evidence(home, "support", found.digest, "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one_does_not(
+    home: Settings, folder: Path
+) -> None:
+    from prefect import flow
+
+    file, found = workload_text.write(folder), asked(home, "support")
+
+    @flow
+    def older(config: str, evidence_folder: str) -> Path:
+        return promote.rules_file(
+            home, promote.read_own_evidence(home, "", "", evidence_folder), config
+        )
+
+    with warehouse.connect(home.warehouse) as con:
+        con.execute("update raw.signing set since = now() - interval 1 hour")
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        older(str(file), str(found.folder))
+    with warehouse.connect(home.warehouse) as con:
+        con.execute("update raw.signing set since = now() + interval 1 hour")
+    (folder / "shadow").write_text("user: root:x:0\n- secret")
+    with pytest.raises(ForeignPathError, match="this home knows no such file"):
+        older(str(folder / "shadow"), str(found.folder))
+    assert older(str(file), str(found.folder)) == file
+    assert home_workloads.require(home, "support") == file
+    laxer = folder / "laxer.yaml"
+    laxer.write_text(file.read_text())
+    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
+        older(str(laxer), str(found.folder))
+
+
+def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
+    home: Settings, folder: Path
+) -> None:
+    text = workload_text.write(folder).read_text()
+    for kept in (home.mlflow_home / "artifacts", home.prefect_home):
+        kept.mkdir(parents=True)
+        for words in (text, "workload: [\n"):
+            (kept / "support.yaml").write_text(words)
+            with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
+                workload_file.workload_of_run(str(kept / "support.yaml"))
+        with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
+            home_workloads.adopt(home, "support", kept / "support.yaml")
+    assert home_workloads.find(home, "support") is None
+
+
+def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> None:
+    below = home.snapshots / "support" / "5af1"
+    assert workload_file.path_within(home.snapshots, str(below), "snapshot") == below
+    for given in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
+        with pytest.raises(ForeignPathError, match="expected one below"):
+            workload_file.path_within(home.snapshots, given, "snapshot")
+
+
+@pytest.mark.parametrize("content", ["user: root:x:0\n- secret", "{}", None], ids=["", "", "none"])
+def test_who_starts_a_flow_learns_nothing_of_a_file_that_is_no_workloads_here(
+    home: Settings, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "shadow"
+    if content is not None:
+        file.write_text(content)
+    expected = f"starting a flow with the workload's file {file}: this home knows no such file"
+    with pytest.raises(ForeignPathError, match=expected) as caught:
+        workload_file.workload_of_run(str(file))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    assert home_workloads.find(home, "support") is None
+
+
+def test_the_mistakes_in_a_workloads_own_file_are_named(home: Settings, folder: Path) -> None:
+    file = workload_text.write(folder)
+    home_workloads.adopt(home, "support", file)
+    workload_text.write(folder, train={"r": 0})
+    with pytest.raises(WorkloadError, match=r"train\.r: Input should be greater"):
+        workload_file.workload_of_run(str(file))
+    other = folder / "other.yaml"
+    other.write_text("workload: support\nbase: base\n")
+    with pytest.raises(ForeignPathError, match="this home knows no such file"):
+        workload_file.workload_of_run(str(other))

@@ -1,0 +1,185 @@
+"""Curation works on a copy: the warehouse is free while it computes, and nothing erased returns."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.curate.settings import Balance, Replay, Rules
+from components.dataset.freeze_snapshot import EmptySideError
+from components.store import warehouse, working_copy
+from components.store.working_copy import StaleCopyError
+from flows import snapshots, workload_file
+from flows.settings import Settings
+from flows.snapshots import FrozenWorkload
+from flows.workload_file import Workload
+from tests.support import logs, workload_text
+
+OPEN_IT = """
+import sys
+from pathlib import Path
+from components.store import warehouse
+with warehouse.connect(Path(sys.argv[1]), 2.0) as con:
+    con.execute("create table raw.was_here as select 1 as one")
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    home = Settings(tmp_path / "home", 4200, 5000)
+    home.home.mkdir()
+    return home
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """Make a set to replay from that curation, when it comes to it, waits for."""
+    path = tmp_path / "replayed.jsonl"
+    os.mkfifo(path)
+    return path
+
+
+def workload(home: Settings, pipe: Path | None = None) -> Workload:
+    (home.home / "base").mkdir(exist_ok=True)
+    (home.home / "base/config.json").write_text("{}")
+    logs.write(home.home / "any.jsonl", [])
+    sources = {"logs": ["any.jsonl"]}
+    read = workload_file.read_workload(
+        workload_text.write(home.home, workload="weather", sources=sources)
+    )
+    replay = pipe and Replay(sources=[pipe], share=0.1)
+    rules = Rules(holdout_share=0.5, validation_share=0, balance=Balance(replay=replay))
+    return read.model_copy(update={"curate": rules})  # a pipe is no file to the reader
+
+
+def collect(home: Settings, folder: Path, numbers: Sequence[int]) -> None:
+    lines = [
+        logs.interaction(f"{n} {n} {n}: how is it there?", response_id=f"r{n}") for n in numbers
+    ]
+    with warehouse.connect(home.warehouse) as con:
+        logs.load(con, logs.write(folder / f"{min(numbers)}.jsonl", lines), now=logs.NOW)
+
+
+def freeze(home: Settings, pipe: Path, meanwhile: Sequence[Callable[[], None]]) -> FrozenWorkload:
+    """Freeze the workload; each attempt stands still until its part of ``meanwhile`` is done."""
+
+    def write() -> None:
+        for do in meanwhile:
+            with pipe.open("w"):  # curation is in the midst of it now
+                pipe.unlink()
+                os.mkfifo(pipe)  # for the next attempt: this one's would be open for a while
+                do()
+
+    other = ThreadPoolExecutor(1)
+    written = other.submit(write)
+    try:
+        curated = snapshots.freeze_workload(workload(home, pipe), home, now=logs.NOW)
+    except BaseException:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))  # lets the other thread end
+        raise
+    written.result(10)
+    other.shutdown()
+    return curated
+
+
+def requests(home: Settings, curated: FrozenWorkload) -> set[str]:
+    assert curated.snapshot is not None
+    sides = ("train", "holdout")
+    tables = [pq.read_table(curated.snapshot.path / f"{side}.parquet") for side in sides]
+    return {
+        one["content"] for table in tables for row in table["prompt"].to_pylist() for one in row
+    }
+
+
+def test_others_have_the_warehouse_while_curation_computes(
+    home: Settings, pipe: Path, tmp_path: Path
+):
+    collect(home, tmp_path, range(8))
+    command = [sys.executable, "-c", OPEN_IT, str(home.warehouse)]
+    curated = freeze(home, pipe, [lambda: subprocess.run(command, check=True) and None])
+    assert len(requests(home, curated)) == 8
+    with warehouse.connect(home.warehouse) as con:
+        assert con.execute("from raw.was_here").fetchall() == [(1,)]
+        assert con.execute("select count(*) from curated.verdicts").fetchall() == [(8,)]
+        assert con.execute("select kind from raw.manifests").fetchall() == [("snapshot",)]
+        assert con.execute("select count(*) from curated.sides").fetchall() != [(0,)]
+
+
+def test_what_is_erased_meanwhile_does_not_come_back(home: Settings, pipe: Path, tmp_path: Path):
+    collect(home, tmp_path, range(8))
+
+    def erase() -> None:
+        with warehouse.connect(home.warehouse) as con:
+            con.execute("delete from raw.interactions where payload::varchar like '%3 3 3%'")
+
+    curated = freeze(home, pipe, [erase, lambda: None])
+    assert "3 3 3: how is it there?" not in requests(home, curated)
+    with warehouse.connect(home.warehouse) as con:
+        assert con.execute("select count(*) from curated.verdicts").fetchall() == [(7,)]
+    assert len(list((home.snapshots / "weather").iterdir())) == 1
+
+
+def test_what_is_erased_while_a_snapshot_is_written_takes_it_along(home: Settings, tmp_path: Path):
+    collect(home, tmp_path, range(8))
+    with (
+        working_copy.open_copy(home.warehouse, "weather", home.scratch) as copy,
+        pytest.raises(StaleCopyError, match="1 rows of raw"),
+    ):
+        with warehouse.connect(home.warehouse) as con:
+            con.execute("delete from raw.interactions where payload::varchar like '%3 3 3%'")
+        copy.merge()
+
+
+def test_what_is_collected_meanwhile_is_left_to_the_next_curation(
+    home: Settings, pipe: Path, tmp_path: Path
+):
+    collect(home, tmp_path, range(8))
+    curated = freeze(home, pipe, [lambda: collect(home, tmp_path, range(10, 12))])
+    assert len(requests(home, curated)) == 8
+    assert len(requests(home, freeze(home, pipe, [lambda: None]))) == 10
+
+
+def test_sides_that_somebody_else_settled_meanwhile_are_kept(
+    home: Settings, pipe: Path, tmp_path: Path
+):
+    collect(home, tmp_path, range(8))
+
+    def settle() -> None:
+        with warehouse.connect(home.warehouse) as con:
+            con.execute(
+                "insert into curated.sides by name select 'weather' as workload_id,"
+                " 'g' as group_id, 'tools' as split_by, 'train' as side, $now as settled_at",
+                {"now": logs.NOW},
+            )
+
+    assert len(requests(home, freeze(home, pipe, [settle, lambda: None]))) == 8
+    with warehouse.connect(home.warehouse) as con:
+        found = con.execute("select side from curated.sides where group_id = 'g'").fetchall()
+        assert found == [("train",)]
+
+
+def test_verdicts_are_kept_though_there_is_nothing_to_freeze(home: Settings, tmp_path: Path):
+    collect(home, tmp_path, [1])
+    with pytest.raises(EmptySideError):
+        snapshots.freeze_workload(workload(home), home, now=logs.NOW)
+    with warehouse.connect(home.warehouse) as con:
+        assert con.execute("select count(*) from curated.verdicts").fetchall() == [(1,)]
+
+
+def test_feedback_and_what_people_let_pass_reach_the_copy(home: Settings, tmp_path: Path):
+    collect(home, tmp_path, range(8))
+    given = logs.write(tmp_path / "given.jsonl", [logs.feedback(response_id="r3")])
+    with warehouse.connect(home.warehouse) as con:
+        logs.load_feedback(con, given, now=logs.NOW)
+    assert (
+        snapshots.freeze_workload(workload(home), home, now=logs.NOW).tally.counts["thumbs_down"]
+        == 1
+    )
+    with warehouse.connect(home.warehouse) as con:
+        fates = con.execute("select fate from curated.fates").fetchall()
+        assert fates == [("used_as_label",)]

@@ -1,0 +1,210 @@
+"""A workload file is read whole, or every mistake in it is listed and nothing is started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.utilities.collections import visit_collection
+
+from flows.workload_file import Workload, read_workload
+from tests.support import ssh, terminal
+from tests.support.workload_text import VALIDATED, mistakes, places, write
+
+
+def test_a_file_without_settings_gets_the_defaults_and_paths_beside_it(folder: Path) -> None:
+    workload = read_workload(write(folder))
+    assert workload.base == folder / "base"
+    assert places(workload.log_files()) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
+    assert workload.feedback_files() == []
+    assert workload.train.seed == 0
+
+
+def test_reading_a_file_waits_for_nothing_that_is_slow_to_import() -> None:
+    slow = "{'prefect', 'scipy', 'torch', 'mlflow', 'matplotlib'}"
+    code = f"import sys, flows.workload_file; print(sorted({slow} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
+
+
+def test_sets_to_replay_are_beside_the_file(folder: Path) -> None:
+    balance = {"replay": {"sources": ["logs/a.jsonl"], "share": 0.2}}
+    replay = read_workload(write(folder, curate={"balance": balance})).curate.balance.replay
+    assert replay is not None
+    assert replay.sources == [folder / "logs/a.jsonl"]
+    balance["replay"]["sources"] = ["gone.jsonl"]
+    found = mistakes(write(folder, curate={"balance": balance}))
+    gone = folder / "gone.jsonl"
+    assert found == [f"curate: balance.replay.sources: nothing is at {gone}"]
+
+
+def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
+    teacher = {"kind": "distillation", "teacher_model_name_or_path": "base"}
+    found = read_workload(write(folder, train={"objective": teacher})).train.objective
+    assert found.kind == "distillation"
+    assert found.teacher_model_name_or_path == folder / "base"
+    teacher["teacher_model_name_or_path"] = "logs"
+    (mistake,) = mistakes(write(folder, train={"objective": teacher}))
+    assert mistake.startswith("train: objective.teacher_model_name_or_path: ")
+    assert mistake.endswith(
+        "has neither config.json nor adapter_config.json, wants a model's or an adapter's folder"
+    )
+
+
+def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
+    (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
+    assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"
+
+
+def test_a_workload_whose_approvers_have_keys_can_be_given_to_a_task(folder: Path) -> None:
+    listed = [{"name": "ada", "keys": [ssh.public(ssh.keygen(folder / "keys"))]}]
+    workload = read_workload(write(folder, approve={"proof": "signature", "approvers": listed}))
+    given = visit_collection(workload, lambda one: one, return_data=True)
+    assert given.approve.rules().people[0].signers
+
+
+def test_every_mistake_is_listed_at_once(folder: Path) -> None:
+    path = write(
+        folder,
+        workload="Two Words",
+        base="elsewhere",
+        sources={"logs": ["logs/*.gz", "more/*"], "feedbak": []},
+        turn_schedule="every night",
+        train={"r": 0, "lerning_rate": 1},
+        gate={"metric": "nice"},
+        note=None,
+        evaluation={},
+    )
+    assert mistakes(path) == [
+        "workload: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$' (found 'Two Words')",
+        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
+        "sources.feedbak: no such setting",
+        "note: Input should be a valid string (found None)",
+        "turn_schedule: is no cron line: 'every night'",
+        "train.r: Input should be greater than or equal to 1 (found 0)",
+        "train.lerning_rate: no such setting",
+        "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
+        "name_and_arguments, abstention, over_triggering, correct_name, correct, label, choice, "
+        "exact, f1, rouge_l",
+        "evaluation: no such setting",
+    ]
+
+
+def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("{}")
+    assert mistakes(tmp_path / "w.yaml") == [
+        f"{name}: is missing"
+        for name, field in Workload.model_fields.items()
+        if field.is_required()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "mistake"),
+    [
+        pytest.param(b"- a\n- b\n", "holds list, wants a mapping of settings", id="a-list"),
+        pytest.param(b"", "holds NoneType, wants a mapping of settings", id="nothing"),
+        pytest.param(b"base: [\n", "is not YAML: while parsing a flow node", id="open-bracket"),
+        pytest.param(b"base: \xff\xfe\n", "is not YAML: 'utf-8' codec can't decode", id="latin"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_named(tmp_path: Path, content: bytes, mistake: str) -> None:
+    (tmp_path / "w.yaml").write_bytes(content)
+    (said,) = mistakes(tmp_path / "w.yaml")
+    assert said.startswith(mistake)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert mistakes(tmp_path / "w.yaml") == ["can't be read: No such file or directory"]
+
+
+@pytest.mark.parametrize("command", ["check", "turn"])
+def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
+    folder: Path, command: str
+) -> None:
+    shell = terminal.in_home(folder / "home")
+    ended = shell.run(command, write(folder, base="elsewhere", train={"r": -1}))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"{folder}/support.yaml: 2 mistake(s)",
+        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        "train.r: Input should be greater than or equal to 1 (found -1)",
+    ]
+    assert shell.processes() == []
+
+
+SEARCH = {"over": {"r": [8, 16], "base": ["base", "other"]}, "budget": {"tokens": 1000}}
+
+
+def test_a_search_tries_every_combination_with_bases_beside_the_file(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other/config.json").write_text("{}")
+    workload = read_workload(
+        write(folder, search=SEARCH, curate=VALIDATED, train={"lora_alpha": 7})
+    )
+    tried = [(one.recipe.r, one.base) for one in workload.candidates()]
+    assert sorted(tried) == [(r, folder / name) for r in (8, 16) for name in ("base", "other")]
+    assert {one.recipe.lora_alpha for one in workload.candidates()} == {7}
+
+
+def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
+    assert read_workload(write(folder)).candidates() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        pytest.param(
+            {"curate": {"validation_share": 0}},
+            "search: compares candidates on rows that none",
+            id="rows",
+        ),
+        pytest.param({}, "search: {folder}/other has no config.json", id="no base"),
+        pytest.param(
+            {"search": {"over": {"rank": [8, 16]}, "budget": {"tokens": 9}}},
+            "search: over.rank: is no setting of train",
+            id="no setting",
+        ),
+        pytest.param(
+            {"search": {"over": {"r": [8, 16]}, "budget": {}}},
+            "search.budget: wants either tokens or minutes",
+            id="no budget",
+        ),
+        pytest.param(
+            {
+                "search": {"over": {"r": [8, 16]}, "budget": {"minutes": 9}},
+                "train": {"objective": "dpo"},
+            },
+            "search: compares how likely candidates find right answers, which objective dpo",
+            id="no answers",
+        ),
+        pytest.param(
+            {
+                "search": {"over": {"r": [8, 9]}, "budget": {"minutes": 9}},
+                "train": {"eval_steps": 5},
+                "curate": {"validation_share": 0},
+            },
+            "train: eval_steps wants rows that are never learned",
+            id="nothing to measure",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_a_mistake(
+    folder: Path, settings: dict[str, object], said: str
+) -> None:
+    given = {"search": SEARCH, "curate": VALIDATED} | settings
+    assert any(
+        one.startswith(said.format(folder=folder)) for one in mistakes(write(folder, **given))
+    )
+
+
+@pytest.mark.timeout(20)
+def test_only_a_regular_file_of_a_megabyte_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    large = tmp_path / "large.yaml"
+    large.write_text("#" * (2**20 + 1))
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        assert mistakes(path) == ["can't be read: it is not a regular file"]
+    assert mistakes(large) == ["can't be read: it is larger than 1 MiB"]

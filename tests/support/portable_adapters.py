@@ -1,0 +1,58 @@
+"""Train an adapter, and hold what plain PEFT makes of it against the model that was trained."""
+
+from pathlib import Path
+
+import torch
+
+from components.models import base
+from components.train import fit
+from components.train.recipe import Recipe
+
+ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
+
+
+def train(
+    model: Path, snapshot: Path, folder: Path, recipe: Recipe, asked: torch.Tensor = ASKED
+) -> tuple[list[float], torch.Tensor]:
+    """Train; the adapter must answer in plain PEFT as it did when it was trained.
+
+    Returns:
+        The loss of each step, and the logits of what was asked.
+    """
+    losses: list[float] = []
+    trained, tokenizer = base.load(model, recipe.precision, for_training=True)
+    fit.train_loaded(
+        trained,
+        tokenizer,
+        snapshot,
+        folder,
+        recipe,
+        report=lambda one: losses.append(one.figures["loss"]),
+    )
+    trained.set_attn_implementation("eager")  # instead of that for packed sequences
+    with torch.no_grad():
+        wanted = torch.nn.Module.float(trained)(input_ids=asked).logits
+    found = plain(model, recipe.precision, folder, asked)
+    # 4-bit weights are held in bf16 while they train on a CPU
+    tolerance = 1e-3 if recipe.bnb_4bit_quant_type is None else 5e-2
+    assert (found - wanted).abs().max() < tolerance * wanted.abs().max()
+    return losses, wanted
+
+
+def plain(
+    model: Path, precision: base.Precision, adapter: Path | None, asked: torch.Tensor = ASKED
+) -> torch.Tensor:
+    """Load base and adapter as somebody without our code does, and give the logits."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    kind, _, single = precision.partition("-")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=not single
+    )
+    bare = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, quantization_config=None if kind == "bf16" else config
+    ).train()  # in eval() bitsandbytes repacks the weights, which DoRA in PEFT then misreads
+    whole = bare if adapter is None else PeftModel.from_pretrained(bare, str(adapter)).train()
+    with torch.no_grad():
+        return whole(input_ids=asked).logits

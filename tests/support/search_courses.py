@@ -1,0 +1,65 @@
+"""Candidates with made-up lengths, and a training that only pretends: what it would measure."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from components.train.recipe import Recipe
+from components.train.search.candidates import SearchCandidate
+from components.train.search.run import TrialOrder, TrialOutcome
+from components.train.search.schedule import CandidateCourse, PlannedTrial, TrainingPace
+from components.train.search.settings import SearchSettings
+
+ROWS = 40
+
+
+def search(**budget: float) -> SearchSettings:
+    return SearchSettings.model_validate({"over": {"r": [1, 2]}, "budget": budget})
+
+
+def courses(
+    lengths: Sequence[Sequence[int]], pace: TrainingPace | None = None
+) -> list[CandidateCourse]:
+    """Give a course for each list of tokens by step; candidates differ in their seed's rank."""
+    return [
+        CandidateCourse(SearchCandidate(f"r {rank}", Path("base"), Recipe(r=rank)), tokens, pace)
+        for rank, tokens in enumerate(lengths, 1)
+    ]
+
+
+def key_of(base: Path, recipe: Recipe) -> str:
+    return f"r{recipe.r}"
+
+
+def outcome(order: TrialOrder, loss: float, *, seconds: float = 0.0) -> TrialOutcome:
+    """Say what a training came to whose answers cost ``loss`` each, give or take nothing."""
+    step = order.entry.stops[order.rung] if order.at_step is None else order.at_step
+    return TrialOutcome(
+        key=order.entry.key,
+        rung=order.rung,
+        step=step,
+        steps=order.entry.stops[-1],
+        seconds=seconds,
+        parameters=order.entry.recipe.r,
+        validation_loss=loss,
+        nats=dict.fromkeys(range(ROWS), loss),
+        finished=order.at_step is None,
+    )
+
+
+def trainer(
+    loss_of: Callable[[PlannedTrial], float],
+    done: list[TrialOrder],
+    broken: Sequence[tuple[str, int]] = (),
+) -> Callable[[Sequence[TrialOrder]], list[TrialOutcome]]:
+    """Give what carries orders out: it notes them in ``done``; some candidates fail at a rung."""
+
+    def train(orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
+        done.extend(orders)
+        return [
+            TrialOutcome(key=one.entry.key, rung=one.rung, trouble="diverged")
+            if (one.entry.key, one.rung) in broken
+            else outcome(one, loss_of(one.entry))
+            for one in orders
+        ]
+
+    return train

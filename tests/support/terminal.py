@@ -1,0 +1,73 @@
+"""The ``flywheel`` command as a person types it, in a home and on ports of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from flows import settings
+from flows.stack import processes, stack_services
+
+COMMAND = str(Path(sys.executable).with_name("flywheel"))
+QUESTION = "The gate passed; a person decides"
+"""What a turn says when it waits for an approval."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where commands are typed: all of them share one environment."""
+
+    env: dict[str, str]
+    command: str = COMMAND
+
+    @property
+    def settings(self) -> settings.Settings:
+        return settings.load(self.env)
+
+    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        command = [self.command, *map(str, arguments)]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """Start a command; its standard output is piped and its errors go there, too."""
+        return subprocess.Popen(
+            [self.command, *map(str, arguments)],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Find every process of this terminal's stack."""
+        return processes.marked_processes(
+            stack_services.MARK, stack_services.stack_mark(self.settings)
+        )
+
+
+def in_home(home: Path, command: str = COMMAND) -> Terminal:
+    """Choose free ports for ``home``."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((settings.HOST, 0))
+        other.bind((settings.HOST, 0))
+        ports = one.getsockname()[1], other.getsockname()[1]
+    names = ("FLYWHEEL_PREFECT_PORT", "FLYWHEEL_MLFLOW_PORT")
+    chosen = dict(zip(names, map(str, ports), strict=True))
+    one_thread = {"OMP_NUM_THREADS": "1"}  # a tiny model loses by a second one
+    return Terminal(os.environ | chosen | one_thread | {"FLYWHEEL_HOME": str(home)}, command)
+
+
+def said_until_asked(turn: "subprocess.Popen[str]") -> str:
+    """Read what a turn says until it asks a person, or ends."""
+    said: list[str] = []
+    assert turn.stdout is not None
+    for line in turn.stdout:
+        said.append(line)
+        if QUESTION in line:
+            break
+    return "".join(said)

@@ -1,0 +1,95 @@
+"""Versions in MLflow as promotions leave them there."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
+
+from components.decide import decision_log
+from components.decide.decision_log import LogEvent
+from components.gate.evidence_folder import Evidence, EvidenceSubject
+from components.gate.judgement import Judgement
+from components.register import champion_change, registry
+from components.register.journal import ChampionJournal
+from components.store import warehouse
+from components.store.ledger import Decision
+from flows import champions, promote, releases, settings
+from flows.settings import Settings
+from flows.workload_file import Workload
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+def ask(name: str, number: int, source: str = "file:///nowhere", model: str = "") -> Evidence:
+    """Register a challenger as a promotion does before it asks."""
+    tags = {registry.EVIDENCE_TAG: f"e{number}", registry.ADAPTER_TAG: f"a{number}"}
+    client = MlflowClient()
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    made = registry.as_version(
+        client.create_model_version(name, source, tags=tags, model_id=model or None)
+    )
+    champion_change.set_challenger(made)
+    subject = EvidenceSubject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
+    return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
+
+
+def ask_with_files(name: str, number: int) -> Evidence:
+    """Register a challenger whose files are at MLflow, signed, and its adapter in the home."""
+    home, client = settings.load(), MlflowClient()
+    experiment = client.get_experiment_by_name("files")
+    model = client.create_logged_model(
+        experiment.experiment_id if experiment else client.create_experiment("files")
+    )
+    adapter = home.adapters / name / f"a{number}"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_text(f"weights {number}")
+    with TemporaryDirectory() as scratch:
+        copytree(adapter, Path(scratch) / "artifacts" / adapter.name)
+        (Path(scratch) / "MLmodel").write_text("model_uuid: none\n")
+        releases.folder_signer(home)(Path(scratch))
+        client.log_model_artifacts(model.model_id, scratch)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    return ask(name, number, f"models:/{model.model_id}", model.model_id)
+
+
+def decide(name: str, number: int, word: str = "approve") -> Decision:
+    return Decision(name, f"e{number}", word, "ann", "good", "run", NOW)  # pyright: ignore
+
+
+def workload(name: str, base_model: Path) -> Workload:
+    given = {"workload": name, "base": base_model}
+    return Workload.model_validate(given, context=base_model.parent)
+
+
+def say_yes(home: Settings, name: str, number: int) -> None:
+    """Put the approval into the chain, as a promotion does when it has heard it."""
+    with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
+        decision_log.append_event(
+            con, LogEvent("approve", name, f"e{number}", f"run-{number}", NOW, "ann", "good")
+        )
+
+
+def approve(name: str, number: int, base_model: Path) -> None:
+    found = ask_with_files(name, number)
+    say_yes(settings.load(), name, number)
+    made = workload(name, base_model)
+    promote.make_champion(made, found, decide(name, number), lambda: None)
+
+
+def crowned(name: str, count: int, home: Settings) -> None:
+    """Approve so many versions, one after the other."""
+    for number in range(1, count + 1):
+        say_yes(home, name, number)
+    with warehouse.connect(home.warehouse) as con:
+        held = ChampionJournal(lambda: nullcontext(con), lambda: NOW)
+        for number in range(1, count + 1):
+            ask(name, number)
+            keys = (name, str(number), f"e{number}", f"a{number}")
+            change = champion_change.promotion(*keys, by="ann", reason="good")
+            champion_change.carry_out(held, held.intend(change))
+    champions.write_approved_versions(home, name)
