@@ -38,7 +38,7 @@ from components.register.registry import Version
 from components.store import ledger, manifest, warehouse
 from components.store.ledger import Decision
 from components.store.warehouse import Connection
-from flows import approvals, approver_keys, evidence_reports, flow_runs, settings, snapshots
+from flows import approvals, approver_keys, evidence_reports, prefect_api, settings, snapshots
 from flows.approver_keys import SecretError
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -137,13 +137,13 @@ def require_unerased(found: Evidence) -> None:
 
 def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
     """Start a turn that evaluates afresh, unless one is under way; the book says why."""
-    if under_way := flow_runs.turns_under_way(Path(config)):
+    if under_way := prefect_api.turns_under_way(Path(config)):
         return under_way[0].id
     entry = TurnStart(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
     with warehouse.connect(settings.load().warehouse) as con:
         turn_starts.record_start(con, entry)
     given = {"config": config, "start": entry.start_id}
-    return flow_runs.start_run("turn/turn", given, [approvals.workload_tag(workload)]).id
+    return prefect_api.start("turn/turn", given, [approvals.workload_tag(workload)]).id
 
 
 PATIENCE_SECONDS = 30 * 24 * 3600

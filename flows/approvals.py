@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -13,9 +12,6 @@ from components.decide.record_answer import TypedAnswer
 from components.schema import Json
 from flows import prefect_api
 from flows.prefect_api import Run
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
 
 GATE_KEY = "promotion-gate"
 """What the keys of answers begin with."""
@@ -122,7 +118,7 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
     return datetime.fromisoformat(held["created"]).astimezone(UTC)
 
 
-def tag_value(run: "Run | FlowRun", name: str) -> str:
+def tag_value(run: Run, name: str) -> str:
     """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
     found = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
     return next(found, "")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
 from components.erase import affected_outputs, tombstones
@@ -19,7 +19,8 @@ from components.erase.subject import Subject
 from components.erase.tombstones import Erasure
 from components.register import journal, registry, taint
 from components.store import warehouse
-from flows import approvals, flow_runs
+from flows import approvals, prefect_api
+from flows.prefect_api import Run
 from flows.settings import Settings
 
 PAGE_SIZE = 200
@@ -48,9 +49,7 @@ def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str)
     runs = [
         run
         for digest in sorted(wanted)
-        for run in flow_runs.find_runs(
-            "promote", approvals.evidence_tag(digest), states=[*StateType]
-        )
+        for run in prefect_api.find("promote", approvals.evidence_tag(digest), states=[*StateType])
     ]
     said = f"the data of its evidence was erased (certificate {certificate_id})"
     with get_client(sync_client=True) as client:
@@ -69,7 +68,7 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
         is_about: Tells whether a text is.
         workload: Whose runs; those of all when left out.
     """
-    ended = [run for flow in WRITTEN_IN for run in flow_runs.find_runs(flow, states=ENDED)]
+    ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=ENDED)]
     with get_client(sync_client=True) as client:
         found = [
             run.id
@@ -81,11 +80,11 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
     return len(found)
 
 
-def _workload_of_run(run: FlowRun) -> str:
+def _workload_of_run(run: Run) -> str:
     return approvals.tag_value(run, "workload") or str(run.parameters.get("workload", ""))
 
 
-def _texts(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
+def _texts(client: SyncPrefectClient, run: Run) -> Iterator[str]:
     """Give what people wrote: in forms and answers, to a rollback, and as the word at the end."""
     yield (run.state.message if run.state else None) or ""
     yield from map(str, run.parameters.values())
@@ -95,7 +94,7 @@ def _texts(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
     yield from (str(one.value) for one in answers)
 
 
-def _cancel(client: SyncPrefectClient, run: FlowRun, said: str) -> bool:
+def _cancel(client: SyncPrefectClient, run: Run, said: str) -> bool:
     if run.state is not None and run.state.is_final():
         return run.state.is_cancelled() and run.state.message == said
     client.set_flow_run_state(run.id, Cancelled(message=said), force=True)

@@ -3,29 +3,17 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID, uuid4
+from typing import cast
+from uuid import uuid4
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
 from flows import workload_file
 
 POLL_SECONDS = 1.0
-
-PAGE = 200
-"""Runs that Prefect gives at once, at most."""
 
 
 def run_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
@@ -75,75 +63,12 @@ def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
     return cast("FlowRun", started)
 
 
-def start_run(
-    deployment: str, parameters: Mapping[str, Any], tags: list[str], key: str | None = None
-) -> FlowRun:
-    """Start a run that belongs to nobody, and return at once.
-
-    Args:
-        deployment: Its name.
-        parameters: Those of the run.
-        tags: Its tags.
-        key: Who starts again under a key finds the run that was started under it.
-    """
-    started = run_deployment(
-        deployment,
-        parameters=dict(parameters),
-        timeout=0,
-        as_subflow=False,
-        tags=tags,
-        idempotency_key=key or _start_key(),
-    )
-    return cast("FlowRun", started)
-
-
 def _start_key() -> str:
     """Give a key for one start: Prefect's client asks again when the server dies before it answers.
 
     Without one the run that was made and the run that is asked for again are two.
     """
     return str(uuid4())
-
-
-def find_runs(flow: str | None, *tags: str, states: Sequence[str]) -> list[FlowRun]:
-    """Find all runs of a flow, or of any, that carry all ``tags`` and are in one of ``states``.
-
-    The newest comes first.
-    """
-    found: dict[UUID, FlowRun] = {}
-    with get_client(sync_client=True) as client:
-        offset = 0
-        while True:
-            page = client.read_flow_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
-                flow_run_filter=FlowRunFilter(
-                    tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
-                    state=FlowRunFilterState(
-                        type=FlowRunFilterStateType(any_=[StateType(state) for state in states])
-                    ),
-                ),
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=PAGE,
-                offset=offset,
-            )
-            found |= {run.id: run for run in page}
-            if len(page) < PAGE:
-                return list(found.values())
-            offset += PAGE
-
-
-def turns_under_way(config: Path) -> list[FlowRun]:
-    """Find the turns of a workload's file that wait for a worker or run.
-
-    Those of a schedule carry no tag; what they are of is their file.
-    """
-    file = config.resolve()
-    going = [StateType.PENDING, StateType.RUNNING]
-    return [
-        run
-        for run in find_runs("turn", states=going)
-        if Path(str(run.parameters.get("config"))).resolve() == file
-    ]
 
 
 def run_name() -> str:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
@@ -27,10 +27,19 @@ from components.register import journal, registry
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from flows import approvals, champions, erase_servers, flow_runs, home_workloads, releases, settings
+from flows import (
+    approvals,
+    champions,
+    erase_servers,
+    home_workloads,
+    prefect_api,
+    releases,
+    settings,
+)
 from flows import workload_file as configs
 from flows.automations import BEAT, SILENCE
 from flows.home_workloads import WorkloadFileError
+from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 
 RECENT = timedelta(days=1)
@@ -81,7 +90,7 @@ def crash_dead(silence: timedelta) -> int:
     """Crash the runs that claim a process and have given no sign of life for so long."""
     since = datetime.now(UTC) - silence
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    found = flow_runs.find_runs(None, states=states)
+    found = prefect_api.find(None, states=states)
     claiming = [run for run in found if run.state and run.state.timestamp < since]
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming if not has_beaten(client, run, since)]
@@ -106,8 +115,8 @@ def cancel_late_runs() -> int:
 @task
 def superseded() -> list[Lapse]:
     """Cancel each approval that waits while one of newer evidence of its workload does, too."""
-    waiting: dict[str, list[FlowRun]] = defaultdict(list)
-    for run in flow_runs.find_runs("promote", states=[StateType.PAUSED]):
+    waiting: dict[str, list[Run]] = defaultdict(list)
+    for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
     found = [lapse for runs in waiting.values() for lapse in older(runs)]
     with get_client(sync_client=True) as client:
@@ -119,7 +128,7 @@ def superseded() -> list[Lapse]:
 @task
 def ended() -> list[Lapse]:
     """Find the promotions that were cancelled, or that waited for longer than they may."""
-    runs = flow_runs.find_runs("promote", states=[StateType.CANCELLED, StateType.FAILED])
+    runs = prefect_api.find("promote", states=[StateType.CANCELLED, StateType.FAILED])
     return [lapse for run in runs if (lapse := _of_ended(run)) is not None]
 
 
@@ -148,7 +157,7 @@ def resume_decided() -> int:
     """Start the promotions again that crashed between the answer and what follows from it."""
     unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
     for run in unfinished:
-        again = flow_runs.start_run("promote/promote", run.parameters, run.tags, f"after {run.id}")
+        again = prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
         get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
     return len(unfinished)
 
@@ -179,7 +188,7 @@ def verify_champions() -> list[str]:
     return objections
 
 
-def older(runs: Sequence[FlowRun]) -> Iterator[Lapse]:
+def older(runs: Sequence[Run]) -> Iterator[Lapse]:
     """Go through all of a workload's waiting promotions but the newest."""
     ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
     newest = approvals.tag_value(ordered[-1], "evidence")
@@ -187,17 +196,17 @@ def older(runs: Sequence[FlowRun]) -> Iterator[Lapse]:
         yield _lapse(run, "superseded", f"{NEWER} {newest} waits for an answer")
 
 
-def crashed(since: datetime) -> list[FlowRun]:
+def crashed(since: datetime) -> list[Run]:
     """List the promotions that crashed after a time, but for those whose evidence is asked on."""
-    found = flow_runs.find_runs("promote", states=[StateType.CRASHED])
-    going = flow_runs.find_runs("promote", states=approvals.UNDER_WAY)
+    found = prefect_api.find("promote", states=[StateType.CRASHED])
+    going = prefect_api.find("promote", states=approvals.UNDER_WAY)
     asked = {approvals.tag_value(run, "evidence") for run in going}
     fresh = [run for run in found if run.state and run.state.timestamp >= since]
     latest = {approvals.tag_value(run, "evidence"): run for run in reversed(fresh)}
     return [run for evidence, run in latest.items() if evidence not in asked]
 
 
-def is_decided(run: FlowRun) -> bool:
+def is_decided(run: Run) -> bool:
     """Return whether a promotion's evidence is decided on, and its version has no decision yet."""
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
     version = registry.version_of_evidence(workload, evidence)
@@ -207,7 +216,7 @@ def is_decided(run: FlowRun) -> bool:
         return decision_log.decision_on(con, evidence, _rules(workload)) is not None
 
 
-def has_beaten(client: SyncPrefectClient, run: FlowRun, since: datetime) -> bool:
+def has_beaten(client: SyncPrefectClient, run: Run, since: datetime) -> bool:
     """Return whether the server received a heartbeat of the run after a time."""
     query: Json = {
         "filter": {
@@ -241,7 +250,7 @@ def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
     return True
 
 
-def _of_ended(run: FlowRun) -> Lapse | None:
+def _of_ended(run: Run) -> Lapse | None:
     message = (run.state.message if run.state else None) or ""
     if message.startswith(NEWER):  # an earlier run was killed between the two
         return _lapse(run, "superseded", message)
@@ -250,7 +259,7 @@ def _of_ended(run: FlowRun) -> Lapse | None:
     return _lapse(run, "timed_out", message) if NEVER_RESUMED in message else None
 
 
-def _lapse(run: FlowRun, reason: Lapsed, said: str) -> Lapse:
+def _lapse(run: Run, reason: Lapsed, said: str) -> Lapse:
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
     return Lapse(run.id, workload, evidence, reason, said, _rules(workload))
 
@@ -281,7 +290,7 @@ SHARES: Mapping[str, float] = {
 evaluations. A run that is suspended until somebody approves does not compute."""
 
 
-def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> list[FlowRun]:
+def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> list[Run]:
     """Cancel the runs that have been running for longer than their flow may, and return them.
 
     Args:
@@ -289,10 +298,10 @@ def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> li
         hours: The limit of a flow that neither trains nor waits for that.
         now: The time (UTC).
     """
-    late: list[FlowRun] = []
+    late: list[Run] = []
     for name, share in SHARES.items():
         limit = timedelta(hours=hours * share)
-        for run in flow_runs.find_runs(name, states=[StateType.RUNNING]):
+        for run in prefect_api.find(name, states=[StateType.RUNNING]):
             if run.state is not None and run.state.timestamp < now - limit:
                 said = f"Ran for more than {hours * share:g} h, which FLYWHEEL_FLOW_HOURS allows"
                 client.set_flow_run_state(run.id, Cancelling(message=said))

@@ -22,7 +22,7 @@ from components.register import registry
 from components.register.registry import Version
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
-from flows import approvals, champions, flow_runs, settings, workload_file
+from flows import approvals, champions, prefect_api, settings, workload_file
 from flows import workload_file as configs
 from flows.flow_runs import run_name
 from flows.settings import Settings
@@ -56,7 +56,7 @@ def start_lost_turns(config: str, workload: str, now: datetime) -> int:
     with warehouse.connect(settings.load().warehouse) as con:
         lost = turn_starts.unclaimed_starts(con, workload, now - LOST_AFTER)
     for one in lost:
-        flow_runs.start_run("turn/turn", {"config": config, "start": one.start_id}, [])
+        prefect_api.start("turn/turn", {"config": config, "start": one.start_id}, [])
     return len(lost)
 
 
@@ -65,7 +65,7 @@ def weigh_signs(workload: Workload, config: str, now: datetime) -> tuple[TurnSta
     """Look at feedback, inputs and votes, and weigh them against cool-down and budget."""
     trigger = workload.trigger or Trigger()
     champion = registry.champion_version(workload.workload)
-    under_way = bool(flow_runs.turns_under_way(Path(config)))
+    under_way = bool(prefect_api.turns_under_way(Path(config)))
     with warehouse.connect(settings.load().warehouse) as con:
         signs = find_signs(con, workload.workload, champion, trigger, now)
         earlier = [
@@ -248,7 +248,7 @@ def _roll_back(workload: Workload, reason: str) -> None:
     """Start the rollback that the file orders; where names are proved, nobody but this may."""
     if workload.approve.rules() == OPEN:
         given = {"workload": workload.workload, "by": REGRESSION_POLICY, "reason": reason}
-        flow_runs.start_run("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
+        prefect_api.start("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
         return
     champions.roll_back(
         settings.load(),

@@ -37,6 +37,7 @@ from flows import (
     evaluate,
     evidence_reports,
     flow_runs,
+    prefect_api,
     preregistration,
     search,
     settings,
@@ -396,11 +397,11 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
 def start_or_find_promotion(found: Evidence) -> str:
     """Start the promotion that asks a person, or find the one that is under way."""
     tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
-    waiting = flow_runs.find_runs("promote", *tags, states=approvals.UNDER_WAY)
+    waiting = prefect_api.find("promote", *tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
     asked = {"workload": found.subject.workload, "evidence": found.digest}
-    return str(flow_runs.start_run("promote/promote", asked, tags).id)
+    return str(prefect_api.start("promote/promote", asked, tags).id)
 
 
 @task

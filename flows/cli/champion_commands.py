@@ -59,13 +59,13 @@ def rollback(
     `flywheel rollback support-routing --to 3` to version 3, also to undo a rollback.
     """
     from components.register.champion_change import RollbackError
-    from flows import approver_keys, champions, lookup
+    from flows import approver_keys, champions, lookup, rollback_rules
 
     home = settings.load()
     with exit_on(LookupError, RollbackError, approver_keys.SigningError, code=1):
         lookup.require_mlflow(home, f"rolling back {workload}")
         signature = ""
-        if champions.is_signed(home, workload):
+        if rollback_rules.is_signed(home, workload):
             form, rules = champions.rollback_form(home, workload, to, by=by, reason=reason)
             signature = (
                 approver_keys.sign_statement(form, rules, key) if rules.proof == "signature" else ""

@@ -95,10 +95,8 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
 
 def check_versions() -> Iterator[CheckResult]:
     """Look at the packages."""
-    tested = checks.read_pins(probes.tested_versions())
-    yield from checks.check_versions(
-        probes.package_requirements(), probes.installed_versions(), tested
-    )
+    required, tested = probes.package_requirements(), checks.read_pins(probes.tested_versions())
+    yield from checks.check_versions(required, probes.installed_versions(required), tested)
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:

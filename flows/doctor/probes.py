@@ -2,13 +2,15 @@
 
 import re
 import shutil
+import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -159,9 +161,13 @@ def package_requirements() -> list[Requirement]:
     return [one for one in said if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
-def installed_versions() -> dict[str, str]:
-    """Read the version of each package that is installed."""
-    return {canonicalize_name(one.name): one.version for one in metadata.distributions()}
+def installed_versions(wanted: Iterable[Requirement]) -> dict[str, str]:
+    """Read the version of each of these packages that is installed."""
+    found: dict[str, str] = {}
+    for name in (canonicalize_name(one.name) for one in wanted):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def tested_versions() -> str:
@@ -212,16 +218,20 @@ def _free_variables(template: dict[str, Any]) -> tuple[str, ...]:
 
 @contextmanager
 def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is imported late
-    """Leave functions that are decorated by ``torch.compile`` as they are."""
+    """Leave functions as they are that PyTorch's compiler would compile, or be kept from."""
 
-    def leave(function: Any = None, **_: object) -> Any:  # noqa: ANN401 - as torch.compile's
+    def leave(function: Any = None, *_: object, **__: object) -> Any:  # noqa: ANN401 - as theirs
         return function or leave
 
     compiling, torch.compile = torch.compile, leave
+    sys.modules["torch._dynamo"] = torch._dynamo = cast(
+        "ModuleType", SimpleNamespace(disable=leave)
+    )
     try:
         yield
     finally:
         torch.compile = compiling
+        del sys.modules["torch._dynamo"], torch._dynamo
 
 
 def _names(folder: Path, pattern: str) -> tuple[str, ...]:
@@ -248,14 +258,14 @@ def _four_bit_trouble(device: str) -> str | None:
     try:
         import torch
 
-        # It compiles what nobody calls here, and PyTorch's compiler takes 2 s to import.
+        # It compiles what is not called here, and PyTorch's compiler takes 2 s to import.
         with _not_compiling(torch):
             from bitsandbytes import functional
 
-        numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
-        held, state = functional.quantize_4bit(numbers, quant_type="nf4")
-        back = functional.dequantize_4bit(held, state)
-        off = float((back - numbers).abs().max())
+            numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
+            held, state = functional.quantize_4bit(numbers, quant_type="nf4")
+            back = functional.dequantize_4bit(held, state)
+            off = float((back - numbers).abs().max())
     except Exception as error:  # noqa: BLE001 - whatever it is, it is why 4-bit weights don't work
         return f"{type(error).__name__}: {error}"
     return None if off < 0.2 else f"numbers from -1 to 1 come back off by {off:.2f}"

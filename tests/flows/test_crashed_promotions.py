@@ -55,11 +55,11 @@ def promotion(config: Path, evidence: str, state: str, *, asks: bool = False) ->
     from prefect.client.orchestration import get_client
     from prefect.input import keyset_from_base_key
 
-    from flows import approval_loop, approvals, flow_runs
+    from flows import approval_loop, approvals, prefect_api
 
     given = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
     tags = [approvals.workload_tag("support"), approvals.evidence_tag(evidence)]
-    run = flow_runs.start_run("promote/promote", given, tags)
+    run = prefect_api.start("promote/promote", given, tags)
     with get_client(sync_client=True) as client:
         made = getattr(states, state)(**({"timeout_seconds": 3600} if asks else {}))
         if asks:
@@ -85,7 +85,7 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
 ) -> None:
     from prefect.client.schemas.objects import StateType
 
-    from flows import flow_runs
+    from flows import prefect_api
     from flows.maintenance import maintenance
 
     config = workload_text.write(folder)
@@ -100,7 +100,7 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
                     con, LogEvent("approve", "support", evidence, "run", NOW, "ada")
                 )
     assert "1 promotions that were decided go on" in maintenance(verify=False)
-    (again,) = flow_runs.find_runs("promote", states=[StateType.SCHEDULED])
+    (again,) = prefect_api.find("promote", states=[StateType.SCHEDULED])
     assert again.parameters["evidence_folder"] == "/evidence/approved"
     assert set(again.tags) == {"workload:support", "evidence:approved"}
     assert "0 promotions that were decided go on" in maintenance(verify=False)

@@ -36,9 +36,9 @@ def test_a_scheduled_turn_is_joined_and_no_second_one_is_started(tmp_path: Path)
 def test_of_more_runs_than_prefect_gives_at_once_none_is_missed(tmp_path: Path) -> None:
     from prefect.client.schemas.objects import StateType
 
-    from flows import flow_runs
+    from flows import prefect_api
 
-    begun = {begin("many", tmp_path / "a.yaml") for _ in range(flow_runs.PAGE + 1)}
-    found = flow_runs.find_runs("many", states=[StateType.RUNNING])
+    begun = {begin("many", tmp_path / "a.yaml") for _ in range(prefect_api.PAGE + 1)}
+    found = prefect_api.find("many", states=[StateType.RUNNING])
     assert len(found) == len(begun)
     assert {run.id for run in found} == begun

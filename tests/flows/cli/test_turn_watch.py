@@ -66,7 +66,7 @@ def test_a_turn_whose_start_nobody_heard_of_is_started_once(server: Faulty, tmp_
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
 
-    from flows import flow_runs
+    from flows import prefect_api
     from flows.cli import turn_watch
 
     def nothing(config: str) -> None:
@@ -78,4 +78,4 @@ def test_a_turn_whose_start_nobody_heard_of_is_started_once(server: Faulty, tmp_
     server.path, server.silent = f"{deployment}/create_flow_run", 1
     run = turn_watch.start_turn(tmp_path / "shop.yaml", "shop")
     assert server.silent == 0
-    assert [one.id for one in flow_runs.find_runs("turn", states=[StateType.SCHEDULED])] == [run]
+    assert [one.id for one in prefect_api.find("turn", states=[StateType.SCHEDULED])] == [run]
