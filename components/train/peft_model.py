@@ -123,7 +123,9 @@ def attach_trainable(
     if recipe.holds_a_half:
         init_weights.freeze_second_half(adapted, recipe.r)
     hold_in_fp32(adapted)
-    if engine := cpu_engine.for_device("cuda" if torch.cuda.is_available() else "cpu"):
+    # A plan's model is on no device yet, and a base that is split waits on the host for its GPUs.
+    device = "cuda" if torch.cuda.is_available() else model.device.type
+    if engine := cpu_engine.for_device(device):
         engine.prepare(adapted, holds_head=recipe.fsdp is None)
     return adapted
 
