@@ -154,6 +154,7 @@ def in_turns(
 
 def _prepare(con: Connection) -> None:
     con.execute("set timezone = 'UTC'")
+    con.execute("set enable_progress_bar = false")  # it writes to the terminal between our lines
     con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
     migrate(con, sql_folder("migrations"))
 
