@@ -7,13 +7,13 @@ depends on whatever else ran.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from components.schema import Config, Json
+from components.schema import Config
 
 SPEED = "speed"
 """Under which key a scorecard's manifest says how fast the model answered."""
@@ -172,19 +172,6 @@ class Speed:
             self.requests,
             "counted by the model's tokenizer",
         )
-
-
-def speed_in(scorecard: Mapping[str, Json]) -> Speed | None:
-    """Read how fast a model answered from its scorecard's manifest; older ones don't say."""
-    found = scorecard.get(SPEED)
-    if not isinstance(found, dict):
-        return None
-    return Speed(**cast("dict[str, Any]", {**found, "work": work_in(found.get("work"))}))
-
-
-def work_in(record: Json) -> Work | None:
-    """Read the work that a manifest records; ``None`` where it has none."""
-    return Work(**cast("dict[str, Any]", record)) if isinstance(record, dict) else None
 
 
 @dataclass(frozen=True, slots=True)

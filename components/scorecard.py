@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from components.schema import Json
 from components.store import manifest
+from components.store.manifest import ScorecardManifest
 
 AGGREGATES = "scorecard.json"
 SAMPLES = "samples.parquet"
@@ -245,23 +246,19 @@ def read(folder: Path) -> Scorecard:
         FileNotFoundError: It is unfinished.
         ValueError: A file is not the one that the manifest names, so the figures can't be trusted.
     """
-    record = manifest.read_untouched(folder)
+    record = ScorecardManifest.read_untouched(folder)
     told = json.loads((folder / AGGREGATES).read_text())
     return Scorecard(
-        key=str(record["key"]),
-        base=str(record["base"]),
-        adapter=None if record["adapter"] is None else str(record["adapter"]),
-        task=str(record["task"]),
+        key=record.key,
+        base=record.base,
+        adapter=record.adapter,
+        task=record.task,
         metrics={name: Metric(**metric) for name, metric in told["metrics"].items()},
-        conditions=dict(_mapping(record["conditions"])),
+        conditions={**record.conditions},
         scores={metric: Score(**score) for metric, score in told["scores"].items()},
         samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
-        window=_window(record.get(WINDOW)),
+        window=Window(**record.window) if record.window else None,
     )
-
-
-def _window(record: Json) -> Window | None:
-    return Window(**_mapping(record)) if record else None  # pyright: ignore[reportArgumentType] - counts
 
 
 def _sample(row: dict[str, object]) -> Sample:
@@ -284,9 +281,3 @@ _SCHEMA = pa.schema(
         ("slices", pa.map_(pa.string(), pa.string())),
     ]
 )
-
-
-def _mapping(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"a scorecard's manifest holds {value!r} where a mapping belongs")
-    return value

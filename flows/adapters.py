@@ -17,8 +17,8 @@ from components.models import base as bases
 from components.models import device, model_signature
 from components.register import registry
 from components.register.registry import Version
-from components.schema import Json
 from components.store import ledger, manifest, warehouse
+from components.store.manifest import AdapterManifest
 from flows import lookup, releases
 from flows.settings import Settings
 from flows.workload_file import Workload
@@ -57,8 +57,11 @@ def finish_adapter(
         "environment": device.describe_environment(),
     }
     # The card reads what the manifest will say.
-    told = json.loads(json.dumps({"key": adapter.name, **made}, default=str))
-    text = model_card.write_card(told, copy_adapter.adapter_config(adapter), None, "peft")
+    unfinished = {"kind": "adapter", "key": adapter.name, "created_at": "", "files": {}}
+    told = json.loads(json.dumps({**unfinished, **made}, default=str))
+    text = model_card.write_card(
+        AdapterManifest.model_validate(told), copy_adapter.adapter_config(adapter), None, "peft"
+    )
     manifest.write_atomically(adapter / copy_adapter.CARD, text)
     manifest.write(adapter, kind="adapter", now=now, body=made)
 
@@ -75,11 +78,11 @@ def copy_finished(home: Settings, adapter: Path, to: Path, *, served_as: str | N
         FileNotFoundError: It is unfinished.
         ValueError: It is not as it was finished.
     """
-    made = manifest.read(adapter)
+    made = AdapterManifest.read(adapter)
     config = copy_adapter.adapter_config(adapter)
     if served_as is not None:
         config["base_model_name_or_path"] = served_as
-    found = scores_of_adapter(home, str(made["workload"]), str(made["key"]))
+    found = scores_of_adapter(home, made.workload, made.key)
     text = model_card.write_card(made, config, found, "peft")
     return copy_adapter.copy_adapter(adapter, to, card=text, served_as=served_as)
 
@@ -134,7 +137,7 @@ def export_adapter(home: Settings, asked: ExportRequest) -> Exported:
         raise FileExistsError(f"exporting to {asked.to}: something is there; name a new folder")
     version = _registered(home, asked) if asked.adapter is None else None
     adapter = _adapter_folder(home, asked, version)
-    made = manifest.read_untouched(adapter)
+    made = AdapterManifest.read_untouched(adapter)
     _require_unerased(home, made)
     _require_unbound(asked, made)
     partial = asked.to.with_name(asked.to.name + ".partial")
@@ -177,9 +180,9 @@ def _warning(home: Settings, version: Version | None) -> str:
 
 
 def _write_export(
-    home: Settings, asked: ExportRequest, adapter: Path, made: Mapping[str, Json], to: Path
+    home: Settings, asked: ExportRequest, adapter: Path, made: AdapterManifest, to: Path
 ) -> None:
-    name = f"{made['workload']}-{made['key']}"
+    name = f"{made.workload}-{made.key}"
     if asked.form == "peft":
         copy_finished(home, adapter, to, served_as=asked.served_as)
     elif asked.form == "nim":
@@ -201,14 +204,14 @@ def _write_card(
     home: Settings,
     asked: ExportRequest,
     adapter: Path,
-    made: Mapping[str, Json],
+    made: AdapterManifest,
     to: Path,
     kind: model_card.Kind,
 ) -> None:
     config = copy_adapter.adapter_config(adapter)
     if asked.served_as is not None:
         config["base_model_name_or_path"] = asked.served_as
-    found = scores_of_adapter(home, asked.workload, str(made["key"]))
+    found = scores_of_adapter(home, asked.workload, made.key)
     (to / copy_adapter.CARD).write_text(model_card.write_card(made, config, found, kind))
 
 
@@ -239,43 +242,41 @@ def _registered(home: Settings, asked: ExportRequest) -> Version:
     return version
 
 
-def _require_unerased(home: Settings, made: Mapping[str, Json]) -> None:
+def _require_unerased(home: Settings, made: AdapterManifest) -> None:
     """Refuse an adapter that learned from rows that somebody has had erased since."""
     if not home.warehouse.exists():
         return
     with warehouse.connect(home.warehouse) as con:
-        certificate = ledger.erasure_of(con, [str(made["key"]), str(made["snapshot"])])
+        certificate = ledger.erasure_of(con, [made.key, made.snapshot])
     if certificate:
         raise LookupError(
-            f"exporting adapter {made['key']}: rows that it learned from were erased (certificate "
+            f"exporting adapter {made.key}: rows that it learned from were erased (certificate "
             f"{certificate}); export one that was trained since"
         )
 
 
-def _require_unbound(asked: ExportRequest, made: Mapping[str, Json]) -> None:
+def _require_unbound(asked: ExportRequest, made: AdapterManifest) -> None:
     """Refuse to take an adapter to another precision than the only one it is right at."""
-    recipe = made["recipe"]
-    assert isinstance(recipe, dict)
-    bound = copy_adapter.recipe_objection(recipe)
+    bound = copy_adapter.recipe_objection(made.recipe)
     if bound and asked.form != "peft":
         raise ValueError(
-            f"exporting adapter {made['key']} for {asked.form}: it was trained from LoftQ's first "
+            f"exporting adapter {made.key} for {asked.form}: it was trained from LoftQ's first "
             f"weights, so it is right on the base in {bound} only; export it as peft for a server "
             "that holds its base so, or train with other init_lora_weights"
         )
 
 
-def _base_of_export(made: Mapping[str, Json]) -> Path:
+def _base_of_export(made: AdapterManifest) -> Path:
     """Find the base that the adapter was trained on, unchanged.
 
     Raises:
         ValueError: It is not there, or another one is.
     """
-    folder = Path(str(made["base_path"]))
-    found = bases.content_hash(folder) if folder.is_dir() else "nothing"
-    if found != made["base"]:
+    folder = made.base_path
+    found = bases.content_hash(folder) if folder and folder.is_dir() else "nothing"
+    if folder is None or found != made.base:
         raise ValueError(
-            f"exporting adapter {made['key']}: it was trained on the base {made['base']}, and at "
+            f"exporting adapter {made.key}: it was trained on the base {made.base}, and at "
             f"{folder} is {found}"
         )
     return folder

@@ -35,8 +35,9 @@ from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.register import registry
 from components.register.registry import Version
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, warehouse
 from components.store.ledger import Decision
+from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 from flows import approvals, approver_keys, evidence_reports, prefect_api, settings, snapshots
 from flows.approver_keys import SecretError
@@ -103,7 +104,7 @@ def require_holdout(found: Evidence) -> None:
     if not (root / folder_name(subject.workload)).exists():
         return
     newest = snapshots.newest_snapshot(root, subject.workload)
-    now = str(manifest.read(newest)["holdout_version"])
+    now = SnapshotManifest.read(newest).holdout_version
     if now != subject.holdout_version:
         raise StaleEvidenceError(
             f"deciding on evidence {found.digest}: it was measured on holdout version "

@@ -20,6 +20,7 @@ from components.register import registry, tracking
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
 from components.store import manifest
+from components.store.manifest import AdapterManifest
 from flows import settings, workload_file
 from flows.flow_runs import run_name
 from flows.jobs import runner
@@ -164,7 +165,7 @@ def base_of(workload: Workload, adapter: Path) -> Path:
     """
     if not workload.search:
         return workload.base
-    wanted = manifest.read(adapter)["base"]
+    wanted = AdapterManifest.read(adapter).base
     bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
     for found in bases:
         if base.content_hash(found) == wanted:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -25,15 +24,13 @@ from components.gate.report.score_charts import Past
 from components.gate.report.words import Case, Costs
 from components.gate.report.write_report import REPORT
 from components.register import tracking
-from components.schema import Json
 from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import manifest, warehouse
+from components.store.manifest import AdapterManifest, EvidenceManifest, ScorecardManifest
 from flows import approvals, evaluate, settings
 from flows.settings import Settings
 from flows.workload_file import Workload
-
-Table = Mapping[str, Json]
 
 
 def compute_costs(
@@ -56,7 +53,7 @@ def compute_costs(
     """
     names = {evaluate.CHAMPION: opponent}
     speeds = {
-        names.get(role, role): costs.speed_in(manifest.read(tasks[HOLDOUT]))
+        names.get(role, role): ScorecardManifest.read(tasks[HOLDOUT]).speed
         for role, tasks in cards.items()
         if HOLDOUT in tasks
     }
@@ -64,12 +61,11 @@ def compute_costs(
     used = snapshot_figures.production_usage(
         home.warehouse, home.scratch, snapshot, workload.base, ratio
     )
-    trained = manifest.read(adapter).get(costs.TRAINING)
     bill = costs.bill(
         workload.cost,
         production=used,
         challenger=speeds[evaluate.CHALLENGER],
-        training=costs.work_in(trained),
+        training=AdapterManifest.read(adapter).training_work,
     )
     prices = {name: costs.answering(workload.cost, speed) for name, speed in speeds.items()}
     return Costs(bill, prices | {PRODUCTION: bill.production}, used, speeds[evaluate.CHALLENGER])
@@ -135,18 +131,16 @@ def _turn_record(
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List what the turns before came to on a metric, the oldest first, from their evidence."""
     folders = (home.evidence / workload).glob("*")
-    records = [manifest.read(one) for one in folders if manifest.is_finished(one)]
-    ordered = sorted(records, key=lambda one: (str(one["created_at"]), str(one["key"])))
-    return [_read_past(one, metric) for one in ordered]
+    records = [EvidenceManifest.read(one) for one in folders if manifest.is_finished(one)]
+    return [_read_past(one, metric) for one in sorted(records, key=lambda record: record.age)]
 
 
-def _read_past(record: Table, metric: str) -> Past:
-    subject, judged = cast("Table", record["subject"]), cast("Table", record["judgement"])
-    scored = cast("Scores", record["scores"]).get(metric, {})
+def _read_past(record: EvidenceManifest, metric: str) -> Past:
+    scored = record.scores.get(metric, {})
     return Past(
-        day=str(record["created_at"])[5:10],
-        holdout_version=str(subject["holdout_version"]),
-        outcome=str(judged["outcome"]),
+        day=record.created_at[5:10],
+        holdout_version=record.subject.holdout_version,
+        outcome=record.judgement.outcome,
         challenger=scored.get("challenger"),
         low=scored.get("low"),
         high=scored.get("high"),
@@ -169,16 +163,16 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
             f"looking up evidence {begins} of {workload}: wants one with a report, found {said} "
             f"in {root}; `flywheel turn` makes it"
         )
-    return max(found, key=lambda one: (str(manifest.read(one)["created_at"]), one.name))
+    return max(found, key=lambda one: EvidenceManifest.read(one).age)
 
 
 def newest_target(home: Settings, workload: str) -> str | None:
     """Name the metric that the newest evidence is about; ``None`` before there is any."""
     try:
-        policy = manifest.read(find_evidence(home, workload, None))["policy"]
+        policy = EvidenceManifest.read(find_evidence(home, workload, None)).policy
     except LookupError:
         return None
-    return str(cast("Table", policy)["metric"])
+    return str(policy["metric"])
 
 
 def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> str:

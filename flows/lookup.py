@@ -8,10 +8,10 @@ from components.gate.comparability import Measured, incomparable
 from components.register import ancestry, registry
 from components.register.ancestry import Ancestry, OutputRoots
 from components.register.registry import Version
-from components.schema import Json
 from components.scorecard import HOLDOUT, VALIDATION
 from components.scorecard import read as read_scorecard
 from components.store import manifest, warehouse
+from components.store.manifest import ScorecardManifest
 from flows.settings import Settings
 from flows.stack import health
 
@@ -54,7 +54,7 @@ def find_version(workload: str, said: str) -> Version:
 SHORTEST = 4
 """Characters of a key that are enough to name it, if they are enough to tell it from others."""
 
-Records = Mapping[Path, Mapping[str, Json]]
+Records = Mapping[Path, ScorecardManifest]
 
 
 class IncomparableError(ValueError):
@@ -104,20 +104,21 @@ def _records(root: Path) -> Records:
 
     Those of the validation side are left out: what was tuned on them says little of other requests.
     """
-    found = {one: manifest.read(one) for one in root.glob("*") if manifest.is_finished(one)}
+    folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
+    found = {folder: ScorecardManifest.read(folder) for folder in folders}
     # Without a task it is too old.
-    found = {one: r for one, r in found.items() if r.get("task", VALIDATION) != VALIDATION}
-    newest = sorted(found, key=lambda one: (str(found[one]["created_at"]), one.name), reverse=True)
+    found = {one: r for one, r in found.items() if r.task not in ("", VALIDATION)}
+    newest = sorted(found, key=lambda one: found[one].age, reverse=True)
     return {one: found[one] for one in newest}
 
 
 def _records_of_model(workload: str, records: Records, said: str, home: Settings) -> Records:
     """Give the scorecards of the model that is meant."""
     if said == "base":
-        found = {one: record for one, record in records.items() if record["adapter"] is None}
+        found = {one: record for one, record in records.items() if record.adapter is None}
     elif said in registry.ALIASES or (said.isdigit() and len(said) < SHORTEST):
         key = _adapter_of_version(workload, said, home).adapter
-        found = {one: record for one, record in records.items() if record["adapter"] == key}
+        found = {one: record for one, record in records.items() if record.adapter == key}
     else:
         found = _keyed(records, said)
     if not found:
@@ -130,7 +131,7 @@ def _records_of_model(workload: str, records: Records, said: str, home: Settings
 
 def _keyed(records: Records, said: str) -> Records:
     """Give what an adapter's key begins with, or else a scorecard's."""
-    adapters = {str(record["adapter"]) for record in records.values() if record["adapter"]}
+    adapters = {record.adapter for record in records.values() if record.adapter}
     meant = [key for key in sorted(adapters) if key.startswith(said)]
     meant += [one.name for one in records if one.name.startswith(said)]
     if len(said) < SHORTEST or len(meant) > 1:
@@ -141,7 +142,7 @@ def _keyed(records: Records, said: str) -> Records:
     return {
         one: record
         for one, record in records.items()
-        if meant and meant[0] in (one.name, record["adapter"])
+        if meant and meant[0] in (one.name, record.adapter)
     }
 
 
@@ -152,22 +153,22 @@ def _adapter_of_version(workload: str, said: str, home: Settings) -> registry.Ve
 
 
 def _tasks(records: Records) -> set[str]:
-    return {str(record["task"]) for record in records.values()}
+    return {record.task for record in records.values()}
 
 
 def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | None:
     """Give the newest two of a task whose conditions are equal, and that are not one."""
     for one, mine in ours.items():
         for other, its in theirs.items():
-            of_task = mine["task"] == its["task"] == task
-            if of_task and one != other and mine["conditions"] == its["conditions"]:
+            of_task = mine.task == its.task == task
+            if of_task and one != other and mine.conditions == its.conditions:
                 return one, other
     return None
 
 
 def _newest(records: Records) -> Path:
     """Give the newest scorecard of the holdout, or else of whatever there is."""
-    of_holdout = [one for one, record in records.items() if record["task"] == HOLDOUT]
+    of_holdout = [one for one, record in records.items() if record.task == HOLDOUT]
     return [*of_holdout, *records][0]
 
 

@@ -10,7 +10,6 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from components import costs
 from components.decide import decision_log
 from components.decide.approvers import OPEN
 from components.monitor import signs, status_page, turn_starts, workload_status
@@ -21,6 +20,7 @@ from components.monitor.workload_status import Disk, TriggerFinding, Waiting, Wo
 from components.register import registry
 from components.register.registry import Version
 from components.store import manifest, warehouse
+from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 from flows import approvals, champions, prefect_api, settings, workload_file
 from flows import workload_file as configs
@@ -192,9 +192,9 @@ def answering_speed(home: Settings, champion: Version | None) -> str:
     """Say how fast the champion answered when it was evaluated; not all logs say times."""
     cards = (home.scorecards / champion.name).glob("*") if champion else ()
     for folder in cards:
-        body = manifest.read(folder) if manifest.is_finished(folder) else {}
-        speed = costs.speed_in(body)
-        if champion and speed and speed.timed and body.get("adapter") == champion.adapter:
+        card = ScorecardManifest.read(folder) if manifest.is_finished(folder) else None
+        speed = card.speed if card else None
+        if champion and card and speed and speed.timed and card.adapter == champion.adapter:
             return (
                 f"first token after {speed.first_token:.2f} s, then "
                 f"{speed.tokens_per_second:.0f} tokens/s, on {speed.machine}"

@@ -11,14 +11,14 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 
-from components.chat import chat_templates
 from components.decide import decision_log
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.register import champion_change, journal, registry, tracking
 from components.register.registry import Version
-from components.store import manifest, warehouse
+from components.store import warehouse
 from components.store.ledger import Decision
+from components.store.manifest import AdapterManifest
 from flows import (
     adapters,
     approval_loop,
@@ -49,8 +49,8 @@ def register_version(workload: Workload, found: Evidence) -> Version:
     if there := registry.version_of_evidence(subject.workload, found.digest):
         return there
     adapter = home.adapters / subject.workload / subject.adapter
-    made_from = manifest.read_untouched(adapter)
-    template = str(made_from[chat_templates.TEMPLATE])
+    made_from = AdapterManifest.read_untouched(adapter)
+    template = made_from.prompt_template or ""
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         copied = Path(scratch) / subject.adapter
         adapters.copy_finished(home, adapter, copied, served_as=workload.base_name)
@@ -71,7 +71,7 @@ def register_version(workload: Workload, found: Evidence) -> Version:
                 "flywheel.base": subject.base,
                 "flywheel.prompt_template": template,
                 "flywheel.scorecard": subject.challenger_scorecard,
-                "flywheel.commit": str(made_from.get("commit", "")),
+                "flywheel.commit": made_from.commit,
             },
         )
 

@@ -1,12 +1,11 @@
 """Sign released versions, and compare MLflow's versions with the chain of decisions."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components.chat import chat_templates
 from components.decide import chain, decision_log
 from components.decide.chain import Link
 from components.decide.decision_log import LinkFilter, LogEvent
@@ -21,7 +20,7 @@ from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import CHAMPION, PREVIOUS, Version
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
-from components.store.manifest import folder_digest
+from components.store.manifest import AdapterManifest, folder_digest
 from components.store.warehouse import Connection
 from flows.settings import Settings
 
@@ -251,7 +250,7 @@ def write_record(folder: Path, links: Sequence[Link]) -> None:
 
 
 def serving_parameters(
-    home: Settings, subject: EvidenceSubject, made: Mapping[str, object]
+    home: Settings, subject: EvidenceSubject, made: AdapterManifest
 ) -> ServingParameters:
     """Return how an adapter is served: as it was trained and evaluated.
 
@@ -263,9 +262,9 @@ def serving_parameters(
     card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
     return ServingParameters(
-        base=str(made["base_path"]),
+        base=str(made.base_path),
         base_hash=subject.base,
-        prompt_template=str(made[chat_templates.TEMPLATE]),
+        prompt_template=str(made.prompt_template),
         precision=evaluated.precision,
         max_new_tokens=evaluated.max_new_tokens,
     )
@@ -386,7 +385,7 @@ def _rewrite_version(
 ) -> Path:
     """Write the files of a version that an older home registered from the approved adapter."""
     adapter = home.adapters / subject.workload / subject.adapter
-    how = serving_parameters(home, subject, manifest.read_untouched(adapter))
+    how = serving_parameters(home, subject, AdapterManifest.read_untouched(adapter))
     model_id = registry.logged_model_id(version.name, version.number)
     logged_model.save_model_files(folder, adapter, how, version.run_id, model_id)
     return folder

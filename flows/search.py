@@ -19,6 +19,7 @@ from components.models import base
 from components.register import tracking
 from components.scorecard import HOLDOUT, VALIDATION
 from components.store import manifest
+from components.store.manifest import SearchManifest
 from components.train.recipe import Recipe
 from components.train.search import run, schedule
 from components.train.search import schedule as measures
@@ -74,7 +75,7 @@ def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path,
         planned = plan_or_read(search)
         conclude_search(search, planned, run.run_search(planned, partial(run_orders, search)))
     adapters = settings.load().adapters / workload.workload
-    return adapters / str(manifest.read(here)["winner"]), reused
+    return adapters / SearchManifest.read(here).winner, reused
 
 
 def search_folder(workload: Workload, snapshot: Path) -> Path:

@@ -18,6 +18,7 @@ from components.dataset.freeze_snapshot import Snapshot, folder_name
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
 from components.store import ledger, manifest, working_copy
+from components.store.manifest import SnapshotManifest
 from components.store.working_copy import StaleCopyError, WorkingCopy
 from flows.settings import Settings, code_version
 from flows.workload_file import Workload
@@ -52,7 +53,7 @@ def newest_snapshot(root: Path, workload_id: str) -> Path:
             f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
             "turn makes one"
         )
-    return max(found, key=lambda path: (str(manifest.read(path)["created_at"]), path.name))
+    return max(found, key=lambda path: SnapshotManifest.read(path).age)
 
 
 LEAD = 0.1
@@ -170,7 +171,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
 def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None:
     """Write down what was frozen; where rows of it were erased meanwhile, it is thrown away."""
     record = partial(ledger.record_output, workload=copy.workload_id, folder=frozen.path, now=now)
-    is_new = manifest.read(frozen.path)["created_at"] == now.isoformat(timespec="seconds")
+    is_new = SnapshotManifest.read(frozen.path).created_at == now.isoformat(timespec="seconds")
     try:
         copy.merge(record)
     except StaleCopyError:

@@ -25,6 +25,7 @@ from components.pages import templates
 from components.register import registry, taint, tracking
 from components.schema import Json, Progress
 from components.store import manifest
+from components.store.manifest import AdapterManifest, SnapshotManifest
 from components.train import checkpoints, recipe, training_curve
 from components.train.checkpoints import StopCondition, TrainingProgress
 from components.train.search import run
@@ -134,7 +135,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
         return TrainingStart(None, f"{said} has learned from rows that were erased")
     if not manifest.is_finished(adapter):
         return TrainingStart(None, f"the adapter of {said} is not at {adapter}")
-    made_from = manifest.read_untouched(adapter)
+    made_from = AdapterManifest.read_untouched(adapter)
     objection = checkpoints.warm_start_problem(
         workload.train, base.content_hash(workload.base), made_from
     )
@@ -263,7 +264,7 @@ def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | N
     earlier = (begins or find_training_start(workload)).adapter
     if earlier is None:
         return settings.load().adapters / workload.workload / fresh
-    if manifest.read(earlier).get("fresh_key") == fresh:
+    if AdapterManifest.read(earlier).fresh_key == fresh:
         return earlier
     return earlier.with_name(key_of_adapter(workload, snapshot, earlier.name))
 
@@ -314,10 +315,8 @@ def fit_adapter(
         rows=training_job_folder(adapter) / ROWS,
     )
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
-    frozen = manifest.read(snapshot)
-    chat_templates.require_same(
-        frozen.get("prompt_format"), prompt.FORMAT, f"training on {snapshot}"
-    )
+    frozen = SnapshotManifest.read(snapshot)
+    chat_templates.require_same(frozen.prompt_format, prompt.FORMAT, f"training on {snapshot}")
     given = TrialOrder.model_validate_json(order.read_text()) if order else None
     run_id = tracking.open_run(
         workload.workload,
@@ -381,7 +380,7 @@ def learned_rows(adapter: Path) -> dict[str, Json]:
     """Read what became of the snapshot's rows, and log it; a job of an older version didn't say."""
     path = training_job_folder(adapter) / ROWS
     found: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
-    for sentence in snapshot_figures.learned_sentences({snapshot_figures.RECORD: found}):
+    for sentence in snapshot_figures.learned_sentences(found):
         get_run_logger().info(sentence)
     return found
 

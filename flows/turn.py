@@ -30,7 +30,7 @@ from components.scorecard import HOLDOUT, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, warehouse
 from components.store.ledger import Holdout, HoldoutUse
-from components.store.manifest import folder_digest
+from components.store.manifest import AdapterManifest, folder_digest
 from flows import (
     approvals,
     champions,
@@ -335,7 +335,7 @@ def assemble_evidence(
         ),
         others=evidence_reports.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
-        learned=snapshot_figures.learned_sentences(manifest.read(adapter)),
+        learned=snapshot_figures.learned_sentences(AdapterManifest.read(adapter).learned),
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )

@@ -11,6 +11,7 @@ from components.models import base as bases
 from components.scorecard import VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import manifest
+from components.store.manifest import AdapterManifest
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
 from flows.settings import Settings
@@ -132,7 +133,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
         LookupError: They are of several bases, or of one that the file doesn't name.
     """
     tried = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
-    wanted = {str(manifest.read(one)["base"]) for one in adapters}
+    wanted = {AdapterManifest.read(one).base for one in adapters}
     if len(wanted) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")
     if not wanted or len(tried) == 1:
@@ -149,9 +150,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
 def newest_adapter(home: Settings, workload: str) -> Path | None:
     """Find the adapter of a workload that was finished last; ``None`` where there is none."""
     found = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
-    return max(
-        found, key=lambda path: (str(manifest.read(path)["created_at"]), path.name), default=None
-    )
+    return max(found, key=lambda path: AdapterManifest.read(path).age, default=None)
 
 
 def require_rows(workload: str, snapshot: Path) -> None:
@@ -184,7 +183,7 @@ def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Pa
     """
     if not manifest.is_finished(adapter):
         raise LookupError(f"measuring {adapter}: it is no finished adapter")
-    learned = str(manifest.read(adapter).get("snapshot"))
+    learned = AdapterManifest.read(adapter).snapshot
     if learned == snapshot.name:
         return
     trained_on = home.snapshots / folder_name(workload) / learned

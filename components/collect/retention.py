@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from components.collect.source import Kind
 from components.store import manifest, warehouse
+from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
 KINDS: tuple[Kind, ...] = ("interactions", "feedback")
@@ -85,10 +86,9 @@ def _needed(con: Connection, workload_id: str) -> list[str]:
 def _tables(snapshot: Path) -> list[Path]:
     """List the files of a snapshot's rows; the sides that it has are in its manifest."""
     try:
-        rows = manifest.read(snapshot)["rows"]
+        rows = SnapshotManifest.read(snapshot).rows
     except FileNotFoundError as error:
         raise _gone(snapshot / manifest.NAME) from error
-    assert isinstance(rows, dict)
     return [snapshot / f"{side}.parquet" for side in rows]
 
 

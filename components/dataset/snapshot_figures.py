@@ -14,7 +14,8 @@ from components.costs import Usage
 from components.dataset.example_rows import Lengths
 from components.dataset.preference_files import Digests
 from components.schema import Answer, Json, Message
-from components.store import manifest, warehouse
+from components.store import warehouse
+from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
 SIDES = ("train", "validation", "holdout")
@@ -174,25 +175,21 @@ def learned_figures(snapshot: Path) -> dict[str, Json]:
     Raises:
         FileNotFoundError: The snapshot is unfinished.
     """
-    body = manifest.read(snapshot)
+    record = SnapshotManifest.read(snapshot)
     answers = pq.read_table(snapshot / "train.parquet", columns=["answer"])["answer"].to_pylist()
     kinds = Counter(answer_kind(Answer.from_json(str(one))) for one in answers)
     return {
-        "snapshot": body["key"],
-        "holdout_version": body["holdout_version"],
-        "rows": body["rows"],
-        "tokens": body.get("tokens"),
+        "snapshot": record.key,
+        "holdout_version": record.holdout_version,
+        "rows": {**record.rows},
+        "tokens": None if record.tokens is None else {**record.tokens},
         "answers": {name: kinds[name] for name in sorted(kinds)},
     }
 
 
-def learned_sentences(adapter: Mapping[str, Json]) -> list[str]:
-    """Return in sentences what became of the rows, as an adapter's manifest has it.
-
-    Older ones don't have it.
-    """
-    record = adapter.get(RECORD)
-    sentences = record.get("said") if isinstance(record, dict) else None
+def learned_sentences(record: Mapping[str, Json] | None) -> list[str]:
+    """Return in sentences what became of the rows; an older adapter's manifest has no record."""
+    sentences = (record or {}).get("said")
     return [str(one) for one in sentences] if isinstance(sentences, list) else []
 
 
@@ -310,8 +307,8 @@ class Change:
 class Diff:
     """What lies between two snapshots of a workload; ``config`` holds each setting's two values."""
 
-    earlier: dict[str, Json]
-    later: dict[str, Json]
+    earlier: SnapshotManifest
+    later: SnapshotManifest
     config: dict[str, tuple[Json, Json]]
     changes: list[Change]
 
@@ -341,33 +338,26 @@ def compare(con: Connection, earlier: Path, later: Path) -> Diff:
     Raises:
         FileNotFoundError: One of them is unfinished, or a file of it is gone.
     """
-    before, after = manifest.read(earlier), manifest.read(later)
+    before, after = SnapshotManifest.read(earlier), SnapshotManifest.read(later)
     values = {"earlier": _files(earlier, before), "later": _files(later, after)}
     changes = list(warehouse.read(con, "marts/diff", Change, **values))
     return Diff(before, after, _settings(before, after), changes)
 
 
-def _told(body: dict[str, Json]) -> dict[str, Json]:
-    rows = body.get("rows")
-    counts = (
-        {f"{name} rows": count for name, count in rows.items()} if isinstance(rows, dict) else {}
-    )
-    return {"snapshot": body.get("key"), "holdout": body.get("holdout_version"), **counts}
+def _told(record: SnapshotManifest) -> dict[str, Json]:
+    counts = {f"{name} rows": count for name, count in record.rows.items()}
+    return {"snapshot": record.key, "holdout": record.holdout_version, **counts}
 
 
-def _files(folder: Path, body: dict[str, Json]) -> Json:
-    rows = body["rows"]
-    assert isinstance(rows, dict)
-    paths = [folder / f"{side}.parquet" for side in SIDES if side in rows]
+def _files(folder: Path, record: SnapshotManifest) -> Json:
+    paths = [folder / f"{side}.parquet" for side in SIDES if side in record.rows]
     if gone := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"comparing snapshots: {gone[0]} is gone")
     return [str(path) for path in paths]
 
 
-def _settings(before: dict[str, Json], after: dict[str, Json]) -> dict[str, tuple[Json, Json]]:
-    one, other = before.get("config"), after.get("config")
-    assert isinstance(one, dict)
-    assert isinstance(other, dict)
+def _settings(before: SnapshotManifest, after: SnapshotManifest) -> dict[str, tuple[Json, Json]]:
+    one, other = before.config or {}, after.config or {}
     names: Sequence[str] = sorted({*one, *other})
     return {
         name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)

@@ -17,6 +17,7 @@ from components.evaluate.metrics import Kind
 from components.schema import Answer, Call, Json
 from components.scorecard import CONSTANT, CORRECTED_ONLY, NEAREST, SCORED_ON, TFIDF, Sample
 from components.store import manifest
+from components.store.manifest import SnapshotManifest
 
 LOGGED_COLUMN = "logged_answer"
 
@@ -160,7 +161,7 @@ class BaselineRequest:
 
 def baseline_conditions(name: str, snapshot: Path) -> dict[str, Json]:
     """Return what a baseline's scorecard says beside the holdout's conditions."""
-    key = manifest.read(snapshot)["key"]
+    key = SnapshotManifest.read(snapshot).key
     return {"baseline": name, "baseline_version": BASELINE_VERSION, "examples": key}
 
 

@@ -17,6 +17,7 @@ from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Json, Message
 from components.scorecard import HOLDOUT, MeasuredSide, Window
 from components.store import manifest
+from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -164,7 +165,7 @@ def task_name(workload: str, side: MeasuredSide = HOLDOUT) -> str:
     return f"{side}_{workload}"
 
 
-def side_version(record: Mapping[str, Json], side: MeasuredSide = HOLDOUT) -> str:
+def side_version(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> str:
     """Return the version of a side: the holdout's own, else the digest of the side's file.
 
     Args:
@@ -172,9 +173,8 @@ def side_version(record: Mapping[str, Json], side: MeasuredSide = HOLDOUT) -> st
         side: The side.
     """
     if side == HOLDOUT:
-        return str(record["holdout_version"])
-    files = cast("dict[str, Json]", record["files"])
-    return f"{side}-{str(files[f'{side}.parquet'])[:16]}"
+        return record.holdout_version
+    return f"{side}-{record.files[f'{side}.parquet'][:16]}"
 
 
 def answer_space_of(snapshot: Path, named: Kind | None) -> AnswerSpace:
@@ -217,7 +217,7 @@ def read_side(
     Raises:
         ValueError: The side is empty, so that nothing could be measured.
     """
-    record = manifest.read(snapshot)
+    record = SnapshotManifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
     columns += ["language"] if keeps_language(snapshot) else []
     file = snapshot / f"{side}.parquet"
@@ -242,7 +242,7 @@ def read_side(
         for row, one, length in zip(rows, asked, lengths, strict=True)
     ]
     return EvaluatedSide(
-        name=task_name(str(record["workload"]), side),
+        name=task_name(record.workload, side),
         version=side_version(record, side),
         answers=answer_space_of(snapshot, named),
         documents=tuple(documents),

@@ -31,6 +31,7 @@ from components.scorecard import (
     MeasuredSide,
 )
 from components.store import manifest
+from components.store.manifest import AdapterManifest, SnapshotManifest
 
 LIBRARIES = (
     "lm_eval",
@@ -132,11 +133,11 @@ def _side_conditions(
     snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:
     """Gather what must be equal for two scorecards of a side to be compared."""
-    record = manifest.read_untouched(snapshot)
+    record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
     return {
-        "task": holdout_task.task_name(str(record["workload"]), side),
+        "task": holdout_task.task_name(record.workload, side),
         "kind": answers.kind,
         "labels": [*answers.labels],
         "task_version": holdout_task.VERSION,
@@ -149,15 +150,14 @@ def _side_conditions(
         "settings": settings.model_dump(
             mode="json", exclude={"tasks", "kind", "num_fewshot", "built_in", "judge"}
         ),
-        **{name: record[name] for name in (LARGEST_CLUSTER,) if name in record},
+        **({LARGEST_CLUSTER: record.largest_cluster} if record.largest_cluster is not None else {}),
         **(_length_cap(record) if side == HOLDOUT else {}),
         **_place_conditions(settings),
     }
 
 
-def _length_cap(record: Mapping[str, Json]) -> dict[str, Json]:
-    curated = record.get("config")
-    cap = curated.get(CLUSTER_CAP) if isinstance(curated, dict) else None
+def _length_cap(record: SnapshotManifest) -> dict[str, Json]:
+    cap = (record.config or {}).get(CLUSTER_CAP)
     return {} if cap is None else {CLUSTER_CAP: cap}
 
 
@@ -165,7 +165,7 @@ def _with_examples(
     snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
 ) -> dict[str, Json]:
     """Say that examples stand before each request, and from which snapshot they were taken."""
-    key = manifest.read(snapshot)["key"]
+    key = SnapshotManifest.read(snapshot).key
     return {**conditions, "num_fewshot": settings.num_fewshot, "examples": key}
 
 
@@ -222,19 +222,15 @@ def _model_measurements(
     root: Path,
 ) -> list[Measurement]:
     """Name the measurements of one model, one a task."""
-    record = None if adapter is None else manifest.read_untouched(adapter)
+    record = None if adapter is None else AdapterManifest.read_untouched(adapter)
     if adapter is not None and record is not None:
         require_base(adapter, record, base_hash)
-        chat_templates.require_same(
-            record.get(chat_templates.TEMPLATE), template, f"evaluating {adapter}"
-        )
+        chat_templates.require_same(record.prompt_template, template, f"evaluating {adapter}")
     bare = model if model in (PRODUCTION, *BASELINES) else None
     who: dict[str, Json] = {
         "base": base_hash,
-        "adapter": bare if record is None else record["key"],
-        "adapter_weights": None
-        if record is None
-        else cast("FileDigests", record["files"])[WEIGHTS_FILE],
+        "adapter": bare if record is None else record.key,
+        "adapter_weights": None if record is None else record.files[WEIGHTS_FILE],
     }
     found: list[Measurement] = []
     for name, wanted in conditions.items():

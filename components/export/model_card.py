@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from components import scorecard
 from components.export import copy_adapter
@@ -21,6 +21,7 @@ from components.scorecard import (
     Scorecard,
 )
 from components.store import manifest
+from components.store.manifest import AdapterManifest, ScorecardManifest
 
 Record = Mapping[str, Json]
 
@@ -50,10 +51,10 @@ def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     Raises:
         ValueError: A scorecard that was found is not as it was finished.
     """
-    records = {one: manifest.read(one) for one in sorted(folders) if manifest.is_finished(one)}
-    records = {one: record for one, record in records.items() if record.get("task") == HOLDOUT}
-    ordered = sorted(records, key=lambda one: (str(records[one]["created_at"]), one.name))
-    own = [one for one in ordered if records[one]["adapter"] == key]
+    records = {path: ScorecardManifest.read(path) for path in folders if manifest.is_finished(path)}
+    records = {path: record for path, record in records.items() if record.task == HOLDOUT}
+    ordered = sorted(records, key=lambda path: records[path].age)
+    own = [path for path in ordered if records[path].adapter == key]
     if not own:
         return None
     found: dict[str, Path] = {}
@@ -66,24 +67,20 @@ def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     return AdapterScores(scorecard.read(own[-1]), base, cards)
 
 
-def _model_name(record: Record) -> str | None:
+def _model_name(record: ScorecardManifest) -> str | None:
     """Name the model of a scorecard; ``None`` of adapters and of production."""
-    conditions, adapter = record["conditions"], record["adapter"]
-    if adapter is None:
-        is_base = isinstance(conditions, dict) and not conditions.get("num_fewshot")
-        return "base" if is_base else FEW_SHOT
-    return str(adapter) if adapter in BASELINES else None
+    if record.adapter is None:
+        return FEW_SHOT if record.conditions.get("num_fewshot") else "base"
+    return record.adapter if record.adapter in BASELINES else None
 
 
-def _is_alike(record: Record, own: Record) -> bool:
+def _is_alike(record: ScorecardManifest, own: ScorecardManifest) -> bool:
     """Tell whether a model was measured as an adapter was, but for what it is told by."""
-    return record["base"] == own["base"] and _shared(record) == _shared(own)
+    return record.base == own.base and _shared(record) == _shared(own)
 
 
-def _shared(record: Record) -> Record:
-    conditions = record["conditions"]
-    assert isinstance(conditions, dict)
-    return {name: value for name, value in conditions.items() if name not in TOLD_BY}
+def _shared(record: ScorecardManifest) -> Mapping[str, Json]:
+    return {name: value for name, value in record.conditions.items() if name not in TOLD_BY}
 
 
 Kind: TypeAlias = Literal["peft", "merged", "gguf"]
@@ -95,7 +92,7 @@ UNMEASURED = (
 
 
 def write_card(
-    made: Mapping[str, Json], config: Mapping[str, Json], found: AdapterScores | None, kind: Kind
+    made: AdapterManifest, config: Mapping[str, Json], found: AdapterScores | None, kind: Kind
 ) -> str:
     """Write the card as Markdown with a front matter that model hubs read.
 
@@ -105,7 +102,6 @@ def write_card(
         found: What was measured of it; ``None`` if nothing was.
         kind: What stands beside the card: the adapter, its base with it merged, or its GGUF.
     """
-    learned = made.get("learned")  # older manifests lack it
     baselines = _baselines(found) if found else {}
     return templates.render(
         "export/card.md.j2",
@@ -113,8 +109,8 @@ def write_card(
         config=config,
         kind=kind,
         base_name=_base_name(config),
-        licence_is_id=bool(re.fullmatch(r"[a-z0-9.-]+", str(made.get("licence") or ""))),
-        learned=learned.get("said") if isinstance(learned, dict) else None,
+        licence_is_id=bool(re.fullmatch(r"[a-z0-9.-]+", made.licence or "")),
+        learned=(made.learned or {}).get("said"),
         method=_method(config),
         modules=_modules(config),
         measured=found,
@@ -123,7 +119,7 @@ def write_card(
         untrained=UNTRAINED,
         scores=_scores(found, baselines) if found else [],
         unbeaten=_unbeaten(found) if found else [],
-        bound_to=copy_adapter.recipe_objection(cast("Mapping[str, Json]", made["recipe"])),
+        bound_to=copy_adapter.recipe_objection(made.recipe),
     )
 
 

@@ -4,15 +4,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 
 from components.register import journal, registry
 from components.register.journal import JournalEntry
 from components.register.registry import Version
-from components.schema import Json
 from components.store import manifest, warehouse
 from components.store.arrow import texts
+from components.store.manifest import (
+    AdapterManifest,
+    EvidenceManifest,
+    Manifest,
+    ScorecardManifest,
+    SnapshotManifest,
+    SubjectRecord,
+)
 from components.store.warehouse import Connection
 
 SHOWN = 3
@@ -20,6 +28,9 @@ SHOWN = 3
 
 SIDES = ("train", "validation", "holdout", "preferences", "labels")
 """The files of a snapshot, as they are told."""
+
+
+Kind = TypeVar("Kind", bound=Manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class TrainingRecord:
     """
 
     adapter: str
-    made_from: Mapping[str, Json]
+    made_from: AdapterManifest | None
     snapshot: str
     holdout_version: str
     rows: tuple[RowCounts, ...]
@@ -130,7 +141,7 @@ def trace_ancestry(
         now: Where the aliases stand.
         roots: Where the workload's outputs lie.
     """
-    judged = _read(roots.evidence / version.evidence)
+    judged = _finished(EvidenceManifest, roots.evidence / version.evidence)
     touched = [
         one
         for one in journal.list_changes(con, version.name)
@@ -141,40 +152,38 @@ def trace_ancestry(
         aliases=tuple(one for one in registry.ALIASES if getattr(now, one) == version.number),
         changes=tuple(touched),
         words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
-        outcome=str(_table(judged.get("judgement")).get("outcome", "gone")),
-        reasons=tuple(str(one) for one in _list(_table(judged.get("judgement")).get("reasons"))),
-        scorecards=tuple(_measured(_table(judged.get("subject")), roots.scorecards)),
+        outcome=judged.judgement.outcome if judged else "gone",
+        reasons=judged.judgement.reasons if judged else (),
+        scorecards=tuple(_measured(judged.subject, roots.scorecards)) if judged else (),
         learned=tuple(_learned(con, version.adapter, roots)),
     )
 
 
-def _measured(subject: Mapping[str, Json], root: Path) -> Iterator[ScorecardSummary]:
-    keys = [(subject.get("challenger_scorecard"), "challenger")]
-    keys += [(subject.get("opponent_scorecard"), "opponent")]
-    keys += [(key, "guard") for key in _list(subject.get("guard_scorecards"))]
+def _measured(subject: SubjectRecord, root: Path) -> Iterator[ScorecardSummary]:
+    keys = [(subject.challenger_scorecard, "challenger"), (subject.opponent_scorecard, "opponent")]
+    keys += [(key, "guard") for key in subject.guard_scorecards]
     for key, whose in keys:
-        if key is None:
-            continue
-        body = _read(root / str(key))
-        path = root / str(key) / "samples.parquet"
+        card = _finished(ScorecardManifest, root / key)
+        path = root / key / "samples.parquet"
         count = pq.read_metadata(path).num_rows if path.exists() else None
-        adapter = str(body.get("adapter") or "")
-        yield ScorecardSummary(str(key), whose, adapter, str(body.get("task", "gone")), count)
+        adapter, task = (card.adapter or "", card.task) if card else ("", "gone")
+        yield ScorecardSummary(key, whose, adapter, task, count)
 
 
 def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[TrainingRecord]:
     """Go from an adapter to the one that it went on from, and so on."""
     key: str | None = adapter
     while key:
-        made_from = _read(roots.adapters / key)
-        snapshot = Path(str(made_from.get("snapshot") or "")).name
+        made_from = _finished(AdapterManifest, roots.adapters / key)
+        snapshot = Path(made_from.snapshot).name if made_from else ""
         folder = roots.snapshots / snapshot
         rows, traced = _rows(folder) if snapshot and folder.is_dir() else ((), None)
         sources, feedback = _sources(con, traced) if traced else ((), ())
-        holdout = str(_read(folder).get("holdout_version", ""))
+        frozen = _finished(SnapshotManifest, folder) if snapshot else None
+        holdout = frozen.holdout_version if frozen else ""
         yield TrainingRecord(key, made_from, snapshot, holdout, rows, sources, feedback)
-        earlier = made_from.get("warm_start")
-        key = Path(str(earlier)).name if earlier else None
+        earlier = made_from.warm_start if made_from else None
+        key = Path(earlier).name if earlier else None
 
 
 def _rows(folder: Path) -> tuple[tuple[RowCounts, ...], Mapping[str, set[str]]]:
@@ -216,13 +225,5 @@ def _sources(
     return sources, feedback
 
 
-def _read(folder: Path) -> dict[str, Json]:
-    return manifest.read(folder) if manifest.is_finished(folder) else {}
-
-
-def _table(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else []
+def _finished(kind: type[Kind], folder: Path) -> Kind | None:
+    return kind.read(folder) if manifest.is_finished(folder) else None

@@ -94,7 +94,8 @@ def _rows(found: Ancestry) -> Iterator[list[ChartBox]]:
 
 
 def _training(learned: TrainingRecord, leads_to: tuple[int, ...]) -> Iterator[list[ChartBox]]:
-    base = f"base {learned.made_from.get('base', 'unknown: its folder is gone')}"
+    made_from = learned.made_from
+    base = f"base {made_from.base if made_from else 'unknown: its folder is gone'}"
     said = () if leads_to else ("the adapter above went on from it",)
     yield [ChartBox(f"adapter {learned.adapter}", (base, *said), charts.OTHER, leads_to)]
     holdout = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.schema import Json, Progress
-from components.store import manifest
+from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Trace
@@ -207,27 +207,22 @@ def log_datasets(run_id: str, snapshot: Path) -> None:
     """
     from mlflow import MlflowClient
 
-    body = manifest.read(snapshot)
-    counts = body["rows"]
-    assert isinstance(counts, dict)
+    record = SnapshotManifest.read(snapshot)
     inputs = [
-        _dataset_input(snapshot, body, side, counts[side])
-        for side in DATASET_CONTEXTS
-        if counts.get(side)
+        _dataset_input(snapshot, record, side) for side in DATASET_CONTEXTS if record.rows.get(side)
     ]
     MlflowClient().log_inputs(run_id, datasets=inputs)
 
 
-def _dataset_input(snapshot: Path, body: dict[str, Json], side: str, rows: Json) -> "DatasetInput":
+def _dataset_input(snapshot: Path, record: SnapshotManifest, side: str) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    tokens = body.get("tokens")
-    profile: dict[str, Json] = {"num_rows": rows}
-    if isinstance(tokens, dict):
-        profile["tokens"] = tokens[side]
+    profile = {"num_rows": record.rows[side]}
+    if record.tokens is not None:
+        profile["tokens"] = record.tokens[side]
     dataset = Dataset(
-        name=f"{body['workload']} {side}",
-        digest=str(body["holdout_version" if side == "holdout" else "key"]),
+        name=f"{record.workload} {side}",
+        digest=record.holdout_version if side == "holdout" else record.key,
         source_type="local",
         source=json.dumps({"uri": (snapshot / f"{side}.parquet").as_uri()}),
         profile=json.dumps(profile),

@@ -9,6 +9,7 @@ from pathlib import Path
 from components import scorecard
 from components.scorecard import BASELINES, HOLDOUT, Scorecard
 from components.store import manifest, warehouse
+from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 
 
@@ -31,7 +32,7 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     cards = {folder: scorecard.read(folder) for folder in folders}
     if not cards:
         return {}
-    newest = max(folders, key=lambda path: (str(manifest.read(path)["created_at"]), path.name))
+    newest = max(folders, key=lambda path: ScorecardManifest.read(path).age)
     version = cards[newest].conditions.get("holdout_version")
     same = [card for card in cards.values() if card.conditions.get("holdout_version") == version]
     return _count(same, metric)
@@ -39,8 +40,10 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
 
 def _is_of_the_holdout(folder: Path) -> bool:
     """Tell whether a scorecard is of a language model on the holdout, and not of a baseline."""
-    record = manifest.read(folder) if manifest.is_finished(folder) else {}
-    return record.get("task") == HOLDOUT and record.get("adapter") not in BASELINES
+    if not manifest.is_finished(folder):
+        return False
+    record = ScorecardManifest.read(folder)
+    return record.task == HOLDOUT and record.adapter not in BASELINES
 
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:

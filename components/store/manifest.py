@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from components.costs import Speed, Work
 from components.schema import Json
 
 NAME = "manifest.json"
@@ -138,3 +142,125 @@ def folder_digest(folder: Path, leaving_out: AbstractSet[str] = frozenset()) -> 
     for name in sorted(files):
         whole.update(files[name].encode() + b"  " + name + b"\n")
     return whole.hexdigest()
+
+
+class Manifest(BaseModel):
+    """What every finished folder records; its name is its key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    key: str
+    created_at: str
+    files: Mapping[str, str]
+    """Each file's SHA-256, by its path in the folder."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a finished folder's manifest; ``FileNotFoundError`` when it is unfinished."""
+        return cls.model_validate(read(folder))
+
+    @classmethod
+    def read_untouched(cls, folder: Path) -> Self:
+        """Read a manifest after checking every file that it names.
+
+        Raises:
+            FileNotFoundError: The folder is unfinished, or a file is gone.
+            ValueError: A file's content is not the one that was finished.
+        """
+        return cls.model_validate(read_untouched(folder))
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """What orders outputs by when they were finished, the oldest first."""
+        return self.created_at, self.key
+
+
+class SnapshotManifest(Manifest):
+    """What a training and test set was frozen from."""
+
+    workload: str
+    holdout_version: str
+    rows: Mapping[str, int]
+    """Rows of each file."""
+
+    tokens: Mapping[str, int] | None = None
+    largest_cluster: int | None = None
+    prompt_format: str | None = None
+    config: Mapping[str, JsonValue] | None = None
+    """The ``curate`` section that chose the rows."""
+
+
+class AdapterManifest(Manifest):
+    """What an adapter was made from."""
+
+    snapshot: str
+    base: str | None = None
+    """The content hash of its base."""
+
+    workload: str = ""
+    base_path: Path | None = None
+    prompt_template: str | None = None
+    recipe: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    warm_start: str | None = None
+    fresh_key: str | None = None
+    """Its key had it started from the base alone."""
+
+    commit: str = ""
+    licence: str | None = None
+    training_work: Work | None = None
+    learned: Mapping[str, JsonValue] | None = None
+    """What became of the snapshot's rows (``examples.Selection``)."""
+
+    data: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    prompt: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    environment: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+
+
+class ScorecardManifest(Manifest):
+    """What was measured of which model, and how."""
+
+    base: str
+    adapter: str | None = None
+    """The adapter's key, or what else answered; ``None`` for the base alone."""
+
+    task: str = ""
+    conditions: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    window: Mapping[str, int] | None = None
+    speed: Speed | None = None
+
+
+class SubjectRecord(BaseModel):
+    """Of what evidence is about: what other outputs are found by."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    holdout_version: str
+    challenger_scorecard: str
+    opponent_scorecard: str
+    guard_scorecards: tuple[str, ...] = ()
+
+
+class JudgementRecord(BaseModel):
+    """How the gate judged."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    outcome: str
+    reasons: tuple[str, ...] = ()
+
+
+class EvidenceManifest(Manifest):
+    """What a person is shown."""
+
+    subject: SubjectRecord
+    judgement: JudgementRecord
+    policy: Mapping[str, JsonValue]
+    scores: Mapping[str, Mapping[str, float | None]]
+
+
+class SearchManifest(Manifest):
+    """What a search came to; ``winner`` is an adapter's key."""
+
+    snapshot: str
+    winner: str

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from components.schema import Json
 from components.store import manifest
+from components.store.manifest import AdapterManifest
 from components.train.recipe import Recipe
 
 
@@ -70,7 +71,7 @@ ADAPTER_SHAPE = (
 """What must be equal for one adapter's weights to mean the same in another."""
 
 
-def warm_start_problem(recipe: Recipe, base: str, earlier: Mapping[str, Json]) -> str | None:
+def warm_start_problem(recipe: Recipe, base: str, earlier: AdapterManifest) -> str | None:
     """Say why an adapter can't be gone on from; ``None`` if it can.
 
     Args:
@@ -78,10 +79,10 @@ def warm_start_problem(recipe: Recipe, base: str, earlier: Mapping[str, Json]) -
         base: The content hash of its base.
         earlier: The manifest of the adapter to go on from.
     """
-    if earlier["base"] != base:
-        return f"it is of another base ({earlier['base']}, now {base})"
+    if earlier.base != base:
+        return f"it is of another base ({earlier.base}, now {base})"
     try:
-        before = Recipe.model_validate(earlier["recipe"])
+        before = Recipe.model_validate(earlier.recipe)
     except ValidationError:
         return "its recipe has settings that there are no more"
     if before.method == "adalora" or str(before.init_lora_weights).startswith(

@@ -21,6 +21,7 @@ from components.models import base as bases
 from components.models import device
 from components.schema import Progress
 from components.store import manifest
+from components.store.manifest import AdapterManifest
 from components.train import (
     checkpoints,
     cpu_engine,
@@ -80,8 +81,8 @@ def base_of_teacher(path: Path) -> Path:
     config = path / ADAPTER_CONFIG
     if not config.exists():
         return path
-    if manifest.is_finished(path):
-        return Path(str(manifest.read(path)["base_path"]))
+    if manifest.is_finished(path) and (known := AdapterManifest.read(path).base_path):
+        return known
     return Path(json.loads(config.read_text())["base_model_name_or_path"])
 
 

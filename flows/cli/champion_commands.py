@@ -163,7 +163,8 @@ def _scorecard_text(card: "ScorecardSummary") -> str:
 
 
 def _add_training(root: Tree, learned: "TrainingRecord") -> None:
-    base, commit = (learned.made_from.get(name, "unknown") for name in ("base", "commit"))
+    made = learned.made_from
+    base, commit = (made.base, made.commit) if made else ("unknown", "unknown")
     adapter = root.add(Text(f"adapter {learned.adapter}: on base {base}, code {commit}"))
     kept = f"holdout {learned.holdout_version}" if learned.rows else "its folder is gone"
     snapshot = adapter.add(Text(f"snapshot {learned.snapshot}: {kept}"))

@@ -1,12 +1,11 @@
 """Check that an adapter is sound, fits its base and changes its answers, before it is scored."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from components.schema import Json
+from components.store.manifest import AdapterManifest
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +28,7 @@ class AdapterNotAppliedError(ValueError):
     """An adapter whose scores would not be its own."""
 
 
-def require_base(adapter: Path, record: Mapping[str, Json], base_hash: str) -> None:
+def require_base(adapter: Path, record: AdapterManifest, base_hash: str) -> None:
     """Refuse an adapter that was trained on another base.
 
     Args:
@@ -40,7 +39,7 @@ def require_base(adapter: Path, record: Mapping[str, Json], base_hash: str) -> N
     Raises:
         NotAppliedError: The hashes differ, or its manifest names none.
     """
-    trained_on = record.get("base")
+    trained_on = record.base
     if trained_on != base_hash:
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it was trained on base "

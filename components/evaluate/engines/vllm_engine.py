@@ -27,7 +27,7 @@ from components.evaluate.engines.speed import MOST_TOKENS
 from components.evaluate.settings import EvaluationSettings
 from components.models import base as bases
 from components.schema import Progress
-from components.store import manifest
+from components.store.manifest import AdapterManifest
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -147,7 +147,7 @@ class VllmEngine:
         if adapter is None:
             yield self
             return
-        name = str(manifest.read(adapter)["key"])
+        name = AdapterManifest.read(adapter).key
         worn = LoRARequest(name, self._numbers[adapter], str(adapter))
         try:
             self._asked.model.llm_engine.add_lora(worn)

@@ -19,6 +19,7 @@ from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSe
 from components.schema import Json, Message
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION, Metric, Sample
 from components.store import manifest
+from components.store.manifest import SnapshotManifest
 
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 """A judge learned from neither, so the pairs that are trained on tell as much."""
@@ -205,7 +206,7 @@ def _judge_conditions(
     """Gather what must be equal for two models' verdicts to be compared."""
     return {
         "task": JUDGE_TASK,
-        "holdout_version": manifest.read(snapshot)["holdout_version"],
+        "holdout_version": SnapshotManifest.read(snapshot).holdout_version,
         "question": comparisons.QUESTION_VERSION,
         "compared_by_people": people,
         "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),
