@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
 from components.train import cpu_engine, micro_batches, objective_losses, packing, process_group
-from components.train.cpu.kernels import Lanes
+from components.train.cpu_engine import Lanes
 from components.train.micro_batches import Batch, BatchLayout, MicroBatch
 from components.train.objective_losses import ModelOutputs
 from components.train.packing import Epochs, can_pack_rows
