@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ def median(measure: Callable[[], Cost]) -> Cost:
 
 
 @contextmanager
-def used(place: Path, size: Size) -> Iterator[tuple[Terminal, Path]]:
+def used(place: Path, size: Size) -> Generator[tuple[Terminal, Path]]:
     """Bring the used home up, built if it is not there; yield it with its workload's file."""
     shell, is_new = terminal.in_home(place / "home"), not (place / "built").exists()
     if is_new:

@@ -1,7 +1,7 @@
 """The CPU's engine is picked for CPUs, and nothing that trains on CUDA passes through it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -34,6 +34,6 @@ def test_a_model_whose_tokens_are_elsewhere_is_asked_as_any_model_is(model: Path
             name: each.to(device) if name not in ("sizes", "blocks") else each
             for name, each in share.items()
         }
-        sft_trainer.answer_logits(asked.to(device), elsewhere)
+        sft_trainer.answer_logits(cast("Any", asked).to(device), elsewhere)
     expected = {"input_ids", "position_ids", "attention_mask", "logits_to_keep", "use_cache"}
     assert [set(each) for each in seen] == [expected, expected]

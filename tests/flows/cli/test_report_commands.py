@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from components import scorecard
 from components.gate import evidence_folder
-from components.gate.evidence_folder import Evidence
+from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.schema import Json
 from components.scorecard import HOLDOUT, Scorecard
@@ -49,7 +49,10 @@ def turned(home: Settings, days: int, *, floor: float = 0.5) -> Evidence:
     digest = evidence_folder.digest(case.subject, case.judgement, policy)
     folder = home.evidence / "support" / digest
     now = NOW + timedelta(days=days)
-    return evidence_reports.write_evidence(replace(case, digest=digest), folder, policy, now=now)
+    turn = TurnReference("t1", "w1")
+    return evidence_reports.write_evidence(
+        replace(case, digest=digest), folder, policy, turn, now=now
+    )
 
 
 def test_the_newest_report_is_named_and_an_older_one_by_its_digest(
