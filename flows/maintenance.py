@@ -181,10 +181,12 @@ def verify_champions() -> list[str]:
             if not is_ours:  # whoever changes the champion does the same
                 continue
             champions.write_approved_versions(home, workload)
+            signed = releases.sign_older(home, workload)
             if found.unsigned:
-                signed = releases.sign_older(home, workload)
                 names = ", ".join(found.unsigned)
                 get_run_logger().warning("no signature: %s; signed: %s", names, signed or "none")
+            elif signed:
+                get_run_logger().info("version %s of %s got this release's code", signed, workload)
     return objections
 
 

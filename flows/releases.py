@@ -122,8 +122,8 @@ def require_bytes(home: Settings, found: Evidence) -> None:
 def release_version(home: Settings, version: Version, found: Evidence) -> None:
     """Enter the digest of an approved version's files into the chain, and sign them with that.
 
-    A version without a signature, of an older home, gets its files anew from the adapter whose
-    bytes the evidence binds. Safe to repeat.
+    A version that an older release registered, unsigned or with code that this one may not load,
+    gets new files from the adapter whose bytes the evidence binds. Idempotent.
 
     Raises:
         SignatureError: The version's files are not those that were registered.
@@ -131,15 +131,17 @@ def release_version(home: Settings, version: Version, found: Evidence) -> None:
     """
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch) / "fetched")
-        if _is_released(home, folder, version):
+        is_older = logged_model.runs_older_code(folder)
+        if not is_older and _is_released(home, folder, version):
             return
-        if not (folder / model_signature.SIGNATURE).is_file():
-            folder = _rewrite_version(home, version, found.subject, Path(scratch) / "anew")
-        else:
-            (folder / logged_model.RECORD_FILE).unlink(
-                missing_ok=True
-            )  # a kill left it without a signature
+        if (folder / model_signature.SIGNATURE).is_file():
+            if not _is_released(home, folder, version):  # a kill left a record without a signature
+                (folder / logged_model.RECORD_FILE).unlink(missing_ok=True)
             model_signature.verify(folder, public_key(home))
+        else:
+            is_older = True
+        if is_older:
+            folder = _rewrite_version(home, version, found.subject, Path(scratch) / "rewritten")
         _require_same_adapter(home, folder, found)
         files = logged_model.files_digest(folder)
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
@@ -218,12 +220,13 @@ def is_unsigned(home: Settings, version: Version) -> bool:
 
 
 def sign_older(home: Settings, workload: str) -> str | None:
-    """Sign the champion of an older home if what was approved on binds its bytes; return which.
+    """Sign a champion that an older release registered, if its evidence binds its bytes.
 
-    The caller has found no objection to the champion.
+    A signed one is signed again if the code in it is of an older release. Return its number;
+    ``None`` if nothing was signed. The caller has found no objection to the champion.
     """
     champion = registry.champion_version(workload)
-    if champion is None or not is_unsigned(home, champion):
+    if champion is None or not (is_unsigned(home, champion) or _runs_older_code(champion)):
         return None
     folder = home.evidence / workload / champion.evidence
     if (
@@ -234,6 +237,13 @@ def sign_older(home: Settings, workload: str) -> str | None:
     require_bytes(home, found)
     release_version(home, champion, found)
     return champion.number
+
+
+def _runs_older_code(version: Version) -> bool:
+    with TemporaryDirectory(prefix="flywheel-") as scratch:
+        place = f"{version.number}/{logged_model.MODEL_CODE.name}"
+        path = registry.download_version(version.name, place, Path(scratch))
+        return logged_model.runs_older_code(path.parent)
 
 
 def record_of(home: Settings, workload: str, digest: str) -> list[Link]:

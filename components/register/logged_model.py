@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
@@ -51,6 +50,12 @@ def release_body(version: str, files: str) -> str:
 def files_digest(folder: Path) -> str:
     """Digest all files of a version's folder but what was put beside them: record and signature."""
     return folder_digest(folder, leaving_out={RECORD_FILE, *model_signature.IGNORED})
+
+
+def runs_older_code(folder: Path) -> bool:
+    """Return whether a version's folder holds the code of another release, which may not load."""
+    code = folder / MODEL_CODE.name
+    return not code.is_file() or code.read_bytes() != MODEL_CODE.read_bytes()
 
 
 def record_line(sequence: int, digest: str, content: str) -> str:
@@ -112,6 +117,9 @@ def require_decided(folder: Path) -> ReleaseRecord:
 
 EVIDENCE_OF_MODEL = "flywheel.evidence"
 """On a logged model: what it was logged for, so that a crash does not log it twice."""
+
+MODEL_CODE = Path(__file__).with_name("chat_model.py")
+"""What a version of this release runs; each version holds a copy."""
 
 PACKAGES = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -181,7 +189,7 @@ def save_model_files(
 
     save_model(
         folder,
-        python_model=str(Path(sys.modules[__package__ or ""].__path__[0]) / "chat_model.py"),
+        python_model=str(MODEL_CODE),
         artifacts={"adapter": str(adapter)},
         model_config={**asdict(served), "undecided": False},
         pip_requirements=[f"{name}=={installed(name)}" for name in PACKAGES],

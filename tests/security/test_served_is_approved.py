@@ -4,9 +4,12 @@ Each attack is found and named, by the audit, by maintenance and by whoever load
 nothing of it is loaded.
 """
 
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, get_tracking_uri
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import load_model
 from prefect.logging import disable_run_logger
@@ -47,6 +50,8 @@ from tests.support.adapter_folders import NOW
 
 NAME = "tools"
 PASSED = Judgement("pass", ("better",), "correct_name")
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -361,6 +366,42 @@ def test_no_byte_of_a_released_version_can_be_flipped(
     (copy / "registered_model_meta").unlink(missing_ok=True)
     model_signature.verify(copy, served.home.keys / model_signature.PUBLIC)
     assert flip(copy, served.home.keys, count) == []
+
+
+def test_a_champion_with_the_code_of_an_older_release_gets_this_ones(
+    served: Served, tmp_path: Path
+) -> None:
+    """The code that a version holds is signed and names modules, which a release may rename."""
+    champion = registry.champion_version(NAME)
+    assert champion
+    older = tmp_path / "older"
+    for package in ("components", "flows", "sql"):
+        shutil.copytree(ROOT / package, older / package)
+    code = older / "components" / "register" / "chat_model.py"
+    module = older / "components" / "register" / "older_name.py"
+    module.touch()
+    code.write_text("import components.register.older_name\n" + code.read_text())
+    sign = (
+        "import sys; from pathlib import Path; from flows import releases;"
+        "from flows.settings import Settings;"
+        "print(releases.sign_older(Settings(Path(sys.argv[1]), 1, 2), sys.argv[2]))"
+    )
+    signed = subprocess.run(
+        [sys.executable, "-c", sign, served.home.home, NAME],
+        env=os.environ | {"PYTHONPATH": str(older), "MLFLOW_TRACKING_URI": get_tracking_uri()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert signed.stdout.split()[-1:] == [champion.number], signed.stderr
+    assert releases.release_status(served.home, NAME).objections == ()
+    with pytest.raises(Exception, match="older_name"):
+        load_model(f"models:/{NAME}@champion")
+    assert releases.sign_older(served.home, NAME) == champion.number
+    assert releases.release_status(served.home, NAME).objections == ()
+    model = load_model(f"models:/{NAME}@champion")
+    assert model.predict(model.input_example)["object"] == "chat.completion"
+    assert releases.sign_older(served.home, NAME) is None
 
 
 # The last one, since it leaves another champion.

@@ -1,0 +1,137 @@
+"""Serve an adapter as an MLflow model: an OpenAI chat request in, an OpenAI chat completion out.
+
+A version holds the adapter only: its base is loaded from the folder that it was trained from, and
+that base's content must have the hash that the version was trained on.
+
+Before anything is loaded, the version's folder must hold its signature and the approval, as
+``flywheel verify`` checks them. A version cannot check itself: whoever changed its files could
+leave that out, so check it before MLflow loads it, with ``flywheel verify`` or ``model_signing``.
+"""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TypeAlias
+
+from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253 - MLflow loads it
+
+from components.chat import chat_templates, dialects
+from components.models import base, model_signature
+from components.register import logged_model
+from components.schema import Answer, Json
+
+KEY = "FLYWHEEL_VERSION_KEY"
+"""Names the public key that versions must be signed with; that of ``FLYWHEEL_HOME`` if unset."""
+
+Request: TypeAlias = dict[str, list[dict[str, Json]]]
+
+
+class AdapterChatModel(PythonModel):
+    """Answers one chat request at a time, greedily, at the precision it was evaluated at."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the base and put the adapter on it.
+
+        ``model_config={"undecided": True}`` loads what nobody has approved yet, to look at it.
+
+        Raises:
+            SignatureError: A file of the version is not as it was signed, or nobody approved it.
+            ValueError: The base found on this machine is not the one that was trained on.
+            TemplateChangedError: Prompts are written differently now.
+        """
+        adapter = Path(context.artifacts["adapter"])
+        model_signature.verify(adapter.parents[1], public_key())
+        if not context.model_config["undecided"]:
+            logged_model.require_decided(adapter.parents[1])
+        folder = Path(context.model_config["base"])
+        wanted: str = context.model_config["base_hash"]
+        found = base.content_hash(folder)
+        if found != wanted:
+            raise ValueError(
+                f"loading {adapter}: the base at {folder} has content hash {found}, but this "
+                f"adapter was trained on {wanted}"
+            )
+        chat_templates.require_same(
+            context.model_config.get(chat_templates.TEMPLATE),
+            chat_templates.template_hash(folder),
+            f"serving {adapter}",
+        )
+        precision = context.model_config["precision"]
+        model, self.tokenizer = base.load(folder, precision, for_training=False)
+        self.model = base.attach_adapter(model, adapter).eval()
+        self.max_new_tokens: int = context.model_config["max_new_tokens"]
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow's is untyped
+        self,
+        context: PythonModelContext,
+        model_input,  # pyright: ignore # noqa: ANN001 - MLflow would make a table of what it types
+        params: dict[str, Json] | None = None,
+    ) -> dict[str, Json]:
+        """Answer one request: ``{"messages": [...], "tools": [...]}``; ``params`` are not used."""
+        import torch
+
+        request: Request = _request(model_input)
+        asked = chat_templates.render(
+            self.tokenizer, request["messages"], request.get("tools") or []
+        )
+        text = asked.to_text(self.tokenizer)
+        inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        inputs = inputs.to(self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
+            )
+        written = output[0, inputs["input_ids"].shape[1] :]
+        reply = self.tokenizer.decode(written, skip_special_tokens=True)
+        return completion(dialects.read_answer(asked.form, str(reply)))
+
+
+def public_key() -> Path:
+    """Find the key of the installation that versions must come from.
+
+    Raises:
+        FileNotFoundError: There is none on this machine.
+    """
+    home = Path(os.environ.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser()
+    found = Path(os.environ.get(KEY) or home / "keys" / model_signature.PUBLIC)
+    if not found.is_file():
+        raise FileNotFoundError(
+            f"verifying a version: there is no public key at {found}; copy "
+            f"keys/{model_signature.PUBLIC} of the home that registered it, and name it in {KEY}"
+        )
+    return found
+
+
+def _request(model_input) -> Request:  # pyright: ignore # noqa: ANN001 - as above
+    """Take the request out of the table of one row that MLflow makes of it to check it."""
+    if isinstance(model_input, dict):
+        return model_input
+    (row,) = model_input.to_dict(orient="records")
+    return row
+
+
+def completion(answer: Answer) -> dict[str, Json]:
+    """Wrap an answer as an OpenAI chat completion."""
+    calls: list[Json] = [
+        {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+        }
+        for call in answer.calls
+    ]
+    message: dict[str, Json] = {"role": "assistant", "content": answer.text or None}
+    if calls:
+        message["tool_calls"] = calls
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls" if calls else "stop",
+                "message": message,
+            }
+        ],
+    }
