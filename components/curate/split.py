@@ -9,8 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from components.schema import Answer
 from components.store import manifest
@@ -218,6 +216,10 @@ def _ties_and_relations(member: Member) -> Iterator[str]:
 
 def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
     """Number each request's knot: what it is tied to, directly or through others."""
+    # Whoever reads a workload file loads this module, and SciPy takes half a second.
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
     size = request_count + tie_count
     pairs = (owners, request_count + ties)
     _, knots = connected_components(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from components.gate import judgement as judgements
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.gate.significance import share_interval
+from components.gate.share_interval import share_interval
 from components.schema import Json
 from components.scorecard import Scorecard
 from components.store import manifest

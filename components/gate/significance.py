@@ -1,9 +1,8 @@
-"""Tests and intervals: McNemar, Holm, alpha spending, score, Wilson and Fieller intervals."""
+"""Tests and intervals: McNemar, Holm, alpha spending, score and Fieller intervals."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import cast
 
 import numpy as np
@@ -11,7 +10,6 @@ from scipy import optimize, stats
 
 from components.gate import paired_scores
 from components.gate.paired_scores import PairedScores
-from components.scorecard import Scorecard
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -144,36 +142,6 @@ def _crossing(
     if function(low) <= 0 or function(high) >= 0:
         return otherwise
     return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
-
-
-Z = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
-
-
-def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
-    """Give the 95 % interval of a score; ``None`` where there is none.
-
-    Wilson's (1927) for right and wrong, else the mean with 1.96 standard errors to either side.
-    """
-    score = card.scores.get(metric)
-    found = (one.scores.get(metric) for one in card.samples)
-    values = [value for value in found if value is not None]
-    if not values or score is None or score.value is None:
-        return None
-    if {*values} <= {0.0, 1.0}:
-        return _wilson(round(sum(values)), len(values))
-    if score.stderr is None:
-        return None
-    return score.value - 1.96 * score.stderr, score.value + 1.96 * score.stderr
-
-
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    """Compute the interval as ``scipy.stats.binomtest`` does, which takes a second to import."""
-    share = right / n
-    denominator = 2 * (n + Z**2)
-    center = (2 * n * share + Z**2) / denominator
-    half = Z / denominator * sqrt(4 * n * share * (1 - share) + Z**2)
-    return center - half if right else 0.0, center + half if right < n else 1.0
 
 
 DEGENERATE = 1e-9

@@ -13,7 +13,6 @@ import httpx
 from rich.console import Console
 
 from components.gate import evidence_folder
-from components.gate.report import words
 from components.register import registry
 from components.store import manifest
 from flows import approvals, prefect_api, settings, stages
@@ -243,6 +242,8 @@ def print_summary(
 
 def print_scores(folder: Path, console: Console) -> None:
     """Print what evidence holds: scores of both, the verdict, what is kept and what it costs."""
+    from components.gate.report import words  # it loads matplotlib, for the last lines of a turn
+
     found = evidence_folder.read(folder)
     verdict = json.loads((folder / evidence_folder.VERDICT).read_text())
     console.print(f"scores    {'':<12} {found.subject.opponent_name:>8} -> adapter")

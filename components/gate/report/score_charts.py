@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.gate.significance import share_interval
+from components.gate.share_interval import share_interval
 from components.pages import charts
 from components.pages.charts import (
     DPI,

@@ -21,7 +21,7 @@ from components.gate.report.cost_charts import Point
 from components.gate.report.score_charts import Past, SliceTally
 from components.gate.report.side_by_side import Figure, differing, figures
 from components.gate.report.words import Case, as_share, between, counted, points
-from components.gate.significance import share_interval
+from components.gate.share_interval import share_interval
 from components.pages import templates
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from components.store import manifest
