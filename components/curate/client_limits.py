@@ -18,8 +18,8 @@ from components.curate import decontamination, split
 from components.curate.decontamination import UserTexts
 from components.curate.row_judgement import RowJudgement
 from components.curate.rules.screen import Flag
-from components.curate.settings import Overlap
-from components.curate.split import SIDES, SettledSides, SplitBy
+from components.curate.settings import Overlap, SplitBy
+from components.curate.split import SIDES, SettledSides
 from components.schema import ALWAYS, ClientShares
 from components.store import warehouse
 from components.store.warehouse import Connection

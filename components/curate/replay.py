@@ -21,8 +21,8 @@ from components.curate.near.near_requests import NearRequest
 from components.curate.redaction.surrogate_keyring import Keyring, Marked
 from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
-from components.curate.settings import Rules
-from components.curate.split import Member, SplitBy
+from components.curate.settings import Rules, SplitBy
+from components.curate.split import Member
 from components.schema import Answer, Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection

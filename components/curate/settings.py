@@ -18,8 +18,9 @@ from pydantic import (
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.presidio import Presidio
 from components.curate.rules.language import Languages
-from components.curate.split import SplitBy
 from components.schema import ClientShares, Config
+
+SplitBy = Literal["tools", "conversation", "user"]
 
 
 class Replay(Config):

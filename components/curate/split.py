@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from components.curate.settings import SplitBy
 from components.schema import Answer
 from components.store import manifest
 from components.store.warehouse import Connection
 
 Side = Literal["train", "validation", "holdout"]
-SplitBy = Literal["tools", "conversation", "user"]
 
 SIDES: tuple[Side, ...] = ("train", "validation", "holdout")
 """By strictness: what is tied to rows of two sides belongs to the later one."""

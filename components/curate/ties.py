@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from components.curate import split
 from components.curate.interaction import Candidate, CandidateRow
-from components.curate.split import Member, SplitBy
+from components.curate.settings import SplitBy
+from components.curate.split import Member
 from components.schema import Json
 from components.store import manifest
 

@@ -147,7 +147,7 @@ def folder_digest(folder: Path, leaving_out: AbstractSet[str] = frozenset()) -> 
 class Manifest(BaseModel):
     """What every finished folder records; its name is its key."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str
     key: str
@@ -169,6 +169,10 @@ class Manifest(BaseModel):
             ValueError: A file's content is not the one that was finished.
         """
         return cls.model_validate(read_untouched(folder))
+
+    def as_recorded(self) -> dict[str, Json]:
+        """Return the manifest as it is in its file, with the fields that no record names."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
     @property
     def age(self) -> tuple[str, str]:

@@ -82,6 +82,7 @@ def diff(
     a folder may lie anywhere.
     """
     from components.dataset import snapshot_figures as diffs
+    from components.store.manifest import Manifest
     from flows import snapshots
 
     root = settings.load().snapshots
@@ -90,7 +91,7 @@ def diff(
             con, snapshots.find_snapshot(root, earlier), snapshots.find_snapshot(root, later)
         )
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(json.dumps(asdict(found), indent=2, default=Manifest.as_recorded))
     else:
         _print_diff(found)
 

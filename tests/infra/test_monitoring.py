@@ -12,6 +12,7 @@ from components.store import counters
 from components.store.counters import GAVE_UP, WAITED, Count
 from flows.settings import Settings
 from flows.stack import prometheus
+from flows.workload_file import Workload
 from tests.infra.readme import README
 
 MONITORING = README.parent / "monitoring"
@@ -54,9 +55,9 @@ def test_each_rule_says_what_to_do_and_is_tried(tmp_path: Path) -> None:
 
 
 @prometheus.count_stage("collect")
-def collected(config: str, fail: bool = False) -> str:
+def collected(workload: Workload, fail: bool = False) -> str:
     if fail:
-        raise ValueError(config)
+        raise ValueError(workload.workload)
     return "ok"
 
 
@@ -65,12 +66,12 @@ def test_stages_are_counted_by_workload_and_by_how_they_ended(
 ) -> None:
     home = Settings(home=tmp_path / "home", prefect_port=1, mlflow_port=2)
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
-    file = tmp_path / "gone.yaml"
-    assert collected(str(file)) == "ok"
+    workload = Workload(workload="gone", base=tmp_path)
+    assert collected(workload) == "ok"
     with pytest.raises(ValueError, match="gone"):
-        collected(config=str(file), fail=True)
+        collected(workload=workload, fail=True)
     shown = prometheus.metrics_page(home).decode()
-    where = 'stage="collect",workload="unknown"'
+    where = 'stage="collect",workload="gone"'
     assert f"flywheel_stage_starts_total{{{where}}} 2.0" in shown
     assert f'flywheel_stage_seconds_count{{outcome="failed",{where}}} 1.0' in shown
     assert f'flywheel_stage_seconds_bucket{{le="1.0",outcome="success",{where}}} 1.0' in shown

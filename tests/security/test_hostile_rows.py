@@ -53,8 +53,9 @@ def test_half_a_character_in_an_earlier_call_costs_only_its_row(con: Connection,
     request: Json = {"messages": [*messages, {"role": "user", "content": "And then?"}]}
     tally = curate(con, tmp_path, [logs.interaction(request=request)])
     assert tally.counts == {"kept": 4, "unjudgeable": 1}
-    assert tally.unjudgeable == {"UnencodableTextError in judging._require_texts": 1}
-    assert verdicts(con) == [("unjudgeable", "UnencodableTextError in judging._require_texts")]
+    mark = "UnencodableTextError in row_judgement._require_texts"
+    assert tally.unjudgeable == {mark: 1}
+    assert verdicts(con) == [("unjudgeable", mark)]
 
 
 def test_a_verdict_names_the_error_and_the_rule_but_quotes_nothing():
@@ -104,7 +105,7 @@ def test_a_row_that_takes_for_ever_is_left_out_and_says_where():
     slow = row(tools=[], message=logs.say(f"password: {'a' * 60}1!"))
     judged = row_judgement.judge(slow, Rules(redaction=redaction))
     assert judged.objection == "unjudgeable"
-    assert judged.mark == "RowTimeoutError in redaction.allowed.<genexpr>"
+    assert judged.mark == "RowTimeoutError in settings.<genexpr>"
 
 
 @pytest.mark.parametrize("name", attacks.ROWS)

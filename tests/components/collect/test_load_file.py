@@ -185,7 +185,7 @@ def test_a_load_that_is_killed_leaves_nothing_and_the_next_one_loads_every_row_o
     store = tmp_path / "warehouse.duckdb"
     code = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from components import warehouse; from tests import logs\n"
+        "from components.store import warehouse; from tests.support import logs\n"
         "with warehouse.connect(Path(sys.argv[1])) as con:\n"
         "    print('begins', flush=True)\n"
         "    logs.load(con, Path(sys.argv[2]), now=datetime.now(UTC))\n"

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.curate import split
-from components.curate.split import Side, SplitBy
+from components.curate.settings import SplitBy
+from components.curate.split import Side
 from components.schema import Answer, Call
 
 names = st.lists(st.text(min_size=1), min_size=1, max_size=6)

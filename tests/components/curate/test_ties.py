@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from components.curate import interaction, split, ties
-from components.curate.split import Member, SettledSides, Shares, SplitBy
+from components.curate.settings import SplitBy
+from components.curate.split import Member, SettledSides, Shares
 from components.curate.ties import RequestOrigin
 from components.schema import Json
 from tests.support import curated_rows, logs

@@ -222,7 +222,7 @@ KILLED = """
     module, name = {"clear": (delete, "clear_files"), "rewrite": (tables, "rewrite_file"),
                     "remove": (delete, "_remove"), "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
-    asked = erase.Asked(Subject(sys.argv[3]), False, {})
+    asked = erase.ErasureRequest(Subject(sys.argv[3]), False, {})
     erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, say=print)
 """
 

@@ -151,12 +151,18 @@ def test_equal_ancestries_give_equal_pictures(home: House, suffix: str, tmp_path
     ("command", "words", "code", "said"),
     [
         pytest.param(
-            champion_commands, ["shop"], 2, "looking up champion of shop in MLflow: ", id="of"
+            champion_commands,
+            ["lineage", "shop"],
+            2,
+            "looking up champion of shop in MLflow: ",
+            id="of",
         ),
-        pytest.param(champion_commands, ["shop"], 1, "rolling back shop in MLflow: ", id="back"),
+        pytest.param(
+            champion_commands, ["rollback", "shop"], 1, "rolling back shop in MLflow: ", id="back"
+        ),
         pytest.param(
             champion_commands,
-            ["shop", "--picture", "x.jpg"],
+            ["lineage", "shop", "--picture", "x.jpg"],
             2,
             "--picture: x.jpg wants to end in .png or .svg",
             id="form",

@@ -19,7 +19,7 @@ from flows import champions
 from flows.settings import Settings
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-SQL = Path(warehouse.__file__).parent.parent / "sql" / "migrations"
+SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 LAST = 48
 """The last migration of homes that had six steps."""
 

@@ -14,7 +14,7 @@ from flows import workload_file
 from flows.cli import main
 from tests.support import logs, tiny
 
-LICENSE = Path(__file__).parents[2] / "LICENSE"
+LICENSE = Path(__file__).parents[3] / "LICENSE"
 WORDS = sorted(set(re.findall("[a-z]{4,}", LICENSE.read_text())))  # English enough
 LABELS = ("refund", "invoice", "delivery")
 

@@ -98,8 +98,8 @@ def test_a_killed_one_in_line_makes_room_for_the_next(start: Start) -> None:
 
 def test_a_program_that_the_holder_becomes_goes_on_holding(start: Start, tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from flows.jobs import gpu_locks\n"
-        "with gpu_locks.held(Path(sys.argv[1]), ['gpu-a'], 1, 'train a', print):\n"
+        "import os, sys; from pathlib import Path; from flows.jobs import launch\n"
+        "with launch.hold_gpus(Path(sys.argv[1]), ['gpu-a'], 1, 'train a', print):\n"
         "    os.execvp('sh', ['sh', '-c', 'echo became; exec sleep 60'])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "leases")]

@@ -73,7 +73,7 @@ def together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return (
         "from flows.jobs import runner; from pathlib import Path;"
         "from tiny_job import WaitTogether;"
-        f"runner.run({spec}, Path({str(tmp_path / 'job')!r}), print, module='tiny_launch')"
+        f"runner.run_job({spec}, Path({str(tmp_path / 'job')!r}), print, module='tiny_launch')"
     )
 
 

@@ -116,7 +116,7 @@ def test_a_job_saves_and_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) 
 def test_a_job_saves_and_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     start = (
         "from flows.jobs import runner; from pathlib import Path; from tiny_job import Wait;"
-        f"runner.run({waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
+        f"runner.run_job({waiting(tmp_path)!r}, Path({str(tmp_path / 'job')!r}),"
         f" print, module={JOB!r})"
     )
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL) as parent:
