@@ -223,6 +223,9 @@ def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is impor
     def leave(function: Any = None, *_: object, **__: object) -> Any:  # noqa: ANN401 - as theirs
         return function or leave
 
+    if "torch._dynamo" in sys.modules:  # it took its time already
+        yield
+        return
     compiling, torch.compile = torch.compile, leave
     sys.modules["torch._dynamo"] = torch._dynamo = cast(
         "ModuleType", SimpleNamespace(disable=leave)
