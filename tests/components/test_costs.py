@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import pytest
 from pydantic import ValidationError
 
-from components.costs import Prices, Speed, TokenPrice, Usage, Work, bill, speed_in, total
+from components.costs import Prices, Speed, TokenPrice, Usage, Work, bill, total
+from components.store.manifest import ScorecardManifest
 
 LOGGED = Usage(input=400, output=50, requests=120, source="logged usage")
 SPEED = Speed(
@@ -67,8 +68,7 @@ def test_a_gpu_is_priced_by_its_wall_time_and_says_so() -> None:
 
 
 def test_a_scorecard_without_cpu_time_has_no_price_and_says_why() -> None:
-    older = speed_in({"speed": {**asdict(replace(SPEED, work=None))}})
-    assert older is not None
+    older = replace(SPEED, work=None)
     found = bill(PRICES, production=LOGGED, challenger=older, training=None)
     assert found.challenger.value is None
     assert found.challenger.how.startswith("not measured: its scorecard is older than")
@@ -78,7 +78,10 @@ def test_a_scorecard_without_cpu_time_has_no_price_and_says_why() -> None:
 
 
 def test_a_scorecards_work_is_read_as_it_was_written() -> None:
-    assert speed_in({"speed": json.loads(json.dumps(asdict(SPEED)))}) == SPEED
+    record = {"kind": "scorecard", "key": "k", "created_at": "2026-01-01", "files": {}, "base": "b"}
+    text = json.dumps({**record, "speed": asdict(SPEED)})
+    assert ScorecardManifest.model_validate_json(text).speed == SPEED
+    assert ScorecardManifest.model_validate(record).speed is None
 
 
 def test_works_on_one_machine_are_summed_and_unknown_ones_are_not_left_out() -> None:

@@ -83,7 +83,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     home: Path,
 ) -> None:
     frozen, adapter = snapshot(home), home / "adapters" / "a1"
-    body = {costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    body = {"snapshot": frozen.key, costs.TRAINING: asdict(Work(7200.0, "core", 2))}
     adapter.mkdir(parents=True)
     manifest.write(adapter, kind="adapter", now=NOW, body=body)
     cards: ScorecardFolders = {

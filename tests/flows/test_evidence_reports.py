@@ -32,9 +32,8 @@ def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, 
     asked = json.dumps([{"role": "user", "content": "Is it raining?"}])
     row = {"interaction_ids": ["i1"], "messages": asked, "tools": "[]", "answer": answer}
     pq.write_table(pa.Table.from_pylist([row]), snapshot / "holdout.parquet")
-    manifest.write(
-        adapter, kind="adapter", now=NOW, body={costs.TRAINING: asdict(Work(7200.0, "core", 2))}
-    )
+    made_from = {"snapshot": "s1", costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    manifest.write(adapter, kind="adapter", now=NOW, body=made_from)
     cards: dict[str, dict[str, Path]] = {}
     for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
         cards[role] = {HOLDOUT: tmp_path / role}

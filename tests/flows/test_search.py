@@ -21,6 +21,7 @@ from flows.settings import Settings
 from flows.stack import control
 from flows.workload_file import Workload
 from tests.support import logins, small_workload, terminal, tiny
+from tests.support.logs import NOW
 from tests.support.terminal import Terminal
 
 SEARCH = """
@@ -112,6 +113,10 @@ def assert_compared_by_target(home: Settings) -> None:
     assert not any(name.startswith(tuple(losers)) for name in held_out)
 
 
+def finish(adapter: Path, base_hash: str) -> None:
+    manifest.write(adapter, kind="adapter", now=NOW, body={"snapshot": "s1", "base": base_hash})
+
+
 def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Path) -> None:
     tiny.build(tmp_path / "base")
     other = tiny.build(tmp_path / "other")
@@ -129,9 +134,8 @@ def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Pat
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     for trained_on in (tmp_path / "base", other):
-        body = {"base": base.content_hash(trained_on)}
-        (adapter / manifest.NAME).write_text(json.dumps(body))
+        finish(adapter, base.content_hash(trained_on))
         assert evaluate.base_of(workload, adapter) == trained_on
-    (adapter / manifest.NAME).write_text(json.dumps({"base": "gone"}))
+    finish(adapter, "gone")
     with pytest.raises(LookupError, match=r"is none of .*add it to"):
         evaluate.base_of(workload, adapter)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components import costs
-from components.store import manifest
+from components.store.manifest import AdapterManifest
 from flows.jobs import runner
 from tests.support import small_workload, terminal
 from tests.support.terminal import Terminal
@@ -56,7 +55,7 @@ def test_a_training_goes_on_after_ctrl_c_and_is_not_done_twice(
     assert again.stdout.splitlines()[-1].endswith(f"/{adapter.name}")
     assert (adapter / "adapter_model.safetensors").exists()
     assert steps_done(shell) > step
-    took = costs.work_in(manifest.read(adapter)[costs.TRAINING])
+    took = AdapterManifest.read(adapter).training_work
     assert took is not None
     assert took.seconds > 0
 

@@ -62,7 +62,7 @@ def build(
         is_old = all(case.logged is None for case in side)
         schema = SCHEMA if is_old else SCHEMA.append(pa.field("logged_answer", pa.string()))
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
-    body = {"workload": "tools", "holdout_version": "v1"}
+    body = {"workload": "tools", "rows": {}, "holdout_version": "v1"}
     manifest.write(folder, kind="snapshot", now=NOW, body=body)
     return folder
 

@@ -10,7 +10,7 @@ from components import scorecard
 from components.export import copy_adapter, model_card
 from components.schema import Json
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST
-from components.store import manifest
+from components.store.manifest import AdapterManifest
 from tests.support import cards
 from tests.support.adapter_folders import NOW, Making
 
@@ -64,7 +64,7 @@ def test_the_card_shows_baselines_and_names_those_that_are_not_beaten(
 ) -> None:
     adapter = make()
     text = model_card.write_card(
-        manifest.read(adapter),
+        AdapterManifest.read(adapter),
         copy_adapter.adapter_config(adapter),
         model_card.newest_scores(ADAPTER, root.glob("*")),
         "peft",

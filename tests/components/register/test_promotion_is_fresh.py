@@ -68,7 +68,8 @@ def freeze(home: Path, workload: str, version: str, now: datetime = NOW) -> None
     """Leave a snapshot with that version of the holdout."""
     folder = home / "snapshots" / workload / f"snapshot-{version}"
     folder.mkdir(parents=True)
-    manifest.write(folder, kind="snapshot", now=now, body={"holdout_version": version})
+    body = {"workload": workload, "rows": {}, "holdout_version": version}
+    manifest.write(folder, kind="snapshot", now=now, body=body)
 
 
 def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import JsonValue
 from safetensors.torch import load_file
 
-from components.schema import Answer, Json, Progress
+from components.schema import Answer, Progress
+from components.store.manifest import AdapterManifest
 from components.train import checkpoints, fit
 from components.train.checkpoints import StopCondition
 from components.train.recipe import Recipe, adapter_key
@@ -62,8 +64,21 @@ def test_an_adapter_of_another_shape_is_refused(model: Path, snapshot: Path, tmp
         )
 
 
-def manifest(base: str = "b1", **knobs: object) -> dict[str, Json]:
-    return {"base": base, "recipe": Recipe.model_validate(knobs).model_dump(mode="json")}
+def manifest(base: str = "b1", **knobs: object) -> AdapterManifest:
+    recipe: dict[str, JsonValue] = Recipe.model_validate(knobs).model_dump(mode="json")
+    return of_recipe(recipe, base)
+
+
+def of_recipe(recipe: dict[str, JsonValue], base: str = "b1") -> AdapterManifest:
+    return AdapterManifest(
+        kind="adapter",
+        key="a1",
+        created_at="2026-01-01T00:00:00+00:00",
+        files={},
+        snapshot="s1",
+        base=base,
+        recipe=recipe,
+    )
 
 
 def test_the_same_shape_on_the_same_base_can_be_gone_on_from():
@@ -90,13 +105,13 @@ def test_the_same_shape_on_the_same_base_can_be_gone_on_from():
             id="loftq",
         ),
         pytest.param(
-            {"base": "b1", "recipe": {"rank": 3}},
+            of_recipe({"rank": 3}),
             "its recipe has settings that there are no more",
             id="old-recipe",
         ),
     ],
 )
-def test_another_shape_or_base_can_not(earlier: dict[str, Json], said: str):
+def test_another_shape_or_base_can_not(earlier: AdapterManifest, said: str):
     assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", earlier) == said
 
 

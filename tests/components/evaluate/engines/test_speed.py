@@ -23,7 +23,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.models import base, device
 from components.schema import Progress
 from components.scorecard import HOLDOUT
-from components.store import manifest
+from components.store.manifest import ScorecardManifest
 from tests.support import cards, holdouts
 from tests.support.holdouts import NOW
 
@@ -39,7 +39,7 @@ def test_a_scorecard_says_how_fast_its_model_answered(tmp_path: Path, tiny_base:
         snapshot, tiny_base, {"base": None}, tmp_path, settings, report=lambda _: None, now=NOW
     )
     took = time.perf_counter() - started
-    found = costs.speed_in(manifest.read(folders["base"][HOLDOUT]))
+    found = ScorecardManifest.read(folders["base"][HOLDOUT]).speed
     assert found is not None
     assert found.requests == found.timed == 3
     assert 0 < found.seconds < took
@@ -151,7 +151,3 @@ def test_a_busy_machine_makes_answers_slower_and_hardly_dearer(tiny_base: Path) 
     (idle, price), (loaded, dearer) = quickest(0), quickest(8)
     assert loaded > 2 * idle
     assert 0 < dearer < 2 * price
-
-
-def test_a_scorecard_of_before_says_nothing_of_speed() -> None:
-    assert costs.speed_in({"base": "b"}) is None

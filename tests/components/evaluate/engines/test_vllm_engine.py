@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from components import costs, scorecard
+from components import scorecard
 from components.evaluate import harness
 from components.evaluate.engines import adapter_checks
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
@@ -21,7 +21,7 @@ from components.evaluate.engines.protocol import Engine, EngineError
 from components.evaluate.settings import EvaluationSettings
 from components.gate import comparability
 from components.scorecard import HOLDOUT, Scorecard
-from components.store import manifest
+from components.store.manifest import ScorecardManifest
 from tests.components.evaluate.conftest import finish
 from tests.support import guard_files, holdouts
 from tests.support.holdouts import NOW
@@ -186,7 +186,7 @@ def libraries(card: Scorecard) -> dict[str, Any]:
 
 
 def test_it_says_how_fast_it_answered(cards: dict[str, harness.ScorecardFolders]):
-    found = costs.speed_in(manifest.read(cards["vllm"]["champion"][HOLDOUT]))
+    found = ScorecardManifest.read(cards["vllm"]["champion"][HOLDOUT]).speed
     assert found is not None
     assert found.requests == 3
     assert found.seconds > 0
