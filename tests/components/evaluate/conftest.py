@@ -34,7 +34,7 @@ def build_adapter(base: Path, folder: Path, seed: int) -> Path:
 def finish(base: Path, folder: Path, /, **told: object) -> Path:
     """Write an adapter's manifest, which says what ``told`` does otherwise than it is."""
     words = {chat_templates.TEMPLATE: chat_templates.template_hash(base)}
-    body = {"base": bases.content_hash(base), **words, **told}
+    body = {"snapshot": "s1", "base": bases.content_hash(base), **words, **told}
     manifest.write(folder, kind="adapter", now=NOW, body=body)
     return folder
 
