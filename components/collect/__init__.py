@@ -1,8 +1,8 @@
-"""Load logs and feedback into ``raw``; what is invalid goes to quarantine.
+"""Load logs and feedback into ``raw``; invalid records go to quarantine.
 
-load_file is the way in for a file, segments for what the receiver took. files opens any
-container and detects its source (sources/, by the protocol in source), lines and formats split
-it, record_batches validates, writer stores, reconciliation merges two records of one
-interaction. growth resumes grown files, quarantine retries, retention archives,
-five_key_export writes everything out.
+load_file loads a file, segments the receiver's spool. files opens any container and detects its
+source (sources/, which implement the protocol in source), lines and formats split it,
+record_batches validates, writer stores, reconciliation merges two records of one interaction.
+growth resumes grown files, quarantine lists and retries bad lines, retention archives old rows,
+survey summarizes logs, sources.fivekey exports everything.
 """

@@ -31,15 +31,15 @@ REMOTE = "://"
 
 
 class UnreachableError(OSError):
-    """A remote place can't be listed or read."""
+    """Raised when a remote path can't be listed or read."""
 
 
 def matching_files(pattern: str) -> list[str]:
-    """List the files of a path, a folder (with those below it) or a glob, sorted.
+    """Return the sorted files of a path, a folder (recursively) or a glob.
 
     Raises:
-        UnreachableError: A remote place can't be reached.
-        ImportError: The package that reaches it (``s3fs`` for ``s3://``) is not installed.
+        UnreachableError: A remote path can't be reached.
+        ImportError: fsspec's package for it (``s3fs`` for ``s3://``) is not installed.
     """
     if REMOTE in pattern:
         return _remote(pattern)
@@ -51,7 +51,7 @@ def matching_files(pattern: str) -> list[str]:
 
 @contextmanager
 def local_copy(place: str) -> Generator[Path]:
-    """Give a file as one of this machine; a remote one is copied for as long as the block runs."""
+    """Yield a local path of the file; a remote file is copied for the duration of the block."""
     if REMOTE not in place:
         yield Path(place)
         return
@@ -67,18 +67,18 @@ def local_copy(place: str) -> Generator[Path]:
 
 @contextmanager
 def _connect(place: str) -> Generator[None]:
-    """Say which place it was; each file system raises what its own library does."""
+    """Add the place to errors."""
     try:
         yield
-    except ImportError:  # says what to install
+    except ImportError:  # names the package to install
         raise
-    except Exception as error:  # botocore's are of no common kind, but for this one
-        said = str(error) or type(error).__name__
-        raise UnreachableError(f"reaching {place}: {said}") from error
+    except Exception as error:  # botocore's errors share no narrower base class
+        reason = str(error) or type(error).__name__
+        raise UnreachableError(f"reaching {place}: {reason}") from error
 
 
 def _is_readable(path: Path) -> bool:
-    """Leave out folders, and what is hidden: editors and uploads name unfinished files so."""
+    # Editors and uploads write unfinished files under hidden names.
     return path.is_file() and not path.name.startswith(".")
 
 
@@ -87,23 +87,23 @@ def _remote(pattern: str) -> list[str]:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - as above
 
         system, path = url_to_fs(pattern)
-        system.invalidate_cache()  # listings are kept for as long as the process lives
+        system.invalidate_cache()  # otherwise listings are cached for the life of the process
         if system.isdir(path):
-            found = system.find(path)
+            names = system.find(path)
         else:
-            found = system.glob(path) if glob.has_magic(path) else [path]
-    return sorted(system.unstrip_protocol(name) for name in found)
+            names = system.glob(path) if glob.has_magic(path) else [path]
+    return sorted(system.unstrip_protocol(name) for name in names)
 
 
 Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
 
 HEAD = 64 * 2**10
 LARGEST = 256 * 2**20
-"""Bytes of the largest document or protobuf file that is read: it is held in memory whole."""
+"""Maximum bytes of a document or protobuf file, which is held in memory whole."""
 
 PARQUET_MAGIC = b"PAR1"
 TEXT_BEGINS_AT = 9
-"""No text holds bytes below the tabulator's; a protobuf message has them everywhere."""
+"""The tab: text has no bytes below it, protobuf messages are full of them."""
 
 _MAY_BE_PAGE = b'"data"'
 
@@ -115,11 +115,11 @@ KINDS: dict[type, str] = {
     list: "ARRAY",
     type(None): "NULL",
 }
-"""Types of JSON values, called as DuckDB calls them."""
+"""JSON types by DuckDB's names."""
 
 
 def detect_form(path: Path) -> Form:
-    """Tell by its first bytes what a file is."""
+    """Return a file's container format, by its first bytes."""
     with path.open("rb") as file:
         head = bytes(UnpackedFile(file).after(bytearray(), HEAD))
     if head.startswith(PARQUET_MAGIC):
@@ -129,14 +129,14 @@ def detect_form(path: Path) -> Form:
         return "protobuf"
     if text.startswith(b"["):
         return "array"
-    may_be_one = text.startswith(b"{") and _is_first_of_one(text)
-    return "document" if may_be_one and _document(path) is not None else "lines"
+    is_document = text.startswith(b"{") and _may_be_document(text) and _document(path) is not None
+    return "document" if is_document else "lines"
 
 
 def read_pieces(
     path: Path, form: Form, start: LineStart = BEGINNING
 ) -> Iterator[Line | Unreadable]:
-    """Go through the records of a file as JSON text, numbered from 1; of lines from ``start``."""
+    """Yield a file's records as JSON text, numbered from 1; a file of lines from ``start`` on."""
     match form:
         case "lines":
             yield from lines.read_lines(path, start)
@@ -153,9 +153,10 @@ def read_pieces(
 def read_rows(
     pieces: Iterator[Line | Unreadable], unreadable: list[Unreadable] | None = None
 ) -> Iterator[SourceRow]:
-    """Parse records; what is none is put into ``unreadable``. A page of an API gives its entries.
+    """Parse records; append those that are not JSON objects to ``unreadable``.
 
-    Pages are ``{"data": [...]}`` with ``object: list`` (OpenAI) or ``meta`` (Langfuse) beside it.
+    An API page yields its entries: ``{"data": [...]}`` with ``object: list`` (OpenAI) or ``meta``
+    (Langfuse).
     """
     refused: list[Unreadable] = [] if unreadable is None else unreadable
     for piece in pieces:
@@ -172,17 +173,17 @@ def read_rows(
 
 
 def first_rows(path: Path, form: Form, count: int) -> list[SourceRow]:
-    """Read the first records of a file."""
+    """Return the first ``count`` records of a file."""
     return list(islice(read_rows(read_pieces(path, form)), count))
 
 
 def _parsed(text: str) -> tuple[Json, str]:
-    """Parse JSON; beside it, why it is no object if it is none."""
+    """Return the parsed JSON, and the objection to use if it is not an object."""
     try:
         value: Json = json.loads(text)
     except (ValueError, RecursionError) as error:
         return None, f"the line is not JSON: {error}"
-    return value, f"the line is a JSON {KINDS.get(type(value))}, wants an object"
+    return value, f"the line is a JSON {KINDS.get(type(value))}, expected an object"
 
 
 def _is_page(value: dict[str, Json]) -> bool:
@@ -190,8 +191,8 @@ def _is_page(value: dict[str, Json]) -> bool:
     return is_listing and isinstance(value.get("data"), list)
 
 
-def _is_first_of_one(text: bytes) -> bool:
-    """Tell whether an object goes on in the next line, or is a page of an API."""
+def _may_be_document(text: bytes) -> bool:
+    """Return whether the first line's object continues on the next line, or is an API page."""
     line = text.partition(b"\n")[0].rstrip()
     try:
         value: Json = json.loads(line)
@@ -204,7 +205,7 @@ def _is_first_of_one(text: bytes) -> bool:
 
 
 def _document(path: Path) -> str | None:
-    """Read a file that is one JSON object; ``None`` if it isn't."""
+    """Return the text of a file that is one JSON object; ``None`` if it isn't."""
     try:
         text = _whole(path).decode("utf-8-sig")
         return text if isinstance(json.loads(text), dict) else None
@@ -213,7 +214,7 @@ def _document(path: Path) -> str | None:
 
 
 def _begins_with_request(path: Path) -> bool:
-    """Tell whether a file holds OTLP requests in protobuf, or at least begins so."""
+    """Return whether a file begins with an OTLP request in protobuf."""
     try:
         return next(otlp_encoding.decode_file(_whole(path)), None) is not None
     except ValueError:
@@ -221,7 +222,7 @@ def _begins_with_request(path: Path) -> bool:
 
 
 def _requests(path: Path) -> Iterator[Line | Unreadable]:
-    """Go through the OTLP requests of a protobuf file; where it is damaged, it ends."""
+    """Yield the OTLP requests of a protobuf file, up to the first damage."""
     content, number = _whole(path), 0
     try:
         for number, request in enumerate(otlp_encoding.decode_file(content), start=1):
@@ -251,26 +252,26 @@ SOURCES: tuple[Source, ...] = (
     openai_finetuning,
     sharegpt,
 )
-"""All there are; where two claim equally many records, the first of them has it."""
+"""All sources; the first wins when several claim equally many records."""
 
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
-"""Sources whose records are canonical as they stand, and the one kind that each holds."""
+"""Sources whose records are already canonical, and the kind of their records."""
 
 JOINING = frozenset({otlp.NAME})
-"""Sources that join rows of one file, so that it is always read whole."""
+"""Sources that join rows of one file, so the file is always read whole."""
 
 SAMPLED_ROWS = 20
 
 
 class UnknownSourceError(ValueError):
-    """A source that does not exist was named."""
+    """Raised when no source has the name."""
 
 
 def source_named(name: str) -> Source:
-    """Give the source of that name.
+    """Return the source with this name.
 
     Raises:
-        UnknownSourceError: There is none.
+        UnknownSourceError: No source has it.
     """
     sources = {source.NAME: source for source in SOURCES}
     if name not in sources:
@@ -280,8 +281,8 @@ def source_named(name: str) -> Source:
 
 
 def detect_source(values: Iterable[dict[str, Json]]) -> Source | None:
-    """Give the source that claims most of the records; ``None`` if none claims any."""
-    looked_at = list(values)
-    claims = {source: sum(map(source.claims, looked_at)) for source in SOURCES}
-    best = max(SOURCES, key=lambda source: claims[source])  # the first of equal ones
+    """Return the source that claims the most records; ``None`` if no source claims any."""
+    sample = list(values)
+    claims = {source: sum(map(source.claims, sample)) for source in SOURCES}
+    best = max(SOURCES, key=lambda source: claims[source])  # the first wins a tie
     return best if claims[best] else None

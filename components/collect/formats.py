@@ -22,16 +22,16 @@ _DECODER = json.JSONDecoder()
 
 
 def read_array(path: Path) -> Iterator[Line | Unreadable]:
-    """Go through a file that is one array, numbering its elements from 1.
+    """Yield the elements of a file that is one array, numbered from 1.
 
-    From where it is damaged the rest is unreadable: nothing tells where the next element begins.
+    The rest after a damaged place is unreadable: the next element's start is unknown.
     """
     with path.open("rb") as file:
         yield from _elements(_Text(UnpackedFile(file)))
 
 
 def read_entries(text: str, key: str) -> Iterator[Line | Unreadable]:
-    """Go through the elements of the array under ``key`` of the object that ``text`` is."""
+    """Yield the elements of the array under ``key`` of the JSON object ``text``."""
     at = 0
     while True:
         at = text.index(f'"{key}"', at) + len(key) + 2
@@ -42,7 +42,7 @@ def read_entries(text: str, key: str) -> Iterator[Line | Unreadable]:
 
 
 class _Text:
-    """Text that is read on as it is needed."""
+    """Text that is read as needed."""
 
     def __init__(self, stream: UnpackedFile | None, text: str = "") -> None:
         self.at = 0
@@ -51,7 +51,7 @@ class _Text:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
 
     def skip_blank(self) -> str:
-        """Go to the next character that is not blank, and show it; "" at the end."""
+        """Move to the next character that is not blank and return it; "" at the end."""
         while True:
             while self.at < len(self._text) and self._text[self.at] in BLANK:
                 self.at += 1
@@ -61,7 +61,11 @@ class _Text:
                 return ""
 
     def value(self) -> str:
-        """Take the JSON value that stands here; ``ValueError`` says why there is none."""
+        """Return the JSON value at this position and move behind it.
+
+        Raises:
+            ValueError: There is no JSON value here.
+        """
         while True:
             try:
                 _, end = _DECODER.raw_decode(self._text, self.at)
@@ -69,23 +73,23 @@ class _Text:
                 if len(self._text) - self.at > LONGEST or not self._more():
                     raise ValueError(f"{error} of element") from error
                 continue
-            if end < len(self._text) or not self._more():  # a number might go on
-                found = self._text[self.at : end]
+            if end < len(self._text) or not self._more():  # a number may have further digits
+                element = self._text[self.at : end]
                 self.at = end
-                return found
+                return element
 
     def rest(self) -> bytes:
-        """Give what is left, up to ``MOST_KEPT``."""
+        """Return the remaining text, up to ``MOST_KEPT`` bytes."""
         while len(self._text) - self.at < MOST_KEPT and self._more():
             pass
         return self._text[self.at :].encode()[:MOST_KEPT]
 
     def _more(self) -> bool:
-        """Read at least as much again as there is, so that a long value is not tried often."""
         if self._stream is None:
             return False
         self._text = self._text[self.at :]
         self.at = 0
+        # At least double the text, so that a long value is parsed only a few times.
         piece = self._stream.after(bytearray(), max(PIECE, len(self._text)))
         self._text += self._decoder.decode(bytes(piece), final=not piece)
         return bool(piece)
@@ -96,18 +100,18 @@ def _elements(text: _Text, *, stands_alone: bool = True) -> Iterator[Line | Unre
     text.at += 1
     number = 0
     try:
-        while (found := text.skip_blank()) not in ("]", ""):
-            if found == "," and number:
+        while (character := text.skip_blank()) not in ("]", ""):
+            if character == "," and number:
                 text.at += 1
                 text.skip_blank()
             number += 1
             yield Line(number, text.value())
-        if found == "":
+        if character == "":
             yield Unreadable(number + 1, b"", "the array ends without its ]")
             return
         text.at += 1
         if stands_alone and text.skip_blank():
-            yield Unreadable(number + 1, text.rest(), "something follows the array; wants an end")
+            yield Unreadable(number + 1, text.rest(), "text follows the array; expected its end")
     except ValueError as error:
         rest = b"" if isinstance(error, UnicodeDecodeError) else text.rest()
         yield Unreadable(number, rest, f"the array is damaged from here on: {error}")
@@ -118,9 +122,9 @@ OPENINGS = ("{", "[")
 
 
 def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
-    """Go through the rows of a Parquet file, each as the JSON object that it stands for.
+    """Yield the rows of a Parquet file as JSON objects, numbered from 1.
 
-    Text that is a JSON object or array becomes one: many tables keep nested values so.
+    Text cells that hold a JSON object or array are parsed: many tables store nested values as text.
     """
     number = 0
     try:
@@ -128,8 +132,8 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
             for row in batch.to_pylist(maps_as_pydicts="lossy"):
                 number += 1
                 cells = {name: _nested(_plain(cell)) for name, cell in row.items()}
-                said = {name: cell for name, cell in cells.items() if cell is not None}
-                yield Line(number, json.dumps(said, ensure_ascii=False))
+                row_value = {name: cell for name, cell in cells.items() if cell is not None}
+                yield Line(number, json.dumps(row_value, ensure_ascii=False))
     except (pa.ArrowInvalid, OSError) as error:
         with path.open("rb") as file:
             content = file.read(MOST_KEPT) if number == 0 else b""
@@ -137,17 +141,14 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
 
 
 def _plain(cell: object) -> Json:
-    """Write an Arrow value as JSON.
-
-    A struct has every field of its column, those that a row doesn't use as nulls: they are left
-    out, but for ``content``, which is null where an assistant only calls tools.
-    """
     match cell:
         case dict():
+            # A struct has every field of its column, as nulls where a row doesn't use them: drop
+            # these, except ``content``, which is null where an assistant only calls tools.
             fields = {str(name): _plain(field) for name, field in cell.items()}
             return {n: field for n, field in fields.items() if field is not None or n == "content"}
         case list():
-            return [_plain(one) for one in cell]
+            return [_plain(element) for element in cell]
         case float():
             return cell if math.isfinite(cell) else None
         case None | bool() | int() | str():

@@ -1,9 +1,9 @@
-"""Tell what of a file is new: a log that has grown since its last load is read on from there.
+"""Find the new part of a file: a log that has grown is resumed at the end of its last load.
 
-That goes for plain files of lines, read by a source that takes each line for itself. What was read
-before is told by its digest: a file that was rotated, cut or rewritten is read whole. A load reads
-up to the end, where a line may be half written and so go to quarantine; the next load begins with
-that line, and takes its half out again.
+Only plain files of lines whose source treats each line independently are resumed. The earlier part
+is recognised by its digest: a file that was rotated, cut or rewritten is read whole. A load reads
+to the end, where a line may be half written and so be quarantined; the next load starts with that
+line and deletes its half from quarantine.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PIECE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PreviousLoad:
-    """The last load from a path: digest and size of what the file was then, and its rows."""
+    """The last load from a path: the file's digest and size (bytes) then, and its rows."""
 
     digest: str
     size: int
@@ -32,9 +32,9 @@ class PreviousLoad:
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """A file's digest now, and where the rest begins if its beginning was loaded ``earlier``.
+    """A file's digest now, and the start of its new part if the rest was loaded ``earlier``.
 
-    ``size`` is ``None`` where the file can't be read on from its end.
+    ``size`` (bytes) is ``None`` if a later load can't resume at its end.
     """
 
     digest: str
@@ -44,36 +44,35 @@ class FileProgress:
 
     @property
     def rows_before(self) -> int:
-        """Count the rows of its beginning."""
+        """Return the number of rows loaded earlier."""
         return self.earlier.rows if self.earlier else 0
 
 
 def can_grow(path: Path, form: Form, source: str) -> bool:
-    """Tell whether a file is one that is read on from its old end."""
+    """Return whether a grown file can be resumed at its old end."""
     return form == "lines" and source not in files.JOINING and not is_packed(path)
 
 
 def previous_load(
     con: Connection, place: str, source: str, defaults: Defaults
 ) -> PreviousLoad | None:
-    """Give the last load from a place that can be read on from."""
+    """Return the last load from a place that can be resumed."""
     values = {
         "path": place,
         "source_name": source,
         "workload_id": defaults.workload_id,
         "client_id": defaults.client_id,
     }
-    found = list(warehouse.read(con, "marts/growing_file", PreviousLoad, **values))
-    return found[0] if found else None
+    loads = list(warehouse.read(con, "marts/growing_file", PreviousLoad, **values))
+    return loads[0] if loads else None
 
 
 def measure_progress(
     path: Path, size: int, before: PreviousLoad | None, *, can_grow: bool
 ) -> FileProgress:
-    """Hash a file, and find out whether it begins with what was loaded ``before``.
+    """Hash a file's first ``size`` bytes, and check whether it begins with the load ``before``.
 
-    It is hashed up to the size that it had before anyone began to read it: what is hashed is known
-    as loaded, so it must have been read.
+    ``size`` is from before reading began: hashed bytes count as loaded, so all must have been read.
     """
     content, beginning = _Counted(), None
     with path.open("rb") as file:
@@ -90,16 +89,16 @@ def measure_progress(
 
 
 def probably_new(con: Connection, place: str, size: int) -> bool:
-    """Tell, before it is hashed, that a file is probably new: no other was of its place or size."""
+    """Return whether no loaded file has this path or size; needs no hash."""
     values = {"place": place, "size": size}
-    found = con.execute(
+    counts = con.execute(
         "select count(*) from raw.files where path = $place or size = $size", values
     ).fetchall()
-    return found == [(0,)]
+    return counts == [(0,)]
 
 
 def drop_partial_line(con: Connection, source: str, growth: FileProgress) -> None:
-    """Take out of quarantine what the earlier load found of a line that was not whole yet."""
+    """Delete from quarantine the last line of the earlier load, which was half written then."""
     if growth.earlier is not None:
         con.execute(
             "delete from raw.quarantine"
@@ -109,7 +108,7 @@ def drop_partial_line(con: Connection, source: str, growth: FileProgress) -> Non
 
 
 class _Counted:
-    """Hashes and counts what is read of a file."""
+    """Hashes and counts the bytes read from a file."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -118,11 +117,11 @@ class _Counted:
 
     @property
     def digest(self) -> str:
-        """The digest of all that was read so far."""
+        """The digest of the bytes read so far."""
         return self._hash.hexdigest()
 
     def take(self, file: BinaryIO, most: int, *, with_lines: bool = False) -> None:
-        """Read on, up to that many bytes; ``with_lines`` up to where the last whole one ends."""
+        """Read up to ``most`` more bytes; ``with_lines`` also tracks where the last line ends."""
         left = most
         while piece := file.read(min(PIECE, left)):
             self._hash.update(piece)

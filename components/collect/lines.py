@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UNPACKED_BYTES = 8 * 2**10
-"""Packed bytes that are unpacked at once: of zeros they become 250 MB, of logs 50 kB."""
+"""Packed bytes to unpack at once: zeros become 250 MB, logs 50 kB."""
 
 GZIP_READ = 256 * 2**10
 
 
 def is_packed(path: Path) -> bool:
-    """Tell whether a file is gzip'd or zstd'd."""
+    """Return whether a file is compressed with gzip or zstd."""
     with path.open("rb") as file:
         return file.read(4).startswith((GZIP_MAGIC, ZSTD_MAGIC))
 
 
 class UnpackedFile:
-    """The bytes of a plain, gzip'd or zstd'd file; ``damage`` says what ended it before its end.
+    """The bytes of a plain, gzip or zstd file; ``damage`` is why they ended early, if they did.
 
-    Those of a plain one may begin at ``start``.
+    A plain file may be read from ``start`` (bytes) on.
     """
 
     def __init__(self, file: BinaryIO, start: int = 0) -> None:
@@ -47,7 +47,7 @@ class UnpackedFile:
             self._pieces = self._unzstd(file)
 
     def after(self, head: bytearray, size: int) -> bytearray:
-        """Give ``head`` with the next ``size`` bytes behind it; fewer only at the end."""
+        """Return ``head`` plus the next ``size`` bytes; fewer only at the end."""
         content = bytearray(len(head) + size)
         content[: len(head)] = head
         with memoryview(content) as view, view[len(head) :] as free:
@@ -56,11 +56,11 @@ class UnpackedFile:
         return content
 
     def close(self) -> None:
-        """Let go of what is left; the file is its opener's."""
+        """Drop the rest; the caller closes the file."""
         self._left.clear()
 
     def fill(self, view: memoryview) -> int:
-        """Fill ``view`` with the next bytes; return how many: fewer than fit only at the end."""
+        """Fill ``view`` with the next bytes; return their number, smaller only at the end."""
         return self._fill_unpacked(view) if self._pieces else _fill_plain(self._file, view)
 
     def _fill_unpacked(self, view: memoryview) -> int:
@@ -74,14 +74,14 @@ class UnpackedFile:
 
     def _gunzipped(self, source: gzip.GzipFile) -> Iterator[bytes]:
         try:
-            # read1, not read: read drops what it had unpacked when it meets the damage.
+            # read1, because read drops the bytes it has unpacked when it meets damage.
             while piece := source.read1(GZIP_READ):
                 yield piece
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.damage = f"the gzip stream is damaged ({error})"
 
     def _unzstd(self, file: BinaryIO) -> Iterator[bytes]:
-        """Unpack frame after frame; bytes behind the last one that are no frame are damage."""
+        """Unpack all frames; trailing bytes that are not a frame count as damage."""
         frame, rest, is_whole = zstandard.ZstdDecompressor().decompressobj(), b"", True
         try:
             while packed := rest or file.read(UNPACKED_BYTES):
@@ -110,14 +110,14 @@ def _read_into(file: BinaryIO, view: memoryview) -> int:
 
 
 LONGEST = 16 * 2**20
-"""Bytes of the longest line that is read as a log line."""
+"""Maximum bytes of a log line."""
 
 MOST_KEPT = 4 * LONGEST
-"""Bytes of a longer line that go to quarantine."""
+"""Bytes of a longer line that are kept in quarantine."""
 
 BLOCK = 32 * 2**20
 SCAN_BYTES = 2**18
-"""Bytes that are looked through at a time: they stay in a processor's cache."""
+"""Bytes to scan at a time: few enough to stay in a processor's cache."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BREAK = ord("\n")
@@ -125,7 +125,7 @@ BREAK = ord("\n")
 
 @dataclass(frozen=True, slots=True)
 class LineStart:
-    """A place in a plain file: how many bytes lie before it, and the number of the next line."""
+    """A position in a plain file: its offset in bytes, and the number of the next line."""
 
     offset: int
     line: int
@@ -136,7 +136,7 @@ BEGINNING = LineStart(0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text; lines are numbered from 1, as editors do."""
+    """One line of text; lines are numbered from 1."""
 
     number: int
     text: str
@@ -144,7 +144,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes that are no line of text, and why."""
+    """Bytes that can't be read as a line of text, and why."""
 
     number: int
     content: bytes
@@ -153,50 +153,50 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines that stand together; ``number`` is that of the first."""
+    """Consecutive whole lines; ``number`` is the first line's."""
 
     number: int
     content: NDArray[np.uint8]
 
     ends: NDArray[np.int64]
-    """Where each line ends, its line break left out."""
+    """The index of each line's break in ``content``."""
 
 
 def make_block(number: int, content: bytes) -> Block:
-    """Take bytes for a block of lines, the first of that number."""
+    """Return bytes as a block of lines that starts at line ``number``."""
     array = np.frombuffer(content, np.uint8)
     return _block(number, array, _breaks(array))
 
 
 def read_lines(path: Path, start: LineStart = BEGINNING) -> Iterator[Line | Unreadable]:
-    """Go through the lines of a file from a place in it; blank ones are left out.
+    """Yield the lines of a file from ``start`` on, without blank lines.
 
-    A packed stream that breaks off gives its good lines first, then the cut one as unreadable.
+    A packed stream that breaks off yields its good lines, then the cut line as unreadable.
     """
-    for found in read_blocks(path, start):
-        if isinstance(found, Block):
-            yield from split_block(found)
+    for block in read_blocks(path, start):
+        if isinstance(block, Block):
+            yield from split_block(block)
         else:
-            yield found
+            yield block
 
 
 def read_blocks(path: Path, start: LineStart = BEGINNING) -> Iterator[Block | Unreadable]:
-    """Go through a file by blocks of lines, between them what can't be part of one."""
+    """Yield a file's lines in blocks, and unreadable lines between them."""
     with path.open("rb") as file, closing(UnpackedFile(file, start.offset)) as stream:
         number, rest, at_end = start.line, np.empty(0, np.uint8), False
         while not at_end:
-            content = _read_on(rest, stream)
+            content = _append_block(rest, stream)
             at_end = len(content) < len(rest) + BLOCK
             breaks = _breaks(content)
             is_whole = at_end and stream.damage is None
             size = len(content) if is_whole else int(breaks[-1]) + 1 if len(breaks) else 0
             if size:
-                yield (found := _block(number, content[:size], breaks))
-                number += len(found.ends)
+                yield (block := _block(number, content[:size], breaks))
+                number += len(block.ends)
             rest = content[size:]
             if len(rest) > LONGEST and not at_end:
-                passed, rest = _pass_over(number, rest, stream)
-                yield passed
+                skipped, rest = _skip_long_line(number, rest, stream)
+                yield skipped
                 number += 1
         if stream.damage is not None:
             place = "the line is cut" if len(rest) else "the file ends here"
@@ -204,7 +204,7 @@ def read_blocks(path: Path, start: LineStart = BEGINNING) -> Iterator[Block | Un
 
 
 def split_block(whole: Block) -> Iterator[Line | Unreadable]:
-    """Go through the lines of a block; blank ones are left out."""
+    """Yield the lines of a block, without blank lines."""
     start = 0
     for number, line_end in enumerate(whole.ends.tolist(), whole.number):
         content = whole.content[start : line_end + 1].tobytes()
@@ -216,25 +216,22 @@ def split_block(whole: Block) -> Iterator[Line | Unreadable]:
 
 
 def _block(number: int, content: NDArray[np.uint8], breaks: NDArray[np.int64]) -> Block:
-    """Make a block of lines; the last of them may lack its line break."""
+    """Return a block of lines; the last line may lack its break."""
     if len(breaks) == 0 or breaks[-1] + 1 < len(content):
         breaks = np.append(breaks, len(content))
     return Block(number, content, breaks)
 
 
 def _breaks(content: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Find the line breaks."""
     pieces = range(0, len(content), SCAN_BYTES)
-    found = [at + np.flatnonzero(content[at : at + SCAN_BYTES] == BREAK) for at in pieces]
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+    breaks = [at + np.flatnonzero(content[at : at + SCAN_BYTES] == BREAK) for at in pieces]
+    return np.concatenate(breaks) if breaks else np.empty(0, np.int64)
 
 
-def _read_on(rest: NDArray[np.uint8], stream: UnpackedFile) -> NDArray[np.uint8]:
-    """Give what is left with the next ``BLOCK`` bytes behind it; fewer only at the end.
-
-    Arrow's allocator gives the memory of blocks again that nothing holds: what comes from the
-    system is zeroed first, page by page, which takes three times as long as reading.
-    """
+def _append_block(rest: NDArray[np.uint8], stream: UnpackedFile) -> NDArray[np.uint8]:
+    """Return ``rest`` plus the next ``BLOCK`` bytes; fewer only at the end."""
+    # Arrow's allocator reuses the memory of released blocks; memory from the system is zeroed
+    # first, page by page, which takes three times as long as reading.
     buffer = pa.allocate_buffer(len(rest) + BLOCK)
     content = np.frombuffer(buffer, np.uint8)
     content[: len(rest)] = rest
@@ -248,16 +245,16 @@ def _decoded(number: int, content: bytes) -> Line | Unreadable:
     try:
         return Line(number, content.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
-        found = content[error.start]
+        byte = content[error.start]
         return Unreadable(
-            number, content, f"the line is not UTF-8: byte 0x{found:02x} at {error.start}"
+            number, content, f"the line is not UTF-8: byte 0x{byte:02x} at {error.start}"
         )
 
 
-def _pass_over(
+def _skip_long_line(
     number: int, head: NDArray[np.uint8], stream: UnpackedFile
 ) -> tuple[Unreadable, NDArray[np.uint8]]:
-    """Read on to the end of a long line, keeping no more of it than fits; give what follows."""
+    """Skip to the end of a long line; return it with its first bytes, and the bytes after it."""
     kept, length = bytearray(head.tobytes()), len(head)
     while piece := stream.after(bytearray(), BLOCK):
         end = piece.find(b"\n") + 1 or len(piece)
@@ -269,7 +266,7 @@ def _pass_over(
 
 
 def _too_long(number: int, length: int, kept: bytes) -> Unreadable:
-    reason = f"the line has {length} bytes, wants at most {LONGEST}"
+    reason = f"the line has {length} bytes, expected at most {LONGEST}"
     if length > len(kept):
         reason += f"; the first {len(kept)} are kept"
     return Unreadable(number, kept, reason)

@@ -1,4 +1,4 @@
-"""Load one file: detect its source, and store its records in one transaction."""
+"""Load one file: detect its source, then store its records in one transaction."""
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,12 +24,12 @@ from components.store.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How many rows of a file were new, known from before, or unreadable.
+    """How many rows of a file were new, already known, or unreadable.
 
-    ``skipped``: a file of equal content was loaded before, so this one was not read again; its
-    rows count as ``known``. ``new_fields`` are those that no earlier file of its source had shown.
-    ``merged`` counts the interactions that were known and to which the file added metadata.
-    ``reasons`` explain the quarantined lines, the most frequent reason first.
+    ``skipped``: a file with the same content was loaded before, so this one was not read; its
+    rows count as ``known``. ``new_fields`` were in no earlier file of the source. ``merged`` counts
+    known interactions to which the file added metadata. ``reasons`` explain the quarantined lines,
+    the most frequent reason first.
     """
 
     path: Path
@@ -43,54 +43,52 @@ class Loaded:
     reasons: tuple[QuarantineReason, ...] = ()
 
 
-SHOWN = 3
+SAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would come of a file: its form, the counts, and its first records as JSON."""
+    """The expected outcome of loading a file: its form, the counts, its first records as JSON."""
 
     form: Form
     loaded: Loaded
-    shown: list[str]
+    samples: list[str]
 
 
-def load(con: Connection, given: Input, *, now: datetime) -> Loaded:
-    """Load a file unless one of equal content was loaded before, by the same source.
+def load(con: Connection, input_file: Input, *, now: datetime) -> Loaded:
+    """Load a file, unless the same source loaded a file with the same content before.
 
     Raises:
         OSError: The file can't be opened.
-        UnknownSourceError: It names a source that does not exist.
+        UnknownSourceError: Its ``source`` does not exist.
     """
-    with files.local_copy(given.place) as path:
-        return load_copy(con, given, path, now=now)
+    with files.local_copy(input_file.place) as path:
+        return load_copy(con, input_file, path, now=now)
 
 
-def load_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> Loaded:
-    """Load what was fetched from ``given.place`` to ``path``, like ``load``."""
-    with _opened(con, given, path, now) as opened:
+def load_copy(con: Connection, input_file: Input, path: Path, *, now: datetime) -> Loaded:
+    """Do as ``load``, with ``path`` as the local copy of ``input_file.place``."""
+    with _opened(con, input_file, path, now) as opened:
         return _load(con, opened)
 
 
-def dry_run(con: Connection, given: Input, *, now: datetime) -> DryRun:
-    """Load a file and undo it: tell what would come of it, and show its first records.
+def dry_run(con: Connection, input_file: Input, *, now: datetime) -> DryRun:
+    """Load a file, roll the load back, and return its outcome and the first records.
 
     Raises:
         OSError: The file can't be opened.
-        UnknownSourceError: It names a source that does not exist.
+        UnknownSourceError: Its ``source`` does not exist.
     """
-    with files.local_copy(given.place) as path:
-        return dry_run_copy(con, given, path, now=now)
+    with files.local_copy(input_file.place) as path:
+        return dry_run_copy(con, input_file, path, now=now)
 
 
-def dry_run_copy(con: Connection, given: Input, path: Path, *, now: datetime) -> DryRun:
-    """Rehearse the load of what was fetched from ``given.place`` to ``path``, like ``rehearse``."""
-    with _opened(con, given, path, now) as opened:
-        found = islice(opened.records(), SHOWN)
-        shown = [one.record if isinstance(one, ParsedRecord) else _as_json(one) for one in found]
+def dry_run_copy(con: Connection, input_file: Input, path: Path, *, now: datetime) -> DryRun:
+    """Do as ``dry_run``, with ``path`` as the local copy of ``input_file.place``."""
+    with _opened(con, input_file, path, now) as opened:
+        samples = [_sample(record) for record in islice(opened.records(), SAMPLES)]
         loaded = _load(con, opened, within=warehouse.rehearsal)
-        written = [json.dumps(one, ensure_ascii=False) for one in shown]
-        return DryRun(opened.form, loaded, written)
+        return DryRun(opened.form, loaded, samples)
 
 
 def load_records(
@@ -98,139 +96,150 @@ def load_records(
     origin: RecordOrigin,
     records: Iterable[ParsedRecord | RejectedRecord | Unreadable],
 ) -> Loaded:
-    """Load records that were read elsewhere as one file of the origin's digest."""
+    """Load records as one file with the origin's digest."""
     return _load(con, _Read(origin, records))
 
 
-def source_of(given: Input, path: Path, form: Form) -> Source:
-    """Give the source that is named, else the one that claims the first records."""
-    if given.source is not None:
-        return files.source_named(given.source)
-    looked_at = files.first_rows(path, form, files.SAMPLED_ROWS)
-    found = files.detect_source(row.value for row in looked_at)
-    return found or (feedback if given.kind == "feedback" else fivekey)
+def source_of(input_file: Input, path: Path, form: Form) -> Source:
+    """Return the named source, else the one that claims the first records.
+
+    Raises:
+        UnknownSourceError: No source has the name.
+    """
+    if input_file.source is not None:
+        return files.source_named(input_file.source)
+    rows = files.first_rows(path, form, files.SAMPLED_ROWS)
+    detected = files.detect_source(row.value for row in rows)
+    return detected or (feedback if input_file.kind == "feedback" else fivekey)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file of which is known what it holds; what is new in it is found out meanwhile.
+    """A file with its form and source; a thread hashes it to find its new part.
 
-    ``is_unknown``: it is probably all new, so that reading it need not wait for that.
+    ``probably_new``: the whole file is probably new, so reading it need not wait for the hash.
     """
 
     path: Path
-    given: Input
+    input_file: Input
     form: Form
     source: Source
     now: datetime
-    is_unknown: bool
-    measuring: Future[FileProgress]
+    probably_new: bool
+    growth_future: Future[FileProgress]
 
     @property
     def growth(self) -> FileProgress:
-        """Wait until it is known where what is new begins."""
-        return self.measuring.result()
+        """Wait for the hash; return the digest and the start of the new part."""
+        return self.growth_future.result()
 
     @property
     def origin(self) -> RecordOrigin:
-        """Wait for the digest."""
-        place, defaults = self.given.place, self.given.defaults
+        """Wait for the hash; return the origin of the file's records."""
+        place, defaults = self.input_file.place, self.input_file.defaults
         return RecordOrigin(place, self.growth.digest, self.source.NAME, defaults, self.now)
 
     def records(self) -> Iterator[ParsedRecord | RejectedRecord | Unreadable]:
-        """Go through what the source makes of the new part of the file."""
+        """Yield the source's records of the new part of the file."""
         unreadable: list[Unreadable] = []
         pieces = files.read_pieces(self.path, self.form, self._start)
-        for found in self.source.read(files.read_rows(pieces, unreadable), self.given.defaults):
-            yield found
+        rows = files.read_rows(pieces, unreadable)
+        for record in self.source.read(rows, self.input_file.defaults):
+            yield record
             yield from unreadable
             unreadable.clear()
         yield from unreadable
 
     def batches(self) -> Iterator[Batch]:
-        """Take the short way where the lines are the records."""
+        """Yield batches; lines that already are canonical records are not parsed in Python."""
         kind = files.CANONICAL.get(self.source.NAME)
-        if self.form == "lines" and self.given.defaults == NO_DEFAULTS and kind is not None:
+        if self.form == "lines" and self.input_file.defaults == NO_DEFAULTS and kind is not None:
             return record_batches.batches_of_lines(kind, self.path, self._start)
         return record_batches.batches_of_records(self.records())
 
     @property
     def _start(self) -> LineStart:
-        return BEGINNING if self.is_unknown else self.growth.start
+        return BEGINNING if self.probably_new else self.growth.start
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Records that were read elsewhere, as one file of the origin's digest."""
+    """Records that stand for one file with the origin's digest."""
 
     origin: RecordOrigin
     records: Iterable[ParsedRecord | RejectedRecord | Unreadable]
-    is_unknown: bool = False
+    probably_new: bool = False
 
     @property
     def now(self) -> datetime:
-        """Say when they came."""
+        """Return the time of the load."""
         return self.origin.now
 
     @property
     def growth(self) -> FileProgress:
-        """They don't grow."""
+        """Return the origin's digest; such records can't be resumed."""
         return FileProgress(self.origin.digest)
 
     def batches(self) -> Iterator[Batch]:
-        """Make batches of them."""
+        """Yield the records in batches."""
         return record_batches.batches_of_records(self.records)
 
 
 @contextmanager
-def _opened(con: Connection, given: Input, path: Path, now: datetime) -> Generator[_Opened]:
+def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Generator[_Opened]:
     size = path.stat().st_size
     form = files.detect_form(path)
-    source = source_of(given, path, form)
+    source = source_of(input_file, path, form)
     can_grow = growth.can_grow(path, form, source.NAME)
     before = (
-        growth.previous_load(con, given.place, source.NAME, given.defaults) if can_grow else None
+        growth.previous_load(con, input_file.place, source.NAME, input_file.defaults)
+        if can_grow
+        else None
     )
-    is_unknown = growth.probably_new(con, given.place, size)
+    probably_new = growth.probably_new(con, input_file.place, size)
     new = size - before.size if before else size
     with ThreadPoolExecutor(max_workers=1) as thread, writer.bulk_load(con, new):
-        measuring = thread.submit(growth.measure_progress, path, size, before, can_grow=can_grow)
-        yield _Opened(path, given, form, source, now, is_unknown, measuring)
+        growth_future = thread.submit(
+            growth.measure_progress, path, size, before, can_grow=can_grow
+        )
+        yield _Opened(path, input_file, form, source, now, probably_new, growth_future)
 
 
-def _as_json(refused: RejectedRecord | Unreadable) -> Json:
-    return {"quarantined": refused.reason}
+def _sample(record: ParsedRecord | RejectedRecord | Unreadable) -> str:
+    is_parsed = isinstance(record, ParsedRecord)
+    value: Json = record.record if is_parsed else {"quarantined": record.reason}
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _load(
     con: Connection,
-    found: _Opened | _Read,
+    opened: _Opened | _Read,
     within: Callable[[Connection], AbstractContextManager[None]] = warehouse.transaction,
 ) -> Loaded:
-    """Load what was found; of what is probably new, batches are judged while it is hashed."""
-    if not found.is_unknown and (known := _known(con, found.origin)) is not None:
+    # Batches of a file that is probably new are validated while it is hashed.
+    if not opened.probably_new and (known := _known(con, opened.origin)) is not None:
         return known
     with (
         within(con),
-        record_batches.open_validator(con) as judge,
-        writer.validated(judge, found.now, found.batches()) as judged,
+        record_batches.open_validator(con) as validator,
+        writer.validated(validator, opened.now, opened.batches()) as batches,
     ):
-        origin = found.origin
-        if found.is_unknown and (known := _known(con, origin)) is not None:
+        origin = opened.origin
+        if opened.probably_new and (known := _known(con, origin)) is not None:
             return known
-        return _store(con, origin, found.growth, judged)
+        return _store(con, origin, opened.growth, batches)
 
 
 def _store(
-    con: Connection, origin: RecordOrigin, grown: FileProgress, judged: Iterator[ValidatedBatch]
+    con: Connection, origin: RecordOrigin, progress: FileProgress, batches: Iterator[ValidatedBatch]
 ) -> Loaded:
-    growth.drop_partial_line(con, origin.source, grown)
-    # Lines of the same file that were refused under other defaults are judged anew.
+    growth.drop_partial_line(con, origin.source, progress)
+    # Lines of the same file that were refused under other defaults are validated again.
     con.execute(
         "delete from raw.quarantine where file_digest = $digest and source = $source",
         {"digest": origin.digest, "source": origin.source},
     )
-    stored = writer.store_batches(con, origin, judged)
+    stored = writer.store_batches(con, origin, batches)
     new_fields = _new_fields(con, origin)
     record = {
         "source": origin.source,
@@ -238,8 +247,8 @@ def _store(
         "workload_id": origin.defaults.workload_id,
         "client_id": origin.defaults.client_id,
         "path": origin.path,
-        "rows": grown.rows_before + stored.new + stored.known,
-        "size": grown.size,
+        "rows": progress.rows_before + stored.new + stored.known,
+        "size": progress.size,
         "quarantined": stored.quarantined,
         "loaded_at": origin.now,
     }
@@ -261,26 +270,25 @@ def _reasons(con: Connection, origin: RecordOrigin) -> tuple[QuarantineReason, .
     return quarantine.read(con, digest=origin.digest, source=origin.source, now=origin.now)
 
 
-def last_load(con: Connection, given: Input) -> datetime | None:
-    """Tell when anything new was last loaded from a place whose source is named."""
+def last_load(con: Connection, input_file: Input) -> datetime | None:
+    """Return when new rows were last loaded from a place with a named source; ``None`` if never."""
     values = {
-        "path": given.place,
-        "source_name": given.source,
-        "workload_id": given.defaults.workload_id,
-        "client_id": given.defaults.client_id,
+        "path": input_file.place,
+        "source_name": input_file.source,
+        "workload_id": input_file.defaults.workload_id,
+        "client_id": input_file.defaults.client_id,
     }
-    (last,) = warehouse.read(con, "marts/last_load", _Last, **values)
+    (last,) = warehouse.read(con, "marts/last_load", _LastLoad, **values)
     return last.loaded_at
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
+class _LastLoad:
     loaded_at: datetime | None
 
 
 def _known(con: Connection, origin: RecordOrigin) -> Loaded | None:
-    """Say what came of it if it was loaded before."""
-    found = con.execute(
+    loads = con.execute(
         "select rows from raw.files where digest = $digest and source = $source"
         " and workload_id = $workload_id and client_id = $client_id",
         {
@@ -290,15 +298,15 @@ def _known(con: Connection, origin: RecordOrigin) -> Loaded | None:
             "client_id": origin.defaults.client_id,
         },
     ).fetchall()
-    if not found:
+    if not loads:
         return None
-    return Loaded(Path(origin.path), 0, int(found[0][0]), 0, skipped=True, source=origin.source)
+    return Loaded(Path(origin.path), 0, int(loads[0][0]), 0, skipped=True, source=origin.source)
 
 
 def _new_fields(con: Connection, origin: RecordOrigin) -> tuple[str, ...]:
-    found = con.execute(
+    rows = con.execute(
         "select field from raw.fields where source = $source and first_path = $path"
         " and first_seen_at = $now and is_new order by field",
         {"source": origin.source, "path": origin.path, "now": origin.now},
     ).fetchall()
-    return tuple(field for (field,) in found)
+    return tuple(field for (field,) in rows)

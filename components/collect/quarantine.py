@@ -1,4 +1,4 @@
-"""Why lines of a file can't be loaded: by reason, how many, one example, and what mends it."""
+"""Quarantined lines: list them by reason with an example and a remedy, find one, retry them."""
 
 import re
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 MOST_REASONS = 20
-"""Reasons of one file that are kept; a file that is damaged at random has thousands."""
+"""Maximum reasons of one file; a randomly damaged file has thousands."""
 
 MOST_BYTES = 2_000
-"""Bytes of an example that are kept."""
+"""Maximum bytes of an example."""
 
 _VALUES = re.compile(r'"[^"]*"?|[0-9][0-9.]*')
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineReason:
-    """Lines refused for one reason; ``path``, ``line`` and ``beginning`` are those of the first."""
+    """Lines with one reason; ``path``, ``line`` and ``beginning`` (bytes) are the first line's."""
 
     reason: str
     line_count: int
@@ -35,12 +35,12 @@ class QuarantineReason:
 
     @property
     def pattern(self) -> str:
-        """Return the reason without the values that differ from line to line."""
+        """Return the reason with its values (numbers, quoted text) replaced by ``_``."""
         return _VALUES.sub("_", self.reason)
 
     @property
     def remedy(self) -> str:
-        """Name the flag or key that mends it, or who else can."""
+        """Return the flag or key that fixes the reason, or who else can fix it."""
         return next(remedy for pattern, remedy in REMEDIES if re.search(pattern, self.reason))
 
 
@@ -68,29 +68,29 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "the application must log these keys with its feedback: components/collect/README.md",
     ),
     ("missing keys: ", "the application must log these keys: components/collect/README.md"),
-    ("wants unix seconds", "the application must log unix seconds or ISO 8601 text"),
+    ("expected unix seconds", "the application must log unix seconds or ISO 8601 text"),
     (
         "not JSON",
         "the line is damaged, or its file has another form than lines, arrays, Parquet or OTLP",
     ),
     (
-        r"error` is .* wants a response",
+        r"error` is .* expected a response",
         "a request that failed has no answer to learn; such lines may stay in quarantine",
     ),
     (
-        "wants `gen_ai.` attributes",
+        "expected `gen_ai.` attributes",
         "other spans teach nothing and may stay in quarantine; calls of a model need "
         "OpenTelemetry's GenAI attributes, with the content of the messages",
     ),
     ("", "the application must log this field as the reason says, or --source NAME names the form"),
 )
-"""What mends the reasons that match a pattern; the first match counts."""
+"""The remedy for reasons that match a pattern; the first match counts."""
 
 
 def read(
     con: Connection, *, digest: str, source: str, now: datetime
 ) -> tuple[QuarantineReason, ...]:
-    """Read why lines of a file went to quarantine when it was loaded, the most frequent first."""
+    """Return why lines of a file were quarantined at its load, the most frequent reason first."""
     values = {"digest": digest, "source_name": source, "now": now}
     limits = {"most": MOST_REASONS, "most_bytes": MOST_BYTES}
     model = "marts/quarantine_reasons"
@@ -98,7 +98,7 @@ def read(
 
 
 def merged(reasons: Iterable[QuarantineReason]) -> list[QuarantineReason]:
-    """Count reasons of several files together, the most frequent first."""
+    """Merge equal patterns of several files, the most frequent first; the first example stays."""
     by_pattern: dict[str, QuarantineReason] = {}
     for reason in reasons:
         known = by_pattern.get(reason.pattern)
@@ -109,9 +109,9 @@ def merged(reasons: Iterable[QuarantineReason]) -> list[QuarantineReason]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lines in quarantine with one reason, from one file: ``found`` of them."""
+    """Quarantined lines of one file with one reason."""
 
-    found: int
+    line_count: int
     source: str
     reason: str
     path: str
@@ -120,7 +120,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One line in quarantine, with what it was read with."""
+    """One quarantined line, with the source and defaults that read it."""
 
     quarantine_id: str
     path: str
@@ -135,7 +135,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class NewField:
-    """A field that a source showed after its first file, and where it did so first."""
+    """A field that is missing in a source's first file, and the first file that has it."""
 
     source: str
     field: str
@@ -145,7 +145,7 @@ class NewField:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """How many lines were tried again, and what came of them."""
+    """How many lines were retried, and their outcomes."""
 
     lines: int
     new: int
@@ -154,67 +154,70 @@ class Retried:
 
 
 def groups(con: Connection) -> list[Group]:
-    """Count what is in quarantine."""
+    """Return the quarantined lines by source, reason and file, the most frequent first."""
     return list(warehouse.read(con, "marts/quarantined", Group))
 
 
 def find(con: Connection, beginning: str) -> Quarantined:
-    """Find a line in quarantine by the first characters of its id.
+    """Return the quarantined line whose id begins with ``beginning``.
 
     Raises:
-        LookupError: None has such an id, or several have.
+        LookupError: No line or several lines have such an id.
     """
-    found = list(
+    matches = list(
         warehouse.read(con, "marts/quarantine", Quarantined, beginning=beginning, source_name=None)
     )
-    if len(found) != 1:
+    if len(matches) != 1:
         raise LookupError(
-            f"{len(found)} lines in quarantine have an id that begins with {beginning!r}, wants one"
+            f"{len(matches)} lines in quarantine have an id that begins with {beginning!r}, "
+            "expected one"
         )
-    return found[0]
+    return matches[0]
 
 
 def retry(con: Connection, *, source: str | None, now: datetime) -> Retried:
-    """Read every line in quarantine again, in one transaction; what is still refused stays."""
+    """Read the quarantined lines of ``source`` (all if ``None``) again, in one transaction.
+
+    Lines that are still refused stay in quarantine.
+    """
     values = {"beginning": "", "source_name": source}
     waiting = list(warehouse.read(con, "marts/quarantine", Quarantined, **values))
     stored = Stored(0, 0, 0)
-    with warehouse.transaction(con), record_batches.open_validator(con) as judge:
+    with warehouse.transaction(con), record_batches.open_validator(con) as validator:
         con.execute(
             "delete from raw.quarantine where $source is null or source = $source",
             {"source": source},
         )
-        for origin, members in groupby(waiting, key=lambda one: _origin(one, now)):
-            stored += _retry(con, judge, origin, list(members))
+        for origin, members in groupby(waiting, key=lambda line: _origin(line, now)):
+            stored += _retry(con, validator, origin, list(members))
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
 
 
 def new_fields(con: Connection) -> list[NewField]:
-    """List the fields that were not in the first file of their source, the newest first."""
+    """Return the fields missing in their source's first file, the newest first."""
     return list(warehouse.read(con, "marts/new_fields", NewField))
 
 
-def _origin(one: Quarantined, now: datetime) -> RecordOrigin:
-    defaults = Defaults(one.workload_id, one.client_id)
-    return RecordOrigin(one.path, one.file_digest, one.source, defaults, now)
+def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
+    defaults = Defaults(line.workload_id, line.client_id)
+    return RecordOrigin(line.path, line.file_digest, line.source, defaults, now)
 
 
 def _retry(
-    con: Connection, judge: BatchValidator, origin: RecordOrigin, members: list[Quarantined]
+    con: Connection, validator: BatchValidator, origin: RecordOrigin, members: list[Quarantined]
 ) -> Stored:
     source = files.source_named(origin.source)
     unreadable: list[Unreadable] = []
-    pieces = (_piece(one) for one in members)
+    pieces = (_piece(line) for line in members)
     records = list(source.read(files.read_rows(pieces, unreadable), origin.defaults))
     batches = record_batches.batches_of_records([*records, *unreadable])
-    with writer.validated(judge, origin.now, batches) as judged:
-        return writer.store_batches(con, origin, judged)
+    with writer.validated(validator, origin.now, batches) as validated:
+        return writer.store_batches(con, origin, validated)
 
 
-def _piece(one: Quarantined) -> Line | Unreadable:
-    """Read the bytes as the line that they should have been; its place is kept."""
-    block = lines.make_block(one.line, one.content)
-    found = list(lines.split_block(block))
-    if len(found) == 1 and isinstance(found[0], Line):
-        return found[0]
-    return Unreadable(one.line, one.content, one.reason)
+def _piece(line: Quarantined) -> Line | Unreadable:
+    block = lines.make_block(line.line, line.content)
+    pieces = list(lines.split_block(block))
+    if len(pieces) == 1 and isinstance(pieces[0], Line):
+        return pieces[0]
+    return Unreadable(line.line, line.content, line.reason)

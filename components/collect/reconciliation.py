@@ -1,8 +1,8 @@
-"""Tell apart, once a file's rows are stored, what is one interaction in two wordings.
+"""Merge the stored rows of a load that are one interaction in two wordings, and delete erased ones.
 
-Rows are compared where they have the time and the likeness in common (``sql/temp/alike.sql``): few
-in most logs, all where a log comes again from another exporter. What is one interaction stays one
-row, to which the later record's metadata is added; what was erased goes, however it is worded.
+Only rows with the same time and likeness are compared (``sql/temp/alike.sql``): few in most logs,
+all when another exporter sends a log again. One interaction stays one row, to which the later
+record's metadata is added; erased content is deleted in any wording.
 """
 
 import json
@@ -19,12 +19,12 @@ from components.store.record_identity import Names, Record
 from components.store.warehouse import Connection
 
 GROUPS = 5_000
-"""Groups of rows that are compared at a time, to bound what is held in memory."""
+"""Groups of rows to compare at a time, to bound memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """How many rows of a load were known in other words, how many brought metadata, were erased."""
+    """How many rows of a load were known in another wording, added metadata, or were erased."""
 
     known: int = 0
     merged: int = 0
@@ -33,7 +33,7 @@ class Reconciled:
 
 @dataclass(slots=True)
 class _Row:
-    """A stored row of a group, and what becomes of it."""
+    """A stored row of a group, and its changes."""
 
     row_id: int
     interaction_id: str
@@ -44,28 +44,28 @@ class _Row:
 
 @dataclass(slots=True)
 class _Changes:
-    """The rows to delete, and those to update."""
+    """The rows to delete, and the rows to update."""
 
     dropped: list[int] = field(default_factory=list[int])
     changed: list[_Row] = field(default_factory=list[_Row])
 
 
 class _Interactions:
-    """The rows of one content, found by whose they are in time that doesn't grow with them."""
+    """The rows with one content, found by their names in constant time."""
 
     def __init__(self) -> None:
         self._exact: dict[Names, _Row] = {}
         self._reduced: dict[Names, _Row] = {}
 
     def add(self, row: _Row) -> None:
-        """Take a row in, or again after it was merged with a record that names more."""
+        """Add a row; add it again after merging in a record with more names."""
         names = record_identity.record_names(row.record)
         self._exact.setdefault(names, row)
         for reduced in record_identity.reductions(names):
             self._reduced.setdefault(reduced, row)
 
     def find(self, names: Names) -> _Row | None:
-        """Find a row that may be of these names: the same, fewer, or more of them."""
+        """Return a row whose names agree with these (the same, fewer, or more); else ``None``."""
         fewer = (self._exact.get(reduced) for reduced in record_identity.reductions(names))
         more = (self._reduced.get(reduced) for reduced in record_identity.reductions(names))
         for row in chain(fewer, more):
@@ -77,23 +77,23 @@ class _Interactions:
 
 
 def last_row(con: Connection, kind: Kind) -> int:
-    """Return the row id below which all rows are of earlier loads, -1 where there is none."""
+    """Return the largest row id of earlier loads, -1 if there is no row."""
     rows = con.table(f"raw.{kind}").max("rowid").fetchall()
     return -1 if rows[0][0] is None else int(rows[0][0])
 
 
 def reconcile(con: Connection, last_row: int) -> Reconciled:
-    """Compare the rows of this load with each other and with those of earlier loads.
+    """Compare the rows of this load with each other and with earlier rows; merge and delete.
 
     Args:
         con: The warehouse, in the transaction of the load, after its rows were stored.
-        last_row: What ``last_row`` returned before they were.
+        last_row: The result of ``last_row`` before they were stored.
     """
-    within = con.execute(
+    bounds = con.execute(
         "select min(timestamp), max(timestamp) from raw.interactions where rowid > $last_row",
         {"last_row": last_row},
     ).fetchall()
-    earliest, latest = within[0]
+    earliest, latest = bounds[0]
     if earliest is None:
         return Reconciled()
     erased = _drop_erased(con, last_row)
@@ -110,11 +110,11 @@ def reconcile(con: Connection, last_row: int) -> Reconciled:
 
 
 def reconcile_feedback(con: Connection, last_row: int) -> int:
-    """Delete what this load repeats of people's words, with its keys in another order; count it.
+    """Delete the feedback of this load that repeats an event in another wording; return the count.
 
     Args:
         con: The warehouse, in the transaction of the load, after its rows were stored.
-        last_row: What ``last_row`` returned before they were.
+        last_row: The result of ``last_row`` before they were stored.
     """
     repeated: list[int] = []
     known: set[tuple[str, str]] = set()
@@ -134,8 +134,8 @@ def reconcile_feedback(con: Connection, last_row: int) -> int:
 
 def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
     changes = _Changes()
-    found = warehouse.select(con, "temp/alike_rows", first=first, last=last)
-    for _, group in groupby(found, key=lambda row: row["number"]):
+    alike = warehouse.select(con, "temp/alike_rows", first=first, last=last)
+    for _, group in groupby(alike, key=lambda row: row["number"]):
         rows: list[_Row] = []
         ids: set[str] = set()
         deep: set[str] = set()
@@ -148,12 +148,12 @@ def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
             else:
                 deep.add(interaction_id)
             ids.add(interaction_id)
-        _tell_apart(rows, deep, last_row, changes)
+        _match_rows(rows, deep, last_row, changes)
     return changes
 
 
 def _record(row: Mapping[str, warehouse.Value]) -> Record | None:
-    """Read a stored record; ``None`` if it is nested too deeply to be compared."""
+    """Return a stored record; ``None`` if it is nested too deeply to be compared."""
     try:
         record = record_identity.read(str(row["record"] or row["payload"]))
         record_identity.canonical(dict(record))
@@ -162,13 +162,13 @@ def _record(row: Mapping[str, warehouse.Value]) -> Record | None:
     return record
 
 
-def _tell_apart(rows: Sequence[_Row], taken: set[str], last_row: int, changes: _Changes) -> None:
-    """Decide of each row of this load whether it is one of the rows before it.
+def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _Changes) -> None:
+    """Merge each row of this load into an earlier row of the same interaction, or keep it.
 
-    ``taken`` are the ids of rows that can't be compared.
+    ``deep`` are the ids of rows that are nested too deeply to be compared.
     """
     contents: dict[str, _Interactions] = defaultdict(_Interactions)
-    ids = set(taken)
+    ids = set(deep)
     kept: list[_Row] = []
     for row in rows:
         same = contents[record_identity.content_digest(row.record)]
@@ -228,12 +228,12 @@ def _erased_digest(key: str, row: Mapping[str, warehouse.Value]) -> str:
 
 
 def _drop_erased(con: Connection, last_row: int) -> int:
-    """Delete the rows of this load that say what was erased, in whatever words."""
-    erased = "select digest, key from raw.erased, raw.erasure_key where kind = 'contents'"
-    found = con.execute(erased).fetchall()
-    if not found:
+    """Delete the rows of this load with erased content, in any wording."""
+    sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'contents'"
+    erased = con.execute(sql).fetchall()
+    if not erased:
         return 0
-    digests, key = {digest for digest, _ in found}, str(found[0][1])
+    digests, key = {digest for digest, _ in erased}, str(erased[0][1])
     dropped = [
         int(row["row_id"])  # pyright: ignore[reportArgumentType] - a number
         for row in warehouse.select(con, "temp/erased_times", last_row=last_row)

@@ -1,4 +1,4 @@
-"""Batches of records as Arrow columns; validate them, and find which are new, in SQL."""
+"""Batches of records as Arrow columns; SQL validates them and finds the new ones."""
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
@@ -26,19 +26,19 @@ Column: TypeAlias = Sized
 
 BATCH_CHARACTERS = 16 * 2**20
 MOST_UNREADABLE = 1_000
-"""Refused records that are held at once."""
+"""Maximum refused records in memory at once."""
 
 RETURN = ord("\r")
 SHORTEST = 13
-"""Arrow keeps shorter strings within the view itself."""
+"""Arrow stores shorter strings in the view itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one kind that are stored together, and what was unreadable among them.
+    """Records of one kind to store together, and the unreadable ones among them.
 
-    The columns are ``ordinal`` (from 1), ``line``, ``content`` (what stood there) and ``record``
-    (the canonical JSON text, null where the content itself is it).
+    The columns are ``ordinal`` (from 1), ``line``, ``content`` (the verbatim text) and ``record``
+    (the canonical JSON text, null if ``content`` is canonical).
     """
 
     kind: Kind
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(slots=True)
 class _Records:
-    """Records on their way into a batch."""
+    """Collects the records of a batch."""
 
     line: list[int] = field(default_factory=list[int])
     content: list[str] = field(default_factory=list[str])
@@ -57,14 +57,14 @@ class _Records:
     size: int = 0
 
     def add(self, line: int, content: str, record: str | None) -> None:
-        """Take one record in."""
+        """Add one record; a ``record`` of ``None`` means that ``content`` is canonical."""
         self.line.append(line)
         self.content.append(content)
         self.record.append(record)
         self.size += len(content) + len(record or "")
 
     def to_batch(self, kind: Kind) -> Batch:
-        """Give the batch."""
+        """Return the records as a batch."""
         columns: dict[str, Column] = {
             "ordinal": pa.array(range(1, len(self.line) + 1)),
             "line": pa.array(self.line),
@@ -75,7 +75,7 @@ class _Records:
 
 
 def batches_of_lines(kind: Kind, path: Path, start: LineStart = BEGINNING) -> Iterator[Batch]:
-    """Go through a file whose lines are canonical records, from a place in it."""
+    """Yield batches of a file whose lines are canonical records, from ``start`` on."""
     for block in lines.read_blocks(path, start):
         if isinstance(block, Unreadable):
             yield from batches_of_pieces(kind, [block])
@@ -86,7 +86,7 @@ def batches_of_lines(kind: Kind, path: Path, start: LineStart = BEGINNING) -> It
 
 
 def batches_of_pieces(kind: Kind, pieces: Iterable[Line | Unreadable]) -> Iterator[Batch]:
-    """Make batches of canonical records, line by line."""
+    """Yield batches of canonical records, line by line."""
     records, unreadable = _Records(), list[Unreadable]()
     for piece in pieces:
         if isinstance(piece, Unreadable):
@@ -103,49 +103,49 @@ def batches_of_pieces(kind: Kind, pieces: Iterable[Line | Unreadable]) -> Iterat
 
 
 def batches_of_records(
-    found: Iterable[ParsedRecord | RejectedRecord | Unreadable],
+    records: Iterable[ParsedRecord | RejectedRecord | Unreadable],
 ) -> Iterator[Batch]:
-    """Make batches of what a source read, of interactions and of feedback apart."""
+    """Yield batches of a source's records, interactions and feedback separately."""
     waiting: dict[Kind, _Records] = {"interactions": _Records(), "feedback": _Records()}
     unreadable: list[Unreadable] = []
-    for one in map(_batch_line, found):
-        if isinstance(one, Unreadable):
-            unreadable.append(one)
+    for line in map(_batch_line, records):
+        if isinstance(line, Unreadable):
+            unreadable.append(line)
             if len(unreadable) >= MOST_UNREADABLE:
                 yield Batch("interactions", {}, 0, unreadable)
                 unreadable = []
             continue
-        kind, place, content, record = one
+        kind, place, content, record = line
         waiting[kind].add(place, content, record)
         if waiting[kind].size >= BATCH_CHARACTERS:
             yield waiting[kind].to_batch(kind)
             waiting[kind] = _Records()
-    for kind, records in waiting.items():
-        if records.line:
-            yield records.to_batch(kind)
+    for kind, rest in waiting.items():
+        if rest.line:
+            yield rest.to_batch(kind)
     if unreadable:
         yield Batch("interactions", {}, 0, unreadable)
 
 
 def _batch_line(
-    one: ParsedRecord | RejectedRecord | Unreadable,
+    record: ParsedRecord | RejectedRecord | Unreadable,
 ) -> tuple[Kind, int, str, str | None] | Unreadable:
-    """Write a record as its columns: place, what stood there and, where it differs, the record."""
-    if isinstance(one, Unreadable):
-        return one
-    place, text = one.row.place, one.row.text
-    if isinstance(one, RejectedRecord):
-        return Unreadable(place, text.encode(), one.reason)
-    if one.record is one.row.value:
-        return one.kind, place, text, None
+    """Return a record's kind, place, text and, if it differs from the text, canonical JSON."""
+    if isinstance(record, Unreadable):
+        return record
+    place, text = record.row.place, record.row.text
+    if isinstance(record, RejectedRecord):
+        return Unreadable(place, text.encode(), record.reason)
+    if record.record is record.row.value:
+        return record.kind, place, text, None
     try:
-        return one.kind, place, text, json.dumps(one.record)
+        return record.kind, place, text, json.dumps(record.record)
     except RecursionError:
         return Unreadable(place, text.encode(), "the record is nested too deeply to be written")
 
 
 def _columns(block: Block) -> Mapping[str, Column] | None:
-    """Give the lines of a block as columns; ``None`` if one of them has to be looked at alone."""
+    """Return a block's lines as columns; ``None`` if they have to be read one by one."""
     content, ends = block.content, block.ends
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
@@ -168,10 +168,10 @@ def _columns(block: Block) -> Mapping[str, Column] | None:
 
 
 def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:
-    """Make an Arrow string column of slices of the block.
+    """Return slices of the block as an Arrow string column.
 
-    A view is 16 bytes: the length, the first four bytes, the number of the buffer and the place in
-    it (Arrow columnar format, "Variable-size Binary View Layout").
+    A view is 16 bytes: the length, the first four bytes, the buffer's number and the offset in it
+    (Arrow columnar format, "Variable-size Binary View Layout").
     """
     content = block.content
     views = np.zeros((len(starts), 4), np.int32)
@@ -183,23 +183,23 @@ def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) 
 
 
 TOLERANCE = timedelta(days=1)
-"""How far ahead of ours the clock of an application may be."""
+"""How far an application's clock may be ahead of ours."""
 
 CHECKED_ROWS = 500
-"""Of each batch at least, for fields that its source has not shown before: looking costs a parse.
-All of a small one, so a field that only few rows of a long log have may be missed."""
+"""Minimum rows of a batch to check for new fields (a small batch is checked whole), because each
+check costs a parse; so a field that only few rows of a long log have may be missed."""
 
 READERS = 2
-"""Batches that are read at a time. What stores them takes in a whole row group, then compresses it:
-while it waits for the rows, one reader would keep one processor busy."""
+"""Batches to read in parallel. The writer takes in a whole row group, then compresses it: while it
+waits for rows, one reader would keep only one processor busy."""
 
 READ_TOGETHER = 256
-"""Records that are parsed at a time: what becomes of these stays in a processor's cache."""
+"""Records to parse at a time: few enough that the results stay in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordOrigin:
-    """Where records come from: a file of that digest, read by a source with its defaults."""
+    """Where records come from: a file with its digest, source, defaults and load time."""
 
     path: str
     digest: str
@@ -210,24 +210,24 @@ class RecordOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ParsedBatch:
-    """A batch and what its records say, whether that is new or not.
+    """A batch and its parsed records, new or not.
 
-    ``found`` has a row per record, in their order; it is ``None`` if there is no record.
+    ``parsed`` has a row per record, in their order; it is ``None`` if there is no record.
     """
 
     batch: Batch
-    found: ArrowTable | None
+    parsed: ArrowTable | None
     refused: Sequence[Unreadable]
     fields: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ValidatedBatch:
-    """A batch and what was found in it.
+    """A validated batch.
 
-    ``records`` were not refused. ``rows`` has a row per record, with ``content``, ``record`` and
-    what the columns of ``raw`` are filled with; those to be stored are ``is_fresh``. It is ``None``
-    if none of them is.
+    ``records`` is the number of valid ones. ``rows`` has a row per record, with ``content``,
+    ``record`` and the columns of ``raw``; the rows to store have ``is_fresh``. It is ``None`` if no
+    row has.
     """
 
     kind: Kind
@@ -238,20 +238,23 @@ class ValidatedBatch:
 
 
 class BatchValidator:
-    """Judges batches for one transaction, whose rows it remembers: nobody sees them before."""
+    """Validates batches for one transaction.
 
-    def __init__(self, beside: Connection, readers: Sequence[Connection]) -> None:
-        self._con = beside
+    It remembers the transaction's rows, which no other connection can see before the commit.
+    """
+
+    def __init__(self, con: Connection, readers: Sequence[Connection]) -> None:
+        self._con = con
         self._readers: SimpleQueue[Connection] = SimpleQueue()
         for reader in readers:
             self._readers.put(reader)
-        beside.execute(
+        con.execute(
             "create temporary table passed"
             " (kind text, id text, timestamp timestamptz, content_hash ubigint)"
         )
 
     def read(self, now: datetime, batch: Batch) -> ParsedBatch:
-        """Say what a batch holds that came at that time; threads may ask at the same time."""
+        """Parse a batch that arrived at ``now``; thread-safe."""
         if not batch.rows:
             return ParsedBatch(batch, None, batch.unreadable, frozenset())
         con = self._readers.get()
@@ -260,31 +263,31 @@ class BatchValidator:
         finally:
             self._readers.put(con)
 
-    def judge(self, reading: ParsedBatch) -> ValidatedBatch:
-        """Say what of a batch is new: nothing in the batches before, in whose order to ask."""
-        batch, found, refused = reading.batch, reading.found, reading.refused
-        rows = None if found is None else self._rows(reading, found)
+    def validate(self, parsed_batch: ParsedBatch) -> ValidatedBatch:
+        """Find the new records of a batch: those in no earlier batch. Call it in batch order."""
+        batch, parsed, refused = parsed_batch.batch, parsed_batch.parsed, parsed_batch.refused
+        rows = None if parsed is None else self._rows(batch, parsed)
         records = batch.rows - (len(refused) - len(batch.unreadable))
-        return ValidatedBatch(batch.kind, records, rows, refused, reading.fields)
+        return ValidatedBatch(batch.kind, records, rows, refused, parsed_batch.fields)
 
-    def _rows(self, reading: ParsedBatch, found: ArrowTable) -> ArrowTable | None:
-        is_fresh = self._is_fresh(reading.batch, found)
+    def _rows(self, batch: Batch, parsed: ArrowTable) -> ArrowTable | None:
+        is_fresh = self._is_fresh(batch, parsed)
         if not is_fresh.any():
             return None
-        found = found.append_column("is_fresh", pa.array(is_fresh))
+        rows = parsed.append_column("is_fresh", pa.array(is_fresh))
         for name in ("content", "record"):
-            column = pa.chunked_array([reading.batch.columns[name]])
-            found = found.append_column(name, column)
-        return found
+            column = pa.chunked_array([batch.columns[name]])
+            rows = rows.append_column(name, column)
+        return rows
 
-    def _is_fresh(self, batch: Batch, found: ArrowTable) -> NDArray[np.bool_]:
-        """Tell of each record whether it is to be stored, and remember those that are."""
+    def _is_fresh(self, batch: Batch, parsed: ArrowTable) -> NDArray[np.bool_]:
+        """Return which records to store, and remember them."""
         is_fresh = np.zeros(batch.rows, np.bool_)
-        times = pc.call_function("min_max", [found.column("timestamp")]).as_py()
+        times = pc.call_function("min_max", [parsed.column("timestamp")]).as_py()
         if times["min"] is None:
             return is_fresh
         within = {"earliest": times["min"], "latest": times["max"]}
-        with warehouse.present(self._con, "found", found):
+        with warehouse.present(self._con, "found", parsed):
             fresh = warehouse.table(self._con, f"temp/fresh_{batch.kind}", **within)
         with warehouse.present(self._con, "fresh", fresh):
             remember = (
@@ -298,51 +301,49 @@ class BatchValidator:
 
 @contextmanager
 def open_validator(con: Connection) -> Generator[BatchValidator]:
-    """Give a judge for a transaction of ``con`` that is about to begin or has just begun."""
-    with ExitStack() as open_ones:
-        beside, *readers = (
-            open_ones.enter_context(warehouse.beside(con)) for _ in range(1 + READERS)
-        )
-        yield BatchValidator(beside, readers)
+    """Yield a validator for a transaction of ``con`` that is about to begin or has just begun."""
+    with ExitStack() as stack:
+        second, *readers = (stack.enter_context(warehouse.beside(con)) for _ in range(1 + READERS))
+        yield BatchValidator(second, readers)
 
 
 def _read(con: Connection, now: datetime, batch: Batch) -> ParsedBatch:
     latest_seconds = (now + TOLERANCE).timestamp()
     with warehouse.present(con, "lines", batch.columns, READ_TOGETHER):
-        found = warehouse.table(con, f"temp/{batch.kind}", latest_seconds=latest_seconds)
+        parsed = warehouse.table(con, f"temp/{batch.kind}", latest_seconds=latest_seconds)
         step = max(1, batch.rows // CHECKED_ROWS)
         shapes = warehouse.select(con, "temp/shapes", step=step)
         if batch.kind == "interactions":
-            found = found.append_column("objection", _objections(con, batch, found, latest_seconds))
-    refused = _refused(batch, found)
-    return ParsedBatch(batch, found, [*refused, *batch.unreadable], _fields(shapes))
+            objections = _objections(con, batch, parsed, latest_seconds)
+            parsed = parsed.append_column("objection", objections)
+    refused = _refused(batch, parsed)
+    return ParsedBatch(batch, parsed, [*refused, *batch.unreadable], _fields(shapes))
 
 
-def _objections(con: Connection, batch: Batch, found: ArrowTable, latest_seconds: float) -> object:
-    """Give a column of what there is to object to each interaction, null where nothing is."""
-    is_plain = np.asarray(found.column("is_plain"))
+def _objections(con: Connection, batch: Batch, parsed: ArrowTable, latest_seconds: float) -> object:
+    """Return a column with the objection to each interaction, null if there is none."""
+    is_plain = np.asarray(parsed.column("is_plain"))
     if is_plain.all():
         return pa.nulls(len(is_plain), pa.string())
     odd = np.flatnonzero(~is_plain).tolist()
-    # Handed over as plain strings: DuckDB 1.5 has Arrow filter what it reads, and Arrow can't
-    # filter views of strings.
+    # As plain strings: DuckDB 1.5 pushes filters down to Arrow, which can't filter string views.
     written = {
         "ordinal": pa.array([place + 1 for place in odd]),
         "written": pa.array([_written(batch, place) for place in odd], pa.large_string()),
     }
-    with warehouse.present(con, "found", found), warehouse.present(con, "odd_lines", written):
+    with warehouse.present(con, "found", parsed), warehouse.present(con, "odd_lines", written):
         model = "temp/refused_interactions"
         return warehouse.table(con, model, latest_seconds=latest_seconds).column("objection")
 
 
 def _written(batch: Batch, place: int) -> str:
-    """Return the canonical JSON text of a record; it is the line itself where that is canonical."""
+    """Return the canonical JSON text of a record."""
     record, content = (pa.chunked_array([batch.columns[name]]) for name in ("record", "content"))
     return str(record[place].as_py() or content[place].as_py())
 
 
 def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
-    """Name the fields of the payload, and those of its request and response."""
+    """Return the names of the payload's fields, and of its request's and response's fields."""
     fields: set[str] = set()
     for shape in shapes:
         keys = cast("Sequence[Sequence[str] | None]", shape["shape"] or ())
@@ -351,13 +352,13 @@ def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
     return frozenset(fields)
 
 
-def _refused(batch: Batch, found: ArrowTable) -> list[Unreadable]:
-    """Give the records that DuckDB objected to, with what stood there."""
-    objections = found.column("objection")
+def _refused(batch: Batch, parsed: ArrowTable) -> list[Unreadable]:
+    """Return the records that DuckDB objected to, with their verbatim text."""
+    objections = parsed.column("objection")
     if objections.null_count == batch.rows:
         return []
     content = pa.chunked_array([batch.columns["content"]])
-    reasons = zip(found.column("line").to_pylist(), objections.to_pylist(), strict=True)
+    reasons = zip(parsed.column("line").to_pylist(), objections.to_pylist(), strict=True)
     return [
         Unreadable(line, content[place].as_py().encode(), reason)
         for place, (line, reason) in enumerate(reasons)

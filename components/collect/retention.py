@@ -1,9 +1,9 @@
-"""Move old raw rows that nothing needs from the warehouse to Parquet.
+"""Move old raw rows that nothing references from the warehouse to Parquet.
 
-What the current examples or any finished snapshot name stays, so every example of a training or a
-holdout can still be traced to raw; so does feedback on an interaction that stays, and what has no
-time (0: fine-tuning files say none). The ids of what went are kept: loading its file again changes
-nothing.
+Rows stay if the current examples or any finished snapshot name them, so every example of a training
+set or holdout can be traced to raw. Feedback on such interactions stays too, and so do rows without
+a time (0, as in fine-tuning files). The ids of moved rows are kept: loading their file again
+changes nothing.
 """
 
 import os
@@ -22,17 +22,17 @@ KINDS: tuple[Kind, ...] = ("interactions", "feedback")
 
 
 class SnapshotGoneError(FileNotFoundError):
-    """A snapshot that the books name can't be read, so nobody knows what it needs."""
+    """Raised when a recorded snapshot can't be read, so the rows it needs are unknown."""
 
 
 def archive(con: Connection, folder: Path, workload_id: str, *, days: int, now: datetime) -> int:
-    """Archive the workload's rows that are older than ``days``; return how many.
+    """Archive the workload's rows older than ``days``; return their number.
 
     A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``folder``,
-    which is on disk before the rows are dropped.
+    which is on disk before the rows are deleted.
 
     Raises:
-        SnapshotGoneError: A snapshot's folder is not where the books say; nothing is dropped.
+        SnapshotGoneError: A recorded snapshot's folder is missing; nothing is deleted.
     """
     before = now - timedelta(days=days)
     with warehouse.transaction(con):
@@ -54,7 +54,7 @@ def _archive(con: Connection, folder: Path, kind: Kind, workload_id: str) -> int
 
 
 def _export(con: Connection, folder: Path, kind: Kind, month: str) -> Path:
-    """Write a month's rows under a name of their content, in one rename."""
+    """Write a month's rows to a file named by their digest, in one rename."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".partial"
     warehouse.export(con, f"marts/old_{kind}", partial, month=month)
@@ -74,7 +74,6 @@ def _sync(path: Path) -> None:
 
 
 def _needed(con: Connection, workload_id: str) -> list[str]:
-    """List the ids that the workload's examples, preferences and snapshots name."""
     rows = warehouse.rows(con, _NAMED, workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
     for row in warehouse.rows(con, _SNAPSHOTS, workload_id=workload_id):
@@ -84,7 +83,6 @@ def _needed(con: Connection, workload_id: str) -> list[str]:
 
 
 def _tables(snapshot: Path) -> list[Path]:
-    """List the files of a snapshot's rows; the sides that it has are in its manifest."""
     try:
         rows = SnapshotManifest.read(snapshot).rows
     except FileNotFoundError as error:
@@ -102,8 +100,8 @@ def _gone(path: Path) -> SnapshotGoneError:
 def _named_in(con: Connection, path: Path) -> set[str]:
     if not path.exists():
         raise _gone(path)
-    found = warehouse.rows(con, _NAMED_IN_SNAPSHOT, path=str(path))
-    return {str(row["id"]) for row in found}
+    rows = warehouse.rows(con, _NAMED_IN_SNAPSHOT, path=str(path))
+    return {str(row["id"]) for row in rows}
 
 
 _MONTHS: dict[Kind, str] = {

@@ -14,7 +14,14 @@ from components.collect import load_file
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
-from components.collect.source import Defaults, Kind, ParsedRecord, RejectedRecord, SourceRow
+from components.collect.source import (
+    NO_DEFAULTS,
+    Defaults,
+    Kind,
+    ParsedRecord,
+    RejectedRecord,
+    SourceRow,
+)
 from components.collect.sources import feedback, fivekey, otlp, otlp_encoding
 from components.schema import Json
 from components.store import manifest, spool
@@ -24,17 +31,17 @@ from components.store.warehouse import Connection
 KINDS: tuple[spool.Kind, ...] = ("traces", "logs")
 
 GENAI = "gen_ai."
-"""What a request holds somewhere if anything in it is of a model's call."""
+"""Every request with a part of a model call contains this text."""
 
 
 def load_telemetry(
     con: Connection, segments: Sequence[Path], client_id: str, *, now: datetime
 ) -> Loaded:
-    """Load what a client sent, in one transaction; lines are numbered across the segments."""
-    alone = segments[0] if len(segments) == 1 else None
+    """Load a client's OTLP requests in one transaction; lines are numbered across the segments."""
+    only = segments[0] if len(segments) == 1 else None
     origin = RecordOrigin(
-        str(alone or segments[0].parent),
-        alone.stem if alone else manifest.digest([segment.stem for segment in segments]),
+        str(only or segments[0].parent),
+        only.stem if only else manifest.digest([segment.stem for segment in segments]),
         otlp.NAME,
         Defaults(workload_id=client_id, client_id=client_id),
         now,
@@ -42,9 +49,9 @@ def load_telemetry(
     return load_file.load_records(con, origin, _telemetry_records(segments, origin.defaults))
 
 
-def unreadable_request(place: int, entry: Entry, error: Exception) -> Unreadable:
-    """Word what can't have passed a receiver."""
-    reason = f"what {entry.client_id} sent as {entry.kind} can't be read any more: {error}"
+def _unreadable_request(place: int, entry: Entry, error: Exception) -> Unreadable:
+    """Return the line to quarantine for a body that no receiver can have accepted."""
+    reason = f"the {entry.kind} body of {entry.client_id} can't be read any more: {error}"
     return Unreadable(place, entry.body.encode(), reason)
 
 
@@ -52,20 +59,20 @@ def _telemetry_records(
     segments: Sequence[Path], defaults: Defaults
 ) -> Iterator[ParsedRecord | RejectedRecord | Unreadable]:
     unreadable: list[Unreadable] = []
-    for found in otlp.read(_requests(segments, defaults.client_id, unreadable), defaults):
-        if isinstance(found, ParsedRecord):
-            yield replace(found, record={**found.record, "client_id": defaults.client_id})
+    for record in otlp.read(_requests(segments, defaults.client_id, unreadable), defaults):
+        if isinstance(record, ParsedRecord):
+            yield replace(record, record={**record.record, "client_id": defaults.client_id})
         else:
-            yield found
+            yield record
     yield from unreadable
 
 
 def _requests(
     segments: Sequence[Path], client_id: str, unreadable: list[Unreadable]
 ) -> Iterator[SourceRow]:
-    """Go through one client's requests; those that can't be read are put in ``unreadable``.
+    """Yield one client's requests; append those that can't be read to ``unreadable``.
 
-    Requests without anything of a model's call are passed over: applications send all they do.
+    Requests without a part of a model call are skipped: applications send all their spans.
     """
     entries = (entry for segment in segments for entry in spool.read(segment))
     for place, entry in enumerate(entries, start=1):
@@ -74,14 +81,14 @@ def _requests(
         try:
             row = _request(place, entry)
         except ValueError as error:
-            unreadable.append(unreadable_request(place, entry, error))
+            unreadable.append(_unreadable_request(place, entry, error))
             continue
         if GENAI in row.text:
             yield row
 
 
 def _request(place: int, entry: Entry) -> SourceRow:
-    """Read the JSON form of a request; a protobuf one is the base64 text in a JSON string."""
+    """Return a request in JSON form; protobuf is spooled as base64 in a JSON string."""
     value, text = json.loads(entry.body), entry.body
     if isinstance(value, str):
         value = otlp_encoding.decode_request(base64.b64decode(value))
@@ -93,63 +100,62 @@ SpoolPiece: TypeAlias = Callable[[Connection], list[Loaded]]
 """Loads a part of the spool into the warehouse."""
 
 CLAIMED = "claimed_client_id"
-"""Keeps what a record said where the token's owner is another."""
+"""The field that preserves the record's own client_id when it differs from the token's owner."""
 
 CANONICAL: tuple[tuple[Kind, str], ...] = (
     ("interactions", fivekey.NAME),
     ("feedback", feedback.NAME),
 )
-"""Kinds whose records are canonical, and what they are the source of."""
+"""Kinds whose records are canonical, and their sources."""
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SPELLED_OTHERWISE = re.compile(r"\\u00(?:5[fF]|6|7)")
-"""An escaped ASCII letter: with it a key may be called ``client_id`` and not look like it."""
+"""An escaped ASCII letter, which can hide a key named ``client_id``."""
 
 
 def load_spool(con: Connection, folder: Path, *, now: datetime) -> list[Loaded]:
-    """Load every sealed segment of the spool, and what killed receivers left; delete the loaded.
+    """Load every sealed segment of the spool, and those of killed receivers, then delete them.
 
-    A segment that is found again, because a load was killed before it deleted it, changes nothing.
+    Idempotent: loading a segment again, after a kill before its deletion, changes nothing.
     """
     return [loaded for piece in plan_pieces(folder, now=now) for loaded in piece(con)]
 
 
 def plan_pieces(folder: Path, *, now: datetime) -> Iterator[SpoolPiece]:
-    """Yield what loads the spool, segment after segment.
+    """Yield functions that load the spool, segment by segment.
 
-    The telemetry of all segments comes last, a client at a time: a trace may be in several. A
-    segment is deleted when all of it is loaded, while the warehouse is held: another collect, which
-    may have come between two pieces, finds it whole or not at all.
+    The telemetry of all segments comes last, by client: a trace may be in several segments. A
+    segment is deleted once it is loaded, while the warehouse is locked: another collect that runs
+    between two pieces finds it whole or not at all.
     """
     spool.recover(folder)
-    observed: list[Path] = []
+    telemetry: list[Path] = []
     clients: set[str] = set()
     for segment in spool.sealed(folder):
         try:
             kinds, senders = _contents(segment)
-        except FileNotFoundError:  # loaded by another collect since it was listed
+        except FileNotFoundError:  # another collect has loaded it since it was listed
             continue
         yield partial(_load_segments, segment=segment, kinds=kinds, now=now, is_all=not senders)
         if senders:
-            observed.append(segment)
+            telemetry.append(segment)
             clients |= senders
     last = max(clients, default="")
     for client in sorted(clients):
-        yield partial(_load_requests, observed, client=client, now=now, is_all=client == last)
+        yield partial(_load_requests, telemetry, client=client, now=now, is_all=client == last)
 
 
 def _load_segments(
     con: Connection, *, segment: Path, kinds: set[spool.Kind], now: datetime, is_all: bool
 ) -> list[Loaded]:
-    """Load the canonical records that a segment holds, kind after kind."""
+    """Load a segment's canonical records, kind by kind."""
     if not segment.exists():
         return []
-    nobody = Defaults("", "")  # the records say all
     loaded = [
         load_file.load_records(
             con,
-            RecordOrigin(str(segment), segment.stem, source, nobody, now),
+            RecordOrigin(str(segment), segment.stem, source, NO_DEFAULTS, now),
             _read_records(segment, kind),
         )
         for kind, source in CANONICAL
@@ -161,9 +167,9 @@ def _load_segments(
 
 
 def _load_requests(
-    observed: list[Path], con: Connection, *, client: str, now: datetime, is_all: bool
+    telemetry: list[Path], con: Connection, *, client: str, now: datetime, is_all: bool
 ) -> list[Loaded]:
-    segments = [segment for segment in observed if segment.exists()]
+    segments = [segment for segment in telemetry if segment.exists()]
     if not segments:
         return []
     loaded = load_telemetry(con, segments, client, now=now)
@@ -174,7 +180,7 @@ def _load_requests(
 
 
 def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
-    """Tell which kinds a segment holds, and who sent telemetry; damage counts as interactions."""
+    """Return a segment's kinds and the clients of its telemetry; damage counts as interactions."""
     kinds: set[spool.Kind] = set()
     senders: set[str] = set()
     for entry in spool.read(segment):
@@ -185,7 +191,7 @@ def _contents(segment: Path) -> tuple[set[spool.Kind], set[str]]:
 
 
 def _read_records(segment: Path, kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
-    """Go through the records of a kind; damaged lines come with the interactions."""
+    """Yield the records of a kind; damaged lines come with the interactions."""
     place = 0
     for entry in spool.read(segment):
         if isinstance(entry, Entry) and entry.kind == kind:
@@ -202,21 +208,21 @@ def _read_records(segment: Path, kind: Kind) -> Iterator[ParsedRecord | Unreadab
 
 
 def _entry_rows(entry: Entry, before: int) -> Iterator[SourceRow | Unreadable]:
-    """Cut a body into its records, with the token's owner as the client of each."""
+    """Yield a body's records, each with the token's owner as its client."""
     try:
         elements = list(_elements(entry.body))
     except (ValueError, IndexError) as error:
-        yield unreadable_request(before + 1, entry, error)
+        yield _unreadable_request(before + 1, entry, error)
         return
     for place, (text, value) in enumerate(elements, start=before + 1):
         if isinstance(value, dict):
             yield _owned(SourceRow(place, text, value), entry.client_id)
         else:
-            yield Unreadable(place, text.encode(), "the record is no JSON object")
+            yield Unreadable(place, text.encode(), "the record is not a JSON object")
 
 
 def _elements(body: str) -> Iterator[tuple[str, Json]]:
-    """Cut a body into its texts: the one object that it is, or those of its array."""
+    """Yield the text and value of a body's one object, or of each element of its array."""
     if not body.lstrip().startswith("["):
         yield body, json.loads(body)
         return
@@ -230,16 +236,16 @@ def _elements(body: str) -> Iterator[tuple[str, Json]]:
 
 
 def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
 
 
 def _owned(row: SourceRow, owner: str) -> SourceRow:
-    """Give the record with the token's owner as its client; its text stays, if it may.
+    """Return the record with the token's owner as its client, and its own text if possible.
 
-    With two keys of one name, one reader takes the first and another the last. So a record that
-    says who its client is keeps its text only if it says so once, and truly.
+    JSON readers differ in which of two equal keys they take. So a record with a ``client_id`` keeps
+    its text only if it has the key once and its value is the owner.
     """
     if "client_id" not in row.value:
         rest = row.text.lstrip().removeprefix("{").lstrip()
@@ -253,13 +259,13 @@ def _owned(row: SourceRow, owner: str) -> SourceRow:
 
 
 def _claims(row: SourceRow) -> list[Json]:
-    """Give the values of every top-level key of a record that is called ``client_id``."""
+    """Return the values of all top-level ``client_id`` keys of a record."""
     if row.text.count('"client_id"') == 1 and not _SPELLED_OTHERWISE.search(row.text):
         return [row.value["client_id"]]
     pairs: list[tuple[str, Json]] = []
 
-    def keep(found: list[tuple[str, Json]]) -> None:
-        pairs[:] = found  # the outermost object is the last to be complete
+    def keep(members: list[tuple[str, Json]]) -> None:
+        pairs[:] = members  # the outermost object is completed last
 
     json.loads(row.text, object_pairs_hook=keep)
     return [value for key, value in pairs if key == "client_id"]

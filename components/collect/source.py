@@ -11,9 +11,9 @@ Kind: TypeAlias = Literal["interactions", "feedback"]
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One JSON object of a file: ``place`` counts from 1, ``text`` is what stood there, verbatim.
+    """One JSON object of a file, with its verbatim ``text``.
 
-    ``place`` is the line of a file of lines, else the number of the array's element or table's row.
+    ``place`` counts from 1: the line, or else the array element or table row.
     """
 
     place: int
@@ -23,7 +23,7 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a record says where its source names no workload or no client."""
+    """The workload and client of records whose source names none."""
 
     workload_id: str
     client_id: str
@@ -36,8 +36,8 @@ NO_DEFAULTS = Defaults("", "")
 class Input:
     """A file to load: a path or an fsspec URL.
 
-    ``source`` is detected when it is ``None``; what no source claims is taken for canonical records
-    of ``kind``, and quarantined as such.
+    ``source`` is detected when it is ``None``; records that no source claims are read as canonical
+    records of ``kind``, and quarantined as such.
     """
 
     place: str
@@ -48,9 +48,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRecord:
-    """A canonical record that a source read out of a row; whether it is sound is judged in SQL.
+    """A canonical record that a source read from a row; SQL validates it later.
 
-    ``row.text`` is kept with it: the part that it came from, where that can be cut out, else all.
+    ``row.text`` is stored with it: the part it came from if that can be cut out, else the row.
     """
 
     row: SourceRow
@@ -60,7 +60,7 @@ class ParsedRecord:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """A row that a source can't read; ``reason`` names the field, what it is and what it wants."""
+    """A row that a source can't read; ``reason`` names the field, its value and the expectation."""
 
     row: SourceRow
     reason: str
@@ -71,15 +71,15 @@ class Source(Protocol):
 
     @property
     def NAME(self) -> str:  # noqa: N802 - modules write their constants so
-        """What config and ``raw`` call it."""
+        """The source's name in config and ``raw``."""
         ...
 
     def claims(self, value: dict[str, Json], /) -> bool:
-        """Tell whether a record has the form of this source; pure and cheap."""
+        """Return whether a record has this source's form; pure and cheap."""
         ...
 
     def read(
         self, rows: Iterable[SourceRow], defaults: Defaults, /
     ) -> Iterator[ParsedRecord | RejectedRecord]:
-        """Turn rows into canonical records, streaming; bad data gives ``Refused``, never raises."""
+        """Yield canonical records, streaming; bad rows yield ``RejectedRecord`` and never raise."""
         ...

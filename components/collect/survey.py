@@ -1,4 +1,4 @@
-"""Summarize logs that were collected: their workloads, which feedback joins, and a sample."""
+"""Summarize collected logs: their workloads, which feedback joins, and a sample."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 MOST_SAMPLED = 2_000
-"""Interactions of a workload that are looked at in detail."""
+"""Maximum interactions in a workload's sample."""
 
 MOST_BYTES = 2**18
-"""Longer records are left out of the sample: so many are held at once."""
+"""Maximum bytes of a record in the sample, which is held in memory."""
 
 UNNAMED = "\N{REPLACEMENT CHARACTER}"
-"""Stands for a missing workload while it is found out whether records name one."""
+"""Placeholder default, to detect records that name no workload."""
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyedFile:
-    """A file of logs as it has to be loaded, and the outcome of loading it."""
+    """A log file with the defaults it needs, and the outcome of its load."""
 
     input: Input
     loaded: Loaded
@@ -33,7 +33,7 @@ class SurveyedFile:
 
 @dataclass(frozen=True, slots=True)
 class LoggedWorkload:
-    """A workload that interactions name; ``paths`` are the files that hold some of it."""
+    """A workload named by interactions; ``paths`` are the files that contain them."""
 
     workload_id: str
     interactions: int
@@ -60,25 +60,29 @@ class FeedbackJoin:
 
 
 def load(
-    con: Connection, given: Input, path: Path, defaults: Defaults, *, now: datetime
+    con: Connection, input_file: Input, path: Path, defaults: Defaults, *, now: datetime
 ) -> SurveyedFile:
-    """Load a file that was fetched to ``path``, with ``defaults`` only if its records need them."""
-    named = replace(given, defaults=defaults) if _names_no_workload(given, path) else given
+    """Load a file from its local copy, with ``defaults`` only if its records name no workload."""
+    named = (
+        replace(input_file, defaults=defaults)
+        if _names_no_workload(input_file, path)
+        else input_file
+    )
     return SurveyedFile(named, load_file.load_copy(con, named, path, now=now))
 
 
 def workloads(con: Connection) -> list[LoggedWorkload]:
-    """List the workloads that were collected, the largest first."""
+    """Return the collected workloads, the largest first."""
     return list(warehouse.read(con, "marts/logged_workloads", LoggedWorkload))
 
 
 def feedback(con: Connection) -> list[FeedbackJoin]:
-    """Count the feedback that was collected by workload and kind, and how much of it joins."""
+    """Return the collected feedback by workload and kind, and how much of it joins."""
     return list(warehouse.read(con, "marts/feedback_joins", FeedbackJoin))
 
 
 def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
-    """Go through a random sample of a workload's interactions, as canonical records."""
+    """Yield a random sample of a workload's interactions, as canonical records."""
     limits = {"most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
     model = "marts/logged_sample"
     yield from warehouse.read(con, model, _parsed, workload_id=workload_id, **limits)
@@ -88,12 +92,12 @@ def _parsed(record: str) -> dict[str, Json]:
     return json.loads(record)
 
 
-def _names_no_workload(given: Input, path: Path) -> bool:
+def _names_no_workload(input_file: Input, path: Path) -> bool:
     form = files.detect_form(path)
-    source = load_file.source_of(given, path, form)
+    source = load_file.source_of(input_file, path, form)
     rows = files.first_rows(path, form, files.SAMPLED_ROWS)
     records = source.read(rows, Defaults(UNNAMED, UNNAMED))
     return any(
-        isinstance(one, ParsedRecord) and one.record.get("workload_id") == UNNAMED
-        for one in records
+        isinstance(record, ParsedRecord) and record.record.get("workload_id") == UNNAMED
+        for record in records
     )

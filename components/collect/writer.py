@@ -1,4 +1,4 @@
-"""Write batches of records into ``raw``: equal ones once, invalid ones into quarantine."""
+"""Write batches of records into ``raw``: duplicates once, invalid records into quarantine."""
 
 import hashlib
 from collections import defaultdict, deque
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def prefetch(items: Iterator[Item], most: int) -> Generator[Iterator[Item]]:
-    """Let a thread go through ``items``, up to ``most`` of them ahead; what it raises is raised."""
+    """Yield ``items``, read by a thread up to ``most`` ahead; its exceptions are raised here."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         yield _in_order(lambda: thread.submit(next, items, None), most)
 
@@ -40,9 +40,9 @@ def prefetch(items: Iterator[Item], most: int) -> Generator[Iterator[Item]]:
 def map_in_threads(
     work: Callable[[Item], Result], items: Iterator[Item], workers: int
 ) -> Generator[Iterator[Result]]:
-    """Let threads work on one item each; the results come in the order of ``items``.
+    """Yield the results of ``work`` in the order of ``items``, computed in ``workers`` threads.
 
-    One more result than there are threads is held, so that a slow item doesn't keep the others.
+    One more result than threads is held, so that a slow item doesn't block the others.
     """
     with ThreadPoolExecutor(max_workers=workers) as threads:
 
@@ -56,31 +56,31 @@ def map_in_threads(
 def _in_order(
     begin: Callable[[], Future[Item] | Future[Item | None] | None], most: int
 ) -> Iterator[Item]:
-    """Begin at once, before anyone asks for a result."""
+    # Begin now, before the first result is requested; a generator would wait.
     return _produce(deque(begin() for _ in range(most)), begin)
 
 
 def _produce(
-    coming: deque[Future[Item] | Future[Item | None] | None],
+    futures: deque[Future[Item] | Future[Item | None] | None],
     begin: Callable[[], Future[Item] | Future[Item | None] | None],
 ) -> Iterator[Item]:
-    while (future := coming.popleft()) is not None and (item := future.result()) is not None:
-        coming.append(begin())
+    while (future := futures.popleft()) is not None and (item := future.result()) is not None:
+        futures.append(begin())
         yield item
 
 
-LOGGED = 16 * 2**20
-"""Bytes of DuckDB's write-ahead log at which it writes what is in it to the file."""
+WAL_BYTES = 16 * 2**20
+"""Bytes of DuckDB's write-ahead log at which it checkpoints."""
 
 
 @contextmanager
 def bulk_load(con: Connection, size: int) -> Generator[None]:
-    """Let what the block commits, about that many bytes, go straight to the file if it is much.
+    """Write the block's commits of about ``size`` bytes straight to the file, if they are large.
 
-    DuckDB does so by itself, but estimates a commit by its rows, whatever they hold: 100,000 of 2.3
-    KB would all go into the write-ahead log first, uncompressed.
+    DuckDB does so by itself, but estimates a commit by its number of rows, not their size: 100,000
+    of 2.3 KB would all go into the write-ahead log first, uncompressed.
     """
-    if size < LOGGED:
+    if size < WAL_BYTES:
         yield
         return
     con.execute("set checkpoint_threshold = '1KB'")
@@ -93,11 +93,11 @@ def bulk_load(con: Connection, size: int) -> Generator[None]:
 def append_tables(
     con: Connection, model: str, name: str, tables: Iterator[ArrowTable], **values: Value
 ) -> int:
-    """Add what the select of ``model`` gives, which reads the tables, made meanwhile, as ``name``.
+    """Append the result of ``model``, which reads the streamed tables as ``name``; return the rows.
 
-    All have the schema of the first. What they raise while they are made is raised here. The rows
-    are stored in no order: to keep one, DuckDB copies many of them once more, and one thread
-    compresses the last row groups alone.
+    All tables have the first one's schema; exceptions while they are produced are raised here. The
+    row order is not kept: for that, DuckDB copies many rows again, and one thread alone compresses
+    the last row groups.
     """
     first = next(tables, None)
     if first is None:
@@ -116,10 +116,8 @@ def append_tables(
 
 @contextmanager
 def _unordered(con: Connection) -> Generator[None]:
-    """Let all connections to the file give and store rows in any order that none asks for.
-
-    It is set on one beside: in a transaction that failed nothing can be set back.
-    """
+    """Let all connections to the file ignore insertion order."""
+    # On a second connection, because a failed transaction can't reset settings.
     with warehouse.beside(con) as second:
         second.execute("set preserve_insertion_order = false")
         try:
@@ -129,15 +127,15 @@ def _unordered(con: Connection) -> Generator[None]:
 
 
 AHEAD = 3
-"""Batches that are judged ahead of what is stored: each holds up to twice 32 MiB."""
+"""Batches to validate ahead of the writer; each holds up to twice 32 MiB."""
 
 MOST_REFUSED = 32 * 2**20
-"""Bytes of refused records that are held before they are put in quarantine."""
+"""Maximum bytes of refused records in memory before they are written to quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How many rows of a batch were new, known from before, and put in quarantine."""
+    """How many rows of a batch were new, already known, and quarantined."""
 
     new: int
     known: int
@@ -146,7 +144,7 @@ class Stored:
     """Known interactions to which a later record's metadata was added."""
 
     def __add__(self, other: "Stored") -> "Stored":
-        """Count two batches together."""
+        """Return the sums of two batches."""
         return Stored(
             self.new + other.new,
             self.known + other.known,
@@ -156,46 +154,45 @@ class Stored:
 
 @contextmanager
 def validated(
-    judge: BatchValidator, now: datetime, batches: Iterable[Batch]
+    validator: BatchValidator, now: datetime, batches: Iterable[Batch]
 ) -> Generator[Iterator[ValidatedBatch]]:
-    """Begin to judge batches that came at that time, ahead of what stores them."""
+    """Yield validated batches that arrived at ``now``, computed ahead of the writer."""
     with (
-        prefetch(iter(batches), 1) as read,
-        map_in_threads(partial(judge.read, now), read, READERS) as readings,
-        prefetch(map(judge.judge, readings), AHEAD) as found,
+        prefetch(iter(batches), 1) as unparsed,
+        map_in_threads(partial(validator.read, now), unparsed, READERS) as parsed,
+        prefetch(map(validator.validate, parsed), AHEAD) as validated_batches,
     ):
-        yield found
+        yield validated_batches
 
 
 def store_batches(
     con: Connection, origin: RecordOrigin, batches: Iterable[ValidatedBatch]
 ) -> Stored:
-    """Store judged batches within the transaction that is open, for which they were judged.
+    """Store batches in the open transaction, for which they were validated; return the counts.
 
-    One statement stores what follows each other of a kind: DuckDB compresses a row group of 122,880
-    rows on one thread, so only a statement that fills several of them keeps all threads busy.
+    One statement stores consecutive batches of a kind: DuckDB compresses a row group of 122,880
+    rows on one thread, so only a statement that fills several row groups keeps all threads busy.
     """
     stored = Stored(0, 0, 0)
     last_row = reconciliation.last_row(con, "interactions")
     last_feedback = reconciliation.last_row(con, "feedback")
-    for (_, kind), members in groupby(
-        _in_order_of_arrival(batches), lambda one: (one[0], one[1].kind)
-    ):
-        stored += _store(con, origin, kind, (one for _, one in members))
-    found = reconciliation.reconcile(con, last_row)
+    numbered = _number_statements(batches)
+    for (_, kind), members in groupby(numbered, lambda member: (member[0], member[1].kind)):
+        stored += _store(con, origin, kind, (batch for _, batch in members))
+    reconciled = reconciliation.reconcile(con, last_row)
     repeated = reconciliation.reconcile_feedback(con, last_feedback)
-    known = found.known + found.erased + repeated
-    return Stored(stored.new - known, stored.known + known, stored.quarantined, found.merged)
+    known = reconciled.known + reconciled.erased + repeated
+    return Stored(stored.new - known, stored.known + known, stored.quarantined, reconciled.merged)
 
 
 def store_quarantined(con: Connection, origin: RecordOrigin, refused: Iterable[Unreadable]) -> int:
-    """Keep what could not be read: its bytes, its place and the reasons; return how many.
+    """Write refused records to quarantine with bytes, place and reasons; return the row count.
 
-    A line may hold several bad parts, such as the spans of a request; each is kept.
+    A line may have several bad parts, such as the spans of a request; each becomes a row.
     """
     reasons: dict[tuple[int, bytes], list[str]] = defaultdict(list)
-    for one in refused:
-        reasons[one.number, one.content].append(one.reason)
+    for record in refused:
+        reasons[record.number, record.content].append(record.reason)
     records: list[warehouse.Row] = [
         {
             "quarantine_id": hashlib.md5(
@@ -207,20 +204,20 @@ def store_quarantined(con: Connection, origin: RecordOrigin, refused: Iterable[U
             "workload_id": origin.defaults.workload_id,
             "client_id": origin.defaults.client_id,
             "line": number,
-            "reason": "; ".join(dict.fromkeys(found)),
+            "reason": "; ".join(dict.fromkeys(texts)),
             "content": content,
             "quarantined_at": origin.now,
         }
-        for (number, content), found in reasons.items()
+        for (number, content), texts in reasons.items()
     ]
     return warehouse.insert(con, "raw.quarantine", _without_erased(con, records))
 
 
 def _without_erased(con: Connection, records: list[warehouse.Row]) -> list[warehouse.Row]:
-    """Leave out the lines that were erased: reading their file again must not bring them back."""
-    erased = "select digest, key from raw.erased, raw.erasure_key where kind = 'lines'"
-    found = con.execute(erased).fetchall() if records else []
-    digests, keys = {digest for digest, _ in found}, {key for _, key in found}
+    # Loading their file again must not restore erased lines.
+    sql = "select digest, key from raw.erased, raw.erasure_key where kind = 'lines'"
+    erased = con.execute(sql).fetchall() if records else []
+    digests, keys = {digest for digest, _ in erased}, {key for _, key in erased}
     return [
         record
         for record in records
@@ -232,28 +229,28 @@ def _digest(key: str, content: bytes) -> str:
     return hashlib.sha256(key.encode() + content).hexdigest()
 
 
-def _in_order_of_arrival(judged: Iterable[ValidatedBatch]) -> Iterator[tuple[int, ValidatedBatch]]:
-    """Number batches by how often the refused records before them have filled what is held."""
+def _number_statements(batches: Iterable[ValidatedBatch]) -> Iterator[tuple[int, ValidatedBatch]]:
+    """Yield each batch with a number that grows whenever ``MOST_REFUSED`` is reached."""
     size = 0
-    for one in judged:
-        yield size // MOST_REFUSED, one
-        size += sum(len(refused.content) for refused in one.refused)
+    for batch in batches:
+        yield size // MOST_REFUSED, batch
+        size += sum(len(refused.content) for refused in batch.refused)
 
 
 def _store(
-    con: Connection, origin: RecordOrigin, kind: Kind, judged: Iterable[ValidatedBatch]
+    con: Connection, origin: RecordOrigin, kind: Kind, batches: Iterable[ValidatedBatch]
 ) -> Stored:
     records, refused = 0, list[Unreadable]()
     fields: set[str] = set()
 
     def rows() -> Iterator[ArrowTable]:
         nonlocal records
-        for one in judged:
-            records += one.records
-            refused.extend(one.refused)
-            fields.update(one.fields)
-            if one.rows is not None:
-                yield one.rows
+        for batch in batches:
+            records += batch.records
+            refused.extend(batch.refused)
+            fields.update(batch.fields)
+            if batch.rows is not None:
+                yield batch.rows
 
     values = {"digest": origin.digest, "source_name": origin.source}
     new = append_tables(con, f"raw/{kind}", "judged", rows(), **values)
@@ -262,7 +259,6 @@ def _store(
 
 
 def _register_fields(con: Connection, origin: RecordOrigin, fields: set[str]) -> None:
-    """Note those fields that the source has not shown before."""
     if fields:
         values = {"source_name": origin.source, "path": origin.path, "now": origin.now}
         with warehouse.present(con, "shown", {"field": sorted(fields)}):

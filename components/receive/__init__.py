@@ -1,6 +1,6 @@
-"""Take interactions, feedback and telemetry over HTTP, and acknowledge what is on disk.
+"""Receive interactions, feedback and telemetry over HTTP; acknowledge them once they are on disk.
 
-serve is the way in and settings its limits; app are the routes, openapi documents them. intake
-is a request's way to disk: client_tokens (who, and how much), admission (is there room; the
-body), readers (large bodies in their own process), payloads (is it well-formed), group commit.
+serve runs the server, settings has its limits, app the routes, openapi their documentation. intake
+takes a request to disk: client_tokens (authentication, quotas), admission (is there room; read the
+body), readers (parse large bodies in their own processes), payloads (validate), group commit.
 """

@@ -1,4 +1,4 @@
-"""Bound the bytes that wait for the disk, and read a request's body within its limits."""
+"""Bound the bytes waiting for the disk, and read a request's body within its limits."""
 
 import asyncio
 import zlib
@@ -14,7 +14,7 @@ RETRY_SECONDS = 1
 
 
 class Admission:
-    """Counts the bytes that are held now."""
+    """Counts the bytes held in memory, per client and together."""
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.held_bytes
@@ -23,14 +23,14 @@ class Admission:
         self.held_bytes = 0
 
     def admit(self, client_id: str) -> "Hold":
-        """Open the account of one request; what it took is given back at the end of the block."""
+        """Return a hold for one request; its bytes are released when its block ends."""
         return Hold(self, client_id)
 
     def take(self, client_id: str, size: int) -> None:
-        """Count bytes in.
+        """Add bytes.
 
         Raises:
-            RefusedError: 429 where this client holds too much, 503 where all clients do.
+            RefusedError: 429 if this client holds too much, 503 if all clients together do.
         """
         if self._held[client_id] + size > self._most_each:
             raise RefusedError(
@@ -48,8 +48,8 @@ class Admission:
         self._held[client_id] += size
         self.held_bytes += size
 
-    def give_back(self, client_id: str, size: int) -> None:
-        """Count bytes out."""
+    def release(self, client_id: str, size: int) -> None:
+        """Subtract bytes."""
         self._held[client_id] -= size
         self.held_bytes -= size
         if not self._held[client_id]:
@@ -57,7 +57,7 @@ class Admission:
 
 
 class Hold:
-    """What one request holds."""
+    """The bytes held by one request."""
 
     __slots__ = ("_admission", "_client_id", "_size")
 
@@ -67,7 +67,7 @@ class Hold:
         self._size = 0
 
     def take(self, size: int) -> None:
-        """Hold more; raises as ``Admission.take`` does."""
+        """Hold more bytes; raises like ``Admission.take``."""
         self._admission.take(self._client_id, size)
         self._size += size
 
@@ -80,24 +80,24 @@ class Hold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._admission.give_back(self._client_id, self._size)
+        self._admission.release(self._client_id, self._size)
 
 
-SETTLED_CLIENTS = 1000
-"""Past which those that have nothing to wait for are forgotten."""
+MOST_CLIENTS = 1000
+"""With more clients, those with nothing to wait for are forgotten."""
 
 
 class Pace:
-    """How far each client is ahead of its rate; it belongs to one event loop."""
+    """Keeps each client at its rate; belongs to one event loop."""
 
     def __init__(self, bytes_per_second: int) -> None:
         self._bytes_per_second = bytes_per_second
         self._free_at: dict[str, float] = {}
 
     async def keep(self, client_id: str, size: int) -> None:
-        """Return once the client has kept its rate with so many bytes more, on all connections."""
+        """Wait until the client may send ``size`` more bytes, over all its connections."""
         now = asyncio.get_running_loop().time()
-        if len(self._free_at) > SETTLED_CLIENTS:
+        if len(self._free_at) > MOST_CLIENTS:
             self._free_at = {name: at for name, at in self._free_at.items() if at > now}
         free_at = max(now, self._free_at.get(client_id, now)) + size / self._bytes_per_second
         self._free_at[client_id] = free_at
@@ -106,14 +106,14 @@ class Pace:
 
 _GZIP = 31  # zlib: window of 2**15, with gzip's header and trailer
 _PIECE = 64 * 2**10
-"""Packed bytes that are looked at together, as what lies behind a member's end is copied each time;
-and the bytes that are unpacked before other requests have their turn, half a millisecond."""
+"""Packed bytes per step, because the bytes after a member's end are copied each time; and unpacked
+bytes before other requests get their turn, half a millisecond."""
 
 MOST_MEMBERS = 512
-"""``bgzip`` makes one for each 64 KiB; each costs a new unpacker, 30 microseconds."""
+"""``bgzip`` writes one per 64 KiB; each costs a new decompressor, 30 microseconds."""
 
 LARGE_BYTES = 2**17
-"""A body of which more than this has come, or was unpacked, keeps the pace of its client."""
+"""Received or unpacked bytes of a body from which it is slowed to its client's pace."""
 
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 
@@ -121,20 +121,20 @@ _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
 async def read_body(
     request: Request, hold: Hold, most: int, keep_pace: Callable[[int], Awaitable[None]]
 ) -> bytes:
-    """Read the body; what it takes is held until the request is answered.
+    """Return the body, unpacked; its bytes stay in ``hold`` until the request is answered.
 
     Args:
-        request: Whose head has come.
-        hold: Its account.
-        most: The largest body that is taken, as sent or unpacked.
-        keep_pace: Waits until the client may send so many bytes more; asked about large bodies.
+        request: The request, whose head has arrived.
+        hold: Its hold.
+        most: The largest accepted body in bytes, as sent or unpacked.
+        keep_pace: Waits until the client may send this many more bytes; called for large bodies.
 
     Raises:
-        RefusedError: 413 for too much, 415 for another encoding than gzip, 400 for bad gzip.
+        RefusedError: 413 for a larger body, 415 for an encoding other than gzip, 400 for bad gzip.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
-        raise RefusedError(415, f"the content encoding is {encoding}, wants gzip or none")
+        raise RefusedError(415, f"the content encoding is {encoding}, expected gzip or none")
     length = request.headers.get("content-length")
     if length is not None and int(length) > most:
         raise _too_long(f"{length} bytes", most)
@@ -154,7 +154,7 @@ async def read_body(
 async def _unpacked(
     content: bytes, hold: Hold, most: int, keep_pace: Callable[[int], Awaitable[None]]
 ) -> bytes:
-    """Unpack one or more gzip members."""
+    """Return the content of one or more gzip members."""
     whole, members, unpacker = bytearray(), 0, None
     for start in range(0, len(content), _PIECE):
         packed = content[start : start + _PIECE]
@@ -162,12 +162,12 @@ async def _unpacked(
             if unpacker is None:
                 unpacker, members = zlib.decompressobj(_GZIP), members + 1
                 if members > MOST_MEMBERS:
-                    reason = f"the body has more than {MOST_MEMBERS} gzip members, wants one"
+                    reason = f"the body has more than {MOST_MEMBERS} gzip members, expected one"
                     raise RefusedError(400, reason)
             try:
                 part = unpacker.decompress(packed, _PIECE)
             except zlib.error as error:
-                raise RefusedError(400, f"the body is no gzip stream: {error}") from error
+                raise RefusedError(400, f"the body is not a gzip stream: {error}") from error
             if len(whole) + len(part) > most:
                 raise _too_long(f"more than {most} bytes unpacked", most)
             hold.take(len(part))
@@ -176,9 +176,9 @@ async def _unpacked(
             unpacker = None if unpacker.eof else unpacker
             await (keep_pace(len(part)) if len(whole) > LARGE_BYTES else asyncio.sleep(0))
     if unpacker is not None:
-        raise RefusedError(400, "the body is a gzip stream that breaks off before its end")
+        raise RefusedError(400, "the body is a gzip stream that ends early")
     return bytes(whole)
 
 
-def _too_long(found: str, most: int) -> RefusedError:
-    return RefusedError(413, f"the body has {found}, wants at most {most}; send less at once")
+def _too_long(size: str, most: int) -> RefusedError:
+    return RefusedError(413, f"the body has {size}, expected at most {most}; send less at once")

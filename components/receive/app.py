@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: its routes, and the form of its answers."""
+"""The receiver as an ASGI application: its routes and responses."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -14,8 +14,8 @@ from components.receive import openapi, payloads
 from components.receive.intake import Desk
 from components.receive.settings import Limits, RefusedError
 
-ABOUT = """Takes what an LLM application logs. **200** means that all of the body is on the disk.
-Anything else means that it may not be: send it again. What arrives twice is stored once."""
+ABOUT = """Stores the logs of an LLM application. **200** means that the whole body is on disk.
+Any other status means that it may not be: send it again. Duplicates are stored once."""
 
 JSON = "application/json"
 
@@ -24,34 +24,34 @@ router = APIRouter()
 
 @router.post("/v1/interactions", openapi_extra=openapi.records(openapi.INTERACTION))
 async def interactions(request: Request) -> Response:
-    """Store interactions: one object, an array of them, or one a line."""
+    """Store interactions: one object, an array of objects, or one per line."""
     return await _records(request, "interactions")
 
 
 @router.post("/v1/feedback", openapi_extra=openapi.records(openapi.FEEDBACK))
 async def feedback(request: Request) -> Response:
-    """Store feedback: one object, an array of them, or one a line."""
+    """Store feedback: one object, an array of objects, or one per line."""
     return await _records(request, "feedback")
 
 
 @router.post("/v1/traces", openapi_extra=openapi.otlp())
 async def traces(request: Request) -> Response:
-    """Store spans with GenAI attributes: OTLP/HTTP, JSON or protobuf, plain or gzip'd."""
+    """Store spans with GenAI attributes: OTLP/HTTP, JSON or protobuf, plain or gzip."""
     return await _telemetry(request, "traces")
 
 
 @router.post("/v1/logs", openapi_extra=openapi.otlp())
 async def logs(request: Request) -> Response:
-    """Store log records that are GenAI events: OTLP/HTTP, JSON or protobuf, plain or gzip'd.
+    """Store log records that are GenAI events: OTLP/HTTP, JSON or protobuf, plain or gzip.
 
-    Those of one call are joined with its span where both wait for the same `flywheel collect`.
+    They are joined with the span of their call if the same `flywheel collect` loads both.
     """
     return await _telemetry(request, "logs")
 
 
 @router.get("/healthz")
 async def healthz(request: Request) -> Response:
-    """Tell whether requests can be taken: 200, or 503 with the reason."""
+    """Return whether requests are accepted: 200, or 503 with the reason."""
     try:
         _desk(request).require_health()
     except RefusedError as refused:
@@ -61,36 +61,36 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Show figures for Prometheus."""
+    """Return metrics for Prometheus."""
     return Response(_desk(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
 def create(folder: Path, tokens: Path, limits: Limits) -> FastAPI:
-    """Make the application.
+    """Return the application.
 
     Args:
         folder: The spool.
-        tokens: The file of tokens; until it exists nobody is let in.
-        limits: How much it takes.
+        tokens: The file of tokens; every request is refused until it exists.
+        limits: The limits of requests, memory and disk.
     """
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.desk = Desk(folder, tokens, limits)
         yield
         await app.state.desk.close()
 
-    app = FastAPI(title="Flywheel receiver", description=ABOUT, version="1", lifespan=life)
+    app = FastAPI(title="Flywheel receiver", description=ABOUT, version="1", lifespan=lifespan)
     app.include_router(router)
 
-    def documented() -> dict[str, object]:
-        page = get_openapi(
+    def openapi_schema() -> dict[str, object]:
+        schema = get_openapi(
             title=app.title, version=app.version, description=ABOUT, routes=app.routes
         )
-        page.setdefault("components", {})["securitySchemes"] = openapi.SECURITY
-        return page
+        schema.setdefault("components", {})["securitySchemes"] = openapi.SECURITY
+        return schema
 
-    app.openapi = documented
+    app.openapi = openapi_schema
     return app
 
 
@@ -132,7 +132,7 @@ def _answer(
 
 
 def _gone(request: Request) -> Response:
-    """Count a client that hung up, or was cut off; nobody reads this answer."""
+    """Count a client that disconnected or was cut off; this response reaches nobody."""
     _desk(request).metrics.answers.labels(request.url.path, 408).inc()
     return Response(status_code=408)
 

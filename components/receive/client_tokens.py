@@ -1,4 +1,4 @@
-"""Bearer tokens of clients, kept as hashes in one JSON file, and their quotas."""
+"""Clients' bearer tokens, stored as hashes in one JSON file, and their quotas."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ from components.store.spool import Kind
 Period: TypeAlias = Literal["minute", "hour", "day"]
 
 RECORDS: tuple[Kind, ...] = ("interactions", "feedback")
-"""Kinds whose records name their workload where the receiver can read it."""
+"""Kinds whose records name their workload, so that the receiver can check it."""
 
 KINDS: tuple[Kind, ...] = (*RECORDS, "traces", "logs")
 EVERY_WORKLOAD = ("*",)
@@ -37,23 +37,23 @@ _NOBODY = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
 
 class TokenError(ValueError):
-    """A token that can't be added or removed, or a file that can't be read."""
+    """Raised when a token can't be added or removed, or the file can't be read."""
 
 
 class Quota(Config):
-    """How much a token may send in each minute, hour or day (UTC); ``None`` is without bound."""
+    """How much a token may send per minute, hour or day (UTC); ``None`` is unlimited."""
 
     requests: int | None = Field(default=None, ge=1)
-    """Requests, those that are turned down later included; more are answered with 429."""
+    """Requests, including those refused later; more are answered with 429."""
 
     bytes: int | None = Field(default=None, ge=1)
-    """Bytes of the bodies that are stored, unpacked; more are answered with 429."""
+    """Unpacked bytes of stored bodies; more are answered with 429."""
 
     per: Period = "day"
-    """The period that begins anew: with each minute, hour or day of UTC."""
+    """The period after which the counts restart: each minute, hour or day of UTC."""
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Return the quota in words."""
         parts = [
             f"{most:,} {unit}"
             for most, unit in ((self.requests, "requests"), (self.bytes, "bytes"))
@@ -63,7 +63,7 @@ class Quota(Config):
 
 
 class Token(Config):
-    """What is known of a token; ``id`` is its middle part, ``sha256`` the hash of its secret."""
+    """A token's record; ``id`` is its middle part, ``sha256`` the hash of its secret."""
 
     id: str
     client_id: str
@@ -71,17 +71,16 @@ class Token(Config):
     created_at: str
 
     workloads: tuple[str, ...] = EVERY_WORKLOAD
-    """Patterns as of file names (``support*``); records of other workloads are answered with 403.
-    """
+    """Glob patterns (``support*``); records of other workloads are answered with 403."""
 
     kinds: tuple[Kind, ...] = KINDS
-    """What may be sent; another kind is answered with 403."""
+    """Accepted kinds; other kinds are answered with 403."""
 
     expires_at: AwareDatetime | None = None
-    """From when on it is answered with 401; never if unset."""
+    """When the token expires and is answered with 401; never if unset."""
 
     quota: Quota | None = None
-    """How much it may send; without bound if unset."""
+    """How much it may send; unlimited if unset."""
 
     @property
     def has_every_workload(self) -> bool:
@@ -89,16 +88,16 @@ class Token(Config):
         return "*" in self.workloads
 
     def may_send_for(self, workload_id: object) -> bool:
-        """Return whether a record may say that it is of this workload."""
+        """Return whether a record may name this workload."""
         return isinstance(workload_id, str) and any(
             fnmatchcase(workload_id, pattern) for pattern in self.workloads
         )
 
     def require(self, kind: Kind, *, now: datetime) -> None:
-        """Check that a request of this kind may come with the token now.
+        """Check that the token may be used for this kind at ``now``.
 
         Raises:
-            RefusedError: 401 where it has expired, 403 where it is not for this kind.
+            RefusedError: 401 if it has expired, 403 if it is not for this kind.
         """
         if self.expires_at is not None and now >= self.expires_at:
             expired = self.expires_at.isoformat(timespec="seconds")
@@ -119,25 +118,25 @@ def add_token(
     expires_at: datetime | None = None,
     quota: Quota | None = None,
 ) -> str:
-    """Make a token for a client and return it: this is the only time that it can be read.
+    """Add a token for a client and return it; only its hash is stored, so it can't be read again.
 
     Args:
         file: The file of tokens.
-        client_id: The client of all that comes with it.
-        now: When it is made (UTC).
-        workloads: The patterns of the workloads that it may send for.
-        kinds: What it may send; if ``None`` all, or what names its workload where it is limited.
-        expires_at: From when on it is refused.
+        client_id: The client of all records sent with it.
+        now: Its creation time (UTC).
+        workloads: Glob patterns of its workloads.
+        kinds: Its kinds; ``None`` means all, or only ``RECORDS`` if ``workloads`` limits it.
+        expires_at: When it expires.
         quota: How much it may send.
 
     Raises:
         TokenError: The client's name is empty or has white space around it, a pattern is empty, it
-            would have expired already, or telemetry is to be limited to workloads.
+            has already expired, or telemetry is to be limited to workloads.
     """
     if not client_id or client_id != client_id.strip():
-        raise TokenError(f"adding a token: the client is {client_id!r}, wants a name")
+        raise TokenError(f"adding a token: the client is {client_id!r}, expected a name")
     if not workloads or not all(workloads):
-        raise TokenError("adding a token: a pattern of workloads is empty, wants a name or '*'")
+        raise TokenError("adding a token: a pattern of workloads is empty, expected a name or '*'")
     if expires_at is not None and expires_at <= now:
         expired = expires_at.isoformat(timespec="seconds")
         raise TokenError(f"adding a token: it would have expired at {expired}, before now")
@@ -166,10 +165,10 @@ def add_token(
 
 
 def remove_token(file: Path, token_id: str) -> Token:
-    """Take a token's rights away; a running receiver knows it at its next request.
+    """Remove a token and return its record; a running receiver applies it at the next request.
 
     Raises:
-        TokenError: There is none with this id.
+        TokenError: No token has this id.
     """
     with _locked(file):
         tokens = read_tokens(file)
@@ -182,10 +181,10 @@ def remove_token(file: Path, token_id: str) -> Token:
 
 
 def read_tokens(file: Path) -> list[Token]:
-    """Read all tokens; none where the file does not exist.
+    """Return all tokens; an empty list if the file does not exist.
 
     Raises:
-        TokenError: It does not hold tokens.
+        TokenError: The file does not contain tokens.
     """
     try:
         text = file.read_text()
@@ -198,10 +197,10 @@ def read_tokens(file: Path) -> list[Token]:
 
 
 def parse_expiry(text: str, *, now: datetime) -> datetime:
-    """Read when a token expires: a date or time of ISO 8601, or days or hours from ``now``.
+    """Return the expiry in a text: an ISO 8601 date or time, or days or hours from ``now``.
 
     Raises:
-        TokenError: It is none of these.
+        TokenError: The text is in no such form.
     """
     try:
         if span := _SPAN.fullmatch(text):
@@ -216,7 +215,7 @@ def parse_expiry(text: str, *, now: datetime) -> datetime:
 
 
 class TokenFile:
-    """Finds the token of a request; reads the file again whenever it was replaced."""
+    """Finds a request's token; reloads the file whenever it is replaced."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -224,10 +223,10 @@ class TokenFile:
         self._tokens: dict[str, Token] = {}
 
     def find(self, authorization: str | None) -> Token | None:
-        """Return the token that an ``Authorization`` header carries; ``None`` if it has none.
+        """Return the token of an ``Authorization`` header; ``None`` if it is missing or unknown.
 
         Raises:
-            TokenError: The file does not hold tokens.
+            TokenError: The file does not contain tokens.
         """
         self._refresh()
         scheme, _, credentials = (authorization or "").partition(" ")
@@ -235,18 +234,18 @@ class TokenFile:
         token_id, _, secret = rest.partition("_")
         token = self._tokens.get(token_id)
         expected = token.sha256 if token else _NOBODY
-        is_right = hmac.compare_digest(_hash(secret), expected)
-        if scheme.lower() != "bearer" or prefix != _PREFIX or token is None or not is_right:
+        is_valid = hmac.compare_digest(_hash(secret), expected)
+        if scheme.lower() != "bearer" or prefix != _PREFIX or token is None or not is_valid:
             return None
         return token
 
     def _refresh(self) -> None:
         try:
-            found = self._file.stat()
+            status = self._file.stat()
         except FileNotFoundError:
             self._version, self._tokens = None, {}
             return
-        version = (found.st_ino, found.st_mtime_ns)
+        version = (status.st_ino, status.st_mtime_ns)
         if version != self._version:
             self._tokens = {token.id: token for token in read_tokens(self._file)}
             self._version = version
@@ -257,17 +256,17 @@ def _hash(secret: str) -> str:
 
 
 def _locked(file: Path) -> AbstractContextManager[bool]:
-    """Keep others from changing the file; its lock stays beside it, as the file is replaced."""
+    # The lock is a file of its own, because the tokens' file is replaced.
     return file_locks.held(file.with_name(f"{file.name}.lock"), mode=0o600)
 
 
 def _write(file: Path, tokens: list[Token]) -> None:
-    """Replace the file, readable by its owner only."""
+    """Replace the file atomically, readable by its owner only."""
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as written:
-        kept = [token.model_dump(mode="json", exclude_defaults=True) for token in tokens]
-        json.dump(kept, written, indent=2)
+        records = [token.model_dump(mode="json", exclude_defaults=True) for token in tokens]
+        json.dump(records, written, indent=2)
         written.flush()
         os.fsync(written.fileno())
     partial.replace(file)
@@ -278,7 +277,7 @@ SECONDS: dict[Period, int] = {"minute": 60, "hour": 3600, "day": 86_400}
 
 @dataclass(slots=True)
 class _Usage:
-    """What a token sent in the period with this number since 1970."""
+    """What a token sent in ``period``, counted from 1970."""
 
     period: int
     requests: int = 0
@@ -286,16 +285,16 @@ class _Usage:
 
 
 class Quotas:
-    """What all tokens of a receiver sent."""
+    """Counts what each token of a receiver sent."""
 
     def __init__(self) -> None:
         self._usage: dict[str, _Usage] = {}
 
     def count_request(self, token: Token, now: float) -> None:
-        """Count a request when its head is here; ``now`` is in unix seconds.
+        """Count a request whose head has arrived; ``now`` is in unix seconds.
 
         Raises:
-            RefusedError: 429 where the token has no requests or no bytes left.
+            RefusedError: 429 if the token has no requests or no bytes left.
         """
         if (quota := token.quota) is None:
             return
@@ -307,10 +306,10 @@ class Quotas:
         usage.requests += 1
 
     def count_bytes(self, token: Token, size: int, now: float) -> None:
-        """Count the body of a request that is to be stored.
+        """Count the bytes of a body before it is stored.
 
         Raises:
-            RefusedError: 429 where the token has not so many bytes left, 413 where it never has.
+            RefusedError: 429 if the body exceeds the remaining bytes, 413 if it exceeds the quota.
         """
         if (quota := token.quota) is None or quota.bytes is None:
             return
@@ -325,8 +324,8 @@ class Quotas:
             raise _exceeded(token, quota, now, f"{usage.bytes:,} bytes and {size:,} of this one")
         usage.bytes += size
 
-    def give_back_bytes(self, token: Token, size: int) -> None:
-        """Count a body out that could not be stored."""
+    def release_bytes(self, token: Token, size: int) -> None:
+        """Subtract a body that could not be stored."""
         if token.quota is not None and token.quota.bytes is not None:
             usage = self._usage[token.id]
             usage.bytes = max(0, usage.bytes - size)

@@ -1,4 +1,4 @@
-"""A request's way to disk: token, quota, admission, parsing, and a group commit; its metrics."""
+"""The path of a request to disk: token, quota, admission, parsing, group commit; metrics."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """The figures of one receiver, in a registry of its own."""
+    """The metrics of one receiver, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -59,17 +59,17 @@ class Metrics:
         )
 
     def observe_commit(self, seconds: float, size: int) -> None:
-        """Count one group that is on the disk."""
+        """Count one group of ``size`` bytes on disk."""
         self._commit_seconds.observe(seconds)
         self._committed.inc(size)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a figure that is read when somebody asks."""
+        """Add a gauge whose value is read at each scrape."""
         gauge = Gauge(f"flywheel_receive_{name}", text, registry=self._registry)
         gauge.set_function(value)
 
     def page(self) -> bytes:
-        """Give the text that a Prometheus server scrapes."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -78,18 +78,18 @@ MEASURE_SECONDS = 2.0
 
 
 class Commits:
-    """Writes segments, one after the other; it belongs to one event loop.
+    """Writes one segment after another; belongs to one event loop.
 
-    A receiver has two: what is written to one segment waits for all that came before it there.
+    A receiver has two, because a line waits for all earlier lines of its segment.
     """
 
     def __init__(self, folder: Path, limits: Limits, observe: Callable[[float, int], None]) -> None:
-        """Recover what a killed receiver left in ``folder``, and be ready to write.
+        """Recover the segments of a killed receiver and start the writer.
 
         Args:
             folder: The spool.
             limits: When segments are sealed, and when the spool is full.
-            observe: Is told of each commit: its seconds and its bytes.
+            observe: Called after each commit with its seconds and bytes.
         """
         self._writer = spool.Writer(folder)
         spool.recover(folder)
@@ -102,17 +102,17 @@ class Commits:
         self._disk = ThreadPoolExecutor(1, "disk")
         self._task = asyncio.create_task(self._run())
         self.failure: str | None = None
-        """What went wrong at the last commit; ``None`` when it went well."""
+        """The error of the last commit; ``None`` if it succeeded."""
         self.tried_at = time.monotonic()
-        """When the last commit began."""
+        """The start of the last commit (monotonic seconds)."""
         self.spooled_bytes = spool.stored_bytes(folder)
         self._measured = time.monotonic()
 
     def require_room(self) -> None:
-        """Check that a request can be taken now.
+        """Check that a request can be accepted now.
 
         Raises:
-            RefusedError: 503 where the writer has ended, or too much waits for collect.
+            RefusedError: 503 if the writer has ended, or the spool is full.
         """
         if self._task.done():
             raise _unavailable("the writer of this receiver has ended; start it again")
@@ -123,10 +123,10 @@ class Commits:
             )
 
     async def commit(self, line: bytes) -> None:
-        """Return once ``line`` is on the disk.
+        """Wait until ``line`` is on disk.
 
         Raises:
-            RefusedError: 503 where it could not be written.
+            RefusedError: 503 if it can't be written.
         """
         self.require_room()
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,34 +135,34 @@ class Commits:
         await written
 
     async def close(self) -> None:
-        """Commit what waits and seal the segment."""
+        """Commit the waiting lines and seal the segment."""
         self._is_closing = True
         self._arrived.set()
         await self._task
         self._disk.shutdown()
 
     async def _run(self) -> None:
-        """Write group after group; the next one gathers while the disk is busy with this one."""
+        """Write group after group; the next one gathers while the disk writes this one."""
         on_disk = asyncio.get_running_loop().run_in_executor
         try:
             while self._waiting or not self._is_closing:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._patience()):
+                    async with asyncio.timeout(self._seconds_until_due()):
                         await self._arrived.wait()
                 self._arrived.clear()
                 if self._waiting:
                     group, self._waiting = self._waiting, []
                     await on_disk(self._disk, self._write, [line for line, _ in group])
                     self._settle(group)
-                if self._patience() == 0:
-                    await on_disk(self._disk, self._keep_house)
+                if self._seconds_until_due() == 0:
+                    await on_disk(self._disk, self._maintain)
             await on_disk(self._disk, self._writer.seal)
         finally:
             self.failure = self.failure or "the writer has ended"
             self._settle(self._waiting)
 
-    def _patience(self) -> float:
-        """Seconds until there is something to do even if nothing arrives."""
+    def _seconds_until_due(self) -> float:
+        """Return the seconds until the next maintenance is due."""
         if self._writer.size >= self._limits.segment_bytes:
             return 0.0
         until_measured = self._measured + MEASURE_SECONDS - time.monotonic()
@@ -188,8 +188,8 @@ class Commits:
             else:
                 written.set_exception(_unavailable(self.failure))
 
-    def _keep_house(self) -> None:
-        """Seal a segment that is large or old enough, and measure the spool now and then."""
+    def _maintain(self) -> None:
+        """Seal a large or old segment; measure the spool every ``MEASURE_SECONDS``."""
         is_large = self._writer.size >= self._limits.segment_bytes
         try:
             if is_large or self._writer.age >= self._limits.segment_seconds:
@@ -198,7 +198,7 @@ class Commits:
                 self._measured = time.monotonic()
                 self.spooled_bytes = spool.stored_bytes(self._folder)
         except OSError as error:
-            self.failure = f"keeping the spool {self._folder} in order failed: {error}"
+            self.failure = f"maintaining the spool {self._folder} failed: {error}"
 
 
 def _unavailable(reason: str) -> RefusedError:
@@ -206,11 +206,11 @@ def _unavailable(reason: str) -> RefusedError:
 
 
 LARGE_BYTES = 2**18
-"""Writing a longer line takes longer than others should wait for the disk."""
+"""Longer lines have a segment of their own, because other lines would wait too long for them."""
 
 
 class Desk:
-    """What all requests share; made inside the event loop that serves them."""
+    """The state shared by all requests; created inside the event loop that serves them."""
 
     def __init__(self, folder: Path, tokens: Path, limits: Limits) -> None:
         self.metrics = Metrics()
@@ -235,10 +235,10 @@ class Desk:
         )
 
     def require_health(self) -> None:
-        """Check that requests can be taken.
+        """Check that requests are accepted.
 
         Raises:
-            RefusedError: 503 with the reason why they can't.
+            RefusedError: 503 with the reason if they are not.
         """
         both = self._small, self._large
         for commits in both:
@@ -247,10 +247,10 @@ class Desk:
             raise RefusedError(503, failure)
 
     async def take(self, request: Request, kind: spool.Kind) -> int:
-        """Put what a request brings on the disk; return how many records that is.
+        """Write a request's records to disk; return their number.
 
         Raises:
-            RefusedError: The request is not taken, and nothing of it is stored.
+            RefusedError: The request is refused; none of its records is stored.
         """
         began = time.perf_counter()
         token = self._token(request.headers.get("authorization"))
@@ -261,15 +261,15 @@ class Desk:
             keep_pace = partial(self._pace.keep, token.client_id)
             content = await admission.read_body(request, hold, self._limits.body_bytes, keep_pace)
             envelope = Envelope(kind, request.headers.get("content-type", ""), token)
-            entry = await self._readers.read(envelope, content)
-            if entry.count:
-                await self._commit(token, len(content), entry.line)
-        self.metrics.records.labels(kind, token.client_id).inc(entry.count)
+            spool_line = await self._readers.read(envelope, content)
+            if spool_line.count:
+                await self._commit(token, len(content), spool_line.line)
+        self.metrics.records.labels(kind, token.client_id).inc(spool_line.count)
         self.metrics.request_seconds.observe(time.perf_counter() - began)
-        return entry.count
+        return spool_line.count
 
     async def close(self) -> None:
-        """Commit what waits, seal the segments and end the readers."""
+        """Commit the waiting lines, seal the segments and end the readers."""
         await self._small.close()
         await self._large.close()
         await self._readers.close()
@@ -288,5 +288,5 @@ class Desk:
         try:
             await (self._large if len(line) > LARGE_BYTES else self._small).commit(line)
         except RefusedError:
-            self._quotas.give_back_bytes(token, size)
+            self._quotas.release_bytes(token, size)
             raise

@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` says of bodies and answers: the routes read bodies by themselves."""
+"""Schemas of bodies and responses for ``/openapi.json``; the routes parse bodies themselves."""
 
 from components.schema import Json
 
@@ -8,7 +8,7 @@ _TIMESTAMP: Schema = {
     "description": "Unix seconds or ISO 8601; without an offset it is UTC.",
     "anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}],
 }
-_CLIENT: Schema = {"type": "string", "description": "Ignored: the token says who the client is."}
+_CLIENT: Schema = {"type": "string", "description": "Ignored: the token determines the client."}
 
 INTERACTION: Schema = {
     "type": "object",
@@ -20,12 +20,12 @@ INTERACTION: Schema = {
         "client_id": _CLIENT,
         "request": {
             "type": "object",
-            "description": "As OpenAI chat completions take it: `messages`, `tools`, `model`, ...",
+            "description": "As in OpenAI chat completions: `messages`, `tools`, `model`, ...",
             "required": ["messages"],
         },
         "response": {
             "type": "object",
-            "description": "As OpenAI chat completions give it: `id`, `choices`, `usage`, ...",
+            "description": "As in OpenAI chat completions: `id`, `choices`, `usage`, ...",
         },
     },
     "example": {
@@ -54,8 +54,8 @@ FEEDBACK: Schema = {
         "client_id": _CLIENT,
         "response_id": {"type": "string", "description": "The `id` of the response."},
         "conversation_id": {"type": "string"},
-        "target_id": {"type": "string", "description": "One of the two, whichever it is."},
-        "actor_id": {"type": "string", "description": "Who gave it."},
+        "target_id": {"type": "string", "description": "An id that is one of the two."},
+        "actor_id": {"type": "string", "description": "The person or program that gave it."},
         "kind": {
             "enum": [
                 "thumb",
@@ -82,12 +82,14 @@ FEEDBACK: Schema = {
 _ERROR: Schema = {
     "type": "object",
     "required": ["detail"],
-    "properties": {"detail": {"type": "string", "description": "What was found and is wanted."}},
+    "properties": {
+        "detail": {"type": "string", "description": "What was found, and what was expected."}
+    },
 }
 _ACCEPTED: Schema = {
     "type": "object",
     "required": ["accepted"],
-    "properties": {"accepted": {"type": "integer", "description": "Records now on the disk."}},
+    "properties": {"accepted": {"type": "integer", "description": "Records on disk."}},
 }
 _REASONS = {
     400: "The body can't be read.",
@@ -95,25 +97,25 @@ _REASONS = {
     403: "The token is not for this kind, or not for this workload.",
     408: "The request did not arrive in time.",
     413: "The body is too long.",
-    415: "The encoding is not known.",
-    422: "A record lacks keys.",
-    429: "This client has too much under way, or its token's quota is used up.",
+    415: "The encoding is unknown.",
+    422: "A record has missing keys.",
+    429: "This client has too many bytes in flight, or its token's quota is used up.",
     503: "There is no room, or the disk fails.",
 }
 
 
 def records(schema: Schema) -> Schema:
-    """Describe a route that takes one record, an array of them, or one a line."""
+    """Return the schema of a route for one record, an array of records, or one per line."""
     one_or_many: Schema = {"anyOf": [schema, {"type": "array", "items": schema}]}
     content: Schema = {
         "application/json": {"schema": one_or_many},
-        "application/x-ndjson": {"schema": {"type": "string", "description": "One a line."}},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One per line."}},
     }
     return _operation(content, {"application/json": {"schema": _ACCEPTED}}, _ERROR)
 
 
 def otlp() -> Schema:
-    """Describe a route that takes OTLP/HTTP."""
+    """Return the schema of a route for OTLP/HTTP."""
     anything: Schema = {"schema": {"type": "object"}}
     binary: Schema = {"schema": {"type": "string", "format": "binary"}}
     both: Schema = {"application/json": anything, "application/x-protobuf": binary}
@@ -126,7 +128,7 @@ def otlp() -> Schema:
 
 def _operation(body: Schema, accepted: Schema, error: Schema) -> Schema:
     answers: Schema = {
-        "200": {"description": "All of it is on the disk.", "content": accepted},
+        "200": {"description": "The whole body is on disk.", "content": accepted},
     }
     for status, reason in _REASONS.items():
         answer: Schema = {

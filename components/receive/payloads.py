@@ -1,4 +1,4 @@
-"""Parse the bodies of records and OTLP requests into lines of the spool."""
+"""Validate the bodies of records and OTLP requests, and convert them to spool lines."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ Encoding: TypeAlias = Literal["application/json", "application/x-protobuf"]
 Signal: TypeAlias = Literal["traces", "logs"]
 
 _CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 422: 3, 429: 8, 503: 14}
-"""google.rpc.Code of an HTTP status."""
+"""The ``google.rpc.Code`` of each HTTP status."""
 
 _IDS = {"traceId": re.compile(r"[0-9a-fA-F]{32}"), "spanId": re.compile(r"[0-9a-fA-F]{16}")}
 _ID_BYTES = {"trace_id": 16, "span_id": 8}
@@ -29,19 +29,19 @@ _LISTS: dict[Signal, tuple[str, str, str]] = {
     "traces": ("resourceSpans", "scopeSpans", "spans"),
     "logs": ("resourceLogs", "scopeLogs", "logRecords"),
 }
-"""Where a request has its spans or log records; a log record need not have ids."""
+"""The path to a request's spans or log records; a log record need not have ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """The spans or log records of one request: a JSON text for the spool, and how many they are."""
+    """The spans or log records of one request: JSON text for the spool, and their number."""
 
     body: bytes
     count: int
 
 
 def detect_encoding(content_type: str) -> Encoding | None:
-    """Tell the encoding of a request; ``None`` where it is neither JSON nor protobuf."""
+    """Return a request's encoding; ``None`` if it is neither JSON nor protobuf."""
     name = content_type.partition(";")[0].strip().lower()
     if name == "application/json":
         return "application/json"
@@ -49,15 +49,15 @@ def detect_encoding(content_type: str) -> Encoding | None:
 
 
 def read_telemetry(signal: Signal, content: bytes, content_type: str) -> Telemetry:
-    """Check the skeleton of a request: resources, scopes, spans or log records, their ids.
+    """Return a request after a check of its structure: resources, scopes, members, their ids.
 
     Raises:
-        RefusedError: 415 for another type; 400, naming the field, what it is and what it should be.
+        RefusedError: 415 for another type; 400 with the field, its value and what is expected.
     """
     encoded = detect_encoding(content_type)
     if encoded is None:
-        found = f"the content type is {content_type or 'missing'}"
-        raise RefusedError(415, f"{found}, wants application/json or application/x-protobuf")
+        reason = f"the content type is {content_type or 'missing'}"
+        raise RefusedError(415, f"{reason}, expected application/json or application/x-protobuf")
     if encoded == "application/json":
         return _read_json(signal, content)
     count = _count_spans(content) if signal == "traces" else _count_logs(content)
@@ -65,12 +65,12 @@ def read_telemetry(signal: Signal, content: bytes, content_type: str) -> Telemet
 
 
 def accepted_body(encoded: Encoding) -> bytes:
-    """Give the body of an ``ExportTraceServiceResponse`` (or logs') that rejects nothing."""
+    """Return the body of an ``ExportTraceServiceResponse`` (or logs') without rejections."""
     return b"{}" if encoded == "application/json" else b""
 
 
 def failure_body(encoded: Encoding, refused: RefusedError) -> bytes:
-    """Give the body of a ``google.rpc.Status``."""
+    """Return the body of a ``google.rpc.Status``."""
     code = _CODES.get(refused.status, 2)
     if encoded == "application/json":
         return json.dumps({"code": code, "message": refused.reason}).encode()
@@ -82,17 +82,17 @@ def _count_spans(content: bytes) -> int:
     try:
         request = ExportTraceServiceRequest.FromString(content)
     except DecodeError as error:
-        raise RefusedError(400, f"the body is no ExportTraceServiceRequest: {error}") from error
+        raise RefusedError(400, f"the body is not an ExportTraceServiceRequest: {error}") from error
     count = 0
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 count += 1
-                for name, wanted in _ID_BYTES.items():
+                for name, expected in _ID_BYTES.items():
                     length = len(getattr(span, name))
-                    if length != wanted:
+                    if length != expected:
                         reason = f"span {count} ({span.name[:80]}): {name} has {length} bytes"
-                        raise RefusedError(400, f"{reason}, wants {wanted}")
+                        raise RefusedError(400, f"{reason}, expected {expected}")
     return count
 
 
@@ -100,17 +100,17 @@ def _count_logs(content: bytes) -> int:
     try:
         request = ExportLogsServiceRequest.FromString(content)
     except DecodeError as error:
-        raise RefusedError(400, f"the body is no ExportLogsServiceRequest: {error}") from error
+        raise RefusedError(400, f"the body is not an ExportLogsServiceRequest: {error}") from error
     count = 0
     for resource in request.resource_logs:
         for scope in resource.scope_logs:
             for record in scope.log_records:
                 count += 1
-                for name, wanted in _ID_BYTES.items():
+                for name, expected in _ID_BYTES.items():
                     length = len(getattr(record, name))
-                    if length not in (0, wanted):
+                    if length not in (0, expected):
                         reason = f"log record {count}: {name} has {length} bytes"
-                        raise RefusedError(400, f"{reason}, wants {wanted} or none")
+                        raise RefusedError(400, f"{reason}, expected {expected} or none")
     return count
 
 
@@ -123,8 +123,8 @@ def _read_json(signal: Signal, content: bytes) -> Telemetry:
     if not isinstance(value, dict):
         raise _wrong("the body", value, f"an object with {resources}")
     if value and resources not in value:
-        found = ", ".join(list(value)[:5])
-        raise RefusedError(400, f"the body has {found}, wants an object with {resources}")
+        keys = ", ".join(list(value)[:5])
+        raise RefusedError(400, f"the body has {keys}, expected an object with {resources}")
     count = 0
     for at_resource, resource in _objects(value, "", resources):
         for at_scope, scope in _objects(resource, at_resource, scopes):
@@ -135,38 +135,38 @@ def _read_json(signal: Signal, content: bytes) -> Telemetry:
 
 
 def _check_ids(signal: Signal, at: str, member: dict[str, Json]) -> None:
-    for name, wanted in _IDS.items():
-        found = member.get(name)
-        if signal == "logs" and not found:
+    for name, pattern in _IDS.items():
+        value = member.get(name)
+        if signal == "logs" and not value:
             continue
-        if not (isinstance(found, str) and wanted.fullmatch(found)):
+        if not (isinstance(value, str) and pattern.fullmatch(value)):
             digits = f"{16 if name == 'spanId' else 32} hex digits"
-            raise _wrong(f"{at}{name}", found, digits)
+            raise _wrong(f"{at}{name}", value, digits)
 
 
 def _objects(
     parent: dict[str, Json], place: str, name: str
 ) -> Iterator[tuple[str, dict[str, Json]]]:
-    """Go through the objects of an array, each with its place; a missing array is an empty one."""
-    found = parent.get(name)
-    if found is None:
+    """Yield the objects of an array, each with its path; a missing array counts as empty."""
+    values = parent.get(name)
+    if values is None:
         return
-    if not isinstance(found, list):
-        raise _wrong(f"{place}{name}", found, "an array")
-    for number, one in enumerate(found):
+    if not isinstance(values, list):
+        raise _wrong(f"{place}{name}", values, "an array")
+    for number, value in enumerate(values):
         at = f"{place}{name}[{number}]"
-        if not isinstance(one, dict):
-            raise _wrong(at, one, "an object")
-        yield f"{at}.", one
+        if not isinstance(value, dict):
+            raise _wrong(at, value, "an object")
+        yield f"{at}.", value
 
 
-def _wrong(place: str, found: Json, wanted: str) -> RefusedError:
-    shown = "missing" if found is None else json.dumps(found)[:80]
-    return RefusedError(400, f"{place} is {shown}, wants {wanted}")
+def _wrong(place: str, value: Json, expected: str) -> RefusedError:
+    shown = "missing" if value is None else json.dumps(value)[:80]
+    return RefusedError(400, f"{place} is {shown}, expected {expected}")
 
 
 def _varint(number: int) -> bytes:
-    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
+    """Return a length in protobuf's encoding: seven bits per byte, the lowest first."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -181,28 +181,30 @@ KEYS: dict[Kind, tuple[str, ...]] = {
     "interactions": ("timestamp", "workload_id", "request", "response"),
     "feedback": ("timestamp", "workload_id", "actor_id", "kind", "value"),
 }
-"""Keys of every record, ``client_id`` apart: the token says that."""
+"""Required keys of a record; ``client_id`` is the token's."""
 
 TARGETS = ("response_id", "conversation_id", "target_id")
-"""What feedback is about: ``target_id`` is for senders who don't know which of the two it is."""
+"""What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of one body: one JSON text, and how many they are."""
+    """The records of one body: one JSON text, and their number."""
 
     body: bytes
     count: int
 
 
 def read_records(kind: Kind, content: bytes) -> Records:
-    """Read one object, an array of them, or one a line.
+    """Return the records of a body: one object, an array of objects, or one per line.
 
     Raises:
-        RefusedError: 400 for what is no JSON, 422 for what is no record; nothing of it is taken.
+        RefusedError: 400 if it is not JSON, 422 if a record is invalid; the whole body is refused.
     """
     if not content.strip():
-        raise RefusedError(400, "the body is empty, wants a JSON object, an array, or one a line")
+        raise RefusedError(
+            400, "the body is empty, expected a JSON object, an array, or one a line"
+        )
     try:
         value: Json = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
@@ -210,18 +212,18 @@ def read_records(kind: Kind, content: bytes) -> Records:
     if not isinstance(value, list):
         _check(kind, "the body", value)
         return Records(content, 1)
-    for number, one in enumerate(value, start=1):
-        _check(kind, f"record {number}", one)
+    for number, record in enumerate(value, start=1):
+        _check(kind, f"record {number}", record)
     return Records(content, len(value))
 
 
 def require_workloads(body: bytes, token: Token) -> None:
-    """Check that all records of a body, as ``read`` returned it, are of a token's workloads.
+    """Check that all records of a body from ``read_records`` are of the token's workloads.
 
-    Of a key that a record has twice, one reader takes the first and another the last: all count.
+    JSON readers differ in which of two equal keys they take, so all of them are checked.
 
     Raises:
-        RefusedError: 403, naming the record; nothing of the body is taken.
+        RefusedError: 403 with the record; the whole body is refused.
     """
     root: _Pairs | list[_Pairs] = json.loads(body, object_pairs_hook=_Pairs)
     for number, record in enumerate([root] if isinstance(root, _Pairs) else root, start=1):
@@ -235,11 +237,11 @@ def require_workloads(body: bytes, token: Token) -> None:
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object with all its keys, also those that it has twice."""
+    """A JSON object with all its keys, including duplicates."""
 
 
 def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
-    """Read a body that is no JSON as a whole: each line, if already the first one is."""
+    """Read a body that is not JSON as a whole line by line, if its first line is JSON."""
     texts: list[bytes] = []
     for number, text in enumerate(content.split(b"\n"), start=1):
         if not text.strip():
@@ -247,8 +249,8 @@ def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
         try:
             value: Json = from_json(text, allow_inf_nan=False, cache_strings="keys")
         except ValueError as error:
-            found = f"line {number} is not JSON: {error}" if texts else None
-            reason = found or f"the body is not JSON: {why_not_whole}"
+            at_line, at_body = f"line {number} is not JSON", "the body is not JSON"
+            reason = f"{at_line}: {error}" if texts else f"{at_body}: {why_not_whole}"
             raise RefusedError(400, reason) from error
         _check(kind, f"line {number}", value)
         texts.append(text)
@@ -257,7 +259,7 @@ def _lines(kind: Kind, content: bytes, why_not_whole: ValueError) -> Records:
 
 def _check(kind: Kind, place: str, value: Json) -> None:
     if not isinstance(value, dict):
-        raise RefusedError(422, f"{place} is {kind_of(value)}, wants an object")
+        raise RefusedError(422, f"{place} is {kind_of(value)}, expected an object")
     missing = [key for key in KEYS[kind] if key not in value]
     if kind == "feedback" and not any(key in value for key in TARGETS):
         missing.append(" or ".join(TARGETS))
@@ -267,7 +269,7 @@ def _check(kind: Kind, place: str, value: Json) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is known of a body beside its bytes."""
+    """A body's metadata."""
 
     kind: spool.Kind
     content_type: str
@@ -276,17 +278,17 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class SpoolLine:
-    """A line for the spool, and how many records, spans or log records it holds."""
+    """A line for the spool, and the number of its records, spans or log records."""
 
     line: bytes
     count: int
 
 
 def read_body(envelope: Envelope, content: bytes) -> SpoolLine:
-    """Read a body as it was unpacked; pure.
+    """Return an unpacked body as a spool line; pure.
 
     Raises:
-        RefusedError: It is not what it should be, or the token may not send it.
+        RefusedError: It is invalid, or the token may not send it.
     """
     kind, token = envelope.kind, envelope.token
     match kind:

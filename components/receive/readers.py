@@ -18,11 +18,11 @@ from components.receive.payloads import Envelope, SpoolLine
 from components.receive.settings import RefusedError
 
 NICE = 10
-"""Where there are too few cores, whoever answers small requests goes first."""
+"""Lower priority, so that small requests come first on a machine with few cores."""
 
 
 def task_line(envelope: Envelope, content: bytes) -> bytes:
-    """Write the line that goes before ``content``."""
+    """Return the line to send before ``content``."""
     head = {
         "kind": envelope.kind,
         "content_type": envelope.content_type,
@@ -33,7 +33,7 @@ def task_line(envelope: Envelope, content: bytes) -> bytes:
 
 
 def parse_answer(head: dict[str, object]) -> RefusedError | tuple[int, int]:
-    """Read an answer's line: the refusal, or the size of what follows and the number of records."""
+    """Return an answer's refusal, or the bytes that follow and the number of records."""
     match head:
         case {"status": int(status), "reason": str(reason)}:
             return RefusedError(status, reason)
@@ -44,21 +44,21 @@ def parse_answer(head: dict[str, object]) -> RefusedError | tuple[int, int]:
 
 
 def serve_tasks(tasks: BinaryIO, answers: BinaryIO) -> None:
-    """Read bodies until there are no more."""
-    gc.disable()  # it looks at all of a large body again and again: 16 MiB took 2 to 9 s, not 0.5 s
+    """Parse bodies from ``tasks`` and write their answers, until ``tasks`` ends."""
+    gc.disable()  # it scans a large body again and again: 16 MiB took 2 to 9 s instead of 0.5 s
     gc.freeze()
-    while head := tasks.readline():
-        found = json.loads(head)
-        made = _read(found, tasks.read(found["size"]))
-        if isinstance(made, RefusedError):
-            answers.write(json.dumps({"status": made.status, "reason": made.reason}).encode())
+    while line := tasks.readline():
+        head = json.loads(line)
+        result = _read(head, tasks.read(head["size"]))
+        if isinstance(result, RefusedError):
+            answers.write(json.dumps({"status": result.status, "reason": result.reason}).encode())
             answers.write(b"\n")
         else:
-            answers.write(b'{"size":%d,"count":%d}\n' % (len(made.line), made.count))
-            answers.write(made.line)
+            answers.write(b'{"size":%d,"count":%d}\n' % (len(result.line), result.count))
+            answers.write(result.line)
         answers.flush()
-        del made
-        gc.collect()  # of what came since the freeze: next to nothing
+        del result
+        gc.collect()  # cheap: only objects created since the freeze
 
 
 def _read(head: dict[str, str], content: bytes) -> SpoolLine | RefusedError:
@@ -71,14 +71,14 @@ def _read(head: dict[str, str], content: bytes) -> SpoolLine | RefusedError:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # they go to a whole group of processes
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     serve_tasks(sys.stdin.buffer, sys.stdout.buffer)
 
 
 SMALL_BYTES = 16 * 2**10
-"""What is not larger takes 3 ms at most, and less than a process would need for it on average."""
+"""Bodies up to this size take at most 3 ms, and on average less than in another process."""
 
 PROCESSES = 2
 BUFFERED_BYTES = 2**20
@@ -86,7 +86,7 @@ RETRY_SECONDS = 1
 
 
 class Readers:
-    """Reads bodies; it belongs to one event loop."""
+    """Parses bodies, large ones in other processes; belongs to one event loop."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(PROCESSES)
@@ -95,17 +95,17 @@ class Readers:
         self._waiting: Counter[str] = Counter()
 
     async def read(self, envelope: Envelope, content: bytes) -> SpoolLine:
-        """Read a body, as ``entry.read`` does.
+        """Do as ``payloads.read_body``.
 
         Raises:
-            RefusedError: As there; 503 where the process that read it has ended.
+            RefusedError: Like ``payloads.read_body``; 503 if the process has ended.
         """
         if len(content) <= SMALL_BYTES:
             return payloads.read_body(envelope, content)
         async with self._turn(envelope.token.client_id), self._free:
             process = self._idle.pop() if self._idle else await _start()
             try:
-                made = await _ask(process, envelope, content)
+                result = await _request(process, envelope, content)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 await process.wait()
                 raise RefusedError(
@@ -114,16 +114,16 @@ class Readers:
                     f"{process.returncode}; send less at once",
                     retry_after=RETRY_SECONDS,
                 ) from error
-            except BaseException:  # it would answer the next request with this one's records
+            except BaseException:  # or else it would answer the next request with these records
                 process.kill()
                 raise
             self._idle.append(process)
-        if isinstance(made, RefusedError):
-            raise made
-        return made
+        if isinstance(result, RefusedError):
+            raise result
+        return result
 
     async def close(self) -> None:
-        """End the processes, none of which is busy any more."""
+        """Kill the processes, all of which must be idle."""
         for process in self._idle:
             process.kill()
             await process.wait()
@@ -146,14 +146,16 @@ async def _start() -> Process:
     )
 
 
-async def _ask(process: Process, envelope: Envelope, content: bytes) -> SpoolLine | RefusedError:
+async def _request(
+    process: Process, envelope: Envelope, content: bytes
+) -> SpoolLine | RefusedError:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(task_line(envelope, content))
     process.stdin.write(content)
     await process.stdin.drain()
-    made = parse_answer(json.loads(await process.stdout.readuntil()))
-    if isinstance(made, RefusedError):
-        return made
-    size, count = made
+    answer = parse_answer(json.loads(await process.stdout.readuntil()))
+    if isinstance(answer, RefusedError):
+        return answer
+    size, count = answer
     return SpoolLine(await process.stdout.readexactly(size), count)

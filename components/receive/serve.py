@@ -17,14 +17,14 @@ from components.receive.settings import Limits
 
 RETRY_SECONDS = 1
 DRAIN_SECONDS = 0.05
-"""Between two reads of what comes after a refusal, at most 256 KiB each."""
+"""Pause between two reads (at most 256 KiB each) of the rest of a refused body."""
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """HTTP whose every request must arrive as a whole, head and body, before its deadline.
+    """HTTP with a deadline for the arrival of each request, head and body.
 
-    The clock runs from the connection, later from the first byte of the next request, to the last
-    byte of its body. Where no answer has begun by then it is 408; the connection is closed.
+    The clock runs from the connection, or from the first byte of a later request, to the last byte
+    of the body. At the deadline the connection is closed, with 408 unless an answer has begun.
     """
 
     limits = Limits()
@@ -41,7 +41,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._before: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start the clock, or turn away a connection too many."""
+        """Start the clock, or refuse the connection if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._close_with("503 Service Unavailable", f"retry-after: {RETRY_SECONDS}\r\n")
@@ -54,28 +54,28 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Start the clock for a request."""
+        """Start the clock of a request."""
         super().on_message_begin()
         self._before = self.cycle
         self._start_clock()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body; the rest of one that was refused is read slowly.
+        """Receive a part of a body; the rest of a refused body is read slowly.
 
-        uvicorn reads it to its end, as many clients read no answer before they have sent all.
-        Without a pause it would read up to 8 MiB of one connection before it turns to others.
+        uvicorn reads it to the end, because many clients send everything before they read an
+        answer. Without a pause it would read up to 8 MiB of one connection before it serves others.
         """
         super().on_body(body)
         if self.cycle.response_complete and not self.transport.is_closing():
             self.flow.pause_reading()
-            self.loop.call_later(DRAIN_SECONDS, self._read_on)
+            self.loop.call_later(DRAIN_SECONDS, self._resume_reading)
 
     def on_message_complete(self) -> None:
-        """Stop the clock: all of the request is here."""
+        """Stop the clock: the whole request has arrived."""
         self._stop_clock()
         super().on_message_complete()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
@@ -95,7 +95,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._close_with("408 Request Timeout")
 
     def _is_answered(self) -> bool:
-        """Tell whether an answer to the late request, or to one before it, is on its way."""
+        """Return whether an answer to the late request, or to an earlier one, has begun."""
         if self._before is not None and not self._before.response_complete:
             return True
         is_head_complete = self.cycle is not self._before
@@ -109,11 +109,11 @@ class ImpatientProtocol(HttpToolsProtocol):
 
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 65
-"""Longer than the idle time of usual load balancers, so that they never send into a closing one."""
+"""Longer than common load balancers' idle timeout, so that they never use a closing connection."""
 
 
 class PortError(OSError):
-    """The address can't be listened on."""
+    """Raised when the receiver can't listen on the address."""
 
 
 def serve(
@@ -125,18 +125,18 @@ def serve(
     limits: Limits,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve until told to stop.
+    """Serve until SIGTERM or Ctrl-C.
 
     Args:
         folder: The spool.
         tokens: The file of tokens.
         host: The interface to listen on.
-        port: 0 for any free one.
-        limits: How much is taken.
-        ready: Is told the URL once connections are taken.
+        port: The port; 0 for any free one.
+        limits: The limits of requests, memory and disk.
+        ready: Called with the URL once connections are accepted.
 
     Raises:
-        PortError: Somebody else listens there, or it is no address of this machine.
+        PortError: The port is in use, or the host is not an address of this machine.
     """
     listener = _listen(host, port)
     name = f"[{host}]" if ":" in host else host
@@ -149,7 +149,7 @@ def serve(
         timeout_graceful_shutdown=int(limits.request_seconds) + 1,
         ws="none",
         server_header=False,
-        proxy_headers=False,  # nothing here asks for the client's address
+        proxy_headers=False,  # the client's address is not used
     )
     ready(f"http://{name}:{listener.getsockname()[1]}")
     with suppress(KeyboardInterrupt):  # uvicorn repeats a Ctrl-C once all is sealed

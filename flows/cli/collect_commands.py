@@ -76,7 +76,7 @@ def list_quarantine() -> None:
         groups = quarantine.groups(con)
     table = Table("lines", "source", "reason", "file", "first id", box=None, pad_edge=False)
     for one in groups:
-        table.add_row(str(one.found), one.source, one.reason, one.path, one.first_id[:12])
+        table.add_row(str(one.line_count), one.source, one.reason, one.path, one.first_id[:12])
     console.print(table if groups else "nothing is in quarantine")
 
 
@@ -179,7 +179,7 @@ def _rehearse(found: "Sequence[Input]") -> None:
         for rehearsed in sources.rehearse_inputs(path, found, now=now):
             said = _loading_sentence(rehearsed.loaded)
             console.print(f"{said} ({rehearsed.form}; dry run)", markup=False, soft_wrap=True)
-            for number, record in enumerate(rehearsed.shown, start=1):
+            for number, record in enumerate(rehearsed.samples, start=1):
                 short = record if len(record) <= MOST_SHOWN else record[:MOST_SHOWN] + " ..."
                 console.print(f"  {number}. {short}", markup=False, soft_wrap=True)
             show_reasons([rehearsed.loaded], console)

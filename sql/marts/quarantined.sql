@@ -5,8 +5,8 @@ select
     source,
     reason,
     path,
-    count(*) as found,
+    count(*) as line_count,
     min(quarantine_id) as first_id
 from raw.quarantine
 group by source, reason, path
-order by found desc, source asc, reason asc, path asc
+order by line_count desc, source asc, reason asc, path asc

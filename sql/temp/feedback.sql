@@ -107,53 +107,60 @@ judged as (
         case
             when line_kind is null then 'the line is not JSON'
             when line_kind != 'OBJECT'
-                then 'the line is a JSON ' || line_kind || ', wants an object'
+                then 'the line is a JSON ' || line_kind || ', expected an object'
             when missing != '' then 'missing keys: ' || missing
             when targets > 1
-                then 'names more than one of response_id, conversation_id and target_id, wants one'
+                then
+                    'names more than one of response_id, conversation_id and target_id,'
+                    || ' expected one'
             when timestamp_kind not in ('BIGINT', 'UBIGINT', 'DOUBLE', 'VARCHAR')
-                then '`timestamp` is ' || timestamp_kind || ', wants unix seconds or ISO 8601 text'
+                then
+                    '`timestamp` is ' || timestamp_kind
+                    || ', expected unix seconds or ISO 8601 text'
             when seconds is null or isnan(seconds)
                 then
                     '`timestamp` ' || left(timestamp_json::varchar, 80)
-                    || ' is no time, wants unix seconds or ISO 8601 text'
+                    || ' is not a time, expected unix seconds or ISO 8601 text'
             when seconds > $latest_seconds
                 then
                     '`timestamp` ' || left(timestamp_json::varchar, 80)
-                    || ' lies more than a day in the future; wants unix seconds, not milliseconds'
+                    || ' lies more than a day in the future;'
+                    || ' expected unix seconds, not milliseconds'
             when seconds < 0
                 then '`timestamp` ' || left(timestamp_json::varchar, 80) || ' lies before 1970'
-            when not_text != '' then not_text || ', wants text'
+            when not_text != '' then not_text || ', expected text'
             when
                 kind not in (
                     'thumb', 'rating', 'choice', 'correction', 'regenerate', 'comment', 'outcome'
                 )
                 then
-                    '`kind` is "' || left(kind, 80) || '", wants thumb, rating, choice, correction,'
+                    '`kind` is "' || left(kind, 80) || '",'
+                    || ' expected thumb, rating, choice, correction,'
                     || ' regenerate, comment or outcome'
             when
                 kind = 'thumb'
                 and (value_kind != 'VARCHAR' or (value ->> '$') not in ('up', 'down'))
                 then
-                    '`value` of a thumb is ' || left(value::varchar, 80) || ', wants "up" or "down"'
+                    '`value` of a thumb is ' || left(value::varchar, 80)
+                    || ', expected "up" or "down"'
             when kind = 'rating' and value_kind not in ('BIGINT', 'UBIGINT', 'DOUBLE')
-                then '`value` of a rating is ' || value_kind || ', wants a number'
+                then '`value` of a rating is ' || value_kind || ', expected a number'
             when kind = 'rating' and scale is null
-                then '`scale` of a rating is missing, wants [lowest, highest]'
+                then '`scale` of a rating is missing, expected [lowest, highest]'
             when kind = 'rating' and (not coalesce(is_scale, false) or lowest >= highest)
                 then
                     '`scale` of a rating is ' || left(scale::varchar, 80)
-                    || ', wants [lowest, highest]'
+                    || ', expected [lowest, highest]'
             when
                 kind = 'rating'
                 and not coalesce(try_cast(value as double) between lowest and highest, false)
                 then
                     '`value` of a rating is ' || left(value::varchar, 80)
-                    || ', wants a number within its scale ' || left(scale::varchar, 80)
+                    || ', expected a number within its scale ' || left(scale::varchar, 80)
             when kind in ('choice', 'outcome') and value_kind != 'OBJECT'
                 then
                     '`value` of ' || if(kind = 'choice', 'a choice', 'an outcome') || ' is '
-                    || value_kind || ', wants an object'
+                    || value_kind || ', expected an object'
             when
                 kind = 'choice'
                 and not (
@@ -163,34 +170,35 @@ judged as (
                 then
                     '`value` of a choice has chosen ' || coalesce(chosen_kind, 'missing')
                     || ' and rejected ' || coalesce(rejected_kind, 'missing')
-                    || ', wants two assistant messages or two response ids'
+                    || ', expected two assistant messages or two response ids'
             when kind = 'choice' and coalesce(tie_kind, 'BOOLEAN') != 'BOOLEAN'
-                then '`value.tie` of a choice is ' || tie_kind || ', wants true or false'
+                then '`value.tie` of a choice is ' || tie_kind || ', expected true or false'
             when kind = 'outcome' and coalesce(name_kind, 'NULL') != 'VARCHAR'
                 then
                     '`value.name` of an outcome is ' || coalesce(name_kind, 'missing')
-                    || ', wants text'
+                    || ', expected text'
             when
                 kind = 'outcome'
                 and coalesce(outcome_kind, 'NULL')
                 not in ('BOOLEAN', 'BIGINT', 'UBIGINT', 'DOUBLE', 'VARCHAR')
                 then
                     '`value.value` of an outcome is ' || coalesce(outcome_kind, 'missing')
-                    || ', wants true or false, a number or text'
+                    || ', expected true or false, a number or text'
             when
                 kind = 'regenerate'
                 and value_kind != 'VARCHAR' and coalesce(value::varchar, '') != 'true'
                 then
                     '`value` of a regenerate is ' || left(value::varchar, 80)
-                    || ', wants true or the id of the new response'
+                    || ', expected true or the id of the new response'
             when kind = 'comment' and value_kind != 'VARCHAR'
-                then '`value` of a comment is ' || value_kind || ', wants text'
+                then '`value` of a comment is ' || value_kind || ', expected text'
             when kind = 'correction' and value_kind != 'OBJECT'
-                then '`value` of a correction is ' || value_kind || ', wants an assistant message'
+                then
+                    '`value` of a correction is ' || value_kind || ', expected an assistant message'
             when kind = 'correction' and coalesce(role, '') != 'assistant'
                 then
                     '`value.role` of a correction is ' || coalesce(left(role, 80), 'missing')
-                    || ', wants assistant'
+                    || ', expected assistant'
             when
                 kind = 'correction'
                 and coalesce(content_kind, 'NULL') not in ('VARCHAR', 'ARRAY')

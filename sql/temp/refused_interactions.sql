@@ -46,7 +46,7 @@ judged as (
         case
             when line_kind is null then 'the line is not JSON'
             when line_kind != 'OBJECT'
-                then 'the line is a JSON ' || line_kind || ', wants an object'
+                then 'the line is a JSON ' || line_kind || ', expected an object'
             when
                 timestamp_kind is null or workload_kind is null or client_kind is null
                 or request_kind is null or response_kind is null
@@ -59,28 +59,31 @@ judged as (
                     case when response_kind is null then 'response' end
                 )
             when timestamp_kind not in ('BIGINT', 'UBIGINT', 'DOUBLE', 'VARCHAR')
-                then '`timestamp` is ' || timestamp_kind || ', wants unix seconds or ISO 8601 text'
+                then
+                    '`timestamp` is ' || timestamp_kind
+                    || ', expected unix seconds or ISO 8601 text'
             when seconds is null or isnan(seconds)
                 then
                     '`timestamp` ' || left(timestamp_json::varchar, 80)
-                    || ' is no time, wants unix seconds or ISO 8601 text'
+                    || ' is not a time, expected unix seconds or ISO 8601 text'
             when seconds > $latest_seconds
                 then
                     '`timestamp` ' || left(timestamp_json::varchar, 80)
-                    || ' lies more than a day in the future; wants unix seconds, not milliseconds'
+                    || ' lies more than a day in the future;'
+                    || ' expected unix seconds, not milliseconds'
             when seconds < 0
                 then '`timestamp` ' || left(timestamp_json::varchar, 80) || ' lies before 1970'
             when workload_kind != 'VARCHAR'
-                then '`workload_id` is ' || workload_kind || ', wants text'
+                then '`workload_id` is ' || workload_kind || ', expected text'
             when trim(workload_id) = '' then '`workload_id` is empty'
-            when client_kind != 'VARCHAR' then '`client_id` is ' || client_kind || ', wants text'
+            when client_kind != 'VARCHAR' then '`client_id` is ' || client_kind || ', expected text'
             when request_kind != 'OBJECT'
-                then '`request` is ' || request_kind || ', wants an object'
-            when messages_kind is null then '`request.messages` is missing, wants an array'
+                then '`request` is ' || request_kind || ', expected an object'
+            when messages_kind is null then '`request.messages` is missing, expected an array'
             when messages_kind != 'ARRAY'
-                then '`request.messages` is ' || messages_kind || ', wants an array'
+                then '`request.messages` is ' || messages_kind || ', expected an array'
             when response_kind != 'OBJECT'
-                then '`response` is ' || response_kind || ', wants an object'
+                then '`response` is ' || response_kind || ', expected an object'
         end as objection
     from fields
 )

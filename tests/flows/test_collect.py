@@ -141,5 +141,5 @@ def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: set
     given = Input("mlflow:agent", defaults=Defaults("support", "app"))
     (rehearsed,) = sources.rehearse_inputs(home.warehouse, [given], now=datetime.now(UTC))
     assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
-    assert json.loads(rehearsed.shown[0])["response"]["id"] == "r1"
+    assert json.loads(rehearsed.samples[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []

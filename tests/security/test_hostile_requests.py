@@ -31,7 +31,7 @@ def test_gzip_of_many_empty_members_is_refused_at_once(receiver: Receiver):
     began = time.monotonic()
     answer = receiver.post("/v1/interactions", content=packed, headers={"content-encoding": "gzip"})
     assert answer.status_code == 400
-    assert answer.json() == {"detail": "the body has more than 512 gzip members, wants one"}
+    assert answer.json() == {"detail": "the body has more than 512 gzip members, expected one"}
     assert time.monotonic() - began < 5  # 40 s before
 
 

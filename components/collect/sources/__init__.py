@@ -2,5 +2,5 @@
 
 Each source has ``NAME``, ``claims`` (is this record in its format?) and ``read`` (rows to
 canonical records), as ``components.collect.source.Source`` describes; ``components.collect.files``
-lists them. fields and canonical are what they are written with.
+lists them. fields and canonical are their tools.
 """

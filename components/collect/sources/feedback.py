@@ -1,4 +1,4 @@
-"""Feedback in a file of its own, in canonical form; how named scores become signals."""
+"""Canonical feedback files, and the conversion of named scores to signals."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,13 +17,13 @@ THUMBS = {
     "dislike": False,
     "disliked": False,
 }
-"""Names under which applications log a thumb, and whether true means up."""
+"""Names that applications use for a thumb, and whether true means up."""
 
 
 def score_signal(name: str, value: Json) -> tuple[str, Json]:
-    """Give kind and value of a score: a thumb if it is a yes or no of that name, else an outcome.
+    """Return kind and value of a score: a thumb if it is a boolean of such a name, else an outcome.
 
-    Numbers stay outcomes whatever their name: a rating wants its scale, which scores don't say.
+    Numbers are always outcomes: a rating needs a scale, which scores lack.
     """
     means_up = THUMBS.get(name.strip().lower().replace("-", "_").replace(" ", "_"))
     if means_up is not None and isinstance(value, bool):
@@ -36,15 +36,15 @@ KEYS = frozenset({"timestamp", "actor_id", "kind", "value"})
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take what says who thought what, when."""
+    """Claim records with the keys of feedback."""
     return value.keys() >= KEYS
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Pass records on as they are, with the workload and the client that they leave out."""
-    for found in fivekey.read(rows, defaults):
+    """Yield the records unchanged, with the default workload and client where they are missing."""
+    for record in fivekey.read(rows, defaults):
         yield (
-            ParsedRecord(found.row, "feedback", found.record)
-            if isinstance(found, ParsedRecord)
-            else found
+            ParsedRecord(record.row, "feedback", record.record)
+            if isinstance(record, ParsedRecord)
+            else record
         )

@@ -17,18 +17,18 @@ KEYS = frozenset({"timestamp", "workload_id", "client_id", "request", "response"
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take what has all five keys."""
+    """Claim records with all five keys."""
     return value.keys() >= KEYS
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Pass records on as they are, with the workload and the client that they leave out."""
+    """Yield the records unchanged, with the default workload and client where they are missing."""
     for row in rows:
         yield ParsedRecord(row, "interactions", _complete(row.value, defaults))
 
 
 def _complete(value: dict[str, Json], defaults: Defaults) -> dict[str, Json]:
-    """Fill in what is missing where a default is known; else the same object comes back."""
+    """Return the record with defaults filled in; the same object if there are none to fill in."""
     missing: dict[str, Json] = {}
     if defaults.workload_id and value.get("workload_id") in (None, ""):
         missing["workload_id"] = defaults.workload_id
@@ -43,23 +43,23 @@ class _Exported:
 
 
 def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None = None) -> int:
-    """Write canonical records to a file of lines, gzip'd if its name ends in ``.gz``.
+    """Write canonical records to a JSONL file, with gzip if its name ends in ``.gz``.
 
-    The file appears only when it is whole.
+    The file appears, or is replaced, only when it is complete.
 
     Args:
         con: The warehouse.
-        path: The file, which is replaced if it is there.
+        path: The file.
         kind: Interactions or feedback.
-        workload_id: Whose; all if ``None``.
+        workload_id: The workload to export; all if ``None``.
 
     Returns:
-        How many lines were written.
+        The number of lines.
 
     Raises:
-        FileNotFoundError: A file of retention is not where it was put.
+        FileNotFoundError: A file of archived rows is missing.
     """
-    _show_archived(con, kind)
+    _register_archived(con, kind)
     count = 0
     with _replaced(path) as file:
         model = f"marts/exported_{kind}"
@@ -69,8 +69,8 @@ def export(con: Connection, path: Path, kind: Kind, *, workload_id: str | None =
     return count
 
 
-def _show_archived(con: Connection, kind: Kind) -> None:
-    """Let SQL read what retention took out of the warehouse as ``archived``."""
+def _register_archived(con: Connection, kind: Kind) -> None:
+    """Make the rows that retention archived readable in SQL as ``archived``."""
     sql = "select distinct path from raw.archived where kind = $kind order by path"
     paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
     for path in paths:

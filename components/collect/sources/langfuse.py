@@ -1,4 +1,4 @@
-"""Langfuse: observations, and scores as feedback, from its blob export or its API."""
+"""Langfuse: observations as interactions and scores as feedback, from its blob export or API."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,18 +16,20 @@ KINDS = "NUMERIC, BOOLEAN, CATEGORICAL, TEXT or CORRECTION"
 
 
 def is_score(row: Obj) -> bool:
-    """Tell a score from an observation; its fields are named as exports name them."""
+    """Return whether a row, with the field names of exports, is a score."""
     return "name" in row and ("data_type" in row or row.get("source") in SOURCES)
 
 
 def score_feedback(score: Obj, defaults: Defaults) -> Obj:
-    """Write a score; it is about an observation, a session, or a trace.
+    """Return a score of an observation, a session or a trace as feedback.
 
-    Of a trace is not known which of its answers was scored, so the target stays open.
+    For a trace it is unknown which of its answers was scored, so the target is a ``target_id``.
     """
     kind, value = _score_signal(score)
     actor = (
-        fields.may_text(score, "author_user_id") or fields.may_text(score, "source") or "unknown"
+        fields.optional_text(score, "author_user_id")
+        or fields.optional_text(score, "source")
+        or "unknown"
     )
     metadata = fields.unpacked(score, "metadata")
     return canonical.feedback(
@@ -37,20 +39,20 @@ def score_feedback(score: Obj, defaults: Defaults) -> Obj:
         kind=kind,
         value=value,
         target=_score_target(score),
-        comment=fields.may_text(score, "comment"),
+        comment=fields.optional_text(score, "comment"),
         metadata=metadata if isinstance(metadata, dict) else None,
     )
 
 
 def _score_signal(score: Obj) -> tuple[str, Json]:
-    name = fields.want_text(score, "name")
+    name = fields.require_text(score, "name")
     value = score.get("value")
-    match fields.may_text(score, "data_type") or "NUMERIC":
+    match fields.optional_text(score, "data_type") or "NUMERIC":
         case "NUMERIC":
-            return feedback.score_signal(name, fields.want_number(score, "value"))
+            return feedback.score_signal(name, fields.require_number(score, "value"))
         case "BOOLEAN":
             if value not in (0, 1):
-                raise fields.wrong("value", value, "0 or 1, or a boolean")
+                raise fields.wrong_type("value", value, "0 or 1, or a boolean")
             return feedback.score_signal(name, value == 1)
         case "CATEGORICAL":
             return feedback.score_signal(name, _score_text(score))
@@ -58,18 +60,18 @@ def _score_signal(score: Obj) -> tuple[str, Json]:
             return "comment", _score_text(score)
         case "CORRECTION":
             text = _score_text(score)
-            said = fields.loads(text) if text.lstrip()[:1] in ("{", "[") else None
-            return "correction", observations.answer(text if said is None else said, "value")
+            parsed = fields.loads(text) if text.lstrip()[:1] in ("{", "[") else None
+            return "correction", observations.answer(text if parsed is None else parsed, "value")
         case other:
-            raise fields.unknown("data_type", other, KINDS)
+            raise fields.unknown_value("data_type", other, KINDS)
 
 
 def _score_text(score: Obj) -> str:
-    """Read the text of a score, which newer exports and the API hold in different fields."""
+    """Return a score's text, whose field differs between newer exports and the API."""
     for key in ("string_value", "long_string_value"):
-        if text := fields.may_text(score, key):
+        if text := fields.optional_text(score, key):
             return text
-    return fields.want_text(score, "value")
+    return fields.require_text(score, "value")
 
 
 def _score_target(score: Obj) -> Target:
@@ -87,7 +89,7 @@ def _score_target(score: Obj) -> Target:
         ("trace_id", "target_id"),
         ("session_id", "conversation_id"),
     ):
-        if text := fields.may_text(score, key):
+        if text := fields.optional_text(score, key):
             return cast("Target", (target, text))
     raise fields.missing("trace_id", "text, or an observation_id or session_id")
 
@@ -100,23 +102,23 @@ HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take observations, scores, and traces that hold them."""
+    """Claim observations, scores, and traces that contain them."""
     row = _snake(value)
     return row.keys() >= OBSERVATION or is_score(row) or _is_trace(row)
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read rows of any of the exports."""
+    """Yield the records of any export's rows."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
 def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     value = _snake(row.value)
     if _is_trace(value):
-        parts = [fields.part(row, one) for one in _parts(value)]
+        parts = [fields.part(row, member) for member in _parts(value)]
         if not parts:
             raise fields.missing("observations[0]", "the observations of the trace")
-        return list(fields.each(parts, lambda one: _convert(one, defaults)))
+        return list(fields.each(parts, lambda part: _convert(part, defaults)))
     if is_score(value):
         return [ParsedRecord(row, "feedback", score_feedback(value, defaults))]
     return [ParsedRecord(row, "interactions", _interaction(value, defaults))]
@@ -127,25 +129,24 @@ def _is_trace(row: Obj) -> bool:
 
 
 def _parts(trace: Obj) -> Iterator[Obj]:
-    """Cut a trace into its generations, which take over its session and user, and its scores."""
+    """Yield a trace's generations, with its session and user, and its scores."""
     context: Obj = {key: trace.get(key) for key in ("session_id", "user_id", "environment")}
-    observations = fields.want_array(trace, "observations")
+    observations = fields.require_array(trace, "observations")
     for _, observation in fields.objects(observations, "observations"):
         if observation.get("type") == CALL:
             yield (
                 fields.without_nulls(context) | {"trace_id": trace.get("id")} | _snake(observation)
             )
-    for _, score in fields.objects(fields.may_array(trace, "scores"), "scores"):
+    for _, score in fields.objects(fields.optional_array(trace, "scores"), "scores"):
         yield {"trace_id": trace.get("id")} | _snake(score)
 
 
 def _interaction(value: Obj, defaults: Defaults) -> Obj:
-    kind = fields.want_text(value, "type")
+    kind = fields.require_text(value, "type")
     if kind != CALL:
-        raise fields.unknown("type", kind, f"{CALL}: only calls of a model are interactions")
+        raise fields.unknown_value("type", kind, f"{CALL}: only calls of a model are interactions")
     request = observations.request(_io(value, "input"), "input")
-    offered = _tools(value)
-    parameters: Obj = {**_parameters(value), "tools": offered or None}
+    parameters: Obj = {**_parameters(value), "tools": _tools(value) or None}
     metadata = _metadata(value)
     return canonical.interaction(
         defaults,
@@ -156,21 +157,21 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
                 _with_calls(choice, value)
                 for choice in observations.choices(_io(value, "output"), "output")
             ],
-            response_id=fields.want_text(value, "id"),
+            response_id=fields.require_text(value, "id"),
             model=value.get("provided_model_name") or value.get("model"),
             usage=_usage(value),
         ),
-        workload_id=fields.may_text(metadata, "workload_id", "metadata."),
-        conversation_id=fields.may_text(value, "session_id"),
-        user_id=fields.may_text(value, "user_id"),
-        trace_id=fields.want_text(value, "trace_id"),
+        workload_id=fields.optional_text(metadata, "workload_id", "metadata."),
+        conversation_id=fields.optional_text(value, "session_id"),
+        user_id=fields.optional_text(value, "user_id"),
+        trace_id=fields.require_text(value, "trace_id"),
         duration_ms=_duration_ms(value),
         metadata=metadata | {key: value[key] for key in ("name", "environment") if value.get(key)},
     )
 
 
 def _duration_ms(value: Obj) -> float | None:
-    """Give the milliseconds from start to end; ``None`` where they are not both told alike."""
+    """Return the milliseconds from start to end; ``None`` unless both are in the same form."""
     try:
         began, ended = (
             datetime.fromisoformat(str(value.get(key))) for key in ("start_time", "end_time")
@@ -181,38 +182,38 @@ def _duration_ms(value: Obj) -> float | None:
 
 
 def _io(value: Obj, key: str) -> Json:
-    """Read input or output: text may be JSON, and is plain text if it is not."""
-    held = value.get(key)
-    if isinstance(held, str) and held.lstrip()[:1] in ("{", "[", '"'):
-        read = fields.loads(held)
-        return held if read is None else read
-    return held
+    """Return input or output, parsed if it is JSON text."""
+    text = value.get(key)
+    if isinstance(text, str) and text.lstrip()[:1] in ("{", "[", '"'):
+        parsed = fields.loads(text)
+        return text if parsed is None else parsed
+    return text
 
 
 def _parameters(value: Obj) -> Obj:
-    said = fields.unpacked(value, "model_parameters")
-    if not isinstance(said, dict) and said not in (None, ""):
-        raise fields.wrong("model_parameters", said, "an object, or its JSON as text")
+    parameters = fields.unpacked(value, "model_parameters")
+    if not isinstance(parameters, dict) and parameters not in (None, ""):
+        raise fields.wrong_type("model_parameters", parameters, "an object, or its JSON as text")
     model = value.get("provided_model_name") or value.get("model")
-    return {"model": model or None, **(said if isinstance(said, dict) else {})}
+    return {"model": model or None, **(parameters if isinstance(parameters, dict) else {})}
 
 
 def _tools(value: Obj) -> list[Json]:
-    """Read the schemas of the tools offered, each under its name and perhaps as JSON text."""
-    written: list[Json] = []
-    for name in (definitions := fields.may_object(value, "tool_definitions")):
+    """Return the tools of a request; each schema is under its name, perhaps as JSON text."""
+    tools: list[Json] = []
+    for name in (definitions := fields.optional_object(value, "tool_definitions")):
         at = f"tool_definitions.{name}"
-        said = fields.unpacked(definitions, name, "tool_definitions.")
-        if not isinstance(said, dict):
-            raise fields.wrong(at, said, "an object, or its JSON as text")
-        parameters = fields.unpacked(said, "parameters", f"{at}.")
-        written.append(canonical.tool(name, said.get("description"), parameters))
-    return written
+        definition = fields.unpacked(definitions, name, "tool_definitions.")
+        if not isinstance(definition, dict):
+            raise fields.wrong_type(at, definition, "an object, or its JSON as text")
+        parameters = fields.unpacked(definition, "parameters", f"{at}.")
+        tools.append(canonical.tool(name, definition.get("description"), parameters))
+    return tools
 
 
 def _with_calls(choice: Json, value: Obj) -> Json:
-    """Add the calls that an export keeps in a column of their own, if the message has none."""
-    calls = fields.may_array(value, "tool_calls")
+    """Add the calls of an export's own column to a message without calls."""
+    calls = fields.optional_array(value, "tool_calls")
     match choice:
         case {"message": dict(message), **rest} if calls and not message.get("tool_calls"):
             written: list[Json] = [_call(call, index) for index, call in enumerate(calls)]
@@ -223,18 +224,18 @@ def _with_calls(choice: Json, value: Obj) -> Json:
 
 def _call(call: Json, index: int) -> Json:
     at = f"tool_calls[{index}]"
-    said = fields.parsed(call, at) if isinstance(call, str) else call
-    match said:
+    value = fields.parsed(call, at) if isinstance(call, str) else call
+    match value:
         case {"function": {"name": str()}}:
-            return said
+            return value
         case {"name": str(name), **rest}:
             return canonical.tool_call(name, rest.get("arguments"), rest.get("id"))
         case _:
-            raise fields.wrong(at, said, "an object with a name and arguments")
+            raise fields.wrong_type(at, value, "an object with a name and arguments")
 
 
 def _usage(value: Obj) -> Obj | None:
-    used = fields.may_object(value, "usage_details") or fields.may_object(value, "usage")
+    used = fields.optional_object(value, "usage_details") or fields.optional_object(value, "usage")
     return canonical.usage(used.get("input"), used.get("output"))
 
 
@@ -244,5 +245,5 @@ def _metadata(value: Obj) -> Obj:
 
 
 def _snake(value: Obj) -> Obj:
-    """Name the fields of the API as the exports do."""
-    return {HUMP.sub(r"_\1", key).lower(): held for key, held in value.items()}
+    """Return an API object with the field names of exports."""
+    return {HUMP.sub(r"_\1", key).lower(): inner for key, inner in value.items()}

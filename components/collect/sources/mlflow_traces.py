@@ -1,7 +1,7 @@
 """MLflow traces in their dictionary form (``trace.to_dict()``), with their assessments.
 
-Each span of a chat model is an interaction, each assessment a feedback: about the call it was made
-on, else about the trace's last one, whose answer the user saw.
+Each span of a chat model becomes an interaction, each assessment feedback on the call it was made
+on, or on the trace's last call, whose answer the user saw.
 """
 
 import base64
@@ -17,15 +17,15 @@ from components.schema import Json
 NAME = "mlflow"
 
 CALLS = ("CHAT_MODEL", "LLM")
-"""Types of the spans that are calls of a model."""
+"""Span types of model calls."""
 
 ANSWERS = ("expected_response", "expected_output")
-"""Expectations that are the answer which should have been given."""
+"""Expectations that contain the correct answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A span that was read: its ids, and a trace of nothing else."""
+    """A span of a model call and its ids."""
 
     span_id: str
     response_id: str
@@ -33,7 +33,7 @@ class _Call:
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take traces."""
+    """Claim traces."""
     match value:
         case {"info": {"trace_id": _} | {"request_id": _}, "data": {"spans": _}}:
             return True
@@ -42,46 +42,46 @@ def claims(value: dict[str, Json]) -> bool:
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read traces, one a row."""
+    """Yield the records of traces, one trace per row."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
 def _convert(row: SourceRow, defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    info = fields.want_object(row.value, "info")
-    spans = fields.want_array(fields.want_object(row.value, "data"), "spans", "data.")
+    info = fields.require_object(row.value, "info")
+    spans = fields.require_array(fields.require_object(row.value, "data"), "spans", "data.")
     calls: list[_Call] = []
-    read: list[ParsedRecord | RejectedRecord] = []
+    records: list[ParsedRecord | RejectedRecord] = []
     for at, span in fields.objects(spans, "data.spans"):
         part = fields.part(row, _trace({**info, "assessments": []}, span))
         try:
-            said = _said(span, at)
-            if said.get("mlflow.spanType") not in CALLS:
+            attributes = _attributes(span, at)
+            if attributes.get("mlflow.spanType") not in CALLS:
                 continue
-            record = _interaction(info, span, said, at, defaults)
-            read.append(ParsedRecord(part, "interactions", record))
-            response = fields.want_object(record, "response")
-            calls.append(_Call(_span_id(span, at), fields.want_text(response, "id"), span))
+            record = _interaction(info, span, attributes, at, defaults)
+            records.append(ParsedRecord(part, "interactions", record))
+            response = fields.require_object(record, "response")
+            calls.append(_Call(_span_id(span, at), fields.require_text(response, "id"), span))
         except WrongShapeError as error:
-            read.append(RejectedRecord(part, str(error)))
-    if not read:
+            records.append(RejectedRecord(part, str(error)))
+    if not records:
         raise fields.missing("data.spans[].attributes.mlflow.spanType", " or ".join(CALLS))
-    yield from read
-    assessments = fields.may_array(info, "assessments", "info.")
+    yield from records
+    assessments = fields.optional_array(info, "assessments", "info.")
     for at, assessment in fields.objects(assessments, "info.assessments"):
-        about: Obj = {**info, "assessments": [assessment]}
+        own_info: Obj = {**info, "assessments": [assessment]}
         try:
-            yield _assessed(row, at, assessment, about, calls, defaults)
+            yield _assessed(row, at, assessment, own_info, calls, defaults)
         except WrongShapeError as error:
-            yield RejectedRecord(fields.part(row, {**row.value, "info": about}), str(error))
+            yield RejectedRecord(fields.part(row, {**row.value, "info": own_info}), str(error))
 
 
 def _trace(info: Obj, span: Obj) -> Obj:
     return {"info": info, "data": {"spans": [span]}}
 
 
-def _said(span: Obj, at: str) -> Obj:
-    """Read the attributes of a span, which MLflow holds as JSON text each."""
-    attributes = fields.want_object(span, "attributes", at)
+def _attributes(span: Obj, at: str) -> Obj:
+    """Return a span's ``mlflow.`` attributes, each of which is JSON text."""
+    attributes = fields.require_object(span, "attributes", at)
     return {
         key: fields.loads(value) if isinstance(value, str) else value
         for key, value in attributes.items()
@@ -89,31 +89,33 @@ def _said(span: Obj, at: str) -> Obj:
     }
 
 
-def _interaction(info: Obj, span: Obj, said: Obj, at: str, defaults: Defaults) -> Obj:
-    about = fields.may_object(info, "trace_metadata", "info.")
-    tags = fields.may_object(info, "tags", "info.")
-    given, answered = said.get("mlflow.spanInputs"), said.get("mlflow.spanOutputs")
+def _interaction(info: Obj, span: Obj, attributes: Obj, at: str, defaults: Defaults) -> Obj:
+    metadata = fields.optional_object(info, "trace_metadata", "info.")
+    tags = fields.optional_object(info, "tags", "info.")
+    outputs = attributes.get("mlflow.spanOutputs")
     path = f"{at}attributes.mlflow."
-    response: Obj = answered if isinstance(answered, dict) else {}
-    request = observations.request(given, f"{path}spanInputs")
-    tools = said.get("mlflow.chat.tools")
+    response: Obj = outputs if isinstance(outputs, dict) else {}
+    request = observations.request(attributes.get("mlflow.spanInputs"), f"{path}spanInputs")
+    tools = attributes.get("mlflow.chat.tools")
     if "tools" not in request and isinstance(tools, list):
         request["tools"] = tools
-    used = response.get("usage") or _usage(said.get("mlflow.chat.tokenUsage"))
+    used = response.get("usage") or _usage(attributes.get("mlflow.chat.tokenUsage"))
     return canonical.interaction(
         defaults,
         timestamp=otlp_encoding.seconds(span, ("start_time_unix_nano",), at),
         request=request,
         response=canonical.response(
-            observations.choices(answered, f"{path}spanOutputs"),
-            response_id=fields.may_text(response, "id", f"{path}spanOutputs.")
+            observations.choices(outputs, f"{path}spanOutputs"),
+            response_id=fields.optional_text(response, "id", f"{path}spanOutputs.")
             or _span_id(span, at),
-            model=response.get("model") or said.get("mlflow.llm.model"),
+            model=response.get("model") or attributes.get("mlflow.llm.model"),
             usage=used,
         ),
-        workload_id=fields.may_text(tags, "flywheel.workload_id", "info.tags."),
-        conversation_id=fields.may_text(about, "mlflow.trace.session", "info.trace_metadata."),
-        user_id=fields.may_text(about, "mlflow.trace.user", "info.trace_metadata."),
+        workload_id=fields.optional_text(tags, "flywheel.workload_id", "info.tags."),
+        conversation_id=fields.optional_text(
+            metadata, "mlflow.trace.session", "info.trace_metadata."
+        ),
+        user_id=fields.optional_text(metadata, "mlflow.trace.user", "info.trace_metadata."),
         trace_id=_trace_id(info),
         duration_ms=otlp_encoding.duration_ms(
             span, "start_time_unix_nano", "end_time_unix_nano", at
@@ -129,14 +131,14 @@ def _usage(used: Json) -> Obj | None:
 
 
 def _trace_id(info: Obj) -> str:
-    return fields.may_text(info, "trace_id", "info.") or fields.want_text(
+    return fields.optional_text(info, "trace_id", "info.") or fields.require_text(
         info, "request_id", "info."
     )
 
 
 def _span_id(span: Obj, at: str) -> str:
-    """Read a span's id as hexadecimal text; the dictionary form has it in base64."""
-    text = fields.want_text(span, "span_id", at)
+    """Return a span's id as hexadecimal text; the dictionary form has it in base64."""
+    text = fields.require_text(span, "span_id", at)
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError:
@@ -147,38 +149,37 @@ def _span_id(span: Obj, at: str) -> str:
 def _assessed(
     row: SourceRow, at: str, assessment: Obj, info: Obj, calls: list[_Call], defaults: Defaults
 ) -> ParsedRecord:
-    """Read an assessment; its row is a trace of it (``info``) and of the call it is about."""
+    """Return an assessment as feedback; its row is a trace of ``info`` and the assessed call."""
     if not calls:
         raise fields.missing("data.spans[]", "a readable call of a model to assess")
     kind, value = _signal(assessment, at)
-    source = fields.may_object(assessment, "source", at)
-    span_id = fields.may_text(assessment, "span_id", at)
+    source = fields.optional_object(assessment, "source", at)
+    span_id = fields.optional_text(assessment, "span_id", at)
     target = next((call for call in calls if call.span_id == span_id), calls[-1])
     record = canonical.feedback(
         defaults,
         timestamp=assessment.get("create_time"),
-        actor_id=fields.may_text(source, "source_id", f"{at}source.") or "unknown",
+        actor_id=fields.optional_text(source, "source_id", f"{at}source.") or "unknown",
         kind=kind,
         value=value,
         target=("response_id", target.response_id),
-        comment=fields.may_text(assessment, "rationale", at),
-        metadata=fields.may_object(assessment, "metadata", at),
+        comment=fields.optional_text(assessment, "rationale", at),
+        metadata=fields.optional_object(assessment, "metadata", at),
     )
     return ParsedRecord(fields.part(row, _trace(info, target.span)), "feedback", record)
 
 
 def _signal(assessment: Obj, at: str) -> tuple[str, Json]:
-    """Read an assessment: an expected answer is a correction, the others are thumbs or outcomes."""
-    name = fields.want_text(assessment, "assessment_name", at)
+    """Return kind and value: an expected answer is a correction, others are thumbs or outcomes."""
+    name = fields.require_text(assessment, "assessment_name", at)
     if assessment.get("expectation") is not None:
-        held = fields.want_object(assessment, "expectation", at)
-        serialized = fields.may_object(held, "serialized_value", f"{at}expectation.")
-        value = serialized.get("value", held.get("value"))
+        expectation = fields.require_object(assessment, "expectation", at)
+        serialized = fields.optional_object(expectation, "serialized_value", f"{at}expectation.")
+        value = serialized.get("value", expectation.get("value"))
         if name in ANSWERS:
             return "correction", observations.answer(value, f"{at}expectation.value")
     else:
-        held = fields.want_object(assessment, "feedback", at)
-        value = held.get("value")
+        value = fields.require_object(assessment, "feedback", at).get("value")
         if value is None:
             raise fields.missing(f"{at}feedback.value", "a boolean, number or text")
     if not isinstance(value, bool | int | float | str):

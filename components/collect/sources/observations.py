@@ -1,4 +1,4 @@
-"""Read what a tracing tool logged as the input and output of a model's call."""
+"""Convert the input and output of a model call as tracing tools log them."""
 
 import json
 
@@ -7,62 +7,62 @@ from components.collect.sources.fields import Obj
 from components.schema import Json
 
 ROLES = {"human": "user", "ai": "assistant"}
-"""Types of LangChain's messages that OpenAI's roles name otherwise."""
+"""LangChain's message types and their OpenAI roles."""
 
 
-def request(given: Json, at: str) -> Obj:
-    """Write the input of a call as a request."""
-    match given:
+def request(value: Json, at: str) -> Obj:
+    """Return the input of a call as a request, or raise ``WrongShapeError``."""
+    match value:
         case {"messages": list(messages), **parameters}:
             return canonical.request(_checked(messages, f"{at}.messages"), {**parameters})
         case {"input": list() | str(), "model": _}:
-            return openai_api.to_request(given, f"{at}.")
+            return openai_api.to_request(value, f"{at}.")
         case [dict(), *_]:
-            return canonical.request(_checked(given, at), {})
-        case dict() if _is_message(given):
-            return canonical.request(_checked([given], at), {})
-        case str() if given.strip():
-            return canonical.request([canonical.text_message("user", given)], {})
-        case dict() | list() if given:
-            return canonical.request([canonical.text_message("user", _as_text(given))], {})
+            return canonical.request(_checked(value, at), {})
+        case dict() if _is_message(value):
+            return canonical.request(_checked([value], at), {})
+        case str() if value.strip():
+            return canonical.request([canonical.text_message("user", value)], {})
+        case dict() | list() if value:
+            return canonical.request([canonical.text_message("user", _as_text(value))], {})
         case _:
-            raise _nothing(given, at)
+            raise _unusable(value, at)
 
 
-def choices(said: Json, at: str) -> list[Json]:
-    """Write the output of a call as the choices of a response."""
-    match said:
-        case {"choices": list(given)} if given:
-            for path, choice in fields.objects(given, f"{at}.choices"):
-                message = fields.want_object(choice, "message", path)
+def choices(value: Json, at: str) -> list[Json]:
+    """Return the output of a call as the choices of a response, or raise ``WrongShapeError``."""
+    match value:
+        case {"choices": list(listed)} if listed:
+            for path, choice in fields.objects(listed, f"{at}.choices"):
+                message = fields.require_object(choice, "message", path)
                 canonical.messages([message], f"{path}message")
-            return given
+            return listed
         case {"output": list(), "id": str(), **rest}:
-            response: Obj = {"output": said["output"], "id": said["id"], **rest}
-            return fields.want_array(openai_api.to_response(response, f"{at}."), "choices")
+            response: Obj = {"output": value["output"], "id": value["id"], **rest}
+            return fields.require_array(openai_api.to_response(response, f"{at}."), "choices")
         case _:
-            message = answer(said, at)
+            message = answer(value, at)
             return [
                 canonical.choice(message, "tool_calls" if message.get("tool_calls") else "stop")
             ]
 
 
-def answer(said: Json, at: str) -> Obj:
-    """Write an output that is one answer as the assistant's message; of several the last."""
-    match said:
-        case dict() if _is_message(said):
-            message: Obj = {**said, "role": "assistant", "content": said.get("content")}
+def answer(value: Json, at: str) -> Obj:
+    """Return an output (the last of several) as the assistant's message, or raise an error."""
+    match value:
+        case dict() if _is_message(value):
+            message: Obj = {**value, "role": "assistant", "content": value.get("content")}
             message.pop("type", None)
             canonical.messages([message], at)
             return message
         case [*_, dict(last)] if _is_message(last):
             return answer(last, f"{at}[-1]")
-        case str() if said.strip():
-            return canonical.text_message("assistant", said)
-        case dict() | list() if said:
-            return canonical.text_message("assistant", _as_text(said))
+        case str() if value.strip():
+            return canonical.text_message("assistant", value)
+        case dict() | list() if value:
+            return canonical.text_message("assistant", _as_text(value))
         case _:
-            raise _nothing(said, at)
+            raise _unusable(value, at)
 
 
 def _is_message(value: Obj) -> bool:
@@ -76,7 +76,7 @@ def _checked(messages: list[Json], at: str) -> list[Json]:
 
 
 def _with_role(message: Json) -> Json:
-    """Give a message of LangChain the role that its type says."""
+    """Return a LangChain message with the role of its type."""
     match message:
         case {"role": _}:
             return message
@@ -90,7 +90,7 @@ def _as_text(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _nothing(value: Json, at: str) -> fields.WrongShapeError:
+def _unusable(value: Json, at: str) -> fields.WrongShapeError:
     if value in ("", [], {}) or value is None:
-        return fields.WrongShapeError(f"`{at}` is empty, wants messages or text")
-    return fields.wrong(at, value, "messages or text")
+        return fields.WrongShapeError(f"`{at}` is empty, expected messages or text")
+    return fields.wrong_type(at, value, "messages or text")

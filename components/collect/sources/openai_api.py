@@ -5,41 +5,41 @@ from components.collect.sources.fields import Obj
 from components.schema import Json
 
 PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
-"""Names of the parts that are plain text, as chat completions call them."""
+"""Part types of plain text, and their names in chat completions."""
 
 TRANSLATED = ("input", "instructions", "tools")
 FINAL = ("response.completed", "response.incomplete")
 
 
 def is_request(request: Obj) -> bool:
-    """Tell a request of the Responses API from one for a chat completion."""
+    """Return whether a request is for the Responses API, not for a chat completion."""
     return "input" in request and "messages" not in request
 
 
 def to_request(request: Obj, at: str) -> Obj:
-    """Write the request in chat form; parameters that are not about messages stay as they are."""
+    """Return the request in chat form; parameters that don't concern messages are unchanged."""
     messages: list[Json] = []
-    if instructions := fields.may_text(request, "instructions", at):
+    if instructions := fields.optional_text(request, "instructions", at):
         messages.append(canonical.text_message("system", instructions))
-    given = request.get("input")
-    if isinstance(given, str):
-        messages.append(canonical.text_message("user", given))
+    text = request.get("input")
+    if isinstance(text, str):
+        messages.append(canonical.text_message("user", text))
     else:
-        messages += _messages(fields.want_array(request, "input", at), f"{at}input")
+        messages += _messages(fields.require_array(request, "input", at), f"{at}input")
     rest: Obj = {key: value for key, value in request.items() if key not in TRANSLATED}
-    tools = fields.may_array(request, "tools", at)
-    offered = [_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
-    return canonical.request(messages, {"tools": [*offered] or None, **rest})
+    tools = fields.optional_array(request, "tools", at)
+    chat_tools = [_tool(tool, path) for path, tool in fields.objects(tools, f"{at}tools")]
+    return canonical.request(messages, {"tools": [*chat_tools] or None, **rest})
 
 
 def to_response(response: Obj, at: str) -> Obj:
-    """Write the response in chat form: all its items are one assistant message."""
-    output = _messages(fields.want_array(response, "output", at), f"{at}output")
+    """Return the response in chat form: all its items become one assistant message."""
+    output = _messages(fields.require_array(response, "output", at), f"{at}output")
     message = _merged(output, f"{at}output")
-    used = fields.may_object(response, "usage", at)
+    used = fields.optional_object(response, "usage", at)
     return canonical.response(
         [canonical.choice(message, _finish_reason(response, message))],
-        response_id=fields.want_text(response, "id", at),
+        response_id=fields.require_text(response, "id", at),
         model=response.get("model"),
         created=response.get("created_at"),
         usage=canonical.usage(used.get("input_tokens"), used.get("output_tokens")),
@@ -47,15 +47,15 @@ def to_response(response: Obj, at: str) -> Obj:
 
 
 def final(events: list[Json], at: str) -> Obj | None:
-    """Find the whole response in the events of a stream; ``None`` if they are no such events."""
+    """Return the whole response from the final event of a stream; ``None`` if there is none."""
     for index, event in enumerate(events):
         if isinstance(event, dict) and event.get("type") in FINAL:
-            return fields.want_object(event, "response", f"{at}[{index}].")
+            return fields.require_object(event, "response", f"{at}[{index}].")
     return None
 
 
 def _messages(items: list[Json], at: str) -> list[Json]:
-    """Write items as messages; calls that follow one another are one assistant message."""
+    """Return items as messages; consecutive calls become one assistant message."""
     messages: list[Json] = []
     for path, item in fields.objects(items, at):
         match item.get("type", "message"):
@@ -64,23 +64,23 @@ def _messages(items: list[Json], at: str) -> list[Json]:
             case "function_call":
                 _add_call(messages, item, path)
             case "function_call_output":
-                call_id = fields.want_text(item, "call_id", path)
+                call_id = fields.require_text(item, "call_id", path)
                 messages.append(
                     {"role": "tool", "tool_call_id": call_id, "content": item.get("output")}
                 )
-            case _:  # reasoning, searches of the server: kept in the payload
+            case _:  # reasoning and server-side searches stay in the payload only
                 continue
     return messages
 
 
 def _message(item: Obj, at: str) -> Obj:
-    role = fields.want_text(item, "role", at)
+    role = fields.require_text(item, "role", at)
     content = item.get("content")
     if isinstance(content, list):
         parts = [_part(part) for _, part in fields.objects(content, f"{at}content")]
         texts = [part.get("text") for part in parts if part.get("type") == "text"]
         return {"role": role, "content": texts[0] if len(parts) == len(texts) == 1 else [*parts]}
-    return {"role": role, "content": fields.want_text(item, "content", at)}
+    return {"role": role, "content": fields.require_text(item, "content", at)}
 
 
 def _part(part: Obj) -> Obj:
@@ -95,9 +95,9 @@ def _part(part: Obj) -> Obj:
 
 def _add_call(messages: list[Json], item: Obj, at: str) -> None:
     call = canonical.tool_call(
-        fields.want_text(item, "name", at),
+        fields.require_text(item, "name", at),
         item.get("arguments"),
-        fields.want_text(item, "call_id", at),
+        fields.require_text(item, "call_id", at),
     )
     match messages:
         case [*_, {"role": "assistant", "tool_calls": list(calls)}]:
@@ -109,7 +109,7 @@ def _add_call(messages: list[Json], item: Obj, at: str) -> None:
 
 
 def _merged(messages: list[Json], at: str) -> Obj:
-    """Make one assistant message of all; texts that a call stands between are joined."""
+    """Return one assistant message with all calls; texts between calls are joined."""
     match messages:
         case [dict(only)]:
             return only
@@ -120,7 +120,7 @@ def _merged(messages: list[Json], at: str) -> Obj:
             calls: list[Json] = []
             for message in messages:
                 if isinstance(message, dict):
-                    calls += fields.may_array(message, "tool_calls")
+                    calls += fields.optional_array(message, "tool_calls")
             text = "\n".join(text for text in texts if isinstance(text, str)) or None
             merged = canonical.text_message("assistant", text)
             if calls:
@@ -139,77 +139,80 @@ def _finish_reason(response: Obj, message: Obj) -> str:
 
 
 def _tool(tool: Obj, at: str) -> Obj:
-    """Write a function in chat form; tools of the server stay as they are."""
+    """Return a function in chat form; server-side tools are unchanged."""
     if tool.get("type") != "function":
         return tool
     more = {"strict": tool.get("strict")}
     return canonical.tool(
-        fields.want_text(tool, "name", at), tool.get("description"), tool.get("parameters"), **more
+        fields.require_text(tool, "name", at),
+        tool.get("description"),
+        tool.get("parameters"),
+        **more,
     )
 
 
 HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
-"""What each chunk repeats about the whole response."""
+"""Keys of the whole response that each chunk repeats."""
 
 
 def events(text: str, at: str) -> list[Json]:
-    """Read server-sent events (``data: {...}`` lines) as the chunks they carry."""
+    """Return the chunks of server-sent events (``data: {...}`` lines)."""
     lines = (
         line.removeprefix("data:").strip() for line in text.splitlines() if line[:5] == "data:"
     )
-    found = [fields.parsed(line, at) for line in lines if line != "[DONE]"]
-    if not found:
-        raise fields.unknown(at, text, "a response, or the `data:` lines of a stream")
-    return found
+    chunks = [fields.parsed(line, at) for line in lines if line != "[DONE]"]
+    if not chunks:
+        raise fields.unknown_value(at, text, "a response, or the `data:` lines of a stream")
+    return chunks
 
 
 def assemble(chunks: list[Json], at: str) -> Obj:
-    """Write the response that ``chunks`` (OpenAI ``chat.completion.chunk`` objects) stream.
+    """Return the response streamed as ``chunks`` (OpenAI ``chat.completion.chunk`` objects).
 
-    Texts and call arguments are joined piece by piece; of everything else the last word counts.
+    Texts and call arguments are concatenated; for all other keys the last value counts.
     """
     whole: Obj = {"object": "chat.completion"}
     choices: dict[int, Obj] = {}
     for path, chunk in fields.objects(chunks, at):
         if "error" in chunk:
-            raise fields.wrong(f"{path}error", chunk["error"], "a chunk of an answer")
+            raise fields.wrong_type(f"{path}error", chunk["error"], "a chunk of an answer")
         whole |= {
             key: chunk[key] for key in HEAD if key not in whole and chunk.get(key) is not None
         }
         if chunk.get("usage") is not None:
             whole["usage"] = chunk["usage"]
         for choice_path, piece in fields.objects(
-            fields.may_array(chunk, "choices", path), f"{path}choices"
+            fields.optional_array(chunk, "choices", path), f"{path}choices"
         ):
             _add(choices, piece, choice_path)
     if not choices:
         raise fields.missing(f"{at}[].choices", "at least one choice in the chunks of a stream")
-    whole["choices"] = [_closed(choices[index]) for index in sorted(choices)]
+    whole["choices"] = [_completed(choices[index]) for index in sorted(choices)]
     return whole
 
 
 def _add(choices: dict[int, Obj], piece: Obj, at: str) -> None:
-    """Add one chunk's piece to the choice that it continues."""
+    """Add a chunk's piece to its choice."""
     index = _index(piece, at)
     choice = choices.setdefault(
         index, {"index": index, "message": {"role": "assistant"}, "finish_reason": None}
     )
     if piece.get("finish_reason") is not None:
         choice["finish_reason"] = piece["finish_reason"]
-    delta = fields.may_object(piece, "delta", at)
-    _join(fields.want_object(choice, "message"), delta, f"{at}delta.")
-    if logprobs := fields.may_object(piece, "logprobs", at):
-        _join(_held(choice, "logprobs"), logprobs, f"{at}logprobs.")
+    delta = fields.optional_object(piece, "delta", at)
+    _join(fields.require_object(choice, "message"), delta, f"{at}delta.")
+    if logprobs := fields.optional_object(piece, "logprobs", at):
+        _join(_setdefault_object(choice, "logprobs"), logprobs, f"{at}logprobs.")
 
 
 def _join(whole: Obj, piece: Obj, at: str) -> None:
-    """Add a piece: texts and lists go on where they ended, calls by their index."""
+    """Add a piece: texts and lists are appended, calls merged by index."""
     for key, value in piece.items():
         before = whole.get(key)
         if key == "tool_calls":
-            _join_calls(whole, fields.may_array(piece, key, at), f"{at}{key}")
+            _join_calls(whole, fields.optional_array(piece, key, at), f"{at}{key}")
         elif key == "function_call" and isinstance(value, dict):
-            _join(_held(whole, key), value, f"{at}{key}.")
+            _join(_setdefault_object(whole, key), value, f"{at}{key}.")
         elif key == "role":
             whole[key] = value or before
         elif isinstance(before, str) and isinstance(value, str):
@@ -221,27 +224,28 @@ def _join(whole: Obj, piece: Obj, at: str) -> None:
 
 
 def _join_calls(message: Obj, pieces: list[Json], at: str) -> None:
-    """Add pieces of calls, which are held by index until the choice is closed."""
-    calls = _held(message, "tool_calls")
+    """Merge pieces of calls, by index until the choice is complete."""
+    calls = _setdefault_object(message, "tool_calls")
     for path, piece in fields.objects(pieces, at):
-        call = _held(calls, str(_index(piece, path)))
+        call = _setdefault_object(calls, str(_index(piece, path)))
         call |= {key: piece[key] for key in ("id", "type") if piece.get(key) is not None}
         _join(
-            _held(call, "function"), fields.may_object(piece, "function", path), f"{path}function."
+            _setdefault_object(call, "function"),
+            fields.optional_object(piece, "function", path),
+            f"{path}function.",
         )
 
 
-def _closed(choice: Obj) -> Obj:
-    """Write a choice whose pieces are all there; its message says its content, if only null."""
-    message = fields.want_object(choice, "message")
+def _completed(choice: Obj) -> Obj:
+    """Return a choice with its calls as a list and ``content`` set, if only to null."""
+    message = fields.require_object(choice, "message")
     message.setdefault("content", None)
-    if calls := fields.may_object(message, "tool_calls"):
+    if calls := fields.optional_object(message, "tool_calls"):
         message["tool_calls"] = [calls[index] for index in sorted(calls, key=int)]
     return choice
 
 
-def _held(holder: Obj, key: str) -> Obj:
-    """Give the object under ``key``, a new one if there is none."""
+def _setdefault_object(holder: Obj, key: str) -> Obj:
     value = holder.get(key)
     if not isinstance(value, dict):
         holder[key] = value = {}
@@ -251,5 +255,5 @@ def _held(holder: Obj, key: str) -> Obj:
 def _index(piece: Obj, at: str) -> int:
     index = piece.get("index", 0)
     if isinstance(index, bool) or not isinstance(index, int):
-        raise fields.wrong(f"{at}index", index, "a whole number")
+        raise fields.wrong_type(f"{at}index", index, "a whole number")
     return index

@@ -1,9 +1,9 @@
 """OpenAI's fine-tuning files: rows of ``messages`` (SFT), and preference rows (DPO).
 
-An SFT row ends with the assistant message to learn; it becomes an interaction that was answered so.
-A DPO row holds ``input``, ``preferred_output`` and ``non_preferred_output``; it becomes an
-interaction with the preferred answer, and the choice between the two as feedback about it. Neither
-has a time or ids: the time is 0, ids and actor are fixed by the content.
+An SFT row ends with the assistant message to learn; it becomes an interaction with that answer. A
+DPO row has ``input``, ``preferred_output`` and ``non_preferred_output``; it becomes an interaction
+with the preferred answer, and feedback with the choice between the two. Neither has a time or ids:
+the time is 0, the id is the content's digest, the actor is ``ACTOR``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,17 +16,17 @@ from components.schema import Json
 NAME = "openai_finetuning"
 
 ACTOR = "annotator"
-"""Who chose between the answers of a DPO row: the format does not say."""
+"""The actor of a DPO row's choice, which the format does not name."""
 
 PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
-BESIDE = ("tools", "functions", "parallel_tool_calls")
-"""What a row may offer beside its messages."""
+TOOL_KEYS = ("tools", "functions", "parallel_tool_calls")
+"""Optional keys of a row besides its messages."""
 
-ALLOWED = {"messages", *BESIDE}
+ALLOWED = {"messages", *TOOL_KEYS}
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take preference rows, and rows of messages that end with an assistant's."""
+    """Claim preference rows, and rows of messages that end with the assistant's."""
     if value.keys() >= PREFERENCE:
         return True
     match value.get("messages"):
@@ -37,7 +37,7 @@ def claims(value: dict[str, Json]) -> bool:
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read rows of either kind."""
+    """Yield the records of rows of either kind."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
@@ -46,9 +46,11 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
     if "input" not in row.value:
         request, answer = learned(row.value)
         return [ParsedRecord(row, "interactions", answered(defaults, request, answer, response_id))]
-    given = fields.want_object(row.value, "input")
-    messages = canonical.messages(fields.want_array(given, "messages", "input."), "input.messages")
-    request = canonical.request(messages, _beside(given))
+    source_input = fields.require_object(row.value, "input")
+    messages = canonical.messages(
+        fields.require_array(source_input, "messages", "input."), "input.messages"
+    )
+    request = canonical.request(messages, _tool_values(source_input))
     preferred = _only(row.value, "preferred_output")
     other = _only(row.value, "non_preferred_output")
     chosen = canonical.feedback(
@@ -66,24 +68,24 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
 
 
 def learned(value: Obj) -> tuple[Obj, Obj]:
-    """Take a row of messages apart: the request before the last message, and that as the answer."""
-    messages = canonical.messages(fields.want_array(value, "messages"), "messages")
+    """Return a row of messages as the request and the answer, its last message."""
+    messages = canonical.messages(fields.require_array(value, "messages"), "messages")
     if len(messages) < 2:
         raise fields.WrongShapeError(
-            f"`messages` has {len(messages)} elements, wants a request and an answer"
+            f"`messages` has {len(messages)} elements, expected a request and an answer"
         )
     match messages[-1]:
         case {"role": "assistant", **rest}:
             answer: Obj = {"role": "assistant"} | {k: v for k, v in rest.items() if k != "weight"}
-            return canonical.request(messages[:-1], _beside(value)), answer
+            return canonical.request(messages[:-1], _tool_values(value)), answer
         case last:
-            role = fields.want_text(last, "role") if isinstance(last, dict) else ""
+            role = fields.require_text(last, "role") if isinstance(last, dict) else ""
             at = f"messages[{len(messages) - 1}].role"
-            raise fields.unknown(at, role, "the assistant's answer at the end")
+            raise fields.unknown_value(at, role, "the assistant's answer at the end")
 
 
 def answered(defaults: Defaults, request: Obj, answer: Obj, response_id: str) -> Obj:
-    """Write the interaction of a row that has no time and names nobody."""
+    """Return the interaction of a row without a time and a user."""
     reason = "tool_calls" if answer.get("tool_calls") else "stop"
     response = canonical.response([canonical.choice(answer, reason)], response_id=response_id)
     return canonical.interaction(
@@ -91,16 +93,18 @@ def answered(defaults: Defaults, request: Obj, answer: Obj, response_id: str) ->
     )
 
 
-def _beside(holder: Obj) -> Obj:
-    return {key: holder.get(key) for key in BESIDE}
+def _tool_values(holder: Obj) -> Obj:
+    return {key: holder.get(key) for key in TOOL_KEYS}
 
 
 def _only(value: Obj, key: str) -> Obj:
-    """Read the one assistant message of an output."""
-    match canonical.messages(fields.want_array(value, key), key):
+    """Return the only message of an output, which must be the assistant's."""
+    match canonical.messages(fields.require_array(value, key), key):
         case [{"role": "assistant"} as message]:
             return message
         case [{"role": str(role)}]:
-            raise fields.unknown(f"{key}[0].role", role, "assistant")
+            raise fields.unknown_value(f"{key}[0].role", role, "assistant")
         case others:
-            raise fields.WrongShapeError(f"`{key}` has {len(others)} elements, wants one message")
+            raise fields.WrongShapeError(
+                f"`{key}` has {len(others)} elements, expected one message"
+            )

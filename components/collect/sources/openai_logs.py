@@ -1,8 +1,8 @@
 """OpenAI's own form: logged requests with their responses, and exports of stored completions.
 
-A log row holds ``request`` and ``response``, each as the API has it or under ``body`` (as HTTP logs
-and the Batch API write them); the response may be a list of chunks or the text of a stream. A row
-of an export is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of such.
+A log row has ``request`` and ``response``, each in the API's form or under ``body`` (as in HTTP
+logs and the Batch API); the response may be a list of chunks or the text of a stream. An export row
+is a ``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,16 +28,16 @@ PARAMETERS = (
     "max_completion_tokens",
     "response_format",
 )
-"""What a stored completion repeats of its request, besides the messages."""
+"""Keys of the request that a stored completion repeats, besides the messages."""
 
 COMPLETION = ("id", "object", "created", "model", "choices", "usage", "service_tier")
-"""What a stored completion holds of its response."""
+"""Keys of the response in a stored completion."""
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take stored completions, and requests with responses that name no workload and client."""
+    """Claim stored completions, and requests with responses without both workload and client."""
     if value.get("object") == "list" and isinstance(page := value.get("data"), list):
-        return bool(page) and all(isinstance(one, dict) and _is_stored(one) for one in page)
+        return bool(page) and all(isinstance(row, dict) and _is_stored(row) for row in page)
     if _is_stored(value):
         return True
     request = value.get("request")
@@ -50,17 +50,17 @@ def claims(value: dict[str, Json]) -> bool:
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read rows as logged or exported; a page gives one record for each completion on it."""
+    """Yield the records of logged or exported rows; a page yields one per completion."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
 def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | RejectedRecord]:
     if row.value.get("object") == "list":
-        page = fields.want_array(row.value, "data")
+        page = fields.require_array(row.value, "data")
         if not page:
             raise fields.missing("data[0]", "a chat.completion")
-        parts = [fields.part(row, one) for _, one in fields.objects(page, "data")]
-        return list(fields.each(parts, lambda one: _convert(one, defaults)))
+        parts = [fields.part(row, stored) for _, stored in fields.objects(page, "data")]
+        return list(fields.each(parts, lambda part: _convert(part, defaults)))
     convert = _logged if "request" in row.value else _stored
     return [ParsedRecord(row, "interactions", convert(row.value, defaults))]
 
@@ -75,7 +75,7 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
     if openai_api.is_request(request):
         request = openai_api.to_request(request, at)
         response = openai_api.to_response(response, "response.")
-    canonical.messages(fields.want_array(request, "messages", at), f"{at}messages")
+    canonical.messages(fields.require_array(request, "messages", at), f"{at}messages")
     _check(response, "response.")
     times = (value.get("timestamp"), value.get("created_at"), response.get("created"))
     return canonical.interaction(
@@ -83,9 +83,9 @@ def _logged(value: Obj, defaults: Defaults) -> Obj:
         timestamp=next((time for time in times if time is not None), None),
         request=request,
         response=response,
-        workload_id=fields.may_text(value, "workload_id"),
-        conversation_id=fields.may_text(value, "conversation_id"),
-        user_id=fields.may_text(value, "user_id") or fields.may_text(request, "user", at),
+        workload_id=fields.optional_text(value, "workload_id"),
+        conversation_id=fields.optional_text(value, "conversation_id"),
+        user_id=fields.optional_text(value, "user_id") or fields.optional_text(request, "user", at),
         metadata=value.get("metadata") or request.get("metadata"),
     )
 
@@ -94,34 +94,35 @@ def _stored(value: Obj, defaults: Defaults) -> Obj:
     _check(value, "")
     messages = value.get("messages")
     if isinstance(messages, dict):  # a page of /chat/completions/{id}/messages
-        messages, at = fields.want_array(messages, "data", "messages."), "messages.data"
+        messages, at = fields.require_array(messages, "data", "messages."), "messages.data"
     else:
-        messages, at = fields.want_array(value, "messages"), "messages"
-    said = {key: value[key] for key in PARAMETERS if value.get(key) is not None}
+        messages, at = fields.require_array(value, "messages"), "messages"
+    parameters = {key: value[key] for key in PARAMETERS if value.get(key) is not None}
+    sent = canonical.messages([_sent(message) for message in messages], at)
     return canonical.interaction(
         defaults,
         timestamp=value.get("created"),
-        request={**said, "messages": canonical.messages([_sent(one) for one in messages], at)},
+        request={**parameters, "messages": sent},
         response={key: value[key] for key in COMPLETION if value.get(key) is not None},
-        user_id=fields.may_text(value, "input_user"),
+        user_id=fields.optional_text(value, "input_user"),
         metadata=value.get("metadata"),
     )
 
 
 def _sent(message: Json) -> Json:
-    """Write a stored message as it was sent: the API adds an id, and parts beside the content."""
+    """Return a stored message as it was sent, without the id and ``content_parts`` of the API."""
     if not isinstance(message, dict):
         return message
     parts = message.get("content_parts")
-    sent = {key: said for key, said in message.items() if key not in ("id", "content_parts")}
+    sent = {key: value for key, value in message.items() if key not in ("id", "content_parts")}
     return fields.without_nulls({**sent, "content": parts} if parts else sent)
 
 
 def _body(value: Obj, key: str) -> tuple[Obj, str]:
-    """Find a request or response that may lie under ``body``, and its path."""
-    holder = fields.want_object(value, key)
+    """Return a request or response, which may be under ``body``, and its path."""
+    holder = fields.require_object(value, key)
     if isinstance(holder.get("body"), dict):
-        return fields.want_object(holder, "body", f"{key}."), f"{key}.body."
+        return fields.require_object(holder, "body", f"{key}."), f"{key}.body."
     return holder, f"{key}."
 
 
@@ -138,10 +139,10 @@ def _response(value: Obj) -> Obj:
 
 
 def _check(response: Obj, at: str) -> None:
-    """Refuse what failed, and choices that hold no message."""
+    """Raise ``WrongShapeError`` for a failed response and for choices without a message."""
     if response.get("error") is not None:
-        raise fields.wrong(f"{at}error", response["error"], "a response with `choices`")
-    choices = fields.want_array(response, "choices", at)
+        raise fields.wrong_type(f"{at}error", response["error"], "a response with `choices`")
+    choices = fields.require_array(response, "choices", at)
     for path, choice in fields.objects(choices, f"{at}choices"):
-        message = fields.want_object(choice, "message", path)
+        message = fields.require_object(choice, "message", path)
         canonical.messages([message], f"{path}message")

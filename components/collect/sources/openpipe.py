@@ -1,7 +1,7 @@
 """OpenPipe: exports of request logs, and of datasets.
 
-A row of request logs holds ``input`` (the request), ``output`` (the response, or an error) and
-``tags``. A row of a dataset holds ``messages`` up to the answer and its ``split``, perhaps a
+A row of request logs has ``input`` (the request), ``output`` (the response, or an error) and
+``tags``. A row of a dataset has ``messages`` up to the answer, its ``split``, and perhaps a
 ``rejected_message``; it has no time and no id, like OpenAI's fine-tuning files.
 """
 
@@ -15,11 +15,11 @@ from components.schema import Json
 NAME = "openpipe"
 
 MILLISECONDS_FROM = 10**11
-"""A time above this many is in milliseconds: as seconds it would lie in the year 5138."""
+"""Larger times are in milliseconds: this many seconds are the year 5138."""
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take rows of request logs and of datasets."""
+    """Claim rows of request logs and of datasets."""
     match value:
         case {"messages": list(), "split": str() | None}:
             return True
@@ -30,7 +30,7 @@ def claims(value: dict[str, Json]) -> bool:
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read rows of either export."""
+    """Yield the records of either export's rows."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
@@ -41,23 +41,23 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
 
 
 def _logged(value: Obj, defaults: Defaults) -> Obj:
-    request = fields.want_object(value, "input")
-    canonical.messages(fields.want_array(request, "messages", "input."), "input.messages")
-    response = fields.want_object(value, "output")
+    request = fields.require_object(value, "input")
+    canonical.messages(fields.require_array(request, "messages", "input."), "input.messages")
+    response = fields.require_object(value, "output")
     if "choices" not in response and "error" in response:
-        raise fields.wrong("output.error", response["error"], "a response with `choices`")
-    choices = fields.want_array(response, "choices", "output.")
+        raise fields.wrong_type("output.error", response["error"], "a response with `choices`")
+    choices = fields.require_array(response, "choices", "output.")
     for path, choice in fields.objects(choices, "output.choices"):
-        canonical.messages([fields.want_object(choice, "message", path)], f"{path}message")
-    created = fields.want_number(response, "created", "output.")
-    tags = fields.may_object(value, "tags")
+        canonical.messages([fields.require_object(choice, "message", path)], f"{path}message")
+    created = fields.require_number(response, "created", "output.")
+    tags = fields.optional_object(value, "tags")
     return canonical.interaction(
         defaults,
         timestamp=created / 1000 if created > MILLISECONDS_FROM else created,
         request=request,
         response=response,
-        workload_id=fields.may_text(tags, "workload_id", "tags."),
-        user_id=fields.may_text(request, "user", "input."),
+        workload_id=fields.optional_text(tags, "workload_id", "tags."),
+        user_id=fields.optional_text(request, "user", "input."),
         metadata=tags,
     )
 
@@ -74,12 +74,12 @@ def _example(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
         request=request,
         response=canonical.response([canonical.choice(answer, reason)], response_id=response_id),
         metadata=fields.without_nulls(
-            {**fields.may_object(row.value, "metadata"), "split": row.value.get("split")}
+            {**fields.optional_object(row.value, "metadata"), "split": row.value.get("split")}
         ),
     )
-    found: list[ParsedRecord | RejectedRecord] = [ParsedRecord(row, "interactions", interaction)]
+    records: list[ParsedRecord | RejectedRecord] = [ParsedRecord(row, "interactions", interaction)]
     if row.value.get("rejected_message") is not None:
-        rejected = fields.want_object(row.value, "rejected_message")
+        rejected = fields.require_object(row.value, "rejected_message")
         canonical.messages([rejected], "rejected_message")
         choice = canonical.feedback(
             defaults,
@@ -89,5 +89,5 @@ def _example(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
             value={"chosen": answer, "rejected": rejected},
             target=("response_id", response_id),
         )
-        found.append(ParsedRecord(row, "feedback", choice))
-    return found
+        records.append(ParsedRecord(row, "feedback", choice))
+    return records

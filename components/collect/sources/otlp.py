@@ -16,16 +16,16 @@ SIGNALS = {
     "resourceSpans": ("scopeSpans", "spans"),
     "resourceLogs": ("scopeLogs", "logRecords"),
 }
-"""The lists of a request, and what lies inside them."""
+"""The lists of a request, and the lists in their elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One span or log record, with the attributes of its resource.
 
-    ``request`` holds nothing else, but is a request that can be read again; ``row`` is what it was
-    cut out of, only its place unless nothing else was in there (``is_alone``); ``characters`` is
-    about its length.
+    ``request`` is a valid request with only this piece; ``row`` is the row it was cut from, reduced
+    to its place unless the piece is alone in it (``is_alone``); ``characters`` is its approximate
+    length.
     """
 
     row: SourceRow
@@ -39,34 +39,35 @@ class Piece:
 
 
 def split_request(row: SourceRow) -> list[Piece]:
-    """Cut a request into its pieces."""
-    cut = [*_cut(row, "resourceSpans"), *_cut(row, "resourceLogs")]
-    share = len(row.text) // max(1, len(cut))
-    # Pieces may wait long: those that are not alone must not keep the rest of the row alive.
-    kept = row if len(cut) == 1 else SourceRow(row.place, "", {})
-    return [replace(piece, row=kept, is_alone=len(cut) == 1, characters=share) for piece in cut]
+    """Return the pieces of a request."""
+    pieces = [*_cut(row, "resourceSpans"), *_cut(row, "resourceLogs")]
+    is_alone = len(pieces) == 1
+    share = len(row.text) // max(1, len(pieces))
+    # Pieces may wait long: those that are not alone must not keep the rest of the row in memory.
+    kept = row if is_alone else SourceRow(row.place, "", {})
+    return [replace(piece, row=kept, is_alone=is_alone, characters=share) for piece in pieces]
 
 
-def join_pieces(parts: Iterable[Piece]) -> SourceRow:
-    """Put pieces together: one request, or the row itself if that held nothing else."""
-    held = list(parts)
-    if len(held) == 1 and held[0].is_alone:
-        return held[0].row
+def join_pieces(pieces: Iterable[Piece]) -> SourceRow:
+    """Return the pieces as one request; the row itself for a piece that is alone in it."""
+    joined = list(pieces)
+    if len(joined) == 1 and joined[0].is_alone:
+        return joined[0].row
     request: dict[str, list[Json]] = {}
-    for piece in held:
+    for piece in joined:
         for key, values in piece.request.items():
             request.setdefault(key, []).extend(values if isinstance(values, list) else [])
-    return fields.part(held[0].row, {**request})
+    return fields.part(joined[0].row, {**request})
 
 
 def _cut(row: SourceRow, signal: Literal["resourceSpans", "resourceLogs"]) -> Iterator[Piece]:
     scopes_key, bodies_key = SIGNALS[signal]
-    for path, group in fields.objects(fields.may_array(row.value, signal), signal):
-        resource = fields.may_object(group, "resource", path)
+    for path, group in fields.objects(fields.optional_array(row.value, signal), signal):
+        resource = fields.optional_object(group, "resource", path)
         attributes = otlp_encoding.attributes(resource, f"{path}resource.")
-        scopes = fields.may_array(group, scopes_key, path)
+        scopes = fields.optional_array(group, scopes_key, path)
         for scope_path, scope in fields.objects(scopes, f"{path}{scopes_key}"):
-            bodies = fields.may_array(scope, bodies_key, scope_path)
+            bodies = fields.optional_array(scope, bodies_key, scope_path)
             for at, body in fields.objects(bodies, f"{scope_path}{bodies_key}"):
                 inner: Obj = {**scope, bodies_key: [body]}
                 request: Obj = {signal: [{**group, scopes_key: [inner]}]}
@@ -78,50 +79,53 @@ def _cut(row: SourceRow, signal: Literal["resourceSpans", "resourceLogs"]) -> It
 NAME = "otlp"
 
 MOST_WAITING = 4096
-"""Calls that may wait for their span or their messages; more, and the oldest is read as it is."""
+"""Maximum calls that wait for their span or messages; beyond it the oldest is read as it is."""
 
 MOST_CHARACTERS = 32 * 2**20
-"""Characters that waiting calls may hold together."""
+"""Maximum characters of all waiting calls together."""
 
 NOTHING = (
-    "found neither a span of a model's call nor an event of one, wants `gen_ai.` attributes in "
+    "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
     "`resourceSpans` or `resourceLogs`"
 )
 
-KNOWN = "its span was read before it came, and held the whole call; wants one or the other"
+KNOWN = "its span was read before it came, and held the whole call; expected one or the other"
 
 TIMES = {
     "resourceSpans": ("startTimeUnixNano", "endTimeUnixNano"),
     "resourceLogs": ("timeUnixNano", "observedTimeUnixNano"),
 }
-"""Where a span and a log record say their time, the best first."""
+"""Time fields of spans and log records, in order of preference."""
 
 Key: TypeAlias = tuple[str, str]
-"""Trace and span; the span is empty for log records that were recorded on none."""
+"""Trace and span; the span is empty for log records without one."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A call whose span or messages have not come yet, and what it was read from."""
+    """A call whose span or messages are still missing, and its pieces."""
 
     call: SpanCall
-    parts: list[Piece] = field(default_factory=list[Piece])
+    pieces: list[Piece] = field(default_factory=list[Piece])
     objection: str | None = None
     has_span: bool = False
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take requests of traces and of logs."""
+    """Claim requests of traces and of logs."""
     return any(isinstance(value.get(signal), list) for signal in SIGNALS)
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read requests, one a row; memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``."""
+    """Yield the records of requests, one request per row.
+
+    Memory is bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
+    """
     return _Reader(defaults).read(rows)
 
 
 class _Reader:
-    """Holds the calls that are not whole yet."""
+    """Holds incomplete calls."""
 
     def __init__(self, defaults: Defaults) -> None:
         self.defaults = defaults
@@ -130,7 +134,7 @@ class _Reader:
         self.characters = 0
 
     def read(self, rows: Iterable[SourceRow]) -> Iterator[ParsedRecord | RejectedRecord]:
-        """Read all rows, then what still waits."""
+        """Yield the records of all rows, then of the calls that still wait."""
         for row in rows:
             yield from self._row(row)
             while self.characters > MOST_CHARACTERS or len(self.waiting) > MOST_WAITING:
@@ -141,28 +145,28 @@ class _Reader:
     def _row(self, row: SourceRow) -> Iterator[ParsedRecord | RejectedRecord]:
         try:
             fields.check_depth(row)
-            held = split_request(row)
+            pieces = split_request(row)
         except WrongShapeError as error:
             yield RejectedRecord(row, str(error))
             return
-        is_ours = False
-        for piece in held:
+        has_genai = False
+        for piece in pieces:
             try:
-                for found in self._piece(piece):
-                    is_ours = True
-                    if found is not None:
-                        yield found
+                for record in self._piece(piece):
+                    has_genai = True
+                    if record is not None:
+                        yield record
             except WrongShapeError as error:
-                is_ours = True
+                has_genai = True
                 yield RejectedRecord(join_pieces([piece]), str(error))
-        if not is_ours:
+        if not has_genai:
             yield RejectedRecord(row, NOTHING)
 
     def _piece(self, piece: Piece) -> Iterator[ParsedRecord | RejectedRecord | None]:
-        """Read one span or log record; ``None`` for one of ours that waits."""
+        """Yield the records of one span or log record; ``None`` for a call that waits."""
         attributes = otlp_encoding.attributes(piece.body, piece.at)
         if piece.signal == "resourceLogs":
-            name = fields.may_text(piece.body, "eventName", piece.at) or attributes.get(
+            name = fields.optional_text(piece.body, "eventName", piece.at) or attributes.get(
                 "event.name"
             )
             body = otlp_encoding.value(piece.body.get("body"), f"{piece.at}body")
@@ -214,19 +218,19 @@ class _Reader:
             self.waiting[key] = _Waiting(SpanCall(*key, seconds=_seconds(piece)))
         waiting = self.waiting[key]
         waiting.call.resource |= piece.resource
-        waiting.parts.append(piece)
+        waiting.pieces.append(piece)
         self.characters += piece.characters
         return waiting
 
     def _finish(self, key: Key) -> ParsedRecord | RejectedRecord:
-        """Write a call as it is by now, or say what it lacks."""
+        """Return a call as far as it is known, or the reason why it is incomplete."""
         waiting = self.waiting.pop(key)
-        self.characters -= sum(piece.characters for piece in waiting.parts)
+        self.characters -= sum(piece.characters for piece in waiting.pieces)
         if key[1]:
             self.done[key] = None
         if len(self.done) > MOST_WAITING:
             self.done.popitem(last=False)
-        row = join_pieces(waiting.parts)
+        row = join_pieces(waiting.pieces)
         if waiting.objection is not None:
             return RejectedRecord(row, waiting.objection)
         if not waiting.call.is_whole:
@@ -238,19 +242,19 @@ class _Reader:
 
 
 def _events(piece: Piece) -> Iterator[GenAiEvent]:
-    """Read what a span says in events of its own."""
-    events = fields.may_array(piece.body, "events", piece.at)
+    """Yield the GenAI events of a span."""
+    events = fields.optional_array(piece.body, "events", piece.at)
     for at, event in fields.objects(events, f"{piece.at}events"):
-        name = fields.want_text(event, "name", at)
+        name = fields.require_text(event, "name", at)
         if name.startswith("gen_ai."):
             seconds = otlp_encoding.seconds(event, ("timeUnixNano",), at)
             yield GenAiEvent(name, otlp_encoding.attributes(event, at), None, seconds)
 
 
 def _key(piece: Piece) -> Key:
-    """Name the span that a piece is, or that it was recorded on."""
-    trace_id = fields.may_text(piece.body, "traceId", piece.at) or ""
-    return trace_id, fields.may_text(piece.body, "spanId", piece.at) or ""
+    """Return the ids of a piece's own span, or of the span of a log record."""
+    trace_id = fields.optional_text(piece.body, "traceId", piece.at) or ""
+    return trace_id, fields.optional_text(piece.body, "spanId", piece.at) or ""
 
 
 def _seconds(piece: Piece) -> float:

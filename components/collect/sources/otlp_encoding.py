@@ -1,4 +1,4 @@
-"""Decode OTLP: protobuf to its JSON form, attributes to plain values."""
+"""Decode OTLP: protobuf to JSON form, attributes to plain values."""
 
 import base64
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from components.collect.sources.fields import Obj
 from components.schema import Json
 
 DEEPEST = 64
-"""Levels of nesting that an attribute may have; a value below was made to do harm."""
+"""Maximum nesting of an attribute; deeper values are attacks."""
 
 
 def attributes(holder: Obj, at: str) -> Obj:
-    """Read the attributes of a resource, span, event or log record by name."""
-    return _entries(fields.may_array(holder, "attributes", at), f"{at}attributes", 0)
+    """Return the attributes of a resource, span, event or log record by name."""
+    return _entries(fields.optional_array(holder, "attributes", at), f"{at}attributes", 0)
 
 
 def value(wrapped: Json, at: str, depth: int = 0) -> Json:
-    """Unwrap an ``AnyValue``; integers may be text, as protobuf's JSON form has 64-bit ones."""
+    """Return the value of an ``AnyValue``; integers may be text, as in protobuf's JSON form."""
     if depth > DEEPEST:
         raise fields.WrongShapeError(f"`{at}` is nested deeper than {DEEPEST} levels")
     match wrapped:
@@ -32,10 +32,10 @@ def value(wrapped: Json, at: str, depth: int = 0) -> Json:
         case {"intValue": str(text)} if text.lstrip("-").isdecimal() and len(text) < 21:
             return int(text)
         case {"arrayValue": dict(array)}:
-            values = fields.may_array(array, "values", f"{at}.arrayValue.")
-            return [value(one, f"{at}[{n}]", depth + 1) for n, one in enumerate(values)]
+            values = fields.optional_array(array, "values", f"{at}.arrayValue.")
+            return [value(inner, f"{at}[{n}]", depth + 1) for n, inner in enumerate(values)]
         case {"kvlistValue": dict(entries)}:
-            values = fields.may_array(entries, "values", f"{at}.kvlistValue.")
+            values = fields.optional_array(entries, "values", f"{at}.kvlistValue.")
             return _entries(values, at, depth + 1)
         case {"stringValue": str(plain)} | {"bytesValue": str(plain)}:
             return plain
@@ -46,13 +46,13 @@ def value(wrapped: Json, at: str, depth: int = 0) -> Json:
         case dict() if not wrapped:
             return None
         case _:
-            raise fields.wrong(at, wrapped, "an object with one of OTLP's typed values")
+            raise fields.wrong_type(at, wrapped, "an object with one of OTLP's typed values")
 
 
 def seconds(holder: Obj, keys: tuple[str, ...], at: str) -> float:
-    """Read the first of the times that is set, given in nanoseconds, as unix seconds.
+    """Return the first time (nanoseconds) that is set as unix seconds.
 
-    To the microsecond, which is what a float can hold of them.
+    Truncated to microseconds, the precision of a float.
     """
     for key in keys:
         nanoseconds = holder.get(key)
@@ -64,49 +64,49 @@ def seconds(holder: Obj, keys: tuple[str, ...], at: str) -> float:
             case int() if not isinstance(nanoseconds, bool):
                 return nanoseconds // 1000 / 1e6
             case _:
-                raise fields.wrong(at + key, nanoseconds, "nanoseconds as digits")
+                raise fields.wrong_type(at + key, nanoseconds, "nanoseconds as digits")
     raise fields.missing(at + keys[0], "nanoseconds as digits")
 
 
 def duration_ms(holder: Obj, began: str, ended: str, at: str) -> float | None:
-    """Give the milliseconds between two times; ``None`` where one is not set, or not after it."""
+    """Return the milliseconds between two times; ``None`` if one is missing or they are swapped."""
     try:
-        seconds_ = seconds(holder, (ended,), at) - seconds(holder, (began,), at)
-    except fields.WrongShapeError:  # a call is a call without it
+        elapsed = seconds(holder, (ended,), at) - seconds(holder, (began,), at)
+    except fields.WrongShapeError:  # the duration is optional
         return None
-    return round(1000 * seconds_, 3) if seconds_ >= 0 else None
+    return round(1000 * elapsed, 3) if elapsed >= 0 else None
 
 
 def _entries(entries: list[Json], at: str, depth: int) -> Obj:
-    read: Obj = {}
+    values: Obj = {}
     for path, entry in fields.objects(entries, at):
-        key = fields.want_text(entry, "key", path)
-        read[key] = value(entry.get("value"), f"{at}[{key}]", depth)
-    return read
+        key = fields.require_text(entry, "key", path)
+        values[key] = value(entry.get("value"), f"{at}[{key}]", depth)
+    return values
 
 
 FIRST_FIELD = 0x0A
-"""The byte that a request begins with: field 1, a message."""
+"""A request's first byte: field 1, a message."""
 
 LENGTH_BYTES = 4
 IDS = ("traceId", "spanId", "parentSpanId")
 
 
 def decode_file(content: bytes) -> Iterator[Obj]:
-    """Go through the requests of a file, traces or logs, in their JSON form.
+    """Yield a file's requests of traces or logs in JSON form.
 
     Raises:
-        ValueError: What comes next is no request; it says where. What was read before is good.
+        ValueError: The next bytes are not a request; names the offset. Earlier requests are valid.
     """
     for start, frame in _frames(content):
         yield decode_request(frame, f"at byte {start}")
 
 
 def decode_request(content: bytes, place: str = "") -> Obj:
-    """Read one request of traces or logs.
+    """Return one request of traces or logs in JSON form.
 
-    The two can't be told from the bytes alone; but where a span has its id a log record has its
-    time, so what has no ids as traces is logs.
+    The bytes alone don't distinguish the two; but a log record has its time in the field of a
+    span's id, so a request without ids as traces is logs.
 
     Raises:
         ValueError: It is neither.
@@ -133,7 +133,7 @@ def _as_traces(content: bytes) -> ExportTraceServiceRequest | None:
 
 
 def _frames(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Cut a file into its requests, each with the place where it begins."""
+    """Yield a file's requests, each with its offset."""
     if content[:1] == bytes([FIRST_FIELD]) and _is_whole(content):
         yield 0, content
         return
@@ -151,7 +151,7 @@ def _frames(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_whole(content: bytes) -> bool:
-    """Tell whether the bytes are one message of nothing but first fields."""
+    """Return whether the bytes are one message with only first fields."""
     start = 0
     while start < len(content):
         if content[start] != FIRST_FIELD:
@@ -167,7 +167,7 @@ def _fixed_length(content: bytes, start: int) -> tuple[int, int]:
 
 
 def _varint(content: bytes, start: int) -> tuple[int, int]:
-    """Read a length of seven bits a byte, lowest first; give where it ends, too."""
+    """Return the end and the value of a length in seven bits per byte, lowest first."""
     length = 0
     for shift, byte in enumerate(content[start : start + 10]):
         length |= (byte & 0x7F) << (7 * shift)
@@ -184,13 +184,13 @@ def _span_ids(request: ExportTraceServiceRequest) -> Iterator[bytes]:
 
 
 def _json_form(value: Obj) -> Obj:
-    """Write ids in hexadecimal, as OTLP's JSON form has them and protobuf's has not."""
-    return {key: _hexadecimal(key, held) for key, held in value.items()}
+    """Return the value with hexadecimal ids, as in OTLP's JSON form; protobuf's has base64."""
+    return {key: _hexadecimal(key, inner) for key, inner in value.items()}
 
 
 def _hexadecimal(key: str, value: Json) -> Json:
     if isinstance(value, dict):
         return _json_form(value)
     if isinstance(value, list):
-        return [_hexadecimal("", one) for one in value]
+        return [_hexadecimal("", inner) for inner in value]
     return base64.b64decode(value).hex() if key in IDS and isinstance(value, str) else value

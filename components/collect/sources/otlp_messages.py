@@ -9,23 +9,23 @@ from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-QUESTIONS = {
+MESSAGE_ROLES = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
-"""The older conventions' events of what was asked, with the role that each speaks in."""
+"""The older conventions' events of request messages, with their roles."""
 
 CHOICE = "gen_ai.choice"
-"""The older conventions' event of what was answered."""
+"""The older conventions' event of an answer."""
 
 EVALUATION = "gen_ai.evaluation."
 
 
 @dataclass(frozen=True, slots=True)
 class GenAiEvent:
-    """What an event is called, its attributes, its body (``None`` on a span) and its time."""
+    """An event's name, attributes, body (``None`` on a span) and time (unix seconds)."""
 
     name: str
     attributes: Obj
@@ -34,16 +34,16 @@ class GenAiEvent:
 
     @property
     def is_message(self) -> bool:
-        """Tell whether it is one message of several."""
-        return self.name in QUESTIONS or self.name == CHOICE
+        """Return whether it is one message of a call."""
+        return self.name in MESSAGE_ROLES or self.name == CHOICE
 
     @property
     def is_evaluation(self) -> bool:
-        """Tell whether it is feedback."""
+        """Return whether it is feedback."""
         return self.name.startswith(EVALUATION)
 
-    def said(self) -> Obj:
-        """Find what it says: in its body, in ``gen_ai.event.content`` or in its attributes."""
+    def content(self) -> Obj:
+        """Return the body, else ``gen_ai.event.content``, else the attributes."""
         if isinstance(self.body, dict):
             return self.body
         content = fields.unpacked(self.attributes, "gen_ai.event.content")
@@ -54,28 +54,28 @@ class GenAiEvent:
 
 USER_FEEDBACK = "gen_ai.evaluation.user_feedback"
 
-FEELING: list[Json] = [-1, 1]
+FEEDBACK_SCALE: list[Json] = [-1, 1]
 """The scale of user feedback: -1 is bad, 0 neutral, 1 good."""
 
 
 def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> Obj:
-    """Write the feedback of an evaluation event.
+    """Return the feedback of an evaluation event.
 
-    It is about the response it names, else about that of the span it was recorded on. User feedback
-    is a rating; a result with a score or a label is an outcome, or a thumb if it is named so.
+    It is about the response it names, else about the response of its span. User feedback is a
+    rating; a result with a score or a label is an outcome, or a thumb if it has a thumb's name.
     """
-    said: Obj = {**event.attributes, **event.said()}
-    comment = fields.may_text(said, "gen_ai.evaluation.explanation")
-    comment = comment or fields.may_text(said, "comment")
-    score = said.get("gen_ai.evaluation.score.value", said.get("gen_ai.evaluation.score"))
-    label = said.get("gen_ai.evaluation.score.label")
+    values: Obj = {**event.attributes, **event.content()}
+    comment = fields.optional_text(values, "gen_ai.evaluation.explanation")
+    comment = comment or fields.optional_text(values, "comment")
+    score = values.get("gen_ai.evaluation.score.value", values.get("gen_ai.evaluation.score"))
+    label = values.get("gen_ai.evaluation.score.label")
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-        raise fields.wrong("gen_ai.evaluation.score.value", score, "a number")
+        raise fields.wrong_type("gen_ai.evaluation.score.value", score, "a number")
     scale: Json = None
     if event.name == USER_FEEDBACK and score is not None:
-        kind, value, scale = "rating", score, FEELING
+        kind, value, scale = "rating", score, FEEDBACK_SCALE
     elif score is not None or label is not None:
-        name = fields.may_text(said, "gen_ai.evaluation.name")
+        name = fields.optional_text(values, "gen_ai.evaluation.name")
         name = name or event.name.removeprefix(EVALUATION)
         kind, value = feedback.score_signal(name, score if score is not None else label)
     elif comment:
@@ -85,76 +85,76 @@ def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> 
     return canonical.feedback(
         defaults,
         timestamp=event.seconds,
-        actor_id=fields.may_text(said, "user.id")
-        or fields.may_text(said, "enduser.id")
+        actor_id=fields.optional_text(values, "user.id")
+        or fields.optional_text(values, "enduser.id")
         or "unknown",
         kind=kind,
         value=value,
-        target=_target(said, span_id),
+        target=_target(values, span_id),
         scale=scale,
         comment=comment,
     )
 
 
-def _target(said: Obj, span_id: str) -> Target:
-    response_id = fields.may_text(said, "gen_ai.response.id") or span_id
+def _target(values: Obj, span_id: str) -> Target:
+    response_id = fields.optional_text(values, "gen_ai.response.id") or span_id
     if not response_id:
         raise fields.missing("gen_ai.response.id", "text, or the id of a span")
     return "response_id", response_id
 
 
 FINISH = {"tool_call": "tool_calls"}
-"""Reasons to finish that OpenAI names otherwise."""
+"""Finish reasons with another name at OpenAI."""
 
 
 def from_parts(messages: Json, at: str) -> list[Json]:
-    """Write ``gen_ai.input.messages``; each result of a tool becomes a message of its own."""
+    """Return the messages of ``gen_ai.input.messages``; each tool result becomes a message."""
     if not isinstance(messages, list):
-        raise fields.wrong(at, messages, "an array")
+        raise fields.wrong_type(at, messages, "an array")
     written: list[Json] = []
     for path, message in fields.objects(messages, at):
-        role = fields.want_text(message, "role", path)
-        parts = list(fields.objects(fields.want_array(message, "parts", path), f"{path}parts"))
+        role = fields.require_text(message, "role", path)
+        parts = list(fields.objects(fields.require_array(message, "parts", path), f"{path}parts"))
         results = [(p, part) for p, part in parts if part.get("type") == "tool_call_response"]
         written += [_result(part) for _, part in results]
         others = [(p, part) for p, part in parts if part.get("type") != "tool_call_response"]
         if others or not results:
-            written.append(_message(role, others, fields.may_text(message, "name", path)))
+            written.append(_message(role, others, fields.optional_text(message, "name", path)))
     return written
 
 
 def choices_from_parts(messages: Json, at: str) -> list[Json]:
-    """Write ``gen_ai.output.messages``: one choice for each message."""
+    """Return the choices of ``gen_ai.output.messages``, one per message."""
     if not isinstance(messages, list):
-        raise fields.wrong(at, messages, "an array")
+        raise fields.wrong_type(at, messages, "an array")
     written: list[Json] = []
     for index, (path, message) in enumerate(fields.objects(messages, at)):
-        parts = list(fields.objects(fields.want_array(message, "parts", path), f"{path}parts"))
+        parts = list(fields.objects(fields.require_array(message, "parts", path), f"{path}parts"))
         reason = finish_reason(message.get("finish_reason"))
         written.append(canonical.choice(_message("assistant", parts, None), reason, index))
     return written
 
 
 def system(instructions: Json, at: str) -> list[Json]:
-    """Write ``gen_ai.system_instructions``, which are parts, as the message they are."""
+    """Return the parts of ``gen_ai.system_instructions`` as a list of at most one message."""
     if isinstance(instructions, str):
         return [canonical.text_message("system", instructions)]
     if not isinstance(instructions, list):
-        raise fields.wrong(at, instructions, "an array of parts")
+        raise fields.wrong_type(at, instructions, "an array of parts")
     parts = list(fields.objects(instructions, at))
     return [_message("system", parts, None)] if parts else []
 
 
 def tools(definitions: Json, at: str) -> list[Json]:
-    """Write ``gen_ai.tool.definitions``, which may be OpenAI's own."""
+    """Return the tools of ``gen_ai.tool.definitions``, which may be in OpenAI's form."""
     if not isinstance(definitions, list):
-        raise fields.wrong(at, definitions, "an array")
+        raise fields.wrong_type(at, definitions, "an array")
     return [_tool(tool, path) for path, tool in fields.objects(definitions, at)]
 
 
 def from_event(name: str, body: Obj, at: str) -> Obj:
-    """Write the message of an event of what was asked."""
-    role = fields.may_text(body, "role", at) or QUESTIONS[name]
+    """Return the message of a request event."""
+    role = fields.optional_text(body, "role", at) or MESSAGE_ROLES[name]
     message: Obj = {"role": role, "content": _content(body, at)}
     if calls := fields.unpacked(body, "tool_calls", at):
         message["tool_calls"] = calls
@@ -165,22 +165,22 @@ def from_event(name: str, body: Obj, at: str) -> Obj:
 
 
 def choice_from_event(body: Obj, at: str) -> Obj:
-    """Write the choice of a ``gen_ai.choice`` event; its calls may lie beside its message."""
-    said = fields.unpacked(body, "message", at)
-    if said is None:
-        said = body
-    if not isinstance(said, dict):
-        said = {"content": said}
+    """Return the choice of a ``gen_ai.choice`` event; calls may be in or next to its message."""
+    inner = fields.unpacked(body, "message", at)
+    if inner is None:
+        inner = body
+    if not isinstance(inner, dict):
+        inner = {"content": inner}
     calls = {"tool_calls": body["tool_calls"]} if body.get("tool_calls") else {}
-    message = from_event("gen_ai.assistant.message", {**said, **calls}, at)
+    message = from_event("gen_ai.assistant.message", {**inner, **calls}, at)
     index = body.get("index", 0)
     if isinstance(index, bool) or not isinstance(index, int):
-        raise fields.wrong(f"{at}index", index, "a whole number")
+        raise fields.wrong_type(f"{at}index", index, "a whole number")
     return canonical.choice(message, finish_reason(body.get("finish_reason")), index)
 
 
 def finish_reason(reason: Json) -> Json:
-    """Name a reason to finish as OpenAI does."""
+    """Return OpenAI's name of a finish reason."""
     return FINISH.get(reason, reason) if isinstance(reason, str) else None
 
 
@@ -189,27 +189,26 @@ def _content(body: Obj, at: str) -> Json:
     if isinstance(content, dict):
         return [content]
     if not isinstance(content, str | list | None):
-        raise fields.wrong(f"{at}content", content, "text, an array of parts or null")
+        raise fields.wrong_type(f"{at}content", content, "text, an array of parts or null")
     return content
 
 
 def _message(role: str, parts: list[tuple[str, Obj]], name: str | None) -> Obj:
-    """Make one message of parts: calls and reasoning apart."""
     calls = [_call(part, path) for path, part in parts if part.get("type") == "tool_call"]
     thoughts = [part.get("content") for _, part in parts if part.get("type") == "reasoning"]
-    shown = [
+    contents = [
         _part(part, path)
         for path, part in parts
         if part.get("type") not in ("tool_call", "reasoning")
     ]
-    return canonical.message(role, shown, calls, thoughts, name)
+    return canonical.message(role, contents, calls, thoughts, name)
 
 
 def _part(part: Obj, at: str) -> Obj:
-    """Write one part; what OpenAI has no form for stays as it is."""
+    """Return one part in OpenAI's form, unchanged if there is none."""
     match part:
         case {"type": "text"}:
-            return {"type": "text", "text": fields.want_text(part, "content", at)}
+            return {"type": "text", "text": fields.require_text(part, "content", at)}
         case {"type": "uri", "modality": "image", "uri": str(uri)}:
             return {"type": "image_url", "image_url": {"url": uri}}
         case {"type": "blob", "modality": "image", "content": str(content)}:
@@ -226,12 +225,12 @@ def _part(part: Obj, at: str) -> Obj:
 
 def _call(part: Obj, at: str) -> Obj:
     return canonical.tool_call(
-        fields.want_text(part, "name", at), part.get("arguments"), part.get("id")
+        fields.require_text(part, "name", at), part.get("arguments"), part.get("id")
     )
 
 
 def _result(part: Obj) -> Obj:
-    """Write a tool's result, which is called ``response`` or, before 1.38, ``result``."""
+    # ``response`` is called ``result`` before 1.38.
     result = part.get("response", part.get("result"))
     text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
     return {"role": "tool", "tool_call_id": part.get("id"), "content": text}
@@ -241,7 +240,7 @@ def _tool(tool: Obj, at: str) -> Obj:
     if tool.get("type", "function") != "function" or "function" in tool:
         return tool
     return canonical.tool(
-        fields.want_text(tool, "name", at), tool.get("description"), tool.get("parameters")
+        fields.require_text(tool, "name", at), tool.get("description"), tool.get("parameters")
     )
 
 
@@ -251,35 +250,35 @@ FUNCTIONS = "llm.request.functions"
 
 
 def indexed_messages(attributes: Obj) -> list[Json]:
-    """Write what was asked; empty if the span holds none in this form."""
+    """Return the request messages; empty if the span has none in this form."""
     numbered = _numbered(attributes, PROMPT)
-    return canonical.messages([_indexed_message(one, "user") for one in numbered], PROMPT)
+    return canonical.messages([_indexed_message(entry, "user") for entry in numbered], PROMPT)
 
 
 def indexed_choices(attributes: Obj) -> list[Json]:
-    """Write what was answered; empty if the span holds none in this form."""
-    written: list[Json] = []
-    for index, one in enumerate(_numbered(attributes, COMPLETION)):
-        message = _indexed_message(one, "assistant")
+    """Return the choices; empty if the span has none in this form."""
+    choices: list[Json] = []
+    for index, entry in enumerate(_numbered(attributes, COMPLETION)):
+        message = _indexed_message(entry, "assistant")
         canonical.messages([message], f"{COMPLETION}.{index}")
-        written.append(canonical.choice(message, one.get("finish_reason"), index))
-    return written
+        choices.append(canonical.choice(message, entry.get("finish_reason"), index))
+    return choices
 
 
 def indexed_tools(attributes: Obj) -> list[Json]:
-    """Write the functions that the request offered."""
+    """Return the functions of the request as tools."""
     return [
         canonical.tool(
-            fields.want_text(one, "name", f"{FUNCTIONS}.{index}."),
-            one.get("description"),
-            fields.unpacked(one, "parameters", f"{FUNCTIONS}.{index}."),
+            fields.require_text(entry, "name", f"{FUNCTIONS}.{index}."),
+            entry.get("description"),
+            fields.unpacked(entry, "parameters", f"{FUNCTIONS}.{index}."),
         )
-        for index, one in enumerate(_numbered(attributes, FUNCTIONS))
+        for index, entry in enumerate(_numbered(attributes, FUNCTIONS))
     ]
 
 
 def _numbered(attributes: Obj, prefix: str) -> list[Obj]:
-    """Gather ``prefix.N.rest`` attributes by their number."""
+    """Return ``prefix.N.rest`` attributes as one object per number."""
     gathered: dict[int, Obj] = {}
     for key, value in attributes.items():
         if not key.startswith(f"{prefix}."):
@@ -290,26 +289,26 @@ def _numbered(attributes: Obj, prefix: str) -> list[Obj]:
     return [gathered[number] for number in sorted(gathered)]
 
 
-def _indexed_message(one: Obj, role: str) -> Obj:
+def _indexed_message(entry: Obj, role: str) -> Obj:
     message: Obj = {
-        "role": one.get("role") or role,
-        "content": _indexed_content(one.get("content")),
+        "role": entry.get("role") or role,
+        "content": _indexed_content(entry.get("content")),
     }
     calls = [
         canonical.tool_call(str(call.get("name")), call.get("arguments"), call.get("id"))
         for call in _numbered(
-            {f"calls.{key}": said for key, said in one.items()}, "calls.tool_calls"
+            {f"calls.{key}": value for key, value in entry.items()}, "calls.tool_calls"
         )
     ]
     if calls:
         message["tool_calls"] = [*calls]
-    if one.get("tool_call_id") is not None:
-        message["tool_call_id"] = one["tool_call_id"]
+    if entry.get("tool_call_id") is not None:
+        message["tool_call_id"] = entry["tool_call_id"]
     return message
 
 
 def _indexed_content(content: Json) -> Json:
-    """Read parts, which are held as JSON text; other text is what was said."""
+    """Return the parts in JSON text, or else the text itself."""
     if isinstance(content, str) and content.startswith("[{"):
         parts = fields.loads(content)
         return parts if isinstance(parts, list) else content

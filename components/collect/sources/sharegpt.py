@@ -1,7 +1,7 @@
-"""ShareGPT rows as LLaMA-Factory trains on them: conversations, and what people thought of them.
+"""ShareGPT rows in LLaMA-Factory's form: conversations and feedback on them.
 
-A row holds ``conversations`` of ``from`` and ``value``; its last turn is the answer (SFT), unless
-``chosen`` and ``rejected`` are two answers to it (DPO). A ``label`` says whether the answer is good
+A row has ``conversations`` of ``from`` and ``value``; its last turn is the answer (SFT), unless
+``chosen`` and ``rejected`` are two answers to it (DPO). A ``label`` is whether the answer is good
 (KTO; its ``messages`` may be OpenAI's). Time, ids and actor are those of ``openai_finetuning``.
 """
 
@@ -27,14 +27,14 @@ ROLES = {
 
 
 def claims(value: dict[str, Json]) -> bool:
-    """Take rows of conversations, and labelled rows of messages."""
+    """Claim rows of conversations, and labelled rows of messages."""
     has_messages = isinstance(value.get("messages"), list)
     is_labelled = has_messages and isinstance(value.get("label"), bool)
     return isinstance(value.get("conversations"), list) or is_labelled
 
 
 def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[ParsedRecord | RejectedRecord]:
-    """Read rows of any kind."""
+    """Yield the records of rows of any kind."""
     return fields.each(rows, lambda row: _convert(row, defaults))
 
 
@@ -42,17 +42,17 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
     value = row.value
     response_id = f"ft-{fields.digest(value)}"
     messages: list[Json] = [*_messages(value)]
-    beside: Obj = {"tools": [*_tools(value)] or None}
+    tools: Obj = {"tools": [*_tools(value)] or None}
     if "chosen" in value:
-        request, answer = canonical.request(messages, beside), _answer(value, "chosen")
+        request, answer = canonical.request(messages, tools), _answer(value, "chosen")
         choice: Json = {"chosen": answer, "rejected": _answer(value, "rejected")}
         signals = [("choice", choice)]
     else:
-        request, answer = openai_finetuning.learned({"messages": messages, **beside})
+        request, answer = openai_finetuning.learned({"messages": messages, **tools})
         label = value.get("label")
         signals = [("thumb", "up" if label else "down")] if isinstance(label, bool) else []
     record = openai_finetuning.answered(defaults, request, answer, response_id)
-    about = [
+    feedback = [
         canonical.feedback(
             defaults,
             timestamp=canonical.NO_TIME,
@@ -65,27 +65,27 @@ def _convert(row: SourceRow, defaults: Defaults) -> Iterable[ParsedRecord | Reje
     ]
     return [
         ParsedRecord(row, "interactions", record),
-        *(ParsedRecord(row, "feedback", signal) for signal in about),
+        *(ParsedRecord(row, "feedback", signal) for signal in feedback),
     ]
 
 
 def _messages(value: Obj) -> Iterator[Obj]:
-    if system := fields.may_text(value, "system"):
+    if system := fields.optional_text(value, "system"):
         yield canonical.text_message("system", system)
     if "conversations" in value:
-        turns = fields.want_array(value, "conversations")
+        turns = fields.require_array(value, "conversations")
         for at, turn in fields.objects(turns, "conversations"):
             yield _message(turn, at)
     else:
-        messages = fields.want_array(value, "messages")
+        messages = fields.require_array(value, "messages")
         yield from (message for _, message in fields.objects(messages, "messages"))
 
 
 def _message(turn: Obj, at: str) -> Obj:
-    """Write one turn as a message; a call is written as JSON, or several as an array of it."""
-    name, text = fields.want_text(turn, "from", at), fields.want_text(turn, "value", at)
+    """Return one turn as a message; its calls are a JSON object or an array of them."""
+    name, text = fields.require_text(turn, "from", at), fields.require_text(turn, "value", at)
     if name not in ROLES:
-        raise fields.unknown(f"{at}from", name, ", ".join(ROLES))
+        raise fields.unknown_value(f"{at}from", name, ", ".join(ROLES))
     if name != "function_call":
         return canonical.text_message(ROLES[name], text)
     parsed = fields.parsed(text, f"{at}value")
@@ -94,7 +94,7 @@ def _message(turn: Obj, at: str) -> Obj:
         "assistant",
         [],
         [
-            canonical.tool_call(fields.want_text(call, "name", path), call.get("arguments"))
+            canonical.tool_call(fields.require_text(call, "name", path), call.get("arguments"))
             for path, call in fields.objects(calls, f"{at}value")
         ],
         [],
@@ -102,7 +102,7 @@ def _message(turn: Obj, at: str) -> Obj:
 
 
 def _answer(value: Obj, key: str) -> Obj:
-    return _message(fields.want_object(value, key), f"{key}.")
+    return _message(fields.require_object(value, key), f"{key}.")
 
 
 def _tools(value: Obj) -> Iterator[Obj]:
@@ -110,8 +110,8 @@ def _tools(value: Obj) -> Iterator[Obj]:
     if not tools:
         return
     if not isinstance(tools, list):
-        raise fields.wrong("tools", tools, "an array of tools")
+        raise fields.wrong_type("tools", tools, "an array of tools")
     for at, tool in fields.objects(tools, "tools"):
-        function = fields.may_object(tool, "function", at) or tool
-        name = fields.want_text(function, "name", at)
+        function = fields.optional_object(tool, "function", at) or tool
+        name = fields.require_text(function, "name", at)
         yield canonical.tool(name, function.get("description"), function.get("parameters"))

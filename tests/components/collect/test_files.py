@@ -135,7 +135,7 @@ def test_a_rehearsal_shows_what_would_load_and_stores_nothing(con: Connection, t
     rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
     assert (rehearsed.form, rehearsed.loaded.source) == ("lines", "fivekey")
     assert (rehearsed.loaded.new, rehearsed.loaded.quarantined) == (5, 1)
-    assert [json.loads(record) for record in rehearsed.shown] == LINES[:3]
+    assert [json.loads(record) for record in rehearsed.samples] == LINES[:3]
     for table in ("interactions", "files", "quarantine", "fields"):
         assert warehouse.rows(con, f"from raw.{table}") == []
 

@@ -158,8 +158,8 @@ def test_a_dry_run_shows_what_is_new(con: Connection, tmp_path: Path):
     append(path, text(3))
     rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
     assert counts(rehearsed.loaded) == (1, 0, 0)
-    (shown,) = [json.loads(record) for record in rehearsed.shown]
-    assert shown["response"]["id"] == "r3"
+    (sample,) = [json.loads(record) for record in rehearsed.samples]
+    assert sample["response"]["id"] == "r3"
 
 
 BAD: list[Json] = ["oops", {"x": 1}, "größer"]

@@ -66,7 +66,9 @@ def test_a_long_line_is_set_aside_whole_and_the_next_one_read(tmp_path: Path):
     assert found[0] == Line(1, "a")
     assert isinstance(found[1], Unreadable)
     assert found[1].content == long + b"\n"
-    assert found[1].reason == f"the line has {len(long) + 1} bytes, wants at most {lines.LONGEST}"
+    assert (
+        found[1].reason == f"the line has {len(long) + 1} bytes, expected at most {lines.LONGEST}"
+    )
     assert found[2] == Line(3, "b")
 
 

@@ -24,11 +24,13 @@ def reasons(con: Connection) -> list[str]:
             "missing keys: actor_id, kind",
             id="keys",
         ),
-        pytest.param(logs.feedback(actor_id=3), "`actor_id` is UBIGINT, wants text", id="number"),
+        pytest.param(
+            logs.feedback(actor_id=3), "`actor_id` is UBIGINT, expected text", id="number"
+        ),
         pytest.param(
             logs.feedback("applause", 5),
-            '`kind` is "applause", wants thumb, rating, choice, correction, regenerate, comment or '
-            "outcome",
+            '`kind` is "applause", expected thumb, rating, choice, correction, regenerate, comment '
+            "or outcome",
             id="kind",
         ),
         pytest.param(
@@ -38,79 +40,81 @@ def reasons(con: Connection) -> list[str]:
         ),
         pytest.param(
             logs.feedback(conversation_id="c1"),
-            "names more than one of response_id, conversation_id and target_id, wants one",
+            "names more than one of response_id, conversation_id and target_id, expected one",
             id="two-targets",
         ),
         pytest.param(
             logs.feedback("rating", 4),
-            "`scale` of a rating is missing, wants [lowest, highest]",
+            "`scale` of a rating is missing, expected [lowest, highest]",
             id="rating-without-scale",
         ),
         pytest.param(
             logs.feedback("rating", 6, scale=[1, 5]),
-            "`value` of a rating is 6, wants a number within its scale [1,5]",
+            "`value` of a rating is 6, expected a number within its scale [1,5]",
             id="rating-off-scale",
         ),
         pytest.param(
             logs.feedback("rating", 3, scale=[5, 1]),
-            "`scale` of a rating is [5,1], wants [lowest, highest]",
+            "`scale` of a rating is [5,1], expected [lowest, highest]",
             id="scale-upside-down",
         ),
         pytest.param(
             logs.feedback("rating", "4", scale=[1, 5]),
-            "`value` of a rating is VARCHAR, wants a number",
+            "`value` of a rating is VARCHAR, expected a number",
             id="rating-is-text",
         ),
         pytest.param(
             logs.feedback("choice", {"chosen": "r1"}),
-            "`value` of a choice has chosen VARCHAR and rejected missing, wants two assistant "
+            "`value` of a choice has chosen VARCHAR and rejected missing, expected two assistant "
             "messages or two response ids",
             id="half-a-choice",
         ),
         pytest.param(
             logs.feedback("choice", {"chosen": "r1", "rejected": "r2", "tie": "yes"}),
-            "`value.tie` of a choice is VARCHAR, wants true or false",
+            "`value.tie` of a choice is VARCHAR, expected true or false",
             id="tie-is-text",
         ),
         pytest.param(
             logs.feedback("regenerate", False),
-            "`value` of a regenerate is false, wants true or the id of the new response",
+            "`value` of a regenerate is false, expected true or the id of the new response",
             id="not-regenerated",
         ),
         pytest.param(
-            logs.feedback("comment", 1), "`value` of a comment is UBIGINT, wants text", id="comment"
+            logs.feedback("comment", 1),
+            "`value` of a comment is UBIGINT, expected text",
+            id="comment",
         ),
         pytest.param(
             logs.feedback("outcome", "solved"),
-            "`value` of an outcome is VARCHAR, wants an object",
+            "`value` of an outcome is VARCHAR, expected an object",
             id="outcome-is-text",
         ),
         pytest.param(
             logs.feedback("outcome", {"value": True}),
-            "`value.name` of an outcome is missing, wants text",
+            "`value.name` of an outcome is missing, expected text",
             id="outcome-without-name",
         ),
         pytest.param(
             logs.feedback("outcome", {"name": "solved", "value": None}),
-            "`value.value` of an outcome is NULL, wants true or false, a number or text",
+            "`value.value` of an outcome is NULL, expected true or false, a number or text",
             id="outcome-without-value",
         ),
         pytest.param(
-            logs.feedback(comment=["nice"]), "`comment` is ARRAY, wants text", id="comment-list"
+            logs.feedback(comment=["nice"]), "`comment` is ARRAY, expected text", id="comment-list"
         ),
         pytest.param(
             logs.feedback(value="sideways"),
-            '`value` of a thumb is "sideways", wants "up" or "down"',
+            '`value` of a thumb is "sideways", expected "up" or "down"',
             id="thumb",
         ),
         pytest.param(
             logs.feedback("correction", "Rainy."),
-            "`value` of a correction is VARCHAR, wants an assistant message",
+            "`value` of a correction is VARCHAR, expected an assistant message",
             id="correction-is-text",
         ),
         pytest.param(
             logs.feedback("correction", {"role": "user", "content": "x"}),
-            "`value.role` of a correction is user, wants assistant",
+            "`value.role` of a correction is user, expected assistant",
             id="role",
         ),
         pytest.param(
@@ -120,8 +124,8 @@ def reasons(con: Connection) -> list[str]:
         ),
         pytest.param(
             logs.feedback(timestamp=9e12),
-            "`timestamp` 9000000000000.0 lies more than a day in the future; wants unix seconds, "
-            "not milliseconds",
+            "`timestamp` 9000000000000.0 lies more than a day in the future; expected unix "
+            "seconds, not milliseconds",
             id="future",
         ),
     ],

@@ -104,45 +104,47 @@ def test_white_space_does_not_make_another_interaction(con: Connection, tmp_path
     ("line", "reason"),
     [
         pytest.param(b"{oops", "the line is not JSON", id="not-json"),
-        pytest.param(b"[1, 2]", "the line is a JSON ARRAY, wants an object", id="array"),
-        pytest.param(b'"text"', "the line is a JSON VARCHAR, wants an object", id="text"),
+        pytest.param(b"[1, 2]", "the line is a JSON ARRAY, expected an object", id="array"),
+        pytest.param(b'"text"', "the line is a JSON VARCHAR, expected an object", id="text"),
         pytest.param(
             {"x": 1}, "missing keys: timestamp, workload_id, client_id, request, response"
         ),
         pytest.param(logs.without(logs.interaction(), "client_id"), "missing keys: client_id"),
         pytest.param(
             logs.interaction(timestamp=True),
-            "`timestamp` is BOOLEAN, wants unix seconds or ISO 8601 text",
+            "`timestamp` is BOOLEAN, expected unix seconds or ISO 8601 text",
             id="boolean-time",
         ),
         pytest.param(
             logs.interaction(timestamp="yesterday"),
-            '`timestamp` "yesterday" is no time, wants unix seconds or ISO 8601 text',
+            '`timestamp` "yesterday" is not a time, expected unix seconds or ISO 8601 text',
             id="no-time",
         ),
         pytest.param(
             logs.interaction(timestamp=1_760_000_000_000),
-            "`timestamp` 1760000000000 lies more than a day in the future; wants unix seconds, "
+            "`timestamp` 1760000000000 lies more than a day in the future; expected unix seconds, "
             "not milliseconds",
             id="milliseconds",
         ),
         pytest.param(
             logs.interaction(timestamp="2026-01-02T00:00:01Z"),
-            '`timestamp` "2026-01-02T00:00:01Z" lies more than a day in the future; wants unix '
+            '`timestamp` "2026-01-02T00:00:01Z" lies more than a day in the future; expected unix '
             "seconds, not milliseconds",
             id="future",
         ),
         pytest.param(logs.interaction(timestamp=-1), "`timestamp` -1 lies before 1970"),
-        pytest.param(logs.interaction(workload_id=7), "`workload_id` is UBIGINT, wants text"),
+        pytest.param(logs.interaction(workload_id=7), "`workload_id` is UBIGINT, expected text"),
         pytest.param(logs.interaction(workload_id=" "), "`workload_id` is empty"),
-        pytest.param(logs.interaction(client_id=None), "`client_id` is NULL, wants text"),
-        pytest.param(logs.interaction(request=[]), "`request` is ARRAY, wants an object"),
-        pytest.param(logs.interaction(request={}), "`request.messages` is missing, wants an array"),
+        pytest.param(logs.interaction(client_id=None), "`client_id` is NULL, expected text"),
+        pytest.param(logs.interaction(request=[]), "`request` is ARRAY, expected an object"),
+        pytest.param(
+            logs.interaction(request={}), "`request.messages` is missing, expected an array"
+        ),
         pytest.param(
             logs.interaction(request={"messages": "hi"}),
-            "`request.messages` is VARCHAR, wants an array",
+            "`request.messages` is VARCHAR, expected an array",
         ),
-        pytest.param(logs.interaction(response="hi"), "`response` is VARCHAR, wants an object"),
+        pytest.param(logs.interaction(response="hi"), "`response` is VARCHAR, expected an object"),
         pytest.param(b'{"a": "\xff"}', "the line is not UTF-8: byte 0xff at 7", id="not-utf8"),
     ],
 )

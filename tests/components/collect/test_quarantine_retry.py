@@ -59,8 +59,8 @@ def test_quarantine_is_counted_by_reason_and_a_line_found_by_its_id(
     path = logs.write(tmp_path / "log.jsonl", [{"x": 1}, {"x": 2}, logs.interaction(client_id=3)])
     logs.load(con, path, now=logs.NOW)
     first, second = quarantine.groups(con)
-    assert (first.found, first.source, first.path) == (2, "fivekey", str(path))
-    assert second.reason == "`client_id` is UBIGINT, wants text"
+    assert (first.line_count, first.source, first.path) == (2, "fivekey", str(path))
+    assert second.reason == "`client_id` is UBIGINT, expected text"
     line = quarantine.find(con, second.first_id[:8])
     assert (line.line, json.loads(line.content)) == (3, logs.interaction(client_id=3))
     with pytest.raises(LookupError, match="3 lines in quarantine have an id that begins with ''"):

@@ -166,7 +166,7 @@ def test_a_bad_record_goes_to_quarantine_with_its_segment_and_reason(con: Connec
     segment = put(folder, ("interactions", "app", f"[{json.dumps(logs.interaction())}, {bad}]"))
     segments.load_spool(con, folder, now=logs.NOW)
     sql = "select path, line, reason, content from raw.quarantine"
-    reason = "`workload_id` is UBIGINT, wants text"
+    reason = "`workload_id` is UBIGINT, expected text"
     assert con.execute(sql).fetchall() == [(str(segment), 2, reason, bad.encode())]
 
 
@@ -183,7 +183,7 @@ def test_what_was_damaged_on_the_disk_goes_to_quarantine(con: Connection, folder
         (b"\x00\x00\n", "the line is not one that a receiver writes"),
         (
             b'[{"a":1]',
-            "what app sent as feedback can't be read any more: Expecting ',' delimiter: "
+            "the feedback body of app can't be read any more: Expecting ',' delimiter: "
             "line 1 column 8 (char 7)",
         ),
     ]

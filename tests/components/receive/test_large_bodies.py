@@ -82,7 +82,7 @@ def test_large_telemetry_is_acknowledged_and_stored(receiver: Receiver):
             "interactions", f"{LARGE}\n1", 422, f"line {COUNT + 1} is a number", id="kind"
         ),
         pytest.param("feedback", LARGE, 422, "line 1: missing keys: actor_id", id="keys"),
-        pytest.param("traces", LARGE, 415, "wants application/json or", id="type"),
+        pytest.param("traces", LARGE, 415, "expected application/json or", id="type"),
     ],
 )
 def test_a_large_body_is_refused_with_the_reason(

@@ -38,27 +38,29 @@ def test_otlp_protobuf_is_answered_in_protobuf_and_stored_as_it_came(receiver: R
         pytest.param(
             "{", "the body is not JSON: EOF while parsing an object at line 1 column 1", id="cut"
         ),
-        pytest.param("[]", "the body is [], wants an object with resourceSpans", id="array"),
+        pytest.param("[]", "the body is [], expected an object with resourceSpans", id="array"),
         pytest.param(
             '{"resource_spans": []}',
-            "the body has resource_spans, wants an object with resourceSpans",
+            "the body has resource_spans, expected an object with resourceSpans",
             id="snake-case",
         ),
-        pytest.param('{"resourceSpans": {}}', "resourceSpans is {}, wants an array", id="no-array"),
+        pytest.param(
+            '{"resourceSpans": {}}', "resourceSpans is {}, expected an array", id="no-array"
+        ),
         pytest.param(
             '{"resourceSpans": [{"scopeSpans": [3]}]}',
-            "resourceSpans[0].scopeSpans[0] is 3, wants an object",
+            "resourceSpans[0].scopeSpans[0] is 3, expected an object",
             id="no-object",
         ),
         pytest.param(
             json.dumps(spans.request_json(traceId="W47/95gDgQPSabYzgT/GDA==")),
             "resourceSpans[0].scopeSpans[0].spans[0].traceId is "
-            '"W47/95gDgQPSabYzgT/GDA==", wants 32 hex digits',
+            '"W47/95gDgQPSabYzgT/GDA==", expected 32 hex digits',
             id="base64-id",
         ),
         pytest.param(
             json.dumps(spans.request_json(spanId=None)),
-            "resourceSpans[0].scopeSpans[0].spans[0].spanId is missing, wants 16 hex digits",
+            "resourceSpans[0].scopeSpans[0].spans[0].spanId is missing, expected 16 hex digits",
             id="no-id",
         ),
     ],
@@ -72,10 +74,10 @@ def test_malformed_otlp_json_is_refused_with_the_reason(shared: Receiver, body: 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        pytest.param(b"\x0a\xff", b"the body is no ExportTraceServiceRequest", id="garbage"),
+        pytest.param(b"\x0a\xff", b"the body is not an ExportTraceServiceRequest", id="garbage"),
         pytest.param(
             spans.request_protobuf(span_id=b"abc"),
-            b"span 1 (chat gpt-5): span_id has 3 bytes, wants 8",
+            b"span 1 (chat gpt-5): span_id has 3 bytes, expected 8",
             id="id",
         ),
     ],
@@ -95,7 +97,7 @@ def test_traces_of_another_type_are_refused(shared: Receiver):
     answer = shared.post("/v1/traces", content=b"x", headers={"content-type": "text/plain"})
     assert answer.status_code == 415
     assert answer.json()["message"] == (
-        "the content type is text/plain, wants application/json or application/x-protobuf"
+        "the content type is text/plain, expected application/json or application/x-protobuf"
     )
 
 
@@ -132,17 +134,17 @@ def test_log_records_are_taken_as_protobuf_and_stored_as_they_came(receiver: Rec
     [
         pytest.param(
             json.dumps(spans.request_json()),
-            "the body has resourceSpans, wants an object with resourceLogs",
+            "the body has resourceSpans, expected an object with resourceLogs",
             id="spans",
         ),
         pytest.param(
             json.dumps(spans.logs_json(spanId="abc")),
-            'resourceLogs[0].scopeLogs[0].logRecords[0].spanId is "abc", wants 16 hex digits',
+            'resourceLogs[0].scopeLogs[0].logRecords[0].spanId is "abc", expected 16 hex digits',
             id="id",
         ),
         pytest.param(
             '{"resourceLogs": [{"scopeLogs": 3}]}',
-            "resourceLogs[0].scopeLogs is 3, wants an array",
+            "resourceLogs[0].scopeLogs is 3, expected an array",
             id="no-array",
         ),
     ],
@@ -158,10 +160,10 @@ def test_malformed_log_records_are_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        pytest.param(b"\x0a\xff", b"the body is no ExportLogsServiceRequest", id="garbage"),
+        pytest.param(b"\x0a\xff", b"the body is not an ExportLogsServiceRequest", id="garbage"),
         pytest.param(
             spans.logs_protobuf(span_id=b"abc"),
-            b"log record 1: span_id has 3 bytes, wants 8 or none",
+            b"log record 1: span_id has 3 bytes, expected 8 or none",
             id="id",
         ),
     ],

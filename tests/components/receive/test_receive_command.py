@@ -56,7 +56,9 @@ def test_a_client_may_have_several_tokens(shell: Terminal):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        pytest.param(("add", ""), "adding a token: the client is '', wants a name\n", id="no-name"),
+        pytest.param(
+            ("add", ""), "adding a token: the client is '', expected a name\n", id="no-name"
+        ),
         pytest.param(
             ("remove", "12345678"),
             "removing token 12345678: there is no such id; known: none\n",

@@ -92,7 +92,7 @@ def test_a_right_id_with_a_wrong_secret_is_refused(shared: Receiver):
             "interactions",
             b" ",
             400,
-            "the body is empty, wants a JSON object, an array, or one a line",
+            "the body is empty, expected a JSON object, an array, or one a line",
             id="empty",
         ),
         pytest.param(
@@ -120,7 +120,7 @@ def test_a_right_id_with_a_wrong_secret_is_refused(shared: Receiver):
             "interactions",
             json.dumps([logs.interaction(), 7]).encode(),
             422,
-            "record 2 is a number, wants an object",
+            "record 2 is a number, expected an object",
             id="number",
         ),
         pytest.param(
@@ -156,19 +156,21 @@ def test_of_a_body_with_one_bad_record_nothing_is_stored(receiver: Receiver):
 @pytest.mark.parametrize(
     ("encoding", "body", "status", "reason"),
     [
-        pytest.param("br", b"{}", 415, "the content encoding is br, wants gzip or none", id="br"),
+        pytest.param(
+            "br", b"{}", 415, "the content encoding is br, expected gzip or none", id="br"
+        ),
         pytest.param(
             "gzip",
             b"{}",
             400,
-            "the body is no gzip stream: Error -3 while decompressing data: incorrect header check",
+            "the body is not a gzip stream: Error -3 while decompressing data: incorrect header check",
             id="plain",
         ),
         pytest.param(
             "gzip",
             gzip.compress(b"{}")[:-4],
             400,
-            "the body is a gzip stream that breaks off before its end",
+            "the body is a gzip stream that ends early",
             id="cut",
         ),
     ],
@@ -187,7 +189,7 @@ def test_a_body_of_20_mb_is_refused_and_the_connection_goes_on(shared: Receiver)
         for content in (big, iter([big])):  # with its length in the head, and in chunks
             answer = client.post(shared.url + "/v1/interactions", content=content, timeout=20)
             assert answer.status_code == 413
-            assert "wants at most 16777216" in answer.json()["detail"]
+            assert "expected at most 16777216" in answer.json()["detail"]
             small = client.post(shared.url + "/v1/interactions", json=logs.interaction())
             assert small.status_code == 200
 

@@ -67,7 +67,7 @@ def test_lines_that_can_not_be_loaded_are_explained_by_reason_with_an_example_an
         "  400 lines: `workload_id` is empty",
         f"      example: {path}:31: {json.dumps(unnamed[0])[:160]} ...",
         "      fix: --workload NAME, or in a workload file {path: ..., workload_id: NAME}",
-        "  30 lines: `timestamp` 1747000000000 lies more than a day in the future; wants unix "
+        "  30 lines: `timestamp` 1747000000000 lies more than a day in the future; expected unix "
         "seconds, not milliseconds",
         f"      example: {path}:1: {json.dumps(late[0])[:160]} ...",
         "      fix: the application must log unix seconds or ISO 8601 text",

@@ -114,7 +114,7 @@ def test_records_without_a_workload_get_the_name_of_their_place_and_refused_ones
     ended = run("init", path)
     assert ended.exit_code == 0, ended.output
     assert ended.output.splitlines()[:2] == [
-        "  2 lines: `response.error` is an object, wants a response with `choices`",
+        "  2 lines: `response.error` is an object, expected a response with `choices`",
         f"      example: {path}:301: {json.dumps(failed)[:160]} ...",
     ]
     written = yaml.safe_load(Path("support-chat.yaml").read_text())

@@ -221,7 +221,7 @@ def test_a_trace_of_the_api_gives_its_generations_and_its_scores():
     assert isinstance(thumb, ParsedRecord)
     assert isinstance(bad, RejectedRecord)
     assert (good.record["conversation_id"], good.record["user_id"]) == ("s-1", "u-7")
-    assert bad.reason == "`output` is empty, wants messages or text"
+    assert bad.reason == "`output` is empty, expected messages or text"
     assert (thumb.kind, thumb.record["value"], thumb.record["target_id"]) == (
         "feedback",
         "up",
@@ -236,42 +236,42 @@ def test_a_trace_of_the_api_gives_its_generations_and_its_scores():
     [
         pytest.param(
             observation(type="SPAN"),
-            '`type` is "SPAN", wants GENERATION: only calls of a model are interactions',
+            '`type` is "SPAN", expected GENERATION: only calls of a model are interactions',
             id="span",
         ),
         pytest.param(
-            observation(input=""), "`input` is empty, wants messages or text", id="no-input"
+            observation(input=""), "`input` is empty, expected messages or text", id="no-input"
         ),
         pytest.param(
-            observation(output=3), "`output` is a number, wants messages or text", id="output"
+            observation(output=3), "`output` is a number, expected messages or text", id="output"
         ),
         pytest.param(
             observation(input='[{"role": "user", "content": 3}]'),
-            "`input[0].content` is a number, wants text, an array of parts or null",
+            "`input[0].content` is a number, expected text, an array of parts or null",
             id="content",
         ),
         pytest.param(
             observation(tool_calls=["{"]),
-            '`tool_calls[0]` is the text "{", wants JSON as text or as it is',
+            '`tool_calls[0]` is the text "{", expected JSON as text or as it is',
             id="calls",
         ),
         pytest.param(
-            observation(session_id=7), "`session_id` is a number, wants text", id="session"
+            observation(session_id=7), "`session_id` is a number, expected text", id="session"
         ),
-        pytest.param(score(value="high"), "`value` is text, wants a number", id="number"),
+        pytest.param(score(value="high"), "`value` is text, expected a number", id="number"),
         pytest.param(
             score(data_type="BOOLEAN", value=0.5),
-            "`value` is a number, wants 0 or 1, or a boolean",
+            "`value` is a number, expected 0 or 1, or a boolean",
             id="boolean",
         ),
         pytest.param(
             score(data_type="STARS"),
-            '`data_type` is "STARS", wants NUMERIC, BOOLEAN, CATEGORICAL, TEXT or CORRECTION',
+            '`data_type` is "STARS", expected NUMERIC, BOOLEAN, CATEGORICAL, TEXT or CORRECTION',
             id="type",
         ),
         pytest.param(
             score(trace_id=None, observation_id=None, dataset_run_id="run"),
-            "`trace_id` is missing, wants text, or an observation_id or session_id",
+            "`trace_id` is missing, expected text, or an observation_id or session_id",
             id="no-target",
         ),
     ],

@@ -110,10 +110,10 @@ def test_a_bad_call_is_refused_and_its_neighbours_are_read():
     assert isinstance(bad, RejectedRecord)
     assert isinstance(broken, RejectedRecord)
     assert bad.reason == (
-        "`data.spans[1].attributes.mlflow.spanInputs.messages[0].role` is missing, wants text"
+        "`data.spans[1].attributes.mlflow.spanInputs.messages[0].role` is missing, expected text"
     )
     assert broken.reason == (
-        "`info.assessments[0].feedback.value` is missing, wants a boolean, number or text"
+        "`info.assessments[0].feedback.value` is missing, expected a boolean, number or text"
     )
     assert json.loads(bad.row.text)["data"]["spans"][0]["name"] == "chat"
 
@@ -152,22 +152,22 @@ def test_assessments_have_their_kind(given: dict[str, Json], kind: str, value: J
     [
         pytest.param(
             {"info": {"trace_id": "t"}, "data": {"spans": 3}},
-            "`data.spans` is a number, wants an array",
+            "`data.spans` is a number, expected an array",
             id="spans",
         ),
         pytest.param(
             trace(span(spanType="TOOL")),
-            "`data.spans[].attributes.mlflow.spanType` is missing, wants CHAT_MODEL or LLM",
+            "`data.spans[].attributes.mlflow.spanType` is missing, expected CHAT_MODEL or LLM",
             id="no-call",
         ),
         pytest.param(
             trace(span() | {"start_time_unix_nano": "soon"}),
-            "`data.spans[0].start_time_unix_nano` is text, wants nanoseconds as digits",
+            "`data.spans[0].start_time_unix_nano` is text, expected nanoseconds as digits",
             id="time",
         ),
         pytest.param(
             trace(span(spanOutputs=None)),
-            "`data.spans[0].attributes.mlflow.spanOutputs` is empty, wants messages or text",
+            "`data.spans[0].attributes.mlflow.spanOutputs` is empty, expected messages or text",
             id="no-output",
         ),
     ],

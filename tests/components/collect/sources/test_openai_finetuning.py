@@ -76,40 +76,40 @@ def test_the_same_row_has_the_same_id_and_another_row_another():
 @pytest.mark.parametrize(
     ("row", "wanted"),
     [
-        pytest.param({"messages": "hi"}, "`messages` is text, wants an array", id="text"),
+        pytest.param({"messages": "hi"}, "`messages` is text, expected an array", id="text"),
         pytest.param(
             {"messages": [QUESTION, QUESTION]},
-            '`messages[1].role` is "user", wants the assistant\'s answer at the end',
+            '`messages[1].role` is "user", expected the assistant\'s answer at the end',
             id="unanswered",
         ),
         pytest.param(
             {"messages": [logs.say("Hi")]},
-            "`messages` has 1 elements, wants a request and an answer",
+            "`messages` has 1 elements, expected a request and an answer",
             id="no-request",
         ),
         pytest.param(
             {"messages": [QUESTION, {"role": "assistant", "content": {"a": 1}}]},
-            "`messages[1].content` is an object, wants text, an array of parts or null",
+            "`messages[1].content` is an object, expected text, an array of parts or null",
             id="content",
         ),
         pytest.param(
             {"messages": [QUESTION, {"role": "assistant", "tool_calls": [{"function": "x"}]}]},
-            "`messages[1].tool_calls[0].function` is text, wants an object",
+            "`messages[1].tool_calls[0].function` is text, expected an object",
             id="call",
         ),
         pytest.param(
             {"input": [], "preferred_output": [], "non_preferred_output": []},
-            "`input` is an array, wants an object",
+            "`input` is an array, expected an object",
             id="input",
         ),
         pytest.param(
             {"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []},
-            "`preferred_output` has 0 elements, wants one message",
+            "`preferred_output` has 0 elements, expected one message",
             id="no-output",
         ),
         pytest.param(
             {"input": {"messages": []}, "preferred_output": [QUESTION], "non_preferred_output": []},
-            '`preferred_output[0].role` is "user", wants assistant',
+            '`preferred_output[0].role` is "user", expected assistant',
             id="role",
         ),
     ],

@@ -79,7 +79,7 @@ def test_a_page_of_stored_completions_is_cut_into_its_parts():
     assert isinstance(first, ParsedRecord)
     assert json.loads(first.row.text) == good
     assert isinstance(second, RejectedRecord)
-    assert second.reason == "`messages` is missing, wants an array"
+    assert second.reason == "`messages` is missing, expected an array"
     assert json.loads(second.row.text) == completion(id="chatcmpl-9")
 
 
@@ -88,47 +88,48 @@ def test_a_page_of_stored_completions_is_cut_into_its_parts():
     [
         pytest.param(
             {"request": {"messages": 3}, "response": completion()},
-            "`request.messages` is a number, wants an array",
+            "`request.messages` is a number, expected an array",
             id="messages",
         ),
         pytest.param(
             {"request": {"messages": [{"content": "x"}]}, "response": completion()},
-            "`request.messages[0].role` is missing, wants text",
+            "`request.messages[0].role` is missing, expected text",
             id="role",
         ),
         pytest.param(
             {"request": {"body": {"messages": ["x"]}}, "response": completion()},
-            "`request.body.messages[0]` is text, wants an object",
+            "`request.body.messages[0]` is text, expected an object",
             id="message-in-a-body",
         ),
         pytest.param(
             {"request": REQUEST, "response": {"error": {"code": "429"}}},
-            "`response.error` is an object, wants a response with `choices`",
+            "`response.error` is an object, expected a response with `choices`",
             id="failed-request",
         ),
         pytest.param(
             {"request": REQUEST, "response": [{"choices": [{"index": "0", "delta": {}}]}]},
-            "`response[0].choices[0].index` is text, wants a whole number",
+            "`response[0].choices[0].index` is text, expected a whole number",
             id="chunk",
         ),
         pytest.param(
             {"request": REQUEST, "response": []},
-            "`response[].choices` is missing, wants at least one choice in the chunks of a stream",
+            "`response[].choices` is missing, expected at least one choice in the chunks of a "
+            "stream",
             id="empty-stream",
         ),
         pytest.param(
             {"request": REQUEST, "response": "data: {oops\n"},
-            '`response` is the text "{oops", wants JSON as text or as it is',
+            '`response` is the text "{oops", expected JSON as text or as it is',
             id="damaged-stream",
         ),
         pytest.param(
             {"request": REQUEST, "response": "sorry"},
-            '`response` is "sorry", wants a response, or the `data:` lines of a stream',
+            '`response` is "sorry", expected a response, or the `data:` lines of a stream',
             id="text",
         ),
         pytest.param(
             completion(messages=[{"role": "user", "content": 7}]),
-            "`messages[0].content` is a number, wants text, an array of parts or null",
+            "`messages[0].content` is a number, expected text, an array of parts or null",
             id="stored",
         ),
     ],

@@ -100,31 +100,33 @@ def test_a_rejected_message_is_the_other_side_of_a_choice():
     ("row", "wanted"),
     [
         pytest.param(
-            {"input": REQUEST, "output": None}, "`output` is null, wants an object", id="no-output"
+            {"input": REQUEST, "output": None},
+            "`output` is null, expected an object",
+            id="no-output",
         ),
         pytest.param(
             {"input": REQUEST, "output": {"error": {"message": "overloaded"}}},
-            "`output.error` is an object, wants a response with `choices`",
+            "`output.error` is an object, expected a response with `choices`",
             id="failed",
         ),
         pytest.param(
             {"input": REQUEST, "output": COMPLETION | {"created": "2023"}},
-            "`output.created` is text, wants a number",
+            "`output.created` is text, expected a number",
             id="time",
         ),
         pytest.param(
             {"input": REQUEST, "output": COMPLETION, "tags": "x"},
-            "`tags` is text, wants an object",
+            "`tags` is text, expected an object",
             id="tags",
         ),
         pytest.param(
             {"messages": [QUESTION], "split": "TRAIN"},
-            "`messages` has 1 elements, wants a request and an answer",
+            "`messages` has 1 elements, expected a request and an answer",
             id="unanswered",
         ),
         pytest.param(
             {"messages": [QUESTION, logs.say("a")], "split": "TRAIN", "rejected_message": "b"},
-            "`rejected_message` is text, wants an object",
+            "`rejected_message` is text, expected an object",
             id="rejected",
         ),
     ],

@@ -80,7 +80,7 @@ def test_messages_that_come_after_a_span_that_held_them_are_not_read_twice():
     assert isinstance(found, ParsedRecord)
     assert isinstance(refused, RejectedRecord)
     assert refused.reason == (
-        "its span was read before it came, and held the whole call; wants one or the other"
+        "its span was read before it came, and held the whole call; expected one or the other"
     )
 
 

@@ -17,57 +17,57 @@ from tests.support.source_reading import read, reason
     [
         pytest.param(
             {"resourceSpans": [{"scopeSpans": "x"}]},
-            "`resourceSpans[0].scopeSpans` is text, wants an array",
+            "`resourceSpans[0].scopeSpans` is text, expected an array",
             id="scopes",
         ),
         pytest.param(
             {"resourceSpans": [], "resourceLogs": []},
-            "found neither a span of a model's call nor an event of one, wants `gen_ai.` "
+            "found neither a span of a model's call nor an event of one, expected `gen_ai.` "
             "attributes in `resourceSpans` or `resourceLogs`",
             id="nothing",
         ),
         pytest.param(
             span(),
             f"the call of span {SPAN_ID} has no `gen_ai.input.messages` and no events with the "
-            "messages, wants both request and answer: is the capture of content turned on?",
+            "messages, expected both request and answer: is the capture of content turned on?",
             id="no-content",
         ),
         pytest.param(
             span(text("gen_ai.input.messages", json.dumps(question("a")))),
             f"the call of span {SPAN_ID} has no `gen_ai.output.messages` and no events with the "
-            "messages, wants both request and answer: is the capture of content turned on?",
+            "messages, expected both request and answer: is the capture of content turned on?",
             id="no-answer",
         ),
         pytest.param(
             span(text("gen_ai.input.messages", "[{")),
-            '`gen_ai.input.messages` is the text "[{", wants JSON as text or as it is',
+            '`gen_ai.input.messages` is the text "[{", expected JSON as text or as it is',
             id="damaged",
         ),
         pytest.param(
             span(text("gen_ai.input.messages", '[{"role": "user", "parts": [3]}]')),
-            "`gen_ai.input.messages[0].parts[0]` is a number, wants an object",
+            "`gen_ai.input.messages[0].parts[0]` is a number, expected an object",
             id="part",
         ),
         pytest.param(
             span(attribute("gen_ai.request.seed", {"intValue": "x"})),
             "`resourceSpans[0].scopeSpans[0].spans[0].attributes[gen_ai.request.seed]` is an "
-            "object, wants an object with one of OTLP's typed values",
+            "object, expected an object with one of OTLP's typed values",
             id="value",
         ),
         pytest.param(
             span(startTimeUnixNano="soon"),
-            "`resourceSpans[0].scopeSpans[0].spans[0].startTimeUnixNano` is text, wants "
+            "`resourceSpans[0].scopeSpans[0].spans[0].startTimeUnixNano` is text, expected "
             "nanoseconds as digits",
             id="time",
         ),
         pytest.param(
             log("gen_ai.user.message", {"content": 3}),
-            "`gen_ai.user.message.content` is a number, wants text, an array of parts or null",
+            "`gen_ai.user.message.content` is a number, expected text, an array of parts or null",
             id="event",
         ),
         pytest.param(
             log("gen_ai.evaluation.result", None),
-            "`gen_ai.evaluation.score.value` is missing, wants a number, or a label or comment",
+            "`gen_ai.evaluation.score.value` is missing, expected a number, or a label or comment",
             id="evaluation",
         ),
     ],

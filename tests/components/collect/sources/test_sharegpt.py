@@ -83,17 +83,17 @@ def test_a_label_is_a_thumb(label: bool, thumb: str):
     [
         pytest.param(
             {"conversations": [{"from": "bot", "value": "Hi"}]},
-            '`conversations[0].from` is "bot", wants system, human',
+            '`conversations[0].from` is "bot", expected system, human',
             id="unknown-role",
         ),
         pytest.param(
             {"conversations": ASKED[:1], "system": None},
-            "`messages` has 1 elements, wants a request and an answer",
+            "`messages` has 1 elements, expected a request and an answer",
             id="no-answer",
         ),
         pytest.param(
             {"conversations": [*ASKED[:1], {"from": "function_call", "value": "weather()"}]},
-            '`conversations[1].value` is the text "weather()", wants JSON',
+            '`conversations[1].value` is the text "weather()", expected JSON',
             id="call-not-json",
         ),
         pytest.param({"tools": "{}{"}, '`tools` is the text "{}{"', id="tools-not-json"),

@@ -176,50 +176,52 @@ def test_feedback_of_each_table_has_its_kind_and_target(
     [
         pytest.param(
             chat_inference(input="{"),
-            '`input` is the text "{", wants JSON as text or as it is',
+            '`input` is the text "{", expected JSON as text or as it is',
             id="input",
         ),
         pytest.param(
             chat_inference(input=[]),
-            "`input` is an array, wants an object, or its JSON as text",
+            "`input` is an array, expected an object, or its JSON as text",
             id="input-type",
         ),
         pytest.param(
             chat_inference(input={"messages": [{"role": "user", "content": 3}]}),
-            "`input.messages[0].content` is a number, wants an array of content blocks",
+            "`input.messages[0].content` is a number, expected an array of content blocks",
             id="content",
         ),
         pytest.param(
             chat_inference(output={"text": "Hi"}),
-            "`output` is an object, wants an array of content blocks, or an object with `raw`",
+            "`output` is an object, expected an array of content blocks, or an object with `raw`",
             id="output",
         ),
         pytest.param(
             chat_inference(output=[{"type": "tool_call", "name": None}]),
-            "`output[0].name` is null, wants text",
+            "`output[0].name` is null, expected text",
             id="call",
         ),
         pytest.param(
-            chat_inference(function_name=None), "`function_name` is null, wants text", id="function"
+            chat_inference(function_name=None),
+            "`function_name` is null, expected text",
+            id="function",
         ),
         pytest.param(
             chat_inference(id="x", timestamp=None),
-            '`id` is "x", wants a UUIDv7, or a `timestamp` beside it',
+            '`id` is "x", expected a UUIDv7, or a `timestamp` beside it',
             id="time",
         ),
         pytest.param(
             chat_inference(tags="none"),
-            '`tags` is the text "none", wants JSON as text or as it is',
+            '`tags` is the text "none", expected JSON as text or as it is',
             id="tags",
         ),
         pytest.param(
             feedback(target_id=INFERENCE_ID, metric_name="m", value="high"),
-            "`value` is text, wants a boolean or a number",
+            "`value` is text, expected a boolean or a number",
             id="metric",
         ),
         pytest.param(
             feedback(target_id=INFERENCE_ID, target_type="model", value="x"),
-            '`target_type` is "model", wants inference or episode',
+            '`target_type` is "model", expected inference or episode',
             id="target-type",
         ),
     ],
