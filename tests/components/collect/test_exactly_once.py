@@ -1,4 +1,4 @@
-"""Files in any order, any number of times, killed at any moment: always the same warehouse."""
+"""Loads in any order, any number of times, killed at any moment, end in the same warehouse."""
 
 import json
 import tempfile
@@ -29,7 +29,7 @@ BAD: Line = {"response": "of nothing"}
 
 @dataclass(frozen=True)
 class Step:
-    """One file is loaded; ``killed_after`` so many milliseconds, if it is."""
+    """A load of one file, killed after ``killed_after`` milliseconds unless ``None``."""
 
     file: int
     killed_after: int | None
@@ -57,7 +57,7 @@ def kill_while_loading(store: Path, path: Path, milliseconds: int) -> None:
 
 
 def held(store: Path) -> list[list[warehouse.Row]]:
-    """Give what the warehouse holds, but for which of equal lines it was that came first."""
+    """Return the rows of the warehouse, except which of equal lines came first."""
     with warehouse.connect(store) as con:
         return [
             warehouse.rows(con, sql)
@@ -108,7 +108,7 @@ def test_an_equal_line_many_megabytes_further_down_is_known(tmp_path: Path):
     assert (loaded.new, loaded.known) == (4, 1)
 
 
-def test_what_ends_the_records_early_is_raised_as_it_is_and_nothing_is_kept(tmp_path: Path):
+def test_an_error_while_reading_records_is_raised_unchanged_and_nothing_is_stored(tmp_path: Path):
     def broken() -> Iterator[ParsedRecord]:
         yield ParsedRecord(SourceRow(1, json.dumps(GOOD[0]), GOOD[0]), "interactions", GOOD[0])
         raise OSError("the disk went away")

@@ -1,4 +1,4 @@
-"""The same records load alike, whatever holds them."""
+"""The same records load equally from any container."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ def text(value: Json) -> Json:
 
 
 def framed(message: bytes) -> bytes:
-    """Put a message behind its length, four bytes of it, as the collector's exporter does."""
+    """Return a message after its length in four bytes, as the collector's exporter writes it."""
     return len(message).to_bytes(4, "big") + message
 
 
@@ -90,7 +90,7 @@ def test_every_container_gives_the_same_rows(
         pytest.param(b"PAR1" + b"\0" * 50, 0, "the Parquet file is damaged", id="parquet"),
     ],
 )
-def test_what_is_damaged_goes_to_quarantine_and_the_rest_loads(
+def test_damaged_parts_go_to_quarantine_and_the_rest_loads(
     con: Connection, tmp_path: Path, content: bytes, good: int | None, reason: str
 ):
     path = tmp_path / "file"
@@ -124,13 +124,15 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
-def test_a_file_that_nobody_claims_is_taken_for_what_its_list_says(con: Connection, tmp_path: Path):
+def test_a_file_that_no_source_claims_is_read_as_the_kind_of_its_list(
+    con: Connection, tmp_path: Path
+):
     path = logs.write(tmp_path / "votes.jsonl", [{"stars": 5}])
     loaded = load_file.load(con, Input(str(path), kind="feedback"), now=logs.NOW)
     assert (loaded.source, loaded.quarantined) == ("feedback", 1)
 
 
-def test_a_rehearsal_shows_what_would_load_and_stores_nothing(con: Connection, tmp_path: Path):
+def test_a_dry_run_shows_the_first_records_and_stores_nothing(con: Connection, tmp_path: Path):
     path = logs.write(tmp_path / "log.jsonl", [*LINES, {"x": 1}])
     rehearsed = load_file.dry_run(con, Input(str(path)), now=logs.NOW)
     assert (rehearsed.form, rehearsed.loaded.source) == ("lines", "fivekey")
@@ -151,7 +153,7 @@ SPAN = telemetry.call(**{"gen_ai.request.model": "gpt-4o-mini"})
         pytest.param(framed(SPAN) + framed(SPAN)[:-3], 1, 1, id="cut"),
     ],
 )
-def test_requests_in_protobuf_are_read_up_to_where_they_are_cut(
+def test_protobuf_requests_are_read_up_to_the_cut(
     tmp_path: Path, content: bytes, requests: int, damaged: int
 ):
     path = tmp_path / "traces"

@@ -26,12 +26,12 @@ FEEDBACK = (
 
 
 def stored(con: Connection) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Give all that is canonical about what a warehouse holds."""
+    """Return the canonical columns of a warehouse."""
     return con.execute(INTERACTIONS).fetchall(), con.execute(FEEDBACK).fetchall()
 
 
 def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Export everything, load that into another warehouse, and give what it then holds."""
+    """Export everything, load it into another warehouse, and return its rows."""
     kinds: tuple[Kind, ...] = ("interactions", "feedback")
     for kind in kinds:
         export(con, folder / f"{kind}.jsonl", kind)
@@ -43,7 +43,7 @@ def copied(con: Connection, folder: Path) -> tuple[list[tuple[str, ...]], list[t
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.NAME)
-def test_what_any_source_gave_is_the_same_after_export_and_load(source: Source, tmp_path: Path):
+def test_records_of_any_source_are_the_same_after_export_and_load(source: Source, tmp_path: Path):
     values = [value for its, value in SAMPLES if its is source]
     own = (of_its_own_span(value, n) for n, value in enumerate(values))
     file = logs.write(tmp_path / "traffic.jsonl", own)
@@ -65,7 +65,7 @@ def test_odd_but_good_lines_keep_their_ids(tmp_path: Path):
         assert copied(con, tmp_path) == stored(con)
 
 
-def test_one_workload_is_exported_in_the_order_of_time_and_packed_if_the_name_says_so(
+def test_one_workload_is_exported_in_time_order_and_compressed_by_file_name(
     tmp_path: Path,
 ):
     lines = [

@@ -1,4 +1,4 @@
-"""A log that is written to while it is collected: only what is new in it is read."""
+"""A log that grows while it is collected: only its new part is read."""
 
 import gzip
 import hashlib
@@ -44,7 +44,7 @@ def quarantined(con: Connection) -> list[Row]:
     return warehouse.rows(con, "select line, reason from raw.quarantine order by all")
 
 
-def test_what_is_written_to_a_log_while_it_is_hashed_is_not_taken_for_read(tmp_path: Path):
+def test_lines_written_while_a_log_is_hashed_do_not_count_as_read(tmp_path: Path):
     path = tmp_path / "app.log"
     path.write_text(text(1, 2))
     before = path.stat().st_size
@@ -54,7 +54,7 @@ def test_what_is_written_to_a_log_while_it_is_hashed_is_not_taken_for_read(tmp_p
     assert measured.size == before
 
 
-def test_of_a_log_that_grew_only_the_new_rows_are_counted(con: Connection, tmp_path: Path):
+def test_a_grown_log_counts_only_its_new_rows(con: Connection, tmp_path: Path):
     path = tmp_path / "app.log"
     path.write_text(text(1, 2) + "oops\n")
     assert counts(collect(con, path)) == (2, 0, 1)
@@ -167,7 +167,7 @@ LINES = st.lists(st.integers(1, 5) | st.sampled_from(BAD), max_size=8)
 
 
 def held(con: Connection) -> list[list[Row]]:
-    """Give what was loaded, and forget all of it."""
+    """Return the loaded rows, and delete them."""
     sqls = (
         "select payload, line from raw.interactions order by all",
         "select line, reason, content from raw.quarantine order by all",
@@ -186,7 +186,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory):
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(written=LINES, shares=st.lists(st.floats(0, 1), max_size=4), ends=st.booleans())
-def test_wherever_the_writer_was_the_warehouse_is_that_of_the_whole_file(
+def test_loading_a_growing_file_at_any_point_ends_in_the_same_warehouse(
     shared: Connection, written: list[Json], shares: list[float], ends: bool
 ):
     parts = [text(n) if isinstance(n, int) else f"{n}\n" for n in written]

@@ -15,7 +15,7 @@ def read(tmp_path: Path, content: bytes) -> list[Line | Unreadable]:
 
 
 @pytest.mark.parametrize("pack", [pytest.param(bytes, id="plain"), gzip.compress])
-def test_lines_are_numbered_as_editors_do_and_blank_ones_left_out(
+def test_lines_are_numbered_from_1_and_blank_lines_skipped(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ):
     found = read(tmp_path, pack(b"\xef\xbb\xbfa\r\n\n  \nb"))
@@ -32,7 +32,7 @@ def test_bytes_that_are_not_utf8_are_kept_with_their_place(tmp_path: Path):
     assert found[2] == Line(3, "good")
 
 
-def test_a_truncated_gzip_gives_its_good_lines_then_the_cut_one(tmp_path: Path):
+def test_a_truncated_gzip_yields_its_good_lines_then_the_cut_line(tmp_path: Path):
     numbers = b"".join(b"%d %d\n" % (n, n * 7919 % 1000) for n in range(100_000))
     found = read(tmp_path, gzip.compress(numbers)[:-5000])
     good = [one.text for one in found if isinstance(one, Line)]
@@ -43,7 +43,7 @@ def test_a_truncated_gzip_gives_its_good_lines_then_the_cut_one(tmp_path: Path):
     assert "the line is cut: the gzip stream is damaged" in cut.reason
 
 
-def test_a_gzip_cut_between_lines_says_where_it_ends(tmp_path: Path):
+def test_a_gzip_cut_between_lines_reports_where_it_ends(tmp_path: Path):
     packed = gzip.compress(b"a\nb\n")
     found = read(tmp_path, packed[:-8])
     assert found[:2] == [Line(1, "a"), Line(2, "b")]
@@ -60,7 +60,7 @@ def test_a_gzip_with_flipped_bits_does_not_stop_the_run(tmp_path: Path):
     assert "damaged" in damaged[-1].reason
 
 
-def test_a_long_line_is_set_aside_whole_and_the_next_one_read(tmp_path: Path):
+def test_a_long_line_is_quarantined_whole_and_the_next_line_read(tmp_path: Path):
     long = b"x" * (50 * 2**20)
     found = read(tmp_path, b"a\n" + long + b"\nb\n")
     assert found[0] == Line(1, "a")
@@ -72,7 +72,7 @@ def test_a_long_line_is_set_aside_whole_and_the_next_one_read(tmp_path: Path):
     assert found[2] == Line(3, "b")
 
 
-def test_a_line_without_end_is_kept_in_part_only(tmp_path: Path):
+def test_an_endless_line_is_kept_only_in_part(tmp_path: Path):
     (found,) = read(tmp_path, gzip.compress(b"x" * (lines.MOST_KEPT + 12345), compresslevel=1))
     assert isinstance(found, Unreadable)
     assert len(found.content) == lines.MOST_KEPT

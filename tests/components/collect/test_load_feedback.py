@@ -173,7 +173,7 @@ def test_every_kind_of_feedback_is_stored(con: Connection, tmp_path: Path, line:
     )
 
 
-def test_feedback_given_twice_is_stored_once(con: Connection, tmp_path: Path):
+def test_duplicate_feedback_is_stored_once(con: Connection, tmp_path: Path):
     line = logs.feedback()
     loaded = logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [line, line]), now=logs.NOW)
     assert (loaded.new, loaded.known) == (1, 1)

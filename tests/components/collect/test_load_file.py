@@ -71,7 +71,7 @@ def test_a_packed_copy_under_another_name_is_skipped(con: Connection, tmp_path: 
     assert con.execute("select count(*) from raw.files").fetchall() == [(1,)]
 
 
-def test_an_id_is_the_digest_of_what_an_interaction_says(con: Connection, tmp_path: Path):
+def test_an_id_is_the_digest_of_an_interactions_content(con: Connection, tmp_path: Path):
     line = logs.interaction("Straße?", timestamp=1_760_000_000.25, metadata={"further": "key"})
     logs.load(con, logs.write(tmp_path / "a.jsonl", [line]), now=logs.NOW)
     parts = [line[name] for name in ("workload_id", "client_id", "request", "response")]
@@ -80,7 +80,7 @@ def test_an_id_is_the_digest_of_what_an_interaction_says(con: Connection, tmp_pa
     assert con.execute("select interaction_id from raw.interactions").fetchall() == [(wanted,)]
 
 
-def test_a_large_load_goes_into_the_file_at_once_and_not_through_its_log(tmp_path: Path):
+def test_a_large_load_bypasses_the_write_ahead_log(tmp_path: Path):
     count, store = 12_000, tmp_path / "warehouse.duckdb"
     path = logs.write(
         tmp_path / "a.jsonl",

@@ -1,4 +1,4 @@
-"""A warehouse that was made before there were sources."""
+"""A warehouse from before sources existed."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from tests.support import logs
 SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 
 
-def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_path: Path):
+def test_rows_from_before_sources_existed_are_known_when_their_files_are_loaded_again(
+    tmp_path: Path,
+):
     old = tmp_path / "old"
     old.mkdir()
     for name in ("0001_raw.sql", "0002_curated.sql", "0003_registry.sql"):
@@ -50,7 +52,7 @@ def test_rows_of_before_the_sources_are_known_when_their_files_come_again(tmp_pa
         assert found == [{"source": "fivekey"}]
 
 
-def test_rows_of_before_wordings_were_compared_are_known_in_other_words(tmp_path: Path):
+def test_rows_from_before_reconciliation_are_known_in_another_wording(tmp_path: Path):
     log = logs.write(tmp_path / "log.jsonl", [logs.interaction()])
     with warehouse.connect(tmp_path / "new.duckdb") as con:
         logs.load(con, log, now=logs.NOW)

@@ -1,4 +1,4 @@
-"""Threads work ahead of whoever takes the results."""
+"""Threads work ahead of the consumer of their results."""
 
 from collections.abc import Generator
 from threading import Event
@@ -8,10 +8,10 @@ import pytest
 from components.collect.writer import map_in_threads, prefetch
 
 SOON = 20.0
-"""Seconds after which what was not begun never will be."""
+"""Seconds after which work that has not begun never will."""
 
 
-def test_work_begins_before_anyone_asks_for_a_result():
+def test_work_begins_before_a_result_is_requested():
     begun = Event()
 
     def work(item: int) -> int:
@@ -23,7 +23,7 @@ def test_work_begins_before_anyone_asks_for_a_result():
         assert [*results] == [1, 2, 3]
 
 
-def test_items_are_made_before_anyone_asks_for_one():
+def test_items_are_produced_before_they_are_requested():
     begun = Event()
 
     def items() -> Generator[int]:
@@ -35,7 +35,7 @@ def test_items_are_made_before_anyone_asks_for_one():
         assert [*results] == [1, 2, 3]
 
 
-def test_what_is_raised_meanwhile_is_raised_where_its_result_is_taken():
+def test_an_error_in_a_thread_is_raised_when_its_result_is_taken():
     def items() -> Generator[int]:
         yield 1
         raise ValueError("the second")

@@ -1,4 +1,4 @@
-"""Nothing that is refused is lost: not one of several parts, nor what can't be written again."""
+"""No refused record is lost, neither one of several parts nor one that can't be serialized."""
 
 import base64
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_record_that_is_nested_too_deeply_is_quarantined_whole(tmp_path: Path)
     assert kept == [(line.encode(),)]
 
 
-def test_a_file_of_which_nothing_can_be_read_is_kept_line_by_line(tmp_path: Path):
+def test_a_fully_unreadable_file_is_quarantined_line_by_line(tmp_path: Path):
     lines: list[dict[str, Json]] = [{"unknown": number} for number in range(2_500)]
     given = Input(str(logs.write(tmp_path / "a.jsonl", lines)), defaults=Defaults("w", "c"))
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:

@@ -1,4 +1,4 @@
-"""Quarantine has a life: a line that can be read by now is loaded, the rest stays."""
+"""Retry of quarantined lines: readable lines are loaded, the rest stays."""
 
 import json
 from datetime import timedelta
@@ -17,7 +17,7 @@ EARLIER = logs.NOW - timedelta(days=365)
 NEXT_YEAR = logs.interaction(timestamp="2025-12-24T00:00:00Z", response_id="early")
 
 
-def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
+def test_lines_that_became_readable_are_loaded_with_their_old_place(
     con: Connection, tmp_path: Path
 ):
     path = logs.write(tmp_path / "log.jsonl", [NEXT_YEAR, {"x": 1}, logs.interaction(response={})])
@@ -35,13 +35,13 @@ def test_lines_that_can_be_read_by_now_are_loaded_with_their_old_place(
     assert (again.lines, again.new, again.quarantined) == (2, 0, 2)
 
 
-def test_only_the_source_that_is_named_is_tried(con: Connection, tmp_path: Path):
+def test_only_lines_of_the_named_source_are_retried(con: Connection, tmp_path: Path):
     logs.load(con, logs.write(tmp_path / "log.jsonl", [NEXT_YEAR]), now=EARLIER)
     assert quarantine.retry(con, source="feedback", now=logs.NOW).lines == 0
     assert quarantine.retry(con, source="fivekey", now=logs.NOW).new == 1
 
 
-def test_a_line_is_tried_with_the_defaults_that_it_was_read_with(con: Connection, tmp_path: Path):
+def test_a_line_is_retried_with_its_original_defaults(con: Connection, tmp_path: Path):
     line = {key: value for key, value in NEXT_YEAR.items() if key != "client_id"}
     given = Input(
         str(logs.write(tmp_path / "log.jsonl", [line])), "fivekey", defaults=Defaults("", "mine")

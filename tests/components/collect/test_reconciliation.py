@@ -1,4 +1,4 @@
-"""What makes two logged records one interaction, whatever the words and the order they come in."""
+"""When two logged records are one interaction, in any wording and order."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def stored(con: Connection) -> list[Line]:
 
 
 def backwards(value: Json) -> Json:
-    """Write every object's keys in the opposite order."""
+    """Return the value with every object's keys in reverse order."""
     if isinstance(value, dict):
         return {key: backwards(value[key]) for key in reversed(value)}
     return [backwards(item) for item in value] if isinstance(value, list) else value
@@ -45,7 +45,7 @@ def reworded(line: Line) -> Line:
 
 @pytest.mark.parametrize("name", ["user_id", "conversation_id", "session_id"])
 @pytest.mark.parametrize("together", [True, False])
-def test_two_peoples_equal_answers_in_one_second_are_two_interactions(
+def test_equal_answers_to_two_users_in_one_second_are_two_interactions(
     con: Connection, tmp_path: Path, name: str, *, together: bool
 ):
     ann, bob = (logs.interaction(**{name: who}) for who in ("ann", "bob"))
@@ -57,7 +57,7 @@ def test_two_peoples_equal_answers_in_one_second_are_two_interactions(
     assert len(ids) == 2
 
 
-def test_two_peoples_equal_answers_come_again_in_any_order_and_change_nothing(
+def test_equal_answers_to_two_users_loaded_again_in_any_order_change_nothing(
     con: Connection, tmp_path: Path
 ):
     lines = [logs.interaction(user_id=who) for who in ("ann", "bob", "cid")]
@@ -69,9 +69,7 @@ def test_two_peoples_equal_answers_come_again_in_any_order_and_change_nothing(
     assert [row for row in after if row in before] == before
 
 
-def test_neither_the_order_of_keys_nor_the_form_of_a_number_makes_a_difference(
-    con: Connection, tmp_path: Path
-):
+def test_key_order_and_number_form_do_not_matter(con: Connection, tmp_path: Path):
     line = logs.interaction(message=logs.call("weather", {"city": "Rome"}), tools=[logs.WEATHER])
     request = line["request"]
     assert isinstance(request, dict)
@@ -83,7 +81,7 @@ def test_neither_the_order_of_keys_nor_the_form_of_a_number_makes_a_difference(
     assert (again.new, again.known, again.merged) == (1, 1, 0)
 
 
-def test_a_number_that_differs_is_a_difference(con: Connection, tmp_path: Path):
+def test_a_different_number_is_another_interaction(con: Connection, tmp_path: Path):
     lines = [logs.interaction() for _ in range(2)]
     for line, temperature in zip(lines, (0, 0.5), strict=True):
         request = line["request"]
@@ -115,14 +113,14 @@ def test_a_value_that_a_later_record_replaces_is_kept_as_a_version(con: Connecti
     assert stored(con) == [merged]
 
 
-def test_a_record_that_names_nobody_is_that_of_whoever_it_was(con: Connection, tmp_path: Path):
+def test_a_record_without_names_matches_the_named_one(con: Connection, tmp_path: Path):
     load(con, tmp_path / "1.jsonl", logs.interaction(user_id="ann"))
     loaded = load(con, tmp_path / "2.jsonl", logs.interaction(metadata={"reward": 1}))
     assert (loaded.new, loaded.known, loaded.merged) == (0, 1, 1)
     assert stored(con) == [logs.interaction(user_id="ann", metadata={"reward": 1})]
 
 
-def test_traces_tell_apart_answers_without_an_id_only(con: Connection, tmp_path: Path):
+def test_traces_distinguish_only_answers_without_an_id(con: Connection, tmp_path: Path):
     with_id = [logs.interaction(trace_id=trace) for trace in ("a", "b")]
     without_id = [logs.interaction("Else?", response_id=None, trace_id=t) for t in ("a", "b")]  # pyright: ignore[reportArgumentType] - a log without ids
     assert load(con, tmp_path / "1.jsonl", *with_id).new == 1
@@ -150,7 +148,7 @@ def test_records_nested_too_deeply_to_be_compared_cost_only_themselves(
     assert (loaded.new, loaded.known) == (2, 1)
 
 
-def test_words_of_people_that_differ_in_key_order_or_number_form_are_one_event(
+def test_feedback_that_differs_in_key_order_or_number_form_is_one_event(
     con: Connection, tmp_path: Path
 ):
     lines = [

@@ -61,7 +61,7 @@ def test_old_rows_go_to_parquet_by_month_whole_and_stay_known(con: Connection, t
     assert archive(con, tmp_path, days=250) == 1
 
 
-def test_what_an_example_or_a_snapshot_names_is_kept(con: Connection, tmp_path: Path):
+def test_rows_named_by_an_example_or_a_snapshot_are_kept(con: Connection, tmp_path: Path):
     rows = [line(days) for days in range(100, 130)] + [line(130, response={"error": "timeout"})]
     logs.load(con, logs.write(tmp_path / "log.jsonl", rows), now=logs.NOW)
     curate(con, "weather", RULES, now=logs.NOW)
@@ -106,7 +106,7 @@ def test_feedback_goes_with_its_interaction_and_waits_without_one(con: Connectio
     assert [row["response_id"] for row in left] == ["r10", "unknown"]
 
 
-def test_what_was_archived_is_exported_as_before_and_loads_elsewhere(
+def test_archived_rows_are_exported_and_load_into_another_warehouse(
     con: Connection, tmp_path: Path
 ):
     path = logs.write(tmp_path / "log.jsonl", [line(days) for days in (10, 100, 160, 200)])

@@ -1,4 +1,4 @@
-"""Logs in a bucket, of a server that speaks S3."""
+"""Logs in a bucket of an S3 server."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from tests.support import logs
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
-    """Run a server with one bucket, reached as a person configures it: by the environment."""
+    """Run a server with one bucket, configured by environment variables as users do."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -34,7 +34,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
 
 
 def put(url: str, *numbers: int) -> None:
-    """Upload a log, packed if its name says so, without telling our own file system of it."""
+    """Upload a log, compressed by its name, without the file system cache of fsspec."""
     import boto3
 
     lines = [logs.interaction(f"Question {n}?", response_id=f"r{n}") for n in numbers]
@@ -73,7 +73,7 @@ def test_a_bucket_is_collected_by_folder_and_by_glob_and_only_what_is_new(
     assert collect(con, f"{bucket}/nothing/*") == []
 
 
-def test_a_place_that_lets_nobody_in_is_told_by_name(monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_bucket_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch):
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()  # one of another test has its credentials

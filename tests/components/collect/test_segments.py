@@ -1,4 +1,4 @@
-"""What becomes of the receiver's segments."""
+"""Loading the receiver's segments."""
 
 import base64
 import json
@@ -35,13 +35,13 @@ def put(folder: Path, *entries: tuple[spool.Kind, str, str]) -> Path:
 
 
 def stored(con: Connection) -> list[tuple[str, str]]:
-    """Give client and payload of the interactions."""
+    """Return client and payload of the interactions."""
     sql = "select client_id, payload from raw.interactions order by line, client_id"
     return con.execute(sql).fetchall()
 
 
 def call(**attributes: str) -> bytes:
-    """Give the request of one span of a model's call, in protobuf."""
+    """Return a request with one span of a model call, in protobuf."""
     said: dict[str, Json] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
@@ -56,12 +56,12 @@ def message(role: str, text: str) -> Json:
 
 
 def in_json(request: bytes) -> str:
-    """Give the body that the receiver spools for a request in JSON."""
+    """Return the spooled body of a request in JSON."""
     return json.dumps(telemetry.json_form(request))
 
 
 def in_protobuf(request: bytes) -> str:
-    """Give the body that the receiver spools for a request in protobuf."""
+    """Return the spooled body of a request in protobuf."""
     return json.dumps(base64.b64encode(request).decode())
 
 
@@ -111,7 +111,9 @@ def test_a_record_of_another_client_is_the_token_owners_and_keeps_the_claim(
         pytest.param('"client\\u005fid": "victim"', id="escaped-alone"),
     ],
 )
-def test_no_spelling_of_a_key_makes_a_record_anothers(con: Connection, folder: Path, keys: str):
+def test_no_spelling_of_client_id_changes_the_owner_of_a_record(
+    con: Connection, folder: Path, keys: str
+):
     line = logs.feedback()
     del line["client_id"]
     put(folder, ("feedback", "app", f"{{{keys}, {json.dumps(line)[1:]}"))
@@ -138,7 +140,7 @@ def test_the_same_row_in_a_file_and_in_a_segment_is_one_row(
     assert (loaded.new, loaded.known) == (0, 1)
 
 
-def test_a_segment_that_is_found_again_changes_nothing(con: Connection, folder: Path):
+def test_loading_a_segment_again_changes_nothing(con: Connection, folder: Path):
     segment = put(
         folder,
         ("interactions", "app", json.dumps(logs.interaction())),
@@ -170,7 +172,7 @@ def test_a_bad_record_goes_to_quarantine_with_its_segment_and_reason(con: Connec
     assert con.execute(sql).fetchall() == [(str(segment), 2, reason, bad.encode())]
 
 
-def test_what_was_damaged_on_the_disk_goes_to_quarantine(con: Connection, folder: Path):
+def test_entries_damaged_on_disk_go_to_quarantine(con: Connection, folder: Path):
     writer = spool.Writer(folder)
     good = spool.line("interactions", "app", json.dumps(logs.interaction()).encode())
     cut = b'{"kind":"feedback","client_id":"app","body":[{"a":1]}\n'
@@ -247,9 +249,7 @@ def test_the_span_of_one_client_is_not_joined_with_the_log_records_of_another(
     assert "model" not in json.loads(record)["request"]
 
 
-def test_telemetry_that_is_found_again_with_more_of_it_changes_nothing(
-    con: Connection, folder: Path
-):
+def test_loading_telemetry_again_with_more_of_it_changes_nothing(con: Connection, folder: Path):
     first = put(folder, ("traces", "app", in_json(call())))
     content = first.read_bytes()
     now = datetime.now(UTC)
@@ -259,7 +259,7 @@ def test_telemetry_that_is_found_again_with_more_of_it_changes_nothing(
     assert [(one.new, one.known) for one in segments.load_spool(con, folder, now=now)] == [(1, 1)]
 
 
-def test_requests_without_a_models_call_are_passed_over(con: Connection, folder: Path):
+def test_requests_without_a_model_call_are_skipped(con: Connection, folder: Path):
     put(folder, ("traces", "app", in_json(telemetry.call(db__system="duckdb"))))
     (loaded,) = segments.load_spool(con, folder, now=logs.NOW)
     assert (loaded.new, loaded.quarantined) == (0, 0)
@@ -296,11 +296,11 @@ def test_a_load_that_is_killed_loses_nothing(folder: Path, tmp_path: Path):
     assert not segment.exists()
 
 
-def test_where_nothing_was_received_there_is_nothing_to_load(con: Connection, folder: Path):
+def test_an_empty_spool_loads_nothing(con: Connection, folder: Path):
     assert segments.load_spool(con, folder, now=logs.NOW) == []
 
 
-def test_what_another_collect_loaded_between_two_pieces_is_left_to_it(
+def test_a_segment_loaded_by_another_collect_between_two_pieces_is_skipped(
     con: Connection, folder: Path
 ):
     texts = [json.dumps(logs.interaction(f"{n}?", response_id=f"r{n}")) for n in range(2)]

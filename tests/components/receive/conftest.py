@@ -1,4 +1,4 @@
-"""Receivers that a module's tests share, or that a test has for itself."""
+"""Receivers for a module's tests, or for one test."""
 
 from collections.abc import Generator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A receiver without room puts its clients off, and says when to come back."""
+"""A receiver without room refuses requests and says when to retry."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_one_client_may_not_hold_more_than_its_share(tmp_path: Path):
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
 
 
-def test_while_others_hold_the_memory_a_request_is_put_off(tmp_path: Path):
+def test_a_request_is_refused_while_others_hold_the_memory(tmp_path: Path):
     limits = Limits(held_bytes=64 * KIB, client_share=1)
     with receivers.running(tmp_path, limits) as receiver:
         other = client_tokens.add_token(tmp_path / "tokens.json", "other", now=logs.NOW)
@@ -38,7 +38,7 @@ def test_while_others_hold_the_memory_a_request_is_put_off(tmp_path: Path):
         )
 
 
-def test_a_full_spool_puts_everything_off_until_it_is_loaded(tmp_path: Path):
+def test_a_full_spool_refuses_all_requests_until_it_is_loaded(tmp_path: Path):
     limits = Limits(spooled_bytes=1, segment_seconds=0.2)
     with receivers.running(tmp_path, limits) as receiver:
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
@@ -58,7 +58,7 @@ def test_a_full_spool_puts_everything_off_until_it_is_loaded(tmp_path: Path):
         receivers.until(load_and_ask, lambda answer: answer.status_code == 200)
 
 
-def test_while_the_spool_can_not_be_written_nothing_is_acknowledged(receiver: Receiver):
+def test_nothing_is_acknowledged_while_the_spool_can_not_be_written(receiver: Receiver):
     assert receiver.get("/healthz").status_code == 200
     receiver.folder.rename(receiver.folder.with_name("away"))
     answer = receiver.post("/v1/interactions", json=logs.interaction())

@@ -1,4 +1,4 @@
-"""A receiver whose disk is full takes nothing, loses nothing, and goes on when there is room."""
+"""A receiver with a full disk refuses requests, loses nothing, and resumes when there is room."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tests.support import logs, receivers, small_disk
 KIB = 2**10
 
 
-def test_a_full_disk_puts_clients_off_and_what_was_acknowledged_is_kept(tmp_path: Path):
+def test_a_full_disk_refuses_requests_and_keeps_acknowledged_records(tmp_path: Path):
     with small_disk.mounted(tmp_path / "home", "1m") as home, receivers.running(home) as receiver:
         acknowledged: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A receiver that is killed under load, and what is in the warehouse after the next collect."""
+"""A receiver killed under load, and the warehouse after the next collect."""
 
 import asyncio
 import json
@@ -34,14 +34,14 @@ def send(receiver: Receiver, path: Path) -> "subprocess.Popen[str]":
 
 
 def stored_ids(home: Path) -> list[str]:
-    """Collect the spool of ``home``; give the response ids of all interactions, sorted."""
+    """Collect the spool of ``home``; return the sorted response ids of all interactions."""
     with warehouse.connect(home / "warehouse.duckdb") as con:
         segments.load_spool(con, home / "spool", now=logs.NOW)
         rows = con.execute("select payload ->> '$.response.id' from raw.interactions").fetchall()
     return sorted(response_id for (response_id,) in rows)
 
 
-def test_what_was_acknowledged_before_a_kill_is_stored_once(tmp_path: Path):
+def test_records_acknowledged_before_a_kill_are_stored_once(tmp_path: Path):
     lines = log(tmp_path / "log.jsonl")
     limits = Limits(segment_seconds=0.2)
     with receivers.running(tmp_path, limits) as receiver:
@@ -67,7 +67,7 @@ def test_what_was_acknowledged_before_a_kill_is_stored_once(tmp_path: Path):
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_collect_recovers_what_a_killed_receiver_left_without_another_start(tmp_path: Path):
+def test_collect_recovers_the_segment_of_a_killed_receiver_without_a_restart(tmp_path: Path):
     with receivers.running(tmp_path) as receiver:
         for number in range(5):
             line = logs.interaction(response_id=f"r{number}")
@@ -77,14 +77,14 @@ def test_collect_recovers_what_a_killed_receiver_left_without_another_start(tmp_
     assert stored_ids(tmp_path) == [f"r{number}" for number in range(5)]
 
 
-def test_what_is_sent_again_is_stored_once(tmp_path: Path):
+def test_duplicate_requests_are_stored_once(tmp_path: Path):
     with receivers.running(tmp_path) as receiver:
         for _ in range(3):
             receiver.post("/v1/interactions", json=[logs.interaction(), logs.interaction()])
     assert stored_ids(tmp_path) == ["r1"]
 
 
-def test_a_receiver_that_is_asked_to_stop_answers_what_it_has_begun(tmp_path: Path):
+def test_a_stopping_receiver_answers_its_open_requests(tmp_path: Path):
     async def ask(receiver: Receiver) -> list[int]:
         header = {"authorization": f"Bearer {receiver.token}"}
         async with httpx.AsyncClient(headers=header, timeout=20) as client:

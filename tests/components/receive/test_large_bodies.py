@@ -1,4 +1,4 @@
-"""Large bodies are read beside the receiver: nobody waits for those of others."""
+"""Large bodies are read in other processes, so that no client waits for another's."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ KIB = 2**10
 
 
 def reading(receiver: Receiver) -> list[psutil.Process]:
-    """List the processes that read large bodies."""
+    """Return the processes that read large bodies."""
     return psutil.Process(receiver.process.pid).children()
 
 
@@ -102,7 +102,7 @@ def test_a_large_body_of_another_workload_is_refused(receiver: Receiver, tmp_pat
     assert answer.json()["detail"].startswith('record 1 is of the workload "weather"')
 
 
-def test_nobody_waits_for_what_another_client_sends(receiver: Receiver, tmp_path: Path):
+def test_no_client_waits_for_another_clients_bodies(receiver: Receiver, tmp_path: Path):
     other = client_tokens.add_token(tmp_path / "tokens.json", "other", now=logs.NOW)
     assert receiver.post("/v1/interactions", content=LARGE).is_success
     (process,) = reading(receiver)
@@ -126,7 +126,7 @@ def held_bytes(receiver: Receiver) -> float:
     return float(line.split()[1])
 
 
-def test_a_reader_that_is_killed_costs_the_request_that_it_read(receiver: Receiver):
+def test_a_killed_reader_costs_only_the_request_it_was_reading(receiver: Receiver):
     assert receiver.post("/v1/interactions", content=LARGE).is_success
     (process,) = reading(receiver)
     with ThreadPoolExecutor() as threads:
@@ -152,7 +152,9 @@ def test_readers_end_with_their_receiver_however_it_ends(tmp_path: Path):
         assert not left
 
 
-def test_who_sends_all_before_reading_gets_the_refusal_and_may_go_on(tmp_path: Path):
+def test_a_client_that_sends_everything_before_reading_gets_the_refusal_and_may_continue(
+    tmp_path: Path,
+):
     with receivers.running(tmp_path, Limits(body_bytes=64 * KIB)) as receiver:
         line = LINES[0].encode()
         with receivers.connected(receiver) as connection:

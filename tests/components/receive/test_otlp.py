@@ -20,7 +20,7 @@ def test_otlp_json_is_answered_in_json(shared: Receiver, body: Json):
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_otlp_protobuf_is_answered_in_protobuf_and_stored_as_it_came(receiver: Receiver):
+def test_otlp_protobuf_is_answered_in_protobuf_and_stored_unchanged(receiver: Receiver):
     content = spans.request_protobuf()
     headers = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
     answer = receiver.post("/v1/traces", content=gzip.compress(content), headers=headers)
@@ -113,12 +113,12 @@ SPAN_ID = "eee19b7ec3c1b174"
         pytest.param({}, id="none"),
     ],
 )
-def test_log_records_are_taken_as_json(shared: Receiver, body: Json):
+def test_log_records_are_accepted_as_json(shared: Receiver, body: Json):
     answer = shared.post("/v1/logs", json=body)
     assert (answer.status_code, answer.json()) == (200, {})
 
 
-def test_log_records_are_taken_as_protobuf_and_stored_as_they_came(receiver: Receiver):
+def test_log_records_are_accepted_as_protobuf_and_stored_unchanged(receiver: Receiver):
     content = spans.logs_protobuf()
     headers = {"content-type": "application/x-protobuf"}
     answer = receiver.post("/v1/logs", content=content, headers=headers)

@@ -1,4 +1,4 @@
-"""``flywheel receive`` and ``flywheel token`` as a person types them."""
+"""The commands ``flywheel receive`` and ``flywheel token``."""
 
 import json
 import signal
@@ -66,14 +66,14 @@ def test_a_client_may_have_several_tokens(shell: Terminal):
         ),
     ],
 )
-def test_a_wrong_token_command_says_what_is_wrong(
+def test_a_wrong_token_command_fails_with_the_reason(
     shell: Terminal, command: tuple[str, ...], said: str
 ):
     ended = shell.run("token", *command)
     assert (ended.returncode, ended.stderr) == (2, said)
 
 
-def test_a_taken_port_is_told(shell: Terminal):
+def test_a_used_port_is_an_error_with_the_reason(shell: Terminal):
     shell.run("token", "add", "shop")
     first = shell.start("receive", "--port", "0")
     assert first.stdout is not None
@@ -88,7 +88,7 @@ def test_a_taken_port_is_told(shell: Terminal):
     )
 
 
-def test_without_a_token_the_receiver_says_how_to_make_one(shell: Terminal):
+def test_without_a_token_the_receiver_prints_how_to_add_one(shell: Terminal):
     receiver = shell.start("receive", "--port", "0")
     assert receiver.stdout is not None
     assert receiver.stdout.readline() == (

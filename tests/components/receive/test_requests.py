@@ -1,4 +1,4 @@
-"""What a receiver answers, and what is in its spool then."""
+"""A receiver's answers, and its spool after them."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def test_interactions_are_acknowledged_with_their_number_and_stored(
     assert flat == [logs.interaction()] * count
 
 
-def test_a_record_without_a_client_is_its_token_owners(receiver: Receiver):
+def test_a_record_without_a_client_gets_the_tokens_owner(receiver: Receiver):
     line = logs.interaction()
     del line["client_id"]
     assert receiver.post("/v1/interactions", json=line).status_code == 200
@@ -72,7 +72,9 @@ def test_a_gzipped_body_is_unpacked(receiver: Receiver):
         pytest.param({"authorization": "Basic YXBwOmFwcA=="}, id="another-scheme"),
     ],
 )
-def test_without_a_right_token_nobody_may_send(shared: Receiver, path: str, header: dict[str, str]):
+def test_requests_without_a_valid_token_are_refused(
+    shared: Receiver, path: str, header: dict[str, str]
+):
     answer = httpx.post(shared.url + path, headers=header, content="{}")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -132,7 +134,7 @@ def test_a_right_id_with_a_wrong_secret_is_refused(shared: Receiver):
         ),
     ],
 )
-def test_what_could_never_be_loaded_is_refused_with_the_reason(
+def test_bodies_that_could_never_be_loaded_are_refused_with_the_reason(
     shared: Receiver, path: str, body: bytes, status: int, reason: str
 ):
     answer = shared.post(f"/v1/{path}", content=body)
@@ -146,7 +148,7 @@ def test_a_body_that_is_not_utf8_is_refused(shared: Receiver):
     assert answer.json()["detail"][:-1] == reason  # pydantic's versions differ in the last digit
 
 
-def test_of_a_body_with_one_bad_record_nothing_is_stored(receiver: Receiver):
+def test_a_body_with_one_bad_record_is_refused_whole(receiver: Receiver):
     lines: list[Json] = [logs.interaction(), {"no": "record"}]
     assert receiver.post("/v1/interactions", json=lines).status_code == 422
     receiver.stop()
@@ -163,7 +165,8 @@ def test_of_a_body_with_one_bad_record_nothing_is_stored(receiver: Receiver):
             "gzip",
             b"{}",
             400,
-            "the body is not a gzip stream: Error -3 while decompressing data: incorrect header check",
+            "the body is not a gzip stream: Error -3 while decompressing data: incorrect header "
+            "check",
             id="plain",
         ),
         pytest.param(
@@ -183,7 +186,7 @@ def test_a_body_that_can_not_be_unpacked_is_refused(
     assert (answer.status_code, answer.json()) == (status, {"detail": reason})
 
 
-def test_a_body_of_20_mb_is_refused_and_the_connection_goes_on(shared: Receiver):
+def test_a_body_of_20_mb_is_refused_and_the_connection_stays_open(shared: Receiver):
     big = json.dumps(logs.interaction("x" * 20_000_000)).encode()
     with httpx.Client(headers={"authorization": f"Bearer {shared.token}"}) as client:
         for content in (big, iter([big])):  # with its length in the head, and in chunks
@@ -201,7 +204,7 @@ def test_a_gzip_bomb_is_refused(shared: Receiver):
     assert "more than 16777216 bytes unpacked" in answer.json()["detail"]
 
 
-def test_metrics_count_what_was_acknowledged_and_what_was_not(receiver: Receiver):
+def test_metrics_count_acknowledged_and_refused_requests(receiver: Receiver):
     receiver.post("/v1/interactions", json=[logs.interaction(), logs.interaction()])
     receiver.post("/v1/interactions", content="oops")
     page = receiver.get("/metrics")

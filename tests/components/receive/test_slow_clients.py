@@ -1,4 +1,4 @@
-"""Clients that never finish, and clients that are too many."""
+"""Clients that never finish, and too many clients."""
 
 import json
 import socket
@@ -38,7 +38,7 @@ def rest_of(connection: socket.socket) -> bytes:
         pytest.param(b"BODY", id="cut-in-the-body"),
     ],
 )
-def test_a_request_that_never_comes_to_its_end_is_cut_off(receiver: Receiver, begun: bytes):
+def test_an_endless_request_is_cut_off(receiver: Receiver, begun: bytes):
     head = receivers.head(receiver.token, 1000)
     sent = {b"HEAD": head, b"BODY": head + b'{"timestamp"'}.get(begun, begun)
     with receivers.connected(receiver) as connection:
@@ -49,7 +49,7 @@ def test_a_request_that_never_comes_to_its_end_is_cut_off(receiver: Receiver, be
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_bytes_that_drip_in_do_not_extend_the_time(receiver: Receiver):
+def test_slow_bytes_do_not_extend_the_deadline(receiver: Receiver):
     with receivers.connected(receiver) as connection:
         connection.sendall(receivers.head(receiver.token, 1000))
         began = time.monotonic()
@@ -60,7 +60,7 @@ def test_bytes_that_drip_in_do_not_extend_the_time(receiver: Receiver):
         assert time.monotonic() - began < 10 * PATIENCE
 
 
-def test_a_refused_body_is_not_read_for_ever(receiver: Receiver):
+def test_a_refused_body_is_not_read_indefinitely(receiver: Receiver):
     with receivers.connected(receiver) as connection:
         connection.sendall(receivers.head("nobody", 10**9) + b"x" * 1000)
         answer = rest_of(connection)
@@ -80,13 +80,13 @@ def test_the_second_request_of_a_connection_has_a_deadline_too(receiver: Receive
         assert rest_of(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_others_are_served_meanwhile(receiver: Receiver):
+def test_other_clients_are_served_meanwhile(receiver: Receiver):
     with receivers.connected(receiver) as slow:
         slow.sendall(receivers.head(receiver.token, 1000))
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
 
 
-def test_a_connection_too_many_is_told_to_come_back(receiver: Receiver):
+def test_a_connection_above_the_limit_is_refused_with_a_retry_time(receiver: Receiver):
     crowd = [receivers.connected(receiver) for _ in range(4)]
     with receivers.connected(receiver) as late:
         answer = rest_of(late)

@@ -1,4 +1,4 @@
-"""What a token may send, and that no change of the file of tokens is lost."""
+"""What a token may send; no change of the file of tokens is lost."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ def file_of(receiver: Receiver) -> Path:
     return receiver.folder.parent / "tokens.json"
 
 
-def test_of_tokens_that_processes_add_at_once_all_are_kept(tmp_path: Path):
+def test_tokens_added_by_parallel_processes_are_all_kept(tmp_path: Path):
     file = tmp_path / "tokens.json"
     begin = FORK.Barrier(ADDERS)
     adders = [FORK.Process(target=add, args=(file, number, begin)) for number in range(ADDERS)]
@@ -58,7 +58,7 @@ def test_of_tokens_that_processes_add_at_once_all_are_kept(tmp_path: Path):
     }
 
 
-def test_a_token_of_before_may_send_everything(receiver: Receiver):
+def test_a_token_without_the_newer_fields_may_send_everything(receiver: Receiver):
     token = client_tokens.add_token(file_of(receiver), "old", now=NOW)
     entries = json.loads(file_of(receiver).read_text())
     (old,) = [one for one in entries if one["client_id"] == "old"]
@@ -81,7 +81,7 @@ def test_an_expired_token_is_refused_and_says_so(receiver: Receiver):
     }
 
 
-def test_a_kind_that_a_token_is_not_for_is_refused(receiver: Receiver):
+def test_a_kind_outside_a_tokens_kinds_is_refused(receiver: Receiver):
     token = client_tokens.add_token(file_of(receiver), "asker", now=NOW, kinds=["interactions"])
     assert send(receiver, token, logs.interaction()).status_code == 200
     refused = send(receiver, token, logs.feedback(), "feedback")
@@ -109,7 +109,9 @@ OURS = json.dumps(logs.interaction(workload_id="support-eu"))
         pytest.param(f'{{"workload\\u005fid": "billing", {OTHER}}}', 1, id="spelled-otherwise"),
     ],
 )
-def test_a_workload_that_a_token_is_not_for_is_refused(receiver: Receiver, body: str, number: int):
+def test_a_workload_outside_a_tokens_workloads_is_refused(
+    receiver: Receiver, body: str, number: int
+):
     token = client_tokens.add_token(file_of(receiver), "shop", now=NOW, workloads=["support*"])
     header = {"authorization": f"Bearer {token}"}
     refused = httpx.post(f"{receiver.url}/v1/interactions", headers=header, content=body)
@@ -123,7 +125,7 @@ def test_a_workload_that_a_token_is_not_for_is_refused(receiver: Receiver, body:
     )
 
 
-def test_a_workload_that_is_no_text_is_none_of_a_tokens(receiver: Receiver):
+def test_a_workload_that_is_not_text_is_refused(receiver: Receiver):
     token = client_tokens.add_token(file_of(receiver), "shop", now=NOW, workloads=["support*"])
     assert send(receiver, token, logs.interaction(workload_id="support")).status_code == 200
     assert send(receiver, token, logs.interaction(workload_id=["support"])).status_code == 403
@@ -138,7 +140,7 @@ def test_telemetry_can_not_be_limited_to_workloads(tmp_path: Path):
     assert token.kinds == ("interactions", "feedback")
 
 
-def test_beyond_its_quota_a_token_is_told_when_to_come_again(receiver: Receiver):
+def test_a_token_over_its_quota_is_refused_with_a_retry_time(receiver: Receiver):
     quota = Quota(requests=2, per="day")
     token = client_tokens.add_token(file_of(receiver), "busy", now=NOW, quota=quota)
     assert send(receiver, token, []).status_code == 200
@@ -156,7 +158,7 @@ def test_beyond_its_quota_a_token_is_told_when_to_come_again(receiver: Receiver)
     assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
 
 
-def test_bytes_count_unpacked_and_only_what_is_stored(receiver: Receiver):
+def test_quota_counts_unpacked_bytes_of_stored_bodies_only(receiver: Receiver):
     body = logs.interaction()
     size = len(httpx.Request("POST", "http://receiver", json=body).content)
     quota = Quota(bytes=2 * size + 10, per="day")
@@ -167,7 +169,7 @@ def test_bytes_count_unpacked_and_only_what_is_stored(receiver: Receiver):
     assert send(receiver, token, [body, body, body]).status_code == 413
 
 
-def test_a_quota_begins_anew_with_its_period(tmp_path: Path):
+def test_a_quota_restarts_with_its_period(tmp_path: Path):
     file = tmp_path / "tokens.json"
     client_tokens.add_token(file, "busy", now=NOW, quota=Quota(requests=1, bytes=10, per="minute"))
     (token,) = client_tokens.read_tokens(file)
@@ -194,7 +196,7 @@ def test_a_quota_begins_anew_with_its_period(tmp_path: Path):
         ),
     ],
 )
-def test_tokens_that_cannot_be_read_let_nobody_in(tmp_path: Path, content: str):
+def test_an_unreadable_token_file_refuses_all_requests(tmp_path: Path, content: str):
     with receivers.running(tmp_path) as receiver:
         (tmp_path / "tokens.json").write_text(content)
         refused = receiver.post("/v1/interactions", json=logs.interaction())
@@ -204,7 +206,7 @@ def test_tokens_that_cannot_be_read_let_nobody_in(tmp_path: Path, content: str):
         )
 
 
-def test_the_commands_make_and_show_what_a_token_may_send(tmp_path: Path):
+def test_the_commands_add_and_show_a_tokens_rights(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home")
     shell.env["COLUMNS"] = "200"
     limits = ("--workload", "support*", "--workload", "faq", "--kind", "interactions")
@@ -234,6 +236,8 @@ def test_the_commands_make_and_show_what_a_token_may_send(tmp_path: Path):
         ),
     ],
 )
-def test_a_wrong_expiry_is_told(tmp_path: Path, arguments: tuple[str, ...], said: str):
+def test_a_wrong_expiry_is_an_error_with_the_reason(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+):
     ended = terminal.in_home(tmp_path / "home").run("token", "add", "shop", *arguments)
     assert (ended.returncode, ended.stderr) == (2, said)

@@ -14,7 +14,7 @@ from tests.support.source_reading import DEFAULTS, read
 
 MUTANTS = 10_000
 SLOWEST_SECONDS = 2.0
-"""What one damaged record may take at most; they take less than a thousandth of it."""
+"""Maximum time for one damaged record; it takes less than a thousandth of that."""
 
 ROWS = [
     SourceRow(place, json.dumps(value), value)
@@ -89,7 +89,7 @@ def test_a_good_record_is_claimed_by_its_source_and_by_no_other(
     assert not [one for one in read(source, value) if isinstance(one, RejectedRecord)]
 
 
-def test_damaged_protobuf_is_read_or_named_as_damaged():
+def test_damaged_protobuf_is_read_or_raises_value_error():
     spans, records = telemetry.logs_of_a_span(
         ("gen_ai.user.message", {"content": "Hello?"}),
         ("gen_ai.choice", {"index": 0, "message": {"content": "Hi."}}),

@@ -110,7 +110,7 @@ def test_tools_and_calls_in_columns_of_their_own_are_put_where_they_belong():
         ),
     ],
 )
-def test_whatever_was_logged_as_input_is_what_the_user_asked(held: str, messages: list[Json]):
+def test_any_logged_input_becomes_the_request_messages(held: str, messages: list[Json]):
     request = record(langfuse, observation(input=held))["request"]
     assert isinstance(request, dict)
     assert request["messages"] == messages

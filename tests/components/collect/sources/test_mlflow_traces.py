@@ -13,7 +13,7 @@ QUESTION: Json = {"role": "user", "content": "What is the weather in Rome?"}
 
 
 def span(number: int = 1, **changes: Json) -> dict[str, Json]:
-    """Write a span of a chat model; ``changes`` are attributes, without their prefix."""
+    """Return a span of a chat model; ``changes`` are attributes without their prefix."""
     attributes: dict[str, Json] = {
         "spanType": "CHAT_MODEL",
         "spanInputs": {"model": "gpt-4o-mini", "messages": [QUESTION]},
@@ -36,7 +36,7 @@ def span(number: int = 1, **changes: Json) -> dict[str, Json]:
 
 
 def trace(*spans: Json, assessments: list[Json] | None = None) -> dict[str, Json]:
-    """Write a trace in its dictionary form."""
+    """Return a trace in its dictionary form."""
     info: Json = {
         "trace_id": "tr-1",
         "request_time": "2025-10-09T08:53:20Z",
@@ -73,7 +73,7 @@ def test_a_chat_span_is_an_interaction_field_by_field():
     }
 
 
-def test_plain_text_in_and_out_is_a_question_and_an_answer_named_by_the_span():
+def test_plain_text_input_and_output_are_request_and_answer_with_the_spans_id():
     row = trace(span(7, spanType="LLM", spanInputs="Rome?", spanOutputs="Sunny."))
     found = record(mlflow_traces, row)
     assert found["request"] == {"messages": [{"role": "user", "content": "Rome?"}]}
@@ -187,6 +187,6 @@ def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types
         pytest.param(1_760_000_000_000_000_000, None, id="before-it-began"),
     ],
 )
-def test_a_call_says_how_long_it_took_where_its_span_does(ended: Json, wanted: float | None):
+def test_a_call_has_the_duration_of_its_span(ended: Json, wanted: float | None):
     found = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
     assert found.get("duration_ms") == wanted

@@ -24,7 +24,7 @@ def test_a_logged_request_with_its_response_is_taken_as_it_is():
     }
 
 
-def test_the_bodies_of_an_http_log_are_found_and_its_own_time_counts():
+def test_bodies_of_an_http_log_are_found_and_its_own_time_counts():
     row: dict[str, Json] = {
         "timestamp": "2025-10-09T08:53:20Z",
         "request": {"method": "POST", "url": "/v1/chat/completions", "body": REQUEST},
@@ -145,7 +145,7 @@ def test_a_five_key_line_belongs_to_another_source():
     assert not openai_logs.claims({"messages": []})
 
 
-def test_good_rows_beside_bad_ones_are_read():
+def test_good_rows_among_bad_rows_are_read():
     row: dict[str, Json] = {"request": REQUEST, "response": completion()}
     assert len(records(openai_logs, row, row)) == 2
     assert [type(one) for one in read(openai_logs, {"request": 1}, row)] == [

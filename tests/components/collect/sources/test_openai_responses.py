@@ -1,4 +1,4 @@
-"""What was logged of the Responses API."""
+"""Logs of the Responses API."""
 
 from typing import cast
 

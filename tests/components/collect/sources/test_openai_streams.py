@@ -1,4 +1,4 @@
-"""Streams of chunks become the completion that they are of."""
+"""Streamed chunks become a completion."""
 
 import json
 
@@ -38,7 +38,7 @@ def _call(call: ChatCompletionMessageToolCallUnion) -> tuple[str, str, str]:
     return call.id, call.function.name, call.function.arguments
 
 
-def test_a_stream_gives_every_field_of_a_response():
+def test_a_stream_yields_every_field_of_a_response():
     assert record(openai_logs, {"request": REQUEST, "response": [*CALLING]})["response"] == {
         "object": "chat.completion",
         "id": "chatcmpl-2",

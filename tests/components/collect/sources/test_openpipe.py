@@ -45,7 +45,7 @@ def test_a_logged_request_is_an_interaction_field_by_field():
     }
 
 
-def test_a_time_in_seconds_is_taken_as_such():
+def test_a_time_in_seconds_is_not_converted():
     row: dict[str, Json] = {"input": REQUEST, "output": COMPLETION | {"created": 1_702_666_185}}
     assert record(openpipe, row)["timestamp"] == 1_702_666_185
 

@@ -1,4 +1,4 @@
-"""Calls whose span and log records come apart, and traces of several calls."""
+"""Calls whose span and log records arrive separately, and traces of several calls."""
 
 import json
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_messages_that_come_after_a_span_that_held_them_are_not_read_twice():
     )
 
 
-def test_a_trace_is_cut_into_its_calls_and_other_spans_are_passed_over():
+def test_a_trace_is_split_into_its_calls_and_other_spans_are_skipped():
     def messages(words: str) -> list[Json]:
         return [
             text("gen_ai.input.messages", json.dumps(question(words))),
@@ -114,7 +114,7 @@ def test_a_lone_span_keeps_its_row_verbatim():
     assert found.row.text == json.dumps(row)
 
 
-def test_calls_that_never_come_together_do_not_pile_up():
+def test_calls_that_stay_incomplete_do_not_accumulate():
     taken = 0
 
     def endless() -> Iterator[SourceRow]:

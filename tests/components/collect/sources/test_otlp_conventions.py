@@ -1,4 +1,4 @@
-"""Each way in which OpenTelemetry's conventions have written a call of a model."""
+"""Each form of a model call in OpenTelemetry's conventions."""
 
 import json
 from typing import cast
@@ -127,7 +127,7 @@ def test_the_older_events_on_a_span_are_an_interaction():
     assert found["metadata"] == {"service.name": "shop-bot", "gen_ai.system": "openai"}
 
 
-def test_calls_beside_the_message_of_a_choice_are_its_calls():
+def test_calls_next_to_the_message_of_a_choice_are_its_calls():
     choice: Json = {"index": 0, "finish_reason": "tool_calls", "message": {}, "tool_calls": [CALL]}
     (found,) = records(
         otlp, log("gen_ai.user.message", {"content": "Rome?"}), log("gen_ai.choice", choice)

@@ -26,7 +26,7 @@ def varint(number: int) -> bytes:
 
 
 def collector(request: bytes) -> bytes:
-    """Write a request as the collector's file exporter does: its length first, in four bytes."""
+    """Return a request as the collector's file exporter writes it: after its length in four bytes."""
     return len(request).to_bytes(4, "big") + request
 
 
@@ -56,7 +56,7 @@ def test_requests_with_their_length_before_them_are_all_read(frame: "type[bytes]
     ] * 2
 
 
-def test_a_file_that_breaks_off_gives_its_good_requests_first():
+def test_a_truncated_file_yields_its_good_requests_first():
     requests = otlp_encoding.decode_file(collector(SPAN) + collector(SPAN)[:-3])
     assert "resourceSpans" in next(requests)
     with pytest.raises(ValueError, match=rf"at byte {len(SPAN) + 4}: the request has {len(SPAN)} "):
@@ -72,6 +72,6 @@ def test_a_file_that_breaks_off_gives_its_good_requests_first():
         pytest.param(b"hello", id="text"),
     ],
 )
-def test_what_is_no_request_is_named(content: bytes):
+def test_bytes_that_are_not_a_request_raise_value_error(content: bytes):
     with pytest.raises(ValueError, match="reading OTLP protobuf"):
         list(otlp_encoding.decode_file(content))

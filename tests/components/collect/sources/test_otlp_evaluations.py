@@ -1,4 +1,4 @@
-"""Feedback as OpenTelemetry's evaluation events say it."""
+"""Feedback in OpenTelemetry's evaluation events."""
 
 from components.collect.source import ParsedRecord
 from components.collect.sources import otlp

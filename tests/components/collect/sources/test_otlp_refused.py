@@ -1,4 +1,4 @@
-"""What of OTLP can't be read, and why."""
+"""OTLP that can't be read, and why."""
 
 import json
 from typing import cast
@@ -72,7 +72,7 @@ from tests.support.source_reading import read, reason
         ),
     ],
 )
-def test_what_has_another_shape_is_refused_with_the_field_and_both_types(
+def test_a_request_of_another_shape_is_refused_with_the_field_and_both_types(
     row: dict[str, Json], wanted: str
 ):
     assert reason(otlp, row) == wanted

@@ -98,7 +98,7 @@ def test_a_json_inference_answers_with_its_raw_output_and_keeps_its_schema():
     }
 
 
-def test_a_metric_says_not_what_it_is_about():
+def test_a_metric_has_an_open_target():
     solved = feedback(target_id=EPISODE_ID, metric_name="task_solved", value=True)
     assert tensorzero.claims(solved)
     assert record(tensorzero, solved) == {
