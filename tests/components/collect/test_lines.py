@@ -35,10 +35,10 @@ def test_bytes_that_are_not_utf8_are_kept_with_their_place(tmp_path: Path):
 def test_a_truncated_gzip_yields_its_good_lines_then_the_cut_line(tmp_path: Path):
     numbers = b"".join(b"%d %d\n" % (n, n * 7919 % 1000) for n in range(100_000))
     found = read(tmp_path, gzip.compress(numbers)[:-5000])
-    good = [one.text for one in found if isinstance(one, Line)]
+    good = [piece.text for piece in found if isinstance(piece, Line)]
     assert len(good) > 90_000
     assert good == numbers.decode().split("\n")[: len(good)]
-    (cut,) = [one for one in found if isinstance(one, Unreadable)]
+    (cut,) = [piece for piece in found if isinstance(piece, Unreadable)]
     assert cut.number == len(good) + 1
     assert "the line is cut: the gzip stream is damaged" in cut.reason
 
@@ -55,7 +55,7 @@ def test_a_gzip_cut_between_lines_reports_where_it_ends(tmp_path: Path):
 def test_a_gzip_with_flipped_bits_does_not_stop_the_run(tmp_path: Path):
     packed = bytearray(gzip.compress(b"a\n" * 1000))
     packed[len(packed) // 2] ^= 0xFF
-    damaged = [one for one in read(tmp_path, bytes(packed)) if isinstance(one, Unreadable)]
+    damaged = [piece for piece in read(tmp_path, bytes(packed)) if isinstance(piece, Unreadable)]
     assert damaged
     assert "damaged" in damaged[-1].reason
 
@@ -81,4 +81,4 @@ def test_an_endless_line_is_kept_only_in_part(tmp_path: Path):
 
 def test_a_line_of_the_longest_length_is_read(tmp_path: Path):
     found = read(tmp_path, b"x" * lines.LONGEST + b"\n")
-    assert [type(one) for one in found] == [Line]
+    assert [type(piece) for piece in found] == [Line]

@@ -74,7 +74,8 @@ def test_fields_that_come_after_a_sources_first_file_are_reported(con: Connectio
     path = logs.write(tmp_path / "b.jsonl", [logs.interaction(request=request, session="s")])
     loaded = logs.load(con, path, now=logs.NOW)
     assert loaded.new_fields == ("request.seed", "session")
-    assert [(one.source, one.field, one.first_path) for one in quarantine.new_fields(con)] == [
+    new_fields = [(f.source, f.field, f.first_path) for f in quarantine.new_fields(con)]
+    assert new_fields == [
         ("fivekey", "request.seed", str(path)),
         ("fivekey", "session", str(path)),
     ]

@@ -51,7 +51,7 @@ def test_equal_answers_to_two_users_in_one_second_are_two_interactions(
     ann, bob = (logs.interaction(**{name: who}) for who in ("ann", "bob"))
     files = [[ann, bob]] if together else [[ann], [bob]]
     loaded = [load(con, tmp_path / f"{n}.jsonl", *lines) for n, lines in enumerate(files)]
-    assert sum(one.new for one in loaded) == 2
+    assert sum(file.new for file in loaded) == 2
     assert [line[name] for line in stored(con)] == ["ann", "bob"]
     ids = warehouse.rows(con, "select distinct interaction_id from raw.interactions")
     assert len(ids) == 2

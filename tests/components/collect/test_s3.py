@@ -51,7 +51,7 @@ def collect(con: Connection, pattern: str) -> list[Loaded]:
 
 
 def counts(loaded: list[Loaded]) -> list[tuple[str, int, int, bool]]:
-    return [(one.path.name, one.new, one.known, one.skipped) for one in loaded]
+    return [(file.path.name, file.new, file.known, file.skipped) for file in loaded]
 
 
 def test_a_bucket_is_collected_by_folder_and_by_glob_and_only_what_is_new(

@@ -42,13 +42,13 @@ def stored(con: Connection) -> list[tuple[str, str]]:
 
 def call(**attributes: str) -> bytes:
     """Return a request with one span of a model call, in protobuf."""
-    said: dict[str, Json] = {
+    conventions: dict[str, Json] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.input.messages": [message("user", "Is it raining?")],
         "gen_ai.output.messages": [message("assistant", "No.")],
     }
-    return telemetry.call(name="chat gpt-5", **said, **attributes)
+    return telemetry.call(name="chat gpt-5", **conventions, **attributes)
 
 
 def message(role: str, text: str) -> Json:
@@ -149,14 +149,14 @@ def test_loading_a_segment_again_changes_nothing(con: Connection, folder: Path):
     )
     content = segment.read_bytes()
     first = segments.load_spool(con, folder, now=logs.NOW)
-    assert [(one.source, one.new, one.quarantined) for one in first] == [
+    assert [(loaded.source, loaded.new, loaded.quarantined) for loaded in first] == [
         ("fivekey", 1, 1),
         ("feedback", 2, 0),
     ]
     assert not segment.exists()
     segment.write_bytes(content)  # as if a load was killed after its commit
     again = segments.load_spool(con, folder, now=logs.NOW)
-    assert [(one.source, one.new, one.skipped) for one in again] == [
+    assert [(loaded.source, loaded.new, loaded.skipped) for loaded in again] == [
         ("fivekey", 0, True),
         ("feedback", 0, True),
     ]
@@ -180,7 +180,7 @@ def test_entries_damaged_on_disk_go_to_quarantine(con: Connection, folder: Path)
     writer.seal()
     segments.load_spool(con, folder, now=logs.NOW)
     assert [client_id for client_id, _ in stored(con)] == ["app"]
-    found = con.execute("select content, reason from raw.quarantine order by reason").fetchall()
+    found = con.execute("select content, reason from raw.quarantine order by line").fetchall()
     assert found == [
         (b"\x00\x00\n", "the line is not one that a receiver writes"),
         (
@@ -253,7 +253,7 @@ def test_loading_telemetry_again_with_more_of_it_changes_nothing(con: Connection
     first = put(folder, ("traces", "app", in_json(call())))
     content = first.read_bytes()
     now = datetime.now(UTC)
-    assert [one.new for one in segments.load_spool(con, folder, now=now)] == [1]
+    assert [loaded.new for loaded in segments.load_spool(con, folder, now=now)] == [1]
     first.write_bytes(content)  # as if a load was killed after its commit
     put(folder, ("traces", "app", in_json(call())))
     assert [(one.new, one.known) for one in segments.load_spool(con, folder, now=now)] == [(1, 1)]

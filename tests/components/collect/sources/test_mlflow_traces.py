@@ -22,7 +22,7 @@ def span(number: int = 1, **changes: Json) -> dict[str, Json]:
             "choices": [{"index": 0, "message": logs.say("Sunny.")}],
         },
     }
-    said: Json = {
+    attribute_texts: Json = {
         f"mlflow.{key}": json.dumps(value) for key, value in (attributes | changes).items()
     }
     return {
@@ -31,7 +31,7 @@ def span(number: int = 1, **changes: Json) -> dict[str, Json]:
         "parent_span_id": None,
         "name": "chat",
         "start_time_unix_nano": 1_760_000_000_250_000_000,
-        "attributes": said,
+        "attributes": attribute_texts,
     }
 
 
@@ -48,7 +48,7 @@ def trace(*spans: Json, assessments: list[Json] | None = None) -> dict[str, Json
 
 
 def assessment(**changes: Json) -> dict[str, Json]:
-    given: dict[str, Json] = {
+    fields: dict[str, Json] = {
         "assessment_id": "a-1",
         "assessment_name": "thumbs_up",
         "source": {"source_type": "HUMAN", "source_id": "ann"},
@@ -56,7 +56,7 @@ def assessment(**changes: Json) -> dict[str, Json]:
         "feedback": {"value": True},
         "valid": True,
     }
-    return given | changes
+    return fields | changes
 
 
 def test_a_chat_span_is_an_interaction_field_by_field():
@@ -119,7 +119,7 @@ def test_a_bad_call_is_refused_and_its_neighbours_are_read():
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "value"),
+    ("changes", "kind", "value"),
     [
         pytest.param(
             {"assessment_name": "grade", "feedback": {"value": "good"}},
@@ -141,14 +141,14 @@ def test_a_bad_call_is_refused_and_its_neighbours_are_read():
         ),
     ],
 )
-def test_assessments_have_their_kind(given: dict[str, Json], kind: str, value: Json):
-    _, found = read(mlflow_traces, trace(span(), assessments=[assessment(**given)]))
+def test_assessments_have_their_kind(changes: dict[str, Json], kind: str, value: Json):
+    _, found = read(mlflow_traces, trace(span(), assessments=[assessment(**changes)]))
     assert isinstance(found, ParsedRecord)
     assert (found.record["kind"], found.record["value"]) == (kind, value)
 
 
 @pytest.mark.parametrize(
-    ("row", "wanted"),
+    ("row", "expected"),
     [
         pytest.param(
             {"info": {"trace_id": "t"}, "data": {"spans": 3}},
@@ -173,13 +173,13 @@ def test_assessments_have_their_kind(given: dict[str, Json], kind: str, value: J
     ],
 )
 def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types(
-    row: dict[str, Json], wanted: str
+    row: dict[str, Json], expected: str
 ):
-    assert reason(mlflow_traces, row) == wanted
+    assert reason(mlflow_traces, row) == expected
 
 
 @pytest.mark.parametrize(
-    ("ended", "wanted"),
+    ("ended", "expected"),
     [
         pytest.param(1_760_000_001_000_000_000, 750.0, id="later"),
         pytest.param(None, None, id="not-ended"),
@@ -187,6 +187,6 @@ def test_a_trace_that_has_another_shape_is_refused_with_the_field_and_both_types
         pytest.param(1_760_000_000_000_000_000, None, id="before-it-began"),
     ],
 )
-def test_a_call_has_the_duration_of_its_span(ended: Json, wanted: float | None):
+def test_a_call_has_the_duration_of_its_span(ended: Json, expected: float | None):
     found = record(mlflow_traces, trace(span() | {"end_time_unix_nano": ended}))
-    assert found.get("duration_ms") == wanted
+    assert found.get("duration_ms") == expected

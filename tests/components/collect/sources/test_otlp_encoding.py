@@ -26,7 +26,7 @@ def varint(number: int) -> bytes:
 
 
 def collector(request: bytes) -> bytes:
-    """Return a request as the collector's file exporter writes it: after its length in four bytes."""
+    """Return a request as the collector's file exporter writes it, after its length in 4 bytes."""
     return len(request).to_bytes(4, "big") + request
 
 

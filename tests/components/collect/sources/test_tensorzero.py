@@ -49,9 +49,11 @@ def test_a_chat_inference_is_an_interaction_field_by_field(is_text: bool):
 
 def test_older_rows_hold_their_tools_in_tool_params_and_their_text_in_value():
     params: Json = {"tools_available": [TOOL], "tool_choice": "required"}
-    given: Json = {"messages": [{"role": "user", "content": [{"type": "text", "value": "Rome?"}]}]}
+    source_input: Json = {
+        "messages": [{"role": "user", "content": [{"type": "text", "value": "Rome?"}]}]
+    }
     columns = ("dynamic_tools", "tool_choice", "parallel_tool_calls")
-    row = chat_inference(input=json.dumps(given), tool_params=json.dumps(params))
+    row = chat_inference(input=json.dumps(source_input), tool_params=json.dumps(params))
     older = {key: value for key, value in row.items() if key not in columns}
     assert record(tensorzero, older)["request"] == {
         "messages": [{"role": "user", "content": "Rome?"}],
