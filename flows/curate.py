@@ -55,10 +55,10 @@ def freeze(workload: Workload) -> FrozenWorkload:
     """Judge every interaction, then write the snapshot unless an equal one exists."""
     curated = snapshots.freeze_workload(workload, settings.load(), now=datetime.now(UTC))
     tally = curated.tally
-    if tally.found:
+    if tally.flagged:
         get_run_logger().info(
             "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
-            tally.found,
+            tally.flagged,
         )
     if tally.unjudgeable:
         get_run_logger().warning(

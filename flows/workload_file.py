@@ -184,7 +184,7 @@ class Workload(Config):
         """Refuse to ask for values that redaction lets stay where it lets none."""
         rules = info.data.get("curate")
         is_asked = "secrets" in evaluate.built_in
-        if is_asked and isinstance(rules, Rules) and not redactor.lets_stay(rules.redaction):
+        if is_asked and isinstance(rules, Rules) and not redactor.keeps_values(rules.redaction):
             raise ValueError(
                 "built_in: secrets asks for values that redaction lets stay, and it lets none: "
                 "leave it out; canaries show what a row gives away"

@@ -1,11 +1,10 @@
-"""Keep each client from crowding out the clients of a workload that came before it.
+"""Keep each client from crowding out the earlier clients of a workload.
 
-A client's rank is its place in the order in which clients were first loaded. The first is bounded
-by nothing here, so a workload of one client is as if there were no clients. Of a later one, new
-requests count only up to its share of a side; what a snapshot has had stays. Rows that are held out
-for a later client may displace only a share of what an earlier one trains on: near-duplicates of
-them, overlaps with them, and rows that offer their tools. Clients that the workload's file takes
-together are one.
+A client's rank is its position in the order of first load. The first client is unlimited, so a
+workload of one client is unaffected. A later client's new requests count only up to its share of a
+side; requests in a snapshot stay. Held-out rows of a later client may displace only a share of an
+earlier client's training rows: near-duplicates, overlaps, and rows that offer their tools. Clients
+under ``together`` in the workload's file count as one.
 """
 
 from collections import defaultdict
@@ -31,7 +30,7 @@ AHEAD = "future_timestamp"
 
 @dataclass(frozen=True, slots=True)
 class ClientOrigin:
-    """Who an interaction came from, and when; ``is_ahead`` if its log says a later time."""
+    """An interaction's client and load time; ``is_ahead`` if its logged time is later."""
 
     interaction_id: str
     client_id: str
@@ -41,27 +40,27 @@ class ClientOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The clients of a workload: the rank of each, and where each interaction came from."""
+    """The clients of a workload: their ranks, and the origin of each interaction."""
 
     ranks: Mapping[str, int]
     origins: Mapping[str, ClientOrigin]
 
     @property
     def are_several(self) -> bool:
-        """Whether there is anybody to crowd out."""
+        """Whether the workload has more than one client."""
         return len(self.ranks) > 1
 
     def of(self, judged: RowJudgement) -> str:
-        """Return the client that an interaction came from."""
+        """Return the client of an interaction."""
         return self.origins[judged.interaction_id].client_id
 
     def rank(self, judged: RowJudgement) -> int:
-        """Return the rank of that client; 0 is the first."""
+        """Return the rank of an interaction's client; 0 is the first."""
         return self.ranks[self.of(judged)]
 
 
 def read(con: Connection, workload_id: str) -> Clients:
-    """Read who sent the interactions under curation, and note who is seen for the first time."""
+    """Read the clients of the staged interactions, and record the new ones."""
     warehouse.append(con, "curated/clients", workload_id=workload_id)
     known = con.execute(
         "select client_id from curated.clients where workload_id = $workload_id"
@@ -79,7 +78,7 @@ def read(con: Connection, workload_id: str) -> Clients:
 
 
 def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[RowJudgement]:
-    """Flag the interactions whose log says a time after they were loaded; they count as of then."""
+    """Flag the interactions logged later than loaded; they count as of the load time."""
     mark = "the log says a time after it was loaded; it counts as of when it was loaded"
     flag = Flag(AHEAD, 1.0, mark)
     return [
@@ -91,22 +90,28 @@ def flag_ahead(judgements: Iterable[RowJudgement], clients: Clients) -> list[Row
 
 
 def cap_tested(
-    judgements: Sequence[RowJudgement], clients: Clients, known: SettledSides, shares: ClientShares
+    judgements: Sequence[RowJudgement],
+    clients: Clients,
+    settled: SettledSides,
+    shares: ClientShares,
 ) -> list[RowJudgement]:
-    """Leave out what a later client has of the holdout or of the validation side over its share."""
+    """Leave out later clients' holdout and validation rows over their share."""
     over: set[str] = set()
     for side in TESTED:
         placed = [judged for judged in judgements if _stands_on(judged, side)]
-        over |= _over(placed, clients, known, shares.holdout)
+        over |= _over(placed, clients, settled, shares.holdout)
     return leave_out(judgements, over, "over_client_holdout")
 
 
 def cap_trained(
-    judgements: Sequence[RowJudgement], clients: Clients, known: SettledSides, shares: ClientShares
+    judgements: Sequence[RowJudgement],
+    clients: Clients,
+    settled: SettledSides,
+    shares: ClientShares,
 ) -> list[RowJudgement]:
-    """Leave out what a later client has of the training side over its share."""
+    """Leave out later clients' training rows over their share."""
     placed = [judged for judged in judgements if _is_trained(judged)]
-    over = _over(placed, clients, known, shares.train)
+    over = _over(placed, clients, settled, shares.train)
     return [
         replace(judged, objection="over_client_train") if judged.interaction_id in over else judged
         for judged in judgements
@@ -114,7 +119,7 @@ def cap_trained(
 
 
 def displacing(
-    stood: Sequence[RowJudgement],
+    placed: Sequence[RowJudgement],
     cleaned: Sequence[RowJudgement],
     clients: Clients,
     *,
@@ -122,25 +127,25 @@ def displacing(
     overlap: Overlap,
     most: float,
 ) -> set[str]:
-    """Find the held-out rows of later clients that displace too much of an earlier one's training.
+    """Return ids of later clients' held-out rows that displace too many earlier training rows.
 
     Args:
-        stood: The judgements before they were compared with what is held out.
-        cleaned: The same after it.
-        clients: Who sent them.
-        split_by: What the holdout shows; only where it is tools do these displace a row.
-        overlap: What is too much of a held-out text.
-        most: The share of a client's requests to train on that may be displaced.
+        placed: The judgements before decontamination.
+        cleaned: The judgements after decontamination.
+        clients: The clients of the workload.
+        split_by: The split criterion; shared tools displace a row only if it is ``tools``.
+        overlap: The decontamination settings.
+        most: The share of a client's training requests that may be displaced.
     """
-    tested = [judged for judged in stood if judged.objection is None and _is_tested(judged)]
+    tested = [judged for judged in placed if judged.objection is None and _is_tested(judged)]
     held_out = {judged.interaction_id: judged for judged in tested}
     holders = _holders(tested, by_tools=split_by == "tools")
     highest = {name: min(map(clients.rank, rows)) for name, rows in holders.items()}
     trained: dict[str, list[tuple[RowJudgement, RowJudgement]]] = defaultdict(list)
-    for before, after in zip(stood, cleaned, strict=True):
+    for before, after in zip(placed, cleaned, strict=True):
         if _stands_on(before, "train"):
             trained[clients.of(before)].append((before, after))
-    found: set[str] = set()
+    displacing_ids: set[str] = set()
     for client_id, pairs in trained.items():
         rank = clients.ranks[client_id]
         displaced, names, overlapping = set[str](), set[str](), dict[str, str]()
@@ -150,18 +155,18 @@ def displacing(
                 names.update(shared)
                 displaced.add(_request(before))
             if after.objection in OVERLAPS and _names_later(after, held_out, clients, rank):
-                overlapping[before.interaction_id] = before.asked
+                overlapping[before.interaction_id] = before.user_text
                 displaced.add(_request(before))
         if len(displaced) > most * len({_request(before) for before, _ in pairs}):
-            found |= {judged.interaction_id for name in names for judged in holders[name]}
-            found |= _overlapped(tested, overlapping, clients, rank, overlap)
-    return found
+            displacing_ids |= {judged.interaction_id for name in names for judged in holders[name]}
+            displacing_ids |= _overlapped(tested, overlapping, clients, rank, overlap)
+    return displacing_ids
 
 
 def leave_out(
     judgements: Sequence[RowJudgement], ids: AbstractSet[str], objection: str
 ) -> list[RowJudgement]:
-    """Object to rows that keep their side, and to those that are still near to a stricter side."""
+    """Object to the rows ``ids``, and redo the ``near_`` objections without them."""
     left = [
         replace(judged, objection=objection) if judged.interaction_id in ids else judged
         for judged in judgements
@@ -174,8 +179,8 @@ def leave_out(
             ties[_request(judged)] |= _ties(judged)
     strictest: dict[str, int] = {}
     for judged in left:
-        if _is_active(judged) and judged.standing is not None:
-            side = SIDES.index(judged.standing.side)
+        if _is_active(judged) and judged.placement is not None:
+            side = SIDES.index(judged.placement.side)
             for tie in ties[_request(judged)]:
                 strictest[tie] = max(side, strictest.get(tie, 0))
     return [_with_nearness(judged, ties, strictest) for judged in left]
@@ -184,9 +189,9 @@ def leave_out(
 def _with_nearness(
     judged: RowJudgement, ties: Mapping[str, AbstractSet[str]], strictest: Mapping[str, int]
 ) -> RowJudgement:
-    if not _is_active(judged) or judged.standing is None:
+    if not _is_active(judged) or judged.placement is None:
         return judged
-    side = SIDES.index(judged.standing.side)
+    side = SIDES.index(judged.placement.side)
     strict = max(strictest[tie] for tie in ties[_request(judged)])
     return replace(judged, objection=f"near_{SIDES[strict]}" if strict > side else None)
 
@@ -194,7 +199,7 @@ def _with_nearness(
 def _over(
     placed: Sequence[RowJudgement], clients: Clients, known: SettledSides, share: float
 ) -> set[str]:
-    """Find the new rows of later clients beyond their share; which ones is settled by their ids."""
+    """Return the later clients' new rows beyond their share, chosen by a hash of their ids."""
     if share == 1:
         return set()
     requests: dict[str, dict[str, list[RowJudgement]]] = defaultdict(lambda: defaultdict(list))
@@ -220,9 +225,9 @@ def _over(
     return over
 
 
-def _was_settled(judged: RowJudgement, clients: Clients, known: SettledSides) -> bool:
-    """Return whether a snapshot that was frozen after the row was loaded settled its request."""
-    since = known.since.get(_request(judged))
+def _was_settled(judged: RowJudgement, clients: Clients, settled: SettledSides) -> bool:
+    """Return whether a snapshot frozen after the row was loaded settled its request."""
+    since = settled.since.get(_request(judged))
     loaded_at = clients.origins[judged.interaction_id].loaded_at
     return since is not None and loaded_at is not None and loaded_at <= since
 
@@ -230,7 +235,7 @@ def _was_settled(judged: RowJudgement, clients: Clients, known: SettledSides) ->
 def _names_later(
     judged: RowJudgement, held_out: Mapping[str, RowJudgement], clients: Clients, rank: int
 ) -> bool:
-    """Return whether the held-out row that a mark names is a later client's."""
+    """Return whether the mark names a later client's held-out row."""
     named = held_out.get((judged.mark or "").partition(",")[0])
     return named is not None and clients.rank(named) > rank
 
@@ -242,11 +247,11 @@ def _overlapped(
     rank: int,
     overlap: Overlap,
 ) -> set[str]:
-    """Find every row of later clients that overlaps with one of the displaced texts."""
+    """Return the later clients' rows that overlap with a displaced text."""
     if not displaced:
         return set()
     rows = {
-        judged.interaction_id: UserTexts(judged.asked, "")
+        judged.interaction_id: UserTexts(judged.user_text, "")
         for judged in tested
         if clients.rank(judged) > rank
     }
@@ -255,7 +260,7 @@ def _overlapped(
 
 
 def _holders(tested: Iterable[RowJudgement], *, by_tools: bool) -> dict[str, list[RowJudgement]]:
-    """List by each tie, and where tools are split by by each tool, the tested rows that have it."""
+    """Group the tested rows by tie and, if split by tools, by tool."""
     holders: dict[str, list[RowJudgement]] = defaultdict(list)
     for judged in tested:
         for name in _ties(judged):
@@ -287,12 +292,12 @@ def _request(judged: RowJudgement) -> str:
 
 
 def _is_active(judged: RowJudgement) -> bool:
-    """Return whether nothing but its nearness to another side is held against a placed row."""
-    return judged.standing is not None and (judged.objection or "near_").startswith("near_")
+    """Return whether a placed row has no objection but a ``near_`` one."""
+    return judged.placement is not None and (judged.objection or "near_").startswith("near_")
 
 
 def _stands_on(judged: RowJudgement, side: str) -> bool:
-    return _is_active(judged) and judged.standing is not None and judged.standing.side == side
+    return _is_active(judged) and judged.placement is not None and judged.placement.side == side
 
 
 def _is_tested(judged: RowJudgement) -> bool:

@@ -36,14 +36,14 @@ from components.store.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class CurationTally:
-    """What became of a workload's interactions.
+    """Counts of one curation of a workload.
 
-    ``counts`` is by verdict, ``kept`` among them; ``feedback_waiting`` counts the feedback whose
-    response has not arrived. ``found`` counts what rules found and did not drop, by rule and what
-    was done: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts what was replaced, by kind. Of
-    the rows to train on, ``replayed`` are of other sets. ``feedback_held_back`` counts
-    the signals of bursts, and of actors over the cap. ``unjudgeable`` counts the rows that a rule
-    could not be asked about, by the error and where it was raised.
+    ``counts`` is by verdict, including ``kept``; ``feedback_waiting`` counts feedback whose
+    response has not arrived. ``flagged`` counts rule findings that were not dropped, by rule and
+    action: ``hold``, ``weigh`` or ``flag``. ``redactions`` counts replacements by kind.
+    ``replayed`` counts training rows from other sets. ``feedback_held_back`` counts the signals of
+    bursts and of actors over the cap. ``unjudgeable`` counts rows on which a rule raised an error,
+    by error and place.
     """
 
     workload_id: str
@@ -53,7 +53,7 @@ class CurationTally:
     counts: dict[str, int]
     feedback_waiting: int
     validation: int = 0
-    found: dict[str, int] = field(default_factory=dict[str, int])
+    flagged: dict[str, int] = field(default_factory=dict[str, int])
     redactions: dict[str, int] = field(default_factory=dict[str, int])
     replayed: int = 0
     feedback_held_back: int = 0
@@ -73,15 +73,15 @@ def curate(
     Args:
         con: The warehouse.
         workload_id: The workload.
-        rules: What its file says under ``curate``.
-        now: When it is curated (UTC).
-        counter: Counts tokens by the base's tokenizer, where a budget of them is set.
+        rules: The ``curate`` section of its file.
+        now: The time of the curation (UTC).
+        counter: Counts tokens with the base's tokenizer; required for a token budget.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
-        NoTokenizerError: A budget of tokens is set and ``counter`` is ``None``.
-        ReplayError: Rows are to be replayed from what is no set of them.
-        CheckFailedError: A check found rows that must not be; then nothing is changed.
+        NoTokenizerError: A token budget is set and ``counter`` is ``None``.
+        ReplayError: A replay source is unreadable.
+        CheckFailedError: A check found invalid rows; nothing is changed.
     """
     with warehouse.transaction(con):
         together: list[Json] = [*rules.clients.together]
@@ -91,14 +91,14 @@ def curate(
         warehouse.build(con, "staging/shared_names")
         weighed = preferences.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
-        known = split.read_settled(con, workload_id, rules.split_by)
-        # Closed whatever happens: a result that is open can't be rolled back.
+        settled = split.read_settled(con, workload_id, rules.split_by)
+        # Closed even after an error: DuckDB can't roll back while a result is open.
         with closing(warehouse.read(con, "staging/candidates", CandidateRow)) as rows:
             judged = [*row_judgement.judge_all(rows, rules)]
         clients = client_limits.read(con, workload_id)
         judged = client_limits.flag_ahead(judged, clients)
-        stood = stand(tie(near(judged, rules), known, rules), known, rules)
-        judgements = clean_by_client(stood, clients, known, rules)
+        placed = assign_sides(tie(near(judged, rules), settled, rules), settled, rules)
+        judgements = clean_by_client(placed, clients, settled, rules)
         with warehouse.present(con, "judgements", row_judgement.columns(workload_id, judgements)):
             warehouse.build(con, "staging/redacted")
             warehouse.build(con, "staging/blamed", workload_id=workload_id)
@@ -136,7 +136,8 @@ def _keyring(
     con: Connection, workload_id: str, rules: Rules, judgements: Sequence[RowJudgement]
 ) -> Keyring:
     conversations = {
-        one.interaction_id: one.conversation or one.interaction_id for one in judgements
+        judgement.interaction_id: judgement.conversation or judgement.interaction_id
+        for judgement in judgements
     }
     turns = row_judgement.turns(judgements)
     return keyrings.open_keyring(con, workload_id, rules.redaction, conversations, turns)
@@ -152,12 +153,17 @@ def _kept(con: Connection, workload_id: str) -> list[str]:
 
 
 def near(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]:
-    """Tell of each row that no rule objected to which others it is near to."""
-    asked = {one.interaction_id: one.request for one in judgements if one.request}
-    compared = near_requests.compare([*asked.values()])
-    found = near_requests.place([*asked], [*asked.values()], compared, rules.near.jaccard)
-    places = dict(zip(asked, zip(found, compared, strict=True), strict=True))
-    return [_near(one, *places.get(one.interaction_id, (None, None))) for one in judgements]
+    """Add near-duplicate ids to the judgements without an objection."""
+    requests = {
+        judgement.interaction_id: judgement.request for judgement in judgements if judgement.request
+    }
+    compared = near_requests.compare([*requests.values()])
+    placed = near_requests.place([*requests], [*requests.values()], compared, rules.near.jaccard)
+    places = dict(zip(requests, zip(placed, compared, strict=True), strict=True))
+    return [
+        _near(judgement, *places.get(judgement.interaction_id, (None, None)))
+        for judgement in judgements
+    ]
 
 
 def _near(
@@ -171,49 +177,58 @@ def _near(
         member=member,
         twin_id=place.twin_id,
         equal_id=place.equal_id,
-        asked=compared.asked,
+        user_text=compared.user_text,
         answer_name=judged.request.answer_name,
     )
 
 
 def tie(
-    judgements: Sequence[RowJudgement], known: SettledSides, rules: Rules
+    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
 ) -> list[RowJudgement]:
-    """Tie what no rule objected to."""
-    found = [(one.member, one.origin) for one in judgements if one.member and one.origin]
-    members, origins = [member for member, _ in found], [origin for _, origin in found]
-    tied = iter(ties.tie(members, origins, rules.split_by, known.sides))
+    """Tie the rows without an objection."""
+    to_tie = [
+        (judgement.member, judgement.origin)
+        for judgement in judgements
+        if judgement.member and judgement.origin
+    ]
+    members, origins = [member for member, _ in to_tie], [origin for _, origin in to_tie]
+    tied = iter(ties.tie(members, origins, rules.split_by, settled.sides))
     return [
-        replace(one, member=next(tied), origin=None) if one.member and one.origin else one
-        for one in judgements
+        replace(judgement, member=next(tied), origin=None)
+        if judgement.member and judgement.origin
+        else judgement
+        for judgement in judgements
     ]
 
 
-def stand(
-    judgements: Sequence[RowJudgement], known: SettledSides, rules: Rules
+def assign_sides(
+    judgements: Sequence[RowJudgement], settled: SettledSides, rules: Rules
 ) -> list[RowJudgement]:
-    """Place what no rule objected to; a row that is tied to a stricter side gets an objection."""
+    """Place the rows without an objection; object to rows tied to a stricter side."""
     shares = Shares(rules.split_by, rules.holdout_share, rules.validation_share)
-    members = [one.member for one in judgements if one.member]
-    standings = iter(split.place(members, known, shares))
-    return [_placed(one, next(standings)) if one.member else one for one in judgements]
+    members = [judgement.member for judgement in judgements if judgement.member]
+    placements = iter(split.place(members, settled, shares))
+    return [
+        _placed(judgement, next(placements)) if judgement.member else judgement
+        for judgement in judgements
+    ]
 
 
-def _placed(judged: RowJudgement, standing: Placement) -> RowJudgement:
-    return replace(judged, standing=standing, objection=standing.objection)
+def _placed(judged: RowJudgement, placement: Placement) -> RowJudgement:
+    return replace(judged, placement=placement, objection=placement.objection)
 
 
 def clean_by_client(
-    judgements: Sequence[RowJudgement], clients: Clients, known: SettledSides, rules: Rules
+    judgements: Sequence[RowJudgement], clients: Clients, settled: SettledSides, rules: Rules
 ) -> list[RowJudgement]:
-    """Object to what overlaps with what is tested on, and to what crowds other clients out."""
+    """Object to rows that overlap with tested rows, and to rows that crowd out other clients."""
     if not clients.are_several:
         return clean(judgements, rules)
     shares = rules.clients
-    stood = client_limits.cap_tested(judgements, clients, known, shares)
-    cleaned = clean(stood, rules)
+    placed = client_limits.cap_tested(judgements, clients, settled, shares)
+    cleaned = clean(placed, rules)
     displacing = client_limits.displacing(
-        stood,
+        placed,
         cleaned,
         clients,
         split_by=rules.split_by,
@@ -221,33 +236,37 @@ def clean_by_client(
         most=shares.displaced,
     )
     if displacing:
-        stood = client_limits.leave_out(stood, displacing, "displaces_other_client")
-        cleaned = clean(stood, rules)
-    return client_limits.cap_trained(cleaned, clients, known, shares)
+        placed = client_limits.leave_out(placed, displacing, "displaces_other_client")
+        cleaned = clean(placed, rules)
+    return client_limits.cap_trained(cleaned, clients, settled, shares)
 
 
 def clean(judgements: Sequence[RowJudgement], rules: Rules) -> list[RowJudgement]:
-    """Object to rows that have much of what is tested or validated on in them."""
+    """Object to rows that overlap with holdout, validation or guard texts."""
     rows: dict[str, UserTexts] = {}
     held_out: dict[str, str] = {}
     validated: set[str] = set()
-    for one in judgements:
-        if one.objection is not None or one.request is None or one.standing is None:
+    for judgement in judgements:
+        if (
+            judgement.objection is not None
+            or judgement.request is None
+            or judgement.placement is None
+        ):
             continue
-        if one.standing.side == "holdout":
-            held_out[one.interaction_id] = one.asked
+        if judgement.placement.side == "holdout":
+            held_out[judgement.interaction_id] = judgement.user_text
             continue
-        rows[one.interaction_id] = UserTexts(one.asked, one.request.asked)
-        if one.standing.side == "validation":
-            validated.add(one.interaction_id)
-    seen = decontamination.decontaminate(rows, held_out, rules.overlap, validated)
-    return [_cleaned(one, seen.get(one.interaction_id)) for one in judgements]
+        rows[judgement.interaction_id] = UserTexts(judgement.user_text, judgement.request.user_text)
+        if judgement.placement.side == "validation":
+            validated.add(judgement.interaction_id)
+    overlaps = decontamination.decontaminate(rows, held_out, rules.overlap, validated)
+    return [_cleaned(judgement, overlaps.get(judgement.interaction_id)) for judgement in judgements]
 
 
-def _cleaned(judged: RowJudgement, seen: Seen | None) -> RowJudgement:
-    if seen is None:
+def _cleaned(judged: RowJudgement, overlap: Seen | None) -> RowJudgement:
+    if overlap is None:
         return replace(judged, request=None)
-    return replace(judged, request=None, objection=seen.objection, mark=seen.mark)
+    return replace(judged, request=None, objection=overlap.objection, mark=overlap.mark)
 
 
 def _tally(con: Connection, workload_id: str) -> CurationTally:
@@ -261,7 +280,7 @@ def _tally(con: Connection, workload_id: str) -> CurationTally:
         " order by verdict",
         {"workload_id": workload_id},
     ).fetchall()
-    found = con.execute(
+    rules_found = con.execute(
         "select rule || ' ' || disposition, interactions from marts.rules"
         " where workload_id = $workload_id and disposition != 'drop' order by all",
         {"workload_id": workload_id},
@@ -291,7 +310,7 @@ def _tally(con: Connection, workload_id: str) -> CurationTally:
         dict(verdicts),
         waiting,
         by_side.get("validation", 0),
-        dict(found),
+        dict(rules_found),
         dict(redactions),
         feedback_held_back=held_back,
         unjudgeable=dict(unjudgeable),

@@ -20,25 +20,25 @@ COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
 
 class UnreadableDocumentsError(ValueError):
-    """A file of guard documents that can't be read: what is tested on must be known in full."""
+    """Raised when a file of guard documents is unreadable; curation needs all tested texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text that is tested on, and where it stands: ``file:row``."""
+    """One tested text and its place, ``file:row``."""
 
     name: str
     text: str
 
 
 def read_documents(path: str) -> Iterator[Document]:
-    """Give every text of every row, also those in lists and objects, each as a document.
+    """Yield every string of every row, nested ones included, as a document of its own.
 
-    A question and its answer are two: a training row that has the question only overlaps with all
-    of it.
+    Question and answer are separate documents, so that a training row with only the question
+    overlaps with a whole document.
 
     Raises:
-        UnreadableDocumentsError: A line is not a JSON object, or the file is no Parquet.
+        UnreadableDocumentsError: The file is unreadable: neither JSON lines nor Parquet.
     """
     for number, row in enumerate(_rows(path), 1):
         for text in dict.fromkeys(_texts(row)):
@@ -57,8 +57,8 @@ def _rows(path: str) -> Iterator[Json]:
                 yield from map(json.loads, filter(str.strip, lines))
     except (ValueError, OSError) as error:
         raise UnreadableDocumentsError(
-            f"reading the guard documents of {path}: {error}; wants JSON lines (.jsonl, .jsonl.gz, "
-            ".jsonl.zst) or Parquet"
+            f"reading the guard documents of {path}: {error}; expected JSON lines (.jsonl, "
+            ".jsonl.gz, .jsonl.zst) or Parquet"
         ) from error
 
 
@@ -67,11 +67,11 @@ def _texts(value: Json) -> Iterator[str]:
         case str():
             yield value
         case list():
-            for one in value:
-                yield from _texts(one)
+            for item in value:
+                yield from _texts(item)
         case dict():
-            for one in value.values():
-                yield from _texts(one)
+            for item in value.values():
+                yield from _texts(item)
         case _:
             return
 
@@ -81,7 +81,7 @@ THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Why a row is not trained on: ``objection``, and in ``mark`` in which text it was seen."""
+    """An overlap: the row's ``objection``, and the overlapped text and amount as ``mark``."""
 
     objection: str
     mark: str
@@ -89,7 +89,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class UserTexts:
-    """What users said in a row: their ``own`` words, and the ``whole``, templates included."""
+    """The users' text of a row: ``own`` without templates, ``whole`` with them."""
 
     own: str
     whole: str
@@ -101,42 +101,42 @@ def decontaminate(
     settings: Overlap,
     validated: Collection[str] = (),
 ) -> dict[str, Seen]:
-    """Find the rows that overlap with the holdout or with a guard task's documents.
+    """Find the rows that overlap with the holdout, guard documents or the validation side.
 
-    A template that the workload's requests have in common is no overlap with its holdout, but a
-    guard task's question that many of them have in common is one with the task. Rows to train on
-    that overlap with what is left of the validation side are found, too.
+    A template shared by the workload's requests is not an overlap with its holdout, but a guard
+    task's question shared by many of them is an overlap with the task.
 
     Args:
-        rows: What users said in each row that is not held out, by its id.
-        held_out: What they said in the rows of the holdout, templates left out.
-        settings: What is too much, and the guard documents.
-        validated: The ids of the rows that are validated on.
+        rows: The users' texts of each row that is not held out, by id.
+        held_out: The users' texts of the holdout rows, without templates.
+        settings: The thresholds and the guard documents.
+        validated: The ids of the validation rows.
 
     Returns:
-        The rows to leave out; those that overlap with several name the holdout, else a guard task.
+        The rows to leave out. Of several overlaps the holdout is named, else a guard task, else
+        the validation side.
     """
-    found = chain.from_iterable(read_documents(path) for path in settings.guards)
-    guards = _without_templates([(document.name, document.text) for document in found])
+    documents = chain.from_iterable(read_documents(path) for path in settings.guards)
+    guards = _without_templates([(document.name, document.text) for document in documents])
     whole = {row: asked.whole for row, asked in rows.items()}
     own = {row: asked.own for row, asked in rows.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        of_guards = _seen(whole, guards, "overlaps_guard", settings, pool)
-        of_holdout = _seen(own, [*held_out.items()], "overlaps_holdout", settings, pool)
+        of_guards = _overlaps(whole, guards, "overlaps_guard", settings, pool)
+        of_holdout = _overlaps(own, [*held_out.items()], "overlaps_holdout", settings, pool)
         tested = of_guards | of_holdout
         left = {row: text for row, text in own.items() if row not in tested}
         validation = [(row, text) for row, text in left.items() if row in validated]
         learned = {row: text for row, text in left.items() if row not in validated}
-        of_validation = _seen(learned, validation, "overlaps_validation", settings, pool)
+        of_validation = _overlaps(learned, validation, "overlaps_validation", settings, pool)
     return of_validation | tested
 
 
 def _without_templates(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    parted = shared_text.part({text: () for _, text in named})
+    parted = shared_text.split_shared({text: () for _, text in named})
     return [(name, parted[text].own) for name, text in named]
 
 
-def _seen(
+def _overlaps(
     rows: Mapping[str, str],
     references: list[tuple[str, str]],
     objection: str,
@@ -152,13 +152,13 @@ def _seen(
     ours = pa.array(texts, pa.large_string())
     theirs = pa.array([*first], pa.large_string())
     names = [*first.values()]
-    found: dict[str, Seen] = {}
+    overlaps: dict[str, Seen] = {}
     if settings.paraphrases is not None:
         near = nearest_texts.nearest_by_cosine(ours, theirs, pool)
-        found |= _above(texts, near, settings.paraphrases, names, objection, "a cosine of")
+        overlaps |= _above(texts, near, settings.paraphrases, names, objection, "a cosine of")
     near = nearest_texts.nearest_by_ngrams(ours, theirs, settings.words, pool)
-    found |= _above(texts, near, settings.share, names, objection, "a share of")
-    return {row: found[text] for row, text in rows.items() if text in found}
+    overlaps |= _above(texts, near, settings.share, names, objection, "a share of")
+    return {row: overlaps[text] for row, text in rows.items() if text in overlaps}
 
 
 def _above(
@@ -169,10 +169,10 @@ def _above(
     objection: str,
     measure: str,
 ) -> dict[str, Seen]:
-    """Name for each text whose share is at least ``least`` where it was seen."""
-    found = zip(texts, near.references.tolist(), near.shares.tolist(), strict=True)
+    """Return the overlap of each text whose share is at least ``least``."""
+    matches = zip(texts, near.references.tolist(), near.shares.tolist(), strict=True)
     return {
         text: Seen(objection, f"{names[reference]}, {measure} {share:.2f}")
-        for text, reference, share in found
+        for text, reference, share in matches
         if share >= least
     }

@@ -1,4 +1,4 @@
-"""Rows that rules hold back, and rules that drop too many: a person looks and may release them."""
+"""Rows that rules hold and rules that drop too many, for a person to review and release."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from components.store.warehouse import Connection, Value
 
 @dataclass(frozen=True, slots=True)
 class HeldInteraction:
-    """One interaction that a rule holds; ``mark`` is what it found, the rest JSON as logged."""
+    """One held interaction; ``mark`` is the rule's finding, messages and answer are raw JSON."""
 
     interaction_id: str
     workload_id: str
@@ -24,37 +24,38 @@ class HeldInteraction:
 
 
 def waiting_rows(con: Connection, workload_id: str | None = None) -> list[HeldInteraction]:
-    """List what is held and not released yet, the oldest first; of all workloads if ``None``."""
+    """List held, unreleased interactions, oldest first; of all workloads if ``None``."""
     values = {"workload_id": workload_id, "beginning": ""}
     return list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
 
 
 def find_held(con: Connection, beginning: str) -> HeldInteraction:
-    """Find what is held by the first characters of its id.
+    """Find the held interaction whose id begins with ``beginning``.
 
     Raises:
-        LookupError: None has such an id, or several have.
+        LookupError: No or several interactions match.
     """
     values = {"workload_id": None, "beginning": beginning}
-    found = list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
-    if len(found) != 1:
+    matches = list(warehouse.read(con, "marts/held_back", HeldInteraction, **values))
+    if len(matches) != 1:
         raise LookupError(
-            f"{len(found)} held interactions have an id that begins with {beginning!r}, wants one"
+            f"{len(matches)} held interactions have an id that begins with {beginning!r}; "
+            "expected exactly one"
         )
-    return found[0]
+    return matches[0]
 
 
 def release_held(
     con: Connection, held: HeldInteraction, *, by: str, note: str, now: datetime
 ) -> None:
-    """Let an interaction in, as far as the rule that holds it is concerned, at the next curation.
+    """Release an interaction from the rule that holds it, from the next curation on.
 
     Args:
         con: The warehouse.
-        held: What ``find`` or ``waiting`` gave.
-        by: Whose word it is.
+        held: A result of ``find_held`` or ``waiting_rows``.
+        by: Who releases it.
         note: Why it is harmless.
-        now: When it was said (UTC).
+        now: The time of the release (UTC).
     """
     row: dict[str, warehouse.Value] = {
         "interaction_id": held.interaction_id,
@@ -68,10 +69,10 @@ def release_held(
 
 
 UNSEEN = frozenset({"offers_holdout_tool", "offers_validation_tool"})
-"""Verdicts on functions that are to be unseen in training."""
+"""Verdicts on tools that must stay unseen in training."""
 
 CLIENTS = frozenset({"over_client_holdout", "over_client_train", "displaces_other_client"})
-"""Verdicts on what crowds out other clients, which would hold all of them up if it were asked."""
+"""Verdicts on rows that crowd out other clients; asking about them would block all clients."""
 
 UNLIMITED = (
     frozenset({"duplicate", "blamed", "over_cluster_cap"})
@@ -81,19 +82,19 @@ UNLIMITED = (
     | outcomes.BALANCE
 )
 
-FEWEST = 10
-"""A person has looked through fewer rows sooner than through a question about them."""
+MIN_LOSS = 10
+"""Looking through fewer rows takes less time than a question about them."""
 
 GROWTH = 0.1
-"""A person who let a loss pass is asked again when it has grown by more than this share."""
+"""A released loss is asked about again when its share has grown by more than this."""
 
-SHOWN = 3
-"""Examples of what a rule left out."""
+EXAMPLES_SHOWN = 3
+"""Examples shown of a loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """How many of a workload's different requests a rule left out: more than may pass unasked."""
+    """Requests that one rule left out, more than ``most_lost`` allows without asking a person."""
 
     workload_id: str
     rule: str
@@ -102,11 +103,11 @@ class Loss:
 
     @property
     def share(self) -> float:
-        """Of the different requests."""
+        """The share of the distinct requests."""
         return self.interactions / self.requests
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return a one-line summary."""
         return (
             f"{self.rule} left out {self.interactions:,} of {self.requests:,} different requests "
             f"({self.share:.0%})"
@@ -115,7 +116,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class LostExample:
-    """One request that a rule left out; ``asked`` is its last message."""
+    """One request that a rule left out; ``asked`` is its last message's text."""
 
     interaction_id: str
     mark: str | None
@@ -123,54 +124,54 @@ class LostExample:
 
 
 def find_losses(workload_id: str, counts: Mapping[str, int], most: float) -> list[Loss]:
-    """Find the rules that left out more than may pass unasked, the largest loss first.
+    """Return the rules that left out more than the share ``most``, largest loss first.
 
     Args:
         workload_id: The workload.
         counts: Its interactions by verdict.
-        most: The largest share that may pass.
+        most: The largest share that passes without asking a person.
     """
     requests = sum(counts.values()) - counts.get("duplicate", 0)
-    found = [
+    losses = [
         Loss(workload_id, rule, count, requests)
         for rule, count in counts.items()
-        if rule not in UNLIMITED | {"kept"} and count >= FEWEST and count > most * requests
+        if rule not in UNLIMITED | {"kept"} and count >= MIN_LOSS and count > most * requests
     ]
-    return sorted(found, key=lambda loss: (-loss.interactions, loss.rule))
+    return sorted(losses, key=lambda loss: (-loss.interactions, loss.rule))
 
 
 def record_losses(con: Connection, workload_id: str, losses: Sequence[Loss]) -> None:
-    """Keep what was found at a curation, in the place of what was found before."""
+    """Replace the recorded losses of a workload by those of the newest curation."""
     records: list[Mapping[str, Value]] = [
-        {"rule": one.rule, "interactions": one.interactions, "requests": one.requests}
-        for one in losses
+        {"rule": loss.rule, "interactions": loss.interactions, "requests": loss.requests}
+        for loss in losses
     ]
     warehouse.replace(con, "curated.losses", records, workload_id)
 
 
 def open_losses(con: Connection, workload_id: str | None = None) -> list[Loss]:
-    """List the losses that nobody has let pass, the largest first; of all workloads if ``None``."""
+    """List unreleased losses, largest first; of all workloads if ``None``."""
     values = {"workload_id": workload_id, "growth": GROWTH}
     return list(warehouse.read(con, "marts/losses", Loss, **values))
 
 
 def lost_examples(con: Connection, loss: Loss) -> list[LostExample]:
-    """Show some of what a rule left out: those of the smallest ids, which are as good as drawn."""
-    values = {"workload_id": loss.workload_id, "rule": loss.rule, "shown": SHOWN}
+    """Return a few requests that a rule left out: the smallest ids, an arbitrary sample."""
+    values = {"workload_id": loss.workload_id, "rule": loss.rule, "shown": EXAMPLES_SHOWN}
     return list(warehouse.read(con, "marts/lost_examples", LostExample, **values))
 
 
 def release_losses(
     con: Connection, losses: Iterable[Loss], *, by: str, note: str, now: datetime
 ) -> None:
-    """Let losses pass, from the next curation on, until they have grown.
+    """Release losses, from the next curation on, until they grow by ``GROWTH``.
 
     Args:
         con: The warehouse.
-        losses: What ``waiting`` gave.
-        by: Whose word it is.
+        losses: Results of ``open_losses``.
+        by: Who releases them.
         note: Why they are right.
-        now: When it was said (UTC).
+        now: The time of the release (UTC).
     """
     rows: list[Mapping[str, Value]] = [
         {

@@ -1,4 +1,4 @@
-"""Parse one interaction into what the rules read."""
+"""Parse one interaction for the rules."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 class MalformedError(Exception):
-    """An interaction that has not the form of a chat completion; ``objection`` is the slug."""
+    """Raised when an interaction is not a valid chat completion; ``objection`` is the slug."""
 
     def __init__(self, objection: str) -> None:
         self.objection = objection
@@ -23,13 +23,12 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One interaction with the answer to learn from, in the form of a chat completion.
+    """One interaction with the answer to learn, as a chat completion.
 
     ``finish_reason`` is of the logged answer, ``None`` if that was corrected. ``message`` is the
-    assistant message as it came, ``None`` if there is none; ``logged`` is production's, where
-    ``message`` corrects it. ``released`` names the rules that a
-    person has overruled for it. What is read out of it is read once. Interactions that offer equal
-    tools share one list of them; ``tools_text`` is the JSON that it was read from.
+    raw assistant message, ``None`` if missing; ``logged`` is production's message where
+    ``message`` corrects it. ``released`` names the rules that a person has overruled for it.
+    Interactions with equal tools share one parsed list; ``tools_text`` is its JSON.
     """
 
     interaction_id: str
@@ -47,36 +46,36 @@ class Candidate:
     @property
     def opening(self) -> str:
         """The conversation's first user message."""
-        said = (one for one in self.messages if one["role"] == "user")
-        return json.dumps(next(said, {}).get("content"), sort_keys=True)
+        user_messages = (message for message in self.messages if message["role"] == "user")
+        return json.dumps(next(user_messages, {}).get("content"), sort_keys=True)
 
     @cached_property
     def answer(self) -> Answer:
-        """The answer to learn from; ``ValueError`` if its arguments are not JSON objects."""
+        """The answer to learn; ``ValueError`` if its arguments are not JSON objects."""
         return prompt.read_message(self.message or {})
 
     @cached_property
     def answer_json(self) -> str:
-        """The answer's JSON, arguments in the order given: it is the order that is learned.
+        """The answer's JSON, arguments in logged order: a model learns that order.
 
-        ``ValueError`` if they hold what is no JSON, such as NaN.
+        ``ValueError`` if they hold invalid JSON, such as NaN.
         """
         return _write(self.answer)
 
     @cached_property
     def logged_json(self) -> str:
-        """The JSON of what production answered; what can't be read is text, as it came."""
+        """The JSON of production's answer; an unreadable one is kept as text."""
         if not self.is_corrected:
             return self.answer_json
         try:
             text = _write(prompt.read_message(self.logged or {}))
-            text.encode()  # half a character, which only an escape can write, is no text
+            text.encode()  # a lone surrogate, which only an escape can write, is not text
         except (ValueError, RecursionError):
             return _write(Answer(json.dumps(self.logged)))
         return text
 
-    def said(self, *roles: str) -> list[str]:
-        """Give the texts of the request that were said in one of the roles, in their order."""
+    def texts(self, *roles: str) -> list[str]:
+        """Return the request's texts by any of the roles, in order."""
         return [
             text
             for message in self.messages
@@ -86,7 +85,7 @@ class Candidate:
 
     @cached_property
     def rendered(self) -> list[Message]:
-        """The request as a model reads it; ``ValueError`` if an earlier call is not JSON."""
+        """The request's messages as rendered for a model; ``ValueError`` if a call is not JSON."""
         if self.tools is read_tools(self.tools_text)[0]:
             return prompt.render_prompt_with_tools(self.messages, self.tools_text)
         return prompt.render_prompt(self.messages, self.tools)
@@ -94,7 +93,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """One row of ``staging.candidates``; what is JSON is still text."""
+    """One row of ``staging.candidates``, JSON values as text."""
 
     interaction_id: str
     workload_id: str
@@ -113,17 +112,17 @@ class CandidateRow:
 
 
 def read(row: CandidateRow) -> Candidate:
-    """Read an interaction.
+    """Parse an interaction.
 
     Raises:
-        MalformedError: Its request or its answer has not the form of a chat completion.
+        MalformedError: Its request or answer is not a valid chat completion.
     """
     try:
         messages, (tools, tool_names) = _objects(loads(row.messages)), read_tools(row.tools)
         message, acceptable = loads(row.message or "null"), loads(row.acceptable or "null")
     except (ValueError, RecursionError) as error:
         raise MalformedError("unreadable") from error
-    if not all(_is_message(one) for one in messages) or not _asks(messages):
+    if not all(_is_message(item) for item in messages) or not _asks(messages):
         raise MalformedError("malformed_messages")
     if not isinstance(message, dict | None):
         raise MalformedError("malformed_answer")
@@ -143,28 +142,28 @@ def read(row: CandidateRow) -> Candidate:
 
 
 def _logged(text: str | None) -> dict[str, Json] | None:
-    """Read what production answered; what was corrected need not be readable."""
+    """Parse production's answer, which may be invalid where it was corrected."""
     try:
-        found = loads(text or "null")
+        message = loads(text or "null")
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else None
+    return message if isinstance(message, dict) else None
 
 
 def loads(text: str) -> Json:
-    """Read strict JSON: DuckDB lets NaN and Infinity pass, which no other reader takes."""
+    """Parse strict JSON: DuckDB accepts NaN and Infinity, which other readers reject."""
     return cast("Json", _STRICT.decode(text))
 
 
 @lru_cache(maxsize=512)
 def read_tools(text: str) -> tuple[list[dict[str, Json]], tuple[str, ...]]:
-    """Read tools and their names; an application offers the same ones over and over."""
+    """Parse tools and their names; cached, as an application repeats them."""
     tools = _objects(loads(text))
     return tools, tuple(_tool_names(tools))
 
 
 def content_parts(message: dict[str, Json]) -> list[Json]:
-    """Give the parts of a message's content; text and none at all are no parts."""
+    """Return the parts of a message's content; empty for text or missing content."""
     content = message.get("content")
     return content if isinstance(content, list) else []
 
@@ -196,7 +195,7 @@ def _write(answer: Answer) -> str:
 
 
 def _objects(value: Json) -> list[dict[str, Json]]:
-    objects = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    objects = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
     if not isinstance(value, list) or len(objects) < len(value):
         raise MalformedError("malformed_request")
     return objects

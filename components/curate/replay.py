@@ -1,4 +1,4 @@
-"""Rows of other data sets to train on, judged like logged ones; none that the holdout forbids."""
+"""Replay rows of other data sets in training, judged like logged ones and kept off the holdout."""
 
 import gzip
 import json
@@ -28,13 +28,13 @@ from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
 PREFIX = "replay-"
-"""How the ids of replayed rows begin."""
+"""Prefix of replayed rows' ids."""
 
 COLUMNS = ["messages", "tools", "answer"]
 
 
 class ReplayError(ValueError):
-    """A source of replayed rows that can't be read."""
+    """Raised when a replay source is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class Replayed:
 
 
 def read_replayed(sources: Sequence[Path]) -> list[Replayed]:
-    """Read the rows of all sources, each once, in the order in which they are taken.
+    """Read the distinct rows of all sources, in the order in which they are taken.
 
     Raises:
-        ReplayError: A source is not there, or has not the form of one.
+        ReplayError: A source is missing or has an unknown format.
     """
-    found = {row.replay_id: row for source in sources for row in _read(source)}
-    return [found[replay_id] for replay_id in sorted(found, key=row_budget.place)]
+    rows = {row.replay_id: row for source in sources for row in _read(source)}
+    return [rows[replay_id] for replay_id in sorted(rows, key=row_budget.place)]
 
 
 def request_key(messages: str, tools: str) -> str:
-    """Name a request by its content, however its JSON is written."""
+    """Return the digest of a request's content, independent of its JSON's formatting."""
     return manifest.digest([candidates.loads(messages), candidates.loads(tools)])
 
 
@@ -72,8 +72,8 @@ def _read(source: Path) -> Iterator[Replayed]:
             yield from _lines(source)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ReplayError(
-            f"replaying {source}: {error}; wants a snapshot folder, a Parquet file with the "
-            f"columns {', '.join(COLUMNS)}, or JSONL of messages that end in the assistant's"
+            f"replaying {source}: {error}; expected a snapshot folder, a Parquet file with the "
+            f"columns {', '.join(COLUMNS)}, or JSONL of messages that end with the assistant's"
         ) from error
 
 
@@ -91,13 +91,15 @@ def _lines(path: Path) -> Iterator[Replayed]:
             match row["messages"]:
                 case [*messages, {"role": "assistant"} as message] if messages:
                     texts = (messages, row.get("tools") or [], message)
-                    yield _replayed(*(json.dumps(one, ensure_ascii=False) for one in texts))
+                    yield _replayed(*(json.dumps(item, ensure_ascii=False) for item in texts))
                 case _:
-                    raise ValueError(f"messages {str(row['messages'])[:80]!r} end in no answer")
+                    raise ValueError(
+                        f"messages {str(row['messages'])[:80]!r} do not end with an answer"
+                    )
 
 
 def _message(answer: str) -> str:
-    """Write an answer of a snapshot as the assistant message that it was."""
+    """Convert a snapshot's answer to an assistant message."""
     read = Answer.from_json(answer)
     calls = [
         {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -114,10 +116,10 @@ def _replayed(messages: str, tools: str, message: str) -> Replayed:
 
 @dataclass(frozen=True, slots=True)
 class SpokenFor:
-    """What no replayed row may share with the workload's own.
+    """What no replayed row may share with the workload's own rows.
 
-    ``requests`` are all that it has, by ``request_key``; ``ties`` those of the rows that are tested
-    or validated on; ``tools`` the names of those that such rows offer, where it is split by them.
+    ``requests`` are the keys of all its requests; ``ties`` are those of holdout and validation
+    rows; ``tools`` are the names that such rows offer, if the workload is split by tools.
     """
 
     requests: frozenset[str]
@@ -127,7 +129,7 @@ class SpokenFor:
     def forbids(
         self, messages: str, tools: str, ties: Sequence[str], tool_names: Sequence[str]
     ) -> bool:
-        """Tell whether a row shares any of it."""
+        """Return whether a row shares any of it."""
         return (
             not self.ties.isdisjoint(ties)
             or not self.tools.isdisjoint(tool_names)
@@ -136,12 +138,12 @@ class SpokenFor:
 
 
 def reserve(tokens: Sequence[int], share: float, budget: Budget) -> int:
-    """Count the rows, the first ones, that have room in their share of the budget.
+    """Return how many rows, from the first, fit the replayed share of the budget.
 
     Args:
-        tokens: The tokens of each row; zeros where no budget counts them.
-        share: Of the budget, for replayed rows.
-        budget: Of all that is trained on.
+        tokens: The tokens of each row; zeros without a token budget.
+        share: The replayed rows' share of the budget.
+        budget: The budget of the whole training side.
     """
     rows = len(tokens) if budget.rows is None else min(len(tokens), int(budget.rows * share))
     if budget.tokens is None:
@@ -150,22 +152,22 @@ def reserve(tokens: Sequence[int], share: float, budget: Budget) -> int:
     return sum(1 for total in accumulate(tokens[:rows]) if total <= room)
 
 
-def wanted(own_rows: int, share: float) -> int:
-    """Count the rows to replay beside so many of the workload's own."""
+def replay_count(own_rows: int, share: float) -> int:
+    """Return the number of rows to replay in addition to the workload's own."""
     return round(own_rows * share / (1 - share))
 
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""When replayed rows were logged: their sets don't all say."""
+"""The logging time of replayed rows, which not all sources have."""
 
 Judge = Callable[[CandidateRow], RowJudgement]
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One row of another set that may be trained on, redacted: JSON texts, and what they are.
+    """One judged and redacted row of another set; the texts are JSON.
 
-    The texts have placeholders until they are ``stored``; ``marked`` says what stands there.
+    The texts have placeholders until ``stored`` replaces them; ``marked`` holds their values.
     """
 
     example_id: str
@@ -184,93 +186,97 @@ class Incoming:
 def replayable_rows(
     con: Connection, workload_id: str, rules: Rules, judge: Judge
 ) -> list[Incoming]:
-    """Give the rows that may be replayed, in the order in which they are taken.
+    """Return the rows that may be replayed, in the order in which they are taken.
 
-    Those that rules object to, that the workload has itself, or that are near to what is tested or
-    validated on, overlap with it or with a guard task's documents, or have a group or, split by
-    tools, a tool in common with it, are not among them.
+    Excluded are rows with an objection, rows that the workload has itself, and rows that are near
+    to a holdout or validation row, overlap with one or with a guard document, or share its group
+    or, if split by tools, a tool.
     """
     if rules.balance.replay is None:
         return []
     spoken_for = _spoken_for(con, workload_id, rules.split_by)
     judged = (
-        _judged(workload_id, one, judge) for one in read_replayed(rules.balance.replay.sources)
+        _judged(workload_id, replayed, judge)
+        for replayed in read_replayed(rules.balance.replay.sources)
     )
-    found = [
-        one
-        for one in judged
-        if one is not None
-        and not spoken_for.forbids(one.messages, one.tools, one.member.ties, one.tool_names)
+    allowed = [
+        row
+        for row in judged
+        if row is not None
+        and not spoken_for.forbids(row.messages, row.tools, row.member.ties, row.tool_names)
     ]
-    asked = {one.example_id: one.request for one in found}
+    requests = {row.example_id: row.request for row in allowed}
     tested = _tested(con, workload_id)
-    compared = near_requests.compare([*tested.values(), *asked.values()])
-    words = [one.words for one in compared]
+    compared = near_requests.compare([*tested.values(), *requests.values()])
+    words = [request.words for request in compared]
     held_out = dict(zip(tested, words[: len(tested)], strict=True))
-    ours = dict(zip(asked, words[len(tested) :], strict=True))
+    ours = dict(zip(requests, words[len(tested) :], strict=True))
     near = _near(ours, held_out, rules.near.jaccard)
-    rows = {name: UserTexts(ours[name], "\n".join(one.turns)) for name, one in asked.items()}
-    seen = decontamination.decontaminate(rows, held_out, rules.overlap)
-    return [one for one in found if one.example_id not in near | seen.keys()]
+    rows = {
+        example_id: UserTexts(ours[example_id], "\n".join(request.turns))
+        for example_id, request in requests.items()
+    }
+    overlaps = decontamination.decontaminate(rows, held_out, rules.overlap)
+    return [row for row in allowed if row.example_id not in near | overlaps.keys()]
 
 
-def stored(one: Incoming, keyring: Keyring) -> Incoming:
-    """Give a row as it is trained on, with surrogates where the workload wants them."""
-    if one.marked is None or not keyring.is_used:
-        return one
-    texts = keyring.write(one.example_id, one.marked)
+def stored(row: Incoming, keyring: Keyring) -> Incoming:
+    """Return a row with surrogates, if the workload uses them."""
+    if row.marked is None or not keyring.is_used:
+        return row
+    texts = keyring.write(row.example_id, row.marked)
     return replace(
-        one,
-        messages=texts.get("messages", one.messages),
-        tools=texts.get("tools", one.tools),
+        row,
+        messages=texts.get("messages", row.messages),
+        tools=texts.get("tools", row.tools),
         answer=texts["answer"],
         marked=None,
     )
 
 
 def with_tokens(incoming: list[Incoming], counter: CountsTokens) -> list[Incoming]:
-    """Give the rows with their tokens counted."""
-    texts = [ExampleText(one.example_id, one.messages, one.tools, one.answer) for one in incoming]
+    """Return the rows with their token counts."""
+    texts = [ExampleText(row.example_id, row.messages, row.tools, row.answer) for row in incoming]
     tokens = dict(row_budget.count_texts(row_budget.in_batches(texts), counter))
-    return [replace(one, tokens=tokens[one.example_id]) for one in incoming]
+    return [replace(row, tokens=tokens[row.example_id]) for row in incoming]
 
 
-def example(workload_id: str, split_by: SplitBy, one: Incoming) -> dict[str, warehouse.Value]:
-    """Give a row of ``curated.examples``; its id says that it is replayed."""
+def example(workload_id: str, split_by: SplitBy, row: Incoming) -> dict[str, warehouse.Value]:
+    """Return a row as a record of ``curated.examples``."""
     return {
-        "example_id": one.example_id,
+        "example_id": row.example_id,
         "workload_id": workload_id,
         "client_id": "replay",
         "logged_at": NEVER,
         "split_by": split_by,
-        "group_id": one.member.ties[1],
+        "group_id": row.member.ties[1],
         "cluster_id": None,
         "side": "train",
-        "label": one.member.label,
-        "language": one.language,
-        "tool_names": list(one.tool_names),
-        "messages": one.messages,
-        "tools": one.tools,
-        "answer": one.answer,
+        "label": row.member.label,
+        "language": row.language,
+        "tool_names": list(row.tool_names),
+        "messages": row.messages,
+        "tools": row.tools,
+        "answer": row.answer,
         "acceptable": None,
         "logged_answer": None,
-        "weight": one.weight,
+        "weight": row.weight,
         "interaction_ids": [],
         "feedback_ids": [],
     }
 
 
-def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
+def _judged(workload_id: str, replayed: Replayed, judge: Judge) -> Incoming | None:
     row = CandidateRow(
-        interaction_id=one.replay_id,
+        interaction_id=replayed.replay_id,
         workload_id=workload_id,
-        example_id=one.replay_id,
+        example_id=replayed.replay_id,
         logged_at=NEVER,
         conversation_id=None,
         user_id=None,
-        messages=one.messages,
-        tools=one.tools,
-        message=one.message,
+        messages=replayed.messages,
+        tools=replayed.tools,
+        message=replayed.message,
         finish_reason=None,
         is_corrected=False,
         acceptable=None,
@@ -281,9 +287,9 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
     if judged.rewritten is None or judged.request is None:
         return None
     return Incoming(
-        one.replay_id,
-        judged.rewritten.messages or one.messages,
-        judged.rewritten.tools or one.tools,
+        replayed.replay_id,
+        judged.rewritten.messages or replayed.messages,
+        judged.rewritten.tools or replayed.tools,
         judged.answer,
         judged.request,
         judged.member,
@@ -295,15 +301,17 @@ def _judged(workload_id: str, one: Replayed, judge: Judge) -> Incoming | None:
 
 
 def _near(incoming: Mapping[str, str], tested: Mapping[str, str], jaccard: float) -> set[str]:
-    """Find the rows whose words are near to those of a tested row, directly or through others."""
+    """Return the rows near to a tested row, directly or through others."""
     ids, words = [*tested, *incoming], [*tested.values(), *incoming.values()]
-    found = dict(zip(ids, duplicates.find_clusters(ids, words, jaccard).cluster_ids, strict=True))
-    forbidden = {found[example_id] for example_id in tested}
-    return {example_id for example_id in incoming if found[example_id] in forbidden}
+    clusters = dict(
+        zip(ids, duplicates.find_clusters(ids, words, jaccard).cluster_ids, strict=True)
+    )
+    forbidden = {clusters[example_id] for example_id in tested}
+    return {example_id for example_id in incoming if clusters[example_id] in forbidden}
 
 
 def _tested(con: Connection, workload_id: str) -> dict[str, NearRequest]:
-    """Give what is tested or validated on, as near-duplicates are told by."""
+    """Return the holdout and validation requests for the near-duplicate comparison."""
     rows = con.execute(
         "select example_id, any_value(redacted.messages), any_value(redacted.tools)"
         " from curated.examples as examples"

@@ -1,4 +1,4 @@
-"""Choose which rows of the training side to leave out, so that caps and token budgets hold."""
+"""Choose the training rows to leave out so that caps and budgets hold."""
 
 import json
 from collections import Counter, defaultdict
@@ -13,21 +13,21 @@ from components.schema import Answer, Message
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-AT_A_TIME = 2048
-"""Examples that are counted together."""
+COUNT_BATCH = 2048
+"""Examples counted together."""
 
 
 class CountsTokens(Protocol):
-    """What counts the tokens of conversations."""
+    """A token counter."""
 
     def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
-        """Count the tokens of each."""
+        """Return the tokens of each conversation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleText:
-    """What is counted of an example: JSON texts."""
+    """The counted texts of an example, as JSON."""
 
     example_id: str
     messages: str
@@ -38,25 +38,28 @@ class ExampleText:
 def count_texts(
     texts: Iterable[Sequence[ExampleText]], counter: CountsTokens
 ) -> Iterator[tuple[str, int]]:
-    """Count batches of examples; prompt and answer apart, as a snapshot does, which then knows."""
+    """Yield each example's id and tokens.
+
+    Prompt and answer are counted separately, as a snapshot does, which then finds them cached.
+    """
     for batch in texts:
-        asked = counter.count([_prompt(one) for one in batch])
-        answered = counter.count([_answer(one) for one in batch])
-        for one, before, after in zip(batch, asked, answered, strict=True):
-            yield one.example_id, before + after
+        asked = counter.count([_prompt(text) for text in batch])
+        answered = counter.count([_answer(text) for text in batch])
+        for text, before, after in zip(batch, asked, answered, strict=True):
+            yield text.example_id, before + after
 
 
 def in_batches(texts: Sequence[ExampleText]) -> Iterator[Sequence[ExampleText]]:
-    """Give what is in memory already in batches."""
-    for start in range(0, len(texts), AT_A_TIME):
-        yield texts[start : start + AT_A_TIME]
+    """Split loaded texts into batches."""
+    for start in range(0, len(texts), COUNT_BATCH):
+        yield texts[start : start + COUNT_BATCH]
 
 
 def trainable(con: Connection, workload_id: str) -> Iterator[list[ExampleText]]:
-    """Read the training side in batches, between which the connection is free to count."""
+    """Read the training side in batches; the connection is free for counting between them."""
     after = ""
     while True:
-        values: dict[str, warehouse.Value] = {"after": after, "rows": AT_A_TIME}
+        values: dict[str, warehouse.Value] = {"after": after, "rows": COUNT_BATCH}
         read = warehouse.read(
             con, "marts/trainable_texts", ExampleText, workload_id=workload_id, **values
         )
@@ -78,9 +81,9 @@ def _answer(text: ExampleText) -> list[Message]:
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
-    """One row of the training side; ``label`` is ``None`` where others say nothing like it.
+    """One row of the training side; ``label`` is ``None`` for free text.
 
-    ``is_vouched``: people gave feedback on it. ``tokens`` counts only where a budget does.
+    ``is_vouched``: people gave feedback on it. ``tokens`` is 0 without a token budget.
     """
 
     example_id: str
@@ -92,14 +95,14 @@ class Trainable:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much may be taken; ``None`` is without bound."""
+    """Maximum rows and tokens; ``None`` is unlimited."""
 
     rows: int | None
     tokens: int | None
 
 
 def less(budget: Budget, rows: int, tokens: int) -> Budget:
-    """Give what is left of a budget."""
+    """Return the budget minus rows and tokens."""
     return Budget(
         None if budget.rows is None else budget.rows - rows,
         None if budget.tokens is None else budget.tokens - tokens,
@@ -107,12 +110,12 @@ def less(budget: Budget, rows: int, tokens: int) -> Budget:
 
 
 def leave_out(rows: Iterable[Trainable], balance: Balance, budget: Budget) -> dict[str, str]:
-    """Give the objection against each row that is left out, by its id.
+    """Return the objection to each row left out, by example id.
 
     Args:
         rows: The training side, in any order.
         balance: The caps, and the temperature of the budget.
-        budget: What of the balance's budgets is left for these rows.
+        budget: The remaining budget for these rows.
     """
     ordered = sorted(rows, key=lambda row: (not row.is_vouched, place(row.example_id)))
     objections = _over(ordered, balance.per_label, "over_label_cap", lambda row: row.label)
@@ -128,7 +131,7 @@ def _over(
     objection: str,
     kind: Callable[[Trainable], str | None],
 ) -> dict[str, str]:
-    """Object to the rows of each kind that come after so many others of it."""
+    """Object to the rows of each kind beyond ``cap``."""
     if cap is None:
         return {}
     taken: Counter[str] = Counter()
@@ -142,17 +145,17 @@ def _over(
 
 
 def place(row_id: str) -> tuple[float, str]:
-    """Give a row's place in the order in which rows are taken; it depends on the id alone."""
+    """Return the sort key by which rows are taken; it depends on the id alone."""
     return split.side_by_hash(f"balance {row_id}"), row_id
 
 
 def _beyond(rows: Sequence[Trainable], budget: Budget, temperature: float) -> list[str]:
-    """List the ids of the rows that the budget has no room for.
+    """Return the ids of the rows beyond the budget.
 
-    Clients take turns as parties do for seats by the method of Sainte-Lague: the row whose middle
-    stands at the smallest multiple of its client's weight is next. So each has its part at every
-    point, a client with fewer rows than its part leaves the rest to the others, and what is taken
-    of each is the beginning of its order.
+    Clients take turns as parties do for seats by the Sainte-Lague method: the next row is the one
+    whose middle is at the smallest multiple of its client's weight. So every prefix of the queue is
+    proportional, a client with fewer rows than its part leaves the rest to the others, and each
+    client keeps a prefix of its own order.
     """
     if budget.rows is None and budget.tokens is None:
         return []

@@ -28,17 +28,16 @@ FLAGS = pa.list_(
 
 @dataclass(frozen=True, slots=True)
 class RowJudgement:
-    """What the rules and the split made of one interaction, before duplicates are known.
+    """Result of the rules and the split for one interaction, before duplicates are resolved.
 
-    ``screened`` is what the rules found. ``member`` is what the split reads, ``None`` where a rule
-    objected; then it stands nowhere, and nothing of it is ``rewritten`` by redaction. ``origin`` is
-    what its ties are made of, once all rows are known. ``twin_id`` names the requests that want the
-    same kind of answer, by what was asked, the ``request``, and ``equal_id`` those of them that ask
-    the same; ``asked`` is what users said in it, but for templates. ``logged`` is what production
-    answered, the ``answer`` itself where nobody corrected it, and ``answer_name`` names it where it
-    is short. ``mark`` says what an objection is about that was made after the rules. ``language``
-    is that of what users said, ``None`` where it can't be told. ``conversation`` tells those whose
-    values get the same surrogates.
+    ``screened`` holds the rules' findings. ``member`` is the split's input, ``None`` where a rule
+    objected; such a row has no placement and is not ``rewritten`` by redaction. ``origin`` is the
+    source of its ties, until all rows are known. ``twin_id`` is shared by requests that expect the
+    same kind of answer, judged by ``request``, ``equal_id`` by those of them with equal words;
+    ``user_text`` is the users' text without templates. ``logged`` is production's answer, equal to
+    ``answer`` where nobody corrected it; ``answer_name`` names it if it is short. ``mark`` details
+    an objection raised after the rules. ``language`` is that of the users' text, ``None`` if
+    undetected. Values share surrogates within a ``conversation``.
     """
 
     interaction_id: str
@@ -46,12 +45,12 @@ class RowJudgement:
     screened: Screened = NOTHING_FOUND
     member: Member | None = None
     origin: RequestOrigin | None = None
-    standing: Placement | None = None
+    placement: Placement | None = None
     tool_names: tuple[str, ...] = ()
     answer: str | None = None
     logged: str | None = None
     request: NearRequest | None = None
-    asked: str = ""
+    user_text: str = ""
     twin_id: str | None = None
     equal_id: str | None = None
     answer_name: str | None = None
@@ -62,71 +61,73 @@ class RowJudgement:
 
 
 def turns(judgements: Sequence[RowJudgement]) -> list[RedactedTurn]:
-    """Return what redaction changed, in the order in which it was logged."""
+    """Return the redacted turns in logged order."""
     changed = [
-        (one.member.logged_at, one, one.rewritten.marked)
-        for one in judgements
-        if one.member and one.rewritten and one.rewritten.marked
+        (judgement.member.logged_at, judgement, judgement.rewritten.marked)
+        for judgement in judgements
+        if judgement.member and judgement.rewritten and judgement.rewritten.marked
     ]
     changed.sort(key=lambda logged: (logged[0], logged[1].interaction_id))
     return [
         RedactedTurn(
-            one.interaction_id, one.conversation or one.interaction_id, one.language, marked
+            judgement.interaction_id,
+            judgement.conversation or judgement.interaction_id,
+            judgement.language,
+            marked,
         )
-        for _, one, marked in changed
+        for _, judgement, marked in changed
     ]
 
 
 def columns(workload_id: str, judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
-    """Give judgements as the columns of the table ``judgements``, one row per interaction."""
-    screened = [one.screened for one in judgements]
-    members = [one.member for one in judgements]
-    standings = [one.standing for one in judgements]
-    rewritten = [one.rewritten for one in judgements]
+    """Return the columns of the table ``judgements``, one row per interaction."""
+    screened = [judgement.screened for judgement in judgements]
+    members = [judgement.member for judgement in judgements]
+    placements = [judgement.placement for judgement in judgements]
+    rewritten = [judgement.rewritten for judgement in judgements]
     texts = {
-        "interaction_id": [one.interaction_id for one in judgements],
+        "interaction_id": [judgement.interaction_id for judgement in judgements],
         "workload_id": [workload_id for _ in judgements],
-        "objection": [one.objection for one in judgements],
-        "mark": [one.mark or one.screened.mark for one in judgements],
-        "answer": [one.answer for one in judgements],
-        "language": [one.language for one in judgements],
-        "logged_answer": [one.logged for one in judgements],
-        "twin_id": [one.twin_id for one in judgements],
-        "equal_id": [one.equal_id for one in judgements],
-        "answer_name": [one.answer_name for one in judgements],
-        "label": [one.label if one else None for one in members],
-        "cluster_id": [one.cluster_id if one else None for one in members],
-        "side": [one.side if one else None for one in standings],
-        "component_id": [one.component_id if one else None for one in standings],
-        "stratum": [one.stratum if one else None for one in standings],
-        "draw_id": [one.draw_id if one else None for one in standings],
-        "messages": [one.messages if one else None for one in rewritten],
-        "tools": [one.tools if one else None for one in rewritten],
-        "acceptable": [one.acceptable if one else None for one in rewritten],
+        "objection": [judgement.objection for judgement in judgements],
+        "mark": [judgement.mark or judgement.screened.mark for judgement in judgements],
+        "answer": [judgement.answer for judgement in judgements],
+        "language": [judgement.language for judgement in judgements],
+        "logged_answer": [judgement.logged for judgement in judgements],
+        "twin_id": [judgement.twin_id for judgement in judgements],
+        "equal_id": [judgement.equal_id for judgement in judgements],
+        "answer_name": [judgement.answer_name for judgement in judgements],
+        "label": [member.label if member else None for member in members],
+        "cluster_id": [member.cluster_id if member else None for member in members],
+        "side": [placement.side if placement else None for placement in placements],
+        "component_id": [placement.component_id if placement else None for placement in placements],
+        "stratum": [placement.stratum if placement else None for placement in placements],
+        "draw_id": [placement.draw_id if placement else None for placement in placements],
+        "messages": [redacted.messages if redacted else None for redacted in rewritten],
+        "tools": [redacted.tools if redacted else None for redacted in rewritten],
+        "acceptable": [redacted.acceptable if redacted else None for redacted in rewritten],
     }
     lists = {
-        "ties": [list(one.ties) if one else None for one in members],
-        "tool_names": [list(one.tool_names) for one in judgements],
+        "ties": [list(member.ties) if member else None for member in members],
+        "tool_names": [list(judgement.tool_names) for judgement in judgements],
     }
     return {
         **{name: pa.array(column, pa.string()) for name, column in texts.items()},
         **{name: pa.array(column, pa.list_(pa.string())) for name, column in lists.items()},
-        "is_held": pa.array([one.is_held for one in screened], pa.bool_()),
-        "flags": pa.array([[asdict(flag) for flag in one.flags] for one in screened], FLAGS),
-        "weight": pa.array([one.weight for one in screened], pa.float64()),
+        "is_held": pa.array([findings.is_held for findings in screened], pa.bool_()),
+        "flags": pa.array(
+            [[asdict(flag) for flag in findings.flags] for findings in screened], FLAGS
+        ),
+        "weight": pa.array([findings.weight for findings in screened], pa.float64()),
     }
 
 
 def replacements(judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
-    """Give what redaction replaced as the columns of the table ``redacted``.
-
-    It has one row per interaction and kind.
-    """
+    """Return the columns of the table ``redacted``, one row per interaction and kind."""
     counted = [
-        (kind.value, distinct, one.rewritten.replaced[kind])
-        for one in judgements
-        if one.rewritten
-        for kind, distinct in one.rewritten.values.items()
+        (kind.value, distinct, judgement.rewritten.replaced[kind])
+        for judgement in judgements
+        if judgement.rewritten
+        for kind, distinct in judgement.rewritten.values.items()
     ]
     return {
         "kind": pa.array([kind for kind, _, _ in counted], pa.string()),
@@ -136,7 +137,7 @@ def replacements(judgements: Sequence[RowJudgement]) -> dict[str, Sized]:
 
 
 def judge_all(rows: Iterable[CandidateRow], rules: Rules) -> Iterator[RowJudgement]:
-    """Judge the interactions in their order, many of them in several processes."""
+    """Judge the interactions in order, in several processes if there are many."""
     return worker_pool.map_in_processes(partial(_judge_batch, rules=rules), rows)
 
 
@@ -145,7 +146,7 @@ def _judge_batch(rows: list[CandidateRow], rules: Rules) -> list[RowJudgement]:
 
 
 def judge(row: CandidateRow, rules: Rules) -> RowJudgement:
-    """Judge one interaction by itself; pure. What no rule could be asked about is objected to."""
+    """Judge one interaction by itself; pure. An error becomes the objection ``unjudgeable``."""
     try:
         with worker_pool.limited():
             judged = _judge(row, rules)
@@ -183,26 +184,26 @@ def _accept(
         return RowJudgement(candidate.interaction_id, "redaction_failed", screened, mark=mark)
     redacted_request = None
     if rewritten.messages or rewritten.tools:
-        # Requests that are equal without personal data stand together, too.
+        # Requests that are equal after redaction share a side, too.
         texts = rewritten.messages or row.messages, rewritten.tools or row.tools
         redacted_request = conversations.example_id(row.workload_id, *texts)
-    # Of what was logged: what is redacted may change, sides never do.
-    found = ties.request_origin(row, candidate, rules.split_by, redacted_request)
+    # From the raw request: redaction may change, sides never do.
+    origin = ties.request_origin(row, candidate, rules.split_by, redacted_request)
     return RowJudgement(
         candidate.interaction_id,
         None,
         screened,
-        Member((row.example_id, found.former_group), split.label(redacted.answer), row.logged_at),
-        found,
+        Member((row.example_id, origin.former_group), split.label(redacted.answer), row.logged_at),
+        origin,
         tool_names=candidate.tool_names,
         answer=redacted.answer_json,
         logged=redacted.logged_json,
         rewritten=rewritten,
-        language=language.asked_in(candidate.said("user")),
+        language=language.request_language(candidate.texts("user")),
         conversation=row.conversation_id or f"{row.user_id or ''}\n{candidate.opening}",
         request=near_requests.read(
             redacted.rendered,
-            redacted.said("system", "developer"),
+            redacted.texts("system", "developer"),
             rewritten.tools or row.tools,
             redacted.answer,
         ),
@@ -210,10 +211,8 @@ def _accept(
 
 
 def _require_texts(judged: RowJudgement) -> None:
-    """Check what is compared with other rows or written for them to be text.
-
-    Half a character, which escapes in a call's arguments can write, would end what reads them all.
-    """
+    # An escape in a call's arguments can write a lone surrogate, on which a later step over all
+    # rows would fail.
     request, rewritten, member = judged.request, judged.rewritten, judged.member
     worker_pool.require_text(
         judged.mark,

@@ -24,42 +24,42 @@ SplitBy = Literal["tools", "conversation", "user"]
 
 
 class Replay(Config):
-    """Rows of other sets among those trained on, so that what they teach is not forgotten."""
+    """Rows of other sets to train on, against forgetting what they teach."""
 
     sources: list[Path] = Field(min_length=1)
-    """Snapshot folders, whose training rows are taken; Parquet files with their columns; or JSONL
-    files, ``.gz`` or not, of ``messages`` that end in the answer, and ``tools``."""
+    """Snapshot folders (their training rows), Parquet files with the same columns, or JSONL files,
+    optionally ``.gz``, of ``messages`` that end with the answer, and ``tools``."""
 
     share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the rows trained on that are replayed, if the sources have so many."""
+    """Share of replayed rows among the training rows, as far as the sources have enough."""
 
 
 class Balance(Config):
-    """What is left out of the training side; without any of it, nothing is."""
+    """Caps and budgets of the training side; unset ones leave nothing out."""
 
     per_label: int | None = Field(default=None, ge=1)
-    """At most so many rows with equal labels: the tools they call, or a short answer's text."""
+    """Maximum rows per label: the called tools, or a short answer's text."""
 
     per_client: int | None = Field(default=None, ge=1)
-    """At most so many rows of one client."""
+    """Maximum rows per client."""
 
     max_rows: int | None = Field(default=None, ge=1)
-    """At most so many rows in all, replayed ones among them."""
+    """Maximum rows in total, including replayed ones."""
 
     max_tokens: int | None = Field(default=None, ge=1)
-    """At most so many tokens in all, prompts and answers, by the base's tokenizer."""
+    """Maximum tokens in total, prompts and answers, by the base's tokenizer."""
 
     temperature: float = Field(default=1.0, ge=1)
-    """How a budget is shared out between clients: 1 gives each a part as large as its rows, higher
-    gives small clients more (n rows weigh n to the power of 1 / temperature), up to equal parts."""
+    """How a budget is divided between clients: at 1 in proportion to their rows; higher values
+    favour small clients (n rows weigh n to the power of 1 / temperature), up to equal parts."""
 
     replay: Replay | None = None
-    """Rows of other sets to train on besides."""
+    """Rows of other sets to add."""
 
     @model_validator(mode="after")
     def _shares_out_a_budget(self) -> "Balance":
         if self.temperature > 1 and self.max_rows is None and self.max_tokens is None:
-            raise ValueError("temperature shares out a budget: set max_rows or max_tokens")
+            raise ValueError("temperature divides a budget: set max_rows or max_tokens")
         return self
 
 
@@ -70,55 +70,56 @@ class NearDuplicates(Config):
     """When two requests count as one."""
 
     jaccard: float = Field(default=THRESHOLD, gt=0, le=1)
-    """Share of the word triples of two conversations that both have; a lower one merges more rows,
-    and keeps more of them from standing on both sides."""
+    """Share of common word triples of two conversations; a lower value merges more rows, and keeps
+    more of them on one side."""
 
 
 class Overlap(Config):
-    """What is too much of a tested text in a row that is trained on."""
+    """How much of a tested text a training row may contain."""
 
     words: int = Field(default=8, ge=3)
-    """Words of a run that two texts have in common; shorter runs find more that means nothing,
-    longer ones miss what was edited. Texts of fewer words are not compared."""
+    """Words of a common n-gram; shorter ones find more coincidences, longer ones miss edited texts.
+    Texts of fewer words are not compared."""
 
     share: float = Field(default=0.2, gt=0, le=1)
-    """Share of the shorter text's runs; at 1 a row is left out only if one is part of the other.
-    ``0.2`` finds 98 % of GSM8K's questions with one word in ten changed, ``0.5`` 37 %."""
+    """Share of the shorter text's n-grams; at 1 a row is left out only if one text contains the
+    other. ``0.2`` finds 98 % of GSM8K's questions with one word in ten changed, ``0.5`` 37 %."""
 
     paraphrases: float | None = Field(default=None, gt=0, le=1)
-    """Also leave out rows whose words are those of a tested text, in whatever order: from this
-    cosine of TF-IDF weights on. ``0.45`` finds 84 % of GSM8K's rephrasings, of which runs of words
-    find none, and takes 1.5 % of other questions like them for one. Not looked at if unset."""
+    """Also leave out rows with a tested text's words in any order: from this cosine of TF-IDF
+    weights. ``0.45`` finds 84 % of GSM8K's rephrasings (n-grams find 0 %), with 1.5 % false
+    positives among similar questions. Off if unset."""
 
     guards: tuple[str, ...] = ()
-    """JSONL or Parquet files whose texts guard tasks test on; relative to the workload file."""
+    """JSONL or Parquet files with guard tasks' texts; relative to the workload file."""
 
 
 class Preferences(Config):
-    """How far people's feedback moves what is learned."""
+    """How far people's feedback moves training."""
 
     actor_cap: float = Field(default=0.1, gt=0, le=1)
-    """Most of the weight of all signals that one actor may have; what is over it is held back.
-    With few actors it is twice an even share, where that is more."""
+    """One actor's maximum share of all signals' weight; the excess is held back. With few actors it
+    is twice an even share, if that is more."""
 
     trusted: tuple[str, ...] = ()
-    """Actors who are never held back, such as your labellers and automatic checks."""
+    """Actors never held back, such as your labellers and automatic checks."""
 
     burst_minutes: int = Field(default=10, ge=1)
-    """How long a window is in which more signals than usual, or more new actors, stand out."""
+    """Length of the window in which unusually many signals or new actors are detected."""
 
     rating_gap: float = Field(default=0.25, gt=0, le=1)
-    """Two answers to one prompt are a pair if their ratings differ by this share of the scale."""
+    """Minimum rating difference, as a share of the scale, to make two answers to one prompt a
+    pair."""
 
     bad_outcomes: tuple[str, ...] = ("escalated", "abandoned", "error", "timeout", "refunded")
-    """Outcomes that mean failure when they are true; all others mean success."""
+    """Outcomes that mean failure when true; all others mean success."""
 
     lift: float = Field(default=1.5, ge=1, le=10)
-    """How many times more the best liked examples weigh than unjudged ones, and the worst less."""
+    """Weight of the best liked examples relative to unjudged ones; the worst weigh its inverse."""
 
     match_length: bool = False
-    """Weigh pairs so that those whose longer answer won count no more than those whose shorter
-    one did: people tend to choose the longer answer for its length."""
+    """Give pairs won by the longer answer and pairs won by the shorter one equal total weight:
+    people tend to choose the longer answer for its length."""
 
 
 Action: TypeAlias = Literal["drop", "hold", "weigh", "flag", "ignore"]
@@ -126,36 +127,36 @@ Action: TypeAlias = Literal["drop", "hold", "weigh", "flag", "ignore"]
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """What to do: ``drop``, ``hold`` for a person, ``weigh`` by the factor, ``flag``, ``ignore``.
+    """The action on a finding: ``drop``, ``hold``, ``weigh`` by the factor, ``flag``, ``ignore``.
 
-    What is held is no example until a person releases it; what is flagged is one like any other.
+    A held interaction becomes an example when a person releases it; a flagged one is an example.
     """
 
     action: Action
     factor: float = 1.0
 
     def __str__(self) -> str:
-        """Write it as the workload file does."""
+        """Return its form in the workload file."""
         return f"weigh {self.factor:g}" if self.action == "weigh" else self.action
 
 
-def parse(given: object) -> object:
-    """Read ``drop``, ``hold``, ``flag``, ``ignore`` or ``weigh`` and a factor below 1.
+def parse(value: object) -> object:
+    """Parse ``drop``, ``hold``, ``flag``, ``ignore`` or ``weigh`` with a factor below 1.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The value is not a disposition.
     """
-    match given.split() if isinstance(given, str) else given:
+    match value.split() if isinstance(value, str) else value:
         case ["drop" | "hold" | "flag" | "ignore" as action]:
             return Disposition(action)
         case ["weigh", factor] if _is_share(str(factor)):
             return Disposition("weigh", float(str(factor)))
         case Disposition():
-            return given
+            return value
         case _:
             raise ValueError(
-                f"wants drop, hold, flag, ignore, or `weigh 0.5` (a factor between 0 and 1), "
-                f"found {given!r}"
+                f"expected drop, hold, flag, ignore, or `weigh 0.5` (a factor between 0 and 1), "
+                f"found {value!r}"
             )
 
 
@@ -172,65 +173,65 @@ DROP, HOLD, FLAG = Disposition("drop"), Disposition("hold"), Disposition("flag")
 
 
 class Dispositions(Config):
-    """For each rule, what to do: ``drop``, ``hold``, ``weigh 0.5``, ``flag`` or ``ignore``.
+    """The action for each rule: ``drop``, ``hold``, ``weigh 0.5``, ``flag`` or ``ignore``.
 
-    What can't be read, rendered or learned at all is always dropped.
+    Interactions that can't be parsed, rendered or learned are always dropped.
     """
 
     cut_off: Stated = DROP
-    """Answers that ended at a limit or a filter: they teach to stop in mid-sentence."""
+    """Answers ended by a limit or a filter: they teach to stop in mid-sentence."""
 
     unknown_tool: Stated = DROP
-    """Calls of tools that the request does not offer: to be kept where the log leaves out the tools
-    that the application always has."""
+    """Calls of tools that the request does not offer; keep them if the log omits the application's
+    fixed tools."""
 
     breaks_schema: Stated = DROP
-    """Calls whose arguments their tool's JSON Schema forbids."""
+    """Calls whose arguments violate their tool's JSON Schema."""
 
     error_text: Stated = DROP
-    """Stack traces and error messages in the place of an answer."""
+    """Stack traces and error messages instead of an answer."""
 
     repetition: Stated = DROP
-    """Answers that say the same over and over."""
+    """Answers that loop."""
 
     prompt_leak: Stated = DROP
-    """Answers that repeat a long span of the system message: to be flagged where the answers quote
-    from documents that stand there."""
+    """Answers that repeat a long span of the system message; flag them if answers quote documents
+    from there."""
 
     wrong_language: Stated = DROP
-    """Answers in another language than ``languages`` says."""
+    """Answers in a language outside ``languages``."""
 
     refusal: Stated = FLAG
-    """Answers that do nothing but refuse, where no tools are offered. Dropping all of them unlearns
-    to refuse what should be refused; so it is the workload that says."""
+    """Pure refusals, where no tools are offered. Dropping all of them unlearns to refuse what
+    should be refused, so the workload decides."""
 
     prompt_injection: Stated = HOLD
-    """User text with marks of prompt injection; ``flywheel held`` shows and releases what waits."""
+    """User text with marks of prompt injection; ``flywheel held`` shows and releases held rows."""
 
 
 class Redaction(Config):
-    """What may stay as it was logged, and what takes the place of the rest of what is found."""
+    """Values that stay as logged, and the replacement of the others."""
 
     replace: Literal["surrogates", "placeholders"] = "surrogates"
-    """What stands in rows to train and test on: made-up values of the same form, such as other card
+    """Replacement in training and test rows: made-up values of the same form, such as other card
     numbers, as a served model reads real ones; or ``<CARD_1>``, which is easier to copy."""
 
     seed: int | None = Field(default=None, ge=0)
-    """Draws surrogates from this number instead of random keys. Who knows it and guesses a value
-    can confirm it: for public logs only, where two homes should have the same rows."""
+    """Draws surrogates from this number instead of random keys. Anyone who knows it can confirm a
+    guessed value: for public logs only, where two homes should have the same rows."""
 
     off: tuple[Kind, ...] = ()
-    """Kinds that stay, such as ``ip`` where the workload is about addresses of machines."""
+    """Kinds that stay, such as ``ip`` if the workload is about machine addresses."""
 
     allow: tuple[str, ...] = ()
-    """Values that stay: ``support@acme.com``, or all of a domain with ``@acme.com``."""
+    """Values that stay: ``support@acme.com``, or a whole domain with ``@acme.com``."""
 
     allow_patterns: tuple[str, ...] = Field(default=())
-    """Regular expressions of values that stay; they must match the whole value."""
+    """Regular expressions of values that stay, matched against the whole value."""
 
     presidio: Presidio | None = None
-    """Ask Presidio, too: a hundred times slower, but with a language model it finds who and what is
-    only mentioned."""
+    """Also run Presidio: a hundred times slower, but with a language model it finds people and
+    places that are only mentioned."""
 
     @field_validator("allow_patterns")
     @classmethod
@@ -239,13 +240,13 @@ class Redaction(Config):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"is no regular expression: {pattern!r} ({error})") from error
+                raise ValueError(f"invalid regular expression {pattern!r} ({error})") from error
         return patterns
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What ``Redaction`` says, compiled."""
+    """The allow lists of ``Redaction``, compiled."""
 
     kinds: frozenset[Kind]
     values: frozenset[str]
@@ -256,12 +257,12 @@ class Allowed:
         """Compile a workload's settings."""
         return cls(
             frozenset(settings.off),
-            frozenset(one.lower() for one in settings.allow),
-            tuple(re.compile(one) for one in settings.allow_patterns),
+            frozenset(value.lower() for value in settings.allow),
+            tuple(re.compile(pattern) for pattern in settings.allow_patterns),
         )
 
     def value(self, text: str) -> bool:
-        """Say if a value stays: by itself, by its domain, or by a pattern."""
+        """Return whether a value stays: listed itself or by domain, or by a pattern."""
         lowered = text.lower()
         domain = "@" + lowered.rpartition("@")[2] if "@" in lowered else lowered
         return (
@@ -272,63 +273,63 @@ class Allowed:
 
 
 class Rules(Config):
-    """What a workload's examples must be, and how many are held out."""
+    """Conditions on a workload's examples, and the split."""
 
     max_prompt_chars: int = Field(default=16_000, ge=100)
-    """Longer prompts (as rendered, tools included) are left out: they cost memory and time."""
+    """Longer prompts (rendered, with tools) are left out: they cost memory and time."""
 
     holdout_share: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the groups that are tested on; raising it draws only groups that are new."""
+    """Share of groups in the holdout; raising it draws only from new groups."""
 
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the groups to tune on: neither trained on nor tested on, they are what recipes are
-    compared on (``flywheel evaluate``, ``search``), so that the holdout need not be looked at; like
-    ``holdout_share`` it draws only groups that are new. 0 trains on them, where labels are scarce.
+    """Share of groups to tune on: neither trained nor tested on, recipes are compared on them
+    (``flywheel evaluate``, ``search``), which spares the holdout; like ``holdout_share`` it draws
+    only from new groups. 0 trains on them, where labels are scarce.
     """
 
     holdout_per_cluster: int | None = Field(default=None, ge=1)
-    """How many requests of one cluster (a conversation, a user, or what else ties them) are tested
-    on; the rest of that cluster's held-out ones are left out. The gate needs the fewer requests the
-    fewer a cluster can have; null tests on all."""
+    """Maximum tested requests of one cluster (a conversation, a user, or whatever else ties them);
+    the cluster's other held-out requests are left out. The smaller the clusters, the fewer requests
+    the gate needs; null tests on all."""
 
     split_by: SplitBy = "tools"
-    """What the holdout shows: ``tools`` never seen in training (requests without tools go by
-    conversation); ``conversation`` for an agent whose tools are always the same; ``user`` for
-    people never seen, where the log says who asked (the rest goes by conversation)."""
+    """What is unseen in training: ``tools`` (requests without tools are split by conversation);
+    ``conversation``, for an agent with fixed tools; ``user``, if the log has user ids (other
+    requests are split by conversation)."""
 
     most_lost: float = Field(default=0.3, gt=0, le=1, exclude=True)
-    """Share of the different requests that one rule may leave out before a person is asked, copies
-    and what people or this file leave out not counted; ``1`` never asks. It changes no row, so it
-    is no part of what a snapshot is named by."""
+    """Share of the distinct requests that one rule may leave out before a person is asked, not
+    counting copies and what people or this file leave out; ``1`` never asks. It changes no row, so
+    it is not part of a snapshot's key."""
 
     languages: Languages = "any"
-    """What answers are to be written in: a list of ISO 639 codes, or ``as_asked`` for the language
-    of the question; ``any`` looks at none. Short answers count as right."""
+    """Required language of answers: a list of ISO 639 codes, or ``as_asked`` for the question's
+    language; ``any`` checks nothing. Short answers pass."""
 
     rules: Dispositions = Field(default_factory=Dispositions)
-    """What is done with what the rules of quality find, rule by rule."""
+    """The action on each quality rule's findings."""
 
     near: NearDuplicates = Field(default_factory=NearDuplicates)
-    """Which requests count as asked before."""
+    """Which requests count as near-duplicates."""
 
     overlap: Overlap = Field(default_factory=Overlap)
-    """What is not trained on because it is tested on."""
+    """Which training rows are left out because they are tested on."""
 
     preferences: Preferences = Field(default_factory=Preferences)
-    """What feedback comes to: pairs, labels and weights, and whom it takes more than one for."""
+    """How feedback becomes pairs, labels and weights, and how far one actor counts."""
 
     redaction: Redaction = Field(default_factory=Redaction)
-    """What personal data and secrets may stay, and what takes the place of the others."""
+    """Which personal data and secrets may stay, and the replacement of the others."""
 
     balance: Balance = Field(default_factory=Balance)
-    """How much is trained on, and of what: caps, budgets, and rows replayed from other sets."""
+    """The composition of the training side: caps, budgets, and rows replayed from other sets."""
 
     clients: ClientShares = Field(default_factory=ClientShares)
-    """How much of the sides a client may have that came after the workload's first one."""
+    """Shares of the sides that clients after the workload's first one may have."""
 
     @model_serializer(mode="wrap")
     def _without_no_cap(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out what is not set, so that snapshots keep the keys they had without it."""
+        # Snapshot keys must not change for settings that are unset.
         fields: dict[str, object] = handler(self)
         if self.clients == ClientShares():
             fields.pop("clients", None)

@@ -18,29 +18,29 @@ from components.store.warehouse import Connection
 Side = Literal["train", "validation", "holdout"]
 
 SIDES: tuple[Side, ...] = ("train", "validation", "holdout")
-"""By strictness: what is tied to rows of two sides belongs to the later one."""
+"""By strictness: a row tied to two sides belongs to the later one."""
 
 GOLDEN = (5**0.5 - 1) / 2
-"""The step whose multiples, less their whole part, leave no gap and no crowd (Kronecker's
-sequence; its discrepancy is of the order log n / n: Kuipers and Niederreiter 1974, ch. 2.3)."""
+"""The step of Kronecker's low-discrepancy sequence (discrepancy of order log n / n: Kuipers and
+Niederreiter 1974, ch. 2.3)."""
 
 LABEL_CHARACTERS = 40
-"""A longer text is no label that several answers have in common."""
+"""Longer texts are not labels."""
 
 
 class SplitChangedError(ValueError):
-    """The workload was split in another way before; a row never changes side."""
+    """Raised when the workload was split by another criterion before; a row never changes side."""
 
 
 def group(split_by: SplitBy, tool_names: Sequence[str], opening: str, user_id: str | None) -> str:
-    """Name the group that an example belongs to.
+    """Return the digest of an example's group.
 
     Args:
-        split_by: What the holdout is to show: unseen tools, conversations or users. Requests that
-            offer no tool, or whose user is unknown, go by conversation.
-        tool_names: The tools that the request offers; their order doesn't matter.
+        split_by: The kind of group. Requests without tools, or without a user, are grouped by
+            conversation.
+        tool_names: The tools that the request offers, in any order.
         opening: The conversation's first user message.
-        user_id: Who asked, where the log says.
+        user_id: The logged user, if any.
     """
     if split_by == "tools" and tool_names:
         return tools(tool_names)
@@ -50,27 +50,27 @@ def group(split_by: SplitBy, tool_names: Sequence[str], opening: str, user_id: s
 
 
 def tools(names: Sequence[str]) -> str:
-    """Name a set of tools, whatever their order."""
+    """Return the digest of a set of tools, in any order."""
     return manifest.digest(["tools", *sorted(set(names))])
 
 
 def user(user_id: str) -> str:
-    """Name a logged user."""
+    """Return the digest of a logged user."""
     return manifest.digest(["user", user_id])
 
 
 def opening_group(opening: str) -> str:
-    """Name the requests with one opening."""
+    """Return the digest shared by requests with one opening."""
     return manifest.digest(["conversation", opening])
 
 
 def conversation(conversation_id: str) -> str:
-    """Name a logged conversation, whose turns stay together though their openings may differ."""
+    """Return the digest of a logged conversation, whose turns may have different openings."""
     return manifest.digest(["conversation_id", conversation_id])
 
 
 def label(answer: Answer) -> str:
-    """Name what an answer says, as far as others say the same: its calls, or a short text."""
+    """Return an answer's label: its calls, a short text, or ``text`` for longer ones."""
     if answer.calls:
         return " + ".join(sorted({call.name for call in answer.calls}))
     text = " ".join(answer.text.split())
@@ -78,17 +78,17 @@ def label(answer: Answer) -> str:
 
 
 def side_by_hash(name: str) -> float:
-    """Draw a number from [0, 1) that depends on the name alone."""
+    """Return a number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def in_sequence(stratum: str, number: int) -> float:
-    """Draw the ``number``-th point, from 0, of a stratum's sequence in [0, 1)."""
+    """Return point ``number`` (0-based) of a stratum's sequence in [0, 1)."""
     return (side_by_hash(stratum) + number * GOLDEN) % 1.0
 
 
 def side(draw: float, holdout_share: float, validation_share: float) -> Side:
-    """Give the side of a draw; a larger share of one side takes from train only."""
+    """Return the side of a draw; raising one share takes from train only."""
     if draw < holdout_share:
         return "holdout"
     return "validation" if draw >= 1 - validation_share else "train"
@@ -99,21 +99,21 @@ Ints = NDArray[np.int64]
 UNPLACED = -1
 
 SEQUENCE = "knots"
-"""Where the sequence of a workload's draws begins."""
+"""Seed of a workload's draw sequence; changing it would move rows."""
 
 STARTS = 32
-"""From so many points of the sequence a draw may go on."""
+"""Candidate points of the sequence at which a draw may resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One row to place.
 
-    ``ties`` are the names of its request, of its group, and of what else it has in common with
-    others; ``cluster_id`` is the cluster of its near-duplicates, which another curation may name
-    otherwise. ``related`` ties it to rows that may stand on another side, but are not independent
-    of it, such as its user's. ``former_group`` is the group that versions before 0026 settled;
-    it speaks for rows logged before that. ``by_tools`` is set where the group is a set of tools.
+    ``ties`` are digests of its request, its group, and whatever else it shares with other rows;
+    ``cluster_id`` is its near-duplicate cluster, whose name may change between curations.
+    ``related`` ties it to rows that may be on another side but are not independent of it, such as
+    its user's. ``former_group`` is the group settled by versions before 0026; it applies to rows
+    logged before that. ``by_tools`` is set if the group is a set of tools.
     """
 
     ties: tuple[str, ...]
@@ -127,7 +127,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class SettledSides:
-    """What snapshots have settled: each tie's side and since when, and each stratum's draws."""
+    """Settled by snapshots: each tie's side and since when, and the draws per stratum."""
 
     sides: Mapping[str, Side] = field(default_factory=dict[str, Side])
     drawn: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -136,7 +136,7 @@ class SettledSides:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How the rows are drawn that nothing has settled."""
+    """How unsettled rows are drawn."""
 
     split_by: SplitBy
     holdout: float
@@ -145,11 +145,11 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a row stands, and the objection if it is tied to a row of a stricter side.
+    """A row's side, and the objection if it is tied to a row of a stricter side.
 
     ``component_id`` is equal for rows that are tied, directly or through others: they are not
-    independent of each other. ``draw_id`` names the knot with which it was drawn within
-    ``stratum``; both are ``None`` where it was not.
+    independent of each other. ``draw_id`` identifies the draw within ``stratum``; both are
+    ``None`` for a row that was not drawn in the sequence.
     """
 
     side: Side
@@ -160,31 +160,33 @@ class Placement:
 
 
 def place(members: Sequence[Member], settled: SettledSides, shares: Shares) -> list[Placement]:
-    """Place rows by the rule above; neither their order nor the clusters' names matter.
+    """Return each row's placement; neither row order nor cluster names matter.
 
-    Rows of one request are one: they have each other's ties.
+    Rows of one request share all ties.
     """
     if not members:
         return []
     requests: dict[str, int] = {}
-    request_of = [requests.setdefault(one.ties[0], len(requests)) for one in members]
+    request_of = [requests.setdefault(member.ties[0], len(requests)) for member in members]
     owners, ties, tie_count = _tied(members, request_of, _ties)
-    knots = _connected(owners, ties, len(requests), tie_count)
+    components = _connected(owners, ties, len(requests), tie_count)
     sides = _settled_sides(members, request_of, len(requests), settled)
-    met = np.full(int(knots.max()) + 1, UNPLACED)
-    np.maximum.at(met, knots, sides)
-    drawn = _draw(members, [int(knots[one]) for one in request_of], met, settled, shares)
-    followed = [SIDES.index(drawn[k].side) if k in drawn else int(met[k]) for k in knots.tolist()]
+    met = np.full(int(components.max()) + 1, UNPLACED)
+    np.maximum.at(met, components, sides)
+    drawn = _draw(members, [int(components[n]) for n in request_of], met, settled, shares)
+    followed = [
+        SIDES.index(drawn[k].side) if k in drawn else int(met[k]) for k in components.tolist()
+    ]
     final = np.where(sides == UNPLACED, followed, sides)
     strictest = _strictest_side(final, owners, ties, tie_count)
     names = _component_names(members, [*requests], request_of)
-    standings = [
-        _placement(side, strict, name, drawn.get(knot))
-        for side, strict, name, knot in zip(
-            final.tolist(), strictest.tolist(), names, knots.tolist(), strict=True
+    placements = [
+        _placement(side, strict, name, drawn.get(component))
+        for side, strict, name, component in zip(
+            final.tolist(), strictest.tolist(), names, components.tolist(), strict=True
         )
     ]
-    return [standings[one] for one in request_of]
+    return [placements[request] for request in request_of]
 
 
 def _tied(
@@ -192,7 +194,7 @@ def _tied(
     request_of: Sequence[int],
     ties_of: Callable[[Member], Iterator[str]],
 ) -> tuple[Ints, Ints, int]:
-    """List each pair of a request and a tie that it has, and count the ties."""
+    """Return the (request, tie) pairs as two arrays, and the number of ties."""
     names: dict[str, int] = {}
     owners: list[int] = []
     ties: list[int] = []
@@ -215,23 +217,23 @@ def _ties_and_relations(member: Member) -> Iterator[str]:
 
 
 def _connected(owners: Ints, ties: Ints, request_count: int, tie_count: int) -> Ints:
-    """Number each request's knot: what it is tied to, directly or through others."""
+    """Return each request's connected component."""
     # Whoever reads a workload file loads this module, and SciPy takes half a second.
     from scipy.sparse import coo_array  # noqa: PLC0415
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
     size = request_count + tie_count
     pairs = (owners, request_count + ties)
-    _, knots = connected_components(
+    _, components = connected_components(
         coo_array((np.ones(len(owners), bool), pairs), shape=(size, size)), directed=False
     )
-    return knots[:request_count]
+    return components[:request_count]
 
 
 def _component_names(
     members: Sequence[Member], requests: Sequence[str], request_of: Sequence[int]
 ) -> list[str]:
-    """Name each request's component by its smallest request, which no order of rows changes."""
+    """Name each request's component by its smallest request, so that row order doesn't matter."""
     owners, ties, tie_count = _tied(members, request_of, _ties_and_relations)
     numbers = _connected(owners, ties, len(requests), tie_count)
     smallest: dict[int, str] = {}
@@ -243,7 +245,7 @@ def _component_names(
 def _settled_sides(
     members: Sequence[Member], request_of: Sequence[int], count: int, settled: SettledSides
 ) -> Ints:
-    """Return each request's own settled side, else the strictest of its groups'."""
+    """Return each request's settled side, else the strictest settled side of its ties."""
     sides = np.full(count, UNPLACED)
     for member, request in zip(members, request_of, strict=True):
         if (own := settled.sides.get(member.ties[0])) is not None:
@@ -256,7 +258,7 @@ def _settled_sides(
 
 
 def _former(member: Member, settled: SettledSides) -> Iterator[str]:
-    """Yield the former group if it was settled when this row was there already."""
+    """Yield the former group if it was settled after this row was logged."""
     group = member.former_group
     if group and group in settled.since and member.logged_at <= settled.since[group]:
         yield group
@@ -264,50 +266,66 @@ def _former(member: Member, settled: SettledSides) -> Iterator[str]:
 
 def _draw(
     members: Sequence[Member],
-    knots: Sequence[int],
+    components: Sequence[int],
     met: Ints,
     settled: SettledSides,
     shares: Shares,
 ) -> dict[int, Placement]:
-    """Draw the side of each knot that has met no settled request or group, as its first row's."""
+    """Draw the side of each component without a settled request or group, by its first row."""
     untouched = [
-        (knot, one) for knot, one in zip(knots, members, strict=True) if met[knot] == UNPLACED
+        (component, row)
+        for component, row in zip(components, members, strict=True)
+        if met[component] == UNPLACED
     ]
     groups: dict[int, str] = {}
     first: dict[int, Member] = {}
     requests: dict[int, set[str]] = defaultdict(set)
-    for knot, member in untouched:
-        requests[knot].add(member.ties[0])
+    for component, member in untouched:
+        requests[component].add(member.ties[0])
         if member.by_tools:
-            groups[knot] = min(member.ties[1], groups.get(knot, member.ties[1]))
-        if knot not in first or _by_time(member) < _by_time(first[knot]):
-            first[knot] = member
-    by_hash = {knot: Placement(_side(side_by_hash(name), shares)) for knot, name in groups.items()}
-    others = {knot: member for knot, member in first.items() if knot not in groups}
-    sizes = {knot: len(found) for knot, found in requests.items()}
+            groups[component] = min(member.ties[1], groups.get(component, member.ties[1]))
+        if component not in first or _by_time(member) < _by_time(first[component]):
+            first[component] = member
+    by_hash = {
+        component: Placement(_side(side_by_hash(name), shares))
+        for component, name in groups.items()
+    }
+    others = {component: member for component, member in first.items() if component not in groups}
+    sizes = {component: len(names) for component, names in requests.items()}
     return by_hash | _draw_in_sequence(others, sizes, settled, shares)
 
 
 def _draw_in_sequence(
     first: Mapping[int, Member], sizes: Mapping[int, int], settled: SettledSides, shares: Shares
 ) -> dict[int, Placement]:
-    # By digest: a label is text that somebody wrote, and what is settled is kept for ever.
-    strata = {knot: manifest.digest(["label", member.label]) for knot, member in first.items()}
+    # Digests: labels are user text, and settled strata are kept indefinitely.
+    strata = {
+        component: manifest.digest(["label", member.label]) for component, member in first.items()
+    }
     in_order = sorted(
-        first, key=lambda knot: (strata[knot], sizes[knot].bit_length(), _by_time(first[knot]))
+        first,
+        key=lambda component: (
+            strata[component],
+            sizes[component].bit_length(),
+            _by_time(first[component]),
+        ),
     )
     drawn: dict[int, Placement] = {}
-    start = _start([sizes[knot] for knot in in_order], sum(settled.drawn.values()), shares)
-    for number, knot in enumerate(in_order, start):
+    start = _start(
+        [sizes[component] for component in in_order], sum(settled.drawn.values()), shares
+    )
+    for number, component in enumerate(in_order, start):
         side = _side(in_sequence(SEQUENCE, number), shares)
-        drawn[knot] = Placement(side, stratum=strata[knot], draw_id=first[knot].ties[0])
+        drawn[component] = Placement(
+            side, stratum=strata[component], draw_id=first[component].ties[0]
+        )
     return drawn
 
 
 def _start(sizes: Sequence[int], number: int, shares: Shares) -> int:
-    """Return where to go on in the sequence: of some numbers the one that keeps the shares best.
+    """Return the point of the sequence, out of ``STARTS``, that keeps the shares best.
 
-    Fewer knots than that go on where the last draw ended: choosing would favour the small ones.
+    Fewer components than ``STARTS`` resume after the last draw: choosing would favour small ones.
     """
     if len(sizes) < STARTS:
         return number
@@ -332,12 +350,12 @@ def _side(draw: float, shares: Shares) -> Side:
 
 
 def _strictest_side(sides: Ints, owners: Ints, ties: Ints, tie_count: int) -> Ints:
-    """Give for each request the strictest side that it has a tie in common with, its own too."""
+    """Return for each request the strictest side among the requests it shares a tie with."""
     of_tie = np.zeros(tie_count, np.int64)
     np.maximum.at(of_tie, ties, sides[owners])
-    found = sides.copy()
-    np.maximum.at(found, owners, of_tie[ties])
-    return found
+    strictest = sides.copy()
+    np.maximum.at(strictest, owners, of_tie[ties])
+    return strictest
 
 
 def _placement(side: int, strictest: int, component_id: str, drawn: Placement | None) -> Placement:
@@ -352,22 +370,22 @@ def _placement(side: int, strictest: int, component_id: str, drawn: Placement | 
 
 
 def read_settled(con: Connection, workload_id: str, split_by: SplitBy) -> SettledSides:
-    """Read a workload's settled sides, and how many knots of each stratum were drawn.
+    """Read a workload's settled sides and the number of draws per stratum.
 
     Raises:
-        SplitChangedError: They were drawn in another way than ``split_by``.
+        SplitChangedError: They were drawn by another criterion than ``split_by``.
     """
     named = {"workload_id": workload_id}
-    found = con.execute(
+    rows = con.execute(
         "select group_id, side, split_by, settled_at from curated.sides"
         " where workload_id = $workload_id",
         named,
     ).fetchall()
-    if others := {drawn_by for _, _, drawn_by, _ in found} - {split_by}:
+    if others := {drawn_by for _, _, drawn_by, _ in rows} - {split_by}:
         raise SplitChangedError(
-            f"curating {workload_id}: its snapshots were split by {', '.join(others)}, the config "
-            f"says {split_by}. That would test on rows that were trained on: set split_by "
-            "back, or start a workload of another name"
+            f"curating {workload_id}: its snapshots were split by {', '.join(others)}, but "
+            f"split_by is {split_by}. That would test on training rows: set split_by back, or "
+            "start a workload under another name"
         )
     drawn = con.execute(
         "select stratum, count(distinct draw_id) from curated.sides"
@@ -375,7 +393,7 @@ def read_settled(con: Connection, workload_id: str, split_by: SplitBy) -> Settle
         named,
     ).fetchall()
     return SettledSides(
-        {group_id: side for group_id, side, _, _ in found},
+        {group_id: side for group_id, side, _, _ in rows},
         dict(drawn),
-        {group_id: since for group_id, _, _, since in found},
+        {group_id: since for group_id, _, _, since in rows},
     )

@@ -1,4 +1,4 @@
-"""Tie rows that belong together: by conversation, user, tools, or the turns before."""
+"""Tie rows that belong together: by conversation, user, tools, or preceding turns."""
 
 import json
 from collections import Counter, defaultdict
@@ -13,19 +13,19 @@ from components.schema import Json
 from components.store import manifest
 
 ASKING = ("user", "tool")
-"""The roles whose messages a model answers."""
+"""Roles whose messages a model answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """What a request may have in common with others, as digests.
+    """Digests of what a request may share with others.
 
-    ``tools`` is set where the workload is split by them. ``path`` has one digest for each message
-    that a user or a tool sent, of all such messages up to it, so that a path is a prefix of that of
-    every later turn. ``context`` is of system messages and tools. ``answered_before`` is of the
-    last such message before the newest and the answer to it, ``answered`` of the newest and its
-    logged answer: where an application cuts its histories, one turn's ``answered`` is the next
-    one's ``answered_before``. ``former_group`` is the group that versions before 0026 settled.
+    ``tools`` is set if the workload is split by tools. ``path`` has one digest per user or tool
+    message, over all such messages so far, so that a turn's path is a prefix of every later turn's.
+    ``context`` covers system messages and tools. ``answered_before`` covers the last answered
+    message before the newest and its answer, ``answered`` the newest message and its logged answer:
+    where an application truncates histories, one turn's ``answered`` is the next turn's
+    ``answered_before``. ``former_group`` is the group settled by versions before 0026.
     """
 
     request: str
@@ -43,9 +43,11 @@ class RequestOrigin:
 def request_origin(
     row: CandidateRow, candidate: Candidate, split_by: SplitBy, redacted_request: str | None
 ) -> RequestOrigin:
-    """Read the origin of an interaction, of what was logged before redaction."""
+    """Return the origin of an interaction, from the raw request."""
     names = candidate.tool_names
-    messages = [one for one in candidate.messages if one["role"] in (*ASKING, "assistant")]
+    messages = [
+        message for message in candidate.messages if message["role"] in (*ASKING, "assistant")
+    ]
     return RequestOrigin(
         request=row.example_id,
         redacted_request=redacted_request,
@@ -53,7 +55,7 @@ def request_origin(
         conversation=split.conversation(row.conversation_id) if row.conversation_id else None,
         user=split.user(row.user_id) if row.user_id else None,
         path=_path(messages, candidate.opening),
-        context=manifest.digest([candidate.said("system", "developer"), row.tools]),
+        context=manifest.digest([candidate.texts("system", "developer"), row.tools]),
         answered_before=_answered_before(messages),
         answered=manifest.digest([_last_question(messages), _content(_logged(candidate))]),
         former_group=split.group(split_by, names, candidate.opening, row.user_id),
@@ -73,9 +75,11 @@ def _path(messages: Sequence[dict[str, Json]], opening: str) -> tuple[str, ...]:
 
 
 def _answered_before(messages: Sequence[dict[str, Json]]) -> str | None:
-    """Hash the last message that was answered before the newest, and its answer."""
-    asked = [n for n, one in enumerate(messages) if one["role"] in ASKING]
-    answers = [n for n, one in enumerate(messages[: asked[-1]]) if one["role"] == "assistant"]
+    """Return the digest of the last answered message before the newest, with its answer."""
+    asked = [n for n, message in enumerate(messages) if message["role"] in ASKING]
+    answers = [
+        n for n, message in enumerate(messages[: asked[-1]]) if message["role"] == "assistant"
+    ]
     before = [n for n in asked if answers and n < answers[-1]]
     if not before:
         return None
@@ -83,7 +87,7 @@ def _answered_before(messages: Sequence[dict[str, Json]]) -> str | None:
 
 
 def _last_question(messages: Sequence[dict[str, Json]]) -> Json:
-    return _content(next(one for one in reversed(messages) if one["role"] in ASKING))
+    return _content(next(message for message in reversed(messages) if message["role"] in ASKING))
 
 
 def _logged(candidate: Candidate) -> dict[str, Json]:
@@ -91,11 +95,11 @@ def _logged(candidate: Candidate) -> dict[str, Json]:
 
 
 def _content(message: dict[str, Json]) -> Json:
-    """Return a message's text and calls without their ids, which say nothing of its meaning."""
+    """Return a message's text and calls, without call ids."""
     content, calls = message.get("content"), message.get("tool_calls")
     text = content.strip() if isinstance(content, str) else json.dumps(content, sort_keys=True)
     functions: list[Json] = (
-        [one.get("function") for one in calls if isinstance(one, dict)]
+        [call.get("function") for call in calls if isinstance(call, dict)]
         if isinstance(calls, list)
         else []
     )
@@ -103,18 +107,18 @@ def _content(message: dict[str, Json]) -> Json:
 
 
 MOST_CONVERSATIONS = 5
-"""What more conversations have in common identifies none; retries and edits are fewer."""
+"""Text shared by more conversations identifies none of them; retries and edits are fewer."""
 
 MOST_OF_ALL = 1 / 3
-"""An id on a larger share of the rows names neither a conversation nor a person."""
+"""An id on a larger share of the rows identifies neither a conversation nor a person."""
 
 FEW_ROWS = 20
-"""An id on so few rows is never common, whatever their share."""
+"""An id on at most this many rows is never common, whatever their share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What identifies nobody: ids on too many rows, and requests of too many conversations."""
+    """Non-identifying ids (on too many rows) and requests (of too many conversations)."""
 
     conversations: frozenset[str]
     users: frozenset[str]
@@ -127,58 +131,58 @@ def tie(
     split_by: SplitBy,
     settled: Container[str] = frozenset(),
 ) -> list[Member]:
-    """Return the members with the names of their ties; the order of rows doesn't matter.
+    """Return the members with their ties; the order of rows doesn't matter.
 
     Args:
         members: The rows, with their near-duplicate clusters.
-        origins: Where each comes from.
-        split_by: What the holdout is to show.
-        settled: The names that snapshots have settled. An id that they left out on many rows was
+        origins: The rows' origins.
+        split_by: The split criterion.
+        settled: The ties that snapshots have settled. An id that they left out on many rows was
             common then, and stays so.
     """
-    conversations = _common_ids(origins, [one.conversation for one in origins], settled)
+    conversations = _common_ids(origins, [origin.conversation for origin in origins], settled)
     by_user = settled if split_by == "user" else frozenset[str]()
-    users = _common_ids(origins, [one.user for one in origins], by_user)
+    users = _common_ids(origins, [origin.user for origin in origins], by_user)
     known = [
         replace(
-            one,
-            conversation=None if one.conversation in conversations else one.conversation,
-            user=None if one.user in users else one.user,
+            origin,
+            conversation=None if origin.conversation in conversations else origin.conversation,
+            user=None if origin.user in users else origin.user,
         )
-        for one in origins
+        for origin in origins
     ]
-    by_path = _Paths([one for one in known if one.conversation is None])
+    by_path = _Paths([origin for origin in known if origin.conversation is None])
     requests = _common_requests(members, known, split_by)
     return [
         _tied(
             member,
-            one,
+            origin,
             by_path,
             split_by,
-            is_common=not requests.isdisjoint(_request_names(member, one)),
+            is_common=not requests.isdisjoint(_request_names(member, origin)),
         )
-        for member, one in zip(members, known, strict=True)
+        for member, origin in zip(members, known, strict=True)
     ]
 
 
 def _common_ids(
     origins: Sequence[RequestOrigin], ids: Sequence[str | None], settled: Container[str]
 ) -> frozenset[str]:
-    counts = Counter(one for one in ids if one is not None)
+    counts = Counter(common_id for common_id in ids if common_id is not None)
     left_out: dict[str, set[str]] = defaultdict(set)
-    for origin, one in zip(origins, ids, strict=True):
-        if one is not None and origin.request in settled and one not in settled:
-            left_out[one].add(origin.request)
+    for origin, common_id in zip(origins, ids, strict=True):
+        if common_id is not None and origin.request in settled and common_id not in settled:
+            left_out[common_id].add(origin.request)
     return frozenset(
-        one
-        for one, count in counts.items()
+        common_id
+        for common_id, count in counts.items()
         if (count > FEW_ROWS and count > MOST_OF_ALL * len(origins))
-        or (bool(settled) and len(left_out[one]) > FEW_ROWS)
+        or (bool(settled) and len(left_out[common_id]) > FEW_ROWS)
     )
 
 
 def _request_names(member: Member, origin: RequestOrigin) -> Iterable[str]:
-    """Name what a row asks: its request, also without personal data, and what is near to it."""
+    """Yield a row's request, its redacted request and its near-duplicate cluster."""
     yield origin.request
     if origin.redacted_request is not None:
         yield origin.redacted_request
@@ -189,85 +193,85 @@ def _request_names(member: Member, origin: RequestOrigin) -> Iterable[str]:
 def _common_requests(
     members: Sequence[Member], origins: Sequence[RequestOrigin], split_by: SplitBy
 ) -> frozenset[str]:
-    """Find what more than a few conversations, or users, asked."""
+    """Return the requests of more than ``MOST_CONVERSATIONS`` conversations or users."""
     askers: dict[str, set[str]] = defaultdict(set)
-    for member, one in zip(members, origins, strict=True):
-        asker = (one.user if split_by == "user" else None) or one.conversation
+    for member, origin in zip(members, origins, strict=True):
+        asker = (origin.user if split_by == "user" else None) or origin.conversation
         if asker is not None:
-            for name in _request_names(member, one):
+            for name in _request_names(member, origin):
                 askers[name].add(asker)
-    return frozenset(name for name, of in askers.items() if len(of) > MOST_CONVERSATIONS)
+    return frozenset(name for name, users in askers.items() if len(users) > MOST_CONVERSATIONS)
 
 
 def _tied(
-    member: Member, one: RequestOrigin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
+    member: Member, origin: RequestOrigin, by_path: "_Paths", split_by: SplitBy, *, is_common: bool
 ) -> Member:
-    alone = manifest.digest(["request", one.request])
-    conversation = [] if is_common else by_path.conversation(one)
-    user = one.user if one.user is not None and not is_common else None
-    more = [] if is_common or one.conversation is None else [one.conversation]
+    alone = manifest.digest(["request", origin.request])
+    conversation = [] if is_common else by_path.conversation(origin)
+    user = origin.user if origin.user is not None and not is_common else None
+    more = [] if is_common or origin.conversation is None else [origin.conversation]
     related: list[str] = []
-    if one.tools is not None:
-        group, related = one.tools, conversation
+    if origin.tools is not None:
+        group, related = origin.tools, conversation
     elif split_by == "user" and user is not None:
         group, related = user, conversation
     else:
         group = (more or conversation or [alone])[0]
         more += conversation
         related = [] if user is None else [user]
-    redacted = [] if one.redacted_request is None else [one.redacted_request]
-    ties = dict.fromkeys([one.request, group, *more, *redacted])
+    redacted = [] if origin.redacted_request is None else [origin.redacted_request]
+    ties = dict.fromkeys([origin.request, group, *more, *redacted])
     return replace(
         member,
         ties=tuple(ties),
         related=tuple(related),
-        former_group=one.former_group,
-        by_tools=one.tools is not None,
+        former_group=origin.former_group,
+        by_tools=origin.tools is not None,
     )
 
 
 class _Paths:
-    """Finds the turns of conversations that have no id, by what was said in them."""
+    """Finds the turns of conversations without an id, by their messages."""
 
     def __init__(self, origins: Sequence[RequestOrigin]) -> None:
         contexts: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for one in origins:
-            contexts[one.path].add(one.context)
+        for origin in origins:
+            contexts[origin.path].add(origin.context)
         self._ends = {path[-1] for path in contexts}
         inner = {name for path in contexts for name in path[:-1]}
         self._conversations: Counter[str] = Counter()
-        for path, of in contexts.items():
-            if path[-1] in inner:  # a later turn goes on from here, and counts
-                self._conversations[path[-1]] += max(0, len(of) - MOST_CONVERSATIONS)
+        for path, path_contexts in contexts.items():
+            if path[-1] in inner:  # a later turn continues this path and is counted instead
+                self._conversations[path[-1]] += max(0, len(path_contexts) - MOST_CONVERSATIONS)
                 continue
             for name in path:
-                self._conversations[name] += len(of)
+                self._conversations[name] += len(path_contexts)
         self._repeated: dict[str, set[str]] = defaultdict(set)
         self._answered: dict[str, set[str]] = defaultdict(set)
         self._continued: set[str] = set()
-        for one in origins:
-            self._answered[one.answered].add(one.request)
-            if one.answered_before is not None:
-                self._repeated[one.answered_before].add(one.request)
-                if self._is_cut(one):
-                    self._continued.add(one.answered_before)
+        for origin in origins:
+            self._answered[origin.answered].add(origin.request)
+            if origin.answered_before is not None:
+                self._repeated[origin.answered_before].add(origin.request)
+                if self._is_cut(origin):
+                    self._continued.add(origin.answered_before)
 
-    def conversation(self, one: RequestOrigin) -> list[str]:
-        """Name the conversation of a request without an id; nothing where it can't be told."""
-        if one.conversation is not None:
+    def conversation(self, origin: RequestOrigin) -> list[str]:
+        """Return the conversation ties of a request without an id; empty if none is found."""
+        if origin.conversation is not None:
             return []
-        rare = [name for name in one.path if self._conversations[name] <= MOST_CONVERSATIONS]
+        rare = [name for name in origin.path if self._conversations[name] <= MOST_CONVERSATIONS]
         names = [*rare[:1], *rare[-1:]]
-        if one.answered in self._continued and self._is_rare(one.answered):
-            names.append(f"answered {one.answered}")
-        before = one.answered_before
-        if before is not None and self._is_cut(one) and self._is_rare(before):
+        if origin.answered in self._continued and self._is_rare(origin.answered):
+            names.append(f"answered {origin.answered}")
+        before = origin.answered_before
+        if before is not None and self._is_cut(origin) and self._is_rare(before):
             names.append(f"answered {before}")
         return [*dict.fromkeys(names)]
 
-    def _is_cut(self, one: RequestOrigin) -> bool:
-        """Tell whether the turn before is not logged as the beginning of this one."""
-        return len(one.path) > 1 and one.path[-2] not in self._ends
+    def _is_cut(self, origin: RequestOrigin) -> bool:
+        """Return whether the preceding turn was not logged as a prefix of this one."""
+        return len(origin.path) > 1 and origin.path[-2] not in self._ends
 
     def _is_rare(self, name: str) -> bool:
         most = MOST_CONVERSATIONS

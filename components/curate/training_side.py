@@ -13,7 +13,7 @@ from components.store.warehouse import Connection
 
 
 class NoTokenizerError(ValueError):
-    """A budget of tokens, but nothing that could count them."""
+    """Raised when a token budget is set without a token counter."""
 
 
 def apply(
@@ -25,42 +25,42 @@ def apply(
     counter: CountsTokens | None,
     keyring: Keyring,
 ) -> int:
-    """Make the workload's training side what its balance wants; the other sides stay as they are.
+    """Apply the workload's balance to its training side; other sides are unchanged.
 
     Args:
         con: The warehouse, with the workload's verdicts and examples built.
         workload_id: The workload.
-        rules: What it wants, and how it is split, so that nothing replayed spoils the test.
-        judge: Judges a replayed row as if it had been logged.
-        counter: Counts tokens by the base's tokenizer; needed for a budget of them.
+        rules: Its balance and its split; no replayed row may overlap with a tested one.
+        judge: Judges a replayed row like a logged one.
+        counter: Counts tokens with the base's tokenizer; required for a token budget.
         keyring: Draws surrogates for personal data in replayed rows.
 
     Returns:
-        How many rows are replayed.
+        The number of replayed rows.
 
     Raises:
-        NoTokenizerError: Tokens are to be counted and ``counter`` is ``None``.
-        ReplayError: A source of replayed rows can't be read.
+        NoTokenizerError: A token budget is set and ``counter`` is ``None``.
+        ReplayError: A replay source is unreadable.
     """
     balance = rules.balance
     if balance == Balance():
         return 0
     if balance.max_tokens is not None and counter is None:
         raise NoTokenizerError(
-            f"balancing {workload_id}: max_tokens counts by the base's tokenizer.json, and it has "
-            "none; save its tokenizer as a fast one, or set max_rows"
+            f"balancing {workload_id}: max_tokens needs the base's tokenizer.json, which is "
+            "missing; save its tokenizer as a fast one, or set max_rows"
         )
     counts = counter if balance.max_tokens is not None else None
     rows = _trainable(con, workload_id, counts)
     share = balance.replay.share if balance.replay else 0.0
     others = _others(con, workload_id, rules, judge, counts, keyring)
     whole = Budget(balance.max_rows, balance.max_tokens)
-    reserved = replay.reserve([one.tokens for one in others], share, whole)
-    own = row_budget.less(whole, reserved, sum(one.tokens for one in others[:reserved]))
+    reserved = replay.reserve([row.tokens for row in others], share, whole)
+    own = row_budget.less(whole, reserved, sum(row.tokens for row in others[:reserved]))
     objections = row_budget.leave_out(rows, balance, own)
     _leave_out(con, workload_id, objections)
-    chosen = others[: min(reserved, replay.wanted(len(rows) - len(objections), share))]
-    examples = [replay.example(workload_id, rules.split_by, one) for one in chosen]
+    chosen = others[: min(reserved, replay.replay_count(len(rows) - len(objections), share))]
+    examples = [replay.example(workload_id, rules.split_by, row) for row in chosen]
     warehouse.insert(con, "curated.examples", examples)
     return len(chosen)
 
@@ -81,15 +81,15 @@ def _others(
     counter: CountsTokens | None,
     keyring: Keyring,
 ) -> list[Incoming]:
-    found = [
-        replay.stored(one, keyring)
-        for one in replay.replayable_rows(con, workload_id, rules, judge)
+    rows = [
+        replay.stored(row, keyring)
+        for row in replay.replayable_rows(con, workload_id, rules, judge)
     ]
-    return found if counter is None else replay.with_tokens(found, counter)
+    return rows if counter is None else replay.with_tokens(rows, counter)
 
 
 def _leave_out(con: Connection, workload_id: str, objections: Mapping[str, str]) -> None:
-    """Object to the interactions that the examples stand for, and take the examples away."""
+    """Object to the examples' interactions and delete the examples."""
     if not objections:
         return
     columns = {"example_id": [*objections], "objection": [*objections.values()]}

@@ -1,4 +1,4 @@
-"""Spread pure work over the cores; a single row can neither end nor stall a curation."""
+"""Run pure work in a process pool; a single row can neither abort nor stall a curation."""
 
 import multiprocessing
 import os
@@ -14,40 +14,40 @@ from types import FrameType
 from typing import TypeVar
 
 UNJUDGEABLE = "unjudgeable"
-"""The verdict on a row that a rule could not be asked about."""
+"""The verdict on a row on which a rule raised an error."""
 
 ROW_SECONDS = 10.0
-"""Processor time that one row may take: a thousand times what a long conversation takes. Of wall
-time a busy machine would need more, and other rows would get the verdict."""
+"""CPU time per row: a thousand times that of a long conversation. Wall time would depend on the
+machine's load and hit innocent rows."""
 
-AGAIN_SECONDS = 1.0
-"""A library may swallow the error, so it is raised again."""
+REPEAT_SECONDS = 1.0
+"""Interval at which the timeout is raised again, as a library may swallow it."""
 
-NO_FAULT_OF_A_ROW = (ImportError, OSError)
+NOT_ROW_ERRORS = (ImportError, OSError)
 
 _OURS = "components.curate."
 
 
 class RowTimeoutError(Exception):
-    """A row took more processor time than it may."""
+    """Raised when a row exceeds its CPU time."""
 
 
 class UnencodableTextError(ValueError):
-    """A text that holds half a character, which no other program could read."""
+    """Raised when a text holds a lone surrogate, which other programs can't read."""
 
 
 @contextmanager
 def limited(seconds: float = ROW_SECONDS) -> Generator[None]:
-    """Raise ``RowTimeoutError`` within the block once it has taken so much processor time.
+    """Raise ``RowTimeoutError`` in the block after ``seconds`` of CPU time.
 
-    Only the main thread can be interrupted; in another one there is no limit (``crew`` takes care
-    that rows are judged in a main thread).
+    Only the main thread can be interrupted; other threads have no limit (``map_in_processes``
+    judges rows in a main thread).
     """
     if not is_limitable():
         yield
         return
     before = signal.signal(signal.SIGVTALRM, _interrupt)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, AGAIN_SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, REPEAT_SECONDS)
     try:
         yield
     finally:
@@ -56,19 +56,19 @@ def limited(seconds: float = ROW_SECONDS) -> Generator[None]:
 
 
 def is_limitable() -> bool:
-    """Tell whether a row can be interrupted in this thread."""
+    """Return whether a row can be interrupted in this thread."""
     return threading.current_thread() is threading.main_thread()
 
 
 def reason(error: Exception) -> str:
-    """Name an error and where in curation it was raised: ``TypeError in rules.calls.unknown_tool``.
+    """Return the error's type and place: ``TypeError in rules.structure.unknown_tool``.
 
     It quotes nothing of the row.
 
     Raises:
         Exception: The error itself, if no row can have caused it.
     """
-    if isinstance(error, NO_FAULT_OF_A_ROW):
+    if isinstance(error, NOT_ROW_ERRORS):
         raise error
     place, step = "", error.__traceback__
     while step is not None:
@@ -80,55 +80,55 @@ def reason(error: Exception) -> str:
 
 
 def require_text(*texts: str | None) -> None:
-    """Check that texts can be handed to Arrow, DuckDB and files.
+    """Check that Arrow, DuckDB and files can hold the texts.
 
     Raises:
-        UnencodableTextError: One of them holds half a character.
+        UnencodableTextError: A text holds a lone surrogate.
     """
     try:
         for text in texts:
             if text is not None and not text.isascii():
                 text.encode()
     except UnicodeEncodeError as error:
-        raise UnencodableTextError(f"character {error.start} is half a character") from error
+        raise UnencodableTextError(f"character {error.start} is a lone surrogate") from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise RowTimeoutError(f"took more than {ROW_SECONDS:g} s of processor time")
 
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 BATCH = 250
-WORTH_A_POOL = 4000
-"""Fewer items are done before the processes of a crew have started."""
+MIN_POOL_ITEMS = 4000
+"""Fewer items are done before a pool has started."""
 
-AHEAD = 3
-"""Batches under way for each process: enough that none waits, few enough to hold."""
+BATCHES_AHEAD = 3
+"""Batches in flight per process: enough that no process waits, few enough for memory."""
 
 
 def map_in_processes(
-    work: Callable[[list[Given]], list[Made]],
-    items: Iterable[Given],
+    work: Callable[[list[Item]], list[Result]],
+    items: Iterable[Item],
     *,
     processes: int | None = None,
-    worth: int = WORTH_A_POOL,
-) -> Iterator[Made]:
-    """Do the work, batch by batch, in processes of their own where there is enough of it.
+    min_items: int = MIN_POOL_ITEMS,
+) -> Iterator[Result]:
+    """Map ``work`` over batches of items, in a process pool if there are enough of them.
 
     Args:
-        work: A pure function that can be pickled, as what it takes and gives must be.
-        items: What to do; read as it is needed.
-        processes: How many; as many as this process may use cores, if ``None``.
-        worth: Up to so many items are done right here, if in a main thread, where work that takes
-            for ever can be interrupted.
+        work: A pure function; it, its input and its result must be picklable.
+        items: Read lazily.
+        processes: Size of the pool; the usable cores if ``None``.
+        min_items: Fewer items run in this process, if in a main thread, where endless work can be
+            interrupted.
     """
     processes = processes or len(os.sched_getaffinity(0))
     remaining = iter(items)
-    first = list(islice(remaining, worth))
+    first = list(islice(remaining, min_items))
     batches = _batches(chain(first, remaining))
-    if is_limitable() and (processes == 1 or len(first) < worth):
+    if is_limitable() and (processes == 1 or len(first) < min_items):
         for batch in batches:
             yield from work(batch)
     else:
@@ -136,16 +136,16 @@ def map_in_processes(
 
 
 def _in_processes(
-    work: Callable[[list[Given]], list[Made]], batches: Iterator[list[Given]], processes: int
-) -> Iterator[Made]:
-    # Not forked: this process has threads and an open warehouse.
+    work: Callable[[list[Item]], list[Result]], batches: Iterator[list[Item]], processes: int
+) -> Iterator[Result]:
+    # Spawned, not forked: this process has threads and an open warehouse.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
         try:
-            under_way: deque[Future[list[Made]]] = deque()
+            under_way: deque[Future[list[Result]]] = deque()
             for batch in batches:
                 under_way.append(pool.submit(work, batch))
-                if len(under_way) >= AHEAD * processes:
+                if len(under_way) >= BATCHES_AHEAD * processes:
                     yield from under_way.popleft().result()
             while under_way:
                 yield from under_way.popleft().result()
@@ -154,13 +154,13 @@ def _in_processes(
             raise
 
 
-def _batches(items: Iterator[Given]) -> Iterator[list[Given]]:
+def _batches(items: Iterator[Item]) -> Iterator[list[Item]]:
     while batch := list(islice(items, BATCH)):
         yield batch
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, even if that was killed."""
+    """Exit when the parent process is gone, even if it was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -104,7 +104,7 @@ def _print_tally(tally: "CurationTally") -> None:
     console.print(table)
     for name, count in sorted(tally.unjudgeable.items(), key=lambda one: (-one[1], one[0])):
         console.print(f"{count:,} could not be judged: {name}", markup=False)
-    for name, count in sorted(tally.found.items()):
+    for name, count in sorted(tally.flagged.items()):
         console.print(f"{count:,} found and not dropped: {name}", markup=False)
     if tally.feedback_held_back:
         console.print(

@@ -144,7 +144,7 @@ def _exchange(record: dict[str, Json]) -> _Exchange:
         tools=frozenset(map(_tool_name, offered)),
         opening=said[0] if said else "",
         user=user if isinstance(user, str) else None,
-        language=language.asked_in(said),
+        language=language.request_language(said),
     )
 
 

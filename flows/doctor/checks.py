@@ -291,7 +291,7 @@ def _secret_lines(text: str) -> list[int]:
         if (checked := pattern.check(match))
         for value in (checked if isinstance(checked, list) else [checked])
     ]
-    return places + [text.index(one) for one in secret_values.found_by_rules(text) if one in text]
+    return places + [text.index(one) for one in secret_values.scan_secrets(text) if one in text]
 
 
 def read_pins(text: str) -> dict[str, str]:

@@ -54,7 +54,7 @@ def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
 
 def test_a_temperature_without_a_budget_is_a_mistake(folder: Path) -> None:
     (found,) = mistakes(write(folder, curate={"balance": {"temperature": 2}}))
-    assert found == "curate.balance: temperature shares out a budget: set max_rows or max_tokens"
+    assert found == "curate.balance: temperature divides a budget: set max_rows or max_tokens"
 
 
 def test_a_workload_whose_approvers_have_keys_can_be_given_to_a_task(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tests.support import logs
 
 def redact(conversation: Conversation, settings: Redaction | None = None) -> Redacted:
     """Redact a conversation as a workload would."""
-    return redactor.of(settings or Redaction()).redact(conversation)
+    return redactor.for_settings(settings or Redaction()).redact(conversation)
 
 
 def stand_in(

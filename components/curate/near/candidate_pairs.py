@@ -9,15 +9,15 @@ import numpy.typing as npt
 from components.curate.near.shingles import Hashes, Positions
 
 CROWD = 50
-"""Texts that have a key in common: up to so many are all paired with each other. In a larger crowd,
-say 50,000 copies of nearly one text, each is paired with the most typical ones only."""
+"""Up to this many texts with a common key are all paired with each other. In a larger crowd, say
+50,000 near-copies of one text, each is paired with the most typical ones only."""
 
 ROUNDS = 8
-"""How many of a crowd's most typical texts the others are compared with, one after the other,
-unless they are in one cluster by then."""
+"""Number of a crowd's most typical texts that the others are compared with, one per round, unless
+they are already in one cluster."""
 
 KEYS_AT_ONCE = 1 << 23
-"""Pairs of texts and a key that they share that are held at once (8 bytes each)."""
+"""Pairs per shared key held in memory at once (8 bytes each)."""
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -25,28 +25,28 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class CandidatePairs:
-    """Pairs of texts by their places; ``left`` is always the smaller."""
+    """Pairs of texts by index; ``left`` is always the smaller."""
 
     left: Positions
     right: Positions
 
     def __len__(self) -> int:
-        """Count the pairs."""
+        """Return the number of pairs."""
         return len(self.left)
 
     @classmethod
     def none(cls) -> "CandidatePairs":
-        """Give no pairs."""
+        """Return zero pairs."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def joined(self, others: "CandidatePairs") -> "CandidatePairs":
-        """Give these and others."""
+        """Return these pairs followed by others."""
         return CandidatePairs(
             np.concatenate([self.left, others.left]), np.concatenate([self.right, others.right])
         )
 
     def where(self, marks: npt.NDArray[np.bool_]) -> "CandidatePairs":
-        """Keep the marked ones."""
+        """Return the marked pairs."""
         return CandidatePairs(self.left[marks], self.right[marks])
 
 
@@ -54,8 +54,8 @@ class CandidatePairs:
 class Groups:
     """Texts by key: those that share key i are ``texts[starts[i]:starts[i] + sizes[i]]``.
 
-    Every group has two or more. For each text, ``own`` counts the keys that only it has, ``crowds``
-    those that a crowd has, and ``shared`` says how many it shares with a near-duplicate at least.
+    Every group has two or more. For each text, ``own`` is the number of keys of no other text,
+    ``crowds`` of keys of a crowd, and ``shared`` the minimum shared with any near-duplicate.
     """
 
     texts: Positions
@@ -70,9 +70,9 @@ def group_by_key(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
     """Group texts by key.
 
     Args:
-        entries: A key each, whose last ``text_bits`` are the text's place; sorted in place.
-        text_bits: As many as it takes to count the texts.
-        shared: How many keys each text shares with a near-duplicate at least.
+        entries: Keys, whose last ``text_bits`` are the text's index; sorted in place.
+        text_bits: Bits of a text's index.
+        shared: The minimum number of keys each text shares with any near-duplicate.
     """
     entries.sort()
     keys = entries >> np.uint64(text_bits)
@@ -86,9 +86,9 @@ def group_by_key(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
 
 
 def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
-    """Pair texts that share enough keys, but for those of crowds.
+    """Yield pairs of texts that share enough keys outside of crowds.
 
-    A text that shares fewer keys outside of crowds than it must has near-duplicates in crowds only.
+    A text with too few shared keys outside of crowds has near-duplicates in crowds only.
     """
     small = groups.sizes <= CROWD
     sizes = groups.sizes[small]
@@ -105,11 +105,11 @@ def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
 
 
 def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
-    """Pair texts with one of their crowds' typical ones a round, the most typical first.
+    """Yield, per round, pairs of texts with a typical text of their crowd, the most typical first.
 
-    A text is typical that has few keys of its own. Texts that have less keys of crowds than they
-    share with a near-duplicate are paired already. In a round, each text is paired once only, in
-    the smallest of its crowds: so the work grows with the texts, never with their square.
+    A typical text has few keys of its own. Texts with fewer crowd keys than they share with a
+    near-duplicate are already paired. In a round, each text is paired once, in the smallest of its
+    crowds, so that the work is linear in the texts, not quadratic.
     """
     many = groups.sizes > CROWD
     starts, sizes = groups.starts[many], groups.sizes[many]
@@ -127,7 +127,7 @@ def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
 
 
 def _parts(texts: Positions, after: Positions) -> Iterator[Positions]:
-    """Share out places by their text, so that not too many pairs begin with the texts of a part."""
+    """Split indices by text into parts of about ``KEYS_AT_ONCE`` pairs."""
     total = int(after.sum())
     if total <= KEYS_AT_ONCE:
         yield np.arange(len(texts))
@@ -139,18 +139,18 @@ def _parts(texts: Positions, after: Positions) -> Iterator[Positions]:
 
 
 def _sorted_codes(texts: Positions, at: Positions, after: Positions) -> Hashes:
-    """Pair each place with those after it in its group; give a sorted code for each."""
-    found = [np.zeros(0, np.uint64)]
+    """Pair each text with those after it in its group; return the pairs' sorted codes."""
+    blocks = [np.zeros(0, np.uint64)]
     for distance in range(1, CROWD):
         at, after = at[after >= distance], after[after >= distance]
-        found.append(_codes(texts[at], texts[at + distance]))
-    codes = np.concatenate(found)
+        blocks.append(_codes(texts[at], texts[at + distance]))
+    codes = np.concatenate(blocks)
     codes.sort()
     return codes
 
 
 def _members(starts: Positions, sizes: Positions) -> Positions:
-    """Give the places of all members of the groups, group by group."""
+    """Return the indices of all members, group by group."""
     return np.arange(int(sizes.sum())) + np.repeat(starts - _before(sizes), sizes)
 
 
@@ -158,8 +158,8 @@ def _before(sizes: Positions) -> Positions:
     return np.cumsum(sizes) - sizes
 
 
-def _codes(one: Positions, other: Positions) -> Hashes:
-    low, high = np.minimum(one, other), np.maximum(one, other)
+def _codes(left: Positions, right: Positions) -> Hashes:
+    low, high = np.minimum(left, right), np.maximum(left, right)
     return (low.astype(np.uint64) << _HALF) | high.astype(np.uint64)
 
 

@@ -27,20 +27,20 @@ JACCARDS_AT_ONCE = 4096
 
 
 def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
-    """Give each pair's shared shingles over all shingles of the two; 0 where there are none.
+    """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles.
 
     Args:
         texts: All texts.
-        pairs: Places among the texts.
-        pool: Where blocks of pairs are computed beside each other.
+        pairs: Pairs of indices into ``texts``.
+        pool: Runs blocks of pairs in parallel.
     """
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
     rows = _rows(Texts.of(texts.take(places)), pool)
     sizes = np.diff(rows.indptr)
     blocks = range(0, len(pairs), JACCARDS_AT_ONCE)
-    found = list(pool.map(partial(_shared, rows, left, right), blocks))
-    shared = np.concatenate([np.zeros(0, np.int64), *found])
+    blocks_shared = list(pool.map(partial(_shared, rows, left, right), blocks))
+    shared = np.concatenate([np.zeros(0, np.int64), *blocks_shared])
     return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
 
 
@@ -51,18 +51,19 @@ def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: i
 
 
 def _rows(texts: Texts, pool: Executor) -> sparse.csr_matrix:
-    """Write each text's set of shingles as a row of ones; a column is a hash."""
-    found = list(pool.map(shingles.distinct, texts.chunks()))
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(one for one, _ in found)]).view(np.int64)
-    sizes = np.concatenate([np.zeros(1, np.int64), *(one for _, one in found)])
+    """Return a matrix with a row per text, a column per shingle hash."""
+    chunks = list(pool.map(shingles.distinct, texts.chunks()))
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in chunks)])
+    hashes = hashes.view(np.int64)
+    sizes = np.concatenate([np.zeros(1, np.int64), *(sizes for _, sizes in chunks)])
     shape = (len(texts), 1 << HASH_BITS)
     return sparse.csr_matrix((np.ones(len(hashes), np.bool_), hashes, np.cumsum(sizes)), shape)
 
 
 INSIDE = 8
 AT_AN_END = 4
-"""A passage is so many triples in a row that the other text has not: six words inside of a text,
-four where it begins or ends, which is where questions stand."""
+"""Triples in a row, missing in the other text, that make a passage: six words inside of a text,
+four at its beginning or end, where questions usually are."""
 
 PAIRS_AT_ONCE = 1024
 
@@ -70,36 +71,36 @@ _NO_KEY = np.uint64((1 << 64) - 1)
 
 
 def replaced(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.bool_]:
-    """Mark the pairs of which each text has a passage that the other has not."""
+    """Mark the pairs in which each text has a passage that the other lacks."""
     blocks = range(0, len(pairs), PAIRS_AT_ONCE)
-    found = pool.map(partial(_replaced, texts, pairs), blocks)
-    return np.concatenate([np.zeros(0, np.bool_), *found])
+    marks = pool.map(partial(_replaced, texts, pairs), blocks)
+    return np.concatenate([np.zeros(0, np.bool_), *marks])
 
 
 def _replaced(texts: TextColumn, pairs: CandidatePairs, start: int) -> npt.NDArray[np.bool_]:
     block = slice(start, start + PAIRS_AT_ONCE)
-    one, its_owners = _triples(texts.take(pairs.left[block]))
-    other, their_owners = _triples(texts.take(pairs.right[block]))
+    left, left_owners = _triples(texts.take(pairs.left[block]))
+    right, right_owners = _triples(texts.take(pairs.right[block]))
     count = len(pairs.left[block])
-    return _passages(one, other, its_owners, count) & _passages(other, one, their_owners, count)
+    return _passages(left, right, left_owners, count) & _passages(right, left, right_owners, count)
 
 
 def _triples(texts: TextColumn) -> tuple[Hashes, Positions]:
-    """Give each text's triples in their order, marked with the text, and the texts' places."""
+    """Return the triples of all texts in order, tagged with their text, and the texts' indices."""
     keys, owners, before = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0
     for chunk in Texts.of(texts).chunks():
         words = shingles.words_of(chunk)
         words.hashes[shingles.have_digits(chunk, words)] = 0
-        found = shingles.runs(words, shingles.WIDTH, whole=True)
-        places = np.repeat(np.arange(len(chunk)) + before, np.diff(found.bounds))
-        keys.append((places.astype(np.uint64) << np.uint64(HASH_BITS)) | found.hashes)
+        triples = shingles.runs(words, shingles.WIDTH, whole=True)
+        places = np.repeat(np.arange(len(chunk)) + before, np.diff(triples.bounds))
+        keys.append((places.astype(np.uint64) << np.uint64(HASH_BITS)) | triples.hashes)
         owners.append(places)
         before += len(chunk)
     return np.concatenate(keys), np.concatenate(owners)
 
 
 def _passages(keys: Hashes, others: Hashes, owners: Positions, count: int) -> npt.NDArray[np.bool_]:
-    """Mark the texts that have a passage of triples which are not among the others."""
+    """Mark the texts that have a passage of triples missing from ``others``."""
     others = np.append(np.sort(others), _NO_KEY)
     missing = others[np.searchsorted(others, keys)] != keys
     edges = np.concatenate([[True], owners[1:] != owners[:-1], [True]])[: len(owners) + 1]
@@ -108,13 +109,13 @@ def _passages(keys: Hashes, others: Hashes, owners: Positions, count: int) -> np
     lengths = ends - begins + 1
     at_an_end = edges[begins] | edges[ends + 1]
     long = lengths >= np.where(at_an_end, AT_AN_END, INSIDE)
-    found = np.zeros(count, np.bool_)
-    found[owners[begins[long]]] = True
-    return found
+    marks = np.zeros(count, np.bool_)
+    marks[owners[begins[long]]] = True
+    return marks
 
 
 def _starts(missing: npt.NDArray[np.bool_], edges: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Mark where a row of missing ones begins, but for the first place."""
+    """Mark where a run of missing triples begins, except at index 0."""
     return missing[1:] & (~missing[:-1] | edges[1:-1])
 
 
@@ -123,12 +124,12 @@ THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Which texts are near each other.
+    """Near-duplicate clusters.
 
-    ``cluster_ids`` has for each text, in the order given, the smallest id of the texts that a chain
-    of pairs joins it to: its own if there are none. ``left``, ``right`` (ids) and ``jaccard`` are
-    the pairs that were verified. Of equal texts these are only the pairs with the first, of a crowd
-    (``candidates.CROWD``) only those with its typical texts.
+    ``cluster_ids`` has for each text, in input order, the smallest id of the texts that a chain of
+    pairs joins it to (its own without pairs). ``left``, ``right`` (ids) and ``jaccard`` are the
+    verified pairs; of equal texts only those with the first, of a crowd
+    (``candidate_pairs.CROWD``) only those with its typical texts.
     """
 
     cluster_ids: list[str]
@@ -140,16 +141,16 @@ class Clusters:
 def find_clusters(
     ids: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD
 ) -> Clusters:
-    """Join texts that have most of their word shingles in common to clusters.
+    """Cluster texts that share most of their word shingles.
 
-    Two texts are a pair if the Jaccard of their sets of shingles is ``threshold`` or more, or if
-    they are equal. No pair is missed, and none counts whose Jaccard was not computed in full; only
-    in crowds not all are looked at (see ``candidates``). The order of the input does not matter.
+    Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if they
+    are equal. Every pair is verified by its exact Jaccard and none is missed, except in crowds,
+    where not all pairs are compared (see ``candidate_pairs``). Input order does not matter.
 
     Args:
-        ids: An id each, all different.
-        texts: The texts; one without a word is only near to its equals.
-        threshold: Above 0, up to 1.
+        ids: The texts' distinct ids.
+        texts: The texts; one without words is near to equal texts only.
+        threshold: In (0, 1].
     """
     names = np.array([*ids], dtype=object)
     order = np.argsort(names, kind="stable")
@@ -173,21 +174,21 @@ def find_clusters(
     )
 
 
-def without_replaced(ids: Sequence[str], texts: Sequence[str], found: Clusters) -> list[str]:
-    """Join texts as ``find`` did, but not those of which a whole passage differs.
+def without_replaced(ids: Sequence[str], texts: Sequence[str], clusters: Clusters) -> list[str]:
+    """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
     Args:
-        ids: An id each, as given to ``find``.
+        ids: The ids passed to ``find_clusters``.
         texts: The texts.
-        found: What ``find`` gave for them.
+        clusters: The result of ``find_clusters``.
 
     Returns:
-        For each text the smallest id of those that it is joined to.
+        For each text the smallest id of its cluster.
     """
     places = {name: place for place, name in enumerate(ids)}
     pairs = CandidatePairs(
-        np.array([places[name] for name in found.left], np.int64),
-        np.array([places[name] for name in found.right], np.int64),
+        np.array([places[name] for name in clusters.left], np.int64),
+        np.array([places[name] for name in clusters.right], np.int64),
     )
     with ThreadPoolExecutor(THREADS) as pool:
         marks = replaced(pa.array(texts, pa.large_string()), pairs, pool)
@@ -201,25 +202,25 @@ def without_replaced(ids: Sequence[str], texts: Sequence[str], found: Clusters) 
 def _near(
     texts: TextColumn, threshold: float, pool: Executor
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
-    """Give the pairs of different texts whose Jaccard reaches the threshold, with it."""
+    """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
     groups = _grouped(texts, threshold, pool)
-    found, values = CandidatePairs.none(), [np.zeros(0)]
+    near, values = CandidatePairs.none(), [np.zeros(0)]
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
-        their = jaccards(texts, pairs, pool)
-        values.append(their[their >= threshold])
-        return found.joined(pairs.where(their >= threshold))
+        pair_jaccards = jaccards(texts, pairs, pool)
+        values.append(pair_jaccards[pair_jaccards >= threshold])
+        return near.joined(pairs.where(pair_jaccards >= threshold))
 
     for pairs in candidate_pairs.in_small_groups(groups):
-        found = verify(pairs)
+        near = verify(pairs)
     for pairs in candidate_pairs.in_crowds(groups):
-        labels = _components(found, len(texts))
-        found = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
-    return found, np.concatenate(values)
+        labels = _components(near, len(texts))
+        near = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
+    return near, np.concatenate(values)
 
 
 def _grouped(texts: TextColumn, threshold: float, pool: Executor) -> Groups:
-    """Group the texts by what their prefixes share."""
+    """Group the texts by the keys of their prefixes."""
     sample = texts.take(np.arange(0, len(texts), shingles.SAMPLED))
     order = shingles.shingle_order(Texts.of(sample), threshold, pool)
     text_bits = max(TEXT_BITS, len(texts).bit_length())
@@ -233,7 +234,7 @@ def _grouped(texts: TextColumn, threshold: float, pool: Executor) -> Groups:
 
 
 def _components(pairs: CandidatePairs, count: int) -> Positions:
-    """Number the connected texts: equal numbers for texts that a chain of pairs connects."""
+    """Return each text's component number: equal if a chain of pairs connects them."""
     ones = np.ones(len(pairs), np.bool_)
     graph = sparse.coo_array((ones, (pairs.left, pairs.right)), (count, count))
     return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which requests are too similar to be on different sides, and of which one is enough."""
+"""Find requests too similar to be on different sides, and those of which one is enough."""
 
 import json
 import re
@@ -17,15 +17,15 @@ from components.schema import Answer, Json, Message
 from components.store import manifest
 
 FREE = ""
-"""The name of every longer text."""
+"""The name of longer texts, which never conflict."""
 
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 def answer_name(answer: Answer) -> str:
-    """Name an answer: equal names for equal calls, labels and short JSON, whatever their writing.
+    """Return an answer's name, equal for equal calls, labels and short JSON in any formatting.
 
-    Of calls and JSON longer texts don't count, nor does what was thought before the answer.
+    Longer texts within calls and JSON are ignored, and so are thoughts before the answer.
     """
     if answer.calls:
         calls = [_short({"name": call.name, "arguments": call.arguments}) for call in answer.calls]
@@ -40,7 +40,7 @@ def answer_name(answer: Answer) -> str:
 
 
 def _short(value: Json) -> Json:
-    """Leave out longer texts, and read whole numbers as such."""
+    """Replace longer texts by ``None``, and whole floats by integers."""
     match value:
         case str():
             text = " ".join(value.casefold().split())
@@ -48,9 +48,9 @@ def _short(value: Json) -> Json:
         case float() if value.is_integer():
             return int(value)
         case list():
-            return [_short(one) for one in value]
+            return [_short(item) for item in value]
         case dict():
-            return {key: _short(one) for key, one in value.items()}
+            return {key: _short(item) for key, item in value.items()}
         case _:
             return value
 
@@ -61,11 +61,10 @@ def _write_call(value: Json) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NearRequest:
-    """What is compared of one request.
+    """The compared parts of one request.
 
     ``tools``, ``tool_names`` and ``form`` (roles, last message) are digests. ``turns`` are its
-    messages, but for those of the system, ``roles`` who said them, and ``answer_name`` is the
-    answer's (``answers``).
+    messages without system messages, ``roles`` their roles; ``answer_name`` is by ``answer_name``.
     """
 
     turns: tuple[str, ...]
@@ -77,26 +76,26 @@ class NearRequest:
     form: str
 
     @property
-    def asked(self) -> str:
-        """What users said, templates and all."""
+    def user_text(self) -> str:
+        """The users' text, templates included."""
         return _by_users(self.turns, self.roles)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRequest:
-    """What a request says itself: its ``words``, and what users ``asked`` of them.
+    """A request without shared text: its ``words``, and the users' part of them.
 
-    ``instruction`` is what it has in common with many, system prompt and templates.
+    ``instruction`` is the shared text: system prompt and templates.
     """
 
     words: str
-    asked: str
+    user_text: str
     instruction: str
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which requests one is near to: each id is the smallest interaction id of those it names."""
+    """A request's near-duplicates: each id is the smallest interaction id of its group."""
 
     cluster_id: str
     twin_id: str
@@ -106,13 +105,13 @@ class Place:
 def read(
     rendered: Sequence[Message], system: Sequence[str], tools: str, answer: Answer
 ) -> NearRequest:
-    """Take a request apart.
+    """Return the compared parts of a request.
 
     Args:
-        rendered: Its messages as the model reads them.
-        system: What of them the application said as the system.
-        tools: The JSON of the tools that it offers.
-        answer: What is to be answered.
+        rendered: Its messages as rendered for the model.
+        system: The texts of its system messages.
+        tools: The JSON of its tools.
+        answer: The answer to learn.
     """
     turns = [message for message in rendered if message["role"] != "system"]
     roles = tuple(turn["role"] for turn in turns)
@@ -129,13 +128,13 @@ def read(
 
 
 def compare(requests: Sequence[NearRequest]) -> list[ComparedRequest]:
-    """Leave out of each request what many have in common; their order does not matter."""
-    found: dict[str, set[str]] = {}
+    """Return each request without text shared by many; order does not matter."""
+    answers_by_turn: dict[str, set[str]] = {}
     for request in requests:
         for turn in request.turns:
-            found.setdefault(turn, set())
-        found[request.turns[-1]].add(request.answer_name)
-    parted = shared_text.part(found)
+            answers_by_turn.setdefault(turn, set())
+        answers_by_turn[request.turns[-1]].add(request.answer_name)
+    parted = shared_text.split_shared(answers_by_turn)
     beginnings = _beginnings(requests)
     return [
         _compared(request, parted, common)
@@ -155,10 +154,10 @@ def _compared(request: NearRequest, parted: dict[str, Parted], common: int) -> C
 
 
 def _beginnings(requests: Sequence[NearRequest]) -> list[int]:
-    """Count of each request the messages that it begins with as many others do.
+    """Return the number of leading messages that each request shares with many.
 
-    They are followed by many different messages of users: in a conversation that is logged turn by
-    turn, one follows the other.
+    A shared beginning is followed by many different user messages; in a conversation logged turn by
+    turn, each beginning has one continuation.
     """
     names: dict[tuple[int, str, str], int] = {}
     paths: list[list[int]] = []
@@ -184,29 +183,33 @@ def place(
     compared: Sequence[ComparedRequest],
     jaccard: float,
 ) -> list[Place]:
-    """Give each request's cluster, twins and equals; the order of the requests does not matter."""
-    words = [one.words for one in compared]
-    found = duplicates.find_clusters(ids, words, jaccard)
-    systems = sorted({one.instruction for one in compared})
+    """Return each request's cluster, twins and equals; order does not matter."""
+    words = [compared_request.words for compared_request in compared]
+    clusters = duplicates.find_clusters(ids, words, jaccard)
+    systems = sorted({compared_request.instruction for compared_request in compared})
     alike = dict(
         zip(systems, duplicates.find_clusters(systems, systems, jaccard).cluster_ids, strict=True)
     )
     offered = [request.tools for request in requests]
     named = [request.tool_names for request in requests]
-    near = _smallest(ids, list(zip(found.cluster_ids, named, strict=True)))
+    near = _smallest(ids, list(zip(clusters.cluster_ids, named, strict=True)))
     wishes = [
-        (name, tools, alike[one.instruction], request.form)
-        for name, tools, one, request in zip(
-            duplicates.without_replaced(ids, words, found), offered, compared, requests, strict=True
+        (name, tools, alike[compared_request.instruction], request.form)
+        for name, tools, compared_request, request in zip(
+            duplicates.without_replaced(ids, words, clusters),
+            offered,
+            compared,
+            requests,
+            strict=True,
         )
     ]
     twins = _smallest(ids, wishes)
     equals = _smallest(ids, _equals(twins, words))
-    return [Place(*one) for one in zip(near, twins, equals, strict=True)]
+    return [Place(*request_place) for request_place in zip(near, twins, equals, strict=True)]
 
 
 def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Name each request by its twins and, if it has any, its words."""
+    """Return a key per request: its twins and, if it has any, its words."""
     sizes = Counter(twins)
     return [
         (name, _spaced(text) or text) if sizes[name] > 1 else (name,)
@@ -215,14 +218,14 @@ def _equals(twins: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]
 
 
 def _spaced(text: str) -> str:
-    """Write a text's words in lower case with a space between two."""
+    """Return a text's words in lower case, separated by single spaces."""
     folded = text.casefold()
     words = folded.translate(_BREAKS).split() if folded.isascii() else _WORD.findall(folded)
     return " ".join(words)
 
 
 def _smallest(ids: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[str]:
-    """Give for each id the smallest id of an equal key."""
+    """Return for each id the smallest id with an equal key."""
     smallest: dict[tuple[str, ...], str] = {}
     for name, key in zip(ids, keys, strict=True):
         smallest[key] = min(name, smallest.get(key, name))
@@ -235,7 +238,7 @@ def _by_users(turns: Sequence[str], roles: Sequence[str]) -> str:
 
 _WORD = re.compile(r"[^\W_]+")
 _BREAKS = {code: " " for code in range(128) if not chr(code).isalnum()}
-"""What ``_WORD`` leaves out of ASCII, for which this is the faster way."""
+"""ASCII characters outside ``_WORD``; ``translate`` is faster than the regex on ASCII."""
 
 
 def _has_words(text: str) -> bool:
@@ -244,11 +247,11 @@ def _has_words(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _offered(tools: str) -> str:
-    """Digest a list of tools, whatever its order; most requests of an application have the same."""
-    return manifest.digest(sorted({json.dumps(one, sort_keys=True) for one in json.loads(tools)}))
+    """Return the digest of a list of tools in any order; cached, as most requests share it."""
+    return manifest.digest(sorted({json.dumps(tool, sort_keys=True) for tool in json.loads(tools)}))
 
 
 @lru_cache(maxsize=4096)
 def _named(tools: str) -> str:
-    """Digest the names of a list of tools."""
+    """Return the digest of the names of a list of tools."""
     return split.tools(read_tools(tools)[1])

@@ -16,7 +16,7 @@ _TABLE_BITS = 26
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """For each text the reference that it overlaps most with (-1 if none), and how much."""
+    """For each text the reference with the largest overlap (-1 if none), and its share."""
 
     references: Positions
     shares: npt.NDArray[np.float64]
@@ -24,9 +24,9 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The runs of the references: those of run i belong to ``owners[bounds[i]:bounds[i + 1]]``.
+    """The references' runs; run i is in the references ``owners[bounds[i]:bounds[i + 1]]``.
 
-    ``seen`` marks the first bits of the runs; ``counts`` are each reference's runs.
+    ``seen`` marks the first bits of the runs; ``counts`` is the number of runs per reference.
     """
 
     runs: Hashes
@@ -40,29 +40,29 @@ class _Index:
 def nearest_by_ngrams(
     texts: TextColumn, references: TextColumn, words: int, pool: Executor
 ) -> Nearest:
-    """Compare each text with every reference.
+    """Return each text's nearest reference by the share of common n-grams of the shorter text.
 
     Args:
-        texts: What is to be kept free.
-        references: What it is to be free of.
-        words: Words of a run.
-        pool: Where chunks of texts are compared beside each other.
+        texts: The texts to check.
+        references: The texts to compare them with.
+        words: Words of an n-gram.
+        pool: Compares chunks of texts in parallel.
     """
     index = _index(references, words, pool)
-    found = list(
+    chunks = list(
         pool.map(partial(_nearest_in_index, index=index, words=words), Texts.of(texts).chunks())
     )
     return Nearest(
-        np.concatenate([np.zeros(0, np.int64), *(one.references for one in found)]),
-        np.concatenate([np.zeros(0), *(one.shares for one in found)]),
+        np.concatenate([np.zeros(0, np.int64), *(chunk.references for chunk in chunks)]),
+        np.concatenate([np.zeros(0), *(chunk.shares for chunk in chunks)]),
     )
 
 
 def _index(references: TextColumn, words: int, pool: Executor) -> _Index:
     cut = partial(shingles.distinct, width=words, whole=False)
-    found = list(pool.map(cut, Texts.of(references).chunks()))
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(one for one, _ in found)])
-    sizes = np.concatenate([np.zeros(0, np.int64), *(one for _, one in found)])
+    chunks = list(pool.map(cut, Texts.of(references).chunks()))
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in chunks)])
+    sizes = np.concatenate([np.zeros(0, np.int64), *(sizes for _, sizes in chunks)])
     owners = np.repeat(np.arange(len(references)), sizes)
     order = np.argsort(hashes, kind="stable")
     runs, starts = np.unique(hashes[order], return_index=True)
@@ -95,7 +95,7 @@ def _nearest_in_index(texts: Texts, index: _Index, words: int) -> Nearest:
 def keep_best(
     texts: Positions, references: Positions, shares: npt.NDArray[np.float64], count: int
 ) -> Nearest:
-    """Keep the highest share of each text, of equal ones that with the first reference."""
+    """Keep the highest share of each text; ties go to the first reference."""
     order = np.lexsort((references, -shares, texts))
     named, first = np.unique(texts[order], return_index=True)
     nearest = Nearest(np.full(count, -1), np.zeros(count))
@@ -106,7 +106,7 @@ def keep_best(
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """The weight of each word of the references; a word they don't have weighs ``unknown``."""
+    """The weight of each word of the references; other words weigh ``unknown``."""
 
     words: Hashes
     weights: npt.NDArray[np.float64]
@@ -114,15 +114,15 @@ class _Weights:
 
 
 def nearest_by_cosine(texts: TextColumn, references: TextColumn, pool: Executor) -> Nearest:
-    """Give for each text the reference with the highest cosine, and the cosine."""
+    """Return each text's nearest reference by TF-IDF cosine."""
     counted = [_counted(chunk) for chunk in Texts.of(references).chunks()]
     weights = _weights(counted, len(references))
-    theirs = sparse.vstack([_weighted_rows(one, weights) for one in counted], "csr").T.tocsr()
+    theirs = sparse.vstack([_weighted_rows(part, weights) for part in counted], "csr").T.tocsr()
     find = partial(_nearest_by_weights, weights=weights, theirs=theirs)
-    found = list(pool.map(find, Texts.of(texts).chunks()))
+    chunks = list(pool.map(find, Texts.of(texts).chunks()))
     return Nearest(
-        np.concatenate([np.zeros(0, np.int64), *(one.references for one in found)]),
-        np.concatenate([np.zeros(0), *(one.shares for one in found)]),
+        np.concatenate([np.zeros(0, np.int64), *(chunk.references for chunk in chunks)]),
+        np.concatenate([np.zeros(0), *(chunk.shares for chunk in chunks)]),
     )
 
 
@@ -134,7 +134,7 @@ def _nearest_by_weights(texts: Texts, weights: _Weights, theirs: sparse.csr_arra
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """How often each text has each of its words; those of text i are ``sizes[i]`` in a row."""
+    """Word counts per text; text i has the next ``sizes[i]`` entries."""
 
     words: Hashes
     times: npt.NDArray[np.int64]
@@ -142,22 +142,22 @@ class _Counted:
 
 
 def _counted(texts: Texts) -> _Counted:
-    found = shingles.shingle(texts, 1)
-    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.bounds))
-    keys, times = np.unique((owners << np.uint64(HASH_BITS)) | found.hashes, return_counts=True)
+    words = shingles.shingle(texts, 1)
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(words.bounds))
+    keys, times = np.unique((owners << np.uint64(HASH_BITS)) | words.hashes, return_counts=True)
     mask = np.uint64((1 << HASH_BITS) - 1)
     sizes = np.bincount((keys >> np.uint64(HASH_BITS)).astype(np.int64), minlength=len(texts))
     return _Counted(keys & mask, times, sizes)
 
 
 def _weights(counted: list[_Counted], count: int) -> _Weights:
-    every = np.concatenate([np.zeros(0, np.uint64), *(one.words for one in counted)])
+    every = np.concatenate([np.zeros(0, np.uint64), *(chunk.words for chunk in counted)])
     words, having = np.unique(every, return_counts=True)
     return _Weights(words, 1 + np.log((1 + count) / (1 + having)), 1 + np.log(1 + count))
 
 
 def _weighted_rows(counted: _Counted, weights: _Weights) -> sparse.csr_array:
-    """Write each text as a row of length 1, of which the words that no reference has are cut."""
+    """Return each text as a row of norm 1, then without the words of no reference."""
     at = np.minimum(np.searchsorted(weights.words, counted.words), max(len(weights.words) - 1, 0))
     known = weights.words[at] == counted.words
     values = (1 + np.log(counted.times)) * np.where(known, weights.weights[at], weights.unknown)

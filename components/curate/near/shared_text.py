@@ -1,4 +1,4 @@
-"""Separate what a text says itself from what many texts share: templates, documents."""
+"""Separate a text's own words from text shared by many: templates, documents."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -14,22 +14,23 @@ from components.curate.near import shingles
 from components.curate.near.shingles import HASH_BITS, Hashes, Positions, TextColumn, Texts, Words
 
 RUN = 8
-"""Words of a run: shorter templates make no near-duplicates of different requests (a word after ten
-others is 0.8), and a language's own phrases are seldom longer."""
+"""Words of a run: shorter templates don't make different requests near-duplicates (one word after
+ten shared ones is 0.8), and common phrases of a language are seldom longer."""
 
 MANY = 8
-"""So many variants of one request are not expected, at least not with more than numbers changed."""
+"""Texts that must share a run: one request rarely has this many variants differing in more than
+numbers."""
 
 STEADY = 0.5
 
 LEAST = 0.1
-"""Shared text that is less than so much of a text's words makes no near-duplicate and no overlap,
-and is left in: a phrase of a language may be in many texts."""
+"""Shared text below this share of a text's words is kept: it makes neither a near-duplicate nor an
+overlap, and common phrases are in many texts."""
 
 TABLE_BITS = 26
 SPARE_BITS = 1
-"""Places for more runs than there are, so that few share one by chance; more of them are slower to
-count in than the texts are to look at that they spare."""
+"""A table larger than the number of runs has few collisions; a still larger one costs more time
+than it saves."""
 
 THREADS = 2
 
@@ -38,7 +39,7 @@ _WORD_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Parted:
-    """A text's ``own`` words, and those of a template (``shared``, empty if it has none)."""
+    """A text's ``own`` words, and those of a template (``shared``, may be empty)."""
 
     own: str
     shared: str = ""
@@ -46,7 +47,7 @@ class Parted:
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """How many texts have each run, or one of the same first bits."""
+    """Number of texts per run, by the first bits of the run's hash."""
 
     of: npt.NDArray[np.uint32]
     shift: np.uint64
@@ -57,22 +58,22 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """The runs that many different texts have, sorted, and how many have each."""
+    """The runs shared by many different texts, sorted, with the number of texts per run."""
 
     runs: Hashes
     counts: Positions
 
     def count(self, hashes: Hashes) -> Positions:
-        """Give for each run how many texts have it; 0 where they are not many."""
+        """Return the number of texts per run; 0 if fewer than ``MANY``."""
         at = np.minimum(np.searchsorted(self.runs, hashes), len(self.runs) - 1)
         return np.where(self.runs[at] == hashes, self.counts[at], 0)
 
 
-def part(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
-    """Part each text; their order does not matter.
+def split_shared(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
+    """Split each text into own and shared words; order does not matter.
 
     Args:
-        texts: Different texts, each with the answers that were right for it, as far as known.
+        texts: Distinct texts, each with its known right answers.
     """
     different = sorted(texts)
     column: TextColumn = pa.array(different, pa.large_string())
@@ -84,30 +85,32 @@ def part(texts: Mapping[str, Collection[str]]) -> dict[str, Parted]:
         parted = {text: Parted(text) for text in different}
         if len(common.runs):
             chunks = pool.map(partial(_cut, common=common), Texts.of(suspects).chunks())
-            cut = (one for chunk in chunks for one in chunk)
-            found = zip(places.tolist(), cut, strict=True)
-            parted |= {different[place]: one for place, one in found if one}
+            cut = (text_parts for chunk in chunks for text_parts in chunk)
+            cut_texts = zip(places.tolist(), cut, strict=True)
+            parted |= {
+                different[place]: text_parts for place, text_parts in cut_texts if text_parts
+            }
     return parted
 
 
 def _suspects(texts: TextColumn, pool: Executor) -> tuple[_Counts, Positions]:
-    """Count runs by their first bits; give the texts that have one of many."""
+    """Count runs by their first bits; return the counts and the texts with a frequent run."""
     offsets = Texts.of(texts).offsets
     words = int(offsets[-1] - offsets[0]) // _WORD_BYTES + 1
     bits = min(TABLE_BITS, words.bit_length() + SPARE_BITS)
     counts = _Counts(np.zeros(1 << bits, np.uint32), np.uint64(HASH_BITS - bits))
-    found: list[tuple[npt.NDArray[np.uint32], Positions]] = []
+    chunks: list[tuple[npt.NDArray[np.uint32], Positions]] = []
     cut = partial(shingles.shingle, width=RUN, whole=False)
     for chunk in pool.map(cut, Texts.of(texts).chunks()):
         buckets = (chunk.hashes >> counts.shift).astype(np.int64)
         np.add.at(counts.of, buckets, np.uint32(1))
-        found.append((buckets.astype(np.uint32), chunk.bounds))
-    marks = [_have_any(counts.of[buckets] >= MANY, bounds) for buckets, bounds in found]
+        chunks.append((buckets.astype(np.uint32), chunk.bounds))
+    marks = [_have_any(counts.of[buckets] >= MANY, bounds) for buckets, bounds in chunks]
     return counts, np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *marks]))
 
 
 def _have_any(marks: npt.NDArray[np.bool_], bounds: Positions) -> npt.NDArray[np.bool_]:
-    """Tell of each text whether one of its runs is marked."""
+    """Return for each text whether any of its runs is marked."""
     before = np.concatenate([[0], np.cumsum(marks)])
     return before[bounds[1:]] > before[bounds[:-1]]
 
@@ -115,29 +118,29 @@ def _have_any(marks: npt.NDArray[np.bool_], bounds: Positions) -> npt.NDArray[np
 def _common(
     texts: TextColumn, answers: Sequence[Collection[str]], counts: _Counts, pool: Executor
 ) -> _Common:
-    """Count exactly, over texts that are different."""
+    """Count the runs exactly, over different texts."""
     names = np.concatenate([np.zeros(0, np.uint64), *pool.map(_names, Texts.of(texts).chunks())])
     different = texts.take(_different(names.tolist(), answers))
-    found = [np.zeros(0, np.uint64)]
-    found += pool.map(partial(_distinct, counts=counts), Texts.of(different).chunks())
-    runs, exact = np.unique(np.concatenate(found), return_counts=True)
+    run_hashes = [np.zeros(0, np.uint64)]
+    run_hashes += pool.map(partial(_distinct, counts=counts), Texts.of(different).chunks())
+    runs, exact = np.unique(np.concatenate(run_hashes), return_counts=True)
     return _Common(runs[exact >= MANY], exact[exact >= MANY])
 
 
 def _distinct(texts: Texts, counts: _Counts) -> Hashes:
-    """Give the runs of each text of a chunk that many may have, each once for a text."""
-    found = shingles.shingle(texts, RUN, whole=False)
-    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
-    many = np.flatnonzero(counts.many(found.hashes))
-    order = np.lexsort((found.hashes[many], owners[many]))
-    hashes, owners = found.hashes[many[order]], owners[many[order]]
+    """Return the distinct, possibly shared runs of each text of a chunk."""
+    runs = shingles.shingle(texts, RUN, whole=False)
+    owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
+    many = np.flatnonzero(counts.many(runs.hashes))
+    order = np.lexsort((runs.hashes[many], owners[many]))
+    hashes, owners = runs.hashes[many[order]], owners[many[order]]
     is_first = np.ones(len(hashes), np.bool_)
     is_first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
     return hashes[is_first]
 
 
 def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Positions:
-    """Choose of texts of one name the first, but all where their answers differ."""
+    """Return the first text of each name, or all of them where their answers differ."""
     known: dict[int, set[str]] = {}
     for name, right in zip(names, answers, strict=True):
         known.setdefault(name, set()).update(right)
@@ -151,7 +154,7 @@ def _different(names: Sequence[int], answers: Sequence[Collection[str]]) -> Posi
 
 
 def _names(texts: Texts) -> Hashes:
-    """Sum up each text's words, but for those with a digit: equal for texts of the same words."""
+    """Sum each text's word hashes without words with digits: equal for texts of the same words."""
     words = shingles.words_of(texts)
     sums = np.zeros(len(words.hashes) + 1, np.uint64)
     numbers = shingles.have_digits(texts, words)
@@ -160,14 +163,14 @@ def _names(texts: Texts) -> Hashes:
 
 
 def _cut(texts: Texts, common: _Common) -> list[Parted | None]:
-    """Part each text of a chunk; ``None`` where nothing of it is shared."""
+    """Split each text of a chunk; ``None`` where no part is shared."""
     words = shingles.words_of(texts)
-    found = shingles.runs(words, RUN)
-    counts = common.count(found.hashes)
-    owners = np.repeat(np.arange(len(texts)), np.diff(found.bounds))
-    some = np.flatnonzero(_have_any(counts > 0, found.bounds)[owners])
+    runs = shingles.runs(words, RUN)
+    counts = common.count(runs.hashes)
+    owners = np.repeat(np.arange(len(texts)), np.diff(runs.bounds))
+    some = np.flatnonzero(_have_any(counts > 0, runs.bounds)[owners])
     counts, owners = counts[some], owners[some]
-    places = some - found.bounds[owners] + words.bounds[owners]
+    places = some - runs.bounds[owners] + words.bounds[owners]
     kept = places[(counts > 0) & (counts >= STEADY * _highest(counts, owners))]
     steps = np.zeros(len(words.hashes) + 1, np.int64)
     steps[kept] += 1

@@ -1,4 +1,4 @@
-"""Hash texts into word shingles, and pick each text's prefix, without a Python loop."""
+"""Hash texts into word shingles, and choose each text's prefix, vectorised."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -14,64 +14,64 @@ Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 WIDTH = 3
-"""Words of a shingle; a text of fewer words has one shingle, of all of them."""
+"""Words of a shingle; a shorter text has one shingle of all its words."""
 
 CHUNK_BYTES = 1 << 16
-"""Texts hashed at once: what is computed on the way fits the processor's cache."""
+"""Bytes hashed at once: intermediate arrays fit the processor's cache."""
 
 CHUNK_TEXTS = 1 << 12
-"""However short they are."""
+"""Maximum texts of a chunk."""
 
 HASH_BITS = 48
-"""Two different shingles are taken for equal once in 2^48 times: 1e-10 a pair of long texts."""
+"""Two different shingles collide once in 2^48: 1e-10 per pair of long texts."""
 
 _RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
 _BASE = int(_RANDOM[256]) | 1
 _STEP, _MIX = (value | np.uint64(1) for value in _RANDOM[257:259])
 _WIDE = 0xE0
-"""The first byte of three or more that UTF-8 writes as one character."""
+"""The smallest first byte of a UTF-8 character of three or more bytes."""
 
 _LETTERS = bytes(
     byte if byte >= 0x80 else ord(chr(byte).lower()) if chr(byte).isalnum() else 0
     for byte in range(256)
 )
-"""What each byte is read as: 0 where it is of no word."""
+"""Byte translation: lower case, 0 for bytes outside of words."""
 
 _DIGITS = np.isin(np.arange(256), [*b"0123456789"])
 _HASH_MASK = np.uint64((1 << HASH_BITS) - 1)
 
 
 class TextColumn(Protocol):
-    """What is used of an Arrow array of ``large_string`` without nulls; pyarrow has no types."""
+    """The used part of an Arrow ``large_string`` array without nulls; pyarrow is untyped."""
 
     @property
     def offset(self) -> int:
-        """Where its first text is in the buffers."""
+        """Index of the first text in the buffers."""
         ...
 
     def __len__(self) -> int:
-        """Count its texts."""
+        """Return the number of texts."""
         ...
 
     def buffers(self) -> "list[memoryview | None]":
-        """Give its nulls, offsets and bytes."""
+        """Return its null bitmap, offsets and bytes."""
         ...
 
     def take(self, indices: Positions, /) -> "TextColumn":
-        """Give some of the texts."""
+        """Return the texts at some indices."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts as Arrow holds them: the bytes of all, and where each begins and the last ends."""
+    """Texts in Arrow's layout: all bytes, and each text's start offset plus the final end."""
 
     content: Bytes
     offsets: Positions
 
     @classmethod
     def of(cls, column: TextColumn) -> "Texts":
-        """Look at a column's texts where they are."""
+        """Return a zero-copy view of a column."""
         _, offsets, content = column.buffers()
         bounds = np.frombuffer(offsets or bytes(8), np.int64)
         return cls(
@@ -80,11 +80,11 @@ class Texts:
         )
 
     def __len__(self) -> int:
-        """Count the texts."""
+        """Return the number of texts."""
         return len(self.offsets) - 1
 
     def chunks(self) -> Iterator["Texts"]:
-        """Cut into runs of whole texts of about ``CHUNK_BYTES``."""
+        """Yield chunks of whole texts of about ``CHUNK_BYTES``."""
         start = 0
         while start < len(self):
             limit = self.offsets[start] + CHUNK_BYTES
@@ -96,10 +96,9 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Shingles:
-    """The shingles of some texts, one after the other.
+    """The shingles of some texts, concatenated.
 
-    ``hashes`` (uint64, of ``HASH_BITS`` bits) holds those of text i from ``bounds[i]`` up to
-    ``bounds[i + 1]``.
+    Text i has ``hashes[bounds[i]:bounds[i + 1]]`` (uint64, of ``HASH_BITS`` bits).
     """
 
     hashes: Hashes
@@ -108,10 +107,10 @@ class Shingles:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of some texts, one after the other.
+    """The words of some texts, concatenated.
 
-    ``hashes`` holds those of text i from ``bounds[i]`` up to ``bounds[i + 1]``; ``starts`` says at
-    which byte each begins, counted from the first text's first.
+    Text i has ``hashes[bounds[i]:bounds[i + 1]]``; ``starts`` are the words' byte offsets from the
+    start of the first text.
     """
 
     hashes: Hashes
@@ -120,19 +119,19 @@ class Words:
 
 
 def shingle(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> Shingles:
-    """Hash every run of ``width`` words of each text, in their order, repeated ones included.
+    """Hash every run of ``width`` words of each text, in order, with repetitions.
 
     Args:
         texts: The texts of a chunk.
         width: Words of a shingle.
-        whole: Whether a text of fewer words has one shingle, of all of them, or none.
+        whole: Whether a text of fewer words has one shingle of all its words, or no shingle.
     """
     return runs(words_of(texts), width, whole=whole)
 
 
-def runs(found: Words, width: int, *, whole: bool = False) -> Shingles:
-    """Hash every run of ``width`` words, as ``shingle`` does, of words that are known."""
-    words, bounds = found.hashes, found.bounds
+def runs(text_words: Words, width: int, *, whole: bool = False) -> Shingles:
+    """Hash every run of ``width`` words, like ``shingle``, from hashed words."""
+    words, bounds = text_words.hashes, text_words.bounds
     counts = np.diff(bounds)
     padded = np.concatenate([words, np.zeros(width - 1, np.uint64)])
     hashes = words.copy()
@@ -156,24 +155,24 @@ def runs(found: Words, width: int, *, whole: bool = False) -> Shingles:
 
 
 def have_digits(texts: Texts, words: Words) -> npt.NDArray[np.bool_]:
-    """Mark the words of a chunk that have a digit: numbers, times, ids."""
+    """Mark the words of a chunk with a digit: numbers, times, ids."""
     content = texts.content[int(texts.offsets[0]) : int(texts.offsets[-1])]
     digits = np.concatenate([[0], np.cumsum(_DIGITS[content])])
     return np.diff(digits[np.append(words.starts, len(content))]) > 0
 
 
 def distinct(texts: Texts, width: int = WIDTH, *, whole: bool = True) -> tuple[Hashes, Positions]:
-    """Give the distinct shingles of each text of a chunk, sorted, and how many each has."""
-    found = shingle(texts, width, whole=whole)
-    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.bounds))
-    ordered = np.sort((owners << np.uint64(HASH_BITS)) | found.hashes)
+    """Return each text's distinct shingles, sorted, and the number per text."""
+    shingles = shingle(texts, width, whole=whole)
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(shingles.bounds))
+    ordered = np.sort((owners << np.uint64(HASH_BITS)) | shingles.hashes)
     kept = ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0]
     owners = (kept >> np.uint64(HASH_BITS)).astype(np.int64)
     return kept & _HASH_MASK, np.bincount(owners, minlength=len(texts))
 
 
 def _whole(padded: Hashes, firsts: Positions, counts: Positions, width: int) -> Hashes:
-    """Hash texts of fewer words than a shingle has, as if words of 0 followed."""
+    """Hash texts of fewer than ``width`` words, padded with zeros."""
     hashes = np.zeros(len(firsts), np.uint64)
     for place in range(width):
         hashes *= _STEP
@@ -182,7 +181,7 @@ def _whole(padded: Hashes, firsts: Positions, counts: Positions, width: int) -> 
 
 
 def mixed(hashes: Hashes) -> Hashes:
-    """Spread every bit of the hashes over all of them (the finalizer of MurmurHash3)."""
+    """Mix the bits of each hash (the finalizer of MurmurHash3)."""
     spread = hashes ^ (hashes >> np.uint64(33))
     spread *= _MIX
     spread ^= spread >> np.uint64(29)
@@ -212,7 +211,7 @@ def words_of(texts: Texts) -> Words:
 
 @cache
 def _powers(length: int) -> tuple[Hashes, Hashes]:
-    """Give the powers of the polynomial's base modulo 2^64, and their inverses."""
+    """Return the powers of the polynomial's base modulo 2^64, and their inverses."""
     bases = (_BASE, pow(_BASE, -1, 1 << 64))
     rows = [np.full(length, base, np.uint64) for base in bases]
     for row in rows:
@@ -222,15 +221,15 @@ def _powers(length: int) -> tuple[Hashes, Hashes]:
 
 
 COMMON = 6
-"""Keys that near-duplicates share at least: one key, many have in common by chance."""
+"""Minimum keys that near-duplicates share: many texts share a single key by chance."""
 
 SAMPLED = 4
-"""It is on every so-manieth text that shingles are counted."""
+"""Shingles are counted on every ``SAMPLED``-th text."""
 
 TABLE_BITS = 24
 CLASS_BITS = 4
 TEXT_BITS = 64 - CLASS_BITS - HASH_BITS
-"""What is left of 64 bits for the text's place in its chunk."""
+"""The remaining bits of 64, for the text's index in its chunk."""
 
 _WORD_BYTES = 4
 _MARGIN = 1.7
@@ -242,8 +241,8 @@ _SLACK = 1e-9  # 0.8 * n is a little above the whole number for some n
 class ShingleOrder:
     """The order of all shingles: by ``classes`` (how common, by the hash's first bits), then hash.
 
-    Those below ``limit`` are expected to hold the prefix of a text; if they don't, it is sorted
-    whole.
+    A text's prefix is expected among the shingles below ``limit``; else all its shingles are
+    sorted.
     """
 
     threshold: float
@@ -252,15 +251,15 @@ class ShingleOrder:
     limit: np.uint64
 
     def keys(self, hashes: Hashes) -> Hashes:
-        """Give each shingle's place in the order, in ``CLASS_BITS + HASH_BITS`` bits."""
+        """Return each shingle's sort key of ``CLASS_BITS + HASH_BITS`` bits."""
         return (
             self.classes[hashes >> self.shift].astype(np.uint64) << np.uint64(HASH_BITS)
         ) | hashes
 
     def sizes(self, counts: Positions) -> tuple[Positions, Positions]:
-        """Give for texts of so many shingles the size of the prefix, and what it has to share.
+        """Return the prefix size of texts with ``counts`` shingles, and the minimum shared keys.
 
-        With a near-duplicate's it shares ``COMMON``, or all that they must where that is less.
+        A prefix shares ``COMMON`` keys with a near-duplicate's, or all required shingles if fewer.
         """
         needed = np.ceil(self.threshold * counts - _SLACK).astype(np.int64)
         shared = np.minimum(needed, COMMON)
@@ -269,9 +268,9 @@ class ShingleOrder:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """The prefixes of a chunk's texts: ``keys[i]`` is of the text ``owners[i]``.
+    """The prefixes of a chunk's texts: ``keys[i]`` belongs to text ``owners[i]``.
 
-    ``shared`` has for each text how many keys it shares with a near-duplicate at least.
+    ``shared`` is each text's minimum number of keys shared with any near-duplicate.
     """
 
     keys: Hashes
@@ -280,19 +279,19 @@ class Prefixes:
 
 
 def shingle_order(texts: Texts, threshold: float, pool: Executor) -> ShingleOrder:
-    """Count on the texts of a sample which shingles are common.
+    """Return the order of shingles by their frequency in a sample of texts.
 
-    Counts are of buckets of hashes and wrap around at 2^16: a wrong one makes more candidates,
-    never fewer pairs.
+    Frequencies are counted by hash bucket and wrap around at 2^16: a wrong one makes more
+    candidates, never fewer pairs.
     """
     content = int(texts.offsets[-1] - texts.offsets[0])
     bits = min(TABLE_BITS, (content // _WORD_BYTES + 1).bit_length())
     shift = np.uint64(HASH_BITS - bits)
     counts = np.zeros(1 << bits, np.uint16)
     some = [np.zeros(0, np.uint64)]
-    for found in pool.map(shingle, texts.chunks()):
-        np.add.at(counts, (found.hashes >> shift).astype(np.int64), np.uint16(1))
-        some.append(found.hashes[::16])
+    for shingles in pool.map(shingle, texts.chunks()):
+        np.add.at(counts, (shingles.hashes >> shift).astype(np.int64), np.uint16(1))
+        some.append(shingles.hashes[::16])
     rough = ShingleOrder(threshold, _MAGNITUDES[counts], shift, np.uint64(0))
     keys = rough.keys(np.concatenate(some))
     place = int(min(1.0, (1 - threshold) * _MARGIN) * (len(keys) - 1))
@@ -301,21 +300,21 @@ def shingle_order(texts: Texts, threshold: float, pool: Executor) -> ShingleOrde
 
 
 def choose_prefixes(texts: Texts, order: ShingleOrder) -> Prefixes:
-    """Give the prefix of every text of a chunk.
+    """Return the prefix of every text of a chunk.
 
-    It may be some shingles longer than needed where a text repeats shingles, as the repetitions are
+    It may be some shingles longer than needed where a text repeats shingles, as repetitions are
     counted.
     """
-    found = shingle(texts)
-    keys = order.keys(found.hashes)
-    sizes = np.diff(found.bounds)
-    wanted, shared = order.sizes(sizes)
+    shingles = shingle(texts)
+    keys = order.keys(shingles.hashes)
+    sizes = np.diff(shingles.bounds)
+    prefix_sizes, shared = order.sizes(sizes)
     below = keys < order.limit
-    whole = _counts(below, found.bounds) < wanted
-    picked = _smallest(keys, below | np.repeat(whole, sizes), sizes, wanted)
-    lacking = (np.bincount(picked[1], minlength=len(sizes)) < wanted) & ~whole
+    whole = _counts(below, shingles.bounds) < prefix_sizes
+    picked = _smallest(keys, below | np.repeat(whole, sizes), sizes, prefix_sizes)
+    lacking = (np.bincount(picked[1], minlength=len(sizes)) < prefix_sizes) & ~whole
     if lacking.any():  # repetitions among those below the limit
-        again = _smallest(keys, np.repeat(lacking, sizes), sizes, wanted)
+        again = _smallest(keys, np.repeat(lacking, sizes), sizes, prefix_sizes)
         kept = ~lacking[picked[1]]
         picked = (
             np.concatenate([picked[0][kept], again[0]]),
@@ -325,19 +324,19 @@ def choose_prefixes(texts: Texts, order: ShingleOrder) -> Prefixes:
 
 
 def _smallest(
-    keys: Hashes, among: npt.NDArray[np.bool_], sizes: Positions, wanted: Positions
+    keys: Hashes, among: npt.NDArray[np.bool_], sizes: Positions, prefix_sizes: Positions
 ) -> tuple[Hashes, Positions]:
-    """Give the first ``wanted`` distinct of the marked keys of each text, with the text."""
+    """Return each text's first ``prefix_sizes`` distinct marked keys, and their texts."""
     texts = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes)[among]
     shift = np.uint64(CLASS_BITS + HASH_BITS)
     ordered = np.sort((texts << shift) | keys[among])
     distinct = ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0]
     owners = (distinct >> shift).astype(np.int64)
     ranks = np.arange(len(owners)) - np.searchsorted(owners, np.arange(len(sizes)))[owners]
-    first = ranks < wanted[owners]
+    first = ranks < prefix_sizes[owners]
     return distinct[first] & ((np.uint64(1) << shift) - np.uint64(1)), owners[first]
 
 
 def _counts(marks: npt.NDArray[np.bool_], bounds: Positions) -> Positions:
-    """Count the marks of each text."""
+    """Return the number of marks per text."""
     return np.diff(np.concatenate([[0], np.cumsum(marks)])[bounds])

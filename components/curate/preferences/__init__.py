@@ -1,6 +1,6 @@
-"""Weigh people's feedback: what each kind means, whom to believe, and what is learned from it.
+"""Weigh people's feedback: meaning of each kind, abuse and disagreement, pairs and labels.
 
-weigh is the way in. feedback_signals reads a signal; abuse finds floods and brigades, caps
+weigh is the entry point. feedback_signals parses a signal; abuse finds floods and brigades, caps
 holds them back; consensus resolves disagreement; pairs_and_labels are the results,
-preference_rows their training rows, outcomes what became of each signal.
+preference_rows their training rows, outcomes the fate of each signal.
 """

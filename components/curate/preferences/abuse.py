@@ -1,4 +1,4 @@
-"""Find floods (one actor votes far more) and brigades (many new actors of one mind)."""
+"""Find floods (one actor with far more votes) and brigades (many new actors with one aim)."""
 
 import math
 from collections import Counter, defaultdict
@@ -11,17 +11,17 @@ from typing import Literal
 from components.curate.preferences.feedback_signals import Actor
 
 UNLIKELY = 1e-6
-"""Counts rarer than this are no chance: one window in a million, and there are thousands."""
+"""Rarer counts are not chance: one window in a million, and a log has thousands."""
 
 
 def poisson_tail(count: int, expected: float) -> float:
-    """Give P(X >= count) of a Poisson count with that mean (exact sum from the count upwards)."""
+    """Return P(X >= count) of a Poisson count with mean ``expected`` (exact sum upwards)."""
     if count <= 0:
         return 1.0
     if expected <= 0:
         return 0.0
     if count <= expected:
-        return 1.0  # no surprise; the sum upwards would be long
+        return 1.0  # not unusual; the sum upwards would be long
     total, k = 0.0, count
     while (term := _poisson(k, expected)) > total * 1e-12:
         total, k = total + term, k + 1
@@ -29,7 +29,7 @@ def poisson_tail(count: int, expected: float) -> float:
 
 
 def binomial_tail(count: int, trials: int, rate: float) -> float:
-    """Give P(X >= count) of that many trials with that rate of success (exact)."""
+    """Return P(X >= count) of a binomial count (exact)."""
     if rate >= 1 or count <= trials * rate:
         return 1.0
     if rate <= 0:
@@ -39,7 +39,7 @@ def binomial_tail(count: int, trials: int, rate: float) -> float:
 
 
 def poisson_limit(expected: float, at_least: int) -> int:
-    """Give the largest count that is not unlikely, and never less than ``at_least``."""
+    """Return the largest count that is not unlikely, but at least ``at_least``."""
     limit = max(at_least, math.ceil(expected))
     while poisson_tail(limit + 1, expected) >= UNLIKELY:
         limit += 1
@@ -56,15 +56,15 @@ def _binomial(k: int, trials: int, rate: float) -> float:
 
 
 FEWEST_ACTORS = 5
-"""Fewer can't say what is usual for an actor."""
+"""Fewer actors don't show what is usual."""
 
 FLOOD = 30
-"""Signals in a window that nobody is blamed for: a labeller at work gives as many."""
+"""Signals in a window that are never a flood: a working labeller gives as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoteEvent:
-    """One signal as the search sees it: who, when, which way and about what."""
+    """One signal for the search: actor, time, direction and target."""
 
     feedback_id: str
     actor: Actor
@@ -75,10 +75,10 @@ class VoteEvent:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What was found, and the signals held back for it.
+    """A flood or brigade, and the signals held back for it.
 
-    ``found`` and ``expected`` count signals of a flood, new actors of a brigade, in one window;
-    ``chance`` is the probability of so many (and, of a brigade, so much of one mind).
+    ``found`` and ``expected`` count a flood's signals, or a brigade's new actors, in one window;
+    ``chance`` is the probability of that count (for a brigade, times that of its common aim).
     """
 
     kind: Literal["flood", "brigade"]
@@ -92,25 +92,25 @@ class Burst:
     held_back: tuple[str, ...]
 
 
-def when(event: VoteEvent) -> tuple[datetime, str]:
-    """Order events by time, those of one moment by id."""
+def by_time(event: VoteEvent) -> tuple[datetime, str]:
+    """Return the sort key of an event: time, then id."""
     return event.at, event.feedback_id
 
 
 def find_floods(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burst]:
-    """Find actors who in one window give far more than the median actor does in a busy one.
+    """Yield actors with far more signals in one window than the median actor has in a busy one.
 
-    What is more than the limit is held back; which signals stay is settled by their ids.
+    Signals over the limit are held back, chosen by their ids.
     """
     by_actor: dict[Actor, list[VoteEvent]] = defaultdict(list)
-    for event in sorted(events, key=when):
+    for event in sorted(events, key=by_time):
         by_actor[event.actor].append(event)
     if len(by_actor) < FEWEST_ACTORS:
         return
-    usual = median(_mean_per_window(given, window) for given in by_actor.values())
+    usual = median(_mean_per_window(actor_events, window) for actor_events in by_actor.values())
     limit = poisson_limit(usual, FLOOD)
-    for actor, given in sorted(by_actor.items()):
-        for block in _blocks(given, window, limit):
+    for actor, actor_events in sorted(by_actor.items()):
+        for block in _blocks(actor_events, window, limit):
             extra = sorted(event.feedback_id for event in block)[limit:]
             likely = poisson_tail(len(block), usual)
             yield Burst(
@@ -126,59 +126,60 @@ def find_floods(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burs
             )
 
 
-def _mean_per_window(given: Sequence[VoteEvent], window: timedelta) -> float:
-    return len(given) / len({event.at.timestamp() // window.total_seconds() for event in given})
+def _mean_per_window(events: Sequence[VoteEvent], window: timedelta) -> float:
+    return len(events) / len({event.at.timestamp() // window.total_seconds() for event in events})
 
 
 def _blocks(
-    given: Sequence[VoteEvent], window: timedelta, limit: int
+    events: Sequence[VoteEvent], window: timedelta, limit: int
 ) -> Iterator[Sequence[VoteEvent]]:
-    """Give the windows with more signals than the limit, none overlapping another."""
+    """Yield the disjoint windows with more signals than the limit."""
     start = end = 0
-    while start < len(given):
-        while end < len(given) and given[end].at < given[start].at + window:
+    while start < len(events):
+        while end < len(events) and events[end].at < events[start].at + window:
             end += 1
         if end - start > limit:
-            yield given[start:end]
+            yield events[start:end]
             start = end
         else:
             start += 1
 
 
 FEWEST = 10
-"""New actors in a window that nobody is blamed for."""
+"""Fewer new actors in a window are never a brigade."""
 
 NEW = 3
-"""An actor's first signals, by which it counts as new: one kept asleep has given some before."""
+"""An actor is new for its first signals up to this many: a sleeper account has given some
+before."""
 
 HISTORY = 10
-"""Windows with signals that must lie outside of a crowd, before it can stand out."""
+"""Minimum windows with signals outside of a crowd, to compare it with."""
 
 ODDS = 4.0
-"""How many times the usual odds those of one mind must have, and make up half of the crowd."""
+"""Minimum odds of the common aim relative to the usual odds; it also needs half of the crowd."""
 
-ONE_MIND = 1e-3
-"""How unlikely that must be, given the crowd, which is unlikely already."""
+COMMON_AIM = 1e-3
+"""Maximum probability of the common aim, given the crowd, which is unlikely itself."""
 
 
 def coordinated_votes(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burst]:
-    """Find crowds of new actors with one aim; all their signals with that aim are held back."""
+    """Yield crowds of new actors with one aim; all their signals with that aim are held back."""
     history = _History(events, window)
     for crowd in _crowds(_first_signals(events), window, history):
-        found = [_one_aim(crowd, aim_of, history) for aim_of in AIMS]
-        aimed = [one for one in found if one is not None]
+        candidates = [_common_aim(crowd, aim_of, history) for aim_of in AIMS]
+        aimed = [candidate for candidate in candidates if candidate is not None]
         if aimed:
-            aim, likely, given = min(aimed, key=lambda one: one[1])
-            yield _burst(given, aim, history.expected(crowd), history.chance(crowd) * likely)
+            aim, likely, aimed_events = min(aimed, key=lambda candidate: candidate[1])
+            yield _burst(aimed_events, aim, history.expected(crowd), history.chance(crowd) * likely)
 
 
 def direction(event: VoteEvent) -> str:
-    """Say which way a signal points."""
+    """Return a signal's direction as an aim."""
     return f"direction {event.direction}"
 
 
 def target(event: VoteEvent) -> str:
-    """Say what a signal is about."""
+    """Return a signal's target as an aim."""
     return f"target {event.target}"
 
 
@@ -186,23 +187,23 @@ AIMS = (direction, target)
 Aim = Callable[[VoteEvent], str]
 
 
-def _burst(given: Sequence[VoteEvent], aim: str, expected: float, likely: float) -> Burst:
-    actors = tuple(sorted({event.actor for event in given}))
+def _burst(events: Sequence[VoteEvent], aim: str, expected: float, likely: float) -> Burst:
+    actors = tuple(sorted({event.actor for event in events}))
     return Burst(
         kind="brigade",
         actors=actors,
-        first_at=given[0].at,
-        last_at=given[-1].at,
+        first_at=events[0].at,
+        last_at=events[-1].at,
         found=len(actors),
         expected=expected,
         chance=likely,
         aim=aim,
-        held_back=tuple(sorted(event.feedback_id for event in given)),
+        held_back=tuple(sorted(event.feedback_id for event in events)),
     )
 
 
 class _History:
-    """What the workload shows outside of a crowd."""
+    """The workload's signals, to compare a crowd with those outside of it."""
 
     def __init__(self, events: Sequence[VoteEvent], window: timedelta) -> None:
         self._seconds = window.total_seconds()
@@ -214,7 +215,7 @@ class _History:
         }
 
     def expected(self, crowd: Sequence[VoteEvent]) -> float:
-        """Give the new actors that a window outside of the crowd brings (one more, to be fair)."""
+        """Return the new actors expected in the crowd's windows (one added to be conservative)."""
         inside = {self._window(event) for event in crowd}
         outside = len(self._windows - inside)
         if outside < HISTORY:
@@ -223,13 +224,13 @@ class _History:
         return (self._actors - actors + 1) / outside * len(inside)
 
     def chance(self, crowd: Sequence[VoteEvent]) -> float:
-        """Say how likely so many new actors are; 1 where there is no history."""
+        """Return the probability of the crowd's new actors; 1 without enough history."""
         expected = self.expected(crowd)
         actors = len({event.actor for event in crowd})
         return 1.0 if expected == float("inf") else poisson_tail(actors, expected)
 
     def rate(self, aim_of: Aim, aim: str, inside: int, crowd: int) -> float:
-        """Give the share of an aim among the signals outside of a crowd, neither 0 nor 1."""
+        """Return an aim's smoothed share of the signals outside of a crowd, in (0, 1)."""
         return (self._aims[aim_of][aim] - inside + 1) / (self._signals - crowd + 2)
 
     def _window(self, event: VoteEvent) -> float:
@@ -239,7 +240,7 @@ class _History:
 def _first_signals(events: Sequence[VoteEvent]) -> list[VoteEvent]:
     seen: Counter[Actor] = Counter()
     first: list[VoteEvent] = []
-    for event in sorted(events, key=when):
+    for event in sorted(events, key=by_time):
         seen[event.actor] += 1
         if seen[event.actor] <= NEW:
             first.append(event)
@@ -249,7 +250,7 @@ def _first_signals(events: Sequence[VoteEvent]) -> list[VoteEvent]:
 def _crowds(
     new: Sequence[VoteEvent], window: timedelta, history: _History
 ) -> Iterator[Sequence[VoteEvent]]:
-    """Join the windows with enough new actors where they overlap; give those that are unlikely."""
+    """Merge overlapping windows with enough new actors; yield the unlikely ones."""
     inside: Counter[Actor] = Counter()
     end, begun, until = 0, -1, -1
     for start in range(len(new)):
@@ -273,17 +274,17 @@ def _unlikely(crowd: Sequence[VoteEvent], history: _History) -> Iterator[Sequenc
         yield crowd
 
 
-def _one_aim(
+def _common_aim(
     crowd: Sequence[VoteEvent], aim_of: Aim, history: _History
 ) -> tuple[str, float, list[VoteEvent]] | None:
-    """Find the aim that most of a crowd have, if it is far from what others have."""
+    """Return a crowd's most common aim with its probability and events, if it is unusual."""
     counted = Counter(aim_of(event) for event in crowd)
-    aim, count = min(counted.items(), key=lambda one: (-one[1], one[0]))
-    given = [event for event in crowd if aim_of(event) == aim]
+    aim, count = min(counted.items(), key=lambda entry: (-entry[1], entry[0]))
+    aimed_events = [event for event in crowd if aim_of(event) == aim]
     usual = history.rate(aim_of, aim, count, len(crowd))
     likely = binomial_tail(count, len(crowd), usual)
     share = count / (len(crowd) + 1)
     stands_out = share / (1 - share) >= ODDS * usual / (1 - usual)
-    if len({event.actor for event in given}) < FEWEST or 2 * count < len(crowd):
+    if len({event.actor for event in aimed_events}) < FEWEST or 2 * count < len(crowd):
         return None
-    return (aim, likely, given) if stands_out and likely < ONE_MIND else None
+    return (aim, likely, aimed_events) if stands_out and likely < COMMON_AIM else None

@@ -14,18 +14,18 @@ from components.curate.settings import Preferences
 Name = TypeVar("Name", bound="tuple[str, ...]")
 
 EVEN_SHARES = 2
-"""With few actors one may have this many times an even share: an even share for each would cut
-all down to what the least active gave."""
+"""With few actors, one may have this many times an even share: a cap at an even share would reduce
+all actors to the least active one."""
 
 ONE = 1.0
-"""What one signal may weigh, and the least that an actor may have, however little others gave."""
+"""A signal's maximum weight, which an actor may always have, however little others gave."""
 
 SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Weight(Generic[Name]):
-    """What one signal weighs in whose hands; lower ``rank`` is kept first."""
+    """One signal's weight and actor; lower ``rank`` is kept first."""
 
     feedback_id: str
     actor: Name
@@ -33,29 +33,31 @@ class Weight(Generic[Name]):
     rank: int
 
 
-def share(actor_cap: float, actors: int) -> float:
-    """Give the share that one of so many actors may have."""
+def cap_share(actor_cap: float, actors: int) -> float:
+    """Return the maximum share of one actor."""
     return min(1.0, max(actor_cap, EVEN_SHARES / max(actors, 1)))
 
 
-def over(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name]) -> set[str]:
-    """Give the signals to hold back, so that no actor has more than the cap of what is kept.
+def over_cap(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name]) -> set[str]:
+    """Return the signals to hold back, so that no actor exceeds the cap's share of the kept weight.
 
-    Which signals of an actor are kept depends on nothing but their rank and their id. One signal
-    may always stay.
+    An actor's kept signals depend on their rank and id alone. One signal always stays.
 
     Args:
-        weights: The signals that the other defences let pass.
-        cap: The largest share, from ``share``.
-        trusted: Actors without a cap; what they give counts in the whole.
+        weights: The signals that passed the other defences.
+        cap: The maximum share, from ``cap_share``.
+        trusted: Actors without a cap; their signals count in the total.
     """
     held: set[str] = set()
     by_actor: dict[Name, list[Weight[Name]]] = {}
-    for one in sorted(weights, key=lambda one: (one.rank, one.feedback_id)):
-        by_actor.setdefault(one.actor, []).append(one)
-    kept = {actor: sum(one.weight for one in given) for actor, given in sorted(by_actor.items())}
+    for weight in sorted(weights, key=lambda weight: (weight.rank, weight.feedback_id)):
+        by_actor.setdefault(weight.actor, []).append(weight)
+    kept = {
+        actor: sum(weight.weight for weight in actor_weights)
+        for actor, actor_weights in sorted(by_actor.items())
+    }
     while True:
-        limit = max(ONE, highest(kept, cap, trusted))
+        limit = max(ONE, cap_weight(kept, cap, trusted))
         above = [a for a, w in kept.items() if a not in trusted and w > limit + SLACK]
         if not above:
             return held
@@ -64,8 +66,8 @@ def over(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name])
             held |= rest
 
 
-def highest(kept: Mapping[Name, float], cap: float, trusted: Collection[Name]) -> float:
-    """Give the weight L that an actor may have: L = cap * (the sum of min(weight, L) over actors).
+def cap_weight(kept: Mapping[Name, float], cap: float, trusted: Collection[Name]) -> float:
+    """Return an actor's maximum weight L: L = cap * (the sum of min(weight, L) over actors).
 
     With the k heaviest at L and the others' weights summing to R: L = cap * R / (1 - cap * k).
     """
@@ -81,25 +83,25 @@ def highest(kept: Mapping[Name, float], cap: float, trusted: Collection[Name]) -
     return cap * rest / (1 - cap * len(free)) if cap * len(free) < 1 else free[-1]
 
 
-def _fill(given: Sequence[Weight[Name]], limit: float) -> tuple[float, set[str]]:
-    """Keep signals in order up to the limit; a lower limit keeps none that a higher one did not."""
+def _fill(weights: Sequence[Weight[Name]], limit: float) -> tuple[float, set[str]]:
+    """Keep a prefix of the signals up to the limit; return its weight and the other ids."""
     total = 0.0
-    for place, one in enumerate(given):
-        if total + one.weight > limit + SLACK:
-            return total, {rest.feedback_id for rest in given[place:]}
-        total += one.weight
+    for place, weight in enumerate(weights):
+        if total + weight.weight > limit + SLACK:
+            return total, {rest.feedback_id for rest in weights[place:]}
+        total += weight.weight
     return total, set()
 
 
 RANKS = ("correction", "choice", "rating", "thumb", "outcome", "regenerate")
-"""What is kept first of an actor who is over the cap: what tells most."""
+"""Kinds in the order in which an actor over the cap keeps them: the most informative first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one actor gave and what of it counts; ``cap`` is 1 for whom we trust.
+    """One actor's signals and weight, before and after the caps; ``cap`` is 1 for trusted actors.
 
-    Where so little was given that a single signal is more than the cap, that is the cap.
+    If a single signal exceeds the cap, its share is the cap.
     """
 
     actor: Actor
@@ -114,7 +116,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """The signals held back, each with the reason; the bursts that were found; everyone's share."""
+    """The signals held back, with reasons; the bursts found; each actor's share."""
 
     held_back: dict[str, str]
     bursts: tuple[Burst, ...]
@@ -122,18 +124,20 @@ class Defence:
 
 
 def defend(readings: Sequence[SignalReading], config: Preferences) -> Defence:
-    """Hold back bursts first, then what is over the cap of what remains."""
-    trusted = {one.signal.actor for one in readings if one.signal.actor_id in config.trusted}
+    """Hold back bursts first, then the signals over the cap of the remainder."""
+    trusted = {
+        reading.signal.actor for reading in readings if reading.signal.actor_id in config.trusted
+    }
     window = timedelta(minutes=config.burst_minutes)
-    events = [_event(one) for one in readings if one.signal.actor not in trusted]
+    events = [_event(reading) for reading in readings if reading.signal.actor not in trusted]
     brigaded = tuple(coordinated_votes(events, window))
-    held = {feedback_id: "brigade" for one in brigaded for feedback_id in one.held_back}
+    held = {feedback_id: "brigade" for burst in brigaded for feedback_id in burst.held_back}
     rest = [event for event in events if event.feedback_id not in held]
     flooded = tuple(abuse.find_floods(rest, window))
-    held |= {feedback_id: "flood" for one in flooded for feedback_id in one.held_back}
-    weights = [_weight(one) for one in readings if one.signal.feedback_id not in held]
-    cap = share(config.actor_cap, len({one.actor for one in weights}))
-    held |= dict.fromkeys(sorted(over(weights, cap, trusted)), "over_cap")
+    held |= {feedback_id: "flood" for burst in flooded for feedback_id in burst.held_back}
+    weights = [_weight(reading) for reading in readings if reading.signal.feedback_id not in held]
+    cap = cap_share(config.actor_cap, len({weight.actor for weight in weights}))
+    held |= dict.fromkeys(sorted(over_cap(weights, cap, trusted)), "over_cap")
     shares = _shares(readings, held, dict.fromkeys(trusted, 1.0), cap)
     return Defence(held, brigaded + flooded, tuple(shares))
 
@@ -141,12 +145,12 @@ def defend(readings: Sequence[SignalReading], config: Preferences) -> Defence:
 def _event(reading: SignalReading) -> VoteEvent:
     signal = reading.signal
     if reading.comparisons and not reading.opinions:
-        said = reading.comparisons[0]
-        example, better, worse = said.better[0], said.better[1], said.worse[1]
-        way = "tie" if said.is_tie else f"{signal.kind} {example} {better} over {worse}"
+        comparison = reading.comparisons[0]
+        example, better, worse = comparison.better[0], comparison.better[1], comparison.worse[1]
+        way = "tie" if comparison.is_tie else f"{signal.kind} {example} {better} over {worse}"
         target = " ".join([example, *sorted([better, worse])])
     else:
-        good = any(one.position > 0 for one in reading.opinions)
+        good = any(opinion.position > 0 for opinion in reading.opinions)
         way = "good" if good else "bad" if reading.opinions else signal.kind
         target = " ".join(reading.opinions[0].completion if reading.opinions else reading.replaces)
     return VoteEvent(signal.feedback_id, signal.actor, signal.given_at, way, target)
@@ -161,20 +165,23 @@ def _weight(reading: SignalReading) -> Weight[Actor]:
 def _shares(
     readings: Sequence[SignalReading], held: dict[str, str], caps_of: dict[Actor, float], cap: float
 ) -> Iterable[Share]:
-    given: dict[Actor, list[SignalReading]] = defaultdict(list)
-    for one in readings:
-        given[one.signal.actor].append(one)
+    by_actor: dict[Actor, list[SignalReading]] = defaultdict(list)
+    for reading in readings:
+        by_actor[reading.signal.actor].append(reading)
     kept = {
-        actor: [one for one in said if one.signal.feedback_id not in held]
-        for actor, said in given.items()
+        actor: [reading for reading in actor_readings if reading.signal.feedback_id not in held]
+        for actor, actor_readings in by_actor.items()
     }
-    before, after = _total(readings), sum(_total(said) for said in kept.values())
+    before, after = (
+        _total(readings),
+        sum(_total(actor_readings) for actor_readings in kept.values()),
+    )
     cap = min(1.0, max(cap, ONE / after)) if after else cap
-    for actor, said in sorted(given.items()):
-        weight_before, weight_after = _total(said), _total(kept[actor])
+    for actor, actor_readings in sorted(by_actor.items()):
+        weight_before, weight_after = _total(actor_readings), _total(kept[actor])
         yield Share(
             actor=actor,
-            signals=len(said),
+            signals=len(actor_readings),
             kept=len(kept[actor]),
             weight_before=weight_before,
             weight_after=weight_after,
@@ -185,4 +192,4 @@ def _shares(
 
 
 def _total(readings: Iterable[SignalReading]) -> float:
-    return sum(one.weight for one in readings)
+    return sum(reading.weight for reading in readings)

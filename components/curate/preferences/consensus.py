@@ -1,4 +1,4 @@
-"""Resolve disagreement: by majority, or by Dawid-Skene where there is enough data."""
+"""Resolve disagreement by majority, or by Dawid-Skene if there is enough data."""
 
 import math
 from collections import defaultdict
@@ -11,15 +11,15 @@ from components.curate.preferences.feedback_signals import Actor
 Item = TypeVar("Item", bound=Hashable)
 
 RIGHT, WRONG = 4.0, 1.0
-"""Pseudo-counts of each judge: right four times of five until seen otherwise."""
+"""Pseudo-counts of each judge: a prior of four right votes of five."""
 
 ROUNDS, CLOSE = 200, 1e-6
-"""EM ends after so many rounds, or when no probability moves by more than this."""
+"""EM ends after ``ROUNDS``, or when no probability moves by more than ``CLOSE``."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeVote(Generic[Item]):
-    """What one judge said of one item: class 1 (``True``) or class 0, with a weight up to 1."""
+    """One judge's vote on one item: class 1 (``True``) or class 0, with a weight up to 1."""
 
     item: Item
     judge: tuple[str, ...]
@@ -28,31 +28,33 @@ class JudgeVote(Generic[Item]):
 
 
 def posteriors(votes: Iterable[JudgeVote[Item]], *, symmetric: bool) -> dict[Item, float]:
-    """Give the probability that each item is of class 1.
+    """Return each item's probability of class 1.
 
     Args:
         votes: In any order; a vote of weight w counts as w votes.
-        symmetric: The classes are names only (which of two answers stands first), so that a judge
-            has one rate of error and neither class is commoner.
+        symmetric: The classes are arbitrary (which of two answers is first), so that a judge has
+            one error rate and both classes are equally common.
     """
     ordered = sorted(votes, key=lambda vote: (repr(vote.item), vote.judge, vote.is_one))
     by_item: dict[Item, list[JudgeVote[Item]]] = defaultdict(list)
     for vote in ordered:
         by_item[vote.item].append(vote)
-    found = {item: _majority(given) for item, given in by_item.items()}
+    probabilities = {item: _majority(item_votes) for item, item_votes in by_item.items()}
     for _ in range(ROUNDS):
-        rates = _rates(ordered, found, symmetric=symmetric)
-        prior = 0.5 if symmetric else (1 + sum(found.values())) / (2 + len(found))
-        before = found
-        found = {item: _truth(given, rates, prior) for item, given in by_item.items()}
-        if all(abs(found[item] - before[item]) < CLOSE for item in found):
+        rates = _rates(ordered, probabilities, symmetric=symmetric)
+        prior = 0.5 if symmetric else (1 + sum(probabilities.values())) / (2 + len(probabilities))
+        before = probabilities
+        probabilities = {
+            item: _truth(item_votes, rates, prior) for item, item_votes in by_item.items()
+        }
+        if all(abs(probabilities[item] - before[item]) < CLOSE for item in probabilities):
             break
-    return found
+    return probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """How likely a judge says 1 of an item of class 1, and of one of class 0."""
+    """A judge's probability of voting 1 on an item of class 1, and on one of class 0."""
 
     of_one: float
     of_zero: float
@@ -66,18 +68,20 @@ def _majority(votes: Sequence[JudgeVote[Item]]) -> float:
 def _rates(
     votes: Sequence[JudgeVote[Item]], truth: dict[Item, float], *, symmetric: bool
 ) -> dict[tuple[str, ...], _Rates]:
-    """Count each judge's right and wrong votes, each item being of both classes in part."""
-    said: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [RIGHT, WRONG, WRONG, RIGHT])
+    """Return each judge's rates, with items weighted by their class probabilities."""
+    counts_by_judge: dict[tuple[str, ...], list[float]] = defaultdict(
+        lambda: [RIGHT, WRONG, WRONG, RIGHT]
+    )
     for vote in votes:
-        one = truth[vote.item]
-        counts = said[vote.judge]
-        counts[0 if vote.is_one else 1] += vote.weight * one
-        counts[2 if vote.is_one else 3] += vote.weight * (1 - one)
+        share_of_one = truth[vote.item]
+        counts = counts_by_judge[vote.judge]
+        counts[0 if vote.is_one else 1] += vote.weight * share_of_one
+        counts[2 if vote.is_one else 3] += vote.weight * (1 - share_of_one)
     if symmetric:
-        return {judge: _one_coin(counts) for judge, counts in said.items()}
+        return {judge: _one_coin(counts) for judge, counts in counts_by_judge.items()}
     return {
         judge: _Rates(counts[0] / (counts[0] + counts[1]), counts[2] / (counts[2] + counts[3]))
-        for judge, counts in said.items()
+        for judge, counts in counts_by_judge.items()
     }
 
 
@@ -92,8 +96,10 @@ def _truth(
     odds = math.log(prior / (1 - prior))
     for vote in votes:
         rate = rates[vote.judge]
-        one, zero = rate.of_one, rate.of_zero
-        ratio = one / zero if vote.is_one else (1 - one) / (1 - zero)
+        rate_of_one, rate_of_zero = rate.of_one, rate.of_zero
+        ratio = (
+            rate_of_one / rate_of_zero if vote.is_one else (1 - rate_of_one) / (1 - rate_of_zero)
+        )
         odds += vote.weight * math.log(ratio)
     return 1 / (1 + math.exp(-max(-700.0, min(700.0, odds))))
 
@@ -101,15 +107,15 @@ def _truth(
 Method = Literal["agreed", "dawid_skene", "majority", "ties"]
 
 ENOUGH = 20
-"""Items that two or more people judged, from which judges can be told apart; else most win."""
+"""Minimum items with two or more judges, to estimate the judges' rates; else the majority wins."""
 
 DECIDED = 0.2
-"""What is nearer to even odds than this (0.6 to 0.4) stays undecided."""
+"""Items nearer to even odds than this (0.6 to 0.4) stay undecided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote(Generic[Item]):
-    """One person's word on an item: for it (1), against it (-1), or neither (0, a tie)."""
+    """One person's vote on an item: for it (1), against it (-1), or a tie (0)."""
 
     item: Item
     feedback_id: str
@@ -120,11 +126,10 @@ class Vote(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class Resolution(Generic[Item]):
-    """What became of an item's votes.
+    """The outcome of an item's votes.
 
-    ``side`` is 0 where it stays undecided; ``weight`` is at most 1 and at most what its side's
-    votes weigh, less where others said otherwise. ``was_contested``: votes stood against each
-    other.
+    ``side`` is 0 for an undecided item; ``weight`` is at most 1 and at most the weight of the
+    side's votes, reduced by votes against it. ``was_contested``: votes disagreed.
     """
 
     item: Item
@@ -136,39 +141,41 @@ class Resolution(Generic[Item]):
     votes: tuple[Vote[Item], ...]
 
     def ids(self, *sides: int) -> list[str]:
-        """Give the feedback of those sides."""
+        """Return the feedback ids of some sides, sorted."""
         return sorted({vote.feedback_id for vote in self.votes if vote.side in sides})
 
     def weight_of(self, side: int) -> float:
-        """Give what the votes of a side weigh."""
+        """Return the total weight of a side's votes."""
         return sum(vote.weight for vote in self.votes if vote.side == side)
 
 
 def resolve(votes: Iterable[Vote[Item]], *, symmetric: bool) -> list[Resolution[Item]]:
-    """Settle every item that was voted on, in the order of the items.
+    """Resolve every item with votes, in item order.
 
-    Votes that agree need no model. Where they don't, Dawid-Skene decides if enough items were
-    judged by several people, else the heavier side; more ties than votes leave it undecided.
+    Votes that agree need no model. Otherwise Dawid-Skene decides if enough items have several
+    judges, else the heavier side; an item with more ties than votes stays undecided.
     """
     by_item: dict[Item, list[Vote[Item]]] = defaultdict(list)
     for vote in sorted(votes, key=lambda vote: (repr(vote.item), vote.feedback_id)):
         by_item[vote.item].append(vote)
     model = _model(by_item, symmetric=symmetric)
-    return [_settle(item, given, model.get(item)) for item, given in by_item.items()]
+    return [_settle(item, item_votes, model.get(item)) for item, item_votes in by_item.items()]
 
 
 def _model(by_item: dict[Item, list[Vote[Item]]], *, symmetric: bool) -> dict[Item, float]:
-    """Give the probability of side 1 for each item, empty if there is too little to learn from."""
+    """Return each item's probability of side 1; empty if too few items have several judges."""
     shared = [
-        given for given in by_item.values() if len({vote.actor for vote in given if vote.side}) > 1
+        item_votes
+        for item_votes in by_item.values()
+        if len({vote.actor for vote in item_votes if vote.side}) > 1
     ]
     if len(shared) < ENOUGH:
         return {}
     return posteriors(
         (
             JudgeVote(vote.item, vote.actor, vote.side > 0, vote.weight)
-            for given in shared
-            for vote in given
+            for item_votes in shared
+            for vote in item_votes
             if vote.side
         ),
         symmetric=symmetric,

@@ -1,4 +1,4 @@
-"""A feedback signal, what its kind means, and which answers it is about."""
+"""A feedback signal, the meaning of its kind, and the answers it is about."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,13 +12,13 @@ from components.schema import Answer, Json
 from components.store import manifest
 
 ANONYMOUS = frozenset({"", "anonymous", "anon", "unknown", "none", "null", "undefined", "guest"})
-"""Ids that name nobody: all of them at one client are one actor."""
+"""Anonymous ids: all of them at one client are one actor."""
 
 Actor: TypeAlias = tuple[str, str]
-"""Who gave a signal: the client and the actor's id there, empty for everybody without one."""
+"""Who gave a signal: the client and the actor's id there, empty for anonymous ones."""
 
 Completion: TypeAlias = tuple[str, str]
-"""An answer to a prompt, whoever gave it and however often: example id and the answer's ``key``."""
+"""An answer to a prompt in any number of interactions: example id and the answer's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class Signal:
 
     @property
     def actor(self) -> Actor:
-        """Say whose cap it counts against."""
+        """The actor whose cap it counts against."""
         name = self.actor_id.strip()
         return (self.client_id, "" if name.lower() in ANONYMOUS else name)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedInteraction:
-    """One row of ``staging.judged``; ``message`` is JSON text, ``None`` if none was logged."""
+    """One row of ``staging.judged``; ``message`` is JSON text, ``None`` if not logged."""
 
     interaction_id: str
     example_id: str
@@ -55,41 +55,43 @@ class JudgedInteraction:
 
 
 class Answers:
-    """The answers that signals are about, each distinct one once, in canonical form."""
+    """The distinct answers that signals are about, in canonical form."""
 
     def __init__(self, judged: list[JudgedInteraction]) -> None:
         self._completions: dict[str, Completion] = {}
-        self._prompts = {one.interaction_id: one.example_id for one in judged}
+        self._prompts = {
+            interaction.interaction_id: interaction.example_id for interaction in judged
+        }
         self.texts: dict[str, Answer] = {}
         self.interactions: dict[Completion, list[str]] = {}
-        for one in sorted(judged, key=lambda one: one.interaction_id):
-            if (answer := read_answer(loads(one.message or "null"))) is not None:
-                completion = (one.example_id, self.add(answer))
-                self._completions[one.interaction_id] = completion
-                self.interactions.setdefault(completion, []).append(one.interaction_id)
+        for interaction in sorted(judged, key=lambda interaction: interaction.interaction_id):
+            if (answer := read_answer(loads(interaction.message or "null"))) is not None:
+                completion = (interaction.example_id, self.add(answer))
+                self._completions[interaction.interaction_id] = completion
+                self.interactions.setdefault(completion, []).append(interaction.interaction_id)
 
     def add(self, answer: Answer) -> str:
-        """Keep an answer and give its key: equal answers have equal keys."""
-        found = answer_key(answer)
-        self.texts[found] = answer
-        return found
+        """Add an answer and return its key, equal for equal answers."""
+        key = answer_key(answer)
+        self.texts[key] = answer
+        return key
 
     def of(self, interaction_id: str | None) -> Completion | None:
-        """Give what an interaction answered; ``None`` if that is nothing that can be read."""
+        """Return an interaction's answer; ``None`` if it is unreadable or missing."""
         return self._completions.get(interaction_id or "")
 
     def prompt(self, interaction_id: str) -> str:
-        """Give the example id of an interaction's prompt."""
+        """Return the example id of an interaction's prompt."""
         return self._prompts[interaction_id]
 
 
 def answer_key(answer: Answer) -> str:
-    """Name an answer by its content: white space around its text makes no difference."""
+    """Return the digest of an answer's content without surrounding white space."""
     return manifest.digest(Answer(answer.text.strip(), answer.calls).to_json())
 
 
 def read_answer(message: Json) -> Answer | None:
-    """Read an assistant message; ``None`` if it is none, is empty or can't be read."""
+    """Parse an assistant message; ``None`` if it is missing, empty or invalid."""
     if not isinstance(message, dict):
         return None
     try:
@@ -101,7 +103,7 @@ def read_answer(message: Json) -> Answer | None:
 
 
 def loads(text: str) -> Json:
-    """Read JSON; what is none counts as null."""
+    """Parse JSON; invalid JSON counts as null."""
     try:
         return cast("Json", json.loads(text))
     except (ValueError, RecursionError):
@@ -109,26 +111,26 @@ def loads(text: str) -> Json:
 
 
 NEUTRAL = 0.25
-"""An opinion nearer to the middle than this says neither good nor bad."""
+"""An opinion nearer to the middle than this is neither good nor bad."""
 
 REGENERATED = 0.25
-"""Whoever asks again may only want another answer: a quarter of a thumb down."""
+"""A regenerated answer may not have been bad: a quarter of a thumb down."""
 
 GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass", "good", "yes"})
 BAD = frozenset({"failure", "failed", "unsolved", "unresolved", "fail", "bad", "no"})
-"""What an outcome may say in words."""
+"""Values of an outcome in words."""
 
 
 def opinion_position(
     kind: str, value: Json, scale: Json, bad_outcomes: Sequence[str]
 ) -> float | None:
-    """Say how good an answer was found, from -1 (as bad as can be) to 1; ``None`` if that's unsaid.
+    """Return how good an answer was found, from -1 (worst) to 1 (best); ``None`` if unknown.
 
     Args:
-        kind: ``thumb``, ``rating``, ``regenerate`` or ``outcome``; no other kind has an opinion.
-        value: As the feedback has it.
+        kind: ``thumb``, ``rating``, ``regenerate`` or ``outcome``; other kinds have no opinion.
+        value: The feedback's value.
         scale: ``[lowest, highest]`` of a rating.
-        bad_outcomes: Names of outcomes that mean failure when they are true.
+        bad_outcomes: Names of outcomes that mean failure when true.
     """
     match kind:
         case "thumb":
@@ -144,7 +146,7 @@ def opinion_position(
 
 
 def rating_position(value: Json, scale: Json) -> float | None:
-    """Place a rating between the ends of its scale."""
+    """Return a rating's position on its scale, from -1 to 1; ``None`` if it is invalid."""
     match scale:
         case [int() | float() as low, int() | float() as high] if low < high:
             if isinstance(value, int | float) and low <= value <= high:
@@ -155,7 +157,7 @@ def rating_position(value: Json, scale: Json) -> float | None:
 
 
 def outcome_position(value: Json, bad_outcomes: Sequence[str]) -> float | None:
-    """Read an outcome: yes or no, a known word, or a number from 0 to 1; others have no scale."""
+    """Return an outcome's position: of a boolean, a known word, or a number from 0 to 1."""
     match value:
         case {"name": str(name), "value": reached}:
             position = _outcome_value(reached)
@@ -166,12 +168,12 @@ def outcome_position(value: Json, bad_outcomes: Sequence[str]) -> float | None:
 
 
 def is_opinionated(position: float) -> bool:
-    """Tell whether an opinion is good or bad rather than in between."""
+    """Return whether an opinion is good or bad rather than neutral."""
     return abs(position) >= NEUTRAL
 
 
 def opinion_weight(kind: str, position: float) -> float:
-    """Say how much an opinion counts, at most 1: a rating by its distance from the middle."""
+    """Return an opinion's weight, at most 1: a rating's is its distance from the middle."""
     return REGENERATED if kind == "regenerate" else max(NEUTRAL, abs(position))
 
 
@@ -203,7 +205,7 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class AnswerComparison:
-    """One answer found better than another to the same prompt, or as good as it."""
+    """One answer found better than another to the same prompt, or equally good."""
 
     better: Completion
     worse: Completion
@@ -214,7 +216,7 @@ class AnswerComparison:
 
 @dataclass(frozen=True, slots=True)
 class SignalReading:
-    """What a signal says. ``fate`` is why it says nothing; then there is nothing else.
+    """A parsed signal. ``fate`` is the reason why it has no meaning; the rest is then empty.
 
     ``replaces`` names the interactions whose answer it corrects, ``edited`` the new answer's key.
     """
@@ -228,13 +230,14 @@ class SignalReading:
 
     @property
     def weight(self) -> float:
-        """What it counts against its actor's cap: the most that it moves, at most 1."""
-        said = sum(one.weight for one in self.opinions)
-        return max([said, float(bool(self.replaces)), *(one.weight for one in self.comparisons)])
+        """Its weight against its actor's cap, at most 1: that of its strongest effect."""
+        opinions = sum(opinion.weight for opinion in self.opinions)
+        comparisons = (comparison.weight for comparison in self.comparisons)
+        return max([opinions, float(bool(self.replaces)), *comparisons])
 
 
 def read_signal(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
-    """Read one signal; answers that it brings are added to ``answers``."""
+    """Parse one signal; its own answers are added to ``answers``."""
     if signal.is_waiting:
         return SignalReading(signal, "waiting")
     match signal.kind:
@@ -247,12 +250,12 @@ def read_signal(signal: Signal, answers: Answers, config: Preferences) -> Signal
 
 
 def _opinion(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
-    """Spread one opinion over all answers that it is about: it counts once, not once for each."""
+    # One opinion is spread over all its answers: it counts once in total.
     value, scale = loads(signal.value), loads(signal.scale or "null")
     position = opinion_position(signal.kind, value, scale, config.bad_outcomes)
     if position is None or not (signal.kind == "rating" or is_opinionated(position)):
         return SignalReading(signal, "says_nothing")
-    about = _distinct(answers.of(one) for one in signal.interaction_ids)
+    about = _distinct(answers.of(interaction_id) for interaction_id in signal.interaction_ids)
     if not about:
         return SignalReading(signal, "unreadable_answer")
     weight = opinion_weight(signal.kind, position) / len(about)
@@ -263,7 +266,7 @@ def _opinion(signal: Signal, answers: Answers, config: Preferences) -> SignalRea
 def _renewed(
     signal: Signal, answers: Answers, about: list[Completion]
 ) -> tuple[AnswerComparison, ...]:
-    """Compare a regenerated answer with the one that it replaced, where that has arrived."""
+    """Compare a regenerated answer with the replaced one, if the new one has arrived."""
     new = answers.of(signal.renewed_id)
     if new is None or len(about) != 1 or new == about[0] or new[0] != about[0][0]:
         return ()
@@ -275,7 +278,7 @@ def _correction(signal: Signal, answers: Answers) -> SignalReading:
     if answer is None:
         return SignalReading(signal, "unreadable_answer")
     edited = answers.add(answer)
-    about = _distinct(answers.of(one) for one in signal.interaction_ids)
+    about = _distinct(answers.of(interaction_id) for interaction_id in signal.interaction_ids)
     pairs = [
         AnswerComparison((example, edited), (example, logged), 1.0, "correction")
         for example, logged in about
@@ -292,7 +295,7 @@ def _choice(signal: Signal, answers: Answers) -> SignalReading:
             return SignalReading(signal, "unreadable_answer")
     if isinstance(chosen, str) and None in (signal.chosen_id, signal.rejected_id):
         return SignalReading(signal, "waiting")
-    prompts = {answers.prompt(one) for one in signal.interaction_ids}
+    prompts = {answers.prompt(interaction_id) for interaction_id in signal.interaction_ids}
     better = _side(chosen, signal.chosen_id, prompts, answers)
     worse = _side(rejected, signal.rejected_id, prompts, answers)
     if better is None or worse is None:
@@ -307,16 +310,16 @@ def _choice(signal: Signal, answers: Answers) -> SignalReading:
 
 
 def _side(
-    said: Json, interaction_id: str | None, prompts: set[str], answers: Answers
+    choice: Json, interaction_id: str | None, prompts: set[str], answers: Answers
 ) -> Completion | None:
-    """Find one of the two answers of a choice; a message is to the prompt of what it is about."""
+    """Return one of a choice's two answers; a message answers the prompt of the interactions."""
     if interaction_id is not None:
         return answers.of(interaction_id)
-    answer = read_answer(said)
+    answer = read_answer(choice)
     if answer is None:
         return None
     return (next(iter(prompts)) if len(prompts) == 1 else "", answers.add(answer))
 
 
-def _distinct(found: Iterable[Completion | None]) -> list[Completion]:
-    return sorted({one for one in found if one is not None})
+def _distinct(completions: Iterable[Completion | None]) -> list[Completion]:
+    return sorted({completion for completion in completions if completion is not None})

@@ -1,4 +1,4 @@
-"""What became of every signal, and the evidence behind it for ``flywheel feedback``."""
+"""The fate of every signal, and the evidence behind it for ``flywheel feedback``."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ DUPLICATES = frozenset({"duplicate", "near_duplicate", "conflicting_answer"})
 DISLIKES = frozenset({"thumbs_down", "rated_low"})
 BALANCE = frozenset({"over_label_cap", "over_client_cap", "over_budget"})
 HARMLESS = frozenset({None}) | DUPLICATES | DISLIKES | BALANCE
-"""Verdicts that say nothing against the request, so that answers to it may be compared."""
+"""Verdicts that don't object to the request itself, so that answers to it may be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PlacedInteraction:
 
 @dataclass(frozen=True, slots=True)
 class SignalOutcome:
-    """What became of one signal; ``detail`` says more, such as the verdict on its interaction."""
+    """The fate of one signal; ``detail`` is e.g. the verdict on its interaction."""
 
     feedback_id: str
     fate: str
@@ -41,7 +41,7 @@ def usable_interaction(
     placements: Mapping[str, PlacedInteraction],
     side: Side = "train",
 ) -> tuple[str | None, tuple[str, str | None]]:
-    """Find the first interaction whose request may be used on a side, else say why none may."""
+    """Return the first interaction whose request may be used on a side, and the last refusal."""
     refusal: tuple[str, str | None] = ("interaction_dropped", None)
     for interaction_id in sorted(interaction_ids):
         placed = placements[interaction_id]
@@ -62,39 +62,39 @@ def signal_outcomes(
     held_out: Collection[str],
     refused: Mapping[str, tuple[str, str | None]],
 ) -> list[SignalOutcome]:
-    """Give each signal that was read its one fate, the strongest use first.
+    """Return each signal's fate, the strongest use first.
 
     Args:
-        weighed: What the algebra made of the signals.
-        pairs: Feedback that a pair rests on.
-        labels: Feedback that a label rests on.
-        in_examples: Feedback that an example names.
-        held_out: Feedback that a pair of the holdout rests on.
-        refused: Feedback whose pairs and labels could not be used, with the reason.
+        weighed: The weighed signals.
+        pairs: Feedback ids behind training pairs.
+        labels: Feedback ids behind labels.
+        in_examples: Feedback ids named by examples.
+        held_out: Feedback ids behind holdout pairs.
+        refused: Feedback ids whose pairs and labels could not be used, with the reason.
     """
-    found: list[SignalOutcome] = []
+    results: list[SignalOutcome] = []
     for reading in weighed.readings:
-        one = reading.signal.feedback_id
-        if one in weighed.targets and one in in_examples:
-            found.append(SignalOutcome(one, "used_as_target"))
-        elif one in pairs:
-            found.append(SignalOutcome(one, "used_as_pair"))
-        elif one in labels:
-            found.append(SignalOutcome(one, "used_as_label"))
-        elif one in held_out:
-            found.append(SignalOutcome(one, "used_to_measure"))
-        elif one in refused:
-            found.append(SignalOutcome(one, *refused[one]))
-        elif one in weighed.targets:
-            found.append(SignalOutcome(one, "interaction_dropped"))
+        feedback_id = reading.signal.feedback_id
+        if feedback_id in weighed.targets and feedback_id in in_examples:
+            results.append(SignalOutcome(feedback_id, "used_as_target"))
+        elif feedback_id in pairs:
+            results.append(SignalOutcome(feedback_id, "used_as_pair"))
+        elif feedback_id in labels:
+            results.append(SignalOutcome(feedback_id, "used_as_label"))
+        elif feedback_id in held_out:
+            results.append(SignalOutcome(feedback_id, "used_to_measure"))
+        elif feedback_id in refused:
+            results.append(SignalOutcome(feedback_id, *refused[feedback_id]))
+        elif feedback_id in weighed.targets:
+            results.append(SignalOutcome(feedback_id, "interaction_dropped"))
         else:
-            found.append(SignalOutcome(one, weighed.reasons[one]))
-    return found
+            results.append(SignalOutcome(feedback_id, weighed.reasons[feedback_id]))
+    return results
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeCount:
-    """How many signals have one fate."""
+    """Number of signals with one fate."""
 
     fate: str
     signals: int
@@ -102,7 +102,7 @@ class OutcomeCount:
 
 @dataclass(frozen=True, slots=True)
 class BurstEvidence:
-    """One burst: who, when, how many against how many expected, and how many are held back."""
+    """One burst: actors, time, found and expected count, and number of signals held back."""
 
     kind: str
     actors: list[str]
@@ -117,7 +117,7 @@ class BurstEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """One actor of whom something is held back; shares are of all signals' weight."""
+    """One actor with signals held back; shares are of all signals' weight."""
 
     client_id: str
     actor_id: str
@@ -130,7 +130,7 @@ class Capped:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """How many times people disagreed in one way, and what came of it."""
+    """Number of disagreements of one kind, method and outcome."""
 
     kind: str
     method: str
@@ -140,7 +140,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackEvidence:
-    """All there is to say about a workload's feedback, as of its last curation."""
+    """The evidence about a workload's feedback, as of its last curation."""
 
     fates: list[OutcomeCount]
     bursts: list[BurstEvidence]
@@ -149,7 +149,7 @@ class FeedbackEvidence:
 
 
 def read_evidence(con: Connection, workload_id: str) -> FeedbackEvidence:
-    """Read the evidence of a curated workload; empty where nobody said anything."""
+    """Read the evidence of a curated workload; empty without feedback."""
     fates = con.execute(
         "select fate, signals from marts.fates where workload_id = $workload_id"
         " order by is_used desc, signals desc, fate asc",

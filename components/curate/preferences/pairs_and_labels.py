@@ -19,7 +19,7 @@ from components.curate.preferences.feedback_signals import (
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """One answer preferred to another; ``interaction_ids`` show that the prompt was asked."""
+    """One answer preferred to another; ``interaction_ids`` have the same prompt."""
 
     example_id: str
     chosen: str
@@ -44,7 +44,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class ResponseScore:
-    """What people made of an interaction's answer, from -1 to 1; ``dislike`` leaves it out."""
+    """People's ``regard`` of an interaction's answer, from -1 to 1; a ``dislike`` leaves it out."""
 
     interaction_id: str
     regard: float
@@ -54,7 +54,7 @@ class ResponseScore:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """What people disagreed about, what they said in weight, and what became of it."""
+    """One disagreement: its subject, the votes' weights, and its resolution."""
 
     kind: str
     example_id: str
@@ -71,10 +71,10 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What all signals of a workload come to.
+    """The result of weighing all signals of a workload.
 
-    ``reasons`` says of each signal why it is not used, should it be in none of the others;
-    ``targets`` gives the interactions that each correction replaces the answer of.
+    ``reasons`` has for each signal why it is unused, unless it is used elsewhere; ``targets`` has
+    the interactions whose answer each correction replaces.
     """
 
     answers: Answers
@@ -89,24 +89,25 @@ class Weighed:
 
 
 Ratings = dict[Completion, list[tuple[float, str]]]
-"""The ratings of each answer, from -1 to 1, with the feedback that gave each."""
+"""The ratings of each answer, from -1 to 1, with their feedback ids."""
 
 
 def collect_ratings(readings: Iterable[SignalReading]) -> Ratings:
-    """Gather the ratings of each answer."""
-    found: Ratings = defaultdict(list)
+    """Return the ratings of each answer."""
+    ratings: Ratings = defaultdict(list)
     for reading in readings:
         if reading.signal.kind == "rating":
-            for one in reading.opinions:
-                found[one.completion].append((one.position, reading.signal.feedback_id))
-    return found
+            for opinion in reading.opinions:
+                ratings[opinion.completion].append((opinion.position, reading.signal.feedback_id))
+    return ratings
 
 
 def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Completion, float]]:
     """Pair the best rated answer to a prompt with the worst, the second with the last but one.
 
-    Gives the better, the worse, and by what share of the scale their mean ratings differ. Each
-    answer is in one pair at most, so that many answers to one prompt don't outweigh the others.
+    Yields the better answer, the worse one, and the difference of their mean ratings as a share of
+    the scale. Each answer is in at most one pair, so that a prompt with many answers doesn't
+    outweigh the others.
     """
     by_prompt: dict[str, list[tuple[float, Completion]]] = defaultdict(list)
     for completion, mean in mean_ratings(ratings).items():
@@ -120,10 +121,10 @@ def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Com
 
 
 def mean_ratings(ratings: Ratings) -> Mapping[Completion, float]:
-    """Give each answer's mean rating."""
+    """Return each answer's mean rating."""
     return {
-        completion: sum(sorted(position for position, _ in given)) / len(given)
-        for completion, given in ratings.items()
+        completion: sum(sorted(position for position, _ in answer_ratings)) / len(answer_ratings)
+        for completion, answer_ratings in ratings.items()
     }
 
 
@@ -131,55 +132,64 @@ AnswerPair: TypeAlias = tuple[str, str, str]
 """Two answers to a prompt: example id and their keys, sorted; side 1 is for the first."""
 
 SOURCES: tuple[Source, ...] = ("correction", "choice", "regenerate")
-"""Which source a pair is named after, if there are several."""
+"""The order in which a pair's source is chosen from several."""
 
 
 def comparison_votes(readings: Iterable[SignalReading]) -> tuple[list[Vote[AnswerPair]], set[str]]:
-    """Give each actor's newest word on two answers, and the feedback that is superseded by it."""
+    """Return each actor's newest vote on two answers, and the superseded feedback ids."""
     newest: dict[tuple[AnswerPair, tuple[str, str]], tuple[SignalReading, AnswerComparison]] = {}
     old: set[str] = set()
     for reading in sorted(readings, key=_newest_last):
-        for said in reading.comparisons:
-            place = (answers_compared(said), reading.signal.actor)
+        for comparison in reading.comparisons:
+            place = (answers_compared(comparison), reading.signal.actor)
             if place in newest:
                 old.add(newest[place][0].signal.feedback_id)
-            newest[place] = (reading, said)
-    found = [_comparison_vote(place[0], reading, said) for place, (reading, said) in newest.items()]
-    return found, old - {vote.feedback_id for vote in found}
+            newest[place] = (reading, comparison)
+    votes = [
+        _comparison_vote(place[0], reading, comparison)
+        for place, (reading, comparison) in newest.items()
+    ]
+    return votes, old - {vote.feedback_id for vote in votes}
 
 
-def answers_compared(said: AnswerComparison) -> AnswerPair:
-    """Name the two answers compared, whichever was better."""
-    first, second = sorted([said.better[1], said.worse[1]])
-    return (said.better[0], first, second)
+def answers_compared(comparison: AnswerComparison) -> AnswerPair:
+    """Return the two compared answers, independent of which was better."""
+    first, second = sorted([comparison.better[1], comparison.worse[1]])
+    return (comparison.better[0], first, second)
 
 
 def compared_pairs(
     settled: Sequence[Resolution[AnswerPair]], readings: Sequence[SignalReading], answers: Answers
 ) -> list[PreferencePair]:
-    """Make a pair of each two answers that are decided."""
-    by_id = {one.signal.feedback_id: one for one in readings}
-    return [_pair(one, by_id, answers) for one in settled if one.side]
+    """Return a pair for each decided comparison."""
+    by_id = {reading.signal.feedback_id: reading for reading in readings}
+    return [_pair(resolution, by_id, answers) for resolution in settled if resolution.side]
 
 
 def rated_pairs(
     readings: Sequence[SignalReading], gap: float, compared: set[AnswerPair], answers: Answers
 ) -> list[PreferencePair]:
-    """Make pairs of ratings, save where somebody compared the two answers themselves."""
-    given = collect_ratings(readings)
-    found: list[PreferencePair] = []
-    for better, worse, weight in pair_ratings(given, gap):
+    """Return the pairs of ratings, except where somebody compared the two answers directly."""
+    ratings = collect_ratings(readings)
+    pairs: list[PreferencePair] = []
+    for better, worse, weight in pair_ratings(ratings, gap):
         first, second = sorted([better[1], worse[1]])
         if (better[0], first, second) in compared:
             continue
-        ids = sorted({feedback_id for one in (better, worse) for _, feedback_id in given[one]})
+        ids = sorted(
+            {
+                feedback_id
+                for completion in (better, worse)
+                for _, feedback_id in ratings[completion]
+            }
+        )
         named = answers.interactions[better]
-        found.append(
+        pairs.append(
             PreferencePair(
                 better[0], better[1], worse[1], weight, "rating", tuple(named), tuple(ids)
             )
         )
-    return found
+    return pairs
 
 
 def _newest_last(reading: SignalReading) -> tuple[object, str]:
@@ -187,30 +197,30 @@ def _newest_last(reading: SignalReading) -> tuple[object, str]:
 
 
 def _comparison_vote(
-    item: AnswerPair, reading: SignalReading, said: AnswerComparison
+    item: AnswerPair, reading: SignalReading, comparison: AnswerComparison
 ) -> Vote[AnswerPair]:
-    side = 0 if said.is_tie else 1 if said.better[1] == item[1] else -1
-    return Vote(item, reading.signal.feedback_id, reading.signal.actor, side, said.weight)
+    side = 0 if comparison.is_tie else 1 if comparison.better[1] == item[1] else -1
+    return Vote(item, reading.signal.feedback_id, reading.signal.actor, side, comparison.weight)
 
 
 def _pair(
-    one: Resolution[AnswerPair], by_id: dict[str, SignalReading], answers: Answers
+    resolution: Resolution[AnswerPair], by_id: dict[str, SignalReading], answers: Answers
 ) -> PreferencePair:
-    example, first, second = one.item
-    chosen, rejected = (first, second) if one.side > 0 else (second, first)
-    winners = one.ids(one.side)
-    said = [
+    example, first, second = resolution.item
+    chosen, rejected = (first, second) if resolution.side > 0 else (second, first)
+    winners = resolution.ids(resolution.side)
+    sources = [
         comparison.source
         for feedback_id in winners
         for comparison in by_id[feedback_id].comparisons
-        if answers_compared(comparison) == one.item
+        if answers_compared(comparison) == resolution.item
     ]
     return PreferencePair(
         example_id=example,
         chosen=chosen,
         rejected=rejected,
-        weight=one.weight,
-        source=next(one for one in SOURCES if one in said),
+        weight=resolution.weight,
+        source=next(source for source in SOURCES if source in sources),
         interaction_ids=tuple(_asking_interactions((example, chosen), winners, by_id, answers)),
         feedback_ids=tuple(winners),
     )
@@ -222,7 +232,7 @@ def _asking_interactions(
     by_id: dict[str, SignalReading],
     answers: Answers,
 ) -> list[str]:
-    """Give the interactions with the chosen answer; of a message's, those that it was about."""
+    """Return the interactions with the chosen answer, else those that the winners are about."""
     return answers.interactions.get(chosen) or sorted(
         {
             interaction_id
@@ -238,102 +248,106 @@ LOW = -0.5
 
 
 def opinion_votes(readings: Iterable[SignalReading]) -> list[Vote[Completion]]:
-    """Give every opinion that says good or bad."""
+    """Return a vote for every good or bad opinion."""
     return [
         Vote(
-            one.completion,
+            opinion.completion,
             reading.signal.feedback_id,
             reading.signal.actor,
-            1 if one.position > 0 else -1,
-            one.weight,
+            1 if opinion.position > 0 else -1,
+            opinion.weight,
         )
         for reading in readings
-        for one in reading.opinions
-        if feedback_signals.is_opinionated(one.position)
+        for opinion in reading.opinions
+        if feedback_signals.is_opinionated(opinion.position)
     ]
 
 
 def corrected_answers(readings: Iterable[SignalReading]) -> set[Completion]:
-    """Give the answers that somebody replaced by another: nobody's praise stands against that."""
+    """Return the answers that were corrected; a correction overrides positive votes."""
     return {
-        said.worse
+        comparison.worse
         for reading in readings
-        for said in reading.comparisons
-        if said.source == "correction"
+        for comparison in reading.comparisons
+        if comparison.source == "correction"
     }
 
 
-def overruled(
-    given: Sequence[Vote[Completion]], replaced: set[Completion]
+def split_overruled(
+    votes: Sequence[Vote[Completion]], corrected: set[Completion]
 ) -> tuple[list[Vote[Completion]], list[Conflict]]:
-    """Take the praise of corrected answers out of the votes, and record each such conflict."""
-    stand: list[Vote[Completion]] = []
+    """Return the votes without praise of corrected answers, and a conflict for each such answer."""
+    valid: list[Vote[Completion]] = []
     praise: dict[Completion, list[Vote[Completion]]] = defaultdict(list)
-    for vote in given:
-        is_praise = vote.side > 0 and vote.item in replaced
-        (praise[vote.item] if is_praise else stand).append(vote)
-    return stand, [_praised_but_corrected(item, votes) for item, votes in sorted(praise.items())]
+    for vote in votes:
+        is_praise = vote.side > 0 and vote.item in corrected
+        (praise[vote.item] if is_praise else valid).append(vote)
+    return valid, [
+        _praised_but_corrected(item, praises) for item, praises in sorted(praise.items())
+    ]
 
 
-def resolve_opinions(given: Sequence[Vote[Completion]]) -> list[Resolution[Completion]]:
-    """Settle each answer that people have an opinion of."""
-    return consensus.resolve(given, symmetric=False)
+def resolve_opinions(votes: Sequence[Vote[Completion]]) -> list[Resolution[Completion]]:
+    """Resolve the opinions of each answer."""
+    return consensus.resolve(votes, symmetric=False)
 
 
 def label_answers(
     settled: Iterable[Resolution[Completion]], paired: set[str], answers: Answers
 ) -> list[Label]:
-    """Label each answer that is decided; ratings that are in a pair already give no label."""
-    found: list[Label] = []
-    for one in settled:
+    """Return a label for each decided answer; ratings already in a pair make no label."""
+    labels: list[Label] = []
+    for resolution in settled:
         winners = [
             vote
-            for vote in one.votes
-            if vote.side == one.side != 0 and vote.feedback_id not in paired
+            for vote in resolution.votes
+            if vote.side == resolution.side != 0 and vote.feedback_id not in paired
         ]
         if winners:
-            share = sum(vote.weight for vote in winners) / one.weight_of(one.side)
-            found.append(
+            share = sum(vote.weight for vote in winners) / resolution.weight_of(resolution.side)
+            labels.append(
                 Label(
-                    example_id=one.item[0],
-                    answer=one.item[1],
-                    is_good=one.side > 0,
-                    weight=one.weight * share,
-                    interaction_ids=tuple(answers.interactions[one.item]),
+                    example_id=resolution.item[0],
+                    answer=resolution.item[1],
+                    is_good=resolution.side > 0,
+                    weight=resolution.weight * share,
+                    interaction_ids=tuple(answers.interactions[resolution.item]),
                     feedback_ids=tuple(sorted({vote.feedback_id for vote in winners})),
                 )
             )
-    return found
+    return labels
 
 
 def response_scores(
     settled: Iterable[Resolution[Completion]], readings: Iterable[SignalReading], answers: Answers
 ) -> list[ResponseScore]:
-    """Say what each interaction's answer is worth to people, and whether it is to be left out."""
+    """Return each interaction's regard, and the dislike that leaves it out, sorted by id."""
     disliked = _dislikes(readings)
-    found: list[ResponseScore] = []
-    for one in settled:
-        reasons = {disliked.get((one.item, feedback_id)) for feedback_id in one.ids(-1)} - {None}
-        dislike = max(filter(None, reasons), default=None) if one.side < 0 else None
-        ids = tuple(one.ids(-1, 1))
-        found += [
-            ResponseScore(interaction_id, one.side * one.weight, dislike, ids)
-            for interaction_id in answers.interactions[one.item]
+    scores: list[ResponseScore] = []
+    for resolution in settled:
+        reasons = {
+            disliked.get((resolution.item, feedback_id)) for feedback_id in resolution.ids(-1)
+        } - {None}
+        dislike = max(filter(None, reasons), default=None) if resolution.side < 0 else None
+        ids = tuple(resolution.ids(-1, 1))
+        scores += [
+            ResponseScore(interaction_id, resolution.side * resolution.weight, dislike, ids)
+            for interaction_id in answers.interactions[resolution.item]
         ]
-    return sorted(found, key=lambda regard: regard.interaction_id)
+    return sorted(scores, key=lambda regard: regard.interaction_id)
 
 
 def _dislikes(readings: Iterable[SignalReading]) -> dict[tuple[Completion, str], str]:
-    """Say which opinions are dislikes: a thumb down, a rating in the lowest quarter."""
-    found: dict[tuple[Completion, str], str] = {}
+    """Return the opinions that are dislikes: a thumb down, a rating in the lowest quarter."""
+    reasons: dict[tuple[Completion, str], str] = {}
     for reading in readings:
-        for one in reading.opinions:
-            place = (one.completion, reading.signal.feedback_id)
-            if reading.signal.kind == "thumb" and one.position < 0:
-                found[place] = "thumbs_down"
-            elif reading.signal.kind == "rating" and one.position <= LOW:
-                found[place] = "rated_low"
-    return found
+        for opinion in reading.opinions:
+            place = (opinion.completion, reading.signal.feedback_id)
+            if reading.signal.kind == "thumb" and opinion.position < 0:
+                reasons[place] = "thumbs_down"
+            elif reading.signal.kind == "rating" and opinion.position <= LOW:
+                reasons[place] = "rated_low"
+    return reasons
 
 
 def _praised_but_corrected(item: Completion, praise: Sequence[Vote[Completion]]) -> Conflict:

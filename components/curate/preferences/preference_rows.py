@@ -1,4 +1,4 @@
-"""Pairs and labels as training rows: redacted, matched by length, or refused with a reason."""
+"""Pairs and labels as training rows, redacted and matched by length, or refused with a reason."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,9 @@ from components.store import manifest
 
 
 def match_lengths(weights: Sequence[float], lengths: Sequence[tuple[int, int]]) -> list[float]:
-    """Scale the heavier of the two kinds down, so that both weigh the same in all.
+    """Scale down the heavier kind of pair (longer or shorter answer won) to equal total weights.
 
-    No pair is dropped and none becomes heavier. With one kind only there is nothing to match.
+    No pair is dropped or becomes heavier. With only one kind the weights are unchanged.
     """
     longer = sum(
         w for w, (chosen, rejected) in zip(weights, lengths, strict=True) if chosen > rejected
@@ -43,7 +43,7 @@ Message: TypeAlias = dict[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The request of an interaction and answers to it, as OpenAI has them.
+    """The request of an interaction and answers to it, in OpenAI's format.
 
     If it ``is_corrected``, the first answer is a person's correction.
     """
@@ -57,21 +57,21 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class RedactedExchange:
-    """An exchange without personal data, as it is stored and with placeholders."""
+    """An exchange without personal data, as stored and with placeholders."""
 
     stored: Exchange
     placeholders: Exchange
 
 
 Redact: TypeAlias = Callable[[Exchange], RedactedExchange | None]
-"""Take out of an exchange what is personal, the same for the same; ``None`` if that fails."""
+"""Redacts an exchange, equal ones equally; returns ``None`` if that fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A request as JSON text, and the answers to it.
 
-    They are ``identical`` if they differ in no more than how personal data is written.
+    Answers are ``identical`` if they differ only in the spelling of personal data.
     """
 
     messages: str
@@ -81,13 +81,13 @@ class Written:
 
 
 def write_exchange(exchange: Exchange, redact: Redact) -> Written | None:
-    """Redact a request with the answers to it, so that a value is the same in all of them."""
-    found = redact(exchange)
-    if found is None:
+    """Redact a request together with its answers, so that equal values stay equal."""
+    redacted = redact(exchange)
+    if redacted is None:
         return None
-    read = tuple(prompt.read_message(one) for one in found.stored.answers)
-    bare = [prompt.read_message(one) for one in found.placeholders.answers]
-    stored = found.stored
+    read = tuple(prompt.read_message(answer) for answer in redacted.stored.answers)
+    bare = [prompt.read_message(answer) for answer in redacted.placeholders.answers]
+    stored = redacted.stored
     return Written(dumps(stored.messages), dumps(stored.tools), read, _are_equal(bare))
 
 
@@ -99,43 +99,44 @@ def make_exchange(
     *,
     is_corrected: bool = False,
 ) -> Exchange:
-    """Read a request from JSON text, with answers to it."""
+    """Return an exchange from a request's JSON text and its answers."""
     return Exchange(
         interaction_id,
         cast("list[Message]", json.loads(messages)),
         cast("list[Message]", json.loads(tools)),
-        [message(one) for one in answers],
+        [message(answer) for answer in answers],
         is_corrected,
     )
 
 
-def said_by_users(messages: str) -> list[str]:
-    """Give what users said in a request, in its order."""
-    return [prompt.text_of(one) for one in json.loads(messages) if one.get("role") == "user"]
+def user_texts(messages: str) -> list[str]:
+    """Return the users' texts of a request, in order."""
+    return [
+        prompt.text_of(message) for message in json.loads(messages) if message.get("role") == "user"
+    ]
 
 
 def message(answer: Answer) -> Message:
-    """Give an answer as an assistant message."""
+    """Return an answer as an assistant message."""
     calls: list[Json] = [
         {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in answer.calls
     ]
-    said: Message = {"role": "assistant", "content": answer.text}
-    return {**said, "tool_calls": calls} if calls else said
+    written: Message = {"role": "assistant", "content": answer.text}
+    return {**written, "tool_calls": calls} if calls else written
 
 
 def _are_equal(answers: Sequence[Answer]) -> bool:
-    """Tell whether answers have become one."""
-    return len({answer_key(one) for one in answers}) == 1
+    return len({answer_key(answer) for answer in answers}) == 1
 
 
 def dump(answer: Answer) -> str:
-    """Write an answer as JSON, its arguments in the order given: a model learns that order."""
+    """Return an answer as JSON, its arguments in logged order: a model learns that order."""
     return json.dumps(asdict(answer), ensure_ascii=False)
 
 
 def dumps(value: Sequence[Message]) -> str:
-    """Write JSON compactly; half a character, which only an escape can write, is escaped."""
+    """Return compact JSON; lone surrogates are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
@@ -145,12 +146,12 @@ def dumps(value: Sequence[Message]) -> str:
 
 
 Refusal = tuple[str, str | None]
-"""The fate of feedback that can't be used, and what more there is to say."""
+"""The fate of unusable feedback, and its detail."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """What an interaction asked: messages and tools, JSON text, and who sent it."""
+    """An interaction's request: messages and tools as JSON text, and its client."""
 
     messages: str
     tools: str
@@ -158,14 +159,14 @@ class LoggedRequest:
 
 
 Requests = Mapping[str, LoggedRequest]
-"""By interaction."""
+"""Requests by interaction id."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
     """One row of ``curated.preferences``; lengths are of the rendered answers, in characters.
 
-    On the side ``train`` a pair is learned, on ``holdout`` it is measured on.
+    A pair on the side ``train`` is learned, one on ``holdout`` is measured.
     """
 
     preference_id: str
@@ -202,7 +203,7 @@ class LabelRow:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRows:
-    """What is written; ``refused`` gives the feedback whose pair or label is not, and why."""
+    """The rows; ``refused`` has the feedback ids without a row, and the reasons."""
 
     pairs: tuple[PairRow, ...]
     labels: tuple[LabelRow, ...]
@@ -216,9 +217,9 @@ def write_rows(
     config: Preferences,
     redact: Redact,
 ) -> PreferenceRows:
-    """Write what may be used: the request has no verdict against it, and is on the train side.
+    """Return the usable pairs and labels: of requests without an objection on the train side.
 
-    Pairs of the holdout are written as well, as such.
+    Pairs of the holdout are included, with that side.
     """
     refused: dict[str, Refusal] = {}
     pairs: list[PairRow] = []
@@ -281,7 +282,7 @@ def _pair_row(
         group_id=placed.group_id,
         cluster_id=placed.cluster_id,
         client_id=request.client_id,
-        language=language.asked_in(said_by_users(written.messages)),
+        language=language.request_language(user_texts(written.messages)),
         messages=written.messages,
         tools=written.tools,
         chosen=dump(chosen),
@@ -312,5 +313,5 @@ def _matched(pairs: Sequence[PairRow]) -> list[PairRow]:
     learned = [row for row in pairs if row.side == "train"]
     lengths = [(row.chosen_length, row.rejected_length) for row in learned]
     weights = match_lengths([row.weight for row in learned], lengths)
-    matched = [replace(row, weight=one) for row, one in zip(learned, weights, strict=True)]
+    matched = [replace(row, weight=weight) for row, weight in zip(learned, weights, strict=True)]
     return [*matched, *(row for row in pairs if row.side != "train")]

@@ -14,7 +14,8 @@ ROMANCE = "Rue|Via|Viale|Piazza|Corso|Calle|Avenida|Paseo|Rua|Praça|Avenue|Boul
 FRENCH = "rue|avenue|boulevard|place|allée|chemin|impasse|quai"
 UNIT = r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#)\.? ?#?[A-Za-z]?[0-9][A-Za-z0-9-]*)?"
 LETTERS = 60
-"""Of a word: where dots may stand in it, every one begins another word, which must be short."""
+"""Maximum characters of a word: words may contain dots, each of which starts another attempt to
+match, so an unbounded word would be slow."""
 
 PROPER = rf"[^\W\d_a-z][\w'\u2019.-]{{0,{LETTERS}}}"
 STREET_WORD = rf"[^\W\d_][\w'\u2019.-]{{0,{LETTERS}}}"
@@ -39,19 +40,19 @@ SHORT = {
 
 
 def address(match: re.Match[str]) -> Value | None:
-    """Take an address whatever its spacing, its case and what it abbreviates."""
+    """Return an address with a key independent of spacing, case and abbreviations."""
     start, end, text = value_of(match)
     return Value(start, end, address_key(text))
 
 
 def holds_address(text: str) -> bool:
-    """Say if a pattern finds an address in a text: then that part of it is the value."""
+    """Return whether a pattern finds an address in a text; that part is then the value."""
     return any(pattern.expression.search(text) for pattern in ADDRESS_PATTERNS)
 
 
 def address_key(text: str) -> str:
-    """Give the one form of all the ways to write an address."""
-    return " ".join(SHORT.get(one, one) for one in re.split(r"[\s.,]+", text.lower()) if one)
+    """Return the canonical form of an address."""
+    return " ".join(SHORT.get(word, word) for word in re.split(r"[\s.,]+", text.lower()) if word)
 
 
 ADDRESS_PATTERNS = (
@@ -108,17 +109,17 @@ PHONE_WORDS = re.compile(
 )
 EXTENSION = r"(?: ?(?:x|ext\.?) ?[0-9]{1,5})?"
 NOT_BEHIND = r"(?<![\w.+$€£/:-])"
-"""Behind these, digits are a part of something else: a price, a path, a version, an id."""
+"""Digits after these are part of something else: a price, a path, a version, an id."""
 
 
 def email(match: re.Match[str]) -> Value | None:
-    """Take an address in lower case, an escaped ``@`` as one."""
+    """Return an address with a key in lower case and ``%40`` as ``@``."""
     start, end, text = value_of(match)
     return Value(start, end, text.lower().replace("%40", "@"))
 
 
 def phone(match: re.Match[str]) -> Value | None:
-    """Take a number of 7 to 15 digits; the American prefix 1 makes no difference."""
+    """Return a number of 7 to 15 digits; the key omits the American prefix 1."""
     start, end, text = value_of(match)
     digits = digits_of(re.split("[a-z]", text, maxsplit=1)[0])
     if not 7 <= len(digits) <= 15 or len(set(digits)) == 1:
@@ -128,12 +129,12 @@ def phone(match: re.Match[str]) -> Value | None:
 
 
 def national_phone(match: re.Match[str]) -> Value | None:
-    """Take a number with a trunk 0, which has 9 to 11 digits."""
+    """Return a number with a trunk 0, which has 9 to 11 digits."""
     return phone(match) if 9 <= len(digits_of(match.group())) <= 11 else None
 
 
 def named_phone(match: re.Match[str]) -> Value | None:
-    """Take bare or oddly spaced digits only after a word that says that one can call them."""
+    """Return bare or oddly spaced digits only after a word for calling."""
     return phone(match) if PHONE_WORDS.search(before(match)) else None
 
 

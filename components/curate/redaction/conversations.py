@@ -15,21 +15,21 @@ from components.curate.redaction.surrogate_keyring import Keyring, Marked
 from components.curate.settings import Redaction
 
 MOST_CHARACTERS = 2**20
-"""Of a row's JSON texts: a book is shorter, and every expression reads all of it, up to five times.
-"""
+"""Maximum characters of a row's JSON texts: a book is shorter, and every expression reads all of it
+up to five times."""
 
 
 class RedactionFailedError(Exception):
-    """A conversation that could not be redacted, so it may not go on."""
+    """Raised when a conversation can't be redacted, so it must be left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """What redaction changed of an interaction.
+    """The redacted parts of an interaction.
 
     ``messages``, ``tools`` and ``acceptable`` are JSON text with placeholders, ``None`` where
-    nothing changed. The counters are of distinct values and of all replacements. ``marked`` says
-    what stands behind the placeholders, ``None`` if there are none.
+    unchanged. ``values`` counts distinct values, ``replaced`` all replacements. ``marked`` has the
+    values behind the placeholders, ``None`` without any.
     """
 
     messages: str | None = None
@@ -44,11 +44,11 @@ def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candida
     """Redact request, answers and references together.
 
     Raises:
-        RedactionFailedError: It is nested too deeply, holds numbers that JSON can't, or too many
-            distinct values.
+        RedactionFailedError: It is nested too deeply, has numbers that JSON can't represent, or
+            too many distinct values.
     """
-    answers = [one for one in (candidate.message, candidate.logged) if one is not None]
-    given = Conversation(
+    answers = [message for message in (candidate.message, candidate.logged) if message is not None]
+    conversation = Conversation(
         candidate.messages,
         candidate.tools,
         answers,
@@ -57,19 +57,19 @@ def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candida
         candidate.is_corrected,
     )
     try:
-        redacted = redactor.of(settings).redact(given)
+        redacted = redactor.for_settings(settings).redact(conversation)
         if not redacted.values:
             return candidate, Rewritten()
-        now = redacted.conversation
+        result = redacted.conversation
         return (
-            _rewritten(candidate, now),
+            _rewritten(candidate, result),
             Rewritten(
-                _changed(given.messages, now.messages),
-                _changed(given.tools, now.tools),
-                _changed(given.acceptable, now.acceptable),
+                _changed(conversation.messages, result.messages),
+                _changed(conversation.tools, result.tools),
+                _changed(conversation.acceptable, result.acceptable),
                 redacted.values,
                 redacted.replaced,
-                _marked(candidate, given, redacted),
+                _marked(candidate, conversation, redacted),
             ),
         )
     except (ValueError, RecursionError) as error:
@@ -77,13 +77,15 @@ def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candida
 
 
 def require_short(characters: int) -> None:
-    """Check how much there is to redact of one row.
+    """Check the size of a row.
 
     Raises:
-        RedactionFailedError: It is more than ``MOST_CHARACTERS``.
+        RedactionFailedError: It has more than ``MOST_CHARACTERS``.
     """
     if characters > MOST_CHARACTERS:
-        raise RedactionFailedError(f"{characters:,} characters, wants at most {MOST_CHARACTERS:,}")
+        raise RedactionFailedError(
+            f"{characters:,} characters, at most {MOST_CHARACTERS:,} allowed"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -91,43 +93,43 @@ def _reason(error: Exception) -> str:
 
 
 def example_id(workload_id: str, messages: str, tools: str) -> str:
-    """Name a request by its texts, as ``staging.interactions`` and ``staging.redacted`` do."""
+    """Return a request's id, as in ``staging.interactions`` and ``staging.redacted``."""
     text = "\n".join([workload_id, messages, tools])
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _rewritten(candidate: Candidate, now: Conversation) -> Candidate:
-    answers = iter(now.answers)
+def _rewritten(candidate: Candidate, redacted: Conversation) -> Candidate:
+    answers = iter(redacted.answers)
     return replace(
         candidate,
-        messages=now.messages,
-        tools=now.tools,
+        messages=redacted.messages,
+        tools=redacted.tools,
         message=None if candidate.message is None else next(answers),
         logged=None if candidate.logged is None else next(answers),
-        acceptable=now.acceptable,
+        acceptable=redacted.acceptable,
     )
 
 
-def _marked(candidate: Candidate, given: Conversation, redacted: Redacted) -> Marked | None:
-    """Name the texts as ``curated.examples`` does."""
-    now = redacted.marked
-    if now is None:
+def _marked(candidate: Candidate, conversation: Conversation, redacted: Redacted) -> Marked | None:
+    # Keyed by the columns of curated.examples.
+    marked = redacted.marked
+    if marked is None:
         return None
-    rewritten = _rewritten(candidate, now)
+    rewritten = _rewritten(candidate, marked)
     texts = {
-        "messages": _changed(given.messages, now.messages),
-        "tools": _changed(given.tools, now.tools),
-        "acceptable": _changed(given.acceptable, now.acceptable),
+        "messages": _changed(conversation.messages, marked.messages),
+        "tools": _changed(conversation.tools, marked.tools),
+        "acceptable": _changed(conversation.acceptable, marked.acceptable),
         "answer": rewritten.answer_json,
         "logged_answer": rewritten.logged_json,
     }
     changed = {name: text for name, text in texts.items() if text is not None}
-    context = "" if "messages" in changed else json_texts.dumps(given.messages)
+    context = "" if "messages" in changed else json_texts.dumps(conversation.messages)
     return Marked(redacted.first_mark, redacted.occurrences, changed, context)
 
 
 def _changed(before: object, after: object) -> str | None:
-    """Write JSON as the warehouse extracts it, so that equal requests are equal text."""
+    # As the warehouse extracts JSON, so that equal requests are equal text.
     return None if after is before or after == before else json_texts.dumps(after)
 
 
@@ -137,14 +139,16 @@ NAMES = ("messages", "tools", "answers")
 def redact_exchange(
     exchange: Exchange, settings: Redaction, keyring: Keyring
 ) -> RedactedExchange | None:
-    """Redact an exchange; ``None`` if it nests too deeply or holds numbers that JSON can't."""
-    given = Conversation(
+    """Redact an exchange; ``None`` if it nests too deeply or has numbers invalid in JSON."""
+    conversation = Conversation(
         exchange.messages, exchange.tools, exchange.answers, is_corrected=exchange.is_corrected
     )
     try:
-        redacted = redactor.of(settings).redact(given)
-        now = redacted.conversation
-        bare = replace(exchange, messages=now.messages, tools=now.tools, answers=now.answers)
+        redacted = redactor.for_settings(settings).redact(conversation)
+        result = redacted.conversation
+        bare = replace(
+            exchange, messages=result.messages, tools=result.tools, answers=result.answers
+        )
         if redacted.marked is None or not keyring.is_used:
             return RedactedExchange(bare, bare)
         texts = {name: json_texts.dumps(getattr(redacted.marked, name)) for name in NAMES}

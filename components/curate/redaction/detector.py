@@ -1,4 +1,4 @@
-"""Find the values to redact in a conversation; RE2 selects the patterns worth running."""
+"""Find the values to redact in a conversation; RE2 selects the patterns to run."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -23,19 +23,19 @@ from components.curate.redaction.presidio import Analyzer
 from components.curate.settings import Allowed
 
 PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE = range(3)
-"""The first gates; those of the patterns follow, several for some."""
+"""The indices of the first gates; the patterns' gates follow."""
 
 AUTOMATON_BYTES = 16 << 20
-"""What RE2 may keep of the states of each automaton, twice its default."""
+"""RE2's memory limit for the states of each automaton, twice its default."""
 
-REMEMBERED = 16_384
+CACHED_TEXTS = 16_384
 SHORT = 256
-"""Characters of a text that is remembered: descriptions and values repeat from one to the next."""
+"""Maximum characters of a cached text: descriptions and values repeat between requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a text may hold: placeholders, names, secrets of the kept rule set, values."""
+    """What a text may contain: placeholders, names, kingfisher's secrets, values of patterns."""
 
     placeholders: bool = False
     names: bool = False
@@ -47,7 +47,7 @@ NOTHING = Hits()
 
 
 class Prefilter:
-    """Holds the automatons of all gates of a workload's patterns."""
+    """Finds, by their gates in RE2 automatons, the patterns that may match a text."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         gates = [r"<[A-Z_]+_[0-9]", name_patterns.GATE, secret_values.GATE]
@@ -62,22 +62,24 @@ class Prefilter:
         for pattern, numbers in self._patterns:
             together.setdefault(_automaton_of(pattern.kind), []).extend(numbers)
         self._automatons = [_Automaton(gates, some) for some in together.values()]
-        self._remembered = lru_cache(maxsize=REMEMBERED)(self._hits)
+        self._remembered = lru_cache(maxsize=CACHED_TEXTS)(self._hits)
 
     def of(self, text: str) -> Hits:
-        """Say what a text may hold."""
+        """Return what a text may contain."""
         return self._remembered(text) if len(text) <= SHORT else self._hits(text)
 
     def _hits(self, text: str) -> Hits:
         encoded = text.encode("utf-8", "replace")
-        found = {number for one in self._automatons for number in one.matching(encoded)}
-        if not found:
+        matching = {
+            number for automaton in self._automatons for number in automaton.matching(encoded)
+        }
+        if not matching:
             return NOTHING
         return Hits(
-            PLACEHOLDER_GATE in found,
-            NAME_GATE in found,
-            SECRET_GATE in found,
-            tuple(pattern for pattern, gates in self._patterns if found.issuperset(gates)),
+            PLACEHOLDER_GATE in matching,
+            NAME_GATE in matching,
+            SECRET_GATE in matching,
+            tuple(pattern for pattern, gates in self._patterns if matching.issuperset(gates)),
         )
 
 
@@ -92,13 +94,13 @@ class _Automaton:
         self._set.Compile()
 
     def matching(self, text: bytes) -> list[int]:
-        """List the gates that match, by their number among all."""
-        found = cast("list[int] | None", self._set.Match(text))
-        return [self._numbers[place] for place in found] if found else []
+        """Return the indices of the matching gates."""
+        places = cast("list[int] | None", self._set.Match(text))
+        return [self._numbers[place] for place in places] if places else []
 
 
 def _automaton_of(kind: Kind) -> str:
-    """Name the automaton of a kind's gates: those share one that count alike."""
+    """Return the automaton of a kind's gates; kinds with similar counted repetitions share one."""
     match kind:
         case Kind.SECRET | Kind.PASSWORD:
             return "words"
@@ -113,26 +115,27 @@ def _automaton_of(kind: Kind) -> str:
 
 
 ROUNDS = 5
-"""A value told late is known early in the next round only, and one more finds nothing."""
+"""A value revealed late in a round is known at the start of the next; a last round finds
+nothing."""
 
 SECRETS = frozenset({Kind.SECRET, Kind.PASSWORD})
 OTHERS = frozenset(Kind) - SECRETS
-TELLING = frozenset({Zone.USER, Zone.SAID, Zone.DATA})
+NAMING_ZONES = frozenset({Zone.USER, Zone.OTHER, Zone.DATA})
 
 EXAMPLES = re.compile(
     r"(?i)[^@]+@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|example|test|invalid|localhost)"
     r"|(?:192\.0\.2|198\.51\.100|203\.0\.113)\.[0-9]+"
     r"|(?:\+?1[ .-])?\(?(?:[0-9]{3}\)?[ .-]?)?555[ .-]?[0-9]{4}"
 )
-"""What is reserved for documentation (RFC 2606, RFC 5737, 555 numbers): stays in tools' texts."""
+"""Values reserved for documentation (RFC 2606, RFC 5737, 555 numbers) stay in tools' texts."""
 
 SHOWING = re.compile(r"(?i)\be\.g\b|\bi\.e\b|example|such as|format|\blike\b")
-"""Words in a tool's description behind which its author made values up: they stay there."""
+"""Words in a tool's description that introduce made-up values, which stay."""
 
 
 @dataclass(slots=True)
 class ConversationScan:
-    """One conversation while it is redacted; ``hits`` is what all of it together may hold."""
+    """The state of one conversation's redaction; ``hits`` is of all its texts together."""
 
     allowed: Allowed
     gates: Prefilter
@@ -147,26 +150,26 @@ class ConversationScan:
     def redact(self, new: Sequence[Leaf], joined: str, clean: Sequence[Leaf] = ()) -> list[str]:
         """Return the texts of the leaves with marks in place of values.
 
-        In those that are ``clean`` there are none but what the others, ``joined``, tell.
+        ``clean`` leaves contain only values that the others, ``joined``, reveal.
 
         Raises:
-            TooMuchError: They have too many values, or values that are found one by the other.
+            TooMuchError: Too many values, or new values still turn up after ``ROUNDS``.
         """
-        found = [*new, *clean]
-        texts = [leaf.text for leaf in found]
+        leaves = [*new, *clean]
+        texts = [leaf.text for leaf in leaves]
         changed = range(len(new))
         reads_secrets = self.hits.secrets and Kind.SECRET not in self.allowed.kinds
         for _ in range(ROUNDS):
             if reads_secrets:
                 reads_secrets = self._learn_secrets(joined)
             if self.analyzer is not None:
-                self._analyze(self.analyzer, found, texts, changed)
-            has_new_names = self._learn_names(found, texts, changed)
+                self._analyze(self.analyzer, leaves, texts, changed)
+            has_new_names = self._learn_names(leaves, texts, changed)
             known = len(self.ledger.numbers)
             is_new = set(changed)
             rewritten = [
                 self._first(leaf, text) if n in is_new else self._again(text, has_new_names)
-                for n, (leaf, text) in enumerate(zip(found, texts, strict=True))
+                for n, (leaf, text) in enumerate(zip(leaves, texts, strict=True))
             ]
             changed = [n for n, text in enumerate(rewritten) if text != texts[n]]
             texts = rewritten
@@ -174,65 +177,65 @@ class ConversationScan:
                 break
             joined = "\n".join(texts[: len(new)]) if reads_secrets else ""
         else:
-            raise TooMuchError(f"values still turn up when it is read for the {ROUNDS}th time")
+            raise TooMuchError(f"new values still turn up after {ROUNDS} rounds")
         return texts
 
     def _learn_secrets(self, joined: str) -> bool:
-        found = secret_values.found_by_rules(joined)
-        require_few(len(found))
-        self.secrets = [one for one in found if not self.allowed.value(one)]
+        secrets = secret_values.scan_secrets(joined)
+        require_few(len(secrets))
+        self.secrets = [secret for secret in secrets if not self.allowed.value(secret)]
         return bool(self.secrets)
 
     def _analyze(
-        self, analyzer: Analyzer, found: Sequence[Leaf], texts: Sequence[str], some: Iterable[int]
+        self, analyzer: Analyzer, leaves: Sequence[Leaf], texts: Sequence[str], some: Iterable[int]
     ) -> None:
         for n in some:
-            if found[n].zone in TELLING:
+            if leaves[n].zone in NAMING_ZONES:
                 for kind, value in analyzer.find(texts[n]):
                     if "<" not in value and kind not in self.allowed.kinds:
                         self.analyzed.add((kind, value))
 
     def _learn_names(
-        self, found: Sequence[Leaf], texts: Sequence[str], changed: Iterable[int]
+        self, leaves: Sequence[Leaf], texts: Sequence[str], changed: Iterable[int]
     ) -> bool:
-        """Learn which names the changed texts tell; say if there are new ones."""
+        """Collect the names that the changed texts reveal; return whether there are new ones."""
         if Kind.NAME in self.allowed.kinds:
             return False
-        told = {
+        names = {
             word
             for n in changed
-            for word in self._told(found[n], texts[n], texts[n - 1] if n else "")
+            for word in self._names_in(leaves[n], texts[n], texts[n - 1] if n else "")
             if not self.allowed.value(word)
         }
-        told |= {
+        names |= {
             word
             for kind, value in self.analyzed
             if kind is Kind.NAME and not self.allowed.value(value)
             for word in name_patterns.words(value)
         }
-        if told <= self.names:
+        if names <= self.names:
             return False
-        self.names |= told
+        self.names |= names
         require_few(len(self.names))
-        self._parts = frozenset(one.lower() for one in self.names)
+        self._parts = frozenset(name.lower() for name in self.names)
         return True
 
-    def _told(self, leaf: Leaf, text: str, before: str) -> Iterable[str]:
-        if leaf.zone is Zone.DATA and leaf.field in json_texts.TELLING:
+    def _names_in(self, leaf: Leaf, text: str, before: str) -> Iterable[str]:
+        if leaf.zone is Zone.DATA and leaf.field in json_texts.VALUE_FIELDS:
             if leaf.field in json_texts.USERS:
                 return name_patterns.in_user_id(text)
             if json_texts.kind_of(leaf.field, text) is Kind.NAME:
                 return name_patterns.words(text)
-        if not self.hits.names or leaf.zone not in TELLING:
+        if not self.hits.names or leaf.zone not in NAMING_ZONES:
             return ()
         if self.gates.of(text).names:
-            return name_patterns.told(text, leaf.zone is Zone.USER)
-        return name_patterns.answered(before, text) if leaf.zone is Zone.USER else ()
+            return name_patterns.named_in(text, leaf.zone is Zone.USER)
+        return name_patterns.named_in_answer(before, text) if leaf.zone is Zone.USER else ()
 
     def _first(self, leaf: Leaf, text: str) -> str:
-        """Redact a text that was not read before, or has changed since."""
+        """Redact a text that is new or has changed."""
         is_amount = leaf.zone is Zone.NUMBER and not text.isdigit()
-        if leaf.field in json_texts.TELLING and leaf.zone is not Zone.TOOLS and not is_amount:
+        if leaf.field in json_texts.VALUE_FIELDS and leaf.zone is not Zone.TOOLS and not is_amount:
             whole = self._field(leaf, text)
             if whole is not None:
                 return whole
@@ -250,11 +253,11 @@ class ConversationScan:
         return self._again(text, has_new_names=True)
 
     def _again(self, text: str, has_new_names: bool) -> str:
-        """Redact what has become known since a text was read."""
+        """Redact values that have become known since the last round."""
         if has_new_names and self._parts:
             lowered = text.lower()
             if any(part in lowered for part in self._parts):
-                text = patterns.beside(text, self._named)
+                text = patterns.outside_placeholders(text, self._named)
         return self.ledger.replace_known(text) if self.ledger.known else text
 
     def _matching(
@@ -266,7 +269,7 @@ class ConversationScan:
         return text
 
     def _field(self, leaf: Leaf, text: str) -> str | None:
-        """Redact what a field says of its whole value; ``None`` if it says nothing."""
+        """Redact a field's whole value by the field's name; ``None`` if that has no kind."""
         kind = json_texts.kind_of(leaf.field, text)
         if kind is None or kind in self.allowed.kinds or self.allowed.value(text):
             return None
@@ -277,7 +280,7 @@ class ConversationScan:
         return self.ledger.stand_in(kind, json_texts.key(kind, text), text)
 
     def _number(self, text: str) -> str:
-        """Redact a number that is known, or has the form of a card."""
+        """Redact a known number, or one with the form of a card."""
         is_card = len(text) in (14, 15, 16) and text.isdigit() and identity_numbers.is_card(text)
         if is_card and Kind.CARD not in self.allowed.kinds and not self.allowed.value(text):
             return self.ledger.stand_in(Kind.CARD, text, text)
@@ -297,7 +300,7 @@ class ConversationScan:
         return "".join([*written, match.string[done : match.end()]])
 
     def _named(self, text: str) -> str:
-        """Replace the names that are known, part by part."""
+        """Replace known names, part by part."""
         done, written = 0, ""
         for start, end in name_patterns.runs(text, self._parts):
             if name_patterns.is_name(text, start, end, self.names):
@@ -306,7 +309,7 @@ class ConversationScan:
         return written + text[done:]
 
     def _part_by_part(self, text: str) -> str:
-        """Replace each part of a name by a placeholder of its own, so that parts show relations."""
+        # A placeholder per part, so that shared parts show relations.
         return name_patterns.PART.sub(self._part, text)
 
     def _part(self, word: re.Match[str]) -> str:
@@ -316,12 +319,12 @@ class ConversationScan:
 
 
 def _is_example(match: re.Match[str], value: str) -> bool:
-    """Say if a value in a tool's description only shows what one looks like."""
+    """Return whether a value in a tool's description is only an example."""
     return bool(EXAMPLES.fullmatch(value)) or _shown_from(match.string) <= match.start()
 
 
 @lru_cache(maxsize=8)
 def _shown_from(text: str) -> int:
-    """Return where the first word ends behind which values are made up; past the end if none is."""
+    """Return the end of the first word that introduces examples; past the text's end if none."""
     showing = SHOWING.search(text)
     return len(text) + 1 if showing is None else showing.end()

@@ -48,7 +48,7 @@ CARD_LENGTHS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("6304", "6304", (12, 13, 14, 15, 16, 17, 18, 19)),
     ("67", "67", (12, 13, 14, 15, 16, 17, 18, 19)),
 )
-"""First and last prefix of an issuer's cards, and how many digits they have."""
+"""First and last prefix of an issuer's cards, and their numbers of digits."""
 
 
 def luhn(digits: str) -> bool:
@@ -120,7 +120,7 @@ def indian(digits: str) -> bool:
 
 
 MOST_GROUPS = 20
-"""A card has no more digits, so no more groups of them."""
+"""A card has at most this many digits, so at most this many groups."""
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
@@ -136,27 +136,27 @@ IP_WORDS = re.compile(r"\bip\b|address|host|server|://")
 
 
 def cards(match: re.Match[str]) -> list[Value]:
-    """Take the payment cards' numbers in a run of digits.
+    """Return the payment card numbers in a run of digits.
 
-    Each is one group, or groups as cards show them; other lengths than 14 to 16 count only after a
-    word for cards.
+    Each is one group, or several as on cards; lengths other than 14 to 16 count only after a word
+    for cards.
     """
     lengths = range(12, 20) if CARD_WORDS.search(before(match)) else range(14, 17)
     text = match.group()
-    groups = [(one.start(), one.end()) for one in re.finditer("[0-9]+", text)]
-    found: list[Value] = []
+    groups = [(group.start(), group.end()) for group in re.finditer("[0-9]+", text)]
+    values: list[Value] = []
     first = 0
     while first < len(groups):
         groups_of_card, digits = _card(text, groups[first : first + MOST_GROUPS], lengths)
         if groups_of_card:
             start, (_, end) = groups[first][0], groups[first + groups_of_card - 1]
-            found.append(Value(match.start() + start, match.start() + end, digits))
+            values.append(Value(match.start() + start, match.start() + end, digits))
         first += groups_of_card or 1
-    return found
+    return values
 
 
 def _card(text: str, groups: Sequence[tuple[int, int]], lengths: range) -> tuple[int, str]:
-    """Count the groups of the card that begins here, and give its digits; 0 if none does."""
+    """Return the number of groups and the digits of the card that begins here; 0 without a card."""
     digits = ""
     for number, (start, end) in enumerate(groups, 1):
         if digits and end - start < 3 and len(digits) < 12:
@@ -170,22 +170,22 @@ def _card(text: str, groups: Sequence[tuple[int, int]], lengths: range) -> tuple
 
 
 def iban(match: re.Match[str]) -> Value | None:
-    """Take as many characters as the country's accounts have."""
+    """Return a valid IBAN of the country's length."""
     start, _, text = value_of(match)
-    found = normal_iban("".join(one for one in text if one.isalnum()))
-    if found is None:
+    account = normal_iban("".join(character for character in text if character.isalnum()))
+    if account is None:
         return None
     counted = 0
-    for place, one in enumerate(text):
-        counted += one.isalnum()
-        if counted == len(found):
+    for place, character in enumerate(text):
+        counted += character.isalnum()
+        if counted == len(account):
             rest = text[place + 1 : place + 2]
-            return None if rest.isalnum() else Value(start, start + place + 1, found)
+            return None if rest.isalnum() else Value(start, start + place + 1, account)
     return None
 
 
 def ssn(match: re.Match[str]) -> Value | None:
-    """Take an American social security number; without its hyphens only where it is called one."""
+    """Return an American social security number; without hyphens only after a word for it."""
     start, end, text = value_of(match)
     digits = digits_of(text)
     if (
@@ -195,23 +195,23 @@ def ssn(match: re.Match[str]) -> Value | None:
         or digits[5:] == "0000"
     ):
         return None
-    is_said = text.count("-") == 2 or SSN_WORDS.search(before(match))
-    return Value(start, end, digits) if is_said else None
+    is_marked = text.count("-") == 2 or SSN_WORDS.search(before(match))
+    return Value(start, end, digits) if is_marked else None
 
 
 def checked(holds: Callable[[str], bool]) -> Check:
-    """Take a number whose check digit holds, without its punctuation."""
+    """Return a check for a valid check digit; the key has no punctuation."""
 
     def check(match: re.Match[str]) -> Value | None:
         start, end, text = value_of(match)
-        bare = "".join(one for one in text if one.isalnum()).upper()
+        bare = "".join(character for character in text if character.isalnum()).upper()
         return Value(start, end, bare) if holds(bare) else None
 
     return check
 
 
 def named(holds: Callable[[str], bool]) -> Check:
-    """Take a number whose check digit holds, where a word says what it is."""
+    """Return a check for a valid check digit after a word for the number."""
     check = checked(holds)
 
     def check_named(match: re.Match[str]) -> Value | list[Value] | None:
@@ -237,33 +237,35 @@ def long_identity(digits: str) -> bool:
 
 
 def document(match: re.Match[str]) -> Value | None:
-    """Take what is said to be a passport's or a licence's number, which has no check digit."""
+    """Return a passport's or licence's number, which has no check digit."""
     start, end, text = value_of(match)
-    return Value(start, end, text.upper()) if any(one.isdigit() for one in text) else None
+    return (
+        Value(start, end, text.upper()) if any(character.isdigit() for character in text) else None
+    )
 
 
 def ipv4(match: re.Match[str]) -> Value | None:
-    """Take an address that may be a person's: neither a loopback, a mask nor a version."""
+    """Return an address that may be a person's: not a loopback, a mask or a version."""
     start, end, text = value_of(match)
     octets = [int(part) for part in text.split(".")]
-    said = before(match)
-    if octets[0] in (0, 127, 255) or VERSION_WORDS.search(said):
+    context = before(match)
+    if octets[0] in (0, 127, 255) or VERSION_WORDS.search(context):
         return None
-    if max(octets) < 20 and not IP_WORDS.search(said):
+    if max(octets) < 20 and not IP_WORDS.search(context):
         return None
     return Value(start, end, text)
 
 
 def ipv6(match: re.Match[str]) -> Value | None:
-    """Take an address that may be a person's."""
+    """Return an address that may be a person's."""
     start, end, text = value_of(match)
     try:
-        found = ipaddress.IPv6Address(text)
+        ip_address = ipaddress.IPv6Address(text)
     except ValueError:
         return None
-    digits = [one for one in text if one != ":"]
-    is_plausible = len(digits) >= 5 and any(one.isdigit() for one in digits)
-    return Value(start, end, found.exploded) if is_plausible else None
+    digits = [character for character in text if character != ":"]
+    is_plausible = len(digits) >= 5 and any(character.isdigit() for character in digits)
+    return Value(start, end, ip_address.exploded) if is_plausible else None
 
 
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"

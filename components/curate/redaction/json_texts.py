@@ -13,7 +13,7 @@ from components.curate.redaction.patterns import Kind, digits_of
 from components.schema import Json
 
 PERSON = "personname"
-"""The field of a ``name`` that stands in an object about a person."""
+"""The field for a ``name`` in an object about a person."""
 
 FIELDS: dict[str, Kind] = {
     field: kind
@@ -39,22 +39,22 @@ FIELDS: dict[str, Kind] = {
 }
 
 USERS = frozenset({"userid", "username", "user", "customerid"})
-"""Fields of ids, which may be made of a name."""
+"""Fields of ids, which may contain a name."""
 
-TELLING = PEOPLE | USERS | FIELDS.keys()
-"""Fields whose value may be replaced for what they are called."""
+VALUE_FIELDS = PEOPLE | USERS | FIELDS.keys()
+"""Fields whose value may be redacted because of the field's name."""
 
 LOOKS_LIKE_A_PERSON = re.compile(r"[^\W\d_a-z][\w'\u2019.-]*(?: [^\W\d_][\w'\u2019.-]*){1,3}")
 
 
 @lru_cache(maxsize=8192)
 def normal(field: str) -> str:
-    """Write ``first_name``, ``firstName`` and ``First Name`` the same."""
+    """Normalise a field's name: ``first_name``, ``firstName`` and ``First Name`` are equal."""
     return re.sub(r"[^a-z0-9]", "", field.lower()) if not field.islower() or "_" in field else field
 
 
 def kind_of(field: str, text: str) -> Kind | None:
-    """Say what the value of a field is; ``None`` if neither its name nor its form says so."""
+    """Return the kind of a field's value; ``None`` if name or form don't match a kind."""
     if field in PEOPLE:
         return Kind.NAME if LOOKS_LIKE_A_PERSON.fullmatch(text) else None
     kind = FIELDS.get(field)
@@ -62,12 +62,12 @@ def kind_of(field: str, text: str) -> Kind | None:
 
 
 def is_plausible(kind: Kind, text: str) -> bool:
-    """Check that a value has the form of its kind: fields hold placeholders and words, too."""
+    """Return whether a value has the form of its kind: fields also hold placeholders and words."""
     if not text.strip() or "<" in text or len(text) > 200:
         return False
     match kind:
         case Kind.NAME:
-            return len(text) < 60 and not any(one.isdigit() for one in text)
+            return len(text) < 60 and not any(character.isdigit() for character in text)
         case Kind.PHONE:
             return 7 <= len(digits_of(text)) <= 15 and not re.search(r"[a-zA-Z]{4}", text)
         case Kind.CARD:
@@ -75,15 +75,15 @@ def is_plausible(kind: Kind, text: str) -> bool:
         case Kind.SSN:
             return len(digits_of(text)) == 9
         case Kind.ADDRESS:
-            return any(one.isdigit() for one in text)
+            return any(character.isdigit() for character in text)
         case Kind.NATIONAL_ID:
-            return len(text) >= 5 and any(one.isdigit() for one in text)
+            return len(text) >= 5 and any(character.isdigit() for character in text)
         case _:
             return secret_values.is_value(text)
 
 
 def key(kind: Kind, text: str) -> str:
-    """Give the one form of all the ways to write a field's value."""
+    """Return the canonical form of a field's value."""
     match kind:
         case Kind.PHONE:
             digits = digits_of(text)
@@ -95,23 +95,23 @@ def key(kind: Kind, text: str) -> str:
         case Kind.ADDRESS:
             return contact.address_key(text)
         case Kind.NATIONAL_ID:
-            return "".join(one for one in text if one.isalnum()).upper()
+            return "".join(character for character in text if character.isalnum()).upper()
         case _:
             return " ".join(text.lower().split())
 
 
 class Zone(Enum):
-    """Where a text stands."""
+    """The place of a text in a conversation."""
 
-    USER = "what a user wrote"
-    SAID = "what anybody else wrote"
+    USER = "a user's message"
+    OTHER = "any other message"
     DATA = "a value in arguments, results and references"
-    NUMBER = "a number there"
+    NUMBER = "a number in arguments, results and references"
     TOOLS = "the description of a tool"
 
 
 class Leaf(NamedTuple):
-    """A text, and the field that holds it, written as ``fields.normal`` writes it."""
+    """A text, and its field, normalised by ``normal``."""
 
     text: str
     field: str
@@ -119,7 +119,7 @@ class Leaf(NamedTuple):
 
 
 Visit: TypeAlias = Callable[[Leaf], str]
-"""Gives the text to stand in a leaf's place."""
+"""Returns the replacement of a leaf's text."""
 
 MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
 SCHEMA_STAYS = frozenset(
@@ -131,35 +131,37 @@ VALUES = frozenset({"enum", "default", "const", "example", "examples"})
 
 
 def message(value: dict[str, Json], visit: Visit) -> dict[str, Json]:
-    """Rewrite a chat message."""
-    zone = Zone.USER if value.get("role") == "user" else Zone.SAID
-    return {key: _part_of_message(key, one, zone, visit) for key, one in value.items()}
+    """Return a chat message with rewritten texts."""
+    zone = Zone.USER if value.get("role") == "user" else Zone.OTHER
+    return {key: _part_of_message(key, item, zone, visit) for key, item in value.items()}
 
 
 def tool(value: dict[str, Json], visit: Visit) -> dict[str, Json]:
-    """Rewrite a tool's definition."""
-    return {key: one if key in SCHEMA_STAYS else schema(one, visit) for key, one in value.items()}
+    """Return a tool's definition with rewritten texts."""
+    return {
+        key: item if key in SCHEMA_STAYS else schema(item, visit) for key, item in value.items()
+    }
 
 
 def schema(value: Json, visit: Visit) -> Json:
-    """Rewrite the descriptions and the values in JSON Schema and what is around it."""
+    """Return JSON Schema, or its surroundings, with rewritten descriptions and values."""
     match value:
         case str():
             return visit(Leaf(value, "", Zone.TOOLS))
         case list():
-            return [schema(one, visit) for one in value]
+            return [schema(item, visit) for item in value]
         case dict():
-            return {key: _part_of_schema(key, one, visit) for key, one in value.items()}
+            return {key: _part_of_schema(key, item, visit) for key, item in value.items()}
         case _:
             return value
 
 
 def acceptable(value: Json, visit: Visit) -> Json:
-    """Rewrite the values in references; the functions' names stay."""
+    """Return references with rewritten values; function names stay."""
     if not isinstance(value, list):
         return value
     return [
-        {key: one if key == "name" else data(one, visit, "") for key, one in call.items()}
+        {key: item if key == "name" else data(item, visit, "") for key, item in call.items()}
         if isinstance(call, dict)
         else call
         for call in value
@@ -167,20 +169,20 @@ def acceptable(value: Json, visit: Visit) -> Json:
 
 
 def data(value: Json, visit: Visit, field: str, zone: Zone = Zone.DATA) -> Json:
-    """Rewrite any JSON; a list's elements are in the list's field."""
+    """Return JSON with rewritten texts and numbers; a list's elements have the list's field."""
     match value:
         case str():
             return _text(value, visit, field, zone)
         case dict():
             return _object(value, visit, field)
         case list():
-            return [data(one, visit, field) for one in value]
+            return [data(item, visit, field) for item in value]
         case bool() | None:
             return value
         case _:
             written = str(value)
-            given = visit(Leaf(written, field, Zone.NUMBER))
-            return value if given == written else given
+            visited = visit(Leaf(written, field, Zone.NUMBER))
+            return value if visited == written else visited
 
 
 def _part_of_message(key: str, value: Json, zone: Zone, visit: Visit) -> Json:
@@ -190,10 +192,10 @@ def _part_of_message(key: str, value: Json, zone: Zone, visit: Visit) -> Json:
         case "content", list():
             return [_part_of_content(part, zone, visit) for part in value]
         case "tool_calls", list():
-            return [_call(one, visit) for one in value]
+            return [_call(call, visit) for call in value]
         case "function_call", dict():
             return _function(value, visit)
-        case "name", str() if zone is Zone.SAID:
+        case "name", str() if zone is Zone.OTHER:
             return value
         case _:
             return value if key in MESSAGE_STAYS else data(value, visit, normal(key))
@@ -202,24 +204,26 @@ def _part_of_message(key: str, value: Json, zone: Zone, visit: Visit) -> Json:
 def _part_of_content(part: Json, zone: Zone, visit: Visit) -> Json:
     if not isinstance(part, dict):
         return data(part, visit, "")
-    return {key: one if key == "type" else data(one, visit, "", zone) for key, one in part.items()}
+    return {
+        key: item if key == "type" else data(item, visit, "", zone) for key, item in part.items()
+    }
 
 
 def _call(call: Json, visit: Visit) -> Json:
     if not isinstance(call, dict):
         return data(call, visit, "")
     return {
-        key: _function(one, visit)
-        if key == "function" and isinstance(one, dict)
-        else one
+        key: _function(item, visit)
+        if key == "function" and isinstance(item, dict)
+        else item
         if key in MESSAGE_STAYS
-        else data(one, visit, normal(key))
-        for key, one in call.items()
+        else data(item, visit, normal(key))
+        for key, item in call.items()
     }
 
 
 def _function(function: dict[str, Json], visit: Visit) -> dict[str, Json]:
-    return {key: one if key == "name" else data(one, visit, "") for key, one in function.items()}
+    return {key: item if key == "name" else data(item, visit, "") for key, item in function.items()}
 
 
 def _part_of_schema(key: str, value: Json, visit: Visit) -> Json:
@@ -234,13 +238,13 @@ def _object(value: dict[str, Json], visit: Visit, parent: str) -> dict[str, Json
         names.values()
     )
     return {
-        key: data(one, visit, PERSON if about_person and names[key] == "name" else names[key])
-        for key, one in value.items()
+        key: data(item, visit, PERSON if about_person and names[key] == "name" else names[key])
+        for key, item in value.items()
     }
 
 
 def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:
-    """Rewrite a text; one that is a JSON object or list in itself, value by value."""
+    """Return a rewritten text; JSON objects and lists within text are rewritten value by value."""
     if text[:1] not in ("{", "["):
         return visit(Leaf(text, field, zone))
     try:
@@ -252,10 +256,10 @@ def _text(text: str, visit: Visit, field: str, zone: Zone) -> str:
 
 
 def write(value: Json, like: str) -> str:
-    """Write JSON as another text was written: its spaces, and whether it escapes.
+    """Return JSON with the spacing and escaping of another text.
 
     Raises:
-        ValueError: It holds a number that JSON can't.
+        ValueError: It has a number that JSON can't represent.
     """
     spaced = FIRST_COLON.match(like)
     is_spaced = bool(spaced[1]) if spaced else ", " in like
@@ -268,10 +272,10 @@ def write(value: Json, like: str) -> str:
 
 
 def dumps(value: object) -> str:
-    """Write JSON as the warehouse extracts it; half a character is escaped, as only that can be.
+    """Return JSON as the warehouse extracts it; lone surrogates are escaped.
 
     Raises:
-        ValueError: It holds a number that JSON can't.
+        ValueError: It has a number that JSON can't represent.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:

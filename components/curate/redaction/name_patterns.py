@@ -1,4 +1,4 @@
-"""Persons' names that a conversation reveals, and words that are no names."""
+"""Persons' names that a conversation reveals, and words that are not names."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -26,7 +26,7 @@ very wanna want wanted wanting was wasn't we wednesday well were what what's wha
 which while who whose why will wish with wondering worried would writing yes yet you your yours
 """
 NOT_NAMES = frozenset(_NOT_NAMES.split())
-"""Words that follow "my name is" or "I'm" without being one."""
+"""Words after "my name is" or "I'm" that are not names."""
 
 _MAY_BE_WORDS = """
 al an art bell best bill bin bob's brown bush chance chase christian de dean den der do drew el
@@ -36,14 +36,14 @@ rich rob rose ross royal ruby rusty sky so stone summer sunny to trip van violet
 waters west will winter wood woods young
 """
 MAY_BE_WORDS = frozenset(_MAY_BE_WORDS.split())
-"""Names that are words, too: alone they count only where nothing speaks against it."""
+"""Names that are also words: alone they count only in an unambiguous context."""
 
 _ABOUT_A_PERSON = """
 birthdate birthday dateofbirth dob email emailaddress firstname gender lastname mobile passport
 passportnumber phone phonenumber ssn surname
 """
 ABOUT_A_PERSON = frozenset(_ABOUT_A_PERSON.split())
-"""Fields beside which a ``name`` is a person's, as ``fields.normal`` writes them."""
+"""Fields next to which a ``name`` is a person's, normalised by ``json_texts.normal``."""
 
 _PEOPLE = """
 attendee attendees beneficiary cardholder contact contacts customer driver employee guest guests
@@ -51,7 +51,7 @@ participant participants passenger passengers patient patients people person rec
 recipients savedpassengers student students tenant traveler travelers
 """
 PEOPLE = frozenset(_PEOPLE.split())
-"""Fields that hold persons."""
+"""Fields that contain persons."""
 
 _NOT_VALUES = """
 bool boolean changeme empty example false here hidden incorrect integer invalid missing nil none
@@ -59,7 +59,7 @@ null number object optional passwd password redacted required secret str string 
 undefined unknown value wrong your_password yourpassword
 """
 NOT_VALUES = frozenset(_NOT_VALUES.split())
-"""What stands behind ``password:`` in schemas and prose."""
+"""Words after ``password:`` in schemas and prose."""
 
 
 PART = re.compile(r"[^\W\d_]{2,}")
@@ -82,7 +82,7 @@ MINE = re.compile(
     rf"(?P<name>{WORD}(?: {WORD}){{0,3}})"
 )
 BOOKED = "is|its|it's|listed|booked|reserved?|reservation|booking|table|made|account"
-SAID = re.compile(
+CALLED = re.compile(
     rf"(?i:\b(?:the|his|her|their) (?:{WHOSE} )?(?:sur)?names?{IS}|\b{WHOSE} name{IS}"
     rf"|(?:^|[.,;!?\n(-] ?)(?:the )?name{IS}|\bunder (?:the )?name(?: of)?|\bin the name of"
     rf"|\bknown as|\b(?:{BOOKED}) under)"
@@ -120,56 +120,56 @@ USED_ID = re.compile(rf"(?i)\buser[^.,?!\n]{{0,30}}?(?<!\w)(?P<id>{USER_ID.patte
 JOINED = re.compile(r"[ _.-]|, |['\u2019-]")
 
 
-MY_RELATIVES = [f"my {one.rstrip('?')}" for one in RELATIVES.split("|")]
-TOLD_BY = (
+MY_RELATIVES = [f"my {relative.rstrip('?')}" for relative in RELATIVES.split("|")]
+NAMED_BY = (
     (MINE, ("name", "call me", "go by")),
-    (SAID, ("name", "known as", "under")),
+    (CALLED, ("name", "known as", "under")),
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
     (MENTIONED, ("named", "passenger", "guest", "customer", *MY_RELATIVES)),
     (SIGNED, tuple(PARTINGS.split("|"))),
 )
 TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
-"""With what an expression needs in the text, in lower case: to look for it is much cheaper."""
+"""Substrings in lower case that an expression requires: searching for them is much cheaper."""
 
 
-def told(text: str, is_users: bool) -> Iterator[str]:
-    """Give the words that a text says to be somebody's name."""
+def named_in(text: str, is_users: bool) -> Iterator[str]:
+    """Yield the name parts that a text introduces."""
     lowered = text.lower()
     expressions = [
         expression
-        for expression, needed in (TOLD_BY if is_users else ())
-        if any(one in lowered for one in needed)
+        for expression, needed in (NAMED_BY if is_users else ())
+        if any(marker in lowered for marker in needed)
     ]
     if is_users and "user" in lowered:
         for match in USED_ID.finditer(text):
             yield from in_user_id(match["id"])
-    if any(one in lowered for one in TITLES_NEEDED):
+    if any(marker in lowered for marker in TITLES_NEEDED):
         expressions.append(TITLED)
     for expression in expressions:
         for match in expression.finditer(text):
             yield from _leading(match["name"])
 
 
-def answered(question: str, text: str) -> Iterator[str]:
-    """Give the words of a text that is nothing but a name, said to a question for one."""
+def named_in_answer(question: str, text: str) -> Iterator[str]:
+    """Yield the name parts of a text that is only a name, if ``question`` asked for one."""
     if (match := ANSWER.fullmatch(text)) and ASKED.search(question):
         yield from _leading(match["name"])
 
 
 def words(text: str) -> Iterator[str]:
-    """Give the words of a field that holds a name; initials are none."""
+    """Return the words of a name field, without initials."""
     return (match.group() for match in PART.finditer(text))
 
 
 def in_user_id(text: str) -> Iterator[str]:
-    """Give the parts of a name that a user's id is made of, ``ann_lee_7287``, as capitalized."""
+    """Yield the capitalised name parts of a user id such as ``ann_lee_7287``."""
     if match := USER_ID.fullmatch(text):
         yield from (part.title() for part in match.groups() if part.lower() not in NOT_NAMES)
 
 
 def _leading(name: str) -> Iterator[str]:
-    """Give the words up to the first that is no name: ``john calling about`` is ``john``."""
+    """Yield the words before the first non-name: ``john calling about`` yields ``john``."""
     for n, word in enumerate(name.split(" ")):
         if word.lower() in NOT_NAMES or (n and word.islower() and name[0].isupper()):
             return
@@ -177,7 +177,7 @@ def _leading(name: str) -> Iterator[str]:
 
 
 def runs(text: str, parts: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Give where known parts of names stand in a text, those beside each other as one."""
+    """Yield the spans of known name parts in a text, adjacent ones as one."""
     begun, end = -1, -1
     for match in PART.finditer(text):
         if match.group().lower() not in parts:
@@ -192,20 +192,20 @@ def runs(text: str, parts: Collection[str]) -> Iterator[tuple[int, int]]:
         yield begun, end
 
 
-def is_name(text: str, start: int, end: int, found: Collection[str]) -> bool:
-    """Say if what is spelled like names that were found (as told, in whatever case) is one here.
+def is_name(text: str, start: int, end: int, names: Collection[str]) -> bool:
+    """Return whether a span spelled like a known name is a name here.
 
-    Parts beside each other are one, and so is a part with a number, as in a user's id. Alone, a
-    part counts as it was told or in capitals; if it is a word, too, then only where it begins no
-    sentence, or where the words in front introduce it.
+    Adjacent parts are a name, and so is a part with a number, as in a user id. A single part counts
+    in its known spelling or capitalised; if it is also a word, then only inside of a sentence, or
+    after words that introduce a name.
     """
     run = text[start:end]
     if not PART.fullmatch(run) or NUMBERED.match(text, end):
         return True
-    if run.isupper() and len(run) <= LONGEST_CODE and run not in found:
+    if run.isupper() and len(run) <= LONGEST_CODE and run not in names:
         return False
     if run.lower() not in MAY_BE_WORDS:
-        return not run.islower() or run in found
+        return not run.islower() or run in names
     if INTRODUCING.search(text[max(0, start - 24) : start]):
         return True
     begins = BEGINNING.search(text[max(0, start - 4) : start])
@@ -214,7 +214,7 @@ def is_name(text: str, start: int, end: int, found: Collection[str]) -> bool:
 
 NUMBERED = re.compile("_?[0-9]")
 LONGEST_CODE = 3
-"""So many capitals are rather an airport than a name: MIA is not Mia."""
+"""Up to this many capitals are probably an airport code: MIA is not Mia."""
 INTRODUCING = re.compile(
     r"(?i)(?:name(?:'s|\u2019s| is|:)?|call me|known as|i['\u2019]m|i am|this is|under)\s*$"
 )

@@ -1,4 +1,4 @@
-"""Kinds of personal data and secrets, and the pattern by which values of a kind are found."""
+"""Kinds of personal data and secrets, and the pattern type that finds values of a kind."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 
 class Kind(StrEnum):
-    """What a value is; a placeholder shows it in capitals, ``<EMAIL_1>``."""
+    """A value's kind; placeholders show it in capitals, ``<EMAIL_1>``."""
 
     EMAIL = "email"
     PHONE = "phone"
@@ -27,12 +27,12 @@ PLACEHOLDER = re.compile(rf"<({'|'.join(kind.upper() for kind in Kind)})_([0-9]+
 
 
 def placeholder(kind: Kind, number: int) -> str:
-    """Write the placeholder of the ``number``th value of its kind."""
+    """Return the placeholder of value ``number`` of its kind."""
     return f"<{kind.upper()}_{number}>"
 
 
-def beside(text: str, change: Callable[[str], str]) -> str:
-    """Change a text, but nothing in its placeholders: somebody may be called Card."""
+def outside_placeholders(text: str, change: Callable[[str], str]) -> str:
+    """Apply ``change`` to a text outside of its placeholders: somebody may be called Card."""
     if "<" not in text:
         return change(text)
     done, written = 0, ""
@@ -43,14 +43,14 @@ def beside(text: str, change: Callable[[str], str]) -> str:
 
 
 Check: TypeAlias = Callable[[re.Match[str]], "Value | list[Value] | None"]
-"""Gives the value in a match, or several in their order."""
+"""Returns the value in a match, several in order, or ``None``."""
 
 CONTEXT_CHARS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Where a value stands in a text, and the one form (``key``) of all the ways to write it."""
+    """A value's span in a text, and its canonical form ``key``."""
 
     start: int
     end: int
@@ -59,13 +59,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A kind's expression.
+    """An expression that finds values of a kind.
 
-    ``gates`` are for RE2, and all match in a text where ``expression`` does and the check agrees:
-    one set of all gates tells in a single pass which expressions a text is worth. The group
-    ``value`` is the value, else all is.
-    An expression must not look through ``<`` and ``>``: what was redacted once would read
-    differently the second time.
+    ``gates`` are for RE2; all of them match in every text where ``expression`` matches and the
+    check passes, so that one RE2 set selects the expressions to run in a single pass. The value is
+    the group ``value``, else the whole match.
+    An expression must not match across ``<`` and ``>``: redacting twice would then find more.
     """
 
     kind: Kind
@@ -75,23 +74,23 @@ class Pattern:
 
 
 def value_of(match: re.Match[str]) -> tuple[int, int, str]:
-    """Give the span and the text of the value of a match."""
+    """Return the span and the text of a match's value."""
     group = "value" if "value" in match.re.groupindex else 0
     return match.start(group), match.end(group), match.group(group)
 
 
 def as_written(match: re.Match[str]) -> Value:
-    """Take the value as it stands."""
+    """Return the value with its text as key."""
     return Value(*value_of(match))
 
 
 def before(match: re.Match[str]) -> str:
-    """Give the few words in front of a match, in lower case; no further than a placeholder."""
+    """Return the few words before a match, in lower case, back to a placeholder at most."""
     start = match.start()
     near = match.string[max(0, start - CONTEXT_CHARS) : start]
     return near.rpartition(">")[2].lower()
 
 
 def digits_of(text: str) -> str:
-    """Keep the digits 0 to 9 only."""
+    """Return the digits 0 to 9 of a text."""
     return re.sub("[^0-9]+", "", text)

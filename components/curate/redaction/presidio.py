@@ -1,8 +1,7 @@
-"""Presidio's recognizers as a plug-in: for names and places, with a language model that you bring.
+"""Presidio's recognizers as a plug-in: names and places, with your own language model.
 
-Without a spaCy model Presidio has patterns only, and of these only those are asked that our own do
-not cover. What a language model finds may differ once a text is redacted, so with one, redacting
-twice may find more.
+Without a spaCy model Presidio has patterns only, of which only those that our own do not cover are
+used. With a model, redacting twice may find more, as its findings depend on the surrounding text.
 """
 
 import importlib.util
@@ -38,29 +37,29 @@ KINDS: dict[str, Kind] = {
 }
 NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
 SURE = 0.4
-"""What Presidio's phone recognizer gives; it is the least sure of those that are asked."""
+"""The score of Presidio's phone recognizer, the lowest of those used."""
 
 
 class Presidio(Config):
-    """What Presidio is asked for; needs ``pip install 'lora-flywheel[presidio]'``."""
+    """Entities to find with Presidio; needs ``pip install 'lora-flywheel[presidio]'``."""
 
     entities: tuple[Entity, ...] = ("PERSON",)
-    """``LOCATION`` takes every town and country, too, also where a tool needs them."""
+    """``LOCATION`` redacts every town and country, including those that a tool needs."""
 
     model: str | None = None
-    """A spaCy model: the name of its package, or its folder; for ``PERSON`` and ``LOCATION``."""
+    """A spaCy model for ``PERSON`` and ``LOCATION``: its package's name, or its folder."""
 
     language: str = "en"
-    """Which language's recognizers are asked."""
+    """Language of the recognizers."""
 
     @model_validator(mode="after")
     def _is_installed(self) -> "Presidio":
         if importlib.util.find_spec("presidio_analyzer") is None:
             raise ValueError("Presidio is not installed: pip install 'lora-flywheel[presidio]'")
-        if self.model is None and (wanted := NEED_A_MODEL.intersection(self.entities)):
-            raise ValueError(f"{', '.join(sorted(wanted))} wants a spaCy model, and none is named")
+        if self.model is None and (entities := NEED_A_MODEL.intersection(self.entities)):
+            raise ValueError(f"{', '.join(sorted(entities))} needs a spaCy model: set model")
         if self.model is not None and not _exists(self.model):
-            raise ValueError(f"there is neither a package nor a folder {self.model}")
+            raise ValueError(f"model {self.model} is neither a package nor a folder")
         return self
 
 
@@ -78,15 +77,17 @@ class Analyzer:
         self._engine = _engine(settings)
 
     def find(self, text: str) -> Iterator[tuple[Kind, str]]:
-        """Give the values in a text, with their kinds."""
+        """Yield the values in a text, with their kinds."""
         results = self._engine.analyze(
             text,
             language=self._settings.language,
             entities=list(self._settings.entities),
             score_threshold=SURE,
         )
-        for one in sorted(results, key=lambda one: (one.start, one.end, one.entity_type)):
-            yield KINDS[one.entity_type], text[one.start : one.end]
+        for result in sorted(
+            results, key=lambda result: (result.start, result.end, result.entity_type)
+        ):
+            yield KINDS[result.entity_type], text[result.start : result.end]
 
 
 def _engine(settings: Presidio) -> Any:  # noqa: ANN401 - an optional, untyped library

@@ -22,20 +22,20 @@ PATTERNS = (
     *(pattern for pattern in contact.PATTERNS if pattern.kind is Kind.PHONE),
     *contact.ADDRESS_PATTERNS,
 )
-"""In this order: what an earlier one took, a later one does not see."""
+"""In this order: a value matched by one is invisible to later ones."""
 
 
-OFFERS = 512
-"""Lists of tools that are remembered; most requests of an application offer one of a few."""
+CACHED_OFFERS = 512
+"""Cached lists of tools; most requests of an application offer one of a few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is redacted together: a request, the answers given or wanted, its references.
+    """Texts redacted together: a request, its answers, its references.
 
-    ``tools_text`` is the JSON of the tools where it is at hand: equal ones are looked at once. If
-    it ``is_corrected``, the first answer is by a person who may have been shown the others with
-    placeholders: in it, these name the values.
+    ``tools_text`` is the tools' JSON if available, the key of a cache. If it ``is_corrected``, the
+    first answer is by a person who may have seen the others with placeholders; its placeholders
+    then refer to the values.
     """
 
     messages: list[dict[str, Json]]
@@ -48,7 +48,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A request's tools: their texts, and whether these hold no value of their own."""
+    """A request's tools: their texts, ``is_clean`` if these contain no values."""
 
     leaves: list[Leaf]
     is_clean: bool
@@ -56,10 +56,10 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
-    """A conversation with placeholders, its distinct values and all replacements by kind.
+    """A conversation with placeholders, and its distinct values and replacements by kind.
 
-    ``marked`` is the conversation in which each occurrence of a value has a mark of its own, whose
-    number is ``first_mark`` plus the place among the ``occurrences``; ``None`` if there are none.
+    ``marked`` is the conversation with a mark per occurrence of a value, whose number is
+    ``first_mark`` plus its index in ``occurrences``; ``None`` without occurrences.
     """
 
     conversation: Conversation
@@ -71,48 +71,50 @@ class Redacted:
 
 
 class Redactor:
-    """Holds what is compiled once for a workload; gives the same for the same, in any order."""
+    """Redacts a workload's conversations; deterministic and independent of their order."""
 
     def __init__(self, settings: Redaction) -> None:
         self._allowed = Allowed.by(settings)
         self._analyzer = Analyzer(settings.presidio) if settings.presidio else None
-        self._gates = Prefilter([one for one in PATTERNS if one.kind not in self._allowed.kinds])
-        self._remembered = lru_cache(OFFERS)(self._read_text)
+        self._gates = Prefilter(
+            [pattern for pattern in PATTERNS if pattern.kind not in self._allowed.kinds]
+        )
+        self._remembered = lru_cache(CACHED_OFFERS)(self._read_text)
 
     def redact(self, conversation: Conversation) -> Redacted:
-        """Replace what is found by placeholders.
+        """Return the conversation with placeholders for its values.
 
         Raises:
-            ValueError: JSON inside of it can't be written again.
+            ValueError: JSON within a text can't be written again.
             RecursionError: It is nested too deeply.
         """
         tools = self._offered(conversation)
-        found = _leaves(partial(_rewrite_said, conversation))
+        leaves = _leaves(partial(_rewrite_said, conversation))
         if not tools.is_clean:
-            found += tools.leaves
-        joined = "\n".join([leaf.text for leaf in found])
+            leaves += tools.leaves
+        joined = "\n".join([leaf.text for leaf in leaves])
         correction = _correction(conversation)
         hits = self._gates.of(joined)
         if (
             self._analyzer is None
             and hits is NOTHING
-            and json_texts.TELLING.isdisjoint([leaf.field for leaf in found])
+            and json_texts.VALUE_FIELDS.isdisjoint([leaf.field for leaf in leaves])
         ):
             return Redacted(conversation)
-        reading = ConversationScan(self._allowed, self._gates, hits, self._analyzer)
+        scan = ConversationScan(self._allowed, self._gates, hits, self._analyzer)
         if hits.placeholders:
-            texts = [leaf.text for leaf in found]
+            texts = [leaf.text for leaf in leaves]
             quoting = texts[correction.start : correction.stop]
             del texts[correction.start : correction.stop]
-            reading.ledger.reserve("\n".join(texts), "\n".join(quoting))
+            scan.ledger.reserve("\n".join(texts), "\n".join(quoting))
         clean = tools.leaves if tools.is_clean else []
-        texts = reading.redact(found, joined, clean)
-        ledger = reading.ledger
+        texts = scan.redact(leaves, joined, clean)
+        ledger = scan.ledger
         if not ledger.numbers:
             return Redacted(conversation)
         for n in correction if hits.placeholders else ():
             texts[n] = ledger.quoted(texts[n])
-        for leaf, text in zip([*found, *clean], texts, strict=True):
+        for leaf, text in zip([*leaves, *clean], texts, strict=True):
             if leaf.zone is Zone.NUMBER:
                 ledger.note_number(text)
         return Redacted(
@@ -132,18 +134,18 @@ class Redactor:
         return self._read(json.loads(text))
 
     def _read(self, tools: list[dict[str, Json]]) -> Offered:
-        found = _leaves(partial(_rewrite_tools, tools))
-        joined = "\n".join([leaf.text for leaf in found])
+        leaves = _leaves(partial(_rewrite_tools, tools))
+        joined = "\n".join([leaf.text for leaf in leaves])
         hits = self._gates.of(joined)
         if hits is NOTHING:
-            return Offered(found, is_clean=True)
-        reading = ConversationScan(self._allowed, self._gates, hits)
-        reading.redact(found, joined)
-        return Offered(found, is_clean=not reading.ledger.numbers and not hits.placeholders)
+            return Offered(leaves, is_clean=True)
+        scan = ConversationScan(self._allowed, self._gates, hits)
+        scan.redact(leaves, joined)
+        return Offered(leaves, is_clean=not scan.ledger.numbers and not hits.placeholders)
 
 
-def of(settings: Redaction) -> Redactor:
-    """Give the redactor of a workload, compiled once a process."""
+def for_settings(settings: Redaction) -> Redactor:
+    """Return a workload's redactor, compiled once per process."""
     return _compiled(settings.model_dump_json())
 
 
@@ -153,67 +155,67 @@ def _compiled(settings: str) -> Redactor:
 
 
 def _leaves(rewrite: Callable[[Visit], object]) -> list[Leaf]:
-    found: list[Leaf] = []
+    leaves: list[Leaf] = []
 
     def collect(leaf: Leaf) -> str:
-        found.append(leaf)
+        leaves.append(leaf)
         return leaf.text
 
     rewrite(collect)
-    return found
+    return leaves
 
 
 def _correction(conversation: Conversation) -> range:
-    """Return the places among the leaves of what a person who corrects wrote."""
+    """Return the indices of the correction's leaves."""
     if not conversation.is_corrected:
         return range(0)
-    said = replace(conversation, answers=[], acceptable=None)
-    start = len(_leaves(partial(_rewrite_said, said)))
-    said = replace(said, messages=[], answers=conversation.answers[:1])
-    return range(start, start + len(_leaves(partial(_rewrite_said, said))))
+    without = replace(conversation, answers=[], acceptable=None)
+    start = len(_leaves(partial(_rewrite_said, without)))
+    without = replace(without, messages=[], answers=conversation.answers[:1])
+    return range(start, start + len(_leaves(partial(_rewrite_said, without))))
 
 
 def _with_texts(conversation: Conversation, texts: Iterator[str]) -> Conversation:
-    """Put other texts in the places of a conversation's, in the order in which they are read."""
-    said = _rewrite_said(conversation, lambda _: next(texts))
-    return replace(said, tools=_rewrite_tools(conversation.tools, lambda _: next(texts)))
+    """Replace a conversation's texts, in the order in which they are visited."""
+    rewritten = _rewrite_said(conversation, lambda _: next(texts))
+    return replace(rewritten, tools=_rewrite_tools(conversation.tools, lambda _: next(texts)))
 
 
 def _rewrite_said(conversation: Conversation, visit: Visit) -> Conversation:
     return Conversation(
-        messages=[json_texts.message(one, visit) for one in conversation.messages],
-        answers=[json_texts.message(one, visit) for one in conversation.answers],
+        messages=[json_texts.message(item, visit) for item in conversation.messages],
+        answers=[json_texts.message(item, visit) for item in conversation.answers],
         acceptable=json_texts.acceptable(conversation.acceptable, visit),
     )
 
 
 def _rewrite_tools(tools: list[dict[str, Json]], visit: Visit) -> list[dict[str, Json]]:
-    return [json_texts.tool(one, visit) for one in tools]
+    return [json_texts.tool(tool, visit) for tool in tools]
 
 
-def lets_stay(settings: Redaction) -> bool:
-    """Tell whether anything that is recognised may stay."""
+def keeps_values(settings: Redaction) -> bool:
+    """Return whether any recognised value may stay."""
     return bool(settings.off or settings.allow or settings.allow_patterns)
 
 
 def unredacted_finder(settings: Redaction) -> Callable[[str], list[str]] | None:
-    """Give what finds such values in an answer as rendered; ``None`` where nothing may stay."""
-    if not lets_stay(settings):
+    """Return a function that lists a rendered answer's allowed values; ``None`` without any."""
+    if not keeps_values(settings):
         return None
-    strict, own = of(Redaction()), of(settings)
+    strict, own = for_settings(Redaction()), for_settings(settings)
 
     def find(answer: str) -> list[str]:
         replaced = set(_values(answer, own))
-        stayed = [one for one in _values(answer, strict) if one not in replaced]
+        stayed = [value for value in _values(answer, strict) if value not in replaced]
         return sorted(stayed, key=answer.find)
 
     return find
 
 
-def _values(answer: str, by: Redactor) -> list[str]:
-    given = Conversation([], answers=[{"role": "assistant", "content": answer}])
+def _values(answer: str, redactor: Redactor) -> list[str]:
+    conversation = Conversation([], answers=[{"role": "assistant", "content": answer}])
     try:
-        found = by.redact(given).occurrences
-    except (ValueError, RecursionError):  # what could not be redacted was left out before
+        occurrences = redactor.redact(conversation).occurrences
+    except (ValueError, RecursionError):  # such a conversation was already left out
         return []
-    return [*dict.fromkeys(one.written for one in found)]
+    return [*dict.fromkeys(occurrence.written for occurrence in occurrences)]

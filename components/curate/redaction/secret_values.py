@@ -1,4 +1,4 @@
-"""Keys and passwords: the kept rule set, and our few patterns beside it."""
+"""Keys and passwords: kingfisher's rule set, and a few patterns of our own."""
 
 import re
 from functools import cache
@@ -22,30 +22,30 @@ PREFIXES = (
 PRIVATE_KEY = "[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
 GATE = r"-----BEGIN|://|[0-9A-Za-z_+/=~-]{16}"
-"""What a text must hold to be worth the rule set."""
+"""The prefilter of the rule set."""
 
 TOKEN = re.compile(r"[0-9A-Za-z_+/=~-]{16,}")
 PUNCTUATION = re.compile(r"(?<![.,!?:)\]}])[.,!?:)\]}]+(?=\s|$)")
 
 
 def assigned(match: re.Match[str]) -> Value | None:
-    """Take what a password is set to, unless it is a word of a schema or of prose."""
+    """Return an assigned password, unless it is a word of a schema or of prose."""
     start, end, text = value_of(match)
     return Value(start, end, text) if is_value(text) else None
 
 
-def told(match: re.Match[str]) -> Value | None:
-    """Take what a password ``is`` only if no word looks like it."""
+def password_in_prose(match: re.Match[str]) -> Value | None:
+    """Return the password after ``is`` only if it does not look like a word."""
     start, end, text = value_of(match)
     bare = text.rstrip(".!?,;:")
-    is_word = bare.isalpha() and not any(one.isupper() for one in bare[1:])
+    is_word = bare.isalpha() and not any(character.isupper() for character in bare[1:])
     if is_word or not is_value(bare):
         return None
     return Value(start, end - len(text) + len(bare), bare)
 
 
 def is_value(text: str) -> bool:
-    """Tell a password from what stands for one: ``string``, ``YOUR_API_KEY``, ``****``."""
+    """Return whether a text is not a stand-in such as ``string``, ``YOUR_API_KEY``, ``****``."""
     lowered = text.lower().strip(".!?")
     stands_for_one = lowered in NOT_VALUES or re.match(
         r"(?:your|my|the|some|example|sample|dummy)[_ -]|[<{\[]", lowered
@@ -54,8 +54,8 @@ def is_value(text: str) -> bool:
 
 
 def bearer(match: re.Match[str]) -> Value | None:
-    """Take a token that has digits: a word has none."""
-    return as_written(match) if any(one.isdigit() for one in match["value"]) else None
+    """Return a token with digits: words have no digits."""
+    return as_written(match) if any(character.isdigit() for character in match["value"]) else None
 
 
 PATTERNS = (
@@ -118,24 +118,24 @@ PATTERNS = (
             rf"(?i)\b(?:{PASSWORD_NAMES})(?: (?:was|is|to)|'s) [\"']?"
             r"(?P<value>[^\s\"'<>,;]{4,128})"
         ),
-        told,
+        password_in_prose,
     ),
 )
 
 
-def found_by_rules(text: str) -> list[str]:
-    """Give the secrets that the kept rule set finds in a text.
+def scan_secrets(text: str) -> list[str]:
+    """Return the secrets that kingfisher's rules find in a text, sorted.
 
-    ``kingfisher-secret-scanner`` compiles 488 rules of MongoDB's scanner once a process; its
+    ``kingfisher-secret-scanner`` compiles 488 rules of MongoDB's scanner once per process; its
     detection never uses the network.
     """
     if not any(mark in text for mark in ("-----BEGIN", "://")) and not any(
-        any(one.isdigit() for one in token) for token in TOKEN.findall(text)
+        any(character.isdigit() for character in token) for token in TOKEN.findall(text)
     ):
         return []
-    # Many rules want a space or a quote behind a token; in prose a full stop may stand there.
+    # Many rules require a space or a quote after a token; prose may have a full stop there.
     findings = _scanner().scan(PUNCTUATION.sub(" ", text).encode("utf-8", "replace"))
-    return sorted({one.secret for one in findings if one.visible and one.secret})
+    return sorted({finding.secret for finding in findings if finding.visible and finding.secret})
 
 
 @cache

@@ -21,23 +21,24 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 ATTEMPTS = 200
-"""How often a surrogate is drawn; a value of which no form is left keeps its placeholder."""
+"""Maximum draws of a surrogate; after that the value keeps its placeholder."""
 
 FROM_LISTS = 12
-"""How often a name is drawn from a list, which a large log may hold whole; then it is made up."""
+"""Draws of a name from a list, which a large log may exhaust; later draws are made up."""
 
-TELLING = 4
-"""Characters from which on no surrogate may hold a value that stands beside, or be in one."""
+MIN_OVERLAP = 4
+"""From this many characters, no surrogate may contain another value of the turn or be part of
+one."""
 
 Value = tuple[Kind, str]
-"""A value as ``surrogates.canonical`` writes it."""
+"""A value's kind and its form by ``surrogates.canonical``."""
 
 
 @dataclass(frozen=True)
 class Marked:
-    """Texts with marks in place of values, and what stands there.
+    """Texts with marks in place of values, and the values' occurrences.
 
-    ``texts`` are JSON by name; ``context`` is what else is said, where nothing is marked.
+    ``texts`` are JSON by name; ``context`` is the other text of the turn, without marks.
     """
 
     first_mark: int
@@ -47,15 +48,16 @@ class Marked:
 
     @cached_property
     def values(self) -> dict[Value, Occurrence]:
-        """The distinct values in their order, each with where it is found first."""
-        found: dict[Value, Occurrence] = {}
-        for one in self.occurrences:
-            found.setdefault((one.kind, surrogates.canonical(one.kind, one.key)), one)
-        return found
+        """The distinct values in order, each with its first occurrence."""
+        firsts: dict[Value, Occurrence] = {}
+        for occurrence in self.occurrences:
+            value = (occurrence.kind, surrogates.canonical(occurrence.kind, occurrence.key))
+            firsts.setdefault(value, occurrence)
+        return firsts
 
 
 class TurnTexts:
-    """What a surrogate may not be a part of: the texts of a turn, and the values in it."""
+    """The texts and values of a turn, in which a surrogate must not occur."""
 
     def __init__(self, marked: Marked) -> None:
         self.values = marked.values
@@ -67,20 +69,20 @@ class TurnTexts:
         return digits_of(self.text)
 
     def holds(self, kind: Kind, drawn: str) -> bool:
-        """Tell whether a surrogate stands in the texts, or has a part in common with a value."""
+        """Return whether a surrogate occurs in the texts, or overlaps with a value."""
         if drawn in self.text or (kind in IN_DIGITS and drawn in self.digits):
             return True
         lowered = (key.lower() for _, key in self.values)
-        return len(drawn) >= TELLING and any(
-            drawn in one or (len(one) >= TELLING and one in drawn) for one in lowered
+        return len(drawn) >= MIN_OVERLAP and any(
+            drawn in value or (len(value) >= MIN_OVERLAP and value in drawn) for value in lowered
         )
 
 
 @dataclass(slots=True)
 class ConversationSurrogates:
-    """The surrogates of a conversation: those of all its turns are drawn under one key.
+    """The surrogates of a conversation, drawn under one key for all its turns.
 
-    ``taken`` are all values of the workload, in lower case; none of them is drawn.
+    ``taken`` are all values of the workload, in lower case, which are never drawn.
     """
 
     key: bytes
@@ -91,15 +93,15 @@ class ConversationSurrogates:
     used: set[str] = field(default_factory=set[str])
 
     def draw(self, marked: Sequence[Marked]) -> None:
-        """Draw surrogates for the new values of turns, in their order."""
+        """Draw surrogates for the new values of turns, in order."""
         places: dict[Value, list[TurnTexts]] = {}
         for turn in map(TurnTexts, marked):
             for value in turn.values.keys() - self.drawn.keys():
                 places.setdefault(value, []).append(turn)
-        ordered = dict.fromkeys(value for one in marked for value in one.values)
+        ordered = dict.fromkeys(value for turn in marked for value in turn.values)
         new = [value for value in ordered if value in places]
-        # Names first: addresses are made of what these become.
-        for value in sorted(new, key=lambda one: one[0] is not Kind.NAME):
+        # Names first: e-mail addresses are built from their surrogates.
+        for value in sorted(new, key=lambda value: value[0] is not Kind.NAME):
             self.drawn[value] = self._draw(value, places[value])
 
     def _draw(self, value: Value, turns: Sequence[TurnTexts]) -> str | None:
@@ -153,7 +155,7 @@ class ConversationSurrogates:
         return {key: surrogate for key, surrogate in drawn.items() if surrogate}
 
     def write(self, marked: Marked, name: str) -> str | None:
-        """Write a JSON text with surrogates in the places of marks; ``None`` if there is none."""
+        """Return a JSON text with surrogates in place of marks; ``None`` if the text is missing."""
         text = marked.texts.get(name)
         return None if text is None else json_texts.dumps(self._put(marked, json.loads(text)))
 
@@ -162,9 +164,9 @@ class ConversationSurrogates:
             case str():
                 return self._in_text(marked, value) if "<" in value else value
             case list():
-                return [self._put(marked, one) for one in value]
+                return [self._put(marked, item) for item in value]
             case dict():
-                return {key: self._put(marked, one) for key, one in value.items()}
+                return {key: self._put(marked, item) for key, item in value.items()}
             case _:
                 return value
 
@@ -184,19 +186,19 @@ class ConversationSurrogates:
             place = int(match[2]) - marked.first_mark
             if not 0 <= place < len(marked.occurrences):
                 return match.group()
-            one = marked.occurrences[place]
-            is_number = is_number or one.is_number
-            return self._as_written(one)
+            occurrence = marked.occurrences[place]
+            is_number = is_number or occurrence.is_number
+            return self._as_written(occurrence)
 
         written = PLACEHOLDER.sub(put, text)
         return _number(written) if is_number else written
 
-    def _as_written(self, one: Occurrence) -> str:
-        value = surrogates.canonical(one.kind, one.key)
-        drawn = self.drawn[one.kind, value]
+    def _as_written(self, occurrence: Occurrence) -> str:
+        value = surrogates.canonical(occurrence.kind, occurrence.key)
+        drawn = self.drawn[occurrence.kind, value]
         if drawn is None:
-            return placeholder(one.kind, one.number)
-        return surrogates.write(one.kind, value, drawn, one.written)
+            return placeholder(occurrence.kind, occurrence.number)
+        return surrogates.write(occurrence.kind, value, drawn, occurrence.written)
 
 
 def _has_country(key: str, first: Occurrence) -> bool:
@@ -214,12 +216,12 @@ def _number(written: str) -> Json:
 KEY_BYTES = 32
 
 COLUMNS = ("messages", "tools", "answer", "acceptable", "logged_answer")
-"""Texts of an interaction that may hold values, as ``curated.examples`` calls them."""
+"""Columns of ``curated.examples`` that may contain values."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedactedTurn:
-    """An interaction that redaction changed: of which conversation, and in which language."""
+    """An interaction that redaction changed, with its conversation and language."""
 
     interaction_id: str
     conversation: str
@@ -229,9 +231,9 @@ class RedactedTurn:
 
 @dataclass(slots=True)
 class Keyring:
-    """Holds the keys and the surrogates of a workload while it is curated.
+    """The keys and surrogates of a workload during curation.
 
-    ``conversations`` names that of each interaction; ``turns`` are by conversation, in order.
+    ``conversations`` is by interaction id; ``turns`` are by conversation, in order.
     """
 
     workload_id: str
@@ -248,14 +250,14 @@ class Keyring:
 
     @property
     def is_used(self) -> bool:
-        """Whether surrogates are wanted, and not placeholders."""
+        """Whether the workload uses surrogates, not placeholders."""
         return self.settings.replace == "surrogates"
 
     def columns(self, interaction_ids: Iterable[str]) -> dict[str, Sized]:
         """Return the changed texts of interactions as the columns of the table ``surrogates``."""
-        wanted = set(interaction_ids) if self.is_used else set[str]()
+        written_ids = set(interaction_ids) if self.is_used else set[str]()
         turns = [turn for some in self.turns.values() for turn in some]
-        turns = [turn for turn in turns if turn.interaction_id in wanted]
+        turns = [turn for turn in turns if turn.interaction_id in written_ids]
         rows = [self._texts(turn) for turn in turns]
         return {
             "interaction_id": pa.array([turn.interaction_id for turn in turns], pa.string()),
@@ -267,7 +269,7 @@ class Keyring:
         return {name: drawn.write(turn.marked, name) for name in COLUMNS}
 
     def write(self, interaction_id: str, marked: Marked) -> dict[str, str]:
-        """Write the texts of what belongs to an interaction, or of a row that is in no log."""
+        """Return marked texts with surrogates, those of the interaction's conversation if known."""
         conversation = self.conversations.get(interaction_id, interaction_id)
         drawn = self._conversation(interaction_id, conversation, None)
         drawn.draw([marked])
@@ -280,13 +282,13 @@ class Keyring:
         self.used.setdefault(name, set()).add(interaction_id)
         if name not in self.drawn:
             turns = self.turns.get(name, [])
-            told = (turn.language for turn in turns if turn.language)
-            found = ConversationSurrogates(
-                self._key(name), self.taken, self.allowed, next(told, language)
+            languages = (turn.language for turn in turns if turn.language)
+            surrogates = ConversationSurrogates(
+                self._key(name), self.taken, self.allowed, next(languages, language)
             )
-            found.draw([turn.marked for turn in turns])
+            surrogates.draw([turn.marked for turn in turns])
             self.used[name].update(turn.interaction_id for turn in turns)
-            self.drawn[name] = found
+            self.drawn[name] = surrogates
         return self.drawn[name]
 
     def _key(self, conversation: str) -> bytes:
@@ -298,7 +300,7 @@ class Keyring:
         return self.keys[conversation]
 
     def save(self, con: Connection) -> None:
-        """Keep the keys of conversations that are still logged or used; throw the others away."""
+        """Store the keys of conversations still logged or used; delete the others."""
         members: dict[str, set[str]] = {name: set(ids) for name, ids in self.used.items()}
         for interaction_id, name in self.conversations.items():
             if name in self.keys:
@@ -318,14 +320,14 @@ def open_keyring(
     conversations: dict[str, str],
     turns: Sequence[RedactedTurn],
 ) -> Keyring:
-    """Read the keys of a workload, and gather its turns.
+    """Return a workload's keyring with its stored keys.
 
     Args:
         con: The warehouse.
         workload_id: The workload.
-        settings: What its file says of redaction.
-        conversations: The conversation of each of its interactions, by id.
-        turns: The interactions that redaction changed, in the order in which they were logged.
+        settings: Its redaction settings.
+        conversations: The conversation of each of its interactions, by interaction id.
+        turns: The interactions that redaction changed, in logged order.
     """
     by_conversation: dict[str, list[RedactedTurn]] = {}
     for turn in turns:
@@ -333,8 +335,8 @@ def open_keyring(
     taken = frozenset(
         text.lower()
         for turn in turns
-        for one in turn.marked.occurrences
-        for text in (one.key, one.written)
+        for occurrence in turn.marked.occurrences
+        for text in (occurrence.key, occurrence.written)
     )
     return Keyring(
         workload_id,
@@ -353,8 +355,10 @@ def _keys(con: Connection, workload_id: str, conversations: dict[str, str]) -> d
         " where workload_id = $workload_id order by key",
         {"workload_id": workload_id},
     ).fetchall()
-    found: dict[str, bytes] = {}
+    keys: dict[str, bytes] = {}
     for key, interaction_ids in rows:
-        for one in interaction_ids:
-            found.setdefault(conversations.get(one) or str(one), bytes.fromhex(key))
-    return found
+        for interaction_id in interaction_ids:
+            keys.setdefault(
+                conversations.get(interaction_id) or str(interaction_id), bytes.fromhex(key)
+            )
+    return keys

@@ -18,7 +18,7 @@ LOWER = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Chance:
-    """A stream of draws by BLAKE2 under a key: no version of Python's ``random`` changes it."""
+    """A random stream by keyed BLAKE2, independent of the Python version's ``random``."""
 
     def __init__(self, key: bytes, *about: str) -> None:
         self._key = key
@@ -27,7 +27,7 @@ class Chance:
         self._bytes = b""
 
     def below(self, limit: int) -> int:
-        """Draw a number from 0 to ``limit - 1``; its bias is below 2 to the minus 32."""
+        """Return a number from 0 to ``limit - 1``; its bias is below 2 to the minus 32."""
         size = 8 if limit <= 1 << 32 else 16
         if len(self._bytes) < size:
             counted = self._about + self._block.to_bytes(4)
@@ -37,15 +37,15 @@ class Chance:
         return int.from_bytes(drawn) % limit
 
     def between(self, least: int, most: int) -> int:
-        """Draw a number from ``least`` to ``most``."""
+        """Return a number from ``least`` to ``most``, inclusive."""
         return least + self.below(most - least + 1)
 
     def choice(self, items: Sequence[Item]) -> Item:
-        """Draw one of the items."""
+        """Return a random item."""
         return items[self.below(len(items))]
 
     def like(self, character: str) -> str:
-        """Draw a character of the same sort: a digit, a capital or a small letter; else keep it."""
+        """Return a random digit, capital or small letter like the character, else it itself."""
         if character.isdigit():
             return self.choice(DIGITS)
         if character.isupper():
@@ -72,7 +72,7 @@ LOCALES = {
     "sv": "sv_SE",
     "uk": "uk_UA",
 }
-"""Faker's list for a language (ISO 639); English ones stand in for those of other languages."""
+"""Faker's locale per language (ISO 639); English for other languages."""
 
 SCRIPTS = {
     "ARABIC": "ar_AA",
@@ -84,19 +84,19 @@ SCRIPTS = {
     "HEBREW": "he_IL",
     "LATIN": "en_US",
 }
-"""Faker's list for a script, where that of the conversation's language is in another script."""
+"""Faker's locale per script, if the language's locale is in another script."""
 
 FAMILY_FIRST = frozenset({"ko_KR", "zh_CN"})
-"""Where a family name and a given one are written as one word."""
+"""Locales that write family and given name as one word."""
 
 SHORTEST = 4
-"""Letters of a Latin name: shorter ones are read as airports, or as parts of words."""
+"""Minimum letters of a Latin name: shorter ones look like airports or parts of words."""
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 class Ring:
-    """Names in the order of their digests: one more or less in a list moves few draws."""
+    """Names ordered by digest: adding or removing one changes few draws."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
@@ -105,7 +105,7 @@ class Ring:
         self._ordered = [name for _, name in placed]
 
     def draw(self, chance: Chance) -> str | None:
-        """Return a name; ``None`` if there are none."""
+        """Return a random name; ``None`` if the ring is empty."""
         if not self._ordered:
             return None
         return self._ordered[bisect(self._places, chance.below(1 << 64)) % len(self._ordered)]
@@ -113,20 +113,20 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of one list, each in lower case: first names of either kind, and family names."""
+    """The names of one locale in lower case: female and male first names, and family names."""
 
     female: Ring
     male: Ring
     family: Ring
 
     def like(self, name: str) -> Ring:
-        """Return those of the kind of a name; of a name that is in no list, family names."""
+        """Return the ring that contains a name, family names for an unlisted one."""
         kinds = (self.female, self.male)
-        return next((one for one in kinds if name in one.names), self.family)
+        return next((ring for ring in kinds if name in ring.names), self.family)
 
 
 def draw(name: str, language: str | None, chance: Chance, *, is_made_up: bool = False) -> str:
-    """Return another name in lower case, of the language and the kind of name if it is listed."""
+    """Return another name in lower case, of the same language and, if listed, the same kind."""
     script = script_of(name)
     locale = LOCALES.get(language or "en", "en_US")
     if _script_of(locale) != script:
@@ -136,7 +136,7 @@ def draw(name: str, language: str | None, chance: Chance, *, is_made_up: bool = 
 
 
 def make_up(chance: Chance) -> str:
-    """Make up a word that can be spoken and is in no list: there are 1.4 million."""
+    """Return one of 1.4 million pronounceable, unlisted words."""
     return "".join(
         chance.choice(letters) for _ in range(3) for letters in (CONSONANTS, VOWELS)
     ) + chance.choice("nrls")
@@ -146,9 +146,9 @@ def make_up(chance: Chance) -> str:
 def listed(locale: str) -> Names:
     """Return the names of one of Faker's locales."""
     provider = cast("Any", importlib.import_module(f"faker.providers.person.{locale}")).Provider
-    female, male, family = ({one.lower() for one in getattr(provider, kind)} for kind in _KINDS)
+    female, male, family = ({name.lower() for name in getattr(provider, kind)} for kind in _KINDS)
     if locale in FAMILY_FIRST:
-        family = {before + given for before in family for given in female | male}
+        family = {before + first for before in family for first in female | male}
     return Names(Ring(_fit(female)), Ring(_fit(male - female)), Ring(_fit(family)))
 
 
@@ -156,14 +156,14 @@ _KINDS = ("first_names_female", "first_names_male", "last_names")
 
 
 def _fit(names: Iterable[str]) -> Iterable[str]:
-    """Leave out what is a word, too, and what is read as several names."""
+    """Yield the names that are neither words nor several names."""
     unfit = MAY_BE_WORDS | NOT_NAMES
     return (
-        one
-        for one in names
-        if one not in unfit
-        and PART.fullmatch(one)
-        and (script_of(one) != "LATIN" or len(one) >= SHORTEST)
+        name
+        for name in names
+        if name not in unfit
+        and PART.fullmatch(name)
+        and (script_of(name) != "LATIN" or len(name) >= SHORTEST)
     )
 
 
@@ -173,7 +173,7 @@ def _script_of(locale: str) -> str:
 
 
 def script_of(name: str) -> str:
-    """Return the script of a name's first letter, in Unicode's words."""
+    """Return the script of a name's first letter, by its Unicode name."""
     return unicodedata.name(name[0], "").split(" ")[0]
 
 

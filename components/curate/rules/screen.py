@@ -1,4 +1,4 @@
-"""Ask every rule about an interaction, and do with it what the workload says."""
+"""Apply the rules to an interaction, with the workload's action for each."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ UNFIT: tuple[Rule, ...] = (
     structure.malformed_acceptable,
     structure.malformed_history,
 )
-"""Always objections, in this order: later rules rely on what earlier ones let pass."""
+"""Always objections, in this order: later rules rely on earlier ones."""
 
 FAULTS: tuple[Rule, ...] = (
     bad_answers.cut_off,
@@ -30,15 +30,15 @@ FAULTS: tuple[Rule, ...] = (
     bad_answers.prompt_leak,
     injection.prompt_injection,
 )
-"""The workload says what is done about each: its field of ``Dispositions`` has its name."""
+"""The workload sets each rule's action: the field of ``Dispositions`` with the rule's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What a rule found in an interaction that is an example all the same.
+    """A rule's finding in an interaction that stays an example.
 
-    Its weight is multiplied by ``factor``; ``mark`` says what was found, and quotes no user but
-    for the mark of an injection.
+    Its weight is multiplied by ``factor``; ``mark`` describes the finding, and quotes no user
+    except for the mark of an injection.
     """
 
     rule: str
@@ -48,9 +48,9 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What the rules made of an interaction: an objection with its mark, or flags, or nothing.
+    """Result of the rules: an objection with its mark, or flags, or nothing.
 
-    What is held can be released by a person.
+    A held interaction can be released by a person.
     """
 
     objection: str | None = None
@@ -60,7 +60,7 @@ class Screened:
 
     @property
     def weight(self) -> float:
-        """How much the example counts."""
+        """The example's weight."""
         return prod(flag.factor for flag in self.flags)
 
 
@@ -74,7 +74,7 @@ def screen(
     max_prompt_chars: int,
     languages: Languages,
 ) -> Screened:
-    """Ask the rules in order, until one of them keeps the interaction out; pure."""
+    """Apply the rules in order until one objects; pure."""
     for rule in UNFIT:
         if (mark := rule(candidate)) is not None:
             return Screened(rule.__name__, mark)

@@ -1,4 +1,4 @@
-"""Interactions that no text model can learn from: content, form, length, impossible calls."""
+"""Rules on content types, form, length and invalid calls."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,7 +19,7 @@ def unsupported_content(candidate: Candidate) -> str | None:
 
 
 def malformed_acceptable(candidate: Candidate) -> str | None:
-    """Object to reference values that an evaluation could not read."""
+    """Object to invalid reference values."""
     match candidate.acceptable:
         case None:
             return None
@@ -31,7 +31,7 @@ def malformed_acceptable(candidate: Candidate) -> str | None:
 
 
 def malformed_history(candidate: Candidate) -> str | None:
-    """Object to requests that can't be rendered, such as earlier calls that are not JSON."""
+    """Object to requests that can't be rendered, such as with earlier calls that are not JSON."""
     try:
         return None if candidate.rendered else "no message"
     except (ValueError, RecursionError):
@@ -39,7 +39,7 @@ def malformed_history(candidate: Candidate) -> str | None:
 
 
 def too_long(candidate: Candidate, max_prompt_chars: int) -> str | None:
-    """Object to prompts that would not fit."""
+    """Object to prompts longer than ``max_prompt_chars``."""
     length = sum(len(message["content"]) for message in candidate.rendered)
     return f"{length} characters" if length > max_prompt_chars else None
 
@@ -69,7 +69,7 @@ def _is_acceptable_call(call: Json) -> bool:
 
 
 def arguments_not_json(candidate: Candidate) -> str | None:
-    """Object to calls whose arguments are no JSON object."""
+    """Object to calls whose arguments are not a JSON object."""
     try:
         candidate.answer_json.encode()
     except (ValueError, RecursionError) as error:
@@ -78,31 +78,31 @@ def arguments_not_json(candidate: Candidate) -> str | None:
 
 
 def unknown_tool(candidate: Candidate) -> str | None:
-    """Find calls of tools that the request did not offer; name the first."""
+    """Return the first called tool that the request does not offer."""
     called = (call.name for call in candidate.answer.calls)
     return next((name for name in called if name not in candidate.tool_names), None)
 
 
 MOST_WORK = 10**10
-"""Characters of the schemas times those of the calls: each value may be held against each keyword.
-The library can't be interrupted; this takes it some seconds."""
+"""Schema characters times call characters: each value may be checked against each keyword. The
+library can't be interrupted; this much takes it some seconds."""
 
 
 class SchemaWorkError(ValueError):
-    """Schemas and calls that are too large to be held against each other."""
+    """Raised when schemas and calls are too large to validate."""
 
 
 def breaks_schema(candidate: Candidate) -> str | None:
-    """Find the first argument that its tool's ``parameters`` forbid; give its place and why.
+    """Return place and reason of the first argument that violates its tool's ``parameters``.
 
     Raises:
-        SchemaWorkError: Tools and calls are too large together.
+        SchemaWorkError: Tools and calls are too large to validate.
     """
     if not candidate.answer.calls or not candidate.tools:
         return None
     work = len(candidate.tools_text) * len(candidate.answer_json)
     if work > MOST_WORK:
-        raise SchemaWorkError(f"{work:,} steps, wants at most {MOST_WORK:,}")
+        raise SchemaWorkError(f"{work:,} steps, at most {MOST_WORK:,} allowed")
     validators = _validators(candidate.tools_text)
     for call in candidate.answer.calls:
         validator = validators.get(call.name)
@@ -114,6 +114,6 @@ def breaks_schema(candidate: Candidate) -> str | None:
 
 @lru_cache(maxsize=512)
 def _validators(tools_text: str) -> Mapping[str, Validator]:
-    """Compile the schemas of the tools that are offered together; the same come over and over."""
+    """Compile a request's tool schemas; cached, as an application repeats them."""
     tools, _ = candidates.read_tools(tools_text)
     return tool_schema.validators(tools)

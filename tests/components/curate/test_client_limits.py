@@ -1,4 +1,4 @@
-"""What one client of a workload tries to do to another's rows, and what comes of it."""
+"""One client of a workload can't affect another's rows beyond the limits."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.support import logs
 
 LATER = logs.NOW + timedelta(days=1)
 TRAINED = Rules(split_by="conversation", holdout_share=0.001, validation_share=0)
-"""So small a holdout that everything is trained on."""
+"""A holdout so small that all rows are trained on."""
 
 CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bern", "Doha", "Bonn", "Cork", "Nice", "Pisa")
 
@@ -30,7 +30,7 @@ def con(tmp_path: Path):
 
 
 class Loader:
-    """Loads files of one client or another, each at its time."""
+    """Loads files of several clients, each at its time."""
 
     def __init__(self, con: Connection, folder: Path) -> None:
         self._con, self._folder, self._files = con, folder, 0
@@ -60,7 +60,7 @@ def question(city: str) -> str:
 
 
 def ask(client: str, city: str, answer: str, number: int = 0, **changes: Json) -> dict[str, Json]:
-    """Log a question about a city and its answer."""
+    """Return the log of a question about a city and its answer."""
     response_id = f"{client} {city} {number}"
     return logs.interaction(
         question(city),
@@ -120,9 +120,7 @@ def test_wrong_answers_to_another_clients_requests_change_none_of_its_rows(
     assert {said for _, _, said in rows(con, "rogue")} == {answer}
 
 
-def test_near_copies_of_another_clients_requests_push_none_of_its_rows_out(
-    con: Connection, load: Loader
-):
+def test_near_copies_do_not_push_out_another_clients_rows(con: Connection, load: Loader):
     load.log(honest())
     near = [
         logs.interaction(
@@ -182,7 +180,7 @@ def test_a_time_in_the_future_outranks_nothing_and_is_counted(con: Connection, l
     load.log([ask("app", "Rome", "newest", 1, timestamp=logs.NOW.timestamp() + 60)], now=LATER)
     tally = curate(con)
     assert {answer for _, _, answer in rows(con, "app")} == {"newest"}
-    assert tally.found == {"future_timestamp flag": 1}
+    assert tally.flagged == {"future_timestamp flag": 1}
     (row,) = warehouse.rows(con, "select logged_at from curated.examples")
     assert row["logged_at"] == logs.NOW + timedelta(seconds=60)
 
@@ -230,7 +228,7 @@ def essays(client: str, numbers: Iterable[int], prefix: str = "") -> list[dict[s
     ]
 
 
-def test_texts_that_hold_another_clients_requests_take_none_of_its_training_away(
+def test_texts_with_another_clients_requests_do_not_displace_its_training(
     con: Connection, load: Loader
 ):
     rules = Rules(split_by="conversation", holdout_share=0.5, validation_share=0)
@@ -255,9 +253,7 @@ def test_texts_that_hold_another_clients_requests_take_none_of_its_training_away
     assert verdicts(con, "rogue")["displaces_other_client"] >= 1
 
 
-def test_tools_of_another_clients_holdout_take_none_of_its_training_away(
-    con: Connection, load: Loader
-):
+def test_held_out_tools_do_not_displace_another_clients_training(con: Connection, load: Loader):
     rules = Rules(split_by="tools", holdout_share=0.3, validation_share=0)
     names = (f"search{number}" for number in range(100))
     name = next(one for one in names if split.side_by_hash(split.tools([one])) > 0.3)
@@ -283,7 +279,7 @@ def test_tools_of_another_clients_holdout_take_none_of_its_training_away(
     assert verdicts(con, "rogue")["displaces_other_client"] >= 1
 
 
-def test_a_later_client_has_no_more_of_a_side_than_its_share(con: Connection, load: Loader):
+def test_a_later_client_has_at_most_its_share_of_a_side(con: Connection, load: Loader):
     rules = Rules(split_by="conversation", holdout_share=0.2, validation_share=0)
     load.log(essays("app", range(60)))
     load.log(essays("rogue", range(1000, 1400)), now=LATER)
@@ -298,7 +294,7 @@ def test_a_later_client_has_no_more_of_a_side_than_its_share(con: Connection, lo
     assert tally.counts["over_client_holdout"] > 10
 
 
-def test_without_a_bound_a_later_client_has_all(con: Connection, load: Loader):
+def test_without_a_limit_a_later_client_keeps_all_rows(con: Connection, load: Loader):
     rules = Rules(
         split_by="conversation",
         holdout_share=0.2,
@@ -327,9 +323,7 @@ def test_a_workload_of_one_client_is_as_before():
     assert Rules(clients=shares).model_dump()["clients"] == shares.model_dump()
 
 
-def test_clients_that_are_taken_together_are_one_and_others_stay_apart(
-    con: Connection, load: Loader
-):
+def test_clients_under_together_count_as_one(con: Connection, load: Loader):
     load.log(honest())
     load.log(
         [ask("app-mobile", city, f"Rain in {city}.", 1) for city in CITIES],
@@ -348,7 +342,7 @@ def test_clients_that_are_taken_together_are_one_and_others_stay_apart(
     assert len(rows(con, "stranger")) == len(CITIES)
 
 
-def test_parts_of_one_application_have_no_bounds_among_each_other(con: Connection, load: Loader):
+def test_parts_of_one_application_do_not_limit_each_other(con: Connection, load: Loader):
     rules = Rules(split_by="conversation", holdout_share=0.2, validation_share=0)
     load.log(essays("app", range(20)))
     load.log(essays("app-mobile", range(1000, 1100)), now=LATER)

@@ -46,12 +46,12 @@ def requests_held_out(con: Connection) -> set[str]:
 
 
 def at_length(word: str) -> dict[str, Json]:
-    """Answer in more words than a label has."""
+    """Return an answer longer than a label."""
     return logs.say(f"{word}: a day without rain, and in the evening a light wind from the sea")
 
 
 def answers(con: Connection) -> list[str]:
-    """Give the answers to learn, of longer ones the first word."""
+    """Return the answers to learn, only the first word of longer ones."""
     texts = (json.loads(str(row["answer"]))["text"] for row in examples(con))
     return sorted(text.partition(":")[0] for text in texts)
 
@@ -92,7 +92,7 @@ def test_feedback_counts_for_the_client_that_logged_the_response_only(
     assert tally.feedback_waiting == 1
 
 
-def test_feedback_that_came_first_waits_for_its_response(con: Connection, tmp_path: Path):
+def test_early_feedback_waits_for_its_response(con: Connection, tmp_path: Path):
     load(con, tmp_path, [], [logs.feedback()])
     assert curate(con) == CurationTally("weather", 0, 0, 0, {}, feedback_waiting=1)
     load(con, tmp_path, [logs.interaction()])
@@ -120,9 +120,7 @@ def test_equal_requests_are_one_example_with_every_id(con: Connection, tmp_path:
 LONG = "I would like to know what the weather is going to be like in the old town of Rome tomorrow"
 
 
-def test_of_near_duplicates_one_stands_for_all_and_names_the_others(
-    con: Connection, tmp_path: Path
-):
+def test_one_near_duplicate_is_kept_and_names_the_others(con: Connection, tmp_path: Path):
     lines = [
         logs.interaction(f"{LONG}.", response_id="a", message=at_length("liked"), timestamp=1),
         logs.interaction(
@@ -146,7 +144,7 @@ def test_of_near_duplicates_one_stands_for_all_and_names_the_others(
     assert sorted(len(one) for one in ids if isinstance(one, list)) == [1, 3]
 
 
-def test_near_requests_stand_on_one_side(con: Connection, tmp_path: Path):
+def test_near_requests_share_a_side(con: Connection, tmp_path: Path):
     lines: list[dict[str, Json]] = []
     for n in range(20):
         words = " ".join(f"{word}{n}" for word in LONG.split())
@@ -166,9 +164,7 @@ def test_near_requests_stand_on_one_side(con: Connection, tmp_path: Path):
     assert [(row["rows"], row["sides"]) for row in sides] == [(2, 1)] * 20
 
 
-def test_a_request_that_was_held_out_stays_when_a_better_twin_comes(
-    con: Connection, tmp_path: Path
-):
+def test_a_held_out_request_stays_when_a_better_twin_arrives(con: Connection, tmp_path: Path):
     asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(8)]
     told = at_length("told")
     load(con, tmp_path, [logs.interaction(one, response_id=one, message=told) for one in asked])
@@ -185,7 +181,9 @@ def test_a_request_that_was_held_out_stays_when_a_better_twin_comes(
     assert answers(con).count("right") == len(asked) - len(held)
 
 
-def test_what_the_holdout_or_a_guard_task_asks_is_not_trained_on(con: Connection, tmp_path: Path):
+def test_requests_of_the_holdout_or_a_guard_task_are_not_trained_on(
+    con: Connection, tmp_path: Path
+):
     asked = [" ".join(f"{word}{n}" for word in LONG.split()) for n in range(20)]
     tools = [[logs.tool(f"one_{n}") for n in range(20)], [logs.tool(f"two_{n}") for n in range(20)]]
     lines = [
@@ -216,7 +214,7 @@ def test_what_the_holdout_or_a_guard_task_asks_is_not_trained_on(con: Connection
     assert {str(row["mark"]).split(":")[0] for row in marks} == {"guard.jsonl"}
 
 
-def test_what_counts_as_near_is_the_workloads_choice(con: Connection, tmp_path: Path):
+def test_the_near_threshold_is_configurable(con: Connection, tmp_path: Path):
     lines = [logs.interaction(LONG), logs.interaction(f"{LONG} or later", response_id="b")]
     load(con, tmp_path, lines)
     assert curate(con).counts == {"kept": 1, "near_duplicate": 1}
@@ -273,7 +271,7 @@ def test_no_tool_of_the_validation_side_is_trained_on(con: Connection, tmp_path:
     assert tally.counts["offers_validation_tool"] > 0
 
 
-def test_what_overlaps_with_a_validation_row_is_not_trained_on(con: Connection, tmp_path: Path):
+def test_rows_that_overlap_with_validation_are_not_trained_on(con: Connection, tmp_path: Path):
     def words(name: str) -> str:
         return " ".join(f"{name}{number}" for number in range(14))
 
@@ -316,16 +314,16 @@ def test_workloads_do_not_touch_each_other(con: Connection, tmp_path: Path):
     assert found == [("other",), ("weather",)]
 
 
-def test_a_frozen_split_can_not_be_drawn_in_another_way(con: Connection, tmp_path: Path):
+def test_a_frozen_split_can_not_use_another_criterion(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction(f"ask {n}") for n in range(20)])
     curate(con, HALF)
     freeze_snapshot.freeze(con, tmp_path, "weather", rules=HALF, now=logs.NOW)
-    with pytest.raises(SplitChangedError, match="split by tools, the config says conversation"):
+    with pytest.raises(SplitChangedError, match="split by tools, but split_by is conversation"):
         curate(con, Rules(split_by="conversation"))
     assert len(examples(con)) == 20
 
 
-def test_a_failed_check_keeps_the_verdicts_of_before(con: Connection, tmp_path: Path):
+def test_a_failed_check_keeps_the_old_verdicts(con: Connection, tmp_path: Path):
     load(con, tmp_path, [logs.interaction()])
     curate(con)
     con.execute("insert into raw.interactions from raw.interactions")

@@ -39,7 +39,7 @@ def guard(folder: Path) -> str:
     return str(path)
 
 
-def test_a_row_with_a_guards_question_in_it_names_file_and_line(tmp_path: Path):
+def test_an_overlap_with_a_guard_names_file_and_line(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
     rows = asked(a=f"My teacher asks: {QUESTION} Help me!", b=OTHER)
     assert decontaminate(rows, {}, settings) == {
@@ -47,13 +47,13 @@ def test_a_row_with_a_guards_question_in_it_names_file_and_line(tmp_path: Path):
     }
 
 
-def test_a_row_that_the_holdout_has_too_names_its_row(tmp_path: Path):
+def test_an_overlap_with_the_holdout_names_its_row(tmp_path: Path):
     settings = Overlap(guards=(guard(tmp_path),))
     found = decontaminate(asked(a=QUESTION, b=OTHER), {"held": f"{QUESTION} Quick!"}, settings)
     assert found == {"a": Seen("overlaps_holdout", "held, a share of 1.00")}
 
 
-def test_other_words_for_it_are_found_if_that_is_asked_for(tmp_path: Path):
+def test_paraphrases_are_found_if_configured(tmp_path: Path):
     rows = asked(a=REPHRASED, b=OTHER)
     assert decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),))) == {}
     found = decontaminate(rows, {}, Overlap(guards=(guard(tmp_path),), paraphrases=0.45))
@@ -78,9 +78,7 @@ def test_every_text_of_a_row_is_a_document(tmp_path: Path):
         pytest.param("a.jsonl.gz", b"not packed", id="not-packed"),
     ],
 )
-def test_guard_documents_that_can_not_be_read_end_the_curation(
-    tmp_path: Path, name: str, content: bytes
-):
+def test_unreadable_guard_documents_end_the_curation(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableDocumentsError, match=f"documents of .*{name}"):
         list(decontamination.read_documents(str(tmp_path / name)))

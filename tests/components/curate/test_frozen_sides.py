@@ -1,4 +1,4 @@
-"""What a snapshot has settled stays so in the warehouse, through growth, feedback and upgrades."""
+"""Settled sides stay in the warehouse through growth, feedback and upgrades."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ROWS = 30
 
 @dataclass(frozen=True)
 class Turn:
-    """What has come since the turn before."""
+    """Traffic since the previous turn."""
 
     arriving: frozenset[int]
     disliked: frozenset[int]
@@ -38,7 +38,7 @@ turns = st.builds(
 
 
 def line(n: int) -> dict[str, Json]:
-    """Write a request; every fourth is told to belong to another one's conversation."""
+    """Return a request; every fourth belongs to another one's conversation."""
     more: dict[str, Json] = {"conversation_id": f"c{n % 5}"} if n % 4 == 0 else {}
     said = f"ask {n // 2}"
     return logs.interaction(said, response_id=f"r{n}", timestamp=n, user_id=f"u{n % 9}", **more)

@@ -1,4 +1,4 @@
-"""What rules hold back waits for a person, whose word outlives every curation."""
+"""Held rows wait for a person, and a release outlasts later curations."""
 
 from pathlib import Path
 
@@ -27,17 +27,17 @@ def curate(con: Connection, **dispositions: str) -> CurationTally:
     return curate_workload.curate(con, "weather", rules, now=logs.NOW)
 
 
-def test_injected_text_waits_with_its_mark(con: Connection):
+def test_injected_text_is_held_with_its_mark(con: Connection):
     tally = curate(con)
     assert tally.counts == {"kept": 1, "prompt_injection": 1}
-    assert tally.found == {"prompt_injection hold": 1}
+    assert tally.flagged == {"prompt_injection hold": 1}
     (one,) = held_rows.waiting_rows(con, "weather")
     assert (one.rule, one.mark) == ("prompt_injection", "Ignore all previous instructions")
     assert ATTACK in one.messages
     assert held_rows.waiting_rows(con, "other") == []
 
 
-def test_what_a_person_let_in_is_an_example_from_then_on(con: Connection):
+def test_a_released_interaction_stays_an_example(con: Connection):
     curate(con)
     (one,) = held_rows.waiting_rows(con)
     found = held_rows.find_held(con, one.interaction_id[:8])
@@ -46,10 +46,10 @@ def test_what_a_person_let_in_is_an_example_from_then_on(con: Connection):
     for _ in range(2):
         tally = curate(con)
         assert tally.counts == {"kept": 2}
-        assert tally.found == {"prompt_injection flag": 1}
+        assert tally.flagged == {"prompt_injection flag": 1}
 
 
-def test_what_was_released_from_one_rule_is_held_by_another(con: Connection):
+def test_a_release_from_one_rule_does_not_release_from_another(con: Connection):
     curate(con)
     held_rows.release_held(con, held_rows.waiting_rows(con)[0], by="ann", note="", now=logs.NOW)
     con.execute("update raw.interactions set payload = replace(payload, 'stop', 'length')")
@@ -58,7 +58,7 @@ def test_what_was_released_from_one_rule_is_held_by_another(con: Connection):
     assert [one.rule for one in held_rows.waiting_rows(con)] == ["cut_off", "cut_off"]
 
 
-def test_an_id_of_none_or_of_several_is_refused(con: Connection):
+def test_an_unknown_or_ambiguous_id_is_rejected(con: Connection):
     curate(con, prompt_injection="drop")
     with pytest.raises(LookupError, match="0 held interactions have an id"):
         held_rows.find_held(con, "")
@@ -67,7 +67,7 @@ def test_an_id_of_none_or_of_several_is_refused(con: Connection):
 def test_a_rule_can_weigh_an_example_down_or_flag_it(con: Connection):
     tally = curate(con, prompt_injection="weigh 0.25")
     assert tally.counts == {"kept": 2}
-    assert tally.found == {"prompt_injection weigh": 1}
+    assert tally.flagged == {"prompt_injection weigh": 1}
     weights = con.execute("select weight from curated.examples order by weight").fetchall()
     assert weights == [(0.25,), (1.0,)]
     flags = warehouse.rows(con, "select unnest(flags) as flag from curated.verdicts")

@@ -1,4 +1,4 @@
-"""Of one cluster no more requests are tested on than the workload's file says."""
+"""At most ``holdout_per_cluster`` requests of one cluster are tested on."""
 
 import json
 from collections import Counter
@@ -27,13 +27,13 @@ from tests.components.store.test_holdout_uses import look, seal
 from tests.support import logs
 
 SIZES = {f"c{n}": 1 + n % 5 for n in range(40)}
-"""How many turns each conversation has."""
+"""Number of turns of each conversation."""
 
 TOPICS = ("refund", "parcel", "invoice", "voucher", "account", "tariff", "router")
 
 
 def line(conversation: str, turn: int, **more: Json) -> dict[str, Json]:
-    """Write a turn of an application that sends only the newest message."""
+    """Return a turn of an application that sends only the newest message."""
     number = int(conversation[1:])
     said = f"{TOPICS[number % 7]} {TOPICS[turn % 7]} {conversation} {turn}"
     told: dict[str, Json] = {"conversation_id": conversation, **more}
@@ -54,7 +54,7 @@ def rules(cap: int | None, **more: object) -> Rules:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What came of a curation: the tested requests, of which conversation, and what is learned."""
+    """Result of a curation: the tested requests by conversation, and the training rows."""
 
     tally: CurationTally
     snapshot: Snapshot
@@ -94,7 +94,7 @@ def con(tmp_path: Path) -> Iterable[Connection]:
 
 @pytest.fixture(scope="module")
 def by_cap(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Frozen]:
-    """The same log, curated in a home of its own for each cap."""
+    """The same log, curated in a separate home per cap."""
     found: dict[int | None, Frozen] = {}
     for cap in (None, 1, 2):
         folder = tmp_path_factory.mktemp(f"cap-{cap}")
@@ -104,7 +104,7 @@ def by_cap(tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Frozen]
 
 
 @pytest.mark.parametrize("cap", [1, 2])
-def test_of_a_conversation_so_many_requests_are_tested_on_and_the_others_nowhere(
+def test_a_conversation_has_at_most_the_cap_of_tested_requests(
     by_cap: dict[int | None, Frozen], cap: int
 ):
     whole, capped = by_cap[None], by_cap[cap]
@@ -114,12 +114,12 @@ def test_of_a_conversation_so_many_requests_are_tested_on_and_the_others_nowhere
     assert capped.learned == whole.learned, "a cap on the holdout teaches nothing more or less"
 
 
-def test_which_are_tested_on_has_nothing_to_do_with_their_time(by_cap: dict[int | None, Frozen]):
+def test_tested_requests_are_chosen_independent_of_time(by_cap: dict[int | None, Frozen]):
     turns = {int(said.split()[3]) for said, name in by_cap[1].tested.items() if SIZES[name] > 2}
     assert len(turns) > 2
 
 
-def test_the_snapshot_says_how_many_are_left_out_and_why(by_cap: dict[int | None, Frozen]):
+def test_the_snapshot_counts_the_requests_over_the_cap(by_cap: dict[int | None, Frozen]):
     whole, found = by_cap[None], by_cap[1]
     left_out = len(whole.tested) - len(found.tested)
     assert found.tally.counts["over_cluster_cap"] == left_out
@@ -132,17 +132,17 @@ def test_the_snapshot_says_how_many_are_left_out_and_why(by_cap: dict[int | None
     assert whole.marks == set()
 
 
-def test_a_cap_may_leave_out_more_than_a_rule_may_unasked(by_cap: dict[int | None, Frozen]):
-    """The file asks for it, as it does for the balance."""
+def test_a_cap_is_exempt_from_the_limit_on_losses(by_cap: dict[int | None, Frozen]):
+    """The file configures it, like the balance."""
     counts = by_cap[1].tally.counts
     assert held_rows.find_losses("weather", counts, 0.05) == []
     assert held_rows.find_losses("weather", {**counts, "a_rule": counts["over_cluster_cap"]}, 0.05)
 
 
-def test_without_a_cap_a_snapshot_is_called_what_it_was_before_there_were_caps(
+def test_without_a_cap_the_snapshot_key_is_unchanged(
     by_cap: dict[int | None, Frozen],
 ):
-    """Or every home would train anew for a setting that changes nothing."""
+    """Otherwise every home would train again for a setting that changes nothing."""
     config = manifest.read(by_cap[None].snapshot.path)["config"]
     assert isinstance(config, dict)
     assert CLUSTER_CAP not in config
@@ -174,10 +174,10 @@ def test_a_cap_on_a_settled_holdout_shrinks_it_and_without_one_it_is_the_same_ag
     assert numbers == ["v1", "v2", "v3", "v2", "v1"]
 
 
-def test_what_people_say_of_a_tested_request_lets_another_one_of_its_conversation_in(
+def test_a_disliked_tested_request_is_replaced_by_another_of_its_conversation(
     con: Connection, tmp_path: Path
 ):
-    """A disliked answer is no reference; the conversation is tested on by another request."""
+    """A disliked answer is not a reference; another request tests the conversation."""
     lines = conversations(SIZES)
     first = freeze(con, tmp_path, lines, rules(1))
     name = next(name for name in first.tested.values() if SIZES[name] > 1)
@@ -190,7 +190,7 @@ def test_what_people_say_of_a_tested_request_lets_another_one_of_its_conversatio
 
 
 def test_clusters_that_merge_are_capped_as_one(con: Connection, tmp_path: Path):
-    """A bound is no bound if two conversations that turn out to be one person's have it each."""
+    """Otherwise two conversations of one person would each have a cap."""
     lines = conversations(dict.fromkeys(SIZES, 2))
     first = freeze(con, tmp_path, lines, rules(1))
     pair = [*first.tested.values()][:2]
@@ -219,8 +219,8 @@ def test_a_pair_on_a_request_that_is_left_out_is_neither_learned_nor_measured(si
     assert (usable, refusal) == (None, ("interaction_dropped", "over_cluster_cap"))
 
 
-def test_looks_at_the_whole_holdout_count_for_the_capped_one(con: Connection, tmp_path: Path):
-    """Or a cap would buy alpha back."""
+def test_looks_at_the_full_holdout_count_for_the_capped_one(con: Connection, tmp_path: Path):
+    """Otherwise a cap would restore spent alpha."""
     lines = conversations(dict.fromkeys(SIZES, 6))
     whole, one, three = (freeze(con, tmp_path, lines, rules(cap)) for cap in (None, 1, 3))
 

@@ -1,4 +1,4 @@
-"""A row keeps its side whatever comes, and nothing is trained on that is tied to a tested row."""
+"""A row keeps its side permanently, and no training row is tied to a tested row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ def member(
 
 @dataclass(frozen=True)
 class Turn:
-    """What has changed when a snapshot is made: rows, near-duplicates, objections, shares."""
+    """Changes before a snapshot: rows, near-duplicates, objections, shares."""
 
     arriving: frozenset[int]
     near: tuple[tuple[int, int], ...]
@@ -55,7 +55,7 @@ traffic = st.lists(
 
 @dataclass
 class World:
-    """The traffic so far, its clusters, which only ever merge, and what snapshots settled."""
+    """The traffic so far, its clusters, which only merge, and the sides settled by snapshots."""
 
     traffic: Sequence[tuple[int, int | None, str]]
     arrived: set[int] = field(default_factory=set[int])
@@ -73,7 +73,7 @@ class World:
         return found
 
     def cluster(self, row: int) -> str | None:
-        """Name the cluster by its first member, as it is now: the name changes as it grows."""
+        """Name the cluster by its current first member: the name changes as it grows."""
         together, before = {row}, set[int]()
         while together != before:
             before = set(together)
@@ -88,7 +88,7 @@ class World:
         )
 
     def freeze(self, members: Sequence[Member], standings: Sequence[Placement]) -> None:
-        """Settle every tie that is not settled yet on the strictest side that it has."""
+        """Settle every unsettled tie on its strictest side."""
         fresh: dict[str, Side] = {}
         for one, standing in zip(members, standings, strict=True):
             for tie in one.ties:
@@ -123,7 +123,7 @@ def test_no_row_ever_changes_side(
 
 
 def assert_apart(members: Sequence[Member], standings: Sequence[Placement]) -> None:
-    """Nothing that is trained on is tied to what is tested or validated on."""
+    """No training row is tied to a holdout or validation row."""
     ties: dict[str, set[str]] = {}
     for one in members:
         near = set() if one.cluster_id is None else {f"cluster {one.cluster_id}"}
@@ -161,7 +161,7 @@ def sides(members: Sequence[Member], settled: Mapping[str, Side], share: float =
     return [one.side for one in split.place(members, SettledSides(settled), shares)]
 
 
-def test_a_new_row_of_a_settled_group_goes_with_it_though_its_cluster_is_held_out():
+def test_a_new_row_follows_its_settled_group_though_its_cluster_is_held_out():
     members = [member(1, 1, cluster="c"), member(2, 2, cluster="c")]
     settled: dict[str, Side] = {"group 1": "train", "row 2": "holdout"}
     assert sides(members, settled) == ["train", "holdout"]
@@ -169,7 +169,7 @@ def test_a_new_row_of_a_settled_group_goes_with_it_though_its_cluster_is_held_ou
     assert [one.objection for one in placed] == ["near_holdout", None]
 
 
-def test_new_rows_follow_what_they_are_near_to_the_strictest_side():
+def test_new_rows_follow_their_near_rows_to_the_strictest_side():
     chain = [member(1, 1, cluster="c"), member(2, 2, cluster="c"), member(3, 2, cluster="d")]
     chain.append(member(4, 4, cluster="d"))
     assert sides(chain, {"row 4": "holdout"}) == ["holdout"] * 4

@@ -1,4 +1,4 @@
-"""Rows of other sets are read in every form, each once, and never when they spoil a test."""
+"""Rows of other sets are read in every format, each once, except rows that overlap with tests."""
 
 import gzip
 import json
@@ -59,16 +59,16 @@ def test_the_training_rows_of_a_snapshot_are_read_as_they_were_logged(tmp_path: 
         pytest.param("gone.jsonl", None, id="gone"),
     ],
 )
-def test_what_is_no_set_of_rows_is_refused_with_its_name(
+def test_an_invalid_source_is_rejected_with_its_name(
     tmp_path: Path, name: str, content: str | None
 ):
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(ReplayError, match=f"replaying .*{name}: .*wants a snapshot folder"):
+    with pytest.raises(ReplayError, match=f"replaying .*{name}: .*expected a snapshot folder"):
         replay.read_replayed([tmp_path / name])
 
 
-def test_requests_ties_and_tools_that_are_spoken_for_are_forbidden():
+def test_shared_requests_ties_and_tools_are_forbidden():
     spoken_for = SpokenFor(
         requests=frozenset({replay.request_key('[{"a": 1, "b": 2}]', "[]")}),
         ties=frozenset({"conversation"}),
@@ -90,6 +90,6 @@ def test_replayed_rows_keep_to_their_share_of_the_budget(
     assert sum(tokens[:count]) <= most * share
 
 
-def test_the_share_is_of_all_rows_that_are_trained_on():
-    assert replay.wanted(90, 0.1) == 10
+def test_the_share_is_of_all_training_rows():
+    assert replay.replay_count(90, 0.1) == 10
     assert replay.reserve([0] * 7, 0.5, Budget(None, None)) == 7

@@ -1,4 +1,4 @@
-"""Caps and budgets hold, and growth does not reshuffle what was taken."""
+"""Caps and budgets hold, and growth does not reshuffle the taken rows."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def order(row: Trainable) -> tuple[bool, tuple[float, str]]:
     return not row.is_vouched, row_budget.place(row.example_id)
 
 
-def test_without_a_balance_nothing_is_left_out():
+def test_without_a_balance_no_row_is_left_out():
     assert row_budget.leave_out(many("app", 10), Balance(), FREE) == {}
 
 
@@ -63,9 +63,7 @@ def test_caps_and_budgets_hold_and_no_row_is_left_out_without_need(
 
 
 @given(sets, st.integers(1, 8))
-def test_of_a_label_the_vouched_are_taken_first_then_by_the_hash_of_their_ids(
-    rows: list[Trainable], cap: int
-):
+def test_rows_of_a_label_are_taken_vouched_first_then_by_hash(rows: list[Trainable], cap: int):
     left_out = row_budget.leave_out(rows, Balance(per_label=cap), FREE)
     for label in ("weather", "news"):
         of_label = sorted((row for row in rows if row.label == label), key=order)
@@ -74,7 +72,7 @@ def test_of_a_label_the_vouched_are_taken_first_then_by_the_hash_of_their_ids(
 
 
 @given(sets, sets, st.integers(0, 60), st.sampled_from([1.0, 2.0, 100.0]))
-def test_growth_only_adds_to_what_is_taken_of_a_client_or_takes_from_its_end(
+def test_growth_keeps_a_prefix_of_each_clients_rows(
     before: list[Trainable], arrived: list[Trainable], max_rows: int, temperature: float
 ):
     balance, budget = Balance(max_rows=1, temperature=temperature), Budget(max_rows, None)
@@ -89,7 +87,7 @@ def test_growth_only_adds_to_what_is_taken_of_a_client_or_takes_from_its_end(
 
 
 @given(sets, st.integers(1, 40))
-def test_the_order_in_which_rows_come_does_not_matter(rows: list[Trainable], max_rows: int):
+def test_row_order_does_not_matter(rows: list[Trainable], max_rows: int):
     balance, budget = Balance(per_label=4), Budget(max_rows, 300)
     left_out = row_budget.leave_out(rows, balance, budget)
     assert row_budget.leave_out(rows[::-1], balance, budget) == left_out
@@ -103,22 +101,20 @@ def test_the_order_in_which_rows_come_does_not_matter(rows: list[Trainable], max
         pytest.param(1e9, {"large": 50, "small": 50}, id="equal"),
     ],
 )
-def test_temperature_shares_a_budget_out_between_clients(
-    temperature: float, expected: dict[str, int]
-):
+def test_temperature_divides_a_budget_between_clients(temperature: float, expected: dict[str, int]):
     rows = many("large", 900) + many("small", 100)
     balance = Balance(max_rows=100, temperature=temperature)
     left_out = row_budget.leave_out(rows, balance, Budget(100, None))
     assert by_client(kept(rows, left_out)) == expected
 
 
-def test_what_a_small_client_can_not_fill_goes_to_the_others():
+def test_a_small_clients_unused_part_goes_to_the_others():
     rows = many("large", 900) + many("small", 10)
     left_out = row_budget.leave_out(rows, Balance(max_rows=1, temperature=1e9), Budget(100, None))
     assert by_client(kept(rows, left_out)) == {"large": 90, "small": 10}
 
 
-def test_a_budget_of_tokens_is_shared_out_by_tokens():
+def test_a_token_budget_is_divided_by_tokens():
     rows = many("brief", 400, tokens=10) + many("wordy", 40, tokens=100)
     left_out = row_budget.leave_out(rows, Balance(max_tokens=1), Budget(None, 1_000))
     assert by_client(kept(rows, left_out)) == {"brief": 50, "wordy": 5}

@@ -31,9 +31,7 @@ from tests.support import logs
         ),
     ],
 )
-def test_a_person_is_asked_about_a_rule_that_takes_more_than_its_share(
-    counts: dict[str, int], expected: list[str]
-):
+def test_a_rule_over_its_share_is_reported(counts: dict[str, int], expected: list[str]):
     assert [one.rule for one in held_rows.find_losses("weather", counts, 0.3)] == expected
 
 
@@ -44,7 +42,7 @@ def con(tmp_path: Path):
 
 
 def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | None = None) -> None:
-    """Curate a log in which so many answers were cut off."""
+    """Curate a log with cut-off answers."""
     lines = [
         logs.interaction(
             f"ask {n} of {cut}",
@@ -65,7 +63,7 @@ def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | N
     curate_workload.curate(con, "weather", rules or Rules(), now=logs.NOW)
 
 
-def test_what_a_person_lets_pass_passes_until_it_has_grown(con: Connection, tmp_path: Path):
+def test_a_released_loss_passes_until_it_grows(con: Connection, tmp_path: Path):
     curate(con, tmp_path, 12, 18)
     assert held_rows.open_losses(con) == [Loss("weather", "cut_off", 12, 30)]
     (example, *_) = held_rows.lost_examples(con, held_rows.open_losses(con)[0])
@@ -80,10 +78,10 @@ def test_what_a_person_lets_pass_passes_until_it_has_grown(con: Connection, tmp_
     assert held_rows.open_losses(con, "weather") == [Loss("weather", "cut_off", 67, 100)]
 
 
-def test_the_workloads_file_says_how_much_passes_unasked(con: Connection, tmp_path: Path):
+def test_the_unreported_share_is_configurable(con: Connection, tmp_path: Path):
     curate(con, tmp_path, 12, 18, Rules(most_lost=0.5))
     assert held_rows.open_losses(con) == []
 
 
-def test_how_much_passes_unasked_names_no_other_snapshot():
+def test_the_unreported_share_does_not_change_the_snapshot():
     assert Rules(most_lost=0.5).model_dump() == Rules().model_dump()

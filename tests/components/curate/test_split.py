@@ -23,14 +23,14 @@ def test_the_group_of_tools_depends_on_neither_order_nor_question_nor_user(
 
 @pytest.mark.parametrize("split_by", ["tools", "user"])
 @given(opening=st.text(), tools=names)
-def test_what_names_neither_tools_nor_user_goes_by_conversation(
+def test_requests_without_tools_and_user_are_grouped_by_conversation(
     split_by: SplitBy, opening: str, tools: list[str]
 ):
     wanted = split.group("conversation", tools, opening, "ann")
     assert split.group(split_by, [], opening, None) == wanted
 
 
-def test_a_user_stays_one_group_whatever_is_asked():
+def test_a_user_is_one_group_for_any_request():
     assert split.group("user", ["a"], "one", "ann") == split.group("user", [], "two", "ann")
     assert split.group("user", [], "one", "ann") != split.group("user", [], "one", "bob")
 
@@ -51,7 +51,7 @@ def test_each_side_gets_its_share_of_many_groups():
 
 
 @given(st.text(), st.integers(0, 10_000), st.integers(1, 400), st.floats(0.05, 0.5))
-def test_any_stretch_of_a_stratum_has_its_share_but_for_a_few(
+def test_any_stretch_of_a_stratum_has_nearly_its_share(
     stratum: str, start: int, length: int, share: float
 ):
     stretch = range(start, start + length)
@@ -71,5 +71,5 @@ def test_any_stretch_of_a_stratum_has_its_share_but_for_a_few(
         ),
     ],
 )
-def test_the_label_is_what_several_answers_have_in_common(answer: Answer, label: str):
+def test_the_label_is_shared_by_similar_answers(answer: Answer, label: str):
     assert split.label(answer) == label

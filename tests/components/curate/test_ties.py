@@ -1,4 +1,4 @@
-"""What is common ties nothing; the turns of one conversation stay together."""
+"""Common ids and requests tie nothing; the turns of one conversation stay together."""
 
 import random
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tests.support import curated_rows, logs
 def read(
     *said: str, conversation: str | None = None, user: str | None = None, answer: str = "Fine."
 ) -> tuple[Member, RequestOrigin]:
-    """Read a request in which users and the assistant take turns; the last is a user's."""
+    """Return the origin of a request with alternating user and assistant turns."""
     roles = ("user", "assistant") * len(said)
     messages: list[Json] = [
         {"role": role, "content": text} for role, text in zip(roles, said, strict=False)
@@ -48,7 +48,7 @@ def test_turns_that_repeat_their_history_are_one_conversation_though_all_begin_a
     assert len({*names}) == 10
 
 
-def test_turns_with_a_cut_history_are_tied_by_the_answer_that_they_repeat():
+def test_turns_with_a_truncated_history_are_tied_by_the_repeated_answer():
     found = [
         read(*(f"a{t - 1}", f"b{t - 1}", f"a{t}") if t else ("a0",), answer=f"b{t}")
         for t in range(5)
@@ -71,11 +71,11 @@ def test_the_requests_of_one_user_are_one_cluster_but_not_those_of_an_applicatio
     assert len({*components([*people, *one_id])}) == 60
 
 
-def test_a_conversation_id_on_every_row_is_none():
+def test_a_conversation_id_on_every_row_is_ignored():
     assert len({*components([read(f"about {n}", conversation="default") for n in range(40)])}) == 40
 
 
-def test_one_user_message_before_many_contexts_ties_nothing():
+def test_one_user_message_in_many_contexts_ties_nothing():
     found: list[tuple[Member, RequestOrigin]] = []
     for n in range(10):
         messages: Json = [

@@ -1,4 +1,4 @@
-"""What is trained on is what the workload's balance wants; what is tested on stays as it is."""
+"""The training side follows the workload's balance; tested rows are unchanged."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Words:
         pytest.param({"per_label": 3}, "over_label_cap", None, id="labels"),
     ],
 )
-def test_only_rows_to_train_on_are_left_out_and_each_has_its_reason(
+def test_only_training_rows_are_left_out_each_with_a_reason(
     con: Connection, tmp_path: Path, balance: dict[str, Json], objection: str, left: int | None
 ):
     load(con, tmp_path, range(60))
@@ -72,7 +72,7 @@ def test_only_rows_to_train_on_are_left_out_and_each_has_its_reason(
     assert after.counts["kept"] == after.train + after.holdout
 
 
-def test_a_label_is_capped_and_long_texts_have_none(con: Connection, tmp_path: Path):
+def test_a_label_is_capped_and_long_texts_have_no_label(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     before = [row["label"] for row in curate_and_list(con)]
     after = [row["label"] for row in curate_and_list(con, per_label=3)]
@@ -85,7 +85,7 @@ def curate_and_list(con: Connection, **balance: Json) -> list[warehouse.Row]:
     return examples(con, "train")
 
 
-def test_rows_that_people_spoke_about_are_left_out_last(con: Connection, tmp_path: Path):
+def test_rows_with_feedback_are_left_out_last(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     rated = [f"r{n}" for n in range(0, 60, 6)]
     given = [logs.feedback("thumb", "up", response_id=one, client_id="web") for one in rated]
@@ -104,7 +104,7 @@ def test_a_budget_of_tokens_counts_prompts_and_answers(con: Connection, tmp_path
     assert curate(con, Words(), max_tokens=whole).train == len(rows)
     tally = curate(con, Words(), max_tokens=whole - 1)
     assert 0 < tally.counts["over_budget"] < len(rows)
-    with pytest.raises(NoTokenizerError, match=r"max_tokens counts by the base's tokenizer\.json"):
+    with pytest.raises(NoTokenizerError, match=r"max_tokens needs the base's tokenizer\.json"):
         curate(con, max_tokens=100)
 
 
@@ -117,7 +117,7 @@ def write(path: Path, questions: Sequence[str]) -> str:
     return str(path)
 
 
-def test_rows_of_other_sets_are_replayed_beside_the_workloads_own(con: Connection, tmp_path: Path):
+def test_rows_of_other_sets_are_replayed_in_addition(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     own = curate(con).train
     path = write(tmp_path / "general.jsonl", [f"General question {n}?" for n in range(200)])
@@ -139,9 +139,7 @@ def test_a_budget_is_for_own_and_replayed_rows_together(con: Connection, tmp_pat
     assert 0 < words.replayed <= 100 * 0.25 / 5
 
 
-def test_what_is_tested_on_is_never_replayed_nor_what_the_workload_has_itself(
-    con: Connection, tmp_path: Path
-):
+def test_neither_tested_nor_own_rows_are_replayed(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     curate(con)
     path = write(tmp_path / "old.jsonl", [f"Question {n}?" for n in range(60)])
@@ -149,7 +147,7 @@ def test_what_is_tested_on_is_never_replayed_nor_what_the_workload_has_itself(
     assert tally.replayed == 0
 
 
-def test_what_is_near_to_a_tested_request_is_not_replayed(con: Connection, tmp_path: Path):
+def test_rows_near_to_a_tested_request_are_not_replayed(con: Connection, tmp_path: Path):
     story = " ".join(f"word{n}" for n in range(40))
     told = logs.interaction(f"Tell {story} again")
     logs.load(con, logs.write(tmp_path / "log.jsonl", [told]), now=logs.NOW)
@@ -165,7 +163,7 @@ def test_what_is_near_to_a_tested_request_is_not_replayed(con: Connection, tmp_p
     assert ["Elsewhere" in str(row["messages"]) for row in replayed] == [True]
 
 
-def test_what_a_guard_task_asks_is_not_replayed(con: Connection, tmp_path: Path):
+def test_guard_task_questions_are_not_replayed(con: Connection, tmp_path: Path):
     load(con, tmp_path, range(60))
     asked = "How many apples are left when nine of the twelve in the basket were eaten?"
     guard = logs.write(tmp_path / "guard.jsonl", [{"question": asked, "answer": "3"}])

@@ -1,4 +1,4 @@
-"""Feedback as people give it, through collecting and curation to what is learned."""
+"""Feedback from collection through curation to training rows."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def curate(
 
 
 def fates(con: Connection) -> dict[str, str]:
-    """Give what became of each feedback, by its actor, of whom each test lets each give one."""
+    """Return each feedback's fate by actor; each actor gives one in a test."""
     found = con.execute(
         "select actor_id, fate from curated.fates inner join staging.given using (feedback_id)"
     ).fetchall()
@@ -43,7 +43,7 @@ def fates(con: Connection) -> dict[str, str]:
     return dict(found)
 
 
-def test_every_feedback_has_one_fate_whatever_it_is(con: Connection, tmp_path: Path):
+def test_every_feedback_has_one_fate(con: Connection, tmp_path: Path):
     lines = [
         logs.interaction("one", message=logs.say("a"), response_id="a", conversation_id="talk"),
         logs.interaction("one", message=logs.say("b"), response_id="b"),
@@ -81,7 +81,9 @@ def test_every_feedback_has_one_fate_whatever_it_is(con: Connection, tmp_path: P
     }
 
 
-def test_a_changed_mind_counts_once_and_the_old_word_is_superseded(con: Connection, tmp_path: Path):
+def test_a_changed_opinion_counts_once_and_the_old_one_is_superseded(
+    con: Connection, tmp_path: Path
+):
     given = [
         logs.feedback("thumb", "down", timestamp=1),
         logs.feedback("thumb", "up", timestamp=2),
@@ -93,7 +95,7 @@ def test_a_changed_mind_counts_once_and_the_old_word_is_superseded(con: Connecti
     assert labels == [{"is_good": True, "weight": 1.0}]
 
 
-def test_what_people_write_is_redacted_like_the_conversation(con: Connection, tmp_path: Path):
+def test_corrections_are_redacted_like_the_conversation(con: Connection, tmp_path: Path):
     asked = "Write to jane.doe@corp.com, copy to bob@corp.com"
     logged = logs.say("I wrote to bob@corp.com")
     right = logs.say("I wrote to jane.doe@corp.com")
@@ -160,7 +162,7 @@ def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
     assert fates(con) == {"ann": "unreadable_answer"}
 
 
-def test_pairs_can_be_weighed_so_that_length_decides_nothing(con: Connection, tmp_path: Path):
+def test_pairs_can_be_weighed_to_balance_length(con: Connection, tmp_path: Path):
     questions = ("Where is the station?", "Sing about rain", "How old is the king of Spain?")
     lines = [logs.interaction(one, response_id=one) for one in questions]
     right = ("Go left, then right.", "Drip, drip, drop.", "57.")

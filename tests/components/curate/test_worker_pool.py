@@ -18,7 +18,7 @@ from components.curate import worker_pool
 from tests.components.curate.test_worker_pool import sleep
 if __name__ == "__main__":
     print("begins", flush=True)
-    list(worker_pool.map_in_processes(sleep, range(10_000), processes=2, worth=1))
+    list(worker_pool.map_in_processes(sleep, range(10_000), processes=2, min_items=1))
 """
 
 
@@ -40,27 +40,27 @@ def sleep(numbers: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_what_comes_out_is_in_the_order_of_what_went_in(processes: int) -> None:
-    made = worker_pool.map_in_processes(doubled, range(2000), processes=processes, worth=10)
+def test_results_are_in_input_order(processes: int) -> None:
+    made = worker_pool.map_in_processes(doubled, range(2000), processes=processes, min_items=10)
     assert list(made) == list(range(0, 4000, 2))
 
 
-def test_little_work_is_done_right_here_and_much_elsewhere() -> None:
-    assert set(worker_pool.map_in_processes(where, range(9), processes=2, worth=10)) == {
+def test_few_items_run_in_this_process_and_many_in_a_pool() -> None:
+    assert set(worker_pool.map_in_processes(where, range(9), processes=2, min_items=10)) == {
         os.getpid()
     }
     assert os.getpid() not in set(
-        worker_pool.map_in_processes(where, range(1000), processes=2, worth=10)
+        worker_pool.map_in_processes(where, range(1000), processes=2, min_items=10)
     )
 
 
-def test_what_goes_wrong_in_another_process_is_raised_here_and_ends_it() -> None:
+def test_an_error_in_a_worker_is_raised_and_ends_the_pool() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(worker_pool.map_in_processes(broken, range(1000), processes=2, worth=10))
+        list(worker_pool.map_in_processes(broken, range(1000), processes=2, min_items=10))
     assert not multiprocessing.active_children()
 
 
-def test_items_are_read_as_they_are_needed() -> None:
+def test_items_are_read_lazily() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -69,12 +69,12 @@ def test_items_are_read_as_they_are_needed() -> None:
             taken += 1
             yield number
 
-    made = worker_pool.map_in_processes(doubled, items(), processes=2, worth=10)
+    made = worker_pool.map_in_processes(doubled, items(), processes=2, min_items=10)
     next(made)
     assert taken < 10_000
 
 
-def test_a_killed_process_leaves_none_of_its_crew_behind() -> None:
+def test_a_killed_process_leaves_no_workers_behind() -> None:
     root = Path(__file__).parents[3]
     begun = subprocess.Popen([sys.executable, "-c", SLOW], cwd=root, stdout=subprocess.PIPE)
     assert begun.stdout is not None
@@ -87,7 +87,7 @@ def test_a_killed_process_leaves_none_of_its_crew_behind() -> None:
 
 
 def workers(parent: psutil.Process) -> list[psutil.Process]:
-    """Wait until its two workers are there."""
+    """Wait until its two workers have started."""
     while len(found := parent.children(recursive=True)) < 2:
         assert parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.1)

@@ -16,7 +16,7 @@ TEXTS = st.lists(st.lists(LETTERS, max_size=12).map(" ".join), min_size=1, max_s
 
 
 def triples(text: str) -> set[tuple[str, ...]]:
-    """Cut a text into its runs of three words; of fewer words, into one of all."""
+    """Return a text's runs of three words; one run of all words if it has fewer."""
     words = re.findall(r"[a-z0-9]+", text.lower())
     return {tuple(words[at : at + 3]) for at in range(max(len(words) - 2, min(len(words), 1)))}
 
@@ -29,7 +29,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[str]:
-    """Compare each with each, and give everybody the smallest id that a chain of pairs leads to."""
+    """Compare all pairs, and return for each text the smallest id that a chain of pairs reaches."""
     smallest = {name: name for name in ids}
     joined = [
         (one, other)
@@ -44,7 +44,7 @@ def by_hand(ids: Sequence[str], texts: Sequence[str], threshold: float) -> list[
 
 @given(TEXTS, st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
 @settings(deadline=None)
-def test_clusters_are_those_of_comparing_each_with_each(texts: list[str], threshold: float):
+def test_clusters_match_a_brute_force_comparison(texts: list[str], threshold: float):
     ids = [f"{number:03d}" for number in range(len(texts))]
     assert duplicates.find_clusters(ids, texts, threshold).cluster_ids == by_hand(
         ids, texts, threshold
@@ -69,7 +69,7 @@ def pairs(found: Clusters) -> dict[tuple[str, str], float]:
     return dict(zip(zip(found.left, found.right, strict=True), found.jaccard, strict=True))
 
 
-def test_a_pair_comes_with_its_jaccard_whatever_case_and_marks():
+def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():
     texts = ["a b c d e f g", "A, b c d e f g!", "a b c d e f h", "x y z"]
     found = duplicates.find_clusters("0123", texts, 0.6)
     assert pairs(found) == {("0", "1"): 1.0, ("0", "2"): 4 / 6, ("1", "2"): 4 / 6}
@@ -106,7 +106,7 @@ def test_long_texts_among_short_ones_are_compared_whole():
 
 
 def variants(count: int, words: int, changed: int) -> list[str]:
-    """Write one text so many times, each time with other words in some random places."""
+    """Return copies of one text with different words in some random places."""
     rng = np.random.default_rng(3)
     base = [f"w{number}" for number in range(words)]
     texts: list[str] = []
@@ -118,7 +118,7 @@ def variants(count: int, words: int, changed: int) -> list[str]:
     return texts
 
 
-def test_a_crowd_of_near_copies_is_one_cluster_without_comparing_each_with_each():
+def test_a_crowd_of_near_copies_is_one_cluster_without_all_comparisons():
     count = 8_000
     found = duplicates.find_clusters(
         [f"{number:05d}" for number in range(count)], variants(count, 100, 2)
@@ -127,7 +127,7 @@ def test_a_crowd_of_near_copies_is_one_cluster_without_comparing_each_with_each(
     assert len(found.jaccard) <= (candidate_pairs.ROUNDS + 1) * count
 
 
-def test_texts_of_one_template_are_no_near_duplicates_and_stay_cheap():
+def test_texts_of_one_template_are_not_near_duplicates_and_stay_cheap():
     texts = variants(3_000, 60, 6)
     found = duplicates.find_clusters([f"{number:05d}" for number in range(3_000)], texts)
     assert len(set(found.cluster_ids)) > 2_900

@@ -32,7 +32,7 @@ def place(ids: Sequence[str], asked: Sequence[NearRequest]) -> list[Place]:
 
 
 def ties(one: NearRequest, other: NearRequest) -> tuple[bool, bool]:
-    """Tell whether two requests have to stand on one side, and whether one of them is enough."""
+    """Return whether two requests share a cluster, and whether they are twins."""
     first, second = place("ab", [one, other])
     return first.cluster_id == second.cluster_id, first.twin_id == second.twin_id
 
@@ -97,13 +97,13 @@ TOOLS = (logs.tool("one"), logs.tool("two"))
         ),
     ],
 )
-def test_alike_requests_stand_together_and_equal_wishes_count_once(
+def test_near_requests_share_a_cluster_and_twins_count_once(
     one: NearRequest, other: NearRequest, expected: tuple[bool, bool]
 ):
     assert ties(one, other) == expected
 
 
-def test_ids_are_the_smallest_of_those_they_name_in_any_order():
+def test_group_ids_are_the_smallest_ids_in_any_order():
     asked = [request(user(text)) for text in (QUESTION, "something else", f"{QUESTION} please")]
     forward = place(["c", "b", "a"], asked)
     backward = place(["a", "b", "c"], asked[::-1])

@@ -30,7 +30,7 @@ def share(one: str, other: str, words: int) -> float:
 
 @given(TEXTS, TEXTS)
 @settings(deadline=None)
-def test_the_nearest_is_what_comparing_with_each_gives(texts: list[str], references: list[str]):
+def test_the_nearest_text_matches_a_brute_force_comparison(texts: list[str], references: list[str]):
     found = nearest(texts, references)
     for text, reference, most in zip(texts, found.references, found.shares, strict=True):
         shares = [share(text, other, 3) for other in references]

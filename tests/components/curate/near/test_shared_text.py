@@ -1,4 +1,4 @@
-"""What many requests have in common ruins no data set, wherever it stands."""
+"""Text shared by many requests is ignored at any position."""
 
 import random
 from collections import Counter
@@ -35,7 +35,7 @@ WORDS = [f"{start}{end}" for start in "bdfgklmnprst" for end in ("ala", "emi", "
 TOPICS = ("cards", "transfers", "rates", "branches", "other")
 
 Write = Callable[[int, str], list[Json]]
-"""Give the messages that ask a question, by its number."""
+"""Returns the messages that ask a question, by its number."""
 
 
 def said(*texts: str) -> list[Json]:
@@ -70,7 +70,7 @@ WRITTEN: dict[str, Write] = {
 
 
 def questions(count: int, words: int = 8) -> list[str]:
-    """Draw different questions."""
+    """Return different random questions."""
     chance = random.Random(count)
     return [" ".join(chance.sample(WORDS, words)) for _ in range(count)]
 
@@ -78,7 +78,7 @@ def questions(count: int, words: int = 8) -> list[str]:
 def judge(
     requests: Sequence[list[Json]], answers: Sequence[str] = TOPICS, rules: Rules | None = None
 ) -> list[RowJudgement]:
-    """Judge requests as curation does, up to where SQL chooses among twins."""
+    """Judge requests like curation, up to SQL's choice among twins."""
     rules = rules or Rules(split_by="conversation", max_prompt_chars=100_000)
     judged = [
         row_judgement.judge(
@@ -95,12 +95,13 @@ def judge(
         for n, messages in enumerate(requests)
     ]
     return curate_workload.clean(
-        curate_workload.stand(curate_workload.near(judged, rules), SettledSides(), rules), rules
+        curate_workload.assign_sides(curate_workload.near(judged, rules), SettledSides(), rules),
+        rules,
     )
 
 
 def kept(judged: Sequence[RowJudgement]) -> int:
-    """Count what is left if of twins with one answer one is kept."""
+    """Return the number of kept rows if one of the twins with one answer is kept."""
     free = [one for one in judged if one.objection is None]
     return len({(one.twin_id, one.answer_name) for one in free})
 
@@ -150,7 +151,7 @@ def test_retries_with_another_time_in_them_are_one_unless_the_numbers_are_what_i
     assert kept(judge(readings)) >= 76
 
 
-def test_whole_histories_of_a_conversation_stand_together():
+def test_full_histories_of_a_conversation_share_a_cluster():
     turns = questions(30, 12)
     talks: list[list[Json]] = [
         [*under_system(n, turns[0]), *said(*turns[1 : n + 1])] for n in range(30)
@@ -158,13 +159,13 @@ def test_whole_histories_of_a_conversation_stand_together():
     assert len({one.member.cluster_id for one in judge(talks)[12:] if one.member}) == 1
 
 
-def test_what_is_held_out_is_not_trained_on_under_a_template_either():
+def test_held_out_requests_under_a_template_are_not_trained_on():
     asked = questions(120, 30)
     again = [
         " ".join([*one.split()[:20], *WORDS[n % 40 : n % 40 + 10]]) for n, one in enumerate(asked)
     ]
     judged = judge([said(f"{TEMPLATE} {one}") for one in [*asked, *again]])
-    side = {one.interaction_id: one.standing.side for one in judged if one.standing}
+    side = {one.interaction_id: one.placement.side for one in judged if one.placement}
     parted = [
         (first, second)
         for first, second in zip(judged[:120], judged[120:], strict=True)

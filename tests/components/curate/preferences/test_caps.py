@@ -1,4 +1,4 @@
-"""Who is held back, and who is not."""
+"""Which signals are held back."""
 
 from random import Random
 
@@ -26,7 +26,7 @@ def thumbs(actor: str, count: int, value: str = "up", begin: float = 0, step: fl
 def crowd(
     count: int, value: str, begin: float, each: int = 1, about: str | None = None
 ) -> list[Signal]:
-    """So many actors that nobody has seen before, within five minutes."""
+    """Return votes of new actors within five minutes."""
     return [
         signal(
             "thumb",
@@ -41,7 +41,7 @@ def crowd(
 
 
 def usual(people: int = 30, each: int = 4, up: float = 0.7) -> list[Signal]:
-    """People who give a few thumbs over some days."""
+    """Return a few thumbs of several people over some days."""
     draw = Random(3)
     return [
         signal(
@@ -57,7 +57,7 @@ def usual(people: int = 30, each: int = 4, up: float = 0.7) -> list[Signal]:
 
 
 def held(given: list[Signal], **config: object) -> dict[str, list[str]]:
-    """Give the reasons for which each actor's signals are held back."""
+    """Return the reasons why each actor's signals are held back."""
     weighed = vote_signals.weigh_feedback(given, ANSWERS, **config)
     actor = {one.signal.feedback_id: one.signal.actor_id for one in weighed.readings}
     found: dict[str, list[str]] = {}
@@ -91,20 +91,20 @@ def test_a_single_thumb_always_counts():
     assert held([*given, signal("thumb", "down", about=["31"], actor="ann")]) == {}
 
 
-def test_whom_we_trust_has_no_cap_and_no_burst():
+def test_trusted_actors_have_no_cap_and_no_burst():
     given = usual() + thumbs("labeller", 400, step=0.01)
     assert set(held(given)["labeller"]) == {"flood", "over_cap"}
     assert held(given, trusted=("labeller",)) == {}
 
 
-def test_what_tells_most_is_kept_first():
+def test_the_most_informative_signals_are_kept_first():
     given = [correct("right", about=["0"], actor="busy"), *thumbs("busy", 40)[1:], *usual()]
     weighed = vote_signals.weigh_feedback(given, ANSWERS)
     assert given[0].feedback_id in weighed.targets
     assert "over_cap" in weighed.defence.held_back.values()
 
 
-def test_everybody_without_a_name_is_one_actor():
+def test_anonymous_feedback_is_one_actor():
     nameless = ["", "anonymous", "None", " unknown "]
     given = [one for name in nameless for one in thumbs(name, 10)] + usual(people=40, each=2)
     weighed = vote_signals.weigh_feedback(given, ANSWERS)
@@ -148,7 +148,7 @@ def test_bursts_are_held_back(attack: list[Signal], reason: str):
         pytest.param(crowd(40, "up", 2000)[::4], id="new-people-who-like-it"),
     ],
 )
-def test_a_busy_day_is_no_burst(busy: list[Signal]):
+def test_a_busy_day_is_not_a_burst(busy: list[Signal]):
     assert not vote_signals.weigh_feedback([*usual(), *busy], ANSWERS).defence.bursts
 
 
@@ -195,7 +195,7 @@ def distinct(given: list[Signal]) -> list[Signal]:
     st.lists(SIGNALS, max_size=120).map(distinct), st.randoms(), st.sampled_from([0.05, 0.1, 0.3])
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_is_given_in_whatever_order(given: list[Signal], order: Random, cap: float):
+def test_feedback_order_does_not_matter(given: list[Signal], order: Random, cap: float):
     weighed = vote_signals.weigh_feedback(given, ANSWERS, actor_cap=cap)
     for share in weighed.defence.shares:
         assert share.share_after <= share.cap + 1e-6
@@ -217,8 +217,8 @@ def test_whatever_is_given_in_whatever_order(given: list[Signal], order: Random,
 @settings(max_examples=100, deadline=None)
 def test_no_actors_weight_exceeds_the_cap(given: list[tuple[int, float]], actor_cap: float):
     weights = [Weight(f"{n}", (f"{who}",), weight, 0) for n, (who, weight) in enumerate(given)]
-    cap = caps.share(actor_cap, len({one.actor for one in weights}))
-    over = caps.over(weights, cap, trusted=[])
+    cap = caps.cap_share(actor_cap, len({one.actor for one in weights}))
+    over = caps.over_cap(weights, cap, trusted=[])
     kept: dict[tuple[str, ...], float] = {}
     for one in weights:
         if one.feedback_id not in over:

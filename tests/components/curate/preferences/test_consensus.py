@@ -1,4 +1,4 @@
-"""What becomes of what people disagree about."""
+"""Resolution of disagreement."""
 
 from random import Random
 
@@ -15,7 +15,7 @@ ITEMS = 60
 
 
 def panel(rates: dict[str, float], seed: int = 1) -> tuple[list[JudgeVote[int]], dict[int, bool]]:
-    """Let judges of known reliability judge items whose truth is known."""
+    """Return votes of judges with known reliability on items with known truth."""
     draw = Random(seed)
     truth = {item: draw.random() < 0.5 for item in range(ITEMS)}
     votes = [
@@ -46,8 +46,8 @@ def test_one_careful_judge_outweighs_four_who_guess(symmetric: bool):
     assert right(found, truth) >= 0.9 * ITEMS
 
 
-def test_the_formula_gives_what_it_gives_by_hand():
-    """Two judges, one item, opposite words: equal reliability cancels, so the odds are even."""
+def test_the_formula_matches_a_calculation_by_hand():
+    """Two judges, one item, opposite votes: equal reliability cancels, so the odds are even."""
     votes = [JudgeVote("x", ("a",), True, 1.0), JudgeVote("x", ("b",), False, 1.0)]
     assert consensus.posteriors(votes, symmetric=True)["x"] == pytest.approx(0.5)
     # One vote: the judge is right 8 times of 10 before, and (8 + p) of 11 with it. So p = 0.8.
@@ -67,7 +67,7 @@ def conflicts(given: list[Signal]) -> list[Conflict]:
     return list(vote_signals.weigh_feedback(given).conflicts)
 
 
-def test_opposite_choices_are_recorded_and_give_no_pair():
+def test_opposite_choices_are_recorded_and_make_no_pair():
     given = [choose("a", "b"), choose("b", "a", actor="bob")]
     (found,) = conflicts(given)
     assert (found.kind, found.method, found.resolution) == ("pair", "majority", "undecided")
@@ -91,7 +91,7 @@ def test_more_ties_than_choices_are_a_tie():
     assert pairs(vote_signals.weigh_feedback(given)) == []
 
 
-def test_an_actors_newer_choice_counts_wherever_it_was_given():
+def test_an_actors_newest_choice_counts():
     old = choose("a", "b", minutes=1)
     new = choose("b", "a", minutes=2)
     weighed = vote_signals.weigh_feedback([new, old])
@@ -100,7 +100,7 @@ def test_an_actors_newer_choice_counts_wherever_it_was_given():
     assert not weighed.conflicts
 
 
-def test_praise_of_what_was_corrected_is_recorded():
+def test_praise_of_a_corrected_answer_is_recorded():
     praise = signal("thumb", "up", actor="bob")
     (found,) = conflicts([correct("right"), praise])
     assert (found.kind, found.method, found.for_ids) == (
@@ -120,7 +120,7 @@ def test_of_two_corrections_the_newer_is_the_target_and_both_are_pairs():
 
 
 def test_with_enough_shared_judgements_the_reliable_judge_is_believed():
-    """Twenty-four pairs of three judges: two agree always, the third is against them always."""
+    """Twenty-four pairs with three judges: two always agree, the third always disagrees."""
     answers = [vote_signals.answer(f"{side}{n}", prompt=f"{n}") for n in range(30) for side in "ab"]
     given = [
         choose(f"a{n}", f"b{n}", actor=who, minutes=600 * n)
@@ -135,7 +135,7 @@ def test_with_enough_shared_judgements_the_reliable_judge_is_believed():
     assert "a29" in {texts[one.chosen].text for one in weighed.pairs}
 
 
-def test_length_bias_can_be_weighed_away():
+def test_length_bias_can_be_balanced():
     lengths = [(9, 1), (9, 2), (9, 3), (1, 9), (5, 5)]
     matched = preference_rows.match_lengths([1.0, 1.0, 0.5, 1.0, 0.7], lengths)
     assert matched == pytest.approx([0.4, 0.4, 0.2, 1.0, 0.7])

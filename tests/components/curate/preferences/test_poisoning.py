@@ -1,4 +1,4 @@
-"""What an attacker gains: no more than a capped share, whatever is injected."""
+"""An attacker gains at most a capped share."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_a_flood_is_found_and_shown(outcomes: dict[str, Outcome]):
     assert not outcomes["drip"].evidence
 
 
-def test_fifty_new_actors_of_one_mind_move_nothing(outcomes: dict[str, Outcome]):
+def test_fifty_coordinated_new_actors_change_nothing(outcomes: dict[str, Outcome]):
     attacked = outcomes["brigade"]
     assert attacked.share_before > 0.25
     assert attacked.share_after == 0
@@ -41,6 +41,6 @@ def test_fifty_new_actors_of_one_mind_move_nothing(outcomes: dict[str, Outcome])
     assert attacked.held_back == 150
 
 
-def test_an_honest_month_is_left_alone(outcomes: dict[str, Outcome]):
+def test_an_honest_month_has_no_bursts(outcomes: dict[str, Outcome]):
     assert outcomes["none"].evidence == []
     assert outcomes["none"].held_back == 0

@@ -1,4 +1,4 @@
-"""The table of README.md, row by row: what each kind of feedback becomes."""
+"""The table of README.md, row by row: the result of each kind of feedback."""
 
 import re
 from pathlib import Path
@@ -113,7 +113,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("given", "wanted_pairs", "wanted_labels"), TABLE)
-def test_each_kind_of_feedback_becomes_what_the_table_says(
+def test_each_kind_of_feedback_has_the_documented_result(
     given: list[Signal],
     wanted_pairs: list[tuple[str, str, str, float]],
     wanted_labels: list[tuple[str, bool, float]],
@@ -172,7 +172,7 @@ def test_feedback_raises_or_lowers_an_answer_or_leaves_it_out(
         pytest.param(signal(about=["silent"]), "unreadable_answer", id="nothing-was-answered"),
     ],
 )
-def test_a_signal_that_says_nothing_has_the_reason(given: Signal, reason: str):
+def test_a_signal_without_meaning_has_the_reason(given: Signal, reason: str):
     answers = [
         *(vote_signals.answer(one) for one in "ab"),
         vote_signals.answer("elsewhere", prompt="other"),
@@ -193,7 +193,7 @@ def test_equal_answers_to_one_prompt_share_their_feedback():
     assert len(label.feedback_ids) == 2
 
 
-def test_the_table_in_the_docs_names_every_row_of_this_one():
+def test_the_table_in_the_docs_names_every_case():
     documented = Path(preferences.__path__[0], "README.md").read_text()
     rows = [line for line in documented.splitlines() if line.startswith("| ")]
     named = [one for line in rows for one in re.findall(r"`([a-z0-9-]+)`", line.split(" | ")[-1])]

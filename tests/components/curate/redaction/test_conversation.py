@@ -8,7 +8,7 @@ from tests.support.talk import arguments, redact, said, text_call, user
 CARD = "4111 1111 1111 1111"
 
 
-def test_a_value_has_one_placeholder_wherever_it_stands():
+def test_a_value_has_one_placeholder_everywhere():
     tool: dict[str, Json] = {
         "type": "function",
         "function": {
@@ -51,7 +51,7 @@ def test_a_value_has_one_placeholder_wherever_it_stands():
     assert redacted.values == {"email": 2, "card": 1, "phone": 1}
 
 
-def test_what_names_and_links_things_stays():
+def test_names_of_functions_and_ids_stay():
     call: dict[str, Json] = {
         "id": "call_4111111111111111",
         "type": "function",
@@ -66,7 +66,7 @@ def test_what_names_and_links_things_stays():
     assert redact(given).conversation == given
 
 
-def test_an_example_in_a_tools_description_stays_unless_it_is_somebodys():
+def test_an_example_in_a_tools_description_stays_unless_it_is_a_value():
     text = "A mail, e.g. ann@acme.com. Ask help@acme.com"
     tool: dict[str, Json] = {"type": "function", "function": {"name": "t", "description": text}}
     alone = redact(Conversation([user("hi")], [tool])).conversation.tools
@@ -80,7 +80,7 @@ def test_an_example_in_a_tools_description_stays_unless_it_is_somebodys():
     assert "<EMAIL_1>" in json.dumps(redact(Conversation([user("hi")], [plain])).conversation.tools)
 
 
-def test_json_in_text_is_written_as_it_was():
+def test_json_in_text_keeps_its_formatting():
     for text in ('{"a":"x@b.com","ü":[1.50,null]}', '{"a": "x@b.com", "\\u00fc": 1}'):
         given = Conversation([user("hi"), text_call(text)])
         redacted = redact(given).conversation.messages[1]
@@ -88,11 +88,11 @@ def test_json_in_text_is_written_as_it_was():
         assert redacted == wanted
 
 
-def test_placeholders_that_were_there_keep_their_numbers():
+def test_existing_placeholders_keep_their_numbers():
     assert said("<EMAIL_3> wrote to ann@acme.com") == "<EMAIL_3> wrote to <EMAIL_4>"
 
 
-def test_a_value_found_by_its_field_is_replaced_in_the_text_before_it():
+def test_a_value_found_by_its_field_is_replaced_in_earlier_text():
     given = Conversation(
         [user("use 5512345678 and sesame99")],
         answers=[text_call('{"phone_number": "5512345678", "password": "sesame99"}')],

@@ -27,7 +27,7 @@ from tests.support.talk import arguments, redact, said, user
         ("Call me Bob. Bob it is.", "Call me <NAME_1>. <NAME_1> it is."),
     ],
 )
-def test_a_name_that_is_told_is_replaced_everywhere(text: str, left: str):
+def test_a_revealed_name_is_replaced_everywhere(text: str, left: str):
     assert said(text) == left
 
 
@@ -43,7 +43,7 @@ def test_a_name_that_is_told_is_replaced_everywhere(text: str, left: str):
         "a passenger named in the list",
     ],
 )
-def test_what_is_no_name_stays(text: str):
+def test_other_words_than_names_stay(text: str):
     assert said(text) == text
 
 
@@ -69,7 +69,7 @@ def test_a_name_field_counts_only_where_it_is_a_persons():
     assert arguments(answers[0]) == {"name": "<NAME_1> <NAME_2>", "email": "<EMAIL_1>"}
 
 
-def test_an_airport_is_no_passenger():
+def test_an_airport_code_is_not_a_name():
     call = logs.call("book", '{"first_name": "Mia", "last_name": "Jackson"}')
     given = Conversation([user("Fly Mia from MIA to DEN")], answers=[call])
     assert redact(given).conversation.messages[0]["content"] == "Fly <NAME_1> from MIA to DEN"
@@ -83,6 +83,6 @@ def test_an_airport_is_no_passenger():
         ("Which city?", "New York", "New York"),
     ],
 )
-def test_an_answer_to_a_question_for_a_name_is_one(question: str, answer: str, left: str):
+def test_an_answer_to_a_question_for_a_name_is_a_name(question: str, answer: str, left: str):
     asked = Conversation([user("hi"), logs.say(question), user(answer)])
     assert redact(asked).conversation.messages[2]["content"] == left

@@ -13,7 +13,7 @@ with_presidio = pytest.mark.skipif(not IS_INSTALLED, reason="the extra presidio 
 
 
 @pytest.mark.skipif(IS_INSTALLED, reason="the extra presidio is installed")
-def test_without_presidio_a_workload_that_wants_it_is_refused():
+def test_presidio_settings_are_rejected_if_it_is_not_installed():
     with pytest.raises(ValueError, match=r"pip install 'lora-flywheel\[presidio\]'"):
         Redaction.model_validate({"presidio": {"entities": ["PHONE_NUMBER"]}})
 
@@ -22,11 +22,11 @@ def test_without_presidio_a_workload_that_wants_it_is_refused():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        pytest.param({}, "PERSON wants a spaCy model", id="no-model"),
+        pytest.param({}, "PERSON needs a spaCy model", id="no-model"),
         pytest.param({"model": "no_such_model"}, "neither a package nor a folder", id="missing"),
     ],
 )
-def test_names_want_a_language_model_that_is_there(settings: object, complaint: str):
+def test_names_require_an_existing_language_model(settings: object, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         Redaction.model_validate({"presidio": settings})
 
@@ -51,6 +51,6 @@ def test_a_language_models_names_and_places_are_replaced(tmp_path: Path):
 
 
 @with_presidio
-def test_without_a_model_presidio_brings_patterns():
+def test_without_a_model_presidio_has_patterns():
     settings = Redaction.model_validate({"presidio": {"entities": ["PHONE_NUMBER"]}})
     assert said("ring 415 555 2671", settings) == "ring <PHONE_1>"

@@ -84,7 +84,7 @@ REDACTOR = Redactor(Redaction())
 
 
 def shape(value: Json) -> Json:
-    """Give all of a conversation but its texts and numbers, reading JSON inside of texts."""
+    """Return a conversation's structure without texts and numbers, parsing JSON within texts."""
     match value:
         case dict():
             return {key: shape(one) for key, one in value.items()}
@@ -107,7 +107,7 @@ def plain(conversation: Conversation) -> Json:
 
 @given(conversations)
 @settings(max_examples=300, deadline=None)
-def test_no_planted_value_is_left_and_the_rest_keeps_its_shape(conversation: Conversation):
+def test_planted_values_are_removed_and_the_rest_keeps_its_shape(conversation: Conversation):
     redacted = REDACTOR.redact(conversation).conversation
     assert shape(plain(redacted)) == shape(plain(conversation))
     left = json.dumps(plain(redacted), ensure_ascii=False)
@@ -122,7 +122,7 @@ def test_redacting_twice_changes_nothing(conversation: Conversation):
 
 
 def kinds_of(value: Json) -> Json:
-    """Give the types of all values of a conversation, reading JSON inside of texts."""
+    """Return the types of all values of a conversation, parsing JSON within texts."""
     match value:
         case dict():
             return {key: kinds_of(one) for key, one in value.items()}

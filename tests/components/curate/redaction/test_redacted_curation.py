@@ -29,7 +29,7 @@ def curate(
     return curate_workload.curate(con, "weather", rules, now=logs.NOW)
 
 
-def test_what_is_learned_from_is_redacted_and_raw_is_not(con: Connection, tmp_path: Path):
+def test_examples_are_redacted_and_raw_rows_are_not(con: Connection, tmp_path: Path):
     line = logs.interaction(
         "Mail ann@acme.com",
         message=logs.call("send", '{"to": "Ann@acme.com"}'),
@@ -81,7 +81,7 @@ def test_requests_that_differ_in_personal_data_only_are_near_duplicates(
     assert curate(con, tmp_path, lines).counts == {"kept": 1, "near_duplicate": 1}
 
 
-def test_a_row_that_can_not_be_redacted_says_so_and_harms_no_other(con: Connection, tmp_path: Path):
+def test_a_row_that_can_not_be_redacted_is_left_out_alone(con: Connection, tmp_path: Path):
     # A number that Python reads as infinity, which can't be written again as JSON.
     result: dict[str, Json] = {"role": "tool", "content": '{"to": "ann@acme.com", "n": 1e999}'}
     request: Json = {"messages": [result]}
@@ -92,7 +92,7 @@ def test_a_row_that_can_not_be_redacted_says_so_and_harms_no_other(con: Connecti
     assert curate(con, tmp_path, lines).counts == {"kept": 1, "redaction_failed": 1}
 
 
-def test_requests_that_redaction_makes_equal_stand_on_one_side(con: Connection, tmp_path: Path):
+def test_requests_that_redaction_makes_equal_share_a_side(con: Connection, tmp_path: Path):
     lines = [
         logs.interaction(f"Where is my order, ann{n}@acme.com?", response_id=str(n))
         for n in range(20)

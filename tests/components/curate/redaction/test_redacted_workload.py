@@ -1,4 +1,4 @@
-"""Surrogates of a workload: the same in all turns, the next time, and in no other home."""
+"""Surrogates of a workload are equal in all its turns and later runs, and differ between homes."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def examples(con: Connection) -> list[warehouse.Row]:
 
 
 def talk(person: str, card: str, number: int) -> list[dict[str, Json]]:
-    """Write the two turns of a conversation in which the name is told in the second only."""
+    """Return the two turns of a conversation that reveals the name in the second only."""
     bought = ("a green umbrella", "two train tickets", "my new bicycle", "that old piano")[number]
     first: Json = {"role": "user", "content": f"Pay {bought} with {card}, {person}@acme.com"}
     asked = logs.say("Who are you?")
@@ -88,7 +88,7 @@ def test_all_turns_of_a_conversation_have_one_surrogate_for_a_value(
         assert row["logged_answer"] == row["answer"]
 
 
-def test_curating_again_gives_the_same_rows_and_another_home_has_others(
+def test_curating_again_makes_the_same_rows_and_another_home_has_others(
     con: Connection, tmp_path: Path
 ):
     load(con, tmp_path, people())
@@ -105,7 +105,7 @@ def test_curating_again_gives_the_same_rows_and_another_home_has_others(
     assert all(old["messages"] != new["messages"] for old, new in zip(before, after, strict=True))
 
 
-def test_a_new_conversation_leaves_those_of_others_as_they_were(con: Connection, tmp_path: Path):
+def test_a_new_conversation_does_not_change_surrogates_of_others(con: Connection, tmp_path: Path):
     load(con, tmp_path, people())
     curate(con)
     before = examples(con)
@@ -116,7 +116,7 @@ def test_a_new_conversation_leaves_those_of_others_as_they_were(con: Connection,
     assert [after[str(row["example_id"])] for row in before] == before
 
 
-def test_rows_keep_their_ids_and_sides_whatever_stands_for_values(con: Connection, tmp_path: Path):
+def test_rows_keep_ids_and_sides_with_any_replacement(con: Connection, tmp_path: Path):
     load(con, tmp_path, people())
     curate(con, {"replace": "placeholders"})
     placed = [(row["example_id"], row["side"]) for row in examples(con)]
@@ -141,7 +141,7 @@ def test_a_seed_draws_the_same_in_every_home_and_keeps_no_key(con: Connection, t
 
 
 @pytest.mark.parametrize("gone", ["rows", "wish"])
-def test_keys_are_thrown_away_with_the_raw_rows_or_the_wish_for_surrogates(
+def test_keys_are_deleted_with_the_raw_rows_or_by_placeholders(
     con: Connection, tmp_path: Path, gone: str
 ):
     load(con, tmp_path, people())
@@ -173,7 +173,9 @@ def test_requests_that_differ_in_values_only_are_near_duplicates_and_others_apar
     assert found.counts == {"kept": 2, "near_duplicate": 2}
 
 
-def test_conversations_without_an_id_are_told_by_user_and_opening(con: Connection, tmp_path: Path):
+def test_conversations_without_an_id_are_identified_by_user_and_opening(
+    con: Connection, tmp_path: Path
+):
     lines = [logs.without(one, "conversation_id") for one in people()]
     load(con, tmp_path, [{**one, "user_id": "u"} for one in lines])
     curate(con)

@@ -1,4 +1,4 @@
-"""Made-up values stand for real ones: of the same form, the same in a whole conversation."""
+"""Made-up values replace real ones: of the same form, and equal in a whole conversation."""
 
 import json
 import re
@@ -99,7 +99,7 @@ def test_check_digits_hold(text: str, holds: object):
     assert text.split(" ")[-1] not in drawn
 
 
-def test_a_value_has_one_surrogate_wherever_it_stands_written_as_it_is_there():
+def test_a_value_has_one_surrogate_in_the_spelling_of_each_place():
     card = "4111 1111 1111 1111"
     given = stand_in(
         Conversation(
@@ -144,7 +144,7 @@ def test_an_address_made_of_a_name_is_made_of_its_surrogate():
     assert re.fullmatch(rf"{first}\.{last}\d\d@(\w+\.com), {first[0]}{last}@\1", mails.lower())
 
 
-def test_values_of_a_tools_schema_stay_those_that_may_be_called_with():
+def test_schema_values_stay_consistent_with_calls():
     people: Json = ["ann@acme.com", "bob@acme.com", "ANN@ACME.COM", "nobody"]
     schema: Json = {
         "type": "object",
@@ -172,12 +172,12 @@ def test_values_of_a_tools_schema_stay_those_that_may_be_called_with():
     assert jsonschema_rs.is_valid(schema, called)
 
 
-def test_placeholders_that_a_user_wrote_stay():
+def test_placeholders_in_user_text_stay():
     given = made_up("<EMAIL_1> and <NAME_2> wrote to ann@acme.com")
     assert re.fullmatch(r"<EMAIL_1> and <NAME_2> wrote to \w+@\w+\.com", given)
 
 
-def test_a_person_who_was_shown_placeholders_corrects_with_the_values():
+def test_placeholders_in_a_correction_refer_to_the_values():
     card = "4111 1111 1111 1111"
     given = Conversation(
         [user(f"Charge {card} for ann@acme.com")],
@@ -217,7 +217,7 @@ def test_no_two_values_have_one_surrogate_even_where_a_list_runs_out_of_names():
     assert set(found).isdisjoint(one.lower() for one in names)
 
 
-def test_no_surrogate_is_a_value_of_the_log_or_stands_in_the_texts():
+def test_no_surrogate_is_a_value_of_the_log_or_occurs_in_the_texts():
     listed = [made_up("I'm Sofia.", key)[4:-1].lower() for key in KEYS]
     for key, taken in zip(KEYS, listed, strict=True):
         now = made_up("I'm Sofia.", key, listed)
@@ -269,7 +269,7 @@ def test_a_password_of_signs_is_replaced_too():
     assert len(given) == len("password: #$%^&*!")
 
 
-def test_what_may_stay_is_never_made_up():
+def test_an_allowed_value_is_never_a_surrogate():
     settings = Redaction(allow_patterns=("[0-4].*",))
     for key in KEYS:
         (message,) = stand_in(

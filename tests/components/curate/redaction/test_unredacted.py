@@ -1,4 +1,4 @@
-"""Values that a workload lets stay are named, so that a model can be asked for them."""
+"""Allowed values are listed, so that a model can be tested for them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction
 
 
-def test_where_nothing_may_stay_nothing_is_looked_for():
+def test_without_allowed_values_there_is_no_finder():
     assert redactor.unredacted_finder(Redaction()) is None
 
 
@@ -26,7 +26,7 @@ def test_where_nothing_may_stay_nothing_is_looked_for():
                      id="call"),
     ],
 )  # fmt: skip
-def test_what_stays_is_found_in_answers(answer: str, values: list[str]):
+def test_allowed_values_are_found_in_answers(answer: str, values: list[str]):
     find = redactor.unredacted_finder(Redaction(off=(Kind.EMAIL,)))
     assert find is not None
     assert find(answer) == values

@@ -1,4 +1,4 @@
-"""Arguments are held against their tool's own schema, and no schema can make a row fail."""
+"""Arguments are validated against their tool's own schema, and no schema makes a row fail."""
 
 import json
 
@@ -30,7 +30,7 @@ PARAMETERS: dict[str, Json] = {
 
 
 def found(parameters: Json, arguments: Json) -> str | None:
-    """Call a tool of these parameters."""
+    """Call a tool with these parameters."""
     tool: Json = {"type": "function", "function": {"name": "w", "parameters": parameters}}
     return breaks_schema(interaction.read(row(tools=[tool], message=logs.call("w", arguments))))
 
@@ -51,7 +51,7 @@ def found(parameters: Json, arguments: Json) -> str | None:
         pytest.param({"city": "Rome", "where": {"zip": 1}}, "w.where.zip: type", id="nested"),
     ],
 )
-def test_arguments_are_held_against_the_schema(arguments: Json, mark: str | None):
+def test_arguments_are_validated_against_the_schema(arguments: Json, mark: str | None):
     assert found(PARAMETERS, arguments) == mark
 
 
@@ -76,7 +76,7 @@ def test_arguments_are_held_against_the_schema(arguments: Json, mark: str | None
         ),
     ],
 )
-def test_what_is_no_json_schema_is_left_unchecked(parameters: Json):
+def test_invalid_json_schema_is_not_checked(parameters: Json):
     assert found(parameters, {"a": "x"}) is None
 
 

@@ -1,4 +1,4 @@
-"""Errors of the machinery in the place of an answer are found; talk about errors is not."""
+"""Error messages instead of an answer are found; text about errors is not."""
 
 import pytest
 
@@ -56,5 +56,5 @@ def test_errors_are_found(text: str, mark: str):
         pytest.param("", id="none"),
     ],
 )
-def test_talk_of_errors_is_none(text: str):
+def test_text_about_errors_is_not_an_error(text: str):
     assert error_text(answered(text)) is None

@@ -1,4 +1,4 @@
-"""Languages are told where they can be, without a network."""
+"""Languages are detected without a network."""
 
 import pytest
 
@@ -30,18 +30,18 @@ CODE = "```python\nfor zahl in liste_der_rechnungen: drucke(zahl)\n```"
         pytest.param("", None, id="nothing"),
     ],
 )
-def test_the_language_is_told_where_it_can_be(text: str, code: str | None):
+def test_language_is_detected_or_unknown(text: str, code: str | None):
     assert language(text) == code
 
 
-def test_answers_are_to_be_in_one_of_the_languages_stated():
+def test_an_answer_outside_the_configured_languages_is_found():
     assert wrong_language(answered(FRENCH), ("en", "de")) == "fr"
     assert wrong_language(answered(GERMAN), ("en", "de")) is None
     assert wrong_language(answered("Oui."), ("en",)) is None
     assert wrong_language(answered(FRENCH), "any") is None
 
 
-def test_answers_can_be_asked_to_be_in_the_language_of_the_question():
+def test_as_asked_requires_the_language_of_the_question():
     assert wrong_language(answered(ENGLISH, asked=GERMAN), "as_asked") == "en, asked in de"
     assert wrong_language(answered(GERMAN, asked=GERMAN), "as_asked") is None
     assert wrong_language(answered(GERMAN, asked="?"), "as_asked") is None

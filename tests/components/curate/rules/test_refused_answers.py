@@ -1,4 +1,4 @@
-"""Answers that do nothing but refuse are found; what is said of the matter is none."""
+"""Pure refusals are found; answers with content are not refusals."""
 
 import pytest
 
@@ -51,19 +51,19 @@ def test_refusals_are_found(text: str):
         pytest.param("oos", id="label"),
     ],
 )
-def test_answers_that_say_something_are_no_refusals(text: str):
+def test_answers_with_content_are_not_refusals(text: str):
     assert refusal(answered(text)) is None
 
 
-def test_the_mark_quotes_nothing_that_was_asked():
+def test_the_mark_does_not_quote_the_request():
     said = answered("I understand that Ann Smith is ill, but I can't help with that.")
     assert refusal(said) == "i can't help with that"
 
 
-def test_where_tools_are_offered_to_decline_is_an_answer():
+def test_declining_is_an_answer_if_tools_are_offered():
     said = row(message=logs.say("I'm sorry, but I can't assist with that."), tools=[logs.WEATHER])
     assert refusal(interaction.read(said)) is None
 
 
-def test_what_a_person_corrected_it_to_is_right():
+def test_a_correction_is_not_a_refusal():
     assert refusal(answered("I can't assist with that.", is_corrected=True)) is None

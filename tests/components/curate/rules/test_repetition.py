@@ -1,4 +1,4 @@
-"""Loops are found wherever they begin; lists, tables and refrains are none."""
+"""Loops are found at any position; lists, tables and refrains are not loops."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def test_loops_are_found(text: str, mark: str):
         pytest.param(("a verse of its own %d, " * 9) % tuple(range(9)), id="pattern"),
     ],
 )
-def test_what_is_set_like_that_on_purpose_is_none(text: str):
+def test_intended_repetition_is_not_a_loop(text: str):
     assert repetition(answered(text)) is None
 
 
@@ -42,6 +42,8 @@ def test_what_is_set_like_that_on_purpose_is_none(text: str):
     st.text("ijklmnop", max_size=200),
     st.text("ijklmnop", max_size=200),
 )
-def test_no_loop_hides_behind_what_stands_around_it(unit: str, times: int, before: str, after: str):
+def test_a_loop_is_found_regardless_of_surrounding_text(
+    unit: str, times: int, before: str, after: str
+):
     if len(unit) * times >= SHORTEST and any(map(str.isalpha, unit)):
         assert repetition(answered(before + unit * times + after)) is not None

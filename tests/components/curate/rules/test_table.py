@@ -1,4 +1,4 @@
-"""The table of the rules says what they do."""
+"""The table of the rules is complete."""
 
 import re
 from pathlib import Path
