@@ -20,9 +20,8 @@ from components.curate.decontamination import Seen, UserTexts
 from components.curate.interaction import CandidateRow
 from components.curate.near import near_requests
 from components.curate.near.near_requests import ComparedRequest, Place
-from components.curate.preferences import weigh as preferences
-from components.curate.redaction import conversations
-from components.curate.redaction import surrogate_keyring as keyrings
+from components.curate.preferences import weigh
+from components.curate.redaction import conversations, surrogate_keyring
 from components.curate.redaction.surrogate_keyring import Keyring
 from components.curate.row_budget import CountsTokens
 from components.curate.row_judgement import RowJudgement
@@ -89,7 +88,7 @@ def curate(
         for model in ("staging/given", "staging/feedback"):
             warehouse.build(con, model, workload_id=workload_id)
         warehouse.build(con, "staging/shared_names")
-        weighed = preferences.weigh_workload(con, workload_id, rules.preferences)
+        weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
         # Closed even after an error: DuckDB can't roll back while a result is open.
@@ -120,7 +119,7 @@ def curate(
             keyring=keyring,
         )
         redact = partial(conversations.redact_exchange, settings=rules.redaction, keyring=keyring)
-        preferences.write_results(con, workload_id, weighed, rules.preferences, redact)
+        weigh.write_results(con, workload_id, weighed, rules.preferences, redact)
         keyring.save(con)
         with warehouse.present(con, "redacted", row_judgement.replacements(judgements)):
             warehouse.refresh(con, "curated/redactions", workload_id=workload_id)
@@ -140,7 +139,7 @@ def _keyring(
         for judgement in judgements
     }
     turns = row_judgement.turns(judgements)
-    return keyrings.open_keyring(con, workload_id, rules.redaction, conversations, turns)
+    return surrogate_keyring.open_keyring(con, workload_id, rules.redaction, conversations, turns)
 
 
 def _kept(con: Connection, workload_id: str) -> list[str]:

@@ -17,6 +17,7 @@ from components.curate.settings import Overlap
 from components.schema import Json
 
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+THREADS = 2
 
 
 class UnreadableDocumentsError(ValueError):
@@ -74,9 +75,6 @@ def _texts(value: Json) -> Iterator[str]:
                 yield from _texts(item)
         case _:
             return
-
-
-THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from typing import cast
 import pyarrow.parquet as pq
 
 from components.chat import prompt
-from components.curate import decontamination, row_budget
-from components.curate import interaction as candidates
+from components.curate import decontamination, interaction, row_budget
 from components.curate.decontamination import UserTexts
 from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, near_requests
@@ -59,7 +58,7 @@ def read_replayed(sources: Sequence[Path]) -> list[Replayed]:
 
 def request_key(messages: str, tools: str) -> str:
     """Return the digest of a request's content, independent of its JSON's formatting."""
-    return manifest.digest([candidates.loads(messages), candidates.loads(tools)])
+    return manifest.digest([interaction.loads(messages), interaction.loads(tools)])
 
 
 def _read(source: Path) -> Iterator[Replayed]:

@@ -6,8 +6,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from components.curate import interaction as candidates
-from components.curate import split, ties, worker_pool
+from components.curate import interaction, split, ties, worker_pool
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import near_requests
 from components.curate.near.near_requests import NearRequest
@@ -158,7 +157,7 @@ def judge(row: CandidateRow, rules: Rules) -> RowJudgement:
 
 def _judge(row: CandidateRow, rules: Rules) -> RowJudgement:
     try:
-        candidate = candidates.read(row)
+        candidate = interaction.read(row)
     except MalformedError as error:
         return RowJudgement(row.interaction_id, error.objection)
     screened = screen.screen(

@@ -133,7 +133,7 @@ def test_half_a_megabyte_of_punctuation_takes_seconds():
 def test_more_text_than_is_redacted_is_left_out_and_says_so():
     judged = row_judgement.judge(row(tools=[], message=logs.say("word " * 220_000)), IGNORING_LOOPS)
     assert judged.objection == "redaction_failed"
-    assert judged.mark is not None and judged.mark.endswith("wants at most 1,048,576")
+    assert judged.mark is not None and judged.mark.endswith("at most 1,048,576 allowed")
 
 
 def test_more_values_than_are_replaced_are_left_out_and_say_so():

@@ -24,6 +24,7 @@ from components.curate.near.shingles import (
 from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
+THREADS = 2
 
 
 def jaccards(texts: TextColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
@@ -117,9 +118,6 @@ def _passages(keys: Hashes, others: Hashes, owners: Positions, count: int) -> np
 def _starts(missing: npt.NDArray[np.bool_], edges: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Mark where a run of missing triples begins, except at index 0."""
     return missing[1:] & (~missing[:-1] | edges[1:-1])
-
-
-THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from jsonschema_rs import Validator
 
 from components.chat import tool_schema
-from components.curate import interaction as candidates
+from components.curate import interaction
 from components.curate.interaction import Candidate, content_parts
 from components.schema import Json, kind_of
 
@@ -115,5 +115,5 @@ def breaks_schema(candidate: Candidate) -> str | None:
 @lru_cache(maxsize=512)
 def _validators(tools_text: str) -> Mapping[str, Validator]:
     """Compile a request's tool schemas; cached, as an application repeats them."""
-    tools, _ = candidates.read_tools(tools_text)
+    tools, _ = interaction.read_tools(tools_text)
     return tool_schema.validators(tools)
