@@ -117,12 +117,12 @@ def ensure_logins(settings: Settings, env: Mapping[str, str] = os.environ) -> No
     """
     kept = read_logins(settings)
     prefect, mlflow = _exported_logins(env)
-    wanted = Credentials(
+    logins = Credentials(
         prefect or (kept.prefect if kept else _random_login()),
         mlflow or (kept.mlflow if kept else _random_login()),
     )
-    if wanted != kept:
-        _write_logins(settings.home, wanted, is_first=kept is None)
+    if logins != kept:
+        _write_logins(settings.home, logins, is_first=kept is None)
 
 
 def _exported_logins(env: Mapping[str, str]) -> tuple[Login | None, Login | None]:

@@ -58,9 +58,9 @@ def finish_adapter(
     }
     # The card reads what the manifest will say.
     unfinished = {"kind": "adapter", "key": adapter.name, "created_at": "", "files": {}}
-    told = json.loads(json.dumps({**unfinished, **made}, default=str))
+    record = json.loads(json.dumps({**unfinished, **made}, default=str))
     text = model_card.write_card(
-        AdapterManifest.model_validate(told), copy_adapter.adapter_config(adapter), None, "peft"
+        AdapterManifest.model_validate(record), copy_adapter.adapter_config(adapter), None, "peft"
     )
     manifest.write_atomically(adapter / copy_adapter.CARD, text)
     manifest.write(adapter, kind="adapter", now=now, body=made)
@@ -82,8 +82,8 @@ def copy_finished(home: Settings, adapter: Path, to: Path, *, served_as: str | N
     config = copy_adapter.adapter_config(adapter)
     if served_as is not None:
         config["base_model_name_or_path"] = served_as
-    found = scores_of_adapter(home, made.workload, made.key)
-    text = model_card.write_card(made, config, found, "peft")
+    scores = scores_of_adapter(home, made.workload, made.key)
+    text = model_card.write_card(made, config, scores, "peft")
     return copy_adapter.copy_adapter(adapter, to, card=text, served_as=served_as)
 
 
@@ -120,7 +120,7 @@ class Exported:
     warning: str = ""
 
 
-def export_adapter(home: Settings, asked: ExportRequest) -> Exported:
+def export_adapter(home: Settings, request: ExportRequest) -> Exported:
     """Write the export, all of it or nothing, signed by this installation.
 
     Of a registered version the record of the decision is in it. NIM's folder takes nothing but
@@ -133,37 +133,37 @@ def export_adapter(home: Settings, asked: ExportRequest) -> Exported:
         FileExistsError: Something is there already.
         ValueError: The adapter can't have that form, or it or its base was changed.
     """
-    if asked.to.exists() and (not asked.to.is_dir() or any(asked.to.iterdir())):
-        raise FileExistsError(f"exporting to {asked.to}: something is there; name a new folder")
-    version = _registered(home, asked) if asked.adapter is None else None
-    adapter = _adapter_folder(home, asked, version)
+    if request.to.exists() and (not request.to.is_dir() or any(request.to.iterdir())):
+        raise FileExistsError(f"exporting to {request.to}: something is there; name a new folder")
+    version = _registered(home, request) if request.adapter is None else None
+    adapter = _adapter_folder(home, request, version)
     made = AdapterManifest.read_untouched(adapter)
     _require_unerased(home, made)
-    _require_unbound(asked, made)
-    partial = asked.to.with_name(asked.to.name + ".partial")
+    _require_unbound(request, made)
+    partial = request.to.with_name(request.to.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_export(home, asked, adapter, made, partial)
-        signature = _sign_export(home, asked, partial, version)
-        partial.replace(asked.to)
+        _write_export(home, request, adapter, made, partial)
+        signature = _sign_export(home, request, partial, version)
+        partial.replace(request.to)
         if signature is not None:
-            signature.replace(model_signature.signature_path(asked.to))
+            signature.replace(model_signature.signature_path(request.to))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(adapter.name, _warning(home, version))
 
 
 def _sign_export(
-    home: Settings, asked: ExportRequest, folder: Path, version: Version | None
+    home: Settings, request: ExportRequest, folder: Path, version: Version | None
 ) -> Path | None:
     """Sign an export; return the signature's path if it is not in the folder."""
     private = model_signature.make_key(home.keys)
-    if asked.form == "nim":
+    if request.form == "nim":
         signature = model_signature.signature_path(folder)
         model_signature.sign(folder, private, signature)
         return signature
     if version is not None and (
-        links := releases.record_of(home, asked.workload, version.evidence)
+        links := releases.record_of(home, request.workload, version.evidence)
     ):
         releases.write_record(folder, links)
     model_signature.sign(folder, private)
@@ -180,63 +180,63 @@ def _warning(home: Settings, version: Version | None) -> str:
 
 
 def _write_export(
-    home: Settings, asked: ExportRequest, adapter: Path, made: AdapterManifest, to: Path
+    home: Settings, request: ExportRequest, adapter: Path, made: AdapterManifest, to: Path
 ) -> None:
     name = f"{made.workload}-{made.key}"
-    if asked.form == "peft":
-        copy_finished(home, adapter, to, served_as=asked.served_as)
-    elif asked.form == "nim":
-        copy_adapter.write_nim_folder(adapter, to, name=name, served_as=asked.served_as)
-    elif asked.form == "gguf":
+    if request.form == "peft":
+        copy_finished(home, adapter, to, served_as=request.served_as)
+    elif request.form == "nim":
+        copy_adapter.write_nim_folder(adapter, to, name=name, served_as=request.served_as)
+    elif request.form == "gguf":
         from components.export import gguf_lora  # noqa: PLC0415 - loads torch
 
         to.mkdir(parents=True)
         gguf_lora.write(adapter, _base_of_export(made), to / f"{name}.gguf")
-        _write_card(home, asked, adapter, made, to, "gguf")
+        _write_card(home, request, adapter, made, to, "gguf")
     else:
         from components.export import merged_model  # noqa: PLC0415 - loads torch
 
         merged_model.write(adapter, _base_of_export(made), to)
-        _write_card(home, asked, adapter, made, to, "merged")
+        _write_card(home, request, adapter, made, to, "merged")
 
 
 def _write_card(
     home: Settings,
-    asked: ExportRequest,
+    request: ExportRequest,
     adapter: Path,
     made: AdapterManifest,
     to: Path,
     kind: model_card.Kind,
 ) -> None:
     config = copy_adapter.adapter_config(adapter)
-    if asked.served_as is not None:
-        config["base_model_name_or_path"] = asked.served_as
-    found = scores_of_adapter(home, asked.workload, made.key)
-    (to / copy_adapter.CARD).write_text(model_card.write_card(made, config, found, kind))
+    if request.served_as is not None:
+        config["base_model_name_or_path"] = request.served_as
+    scores = scores_of_adapter(home, request.workload, made.key)
+    (to / copy_adapter.CARD).write_text(model_card.write_card(made, config, scores, kind))
 
 
-def _adapter_folder(home: Settings, asked: ExportRequest, version: Version | None) -> Path:
+def _adapter_folder(home: Settings, request: ExportRequest, version: Version | None) -> Path:
     """Find the adapter's folder."""
-    root = home.adapters / asked.workload
-    key = version.adapter if version is not None else asked.adapter
-    found = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
-    if len(found) != 1:
-        said = ", ".join(one.name for one in found) or "none"
-        raise LookupError(f"looking up adapter {key}: wants one, found {said} in {root}")
-    return found[0]
+    root = home.adapters / request.workload
+    key = version.adapter if version is not None else request.adapter
+    folders = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
+    if len(folders) != 1:
+        names = ", ".join(one.name for one in folders) or "none"
+        raise LookupError(f"looking up adapter {key}: wants one, found {names} in {root}")
+    return folders[0]
 
 
-def _registered(home: Settings, asked: ExportRequest) -> Version:
+def _registered(home: Settings, request: ExportRequest) -> Version:
     """Find the version, and hold it and its adapter against what was approved."""
-    lookup.require_mlflow(home, f"looking up {asked.workload}", "--adapter KEY needs none")
-    if asked.version is not None:
-        version = registry.version_numbered(asked.workload, asked.version)
+    lookup.require_mlflow(home, f"looking up {request.workload}", "--adapter KEY needs none")
+    if request.version is not None:
+        version = registry.version_numbered(request.workload, request.version)
         releases.require_version(home, version)
     else:
-        version = releases.require_champion(home, asked.workload)
+        version = releases.require_champion(home, request.workload)
     if version is None:
-        raise LookupError(f"exporting {asked.workload}: it has no champion; name --adapter KEY")
-    folder = home.evidence / asked.workload / version.evidence
+        raise LookupError(f"exporting {request.workload}: it has no champion; name --adapter KEY")
+    folder = home.evidence / request.workload / version.evidence
     if manifest.is_finished(folder):
         releases.require_bytes(home, evidence_folder.read(folder))
     return version
@@ -255,12 +255,12 @@ def _require_unerased(home: Settings, made: AdapterManifest) -> None:
         )
 
 
-def _require_unbound(asked: ExportRequest, made: AdapterManifest) -> None:
+def _require_unbound(request: ExportRequest, made: AdapterManifest) -> None:
     """Refuse to take an adapter to another precision than the only one it is right at."""
     bound = copy_adapter.recipe_objection(made.recipe)
-    if bound and asked.form != "peft":
+    if bound and request.form != "peft":
         raise ValueError(
-            f"exporting adapter {made.key} for {asked.form}: it was trained from LoftQ's first "
+            f"exporting adapter {made.key} for {request.form}: it was trained from LoftQ's first "
             f"weights, so it is right on the base in {bound} only; export it as peft for a server "
             "that holds its base so, or train with other init_lora_weights"
         )
@@ -273,10 +273,10 @@ def _base_of_export(made: AdapterManifest) -> Path:
         ValueError: It is not there, or another one is.
     """
     folder = made.base_path
-    found = bases.content_hash(folder) if folder and folder.is_dir() else "nothing"
-    if folder is None or found != made.base:
+    actual = bases.content_hash(folder) if folder and folder.is_dir() else "nothing"
+    if folder is None or actual != made.base:
         raise ValueError(
             f"exporting adapter {made.key}: it was trained on the base {made.base}, and at "
-            f"{folder} is {found}"
+            f"{folder} is {actual}"
         )
     return folder

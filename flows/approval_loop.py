@@ -49,7 +49,7 @@ class StaleEvidenceError(RuntimeError):
     """What the evidence was about has changed: champion, policy, holdout, or data since erased."""
 
 
-def require_fresh(found: Evidence, workload: Workload) -> None:
+def require_fresh(evidence: Evidence, workload: Workload) -> None:
     """Refuse a decision on evidence about what is no longer so.
 
     What this very evidence crowned stays, whatever came after it: a crash was between the two.
@@ -57,70 +57,71 @@ def require_fresh(found: Evidence, workload: Workload) -> None:
     Raises:
         StaleEvidenceError: Champion, policy or holdout is another one, or data was erased.
     """
-    require_unerased(found)
-    champion = registry.champion_version(found.subject.workload)
-    if champion is None or champion.evidence != found.digest:
-        require_champion(found, champion)
-        require_policy(found, workload)
-        require_holdout(found)
+    require_unerased(evidence)
+    champion = registry.champion_version(evidence.subject.workload)
+    if champion is None or champion.evidence != evidence.digest:
+        require_champion(evidence, champion)
+        require_policy(evidence, workload)
+        require_holdout(evidence)
 
 
-def require_champion(found: Evidence, champion: Version | None) -> None:
+def require_champion(evidence: Evidence, champion: Version | None) -> None:
     """Refuse evidence that compared with another champion than there is now.
 
     Raises:
         StaleEvidenceError: Another version became champion while this approval waited.
     """
     now = champion.number if champion else "base"
-    if now != found.subject.opponent:
+    if now != evidence.subject.opponent:
         called = f"version {now}" if champion else "nobody, so the base answers"
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: it compares with the "
-            f"{found.subject.opponent_name}, but the champion is now {called}"
+            f"deciding on evidence {evidence.digest}: it compares with the "
+            f"{evidence.subject.opponent_name}, but the champion is now {called}"
         )
 
 
-def require_policy(found: Evidence, workload: Workload) -> None:
+def require_policy(evidence: Evidence, workload: Workload) -> None:
     """Refuse evidence that was judged by another policy than the workload's file has now.
 
     Raises:
         StaleEvidenceError: Something under ``gate`` was changed; it says what.
     """
-    judged_by = evidence_folder.policy(found.folder)
+    judged_by = evidence_folder.policy(evidence.folder)
     if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
-        told = "; ".join(changed)
+        differences = "; ".join(changed)
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: the policy that judged it has changed ({told})"
+            f"deciding on evidence {evidence.digest}: the policy that judged it has changed "
+            f"({differences})"
         )
 
 
-def require_holdout(found: Evidence) -> None:
+def require_holdout(evidence: Evidence) -> None:
     """Refuse evidence that was measured on another holdout than the newest snapshot has.
 
     Raises:
         StaleEvidenceError: The holdout has grown, or rows of it were erased.
     """
-    root, subject = settings.load().snapshots, found.subject
+    root, subject = settings.load().snapshots, evidence.subject
     if not (root / folder_name(subject.workload)).exists():
         return
     newest = snapshots.newest_snapshot(root, subject.workload)
     now = SnapshotManifest.read(newest).holdout_version
     if now != subject.holdout_version:
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: it was measured on holdout version "
+            f"deciding on evidence {evidence.digest}: it was measured on holdout version "
             f"{subject.holdout_version}, but the newest is {now}"
         )
 
 
-def require_unerased(found: Evidence) -> None:
+def require_unerased(evidence: Evidence) -> None:
     """Refuse evidence on what was made from rows that somebody has had erased since.
 
     Raises:
         StaleEvidenceError: An erasure tainted its snapshot, its adapter or a scorecard.
     """
-    subject = found.subject
+    subject = evidence.subject
     made_from = [
-        found.digest,
+        evidence.digest,
         subject.snapshot,
         subject.adapter,
         subject.challenger_scorecard,
@@ -131,8 +132,8 @@ def require_unerased(found: Evidence) -> None:
         certificate = ledger.erasure_of(con, made_from)
     if certificate:
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: rows that it is about were erased (certificate "
-            f"{certificate})"
+            f"deciding on evidence {evidence.digest}: rows that it is about were erased "
+            f"(certificate {certificate})"
         )
 
 
@@ -143,8 +144,8 @@ def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
     entry = TurnStart(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
     with warehouse.connect(settings.load().warehouse) as con:
         turn_starts.record_start(con, entry)
-    given = {"config": config, "start": entry.start_id}
-    return prefect_api.start("turn/turn", given, [approvals.workload_tag(workload)]).id
+    parameters = {"config": config, "start": entry.start_id}
+    return prefect_api.start("turn/turn", parameters, [approvals.workload_tag(workload)]).id
 
 
 PATIENCE_SECONDS = 30 * 24 * 3600
@@ -204,46 +205,46 @@ FORMS: Mapping[str, type[GateInput]] = {
 """The form for each kind of proof."""
 
 
-def ask_until_decided(brief: str, found: Evidence, workload: Workload) -> Decision:
+def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Decision:
     """Suspend until enough people have answered; on resuming, Prefect gives the stored answer.
 
     Raises:
         StaleEvidenceError: What the evidence is about has changed before an answer came.
     """
     rules = workload.approve.rules()
-    while (decision := recorded_outcome(found.digest, rules)) is None:
-        question = next_question(found)
+    while (decision := recorded_outcome(evidence.digest, rules)) is None:
+        question = next_question(evidence)
         text = (
-            form_header(question, found, workload)
+            form_header(question, evidence, workload)
             + brief
-            + approval_page.card(evidence_reports.data_card(found))
+            + approval_page.card(evidence_reports.data_card(evidence))
         )
-        given = wait_for_answer(question, text, workload)
+        answer = wait_for_answer(question, text, workload)
         try:
-            require_fresh(found, workload)
+            require_fresh(evidence, workload)
         except StaleEvidenceError as error:
-            expire(question, given, str(error))
+            expire(question, answer, str(error))
             raise
-        take_answer(question, given, found, workload)
+        take_answer(question, answer, evidence, workload)
     return decision
 
 
 def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedAnswer:
     """Suspend with the form, or take the answer that it was resumed with."""
     form = FORMS[workload.approve.proof]
-    given = suspend_flow_run(
+    filled = suspend_flow_run(
         wait_for_input=form.with_initial_data(description=text),
         key=approvals.gate_key(question.attempt),
         timeout=PATIENCE_SECONDS,
     )
     return TypedAnswer(
-        decision=given.decision,
-        approver=given.approver.strip(),
-        comment=given.comment,
-        code=given.code if isinstance(given, CodedInput) else "",
-        reason=given.reason,
-        blame=given.blame,
-        signature=given.signature if isinstance(given, SignedInput) else "",
+        decision=filled.decision,
+        approver=filled.approver.strip(),
+        comment=filled.comment,
+        code=filled.code if isinstance(filled, CodedInput) else "",
+        reason=filled.reason,
+        blame=filled.blame,
+        signature=filled.signature if isinstance(filled, SignedInput) else "",
     )
 
 
@@ -254,7 +255,7 @@ def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
         return decision_log.decision_on(con, digest, rules)
 
 
-def require_decided(found: Evidence, workload: Workload) -> None:
+def require_decided(evidence: Evidence, workload: Workload) -> None:
     """Refuse to act on approvals that do not meet the rules of now; signatures are checked again.
 
     Raises:
@@ -262,38 +263,38 @@ def require_decided(found: Evidence, workload: Workload) -> None:
     """
     with warehouse.connect(settings.load().warehouse) as con:
         broken = chain.first_broken(decision_log.links(con), decision_log.read_head(con))
-        decision = decision_log.decision_on(con, found.digest, workload.approve.rules())
+        decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
     if broken is not None:
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: decision {broken.sequence} {broken.said}; "
+            f"deciding on evidence {evidence.digest}: decision {broken.sequence} {broken.said}; "
             "`flywheel audit --verify` says more"
         )
     if decision is None or decision.decision != "approve":
         raise StaleEvidenceError(
-            f"deciding on evidence {found.digest}: it is not approved under the rules of now; "
+            f"deciding on evidence {evidence.digest}: it is not approved under the rules of now; "
             "those for deciding have changed since it was"
         )
 
 
 @task(cache_policy=NO_CACHE)
-def next_question(found: Evidence) -> Question:
+def next_question(evidence: Evidence) -> Question:
     """Number the question: one more than this run has heard answers to."""
     with warehouse.connect(settings.load().warehouse) as con:
         heard = decision_log.links(con, LinkFilter(flow_run_id=str(flow_run.id)))
-    return question_of_run(found, 1 + len(heard))
+    return question_of_run(evidence, 1 + len(heard))
 
 
-def question_of_run(found: Evidence, attempt: int) -> Question:
+def question_of_run(evidence: Evidence, attempt: int) -> Question:
     """Say what this run asks, the how-manieth time."""
-    return Question(found.subject.workload, found.digest, str(flow_run.id), attempt)
+    return Question(evidence.subject.workload, evidence.digest, str(flow_run.id), attempt)
 
 
 @task(cache_policy=NO_CACHE)
-def form_header(question: Question, found: Evidence, workload: Workload) -> str:
+def form_header(question: Question, evidence: Evidence, workload: Workload) -> str:
     """Write what stands above the brief: who said what before, and where to read on."""
     rules, sign = workload.approve.rules(), ""
     proved = (
-        approver_keys.proof(found) if rules.proof == "signature" else ProofContext()
+        approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext()
     )  # before: it reads whole files
     with warehouse.connect(settings.load().warehouse) as con:
         if rules.proof == "signature":
@@ -304,14 +305,14 @@ def form_header(question: Question, found: Evidence, workload: Workload) -> str:
                 record_answer.expected_statement(question, first, proved, under.digest)
             )
         answered = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
-        starters = decision_log.starters(con, found.digest)
-        here = decision_log.links(con, LinkFilter(evidence=found.digest))
+        starters = decision_log.starters(con, evidence.digest)
+        here = decision_log.links(con, LinkFilter(evidence=evidence.digest))
         earlier = decision_log.links(con, LinkFilter(workload_id=question.workload))
     return approval_page.write(
         answered,
         validity.counted_approvals(here, rules, starters),
-        [one for one in earlier if one.kind in ("approve", "reject")],
-        evidence_reports.evidence_links(found),
+        [link for link in earlier if link.kind in ("approve", "reject")],
+        evidence_reports.evidence_links(evidence),
         wanted=rules.wanted,
         sign=sign,
     )
@@ -319,17 +320,17 @@ def form_header(question: Question, found: Evidence, workload: Workload) -> str:
 
 @task(cache_policy=NO_CACHE)
 def take_answer(
-    question: Question, given: TypedAnswer, found: Evidence, workload: Workload
+    question: Question, answer: TypedAnswer, evidence: Evidence, workload: Workload
 ) -> None:
     """Take the answer or refuse it, and record either; nothing is registered before that."""
     home, rules = settings.load(), workload.approve.rules()
-    listed = workload.approve.find(given.approver)
+    listed = workload.approve.find(answer.approver)
     secret = known_secret(home, listed) if listed and rules.proof == "code" else None
-    proved = approver_keys.proof(found) if rules.proof == "signature" else ProofContext(secret)
+    proved = approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext(secret)
     at = approvals.answered_at(UUID(question.flow_run_id), question.attempt)
     with warehouse.connect(home.warehouse) as con:
-        blamed = find_blamed(con, given, found)
-        link = record_answer.record(con, question, given, rules, proved, blamed=blamed, now=at)
+        blamed = find_blamed(con, answer, evidence)
+        link = record_answer.record(con, question, answer, rules, proved, blamed=blamed, now=at)
     get_run_logger().info(
         "decision %d: %s %s by %r on evidence %s",
         link.sequence,
@@ -350,12 +351,12 @@ def known_secret(home: Settings, listed: Approver) -> str | None:
         return None
 
 
-def find_blamed(con: Connection, given: TypedAnswer, found: Evidence) -> list[Blamed] | None:
+def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> list[Blamed] | None:
     """Find what an answer blames; ``None`` if some of it isn't there, so that it is refused."""
-    samples, metric = found.folder / SAMPLES, found.judgement.metric
+    samples, metric = evidence.folder / SAMPLES, evidence.judgement.metric
     try:
         return reasons.find_blamed(
-            con, found.subject.workload, given.blame, samples=samples, metric=metric
+            con, evidence.subject.workload, answer.blame, samples=samples, metric=metric
         )
     except LookupError as error:
         get_run_logger().info("what is blamed was not found: %s", error)
@@ -363,8 +364,8 @@ def find_blamed(con: Connection, given: TypedAnswer, found: Evidence) -> list[Bl
 
 
 @task(cache_policy=NO_CACHE)
-def expire(question: Question, given: TypedAnswer | None, said: str) -> None:
-    """Record once of a promotion that its evidence is stale: that ``given`` came too late, if any.
+def expire(question: Question, answer: TypedAnswer | None, message: str) -> None:
+    """Record once of a promotion that its evidence is stale: that ``answer`` came too late, if any.
 
     What was approved on it before does not count any more.
     """
@@ -380,7 +381,7 @@ def expire(question: Question, given: TypedAnswer | None, said: str) -> None:
             attempt=question.attempt,
             reason="stale",
             decided_at=datetime.now(UTC),
-            approver=given.approver if given else "",
-            comment=f"{given.decision} came too late: {said}" if given else said,
+            approver=answer.approver if answer else "",
+            comment=f"{answer.decision} came too late: {message}" if answer else message,
         )
         decision_log.append_event(con, event)

@@ -67,7 +67,7 @@ class NotTakenError(ValueError):
     """Prefect did not take an answer: it is not as the form wants it, or nobody is asked."""
 
 
-def answer_approval(flow_run_id: UUID, pause_key: str, given: TypedAnswer) -> None:
+def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> None:
     """Resume a waiting promotion with a decision, as the form in the UI does; safe to repeat.
 
     The request is sent again when the server dies before it has answered, and is then refused,
@@ -76,24 +76,26 @@ def answer_approval(flow_run_id: UUID, pause_key: str, given: TypedAnswer) -> No
     Args:
         flow_run_id: The promotion.
         pause_key: What it waits for.
-        given: The decision.
+        answer: The decision.
 
     Raises:
         NotTakenError: The run does not wait, or its form has no such fields.
         httpx.HTTPStatusError: The server is in trouble.
     """
     proofs = ("code", "signature")
-    said = {name: text for name, text in asdict(given).items() if name not in proofs or text}
+    run_input = {name: text for name, text in asdict(answer).items() if name not in proofs or text}
     try:
-        found = prefect_api.server().post(f"/flow_runs/{flow_run_id}/resume", {"run_input": said})
+        reply = prefect_api.server().post(
+            f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input}
+        )
     except httpx.HTTPStatusError as error:
         if error.response.is_server_error:
             raise
         why = error.response.text
         raise NotTakenError(f"answering flow run {flow_run_id}: {why}") from error
-    if found["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == said:
+    if reply["status"] == "ACCEPT" or _stored_answer(flow_run_id, pause_key) == run_input:
         return
-    why = (found["details"] or {}).get("reason") or found["status"].lower()
+    why = (reply["details"] or {}).get("reason") or reply["status"].lower()
     raise NotTakenError(f"answering flow run {flow_run_id}: Prefect did not take it ({why})")
 
 
@@ -120,8 +122,8 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
 
 def tag_value(run: Run, name: str) -> str:
     """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
-    found = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
-    return next(found, "")
+    values = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
+    return next(values, "")
 
 
 def _pending_of_run(run: Run) -> PendingApproval:

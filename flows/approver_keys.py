@@ -38,23 +38,28 @@ class SecretError(ValueError):
     """A secret that can't be used, or that must not be written over."""
 
 
-def find_secret(home: Settings, one: Approver, env: Mapping[str, str] = os.environ) -> str | None:
+def find_secret(
+    home: Settings, approver: Approver, env: Mapping[str, str] = os.environ
+) -> str | None:
     """Find the secret of an approver; ``None`` if there is none, so that no code can be right.
 
     Raises:
         SecretError: It is no secret for one-time codes, or others may read its file.
     """
-    if one.secret_env:
-        found, place = env.get(one.secret_env), f"the environment variable {one.secret_env}"
+    if approver.secret_env:
+        secret, place = (
+            env.get(approver.secret_env),
+            f"the environment variable {approver.secret_env}",
+        )
     else:
-        path = secret_file(home, one.name)
-        found, place = _read_secret_file(path), str(path)
-    if found and not approvers.is_secret(found):
+        path = secret_file(home, approver.name)
+        secret, place = _read_secret_file(path), str(path)
+    if secret and not approvers.is_secret(secret):
         raise SecretError(
             f"{place} holds no secret for one-time codes, wants base32 of 128 bits or more as "
-            f"`flywheel approver add {one.name}` makes it"
+            f"`flywheel approver add {approver.name}` makes it"
         )
-    return found or None
+    return secret or None
 
 
 def secret_file(home: Settings, name: str) -> Path:
@@ -123,20 +128,20 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
             check=False,
         )
     if made.returncode:
-        said = made.stderr.decode(errors="replace").strip()
-        raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen said: {said}")
+        message = made.stderr.decode(errors="replace").strip()
+        raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen said: {message}")
     return f"{line}\n{made.stdout.decode()}"
 
 
-def proof(found: Evidence) -> ProofContext:
+def proof(evidence: Evidence) -> ProofContext:
     """Say which whole digests a signed statement on an evidence must name."""
-    folder = settings.load().adapters / found.subject.workload / found.subject.adapter
-    adapter = found.subject.adapter_bytes or folder_digest(folder)
-    return ProofContext(evidence=evidence_folder.whole_digest(found.folder), adapter=adapter)
+    folder = settings.load().adapters / evidence.subject.workload / evidence.subject.adapter
+    adapter = evidence.subject.adapter_bytes or folder_digest(folder)
+    return ProofContext(evidence=evidence_folder.whole_digest(evidence.folder), adapter=adapter)
 
 
 def signed_answer(
-    home: Settings, one: PendingApproval, given: TypedAnswer, key: Path | None
+    home: Settings, pending: PendingApproval, answer: TypedAnswer, key: Path | None
 ) -> TypedAnswer:
     """Sign an answer where the workload's rules want that; else return it as it is.
 
@@ -145,25 +150,25 @@ def signed_answer(
     Raises:
         SigningError: There is no key of this person here, or it would not sign.
     """
-    found = evidence_folder.read(home.evidence / one.workload / one.evidence)
-    frozen = workload_file.of_evidence(home.turns, found)
+    evidence = evidence_folder.read(home.evidence / pending.workload / pending.evidence)
+    frozen = workload_file.of_evidence(home.turns, evidence)
     if frozen is None:
-        frozen = configs.read_workload(home_workloads.require(home, one.workload))
+        frozen = configs.read_workload(home_workloads.require(home, pending.workload))
     rules = workload_file.in_force(home, frozen).approve.rules()
     if rules.proof != "signature":
-        return given
+        return answer
     with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-        under = decision_log.in_force(con, one.workload, rules, now=datetime.now(UTC))
-    asked = Question(one.workload, one.evidence, str(one.flow_run_id), 0)
-    form = record_answer.expected_statement(asked, given, proof(found), under.digest)
-    return replace(given, signature=sign_statement(form, rules, key))
+        under = decision_log.in_force(con, pending.workload, rules, now=datetime.now(UTC))
+    question = Question(pending.workload, pending.evidence, str(pending.flow_run_id), 0)
+    form = record_answer.expected_statement(question, answer, proof(evidence), under.digest)
+    return replace(answer, signature=sign_statement(form, rules, key))
 
 
 @contextmanager
-def _signing_key(given: Path | None, signers: Sequence[Signer], name: str) -> Generator[Path]:
+def _signing_key(key_path: Path | None, signers: Sequence[Signer], name: str) -> Generator[Path]:
     """Find the key to sign with: the given one, one of the agent's, or one in ``~/.ssh``."""
-    if given is not None:
-        yield given.expanduser()
+    if key_path is not None:
+        yield key_path.expanduser()
         return
     listed = {signer.key for signer in signers}
     in_agent = [line for line in _agent_keys() if line.split()[1:2] and line.split()[1] in listed]
@@ -187,5 +192,5 @@ def _signing_key(given: Path | None, signers: Sequence[Signer], name: str) -> Ge
 def _agent_keys() -> list[str]:
     if shutil.which("ssh-add") is None:
         return []
-    told = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, check=False)
-    return told.stdout.splitlines() if told.returncode == 0 else []
+    listed = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines() if listed.returncode == 0 else []

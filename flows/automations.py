@@ -31,23 +31,23 @@ def install_automations() -> list[str]:
     """Create or update all automations; give their names."""
     with get_client(sync_client=True) as client:
         turn = str(client.read_deployment_by_name("turn/turn").id)
-        wanted = [
+        automations = [
             _start_automation(turn),
             _crash_automation(),
             *_notify_automations(_find_notifiers(client)),
         ]
-        for one in wanted:
-            _upsert(client, one)
-    return [one.name for one in wanted]
+        for automation in automations:
+            _upsert(client, automation)
+    return [automation.name for automation in automations]
 
 
-def _upsert(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    found = client.read_automations_by_name(wanted.name)
-    if found:
-        kept = wanted.model_copy(update={"enabled": found[0].enabled})
-        client.update_automation(automation_id=found[0].id, automation=kept)
+def _upsert(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    existing = client.read_automations_by_name(automation.name)
+    if existing:
+        kept = automation.model_copy(update={"enabled": existing[0].enabled})
+        client.update_automation(automation_id=existing[0].id, automation=kept)
     else:
-        client.create_automation(automation=wanted)
+        client.create_automation(automation=automation)
 
 
 def _automation(
@@ -108,7 +108,7 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
         "{{ flow_run.name }} ended {{ flow_run.state.name }}: {{ flow_run.state.message }}, "
         "{{ flow_run|ui_url }}"
     )
-    told: dict[str, tuple[dict[str, Json], str]] = {
+    notices: dict[str, tuple[dict[str, Json], str]] = {
         "an approval waits": ({"expect": [SUSPENDED], **_match_flow("promote")}, waits),
         "an approval has waited for a day": (
             {
@@ -135,9 +135,9 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
             f"say that {what}",
             f"Tells the blocks called `{NOTIFIER}`.",
             trigger,
-            [_notify_action(one, what, body) for one in notifiers],
+            [_notify_action(notifier, what, body) for notifier in notifiers],
         )
-        for what, (trigger, body) in told.items()
+        for what, (trigger, body) in notices.items()
     ]
 
 
@@ -161,4 +161,4 @@ def _notify_action(notifier: BlockDocument, what: str, body: str) -> dict[str, J
 
 
 def _find_notifiers(client: SyncPrefectClient) -> list[BlockDocument]:
-    return [one for one in client.read_block_documents(limit=200) if one.name == NOTIFIER]
+    return [block for block in client.read_block_documents(limit=200) if block.name == NOTIFIER]

@@ -26,21 +26,21 @@ def collect(config: str) -> str:
 def load_sources(workload: Workload) -> str:
     """Load a workload's traffic and archive what is too old; return what came of it."""
     loaded = load_new([*workload.log_files(), *workload.feedback_files()])
-    said = sources.loading_summary(loaded)
+    summary = sources.loading_summary(loaded)
     if workload.retention_days is not None:
-        said += (
+        summary += (
             f"; {archive_old_rows(workload.workload, workload.retention_days)} old rows archived"
         )
-    get_run_logger().info(said)
-    return said
+    get_run_logger().info(summary)
+    return summary
 
 
 @task
-def load_new(found: Sequence[Input]) -> list[Loaded]:
+def load_new(inputs: Sequence[Input]) -> list[Loaded]:
     """Load file by file, each whole or not at all, then the spool, segment by segment."""
     now = datetime.now(UTC)
     home = settings.load()
-    loaded = [*sources.load_inputs(home.warehouse, found, now=now)]
+    loaded = [*sources.load_inputs(home.warehouse, inputs, now=now)]
     return loaded + sources.load_spool(home.warehouse, home.spool, now=now)
 
 

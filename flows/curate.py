@@ -27,8 +27,8 @@ def report(workload: Workload) -> FrozenWorkload:
     curated = freeze(workload)
     frozen = curated.snapshot
     if frozen is None:
-        for one in curated.lost:
-            get_run_logger().warning("nothing was frozen: %s", one.loss)
+        for rule in curated.lost:
+            get_run_logger().warning("nothing was frozen: %s", rule.loss)
         get_run_logger().warning(
             "`flywheel held list` shows examples, `flywheel held let-pass %s RULE` goes on",
             workload.workload,

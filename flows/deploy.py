@@ -102,19 +102,21 @@ def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> s
     """Make the pool unless it is there, close the template of a process pool, and give its type."""
     template = process_template(settings)
     try:
-        found = client.read_work_pool(name)
+        pool = client.read_work_pool(name)
     except ObjectNotFound:
         return client.create_work_pool(
             WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
         ).type
-    if found.type == ProcessWorker.type and found.base_job_template != template:
+    if pool.type == ProcessWorker.type and pool.base_job_template != template:
         client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
-    return found.type
+    return pool.type
 
 
 def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Timing]) -> None:
-    found = client.read_deployment_schedules(deployment)
-    ours = {schedule.slug: schedule.id for schedule in found if schedule.slug is not None}
+    existing_schedules = client.read_deployment_schedules(deployment)
+    ours = {
+        schedule.slug: schedule.id for schedule in existing_schedules if schedule.slug is not None
+    }
     for timing in timings:
         cron = CronSchedule(cron=timing.cron, timezone="UTC")
         parameters: dict[str, str | bool] = dict(timing.parameters)

@@ -15,9 +15,9 @@ GONE = ("janitor/janitor", "sweep/sweep")
 """Deployments of older homes, which ``maintenance`` has replaced."""
 
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
-    "collect": lambda found: found.collect_schedule,
-    "turn": lambda found: found.turn_schedule,
-    "consider": lambda found: found.trigger and found.trigger.schedule,
+    "collect": lambda workload: workload.collect_schedule,
+    "turn": lambda workload: workload.turn_schedule,
+    "consider": lambda workload: workload.trigger and workload.trigger.schedule,
 }
 """The cron line of each scheduled flow, as a workload's file gives it."""
 
@@ -101,8 +101,8 @@ def _rollback(workload: str | None) -> Spec:
 
 
 def _timings(files: Sequence[Path], when: Callable[[Workload], str | None]) -> tuple[Timing, ...]:
-    found = [(file, _cron(file, when)) for file in files]
-    return tuple(Timing(cron, file.stem, file.resolve()) for file, cron in found if cron)
+    crons = [(file, _cron(file, when)) for file in files]
+    return tuple(Timing(cron, file.stem, file.resolve()) for file, cron in crons if cron)
 
 
 def _cron(file: Path, when: Callable[[Workload], str | None]) -> str | None:

@@ -59,7 +59,7 @@ def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasur
 
 
 def erase(
-    home: Settings, asked: ErasureRequest, *, now: Callable[[], datetime], say: Say
+    home: Settings, request: ErasureRequest, *, now: Callable[[], datetime], say: Say
 ) -> Certificate:
     """Erase a subject and write the certificate; a killed erasure is finished by the next call.
 
@@ -68,13 +68,13 @@ def erase(
         ArchiveGoneError: A file of retention is gone; nothing was erased yet.
     """
     load_spool(home, now=now())
-    names = group_names(asked.subject)
+    names = group_names(request.subject)
     with warehouse.connect(home.warehouse) as con:  # while it is known which rows they are about
-        is_about = delete.text_matcher(con, asked.subject, outputs(home), names)
-    written = erase_servers.blank_texts(home, asked.subject, is_about)
+        is_about = delete.text_matcher(con, request.subject, outputs(home), names)
+    written = erase_servers.blank_texts(home, request.subject, is_about)
     say(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
     with warehouse.connect(home.warehouse) as con:
-        erasure = delete.erase(con, asked.subject, outputs(home), names=names, now=now())
+        erasure = delete.erase(con, request.subject, outputs(home), names=names, now=now())
         say("rows deleted, their ids kept as digests")
         tainted = affected_outputs.recorded(con, erasure.certificate_id)
         delete.clear_files(con, erasure, outputs(home), home.archive)
@@ -82,10 +82,10 @@ def erase(
     say("snapshots, scorecards, pages and logs deleted")
     tables.rewrite_file(home.warehouse)
     say("warehouse written anew")
-    done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=asked.demote)
+    done = erase_servers.apply_consequences(home, erasure, tainted, written, demote=request.demote)
     say(f"{len(done.versions)} model versions flagged, {len(done.approvals)} approvals made stale")
-    rebuilt = rebuild_snapshots(home, tainted, asked.workloads, now=now())
-    return conclude_erasure(home, asked.subject, erasure, done, rebuilt, now=now())
+    rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now())
+    return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
 
 
 def group_names(subject: Subject) -> list[str]:
@@ -220,9 +220,9 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
         copy = Path(folder) / home.warehouse.name
         home_archive.copy_warehouse(home.warehouse, copy)
         with warehouse.connect(copy) as con, warehouse.rehearsal(con):
-            wanted = search_terms(con, erasures, subject)
-            searched = leftovers.search(con, home.home, wanted, skip=[home.models])
+            terms = search_terms(con, erasures, subject)
+            searched = leftovers.search(con, home.home, terms, skip=[home.models])
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
-    return leftovers.with_bytes(searched, home.warehouse, wanted)
+    return leftovers.with_bytes(searched, home.warehouse, terms)

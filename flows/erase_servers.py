@@ -45,17 +45,17 @@ def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str)
 
     Safe to repeat: what was cancelled for this certificate before is told again.
     """
-    wanted = set(digests)
+    wanted_digests = set(digests)
     runs = [
         run
-        for digest in sorted(wanted)
+        for digest in sorted(wanted_digests)
         for run in prefect_api.find("promote", approvals.evidence_tag(digest), states=[*StateType])
     ]
-    said = f"the data of its evidence was erased (certificate {certificate_id})"
+    message = f"the data of its evidence was erased (certificate {certificate_id})"
     with get_client(sync_client=True) as client:
-        cancelled = [str(run.id) for run in runs if _cancel(client, run, said)]
+        cancelled = [str(run.id) for run in runs if _cancel(client, run, message)]
         pages = sum(_drop_forms(client, run.id) for run in runs)
-        pages += _drop_artifacts(client, workload, wanted)
+        pages += _drop_artifacts(client, workload, wanted_digests)
     return RetractedPages(tuple(cancelled), pages)
 
 
@@ -70,14 +70,14 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
     """
     ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=ENDED)]
     with get_client(sync_client=True) as client:
-        found = [
+        run_ids = [
             run.id
             for run in ended
             if workload in (None, _workload_of_run(run)) and any(map(is_about, _texts(client, run)))
         ]
-        for run_id in found:
+        for run_id in run_ids:
             client.delete_flow_run(run_id)
-    return len(found)
+    return len(run_ids)
 
 
 def _workload_of_run(run: Run) -> str:
@@ -91,22 +91,24 @@ def _texts(client: SyncPrefectClient, run: Run) -> Iterator[str]:
     answers = client.filter_flow_run_input(
         run.id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
     )
-    yield from (str(one.value) for one in answers)
+    yield from (str(answer.value) for answer in answers)
 
 
-def _cancel(client: SyncPrefectClient, run: Run, said: str) -> bool:
+def _cancel(client: SyncPrefectClient, run: Run, message: str) -> bool:
     if run.state is not None and run.state.is_final():
-        return run.state.is_cancelled() and run.state.message == said
-    client.set_flow_run_state(run.id, Cancelled(message=said), force=True)
+        return run.state.is_cancelled() and run.state.message == message
+    client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
     return True
 
 
 def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
     """Delete what a promotion asks with: the form's description is the page."""
-    found = client.filter_flow_run_input(run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set())
-    for one in found:
-        client.delete_flow_run_input(run_id, one.key)
-    return len(found)
+    inputs = client.filter_flow_run_input(
+        run_id, key_prefix="", limit=PAGE_SIZE, exclude_keys=set()
+    )
+    for form_input in inputs:
+        client.delete_flow_run_input(run_id, form_input.key)
+    return len(inputs)
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
@@ -118,16 +120,16 @@ def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str])
     key = ArtifactFilterKey(any_=keys)
     dropped, offset = 0, 0
     while True:
-        found = client.read_artifacts(
+        artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=key), limit=PAGE_SIZE, offset=offset
         )
-        for one in found:
-            if one.description in digests:
-                client.delete_artifact(one.id)
+        for artifact in artifacts:
+            if artifact.description in digests:
+                client.delete_artifact(artifact.id)
                 dropped += 1
             else:
                 offset += 1
-        if len(found) < PAGE_SIZE:
+        if len(artifacts) < PAGE_SIZE:
             return dropped
 
 
@@ -150,7 +152,7 @@ def apply_consequences(
     home: Settings,
     erasure: Erasure,
     tainted: Sequence[Output],
-    found: Consequences,
+    consequences: Consequences,
     *,
     demote: bool,
 ) -> Consequences:
@@ -161,12 +163,12 @@ def apply_consequences(
             with journal.lock_champion(
                 home.locks, workload
             ):  # or a promotion would crown it after that
-                found = _flag_versions(found, workload, here, erasure, demote=demote)
+                consequences = _flag_versions(consequences, workload, here, erasure, demote=demote)
         if has_prefect(home):
-            found = _retract_pages(found, workload, here, erasure)
+            consequences = _retract_pages(consequences, workload, here, erasure)
     for database in (home.mlflow_home / "mlflow.db", home.prefect_home / "prefect.db"):
         compact_database(database)
-    return found
+    return consequences
 
 
 def has_mlflow(home: Settings) -> bool:
@@ -184,7 +186,7 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
     with warehouse.connect(home.warehouse) as con, warehouse.rehearsal(con):
         erasures = tombstones.erasures_of(con, tombstones.subject_digest(con, subject))
         tainted = {one: affected_outputs.recorded(con, one.certificate_id) for one in erasures}
-    found: list[Champion] = []
+    demoted: list[Champion] = []
     for erasure, outputs_of in tainted.items():
         for workload in sorted({one.workload for one in outputs_of if one.kind == "adapter"}):
             with journal.lock_champion(home.locks, workload):
@@ -193,8 +195,8 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
                     continue
                 taint.demote_champion(workload, erasure.certificate_id)
                 now = registry.champion_version(workload)
-                found.append(Champion(workload, before.number, now.number if now else None))
-    return found
+                demoted.append(Champion(workload, before.number, now.number if now else None))
+    return demoted
 
 
 def compact_database(database: Path) -> None:
@@ -207,7 +209,12 @@ def compact_database(database: Path) -> None:
 
 
 def _flag_versions(
-    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure, *, demote: bool
+    consequences: Consequences,
+    workload: str,
+    tainted: list[Output],
+    erasure: Erasure,
+    *,
+    demote: bool,
 ) -> Consequences:
     adapters = {one.key for one in tainted if one.kind == "adapter"}
     scorecards = {one.key for one in tainted if one.kind == "scorecard"}
@@ -220,25 +227,25 @@ def _flag_versions(
     lost = [one.number for one in taint.demoted_versions(workload, erasure.certificate_id)]
     kept = [one.number for one in versions if before == one == now]
     return replace(
-        found,
-        versions=(*found.versions, *((workload, one.number) for one in versions)),
+        consequences,
+        versions=(*consequences.versions, *((workload, one.number) for one in versions)),
         champions=(
-            *found.champions,
+            *consequences.champions,
             *(Champion(workload, one, now.number if now else None) for one in (*lost, *kept)),
         ),
-        pages=found.pages + taint.drop_copies(workload, taint.EVIDENCE_FOLDER, evidence),
-        scorecard_copies=found.scorecard_copies
+        pages=consequences.pages + taint.drop_copies(workload, taint.EVIDENCE_FOLDER, evidence),
+        scorecard_copies=consequences.scorecard_copies
         + taint.drop_copies(workload, taint.SCORECARD_FOLDER, scorecards),
     )
 
 
 def _retract_pages(
-    found: Consequences, workload: str, tainted: list[Output], erasure: Erasure
+    consequences: Consequences, workload: str, tainted: list[Output], erasure: Erasure
 ) -> Consequences:
     digests = {one.key for one in tainted if one.kind == "evidence"}
     taken = retract_evidence(workload, digests, erasure.certificate_id)
     return replace(
-        found,
-        approvals=(*found.approvals, *taken.approvals),
-        pages=found.pages + taken.pages,
+        consequences,
+        approvals=(*consequences.approvals, *taken.approvals),
+        pages=consequences.pages + taken.pages,
     )

@@ -59,10 +59,12 @@ def score(
     workload: Workload, snapshot: Path, adapter: Path, cards: Path | None
 ) -> dict[str, dict[str, str]]:
     """Score the models that were not scored before, and write where the scorecards are."""
-    found = scorecard_folders(workload, snapshot, adapter)
-    if not all(manifest.is_finished(card) for card in all_folders(found)):
+    folders = scorecard_folders(workload, snapshot, adapter)
+    if not all(manifest.is_finished(card) for card in all_folders(folders)):
         run_evaluation(workload, snapshot, adapter)
-    places = {model: {name: str(card) for name, card in of.items()} for model, of in found.items()}
+    places = {
+        model: {name: str(card) for name, card in of.items()} for model, of in folders.items()
+    }
     if cards is not None:
         cards.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_atomically(cards, json.dumps(places))
@@ -83,9 +85,9 @@ def cards_in(file: Path) -> ScorecardFolders | None:
     """Read where the scorecards are; ``None`` while they are not all there."""
     if not file.exists():
         return None
-    told = json.loads(file.read_text())
-    found = {model: {name: Path(card) for name, card in of.items()} for model, of in told.items()}
-    return found if all(manifest.is_finished(card) for card in all_folders(found)) else None
+    places = json.loads(file.read_text())
+    cards = {model: {name: Path(card) for name, card in of.items()} for model, of in places.items()}
+    return cards if all(manifest.is_finished(card) for card in all_folders(cards)) else None
 
 
 def check_tasks(workload: Workload) -> None:
@@ -125,8 +127,8 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
             "compares texts; leave out evaluate.judge"
         )
-    if found := task_registry.built_in_problems(snapshot, workload.evaluate):
-        raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(found)}")
+    if problems := task_registry.built_in_problems(snapshot, workload.evaluate):
+        raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(problems)}")
 
 
 def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
@@ -165,13 +167,13 @@ def base_of(workload: Workload, adapter: Path) -> Path:
     """
     if not workload.search:
         return workload.base
-    wanted = AdapterManifest.read(adapter).base
+    expected = AdapterManifest.read(adapter).base
     bases = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
-    for found in bases:
-        if base.content_hash(found) == wanted:
-            return found
+    for candidate in bases:
+        if base.content_hash(candidate) == expected:
+            return candidate
     raise LookupError(
-        f"measuring adapter {adapter.name}: its base (content {wanted}) is none of "
+        f"measuring adapter {adapter.name}: its base (content {expected}) is none of "
         f"{', '.join(map(str, bases))}; add it to over.base under search"
     )
 
@@ -220,8 +222,8 @@ def run_evaluation(workload: Workload, snapshot: Path, adapter: Path) -> None:
     root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
     key = judge_key(judge) if judge else None
     for model, group in models_to_measure(workload, adapter).items():
-        wanted = harness.folders(snapshot, model, group, root, workload.evaluate)
-        if all(manifest.is_finished(card) for card in all_folders(wanted)):
+        cards_of_base = harness.folders(snapshot, model, group, root, workload.evaluate)
+        if all(manifest.is_finished(card) for card in all_folders(cards_of_base)):
             continue
         spec = EvaluateSpec(
             snapshot=snapshot,

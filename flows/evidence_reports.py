@@ -78,11 +78,11 @@ def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorec
         cards: The scorecards' folders, by role and task.
         base: Whether the base is among them, or the opponent.
     """
-    told = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
+    shown_already = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
     return {
         role: read_scorecard(tasks[HOLDOUT])
         for role, tasks in cards.items()
-        if role not in told and HOLDOUT in tasks
+        if role not in shown_already and HOLDOUT in tasks
     }
 
 
@@ -156,14 +156,16 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     """
     root, begins = home.evidence / workload, digest or ""
     reported = [one for one in root.glob("*") if (one / report.REPORT).is_file()]
-    found = [one for one in reported if one.name.startswith(begins) and manifest.is_finished(one)]
-    if not found or (digest and len(found) > 1):
-        said = ", ".join(sorted(one.name for one in found)) or "none"
+    matching = [
+        one for one in reported if one.name.startswith(begins) and manifest.is_finished(one)
+    ]
+    if not matching or (digest and len(matching) > 1):
+        names = ", ".join(sorted(one.name for one in matching)) or "none"
         raise LookupError(
-            f"looking up evidence {begins} of {workload}: wants one with a report, found {said} "
+            f"looking up evidence {begins} of {workload}: wants one with a report, found {names} "
             f"in {root}; `flywheel turn` makes it"
         )
-    return max(found, key=lambda one: EvidenceManifest.read(one).age)
+    return max(matching, key=lambda folder: EvidenceManifest.read(folder).age)
 
 
 def newest_target(home: Settings, workload: str) -> str | None:
@@ -176,40 +178,42 @@ def newest_target(home: Settings, workload: str) -> str | None:
 
 
 def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> str:
-    return f"report-{parameters['found'].digest}"
+    return f"report-{parameters['evidence'].digest}"
 
 
 @task(persist_result=True, cache_key_fn=_evidence_cache_key)
-def publish_evidence(found: Evidence) -> str:
+def publish_evidence(evidence: Evidence) -> str:
     """Add the evidence to its adapter's MLflow run, and lead there from Prefect; give the link.
 
     The run says where the chain of decisions ends by now, with the look at the holdout.
 
     Whoever is asked to approve gets the brief with the form; of what did not pass it is kept here.
     """
-    workload = found.subject.workload
-    run_id = tracking.find_run(workload, found.subject.adapter)
+    workload = evidence.subject.workload
+    run_id = tracking.find_run(workload, evidence.subject.adapter)
     with warehouse.connect(settings.load().warehouse) as con:
         head = decision_log.read_head(con)
     if head is not None:
         tracking.tag_chain_head(run_id, head.anchor)
-    page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, found.folder)}/{REPORT}"
-    said = f"{workload}: {found.judgement.outcome}, the report"
-    create_link_artifact(page, said, key=approvals.report_key(workload), description=found.digest)
-    if found.judgement.outcome != "pass":
+    page = f"{settings.load().mlflow_url}/{tracking.log_evidence(run_id, evidence.folder)}/{REPORT}"
+    title = f"{workload}: {evidence.judgement.outcome}, the report"
+    create_link_artifact(
+        page, title, key=approvals.report_key(workload), description=evidence.digest
+    )
+    if evidence.judgement.outcome != "pass":
         create_markdown_artifact(
-            (found.folder / evidence_folder.BRIEF).read_text(),
+            (evidence.folder / evidence_folder.BRIEF).read_text(),
             key=approvals.page_key(workload),
-            description=found.digest,
+            description=evidence.digest,
         )
     return page
 
 
-def evidence_links(found: Evidence) -> Mapping[str, str]:
+def evidence_links(evidence: Evidence) -> Mapping[str, str]:
     """Say where the whole report, the training's run and all artifacts of its kind are."""
-    home, workload = settings.load(), found.subject.workload
-    run_id = tracking.find_run(workload, found.subject.adapter)
-    report = f"{tracking.evidence_page(run_id, found.digest)}/{REPORT}"
+    home, workload = settings.load(), evidence.subject.workload
+    run_id = tracking.find_run(workload, evidence.subject.adapter)
+    report = f"{tracking.evidence_page(run_id, evidence.digest)}/{REPORT}"
     return {
         "the whole report": f"{home.mlflow_url}/{report}",
         "the adapter's run in MLflow": f"{home.mlflow_url}/{tracking.run_page(run_id)}",
@@ -219,8 +223,8 @@ def evidence_links(found: Evidence) -> Mapping[str, str]:
     }
 
 
-def data_card(found: Evidence) -> str:
+def data_card(evidence: Evidence) -> str:
     """Read the card of the data that the challenger learned from; empty where there is none."""
-    folder = settings.load().snapshots / folder_name(found.subject.workload)
-    path = folder / found.subject.snapshot / CARD
+    folder = settings.load().snapshots / folder_name(evidence.subject.workload)
+    path = folder / evidence.subject.snapshot / CARD
     return path.read_text() if path.exists() else ""

@@ -112,23 +112,23 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
     What the servers say of the warehouse is in it, then: an answer that was given, a decision that
     a version names. Nobody changes a champion meanwhile, so that aliases and journal agree.
     """
-    found: dict[str, Path] = {}
+    copies: dict[str, Path] = {}
     if home.spool.is_dir():
         shutil.copytree(home.spool, scratch / "spool", ignore_dangling_symlinks=True)
-        found |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
+        copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
         for lock in sorted(home.locks.glob("*.lock")):
             stack.enter_context(journal.lock_champion(home.locks, lock.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
-            if name in found or path.suffix != ".db" or not home_archive.is_sqlite(path):
+            if name in copies or path.suffix != ".db" or not home_archive.is_sqlite(path):
                 continue
-            found[name] = scratch / f"{number}.db"
-            home_archive.copy_sqlite(path, found[name])
+            copies[name] = scratch / f"{number}.db"
+            home_archive.copy_sqlite(path, copies[name])
         if home.warehouse.exists():
-            found[home.warehouse.name] = scratch / home.warehouse.name
-            home_archive.copy_warehouse(home.warehouse, found[home.warehouse.name])
-    return found
+            copies[home.warehouse.name] = scratch / home.warehouse.name
+            home_archive.copy_warehouse(home.warehouse, copies[home.warehouse.name])
+    return copies
 
 
 def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:

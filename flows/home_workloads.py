@@ -56,13 +56,13 @@ def require(home: Settings, workload: str) -> Path:
     Raises:
         WorkloadFileError: This home has none, or two.
     """
-    found = find(home, workload)
-    if found is None:
+    file = find(home, workload)
+    if file is None:
         raise WorkloadFileError(
             f"looking up the file of workload {workload}: {home.home} knows none; "
             "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes it known"
         )
-    return found
+    return file
 
 
 def known(home: Settings) -> set[Path]:
@@ -134,7 +134,7 @@ def _link(home: Settings, workload: str) -> Path:
 def _workload_of(file: Path) -> str:
     """Read whose file it is; one that can't be read is of the workload that it is named after."""
     try:
-        told = yaml.safe_load(read_text(file))
+        content = yaml.safe_load(read_text(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return file.stem
-    return str(told.get("workload", file.stem)) if isinstance(told, dict) else file.stem
+    return str(content.get("workload", file.stem)) if isinstance(content, dict) else file.stem

@@ -34,21 +34,21 @@ def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
         )
 
 
-def find_version(workload: str, said: str) -> Version:
+def find_version(workload: str, name: str) -> Version:
     """Find a version by its number, or by its alias.
 
     Raises:
         LookupError: There is none.
     """
-    if said.isdigit():
-        return registry.version_numbered(workload, said)
-    found = registry.aliased_version(workload, said)
-    if found is None:
+    if name.isdigit():
+        return registry.version_numbered(workload, name)
+    version = registry.aliased_version(workload, name)
+    if version is None:
         raise LookupError(
-            f"looking up the {said} of {workload}: it has none; wants a number, or one of "
+            f"looking up the {name} of {workload}: it has none; wants a number, or one of "
             f"{', '.join(registry.ALIASES)}"
         )
-    return found
+    return version
 
 
 SHORTEST = 4
@@ -84,18 +84,18 @@ def find_scorecards(home: Settings, workload: str, first: str, second: str) -> S
         IncomparableError: No scorecard of the one goes with any of the other.
     """
     records = _records(home.scorecards / workload)
-    ours, theirs = (_records_of_model(workload, records, said, home) for said in (first, second))
+    ours, theirs = (_records_of_model(workload, records, model, home) for model in (first, second))
     pairs = {task: _alike(ours, theirs, task) for task in sorted(_tasks(ours) & _tasks(theirs))}
-    found = {task: pair for task, pair in pairs.items() if pair is not None}
-    mine, its = found.get(HOLDOUT) or (_newest(ours), _newest(theirs))
+    comparable = {task: pair for task, pair in pairs.items() if pair is not None}
+    mine, its = comparable.get(HOLDOUT) or (_newest(ours), _newest(theirs))
     if mine == its:
         raise IncomparableError(f"comparing {first} with {second}: both are scorecard {mine.name}")
     if reasons := incomparable(read_scorecard(mine), read_scorecard(its)):
-        told = "; ".join(_reason_with_names(one, first, second) for one in reasons)
-        raise IncomparableError(f"comparing {first} with {second} of {workload}: {told}")
+        differences = "; ".join(_reason_with_names(one, first, second) for one in reasons)
+        raise IncomparableError(f"comparing {first} with {second} of {workload}: {differences}")
     return ScorecardPair(
-        {task: read_scorecard(pair[0]) for task, pair in found.items()},
-        {task: read_scorecard(pair[1]) for task, pair in found.items()},
+        {task: read_scorecard(pair[0]) for task, pair in comparable.items()},
+        {task: read_scorecard(pair[1]) for task, pair in comparable.items()},
     )
 
 
@@ -105,51 +105,51 @@ def _records(root: Path) -> Records:
     Those of the validation side are left out: what was tuned on them says little of other requests.
     """
     folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
-    found = {folder: ScorecardManifest.read(folder) for folder in folders}
+    records = {folder: ScorecardManifest.read(folder) for folder in folders}
     # Without a task it is too old.
-    found = {one: r for one, r in found.items() if r.task not in ("", VALIDATION)}
-    newest = sorted(found, key=lambda one: found[one].age, reverse=True)
-    return {one: found[one] for one in newest}
+    records = {one: r for one, r in records.items() if r.task not in ("", VALIDATION)}
+    newest = sorted(records, key=lambda folder: records[folder].age, reverse=True)
+    return {one: records[one] for one in newest}
 
 
-def _records_of_model(workload: str, records: Records, said: str, home: Settings) -> Records:
+def _records_of_model(workload: str, records: Records, model: str, home: Settings) -> Records:
     """Give the scorecards of the model that is meant."""
-    if said == "base":
-        found = {one: record for one, record in records.items() if record.adapter is None}
-    elif said in registry.ALIASES or (said.isdigit() and len(said) < SHORTEST):
-        key = _adapter_of_version(workload, said, home).adapter
-        found = {one: record for one, record in records.items() if record.adapter == key}
+    if model == "base":
+        matching = {folder: record for folder, record in records.items() if record.adapter is None}
+    elif model in registry.ALIASES or (model.isdigit() and len(model) < SHORTEST):
+        key = _adapter_of_version(workload, model, home).adapter
+        matching = {folder: record for folder, record in records.items() if record.adapter == key}
     else:
-        found = _keyed(records, said)
-    if not found:
+        matching = _keyed(records, model)
+    if not matching:
         raise LookupError(
-            f"comparing {said} of {workload}: no scorecard is of it; wants base, champion, "
+            f"comparing {model} of {workload}: no scorecard is of it; wants base, champion, "
             "previous, a version's number, or the beginning of an adapter's or a scorecard's key"
         )
-    return found
+    return matching
 
 
-def _keyed(records: Records, said: str) -> Records:
+def _keyed(records: Records, prefix: str) -> Records:
     """Give what an adapter's key begins with, or else a scorecard's."""
     adapters = {record.adapter for record in records.values() if record.adapter}
-    meant = [key for key in sorted(adapters) if key.startswith(said)]
-    meant += [one.name for one in records if one.name.startswith(said)]
-    if len(said) < SHORTEST or len(meant) > 1:
+    matching = [key for key in sorted(adapters) if key.startswith(prefix)]
+    matching += [folder.name for folder in records if folder.name.startswith(prefix)]
+    if len(prefix) < SHORTEST or len(matching) > 1:
         raise LookupError(
-            f"comparing {said}: wants {SHORTEST} characters or more that begin one key, found "
-            f"{', '.join(meant) or 'none'}"
+            f"comparing {prefix}: wants {SHORTEST} characters or more that begin one key, found "
+            f"{', '.join(matching) or 'none'}"
         )
     return {
-        one: record
-        for one, record in records.items()
-        if meant and meant[0] in (one.name, record.adapter)
+        folder: record
+        for folder, record in records.items()
+        if matching and matching[0] in (folder.name, record.adapter)
     }
 
 
-def _adapter_of_version(workload: str, said: str, home: Settings) -> registry.Version:
-    looking = f"looking up {said} of {workload}"
+def _adapter_of_version(workload: str, name: str, home: Settings) -> registry.Version:
+    looking = f"looking up {name} of {workload}"
     require_mlflow(home, looking, "an adapter's key needs none")
-    return find_version(workload, said)
+    return find_version(workload, name)
 
 
 def _tasks(records: Records) -> set[str]:
@@ -179,19 +179,19 @@ def _reason_with_names(reason: str, first: str, second: str) -> str:
     return reason
 
 
-def trace_version(home: Settings, workload: str, said: str) -> Ancestry:
+def trace_version(home: Settings, workload: str, name: str) -> Ancestry:
     """Follow a version back.
 
     Args:
         home: Where all lies.
         workload: Whose.
-        said: A version's number, or an alias.
+        name: A version's number, or an alias.
 
     Raises:
         LookupError: MLflow does not answer, or has no such version.
     """
-    require_mlflow(home, f"looking up {said} of {workload}")
-    version = find_version(workload, said)
+    require_mlflow(home, f"looking up {name} of {workload}")
+    version = find_version(workload, name)
     kinds = (home.evidence, home.scorecards, home.adapters, home.snapshots)
     with warehouse.connect(home.warehouse) as con:
         roots = OutputRoots(*(root / workload for root in kinds))

@@ -59,7 +59,7 @@ class Lapse:
     workload: str
     evidence: str
     reason: Lapsed
-    said: str
+    message: str
     rules: ApprovalRules
 
 
@@ -90,8 +90,8 @@ def crash_dead(silence: timedelta) -> int:
     """Crash the runs that claim a process and have given no sign of life for so long."""
     since = datetime.now(UTC) - silence
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    found = prefect_api.find(None, states=states)
-    claiming = [run for run in found if run.state and run.state.timestamp < since]
+    runs = prefect_api.find(None, states=states)
+    claiming = [run for run in runs if run.state and run.state.timestamp < since]
     with get_client(sync_client=True) as client:
         dead = [run for run in claiming if not has_beaten(client, run, since)]
         for run in dead:
@@ -118,11 +118,13 @@ def superseded() -> list[Lapse]:
     waiting: dict[str, list[Run]] = defaultdict(list)
     for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
-    found = [lapse for runs in waiting.values() for lapse in older(runs)]
+    lapses = [lapse for runs in waiting.values() for lapse in older(runs)]
     with get_client(sync_client=True) as client:
-        for lapse in found:
-            client.set_flow_run_state(lapse.flow_run_id, Cancelled(message=lapse.said), force=True)
-    return found
+        for lapse in lapses:
+            client.set_flow_run_state(
+                lapse.flow_run_id, Cancelled(message=lapse.message), force=True
+            )
+    return lapses
 
 
 @task
@@ -133,13 +135,15 @@ def ended() -> list[Lapse]:
 
 
 @task
-def record_lapsed(found: Sequence[Lapse]) -> int:
+def record_lapsed(lapses: Sequence[Lapse]) -> int:
     """Record each lapse once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().warehouse) as con:
         noted = {link.flow_run_id for link in decision_log.links(con) if link.kind == "lapsed"}
         # What was just cancelled is found among what has ended, too.
-        fresh = {lapse.flow_run_id: lapse for lapse in found if str(lapse.flow_run_id) not in noted}
+        fresh = {
+            lapse.flow_run_id: lapse for lapse in lapses if str(lapse.flow_run_id) not in noted
+        }
         return sum(_record(con, lapse, now=now) for lapse in fresh.values())
 
 
@@ -173,17 +177,17 @@ def verify_champions() -> list[str]:
         return []
     objections = list[str]()
     for workload in registry.model_names():
-        found = releases.release_status(home, workload)
-        objections += found.objections
-        if found.objections:
+        status = releases.release_status(home, workload)
+        objections += status.objections
+        if status.objections:
             continue
         with journal.lock_champion(home.locks, workload, wait=False) as is_ours:
             if not is_ours:  # whoever changes the champion does the same
                 continue
             champions.write_approved_versions(home, workload)
             signed = releases.sign_older(home, workload)
-            if found.unsigned:
-                names = ", ".join(found.unsigned)
+            if status.unsigned:
+                names = ", ".join(status.unsigned)
                 get_run_logger().warning("no signature: %s; signed: %s", names, signed or "none")
             elif signed:
                 get_run_logger().info("version %s of %s got this release's code", signed, workload)
@@ -200,10 +204,10 @@ def older(runs: Sequence[Run]) -> Iterator[Lapse]:
 
 def crashed(since: datetime) -> list[Run]:
     """List the promotions that crashed after a time, but for those whose evidence is asked on."""
-    found = prefect_api.find("promote", states=[StateType.CRASHED])
+    crashed_runs = prefect_api.find("promote", states=[StateType.CRASHED])
     going = prefect_api.find("promote", states=approvals.UNDER_WAY)
     asked = {approvals.tag_value(run, "evidence") for run in going}
-    fresh = [run for run in found if run.state and run.state.timestamp >= since]
+    fresh = [run for run in crashed_runs if run.state and run.state.timestamp >= since]
     latest = {approvals.tag_value(run, "evidence"): run for run in reversed(fresh)}
     return [run for evidence, run in latest.items() if evidence not in asked]
 
@@ -245,7 +249,7 @@ def _record(con: Connection, lapse: Lapse, *, now: datetime) -> bool:
         attempt=0,
         reason=lapse.reason,
         decided_at=now,
-        comment=lapse.said,
+        comment=lapse.message,
     )
     with warehouse.transaction(con):
         decision_log.append_event(con, event)
@@ -261,9 +265,9 @@ def _of_ended(run: Run) -> Lapse | None:
     return _lapse(run, "timed_out", message) if NEVER_RESUMED in message else None
 
 
-def _lapse(run: Run, reason: Lapsed, said: str) -> Lapse:
+def _lapse(run: Run, reason: Lapsed, message: str) -> Lapse:
     workload, evidence = (approvals.tag_value(run, name) for name in ("workload", "evidence"))
-    return Lapse(run.id, workload, evidence, reason, said, _rules(workload))
+    return Lapse(run.id, workload, evidence, reason, message, _rules(workload))
 
 
 def _rules(workload: str) -> ApprovalRules:
@@ -305,7 +309,7 @@ def cancel_late(client: SyncPrefectClient, hours: float, *, now: datetime) -> li
         limit = timedelta(hours=hours * share)
         for run in prefect_api.find(name, states=[StateType.RUNNING]):
             if run.state is not None and run.state.timestamp < now - limit:
-                said = f"Ran for more than {hours * share:g} h, which FLYWHEEL_FLOW_HOURS allows"
-                client.set_flow_run_state(run.id, Cancelling(message=said))
+                message = f"Ran for more than {hours * share:g} h, which FLYWHEEL_FLOW_HOURS allows"
+                client.set_flow_run_state(run.id, Cancelling(message=message))
                 late.append(run)
     return late

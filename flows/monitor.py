@@ -45,9 +45,9 @@ def consider(config: str) -> str:
     enter_decision(start, signs)
     if start.started:
         request_turn(config, start)
-    said = "asks for a turn" if start.started else "no turn"
-    get_run_logger().info("%s: %s: %s", workload.workload, said, start.reason)
-    return f"{caught_up} lost turns started; {said}: {start.reason}"
+    answer = "asks for a turn" if start.started else "no turn"
+    get_run_logger().info("%s: %s: %s", workload.workload, answer, start.reason)
+    return f"{caught_up} lost turns started; {answer}: {start.reason}"
 
 
 @task
@@ -55,8 +55,8 @@ def start_lost_turns(config: str, workload: str, now: datetime) -> int:
     """Start the turns that were asked for while nobody heard it."""
     with warehouse.connect(settings.load().warehouse) as con:
         lost = turn_starts.unclaimed_starts(con, workload, now - LOST_AFTER)
-    for one in lost:
-        prefect_api.start("turn/turn", {"config": config, "start": one.start_id}, [])
+    for start in lost:
+        prefect_api.start("turn/turn", {"config": config, "start": start.start_id}, [])
     return len(lost)
 
 
@@ -95,12 +95,12 @@ def find_signs(
     """Give the signs there are; without a turn so far only the feedback counts."""
     since = turn_starts.learned_until(con, workload, now)
     crowned = decision_log.approved_at(con, champion.evidence) if champion else None
-    found = [
+    candidates = [
         signs.feedback_sign(con, workload, since or datetime.fromtimestamp(0, UTC), trigger),
         signs.input_sign(con, workload, since, trigger) if since else None,
         signs.vote_sign(con, workload, crowned, trigger) if crowned else None,
     ]
-    return [sign for sign in found if sign]
+    return [sign for sign in candidates if sign]
 
 
 @task
@@ -133,7 +133,7 @@ REGRESSION_POLICY = "on_regression of the workload's file"
 @flow
 def monitor(span_days: int = 30) -> str:
     """Look at every workload of the home; one whose file has mistakes does not stop the others."""
-    home, found, broken = settings.load(), list[WorkloadStatus](), list[str]()
+    home, statuses, broken = settings.load(), list[WorkloadStatus](), list[str]()
     disk = measure_disk(home)
     home.monitor.mkdir(parents=True, exist_ok=True)
     for file in sorted(home.workloads.glob("*.yaml")):
@@ -143,15 +143,15 @@ def monitor(span_days: int = 30) -> str:
             broken.append(str(error))
             continue
         champion = registry.champion_version(workload.workload)
-        found.append(measure_status(workload, champion, span_days, disk))
-        publish_status(found[-1])
-        answer_regression(workload, found[-1], champion)
+        statuses.append(measure_status(workload, champion, span_days, disk))
+        publish_status(statuses[-1])
+        answer_regression(workload, statuses[-1], champion)
     manifest.write_atomically(
-        home.monitor / "metrics.prom", status_page.prometheus_text(found).decode()
+        home.monitor / "metrics.prom", status_page.prometheus_text(statuses).decode()
     )
     for one in broken:
         get_run_logger().error(one)
-    return f"{len(found)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
+    return f"{len(statuses)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
 
 
 @task
@@ -212,43 +212,47 @@ def waiting_approvals(workload: str) -> list[Waiting]:
 
 
 @task
-def publish_status(found: WorkloadStatus) -> None:
+def publish_status(status: WorkloadStatus) -> None:
     """Keep the page in Prefect, where pages of one key form a history, and in the home."""
     folder = settings.load().monitor
-    drawn = folder / f"{found.workload}.png"
-    status_page.draw_thumbs(found.days, drawn)
-    manifest.write_atomically(folder / f"{found.workload}.html", status_page.as_html(found, drawn))
-    create_markdown_artifact(status_page.as_markdown(found), key=status_key(found.workload))
+    drawn = folder / f"{status.workload}.png"
+    status_page.draw_thumbs(status.days, drawn)
+    manifest.write_atomically(
+        folder / f"{status.workload}.html", status_page.as_html(status, drawn)
+    )
+    create_markdown_artifact(status_page.as_markdown(status), key=status_key(status.workload))
 
 
 @task
-def answer_regression(workload: Workload, found: WorkloadStatus, champion: Version | None) -> None:
+def answer_regression(workload: Workload, status: WorkloadStatus, champion: Version | None) -> None:
     """Say once of a champion that it is liked less than what was before it, and roll back if told.
 
     Which it was said of last is kept beside the pages.
     """
-    reasons = [one.told for one in found.findings if one.kind == "votes" and one.is_given]
-    said = settings.load().monitor / f"{found.workload}.regressed"
-    if not reasons or champion is None or last_reported(said) == champion.number:
+    reasons = [one.told for one in status.findings if one.kind == "votes" and one.is_given]
+    marker = settings.load().monitor / f"{status.workload}.regressed"
+    if not reasons or champion is None or last_reported(marker) == champion.number:
         return
     emit_event(
         REGRESSED,
         resource={
-            "prefect.resource.id": f"flywheel.workload.{found.workload}",
-            "prefect.resource.name": found.workload,
+            "prefect.resource.id": f"flywheel.workload.{status.workload}",
+            "prefect.resource.name": status.workload,
         },
-        payload={"workload": found.workload, "version": champion.number, "reason": reasons[0]},
+        payload={"workload": status.workload, "version": champion.number, "reason": reasons[0]},
     )
     if workload.trigger and workload.trigger.on_regression == "rollback":
         _roll_back(workload, reasons[0])
-    manifest.write_atomically(said, champion.number)
+    manifest.write_atomically(marker, champion.number)
 
 
 def _roll_back(workload: Workload, reason: str) -> None:
     """Start the rollback that the file orders; where names are proved, nobody but this may."""
     if workload.approve.rules() == OPEN:
-        given = {"workload": workload.workload, "by": REGRESSION_POLICY, "reason": reason}
-        prefect_api.start("rollback/rollback", given, [approvals.workload_tag(workload.workload)])
+        parameters = {"workload": workload.workload, "by": REGRESSION_POLICY, "reason": reason}
+        prefect_api.start(
+            "rollback/rollback", parameters, [approvals.workload_tag(workload.workload)]
+        )
         return
     champions.roll_back(
         settings.load(),

@@ -99,15 +99,15 @@ def start(
         tags: Its tags.
         key: Who starts again under a key finds the run that was started under it.
     """
-    found = server().get(f"/deployments/name/{deployment}")
-    asked = {
+    target = server().get(f"/deployments/name/{deployment}")
+    request = {
         "parameters": dict(parameters),
         "tags": [*tags],
         # A request that is sent again, because its answer was lost, must not start a second run.
         "idempotency_key": key or str(uuid4()),
         "state": {"type": "SCHEDULED", "name": "Scheduled"},
     }
-    return _run(server().post(f"/deployments/{found['id']}/create_flow_run", asked))
+    return _run(server().post(f"/deployments/{target['id']}/create_flow_run", request))
 
 
 def turns_under_way(config: Path) -> list[Run]:
@@ -126,8 +126,8 @@ def turns_under_way(config: Path) -> list[Run]:
 def answer_held(run_id: UUID, pause_key: str) -> dict[str, Any] | None:
     """Read the answer to a suspended run that Prefect holds, as it keeps it; ``None`` if none."""
     query = {"prefix": f"suspended-{pause_key}-response", "limit": 1, "exclude_keys": []}
-    found = server().post(f"/flow_runs/{run_id}/input/filter", query)
-    return found[0] if found else None
+    inputs = server().post(f"/flow_runs/{run_id}/input/filter", query)
+    return inputs[0] if inputs else None
 
 
 def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:

@@ -128,8 +128,8 @@ def _find_or_seal(
     con: Connection, book: HoldoutLog, policy: Policy, held: Holdout, *, now: datetime
 ) -> SealedPolicy:
     """Find the seal that holds for a holdout, or seal the policy."""
-    if (found := book.sealed(held)) is not None:
-        return found
+    if (seal := book.sealed(held)) is not None:
+        return seal
     body = policy.model_dump(mode="json")
     made = SealedPolicy(
         decision=0,

@@ -40,13 +40,13 @@ class RolledBackError(RuntimeError):
     """What was approved has been champion and was rolled back: its approval is used up."""
 
 
-def register_version(workload: Workload, found: Evidence) -> Version:
+def register_version(workload: Workload, evidence: Evidence) -> Version:
     """Register the adapter with its lineage and its card, or find it registered.
 
     It will be loaded as it was evaluated, whatever the workload's file says by now.
     """
-    subject, home = found.subject, settings.load()
-    if there := registry.version_of_evidence(subject.workload, found.digest):
+    subject, home = evidence.subject, settings.load()
+    if there := registry.version_of_evidence(subject.workload, evidence.digest):
         return there
     adapter = home.adapters / subject.workload / subject.adapter
     made_from = AdapterManifest.read_untouched(adapter)
@@ -64,7 +64,7 @@ def register_version(workload: Workload, found: Evidence) -> Version:
             sign=releases.folder_signer(home),
             description=adapters.card_text(copied),
             tags={
-                registry.EVIDENCE_TAG: found.digest,
+                registry.EVIDENCE_TAG: evidence.digest,
                 registry.ADAPTER_TAG: subject.adapter,
                 "flywheel.snapshot": subject.snapshot,
                 "flywheel.holdout_version": subject.holdout_version,
@@ -76,22 +76,22 @@ def register_version(workload: Workload, found: Evidence) -> Version:
         )
 
 
-def register_challenger(workload: Workload, found: Evidence) -> Version:
+def register_challenger(workload: Workload, evidence: Evidence) -> Version:
     """Register what a person is about to be asked about, as challenger."""
-    releases.require_bytes(settings.load(), found)
-    version = register_version(workload, found)
+    releases.require_bytes(settings.load(), evidence)
+    version = register_version(workload, evidence)
     champion_change.set_challenger(version)
     return version
 
 
 def make_champion(
-    workload: Workload, found: Evidence, decision: Decision, still: Callable[[], None]
+    workload: Workload, evidence: Evidence, decision: Decision, still: Callable[[], None]
 ) -> Version:
     """Make what was approved the champion; safe to repeat, and finished after a kill.
 
     Args:
         workload: Whose.
-        found: What was approved.
+        evidence: What was approved.
         decision: By whom and why.
         still: Raises if the approval does not hold any more; asked when nobody else can change the
             champion.
@@ -101,53 +101,53 @@ def make_champion(
         RolledBackError: It was champion before, and somebody has rolled it back.
         SignatureError: The version's files at MLflow are not those that were registered.
     """
-    home, name = settings.load(), found.subject.workload
-    releases.require_bytes(home, found)
+    home, name = settings.load(), evidence.subject.workload
+    releases.require_bytes(home, evidence)
     with journal.lock_champion(home.locks, name):
         champions.recover(home, name)
         still()
-        _anchor(found, decision)
+        _anchor(evidence, decision)
         now = registry.champion_version(name)
-        if now is None or now.evidence != found.digest:
-            if said := champions.rolled_back(name, found.subject.adapter):
-                raise RolledBackError(f"crowning {name} on evidence {found.digest}: {said}")
-            version = register_version(workload, found)
-            releases.release_version(home, version, found)
+        if now is None or now.evidence != evidence.digest:
+            if objection := champions.rolled_back(name, evidence.subject.adapter):
+                raise RolledBackError(f"crowning {name} on evidence {evidence.digest}: {objection}")
+            version = register_version(workload, evidence)
+            releases.release_version(home, version, evidence)
             change = champion_change.promotion(
                 name,
                 version.number,
-                found.digest,
-                found.subject.adapter,
+                evidence.digest,
+                evidence.subject.adapter,
                 by=decision.approver,
                 reason=decision.comment,
             )
             journal_of = champions.champion_journal(home)
             champion_change.carry_out(journal_of, journal_of.intend(change))
             champions.write_approved_versions(home, name)
-    crowned = registry.version_of_evidence(name, found.digest)
+    crowned = registry.version_of_evidence(name, evidence.digest)
     assert crowned is not None
     return crowned
 
 
-def tag_rejected(found: Evidence, decision: Decision) -> None:
+def tag_rejected(evidence: Evidence, decision: Decision) -> None:
     """Say on the version that it was rejected; it is challenger no more."""
     champion_change.reject(
-        found.subject.workload, found.digest, by=decision.approver, comment=decision.comment
+        evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
     )
-    _anchor(found, decision)
+    _anchor(evidence, decision)
 
 
-def _anchor(found: Evidence, decision: Decision) -> None:
+def _anchor(evidence: Evidence, decision: Decision) -> None:
     """Say on the version where the decision stands in the chain, so that none is cut off it."""
-    name = found.subject.workload
-    version = registry.version_of_evidence(name, found.digest)
+    name = evidence.subject.workload
+    version = registry.version_of_evidence(name, evidence.digest)
     if version is not None and decision.link:
         registry.tag_version(name, version.number, {registry.LINK_TAG: decision.link})
 
 
-def clear_challenger_of(found: Evidence) -> None:
+def clear_challenger_of(evidence: Evidence) -> None:
     """Take the challenger's alias from what nobody is asked about any more."""
-    champion_change.clear_challenger(found.subject.workload, found.digest)
+    champion_change.clear_challenger(evidence.subject.workload, evidence.digest)
 
 
 class ForeignEvidenceError(ValueError):
@@ -174,17 +174,17 @@ def promote(
         StaleEvidenceError: What the evidence is about has changed; a turn was started.
     """
     home = settings.load()
-    found = read_own_evidence(home, workload, evidence, evidence_folder)
-    rules = in_force(home, found, config)
+    own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
+    rules = in_force(home, own_evidence, config)
     try:
-        decision = decide_or_reread(found, rules)
+        decision = decide_or_reread(own_evidence, rules)
         if decision.decision == "reject":
-            reject_task(found, decision)
+            reject_task(own_evidence, decision)
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
-        version = crown_task(rules, found, decision)
+        version = promote_task(rules, own_evidence, decision)
     except StaleEvidenceError as error:
-        clear_challenger_of(found)
-        approval_loop.expire(approval_loop.question_of_run(found, 0), None, str(error))
+        clear_challenger_of(own_evidence)
+        approval_loop.expire(approval_loop.question_of_run(own_evidence, 0), None, str(error))
         file = home_workloads.require(home, rules.workload)
         started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
         url = f"{home.prefect_url}/runs/flow-run/{started}"
@@ -214,17 +214,17 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
         )
     if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
-    found = evidence_folder.read(path)
+    evidence = evidence_folder.read(path)
     named = (workload or path.parent.name, digest or path.name)
-    if found.subject.workload != path.parent.name or named != (path.parent.name, path.name):
+    if evidence.subject.workload != path.parent.name or named != (path.parent.name, path.name):
         raise ForeignEvidenceError(
-            f"promoting by {path}: it is evidence on {found.subject.workload}, asked was for "
+            f"promoting by {path}: it is evidence on {evidence.subject.workload}, asked was for "
             f"{' '.join(named)}"
         )
-    return found
+    return evidence
 
 
-def in_force(home: Settings, found: Evidence, config: str = "") -> Workload:
+def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
     """Return the workload that the evidence's turn froze, under the rules of its file by now.
 
     Evidence of a turn that froze none is about the workload's file, which is frozen now.
@@ -234,16 +234,16 @@ def in_force(home: Settings, found: Evidence, config: str = "") -> Workload:
         RecordChangedError: The frozen workload is another one than the evidence refers to.
         WorkloadFileError: This home knows no file of the workload, and nothing was frozen of it.
     """
-    frozen = workload_file.of_evidence(home.turns, found)
+    frozen = workload_file.of_evidence(home.turns, evidence)
     if config or frozen is None:
-        file = rules_file(home, found, config)
+        file = rules_file(home, evidence, config)
         if frozen is None:
             frozen = configs.read_workload(file)
-            workload_file.adopt(home.turns, found, frozen)
+            workload_file.adopt(home.turns, evidence, frozen)
     return workload_file.in_force(home, frozen)
 
 
-def rules_file(home: Settings, found: Evidence, config: str) -> Path:
+def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
     """Find the file whose rules hold: the workload's own in this home.
 
     A run that waits since before this home knew its workloads' files brings its own, once.
@@ -252,7 +252,7 @@ def rules_file(home: Settings, found: Evidence, config: str) -> Path:
         ForeignEvidenceError: The run names another file, or one of another workload.
         WorkloadFileError: This home knows no file of the workload.
     """
-    workload = found.subject.workload
+    workload = evidence.subject.workload
     known = home_workloads.find(home, workload)
     if known is None and config and is_from_before(home):
         home_workloads.require_unserved(home, Path(config))
@@ -284,17 +284,17 @@ def is_from_before(home: Settings) -> bool:
         return run.created.timestamp() < decision_log.since(con).timestamp()
 
 
-def decide_or_reread(found: Evidence, workload: Workload) -> Decision:
+def decide_or_reread(evidence: Evidence, workload: Workload) -> Decision:
     """Show the evidence and give what was decided on it, before or now.
 
     Raises:
         StaleEvidenceError: Its data was erased, or an answer came too late.
     """
-    approval_loop.require_unerased(found)
-    brief = (found.folder / evidence_folder.BRIEF).read_text()
-    publish_page(brief, found.digest, workload.workload)
-    challenge_task(workload, found)
-    return approval_loop.ask_until_decided(brief, found, workload)
+    approval_loop.require_unerased(evidence)
+    brief = (evidence.folder / evidence_folder.BRIEF).read_text()
+    publish_page(brief, evidence.digest, workload.workload)
+    challenge_task(workload, evidence)
+    return approval_loop.ask_until_decided(brief, evidence, workload)
 
 
 def _page_cache_key(_: TaskRunContext, parameters: dict[str, str]) -> str:
@@ -309,26 +309,26 @@ def publish_page(page: str, digest: str, workload: str) -> str:
 
 
 @task
-def challenge_task(workload: Workload, found: Evidence) -> None:
+def challenge_task(workload: Workload, evidence: Evidence) -> None:
     """Register what is asked about, as challenger."""
-    register_challenger(workload, found)
+    register_challenger(workload, evidence)
 
 
 @task
-def crown_task(workload: Workload, found: Evidence, decision: Decision) -> registry.Version:
+def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
     """Make the challenger champion; safe to repeat, and finished after a kill.
 
     What was decided is held against the rules of this moment, once nobody else can change them.
     """
 
     def still() -> None:
-        approval_loop.require_fresh(found, workload)
-        approval_loop.require_decided(found, workload_file.in_force(settings.load(), workload))
+        approval_loop.require_fresh(evidence, workload)
+        approval_loop.require_decided(evidence, workload_file.in_force(settings.load(), workload))
 
-    return make_champion(workload, found, decision, still)
+    return make_champion(workload, evidence, decision, still)
 
 
 @task
-def reject_task(found: Evidence, decision: Decision) -> None:
+def reject_task(evidence: Evidence, decision: Decision) -> None:
     """Say on the version that it was rejected."""
-    tag_rejected(found, decision)
+    tag_rejected(evidence, decision)

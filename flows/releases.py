@@ -72,8 +72,8 @@ class Books:
     def under_way(self) -> set[str | None]:
         """The versions that a change which has no end may have left the alias on."""
         changes = [one.change for one in self.changes if one.step == "intended"]
-        found = {one.champion_before for one in changes} | {one.version for one in changes}
-        return found | ({self.pending.change.version} if self.pending else set())
+        versions = {one.champion_before for one in changes} | {one.version for one in changes}
+        return versions | ({self.pending.change.version} if self.pending else set())
 
     @property
     def promoted(self) -> dict[str, ChampionChange]:
@@ -88,8 +88,8 @@ class Books:
 
     def release_of(self, version: str) -> ReleaseRecord | None:
         """Return the newest release of a version; ``None`` if an older home registered it."""
-        found = [_release(link) for link in self.links if link.kind == logged_model.RELEASE_KIND]
-        return next((one for one in reversed(found) if one and one.version == version), None)
+        releases = [_release(link) for link in self.links if link.kind == logged_model.RELEASE_KIND]
+        return next((one for one in reversed(releases) if one and one.version == version), None)
 
 
 def folder_signer(home: Settings) -> Callable[[Path], None]:
@@ -102,24 +102,25 @@ def public_key(home: Settings) -> Path:
     return model_signature.make_key(home.keys).with_name(model_signature.PUBLIC)
 
 
-def require_bytes(home: Settings, found: Evidence) -> None:
+def require_bytes(home: Settings, evidence: Evidence) -> None:
     """Refuse an adapter that was changed after the evidence on it was made.
 
     Raises:
         ChangedAdapterError: It was.
     """
-    expected = found.subject.adapter_bytes
+    expected = evidence.subject.adapter_bytes
     if not expected:  # evidence of an older version; its manifest is held against the files
         return
-    folder = home.adapters / found.subject.workload / found.subject.adapter
+    folder = home.adapters / evidence.subject.workload / evidence.subject.adapter
     if (actual := folder_digest(folder)) != expected:
         raise ChangedAdapterError(
             f"using the adapter {folder}: its bytes have the digest {actual}, evidence "
-            f"{found.digest} is about {expected}; somebody changed it, so train and evaluate anew"
+            f"{evidence.digest} is about {expected}; somebody changed it, so train and evaluate "
+            "again"
         )
 
 
-def release_version(home: Settings, version: Version, found: Evidence) -> None:
+def release_version(home: Settings, version: Version, evidence: Evidence) -> None:
     """Enter the digest of an approved version's files into the chain, and sign them with that.
 
     A version that an older release registered, unsigned or with code that this one may not load,
@@ -141,11 +142,11 @@ def release_version(home: Settings, version: Version, found: Evidence) -> None:
         else:
             is_older = True
         if is_older:
-            folder = _rewrite_version(home, version, found.subject, Path(scratch) / "rewritten")
-        _require_same_adapter(home, folder, found)
+            folder = _rewrite_version(home, version, evidence.subject, Path(scratch) / "rewritten")
+        _require_same_adapter(home, folder, evidence)
         files = logged_model.files_digest(folder)
         with warehouse.connect(home.warehouse) as con, warehouse.transaction(con):
-            links = _entered(con, version, found.digest, files)
+            links = _entered(con, version, evidence.digest, files)
         _write_record(folder / logged_model.RECORD_FILE, links)
         folder_signer(home)(folder)
         registry.upload_files(version.name, version.number, folder)
@@ -187,9 +188,9 @@ def require_champion(home: Settings, workload: str) -> Version | None:
     champion = registry.champion_version(workload)
     if champion is None:
         return None
-    found = release_status(home, workload)
-    if found.objections:
-        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(found.objections)}")
+    status = release_status(home, workload)
+    if status.objections:
+        raise NotApprovedError(f"using the champion of {workload}: {'; '.join(status.objections)}")
     return champion
 
 
@@ -231,11 +232,11 @@ def sign_older(home: Settings, workload: str) -> str | None:
     folder = home.evidence / workload / champion.evidence
     if (
         not manifest.is_finished(folder)
-        or not (found := evidence_folder.read(folder)).subject.adapter_bytes
+        or not (evidence := evidence_folder.read(folder)).subject.adapter_bytes
     ):
         return None
-    require_bytes(home, found)
-    release_version(home, champion, found)
+    require_bytes(home, evidence)
+    release_version(home, champion, evidence)
     return champion.number
 
 
@@ -327,20 +328,20 @@ def _of_tags(books: Books, version: Version) -> list[str]:
     """List the tags of a version that the chain does not bear out."""
     name = f"version {version.number} of {version.name}"
     promotion = books.promoted.get(version.number)
-    found: list[str] = []
+    objections: list[str] = []
     if promotion is not None:
         expected = {
             registry.EVIDENCE_TAG: (version.evidence, promotion.evidence_digest),
             registry.ADAPTER_TAG: (version.adapter, promotion.adapter_key),
         }
-        found += [
-            f"the tag {tag} of {name} says {said!r}, but the chain of decisions {known!r}: "
+        objections += [
+            f"the tag {tag} of {name} says {actual!r}, but the chain of decisions {known!r}: "
             "somebody changed it"
-            for tag, (said, known) in expected.items()
-            if said != known
+            for tag, (actual, known) in expected.items()
+            if actual != known
         ]
     elif version.decision == "approve" and version.evidence not in books.approved:
-        found.append(
+        objections.append(
             f"the tag {registry.DECISION_TAG} of {name} says approve, but nobody has approved "
             f"evidence {version.evidence or '(none)'}: somebody forged it"
         )
@@ -350,11 +351,11 @@ def _of_tags(books: Books, version: Version) -> list[str]:
         if change.evidence_digest == version.evidence and number != version.number
     ]
     if promotion is None and taken:
-        found.append(
+        objections.append(
             f"the tag {registry.EVIDENCE_TAG} of {name} names evidence {version.evidence}, on "
             f"which version {taken[0]} was approved: somebody forged it"
         )
-    return found
+    return objections
 
 
 def _verify(home: Settings, books: Books, version: Version) -> None:
@@ -384,10 +385,10 @@ def _is_released(home: Settings, folder: Path, version: Version) -> bool:
     """Tell whether a version's files are released already, as the chain has it."""
     try:
         model_signature.verify(folder, public_key(home))
-        found = logged_model.require_decided(folder)
+        record = logged_model.require_decided(folder)
     except ModelSignatureError:
         return False
-    return (found.evidence, found.version) == (version.evidence, version.number)
+    return (record.evidence, record.version) == (version.evidence, version.number)
 
 
 def _rewrite_version(
@@ -401,14 +402,14 @@ def _rewrite_version(
     return folder
 
 
-def _require_same_adapter(home: Settings, folder: Path, found: Evidence) -> None:
+def _require_same_adapter(home: Settings, folder: Path, evidence: Evidence) -> None:
     """Refuse files of a version that are not those of the adapter that the evidence binds."""
-    approved = home.adapters / found.subject.workload / found.subject.adapter
-    copy = folder / "artifacts" / found.subject.adapter
+    approved = home.adapters / evidence.subject.workload / evidence.subject.adapter
+    copy = folder / "artifacts" / evidence.subject.adapter
     if folder_digest(copy, KEPT_APART) != folder_digest(approved, KEPT_APART):
         raise ChangedAdapterError(
-            f"releasing {folder}: its adapter is not {approved}, which evidence {found.digest} is "
-            "about; somebody changed it at MLflow"
+            f"releasing {folder}: its adapter is not {approved}, which evidence "
+            f"{evidence.digest} is about; somebody changed it at MLflow"
         )
 
 

@@ -50,19 +50,19 @@ def choose_questions(
 
 
 def ask_questions(
-    home: Settings, asked: Sequence[ReviewQuestion], by: Ask, *, now: Callable[[], datetime]
+    home: Settings, questions: Sequence[ReviewQuestion], by: Ask, *, now: Callable[[], datetime]
 ) -> Session:
     """Ask question after question; load what was said, also if the person breaks off."""
     writer = spool.Writer(home.spool)
     shown = answered = 0
     try:
-        for number, question in enumerate(asked, 1):
-            said = by(number, question)
+        for number, question in enumerate(questions, 1):
+            answer = by(number, question)
             shown += 1
-            if said == "quit":
+            if answer == "quit":
                 break
-            if isinstance(said, dict):
-                body = json.dumps(said, ensure_ascii=False).encode()
+            if isinstance(answer, dict):
+                body = json.dumps(answer, ensure_ascii=False).encode()
                 writer.commit([spool.line("feedback", question.about.client_id, body)])
                 answered += 1
     finally:
@@ -71,9 +71,9 @@ def ask_questions(
     return Session(shown, answered, loaded)
 
 
-def export_questions(path: Path, asked: Iterable[ReviewQuestion], *, now: datetime) -> int:
+def export_questions(path: Path, questions: Iterable[ReviewQuestion], *, now: datetime) -> int:
     """Write questions for a labelling tool, a JSON object a line; return how many."""
-    lines = [label_files.question_line(one, now=now) + "\n" for one in asked]
+    lines = [label_files.question_line(one, now=now) + "\n" for one in questions]
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, "".join(lines))
     return len(lines)
@@ -87,13 +87,13 @@ def import_answers(
     Lines that can't be read go to quarantine. The same file again changes nothing.
     """
     with warehouse.connect(home.warehouse) as con, path.open("rb") as file:
-        found = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
+        labels = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
         digest = manifest.digest([manifest.file_digest(path), reviewer, workload])
         origin = RecordOrigin(str(path), digest, feedback.NAME, Defaults("", ""), now)
         loaded = load_file.load_records(
-            con, origin, [_taken(one) for one in found if _is_said(one)]
+            con, origin, [_taken(one) for one in labels if _is_said(one)]
         )
-    return loaded, sum(not _is_said(one) for one in found)
+    return loaded, sum(not _is_said(one) for one in labels)
 
 
 def feedback_target(about: Reviewable) -> dict[str, Json]:
@@ -123,15 +123,19 @@ def correction(about: Reviewable, text: str, *, reviewer: str, at: datetime) -> 
     )
 
 
-def _is_said(one: Labelled) -> bool:
-    return one.record is not None or one.objection is not None
+def _is_said(labelled: Labelled) -> bool:
+    return labelled.record is not None or labelled.objection is not None
 
 
-def _taken(one: Labelled) -> ParsedRecord | Unreadable:
-    if one.record is None:
-        return Unreadable(one.number, one.content.rstrip(b"\r\n"), str(one.objection))
-    row = SourceRow(one.number, json.dumps(one.record, ensure_ascii=False), one.record)
-    return ParsedRecord(row, "feedback", one.record)
+def _taken(labelled: Labelled) -> ParsedRecord | Unreadable:
+    if labelled.record is None:
+        return Unreadable(
+            labelled.number, labelled.content.rstrip(b"\r\n"), str(labelled.objection)
+        )
+    row = SourceRow(
+        labelled.number, json.dumps(labelled.record, ensure_ascii=False), labelled.record
+    )
+    return ParsedRecord(row, "feedback", labelled.record)
 
 
 def _load_spool(home: Settings, *, now: datetime) -> int:

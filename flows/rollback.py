@@ -33,8 +33,8 @@ def rollback(
         signature: What the line printed that signs this, where the rules want a signature: run it
             without, and its failure shows the line.
     """
-    said = roll_back_task(workload, to, by, reason, code, signature)
-    return Completed(message=said)
+    summary = roll_back_task(workload, to, by, reason, code, signature)
+    return Completed(message=summary)
 
 
 @task
@@ -53,6 +53,6 @@ def roll_back_task(
         signature=signature,
         say=get_run_logger().info,
     )
-    said = champions.describe_rollback(entry)
-    get_run_logger().info(said)
-    return said
+    summary = champions.describe_rollback(entry)
+    get_run_logger().info(summary)
+    return summary

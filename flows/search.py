@@ -85,11 +85,11 @@ def search_folder(workload: Workload, snapshot: Path) -> Path:
         workload.model_copy(update={"base": one.base, "train": one.recipe})
         for one in workload.candidates()
     ]
-    given = {
+    inputs = {
         "candidates": [train.key_of_adapter(one, snapshot) for one in alone],
         "search": workload.search.model_dump(mode="json", exclude={"over"}),
     }
-    return settings.load().jobs / f"search-{manifest.digest(given)}"
+    return settings.load().jobs / f"search-{manifest.digest(inputs)}"
 
 
 @task
@@ -185,8 +185,8 @@ def measure_paces(
         )
         for one in first.values()
     ]
-    came = run_orders(search, orders)
-    for one in came:
+    outcomes = run_orders(search, orders)
+    for one in outcomes:
         shutil.rmtree(search.adapters / one.key, ignore_errors=True)
         tracking.prune_candidate(
             search.workload.workload, one.key, "only to measure a pace", "FINISHED"
@@ -195,9 +195,9 @@ def measure_paces(
             raise run.SearchError(f"measuring a base's pace: {one.trouble or 'it did no step'}")
     paces = {
         order.entry.base: TrainingPace(one.seconds - one.stepping, one.tokens / one.stepping)
-        for order, one in zip(orders, came, strict=True)
+        for order, one in zip(orders, outcomes, strict=True)
     }
-    return paces, sum(one.seconds for one in came)
+    return paces, sum(one.seconds for one in outcomes)
 
 
 def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
@@ -207,10 +207,10 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
         for one in orders
     ]
     left = [file for file in files if run.read_outcome(file) is None]
-    given = {"config": search.config, "snapshot": str(search.snapshot)}
+    parameters = {"config": search.config, "snapshot": str(search.snapshot)}
     ended = flow_runs.run_children(
         "train/train",
-        [given | {"order": str(file)} for file in left],
+        [parameters | {"order": str(file)} for file in left],
         lambda: write_progress(search, orders),
     )
     runs = dict(zip(left, ended, strict=True))
@@ -223,8 +223,8 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
 def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
     """Say of a run that ended without a word how it ended; a later search tries it again."""
     link = f"{settings.load().prefect_url}/runs/flow-run/{ended.id}"
-    said = f"its flow run ended {ended.state_name}: {link}"
-    return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=said)
+    trouble = f"its flow run ended {ended.state_name}: {link}"
+    return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=trouble)
 
 
 def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
@@ -235,13 +235,13 @@ def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
 
 
 @task
-def conclude_search(search: SearchRun, planned: SearchPlan, found: SearchResult) -> None:
+def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult) -> None:
     """Publish what came of the candidates, drop all adapters but the best, finish the search."""
-    text = run.search_page(search.workload.workload, planned, found)
+    text = run.search_page(search.workload.workload, planned, result)
     (search.folder / PAGE).write_text(text)
     key = f"search-{re.sub('[._]', '-', search.workload.workload)}"
     create_markdown_artifact(text, key=key, description=search.folder.name)
-    for one in found.places[1:]:
+    for one in result.places[1:]:
         status = "FAILED" if one.ending == "failed" else "FINISHED"
         tracking.prune_candidate(
             search.workload.workload, one.entry.key, run.placement_reason(one), status
@@ -254,8 +254,8 @@ def conclude_search(search: SearchRun, planned: SearchPlan, found: SearchResult)
         now=datetime.now(UTC),
         body={
             "snapshot": search.snapshot.name,
-            "winner": found.places[0].entry.key,
-            "spent": found.spent,
+            "winner": result.places[0].entry.key,
+            "spent": result.spent,
         },
     )
     tracking.close_run(search.run_id, "FINISHED")

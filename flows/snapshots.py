@@ -33,11 +33,11 @@ def find_snapshot(root: Path, name: str) -> Path:
     if manifest.is_finished(Path(name)):
         return Path(name)
     keys = [path for path in sorted(root.glob("*/*")) if path.name.startswith(name)]
-    found = [path for path in keys if manifest.is_finished(path)]
-    if len(found) != 1:
-        said = ", ".join(str(path) for path in found) or "none"
-        raise LookupError(f"looking up snapshot {name}: wants one, found {said} in {root}")
-    return found[0]
+    snapshots = [path for path in keys if manifest.is_finished(path)]
+    if len(snapshots) != 1:
+        names = ", ".join(str(path) for path in snapshots) or "none"
+        raise LookupError(f"looking up snapshot {name}: wants one, found {names} in {root}")
+    return snapshots[0]
 
 
 def newest_snapshot(root: Path, workload_id: str) -> Path:
@@ -47,13 +47,13 @@ def newest_snapshot(root: Path, workload_id: str) -> Path:
         LookupError: It has none.
     """
     folders = (root / folder_name(workload_id)).glob("*")
-    found = [path for path in folders if manifest.is_finished(path)]
-    if not found:
+    snapshots = [path for path in folders if manifest.is_finished(path)]
+    if not snapshots:
         raise LookupError(
             f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
             "turn makes one"
         )
-    return max(found, key=lambda path: SnapshotManifest.read(path).age)
+    return max(snapshots, key=lambda path: SnapshotManifest.read(path).age)
 
 
 LEAD = 0.1
@@ -91,12 +91,12 @@ def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
     policy, cap = workload.gate, workload.curate.holdout_per_cluster
     bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
     alpha = significance.allowance(policy.alpha, 1, policy.looks)
-    wanted = power.fewest(bound, LEAD, alpha)
-    if policy.task != HOLDOUT or bound == 1 or frozen.holdout_rows >= wanted:
+    needed = power.fewest(bound, LEAD, alpha)
+    if policy.task != HOLDOUT or bound == 1 or frozen.holdout_rows >= needed:
         return None
     return (
         f"the holdout is too small to show a lead of {100 * LEAD:g} points: one cluster can have "
-        f"{bound:,} requests, so the gate needs at least {wanted:,} and there are "
+        f"{bound:,} requests, so the gate needs at least {needed:,} and there are "
         f"{frozen.holdout_rows:,}; with `holdout_per_cluster: 1` under curate it needs at least "
         f"{power.fewest(1, LEAD, alpha):,}, of the {frozen.clusters['holdout']:,} that it would "
         "have: one of each cluster"

@@ -31,7 +31,7 @@ LATE = timedelta(days=30)
 """For so long a trace is pulled again: assessments come later, and MLflow can't search by them."""
 
 
-def load_inputs(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
+def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
     What is elsewhere is fetched before the warehouse is opened for it, and between two files
@@ -39,26 +39,26 @@ def load_inputs(path: Path, found: Iterable[Input], *, now: datetime) -> Iterato
 
     Args:
         path: The warehouse.
-        found: What to load.
+        inputs: What to load.
         now: When it is done (UTC).
     """
-    return _for_each_piece(path, found, partial(load_file.load_copy, now=now))
+    return _for_each_piece(path, inputs, partial(load_file.load_copy, now=now))
 
 
-def rehearse_inputs(path: Path, found: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
+def rehearse_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
     """Load as ``load`` does and undo it: tell what would come of it."""
-    return _for_each_piece(path, found, partial(load_file.dry_run_copy, now=now))
+    return _for_each_piece(path, inputs, partial(load_file.dry_run_copy, now=now))
 
 
 def load_survey(
-    path: Path, found: Iterable[Input], defaults: Defaults, *, now: datetime
+    path: Path, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
     """Load files as ``load`` does, with ``defaults`` where their records name no workload."""
 
-    def load_copy(con: Connection, given: Input, copy: Path) -> SurveyedFile:
-        return survey.load(con, given, copy, defaults, now=now)
+    def load_copy(con: Connection, item: Input, copy: Path) -> SurveyedFile:
+        return survey.load(con, item, copy, defaults, now=now)
 
-    return _for_each_piece(path, found, load_copy)
+    return _for_each_piece(path, inputs, load_copy)
 
 
 def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
@@ -69,34 +69,34 @@ def load_spool(path: Path, folder: Path, *, now: datetime) -> list[Loaded]:
 
 
 def _for_each_piece(
-    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+    path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Result]:
-    for is_here, members in groupby(found, _is_here):
+    for is_here, members in groupby(inputs, _is_here):
         pieces = _piece_tasks(path, members, do)
         seconds = warehouse.TURN_SECONDS if is_here else 0
         yield from warehouse.in_turns(path, pieces, memory=warehouse.COLLECTING, seconds=seconds)
 
 
-def _is_here(given: Input) -> bool:
-    return files.REMOTE not in given.place and not given.place.startswith(MLFLOW)
+def _is_here(item: Input) -> bool:
+    return files.REMOTE not in item.place and not item.place.startswith(MLFLOW)
 
 
 def _piece_tasks(
-    path: Path, found: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
+    path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Callable[[Connection], Result]]:
     """Fetch one after the other, and keep each for as long as its piece of work lasts."""
-    for given in found:
+    for given in inputs:
         with _fetched_file(path, given) as (named, copy):
             yield lambda con, named=named, copy=copy: do(con, named, copy)
 
 
 @contextmanager
-def _fetched_file(path: Path, given: Input) -> Generator[tuple[Input, Path]]:
-    if not given.place.startswith(MLFLOW):
-        with files.local_copy(given.place) as copy:
-            yield given, copy
+def _fetched_file(path: Path, item: Input) -> Generator[tuple[Input, Path]]:
+    if not item.place.startswith(MLFLOW):
+        with files.local_copy(item.place) as copy:
+            yield item, copy
         return
-    named = replace(given, source=mlflow_traces.NAME)
+    named = replace(item, source=mlflow_traces.NAME)
     with warehouse.connect(path) as con:
         last = load_file.last_load(con, named)
     with _pulled_traces(named, last) as copy:
@@ -104,11 +104,11 @@ def _fetched_file(path: Path, given: Input) -> Generator[tuple[Input, Path]]:
 
 
 @contextmanager
-def _pulled_traces(given: Input, last: datetime | None) -> Generator[Path]:
+def _pulled_traces(item: Input, last: datetime | None) -> Generator[Path]:
     """Pull the traces that began after the last load, or not long before it, into a file."""
     since = BEGINNING if last is None else last - LATE
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        for trace in tracking.pull_traces(given.place.removeprefix(MLFLOW), since=since):
+        for trace in tracking.pull_traces(item.place.removeprefix(MLFLOW), since=since):
             file.write(json.dumps(trace, default=str) + "\n")
         file.flush()
         yield Path(file.name)
@@ -119,12 +119,12 @@ def loading_summary(loaded: Sequence[Loaded]) -> str:
     fresh = [file for file in loaded if not file.skipped]
     rows = sum(file.new for file in fresh)
     quarantined = sum(file.quarantined for file in fresh)
-    said = (
+    summary = (
         f"{rows} new rows from {len(fresh)} new of {len(loaded)} files, "
         f"{quarantined} lines in quarantine"
     )
     new_fields = sorted({f"{file.source}.{name}" for file in fresh for name in file.new_fields})
-    return said + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
+    return summary + (f"; new fields: {', '.join(new_fields)}" if new_fields else "")
 
 
 MLFLOW = "mlflow:"
@@ -182,10 +182,10 @@ class Sources(Config):
 
     @field_validator("logs", "feedback", mode="before")
     @classmethod
-    def _entries(cls, given: object) -> object:
-        if not isinstance(given, list):
-            return given
-        return [{"path": one} if isinstance(one, str) else one for one in given]
+    def _entries(cls, value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        return [{"path": one} if isinstance(one, str) else one for one in value]
 
     @in_the_file("logs", "feedback")
     @classmethod
@@ -209,13 +209,13 @@ class Sources(Config):
 
 def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
     """List the files of all entries; one that is under two belongs to the first."""
-    found: dict[str, Input] = {}
+    inputs: dict[str, Input] = {}
     for entry in entries:
         defaults = Defaults(entry.workload_id, entry.client_id)
         paths = [entry.path] if entry.path.startswith(MLFLOW) else files.matching_files(entry.path)
         for path in paths:
-            found.setdefault(path, Input(path, entry.source, kind, defaults))
-    return [found[path] for path in sorted(found)]
+            inputs.setdefault(path, Input(path, entry.source, kind, defaults))
+    return [inputs[path] for path in sorted(inputs)]
 
 
 def workload_folder(info: ValidationInfo) -> Path:

@@ -44,9 +44,9 @@ class Stages:
         yield
         self._change(seconds=round(time.monotonic() - started, 1))
 
-    def say(self, said: str, *, reused: bool = False) -> None:
+    def say(self, outcome: str, *, reused: bool = False) -> None:
         """Add to the running stage what came of it, and whether that was there before."""
-        self._change(said=said, reused=reused)
+        self._change(said=outcome, reused=reused)
 
     def as_json(self) -> list[dict[str, object]]:
         """Give the stages as the manifest of the turn keeps them."""

@@ -74,13 +74,13 @@ class TrainingCurve:
     def show(self) -> None:
         """Draw all that was said; nothing where nothing was."""
         self._drawn = time.monotonic()
-        told = read_curve(self._folder)
-        if not told:
+        history = read_curve(self._folder)
+        if not history:
             return
         path = self._folder / CURVE_PICTURE
-        training_curve.draw_curve(told, path)
+        training_curve.draw_curve(history, path)
         tracking.log_picture(self._run_id, path)
-        text = write_curve_page(self._title, told, path)
+        text = write_curve_page(self._title, history, path)
         if self._artifact is None:
             made = create_markdown_artifact(
                 text, key=curve_key(self._workload), description=self._title
@@ -108,9 +108,9 @@ def _progress(line: str) -> Progress | None:
         return None
 
 
-def write_curve_page(title: str, told: Iterable[Progress], path: Path) -> str:
+def write_curve_page(title: str, history: Iterable[Progress], path: Path) -> str:
     """Write the page: the picture, and the newest figure of each name."""
-    newest = {name: (one, value) for one in told for name, value in one.figures.items()}
+    newest = {name: (one, value) for one in history for name, value in one.figures.items()}
     return templates.render("train/curve.md.j2", title=title, newest=newest, picture=path)
 
 
@@ -130,18 +130,18 @@ def find_training_start(workload: Workload) -> TrainingStart:
     if champion is None:
         return TrainingStart(None, "there is no champion yet")
     adapter = settings.load().adapters / workload.workload / champion.adapter
-    said = f"champion version {champion.number}"
+    version = f"champion version {champion.number}"
     if taint.is_tainted(champion):
-        return TrainingStart(None, f"{said} has learned from rows that were erased")
+        return TrainingStart(None, f"{version} has learned from rows that were erased")
     if not manifest.is_finished(adapter):
-        return TrainingStart(None, f"the adapter of {said} is not at {adapter}")
+        return TrainingStart(None, f"the adapter of {version} is not at {adapter}")
     made_from = AdapterManifest.read_untouched(adapter)
     objection = checkpoints.warm_start_problem(
         workload.train, base.content_hash(workload.base), made_from
     )
     if objection:
-        return TrainingStart(None, f"{said} can't be gone on from: {objection}")
-    return TrainingStart(adapter, f"{said} is of the same shape")
+        return TrainingStart(None, f"{version} can't be gone on from: {objection}")
+    return TrainingStart(adapter, f"{version} is of the same shape")
 
 
 ROWS = "rows.json"
@@ -207,17 +207,19 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
     candidate: dict[str, object] = {"base": order.entry.base, "train": order.entry.recipe}
     if order.entry.base != workload.base:
         candidate["base_served_as"] = None  # that is another base's name
-    given = workload.model_copy(update=candidate)
+    candidate_workload = workload.model_copy(update=candidate)
     started = time.monotonic()
     came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
     measuring = path.with_name(f"{path.stem}.measuring")
     try:
         begins = TrainingStart(None, "a candidate starts from its base")
-        reached = fit_adapter(given, snapshot, adapter, begins, path)
+        reached = fit_adapter(candidate_workload, snapshot, adapter, begins, path)
         came |= asdict(reached) if reached else {}
         if order.metric:
             came |= {
-                "scores": validation_scores(given, snapshot, adapter, order.metric, path, measuring)
+                "scores": validation_scores(
+                    candidate_workload, snapshot, adapter, order.metric, path, measuring
+                )
             }
     except runner.JobError as error:
         came |= {"trouble": str(error).splitlines()[-1]}
@@ -246,8 +248,8 @@ def validation_scores(
     card = validation.score_candidate(
         settings.load(), workload, snapshot, standing, job, reporter()
     )
-    found = {one.doc_id: one.scores.get(metric) for one in card.samples}
-    return {number: score for number, score in found.items() if score is not None}
+    scores = {one.doc_id: one.scores.get(metric) for one in card.samples}
+    return {number: score for number, score in scores.items() if score is not None}
 
 
 def candidate_folder(order: Path) -> Path:
@@ -317,16 +319,16 @@ def fit_adapter(
     lineage = {"snapshot": snapshot.name, "base": base.content_hash(workload.base)}
     frozen = SnapshotManifest.read(snapshot)
     chat_templates.require_same(frozen.prompt_format, prompt.FORMAT, f"training on {snapshot}")
-    given = TrialOrder.model_validate_json(order.read_text()) if order else None
+    trial = TrialOrder.model_validate_json(order.read_text()) if order else None
     run_id = tracking.open_run(
         workload.workload,
         adapter.name,
         params=workload.train.model_dump(),
-        tags=lineage | ({tracking.PARENT_TAG: given.parent} if given else {}),
-        name=given.entry.name if given else None,
+        tags=lineage | ({tracking.PARENT_TAG: trial.parent} if trial else {}),
+        name=trial.entry.name if trial else None,
     )
     metrics, started = tracking.MetricWriter(run_id), time.monotonic()
-    called = f"candidate {given.entry.name}" if given else f"adapter {adapter.name}"
+    called = f"candidate {trial.entry.name}" if trial else f"adapter {adapter.name}"
     title = f"{workload.workload}: training of {called}"
     curve = TrainingCurve(training_job_folder(adapter), workload.workload, run_id, title)
     try:
@@ -364,12 +366,12 @@ def _run_training_job(
     if order is None:
         runner.run_job(spec, training_job_folder(adapter), listener)
         return None
-    given = TrialOrder.model_validate_json(order.read_text())
-    deadline = time.monotonic() + given.seconds if given.seconds is not None else None
+    trial = TrialOrder.model_validate_json(order.read_text())
+    deadline = time.monotonic() + trial.seconds if trial.seconds is not None else None
     reached = order.with_name(f"{order.stem}.reached")
     if not reached.exists():
         stop = StopCondition(
-            given.at_step, deadline, str(candidate_folder(order)) if given.metric else None
+            trial.at_step, deadline, str(candidate_folder(order)) if trial.metric else None
         )
         until = spec.model_copy(update={"stop": stop, "reached": reached})
         runner.run_job(until, training_job_folder(adapter), listener)
@@ -379,10 +381,10 @@ def _run_training_job(
 def learned_rows(adapter: Path) -> dict[str, Json]:
     """Read what became of the snapshot's rows, and log it; a job of an older version didn't say."""
     path = training_job_folder(adapter) / ROWS
-    found: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
-    for sentence in snapshot_figures.learned_sentences(found):
+    rows: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
+    for sentence in snapshot_figures.learned_sentences(rows):
         get_run_logger().info(sentence)
-    return found
+    return rows
 
 
 def made_from(workload: Workload, snapshot: Path, begins: TrainingStart) -> dict[str, object]:
@@ -401,17 +403,17 @@ def reporter(
 ) -> runner.Listener:
     """Give a listener that keeps figures where it is told to, and now and then logs a line."""
     logger = get_run_logger()
-    said, stage = 0.0, ""
+    logged_at, stage = 0.0, ""
 
     def report(progress: Progress) -> None:
-        nonlocal said, stage
+        nonlocal logged_at, stage
         if metrics:
             metrics.add(progress)
         if curve and progress.figures:
             curve.add(progress)
-        is_due = time.monotonic() - said >= LOG_SECONDS or progress.done == progress.total
+        is_due = time.monotonic() - logged_at >= LOG_SECONDS or progress.done == progress.total
         if is_due or progress.stage != stage:
-            said, stage = time.monotonic(), progress.stage
+            logged_at, stage = time.monotonic(), progress.stage
             figures = ", ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
             logger.info(
                 "%s: %d of %d %s; %s",

@@ -88,11 +88,11 @@ def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
 
 
 @task
-def note_starter(found: Evidence, starter: str) -> None:
+def note_starter(evidence: Evidence, starter: str) -> None:
     """Keep who started by hand the turn that an evidence came from."""
     now, run_id = datetime.now(UTC), str(flow_run.id or "")
     with warehouse.connect(settings.load().warehouse) as con:
-        decision_log.record_starter(con, found.digest, run_id, starter, now)
+        decision_log.record_starter(con, evidence.digest, run_id, starter, now)
 
 
 def _cause() -> Cause:
@@ -169,13 +169,13 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
     if snapshot is None:
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
-    given = {"config": config, "snapshot": str(snapshot.path)}
+    parameters = {"config": config, "snapshot": str(snapshot.path)}
     with stages.during("train", training_folder(workload, snapshot.path)):
-        adapter, reused = train_challenger(workload, given)
+        adapter, reused = train_challenger(workload, parameters)
         stages.say(f"adapter {adapter.name}", reused=reused)
     preregister(workload, snapshot)
     with stages.during("evaluate", evaluate.evaluation_job_folder(adapter)):
-        cards, reused = evaluate_models(workload, given, adapter)
+        cards, reused = evaluate_models(workload, parameters, adapter)
         stages.say(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
         reference = workload_file.reference(folder)
@@ -193,25 +193,25 @@ def training_folder(workload: Workload, snapshot: Path) -> Path:
     return train.training_job_folder(train.adapter_folder(workload, snapshot))
 
 
-def train_challenger(workload: Workload, given: dict[str, str]) -> tuple[Path, bool]:
+def train_challenger(workload: Workload, parameters: dict[str, str]) -> tuple[Path, bool]:
     """Train the challenger, or search for it; tell whether it was there before."""
-    snapshot = Path(given["snapshot"])
+    snapshot = Path(parameters["snapshot"])
     if workload.search:
-        return search.best_adapter(given["config"], workload, snapshot)
+        return search.best_adapter(parameters["config"], workload, snapshot)
     adapter = train.adapter_folder(workload, snapshot)
-    asked = given | {"adapter": str(adapter)}
+    training = parameters | {"adapter": str(adapter)}
     return ensure_output(
-        "train/train", asked, lambda: adapter if manifest.is_finished(adapter) else None
+        "train/train", training, lambda: adapter if manifest.is_finished(adapter) else None
     )
 
 
 def evaluate_models(
-    workload: Workload, given: dict[str, str], adapter: Path
+    workload: Workload, parameters: dict[str, str], adapter: Path
 ) -> tuple[ScorecardFolders, bool]:
     """Have all models scored, and be told where; tell whether they were before."""
-    file = evaluate.cards_file(workload, Path(given["snapshot"]), adapter)
-    asked = given | {"adapter": str(adapter), "cards": str(file)}
-    return ensure_output("evaluate/evaluate", asked, lambda: evaluate.cards_in(file))
+    file = evaluate.cards_file(workload, Path(parameters["snapshot"]), adapter)
+    evaluation = parameters | {"adapter": str(adapter), "cards": str(file)}
+    return ensure_output("evaluate/evaluate", evaluation, lambda: evaluate.cards_in(file))
 
 
 def ensure_output(
@@ -224,17 +224,17 @@ def ensure_output(
     Raises:
         StageError: It ended without finishing its output.
     """
-    if (found := find()) is not None:
-        return found, True
+    if (output := find()) is not None:
+        return output, True
     run = flow_runs.run_child(deployment, parameters)
     if run.state_type == StateType.CRASHED:
         run = flow_runs.run_child(deployment, parameters)
-    if (found := find()) is None:
+    if (output := find()) is None:
         raise StageError(
             f"{deployment} ended {run.state_name} without finishing its output; its flow run is "
             f"{settings.load().prefect_url}/runs/flow-run/{run.id}"
         )
-    return found, False
+    return output, False
 
 
 @prometheus.count_stage("gate")
@@ -250,21 +250,23 @@ def conclude_turn(
     champion = registry.champion_version(workload.workload)
     if champion and champion.adapter == adapter.name:
         return TurnResult("champion already")
-    if said := champions.rolled_back(workload.workload, adapter.name):
-        get_run_logger().info(said)
+    if objection := champions.rolled_back(workload.workload, adapter.name):
+        get_run_logger().info(objection)
         return TurnResult("rolled back")
-    found = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
-    evidence_reports.publish_evidence(found)
-    get_run_logger().info("%s: %s", found.judgement.outcome, "; ".join(found.judgement.reasons))
-    if found.judgement.outcome != "pass":
-        return TurnResult(found.judgement.outcome, str(found.folder))
+    evidence = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
+    evidence_reports.publish_evidence(evidence)
+    get_run_logger().info(
+        "%s: %s", evidence.judgement.outcome, "; ".join(evidence.judgement.reasons)
+    )
+    if evidence.judgement.outcome != "pass":
+        return TurnResult(evidence.judgement.outcome, str(evidence.folder))
     if starter:
-        note_starter(found, starter)
+        note_starter(evidence, starter)
     now = workload_file.in_force(settings.load(), workload)
-    decision = recorded_outcome(found.digest, now.approve.rules())
+    decision = recorded_outcome(evidence.digest, now.approve.rules())
     if decision and decision.decision == "reject":
-        return TurnResult("decided", str(found.folder))
-    return TurnResult("asked", str(found.folder), start_or_find_promotion(found))
+        return TurnResult("decided", str(evidence.folder))
+    return TurnResult("asked", str(evidence.folder), start_or_find_promotion(evidence))
 
 
 @task
@@ -363,7 +365,7 @@ def judge_challenger(
     taken = preregistration.record_use(
         policy, held, ours[policy.task], theirs[policy.task], adapter
     )
-    found = judge.judge(
+    judgement = judge.judge(
         ours,
         theirs,
         policy,
@@ -372,7 +374,7 @@ def judge_challenger(
         anchor=anchor,
         earlier=_earlier(taken.earlier, theirs[policy.task]),
     )
-    return preregistration.record_judgement(taken, found)
+    return preregistration.record_judgement(taken, judgement)
 
 
 def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUse]:
@@ -380,7 +382,7 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
 
     Bets that are carried on have to be carried on over every look.
     """
-    found: list[EarlierUse] = []
+    uses: list[EarlierUse] = []
     for look in looks:
         folders = [
             settings.load().scorecards / look.workload_id / key
@@ -390,18 +392,21 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
             return []
         ours, theirs = (read_scorecard(folder) for folder in folders)
         if (theirs.base, theirs.adapter) == (opponent.base, opponent.adapter):
-            found.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
-    return found
+            uses.append(EarlierUse(look.number, look.alpha or 0.0, ours, theirs))
+    return uses
 
 
-def start_or_find_promotion(found: Evidence) -> str:
+def start_or_find_promotion(evidence: Evidence) -> str:
     """Start the promotion that asks a person, or find the one that is under way."""
-    tags = [approvals.workload_tag(found.subject.workload), approvals.evidence_tag(found.digest)]
+    tags = [
+        approvals.workload_tag(evidence.subject.workload),
+        approvals.evidence_tag(evidence.digest),
+    ]
     waiting = prefect_api.find("promote", *tags, states=approvals.UNDER_WAY)
     if waiting:
         return str(waiting[0].id)
-    asked = {"workload": found.subject.workload, "evidence": found.digest}
-    return str(prefect_api.start("promote/promote", asked, tags).id)
+    parameters = {"workload": evidence.subject.workload, "evidence": evidence.digest}
+    return str(prefect_api.start("promote/promote", parameters, tags).id)
 
 
 @task

@@ -89,8 +89,8 @@ def score_candidate(
         JobError: The measurement failed.
     """
     models: dict[str, Path | None] = {adapter.name: adapter}
-    found = _score_models(home, workload, workload.base, snapshot, models, job, listener)
-    return found[adapter.name]
+    cards = _score_models(home, workload, workload.base, snapshot, models, job, listener)
+    return cards[adapter.name]
 
 
 def _score_models(
@@ -120,9 +120,9 @@ def _score_models(
 
 def adapter_names(adapters: Sequence[Path]) -> list[str]:
     """Name adapters by the beginning of their keys, or by more where that is not enough."""
-    for wanted in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
-        if len({*wanted, BASE}) == len(wanted) + 1:
-            return wanted
+    for names in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
+        if len({*names, BASE}) == len(names) + 1:
+            return names
     return [str(one) for one in adapters]
 
 
@@ -133,24 +133,24 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
         LookupError: They are of several bases, or of one that the file doesn't name.
     """
     tried = dict.fromkeys([workload.base, *(one.base for one in workload.candidates())])
-    wanted = {AdapterManifest.read(one).base for one in adapters}
-    if len(wanted) > 1:
+    hashes = {AdapterManifest.read(one).base for one in adapters}
+    if len(hashes) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")
-    if not wanted or len(tried) == 1:
+    if not hashes or len(tried) == 1:
         return workload.base
-    for found in tried:
-        if bases.content_hash(found) in wanted:
-            return found
+    for candidate in tried:
+        if bases.content_hash(candidate) in hashes:
+            return candidate
     raise LookupError(
-        f"measuring adapters: their base (content {wanted.pop()}) is none of "
+        f"measuring adapters: their base (content {hashes.pop()}) is none of "
         f"{', '.join(map(str, tried))}"
     )
 
 
 def newest_adapter(home: Settings, workload: str) -> Path | None:
     """Find the adapter of a workload that was finished last; ``None`` where there is none."""
-    found = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
-    return max(found, key=lambda path: AdapterManifest.read(path).age, default=None)
+    finished = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
+    return max(finished, key=lambda path: AdapterManifest.read(path).age, default=None)
 
 
 def require_rows(workload: str, snapshot: Path) -> None:

@@ -103,10 +103,10 @@ class Workload(Config):
         replay = rules.balance.replay
         if replay is None:
             return rules
-        found = [(sources.workload_folder(info) / source).resolve() for source in replay.sources]
-        if missing := [str(path) for path in found if not path.exists()]:
+        paths = [(sources.workload_folder(info) / source).resolve() for source in replay.sources]
+        if missing := [str(path) for path in paths if not path.exists()]:
             raise ValueError(f"balance.replay.sources: nothing is at {', '.join(missing)}")
-        replay = replay.model_copy(update={"sources": found})
+        replay = replay.model_copy(update={"sources": paths})
         balance = rules.balance.model_copy(update={"replay": replay})
         return rules.model_copy(update={"balance": balance})
 
@@ -114,12 +114,12 @@ class Workload(Config):
     @classmethod
     def _guards_are_there(cls, rules: Rules, info: ValidationInfo) -> Rules:
         """Take the guard tasks' documents from the file's own folder."""
-        found = [
+        paths = [
             str((sources.workload_folder(info) / path).resolve()) for path in rules.overlap.guards
         ]
-        if missing := [path for path in found if not Path(path).is_file()]:
+        if missing := [path for path in paths if not Path(path).is_file()]:
             raise ValueError(f"overlap.guards: no file is at {', '.join(missing)}")
-        overlap = rules.overlap.model_copy(update={"guards": tuple(found)})
+        overlap = rules.overlap.model_copy(update={"guards": tuple(paths)})
         return rules.model_copy(update={"overlap": overlap})
 
     @in_the_file("train")
@@ -129,13 +129,13 @@ class Workload(Config):
         objective = recipe.objective
         if objective.kind != "distillation":
             return recipe
-        found = (sources.workload_folder(info) / objective.teacher_model_name_or_path).resolve()
-        if not any((found / name).is_file() for name in ("config.json", "adapter_config.json")):
+        teacher = (sources.workload_folder(info) / objective.teacher_model_name_or_path).resolve()
+        if not any((teacher / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ValueError(
-                f"objective.teacher_model_name_or_path: {found} has neither config.json nor "
+                f"objective.teacher_model_name_or_path: {teacher} has neither config.json nor "
                 "adapter_config.json, wants a model's or an adapter's folder"
             )
-        taught = objective.model_copy(update={"teacher_model_name_or_path": found})
+        taught = objective.model_copy(update={"teacher_model_name_or_path": teacher})
         return recipe.model_copy(update={"objective": taught})
 
     @in_the_file("evaluate")
@@ -145,8 +145,8 @@ class Workload(Config):
     ) -> EvaluationSettings:
         """Take the guard tasks' files from the file's own folder, and look each task over."""
         tasks = tuple(_guard_beside(one, sources.workload_folder(info)) for one in evaluate.tasks)
-        if found := guard_tasks.guard_mistakes(tasks):
-            raise ValueError(f"tasks: {'; '.join(found)}")
+        if mistakes := guard_tasks.guard_mistakes(tasks):
+            raise ValueError(f"tasks: {'; '.join(mistakes)}")
         return evaluate.model_copy(update={"tasks": tasks})
 
     @field_validator("evaluate")
@@ -172,8 +172,10 @@ class Workload(Config):
         recipes = [recipe]
         if isinstance(base, Path) and isinstance(search, SearchSettings):
             recipes = [one.recipe for one in candidates.expand_candidates(base, recipe, search)]
-        if found := dict.fromkeys(said for one in recipes for said in vllm_objections(one.peft)):
-            raise ValueError(f"engine: vllm, but of what is trained: {'; '.join(found)}")
+        if objections := dict.fromkeys(
+            objection for one in recipes for objection in vllm_objections(one.peft)
+        ):
+            raise ValueError(f"engine: vllm, but of what is trained: {'; '.join(objections)}")
         return evaluate
 
     @field_validator("evaluate")
@@ -228,10 +230,10 @@ class Workload(Config):
         cls, search: SearchSettings | None, info: ValidationInfo
     ) -> SearchSettings | None:
         """Take the bases to try from the file's own folder, and look at every candidate."""
-        wanted = [info.data.get(name) for name in ("base", "train", "curate")]
-        if search is None or None in wanted:
+        parts = [info.data.get(name) for name in ("base", "train", "curate")]
+        if search is None or None in parts:
             return search
-        base, recipe, rules = wanted
+        base, recipe, rules = parts
         assert isinstance(base, Path) and isinstance(recipe, Recipe) and isinstance(rules, Rules)
         if not rules.validation_share:
             raise ValueError(
@@ -252,8 +254,8 @@ class Workload(Config):
             return policy
         measured = score_conditions.metric_names(evaluated, evaluated.kind)
         # A judge may be shown alone: whether it is evidence is not known beforehand.
-        wanted = [task for task in measured if task != judging.JUDGE_TASK]
-        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(wanted)]:
+        guarded = [task for task in measured if task != judging.JUDGE_TASK]
+        if mistakes := [*policy.unmeasured(measured), *policy.unguarded(guarded)]:
             raise ValueError("; ".join(mistakes))
         return policy
 
@@ -322,7 +324,7 @@ def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
         match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:(?<=\*)/(\d{1,2}))?", part)
         if match is None:
             return False
-        first, last, step = (int(found) if found else None for found in match.groups())
+        first, last, step = (int(number) if number else None for number in match.groups())
         if first is not None and not low <= first <= (first if last is None else last) <= high:
             return False
         if step is not None and not 1 <= step <= high:
@@ -332,19 +334,19 @@ def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
 
 def _model(path: Path, info: ValidationInfo) -> Path:
     """Take a model's folder from that of the file."""
-    found = (sources.workload_folder(info) / path).resolve()
-    if not (found / "config.json").is_file():
-        raise ValueError(f"{found} has no config.json, wants a model folder")
-    return found
+    model = (sources.workload_folder(info) / path).resolve()
+    if not (model / "config.json").is_file():
+        raise ValueError(f"{model} has no config.json, wants a model folder")
+    return model
 
 
-def _guard_beside(one: GuardTask, folder: Path) -> GuardTask:
-    is_own = one.task.endswith(guards.DEFINITION_SUFFIXES)
-    return one.model_copy(
+def _guard_beside(guard: GuardTask, folder: Path) -> GuardTask:
+    is_own = guard.task.endswith(guards.DEFINITION_SUFFIXES)
+    return guard.model_copy(
         update={
-            "task": str((folder / one.task).resolve()) if is_own else one.task,
-            "data": (folder / one.data).resolve(),
-            "examples": (folder / one.examples).resolve() if one.examples else None,
+            "task": str((folder / guard.task).resolve()) if is_own else guard.task,
+            "data": (folder / guard.data).resolve(),
+            "examples": (folder / guard.examples).resolve() if guard.examples else None,
         }
     )
 
@@ -410,9 +412,9 @@ def workload_of_run(config: str) -> Workload:
         return _frozen(home.turns, file)
     home_workloads.require_unserved(home, file)
     with silent_about(home, file):
-        found = read_workload(file)
-        home_workloads.enter(home, found.workload, file)
-    return found
+        workload = read_workload(file)
+        home_workloads.enter(home, workload.workload, file)
+    return workload
 
 
 @contextmanager
@@ -444,21 +446,21 @@ def _frozen(turns: Path, path: Path) -> Workload:
     return read(folder)
 
 
-def path_within(folder: Path, given: str, what: str) -> Path:
+def path_within(folder: Path, raw_path: str, what: str) -> Path:
     """Return a path that a flow was given, if it lies in a folder of this home.
 
     Args:
         folder: Where it must lie, at any depth.
-        given: The path.
+        raw_path: The path.
         what: What it is, for the error.
 
     Raises:
         ForeignPathError: It lies elsewhere.
     """
-    path = Path(given).resolve()
+    path = Path(raw_path).resolve()
     if folder.resolve() not in path.parents:
         raise ForeignPathError(
-            f"starting a flow with the {what} {given}: expected one below {folder}"
+            f"starting a flow with the {what} {raw_path}: expected one below {folder}"
         )
     return path
 

@@ -107,7 +107,7 @@ def test_what_nobody_has_approved_under_the_rules_of_now_is_not_crowned(
     home_workloads.adopt(settings.load(), "typed", home.parent / "typed.yaml")
     typed = Decision("typed", found.digest, "approve", "eve", "", "run", NOW)
     with pytest.raises(StaleEvidenceError, match="not approved under the rules of now"):
-        promote.crown_task.fn(workload, found, typed)
+        promote.promote_task.fn(workload, found, typed)
     assert registry.champion_version("typed") is None
 
 
