@@ -131,27 +131,27 @@ def lineage(
         console.print(str(picture), markup=False, soft_wrap=True)
 
 
-def lineage_tree(found: "Ancestry") -> Tree:
+def lineage_tree(ancestry: "Ancestry") -> Tree:
     """Put an ancestry as a tree; what comes from anywhere stays text."""
-    version = found.version
-    standing = ", ".join(found.aliases) or version.decision or "waits for a decision"
+    version = ancestry.version
+    standing = ", ".join(ancestry.aliases) or version.decision or "waits for a decision"
     root = Tree(Text(f"{version.name} version {version.number}: {standing}"))
     if version.tainted:
         root.add(Text(f"learned from rows that were erased: certificate {version.tainted}"))
-    for entry in found.changes:
+    for entry in ancestry.changes:
         change = entry.change
         told = f"{change.kind} to version {change.version}, {entry.step} {entry.noted_at:%Y-%m-%d}"
         root.add(Text(f"{told}, by {change.asked_by}: {change.reason or 'no reason given'}"))
-    for word in found.words:
+    for word in ancestry.words:
         who = word.approver or "a name since erased"
         said = f"{word.decision} by {who} on {word.decided_at:%Y-%m-%d %H:%M} UTC"
         root.add(Text(f"{said}: {word.comment}" if word.comment else said))
-    judged = root.add(Text(f"evidence {version.evidence}: {found.outcome}"))
-    for reason in found.reasons:
+    judged = root.add(Text(f"evidence {version.evidence}: {ancestry.outcome}"))
+    for reason in ancestry.reasons:
         judged.add(Text(reason))
-    for card in found.scorecards:
+    for card in ancestry.scorecards:
         judged.add(Text(_scorecard_text(card)))
-    for learned in found.learned:
+    for learned in ancestry.learned:
         _add_training(root, learned)
     return root
 
@@ -181,13 +181,13 @@ def _add_training(root: Tree, learned: "TrainingRecord") -> None:
             branch.add(Text(f"line {line}: {id}" if line is not None else id))
 
 
-def _source_text(one: "RowSource") -> str:
-    rows = f"{one.row_count:,} {one.kind}"
-    if one.place is None:
+def _source_text(source: "RowSource") -> str:
+    rows = f"{source.row_count:,} {source.kind}"
+    if source.place is None:
         return f"gone: {rows}, erased or of no file"
-    if one.first_line is None:
-        return f"{one.place}: {rows}, archived"
-    return f"{one.place}: {rows} from lines {one.first_line} to {one.last_line}"
+    if source.first_line is None:
+        return f"{source.place}: {rows}, archived"
+    return f"{source.place}: {rows} from lines {source.first_line} to {source.last_line}"
 
 
 starts_app = typer.Typer(add_completion=False)

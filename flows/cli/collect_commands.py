@@ -157,12 +157,12 @@ def _of_workload(path: Path) -> "list[Input]":
     return [*workload.log_files(), *workload.feedback_files()]
 
 
-def _load_files(found: "Sequence[Input]", *, with_spool: bool) -> None:
+def _load_files(inputs: "Sequence[Input]", *, with_spool: bool) -> None:
     from flows import sources
 
     now, home = datetime.now(UTC), settings.load()
     loaded: list[Loaded] = []
-    for one in sources.load_inputs(home.warehouse, found, now=now):
+    for one in sources.load_inputs(home.warehouse, inputs, now=now):
         loaded.append(one)
         console.print(_loading_sentence(one), markup=False, soft_wrap=True)
     if with_spool:
@@ -171,12 +171,12 @@ def _load_files(found: "Sequence[Input]", *, with_spool: bool) -> None:
     console.print(sources.loading_summary(loaded), markup=False, soft_wrap=True)
 
 
-def _rehearse(found: "Sequence[Input]") -> None:
+def _rehearse(inputs: "Sequence[Input]") -> None:
     from flows import sources
 
     now = datetime.now(UTC)
     with _existing_warehouse() as path:
-        for rehearsed in sources.rehearse_inputs(path, found, now=now):
+        for rehearsed in sources.rehearse_inputs(path, inputs, now=now):
             said = _loading_sentence(rehearsed.loaded)
             console.print(f"{said} ({rehearsed.form}; dry run)", markup=False, soft_wrap=True)
             for number, record in enumerate(rehearsed.samples, start=1):

@@ -99,10 +99,10 @@ def diff(
 def _print_tally(tally: "CurationTally") -> None:
     table = Table("interactions", "verdict", box=None, pad_edge=False)
     table.columns[0].justify = "right"
-    for verdict, count in sorted(tally.counts.items(), key=lambda one: (-one[1], one[0])):
+    for verdict, count in sorted(tally.counts.items(), key=lambda item: (-item[1], item[0])):
         table.add_row(f"{count:,}", verdict)
     console.print(table)
-    for name, count in sorted(tally.unjudgeable.items(), key=lambda one: (-one[1], one[0])):
+    for name, count in sorted(tally.unjudgeable.items(), key=lambda item: (-item[1], item[0])):
         console.print(f"{count:,} could not be judged: {name}", markup=False)
     for name, count in sorted(tally.flagged.items()):
         console.print(f"{count:,} found and not dropped: {name}", markup=False)
@@ -142,18 +142,18 @@ def _print_snapshot(frozen: "Snapshot") -> None:
     )
 
 
-def _print_diff(found: "Diff") -> None:
-    for name, (before, after) in found.facts().items():
+def _print_diff(difference: "Diff") -> None:
+    for name, (before, after) in difference.facts().items():
         said = f"{name}: {before} -> {after}" if before != after else f"{name}: {after}"
         console.print(said, markup=False, soft_wrap=True)
-    for name, (before, after) in found.config.items():
+    for name, (before, after) in difference.config.items():
         console.print(f"setting {name}: {before} -> {after}", markup=False, soft_wrap=True)
     table = Table("rows", "change", "why", "side", box=None, pad_edge=False)
     table.columns[0].justify = "right"
-    for change, why, before, after, count in found.counts():
+    for change, why, before, after, count in difference.counts():
         side = before if before == after else " -> ".join(filter(None, (before, after)))
         table.add_row(f"{count:,}", change, escape(why), side)
-    console.print(table if found.changes else "the rows are the same")
+    console.print(table if difference.changes else "the rows are the same")
 
 
 @contextmanager

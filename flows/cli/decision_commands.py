@@ -307,7 +307,7 @@ def reject(
     _send_answer(workload, given, key)
 
 
-def _send_answer(workload: str | None, given: "TypedAnswer", key: Path | None) -> None:
+def _send_answer(workload: str | None, answer: "TypedAnswer", key: Path | None) -> None:
     from flows import approvals, approver_keys
     from flows.cli import turn_watch
 
@@ -316,25 +316,25 @@ def _send_answer(workload: str | None, given: "TypedAnswer", key: Path | None) -
         waiting = turn_watch.with_patience(lambda: approvals.pending_approvals(*tags))
     if len(waiting) != 1:
         found = ", ".join(one.workload for one in waiting) or "none"
-        errors.print(f"{given.decision}: wants exactly one waiting approval, found: {found}")
+        errors.print(f"{answer.decision}: wants exactly one waiting approval, found: {found}")
         raise typer.Exit(1)
     one = waiting[0]
     with _exit_on_decision_errors():
-        proved = approver_keys.signed_answer(settings.load(), one, given, key)
+        proved = approver_keys.signed_answer(settings.load(), one, answer, key)
         turn_watch.with_patience(
             lambda: approvals.answer_approval(one.flow_run_id, one.pause_key, proved)
         )
         run = turn_watch.wait_until_answered(one.flow_run_id, one.pause_key)
     if run.state and run.state.is_paused():
-        _print_asked_again(one.workload, str(one.flow_run_id), given)
+        _print_asked_again(one.workload, str(one.flow_run_id), answer)
         return
     if not run.state or not run.state.is_completed():
         errors.print(turn_watch.failure_text("promotion", run), markup=False)
         raise typer.Exit(1)
-    console.print(f"{one.workload}: {given.decision} by {escape(given.approver)}, done")
+    console.print(f"{one.workload}: {answer.decision} by {escape(answer.approver)}, done")
 
 
-def _print_asked_again(workload: str, flow_run_id: str, given: "TypedAnswer") -> None:
+def _print_asked_again(workload: str, flow_run_id: str, answer: "TypedAnswer") -> None:
     """Say what came of an answer after which a person is asked again."""
     from components.decide import reasons
 
@@ -347,7 +347,9 @@ def _print_asked_again(workload: str, flow_run_id: str, given: "TypedAnswer") ->
             soft_wrap=True,
         )
         raise typer.Exit(1)
-    console.print(f"{workload}: {given.decision} by {escape(given.approver)}; another has to, too")
+    console.print(
+        f"{workload}: {answer.decision} by {escape(answer.approver)}; another has to, too"
+    )
 
 
 def _recorded_answers(flow_run_id: str) -> "list[Link]":

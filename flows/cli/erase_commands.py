@@ -170,11 +170,11 @@ def _waits_in_spool(home: settings.Settings) -> bool:
     return home.spool.exists() and any(home.spool.iterdir())
 
 
-def _read_workloads(given: list[Path]) -> "dict[str, Workload]":
+def _read_workloads(files: list[Path]) -> "dict[str, Workload]":
     """Read the workload files that are named and those that run on a schedule."""
     from flows import workload_file as configs
 
-    paths = [*sorted(settings.load().workloads.glob("*.yaml")), *given]
+    paths = [*sorted(settings.load().workloads.glob("*.yaml")), *files]
     read = [configs.read_workload(path) for path in paths]
     return {workload.workload: workload for workload in read}
 
@@ -183,20 +183,20 @@ def _print_line(line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-def _print_found(found: "SubjectMatch") -> None:
+def _print_found(match: "SubjectMatch") -> None:
     """Say which rows match, what was made from them, and which files still hold them."""
-    matched = found.matched
+    matched = match.matched
     for (place, reason), count in sorted(matched.rows.items()):
         _print_line(f"{count:>8}  {place}  ({reason})")
     if matched.quarantine:
         _print_line(f"{len(matched.quarantine):>8}  raw.quarantine")
-    if found.words:
-        _print_line(f"{found.words:>8}  texts of decisions")
+    if match.words:
+        _print_line(f"{match.words:>8}  texts of decisions")
     for place, count in sorted(matched.mentions.items()):
         _print_line(
             f"{count:>8}  {place} of others mention the id and stay; --mentions erases them, too"
         )
-    for one in sorted(found.lineage.tainted):
+    for one in sorted(match.lineage.tainted):
         _print_line(f"tainted   {one.kind} {one.workload}/{one.key}")
     for path in matched.sources[:MOST_SHOWN]:
         _print_line(f"source    {path}: not Flywheel's; it may still hold the rows")
@@ -219,13 +219,13 @@ def _print_done(written: "Certificate", folder: Path) -> None:
     _print_line(f"certificate {folder / written.certificate_id}.md (and .json)")
 
 
-def _print_champion(one: "Champion") -> None:
+def _print_champion(champion: "Champion") -> None:
     became = (
-        f"demoted; champion now {one.now or 'nobody'}"
-        if one.now != one.version
+        f"demoted; champion now {champion.now or 'nobody'}"
+        if champion.now != champion.version
         else "tainted and still champion; the same command with --demote takes its alias"
     )
-    _print_line(f"champion  {one.workload} version {one.version}: {became}")
+    _print_line(f"champion  {champion.workload} version {champion.version}: {became}")
 
 
 def _print_searched(searched: "Searched") -> None:

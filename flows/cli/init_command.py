@@ -310,16 +310,16 @@ def _found(logs: Sequence[str], source: str | None) -> "dict[str, list[Input]]":
     return found
 
 
-def _spread(found: "list[Input]") -> "tuple[list[Input], str]":
+def _spread(inputs: "list[Input]") -> "tuple[list[Input], str]":
     """Choose files that lie evenly spread among all and have at most ``MOST_READ`` bytes."""
-    total = sum(map(_size, found))
-    if total <= MOST_READ or len(found) == 1:
-        return found, ""
+    total = sum(map(_size, inputs))
+    if total <= MOST_READ or len(inputs) == 1:
+        return inputs, ""
     step = total / MOST_READ
-    chosen = [found[int(number * step)] for number in range(int(len(found) / step))] or found[:1]
+    chosen = [inputs[int(number * step)] for number in range(int(len(inputs) / step))] or inputs[:1]
     read = sum(map(_size, chosen))
     return chosen, (
-        f"Only {len(chosen):,} of {len(found):,} files were read, spread evenly "
+        f"Only {len(chosen):,} of {len(inputs):,} files were read, spread evenly "
         f"({read / 1e9:.1f} of {total / 1e9:.1f} GB): counts are of these. "
     )
 
@@ -379,11 +379,11 @@ def _model_folders(target: Path) -> list[Path]:
 
 
 @contextmanager
-def _progress(found: "Sequence[Input]") -> "Generator[Callable[[Input], None]]":
+def _progress(inputs: "Sequence[Input]") -> "Generator[Callable[[Input], None]]":
     """Show how many bytes were read, by where this process stands in the files it has open."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    sizes = {given.place: _size(given) for given in found}
+    sizes = {given.place: _size(given) for given in inputs}
     columns = TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     done = 0
     is_done = threading.Event()
@@ -395,9 +395,9 @@ def _progress(found: "Sequence[Input]") -> "Generator[Callable[[Input], None]]":
             while not is_done.wait(REFRESH_SECONDS):
                 progress.update(task, completed=done + _position(sizes))
 
-        def advance(given: "Input") -> None:
+        def advance(source: "Input") -> None:
             nonlocal done
-            done += sizes[given.place]
+            done += sizes[source.place]
             progress.update(task, completed=done)
 
         follower = threading.Thread(target=follow, daemon=True)
@@ -418,8 +418,8 @@ def _position(paths: Iterable[str]) -> int:
     return min((file.position for file in opened), default=0)
 
 
-def _size(given: "Input") -> int:
-    path = Path(given.place)
+def _size(source: "Input") -> int:
+    path = Path(source.place)
     return path.stat().st_size if path.is_file() else 0
 
 

@@ -66,17 +66,19 @@ class ProgressScreen:
                 self._draw(stage, said)
             self._speak(stage, said)
 
-    def _draw(self, stage: Stage, said: Said | None) -> None:
+    def _draw(self, stage: Stage, progress: Said | None) -> None:
         if stage.name not in self._rows:
             self._rows[stage.name] = self._bars.add_task(stage.name, total=None, said="")
         row = self._rows[stage.name]
         if stage.seconds is not None:
-            total = said.total if said and not stage.reused else 1
+            total = progress.total if progress and not stage.reused else 1
             self._bars.update(row, total=total, completed=total, said=stage_outcome(stage))
-        elif said:
-            self._bars.update(row, total=said.total, completed=said.done, said=progress_text(said))
+        elif progress:
+            self._bars.update(
+                row, total=progress.total, completed=progress.done, said=progress_text(progress)
+            )
 
-    def _speak(self, stage: Stage, said: Said | None) -> None:
+    def _speak(self, stage: Stage, progress: Said | None) -> None:
         """Without a terminal: say each stage's end, and a running one's progress now and then."""
         if self._console.is_terminal or stage.name in self._finished:
             return
@@ -84,26 +86,27 @@ class ProgressScreen:
             self._finished.add(stage.name)
             line = f"{stage.name:<9} {stage.seconds:7.1f} s  {stage_outcome(stage)}"
             self._console.print(line, soft_wrap=True)
-        elif said and time.monotonic() - self._spoke >= self._quiet_seconds:
+        elif progress and time.monotonic() - self._spoke >= self._quiet_seconds:
             self._spoke = time.monotonic()
             self._console.print(
-                f"{stage.name:<9} {progress_text(said)}, {said.done} of {said.total} {said.unit}"
-                f"{self._remaining(said)}",
+                f"{stage.name:<9} {progress_text(progress)}, {progress.done} of {progress.total} "
+                f"{progress.unit}"
+                f"{self._remaining(progress)}",
                 soft_wrap=True,
             )
 
-    def _remaining(self, said: Said) -> str:
+    def _remaining(self, progress: Said) -> str:
         """Say what the stage expects, or estimate from its pace since this screen saw it move."""
-        if SECONDS_LEFT in said.figures:
-            return f", about {said.figures[SECONDS_LEFT]:.0f} s left"
+        if SECONDS_LEFT in progress.figures:
+            return f", about {progress.figures[SECONDS_LEFT]:.0f} s left"
         now = time.monotonic()
-        since, from_done = self._clocks.setdefault(said.stage, (now, said.done))
-        if said.done < from_done:  # it began again, from a checkpoint
-            self._clocks[said.stage] = (now, said.done)
-        moved = said.done - from_done
-        if moved <= 0 or moved < said.total * LEAST_CHANGE:
+        since, from_done = self._clocks.setdefault(progress.stage, (now, progress.done))
+        if progress.done < from_done:  # it began again, from a checkpoint
+            self._clocks[progress.stage] = (now, progress.done)
+        moved = progress.done - from_done
+        if moved <= 0 or moved < progress.total * LEAST_CHANGE:
             return ""
-        left = (said.total - said.done) * (now - since) / moved
+        left = (progress.total - progress.done) * (now - since) / moved
         return f", about {left:.0f} s left"
 
 
@@ -128,11 +131,11 @@ SECONDS_LEFT = "seconds_left"
 """The figure that has a place of its own."""
 
 
-def progress_text(said: Said) -> str:
+def progress_text(progress: Said) -> str:
     """Write what is being done, and its figures, in a few words."""
     shown = [
         SHORT_FORMS.get(name, name + " {:.3g}").format(value)
-        for name, value in said.figures.items()
+        for name, value in progress.figures.items()
         if name != SECONDS_LEFT
     ]
-    return " ".join([said.stage, *shown])
+    return " ".join([progress.stage, *shown])

@@ -148,15 +148,15 @@ def _print_differing(
         _print_difference(one, first, second)
 
 
-def _print_difference(one: "Difference", first: str, second: str) -> None:
+def _print_difference(difference: "Difference", first: str, second: str) -> None:
     from components.pages.templates import visible
 
     console.print()
     for label, text in (
-        ("asked", one.challenger.request),
-        ("right", one.challenger.reference),
-        (first, one.challenger.output),
-        (second, one.opponent.output),
+        ("asked", difference.challenger.request),
+        ("right", difference.challenger.reference),
+        (first, difference.challenger.output),
+        (second, difference.opponent.output),
     ):
         line = visible(" ".join(text.split()))
         cut = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]} ..."
@@ -303,8 +303,8 @@ def _decision_text(folder: Path) -> str:
     )
 
 
-def _exit_with(said: str, code: int) -> NoReturn:
-    errors.print(said, markup=False, soft_wrap=True)
+def _exit_with(message: str, code: int) -> NoReturn:
+    errors.print(message, markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -258,18 +258,18 @@ def show_feedback(
             console.print(table)
 
 
-def _show_fates(found: "FeedbackEvidence") -> Table:
+def _show_fates(evidence: "FeedbackEvidence") -> Table:
     table = _new_table("signals", "what became of them")
-    for one in found.fates:
+    for one in evidence.fates:
         table.add_row(f"{one.signals:,}", one.fate)
     return table
 
 
-def _show_bursts(found: "FeedbackEvidence") -> Table:
+def _show_bursts(evidence: "FeedbackEvidence") -> Table:
     table = _new_table(
         "held back", "burst", "who", "from", "to", "found", "expected", "chance", "aim"
     )
-    for one in found.bursts[:MOST_ROWS]:
+    for one in evidence.bursts[:MOST_ROWS]:
         who = ", ".join(one.actors[:3]) + (
             f" and {n} more" if (n := len(one.actors) - 3) > 0 else ""
         )
@@ -287,9 +287,9 @@ def _show_bursts(found: "FeedbackEvidence") -> Table:
     return table
 
 
-def _show_capped(found: "FeedbackEvidence") -> Table:
+def _show_capped(evidence: "FeedbackEvidence") -> Table:
     table = _new_table("held back", "of", "client", "actor", "share before", "after", "cap")
-    for one in found.capped[:MOST_ROWS]:
+    for one in evidence.capped[:MOST_ROWS]:
         table.add_row(
             f"{one.signals - one.kept:,}",
             f"{one.signals:,}",
@@ -302,9 +302,9 @@ def _show_capped(found: "FeedbackEvidence") -> Table:
     return table
 
 
-def _show_disagreements(found: "FeedbackEvidence") -> Table:
+def _show_disagreements(evidence: "FeedbackEvidence") -> Table:
     table = _new_table("disagreements", "about", "outcome", "by")
-    for one in found.disagreements:
+    for one in evidence.disagreements:
         table.add_row(f"{one.found:,}", f"a {one.kind}", one.outcome, one.method)
     return table
 

@@ -149,17 +149,17 @@ def is_up(settings: Settings) -> bool:
     return control.stack_status(settings).is_up
 
 
-def _show_status(found: "Status") -> None:
+def _show_status(status: "Status") -> None:
     console = Console()
     table = Table("service", "state", "pid", "url", Column("log", overflow="fold"), box=None)
-    for each in found.services:
+    for each in status.services:
         colour = _SERVICE_COLOURS.get(each.condition, "red")
         pid = str(each.process.pid) if each.process else ""
         times = f" ({each.restarts} restarts)" if each.restarts else ""
         state = f"[{colour}]{each.condition}{times}[/{colour}]"
         table.add_row(each.name, state, pid, each.url or "", each.log)
-    console.print(f"stack: {found.phase} ({found.step})", highlight=False, soft_wrap=True)
-    if found.services:
+    console.print(f"stack: {status.phase} ({status.step})", highlight=False, soft_wrap=True)
+    if status.services:
         console.print(table, soft_wrap=True)
 
 
@@ -263,24 +263,24 @@ def doctor(
 
     Exit code 1 where something must be fixed; what may be meant so is only noted.
     """
-    from flows.doctor import diagnosis
+    from flows.doctor import diagnosis, finding
 
     home = settings.load()
     workloads = sorted(set(home.workloads.glob("*.yaml")) | set(configs or ()))
     found = list(diagnosis.diagnose(home, os.environ, workloads))
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        typer.echo(json.dumps([finding.as_json(result) for result in found], indent=2))
     else:
         _show_findings(found)
         _show_plans(workloads)
     raise typer.Exit(1 if any(one.level == "wrong" for one in found) else 0)
 
 
-def _show_findings(found: "Iterable[CheckResult]") -> None:
-    for one in found:
+def _show_findings(results: "Iterable[CheckResult]") -> None:
+    for one in results:
         colour = LEVEL_COLOURS[one.level]
         console.print(f"[{colour}]{one.level:<5}[/{colour}]", end="  ")
-        console.print(f"{one.about}: {one.found}", markup=False, soft_wrap=True)
+        console.print(f"{one.about}: {one.state}", markup=False, soft_wrap=True)
         if one.fix:
             console.print(f"       fix: {one.fix}", markup=False, soft_wrap=True)
 

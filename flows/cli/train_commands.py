@@ -68,8 +68,10 @@ def _plan_only(workload: "Workload", snapshot: Path, seconds: float) -> None:
 
     with console.status("planning") as spinner:
 
-        def show(said: "Progress") -> None:
-            spinner.update(f"{progress_text(said)}, {said.done} of {said.total} {said.unit}")
+        def show(progress: "Progress") -> None:
+            spinner.update(
+                f"{progress_text(progress)}, {progress.done} of {progress.total} {progress.unit}"
+            )
 
         made = training_plan.make_plan(workload, snapshot, show)
         timed = training_plan.calibrate_plan(workload, snapshot, made, seconds, show)
@@ -218,8 +220,10 @@ def _score_models(config: Path, snapshot: str | None, adapters: list[Path]) -> N
         console.print(f"adapter   {one}", markup=False, soft_wrap=True)
     with console.status("measuring") as spinner:
 
-        def show(said: "Progress") -> None:
-            spinner.update(f"{progress_text(said)}, {said.done} of {said.total} {said.unit}")
+        def show(progress: "Progress") -> None:
+            spinner.update(
+                f"{progress_text(progress)}, {progress.done} of {progress.total} {progress.unit}"
+            )
 
         cards = validation.score_on_validation(home, workload, found, given, show)
     _show_scores(cards)

@@ -114,19 +114,19 @@ def print_plan(
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _print_parameters(found: ParameterCounts, console: Console) -> None:
+def _print_parameters(counts: ParameterCounts, console: Console) -> None:
     console.print(
-        f"trains    {found.trainable:,} of {found.total:,} parameters ({found.fraction:.2%})",
+        f"trains    {counts.trainable:,} of {counts.total:,} parameters ({counts.fraction:.2%})",
         soft_wrap=True,
     )
     table = Table("r (d + k)", "", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.columns[2].justify = "right"
-    for one in found.low_rank:
+    for one in counts.low_rank:
         formula = f"{one.count} x {one.r} ({one.d:,} + {one.k:,})"
         table.add_row(one.module, formula, f"{one.numbers:,}")
-    if found.others:
-        table.add_row("others", "", f"{found.others:,}")
-    table.add_row("sum", "", f"{found.trainable:,}")
+    if counts.others:
+        table.add_row("others", "", f"{counts.others:,}")
+    table.add_row("sum", "", f"{counts.trainable:,}")
     console.print(table)
 
 

@@ -149,7 +149,7 @@ class ApprovalWait:
     """How long a person was waited for, and what came of the promotion."""
 
     seconds: float
-    said: str
+    outcome: str
 
 
 def follow_turn(
@@ -219,7 +219,7 @@ def print_summary(
     console.print("\nstages")
     for stage in [
         *ended.stages,
-        *([Stage("promote", asked.seconds, said=asked.said)] if asked else []),
+        *([Stage("promote", asked.seconds, said=asked.outcome)] if asked else []),
     ]:
         console.print(f"  {stage.name:<9} {stage.seconds or 0:7.1f} s  {stage_outcome(stage)}")
     champion = registry.champion_version(workload)
@@ -228,7 +228,7 @@ def print_summary(
         folder = settings.load().evidence / workload / champion.evidence
     if folder:
         print_scores(folder, console)
-    console.print(f"turn      {asked.said if asked else ended.ending}")
+    console.print(f"turn      {asked.outcome if asked else ended.ending}")
     if champion:
         page = f"#/models/{workload}/versions/{champion.number}"
         console.print(

@@ -288,7 +288,7 @@ def _split_note(profile: LogProfile) -> str:
 def _languages(profile: LogProfile) -> Mapping[str, str]:
     """Describe the languages of requests, and name those that are common."""
     known = sum(profile.languages.values())
-    ordered = sorted(profile.languages.items(), key=lambda one: (-one[1], one[0]))
+    ordered = sorted(profile.languages.items(), key=lambda item: (-item[1], item[0]))
     if not known:
         return {
             "note": "No language could be told for sure: the requests are short.",
@@ -347,10 +347,10 @@ def _abstention_note(profile: LogProfile) -> str:
     )
 
 
-def _join_note(one: FeedbackJoin) -> str:
-    note = f"{one.events:,} {one.kind}: {_share(one.joined, one.events)} join a logged response"
-    if one.of_other_clients:
-        note += f", {one.of_other_clients:,} only one of another client_id"
+def _join_note(join: FeedbackJoin) -> str:
+    note = f"{join.events:,} {join.kind}: {_share(join.joined, join.events)} join a logged response"
+    if join.of_other_clients:
+        note += f", {join.of_other_clients:,} only one of another client_id"
     return note
 
 

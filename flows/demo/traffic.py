@@ -154,7 +154,7 @@ def is_held_out(request: BfclRequest, share: float) -> bool:
 
 def in_order(requests: Iterable[BfclRequest], seed: int) -> list[BfclRequest]:
     """Order requests by the hash of their ids."""
-    return sorted(requests, key=lambda one: manifest.digest([seed, one.id]))
+    return sorted(requests, key=lambda request: manifest.digest([seed, request.id]))
 
 
 def said_words(request: BfclRequest) -> str:

@@ -248,12 +248,12 @@ def check_pool(pool: PoolStatus) -> CheckResult:
     return fine(about, f"{pool.online} worker(s) of type {pool.type}")
 
 
-def check_deployments(wanted: list[str], found: list[str]) -> CheckResult:
+def check_deployments(expected: list[str], deployed: list[str]) -> CheckResult:
     """Look at whether Prefect knows all flows."""
-    missing = sorted(set(wanted) - set(found))
+    missing = sorted(set(expected) - set(deployed))
     if missing:
         return wrong("deployments", f"missing: {', '.join(missing)}", "python -m flows.deploy")
-    return fine("deployments", ", ".join(sorted(wanted)))
+    return fine("deployments", ", ".join(sorted(expected)))
 
 
 REMOTE_CODE = re.compile(r"(?im)^\s*[\"']?trust_remote_code[\"']?\s*:\s*[\"']?(true|yes|on|1)\b")
@@ -333,16 +333,20 @@ def check_versions(
     return found or [fine("versions", f"{len(required)} packages as wanted")]
 
 
-def _package_name(one: Requirement) -> str:
-    return canonicalize_name(one.name)
+def _package_name(requirement: Requirement) -> str:
+    return canonicalize_name(requirement.name)
 
 
-def _check_requirement(one: Requirement, version: str | None) -> CheckResult | None:
+def _check_requirement(requirement: Requirement, version: str | None) -> CheckResult | None:
     if version is None:
-        return wrong("versions", f"{one.name} is not installed", f"pip install '{one}'")
-    if not one.specifier.contains(version, prereleases=True):
         return wrong(
-            "versions", f"{one.name} is {version}, wants {one.specifier}", f"pip install '{one}'"
+            "versions", f"{requirement.name} is not installed", f"pip install '{requirement}'"
+        )
+    if not requirement.specifier.contains(version, prereleases=True):
+        return wrong(
+            "versions",
+            f"{requirement.name} is {version}, wants {requirement.specifier}",
+            f"pip install '{requirement}'",
         )
     return None
 
@@ -375,31 +379,31 @@ def check_disk(home: str, free: int) -> CheckResult:
     return note("disk", said, remedy) if free < NARROW else fine("disk", said)
 
 
-def check_gpus(found: Compute) -> CheckResult:
+def check_gpus(compute: Compute) -> CheckResult:
     """Look at whether the GPUs that are there can be used."""
-    if found.gpus:
-        return fine("gpu", f"torch {found.torch} uses {', '.join(found.gpus)}")
-    if not found.driver_gpus:
-        return fine("gpu", f"none here; torch {found.torch} trains on the processor")
-    if not found.has_cuda_build:
+    if compute.gpus:
+        return fine("gpu", f"torch {compute.torch} uses {', '.join(compute.gpus)}")
+    if not compute.driver_gpus:
+        return fine("gpu", f"none here; torch {compute.torch} trains on the processor")
+    if not compute.has_cuda_build:
         return wrong(
             "gpu",
-            f"{found.driver_gpus} GPU(s), but torch {found.torch} was built without CUDA",
+            f"{compute.driver_gpus} GPU(s), but torch {compute.torch} was built without CUDA",
             "install the CUDA build of torch (infra/Dockerfile, target cuda)",
         )
     return wrong(
         "gpu",
-        f"{found.driver_gpus} GPU(s), but torch {found.torch} sees none",
+        f"{compute.driver_gpus} GPU(s), but torch {compute.torch} sees none",
         "look at `nvidia-smi`, at CUDA_VISIBLE_DEVICES, and for a driver as new as torch's CUDA",
     )
 
 
-def check_four_bit(found: Compute) -> CheckResult:
+def check_four_bit(compute: Compute) -> CheckResult:
     """Look at whether weights can be held in 4 bits, as QLoRA wants."""
-    if found.four_bit_trouble is None:
+    if compute.four_bit_trouble is None:
         return fine("bitsandbytes", "4-bit weights work")
     return wrong(
         "bitsandbytes",
-        f"4-bit weights don't work: {found.four_bit_trouble}",
+        f"4-bit weights don't work: {compute.four_bit_trouble}",
         "pip install --force-reinstall bitsandbytes, or set `precision: bf16` under train",
     )

@@ -1,4 +1,4 @@
-"""The result of a check: what was found and how to mend it."""
+"""The result of a check: the state of a thing, and how to fix it."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,24 +9,34 @@ Level: TypeAlias = Literal["fine", "note", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at; ``fix`` is empty where all is well."""
+    """The state of one thing; ``fix`` is empty where nothing is wrong."""
 
     level: Level
     about: str
-    found: str
+    state: str
     fix: str = ""
 
 
-def fine(about: str, found: str) -> CheckResult:
-    """Say that something is as it should be."""
-    return CheckResult("fine", about, found)
+def as_json(result: CheckResult) -> dict[str, str]:
+    """Return a result with the keys that `flywheel doctor --json` prints."""
+    return {
+        "level": result.level,
+        "about": result.about,
+        "found": result.state,
+        "fix": result.fix,
+    }
 
 
-def note(about: str, found: str, fix: str) -> CheckResult:
-    """Point at something that may be meant."""
-    return CheckResult("note", about, found, fix)
+def fine(about: str, state: str) -> CheckResult:
+    """Return the result for a state that is as it should be."""
+    return CheckResult("fine", about, state)
 
 
-def wrong(about: str, found: str, fix: str) -> CheckResult:
-    """Name something that must be fixed."""
-    return CheckResult("wrong", about, found, fix)
+def note(about: str, state: str, fix: str) -> CheckResult:
+    """Return the result for a state that may be intended."""
+    return CheckResult("note", about, state, fix)
+
+
+def wrong(about: str, state: str, fix: str) -> CheckResult:
+    """Return the result for a state that must be fixed."""
+    return CheckResult("wrong", about, state, fix)

@@ -161,10 +161,10 @@ def package_requirements() -> list[Requirement]:
     return [one for one in said if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
-def installed_versions(wanted: Iterable[Requirement]) -> dict[str, str]:
+def installed_versions(requirements: Iterable[Requirement]) -> dict[str, str]:
     """Read the version of each of these packages that is installed."""
     found: dict[str, str] = {}
-    for name in (canonicalize_name(one.name) for one in wanted):
+    for name in (canonicalize_name(one.name) for one in requirements):
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

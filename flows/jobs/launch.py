@@ -146,7 +146,7 @@ def main(kind: str, spec_path: Path) -> None:
         entrypoint.main(kind, spec_path)
 
 
-def process_count(spec: JobSpec, wanted: int | None, gpus: int) -> int:
+def process_count(spec: JobSpec, requested: int | None, gpus: int) -> int:
     """Count the processes of a job: of a training one for each GPU, or as many as are wanted.
 
     Each takes a part of every step, so there are never more than a step has examples, and their
@@ -157,12 +157,12 @@ def process_count(spec: JobSpec, wanted: int | None, gpus: int) -> int:
     """
     if not isinstance(spec, TrainSpec):
         return 1
-    if wanted and wanted > gpus > 0:
+    if requested and requested > gpus > 0:
         raise SettingsError(
-            f"FLYWHEEL_PROCESSES is {wanted}, but this process sees {gpus} GPU(s); each process "
+            f"FLYWHEEL_PROCESSES is {requested}, but this process sees {gpus} GPU(s); each process "
             "needs one of its own"
         )
-    return min(wanted or max(gpus, 1), spec.recipe.step_size)
+    return min(requested or max(gpus, 1), spec.recipe.step_size)
 
 
 def processes_command(arguments: list[str], count: int) -> list[str]:
@@ -175,17 +175,17 @@ def processes_command(arguments: list[str], count: int) -> list[str]:
     return [*launch, "--no_python", *dying_with_parent([sys.executable, *arguments], "KILL")]
 
 
-def visible_devices(places: Sequence[int], given: Mapping[str, str]) -> str:
+def visible_devices(places: Sequence[int], environment: Mapping[str, str]) -> str:
     """Name the GPUs at these places among those that this process sees, as CUDA wants it."""
-    names = given[VISIBLE].split(",") if given.get(VISIBLE) else None
+    names = environment[VISIBLE].split(",") if environment.get(VISIBLE) else None
     return ",".join(names[place] if names else str(place) for place in places)
 
 
-def cpu_environment(count: int, given: Mapping[str, str]) -> dict[str, str]:
+def cpu_environment(count: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Let each of several processes compute on its part of the cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     return {"ACCELERATE_USE_CPU": "true"} | (
-        {} if "OMP_NUM_THREADS" in given else {"OMP_NUM_THREADS": str(threads)}
+        {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": str(threads)}
     )
 
 
@@ -195,9 +195,9 @@ def exec_command(command: list[str], added: Mapping[str, str]) -> None:
     os.execve(command[0], command, os.environ | added)
 
 
-def report_waiting(said: str, count: int) -> None:
+def report_waiting(message: str, count: int) -> None:
     """Tell the flow that waits for this job what the job waits for."""
-    entrypoint.print_progress(Progress(said, 0, count, "GPUs"))
+    entrypoint.print_progress(Progress(message, 0, count, "GPUs"))
 
 
 if __name__ == "__main__":

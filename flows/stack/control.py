@@ -128,11 +128,11 @@ def stack_status(settings: Settings) -> Status:
     return Status("lost", "the supervisor was killed; `flywheel up` or `down` clears up", services)
 
 
-def probe_services(found: Status) -> Status:
+def probe_services(status: Status) -> Status:
     """Ask each server now whether it answers, and look whether a worker was stopped."""
-    with health.http_client() as http, ThreadPoolExecutor(len(found.services) or 1) as threads:
-        services = threads.map(partial(_server_answers, http), found.services)
-        return replace(found, services=tuple(services))
+    with health.http_client() as http, ThreadPoolExecutor(len(status.services) or 1) as threads:
+        services = threads.map(partial(_server_answers, http), status.services)
+        return replace(status, services=tuple(services))
 
 
 def _server_answers(http: httpx.Client, service: ServiceState) -> ServiceState:

@@ -123,7 +123,7 @@ class Exporter(Collector):
         yield restarts
 
 
-def stage_metrics(found: list[Count]) -> Iterable[Metric]:
+def stage_metrics(counts: list[Count]) -> Iterable[Metric]:
     """Yield how often stages began, how they ended and when, of what was counted."""
     starts = CounterMetricFamily(
         "flywheel_stage_starts",
@@ -140,23 +140,23 @@ def stage_metrics(found: list[Count]) -> Iterable[Metric]:
         "When a stage last ended well, in seconds since 1970.",
         labels=["stage", "workload"],
     )
-    for count in found:
+    for count in counts:
         where = [count.labels.get("stage", ""), count.labels.get("workload", "")]
         if count.name == STARTS:
             starts.add_metric(where, count.value)
         elif count.name == LAST:
             last.add_metric(where, count.value)
         elif count.name == COUNT:
-            buckets = [(str(le), _value(found, BUCKET, count.labels, str(le))) for le in BUCKETS]
-            total = _value(found, SUM, count.labels)
+            buckets = [(str(le), _value(counts, BUCKET, count.labels, str(le))) for le in BUCKETS]
+            total = _value(counts, SUM, count.labels)
             where.append(count.labels["outcome"])
             seconds.add_metric(where, [*buckets, ("+Inf", count.value)], total)
     yield from (starts, seconds, last)
 
 
-def wait_metrics(found: list[Count]) -> Iterable[Metric]:
+def wait_metrics(counts: list[Count]) -> Iterable[Metric]:
     """Yield how long processes waited for the warehouse, of what was counted."""
-    by_name = {count.name: count.value for count in found if not count.labels}
+    by_name = {count.name: count.value for count in counts if not count.labels}
     yield CounterMetricFamily(
         "flywheel_warehouse_wait_seconds",
         "Time that processes have waited for the warehouse's lock; its rate is how many wait.",
@@ -169,8 +169,8 @@ def wait_metrics(found: list[Count]) -> Iterable[Metric]:
     )
 
 
-def _value(found: list[Count], name: str, labels: object, le: str | None = None) -> float:
-    for count in found:
+def _value(counts: list[Count], name: str, labels: object, le: str | None = None) -> float:
+    for count in counts:
         bare = {key: value for key, value in count.labels.items() if key != "le"}
         if count.name == name and bare == labels and count.labels.get("le") == le:
             return count.value

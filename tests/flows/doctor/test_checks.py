@@ -29,8 +29,8 @@ def level(found: CheckResult) -> str:
 def test_a_weak_credential_is_named_and_never_shown(text: str, said: str) -> None:
     (found,) = checks.check_credentials({"PREFECT_API_AUTH_STRING": text})
     assert level(found) == "wrong"
-    assert said in found.found
-    assert text.rpartition(":")[2] not in f"{found.found} {found.fix}"
+    assert said in found.state
+    assert text.rpartition(":")[2] not in f"{found.state} {found.fix}"
 
 
 def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
@@ -58,12 +58,12 @@ def test_a_random_credential_is_fine_and_an_unset_one_is_no_matter() -> None:
 def test_a_pool_needs_a_worker(pool: PoolStatus, wanted: str, said: str) -> None:
     found = checks.check_pool(pool)
     assert level(found) == wanted
-    assert said in found.found
+    assert said in found.state
 
 
 def test_a_deployment_that_prefect_does_not_know_is_named() -> None:
     found = checks.check_deployments(["turn/turn", "train/train"], ["turn/turn", "other/other"])
-    assert (level(found), found.found) == ("wrong", "missing: train/train")
+    assert (level(found), found.state) == ("wrong", "missing: train/train")
 
 
 def home(mode: int) -> PathPermissions:
@@ -113,8 +113,8 @@ def test_others_neither_change_nor_read_what_matters(
 def test_a_secret_or_foreign_code_in_a_file_is_found_by_its_line(line: str, said: str) -> None:
     found = checks.check_text("shop.yaml", f"workload: shop\n{line}\n")
     assert found
-    assert all(level(one) == "wrong" and "line 2" in one.found for one in found)
-    assert said in found[0].found
+    assert all(level(one) == "wrong" and "line 2" in one.state for one in found)
+    assert said in found[0].state
 
 
 def test_an_ordinary_file_holds_no_secret() -> None:
@@ -143,7 +143,7 @@ def test_an_ordinary_file_holds_no_secret() -> None:
 def test_a_base_that_cannot_be_loaded_safely_is_refused(model: BaseFolder, said: str) -> None:
     found = checks.check_model(model)
     assert level(found) == "wrong"
-    assert said in found.found
+    assert said in found.state
 
 
 def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
@@ -151,7 +151,7 @@ def test_versions_out_of_range_are_wrong_and_untested_ones_a_note() -> None:
     tested = checks.read_pins("# tested\nduckdb==2.0.1\nPEFT==0.21.2\ntrl==1.16.0\n")
     installed = {"duckdb": "3.1", "peft": "0.22.0"}
     found = checks.check_versions(required, installed, tested)
-    assert [(level(one), one.found) for one in found] == [
+    assert [(level(one), one.state) for one in found] == [
         ("wrong", "duckdb is 3.1, wants <3,>=1.5.5"),
         ("wrong", "trl is not installed"),
         ("note", "not the tested ones: duckdb 3.1 (tested 2.0.1), peft 0.22.0 (tested 0.21.2)"),
@@ -195,19 +195,19 @@ NO_GPU = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble=None)
 def test_a_gpu_that_cannot_be_used_is_told_why(compute: Compute, wanted: str, said: str) -> None:
     found = checks.check_gpus(compute)
     assert level(found) == wanted
-    assert said in found.found
+    assert said in found.state
 
 
 def test_what_bitsandbytes_says_is_passed_on() -> None:
     broken = Compute("2.13.0", 0, (), has_cuda_build=False, four_bit_trouble="OSError: no library")
-    assert "OSError: no library" in checks.check_four_bit(broken).found
+    assert "OSError: no library" in checks.check_four_bit(broken).state
     assert level(checks.check_four_bit(NO_GPU)) == "fine"
 
 
 def test_our_servers_beyond_the_loopback_are_wrong_and_databases_a_note() -> None:
     sockets = [("0.0.0.0", 4200), ("::", 6379), ("127.0.0.1", 5432), ("::1", 5000), ("::", 22)]
     found = server_checks.check_listening(sockets, {4200: "Prefect", 5000: "MLflow"})
-    assert [(level(one), one.found.split()[0]) for one in found] == [
+    assert [(level(one), one.state.split()[0]) for one in found] == [
         ("wrong", "Prefect"),
         ("note", "Redis"),
     ]
@@ -245,4 +245,4 @@ def test_who_may_approve_can_prove_it(
     rules: dict[str, object], troubles: dict[str, str], wanted: str, said: str
 ) -> None:
     found = list(checks.check_approvers("support.yaml", Approving.model_validate(rules), troubles))
-    assert [one.found for one in found if level(one) == wanted and said in one.found]
+    assert [one.state for one in found if level(one) == wanted and said in one.state]

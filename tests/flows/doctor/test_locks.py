@@ -59,5 +59,5 @@ def test_a_file_system_whose_locks_stay_on_one_machine_is_refused(
 def test_locks_that_did_not_hold_are_named_with_what_to_do() -> None:
     trouble = "two processes had the same flock lock at once"
     (finding,) = lock_probe.check_locks(Path("/h"), [trouble], Mount("/", "fuse.nolocks"))
-    assert (finding.level, finding.found) == ("wrong", f"{trouble} in /h")
+    assert (finding.level, finding.state) == ("wrong", f"{trouble} in /h")
     assert "FLYWHEEL_HOME" in finding.fix

@@ -21,7 +21,7 @@ GOOD = ServerStatus(
 
 def wrongs(server: ServerStatus) -> list[str]:
     found = server_checks.check_server(server, "start it", "PREFECT_API_AUTH_STRING")
-    return [f"{one.found}; {one.fix}" for one in found if one.level == "wrong"]
+    return [f"{one.state}; {one.fix}" for one in found if one.level == "wrong"]
 
 
 def test_a_server_with_tls_credentials_and_csrf_is_fine() -> None:
@@ -70,7 +70,7 @@ def test_inside_a_network_of_containers_no_tls_is_wanted(host: str) -> None:
 
 def test_a_clock_that_is_a_little_off_is_a_note() -> None:
     found = [*server_checks.check_server(replace(GOOD, seconds_behind=20.0), "", "")]
-    assert [one.found for one in found if one.level == "note"] == [
+    assert [one.state for one in found if one.level == "note"] == [
         "this machine is 20 s behind Prefect's server"
     ]
 
