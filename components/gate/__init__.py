@@ -1,5 +1,5 @@
-"""Judge scorecards: policy is what is required, judge returns a judgement with reasons.
+"""Judge scorecards: policy sets the requirements, judge returns a judgement with reasons.
 
-comparability refuses what can't be compared, comparison compares the rest with
-paired_scores, significance and power. evidence_folder keeps it, report shows it.
+comparability rejects what can't be compared, comparison compares the rest with
+paired_scores, significance and power. evidence_folder stores the result, report displays it.
 """

@@ -1,4 +1,4 @@
-"""Why two scorecards can't be compared, or a figure in them is no measurement."""
+"""Why two scorecards can't be compared, or a score in them is not a valid measurement."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ Measured = Mapping[str, Scorecard]
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A model that no promotion moves, against which guards are held besides the opponent."""
+    """A fixed model that guards are compared with as well as with the opponent."""
 
     name: str
-    """As people call it, such as ``base``."""
+    """Its displayed name, such as ``base``."""
 
     cards: Measured
 
@@ -24,46 +24,45 @@ class Anchor:
 def objections(
     challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None = None
 ) -> list[str]:
-    """List all that keeps the models from being judged; nothing when they can be."""
+    """Return all reasons why the models can't be judged; empty if they can."""
     guarded: dict[str, list[str]] = {}
     for guard in policy.guarding():
         guarded.setdefault(guard.task, []).append(guard.metric)
-    wanted = {policy.task: [policy.metric]}
+    metrics_by_task = {policy.task: [policy.metric]}
     for task, metrics in guarded.items():
-        wanted[task] = [*wanted.get(task, []), *metrics]
-    found = _between(challenger, opponent, wanted, (policy.task, policy.metric))
-    if not found and anchor is not None:
-        against = _between(challenger, anchor.cards, guarded)
-        found = [one.replace("the opponent", f"the {anchor.name}") for one in against]
-    return found or _unsliced(challenger[policy.task], policy)
+        metrics_by_task[task] = [*metrics_by_task.get(task, []), *metrics]
+    reasons = _between(challenger, opponent, metrics_by_task, (policy.task, policy.metric))
+    if not reasons and anchor is not None:
+        of_anchor = _between(challenger, anchor.cards, guarded)
+        reasons = [reason.replace("the opponent", f"the {anchor.name}") for reason in of_anchor]
+    return reasons or _unsliced(challenger[policy.task], policy)
 
 
 def _between(
     challenger: Measured,
     opponent: Measured,
-    wanted: Mapping[str, list[str]],
+    metrics_by_task: Mapping[str, list[str]],
     target: tuple[str, str] | None = None,
 ) -> list[str]:
-    """List what keeps two models from being compared on the metrics ``wanted`` of each task."""
-    found: list[str] = []
-    for task, metrics in wanted.items():
+    reasons: list[str] = []
+    for task, metrics in metrics_by_task.items():
         if absent := _absent(task, challenger, opponent):
-            found += absent
+            reasons += absent
             continue
         ours, theirs = challenger[task], opponent[task]
-        found += [_about_task(task, reason) for reason in incomparable(ours, theirs)]
-        found += [
+        reasons += [_about_task(task, reason) for reason in incomparable(ours, theirs)]
+        reasons += [
             f"not measured: {_about_task(task, metric)} of the {role} {fault}"
             for role, card in (("challenger", ours), ("opponent", theirs))
             for metric in metrics
             for fault in _faults(card, metric, whole=(task, metric) == target)
         ]
-        found += [] if found else _measured_on_others(task, ours, theirs, metrics)
-    return found
+        reasons += [] if reasons else _measured_on_others(task, ours, theirs, metrics)
+    return reasons
 
 
 def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:
-    """Say why two scorecards can't be compared; nothing when they can."""
+    """Return the reasons why two scorecards can't be compared; empty if they can."""
     names = sorted({*challenger.conditions, *opponent.conditions})
     faults = [
         f"not comparable: {name} is {challenger.conditions.get(name)!r} for the challenger "
@@ -72,16 +71,16 @@ def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:
         if challenger.conditions.get(name) != opponent.conditions.get(name)
     ]
     if not challenger.conditions or not opponent.conditions:
-        faults.append("not comparable: a scorecard does not say under which conditions it was made")
+        faults.append("not comparable: a scorecard does not record its conditions")
     return faults + _different_requests(challenger.samples, opponent.samples)
 
 
-def _about_task(task: str, said: str) -> str:
-    """Name the task where it is not the holdout."""
+def _about_task(task: str, text: str) -> str:
+    """Add the task's name unless it is the holdout."""
     if task == HOLDOUT:
-        return said
-    head, colon, rest = said.partition(": ")
-    return f"{head} on {task}: {rest}" if colon else f"{said} on {task}"
+        return text
+    head, colon, rest = text.partition(": ")
+    return f"{head} on {task}: {rest}" if colon else f"{text} on {task}"
 
 
 def _absent(task: str, challenger: Measured, opponent: Measured) -> list[str]:
@@ -107,24 +106,24 @@ def _different_requests(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) ->
         return [f"not comparable: {missing} of the challenger's requests are not the opponent's"]
     changed = sum(prompts[doc] != others[doc] for doc in prompts)
     if changed:
-        return [f"not comparable: {changed} requests were put to the two in different words"]
+        return [f"not comparable: the prompts of {changed} requests differ between the two"]
     return []
 
 
 def _faults(card: Scorecard, metric: str, *, whole: bool) -> list[str]:
-    """Say what keeps a metric from being a score; ``whole`` wants a target: on every request."""
+    """Return why a metric is not valid; with ``whole`` it must be a target's, on every request."""
     score = card.scores.get(metric)
     if score is None or score.value is None or score.n == 0:
         return ["has no value"]
     if (doubt := card.metrics[metric].doubt) is not None:
         return [doubt]
-    if not 0 <= score.value <= 1:  # NaN is in no range
+    if not 0 <= score.value <= 1:  # false for NaN
         return [f"is {score.value}, which is not between 0 and 1"]
     measured = [value for s in card.samples if (value := s.scores.get(metric)) is not None]
     if any(not 0 <= value <= 1 for value in measured):
         return ["has a request whose score is not between 0 and 1"]
     if whole and not card.metrics[metric].higher_is_better:
-        return ["is better when lower, so it can be guarded but be no target"]
+        return ["is better when lower, so it can be a guard but not the target"]
     if whole and len(measured) < len(card.samples):
         return [f"is missing on {len(card.samples) - len(measured)} requests"]
     return _disagreement(score, measured)
@@ -135,15 +134,15 @@ def _disagreement(score: Score, measured: list[float]) -> list[str]:
     if score.n == len(measured) and score.value is not None and math.isclose(score.value, mean):
         return []
     return [
-        f"is {score.value} over {score.n} requests, but its samples say {mean} over {len(measured)}"
+        f"is {score.value} over {score.n} requests, but its samples give {mean} over "
+        f"{len(measured)}"
     ]
 
 
 def _unsliced(card: Scorecard, policy: Policy) -> list[str]:
-    """Refuse a veto of slices that no request belongs to."""
     known = {name for sample in card.samples for name in sample.slices}
     return [
-        f"not measured: no request says its {name}, whose slices may veto"
+        f"not measured: no request has a {name}, which is in veto_slices"
         for name in policy.veto_slices
         if name not in known
     ]
@@ -152,16 +151,15 @@ def _unsliced(card: Scorecard, policy: Policy) -> list[str]:
 def _measured_on_others(
     task: str, ours: Scorecard, theirs: Scorecard, metrics: list[str]
 ) -> list[str]:
-    """Refuse a metric that the two were measured by on different requests."""
-    found: list[str] = []
+    reasons: list[str] = []
     for metric in metrics:
         mine, other = (
             {s.doc_hash for s in card.samples if s.scores.get(metric) is not None}
             for card in (ours, theirs)
         )
         if mine != other:
-            found.append(
+            reasons.append(
                 f"not comparable: {_about_task(task, metric)} was measured on "
                 f"{len(mine ^ other)} requests of one model only"
             )
-    return found
+    return reasons

@@ -1,4 +1,4 @@
-"""Compare two models on one metric, as a whole and by slice of the traffic."""
+"""Compare two models on one metric, over all requests and by slice of the traffic."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, Sample, Scorecard
 
 @dataclass(frozen=True)
 class Compared:
-    """What is asked of one figure, and what was scored: before it is judged beside the others.
+    """One metric's paired scores and its margin, before p-values are corrected for all metrics.
 
-    ``margin`` is ``None`` for what must get better.
+    ``margin`` is ``None`` for the target, which must improve.
     """
 
     task: str
@@ -31,19 +31,19 @@ class Compared:
 
     @property
     def role(self) -> Role:
-        """Whether it must get better, or only not worse."""
+        """``target`` must improve, ``guard`` must not get worse by more than its margin."""
         return "target" if self.margin is None else "guard"
 
 
 def pair_scores(
     challenger: Scorecard, opponent: Scorecard, metric: str, margin: float | None
 ) -> Compared:
-    """Pair two comparable scorecards' scores of one metric, where it was measured.
+    """Pair two comparable scorecards' scores of one metric, on the requests that measured it.
 
-    Of a metric that is better when lower the sides change, so that a lead is always an improvement.
+    The sides are swapped if lower is better, so that a positive lead is always an improvement.
     """
     others = {sample.doc_hash: sample.scores.get(metric) for sample in opponent.samples}
-    measured = sorted(_measured(challenger.samples, metric), key=lambda found: found[0].doc_hash)
+    measured = sorted(_measured(challenger.samples, metric), key=lambda pair: pair[0].doc_hash)
     samples = tuple(sample for sample, _ in measured)
     ours = np.array([score for _, score in measured], dtype=np.float64)
     theirs = np.array([others[sample.doc_hash] for sample in samples], dtype=np.float64)
@@ -60,13 +60,13 @@ def pair_scores(
 
 
 def _clusters(samples: Sequence[Sample]) -> NDArray[np.int64]:
-    """Number the clusters by a hash of their names, which may tell their size or their place."""
+    # numbered by a hash, since names may correlate with a cluster's size or its position
     hashes = [hashlib.sha256(sample.cluster_id.encode()).hexdigest() for sample in samples]
     return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
 
 
 def _bound(conditions: Mapping[str, Json]) -> int:
-    """Return how many requests a cluster can have as the task's data know; 0 if they don't."""
+    """Return the most requests that a cluster can have by the conditions; 0 if unknown."""
     bounds = [conditions.get(name) for name in (LARGEST_CLUSTER, CLUSTER_CAP)]
     return min((bound for bound in bounds if isinstance(bound, int)), default=0)
 
@@ -78,19 +78,19 @@ def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, 
             yield sample, score
 
 
-def worse(one: Compared, level: float) -> float:
-    """Give the p-value of the claim that the challenger is worse than it may be.
+def worse_p_value(compared: Compared, level: float) -> float:
+    """Return the p-value for the challenger being worse than the margin allows.
 
-    It is exact at ``level`` (``betting.above``).
+    It is exact at ``level`` (``paired_scores.evidence_above``).
     """
-    if one.margin is None:
-        return significance.inferiority(one.pairs, level)
-    return paired_scores.evidence_below(one.pairs, -one.margin, level)
+    if compared.margin is None:
+        return significance.inferiority(compared.pairs, level)
+    return paired_scores.evidence_below(compared.pairs, -compared.margin, level)
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierUse:
-    """An earlier look at the same challenger and opponent, by bets, under the same policy."""
+    """An earlier look at the same challenger and opponent under the same policy."""
 
     number: int
     alpha: float
@@ -98,25 +98,26 @@ class EarlierUse:
     opponent: Scorecard
 
 
-def carried(one: Compared, earlier: Sequence[EarlierUse]) -> EarlierUse | None:
-    """Find an earlier look whose bets, staked on what was added since, show what is to be shown.
+def continued_look(compared: Compared, earlier: Sequence[EarlierUse]) -> EarlierUse | None:
+    """Return an earlier look whose bets, continued on the clusters added since, show the claim.
 
-    Its level was spent then. Each look adds the clusters of which no request was seen before, as
-    the looks in between did; so ``earlier`` must be all of them.
+    Its level was spent then. A look adds the clusters of which no request occurred in any look
+    before, so ``earlier`` must contain all earlier looks.
     """
     looks = sorted(earlier, key=lambda look: look.number)
     figures = [
-        pair_scores(look.challenger, look.opponent, one.metric, one.margin) for look in looks
+        pair_scores(look.challenger, look.opponent, compared.metric, compared.margin)
+        for look in looks
     ]
-    added = [*_added([*figures, one])]
+    added = [*_added([*figures, compared])]
     for i, look in enumerate(looks):
         later = [pairs for pairs in added[i + 1 :] if pairs is not None]
-        by_bets = one.margin is not None or significance.is_by_bets(figures[i].pairs)
+        by_bets = compared.margin is not None or significance.is_by_bets(figures[i].pairs)
         if (
             later
             and by_bets
             and paired_scores.carried_evidence(
-                [figures[i].pairs, *later], -(one.margin or 0.0), look.alpha
+                [figures[i].pairs, *later], -(compared.margin or 0.0), look.alpha
             )
         ):
             return look
@@ -124,21 +125,21 @@ def carried(one: Compared, earlier: Sequence[EarlierUse]) -> EarlierUse | None:
 
 
 def _added(figures: Sequence[Compared]) -> Iterator[PairedScores | None]:
-    """Yield of each figure the clusters without a request of those before; ``None`` without any."""
+    """Yield each figure's clusters that share no request with those before; ``None`` if none."""
     seen: set[str] = set()
-    for one in figures:
+    for figure in figures:
         old = {
             cluster
-            for cluster, sample in zip(one.pairs.clusters, one.samples, strict=True)
+            for cluster, sample in zip(figure.pairs.clusters, figure.samples, strict=True)
             if sample.doc_hash in seen
         }
-        rows = [row for row, cluster in enumerate(one.pairs.clusters) if cluster not in old]
-        yield one.pairs.of(rows) if rows else None
-        seen |= {sample.doc_hash for sample in one.samples}
+        rows = [row for row, cluster in enumerate(figure.pairs.clusters) if cluster not in old]
+        yield figure.pairs.of(rows) if rows else None
+        seen |= {sample.doc_hash for sample in figure.samples}
 
 
 def compare(
-    one: Compared,
+    compared: Compared,
     p_worse: float,
     *,
     alpha: float,
@@ -149,63 +150,70 @@ def compare(
     """Judge one figure.
 
     Args:
-        one: The paired scores, and what is asked of them.
-        p_worse: The p-value of being worse than allowed, corrected for the other figures.
-        alpha: The level at which a lead, or the margin's keeping, must be shown.
-        later: The level that the next look will have, at which more requests would decide.
+        compared: The paired scores and their margin.
+        p_worse: The p-value for being worse than allowed, corrected for the other figures.
+        alpha: The level at which a lead, or staying within the margin, must be shown.
+        later: The level of the next look, for the number of further requests.
         worst: The level at which being worse counts as shown.
-        earlier: The looks whose bets may be carried on.
+        earlier: The looks whose bets may be continued.
     """
-    at = power.rates(one.pairs)
-    if one.margin is None:
-        test, p_value = significance.superiority(one.pairs, alpha)
-        low, high = significance.lead_interval(one.pairs, alpha)
+    at = power.rates(compared.pairs)
+    if compared.margin is None:
+        test, p_value = significance.superiority(compared.pairs, alpha)
+        low, high = significance.lead_interval(compared.pairs, alpha)
     else:
         test, p_value = (
-            significance.bets(one.pairs),
-            paired_scores.evidence_above(one.pairs, -one.margin, alpha),
+            significance.bets(compared.pairs),
+            paired_scores.evidence_above(compared.pairs, -compared.margin, alpha),
         )
-        low, high = paired_scores.betting_interval(one.pairs, alpha)
-    outcome = _outcome(one, p_value, p_worse, alpha, worst)
-    begun = carried(one, earlier) if outcome == "inconclusive" else None
+        low, high = paired_scores.betting_interval(compared.pairs, alpha)
+    outcome = _outcome(compared, p_value, p_worse, alpha, worst)
+    begun = continued_look(compared, earlier) if outcome == "inconclusive" else None
     outcome = outcome if begun is None else "pass"
-    more = power.needed(at, one.pairs.n, later, one.margin) if outcome == "inconclusive" else None
+    more = (
+        power.needed(at, compared.pairs.n, later, compared.margin)
+        if outcome == "inconclusive"
+        else None
+    )
     return Comparison(
-        task=one.task,
-        metric=one.metric,
-        role=one.role,
+        task=compared.task,
+        metric=compared.metric,
+        role=compared.role,
         outcome=outcome,
-        n=one.pairs.n,
-        clusters=len(one.pairs.sizes),
-        challenger=one.challenger,
-        opponent=one.opponent,
-        difference=one.pairs.difference,
+        n=compared.pairs.n,
+        clusters=len(compared.pairs.sizes),
+        challenger=compared.challenger,
+        opponent=compared.opponent,
+        difference=compared.pairs.difference,
         low=low,
         high=high,
         tail=alpha,
-        wins=one.pairs.wins,
-        losses=one.pairs.losses,
-        margin=one.margin or 0.0,
+        wins=compared.pairs.wins,
+        losses=compared.pairs.losses,
+        margin=compared.margin or 0.0,
         test=test,
         p_value=p_value,
         p_worse=p_worse,
         begun=begun.number if begun else 0,
         begun_alpha=begun.alpha if begun else 0.0,
-        detectable=power.detectable(at, one.pairs.n, alpha, one.margin),
+        detectable=power.detectable(at, compared.pairs.n, alpha, compared.margin),
         needed=more,
     )
 
 
-def _outcome(one: Compared, p_value: float, p_worse: float, alpha: float, worst: float) -> Outcome:
-    """Call a figure shown, refuted or open; a target that is not even ahead is refuted."""
-    behind = one.margin is None and one.pairs.difference <= 0
+def _outcome(
+    compared: Compared, p_value: float, p_worse: float, alpha: float, worst: float
+) -> Outcome:
+    behind = (
+        compared.margin is None and compared.pairs.difference <= 0
+    )  # fails however large p_worse is
     if behind or p_worse <= worst:
         return "fail"
     return "pass" if p_value <= alpha else "inconclusive"
 
 
 SMALLEST = 8
-"""Smaller parts are left out: even one that loses every request could hardly be called worse."""
+"""Smaller slices are skipped: even losing every request would hardly be significant."""
 
 
 def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]:
@@ -213,7 +221,7 @@ def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slic
 
     Args:
         target: The paired scores.
-        alpha: The chance that any slice is called worse which is not.
+        alpha: The family-wise error rate of calling a slice worse.
         tail: The chance that a slice's interval is wrong on either side.
     """
     parts = {place: target.pairs.of(rows) for place, rows in _places(target).items()}
@@ -238,13 +246,13 @@ def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slic
 
 
 def _places(target: Compared) -> dict[tuple[str, str], list[int]]:
-    """Give the rows of each slice; a name that has the same value everywhere is none."""
+    """Return the rows of each slice, without those that are too small or cover all requests."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, sample in enumerate(target.samples):
         for name, value in sample.slices.items():
             rows.setdefault((name, value), []).append(row)
     return {
-        place: found
-        for place, found in sorted(rows.items())
-        if SMALLEST <= len(found) < target.pairs.n
+        place: members
+        for place, members in sorted(rows.items())
+        if SMALLEST <= len(members) < target.pairs.n
     }

@@ -1,4 +1,4 @@
-"""The evidence folder: all that a person approves, under one digest."""
+"""The evidence folder: everything that an approval covers, under one digest."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from components.scorecard import Scorecard
 from components.store import manifest
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
-"""Figures by metric: ``n challenger low high opponent``."""
+"""Scores by metric: ``n clusters challenger low high opponent``."""
 
 VERDICT = "verdict.json"
 BRIEF = "brief.md"
@@ -24,14 +24,13 @@ BRIEF = "brief.md"
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSubject:
-    """What was compared, by content: keys of folders under home, hashes, and who the opponent is.
+    """What was compared, by content: keys of folders under home, hashes, and the opponent.
 
-    ``opponent`` is the registered version number of the champion, or ``base`` before there is one.
-    ``guard_scorecards`` are both models' on the tasks beside the holdout, ``anchor_scorecards``
-    those of the model that guards are held against besides, if that is another. ``remarks`` is a
-    digest of what the workload's file adds to the page: its prices and its note.
-    ``adapter_bytes`` is the whole SHA-256 of the adapter's folder (``folder_digest``);
-    empty in evidence of older versions.
+    ``opponent`` is the champion's registered version number, or ``base`` before there is one.
+    ``guard_scorecards`` are both models' on the tasks other than the holdout, ``anchor_scorecards``
+    the anchor's (``comparability.Anchor``) if there is one. ``remarks`` is a digest of the prices
+    and the note in the workload's file. ``adapter_bytes`` is the whole SHA-256 of the adapter's
+    folder (``folder_digest``); empty in evidence of older versions.
     """
 
     workload: str
@@ -49,13 +48,13 @@ class EvidenceSubject:
 
     @property
     def opponent_name(self) -> str:
-        """The opponent as people call it."""
+        """The opponent's displayed name."""
         return "base" if self.opponent == "base" else f"champion (version {self.opponent})"
 
 
 @dataclass(frozen=True, slots=True)
 class TurnReference:
-    """The turn that made evidence: its flow run, and the digest of the workload frozen for it."""
+    """The turn that wrote the evidence: its flow run and the digest of its frozen workload."""
 
     run_id: str
     workload_digest: str
@@ -63,7 +62,7 @@ class TurnReference:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A finished evidence folder, read back; its folder's name is the digest."""
+    """A finished evidence folder, named by its digest."""
 
     folder: Path
     subject: EvidenceSubject
@@ -71,20 +70,20 @@ class Evidence:
 
     @property
     def digest(self) -> str:
-        """What a decision is bound to."""
+        """The digest that a decision is bound to."""
         return self.folder.name
 
 
 def digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> str:
-    """Digest everything that the decision depends on, to 16 hex digits."""
+    """Return the digest of everything that the decision depends on: 16 hex digits."""
     return manifest.digest(_decided_on(subject, judgement, policy))
 
 
 def older_digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> str:
-    """Digest evidence as versions did that did not bind the adapter's bytes."""
-    told = _decided_on(subject, judgement, policy)
-    del told["subject"]["adapter_bytes"]
-    return manifest.digest(told)
+    """Return the digest by the rule of older versions, without ``adapter_bytes``."""
+    content = _decided_on(subject, judgement, policy)
+    del content["subject"]["adapter_bytes"]
+    return manifest.digest(content)
 
 
 def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) 
 
 
 def scores(challenger: Scorecard, opponent: Scorecard) -> Scores:
-    """Put both models' scores side by side: by metric, with n and the challenger's interval."""
+    """Return both models' scores by metric, with n and the challenger's 95 % interval."""
     return {
         metric: _scores_side_by_side(challenger, opponent, metric) for metric in challenger.scores
     }
@@ -131,11 +130,20 @@ def finish(
     beside: Sequence[str] = (),
     turn: TurnReference | None = None,
 ) -> Evidence:
-    """Write verdict and brief beside the picture in ``folder``, then the manifest.
+    """Write verdict and brief into ``folder``, which has the charts already, then the manifest.
 
-    ``account`` tells in sentences what is kept of production's quality, and what that costs,
-    ``baselines`` what needs no training scores by metric, ``beside`` in sentences which are beaten.
-    ``turn`` made the evidence.
+    Args:
+        folder: The evidence folder.
+        subject: What was compared.
+        judgement: The gate's judgement.
+        policy: The policy it was judged under.
+        side_by_side: Both models' scores.
+        brief: The approval form's Markdown.
+        now: When it is finished.
+        account: Sentences on the share of production's quality that is kept, and its cost.
+        baselines: The scores of untrained baselines, by metric.
+        beside: Sentences on which baselines are beaten.
+        turn: The turn that made the evidence.
     """
     verdict = {
         **_decided_on(subject, judgement, policy),
@@ -152,37 +160,35 @@ def finish(
 
 
 def read(folder: Path) -> Evidence:
-    """Read a finished evidence folder, of this version or an older one.
-
-    The digest is of what was written: an older version wrote fewer fields.
+    """Read a finished evidence folder of this version or an older one, which has fewer fields.
 
     Raises:
         FileNotFoundError: It is unfinished.
-        ValueError: A file was changed, or the contents are not those that its digest stands for.
+        ValueError: A file was changed, or the contents do not match the digest.
     """
     manifest.read_untouched(folder)
     verdict = json.loads((folder / VERDICT).read_text())
-    found = manifest.digest(_bound(verdict))
-    if found != folder.name:
+    actual = manifest.digest(_bound(verdict))
+    if actual != folder.name:
         raise ValueError(
-            f"reading the evidence {folder}: its contents have the digest {found}, so they are not "
-            "what this digest stands for; start a new turn"
+            f"reading the evidence {folder}: its contents have the digest {actual}, expected "
+            f"{folder.name}; start a new turn"
         )
-    told: dict[str, Any] = verdict["subject"]
+    fields: dict[str, Any] = verdict["subject"]
     for name in ("guard_scorecards", "anchor_scorecards"):
-        told[name] = tuple(told.get(name, ()))
-    subject = EvidenceSubject(**told)
+        fields[name] = tuple(fields.get(name, ()))
+    subject = EvidenceSubject(**fields)
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
 
 
 def turn(folder: Path) -> TurnReference | None:
-    """Read which turn made finished evidence; ``None`` where an older version did."""
-    told = json.loads((folder / VERDICT).read_text()).get("turn")
-    return TurnReference(**told) if told else None
+    """Return the turn that wrote the evidence; ``None`` for evidence of older versions."""
+    fields = json.loads((folder / VERDICT).read_text()).get("turn")
+    return TurnReference(**fields) if fields else None
 
 
 def whole_digest(folder: Path) -> str:
-    """Return the whole SHA-256 of what the digest of finished evidence is the beginning of."""
+    """Return the whole SHA-256 whose first 16 hex digits are the evidence's digest."""
     return manifest.whole_digest(_bound(json.loads((folder / VERDICT).read_text())))
 
 
@@ -191,6 +197,6 @@ def _bound(verdict: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def policy(folder: Path) -> Mapping[str, Json]:
-    """Read the policy that judged a finished evidence, as it was written."""
-    told: Mapping[str, Json] = json.loads((folder / VERDICT).read_text())["policy"]
-    return told
+    """Return the policy that finished evidence was judged under, as JSON."""
+    recorded: Mapping[str, Json] = json.loads((folder / VERDICT).read_text())["policy"]
+    return recorded

@@ -12,91 +12,93 @@ from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
 
 
 def no_look_left(look: int, policy: Policy) -> str:
-    """Say that the holdout has judged as many challengers as were planned, or as alpha allows."""
+    """Return the reason when the planned looks or alpha are used up."""
     if policy.looks is None or look <= policy.looks:
         return (
             f"no look is left: this is the {_nth(look)} look at this holdout, and those before it "
-            "were given all of the alpha that was sealed; let the holdout double"
+            "used all of the sealed alpha; let the holdout double"
         )
     return (
-        f"no look is left: this is the {_nth(look)} challenger that this holdout judges and the "
+        f"no look is left: this is the {_nth(look)} challenger judged on this holdout and the "
         f"policy plans for {policy.looks}; let the holdout double, or plan for more from the start"
     )
 
 
 def below_floor(target: Comparison, policy: Policy) -> list[str]:
-    """Say that the challenger scores too little, whatever the opponent does."""
+    """Return the reason if the challenger's score is below the policy's floor; else nothing."""
     if target.challenger >= policy.floor:
         return []
     return [
         f"below the floor: {target.name} is {target.challenger:.3f}, "
-        f"the policy asks for {policy.floor:g}"
+        f"the policy requires {policy.floor:g}"
     ]
 
 
-def failed(one: Comparison, policy: Policy) -> str:
-    """Say that a target did not get better, or that a guard got worse by more than its margin."""
-    if one.role == "guard":
+def failed(result: Comparison, policy: Policy) -> str:
+    """Return the reason of a target that did not improve or a guard that got worse."""
+    if result.role == "guard":
         return (
-            f"worse on {one.name}: {_lead(one)}, and the policy allows {_points(one.margin)} "
-            f"(p = {one.p_worse:.3g}, corrected for the other comparisons)"
+            f"worse on {result.name}: {_lead(result)}, and the policy allows "
+            f"{_points(result.margin)} "
+            f"(p = {result.p_worse:.3g}, corrected for the other comparisons)"
         )
-    worse = "worse" if one.p_worse <= policy.alpha else "no better"
-    return f"{worse}: {_flips(one)} ({one.test}, one-sided p = {one.p_value:.3g})"
+    worse = "worse" if result.p_worse <= policy.alpha else "no better"
+    return f"{worse}: {_flips(result)} ({result.test}, one-sided p = {result.p_value:.3g})"
 
 
-def open_still(one: Comparison, look: int) -> str:
-    """Say that a comparison can't be decided yet, and what would decide it."""
-    if one.role == "guard":
+def open_still(result: Comparison, look: int) -> str:
+    """Return the reason of an undecided comparison, and what would decide it."""
+    if result.role == "guard":
         head = (
-            f"not shown to be no worse on {one.name}: {_lead(one)}, and the policy allows "
-            f"{_points(one.margin)}"
+            f"not shown to be no worse on {result.name}: {_lead(result)}, and the policy allows "
+            f"{_points(result.margin)}"
         )
     else:
-        head = f"too close to tell: {_flips(one)} ({_against(one, look, 'above')})"
-    return f"{head}; {_forecast(one)}"
+        head = f"too close to tell: {_flips(result)} ({_against(result, look, 'above')})"
+    return f"{head}; {_forecast(result)}"
 
 
-def passed(one: Comparison, look: int) -> str:
-    """Say what was shown."""
-    carried = (
-        f"{one.test} that began at look {one.begun} and were carried on over the requests added "
-        f"since, at the {one.begun_alpha:.3g} that look {one.begun} spent"
+def passed(result: Comparison, look: int) -> str:
+    """Return the sentence of a comparison that passed."""
+    continued = (
+        f"{result.test} that began at look {result.begun} and continued over the requests added "
+        f"since, at that look's {result.begun_alpha:.3g}"
     )
-    if one.role == "guard":
+    if result.role == "guard":
         return (
-            f"no worse on {one.name}: {_lead(one)}, within the {_points(one.margin)} that the "
-            f"policy allows{f' ({carried})' if one.begun else ''}"
+            f"no worse on {result.name}: {_lead(result)}, within the {_points(result.margin)} that "
+            f"the policy allows{f' ({continued})' if result.begun else ''}"
         )
-    return f"better: {_flips(one)} ({carried if one.begun else _against(one, look, 'at most')})"
+    test = continued if result.begun else _against(result, look, "at most")
+    return f"better: {_flips(result)} ({test})"
 
 
 def too_few(task: str, n: int, policy: Policy) -> str:
-    """Say that a task is too small to stand for anything."""
+    """Return the reason of a task with fewer requests than the policy requires."""
     where = "the holdout" if task == HOLDOUT else task
     return (
-        f"too few requests: {where} has {n}, the policy asks for {policy.min_documents}; "
+        f"too few requests: {where} has {n}, the policy requires {policy.min_documents}; "
         f"{policy.min_documents - n} more are needed"
     )
 
 
-def capping(cap: int, remaining: int, clusters: int, largest: int) -> str:
-    """Say that the largest cluster costs the power, and which setting would win it back."""
+def cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:
+    """Return the hint that large clusters limit the power, and the cap that would restore it."""
     return (
-        f"what costs the power is that one cluster can have {largest} requests: with "
-        f"holdout_per_cluster: {cap} under curate {remaining} requests of the {clusters} clusters "
-        "that there are would decide with a chance of 80 %, if both keep their rates on them; "
-        "that is another holdout, and another look"
+        f"power is limited because one cluster can have {largest} requests: with "
+        f"holdout_per_cluster: {cap} under curate, {remaining} requests of the {clusters} existing "
+        "clusters would decide with a chance of 80 %, if both models' rates hold on them; that is "
+        "a different holdout, and another look"
     )
 
 
 def vetoed(part: Slice) -> str:
-    """Say that a slice got worse on which the policy insists."""
+    """Return the reason of a slice in ``veto_slices`` that got worse."""
     return f"worse on a slice that may veto: {_part(part)}"
 
 
 def warned(part: Slice) -> str:
-    """Say that a slice got worse, without any consequence."""
+    """Return the warning about a slice that got worse but has no veto."""
     return f"look at a slice that got worse: {_part(part)}"
 
 
@@ -111,31 +113,32 @@ def _in_clusters(part: Slice) -> str:
     return "" if part.clusters is None else f" in {part.clusters} clusters"
 
 
-def _flips(one: Comparison) -> str:
+def _flips(result: Comparison) -> str:
     return (
-        f"{one.name} {_signed(one.difference)} points, better on {one.wins} requests, "
-        f"worse on {one.losses}, of {one.n} in {one.clusters} clusters"
+        f"{result.name} {_signed(result.difference)} points, better on {result.wins} requests, "
+        f"worse on {result.losses}, of {result.n} in {result.clusters} clusters"
     )
 
 
-def _against(one: Comparison, look: int, relation: str) -> str:
+def _against(result: Comparison, look: int, relation: str) -> str:
     seen = "" if look == 1 else f", the share of look {look} at this holdout"
-    return f"{one.test}, one-sided p = {one.p_value:.3g}, {relation} {one.tail:.3g}{seen}"
+    return f"{result.test}, one-sided p = {result.p_value:.3g}, {relation} {result.tail:.3g}{seen}"
 
 
-def _lead(one: Comparison) -> str:
+def _lead(result: Comparison) -> str:
     return (
-        f"{_signed(one.difference)} points on {one.n} requests in {one.clusters} clusters "
-        f"({100 - 200 * one.tail:.4g} % interval {_signed(one.low)} to {_signed(one.high)})"
+        f"{_signed(result.difference)} points on {result.n} requests in {result.clusters} clusters "
+        f"({100 - 200 * result.tail:.4g} % interval {_signed(result.low)} to "
+        f"{_signed(result.high)})"
     )
 
 
-def _forecast(one: Comparison) -> str:
-    if one.needed is None:
-        return "no number of further requests is in sight that would decide"
+def _forecast(result: Comparison) -> str:
+    if result.needed is None:
+        return "no realistic number of further requests would decide"
     return (
-        f"about {one.needed} more requests would decide with a chance of 80 %, "
-        "if both keep their rates"
+        f"about {result.needed} more requests would decide with a chance of 80 %, "
+        "if both models' rates hold"
     )
 
 
@@ -154,7 +157,7 @@ def _nth(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _PairedFigure:
     """One figure, compared with the model named ``anchor``, or with the opponent if it is empty."""
 
     figure: Compared
@@ -164,7 +167,7 @@ class _Asked:
 def refuse(
     challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None = None
 ) -> Judgement | None:
-    """Fail what can't be compared or was not measured; nothing is looked at, and no look spent."""
+    """Return a failing judgement if the models can't be compared, which spends no look."""
     refusals = objections(challenger, opponent, policy, anchor)
     return Judgement("fail", tuple(refusals), policy.metric) if refusals else None
 
@@ -179,42 +182,42 @@ def judge(
     anchor: Anchor | None = None,
     earlier: Sequence[EarlierUse] = (),
 ) -> Judgement:
-    """Compare two models' scorecards request by request and hold them to the policy.
+    """Compare two models' scorecards request by request and judge them by the policy.
 
     Args:
         challenger: The challenger's scorecards by task.
         opponent: The opponent's.
-        policy: What must be shown.
-        look: The how-manieth look it is at this holdout (``looks``).
-        left: What the looks before it have left of alpha; ``None`` where all of them were under
-            this very policy.
-        anchor: What guards are held against besides the opponent; ``None`` where that is the
-            opponent itself.
+        policy: The requirements.
+        look: The 1-based index of this look at the holdout (``Policy.looks``).
+        left: The alpha that earlier looks left; ``None`` if all of them were under this policy.
+        anchor: The fixed model that guards are compared with too; ``None`` if it is the opponent.
         earlier: All earlier looks at this challenger and opponent on this holdout under this
-            policy, whose bets are carried on over the requests that were added since.
+            policy, whose bets are continued over the requests added since.
     """
     alpha, later = _shares(policy, look, left)
-    if refused := refuse(challenger, opponent, policy, anchor):
-        return refused
+    if refusal := refuse(challenger, opponent, policy, anchor):
+        return refusal
     if alpha == 0:
         return Judgement("fail", (no_look_left(look, policy),), policy.metric, look)
-    asked = _asked(challenger, opponent, policy, anchor)
-    comparisons = _compared(asked, policy, alpha, later, _alike(earlier, challenger[policy.task]))
-    parts = comparison.compare_slices(asked[0].figure, alpha=policy.alpha, tail=alpha)
+    figures = _paired_figures(challenger, opponent, policy, anchor)
+    comparisons = _compare_figures(
+        figures, policy, alpha, later, _with_same_cap(earlier, challenger[policy.task])
+    )
+    slices = comparison.compare_slices(figures[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
         *below_floor(comparisons[0], policy),
-        *[failed(one, policy) for one in comparisons if one.outcome == "fail"],
-        *[vetoed(part) for part in parts if part.is_worse and _vetoes(part, policy)],
+        *[failed(result, policy) for result in comparisons if result.outcome == "fail"],
+        *[vetoed(part) for part in slices if part.is_worse and _vetoes(part, policy)],
     ]
     doubts = [
         *_too_few(challenger, policy),
-        *[open_still(one, look) for one in comparisons if one.outcome == "inconclusive"],
+        *[open_still(result, look) for result in comparisons if result.outcome == "inconclusive"],
     ]
-    doubts += [] if faults else _capping(asked, comparisons, policy, later)
+    doubts += [] if faults else _cap_hints(figures, comparisons, policy, later)
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
-        *[passed(one, look) for one in comparisons],
-        *[warned(part) for part in parts if part.is_worse],
+        *[passed(result, look) for result in comparisons],
+        *[warned(part) for part in slices if part.is_worse],
     ]
     return Judgement(
         outcome=outcome,
@@ -223,7 +226,7 @@ def judge(
         look=look,
         alpha=alpha,
         comparisons=comparisons,
-        slices=parts,
+        slices=slices,
     )
 
 
@@ -231,85 +234,91 @@ def _truncated(card: Scorecard) -> list[str]:
     return card.window.sentences if card.window else []
 
 
-def _alike(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
-    """Return the earlier looks if all were under today's cap: with another the mean is another."""
+def _with_same_cap(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
+    """Return the earlier looks if all had today's cluster cap."""
+    # with a different cap the mean is that of a different population
     cap = challenger.conditions.get(CLUSTER_CAP)
-    alike = all(one.challenger.conditions.get(CLUSTER_CAP) == cap for one in earlier)
-    return earlier if alike else ()
+    same = all(look.challenger.conditions.get(CLUSTER_CAP) == cap for look in earlier)
+    return earlier if same else ()
 
 
-def _capping(
-    asked: Sequence[_Asked], comparisons: Sequence[Comparison], policy: Policy, alpha: float
+def _cap_hints(
+    paired: Sequence[_PairedFigure], comparisons: Sequence[Comparison], policy: Policy, alpha: float
 ) -> list[str]:
-    """Name a cap on clusters that would decide what the holdout leaves open."""
-    held = [
-        (one.figure, found)
-        for one, found in zip(asked, comparisons, strict=True)
-        if one.figure.task == HOLDOUT
+    """Return the hint at a cluster cap that would decide what the holdout leaves open."""
+    of_holdout = [
+        (pair.figure, result)
+        for pair, result in zip(paired, comparisons, strict=True)
+        if pair.figure.task == HOLDOUT
     ]
-    if all(found.outcome != "inconclusive" for _, found in held):
+    if all(result.outcome != "inconclusive" for _, result in of_holdout):
         return []
-    figures = [(figure.pairs, figure.margin) for figure, _ in held]
+    figures = [(figure.pairs, figure.margin) for figure, _ in of_holdout]
     cap = power.deciding_cap(figures, alpha, policy.min_documents)
     if cap is None:
         return []
     clusters = max(len(pairs.sizes) for pairs, _ in figures)
     largest = max(pairs.largest for pairs, _ in figures)
-    return [capping(*cap, clusters, largest)]
+    return [cap_hint(*cap, clusters, largest)]
 
 
-def _asked(
+def _paired_figures(
     challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None
-) -> list[_Asked]:
-    """Pair the scores of the target, of every guard, and of every guard with the anchor's.
+) -> list[_PairedFigure]:
+    """Pair the scores of the target and of every guard, and of every guard with the anchor's.
 
-    Where the opponent is the anchor, the smaller one of a guard's two margins holds.
+    If the opponent is the anchor, the smaller of a guard's two margins applies.
     """
 
     def paired(other: Measured, task: str, metric: str, margin: float | None) -> Compared:
         return comparison.pair_scores(challenger[task], other[task], metric, margin)
 
-    asked = [_Asked(paired(opponent, policy.task, policy.metric, None))]
+    figures = [_PairedFigure(paired(opponent, policy.task, policy.metric, None))]
     for guard in policy.guarding():
         margin = guard.margin if anchor else min(guard.margin, guard.total_margin)
-        asked.append(_Asked(paired(opponent, guard.task, guard.metric, margin)))
+        figures.append(_PairedFigure(paired(opponent, guard.task, guard.metric, margin)))
     if anchor:
-        asked += [
-            _Asked(paired(anchor.cards, one.task, one.metric, one.total_margin), anchor.name)
-            for one in policy.guarding()
+        figures += [
+            _PairedFigure(
+                paired(anchor.cards, guard.task, guard.metric, guard.total_margin), anchor.name
+            )
+            for guard in policy.guarding()
         ]
-    return asked
+    return figures
 
 
-def _compared(
-    asked: list[_Asked],
+def _compare_figures(
+    figures: list[_PairedFigure],
     policy: Policy,
     alpha: float,
     later: float,
     earlier: Sequence[EarlierUse],
 ) -> tuple[Comparison, ...]:
-    corrected = significance.holm([comparison.worse(one.figure, policy.alpha) for one in asked])
+    corrected = significance.holm(
+        [comparison.worse_p_value(paired.figure, policy.alpha) for paired in figures]
+    )
     return tuple(
         replace(
             comparison.compare(
-                one.figure,
+                paired.figure,
                 p_worse,
                 alpha=alpha,
                 later=later,
                 worst=policy.alpha,
-                earlier=earlier if one.figure.task == policy.task and not one.anchor else (),
+                earlier=earlier if paired.figure.task == policy.task and not paired.anchor else (),
             ),
-            anchor=one.anchor,
+            anchor=paired.anchor,
         )
-        for one, p_worse in zip(asked, corrected, strict=True)
+        for paired, p_worse in zip(figures, corrected, strict=True)
     )
 
 
 def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float]:
-    """Give the alpha of a look, and that of the next one: its own again where none is left."""
+    """Return the alpha of this look and of the next, which is the same again if none is left."""
     if left is None:
         shares = [
-            significance.allowance(policy.alpha, one, policy.looks) for one in (look, look + 1)
+            significance.allowance(policy.alpha, number, policy.looks)
+            for number in (look, look + 1)
         ]
         return shares[0], shares[1] or shares[0]
     alpha = significance.alpha_share(left, look, policy.looks)

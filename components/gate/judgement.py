@@ -1,4 +1,4 @@
-"""The gate's judgement: outcome with reasons, every comparison, every slice."""
+"""The gate's judgement: outcome with reasons, all comparisons, all slices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,33 @@ Role: TypeAlias = Literal["target", "guard"]
 class Comparison:
     """One metric of one task, challenger against opponent, on the requests that measured it.
 
-    ``difference`` is the challenger's lead: positive is better, also where a lower score is. It has
-    the interval from ``low`` to ``high``, wrong with a chance of ``tail`` on either side. ``wins``
-    and ``losses`` count the requests where one did better than the other. ``p_value`` is against
-    "not ahead" of a target and "behind by ``margin``" of a guard, ``p_worse`` against the contrary,
-    corrected for the other comparisons; both are one-sided. ``detectable`` is the lead that this
-    many requests show with a chance of 80 % (``None``: not even the largest), ``needed`` the
-    further requests that would decide with that chance (``None``: no number is in sight, or it is
-    decided). ``anchor`` names what a guard is held against where that is not the opponent; then
-    ``opponent`` is the anchor's score. ``begun`` is the earlier look at the same challenger whose
-    bets, carried on over what was added since, decided at the level ``begun_alpha`` of that look; 0
-    where this look's own test did.
+    Attributes:
+        task: The task.
+        metric: The metric.
+        role: Target or guard.
+        outcome: The outcome of this comparison alone.
+        n: Requests.
+        clusters: Clusters of the requests.
+        challenger: The challenger's mean score.
+        opponent: The opponent's, or the anchor's if there is an ``anchor``.
+        difference: The challenger's lead; positive is better, also if a lower score is better.
+        low: Lower end of the lead's interval.
+        high: Upper end.
+        tail: The chance that the interval is wrong on either side.
+        wins: Requests on which the challenger did better.
+        losses: Requests on which it did worse.
+        margin: The loss that a guard may have; 0 for a target.
+        test: The test's name.
+        p_value: One-sided, against "not ahead" (target) or "behind by ``margin``" (guard).
+        p_worse: One-sided, against the contrary, corrected for the other comparisons.
+        detectable: The lead that this many requests show with a chance of 80 %; ``None`` if not
+            even a lead of 1.
+        needed: The further requests that would decide with that chance; ``None`` if decided, or if
+            no realistic number would.
+        anchor: The name of the fixed model that a guard is compared with; empty for the opponent.
+        begun: The earlier look whose bets, continued on what was added since, decided; 0 if this
+            look's own test did.
+        begun_alpha: The level of that look.
     """
 
     task: str
@@ -53,7 +69,7 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """What it is about, in a reader's words."""
+        """The metric's displayed name."""
         figure = self.metric if self.task == HOLDOUT else f"{self.metric} on {self.task}"
         return f"{figure} since the {self.anchor}" if self.anchor else figure
 
@@ -80,12 +96,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a look was taken under: the policy that was sealed, and what was changed since.
+    """The sealed policy that applies to a look, and what changed since.
 
-    ``decision`` is where the seal stands in the chain of decisions, made for ``workload`` and its
-    ``holdout_version``, with ``alpha`` for all looks; ``looks`` before this one have ``left`` that
-    much of it, those of the workloads ``others`` among them. ``changes`` is empty while the policy
-    is the sealed one; ``changed_at`` is when the first look under the changed one was taken.
+    ``decision`` is the seal's index in the chain of decisions; it was sealed for ``workload`` and
+    its ``holdout_version``, with ``alpha`` for all looks. The ``looks`` before this one, those of
+    the workloads ``others`` included, left ``left`` of it. ``changes`` is empty while the policy is
+    the sealed one; ``changed_at`` is when the first look under the changed one was taken.
     """
 
     decision: int
@@ -102,11 +118,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the gate made of a challenger.
+    """The gate's judgement of a challenger.
 
-    ``look`` is the how-manieth challenger this holdout judged, and ``alpha`` what that look may
-    spend, under which ``terms``. ``comparisons`` begin with the target. Where nothing could be
-    compared there are none, and the look is 0.
+    ``look`` is the 1-based index of this look at the holdout, ``alpha`` the level of that look
+    under ``terms``. ``comparisons`` begin with the target; if the models can't be compared they are
+    empty and the look is 0.
     """
 
     outcome: Outcome
@@ -120,36 +136,39 @@ class Judgement:
 
     @property
     def target(self) -> Comparison | None:
-        """The comparison of what was to get better; ``None`` where nothing could be compared."""
+        """The comparison of the target metric; ``None`` if the models can't be compared."""
         return self.comparisons[0] if self.comparisons else None
 
     @property
     def more_needed(self) -> int | None:
-        """The further requests of the target's task that would decide what is still open.
+        """The further requests of the target's task that would decide all open comparisons.
 
-        ``None`` where it isn't open, or no number is in sight.
+        ``None`` if the judgement isn't open, or no realistic number would decide.
         """
         if self.outcome != "inconclusive" or self.target is None:
             return None
-        share = {one: one.n / self.target.n for one in self._open()}
-        needed = [None if one.needed is None else one.needed / share[one] for one in self._open()]
+        share = {comparison: comparison.n / self.target.n for comparison in self._open()}
+        needed = [
+            None if comparison.needed is None else comparison.needed / share[comparison]
+            for comparison in self._open()
+        ]
         known = [number for number in needed if number is not None]
         return None if len(known) < len(needed) or not known else round(max(known))
 
     def _open(self) -> list[Comparison]:
         return [
-            one
-            for one in self.comparisons
-            if one.task == self.comparisons[0].task and one.outcome == "inconclusive"
+            comparison
+            for comparison in self.comparisons
+            if comparison.task == self.comparisons[0].task and comparison.outcome == "inconclusive"
         ]
 
 
 def from_json(value: Mapping[str, Any]) -> Judgement:
-    """Read back what ``dataclasses.asdict`` made of a judgement and JSON kept."""
+    """Parse a judgement written by ``dataclasses.asdict`` as JSON."""
     nested: dict[str, Any] = {
         "reasons": tuple(value["reasons"]),
-        "comparisons": tuple(Comparison(**one) for one in value["comparisons"]),
-        "slices": tuple(Slice(**one) for one in value["slices"]),
+        "comparisons": tuple(Comparison(**fields) for fields in value["comparisons"]),
+        "slices": tuple(Slice(**fields) for fields in value["slices"]),
         "terms": _terms(value.get("terms")),
     }
     return Judgement(**{**value, **nested})
@@ -158,9 +177,9 @@ def from_json(value: Mapping[str, Any]) -> Judgement:
 def _terms(value: Mapping[str, Any] | None) -> Terms | None:
     if value is None:
         return None
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         **value,
         "others": tuple(value["others"]),
         "changes": tuple(value["changes"]),
     }
-    return Terms(**told)
+    return Terms(**fields)

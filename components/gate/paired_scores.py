@@ -1,4 +1,7 @@
-"""Paired scores of two models on the same requests, and a test of their mean by betting."""
+"""Paired scores of two models on the same requests, and a betting test of their mean.
+
+The bets are those of Waudby-Smith and Ramdas (2024, JRSS-B 86:1); see the README.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +20,10 @@ class PairedScores:
     Attributes:
         ours: The challenger's scores, one a request.
         theirs: The opponent's, on the same requests in the same order.
-        clusters: What each request belongs to, as integers; requests of one cluster (such as a
+        clusters: The cluster of each request, as integers; requests of one cluster (such as a
             conversation) are not independent of each other, those of different clusters are. The
-            clusters' order must have nothing to do with their sizes or scores (``betting``).
-        bound: The most requests that a cluster can have, drawn or not; 0 where only those that were
-            drawn are known.
+            clusters' order must be independent of their sizes and scores (``wealth``).
+        bound: The most requests that a cluster can have, sampled or not; 0 if unknown.
     """
 
     ours: Floats
@@ -31,42 +33,42 @@ class PairedScores:
 
     @property
     def n(self) -> int:
-        """How many requests there are."""
+        """The number of requests."""
         return len(self.ours)
 
     @cached_property
     def differences(self) -> Floats:
-        """By how much the challenger is ahead on each request."""
+        """The challenger's lead on each request."""
         return self.ours - self.theirs
 
     @property
     def difference(self) -> float:
-        """By how much the challenger is ahead on average."""
+        """The challenger's mean lead."""
         return float(self.differences.mean())
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether every request was either right or wrong."""
+        """Whether all scores are 0 or 1."""
         return bool(np.isin(self.ours, (0, 1)).all() and np.isin(self.theirs, (0, 1)).all())
 
     @property
     def wins(self) -> int:
-        """How many requests the challenger does better on."""
+        """The number of requests on which the challenger does better."""
         return int((self.differences > 0).sum())
 
     @property
     def losses(self) -> int:
-        """How many it does worse on."""
+        """The number of requests on which it does worse."""
         return int((self.differences < 0).sum())
 
     @cached_property
     def sizes(self) -> Floats:
-        """How many requests each cluster has."""
+        """The number of requests in each cluster."""
         return np.bincount(self.of_cluster).astype(np.float64)
 
     @cached_property
     def sums(self) -> Floats:
-        """By how much the challenger is ahead in each cluster, summed over its requests."""
+        """The challenger's lead summed over each cluster's requests."""
         return np.bincount(self.of_cluster, weights=self.differences).astype(np.float64)
 
     @cached_property
@@ -75,43 +77,43 @@ class PairedScores:
         return max(self.bound, int(self.sizes.max()))
 
     def of(self, rows: Sequence[int]) -> "PairedScores":
-        """Return some of the requests; their clusters keep their order and their bound."""
+        """Return the requests of these rows; the order of clusters and the bound are kept."""
         kept = list(rows)
         return PairedScores(self.ours[kept], self.theirs[kept], self.clusters[kept], self.bound)
 
     @property
     def is_clustered(self) -> bool:
-        """Whether requests can hang together, though it be that none of those drawn do."""
+        """Whether a cluster can have several requests, even if none of those sampled has."""
         return self.largest > 1
 
     @cached_property
     def of_cluster(self) -> NDArray[np.int64]:
-        """Which of the clusters each request belongs to, numbered as ``sizes`` and ``sums`` are."""
+        """Each request's index into ``sizes`` and ``sums``."""
         return np.unique(self.clusters, return_inverse=True)[1].astype(np.int64)
 
 
 def independent(ours: Floats, theirs: Floats) -> PairedScores:
-    """Pair scores of requests that are all independent of each other."""
+    """Pair the scores of requests that are all independent of each other."""
     return PairedScores(ours, theirs, np.arange(len(ours), dtype=np.int64))
 
 
 CAUTIOUS = 0.8
-"""No more of the wealth is exposed to the largest loss than this, unless time runs out."""
+"""The share of the wealth exposed to the largest loss, unless few clusters are left."""
 
 FINEST = 1e-9
-"""Smaller p-values are not told apart."""
+"""The smallest p-value that is computed."""
 
 COARSEST = 0.5
-"""A larger p-value is 1."""
+"""Larger p-values become 1."""
 
 COARSER = 1.05
-"""The ratio of one level to the next that a p-value can be."""
+"""The ratio between adjacent levels of the grid of p-values."""
 
 STEP = 1e-3
-"""The leads that an interval's end can be, a tenth of a point apart."""
+"""The grid of an interval's ends: a tenth of a percentage point."""
 
 ROUNDING = 1e-9
-"""Wealth that lacks only this share of the target has reached it."""
+"""The relative tolerance when wealth is compared with its target."""
 
 LEAST = 1e-200
 
@@ -123,13 +125,13 @@ def wealth_reached(
     means: Floats | float,
     levels: Floats | float,
 ) -> NDArray[np.bool_]:
-    """Tell at which of the levels the data refute a mean of at most ``means``.
+    """Return at which of the levels the data refute a mean of at most ``means``.
 
     Args:
         sums: The lead summed over each cluster; further axes are further samples.
-        sizes: How many requests each cluster has.
+        sizes: The number of requests in each cluster.
         largest: The most requests that any cluster can have.
-        means: The highest mean lead over requests of each hypothesis.
+        means: The highest mean lead over requests under each hypothesis.
         levels: The chance that a true hypothesis is refuted.
     """
     target = 1 / np.asarray(levels, dtype=np.float64)
@@ -146,32 +148,32 @@ def wealth(
 ) -> Floats:
     """Return the wealth after the last cluster of bets that begin with ``start``.
 
-    What is there can be staked on further clusters: over all of them, however often one looks, the
-    chance of reaching ``1 / level`` is at most ``level``.
+    It can be bet on further clusters: under the hypothesis the chance of ever reaching
+    ``1 / level`` is at most ``level``, however often it is checked.
     """
     loss = largest * np.maximum(1 + np.asarray(means, dtype=np.float64), ROUNDING)
     target = 1 / np.asarray(levels, dtype=np.float64)
     shape = np.broadcast_shapes(sums.shape[1:], sizes.shape[1:], loss.shape, target.shape)
-    held, total = np.broadcast_to(start, shape).astype(np.float64), np.zeros(shape)
-    squares = np.broadcast_to(loss**2, shape).copy()  # as if one such loss had been seen
+    current, total = np.broadcast_to(start, shape).astype(np.float64), np.zeros(shape)
+    squares = np.broadcast_to(loss**2, shape).copy()  # a prior: one largest loss
     for i, (lead, size) in enumerate(zip(sums, sizes, strict=True)):
         left = len(sums) - i
-        missing = np.log(np.maximum(target / np.maximum(held, LEAST), 1.0))
-        wanted = np.sqrt(2 * missing * (i + 1) / (left * squares))
+        missing = np.log(np.maximum(target / np.maximum(current, LEAST), 1.0))
+        preferred = np.sqrt(2 * missing * (i + 1) / (left * squares))
         gain = np.maximum(total / (i + 1), LEAST)
         needed = np.minimum(np.expm1(np.minimum(missing / left, 1.0)) / gain, 1 / loss)
         x = lead - size * means
-        held *= 1 + np.minimum(wanted, np.maximum(CAUTIOUS / loss, needed)) * x
+        current *= 1 + np.minimum(preferred, np.maximum(CAUTIOUS / loss, needed)) * x
         total += x
         squares += x * x
-    return held
+    return current
 
 
 def evidence_above(pairs: PairedScores, mean: float, level: float) -> float:
     """Return the one-sided p-value against a mean lead over requests of at most ``mean``.
 
-    It is the smallest of some levels, ``level`` among them, at which and at all coarser ones the
-    bets refute it, so that it is at most ``level`` where they do so at ``level``.
+    It is the smallest level of a grid that includes ``level`` at which, and at all larger ones, the
+    bets refute it; so it is at most ``level`` only if they refute it at ``level``.
     """
     return _p_value(pairs.sums, pairs, mean, level)
 
@@ -182,21 +184,21 @@ def evidence_below(pairs: PairedScores, mean: float, level: float) -> float:
 
 
 def carried_evidence(looks: Sequence[PairedScores], mean: float, level: float) -> bool:
-    """Tell whether bets that began at a look refute the mean by the last of the looks after it.
+    """Return whether bets that began at the first look refute the mean by the last one.
 
     Args:
-        looks: The clusters of the look that they began at, then those that each later look added.
+        looks: The clusters of the first look, then those that each later look added.
         mean: The highest mean lead of the hypothesis.
-        level: What the first of these looks was given; nothing is spent on it again.
+        level: The level of the first look; it is not spent again.
     """
-    held: Floats | float = 1.0
-    for one in looks:
-        held = wealth(one.sums, one.sizes, one.largest, mean, level, held)
-    return bool(held >= (1 - ROUNDING) / level)
+    current: Floats | float = 1.0
+    for look in looks:
+        current = wealth(look.sums, look.sizes, look.largest, mean, level, current)
+    return bool(current >= (1 - ROUNDING) / level)
 
 
 def betting_interval(pairs: PairedScores, tail: float) -> tuple[float, float]:
-    """Return the mean leads that the bets do not refute, each side wrong with at most ``tail``."""
+    """Return the mean leads that bets do not refute; each side is wrong with at most ``tail``."""
     return _low(pairs.sums, pairs, tail), -_low(-pairs.sums, pairs, tail)
 
 
@@ -209,7 +211,7 @@ def _p_value(sums: Floats, pairs: PairedScores, mean: float, level: float) -> fl
 
 
 def _low(sums: Floats, pairs: PairedScores, tail: float) -> float:
-    """Return the highest lead of a fixed grid below which all are refuted."""
+    """Return the highest lead of the grid below which all are refuted."""
     steps = int(np.floor((1 + sums.sum() / pairs.n) / STEP))
     means = -1 + STEP * np.arange(1, max(1, steps) + 1, dtype=np.float64)
     run = _leading(wealth_reached(sums, pairs.sizes, pairs.largest, means, tail))
@@ -217,5 +219,4 @@ def _low(sums: Floats, pairs: PairedScores, tail: float) -> float:
 
 
 def _leading(refuted: NDArray[np.bool_]) -> int:
-    """Count what is refuted before the first that is not."""
     return len(refuted) if refuted.all() else int(np.argmin(refuted))

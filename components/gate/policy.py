@@ -11,86 +11,85 @@ from components.schema import Config, Json
 from components.scorecard import HOLDOUT
 
 TOOL_METRICS = ("correct_name", "correct")
-"""Targets that go with requests that no tool fits, which ``abstention`` then guards."""
+"""Targets on tool calls; with these ``abstention`` guards the requests that no tool fits."""
 
 
 SliceName: TypeAlias = Literal["tool", "client", "language", "length"]
 
 
 class Guard(Config):
-    """One figure that must not get worse, and by how little it must be shown not to."""
+    """A metric that must be shown not to get worse by more than its margin."""
 
     metric: str = Field(min_length=1)
     """Which of the task's metrics is guarded."""
 
     margin: float = Field(ge=0, le=1)
-    """The loss that is put up with, as a share: a smaller one needs more requests to be shown."""
+    """The acceptable loss, as a share: a smaller one needs more requests to be shown."""
 
     anchor_margin: float | None = Field(default=None, ge=0, le=1)
-    """The loss against the anchor that is put up with, however many champions came in between; left
-    out it is ``margin``. Without it each champion may lose a little more than the one before."""
+    """The acceptable loss against the anchor, over all champions since; default ``margin``. It
+    stops each champion from losing a little more than the one before."""
 
     task: str = Field(default=HOLDOUT, min_length=1)
-    """The task that it is measured on; left out it is the workload's own holdout."""
+    """The task that it is measured on; default the workload's own holdout."""
 
     @property
     def total_margin(self) -> float:
-        """The loss against the anchor that is put up with."""
+        """The acceptable loss against the anchor."""
         return self.margin if self.anchor_margin is None else self.anchor_margin
 
 
 class Policy(Config):
-    """What a challenger must show before a person is asked."""
+    """What a challenger must show before a person decides."""
 
     metric: str = Field(default="correct_name", min_length=1)
-    """What is to get better: ``correct`` asks for every argument, ``correct_name`` for the name;
-    any metric of the holdout's that lies between 0 and 1 can be the target."""
+    """The target, which must improve: ``correct`` requires every argument, ``correct_name`` only
+    the name; any metric of the holdout between 0 and 1 can be the target."""
 
     task: str = Field(default=HOLDOUT, min_length=1)
-    """The task that it is measured on; left out it is the workload's own holdout. With another,
-    such as ``preferences``, the holdout wants guards like any task."""
+    """The task that it is measured on; default the workload's own holdout. With another, such as
+    ``preferences``, the holdout needs guards like any task."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """The chance that a challenger which is no better is ever passed, over all looks at one
-    holdout: smaller means that luck passes less often, and that more requests are needed."""
+    """The chance that a challenger that is no better ever passes, over all looks at one holdout:
+    smaller means fewer false passes and more requests needed."""
 
     looks: int | None = Field(default=None, ge=1)
-    """How many challengers one holdout may judge, each at an equal share of ``alpha``; left out any
-    number may come, look k at alpha / (k (k + 1)), so that the first has half of it."""
+    """How many challengers one holdout may judge, each at an equal share of ``alpha``; by default
+    any number, look k at alpha / (k (k + 1)), so that the first has half of it."""
 
     floor: float = Field(default=0.5, ge=0, le=1)
-    """A challenger that scores below this fails, however much worse the opponent is."""
+    """A challenger that scores below this fails, even if it beats the opponent."""
 
     abstention_margin: float | None = Field(default=0.10, ge=0, le=1)
-    """The guard on rightly not calling where no tool fits; null doesn't ask. Only where the target
-    is one of tool calls."""
+    """The margin of the guard on correctly not calling if no tool fits; null for no guard. Only
+    with a target on tool calls."""
 
     abstention_anchor_margin: float | None = Field(default=None, ge=0, le=1)
-    """The same guard's margin against the anchor; left out it is ``abstention_margin``."""
+    """The same guard's margin against the anchor; default ``abstention_margin``."""
 
     guards: tuple[Guard, ...] = ()
-    """Further figures that must be shown not to get worse by their margin, on any task."""
+    """Further metrics, on any task, that must not get worse by more than their margin."""
 
     veto_slices: tuple[SliceName, ...] = ()
-    """Which slices of the traffic may veto: significantly worse on one of them, a challenger fails;
-    on others it is only shown."""
+    """Which slices of the traffic may veto: a challenger that is significantly worse on one of them
+    fails; on others it is only reported."""
 
     min_documents: int = Field(default=60, ge=1)
-    """With fewer requests in a task nothing passes: the set is too small to stand for anything."""
+    """With fewer requests in a task nothing passes: the set is too small to be representative."""
 
     @model_validator(mode="after")
     def _guards_each_figure_once(self) -> "Policy":
-        """Refuse two margins for one figure, and a guard on what is to get better anyway."""
         named = Counter((guard.task, guard.metric) for guard in self.guarding())
         twice = [f"{metric} of {task}" for (task, metric), times in named.items() if times > 1]
         if twice:
-            raise ValueError(f"guards: {', '.join(twice)} has more than one margin, wants one")
+            raise ValueError(f"guards: {', '.join(twice)} has more than one margin, expected one")
         if (self.task, self.metric) in named:
-            raise ValueError(f"guards: {self.metric} is the target, which must get better")
+            raise ValueError(f"guards: {self.metric} is the target, which must improve")
         guards_abstention = self.abstention_margin is not None and self._is_about_calls
         if self.abstention_anchor_margin is not None and not guards_abstention:
             raise ValueError(
-                "abstention_anchor_margin: does nothing, since abstention is guarded only by an "
+                "abstention_anchor_margin: has no effect, since abstention is guarded only with an "
                 f"abstention_margin, and with {' or '.join(TOOL_METRICS)} of the holdout as metric"
             )
         return self
@@ -100,23 +99,23 @@ class Policy(Config):
         return self.task == HOLDOUT and self.metric in TOOL_METRICS
 
     def unmeasured(self, measured: Mapping[str, Collection[str]]) -> list[str]:
-        """List what the policy asks for that no task measures.
+        """Return the metrics that the policy requires but no task measures, as messages.
 
         Args:
             measured: The metrics of each task that the workload is measured on.
         """
-        wanted = [("metric", self.task, self.metric)]
-        wanted += [("guards", guard.task, guard.metric) for guard in self.guards]
+        required = [("metric", self.task, self.metric)]
+        required += [("guards", guard.task, guard.metric) for guard in self.guards]
         return [
             f"{place}: no task {task} is measured, only {', '.join(measured)}"
             if task not in measured
             else f"{place}: {task} has no metric {metric}, only {', '.join(measured[task])}"
-            for place, task, metric in wanted
+            for place, task, metric in required
             if metric not in measured.get(task, ())
         ]
 
     def unguarded(self, tasks: Collection[str]) -> list[str]:
-        """List the tasks that are measured and have no margin, but for the target's own."""
+        """Return the measured tasks without a margin, except the target's, as error messages."""
         judged = {self.task, *(guard.task for guard in self.guards)}
         return [
             f"guards: {task} is measured, but has no margin; add one, such as 0.05"
@@ -125,7 +124,7 @@ class Policy(Config):
         ]
 
     def guarding(self) -> tuple[Guard, ...]:
-        """Give all guards, that on abstention among them."""
+        """Return all guards, including that on abstention."""
         if self.abstention_margin is None or not self._is_about_calls:
             return self.guards
         abstention = Guard(
@@ -137,13 +136,13 @@ class Policy(Config):
 
 
 def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, ...]:
-    """Say what differs between two policies, each as JSON has it, in the words of the file.
+    """Return what differs between two policies, by the names of the workload's file.
 
     Args:
-        before: May be of an older version, which asked for less.
-        now: The policy of now.
+        before: The earlier policy as JSON; older versions have fewer fields.
+        now: The current policy as JSON.
     """
-    old, new = _asked(before), _asked(now)
+    old, new = _requirements(before), _requirements(now)
     return tuple(
         f"{name}: {old.get(name, NOT_ASKED)}, now {new.get(name, NOT_ASKED)}"
         for name in sorted({*old, *new})
@@ -154,17 +153,20 @@ def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, .
 NOT_ASKED = "not asked"
 
 
-def _asked(policy: Mapping[str, Json]) -> dict[str, str]:
-    """Write all that a policy asks for by its name; a margin that is left out is the other one."""
-    told = {name: value for name, value in policy.items() if name != "guards"}
-    if "abstention_anchor_margin" in told and told["abstention_anchor_margin"] is None:
-        told["abstention_anchor_margin"] = told["abstention_margin"]
+def _requirements(policy: Mapping[str, Json]) -> dict[str, str]:
+    """Return a policy's requirements by name; a missing anchor margin is the other margin."""
+    required = {name: value for name, value in policy.items() if name != "guards"}
+    if "abstention_anchor_margin" in required and required["abstention_anchor_margin"] is None:
+        required["abstention_anchor_margin"] = required["abstention_margin"]
     for guard in cast("list[dict[str, Json]]", policy["guards"]):
         where = f"{guard['metric']} of {guard['task']}"
-        told[f"margin on {where}"] = guard["margin"]
+        required[f"margin on {where}"] = guard["margin"]
         if "anchor_margin" in guard:
-            wanted = guard["anchor_margin"]
-            told[f"anchor_margin on {where}"] = guard["margin"] if wanted is None else wanted
+            anchor_margin = guard["anchor_margin"]
+            required[f"anchor_margin on {where}"] = (
+                guard["margin"] if anchor_margin is None else anchor_margin
+            )
     return {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in required.items()
     }

@@ -1,8 +1,7 @@
-"""What a holdout of this size can see, and how large one would have to be to decide.
+"""The power of a holdout: the lead it can detect, and the requests needed to decide.
 
-For McNemar's test it is the test's own power, summed over how many requests decide. For bets it is
-a normal approximation: they refute where the lead's sum reaches so many of its standard deviations
-(``_distance``), and the sum varies as the truth lets it.
+For McNemar's test it is exact, summed over the number of discordant requests. For bets it is a
+normal approximation: they refute if the lead's sum reaches ``_distance`` standard deviations.
 """
 
 import bisect
@@ -17,40 +16,40 @@ from scipy import optimize, stats
 from components.gate.paired_scores import PairedScores
 
 CHANCE = 0.8
-"""The chance of passing that ``detectable`` and ``needed`` are about."""
+"""The power that ``detectable`` and ``needed`` refer to."""
 
 LONGEST_WAIT = 100_000
-"""With more requests than this in need, we say that no number is in sight."""
+"""If more requests than this are needed, no number is returned."""
 
 WIDE = 9.0
-"""Numbers of deciding requests so many standard deviations from their mean don't occur."""
+"""Ignore discordant counts more than this many standard deviations from the mean."""
 
 EDGE = 1e-9
 
 LEARNING = 1.06
-"""By how much a lead must exceed the normal quantile where bets are not limited: they find out what
-to stake only on the way. This and the next are from 3,000 simulated holdouts each, of leads that
-are normal, at levels from 0.0005 to 0.025."""
+"""The factor by which a lead must exceed the normal quantile if bets are not limited, since the
+best bet is learned on the way. This and the next are from 3,000 simulated holdouts each, of normal
+leads, at levels from 0.0005 to 0.025."""
 
 LIMITED = ((0.25, 2.27), (0.5, 0.75), (0.75, 0.31), (1.0, 0.14), (1.5, 0.03), (2.5, 0.0))
-"""What the limit of a bet adds, as a multiple of the root of log(1 / level), by the ratio of that
-limit to the bet that one would choose without."""
+"""What a bet's limit adds to the distance, as a multiple of sqrt(log(1 / level)), by the ratio of
+the limit to the best unlimited bet."""
 
 STARVED = 1.12
-"""With lower limits it is this multiple of the distance at which a constant bet of the limit
-refutes."""
+"""With lower limits the distance is this multiple of that at which constant bets of the limit
+refute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What the models do in the long run, as this holdout suggests it.
+    """The models' long-run rates, estimated from a holdout.
 
     Attributes:
         difference: The challenger's mean lead.
-        differing: The mean square of the lead on a request; of right and wrong answers it is the
-            share on which only one of the two is right.
-        is_binary: Whether answers are right or wrong.
-        effect: How many requests stand for one independent one.
+        differing: The mean square of the lead on a request; for binary scores it is the share of
+            requests on which only one of the two is right.
+        is_binary: Whether scores are 0 or 1.
+        effect: The design effect: how many requests are worth one independent request.
         size: The mean size of a cluster.
         clumping: The mean size of a request's cluster.
         largest: The most requests that a cluster can have.
@@ -66,7 +65,7 @@ class Rates:
 
 
 def rates(pairs: PairedScores) -> Rates:
-    """Read the rates off a holdout; the mean square is at least that of half a request."""
+    """Estimate the rates from a holdout; the mean square is at least that of half a request."""
     return Rates(
         pairs.difference,
         max(float((pairs.differences**2).mean()), 0.5 / pairs.n),
@@ -79,11 +78,11 @@ def rates(pairs: PairedScores) -> Rates:
 
 
 def design_effect(pairs: PairedScores) -> float:
-    """Say how many requests stand for one independent request, at least 1.
+    """Return the design effect: how many requests are worth one independent request, at least 1.
 
-    The variance of the mean difference as clusters give it (Obuchowski 1998, Statistics in Medicine
-    17:1495) over what it would be without them (Rao and Scott 1992, Biometrics 48:577, eq. 2).
-    Where all differences are equal a cluster counts as one request.
+    The clustered variance of the mean difference (Obuchowski 1998, Statistics in Medicine 17:1495)
+    over the unclustered one (Rao and Scott 1992, Biometrics 48:577, eq. 2). If all differences are
+    equal a cluster counts as one request.
     """
     n, clusters = pairs.n, len(pairs.sizes)
     if clusters == n:
@@ -100,7 +99,7 @@ def design_effect(pairs: PairedScores) -> float:
 def capped(pairs: PairedScores, cap: int) -> tuple[Rates, int]:
     """Return the rates with at most ``cap`` requests of each cluster, and how many requests remain.
 
-    It is what drawing them at random comes to on average; which they would be is not looked at.
+    These are expectations over drawing the requests at random.
     """
     whole, kept = rates(pairs), np.minimum(pairs.sizes, cap)
     n, weights = float(kept.sum()), (kept / pairs.sizes)[pairs.of_cluster]
@@ -121,28 +120,28 @@ def capped(pairs: PairedScores, cap: int) -> tuple[Rates, int]:
 def deciding_cap(
     figures: Sequence[tuple[PairedScores, float | None]], alpha: float, least: int
 ) -> tuple[int, int] | None:
-    """Find a cap on clusters with which the clusters that there are would decide every figure.
+    """Find a cluster cap with which the existing clusters would decide every figure.
 
     Args:
-        figures: The scores with their margins, ``None`` of what is to get better.
+        figures: The scores with their margins, ``None`` for the target.
         alpha: The level at which they would be tested.
         least: The fewest requests that may decide.
 
     Returns:
         The smallest such power of two below the most requests that a cluster can have, and how many
-        requests remain; ``None`` where there is no such cap.
+        requests remain; ``None`` if there is no such cap.
     """
     largest = max(pairs.largest for pairs, _ in figures)
     for cap in (2**power for power in range((largest - 1).bit_length())):
-        found = [(*capped(pairs, cap), margin) for pairs, margin in figures]
-        remaining = max(n for _, n, _ in found)
-        if remaining >= least and all(chance(at, n, alpha, m) >= CHANCE for at, n, m in found):
+        with_cap = [(*capped(pairs, cap), margin) for pairs, margin in figures]
+        remaining = max(n for _, n, _ in with_cap)
+        if remaining >= least and all(chance(at, n, alpha, m) >= CHANCE for at, n, m in with_cap):
             return cap, remaining
     return None
 
 
 def fewest(largest: int, lead: float, alpha: float) -> int:
-    """Say with how many requests bets that hold for every distribution can begin to show a lead.
+    """Return the fewest requests with which distribution-free bets can show a lead.
 
     Args:
         largest: The most requests that a cluster can have.
@@ -153,9 +152,10 @@ def fewest(largest: int, lead: float, alpha: float) -> int:
 
 
 def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> float:
-    """Return the chance that ``n`` requests show what is to be shown at level ``alpha``.
+    """Return the power of ``n`` requests at level ``alpha``.
 
-    Without a margin, that the challenger is ahead; with one, that its lead is above ``-margin``.
+    Without a margin, the chance of showing that the challenger is ahead; with one, that its lead is
+    above ``-margin``.
     """
     if alpha <= 0 or n < at.size:
         return 0.0
@@ -163,7 +163,7 @@ def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> floa
         return exact(n, at.differing, at.difference, alpha)
     gap = at.difference + (margin or 0.0)
     variance = n * at.effect * max(at.differing - at.difference**2, 0.0)
-    squares = variance + n * gap**2 * at.clumping  # of what bets see, as if there were no lead
+    squares = variance + n * gap**2 * at.clumping  # second moment around no lead
     scatter = variance + n * gap**2 * max(at.clumping - at.size, 0.0)
     loss = at.largest * max(1 - (margin or 0.0), EDGE)
     spare = n * gap - _distance(loss / math.sqrt(squares), alpha) * math.sqrt(squares)
@@ -171,10 +171,11 @@ def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> floa
 
 
 def exact(n: int, differing: float, difference: float, alpha: float) -> float:
-    """Give the power of the exact one-sided McNemar test on ``n`` independent requests.
+    """Return the power of the exact one-sided McNemar test on ``n`` independent requests.
 
-    The sum over the number of deciding requests, which is binomial, of the chance that the wins
-    among them reach their critical number (Connor 1987, Biometrics 43:207, without its normal).
+    The sum over the number of discordant requests, which is binomial, of the chance that the wins
+    among them reach their critical number (Connor 1987, Biometrics 43:207, without its normal
+    approximation).
     """
     differing = max(differing, abs(difference))
     if differing == 0:
@@ -188,10 +189,10 @@ def exact(n: int, differing: float, difference: float, alpha: float) -> float:
 
 
 def detectable(at: Rates, n: int, alpha: float, margin: float | None = None) -> float | None:
-    """Give the smallest true lead that ``n`` requests show with a chance of ``CHANCE``.
+    """Return the smallest true lead that ``n`` requests show with a chance of ``CHANCE``.
 
     With a margin it may be negative: a loss that is still shown to be within the margin. ``None``
-    when even a lead of 1 would not be shown.
+    if even a lead of 1 would not be shown.
     """
 
     def short(lead: float) -> float:
@@ -205,10 +206,10 @@ def detectable(at: Rates, n: int, alpha: float, margin: float | None = None) -> 
 
 
 def needed(at: Rates, n: int, alpha: float, margin: float | None = None) -> int | None:
-    """Say how many requests beyond ``n`` would decide with a chance of ``CHANCE``.
+    """Return how many requests beyond ``n`` would decide with a chance of ``CHANCE``.
 
-    If both models keep their rates. ``None`` when no number is in sight: the lead is not above
-    ``-margin``, or so little that none we would wait for is enough.
+    It assumes that both models' rates hold. ``None`` if the lead is not above ``-margin``, or if
+    more than ``LONGEST_WAIT`` are needed.
     """
     if at.difference <= -(margin or 0.0) or alpha <= 0:
         return None
@@ -229,11 +230,11 @@ def _distance(loss: float, alpha: float) -> float:
     """Return how many standard deviations the lead's sum must reach for bets to refute.
 
     Args:
-        loss: The largest loss of a cluster, in the same standard deviations.
+        loss: The largest loss of a cluster, in the same unit.
         alpha: The level.
     """
     root = math.sqrt(math.log(1 / alpha))
-    limit = 1 / (math.sqrt(2) * root * loss)  # the largest bet over the one to choose without limit
+    limit = 1 / (math.sqrt(2) * root * loss)  # over the best unlimited bet
     if limit < LIMITED[0][0]:
         return STARVED * root / math.sqrt(2) * (1 / limit + limit)
     ratios, added = zip(*LIMITED, strict=True)

@@ -13,10 +13,10 @@ from components.gate.paired_scores import PairedScores
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Give the chance that a fair coin gives at least ``wins`` of ``wins + losses``.
+    """Return the one-sided p-value of McNemar's exact test; doubled it is the two-sided one.
 
-    One-sided; twice this is the two-sided p-value. Source: McNemar (1947, Psychometrika 12:153) in
-    its exact form: a binomial test with p = 1/2 on the requests where only one of two was right.
+    A binomial test with p = 1/2 on the requests where only one of two was right (McNemar 1947,
+    Psychometrika 12:153).
     """
     if wins + losses == 0:
         return 1.0
@@ -24,59 +24,59 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Give each p-value corrected for its company: below alpha, its claim holds at alpha.
+    """Return Holm-adjusted p-values, in the order of the input.
 
-    The chance that any true null of the family is rejected is at most alpha, whatever the
-    dependence (Holm 1979, Scand. J. Statist. 6:65; adjusted as in Wright 1992, Biometrics 48:1005).
+    They control the family-wise error rate under any dependence (Holm 1979, Scand. J. Statist.
+    6:65; adjusted as in Wright 1992, Biometrics 48:1005).
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    found = [1.0] * len(p_values)
+    adjusted = [1.0] * len(p_values)
     highest = 0.0
     for rank, i in enumerate(order):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        found[i] = highest
-    return found
+        adjusted[i] = highest
+    return adjusted
 
 
 NO_ALPHA = 1e-12
-"""Less is what rounding leaves."""
+"""Less is a rounding error."""
 
 
 def allowance(alpha: float, look: int, looks: int | None = None) -> float:
-    """Give the chance of a false promotion that look number ``look`` may take.
+    """Return the alpha of look number ``look``.
 
     Args:
         alpha: The chance that any look at this holdout promotes a challenger that is no better.
-        look: Which look it is, from 1.
-        looks: How many were planned. They get equal shares, and there is nothing left for more;
-            ``None`` plans for any number.
+        look: The look's 1-based index.
+        looks: How many are planned, with equal shares and 0 for more; ``None`` plans for any
+            number.
 
     Raises:
         ValueError: ``look`` is below 1.
     """
     if look < 1:
-        raise ValueError(f"looks are counted from 1, found {look}")
+        raise ValueError(f"expected a look from 1, found {look}")
     if looks is None:
         return alpha / (look * (look + 1))
     return alpha / looks if look <= looks else 0.0
 
 
 def alpha_left(alpha: float, spent: Iterable[float]) -> float:
-    """Give what looks have left of ``alpha``: 0 where they were given all of it, or more."""
+    """Return what looks left of ``alpha``, at least 0."""
     rest = alpha - math.fsum(spent)
     return rest if rest > NO_ALPHA else 0.0
 
 
 def alpha_share(left: float, look: int, looks: int | None = None) -> float:
-    """Give what a look may take of what is left.
+    """Return a look's alpha from what is left.
 
-    It is the ``allowance`` where all looks before it were under the same policy: then alpha / k is
-    left for look k, of which it takes one part in k + 1, or of ``looks`` planned ones their share.
+    It equals ``allowance`` if all looks before it were under the same policy: then alpha / k is
+    left for look k, which takes 1 / (k + 1) of it, or its share if ``looks`` are planned.
 
     Args:
-        left: What the looks before have left.
-        look: Which look it is, from 1.
-        looks: How many are planned by now.
+        left: The alpha that earlier looks left.
+        look: The look's 1-based index.
+        looks: How many are planned now.
     """
     if looks is None:
         return left / (look + 1)
@@ -88,7 +88,7 @@ EDGE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class WinLossCounts:
-    """How many requests only one of two models got right, of how many."""
+    """Counts of requests that only one of two models got right, of ``n`` requests."""
 
     wins: int
     losses: int
@@ -100,59 +100,59 @@ class WinLossCounts:
         return (self.wins - self.losses) / self.n
 
 
-def score_statistic(found: WinLossCounts, difference: float) -> float:
-    """Give Tango's score statistic of the hypothesis that the true lead is ``difference``.
+def score_statistic(counts: WinLossCounts, difference: float) -> float:
+    """Return Tango's score statistic of the hypothesis that the true lead is ``difference``.
 
-    Positive where more was found. Source: Tango (1998), eq. 7.
+    Positive if the observed lead is larger. Source: Tango (1998), eq. 7.
     """
-    excess = found.wins - found.losses - found.n * difference
-    spread = score_variance(found, difference)
+    excess = counts.wins - counts.losses - counts.n * difference
+    spread = score_variance(counts, difference)
     if spread <= 0:
         return 0.0 if excess == 0 else math.copysign(math.inf, excess)
-    return excess / math.sqrt(found.n * spread)
+    return excess / math.sqrt(counts.n * spread)
 
 
-def score_variance(found: WinLossCounts, difference: float) -> float:
-    """Estimate the variance of one request's lead, given that the true lead is ``difference``.
+def score_variance(counts: WinLossCounts, difference: float) -> float:
+    """Return the variance of one request's lead if the true lead is ``difference``.
 
     From the constrained maximum likelihood estimate of the share of losses (Tango 1998, eq. 8).
     """
-    n, wins, losses = found.n, found.wins, found.losses
+    n, wins, losses = counts.n, counts.wins, counts.losses
     b = (2 * n - wins + losses) * difference - wins - losses
     c = -losses * difference * (1 - difference)
     lost = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
     return max(0.0, 2 * lost + difference * (1 - difference))
 
 
-def score_interval(found: WinLossCounts, tail: float) -> tuple[float, float]:
-    """Give the leads that are not refuted, with a chance of ``tail`` of an error on either side."""
+def score_interval(counts: WinLossCounts, tail: float) -> tuple[float, float]:
+    """Return Tango's score interval of the lead, with an error of ``tail`` on either side."""
     bound = float(stats.norm.isf(tail))
-    lead = min(max(found.difference, EDGE - 1), 1 - EDGE)
+    lead = min(max(counts.difference, EDGE - 1), 1 - EDGE)
     low, high = EDGE - 1, 1 - EDGE
     return (
-        _crossing(lambda tried: score_statistic(found, tried) - bound, low, lead, otherwise=-1.0),
-        _crossing(lambda tried: score_statistic(found, tried) + bound, lead, high, otherwise=1.0),
+        _crossing(lambda tried: score_statistic(counts, tried) - bound, low, lead, otherwise=-1.0),
+        _crossing(lambda tried: score_statistic(counts, tried) + bound, lead, high, otherwise=1.0),
     )
 
 
 def _crossing(
     function: Callable[[float], float], low: float, high: float, *, otherwise: float
 ) -> float:
-    """Find where a falling function is 0, if it is anywhere."""
+    """Return the root of a decreasing function, or ``otherwise`` if there is none."""
     if function(low) <= 0 or function(high) >= 0:
         return otherwise
     return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
 
 
 DEGENERATE = 1e-9
-"""A narrower interval comes from differences that are all the same, and would claim certainty."""
+"""A narrower interval comes from equal differences, and would claim certainty."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptShare:
-    """The ratio of two mean scores over the same ``n`` requests, with its interval and its method.
+    """The ratio of two mean scores over the same ``n`` requests, with its interval and method.
 
-    Without an interval, ``unbounded`` says why there is none.
+    ``unbounded`` is the reason if there is no interval.
     """
 
     ratio: float | None
@@ -169,29 +169,29 @@ def kept_share(
     clusters: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> KeptShare:
-    """Give mean(scores) / mean(reference) with Fieller's interval for paired means.
+    """Return mean(scores) / mean(reference) with Fieller's interval for paired means.
 
-    It holds all ratios r for which mean(scores) - r mean(reference) is not significantly other than
-    zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc. B 16, 175-185). The
-    variances are those of the means of clusters (Liang and Zeger 1986, Biometrika 73, 13-22), with
-    Student's t for one less than there are clusters.
+    It contains all ratios r for which mean(scores) - r mean(reference) is not significantly
+    different from zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc. B
+    16, 175-185). Variances are clustered (Liang and Zeger 1986, Biometrika 73, 13-22), with
+    Student's t for (clusters - 1) degrees of freedom.
 
-    Where the reference is right on everything, the ratio is a share of right answers: then it is
-    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty when
-    all are right; each cluster counts as one request.
+    If the reference is right on everything, the ratio is a share of right answers: then it is
+    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty if all
+    are right; each cluster counts as one request.
 
     Args:
         scores: One for each request.
-        reference: The other model's, of the same requests in the same order.
-        clusters: What each request belongs to, where some are not independent.
-        level: How often such an interval holds the true ratio.
+        reference: The other model's, for the same requests in the same order.
+        clusters: The cluster of each request; ``None`` if all are independent.
+        level: The interval's coverage.
 
     Raises:
-        ValueError: The two are not pairs.
+        ValueError: The two differ in length.
     """
     n = len(scores)
     if len(reference) != n or (clusters is not None and len(clusters) != n):
-        raise ValueError(f"comparing {n} scores with {len(reference)}: wants pairs")
+        raise ValueError(f"comparing {n} scores with {len(reference)}: expected pairs")
     ours, theirs = math.fsum(scores) / max(1, n), math.fsum(reference) / max(1, n)
     if theirs == 0:
         return KeptShare(None, None, None, n, "the reference was right on nothing")
@@ -203,8 +203,8 @@ def kept_share(
         return KeptShare(ours, low, high, n, method="Wilson")
     place = {group: index for index, group in enumerate(groups)}
     sums = np.zeros((len(groups), 2))
-    for one, group in enumerate(clusters if clusters is not None else groups):
-        sums[place[group]] += scores[one] - ours, reference[one] - theirs
+    for row, group in enumerate(clusters if clusters is not None else groups):
+        sums[place[group]] += scores[row] - ours, reference[row] - theirs
     (var_ours, both), (_, var_theirs) = sums.T @ sums / n**2 * len(groups) / (len(groups) - 1)
     t_squared = float(stats.t.ppf((1 + level) / 2, len(groups) - 1)) ** 2
     square = theirs**2 - t_squared * float(var_theirs)
@@ -219,7 +219,7 @@ def kept_share(
 
 
 def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
-    """Give the interval of a share of ``n`` (Wilson's eq. 4)."""
+    """Return Wilson's interval (1927, eq. 4) of a share of ``n``."""
     squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
     middle, spread = share + squared / (2 * n), squared * share * (1 - share) / n
     half = math.sqrt(spread + (squared / (2 * n)) ** 2)
@@ -229,39 +229,39 @@ def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
 
 
 USUAL = 0.05
-"""The level that a p-value is told exactly at where nothing depends on it."""
+"""The default level at which p-values of bets are exact."""
 
 
 def superiority(pairs: PairedScores, level: float = USUAL) -> tuple[str, float]:
-    """Test whether the challenger is ahead: the test's name and its one-sided p-value."""
+    """Return the test's name and its one-sided p-value for the challenger being ahead."""
     if _is_mcnemars(pairs):
         return "exact McNemar", mcnemar(pairs.wins, pairs.losses)
     return bets(pairs), paired_scores.evidence_above(pairs, 0.0, level)
 
 
 def inferiority(pairs: PairedScores, level: float = USUAL) -> float:
-    """Test whether the challenger is behind: the one-sided p-value of the same test."""
+    """Return the one-sided p-value of the same test for the challenger being behind."""
     if _is_mcnemars(pairs):
         return mcnemar(pairs.losses, pairs.wins)
     return paired_scores.evidence_below(pairs, 0.0, level)
 
 
 def lead_interval(pairs: PairedScores, tail: float) -> tuple[float, float]:
-    """Return the leads that are not refuted, with an error of ``tail`` on either side."""
+    """Return the interval of the lead, with an error of ``tail`` on either side."""
     if _is_mcnemars(pairs):
         return score_interval(WinLossCounts(pairs.wins, pairs.losses, pairs.n), tail)
     return paired_scores.betting_interval(pairs, tail)
 
 
 def bets(pairs: PairedScores) -> str:
-    """Name the betting test by what it bets on."""
+    """Return the betting test's name."""
     if pairs.is_clustered:
         return f"bets on clusters of up to {pairs.largest} requests"
     return "bets on requests"
 
 
 def is_by_bets(pairs: PairedScores) -> bool:
-    """Tell whether a lead is tested by bets, which can be carried on."""
+    """Return whether a lead is tested by bets, which later looks can continue."""
     return not _is_mcnemars(pairs)
 
 

@@ -200,7 +200,7 @@ def test_form_and_report_say_what_changed_since_when_and_what_is_not_known(
         f"first used on {found.terms.changed_at}: floor: 0.5, now 0.1"
     )
     assert said in html
-    assert "this home has seen 1 look at this holdout before, and looks of another home" in html
+    assert "this home recorded 1 look at this holdout before, and looks of other homes" in html
 
 
 def test_a_holdout_keeps_its_looks_and_its_seal_under_another_workloads_name() -> None:
@@ -339,4 +339,4 @@ def test_bets_of_an_earlier_look_at_the_challenger_are_carried_on_if_they_are_ke
     assert [one.look for one in came] == [1, 2]
     assert came[0].outcome == "inconclusive"
     assert came[1].outcome == ("pass" if keeps else "inconclusive")
-    assert ("that began at look 1 and were carried on" in came[1].reasons[0]) is keeps
+    assert ("that began at look 1 and continued" in came[1].reasons[0]) is keeps

@@ -1,1 +1,1 @@
-"""What a person reads of evidence: write_report writes charts, page and rows; brief the form."""
+"""Evidence as people read it: write_report writes charts, page and rows; brief the form."""

@@ -12,12 +12,12 @@ UNMEASURED = "not measured"
 HINTS = {
     FEW_SHOT: "evaluate.num_fewshot, such as 4, measures it",
 }
-"""What measures a baseline that is off unless it is asked for."""
+"""How to measure a baseline that is off by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """By how much the challenger is ahead of one baseline on one metric, with a 95 % interval."""
+    """The challenger's lead over one baseline on one metric, with a 95 % interval."""
 
     baseline: str
     score: float
@@ -27,12 +27,12 @@ class Lead:
 
     @property
     def verb(self) -> str:
-        """Say what a lead that may be none amounts to."""
+        """The verb for a lead whose interval includes zero."""
         return "does not beat" if self.difference <= 0 else "is not shown to beat"
 
     @property
-    def said(self) -> str:
-        """Name the baseline with its score and the difference."""
+    def description(self) -> str:
+        """The baseline's name with its score and the difference."""
         return (
             f"{UNTRAINED[self.baseline]}, which scores {as_share(self.score)} "
             f"({points(self.difference)} points, 95 % interval {between(self.low, self.high)})"
@@ -41,9 +41,10 @@ class Lead:
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """The challenger beside its baselines: a table, its head first, and what it says in sentences.
+    """The challenger compared with its baselines: a table, its head first, and sentences.
 
-    ``unbeaten`` are those that the challenger does not beat, or is not shown to beat.
+    ``unbeaten`` are sentences on baselines that the challenger does not beat, or is not shown to
+    beat; ``others`` are those on the beaten and the unmeasured ones.
     """
 
     table: list[list[str]]
@@ -52,18 +53,18 @@ class BaselineComparison:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """All that it says, what is not beaten first."""
+        """All sentences, those on unbeaten baselines first."""
         return self.unbeaten + self.others
 
 
 def shown(case: Case) -> list[str]:
-    """List the baselines that a table shows: those measured, and few-shot and a constant always."""
+    """Return the baselines of the table: all measured ones, and always few-shot and constant."""
     always = {CONSTANT, FEW_SHOT}
     return [name for name in UNTRAINED if name in case.others or name in always]
 
 
 def scores(case: Case) -> Mapping[str, Mapping[str, float | None]]:
-    """Return each baseline's scores by metric, and ``None`` for what was not measured."""
+    """Return each baseline's scores by metric; ``None`` if not measured."""
     challenger = case.challenger.get(HOLDOUT)
     metrics = [*challenger.metrics] if challenger else []
     return {
@@ -78,39 +79,45 @@ def _value(card: Scorecard | None, metric: str) -> float | None:
 
 
 def table(case: Case) -> list[list[str]]:
-    """Return a table's head and its rows: each metric with the challenger's score and all others.
+    """Return a table's head and its rows: the challenger's and all baselines' scores by metric.
 
-    It is empty where the challenger was not measured on the holdout.
+    It is empty if the challenger was not measured on the holdout.
     """
     challenger = case.challenger.get(HOLDOUT)
     if challenger is None:
         return []
     rows = [["score", *shown(case), "challenger", "n", "clusters"]]
-    for metric, beside in scores(case).items():
-        measured = [one for one in challenger.samples if one.scores.get(metric) is not None]
+    for metric, values in scores(case).items():
+        measured = [
+            sample for sample in challenger.samples if sample.scores.get(metric) is not None
+        ]
         rows.append(
             [
                 metric.replace("_", " "),
-                *(UNMEASURED if value is None else as_share(value) for value in beside.values()),
+                *(UNMEASURED if value is None else as_share(value) for value in values.values()),
                 as_share(challenger.scores[metric].value),
                 str(len(measured)),
-                str(len({one.cluster_id for one in measured})),
+                str(len({sample.cluster_id for sample in measured})),
             ]
         )
     return rows
 
 
 def hold(case: Case) -> BaselineComparison:
-    """Hold the challenger to each baseline, by the target and by metrics of the whole answer."""
+    """Compare the challenger with each baseline by the target and by whole-answer metrics."""
     unbeaten: list[str] = []
     beaten: list[str] = []
     for metric in _metrics(case):
-        found, plain = leads(case, metric), metric.replace("_", " ")
+        compared, plain = leads(case, metric), metric.replace("_", " ")
         unbeaten += [
-            f"By {plain} the challenger {one.verb} {one.said}." for one in found if one.low <= 0
+            f"By {plain} the challenger {lead.verb} {lead.description}."
+            for lead in compared
+            if lead.low <= 0
         ]
         if below := [
-            f"{UNTRAINED[one.baseline]} ({as_share(one.score)})" for one in found if one.low > 0
+            f"{UNTRAINED[lead.baseline]} ({as_share(lead.score)})"
+            for lead in compared
+            if lead.low > 0
         ]:
             ours = as_share(_value(case.challenger.get(HOLDOUT), metric))
             beaten.append(
@@ -118,7 +125,7 @@ def hold(case: Case) -> BaselineComparison:
                 "of each difference is above zero."
             )
     unmeasured = [
-        f"{name} was not measured; {HINTS.get(name, 'evaluate it anew')}."
+        f"{name} was not measured; {HINTS.get(name, 'evaluate it again')}."
         for name in shown(case)
         if name not in case.others
     ]
@@ -127,7 +134,7 @@ def hold(case: Case) -> BaselineComparison:
 
 def leads(case: Case, metric: str) -> list[Lead]:
     """Compare the challenger with each baseline on one metric, request by request."""
-    found: list[Lead] = []
+    compared: list[Lead] = []
     for name in shown(case):
         theirs, ours = case.others.get(name), case.challenger.get(HOLDOUT)
         if theirs is None or ours is None or metric not in theirs.metrics:
@@ -135,10 +142,10 @@ def leads(case: Case, metric: str) -> list[Lead]:
         figure = side_by_side.shown_figures(_by_request(ours), _by_request(theirs), metric)
         match figure.opponent, figure.effect.difference, figure.effect.low, figure.effect.high:
             case float(score), float(difference), float(low), float(high):
-                found.append(Lead(name, score, difference, low, high))
+                compared.append(Lead(name, score, difference, low, high))
             case _:  # measured on other requests
                 pass
-    return found
+    return compared
 
 
 def _metrics(case: Case) -> list[str]:
@@ -148,9 +155,9 @@ def _metrics(case: Case) -> list[str]:
 
 
 def _by_request(card: Scorecard) -> Scorecard:
-    """Name samples by their request alone: few-shot is asked the same in other words."""
+    # by the request alone: a few-shot prompt differs
     return replace(
-        card, samples=tuple(replace(one, doc_hash=one.example_id) for one in card.samples)
+        card, samples=tuple(replace(sample, doc_hash=sample.example_id) for sample in card.samples)
     )
 
 

@@ -1,4 +1,4 @@
-"""The page that a person reads before deciding: verdict, scores, differences, training set."""
+"""The Markdown brief of the approval form: verdict, scores, differences, training set."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ SHOWN_CHARACTERS = 600
 """Longer requests and answers are cut, so that five of them stay readable."""
 
 SHOWN = 5
-"""Requests on which the two differ."""
+"""The most requests on which the two differ."""
 
 
 def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
-    """Write the brief as Markdown.
+    """Return the brief as Markdown.
 
     Args:
-        case: What the evidence is about.
+        case: The compared models and their judgement.
         figures: Every figure of both models.
-        picture: PNG of their differences; it goes into the page, which then stands alone.
+        picture: PNG of their differences, which is inlined.
     """
     lost, won = differing(case)
     return templates.render(
@@ -42,8 +42,12 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
         lost=len(lost),
         won=len(won),
         differing=[
-            (one in won, one.challenger.example_id, _answers(case.subject.opponent_name, one))
-            for one in take_turns(lost, won, SHOWN)
+            (
+                difference in won,
+                difference.challenger.example_id,
+                _answers(case.subject.opponent_name, difference),
+            )
+            for difference in take_turns(lost, won, SHOWN)
         ],
     )
 
@@ -58,7 +62,7 @@ def _score(figure: Figure) -> list[str]:
         between(effect.low, effect.high),
         str(effect.n),
         counted(effect.clusters),
-        figure.said or "only shown",
+        figure.finding or "report only",
     ]
 
 

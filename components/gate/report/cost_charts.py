@@ -13,7 +13,7 @@ from components.costs import BreakEven
 from components.pages import charts
 
 POINT_COLOURS = {"challenger": charts.NEW, "production": charts.OTHER}
-"""By the first word of the name; every other model is there already."""
+"""By the first word of the name; other models are grey."""
 
 FAR = 20
 """Prices that differ by this factor are drawn on a logarithmic axis."""
@@ -31,36 +31,35 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Give the points than which none is better at the same price or less; the cheapest first.
+    """Return the Pareto front of price and score, the cheapest first.
 
-    It is the Pareto front of two aims (Miettinen 1999, "Nonlinear Multiobjective Optimization",
-    definition 2.2.1).
+    Source: Miettinen (1999, "Nonlinear Multiobjective Optimization", definition 2.2.1).
     """
-    best, found = float("-inf"), list[Point]()
-    for one in sorted(points, key=lambda point: (point.price, -point.score, point.name)):
-        if one.score > best:
-            found.append(one)
-            best = one.score
-    return found
+    best, on_front = float("-inf"), list[Point]()
+    for point in sorted(points, key=lambda point: (point.price, -point.score, point.name)):
+        if point.score > best:
+            on_front.append(point)
+            best = point.score
+    return on_front
 
 
 def draw_pareto(points: Sequence[Point], path: Path, *, metric: str, currency: str) -> None:
     """Write a PNG with a dot for each model.
 
     Args:
-        points: At least one; those in front are joined.
-        path: Where it goes.
-        metric: What the score is.
-        currency: What the prices are in.
+        points: At least one; those of the Pareto front are joined.
+        path: The PNG.
+        metric: The score's metric.
+        currency: The currency of the prices.
     """
     figure, axes = charts.sheet(4.2, left=0.12)
     _pareto_scale(axes, points)
     _draw_front(axes, front(points))
-    for one in sorted(points, key=lambda point: point.name == "challenger"):
-        colour = _colour(one)
-        if one.low is not None and one.high is not None:
-            axes.plot([one.price] * 2, [100 * one.low, 100 * one.high], color=colour, lw=2.5)
-        axes.plot(one.price, 100 * one.score, "o", color=colour, ms=9)
+    for point in sorted(points, key=lambda point: point.name == "challenger"):
+        colour = _colour(point)
+        if point.low is not None and point.high is not None:
+            axes.plot([point.price] * 2, [100 * point.low, 100 * point.high], color=colour, lw=2.5)
+        axes.plot(point.price, 100 * point.score, "o", color=colour, ms=9)
     _name(axes, points)
     axes.set_xlabel(f"{currency} for 1,000 requests", color=charts.INK, size=9)
     axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=charts.INK, size=9)
@@ -70,7 +69,7 @@ def draw_pareto(points: Sequence[Point], path: Path, *, metric: str, currency: s
 
 
 def _pareto_scale(axes: Axes, points: Sequence[Point]) -> None:
-    prices = [one.price for one in points]
+    prices = [point.price for point in points]
     if min(prices) > 0 and max(prices) / min(prices) >= FAR:
         axes.set_xscale("log")
         axes.set_xlim(min(prices) / 2, max(prices) * 4)
@@ -82,13 +81,12 @@ def _pareto_scale(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _is_right(axes: Axes, price: float) -> bool:
-    """Tell whether a dot is so far right that its name goes to its left."""
     across, _ = axes.transAxes.inverted().transform(axes.transData.transform((price, 0)))
     return bool(across > 0.5)
 
 
-def _colour(one: Point) -> str:
-    return POINT_COLOURS.get(one.name.partition(",")[0], charts.THERE)
+def _colour(point: Point) -> str:
+    return POINT_COLOURS.get(point.name.partition(",")[0], charts.THERE)
 
 
 def _price_label(price: float, _: int | None) -> str:
@@ -98,8 +96,8 @@ def _price_label(price: float, _: int | None) -> str:
 def _draw_front(axes: Axes, kept: Sequence[Point]) -> None:
     right = axes.get_xlim()[1]
     axes.plot(
-        [*(one.price for one in kept), right],
-        [*(100 * one.score for one in kept), 100 * kept[-1].score],
+        [*(point.price for point in kept), right],
+        [*(100 * point.score for point in kept), 100 * kept[-1].score],
         color=charts.GRID,
         lw=5,
         drawstyle="steps-post",
@@ -108,18 +106,18 @@ def _draw_front(axes: Axes, kept: Sequence[Point]) -> None:
 
 
 def _name(axes: Axes, points: Sequence[Point]) -> None:
-    """Name the dots, best first, each below the one before so that none covers another."""
+    """Label the dots, best first, each below the one before so that labels don't overlap."""
     below = math.inf
-    for one in sorted(points, key=lambda point: (-point.score, point.name)):
-        below = min(100 * one.score, below - 6)
-        right = _is_right(axes, one.price)
+    for point in sorted(points, key=lambda point: (-point.score, point.name)):
+        below = min(100 * point.score, below - 6)
+        right = _is_right(axes, point.price)
         axes.annotate(
-            f"{charts.shortened(one.name)}: {one.score:.0%} for {one.price:.3g}",
-            (one.price, below),
+            f"{charts.shortened(point.name)}: {point.score:.0%} for {point.price:.3g}",
+            (point.price, below),
             (-9 if right else 9, 0),
             textcoords="offset points",
             ha="right" if right else "left",
-            color=_colour(one),
+            color=_colour(point),
             size=9,
             va="center",
             bbox={"facecolor": charts.PAPER, "edgecolor": "none", "pad": 1},
@@ -127,24 +125,24 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
 
 
 LEAST = 0.005
-"""The lowest utilization that is drawn, unless what is marked lies lower."""
+"""The lowest utilization drawn, unless a mark lies lower."""
 
 FACTORS = (0.1, 0.25, 0.5, 2.0)
-"""Other prices of production that are drawn, as multiples of the assumed one."""
+"""Other prices of production drawn, as multiples of the assumed one."""
 
 
-def draw_break_even(found: BreakEven, path: Path, *, currency: str) -> None:
+def draw_break_even(costs: BreakEven, path: Path, *, currency: str) -> None:
     """Write a PNG: the challenger's price falls with the utilization, production's does not.
 
     Args:
-        found: Both prices, and the assumed utilization.
-        path: Where it goes.
-        currency: What the prices are in.
+        costs: Both prices, and the assumed utilization.
+        path: The PNG.
+        currency: The currency of the prices.
     """
     figure, axes = charts.sheet(4.4, left=0.12, right=0.92)
-    least = min(LEAST, found.utilization / 2, found.least_utilization / 2)
+    least = min(LEAST, costs.utilization / 2, costs.least_utilization / 2)
     shares = np.geomspace(least, 1, 200)
-    ours, theirs = 1000 * found.full / shares, 1000 * found.production
+    ours, theirs = 1000 * costs.full / shares, 1000 * costs.production
     bottom = min(ours[-1], theirs * FACTORS[0]) / 2
     top = max(ours[0], theirs * FACTORS[-1]) * 2
     _break_even_scale(axes, 100 * least, (bottom, top))
@@ -153,11 +151,11 @@ def draw_break_even(found: BreakEven, path: Path, *, currency: str) -> None:
     )
     axes.plot(100 * shares, ours, color=charts.NEW, lw=2.5, label="challenger")
     _draw_production(axes, theirs)
-    assumed, price = 100 * found.utilization, 1000 * found.full / found.utilization
+    assumed, price = 100 * costs.utilization, 1000 * costs.full / costs.utilization
     axes.axvline(assumed, color=charts.THERE, lw=1, ls=":")
     _mark(axes, assumed, price, f"{price:.3g} at {assumed:.3g}%", charts.NEW)
-    if found.least_utilization <= 1:
-        equal = 100 * found.least_utilization
+    if costs.least_utilization <= 1:
+        equal = 100 * costs.least_utilization
         _mark(axes, equal, theirs, f"equal at {equal:.3g}%", charts.INK)
     axes.set_xlabel(
         f"utilization, % of the machine's paid time (assumed: {assumed:g})",
@@ -202,7 +200,7 @@ def _draw_production(axes: Axes, price: float) -> None:
 
 
 def _mark(axes: Axes, share: float, price: float, text: str, colour: str) -> None:
-    """Put a dot with its name, to its left where it is far right."""
+    """Draw a dot with its label, on the left if the dot is far right."""
     across, _ = axes.transAxes.inverted().transform(axes.transData.transform((share, price)))
     is_right = bool(across > 0.6)
     axes.plot(share, price, "o", color=colour, ms=8)

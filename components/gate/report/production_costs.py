@@ -1,4 +1,4 @@
-"""The table of costs, and the challenger against production: quality kept, and its price."""
+"""The table of costs, and the challenger against production: quality kept and price."""
 
 import math
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from components.scorecard import (
     Scorecard,
 )
 
-UNSAID = "the logs don't say"
+NOT_LOGGED = "not logged"
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One row of the table of costs: both models, and the formula or what is missing."""
+    """One row of the table of costs: both models' values, and the formula or the missing input."""
 
     name: str
     production: str
@@ -30,22 +30,22 @@ class Charge:
 
 
 def cost_rows(costs: Costs) -> list[Charge]:
-    """List tokens, speed and money, of production and of the challenger."""
+    """Return the rows on tokens, speed and money of production and the challenger."""
     return [*_tokens(costs.usage, costs.speed), *_speed(costs.speed), *_money(costs)]
 
 
 def _tokens(usage: Usage | None, speed: Speed | None) -> list[Charge]:
-    ours = speed.usage if speed and speed.requests else None
+    measured = speed.usage if speed and speed.requests else None
     how = "; ".join(
-        f"{who}: mean of {one.requests} requests, {one.source}"
-        for who, one in (("production", usage), ("challenger", ours))
-        if one is not None
+        f"{who}: mean of {counted.requests} requests, {counted.source}"
+        for who, counted in (("production", usage), ("challenger", measured))
+        if counted is not None
     )
     return [
         Charge(
             f"tokens {way}, a request",
             _mean_text(usage and getattr(usage, side)),
-            _mean_text(ours and getattr(ours, side)),
+            _mean_text(measured and getattr(measured, side)),
             how or "not counted",
         )
         for way, side in (("in", "input"), ("out", "output"))
@@ -58,15 +58,15 @@ def _mean_text(value: float | None) -> str:
 
 def _speed(speed: Speed | None) -> list[Charge]:
     if speed is None or speed.first_token is None or speed.tokens_per_second is None:
-        return [Charge("time to first token", UNSAID, "not measured", "evaluate it anew")]
+        return [Charge("time to first token", NOT_LOGGED, "not measured", "evaluate it again")]
     alone = f"median of {speed.timed} requests answered one at a time on {speed.machine}"
     rate = speed.output_tokens / speed.seconds
     return [
-        Charge("time to first token", UNSAID, f"{speed.first_token:.3g} s", alone),
-        Charge("tokens a second", UNSAID, f"{speed.tokens_per_second:.3g}", alone),
+        Charge("time to first token", NOT_LOGGED, f"{speed.first_token:.3g} s", alone),
+        Charge("tokens a second", NOT_LOGGED, f"{speed.tokens_per_second:.3g}", alone),
         Charge(
             "tokens a second, in batches",
-            UNSAID,
+            NOT_LOGGED,
             f"{rate:.3g}",
             f"{speed.output_tokens} tokens in {speed.seconds:.3g} s of evaluation",
         ),
@@ -86,17 +86,17 @@ def _money(costs: Costs) -> list[Charge]:
         Charge("training", "", money(bill.training.value, bill.currency), bill.training.how),
     ]
     back = bill.payback
-    said = "unknown" if back.value is None else f"{back.value:,.0f} requests"
+    text = "unknown" if back.value is None else f"{back.value:,.0f} requests"
     if back.how.startswith("never"):
-        said = "never"
-    rows.append(Charge("the training has paid for itself after", "", said, back.how))
+        text = "never"
+    rows.append(Charge("the training has paid for itself after", "", text, back.how))
     if bill.break_even is not None:
         rows += _break_even(bill.break_even, bill.currency)
     return rows
 
 
-def _break_even(found: BreakEven, currency: str) -> list[Charge]:
-    least = found.least_utilization
+def _break_even(costs: BreakEven, currency: str) -> list[Charge]:
+    least = costs.least_utilization
     return [
         Charge(
             "break-even utilization",
@@ -106,10 +106,10 @@ def _break_even(found: BreakEven, currency: str) -> list[Charge]:
         ),
         Charge(
             "break-even price of a request",
-            money(found.production * found.price_factor, currency),
+            money(costs.production * costs.price_factor, currency),
             "",
-            f"{percent(found.price_factor)} of production's assumed prices, at a utilization of "
-            f"{percent(found.utilization)}",
+            f"{percent(costs.price_factor)} of production's assumed prices, at a utilization of "
+            f"{percent(costs.utilization)}",
         ),
     ]
 
@@ -119,12 +119,12 @@ def _share(fraction: Amount) -> str:
 
 
 TAKEN = (
-    "Production's answers were not scored by themselves: they are taken for right, since the "
-    "holdout's references are these answers, but for those that people corrected."
+    "Production's answers were not scored separately: they are assumed right, since the "
+    "holdout's references are these answers, except those that people corrected."
 )
 
 TAKEN_UNCORRECTED = (
-    "Production's answers are taken for right where nobody corrected them, since there they are "
+    "Production's answers are assumed right where nobody corrected them, since there they are "
     "the references; that flatters it."
 )
 
@@ -133,7 +133,7 @@ TAKEN_UNCORRECTED = (
 class QualityScores:
     """Both models' scores of one metric on the same requests, in the same order.
 
-    ``taken`` tells that production's are taken for right where nothing says otherwise.
+    ``taken``: production's answers are assumed right unless a person corrected them.
     """
 
     metric: str
@@ -144,12 +144,12 @@ class QualityScores:
 
     @property
     def kept(self) -> KeptShare:
-        """Which share of production's quality the challenger keeps."""
+        """The share of production's quality that the challenger keeps."""
         return kept_share(self.challenger, self.production, self.clusters)
 
     @property
     def count(self) -> int:
-        """How many clusters the requests fall into."""
+        """The number of clusters of the requests."""
         return len({*self.clusters})
 
     @property
@@ -160,7 +160,7 @@ class QualityScores:
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """One row of the table of what is kept of production's quality, in words."""
+    """One row of the table of production's quality that is kept, formatted."""
 
     name: str
     production: str
@@ -172,18 +172,18 @@ class Retained:
 
 
 def scored(case: Case) -> Scorecard | None:
-    """Give production's scorecard where its score stands for the requests that it is a mean of.
+    """Return production's scorecard if its score is unbiased, else ``None``.
 
-    What only people's corrections are held against was picked by being wrong.
+    Requests that people corrected are selected for being wrong, so a score on them alone is biased.
     """
     return _scored(case, case.judgement.metric)
 
 
 def quality_scores(case: Case, metric: str) -> QualityScores | None:
-    """Put the challenger's scores beside production's; ``None`` if there are none.
+    """Return the challenger's and production's scores by request; ``None`` if there are none.
 
-    Where production's answers can't be scored they are taken for right: the holdout's references
-    are these answers, but for those that people corrected.
+    If production's answers can't be scored they are assumed right: the holdout's references are
+    these answers, except those that people corrected.
     """
     challenger = case.challenger.get(HOLDOUT)
     if challenger is None or metric not in challenger.metrics:
@@ -191,10 +191,10 @@ def quality_scores(case: Case, metric: str) -> QualityScores | None:
     taken = _scored(case, metric) is None
     theirs = _scores(_measured(case, metric), metric)
     rows = [
-        (mine, other, one.cluster_id)
-        for one in challenger.samples
-        if (mine := one.scores.get(metric)) is not None
-        and (other := theirs.get(one.doc_hash, 1.0 if taken else None)) is not None
+        (mine, other, sample.cluster_id)
+        for sample in challenger.samples
+        if (mine := sample.scores.get(metric)) is not None
+        and (other := theirs.get(sample.doc_hash, 1.0 if taken else None)) is not None
     ]
     if not rows:
         return None
@@ -203,83 +203,80 @@ def quality_scores(case: Case, metric: str) -> QualityScores | None:
 
 
 def all_quality_scores(case: Case) -> list[QualityScores]:
-    """Hold the challenger to production by the target, and by each metric of the whole answer.
+    """Compare the challenger with production by the target and by each whole-answer metric.
 
     A target that is easier than the whole answer would flatter the challenger.
     """
     names = dict.fromkeys((case.judgement.metric, *WHOLE_ANSWER))
-    found = (quality_scores(case, name) for name in names)
-    return [one for one in found if one is not None]
+    by_metric = (quality_scores(case, name) for name in names)
+    return [scores for scores in by_metric if scores is not None]
 
 
 def rows(case: Case) -> list[Retained]:
-    """List what is kept, by metric, as a table shows it."""
-    return [_row(one) for one in all_quality_scores(case)]
+    """Return the table of production's quality that is kept, by metric."""
+    return [_row(scores) for scores in all_quality_scores(case)]
 
 
-def _row(both: QualityScores) -> Retained:
-    found, (ours, theirs) = both.kept, both.means
-    interval = (
-        "" if found.low is None or found.high is None else f"{found.low:.1%} to {found.high:.1%}"
-    )
+def _row(scores: QualityScores) -> Retained:
+    kept, (ours, theirs) = scores.kept, scores.means
+    interval = "" if kept.low is None or kept.high is None else f"{kept.low:.1%} to {kept.high:.1%}"
     return Retained(
-        name=both.metric.replace("_", " "),
-        production=f"{as_share(theirs)}{', taken for right' if both.taken else ''}",
+        name=scores.metric.replace("_", " "),
+        production=f"{as_share(theirs)}{', assumed right' if scores.taken else ''}",
         challenger=as_share(ours),
-        share="unknown" if found.ratio is None else f"{found.ratio:.1%}",
-        interval=interval or f"none: {found.unbounded}",
-        n=found.n,
-        clusters=both.count,
+        share="unknown" if kept.ratio is None else f"{kept.ratio:.1%}",
+        interval=interval or f"none: {kept.unbounded}",
+        n=kept.n,
+        clusters=scores.count,
     )
 
 
 def taken_score(case: Case) -> float | None:
-    """Give production's mean score where its answers are taken for right; ``None`` if not."""
-    found = quality_scores(case, case.judgement.metric)
-    return found.means[1] if found is not None and found.taken else None
+    """Return production's mean score if its answers are assumed right, else ``None``."""
+    scores = quality_scores(case, case.judgement.metric)
+    return scores.means[1] if scores is not None and scores.taken else None
 
 
 def sentence(case: Case) -> str:
-    """Say which share of production's quality is kept, at which share of its price, and whence."""
+    """Return the sentence on the share of production's quality that is kept, and its price."""
     metric = case.judgement.metric
-    both = {one.metric: one for one in all_quality_scores(case)}
-    told = [_kept(one) for one in both.values() if one.kept.ratio is not None]
-    if metric not in both or both[metric].kept.ratio is None:
+    by_metric = {scores.metric: scores for scores in all_quality_scores(case)}
+    shares = [_kept(scores) for scores in by_metric.values() if scores.kept.ratio is not None]
+    if metric not in by_metric or by_metric[metric].kept.ratio is None:
         name = metric.replace("_", " ")
-        told.insert(0, f"an unknown share of production's {name}")
+        shares.insert(0, f"an unknown share of production's {name}")
     fraction = case.costs.bill.fraction.value
     price = "" if fraction is None else f", at {fraction:.2%} of its price of a request"
-    listed = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
-    whence = f" {_whence(case, both[metric])}" if metric in both else ""
-    return f"The challenger keeps {listed}{price}.{whence}"
+    listed = " and ".join([", ".join(shares[:-1]), shares[-1]] if len(shares) > 1 else shares)
+    source = f" {_score_source(case, by_metric[metric])}" if metric in by_metric else ""
+    return f"The challenger keeps {listed}{price}.{source}"
 
 
-def _kept(both: QualityScores) -> str:
-    """Say which share of one metric is kept."""
-    found = both.kept
+def _kept(scores: QualityScores) -> str:
+    kept = scores.kept
     spread = (
-        f"no interval: {found.unbounded}"
-        if found.low is None or found.high is None
-        else f"95 % interval {found.low:.1%} to {found.high:.1%}, {found.method}"
+        f"no interval: {kept.unbounded}"
+        if kept.low is None or kept.high is None
+        else f"95 % interval {kept.low:.1%} to {kept.high:.1%}, {kept.method}"
     )
     return (
-        f"{found.ratio:.1%} of production's {both.metric.replace('_', ' ')} ({spread}, "
-        f"{found.n} requests in {both.count} clusters)"
+        f"{kept.ratio:.1%} of production's {scores.metric.replace('_', ' ')} ({spread}, "
+        f"{kept.n} requests in {scores.count} clusters)"
     )
 
 
 def break_even(bill: Bill) -> str:
-    """Say at which utilization, and at which price of production, both cost the same."""
-    found = bill.break_even
-    if found is None:
+    """Return the utilization and production's price at which both cost the same, in sentences."""
+    costs = bill.break_even
+    if costs is None:
         return ""
-    price = money(found.production * found.price_factor, bill.currency)
+    price = money(costs.production * costs.price_factor, bill.currency)
     at_assumed = (
-        f"At the assumed utilization of {percent(found.utilization)}, which is "
-        f"{found.hourly:,.0f} requests an hour, both cost the same where production takes "
-        f"{percent(found.price_factor)} of its assumed prices ({price} a request)."
+        f"At the assumed utilization of {percent(costs.utilization)}, which is "
+        f"{costs.hourly:,.0f} requests an hour, both cost the same if production costs "
+        f"{percent(costs.price_factor)} of its assumed prices ({price} a request)."
     )
-    least = found.least_utilization
+    least = costs.least_utilization
     at_price = (
         "At production's assumed prices the challenger is dearer even without idle time."
         if least > 1
@@ -290,46 +287,47 @@ def break_even(bill: Bill) -> str:
 
 
 def account(case: Case) -> list[str]:
-    """Tell what is kept, and each amount with its formula; what has no price is left out."""
+    """Return sentences on the quality kept and on each known amount with its formula."""
     bill = case.costs.bill
     amounts = {
         "a request in production": bill.production,
         "a request to the challenger": bill.challenger,
         "the training": bill.training,
     }
-    told = [
-        f"{name}: {money(one.value, bill.currency)} = {one.how}"
-        for name, one in amounts.items()
-        if one.value is not None
+    sentences = [
+        f"{name}: {money(amount.value, bill.currency)} = {amount.how}"
+        for name, amount in amounts.items()
+        if amount.value is not None
     ]
     if bill.payback.value is not None:
-        told.append(f"the training has paid for itself after {bill.payback.value:,.0f} requests")
+        sentences.append(
+            f"the training has paid for itself after {bill.payback.value:,.0f} requests"
+        )
     if even := break_even(bill):
-        told.append(even)
-    return [sentence(case), *told]
+        sentences.append(even)
+    return [sentence(case), *sentences]
 
 
-def _whence(case: Case, both: QualityScores) -> str:
-    """Say what production's score is the score of."""
+def _score_source(case: Case, both: QualityScores) -> str:
+    """Return the sentence on how production was scored."""
     card = _measured(case, both.metric)
     if card is None:
         return TAKEN
     on, score = card.conditions.get(SCORED_ON), card.scores[both.metric]
     if both.taken:
         return (
-            f"{TAKEN_UNCORRECTED} Of the {score.n} requests that people corrected it has "
+            f"{TAKEN_UNCORRECTED} On the {score.n} requests that people corrected it scores "
             f"{as_share(score.value)}."
         )
-    told = f"; it was scored on {on}" if on else ""
+    scored_on = f"; it was scored on {on}" if on else ""
     ours, theirs = both.means
     return (
-        f"Its logged answers have {as_share(theirs)} of {both.metric.replace('_', ' ')} there, the "
-        f"challenger's {as_share(ours)}{told}."
+        f"Its logged answers score {as_share(theirs)} by {both.metric.replace('_', ' ')} there, "
+        f"the challenger's {as_share(ours)}{scored_on}."
     )
 
 
 def _measured(case: Case, metric: str) -> Scorecard | None:
-    """Give production's scorecard where it measured a metric at all."""
     card = case.others.get(PRODUCTION)
     return card if card is not None and metric in card.scores and card.scores[metric].n else None
 
@@ -340,8 +338,10 @@ def _scored(case: Case, metric: str) -> Scorecard | None:
 
 
 def _scores(card: Scorecard | None, metric: str) -> Mapping[str, float]:
-    found = [(one.doc_hash, one.scores.get(metric)) for one in card.samples] if card else []
-    return {doc_hash: score for doc_hash, score in found if score is not None}
+    pairs = (
+        [(sample.doc_hash, sample.scores.get(metric)) for sample in card.samples] if card else []
+    )
+    return {doc_hash: score for doc_hash, score in pairs if score is not None}
 
 
 def _mean(scores: tuple[float, ...]) -> float:

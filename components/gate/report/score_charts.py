@@ -35,18 +35,18 @@ EFFECT_COLOURS: dict[Kind, str] = {
 }
 
 EFFECT_MEANINGS: dict[Kind, str] = {
-    "target": "what the challenger must be better at",
-    "guard": "what it may not be worse at",
-    "shown": "only shown",
+    "target": "target: must be better",
+    "guard": "guard: must not be worse",
+    "shown": "report only",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One difference, challenger less opponent, as a share of one.
+    """One difference, challenger minus opponent, as a share.
 
-    ``bound`` is what the interval must lie above: zero, or how much worse the policy allows; none
-    where nothing is asked. Without a ``difference`` it was not measured.
+    ``bound`` is the value that the interval must lie above: zero or minus the policy's margin;
+    ``None`` for a figure that is only reported. ``difference`` is ``None`` if not measured.
     """
 
     name: str
@@ -60,20 +60,20 @@ class Effect:
 
     @property
     def size(self) -> str:
-        """On how many requests it was measured, and in how many clusters where that is known."""
+        """Label with the number of requests, and of clusters if known."""
         return charts.size(self.n, self.clusters)
 
 
 def draw_differences(effects: Sequence[Effect], path: Path) -> None:
     """Write a PNG with a row for each effect, in their order."""
     figure, axes = charts.sheet(1.3 + 0.42 * len(effects), right=0.87)
-    charts.rows(axes, [f"{charts.shortened(one.name)}\n{one.size}" for one in effects])
+    charts.rows(axes, [f"{charts.shortened(shown.name)}\n{shown.size}" for shown in effects])
     axes.set_xlim(*_limits(effects))
     axes.axvline(0, color=charts.INK, lw=1)
     for row, effect in enumerate(effects):
         _row(axes, row, effect)
-    axes.set_xlabel("challenger less opponent, in points, with interval", color=charts.INK, size=9)
-    kinds: dict[Kind, None] = {one.kind: None for one in effects}
+    axes.set_xlabel("challenger minus opponent, in points, with interval", color=charts.INK, size=9)
+    kinds: dict[Kind, None] = {shown.kind: None for shown in effects}
     for kind in kinds:
         axes.plot(
             [], [], "o-", color=EFFECT_COLOURS[kind], lw=2.5, ms=6, label=EFFECT_MEANINGS[kind]
@@ -88,8 +88,8 @@ def _row(axes: Axes, row: int, effect: Effect) -> None:
     if effect.difference is None:
         axes.text(0, row, " not measured", color=colour, va="center", size=9)
         return
-    said, beside = f"{100 * effect.difference:+.1f}", axes.get_yaxis_transform()
-    axes.text(1.02, row, said, color=colour, va="center", size=9, transform=beside)
+    label, beside = f"{100 * effect.difference:+.1f}", axes.get_yaxis_transform()
+    axes.text(1.02, row, label, color=colour, va="center", size=9, transform=beside)
     if effect.low is not None and effect.high is not None:
         ends = [100 * effect.low, 100 * effect.high]
         axes.plot(ends, [row, row], color=colour, lw=2.5, solid_capstyle="round")
@@ -99,11 +99,11 @@ def _row(axes: Axes, row: int, effect: Effect) -> None:
 
 
 def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
-    """Say from where to where the axis goes: zero is in it, and a little of either side."""
+    """Return the axis' limits, which include zero and some space on either side."""
     seen = [
         100 * value
-        for one in effects
-        for value in (one.difference, one.low, one.high, one.bound)
+        for effect in effects
+        for value in (effect.difference, effect.low, effect.high, effect.bound)
         if value is not None
     ]
     low, high = min([-5.0, *seen]), max([5.0, *seen])
@@ -116,9 +116,9 @@ MOST_SLICES = 14
 
 @dataclass(frozen=True, slots=True)
 class SliceTally:
-    """One slice: how many requests, and who got how many right that the other did not.
+    """One slice: its requests, and how many only the challenger or only the opponent got right.
 
-    ``worse`` tells that the challenger is significantly worse on it.
+    ``worse``: the challenger is significantly worse on it.
     """
 
     name: str
@@ -131,26 +131,29 @@ class SliceTally:
 
 def draw_slices(tallies: Sequence[SliceTally], path: Path, *, opponent: str) -> None:
     """Write a PNG with a row for each of the largest slices, in their order."""
-    largest = sorted(tallies, key=lambda one: (-one.n, one.name))[:MOST_SLICES]
-    shown = [one for one in tallies if one in largest]
+    largest = sorted(tallies, key=lambda tally: (-tally.n, tally.name))[:MOST_SLICES]
+    shown = [tally for tally in tallies if tally in largest]
     figure, axes = charts.sheet(1.3 + 0.42 * len(shown))
     charts.rows(
         axes,
-        [f"{charts.shortened(one.name)}\n{charts.size(one.n, one.clusters)}" for one in shown],
+        [
+            f"{charts.shortened(tally.name)}\n{charts.size(tally.n, tally.clusters)}"
+            for tally in shown
+        ],
     )
-    reach = max(1.0, *(max(one.wins, one.losses) for one in shown))
+    reach = max(1.0, *(max(tally.wins, tally.losses) for tally in shown))
     axes.set_xlim(-1.25 * reach, 1.25 * reach)
     axes.axvline(0, color=charts.INK, lw=1)
-    for row, one in enumerate(shown):
-        axes.barh(row, -one.losses, height=0.55, color=charts.THERE)
-        axes.barh(row, one.wins, height=0.55, color=charts.NEW)
-        said = f" {one.losses}" + (" worse" if one.worse else "")
-        kind = "bold" if one.worse else "normal"
+    for row, tally in enumerate(shown):
+        axes.barh(row, -tally.losses, height=0.55, color=charts.THERE)
+        axes.barh(row, tally.wins, height=0.55, color=charts.NEW)
+        label = f" {tally.losses}" + (" worse" if tally.worse else "")
+        kind = "bold" if tally.worse else "normal"
         gap = 0.03 * reach
         axes.text(
-            -one.losses - gap, row, said.strip(), ha="right", va="center", size=9, weight=kind
+            -tally.losses - gap, row, label.strip(), ha="right", va="center", size=9, weight=kind
         )
-        axes.text(one.wins + gap, row, str(one.wins), ha="left", va="center", size=9)
+        axes.text(tally.wins + gap, row, str(tally.wins), ha="left", va="center", size=9)
     ticks = [tick for tick in axes.get_xticks() if abs(tick) <= reach and tick == int(tick)]
     axes.set_xticks(ticks, [str(abs(int(tick))) for tick in ticks])
     axes.set_xlabel("requests that only one of the two got right", color=charts.INK, size=9)
@@ -164,12 +167,12 @@ MODEL_COLOURS = (THERE, NEW, OTHER, FURTHER)
 
 
 def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
-    """Write a PNG, 1050 pixels wide and readable at 700, on white so that any theme can show it.
+    """Write a PNG of all scores, a row for each metric (``charts`` has the size).
 
     Args:
-        scorecards: By the name each model has in the legend, at most four; the opponent first, all
-            of one task.
-        path: Where the PNG goes.
+        scorecards: By the model's name in the legend; at most four, of one task, the opponent
+            first.
+        path: The PNG.
     """
     metrics = next(iter(scorecards.values())).metrics
     figure = Figure(figsize=(WIDTH, 1.3 + 0.55 * len(metrics)), dpi=DPI, facecolor=PAPER)
@@ -216,12 +219,12 @@ def _score_frame(axes: Axes, card: Scorecard) -> None:
 
 
 MOST_TURNS = 20
-"""The last turns are shown."""
+"""Older turns are not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """One turn's scores, as shares with intervals; compared only within a holdout version."""
+    """One turn's scores, as shares with intervals; comparable only within a holdout version."""
 
     day: str
     holdout_version: str
@@ -235,7 +238,7 @@ class Past:
 def draw_history(turns: Sequence[Past], path: Path, *, metric: str) -> None:
     """Write a PNG with a column for each of the last turns, the oldest first.
 
-    Lines join the turns of one holdout version: across versions scores are not compared.
+    Lines join the turns of one holdout version; scores of different versions are not comparable.
     """
     shown = list(turns)[-MOST_TURNS:]
     figure, axes = charts.sheet(3.8, left=0.12)
@@ -261,7 +264,7 @@ def _column(axes: Axes, column: int, turn: Past) -> None:
 def _join(axes: Axes, shown: Sequence[Past]) -> None:
     columns = enumerate(shown)
     for place, (version, together) in enumerate(
-        groupby(columns, key=lambda one: one[1].holdout_version)
+        groupby(columns, key=lambda numbered: numbered[1].holdout_version)
     ):
         run = [(column, turn.challenger) for column, turn in together]
         measured = [(column, 100 * score) for column, score in run if score is not None]
@@ -279,7 +282,7 @@ def _history_frame(figure: Figure, axes: Axes, shown: Sequence[Past], metric: st
     axes.set_ylim(-4, 110)
     axes.set_yticks(range(0, 101, 20))
     slant = 0 if len(shown) <= 7 else 45
-    axes.set_xticks(range(len(shown)), [one.day for one in shown], rotation=slant, size=8)
+    axes.set_xticks(range(len(shown)), [turn.day for turn in shown], rotation=slant, size=8)
     axes.grid(axis="y", color=charts.GRID, lw=0.8)
     axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=charts.INK, size=9)
     axes.set_xlabel("turn", color=charts.INK, size=9)

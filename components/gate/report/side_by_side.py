@@ -11,15 +11,15 @@ from components.gate.report.words import Case
 from components.scorecard import HOLDOUT, Difference, Scorecard
 
 TAIL = 0.025
-"""What is only shown has 95 % intervals."""
+"""Figures that no gate judged have 95 % intervals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One metric of one task; without a ``difference`` in its effect the two were not compared.
 
-    ``said`` is what the gate made of it, if it was asked; ``mood`` (good, bad or none) goes with
-    it. ``level`` is the interval's, as a share.
+    ``finding`` is the gate's outcome in words if it judged the figure, ``mood`` (``good``, ``bad``
+    or empty) its colour. ``level`` is the interval's coverage, as a share.
     """
 
     task: str
@@ -29,36 +29,36 @@ class Figure:
     opponent: float | None
     effect: Effect
     level: float
-    said: str = ""
+    finding: str = ""
     mood: str = ""
 
 
 def figures(challenger: Measured, opponent: Measured, judgement: Judgement) -> list[Figure]:
-    """List the figures: the target, the guards, and then whatever else was measured of both."""
-    judged = {(one.task, one.metric) for one in judgement.comparisons}
-    found = [_judged(one, challenger[one.task]) for one in judgement.comparisons]
+    """Return the target, the guards, and then all other figures measured for both models."""
+    judged = {(result.task, result.metric) for result in judgement.comparisons}
+    listed = [_judged(result, challenger[result.task]) for result in judgement.comparisons]
     for task in [HOLDOUT, *sorted({*challenger} - {HOLDOUT})]:
         if task not in challenger or task not in opponent:
             continue
         ours, theirs = challenger[task], opponent[task]
         alike = not incomparable(ours, theirs)
-        found += [
+        listed += [
             _shown(ours, theirs, metric, alike=alike)
             for metric in ours.metrics
             if (task, metric) not in judged and metric in theirs.scores
         ]
-    return found
+    return listed
 
 
 def side_by_side(first: Measured, second: Measured) -> list[Figure]:
-    """List all figures of two models that no gate judged."""
+    """Return all figures of two models without a judgement."""
     return figures(first, second, Judgement("inconclusive", (), ""))
 
 
 def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, float]:
-    """Test whether two models differ on a metric: the test's name and its p-value.
+    """Return the test's name and the two-sided p-value of a difference between two models.
 
-    It is twice the smaller of both one-sided ones, at most 1.
+    It is twice the smaller of the two one-sided p-values, at most 1.
     """
     pairs = comparison.pair_scores(ours, theirs, metric, None).pairs
     name, ahead = significance.superiority(pairs)
@@ -66,38 +66,46 @@ def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, flo
 
 
 def shown_figures(ours: Scorecard, theirs: Scorecard, metric: str) -> Figure:
-    """Compare two models on a metric, where both measured the same requests; nothing is judged."""
+    """Compare two models, measured on the same requests, on a metric without a judgement."""
     return _shown(ours, theirs, metric, alike=True)
 
 
-def _judged(one: Comparison, card: Scorecard) -> Figure:
-    bound = 0.0 if one.role == "target" else -one.margin
-    since = f" since the {one.anchor}" if one.anchor else ""
-    name = named(one.task, one.metric) + since
-    effect = Effect(name, one.role, one.n, one.difference, one.low, one.high, bound, one.clusters)
-    mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[one.outcome]
+def _judged(result: Comparison, card: Scorecard) -> Figure:
+    bound = 0.0 if result.role == "target" else -result.margin
+    since = f" since the {result.anchor}" if result.anchor else ""
+    name = named(result.task, result.metric) + since
+    effect = Effect(
+        name,
+        result.role,
+        result.n,
+        result.difference,
+        result.low,
+        result.high,
+        bound,
+        result.clusters,
+    )
+    mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[result.outcome]
     return Figure(
-        task=one.task,
-        metric=one.metric,
-        meaning=card.metrics[one.metric].meaning,
-        challenger=one.challenger,
-        opponent=None if one.anchor else one.opponent,
+        task=result.task,
+        metric=result.metric,
+        meaning=card.metrics[result.metric].meaning,
+        challenger=result.challenger,
+        opponent=None if result.anchor else result.opponent,
         effect=effect,
-        level=1 - 2 * one.tail,
-        said=_word(one),
+        level=1 - 2 * result.tail,
+        finding=_word(result),
         mood=mood,
     )
 
 
-def _word(one: Comparison) -> str:
-    """Say what the gate made of a figure, in a few words."""
-    since = f" since the {one.anchor} ({one.opponent:.1%})" if one.anchor else ""
-    allowed = f"{100 * one.margin:g} points"
-    if one.role == "target":
+def _word(result: Comparison) -> str:
+    since = f" since the {result.anchor} ({result.opponent:.1%})" if result.anchor else ""
+    allowed = f"{100 * result.margin:g} points"
+    if result.role == "target":
         words = {
-            "pass": f"better ({one.test}, p = {one.p_value:.2g})",
+            "pass": f"better ({result.test}, p = {result.p_value:.2g})",
             "fail": "not better",
-            "inconclusive": f"too close to tell (p = {one.p_value:.2g})",
+            "inconclusive": f"too close to tell (p = {result.p_value:.2g})",
         }
     else:
         words = {
@@ -105,7 +113,7 @@ def _word(one: Comparison) -> str:
             "fail": f"worse than the {allowed} allowed",
             "inconclusive": f"not shown to be within the {allowed} allowed",
         }
-    return words[one.outcome] + since
+    return words[result.outcome] + since
 
 
 def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:
@@ -130,10 +138,10 @@ def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> F
 
 
 def _is_share(ours: Scorecard, theirs: Scorecard, metric: str) -> bool:
-    """Tell whether both measured the same requests, with scores between zero and one."""
+    """Return whether both measured the same requests, with scores between 0 and 1."""
     mine, other = dict(_measured(ours, metric)), dict(_measured(theirs, metric))
     values = [*mine.values(), *other.values()]
-    return bool(mine) and mine.keys() == other.keys() and all(0 <= one <= 1 for one in values)
+    return bool(mine) and mine.keys() == other.keys() and all(0 <= value <= 1 for value in values)
 
 
 def _measured(card: Scorecard, metric: str) -> Iterator[tuple[str, float]]:
@@ -144,13 +152,13 @@ def _measured(card: Scorecard, metric: str) -> Iterator[tuple[str, float]]:
 
 
 def named(task: str, metric: str) -> str:
-    """Name a figure as a reader would."""
+    """Return a figure's displayed name."""
     plain = metric.replace("_", " ")
     return plain if task == HOLDOUT else f"{task}: {plain}"
 
 
 def differing(case: Case) -> tuple[list[Difference], list[Difference]]:
-    """Return the held-out requests of a case that ``apart`` finds; empty if it was not compared."""
+    """Return a case's lost and won held-out requests; empty if it was not compared."""
     ours, theirs = case.challenger.get(HOLDOUT), case.opponent.get(HOLDOUT)
     if ours is None or theirs is None or case.judgement.metric not in ours.metrics:
         return [], []
@@ -160,16 +168,16 @@ def differing(case: Case) -> tuple[list[Difference], list[Difference]]:
 def differing_requests(
     challenger: Scorecard, opponent: Scorecard, metric: str
 ) -> tuple[list[Difference], list[Difference]]:
-    """Return the requests that the challenger did worse on, and those that it did better on.
+    """Return the requests on which the challenger did worse, and those on which it did better.
 
-    Their order is by the hash of the request: the same each time, and in favour of nobody. What one
-    of the two was not asked, or not scored on, is neither.
+    They are ordered by the hash of the request, which is deterministic and unbiased. Requests on
+    which either model has no score are skipped.
     """
     sign = 1 if challenger.metrics[metric].higher_is_better else -1
     others = {sample.doc_hash: sample for sample in opponent.samples}
     lost: list[Difference] = []
     won: list[Difference] = []
-    for ours in sorted(challenger.samples, key=lambda one: one.doc_hash):
+    for ours in sorted(challenger.samples, key=lambda sample: sample.doc_hash):
         theirs = others.get(ours.doc_hash)
         mine, other = ours.scores.get(metric), theirs.scores.get(metric) if theirs else None
         if theirs is None or mine is None or other is None or mine == other:
@@ -179,7 +187,7 @@ def differing_requests(
 
 
 def take_turns(lost: list[Difference], won: list[Difference], count: int) -> list[Difference]:
-    """Take from both by turns, a lost one first: whoever decides should see both."""
+    """Take ``count`` differences, lost and won in turns and a lost one first."""
     shorter = min(len(lost), len(won))
-    turns = [one for both in zip(lost, won, strict=False) for one in both]
+    turns = [difference for pair in zip(lost, won, strict=False) for difference in pair]
     return [*turns, *lost[shorter:], *won[shorter:]][:count]

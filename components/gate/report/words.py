@@ -1,4 +1,4 @@
-"""A case: all that a report shows, with its figures and sentences in plain words."""
+"""A case, which is all that a report shows, and its numbers and sentences in plain words."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,34 +15,34 @@ from components.scorecard import Scorecard
 
 
 def as_share(value: float | None) -> str:
-    """Write a score; what is no share of one is written as it is."""
+    """Format a score: in percent if it is between 0 and 1."""
     if value is None:
         return "not measured"
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.4g}"
 
 
 def percent(value: float) -> str:
-    """Write a share of any size in percent, to three digits that count."""
+    """Format a share of any size in percent, with three significant digits."""
     return f"{100 * value:.3g}%" if 100 * value < 1000 else f"{100 * value:,.0f}%"
 
 
 def points(difference: float | None) -> str:
-    """Write a difference of shares in points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     return "" if difference is None else f"{100 * difference:+.1f}"
 
 
 def between(low: float | None, high: float | None) -> str:
-    """Write the interval of a difference in points."""
+    """Format the interval of a difference in percentage points."""
     return "" if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
 def counted(clusters: int | None) -> str:
-    """Write a number of clusters; older scorecards and judgements don't have it."""
+    """Format a number of clusters, which older scorecards and judgements lack."""
     return "unknown" if clusters is None else str(clusters)
 
 
 def money(value: float | None, currency: str) -> str:
-    """Write an amount with two digits after the point, or with three that count if it is small."""
+    """Format an amount with two decimals, or with three significant digits if it is below 1."""
     if value is None:
         return "unknown"
     digits = 2 if value >= 1 or value == 0 else 2 - math.floor(math.log10(value))
@@ -50,7 +50,7 @@ def money(value: float | None, currency: str) -> str:
 
 
 def term_sentences(judgement: Judgement) -> list[str]:
-    """Say what was changed since the policy was sealed, and how often the holdout was looked at."""
+    """Return sentences on changes since the policy was sealed and on earlier looks."""
     terms = judgement.terms
     if terms is None:
         return []
@@ -60,7 +60,7 @@ def term_sentences(judgement: Judgement) -> list[str]:
 def _changed(terms: Terms) -> list[str]:
     if not terms.changes:
         return []
-    since = f"first used on {terms.changed_at}" if terms.changed_at else "in no look yet"
+    since = f"first used on {terms.changed_at}" if terms.changed_at else "not used by a look yet"
     return [
         f"the policy was changed after it was sealed on {terms.sealed_at} (decision "
         f"{terms.decision}), {since}: {'; '.join(terms.changes)}"
@@ -69,19 +69,19 @@ def _changed(terms: Terms) -> list[str]:
 
 def _holdout_uses(terms: Terms) -> str:
     count = {0: "no look", 1: "1 look"}.get(terms.looks, f"{terms.looks} looks")
-    others = f" (those of {', '.join(terms.others)} among them)" if terms.others else ""
+    others = f" (including those of {', '.join(terms.others)})" if terms.others else ""
     return (
         f"a policy was sealed on {terms.sealed_at} (decision {terms.decision}) before the first "
         f"look at holdout version {terms.holdout_version} of {terms.workload}: alpha "
         f"{terms.alpha:g} for all looks, of which {terms.left:.4g} was left for this one; this "
-        f"home has seen {count} at this holdout before{others}, and looks of another home are not "
+        f"home recorded {count} at this holdout before{others}, and looks of other homes are not "
         "known"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What answers cost.
+    """The costs of answers.
 
     ``request`` is the price of a request by the name of the model; ``usage`` is production's,
     ``speed`` the challenger's.
@@ -95,12 +95,12 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What was compared, what came of it, and what else a person wants to know.
+    """The compared models, their judgement, and everything else that a report shows.
 
-    ``challenger`` and ``opponent`` are scorecards by task; ``others`` are of the holdout, by the
-    name of a model that was measured besides (``base``, ``production``). ``counts`` are the
-    snapshot's rows by verdict of the rules; ``learned`` says in sentences which of them training
-    left out; ``note`` is the workload's own; ``turns`` are those before this one.
+    ``challenger`` and ``opponent`` are scorecards by task; ``others`` are scorecards of the holdout
+    by the name of another measured model (``base``, ``production``). ``counts`` are the snapshot's
+    rows by verdict of the rules; ``learned`` are sentences on the rows that training left out;
+    ``note`` is the workload's own; ``turns`` are those before this one.
     """
 
     subject: EvidenceSubject
@@ -117,11 +117,11 @@ class Case:
 
 
 MANY_PARTS = 6
-"""More parts of the traffic than this are told in the table only."""
+"""If the traffic has more parts than this they are in the table only."""
 
 
 def verdict_sentence(case: Case) -> str:
-    """Say in one sentence what the gate found."""
+    """Return the gate's judgement as a sentence."""
     target, judgement = case.judgement.target, case.judgement
     who = case.subject.opponent_name
     if target is None:
@@ -136,22 +136,20 @@ def verdict_sentence(case: Case) -> str:
         safe = _safe(judgement.comparisons[1:])
         return f"The challenger is better: {lead}{safe}{_price(case)}."
     if judgement.outcome == "fail":
-        return f"The challenger should not replace the {who}: {lead}; why is below."
+        return f"The challenger should not replace the {who}: {lead}; the reasons are below."
     if judgement.more_needed is None:
-        return f"It can't be told yet: {lead}, and no number of requests is in sight to decide it."
-    return (
-        f"It can't be told yet: {lead}. About {judgement.more_needed} more requests would decide."
-    )
+        return f"It is undecided: {lead}, and no realistic number of requests would decide it."
+    return f"It is undecided: {lead}. About {judgement.more_needed} more requests would decide."
 
 
 def _safe(guards: Sequence[Comparison]) -> str:
     if not guards:
         return ""
-    figures = len({(one.task, one.metric) for one in guards})
-    told = "one guarded figure was" if figures == 1 else f"{figures} guarded figures were"
-    anchor = next((one.anchor for one in guards if one.anchor), "")
+    figures = len({(guard.task, guard.metric) for guard in guards})
+    figures_text = "one guarded figure was" if figures == 1 else f"{figures} guarded figures were"
+    anchor = next((guard.anchor for guard in guards if guard.anchor), "")
     since = f", nor since the {anchor}" if anchor else ""
-    return f", and {told} shown not to get worse{since}"
+    return f", and {figures_text} shown not to get worse{since}"
 
 
 def _price(case: Case) -> str:
@@ -160,39 +158,39 @@ def _price(case: Case) -> str:
 
 
 def change_sentence(case: Case) -> list[str]:
-    """Say what an approval would change, and for which parts of the traffic."""
+    """Return sentences on what an approval would change, and for which parts of the traffic."""
     subject, target = case.subject, case.judgement.target
     lines = [
         f"On approval, adapter {subject.adapter} answers the requests of {subject.workload} in "
-        f"place of the {subject.opponent_name}. On a rejection everything stays as it is."
+        f"place of the {subject.opponent_name}. On a rejection nothing changes."
     ]
     if target is None:
         return lines
     same = target.n - target.wins - target.losses
     lines.append(
         f"Of {target.n} held-out requests, {target.wins} would be answered better than now, "
-        f"{target.losses} worse, and {same} alike."
+        f"{target.losses} worse, and {same} equally well."
     )
     return [*lines, *_for_whom(case.judgement.slices), _worse_parts(case.judgement.slices)]
 
 
 def _for_whom(slices: tuple[Slice, ...]) -> list[str]:
-    told: list[str] = []
-    for name, group in groupby(slices, key=lambda one: one.name):
+    sentences: list[str] = []
+    for name, group in groupby(slices, key=lambda part: part.name):
         parts = [*group]
         if len(parts) <= MANY_PARTS:
-            said = ", ".join(
-                f"{one.value} {points(one.difference)} ({size(one.n, one.clusters)})"
-                for one in parts
+            listed = ", ".join(
+                f"{part.value} {points(part.difference)} ({size(part.n, part.clusters)})"
+                for part in parts
             )
-            told.append(f"By {name}, in points: {said}.")
-    return told
+            sentences.append(f"By {name}, in points: {listed}.")
+    return sentences
 
 
 def _worse_parts(slices: tuple[Slice, ...]) -> str:
-    worse = [f"{one.name} {one.value}" for one in slices if one.is_worse]
+    worse = [f"{part.name} {part.value}" for part in slices if part.is_worse]
     if worse:
         return f"It is significantly worse for: {', '.join(worse)}."
     if not slices:
-        return "The traffic has no parts that are large enough to be looked at by themselves."
+        return "No part of the traffic is large enough to be compared separately."
     return f"None of {len(slices)} parts of the traffic is significantly worse."

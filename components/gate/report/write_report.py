@@ -1,4 +1,4 @@
-"""Write the report of a case into its evidence folder: charts, page, every request."""
+"""Write the report of a case into its evidence folder: charts, page, all requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -43,17 +43,17 @@ SCHEMA = pa.schema(
         ("slices", pa.map_(pa.string(), pa.string())),
     ]
 )
-"""One row per request of a task; what the opponent was not asked is null."""
+"""One row per request of a task; the opponent's columns are null if it has no such request."""
 
 
 def write_answers(path: Path, challenger: Measured, opponent: Measured) -> None:
-    """Write the rows, by task and then by the hash of the request."""
+    """Write the rows, ordered by task and then by the hash of the request."""
     rows: list[dict[str, object]] = []
     for task, card in sorted(challenger.items()):
         theirs = opponent.get(task)
-        others = {one.doc_hash: one for one in theirs.samples} if theirs else {}
-        ordered = sorted(card.samples, key=lambda one: one.doc_hash)
-        rows += [_answer_row(task, one, others.get(one.doc_hash)) for one in ordered]
+        others = {sample.doc_hash: sample for sample in theirs.samples} if theirs else {}
+        ordered = sorted(card.samples, key=lambda sample: sample.doc_hash)
+        rows += [_answer_row(task, sample, others.get(sample.doc_hash)) for sample in ordered]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd")
 
 
@@ -85,15 +85,15 @@ PICTURES = {
     "history": "history.png",
 }
 
-TAKEN_FOR_RIGHT = f"{PRODUCTION}, taken for right"
+ASSUMED_RIGHT = f"{PRODUCTION}, assumed right"
 
 EXAMPLES = 10
-"""Requests that only the one, or only the other, got right are shown, so many of either."""
+"""The most lost, and the most won, requests that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One row of a table of scores, in words; ``mood`` (good, bad or none) colours what is said."""
+    """One row of a table of scores, formatted; ``mood`` is the ``finding``'s CSS class, if any."""
 
     name: str
     meaning: str
@@ -103,13 +103,13 @@ class ScoreRow:
     interval: str
     n: int
     clusters: str
-    said: str = ""
+    finding: str = ""
     mood: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One row of the table of slices, in words; ``said`` only where it is significantly worse."""
+    """One row of the table of slices, formatted; ``finding`` only if it is significantly worse."""
 
     name: str
     better: int
@@ -118,36 +118,38 @@ class Part:
     interval: str
     n: int
     clusters: str
-    said: str
+    finding: str
 
 
 def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
-    """Write pictures, rows and the report; give the figures that they show.
+    """Write charts, rows and the report, and return the figures that they show.
 
     Args:
-        case: What the evidence is about.
+        case: The compared models and their judgement.
         folder: The evidence folder.
-        this: This turn, as the picture of all turns shows it.
+        this: This turn, for the chart of all turns.
     """
-    found = figures(case.challenger, case.opponent, case.judgement)
-    _draw(case, found, folder, this)
+    drawn_figures = figures(case.challenger, case.opponent, case.judgement)
+    _draw(case, drawn_figures, folder, this)
     pictures = {name: folder / file for name, file in PICTURES.items()}
     drawn = {name: path for name, path in pictures.items() if path.is_file()}
     write_answers(folder / SAMPLES, case.challenger, case.opponent)
-    manifest.write_atomically(folder / REPORT, html(case, found, drawn))
-    return found
+    manifest.write_atomically(folder / REPORT, html(case, drawn_figures, drawn))
+    return drawn_figures
 
 
-def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None:
+def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past) -> None:
     metric, opponent = case.judgement.metric, case.subject.opponent_name
     cards = {opponent: case.opponent.get(HOLDOUT), "challenger": case.challenger.get(HOLDOUT)}
     measured = {name: card for name, card in cards.items() if card is not None}
     if measured:
         score_charts.draw_scores(measured, folder / PICTURES["scores"])
-    score_charts.draw_differences([one.effect for one in found], folder / PICTURES["differences"])
+    score_charts.draw_differences(
+        [figure.effect for figure in drawn_figures], folder / PICTURES["differences"]
+    )
     score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
     if case.judgement.slices:
-        tallies = [_tally(one) for one in case.judgement.slices]
+        tallies = [_tally(drawn) for drawn in case.judgement.slices]
         score_charts.draw_slices(tallies, folder / PICTURES["slices"], opponent=opponent)
     if shown := priced(case):
         currency = case.costs.bill.currency
@@ -157,14 +159,14 @@ def _draw(case: Case, found: Sequence[Figure], folder: Path, this: Past) -> None
         cost_charts.draw_break_even(even, path, currency=case.costs.bill.currency)
 
 
-def _tally(one: Slice) -> SliceTally:
+def _tally(part: Slice) -> SliceTally:
     return SliceTally(
-        f"{one.name}: {one.value}", one.n, one.wins, one.losses, one.is_worse, one.clusters
+        f"{part.name}: {part.value}", part.n, part.wins, part.losses, part.is_worse, part.clusters
     )
 
 
 def priced(case: Case) -> list[Point]:
-    """List the models whose price and score are both known, for a thousand requests."""
+    """Return the models whose price and score are both known, priced for 1,000 requests."""
     metric = case.judgement.metric
     cards: dict[str, Scorecard | None] = {
         **{name: card for name, card in case.others.items() if name != PRODUCTION},
@@ -172,23 +174,23 @@ def priced(case: Case) -> list[Point]:
         case.subject.opponent_name: case.opponent.get(HOLDOUT),
         "challenger": case.challenger.get(HOLDOUT),
     }
-    found: list[Point] = []
+    known: list[Point] = []
     for name, card in cards.items():
         price = case.costs.request.get(name)
         score = card.scores[metric].value if card and metric in card.scores else None
         if card is None or price is None or price.value is None or score is None:
             continue
         low, high = share_interval(card, metric) or (None, None)
-        found.append(Point(name, 1000 * price.value, score, low, high))
+        known.append(Point(name, 1000 * price.value, score, low, high))
     paid, taken = case.costs.request.get(PRODUCTION), production_costs.taken_score(case)
     if taken is not None and paid and paid.value is not None:
-        found.append(Point(TAKEN_FOR_RIGHT, 1000 * paid.value, taken, None, None))
-    return found
+        known.append(Point(ASSUMED_RIGHT, 1000 * paid.value, taken, None, None))
+    return known
 
 
-def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
-    """Write the report with those pictures that were drawn, by their names in ``PICTURES``."""
-    lines = [(one.effect.kind, _line(one)) for one in found]
+def html(case: Case, drawn_figures: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
+    """Return the report's page with the charts that exist, by their names in ``PICTURES``."""
+    lines = [(figure.effect.kind, _line(figure)) for figure in drawn_figures]
     lost, won = differing(case)
     return templates.render(
         "gate/report/page.html.j2",
@@ -200,7 +202,7 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
         baselines=baseline_comparison.hold(case),
         scores=[line for kind, line in lines if kind != "guard"],
         guards=[line for kind, line in lines if kind == "guard"],
-        slices=[_part(one) for one in case.judgement.slices],
+        slices=[_part(figure) for figure in case.judgement.slices],
         charges=production_costs.cost_rows(case.costs),
         kept=production_costs.sentence(case),
         retained=production_costs.rows(case),
@@ -212,43 +214,42 @@ def html(case: Case, found: Sequence[Figure], pictures: Mapping[str, Path]) -> s
     )
 
 
-def _line(one: Figure) -> ScoreRow:
-    effect = one.effect
+def _line(figure: Figure) -> ScoreRow:
+    effect = figure.effect
     return ScoreRow(
         name=effect.name,
-        meaning=one.meaning,
-        opponent=as_share(one.opponent),
-        challenger=as_share(one.challenger),
+        meaning=figure.meaning,
+        opponent=as_share(figure.opponent),
+        challenger=as_share(figure.challenger),
         difference=points(effect.difference) or "not compared",
         interval=between(effect.low, effect.high),
         n=effect.n,
         clusters=counted(effect.clusters),
-        said=one.said,
-        mood=one.mood,
+        finding=figure.finding,
+        mood=figure.mood,
     )
 
 
-def _part(one: Slice) -> Part:
+def _part(part: Slice) -> Part:
     return Part(
-        name=f"{one.name}: {one.value}",
-        better=one.wins,
-        worse=one.losses,
-        difference=points(one.difference),
-        interval=between(one.low, one.high),
-        n=one.n,
-        clusters=counted(one.clusters),
-        said=f"worse (p = {one.p_worse:.2g}, corrected for all parts)" if one.is_worse else "",
+        name=f"{part.name}: {part.value}",
+        better=part.wins,
+        worse=part.losses,
+        difference=points(part.difference),
+        interval=between(part.low, part.high),
+        n=part.n,
+        clusters=counted(part.clusters),
+        finding=f"worse (p = {part.p_worse:.2g}, corrected for all parts)" if part.is_worse else "",
     )
 
 
 def conditions(case: Case) -> dict[str, str]:
-    """Say what was measured, and under which conditions, as the scorecards have it."""
+    """Return what was compared, and the conditions of the challenger's scorecard."""
     subject, card = case.subject, case.challenger.get(HOLDOUT)
     named = {
         "snapshot": subject.snapshot,
         "holdout version": subject.holdout_version,
-        "look": f"this is look {case.judgement.look} at this holdout, "
-        f"allowed to err with a chance of {case.judgement.alpha:.4g}",
+        "look": f"look {case.judgement.look} at this holdout, at alpha {case.judgement.alpha:.4g}",
         "base": subject.base,
         "adapter": subject.adapter,
         "opponent": subject.opponent_name,

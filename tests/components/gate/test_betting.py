@@ -219,7 +219,7 @@ def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Sc
 def carried_on(seen: Cards, now: Cards, alpha: float = 0.025) -> EarlierUse | None:
     """Carry the bets of a first look on over what a second one added."""
     figure = comparison.pair_scores(*now, "correct_name", None)
-    return comparison.carried(figure, [EarlierUse(1, alpha, *seen)])
+    return comparison.continued_look(figure, [EarlierUse(1, alpha, *seen)])
 
 
 @pytest.mark.parametrize("seed", [2, 7, 8])

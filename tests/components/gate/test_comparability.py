@@ -50,9 +50,7 @@ def test_other_conditions_are_not_compared(conditions: dict[str, Json], said: st
 
 def test_scorecards_without_conditions_are_not_compared():
     ours, theirs = (replace(one, conditions={}) for one in pair(40, 2, 20, 10))
-    assert faults(ours, theirs) == (
-        "not comparable: a scorecard does not say under which conditions it was made",
-    )
+    assert faults(ours, theirs) == ("not comparable: a scorecard does not record its conditions",)
 
 
 def test_a_different_number_of_requests_is_not_compared():
@@ -74,7 +72,7 @@ def test_requests_in_other_words_are_not_compared():
     challenger, opponent = pair(40, 2, 20, 10)
     samples = tuple(replace(s, prompt_hash="other") for s in challenger.samples)
     assert faults(replace(challenger, samples=samples), opponent) == (
-        "not comparable: 112 requests were put to the two in different words",
+        "not comparable: the prompts of 112 requests differ between the two",
     )
 
 
@@ -103,7 +101,7 @@ def test_requests_that_only_one_model_was_measured_on_are_not_compared():
         pytest.param(Score(-1.0, None, 82), "is -1.0, which is not between 0 and 1", id="-1"),
         pytest.param(
             Score(0.99, None, 112),
-            "is 0.99 over 112 requests, but its samples say ",
+            "is 0.99 over 112 requests, but its samples give ",
             id="not-that-of-its-samples",
         ),
     ],
@@ -154,8 +152,8 @@ def test_a_metric_that_is_better_when_lower_is_no_target():
     lower = {**CALL_METRICS, "correct_name": Metric("mistakes", higher_is_better=False)}
     ours, theirs = (replace(one, metrics=lower) for one in pair(40, 2, 20, 10))
     assert faults(ours, theirs)[0] == (
-        "not measured: correct_name of the challenger is better when lower, so it can be guarded "
-        "but be no target"
+        "not measured: correct_name of the challenger is better when lower, so it can be a guard "
+        "but not the target"
     )
 
 
@@ -169,7 +167,7 @@ def test_a_veto_of_slices_that_nobody_measured_blocks():
     challenger, opponent = pair(40, 2, 20, 10)
     vetoing = POLICY.model_copy(update={"veto_slices": ("client", "language")})
     assert faults(challenger, opponent, vetoing) == (
-        "not measured: no request says its language, whose slices may veto",
+        "not measured: no request has a language, which is in veto_slices",
     )
 
 

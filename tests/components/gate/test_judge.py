@@ -107,7 +107,7 @@ def test_an_open_judgement_says_how_many_more_requests_would_decide():
         "too close to tell: correct_name +4.8 points, better on 5 requests, worse on 0, of 105 "
         "in 105 clusters "
         "(exact McNemar, one-sided p = 0.0312, above 0.025); about 85 more requests would decide "
-        "with a chance of 80 %, if both keep their rates",
+        "with a chance of 80 %, if both models' rates hold",
     )
     assert judgement.more_needed == 85
 
@@ -115,7 +115,7 @@ def test_an_open_judgement_says_how_many_more_requests_would_decide():
 def test_a_small_holdout_is_open_and_says_so():
     challenger, opponent = (card([right] * 25, [1.0] * 30) for right in (1.0, 0.0))
     assert judge(challenger, opponent, UNGUARDED).reasons == (
-        "too few requests: the holdout has 55, the policy asks for 60; 5 more are needed",
+        "too few requests: the holdout has 55, the policy requires 60; 5 more are needed",
     )
 
 
@@ -123,14 +123,12 @@ def test_a_hopelessly_close_race_promises_no_number():
     judgement = judge(*pair(1001, 1000, 800, 100))
     assert judgement.outcome == "inconclusive"
     assert judgement.more_needed is None
-    assert judgement.reasons[-1].endswith(
-        "no number of further requests is in sight that would decide"
-    )
+    assert judgement.reasons[-1].endswith("no realistic number of further requests would decide")
 
 
 def test_below_the_floor_fails_and_names_both_figures():
     assert judge(*pair(30, 0, 0, 100)).reasons == (
-        "below the floor: correct_name is 0.412, the policy asks for 0.5",
+        "below the floor: correct_name is 0.412, the policy requires 0.5",
     )
 
 
@@ -225,7 +223,7 @@ def test_a_guard_task_of_three_documents_never_passes():
     judgement = beside(tiny, tiny, loose)
     assert judgement.outcome == "inconclusive"
     assert judgement.reasons == (
-        "too few requests: arc_easy has 3, the policy asks for 60; 57 more are needed",
+        "too few requests: arc_easy has 3, the policy requires 60; 57 more are needed",
     )
 
 
@@ -303,7 +301,7 @@ def test_planned_looks_have_equal_shares_and_then_nothing_passes():
     planned = UNGUARDED.model_copy(update={"looks": 2})
     assert judge(*pair(6, 0, 80, 10), planned, look=2).alpha == 0.025
     assert judge(*pair(40, 0, 80, 10), planned, look=3).reasons == (
-        "no look is left: this is the 3rd challenger that this holdout judges and the policy plans "
+        "no look is left: this is the 3rd challenger judged on this holdout and the policy plans "
         "for 2; let the holdout double, or plan for more from the start",
     )
 
@@ -363,10 +361,10 @@ def test_an_open_judgement_names_a_cap_that_would_decide_it(
     named = [reason for reason in judgement.reasons if "holdout_per_cluster" in reason]
     assert named == (
         [
-            "what costs the power is that one cluster can have 40 requests: with "
-            "holdout_per_cluster: 1 under curate 107 requests of the 107 clusters that there are "
-            "would decide with a chance of 80 %, if both keep their rates on them; that is another "
-            "holdout, and another look"
+            "power is limited because one cluster can have 40 requests: with "
+            "holdout_per_cluster: 1 under curate, 107 requests of the 107 existing clusters "
+            "would decide with a chance of 80 %, if both models' rates hold on them; that is a "
+            "different holdout, and another look"
         ]
         if wanted
         else []

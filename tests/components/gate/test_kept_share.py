@@ -72,5 +72,5 @@ def test_a_reference_that_is_always_right_gives_the_interval_of_a_share() -> Non
 
 
 def test_scores_of_other_requests_are_refused() -> None:
-    with pytest.raises(ValueError, match="wants pairs"):
+    with pytest.raises(ValueError, match="expected pairs"):
         kept_share([1.0], [1.0, 0.0])

@@ -37,7 +37,7 @@ def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
         ),
         pytest.param(
             [{"metric": "correct_name", "margin": 0.2}],
-            "correct_name is the target, which must get better",
+            "correct_name is the target, which must improve",
             id="the-target",
         ),
     ],

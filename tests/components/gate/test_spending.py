@@ -21,7 +21,7 @@ def test_planned_looks_share_alpha_and_leave_nothing_for_more():
 
 
 def test_looks_are_counted_from_one():
-    with pytest.raises(ValueError, match="counted from 1, found 0"):
+    with pytest.raises(ValueError, match="expected a look from 1, found 0"):
         significance.allowance(0.05, 0)
 
 

@@ -83,7 +83,7 @@ def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path
     unmeasured = card([1.0] * 60, [])
     case = gate_cases.build(unmeasured, unmeasured, policy=Policy(abstention_margin=None))
     rows = [line for line in page(tmp_path, case).splitlines() if "|" in line]
-    assert "| abstention | not measured | not measured |  |  | 0 | 0 | only shown |" in rows
+    assert "| abstention | not measured | not measured |  |  | 0 | 0 | report only |" in rows
     names = [metric.replace("_", " ") for metric in CALL_METRICS]
     assert all(any(row.startswith(f"| {name} |") for row in rows) for name in names)
 

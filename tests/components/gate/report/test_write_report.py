@@ -64,7 +64,7 @@ def test_it_says_in_a_sentence_what_came_of_it() -> None:
 @pytest.mark.parametrize(
     ("rights", "said"),
     [
-        pytest.param((5, 0, 50, 10), "Inconclusive. It can't be told yet: +4.8", id="open"),
+        pytest.param((5, 0, 50, 10), "Inconclusive. It is undecided: +4.8", id="open"),
         pytest.param((2, 40, 20, 10), "Fail. The challenger should not replace the", id="worse"),
     ],
 )
@@ -105,10 +105,10 @@ def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
     words = page(gate_cases.clear()).words
     assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
     assert "58 requests" in words
-    assert "Its logged answers have 98.2% of correct name there, the challenger's 89.3%" in words
+    assert "Its logged answers score 98.2% by correct name there, the challenger's 89.3%" in words
     alone = page(gate_cases.build(*pair(40, 2, 20, 10))).words
     assert "keeps 89.3% of production's correct name" in alone
-    assert "they are taken for right, since the holdout's references are these answers" in alone
+    assert "they are assumed right, since the holdout's references are these answers" in alone
 
 
 def test_what_is_kept_of_the_whole_answer_stands_beside_what_is_kept_of_an_easier_target() -> None:
@@ -136,10 +136,10 @@ def test_production_that_was_scored_on_what_people_corrected_is_not_held_to_that
     case = gate_cases.build(*pair(40, 2, 20, 10), others={PRODUCTION: fixed})
     words = page(case).words
     assert "The challenger keeps 96.2% of production's correct name" in words  # 100 of 104
-    assert "taken for right where nobody corrected them" in words
-    assert "Of the 8 requests that people corrected it has 0.0%." in words
+    assert "assumed right where nobody corrected them" in words
+    assert "On the 8 requests that people corrected it scores 0.0%." in words
     (point,) = (one for one in report.priced(case) if one.name.startswith(PRODUCTION))
-    assert point.name == "production, taken for right"
+    assert point.name == "production, assumed right"
     assert point.score == pytest.approx(104 / 112)
 
 
@@ -211,7 +211,7 @@ def test_few_shot_is_held_to_the_same_requests_though_it_is_asked_in_other_words
     found = baseline_comparison.hold(case)
     assert found.unbeaten == ()
     assert "beats the base with solved examples in its prompt (55.4%)" in found.others[0]
-    assert "constant was not measured; evaluate it anew." in found.others
+    assert "constant was not measured; evaluate it again." in found.others
 
 
 def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_challenger_that_is_dearer_at_any_utilization_is_called_so() -> None:
     dear = gate_cases.PRICES.model_copy(update={"hardware_per_hour": 40.0, "utilization": 0.5})
     words = page(gate_cases.clear(prices=dear)).words
     assert "the challenger is dearer even without idle time" in words
-    assert "both cost the same where production takes 533% of its assumed prices" in words
+    assert "both cost the same if production costs 533% of its assumed prices" in words
 
 
 def test_the_assumed_utilization_stands_beside_the_price_of_a_request() -> None:
@@ -305,7 +305,7 @@ def test_the_conditions_and_the_digest_are_named() -> None:
     words = page(gate_cases.clear()).words
     assert "holdout version v1-abc" in words
     assert '"precision": "nf4"' in words
-    assert "this is look 1 at this holdout, allowed to err with a chance of 0.025" in words
+    assert "look 1 at this holdout, at alpha 0.025" in words
     assert "Evidence e1 : a decision is bound to it" in words
 
 
@@ -337,7 +337,7 @@ def test_production_is_drawn_only_with_its_price() -> None:
     assert {one.name for one in report.priced(unscored)} == {
         "challenger",
         "base",
-        "production, taken for right",
+        "production, assumed right",
     }
     free = gate_cases.clear(prices=Prices(hardware_per_hour=0.5))
     assert {one.name for one in report.priced(free)} == {"challenger", "base"}
