@@ -257,7 +257,7 @@ def _require_unerased(home: Settings, made: AdapterManifest) -> None:
 
 def _require_unbound(request: ExportRequest, made: AdapterManifest) -> None:
     """Refuse to take an adapter to another precision than the only one it is right at."""
-    bound = copy_adapter.recipe_objection(made.recipe)
+    bound = copy_adapter.required_precision(made.recipe)
     if bound and request.form != "peft":
         raise ValueError(
             f"exporting adapter {made.key} for {request.form}: it was trained from LoftQ's first "

@@ -181,7 +181,7 @@ def measure_status(
         prices={model: price for model, price in prices.items() if price is not None},
         latencies=latencies,
         currency=workload.cost.currency,
-        findings=[TriggerFinding(one.kind, one.figure, one.bound, one.told) for one in signs],
+        findings=[TriggerFinding(sign.kind, sign.figure, sign.bound, sign.text) for sign in signs],
         last_start=f"{last[0].looked_at:%Y-%m-%d %H:%M}: {last[0].reason}" if last else "none",
         waiting=waiting_approvals(workload.workload),
         disk=disk,
@@ -229,7 +229,7 @@ def answer_regression(workload: Workload, status: WorkloadStatus, champion: Vers
 
     Which it was said of last is kept beside the pages.
     """
-    reasons = [one.told for one in status.findings if one.kind == "votes" and one.is_given]
+    reasons = [one.text for one in status.findings if one.kind == "votes" and one.is_reached]
     marker = settings.load().monitor / f"{status.workload}.regressed"
     if not reasons or champion is None or last_reported(marker) == champion.number:
         return

@@ -1,5 +1,5 @@
 """Freeze curated examples into an immutable snapshot folder.
 
-freeze_snapshot is the way in; example_rows and preference_files write Parquet, dataset_card
-(with dataset_charts) describes the folder from snapshot_figures, snapshot_diff compares two.
+freeze_snapshot is the entry point; example_rows and preference_files write Parquet, dataset_card
+describes the folder from snapshot_figures, which also compares two snapshots.
 """

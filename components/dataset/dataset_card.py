@@ -20,11 +20,11 @@ COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
 MOST_BARS = 20
 BINS = 40
 WIDE = 6
-"""Times the shortest: where the longest row is longer, lengths are drawn on a logarithmic scale."""
+"""If the longest row exceeds this multiple of the shortest, the length axis is logarithmic."""
 
 
 def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
-    """Write the pictures that there are figures for; give each one's file name and title."""
+    """Write the charts that have figures; return each chart's file name and title."""
     drawn = [
         _picture(folder, "verdicts", "What became of the interactions", _verdicts, figures),
         _picture(folder, "labels", "Labels by side", _labels, figures),
@@ -72,10 +72,10 @@ def _labels(axes: Axes, figures: Figures) -> None:
     shown = figures.labels[:MOST_BARS]
     rest = figures.labels[MOST_BARS:]
     if rest:
-        sums = (sum(getattr(one, side) for one in rest) for side in SIDES)
+        sums = (sum(getattr(count, side) for count in rest) for side in SIDES)
         shown = [*shown, SideCount(f"{len(rest):,} others", *sums)]
     _stack(axes.barh, shown, "left")
-    _rows(axes, [_short(one.name) for one in shown], "examples")
+    _rows(axes, [_short(count.name) for count in shown], "examples")
 
 
 def _times(axes: Axes, figures: Figures) -> None:
@@ -88,7 +88,7 @@ def _times(axes: Axes, figures: Figures) -> None:
 
 
 def _lengths(axes: Axes, figures: Figures) -> None:
-    """Draw how long prompt and answer are together, by side."""
+    """Draw the histogram of prompt and answer tokens, stacked by side."""
     totals = {side: _totals(figures.lengths, side) for side in SIDES if side in figures.lengths}
     every = np.concatenate(list(totals.values()))
     low, high = max(1, int(every.min())), int(every.max()) + 1
@@ -118,15 +118,15 @@ def _lengths(axes: Axes, figures: Figures) -> None:
 
 
 def _totals(lengths: Mapping[str, Lengths], side: str) -> NDArray[np.int64]:
-    found = lengths[side]
-    return np.array(found.prompts, np.int64) + np.array(found.answers, np.int64)
+    of_side = lengths[side]
+    return np.array(of_side.prompts, np.int64) + np.array(of_side.answers, np.int64)
 
 
 def _stack(bar: Callable[..., object], counts: Sequence[SideCount], base: str) -> None:
-    """Draw one bar a count, its sides one after the other."""
+    """Draw one bar a count, its sides stacked."""
     before = [0] * len(counts)
     for side in SIDES:
-        heights = [int(getattr(one, side)) for one in counts]
+        heights = [int(getattr(count, side)) for count in counts]
         if any(heights):
             bar(range(len(counts)), heights, color=COLOURS[side], label=side, **{base: before})
         before = [low + height for low, height in zip(before, heights, strict=True)]
@@ -141,8 +141,9 @@ def _rows(axes: Axes, names: Sequence[str], unit: str) -> None:
 
 
 def _short(name: str) -> str:
-    """Give a name that fits: not too long, and no dollar, which would start a formula."""
-    clean = "".join(one if one.isprintable() else " " for one in name).replace("$", "\\$")
+    # matplotlib reads a dollar sign as the start of a formula
+    printable = "".join(character if character.isprintable() else " " for character in name)
+    clean = printable.replace("$", "\\$")
     return clean if len(clean) <= 36 else clean[:34] + " ..."
 
 
@@ -165,15 +166,15 @@ def write(
     config: Mapping[str, Json],
     lineage: Mapping[str, str],
 ) -> None:
-    """Write the card and its pictures into a snapshot's folder.
+    """Write the card and its charts into a snapshot's folder.
 
     Args:
         folder: The snapshot, its Parquet files written.
-        figures: What is counted in it.
+        figures: Its counts.
         workload_id: The workload.
-        holdout_version: The version of what is measured on.
-        config: What it was curated with.
-        lineage: What else went into it, a word for each: base, tokenizer, prompt format.
+        holdout_version: The holdout's version.
+        config: The config that curated it.
+        lineage: Hashes or versions of base template, tokenizer and prompt format, by name.
     """
     examples = sum(figures.sides.values())
     first, last = figures.days

@@ -19,7 +19,7 @@ from components.schema import Answer, Json, Message
 ROW_GROUP = 2048
 
 Staying: TypeAlias = Callable[[str], list[str]]
-"""Finds the values in an answer that redaction recognises and was told to let stay."""
+"""Returns the values in an answer that redaction recognises but is configured to keep."""
 
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -53,13 +53,13 @@ SCHEMA = pa.schema(
 texts, without a chat template's marks, and null where nothing could count them. Rows of one
 ``cluster`` are not independent of each other: they share a conversation or another tie, directly or
 through others; it is named by its smallest ``example_id`` in the file. ``language`` (ISO 639) is
-that of what users said, null where it could not be told. ``secrets`` are the values in the answer
-that redaction recognises and was told to let stay."""
+that of the users' messages, null if unknown. ``secrets`` are the values in the answer that
+redaction recognises but is configured to keep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of ``curated.examples``; what it holds of requests and answers is JSON text."""
+    """One row of ``curated.examples``; requests and answers are JSON text."""
 
     example_id: str
     messages: str
@@ -80,7 +80,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of each row written: of its prompt, and of its answer; empty if nothing counted."""
+    """Tokens of each row's prompt and answer; empty if not counted."""
 
     prompts: "array[int]" = field(default_factory=lambda: array("l"))
     answers: "array[int]" = field(default_factory=lambda: array("l"))
@@ -92,11 +92,11 @@ def write(
     counter: Counter | None,
     staying: Staying | None = None,
 ) -> Lengths:
-    """Write the examples in the order given, batch by batch; give the length of each."""
+    """Write the examples in their order, batch by batch, and return their lengths."""
     lengths, remaining = Lengths(), iter(examples)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while batch := list(islice(remaining, ROW_GROUP)):
-            rendered = [render(one, staying) for one in batch]
+            rendered = [render(example, staying) for example in batch]
             if counter is not None:
                 _count(rendered, counter, lengths)
             writer.write_table(pa.Table.from_pylist(rendered, SCHEMA))
@@ -104,26 +104,26 @@ def write(
 
 
 def _count(rows: Sequence[dict[str, object]], counter: Counter, lengths: Lengths) -> None:
-    """Add its tokens to each row, and to the lengths."""
-    for column, counted, found in (
+    """Set each row's token counts and append them to the lengths."""
+    for column, count_column, counts in (
         ("prompt", "prompt_tokens", lengths.prompts),
         ("completion", "answer_tokens", lengths.answers),
     ):
         tokens = counter.count([cast("list[Message]", row[column]) for row in rows])
         for row, count in zip(rows, tokens, strict=True):
-            row[counted] = count
-        found.extend(tokens)
+            row[count_column] = count
+        counts.extend(tokens)
 
 
 def render(example: Example, staying: Staying | None = None) -> dict[str, object]:
-    """Give an example's row in ``SCHEMA``; its texts are those that a model will see."""
+    """Return an example's row in ``SCHEMA``; its texts are rendered as a model reads them."""
     answer = Answer.from_json(example.answer)
     messages: list[dict[str, Json]] = json.loads(example.messages)
-    said = prompt.render_answer(answer)
+    text = prompt.render_answer(answer)
     return {
         "example_id": example.example_id,
         "prompt": prompt.render_prompt_with_tools(messages, example.tools),
-        "completion": [{"role": "assistant", "content": said}],
+        "completion": [{"role": "assistant", "content": text}],
         "messages": example.messages,
         "tools": example.tools,
         "answer": answer.to_json(),
@@ -138,5 +138,5 @@ def render(example: Example, staying: Staying | None = None) -> dict[str, object
         "logged_at": example.logged_at,
         "interaction_ids": example.interaction_ids,
         "feedback_ids": example.feedback_ids,
-        "secrets": staying(said) if staying else [],
+        "secrets": staying(text) if staying else [],
     }

@@ -16,22 +16,22 @@ from components.store.warehouse import Connection
 
 
 def assign_holdout_version(con: Connection, workload_id: str, digest: str, *, now: datetime) -> str:
-    """Give the name of the holdout as it stands, ``v<number>-<digest>``, noting it if it is new.
+    """Return the holdout's version, ``v<number>-<digest>``, and record it if it is new.
 
-    A holdout that comes back to a state that it was in gets that state's number again.
+    Idempotent: a holdout that returns to an earlier state gets that state's number.
 
     Args:
         con: The warehouse, after ``curate``.
         workload_id: The workload.
-        digest: Of all that is measured: the requests and their references.
+        digest: The digest of the held-out requests and their references.
         now: When it is frozen (UTC).
     """
     named = {"workload_id": workload_id, "digest": digest}
     if not warehouse.rows(con, _KNOWN, **named):
         warehouse.append(con, "curated/holdout_versions", frozen_at=now, **named)
         warehouse.append(con, "curated/holdout_rows", **named)
-    ((found),) = warehouse.rows(con, _KNOWN, **named)
-    return f"v{found['version']}-{digest}"
+    ((known),) = warehouse.rows(con, _KNOWN, **named)
+    return f"v{known['version']}-{digest}"
 
 
 _KNOWN = """
@@ -42,17 +42,17 @@ _KNOWN = """
 
 
 class EmptySideError(ValueError):
-    """There is nothing to train on, or nothing to test on."""
+    """There are no examples to train on, or none to test on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A frozen dataset: where it is, what is in it, and why the rest is not.
+    """A frozen dataset: its folder, its sizes, and the verdicts on all interactions.
 
-    ``counts`` is of the workload's interactions by verdict, ``kept`` among them; scores are
-    comparable only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by
-    side, the clusters of rows that are not independent of each other; the largest has
-    ``largest_cluster`` rows on all sides together.
+    ``counts`` are the workload's interactions by verdict, including ``kept``; scores are comparable
+    only within one ``holdout_version`` (``v<number>-<digest>``). ``clusters`` counts, by side, the
+    clusters of rows that are not independent of each other; the largest has ``largest_cluster``
+    rows on all sides together.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Snapshot:
 
     @property
     def sides(self) -> dict[str, int]:
-        """How many rows each side has."""
+        """The number of rows of each side."""
         return {
             "train": self.train_rows,
             "validation": self.validation_rows,
@@ -103,51 +103,51 @@ def freeze(
 
     Args:
         con: The warehouse, after ``curate``.
-        folder_root: Where snapshots live.
+        folder_root: The folder of all snapshots.
         workload_id: The workload.
         rules: The config that curated it, for the manifest and the key.
         now: When it is frozen (UTC).
         base: The base whose tokenizer counts the rows' tokens; without it, or if it has no
-            ``tokenizer.json``, they are not counted. Its chat template is noted.
-        commit: The commit of the code that made it, for the manifest.
-        staying: Finds the values in answers that redaction was told to let stay, if it was.
+            ``tokenizer.json``, they are not counted. The hash of its chat template is recorded.
+        commit: The commit of the code, for the manifest.
+        staying: Finds the values in answers that redaction is configured to keep, if any.
 
     Raises:
         EmptySideError: One of the sides has no example.
     """
-    (found,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
+    (totals,) = warehouse.read(con, "marts/snapshot_digests", _Digests, workload_id=workload_id)
     counts = _counts(con, workload_id)
-    _require_both_sides(workload_id, found, counts)
+    _require_both_sides(workload_id, totals, counts)
     config = rules.model_dump(mode="json")
-    wanted = preference_files.digests(con, workload_id)
+    preferences = preference_files.digests(con, workload_id)
     counter = token_counts.counter(con, base)
     names = [
         *example_rows.SCHEMA.names,
         *preference_files.HELD_OUT.names,
         *preference_files.LABELS.names,
     ]
-    digests = [found.rows_digest, wanted.pairs_digest, wanted.labels_digest]
+    digests = [totals.rows_digest, preferences.pairs_digest, preferences.labels_digest]
     tokenizer = counter and counter.tokenizer
     template = chat_templates.template_hash(base) if base else None
     key = manifest.digest([*digests, config, prompt.FORMAT, names, tokenizer, template])
     with warehouse.transaction(con):
         warehouse.append(con, "curated/sides", workload_id=workload_id, settled_at=now)
-        measured = manifest.digest(found.holdout_digest)
+        measured = manifest.digest(totals.holdout_digest)
         holdout_version = assign_holdout_version(con, workload_id, measured, now=now)
     snapshot = Snapshot(
         path=folder_root / folder_name(workload_id) / key,
         key=key,
         holdout_version=holdout_version,
-        train_rows=found.train_rows,
-        validation_rows=found.validation_rows,
-        holdout_rows=found.holdout_rows,
+        train_rows=totals.train_rows,
+        validation_rows=totals.validation_rows,
+        holdout_rows=totals.holdout_rows,
         counts=counts,
         clusters={
-            "train": found.train_clusters,
-            "validation": found.validation_clusters,
-            "holdout": found.holdout_clusters,
+            "train": totals.train_clusters,
+            "validation": totals.validation_clusters,
+            "holdout": totals.holdout_clusters,
         },
-        largest_cluster=found.largest_cluster,
+        largest_cluster=totals.largest_cluster,
     )
     if not manifest.is_finished(snapshot.path):
         lineage = {
@@ -155,7 +155,7 @@ def freeze(
             chat_templates.TEMPLATE: template,
             "tokenizer": tokenizer,
         }
-        body = _write(con, snapshot, workload_id, wanted, counter, config, lineage, staying)
+        body = _write(con, snapshot, workload_id, preferences, counter, config, lineage, staying)
         manifest.write(snapshot.path, kind="snapshot", now=now, body={**body, "commit": commit})
     return snapshot
 
@@ -164,29 +164,29 @@ def _write(
     con: Connection,
     snapshot: Snapshot,
     workload_id: str,
-    wanted: preference_files.Digests,
+    preferences: preference_files.Digests,
     counter: Counter | None,
     config: dict[str, Json],
     lineage: dict[str, str | None],
     staying: Staying | None,
 ) -> dict[str, object]:
-    """Write rows, judgements and the card; give what the manifest is to say of them."""
+    """Write rows, preferences and the card; return the manifest's body."""
     snapshot.path.mkdir(parents=True, exist_ok=True)
     lengths = _write_rows(con, snapshot.path, workload_id, counter, staying)
     preference_files.write(con, snapshot.path, workload_id)
-    _write_card(con, snapshot, workload_id, wanted, lengths, config, lineage)
+    _write_card(con, snapshot, workload_id, preferences, lengths, config, lineage)
     return {
         "workload": workload_id,
         "rows": {
             **snapshot.sides,
-            "preferences": wanted.pairs,
-            "labels": wanted.labels,
-            "holdout_preferences": wanted.held_pairs,
+            "preferences": preferences.pairs,
+            "labels": preferences.labels,
+            "holdout_preferences": preferences.held_pairs,
         },
         "tokens": {
             side: sum(counted.prompts) + sum(counted.answers) for side, counted in lengths.items()
         },
-        "pairs_won_by": {"longer": wanted.longer_won, "shorter": wanted.shorter_won},
+        "pairs_won_by": {"longer": preferences.longer_won, "shorter": preferences.shorter_won},
         "clusters": snapshot.clusters,
         "largest_cluster": snapshot.largest_cluster,
         "holdout_version": snapshot.holdout_version,
@@ -197,7 +197,7 @@ def _write(
 
 
 def folder_name(workload_id: str) -> str:
-    """Name the folder of a workload, whatever its logs call it: no slash, no dot in front."""
+    """Return a workload's folder name, escaped: no slash, no leading dot."""
     name = quote(workload_id, safe="")
     return "%2E" + name[1:] if name.startswith(".") else name
 
@@ -224,7 +224,7 @@ def _write_card(
     con: Connection,
     snapshot: Snapshot,
     workload_id: str,
-    wanted: preference_files.Digests,
+    preferences: preference_files.Digests,
     lengths: dict[str, Lengths],
     config: dict[str, Json],
     lineage: dict[str, str | None],
@@ -236,7 +236,7 @@ def _write_card(
         sides=snapshot.sides,
         dependent=snapshot.clusters,
         largest_cluster=snapshot.largest_cluster,
-        preferences=wanted,
+        preferences=preferences,
         lengths=lengths,
     )
     dataset_card.write(
@@ -250,19 +250,19 @@ def _write_card(
 
 
 def _counts(con: Connection, workload_id: str) -> dict[str, int]:
-    found = con.execute(
+    rows = con.execute(
         "select verdict, interactions from marts.verdicts where workload_id = $workload_id"
         " order by verdict",
         {"workload_id": workload_id},
     ).fetchall()
-    return dict(found)
+    return dict(rows)
 
 
-def _require_both_sides(workload_id: str, found: _Digests, counts: dict[str, int]) -> None:
-    if found.train_rows and found.holdout_rows:
+def _require_both_sides(workload_id: str, digests: _Digests, counts: dict[str, int]) -> None:
+    if digests.train_rows and digests.holdout_rows:
         return
     raise EmptySideError(
-        f"freezing {workload_id}: {found.train_rows} examples to train on and "
-        f"{found.holdout_rows} held out, wants some of both; verdicts: {counts}. Where every "
+        f"freezing {workload_id}: {digests.train_rows} examples to train on and "
+        f"{digests.holdout_rows} held out, expected some of both; verdicts: {counts}. If every "
         "request offers the same tools, set split_by: conversation"
     )

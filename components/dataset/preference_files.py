@@ -31,8 +31,8 @@ PAIRS = pa.schema(
         ("feedback_ids", IDS),
     ]
 )
-"""``prompt``, ``chosen``, ``rejected`` are rendered text, tools and all; ``request`` is the JSON of
-messages and tools. Columns of those names TRL would take for its own and render once more."""
+"""``prompt``, ``chosen``, ``rejected`` are rendered text, including tools; ``request`` is the JSON
+of messages and tools. Columns named ``messages`` and ``tools`` would be rendered again by TRL."""
 
 HELD_OUT = pa.schema(
     [
@@ -43,7 +43,7 @@ HELD_OUT = pa.schema(
         ("language", pa.string()),
     ]
 )
-"""The pairs that are measured on say what they are not independent of, and where they belong."""
+"""The held-out pairs, with the columns for clusters and slices."""
 
 LABELS = pa.schema(
     [
@@ -94,11 +94,11 @@ class LabelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What the two files of a workload would hold: digests, and how many rows.
+    """Digests and row counts of a workload's pairs and labels.
 
     ``pairs`` are those to learn, ``held_pairs`` those to measure on. ``longer_won`` and
-    ``shorter_won`` count the former by which answer people chose: much of what they seem to prefer
-    may be length.
+    ``shorter_won`` count the former by the chosen answer's length, since preferences are often
+    biased towards length.
     """
 
     pairs_digest: str
@@ -114,9 +114,9 @@ PreferenceFileRow = TypeVar("PreferenceFileRow")
 
 
 def digests(con: Connection, workload_id: str) -> Digests:
-    """Give the digests of a curated workload's pairs and labels."""
-    (found,) = warehouse.read(con, "marts/preference_digests", Digests, workload_id=workload_id)
-    return found
+    """Return the digests of a curated workload's pairs and labels."""
+    (row,) = warehouse.read(con, "marts/preference_digests", Digests, workload_id=workload_id)
+    return row
 
 
 def write(con: Connection, folder: Path, workload_id: str) -> None:
@@ -133,36 +133,36 @@ def write(con: Connection, folder: Path, workload_id: str) -> None:
     _write(folder / "labels.parquet", LABELS, labels, label)
 
 
-def pair(one: PairRecord) -> dict[str, object]:
-    """Give a pair's row in ``PAIRS`` or ``HELD_OUT``."""
+def pair(record: PairRecord) -> dict[str, object]:
+    """Return a pair's row in ``HELD_OUT``, of which ``PAIRS`` takes a part."""
     return {
-        "preference_id": one.preference_id,
-        "prompt": _prompt(one.messages, one.tools),
-        "chosen": _answer(one.chosen),
-        "rejected": _answer(one.rejected),
-        "request": _request(one.messages, one.tools),
-        "source": one.source,
-        "group": one.group_id,
-        "cluster": one.cluster_id,
-        "client_id": one.client_id,
-        "language": one.language,
-        "weight": one.weight,
-        "interaction_ids": one.interaction_ids,
-        "feedback_ids": one.feedback_ids,
+        "preference_id": record.preference_id,
+        "prompt": _prompt(record.messages, record.tools),
+        "chosen": _answer(record.chosen),
+        "rejected": _answer(record.rejected),
+        "request": _request(record.messages, record.tools),
+        "source": record.source,
+        "group": record.group_id,
+        "cluster": record.cluster_id,
+        "client_id": record.client_id,
+        "language": record.language,
+        "weight": record.weight,
+        "interaction_ids": record.interaction_ids,
+        "feedback_ids": record.feedback_ids,
     }
 
 
-def label(one: LabelRecord) -> dict[str, object]:
-    """Give a labelled answer's row in ``LABELS``."""
+def label(record: LabelRecord) -> dict[str, object]:
+    """Return a labelled answer's row in ``LABELS``."""
     return {
-        "label_id": one.label_id,
-        "prompt": _prompt(one.messages, one.tools),
-        "completion": _answer(one.answer),
-        "label": one.is_good,
-        "request": _request(one.messages, one.tools),
-        "weight": one.weight,
-        "interaction_ids": one.interaction_ids,
-        "feedback_ids": one.feedback_ids,
+        "label_id": record.label_id,
+        "prompt": _prompt(record.messages, record.tools),
+        "completion": _answer(record.answer),
+        "label": record.is_good,
+        "request": _request(record.messages, record.tools),
+        "weight": record.weight,
+        "interaction_ids": record.interaction_ids,
+        "feedback_ids": record.feedback_ids,
     }
 
 
@@ -187,4 +187,4 @@ def _write(
     remaining = iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while batch := list(islice(remaining, ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist([render(one) for one in batch], schema))
+            writer.write_table(pa.Table.from_pylist([render(row) for row in batch], schema))

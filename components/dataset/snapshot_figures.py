@@ -1,4 +1,4 @@
-"""Read what a snapshot's card says: how its examples are spread, and what was left out."""
+"""Read a snapshot's figures: counts for its card, token usage, differences of two snapshots."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ MOST_DAYS = 60
 
 @dataclass(frozen=True, slots=True)
 class SideCount:
-    """How many examples of each side something is true of."""
+    """A named value's number of examples on each side."""
 
     name: str
     train: int
@@ -35,13 +35,13 @@ class SideCount:
 
     @property
     def all(self) -> int:
-        """On whichever side."""
+        """The sum over all sides."""
         return self.train + self.validation + self.holdout
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterCount:
-    """The near-duplicates among the requests: in how many clusters, and the largest's size."""
+    """Near-duplicate requests: clusters, requests in them, and the largest cluster's size."""
 
     clusters: int
     requests: int
@@ -50,7 +50,7 @@ class ClusterCount:
 
 @dataclass(frozen=True, slots=True)
 class RedactionCount:
-    """What was replaced of one kind: in how many interactions, how many values, how often."""
+    """Redactions of one kind: interactions, distinct values and replacements."""
 
     kind: str
     interactions: int
@@ -60,7 +60,7 @@ class RedactionCount:
 
 @dataclass(frozen=True, slots=True)
 class RuleCount:
-    """In how many interactions a rule found something, and what was done about it."""
+    """The interactions that a rule matched without dropping them, by disposition."""
 
     rule: str
     disposition: str
@@ -69,7 +69,7 @@ class RuleCount:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackCount:
-    """How many feedback signals came to what."""
+    """The number of feedback signals with one outcome."""
 
     fate: str
     signals: int
@@ -77,11 +77,11 @@ class FeedbackCount:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the card shows.
+    """The card's figures.
 
     ``verdicts`` counts the workload's interactions; the others count examples, the most frequent
-    first, ``times`` by day or month in order. ``lengths`` is by side, as
-    is ``dependent``, the number of clusters of rows that are not independent of each other.
+    first, ``times`` by day or month in order. ``lengths`` is by side, as is ``dependent``, the
+    number of clusters of rows that are not independent of each other.
     """
 
     sides: Mapping[str, int]
@@ -94,7 +94,7 @@ class Figures:
     feedback: list[SideCount]
     times: list[SideCount]
     days: tuple[str, str]
-    found: list[RuleCount]
+    rules: list[RuleCount]
     redactions: list[RedactionCount]
     fates: list[FeedbackCount]
     preferences: Digests
@@ -123,24 +123,24 @@ def read_figures(
     lengths: Mapping[str, Lengths],
 ) -> Figures:
     """Read the figures of a workload that was curated and has examples."""
-    found: dict[str, list[SideCount]] = {}
+    sections: dict[str, list[SideCount]] = {}
     for fact in warehouse.read(con, "marts/card", _Fact, workload_id=workload_id):
         count = SideCount(fact.fact, fact.train, fact.validation, fact.holdout)
-        found.setdefault(fact.section, []).append(count)
+        sections.setdefault(fact.section, []).append(count)
     (clusters,) = warehouse.read(con, "marts/card_clusters", ClusterCount, workload_id=workload_id)
-    days = sorted(found["day"], key=lambda count: count.name)
+    days = sorted(sections["day"], key=lambda count: count.name)
     return Figures(
         sides=sides,
         dependent=dependent,
         largest_cluster=largest_cluster,
         verdicts=verdicts,
-        clients=found["client"],
-        sources=found.get("source", []),
-        labels=found["label"],
-        feedback=found.get("feedback", []),
+        clients=sections["client"],
+        sources=sections.get("source", []),
+        labels=sections["label"],
+        feedback=sections.get("feedback", []),
         times=_by_month(days) if len(days) > MOST_DAYS else days,
         days=(days[0].name, days[-1].name),
-        found=list(warehouse.read(con, "marts/card_rules", RuleCount, workload_id=workload_id)),
+        rules=list(warehouse.read(con, "marts/card_rules", RuleCount, workload_id=workload_id)),
         redactions=list(
             warehouse.read(con, "marts/card_redactions", RedactionCount, workload_id=workload_id)
         ),
@@ -166,18 +166,18 @@ def _by_month(days: list[SideCount]) -> list[SideCount]:
 
 
 RECORD = "learned"
-"""Under this key an adapter's manifest says how many rows were learned, and how many were not."""
+"""The adapter manifest's key for the counts of learned and skipped rows."""
 
 
 def learned_figures(snapshot: Path) -> dict[str, Json]:
-    """Give the snapshot's key, its rows by side, and what kinds of answers are trained on.
+    """Return the snapshot's key, its rows by side, and its training answers by kind.
 
     Raises:
         FileNotFoundError: The snapshot is unfinished.
     """
     record = SnapshotManifest.read(snapshot)
     answers = pq.read_table(snapshot / "train.parquet", columns=["answer"])["answer"].to_pylist()
-    kinds = Counter(answer_kind(Answer.from_json(str(one))) for one in answers)
+    kinds = Counter(answer_kind(Answer.from_json(str(answer))) for answer in answers)
     return {
         "snapshot": record.key,
         "holdout_version": record.holdout_version,
@@ -188,13 +188,13 @@ def learned_figures(snapshot: Path) -> dict[str, Json]:
 
 
 def learned_sentences(record: Mapping[str, Json] | None) -> list[str]:
-    """Return in sentences what became of the rows; an older adapter's manifest has no record."""
+    """Return sentences on learned and skipped rows; empty for older adapters without a record."""
     sentences = (record or {}).get("said")
-    return [str(one) for one in sentences] if isinstance(sentences, list) else []
+    return [str(sentence) for sentence in sentences] if isinstance(sentences, list) else []
 
 
 def answer_kind(answer: Answer) -> str:
-    """Name the kind of an answer."""
+    """Return whether an answer is text, one call or several, with or without text."""
     if not answer.calls:
         return "text"
     called = "one call" if len(answer.calls) == 1 else "several calls"
@@ -209,7 +209,7 @@ MESSAGE_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _LoggedUsage:
     requests: int
     input_tokens: float
     output_tokens: float
@@ -218,55 +218,59 @@ class _Said:
 def production_usage(
     path: Path, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
 ) -> Usage | None:
-    """Return the mean tokens of the logged responses, else of the requests as they were sent.
+    """Return production's mean tokens a request: as logged, else counted from the texts.
 
-    What was sent is the text of each message and the JSON of the tools with their schemas; what
-    came back is the logged answer, calls as JSON, or the reference where none was kept. Images are
-    not counted.
+    The input is the text of each message and the JSON of the tools with their schemas; the output
+    is the logged answer, calls as JSON, or the reference if it was not logged. Images are not
+    counted.
 
     Args:
-        path: The warehouse, held to read what was logged and not while tokens are counted.
-        scratch: Where DuckDB puts what does not fit into memory.
+        path: The warehouse; it is locked only while logged usage is read, not while tokens are
+            counted.
+        scratch: DuckDB's folder for spilled data.
         snapshot: A finished snapshot.
-        base: The base's folder, whose tokenizer counts where the logs hold no ``usage``.
+        base: The base's folder, whose tokenizer counts if the logs have no ``usage``.
         ratio: Tokens that production bills for each of the base's.
 
     Returns:
-        ``None`` where neither the logs nor a tokenizer has counts.
+        ``None`` if neither the logs nor a tokenizer has counts.
     """
     names = pq.read_schema(snapshot / "holdout.parquet").names
     columns = ["interaction_ids", "messages", "tools", "answer", "logged_answer"]
     rows = pq.read_table(
-        snapshot / "holdout.parquet", columns=[one for one in columns if one in names]
+        snapshot / "holdout.parquet", columns=[name for name in columns if name in names]
     ).to_pylist()
-    asked = sorted({one for row in rows for one in row["interaction_ids"]})
+    ids = sorted({key for row in rows for key in row["interaction_ids"]})
     with warehouse.connect(path) as con:
-        (said,) = warehouse.read(con, "marts/production_usage", _Said, interaction_ids=asked)
-    if said.requests:
-        return Usage(said.input_tokens, said.output_tokens, said.requests, LOGGED)
+        (logged,) = warehouse.read(con, "marts/production_usage", _LoggedUsage, interaction_ids=ids)
+    if logged.requests:
+        return Usage(logged.input_tokens, logged.output_tokens, logged.requests, LOGGED)
     with warehouse.in_memory(scratch) as con:
         counter = token_counts.counter(con, base)
         if counter is None or not rows:
             return None
-        asking = sum(counter.count([_sent(row) for row in rows]))
-        answering = sum(counter.count([_came_back(row) for row in rows]))
-    asking += sum(MESSAGE_TOKENS * (1 + len(json.loads(row["messages"]))) for row in rows)
+        input_tokens = sum(counter.count([_sent(row) for row in rows]))
+        output_tokens = sum(counter.count([_came_back(row) for row in rows]))
+    input_tokens += sum(MESSAGE_TOKENS * (1 + len(json.loads(row["messages"]))) for row in rows)
     return Usage(
-        ratio * asking / len(rows), ratio * answering / len(rows), len(rows), describe_count(ratio)
+        ratio * input_tokens / len(rows),
+        ratio * output_tokens / len(rows),
+        len(rows),
+        describe_count(ratio),
     )
 
 
 def describe_count(ratio: float) -> str:
-    """Say how tokens are counted where the logs don't say."""
+    """Return the sentence on how tokens are counted if the logs have no usage."""
     return (
         "texts and the JSON of tools and calls, counted by the base's tokenizer, with "
         f"{MESSAGE_TOKENS} tokens for each message, x {ratio:g} (cost.production_token_ratio), "
-        "since the logs hold no usage"
+        "since the logs have no usage"
     )
 
 
 def _sent(row: dict[str, str]) -> list[Message]:
-    """List the texts that were sent: what messages say, the calls in them, the tools offered."""
+    """Return the request's texts: messages, the calls in them, and tools."""
     messages = cast("list[dict[str, Json]]", json.loads(row["messages"]))
     calls = [message["tool_calls"] for message in messages if message.get("tool_calls")]
     tools: list[Json] = json.loads(row["tools"])
@@ -275,12 +279,12 @@ def _sent(row: dict[str, str]) -> list[Message]:
 
 def _came_back(row: dict[str, str]) -> list[Message]:
     answer = Answer.from_json(row.get("logged_answer") or row["answer"])
-    calls = [_as_sent({"name": one.name, "arguments": one.arguments}) for one in answer.calls]
+    calls = [_as_sent({"name": call.name, "arguments": call.arguments}) for call in answer.calls]
     return _texts([answer.text, *calls])
 
 
 def _as_sent(value: Json) -> str:
-    """Write JSON as clients send it: without blanks, every script as it is."""
+    """Dump JSON as clients send it: compact and not ASCII-escaped."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -290,10 +294,10 @@ def _texts(texts: Iterable[str]) -> list[Message]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One example that two snapshots do not have alike.
+    """One example that differs between two snapshots.
 
-    ``kind`` is ``in``, ``out`` or ``changed``; ``why`` is what the warehouse says of a row that
-    is out, what changed of one that is in both. A side is ``None`` where it is not.
+    ``kind`` is ``in``, ``out`` or ``changed``; ``why`` is the warehouse's verdict on a row that is
+    out, or what changed in a row of both. A side is ``None`` in the snapshot that lacks the row.
     """
 
     example_id: str
@@ -305,7 +309,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What lies between two snapshots of a workload; ``config`` holds each setting's two values."""
+    """The differences of two snapshots; ``config`` has both values of each changed setting."""
 
     earlier: SnapshotManifest
     later: SnapshotManifest
@@ -313,25 +317,26 @@ class Diff:
     changes: list[Change]
 
     def facts(self) -> dict[str, tuple[Json, Json]]:
-        """Give what each of the two says of itself: key, holdout version, rows of each kind."""
-        one, other = _told(self.earlier), _told(self.later)
-        return {name: (one.get(name), other.get(name)) for name in {**one, **other}}
+        """Return both snapshots' key, holdout version and row counts."""
+        before, after = _facts(self.earlier), _facts(self.later)
+        return {name: (before.get(name), after.get(name)) for name in {**before, **after}}
 
     def counts(self) -> list[tuple[str, str, str, str, int]]:
         """Count by kind, reason, side before and side after, the most frequent first."""
-        found = Counter(
-            (one.kind, one.why, one.side_before or "", one.side_after or "") for one in self.changes
+        counts = Counter(
+            (change.kind, change.why, change.side_before or "", change.side_after or "")
+            for change in self.changes
         )
         return [
-            (*kind, count) for kind, count in sorted(found.items(), key=lambda x: (-x[1], x[0]))
+            (*kind, count) for kind, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))
         ]
 
 
 def compare(con: Connection, earlier: Path, later: Path) -> Diff:
-    """Compare two finished snapshots, wherever they lie.
+    """Compare two finished snapshots in any folders.
 
     Args:
-        con: The warehouse, which says why a row is out; an empty one knows nothing.
+        con: The warehouse, which has the reasons for rows that are out; it may be empty.
         earlier: A snapshot folder.
         later: Another one.
 
@@ -344,7 +349,7 @@ def compare(con: Connection, earlier: Path, later: Path) -> Diff:
     return Diff(before, after, _settings(before, after), changes)
 
 
-def _told(record: SnapshotManifest) -> dict[str, Json]:
+def _facts(record: SnapshotManifest) -> dict[str, Json]:
     counts = {f"{name} rows": count for name, count in record.rows.items()}
     return {"snapshot": record.key, "holdout": record.holdout_version, **counts}
 
@@ -352,13 +357,13 @@ def _told(record: SnapshotManifest) -> dict[str, Json]:
 def _files(folder: Path, record: SnapshotManifest) -> Json:
     paths = [folder / f"{side}.parquet" for side in SIDES if side in record.rows]
     if gone := [path for path in paths if not path.exists()]:
-        raise FileNotFoundError(f"comparing snapshots: {gone[0]} is gone")
+        raise FileNotFoundError(f"comparing snapshots: {gone[0]} is missing")
     return [str(path) for path in paths]
 
 
 def _settings(before: SnapshotManifest, after: SnapshotManifest) -> dict[str, tuple[Json, Json]]:
-    one, other = before.config or {}, after.config or {}
-    names: Sequence[str] = sorted({*one, *other})
+    old, new = before.config or {}, after.config or {}
+    names: Sequence[str] = sorted({*old, *new})
     return {
-        name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)
+        name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
     }

@@ -1,4 +1,5 @@
-"""What leaves the house: adapters for any PEFT, and for NIM, llama.cpp and merged models.
+"""Export adapters for PEFT, NIM and llama.cpp, and as merged models.
 
-copy_adapter is the way in, model_card describes the adapter, gguf_lora and merged_model convert.
+copy_adapter is the entry point, model_card describes the adapter, gguf_lora and merged_model
+convert.
 """

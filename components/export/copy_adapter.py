@@ -1,4 +1,4 @@
-"""Copy a finished adapter out: PEFT's own files, NIM's folder, the base's licence."""
+"""Copy a finished adapter as PEFT's or NIM's folder, and read the base's licence."""
 
 import json
 import re
@@ -44,39 +44,39 @@ HARMLESS = frozenset(
         "use_rslora",
     }
 )
-"""What PEFT may say of an adapter whose layers compute ``Wx + scale * BAx``, all with one scale."""
+"""PEFT settings of plain LoRA, whose layers compute ``Wx + scale * BAx``, all with one scale."""
 
 
 def adapter_config(adapter: Path) -> dict[str, Json]:
     """Read an adapter's configuration.
 
     Raises:
-        ValueError: There is none: it is no PEFT adapter.
+        ValueError: It is missing, so the folder is not a PEFT adapter.
     """
     path = adapter / CONFIG
     if not path.is_file():
-        raise ValueError(f"reading {adapter}: it has no {CONFIG}, so it is no PEFT adapter")
+        raise ValueError(f"reading {adapter}: it has no {CONFIG}, so it is not a PEFT adapter")
     read: dict[str, Json] = json.loads(path.read_text())
     return read
 
 
 def plain_lora_objection(config: Mapping[str, Json]) -> str | None:
-    """Say what keeps an adapter from being plain LoRA; ``None`` if nothing does."""
+    """Return why an adapter is not plain LoRA; ``None`` if it is."""
     if config.get("peft_type") != "LORA":
         return f"it is {config.get('peft_type')}, not LoRA"
-    found = [
+    others = [
         name
         for name, value in sorted(config.items())
         if name not in HARMLESS and value not in (None, False, "none", [], {})
     ]
-    return f"it is LoRA with {', '.join(found)}" if found else None
+    return f"it is LoRA with {', '.join(others)}" if others else None
 
 
-def recipe_objection(recipe: Mapping[str, Json]) -> str | None:
-    """Name the only precision of the base on which an adapter is right; ``None`` if it is on all.
+def required_precision(recipe: Mapping[str, Json]) -> str | None:
+    """Return the only base precision that an adapter is valid on; ``None`` if any is.
 
-    LoftQ's begins with what the quantization lost (arXiv:2310.08659), and would add that to a base
-    that lost nothing.
+    A LoftQ adapter starts as the quantization error (arXiv:2310.08659), which must not be added to
+    an unquantized base.
     """
     if recipe.get("init_lora_weights") != "loftq":
         return None
@@ -84,15 +84,15 @@ def recipe_objection(recipe: Mapping[str, Json]) -> str | None:
 
 
 def require_plain_lora(config: Mapping[str, Json], server: str) -> None:
-    """Refuse an adapter that is not plain LoRA.
+    """Raise if an adapter is not plain LoRA.
 
     Raises:
-        ValueError: The message says why, and what would do.
+        ValueError: It is not; the message has the reason and the alternative.
     """
     if (why := plain_lora_objection(config)) is not None:
         raise ValueError(
-            f"exporting for {server}: it takes plain LoRA only, and of this adapter {why}; export "
-            "it merged instead"
+            f"exporting for {server}: it loads plain LoRA only, but this adapter is not: {why}; "
+            "export it merged instead"
         )
 
 
@@ -100,9 +100,9 @@ LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*")
 
 
 def base_licence(base: Path) -> str | None:
-    """Give the licence that the base's model card names, or the first line of its licence's file.
+    """Return the licence in the base's model card, or the first line of its licence file.
 
-    ``None`` where the folder says nothing; that is no permission.
+    ``None`` if the folder has neither, which is not a permission.
     """
     card = base / "README.md"
     if card.is_file() and (named := _licence_of_card(card.read_text(errors="replace"))):
@@ -116,7 +116,7 @@ def base_licence(base: Path) -> str | None:
 
 
 def _licence_of_card(card: str) -> str | None:
-    """Read ``license`` of a card's front matter, as model hubs have it."""
+    """Return ``license_name`` or ``license`` of the front matter, as model hubs define it."""
     front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
     try:
         read: object = yaml.safe_load(front.group(1)) if front else None
@@ -127,45 +127,45 @@ def _licence_of_card(card: str) -> str | None:
     fields = cast("dict[str, object]", read)
     named = fields.get("license_name") or fields.get("license")
     if isinstance(named, list):
-        return ", ".join(str(one) for one in cast("list[object]", named)) or None
+        return ", ".join(str(name) for name in cast("list[object]", named)) or None
     return str(named) if named else None
 
 
 CARD = "README.md"
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth")
-"""Files that run code when they are loaded; weights are safetensors."""
+"""Endings of files that can run code when they are loaded, unlike safetensors."""
 
 
 def name_base(adapter: Path, name: str) -> None:
-    """Set ``base_model_name_or_path``, which PEFT loads and vLLM compares with what it serves."""
+    """Set ``base_model_name_or_path``: PEFT loads it, vLLM compares it with its served model."""
     config = {**adapter_config(adapter), "base_model_name_or_path": name}
     manifest.write_atomically(adapter / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def require_safe(adapter: Path) -> None:
-    """Refuse weights that are not safetensors.
+    """Raise if an adapter has pickled files.
 
     Raises:
-        ValueError: There are some.
+        ValueError: It has.
     """
-    found = sorted(path.name for path in adapter.rglob("*") if path.suffix in PICKLED)
-    if found:
-        raise ValueError(f"{adapter} holds {', '.join(found)}, wants safetensors only")
+    pickled = sorted(path.name for path in adapter.rglob("*") if path.suffix in PICKLED)
+    if pickled:
+        raise ValueError(f"{adapter} holds {', '.join(pickled)}, expected only safetensors")
 
 
 def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = None) -> Path:
-    """Copy a finished adapter, with a card of now.
+    """Copy a finished adapter with a new card, and return the copy.
 
     Args:
         adapter: A finished adapter folder.
         to: The copy, which must not exist.
-        card: What its ``README.md`` says.
-        served_as: What it says its base is called; as before if not given.
+        card: The text of its ``README.md``.
+        served_as: The base's name in the copy; unchanged by default.
 
     Raises:
         FileNotFoundError: The adapter is unfinished.
-        ValueError: It is not as it was finished, or holds other than safetensors.
+        ValueError: It was changed since, or has pickled files.
     """
     body = manifest.read_untouched(adapter)
     require_safe(adapter)
@@ -176,7 +176,7 @@ def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = 
     (to / CARD).write_text(card)
     if served_as is not None:
         name_base(to, served_as)
-    # The copy is the same adapter, made when that was.
+    # The copy is the same adapter, so its time stays.
     finished = datetime.fromisoformat(str(body["created_at"]))
     kept = {name: value for name, value in body.items() if name != "files"}
     manifest.write(to, kind="adapter", now=finished, body=kept)
@@ -192,14 +192,14 @@ def _files(body: Mapping[str, Json]) -> list[str]:
 def write_nim_folder(
     adapter: Path, source: Path, *, name: str, served_as: str | None = None
 ) -> Path:
-    """Put an adapter into a folder of adapters: ``<source>/<name>/``, two files, nothing below.
+    """Write an adapter into NIM's folder of adapters as ``<source>/<name>/``, two files.
 
     Args:
         adapter: The adapter's folder.
         source: The folder of adapters.
-        name: What requests will call the model; a name that was used before may be answered from a
-            cache, so it should be the adapter's alone.
-        served_as: What it says its base is called; as before if not given.
+        name: The model's name in requests; it must be unique to the adapter, since NIM may serve a
+            name used before from its cache.
+        served_as: The base's name in the copy; unchanged by default.
 
     Raises:
         ValueError: It is not plain LoRA.

@@ -1,9 +1,8 @@
-"""Write a LoRA adapter as GGUF, which llama.cpp puts on a GGUF base (``--lora``).
+"""Write a LoRA adapter as GGUF, which llama.cpp applies to a GGUF base (``--lora``).
 
-The same as llama.cpp's ``convert_lora_to_gguf.py``, which is in no package of its own, for models
-built like Llama: names from gguf's table, A and B in fp32, and for those whose attention llama.cpp
-computes on rows in another order, the rows of B in that order.
-Imported late, since it loads torch.
+It does the same as llama.cpp's ``convert_lora_to_gguf.py``, which is not packaged, for models built
+like Llama: names from gguf's table, A and B in fp32, and rows of B permuted for models whose
+attention llama.cpp computes on rows in another order. Imported late, since it loads torch.
 """
 
 import json
@@ -26,7 +25,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A kind of model in GGUF; ``permutes``: the rows of its queries and keys stand otherwise."""
+    """A GGUF model architecture; ``permutes``: the rows of its queries and keys are reordered."""
 
     name: gguf.MODEL_ARCH
     permutes: bool
@@ -50,7 +49,7 @@ def write(adapter: Path, base: Path, to: Path) -> None:
         to: The file.
 
     Raises:
-        ValueError: The adapter is not plain LoRA, or the base not built like Llama.
+        ValueError: The adapter is not plain LoRA, or the base's architecture is not supported.
     """
     config = copy_adapter.adapter_config(adapter)
     copy_adapter.require_plain_lora(config, "llama.cpp")
@@ -74,23 +73,23 @@ def write(adapter: Path, base: Path, to: Path) -> None:
 
 
 def alpha(config: Mapping[str, Json]) -> float:
-    """Give the alpha that llama.cpp divides by the rank to scale ``BAx``, as PEFT scales it.
+    """Return the alpha with which llama.cpp, which scales ``BAx`` by alpha / rank, equals PEFT.
 
-    rsLoRA divides by the rank's root instead (Kalajdzievski, arXiv:2312.03732).
+    rsLoRA divides by the rank's square root instead (Kalajdzievski, arXiv:2312.03732).
     """
-    given = float(cast("float", config["lora_alpha"]))
-    return given * math.sqrt(cast("int", config["r"])) if config.get("use_rslora") else given
+    value = float(cast("float", config["lora_alpha"]))
+    return value * math.sqrt(cast("int", config["r"])) if config.get("use_rslora") else value
 
 
 def tensors(adapter: Path, kind: Architecture, model: Mapping[str, Json]) -> dict[str, Matrix]:
-    """Give the matrices by their names in GGUF: ``lora_a`` ``[r, in]``, ``lora_b`` ``[out, r]``.
+    """Return the matrices by GGUF name: ``lora_a`` is ``[r, in]``, ``lora_b`` is ``[out, r]``.
 
     Raises:
-        ValueError: A weight belongs to no layer that GGUF has a name for.
+        ValueError: GGUF has no name for a weight's layer.
     """
     layers = cast("int", model["num_hidden_layers"])
     names = gguf.get_tensor_name_map(kind.name, layers)
-    found: dict[str, Matrix] = {}
+    matrices: dict[str, Matrix] = {}
     for key, weight in load_file(adapter / copy_adapter.WEIGHTS).items():
         module, _, side = key.removeprefix("base_model.model.").partition(".lora_")
         name = names.get_name(module)
@@ -99,16 +98,16 @@ def tensors(adapter: Path, kind: Architecture, model: Mapping[str, Json]) -> dic
         matrix = weight.float().numpy()
         if side.startswith("B") and kind.permutes:
             matrix = permuted(matrix, _heads(module, model))
-        found[f"{name}.weight.lora_{side[0].lower()}"] = np.ascontiguousarray(matrix)
-    return found
+        matrices[f"{name}.weight.lora_{side[0].lower()}"] = np.ascontiguousarray(matrix)
+    return matrices
 
 
 def permuted(rows: Matrix, heads: int) -> Matrix:
-    """Put the rows of each head as llama.cpp has them: the halves that rotate together interleaved.
+    """Reorder each head's rows as in llama.cpp: rotary halves interleaved.
 
     Args:
         rows: ``[heads * head size, columns]``.
-        heads: How many heads; 0 leaves the rows as they are.
+        heads: The number of heads; 0 returns the rows unchanged.
     """
     if not heads:
         return rows
@@ -117,7 +116,7 @@ def permuted(rows: Matrix, heads: int) -> Matrix:
 
 
 def _heads(module: str, model: Mapping[str, Json]) -> int:
-    """Count the heads of a module whose rows are permuted; 0 for others."""
+    """Return the number of heads of a module whose rows are permuted; 0 for others."""
     queries = cast("int", model["num_attention_heads"])
     if module.endswith(".q_proj"):
         return queries

@@ -23,19 +23,19 @@ TOKENIZER = (
 
 
 def write(adapter: Path, base: Path, to: Path) -> None:
-    """Merge in fp32, from the base as it was shipped, and save in bf16.
+    """Merge in fp32 into the base's original weights, and save in bf16.
 
-    A QLoRA adapter was trained on weights rounded to NF4, and has learned to make good for some of
-    that rounding, too. On weights that are not rounded that part is out of place, so a merged model
-    may score otherwise than the adapter did on the rounded base; it was not measured.
+    A QLoRA adapter was trained on weights rounded to NF4 and compensates some of that rounding. On
+    the original weights that part is wrong, so a merged model's scores may differ from the
+    adapter's, and are not measured.
 
     Args:
         adapter: The PEFT adapter.
         base: The base that it was trained on; in fp32 it must fit into memory.
-        to: Gets weights, configuration and tokenizer, all that transformers loads.
+        to: The folder for weights, configuration and tokenizer, as transformers loads them.
 
     Raises:
-        ValueError: A weight of the adapter is no number.
+        ValueError: A weight of the adapter is NaN or infinite.
         UserWarning: The adapter lacks weights.
     """
     model, _ = bases.load(base, "fp32", for_training=False)

@@ -1,4 +1,4 @@
-"""Write an adapter's model card: data, method, scores, limits, and how it is used."""
+"""Write an adapter's model card: data, method, scores, limits and use."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,15 +25,15 @@ from components.store.manifest import AdapterManifest, ScorecardManifest
 
 Record = Mapping[str, Json]
 
-TOLD_BY = ("num_fewshot", "examples", "baseline", "baseline_version")
+MODEL_CONDITIONS = ("num_fewshot", "examples", "baseline", "baseline_version")
 """Conditions in which few-shot and the baselines differ from the adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterScores:
-    """An adapter's newest scorecard, and others that were made under equal conditions.
+    """An adapter's newest scorecard, and others under equal conditions.
 
-    ``base`` is its base's, ``baselines`` are those of few-shot and of what needs no language model.
+    ``base`` is its base's, ``baselines`` are those of few-shot and of untrained baselines by name.
     """
 
     adapter: Scorecard
@@ -42,14 +42,14 @@ class AdapterScores:
 
 
 def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
-    """Find the newest scorecard of an adapter; ``None`` if there is none.
+    """Return an adapter's newest scores on the holdout; ``None`` if there are none.
 
     Args:
-        key: The adapter's.
-        folders: Those of scorecards, finished or not.
+        key: The adapter's key.
+        folders: Scorecard folders, finished or not.
 
     Raises:
-        ValueError: A scorecard that was found is not as it was finished.
+        ValueError: A scorecard was changed since it was finished.
     """
     records = {path: ScorecardManifest.read(path) for path in folders if manifest.is_finished(path)}
     records = {path: record for path, record in records.items() if record.task == HOLDOUT}
@@ -57,80 +57,81 @@ def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
     own = [path for path in ordered if records[path].adapter == key]
     if not own:
         return None
-    found: dict[str, Path] = {}
-    for one in ordered:  # of two the newer one stays
-        name = _model_name(records[one])
-        if name is not None and _is_alike(records[one], records[own[-1]]):
-            found[name] = one
-    cards = {name: scorecard.read(found[name]) for name in ("base", *UNTRAINED) if name in found}
+    newest: dict[str, Path] = {}
+    for path in ordered:  # a newer one replaces an older one
+        name = _model_name(records[path])
+        if name is not None and _is_alike(records[path], records[own[-1]]):
+            newest[name] = path
+    cards = {name: scorecard.read(newest[name]) for name in ("base", *UNTRAINED) if name in newest}
     base = cards.pop("base", None)
     return AdapterScores(scorecard.read(own[-1]), base, cards)
 
 
 def _model_name(record: ScorecardManifest) -> str | None:
-    """Name the model of a scorecard; ``None`` of adapters and of production."""
+    """Return the name of a scorecard's model; ``None`` for adapters and production."""
     if record.adapter is None:
         return FEW_SHOT if record.conditions.get("num_fewshot") else "base"
     return record.adapter if record.adapter in BASELINES else None
 
 
 def _is_alike(record: ScorecardManifest, own: ScorecardManifest) -> bool:
-    """Tell whether a model was measured as an adapter was, but for what it is told by."""
+    """Return whether two scorecards have equal conditions, except ``MODEL_CONDITIONS``."""
     return record.base == own.base and _shared(record) == _shared(own)
 
 
 def _shared(record: ScorecardManifest) -> Mapping[str, Json]:
-    return {name: value for name, value in record.conditions.items() if name not in TOLD_BY}
+    conditions = record.conditions.items()
+    return {name: value for name, value in conditions if name not in MODEL_CONDITIONS}
 
 
 Kind: TypeAlias = Literal["peft", "merged", "gguf"]
 
 UNMEASURED = (
-    "Not measured when this card was written. The copies that are registered or exported have a "
-    "card with the scores of then."
+    "Not measured when this card was written. Registered and exported copies have a card with the "
+    "scores at that time."
 )
 
 
 def write_card(
-    made: AdapterManifest, config: Mapping[str, Json], found: AdapterScores | None, kind: Kind
+    adapter: AdapterManifest, config: Mapping[str, Json], scores: AdapterScores | None, kind: Kind
 ) -> str:
-    """Write the card as Markdown with a front matter that model hubs read.
+    """Return the card as Markdown with a front matter that model hubs read.
 
     Args:
-        made: The adapter's manifest.
-        config: PEFT's configuration of it.
-        found: What was measured of it; ``None`` if nothing was.
-        kind: What stands beside the card: the adapter, its base with it merged, or its GGUF.
+        adapter: The adapter's manifest.
+        config: Its PEFT configuration.
+        scores: Its scores; ``None`` if not measured.
+        kind: The form of the card's folder: the adapter, a merged model, or GGUF.
     """
-    baselines = _baselines(found) if found else {}
+    baselines = _baselines(scores) if scores else {}
     return templates.render(
         "export/card.md.j2",
-        made=made,
+        adapter=adapter,
         config=config,
         kind=kind,
         base_name=_base_name(config),
-        licence_is_id=bool(re.fullmatch(r"[a-z0-9.-]+", made.licence or "")),
-        learned=(made.learned or {}).get("said"),
+        licence_is_id=bool(re.fullmatch(r"[a-z0-9.-]+", adapter.licence or "")),
+        learned=(adapter.learned or {}).get("said"),
         method=_method(config),
         modules=_modules(config),
-        measured=found,
+        measured=scores,
         unmeasured=UNMEASURED,
         baselines=baselines,
         untrained=UNTRAINED,
-        scores=_scores(found, baselines) if found else [],
-        unbeaten=_unbeaten(found) if found else [],
-        bound_to=copy_adapter.recipe_objection(made.recipe),
+        scores=_scores(scores, baselines) if scores else [],
+        unbeaten=_unbeaten(scores) if scores else [],
+        bound_to=copy_adapter.required_precision(adapter.recipe),
     )
 
 
 def _base_name(config: Mapping[str, Json]) -> str:
     named = str(config["base_model_name_or_path"])
-    # A path of this machine says nothing elsewhere; the folder's name does.
+    # A path of this machine is meaningless elsewhere, the folder's name is not.
     return named.rstrip("/").rsplit("/", 1)[-1] if named.startswith("/") else named
 
 
 def _method(config: Mapping[str, Json]) -> str:
-    """Name the method as its paper does, with its rank and its scale."""
+    """Return the method's name in its paper, with its rank and its scale."""
     match config["peft_type"]:
         case "LORA":
             kinds = [("rsLoRA", "use_rslora"), ("DoRA", "use_dora")]
@@ -153,8 +154,8 @@ def _modules(config: Mapping[str, Json]) -> list[str]:
     return [str(named)]
 
 
-def _scores(found: AdapterScores, baselines: Mapping[str, Scorecard | None]) -> list[list[str]]:
-    own, others = found.adapter, [*baselines.values(), found.base]
+def _scores(measured: AdapterScores, baselines: Mapping[str, Scorecard | None]) -> list[list[str]]:
+    own, others = measured.adapter, [*baselines.values(), measured.base]
     return [
         [
             f"{name.replace('_', ' ')}: {metric.meaning}",
@@ -167,19 +168,19 @@ def _scores(found: AdapterScores, baselines: Mapping[str, Scorecard | None]) -> 
     ]
 
 
-def _baselines(found: AdapterScores) -> dict[str, Scorecard | None]:
-    """List the baselines that are shown: those measured, and few-shot and a constant always."""
+def _baselines(measured: AdapterScores) -> dict[str, Scorecard | None]:
+    """Return the baselines to show: all measured ones, and always few-shot and constant."""
     always = {CONSTANT, FEW_SHOT}
-    names = [name for name in UNTRAINED if name in found.baselines or name in always]
-    return {name: found.baselines.get(name) for name in names}
+    names = [name for name in UNTRAINED if name in measured.baselines or name in always]
+    return {name: measured.baselines.get(name) for name in names}
 
 
-def _unbeaten(found: AdapterScores) -> list[str]:
-    """Name the baselines that score at least as high as the adapter on the whole answer."""
+def _unbeaten(measured: AdapterScores) -> list[str]:
+    """Return sentences on baselines that score at least as high on the whole answer."""
     sentences: list[str] = []
-    for name, card in found.baselines.items():
+    for name, card in measured.baselines.items():
         for metric in WHOLE_ANSWER:
-            ours, theirs = found.adapter.scores.get(metric), card.scores.get(metric)
+            ours, theirs = measured.adapter.scores.get(metric), card.scores.get(metric)
             if not ours or not theirs or ours.value is None or theirs.value is None:
                 continue
             if theirs.value >= ours.value:
@@ -191,8 +192,8 @@ def _unbeaten(found: AdapterScores) -> list[str]:
 
 
 def _clusters(card: Scorecard, metric: str) -> int:
-    """Count the clusters of the measured requests; those of one cluster are not independent."""
-    return len({one.cluster_id for one in card.samples if one.scores.get(metric) is not None})
+    measured = (sample for sample in card.samples if sample.scores.get(metric) is not None)
+    return len({sample.cluster_id for sample in measured})
 
 
 def _share(score: Score | None) -> str:

@@ -1,4 +1,8 @@
-"""Signs that a turn is worth its price: new feedback, input drift, falling votes."""
+"""Signs that a turn is worth its price: new feedback, input drift, falling votes.
+
+Drift and votes are tested by a conformal test martingale (sources in the README): while nothing
+changes its capital reaches 1 / alpha with a chance of at most alpha, however often it is checked.
+"""
 
 import bisect
 import hashlib
@@ -19,91 +23,91 @@ Kind: TypeAlias = Literal["feedback", "inputs", "votes"]
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One figure beside the bound that it has to reach, and what it tells in words."""
+    """One figure, the bound that it has to reach, and its description."""
 
     kind: Kind
     figure: float
     bound: float
-    told: str
+    text: str
 
     @property
-    def is_given(self) -> bool:
-        """Whether it asks for a turn."""
+    def is_reached(self) -> bool:
+        """Whether it is a reason for a turn."""
         return self.figure >= self.bound
 
 
 JUMP = 0.01
-"""Share of the capital that changes its bet at each step, as in the paper's experiments."""
+"""The share of the capital that changes its bet at each step, as in the paper's experiments."""
 
 Direction: TypeAlias = Literal["up", "either"]
 BETS: dict[Direction, tuple[float, ...]] = {"up": (-1.0, 0.0), "either": (-1.0, 0.0, 1.0)}
-"""Slopes of the bets 1 + e (p - 1/2): small p-values are won on by a negative one."""
+"""Slopes e of the bets 1 + e (p - 1/2): a negative one wins on small p-values."""
 
 
 def rank_p_values(
     before: Iterable[float], scores: Sequence[float], ties: Sequence[float]
 ) -> list[float]:
-    """Rank each score among all that came before it and itself; uniform while nothing changes.
+    """Return each score's rank among itself and all earlier ones; uniform while nothing changes.
 
     Args:
-        before: Scores of the time that the series is compared with.
-        scores: The series, in order of time. A high score is a strange observation.
-        ties: A number in [0, 1) for each, drawn without a look at the scores, that breaks ties.
+        before: The reference scores.
+        scores: The series, in order of time. A high score is an unusual observation.
+        ties: A tie breaker in [0, 1) for each score, independent of the scores.
 
     Returns:
         (number higher + tie * number equal, itself included) / number of all, for each score.
     """
     seen = sorted(before)
-    found: list[float] = []
+    p_values: list[float] = []
     for score, tie in zip(scores, ties, strict=True):
         bisect.insort(seen, score)
         low, high = bisect.bisect_left(seen, score), bisect.bisect_right(seen, score)
-        found.append((len(seen) - high + tie * (high - low)) / len(seen))
-    return found
+        p_values.append((len(seen) - high + tie * (high - low)) / len(seen))
+    return p_values
 
 
 def martingale_capital(p_values: Iterable[float], direction: Direction) -> list[float]:
-    """Bet one unit against uniform p-values and give what it has grown to after each.
+    """Bet one unit against uniform p-values and return the capital after each.
 
     Args:
         p_values: Each in [0, 1].
-        direction: ``up`` wins where scores rise, ``either`` where they rise or fall.
+        direction: ``up`` wins if scores rise, ``either`` if they rise or fall.
     """
     bets = BETS[direction]
-    held = [1 / len(bets)] * len(bets)
+    capital = [1 / len(bets)] * len(bets)
     grown: list[float] = []
     for p in p_values:
-        share = JUMP * sum(held) / len(bets)
-        held = [
-            ((1 - JUMP) * one + share) * (1 + slope * (p - 0.5))
-            for one, slope in zip(held, bets, strict=True)
+        share = JUMP * sum(capital) / len(bets)
+        capital = [
+            ((1 - JUMP) * amount + share) * (1 + slope * (p - 0.5))
+            for amount, slope in zip(capital, bets, strict=True)
         ]
-        grown.append(sum(held))
+        grown.append(sum(capital))
     return grown
 
 
 def tie_breaker(name: str) -> float:
-    """Draw a number in [0, 1) from an observation's id: the same in every look."""
+    """Return a number in [0, 1) derived from an observation's id, the same in every look."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
 def feedback_sign(
     con: Connection, workload_id: str, since: datetime, settings: Trigger
 ) -> Sign | None:
-    """Compare the signals that were loaded after ``since`` with the number that is worth a turn."""
+    """Compare the feedback signals loaded after ``since`` with ``min_feedback``."""
     if settings.min_feedback is None:
         return None
-    found = warehouse.select(con, "marts/new_feedback", workload_id=workload_id, since=since)
-    count = int(str(found[0]["signals"]))
-    told = f"{count} new feedback signals (a turn is worth {settings.min_feedback})"
-    return Sign("feedback", count, settings.min_feedback, told)
+    rows = warehouse.select(con, "marts/new_feedback", workload_id=workload_id, since=since)
+    count = int(str(rows[0]["signals"]))
+    text = f"{count} new feedback signals (a turn starts at {settings.min_feedback})"
+    return Sign("feedback", count, settings.min_feedback, text)
 
 
 MOST_REQUESTS = 2000
-"""So many requests of before are compared with, the newest."""
+"""The most earlier requests to compare with, the newest ones."""
 
 FEWEST_REQUESTS = 40
-"""With fewer of before nothing is usual."""
+"""With fewer earlier requests there is no test."""
 
 WORD = re.compile(r"\w+")
 
@@ -122,82 +126,83 @@ class FirstRequest:
 def input_sign(
     con: Connection, workload_id: str, since: datetime, settings: Trigger
 ) -> Sign | None:
-    """Compare the requests after ``since`` with those before it; ``None`` if these are too few."""
+    """Test the requests after ``since`` for drift from those before; ``None`` if too few before."""
     values = {"workload_id": workload_id, "since": since, "most": MOST_REQUESTS}
-    found = [*warehouse.read(con, "marts/first_requests", FirstRequest, **values)]
+    requests = [*warehouse.read(con, "marts/first_requests", FirstRequest, **values)]
     return input_drift(
-        [one for one in found if not one.is_new], [r for r in found if r.is_new], settings
+        [r for r in requests if not r.is_new], [r for r in requests if r.is_new], settings
     )
 
 
 def input_drift(
     before: Sequence[FirstRequest], new: Sequence[FirstRequest], settings: Trigger
 ) -> Sign | None:
-    """Bet on drift, request by request; see ``components.monitor.signs`` for the bound.
+    """Bet on drift, request by request; the module's docstring has the bound.
 
     Args:
-        before: Requests of before, in any order.
+        before: Earlier requests, in any order.
         new: The requests since, in order of time.
-        settings: Holds the bound.
+        settings: Has alpha.
 
     Returns:
-        The highest capital so far beside 1 / alpha, and which trait has changed most.
+        The highest capital so far and the bound 1 / alpha; the text has the trait that changed
+        most.
     """
     usual, ranked = before[::2], before[1::2]
     if len(ranked) < FEWEST_REQUESTS // 2:
         return None
-    ties = [tie_breaker(one.interaction_id) for one in new]
+    ties = [tie_breaker(request.interaction_id) for request in new]
     grown = {
         trait: martingale_capital(
-            rank_p_values(map(score, ranked), [score(one) for one in new], ties), "either"
+            rank_p_values(map(score, ranked), [score(request) for request in new], ties), "either"
         )
         for trait, score in scores(usual).items()
     }
     mean = [math.fsum(step) / len(grown) for step in zip(*grown.values(), strict=True)]
     highest = max(mean, default=1.0)
     most = max(grown, key=lambda trait: max(grown[trait], default=0))
-    told = (
-        f"drift of {len(new)} new requests against {len(before)} of before: capital "
+    text = (
+        f"drift of {len(new)} new requests against {len(before)} earlier ones: capital "
         f"{highest:.3g} of {1 / settings.alpha:.3g}, most by their {most}"
     )
-    return Sign("inputs", highest, 1 / settings.alpha, told)
+    return Sign("inputs", highest, 1 / settings.alpha, text)
 
 
 def scores(usual: Sequence[FirstRequest]) -> dict[str, Callable[[FirstRequest], float]]:
-    """Give for each trait how unlike the usual ones a request is: surprise in bits, or length."""
-    words = _surprise(word for one in usual for word in WORD.findall(one.question.lower()))
-    tools = _surprise(one.tool_names for one in usual)
-    clients = _surprise(one.client_id for one in usual)
+    """Return a score of unusualness for each trait: surprise in bits, or length."""
+    words = _surprise(word for r in usual for word in WORD.findall(r.question.lower()))
+    tools = _surprise(request.tool_names for request in usual)
+    clients = _surprise(request.client_id for request in usual)
 
-    def rarity(one: FirstRequest) -> float:
-        found = WORD.findall(one.question.lower())
-        return math.fsum(map(words, found)) / max(1, len(found))
+    def rarity(request: FirstRequest) -> float:
+        spoken = WORD.findall(request.question.lower())
+        return math.fsum(map(words, spoken)) / max(1, len(spoken))
 
     return {
         "words": rarity,
-        "length": lambda one: float(len(one.question)),
-        "tools": lambda one: tools(one.tool_names),
-        "client": lambda one: clients(one.client_id),
+        "length": lambda request: float(len(request.question)),
+        "tools": lambda request: tools(request.tool_names),
+        "client": lambda request: clients(request.client_id),
     }
 
 
 def _surprise(names: Iterable[str]) -> Callable[[str], float]:
-    """Give -log2 of a name's share, with one sighting added to each and to what was never seen."""
+    """Return -log2 of a name's share, with add-one smoothing that includes unseen names."""
     counts = Counter(names)
     total = counts.total() + len(counts) + 1
     return lambda name: -math.log2((counts[name] + 1) / total)
 
 
 MOST_VOTES = 500
-"""So many votes on answers of before are compared with, the newest."""
+"""The most earlier votes to compare with, the newest ones."""
 
 FEWEST_VOTES = 20
-"""With fewer votes of before nobody knows what was usual."""
+"""With fewer earlier votes there is no test."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThumbVote:
-    """A thumb on an answer."""
+    """A person's vote on an answer."""
 
     feedback_id: str
     is_down: bool
@@ -205,40 +210,40 @@ class ThumbVote:
 
 
 def vote_sign(con: Connection, workload_id: str, since: datetime, settings: Trigger) -> Sign | None:
-    """Compare votes on answers from ``since`` on, when the champion came, with those of before.
+    """Compare votes on answers since the champion's promotion, ``since``, with those before.
 
-    ``None`` if these are too few.
+    ``None`` if those before are too few.
     """
     values = {"workload_id": workload_id, "since": since, "most": MOST_VOTES}
-    found = [*warehouse.read(con, "marts/votes_in_order", ThumbVote, **values)]
+    votes = [*warehouse.read(con, "marts/votes_in_order", ThumbVote, **values)]
     return falling_votes(
-        [one for one in found if not one.is_new], [v for v in found if v.is_new], settings
+        [v for v in votes if not v.is_new], [v for v in votes if v.is_new], settings
     )
 
 
 def falling_votes(
     before: Sequence[ThumbVote], new: Sequence[ThumbVote], settings: Trigger
 ) -> Sign | None:
-    """Bet on more thumbs down, vote by vote; see ``components.monitor.signs`` for the bound.
+    """Bet on more thumbs down, vote by vote; the module's docstring has the bound.
 
     Returns:
-        The highest capital so far beside 1 / alpha, and both shares of thumbs down.
+        The highest capital so far and the bound 1 / alpha; the text has both shares of thumbs down.
     """
     if len(before) < FEWEST_VOTES:
         return None
     ranks = rank_p_values(
-        [float(one.is_down) for one in before],
-        [float(one.is_down) for one in new],
-        [tie_breaker(one.feedback_id) for one in new],
+        [float(vote.is_down) for vote in before],
+        [float(vote.is_down) for vote in new],
+        [tie_breaker(vote.feedback_id) for vote in new],
     )
     highest = max(martingale_capital(ranks, "up"), default=1.0)
-    told = (
+    text = (
         f"thumbs down {_share(before)} before the champion, {_share(new)} since: capital "
         f"{highest:.3g} of {1 / settings.alpha:.3g}"
     )
-    return Sign("votes", highest, 1 / settings.alpha, told)
+    return Sign("votes", highest, 1 / settings.alpha, text)
 
 
 def _share(votes: Sequence[ThumbVote]) -> str:
-    down = sum(one.is_down for one in votes)
+    down = sum(vote.is_down for vote in votes)
     return f"{down} of {len(votes)}"

@@ -13,24 +13,24 @@ COLOURS = (charts.NEW, charts.THERE, charts.OTHER, charts.FURTHER)
 
 
 def draw_thumbs(days: Sequence[Day], path: Path) -> None:
-    """Write a PNG with a column a day for the busiest models, as many as there are colours."""
+    """Write a PNG of the thumbs-up share by day of the busiest models, one for each colour."""
     figure, axes = charts.sheet(3.4, left=0.1)
-    columns = sorted({one.day for one in days})
-    shown = [one.model_name for one in workload_status.by_model(days)][: len(COLOURS)]
+    columns = sorted({day.day for day in days})
+    shown = [sums.model_name for sums in workload_status.by_model(days)][: len(COLOURS)]
     for place, (model, colour) in enumerate(zip(shown, COLOURS, strict=False)):
         shift = 0.16 * (place - (len(shown) - 1) / 2)
-        for one in (day for day in days if day.model_name == model):
-            rate = workload_status.approval(one)
+        for day in (day for day in days if day.model_name == model):
+            rate = workload_status.approval(day)
             if rate is None:
                 continue
-            x = columns.index(one.day) + shift
+            x = columns.index(day.day) + shift
             axes.plot([x, x], [100 * rate.low, 100 * rate.high], color=colour, lw=2)
             axes.plot(x, 100 * rate.value, "o", color=colour, ms=5)
         axes.plot([], [], "o", color=colour, label=charts.shortened(model, 40))
     axes.set_ylim(-4, 104)
     axes.set_xlim(-0.7, max(1.0, len(columns) - 0.3))
     step = max(1, len(columns) // 10)
-    axes.set_xticks(range(0, len(columns), step), [day[5:] for day in columns[::step]])
+    axes.set_xticks(range(0, len(columns), step), [date[5:] for date in columns[::step]])
     axes.set_ylabel("thumbs up, %", color=charts.INK, size=9)
     axes.grid(axis="y", color=charts.GRID, lw=0.8)
     if shown:
@@ -39,50 +39,50 @@ def draw_thumbs(days: Sequence[Day], path: Path) -> None:
 
 
 BY_MODEL = {
-    "requests": "Requests that were logged in the window.",
-    "thumbs_up": "Thumbs up in the window, each person's newest word.",
-    "thumbs_down": "Thumbs down in the window, each person's newest word.",
+    "requests": "Requests logged in the window.",
+    "thumbs_up": "Thumbs up in the window, each person's newest vote on an answer.",
+    "thumbs_down": "Thumbs down in the window, each person's newest vote on an answer.",
 }
 
 
-def prometheus_text(standings: Iterable[WorkloadStatus]) -> bytes:
-    """Write all workloads' figures in Prometheus' text format."""
+def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
+    """Return all workloads' figures in Prometheus' text format."""
     registry = CollectorRegistry()
     by_model = {
-        name: Gauge(f"flywheel_live_{name}", told, ["workload", "model"], registry=registry)
-        for name, told in BY_MODEL.items()
+        name: Gauge(f"flywheel_live_{name}", help_text, ["workload", "model"], registry=registry)
+        for name, help_text in BY_MODEL.items()
     }
     latency = Gauge(
         "flywheel_live_latency_seconds",
-        "How long answers in the window took, where the logs say so.",
+        "Latency of answers in the window that log a duration.",
         ["workload", "model", "quantile"],
         registry=registry,
     )
     sign = Gauge(
         "flywheel_sign_ratio",
-        "A sign's figure over its bound; 1 and more asks for a turn.",
+        "A sign's figure over its bound; from 1 it is a reason for a turn.",
         ["workload", "kind"],
         registry=registry,
     )
     waiting = Gauge(
-        "flywheel_approvals_waiting", "Approvals that wait.", ["workload"], registry=registry
+        "flywheel_approvals_waiting", "Pending approvals.", ["workload"], registry=registry
     )
-    free = Gauge("flywheel_disk_free_bytes", "Left on the home's disk.", registry=registry)
-    used = Gauge("flywheel_home_bytes", "What the home takes.", registry=registry)
-    for one in standings:
-        for day in one.models:
+    free = Gauge("flywheel_disk_free_bytes", "Free bytes on the home's disk.", registry=registry)
+    used = Gauge("flywheel_home_bytes", "The home's size in bytes.", registry=registry)
+    for status in statuses:
+        for day in status.models:
             counts = (day.requests, day.up, day.down)
             for gauge, count in zip(by_model.values(), counts, strict=True):
-                gauge.labels(one.workload, day.model_name).set(count)
-        for took in one.latencies.values():
+                gauge.labels(status.workload, day.model_name).set(count)
+        for took in status.latencies.values():
             for quantile, milliseconds in (("0.5", took.p50_ms), ("0.95", took.p95_ms)):
                 seconds = milliseconds / 1000
-                latency.labels(one.workload, took.model_name, quantile).set(seconds)
-        for finding in one.findings:
-            sign.labels(one.workload, finding.kind).set(finding.figure / finding.bound)
-        waiting.labels(one.workload).set(len(one.waiting))
-        free.set(one.disk.free)
-        used.set(one.disk.used)
+                latency.labels(status.workload, took.model_name, quantile).set(seconds)
+        for finding in status.findings:
+            sign.labels(status.workload, finding.kind).set(finding.figure / finding.bound)
+        waiting.labels(status.workload).set(len(status.waiting))
+        free.set(status.disk.free)
+        used.set(status.disk.used)
     return generate_latest(registry)
 
 
@@ -99,62 +99,67 @@ HEAD = (
 MEBIBYTE = 2**20
 
 
-def as_markdown(found: WorkloadStatus) -> str:
-    """Write the page that Prefect keeps."""
-    models = [[templates.code(name), *rest] for name, *rest in rows(found)]
+def as_markdown(status: WorkloadStatus) -> str:
+    """Return the Markdown page of Prefect's artifact."""
+    models = [[templates.code(name), *rest] for name, *rest in rows(status)]
     return templates.render(
-        "monitor/page.md.j2", standing=found, facts=facts(found), head=HEAD, rows=models
+        "monitor/page.md.j2", status=status, facts=facts(status), head=HEAD, rows=models
     )
 
 
-def as_html(found: WorkloadStatus, picture: Path) -> str:
-    """Write one file that requests nothing else."""
+def as_html(status: WorkloadStatus, picture: Path) -> str:
+    """Return a self-contained HTML page."""
     return templates.render(
         "monitor/page.html.j2",
-        found=found,
-        facts=facts(found),
+        status=status,
+        facts=facts(status),
         head=HEAD,
-        rows=rows(found),
+        rows=rows(status),
         picture=picture,
     )
 
 
-def facts(found: WorkloadStatus) -> list[tuple[str, str]]:
-    """Say what is not a table: the champion, the signs, the last start, what waits, the disk."""
-    used, free = (f"{size / MEBIBYTE:,.0f} MiB" for size in (found.disk.used, found.disk.free))
-    oldest = min((one.since for one in found.waiting), default=None)
+def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
+    """Return the labelled facts: champion, signs, last start, pending approvals, disk."""
+    used, free = (f"{size / MEBIBYTE:,.0f} MiB" for size in (status.disk.used, status.disk.free))
+    oldest = min((approval.since for approval in status.waiting), default=None)
     return [
-        ("Champion", found.champion),
-        ("As it was evaluated", found.answering),
-        *(("Reached" if one.is_given else "Watched", one.told) for one in found.findings),
-        ("Last start or non-start", found.last_start),
+        ("Champion", status.champion),
+        ("As it was evaluated", status.answering),
+        *(
+            ("Reached" if finding.is_reached else "Watched", finding.text)
+            for finding in status.findings
+        ),
+        ("Last start or non-start", status.last_start),
         (
-            "Approvals that wait",
-            f"{len(found.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}" if oldest else "none",
+            "Pending approvals",
+            f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
+            if oldest
+            else "none",
         ),
         ("Disk", f"{used} in the home, {free} free"),
     ]
 
 
-def rows(found: WorkloadStatus) -> list[list[str]]:
-    """Give a row for each model, in words."""
-    return [_row(one, found) for one in found.models]
+def rows(status: WorkloadStatus) -> list[list[str]]:
+    """Return a formatted row for each model."""
+    return [_row(sums, status) for sums in status.models]
 
 
-def _row(one: Day, found: WorkloadStatus) -> list[str]:
-    rate = workload_status.approval(one)
-    price = found.prices.get(one.model_name)
-    took = found.latencies.get(one.model_name)
-    counted = max(1, one.counted)
+def _row(sums: Day, status: WorkloadStatus) -> list[str]:
+    rate = workload_status.approval(sums)
+    price = status.prices.get(sums.model_name)
+    latency = status.latencies.get(sums.model_name)
+    counted = max(1, sums.counted)
     return [
-        one.model_name,
-        f"{one.requests:,}",
-        f"{one.votes:,}",
+        sums.model_name,
+        f"{sums.requests:,}",
+        f"{sums.votes:,}",
         f"{rate.value:.1%}" if rate else "none",
         f"{rate.low:.1%} to {rate.high:.1%}" if rate else "",
-        f"{one.input_tokens / counted:.0f}, {one.output_tokens / counted:.0f}"
-        if one.counted
+        f"{sums.input_tokens / counted:.0f}, {sums.output_tokens / counted:.0f}"
+        if sums.counted
         else "not logged",
-        f"{took.p50_ms:,.0f}, {took.p95_ms:,.0f} ms" if took else "not logged",
-        f"{price:.3g} {found.currency}" if price is not None else "no price",
+        f"{latency.p50_ms:,.0f}, {latency.p95_ms:,.0f} ms" if latency else "not logged",
+        f"{price:.3g} {status.currency}" if price is not None else "no price",
     ]

@@ -16,7 +16,7 @@ MONTH = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class StartDecision:
-    """Whether a turn starts, and the reason in words."""
+    """Whether a turn starts, and the reason."""
 
     starts: bool
     reason: str
@@ -30,23 +30,27 @@ def decide_start(
     under_way: bool,
     now: datetime,
 ) -> StartDecision:
-    """Start a turn if any sign asks for one and nothing holds it back.
+    """Start a turn if any sign reached its bound and nothing prevents it.
 
     Args:
-        signs: What the looks found.
-        earlier: When turns of the workload started, however they were.
+        signs: The signs of this look.
+        earlier: Start times of the workload's turns, of any cause.
         settings: Cool-down and budget.
-        under_way: Whether a turn of the workload runs.
+        under_way: Whether a turn of the workload is running.
         now: The time of this look.
     """
-    given = [sign for sign in signs if sign.is_given]
-    if not given:
+    reached = [sign for sign in signs if sign.is_reached]
+    if not reached:
         return StartDecision(
-            False, "; ".join(sign.told for sign in signs) or "nothing to go by yet"
+            False, "; ".join(sign.text for sign in signs) or "no data to decide on yet"
         )
-    told = "; ".join(sign.told for sign in given)
-    held = _held_back(earlier, settings, under_way=under_way, now=now)
-    return StartDecision(False, f"{held}; else: {told}") if held else StartDecision(True, told)
+    reason = "; ".join(sign.text for sign in reached)
+    objection = _held_back(earlier, settings, under_way=under_way, now=now)
+    return (
+        StartDecision(False, f"{objection}; else: {reason}")
+        if objection
+        else StartDecision(True, reason)
+    )
 
 
 def _held_back(
@@ -54,23 +58,24 @@ def _held_back(
 ) -> str | None:
     if under_way:
         return "a turn is under way"
-    earlier = [one for one in earlier if one <= now]  # else the clock was set back since
+    # later ones are from before the clock was set back
+    earlier = [started for started in earlier if started <= now]
     rested = timedelta(hours=settings.cooldown_hours)
     if earlier and now - max(earlier) < rested:
         return f"the last turn started {max(earlier):%Y-%m-%d %H:%M}, cooldown_hours is not over"
-    spent = sum(now - one < MONTH for one in earlier)
+    spent = sum(now - started < MONTH for started in earlier)
     if spent >= settings.turns_a_month:
         return f"{spent} turns in 30 days, turns_a_month is {settings.turns_a_month}"
     return None
 
 
 Cause: TypeAlias = Literal["trigger", "schedule", "stale", "person"]
-"""Who or what started a turn; ``stale``: an approval whose evidence was no longer so."""
+"""The cause of a start; ``stale``: an approval whose evidence was out of date."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnStart:
-    """One entry. ``flow_run_id`` is the turn's; a turn that was asked for and has none waits."""
+    """One start or non-start. A requested turn without a ``flow_run_id`` has not begun yet."""
 
     start_id: str
     workload_id: str
@@ -82,15 +87,18 @@ class TurnStart:
 
 
 def record_start(con: Connection, entry: TurnStart, signs: Sequence[Sign] = ()) -> None:
-    """Write an entry down; the same ``start_id`` again changes nothing."""
-    said = json.dumps([asdict(sign) for sign in signs])
-    warehouse.insert(con, "raw.starts", [{**asdict(entry), "signs": said}])
+    """Insert an entry; idempotent by ``start_id``."""
+    figures = [
+        {"kind": sign.kind, "figure": sign.figure, "bound": sign.bound, "told": sign.text}
+        for sign in signs
+    ]
+    warehouse.insert(con, "raw.starts", [{**asdict(entry), "signs": json.dumps(figures)}])
 
 
 def claim_start(con: Connection, start_id: str, flow_run_id: str) -> bool:
-    """Let a turn take a start that the trigger asked for; tell whether it is the one that may run.
+    """Claim a start that the trigger requested for a flow run; return whether it may run.
 
-    An event that arrives late and the look that caught up on it ask for the same turn twice.
+    A late event and the look that repeated it can request the same turn twice.
     """
     with warehouse.transaction(con):
         con.execute(
@@ -108,26 +116,26 @@ def claim_start(con: Connection, start_id: str, flow_run_id: str) -> bool:
 
 
 def unclaimed_starts(con: Connection, workload_id: str, before: datetime) -> list[TurnStart]:
-    """List the starts that the trigger asked for before a time and that no turn has taken."""
+    """Return the starts requested before a time that no turn has claimed."""
     return [
-        one
-        for one in read_starts(con, workload_id, None)
-        if one.started and one.flow_run_id is None and one.looked_at < before
+        start
+        for start in read_starts(con, workload_id, None)
+        if start.started and start.flow_run_id is None and start.looked_at < before
     ]
 
 
 def read_starts(con: Connection, workload_id: str | None, most: int | None) -> list[TurnStart]:
-    """List the entries of a workload, or (``None``) of all, the newest first; at most so many."""
+    """Return the entries of one workload or of all (``None``), newest first, at most ``most``."""
     return [*warehouse.read(con, "marts/starts", TurnStart, workload_id=workload_id, most=most)]
 
 
 def learned_until(con: Connection, workload_id: str, now: datetime) -> datetime | None:
-    """Give the time since when traffic is new: when the last turn began that came to its end.
+    """Return the start time of the last completed turn; later traffic is new.
 
-    A turn that began after ``now``, before the clock was set back, is left out: by it nothing would
-    be new until then.
+    A turn that began after ``now``, before the clock was set back, is ignored: with it nothing
+    would be new until then.
     """
-    (found,) = warehouse.select(con, "marts/learned_until", workload_id=workload_id, now=now)
-    time = found["learned_until"]
+    (row,) = warehouse.select(con, "marts/learned_until", workload_id=workload_id, now=now)
+    time = row["learned_until"]
     assert time is None or isinstance(time, datetime)
     return time

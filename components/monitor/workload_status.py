@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One model's day: ``counted`` requests say their tokens, which are summed; thumbs up, down."""
+    """One model's day: requests, summed tokens of the ``counted`` ones that log them, votes."""
 
     model_name: str
     day: str
@@ -28,13 +28,13 @@ class Day:
 
     @property
     def votes(self) -> int:
-        """How many thumbs there are."""
+        """The number of votes."""
         return self.up + self.down
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share with its interval."""
+    """A share with its 95 % interval."""
 
     value: float
     low: float
@@ -42,13 +42,13 @@ class Rate:
 
 
 def days(con: Connection, workload_id: str, since: datetime) -> list[Day]:
-    """Read a workload's days from a time on, by model."""
+    """Return a workload's days since a time, by model."""
     return [*warehouse.read(con, "marts/live_days", Day, workload_id=workload_id, since=since)]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long a model's answers took, in milliseconds: median and 95th percentile of ``timed``."""
+    """The median and 95th percentile of a model's latency in ms, over ``timed`` requests."""
 
     model_name: str
     timed: int
@@ -57,70 +57,70 @@ class Latency:
 
 
 def latencies(con: Connection, workload_id: str, since: datetime) -> dict[str, Latency]:
-    """Read how long the answers since a time took, by model; of those that say so."""
-    found = warehouse.read(con, "marts/live_latency", Latency, workload_id=workload_id, since=since)
-    return {one.model_name: one for one in found}
+    """Return the latencies since a time by model, of requests that log a duration."""
+    rows = warehouse.read(con, "marts/live_latency", Latency, workload_id=workload_id, since=since)
+    return {row.model_name: row for row in rows}
 
 
-def by_model(found: Sequence[Day]) -> list[Day]:
-    """Sum each model's days; ``day`` is the last one. The busiest model comes first."""
+def by_model(model_days: Sequence[Day]) -> list[Day]:
+    """Return each model's sums, with ``day`` the last one; the busiest model first."""
     groups = groupby(
-        sorted(found, key=lambda one: (one.model_name, one.day)), lambda one: one.model_name
+        sorted(model_days, key=lambda day: (day.model_name, day.day)), lambda day: day.model_name
     )
-    return sorted((_sum([*group]) for _, group in groups), key=lambda one: -one.requests)
+    return sorted((_sum([*group]) for _, group in groups), key=lambda day: -day.requests)
 
 
 def _sum(group: Sequence[Day]) -> Day:
     return Day(
         group[0].model_name,
         group[-1].day,
-        sum(one.requests for one in group),
-        sum(one.counted for one in group),
-        sum(one.input_tokens for one in group),
-        sum(one.output_tokens for one in group),
-        sum(one.up for one in group),
-        sum(one.down for one in group),
+        sum(day.requests for day in group),
+        sum(day.counted for day in group),
+        sum(day.input_tokens for day in group),
+        sum(day.output_tokens for day in group),
+        sum(day.up for day in group),
+        sum(day.down for day in group),
     )
 
 
-def approval(one: Day) -> Rate | None:
-    """Give the share of thumbs up with Wilson's interval (1927); ``None`` without a thumb."""
+def approval(day: Day) -> Rate | None:
+    """Return the share of thumbs up with Wilson's interval (1927); ``None`` without votes."""
     from scipy import stats  # noqa: PLC0415 - slow to import
 
-    if not one.votes:
+    if not day.votes:
         return None
-    interval = stats.binomtest(one.up, one.votes).proportion_ci(LEVEL, method="wilson")
-    return Rate(one.up / one.votes, float(interval.low), float(interval.high))
+    interval = stats.binomtest(day.up, day.votes).proportion_ci(LEVEL, method="wilson")
+    return Rate(day.up / day.votes, float(interval.low), float(interval.high))
 
 
-def price(one: Day, prices: Prices) -> float | None:
-    """Price a mean request by production's prices; ``None`` without them, or without tokens."""
-    if prices.production is None or not one.counted:
+def price(day: Day, prices: Prices) -> float | None:
+    """Return a mean request's price; ``None`` without production's prices or tokens."""
+    if prices.production is None or not day.counted:
         return None
-    each = Usage(
-        one.input_tokens / one.counted, one.output_tokens / one.counted, one.counted, "logged"
+    mean = Usage(
+        day.input_tokens / day.counted, day.output_tokens / day.counted, day.counted, "logged"
     )
-    return costs.by_tokens(each, prices.production)
+    return costs.by_tokens(mean, prices.production)
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerFinding:
-    """What a test of the trigger found: its figure beside its bound, and in words."""
+    """A sign of the trigger (``signs.Sign``): its figure, its bound and its description."""
 
     kind: str
     figure: float
     bound: float
-    told: str
+    text: str
 
     @property
-    def is_given(self) -> bool:
+    def is_reached(self) -> bool:
         """Whether the bound is reached."""
         return self.figure >= self.bound
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An approval that waits for a person; ``link`` opens it."""
+    """A pending approval; ``link`` opens it."""
 
     name: str
     link: str
@@ -129,7 +129,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Bytes that the home takes, and bytes that its disk has left."""
+    """The home's size and the free space on its disk, in bytes."""
 
     used: int
     free: int
@@ -137,10 +137,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadStatus:
-    """One workload at one time; ``days`` reach back as long as was asked for.
+    """One workload's status over the last ``span_days``.
 
-    ``prices`` holds what a mean request costs, by model, where it can be reckoned, ``latencies``
-    how long answers took, where the logs say so.
+    ``prices`` has a mean request's price by model if known, ``latencies`` those of models whose
+    logs have durations.
     """
 
     workload: str

@@ -1,1 +1,1 @@
-"""What charts and pages share: chart_style and markdown."""
+"""The common style of charts (charts) and the Jinja environment of pages (templates)."""

@@ -1,1 +1,1 @@
-"""Pick the interactions where a person's answer helps most (pick); read answers (label_files)."""
+"""Pick the interactions on which a person's answer helps most (pick); read it (label_files)."""

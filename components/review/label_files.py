@@ -1,4 +1,4 @@
-"""People's answers as feedback records, and the file of a labelling tool."""
+"""People's answers as feedback records, and the files of labelling tools."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ Verdict: TypeAlias = Literal["good", "bad"]
 def vote_feedback(
     target: dict[str, Json], verdict: Verdict, *, reviewer: str, at: datetime, comment: str = ""
 ) -> dict[str, Json]:
-    """Write a thumb; ``target`` holds ``workload_id``, ``client_id`` and ``response_id``."""
+    """Return a vote's record; ``target`` has ``workload_id``, ``client_id``, ``response_id``."""
     thumb = "up" if verdict == "good" else "down"
     return _record(target, "thumb", thumb, reviewer, at, comment)
 
@@ -32,36 +32,36 @@ def correction_feedback(
     at: datetime,
     comment: str = "",
 ) -> dict[str, Json]:
-    """Write the assistant message that should have been the answer."""
+    """Return the record of a correction: the assistant message that is the right answer."""
     return _record(target, "correction", message, reviewer, at, comment)
 
 
 def to_message(answer: Answer) -> dict[str, Json]:
-    """Write an answer as the assistant message of a chat completion."""
+    """Return an answer as the assistant message of a chat completion."""
     message: dict[str, Json] = {"role": "assistant", "content": answer.text or None}
     if answer.calls:
-        message["tool_calls"] = [_call(number, one) for number, one in enumerate(answer.calls, 1)]
+        message["tool_calls"] = [_call(number, call) for number, call in enumerate(answer.calls, 1)]
     return message
 
 
-def read_message(given: Json) -> dict[str, Json]:
-    """Read a corrected answer: its text, or the whole assistant message.
+def read_message(correction: Json) -> dict[str, Json]:
+    """Parse a corrected answer: its text, or the whole assistant message.
 
     Raises:
-        ValueError: It is neither, or says nothing.
+        ValueError: It is neither, or empty.
     """
-    if isinstance(given, str) and given.lstrip().startswith("{"):
+    if isinstance(correction, str) and correction.lstrip().startswith("{"):
         try:
-            given = json.loads(given)
+            correction = json.loads(correction)
         except ValueError as error:
             raise ValueError(f"the correction looks like JSON and is not: {error}") from error
-    match given:
-        case str() if given.strip():
-            return {"role": "assistant", "content": given.strip()}
+    match correction:
+        case str() if correction.strip():
+            return {"role": "assistant", "content": correction.strip()}
         case {"role": "assistant", "content": str(content)} if content.strip():
-            return given
+            return correction
         case {"role": "assistant", "tool_calls": list(calls)} if calls:
-            return given
+            return correction
         case _:
             raise ValueError("a correction is text, or an assistant message with content or calls")
 
@@ -92,7 +92,7 @@ def _record(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What feedback on an interaction is aimed at."""
+    """The interaction that feedback refers to."""
 
     interaction_id: str
     client_id: str
@@ -101,10 +101,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One line of the file: the feedback that it is, or why it can't be read.
-
-    Neither, if nobody has answered it.
-    """
+    """One line of the file: its feedback record, or why it is invalid; neither if unanswered."""
 
     number: int
     content: bytes
@@ -113,7 +110,7 @@ class Labelled:
 
 
 def question_line(question: ReviewQuestion, *, now: datetime) -> str:
-    """Write a question; ``asked_at`` makes an answer, read twice, the same answer."""
+    """Return a question as a JSON line; ``asked_at`` makes reading its answer idempotent."""
     about = question.about
     return json.dumps(
         {
@@ -122,7 +119,7 @@ def question_line(question: ReviewQuestion, *, now: datetime) -> str:
             "client_id": about.client_id,
             "response_id": about.response_id,
             "asked_at": now.isoformat(),
-            "why": [reason.said for reason in question.pick.reasons],
+            "why": [reason.text for reason in question.pick.reasons],
             "messages": json.loads(about.messages),
             "tools": json.loads(about.tools),
             "answer": to_message(Answer.from_json(about.answer)),
@@ -137,9 +134,9 @@ def question_line(question: ReviewQuestion, *, now: datetime) -> str:
 def read_labels(
     con: Connection, lines: Iterable[bytes], workload_id: str, *, reviewer: str
 ) -> Iterator[Labelled]:
-    """Read what a labelling tool gave back; blank lines are left out."""
-    numbered = [(number, one) for number, one in enumerate(lines, 1) if one.strip()]
-    parsed = [(number, one, _json(one)) for number, one in numbered]
+    """Parse the lines of a labelling tool's file; blank ones are skipped."""
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    parsed = [(number, line, _json(line)) for number, line in numbered]
     targets = _targets(con, workload_id, [_named(value) for _, _, value in parsed])
     for number, content, value in parsed:
         yield _read_line(number, content, value, workload_id, targets, reviewer)
@@ -154,7 +151,7 @@ def _read_line(
     reviewer: str,
 ) -> Labelled:
     if not isinstance(value, dict):
-        return Labelled(number, content, objection="the line is no JSON object")
+        return Labelled(number, content, objection="the line is not a JSON object")
     try:
         record = _feedback(value, workload_id, targets, reviewer)
     except ValueError as error:
@@ -165,20 +162,22 @@ def _read_line(
 def _feedback(
     value: dict[str, Json], workload_id: str, targets: Mapping[str, Target], reviewer: str
 ) -> dict[str, Json] | None:
-    """Turn a line into a feedback record.
+    """Return a line's feedback record; ``None`` if it is unanswered or skipped.
 
     Raises:
-        ValueError: Saying what is wrong with it.
+        ValueError: The line is invalid; the message has the reason.
     """
     verdict, corrected = value.get("verdict"), value.get("correction")
     if verdict is None and corrected is None:
         return None
     if verdict not in (None, "good", "bad", "skip"):
-        raise ValueError(f"`verdict` is {json.dumps(verdict)[:80]}, wants good, bad, skip or null")
+        raise ValueError(
+            f"`verdict` is {json.dumps(verdict)[:80]}, expected good, bad, skip or null"
+        )
     target = targets.get(_named(value))
     aimed = None if target is None else (target.client_id, target.response_id)
     if aimed != (value.get("client_id"), value.get("response_id")):
-        raise ValueError(f"the line names no interaction of {workload_id}, or another's")
+        raise ValueError(f"the line's ids match no interaction of {workload_id}")
     comment, at = str(value.get("comment") or ""), _time(value.get("asked_at"))
     about: dict[str, Json] = {**value, "workload_id": workload_id}
     if corrected is not None:
@@ -189,20 +188,20 @@ def _feedback(
     return None
 
 
-def _time(given: Json) -> datetime:
+def _time(value: Json) -> datetime:
     try:
-        at = datetime.fromisoformat(str(given))
+        at = datetime.fromisoformat(str(value))
     except ValueError as error:
-        raise ValueError("`asked_at` is no time, wants that of the export") from error
+        raise ValueError("`asked_at` is not a time, expected that of the export") from error
     if at.tzinfo is None:
-        raise ValueError("`asked_at` has no time zone, wants that of the export")
+        raise ValueError("`asked_at` has no time zone, expected that of the export")
     return at
 
 
 def _targets(con: Connection, workload_id: str, ids: list[str]) -> dict[str, Target]:
     with warehouse.present(con, "named", {"interaction_id": pa.array(ids, pa.string())}):
-        found = list(warehouse.read(con, "marts/review_targets", Target, workload_id=workload_id))
-    return {one.interaction_id: one for one in found}
+        targets = list(warehouse.read(con, "marts/review_targets", Target, workload_id=workload_id))
+    return {target.interaction_id: target for target in targets}
 
 
 def _named(value: Json) -> str:
@@ -211,7 +210,7 @@ def _named(value: Json) -> str:
 
 def _json(content: bytes) -> Json:
     try:
-        found: Json = json.loads(content)
+        value: Json = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return found
+    return value

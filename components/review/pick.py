@@ -15,18 +15,18 @@ from components.store.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class MeasuredAnswers:
-    """How many models were measured on a request, and how many of them were right."""
+    """The number of models measured on a request, and of those that were right."""
 
     models: int
     right: int
 
 
 def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
-    """Count models by example, of the newest state of the holdout that any was measured on.
+    """Count models by example, on the newest holdout version that was measured.
 
     Args:
-        root: The folder of the workload's scorecards; it need not exist.
-        metric: Which score says that an answer is right.
+        root: The folder of the workload's scorecards; it may be missing.
+        metric: The metric that is 1 for a right answer.
     """
     folders = [path for path in sorted(root.glob("*")) if _is_of_the_holdout(path)]
     cards = {folder: scorecard.read(folder) for folder in folders}
@@ -39,7 +39,7 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
 
 
 def _is_of_the_holdout(folder: Path) -> bool:
-    """Tell whether a scorecard is of a language model on the holdout, and not of a baseline."""
+    """Return whether a finished scorecard is of a model on the holdout, not of a baseline."""
     if not manifest.is_finished(folder):
         return False
     record = ScorecardManifest.read(folder)
@@ -47,8 +47,10 @@ def _is_of_the_holdout(folder: Path) -> bool:
 
 
 def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
-    """Count each model once: the last card of those that were made of one model."""
-    latest = {(one.base, one.adapter, str(one.conditions.get("num_fewshot"))): one for one in cards}
+    """Count each model once, by its last scorecard."""
+    latest = {
+        (card.base, card.adapter, str(card.conditions.get("num_fewshot"))): card for card in cards
+    }
     scores: dict[str, list[float]] = defaultdict(list)
     for card in latest.values():
         for sample in card.samples:
@@ -74,11 +76,11 @@ BLAMED, DISPUTED, DIVIDED, CONTRADICTED, VARIED, FLAGGED, FLAGGED_MORE = (
 
 @dataclass(frozen=True, slots=True)
 class ReviewFacts:
-    """What is known of one interaction.
+    """The facts that an interaction's score depends on.
 
-    ``requests`` counts its near-duplicates and itself, ``judged`` those that somebody has judged,
-    ``labels`` the ways they were answered in. ``models`` were measured on it, ``right`` of them
-    answered as logged. ``blamed`` is the decision that blames it.
+    ``requests`` counts the interaction and its near-duplicates, ``judged`` those with feedback,
+    ``labels`` their distinct answers. ``models`` were measured on it, ``right`` of them answered as
+    logged. ``blamed`` is the number of the decision that blames it.
     """
 
     interaction_id: str
@@ -96,64 +98,66 @@ class ReviewFacts:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One part of a score, in words."""
+    """One part of a score, and its description."""
 
     points: float
-    said: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """An interaction to ask a person about, and why."""
+    """An interaction for review, with the reasons."""
 
     interaction_id: str
     reasons: tuple[Reason, ...]
 
     @property
     def points(self) -> float:
-        """How much a word on it is expected to help."""
+        """The score: how much a person's answer is expected to help."""
         return sum(reason.points for reason in self.reasons)
 
 
 def pick(known: Iterable[ReviewFacts], count: int) -> list[Pick]:
-    """Pick up to ``count`` interactions, of each cluster at most one, the most helpful first.
+    """Pick up to ``count`` interactions, at most one a cluster, the most helpful first.
 
-    Of equal scores the larger cluster comes first, then the smaller id: the order of what is given
-    does not matter.
+    Ties are broken by the larger cluster, then by the smaller id, so the input's order does not
+    matter.
     """
     ranked = sorted(
-        ((one, Pick(one.interaction_id, tuple(reasons(one)))) for one in known),
+        ((facts, Pick(facts.interaction_id, tuple(reasons(facts)))) for facts in known),
         key=lambda pair: (-pair[1].points, -pair[0].requests, pair[0].interaction_id),
     )
     picked: dict[str, Pick] = {}
-    for one, candidate in ranked:
+    for facts, candidate in ranked:
         if len(picked) == count:
             break
-        picked.setdefault(one.cluster_id, candidate)
+        picked.setdefault(facts.cluster_id, candidate)
     return list(picked.values())
 
 
-def reasons(one: ReviewFacts) -> Iterator[Reason]:
-    """Say what speaks for asking about an interaction."""
-    if one.blamed is not None:
-        yield Reason(BLAMED, f"decision {one.blamed}, a rejection, blames it")
-    if one.people_for and one.people_against:
-        both = f"{one.people_for} for, {one.people_against} against"
+def reasons(facts: ReviewFacts) -> Iterator[Reason]:
+    """Yield the reasons for a review of an interaction."""
+    if facts.blamed is not None:
+        yield Reason(BLAMED, f"decision {facts.blamed}, a rejection, blames it")
+    if facts.people_for and facts.people_against:
+        both = f"{facts.people_for} for, {facts.people_against} against"
         yield Reason(DISPUTED, f"people disagree: {both}")
-    if 0 < one.right < one.models:
-        yield Reason(DIVIDED, f"models disagree: {one.right} of {one.models} answer as logged")
-    if one.models and not one.right:
-        yield Reason(CONTRADICTED, f"none of {one.models} models answers as logged")
-    if one.labels > 1:
-        yield Reason(VARIED, f"{one.requests} requests like it were answered in {one.labels} ways")
-    if one.flags:
-        points = FLAGGED + FLAGGED_MORE * (len(one.flags) - 1)
-        yield Reason(points, f"flagged by {', '.join(one.flags)}")
-    if not one.judged:
+    if 0 < facts.right < facts.models:
+        yield Reason(DIVIDED, f"models disagree: {facts.right} of {facts.models} answer as logged")
+    if facts.models and not facts.right:
+        yield Reason(CONTRADICTED, f"none of {facts.models} models answers as logged")
+    if facts.labels > 1:
+        yield Reason(
+            VARIED, f"{facts.requests} requests like it were answered in {facts.labels} ways"
+        )
+    if facts.flags:
+        points = FLAGGED + FLAGGED_MORE * (len(facts.flags) - 1)
+        yield Reason(points, f"flagged by {', '.join(facts.flags)}")
+    if not facts.judged:
         like = "nobody has judged it"
-        if one.requests > 1:
-            like = f"nobody has judged any of the {one.requests} requests like it"
-        yield Reason(math.log2(1 + one.requests) / 2, like)
+        if facts.requests > 1:
+            like = f"nobody has judged any of the {facts.requests} requests like it"
+        yield Reason(math.log2(1 + facts.requests) / 2, like)
 
 
 UNMEASURED = MeasuredAnswers(0, 0)
@@ -161,9 +165,10 @@ UNMEASURED = MeasuredAnswers(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Reviewable:
-    """One interaction as a reviewer sees it: without personal data.
+    """One interaction as shown to a reviewer, without personal data.
 
-    ``messages``, ``tools`` and ``answer`` are JSON text; ``blamed`` is the decision that blames it.
+    ``messages``, ``tools`` and ``answer`` are JSON text; ``blamed`` is the number of the decision
+    that blames it.
     """
 
     interaction_id: str
@@ -184,7 +189,7 @@ class Reviewable:
     blamed: int | None = None
 
     def known(self, measured: MeasuredAnswers) -> ReviewFacts:
-        """Give what its score depends on."""
+        """Return the facts that its score depends on."""
         return ReviewFacts(
             self.interaction_id,
             self.cluster_id,
@@ -202,7 +207,7 @@ class Reviewable:
 
 @dataclass(frozen=True, slots=True)
 class ReviewQuestion:
-    """What is asked of a person, and why."""
+    """A question to a person, with the reasons."""
 
     about: Reviewable
     pick: Pick
@@ -216,19 +221,21 @@ def choose_questions(
     reviewer: str,
     measured: Mapping[str, MeasuredAnswers],
 ) -> list[ReviewQuestion]:
-    """Choose the questions that help most, of a workload that was curated last.
+    """Choose the most helpful questions of the workload that was curated last.
 
     Args:
         con: The warehouse.
-        workload_id: The workload; ``staging`` holds it.
-        count: How many at most.
-        reviewer: Who is asked; what that person has judged before is left out.
-        measured: How models answered, by example.
+        workload_id: The workload, which is in ``staging``.
+        count: The most questions.
+        reviewer: The person; interactions that they judged before are skipped.
+        measured: The measured models' answers, by example.
     """
     values = {"workload_id": workload_id, "reviewer": reviewer}
-    found = {
-        one.interaction_id: one
-        for one in warehouse.read(con, "marts/reviewable", Reviewable, **values)
+    reviewable = {
+        row.interaction_id: row
+        for row in warehouse.read(con, "marts/reviewable", Reviewable, **values)
     }
-    known = (one.known(measured.get(one.example_id, UNMEASURED)) for one in found.values())
-    return [ReviewQuestion(found[one.interaction_id], one) for one in pick(known, count)]
+    known = (row.known(measured.get(row.example_id, UNMEASURED)) for row in reviewable.values())
+    return [
+        ReviewQuestion(reviewable[picked.interaction_id], picked) for picked in pick(known, count)
+    ]

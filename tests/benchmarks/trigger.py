@@ -60,7 +60,7 @@ def started_at(month: Month, seed: int, count: int) -> int | None:
 
 
 def _is_given(sign: Sign | None) -> bool:
-    return sign is not None and sign.is_given
+    return sign is not None and sign.is_reached
 
 
 def main(

@@ -120,7 +120,7 @@ def test_what_a_server_can_not_load_is_not_written(
     home: Settings, tmp_path: Path, form: adapters.Form
 ):
     with pytest.raises(
-        ValueError, match="takes plain LoRA only, and of this adapter it is LoRA with"
+        ValueError, match="loads plain LoRA only, but this adapter is not: it is LoRA with"
     ):
         adapters.export_adapter(home, asked(tmp_path / "out", form, adapter="d0a0"))
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +131,7 @@ def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings
         adapters.export_adapter(home, asked(tmp_path / "out", "merged", adapter="10f7"))
     adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter="10f7"))
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "- It is right on the base in nf4 only.\n" in text
+    assert "- It is valid only on the base in nf4.\n" in text
 
 
 def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):

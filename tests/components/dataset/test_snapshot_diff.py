@@ -102,7 +102,7 @@ def test_a_file_that_is_gone_is_named(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     one = freeze(con, tmp_path)
     (one / "train.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train\.parquet is gone"):
+    with pytest.raises(FileNotFoundError, match=r"train\.parquet is missing"):
         snapshot_figures.compare(con, one, one)
 
 

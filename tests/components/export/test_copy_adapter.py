@@ -92,7 +92,7 @@ def test_it_can_teach_whatever_its_base_is_served_as(make: Making, tiny_base: Pa
 def test_pickled_weights_are_refused(make: Making, tmp_path: Path):
     adapter = make()
     torch.save({}, adapter / "adapter_model.bin")
-    with pytest.raises(ValueError, match=r"holds adapter_model\.bin, wants safetensors only"):
+    with pytest.raises(ValueError, match=r"holds adapter_model\.bin, expected only safetensors"):
         copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
 
 

@@ -58,5 +58,5 @@ def test_another_method_is_named(make: Making):
 
 
 def test_a_folder_without_an_adapter_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="so it is no PEFT adapter"):
+    with pytest.raises(ValueError, match="so it is not a PEFT adapter"):
         copy_adapter.adapter_config(tmp_path)

@@ -28,7 +28,7 @@ def test_a_sign_starts_a_turn_and_is_its_reason() -> None:
 
 def test_without_a_sign_there_is_no_turn_and_all_figures_are_kept() -> None:
     assert choose(MISSING) == turn_starts.StartDecision(False, "3 new feedback signals")
-    assert choose() == turn_starts.StartDecision(False, "nothing to go by yet")
+    assert choose() == turn_starts.StartDecision(False, "no data to decide on yet")
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_turns_from_before_the_clock_was_set_back_hold_none_back() -> None:
 def test_requests_about_other_things_are_drift() -> None:
     before, new = streams.requests(1, 300), streams.requests(2, 150, share=0.7, is_new=True)
     sign = signs.input_drift(before, new, Trigger())
-    assert sign and sign.is_given
-    assert "most by their words" in sign.told
+    assert sign and sign.is_reached
+    assert "most by their words" in sign.text
 
 
 def test_requests_about_the_same_things_are_none() -> None:
     before, new = streams.requests(1, 300), streams.requests(2, 300, is_new=True)
     sign = signs.input_drift(before, new, Trigger())
-    assert sign and not sign.is_given
+    assert sign and not sign.is_reached
 
 
 def test_a_client_that_nobody_knew_is_drift() -> None:
@@ -77,8 +77,8 @@ def test_a_client_that_nobody_knew_is_drift() -> None:
         for one in streams.requests(2, 40, is_new=True)
     ]
     sign = signs.input_drift(before, new, Trigger())
-    assert sign and sign.is_given
-    assert "most by their client" in sign.told
+    assert sign and sign.is_reached
+    assert "most by their client" in sign.text
 
 
 def test_nothing_is_usual_among_a_handful() -> None:
@@ -100,4 +100,4 @@ def test_more_thumbs_down_than_before_the_champion_are_a_sign(down: float, falls
     sign = signs.falling_votes(
         streams.votes(1, 150, 0.2), streams.votes(2, 120, down, is_new=True), Trigger()
     )
-    assert sign and sign.is_given == falls
+    assert sign and sign.is_reached == falls

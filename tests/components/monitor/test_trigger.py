@@ -54,7 +54,7 @@ def test_only_the_first_request_of_a_conversation_is_an_input(
     new = [asked(1500 + n, "Sell my shares", conversation_id="c-new") for n in range(50)]
     load(con, tmp_path, "interactions", lines + new)
     sign = signs.input_sign(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
-    assert sign and "1 new requests against 200 of before" in sign.told
+    assert sign and "1 new requests against 200 earlier ones" in sign.text
 
 
 def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
@@ -71,8 +71,8 @@ def test_the_last_vote_of_a_person_counts_by_the_time_of_the_answer(
     ]
     load(con, tmp_path, "feedback", cast + changed)
     sign = signs.vote_sign(con, "weather", datetime.fromtimestamp(CHANGE, UTC), Trigger())
-    assert sign and sign.is_given
-    assert "thumbs down 0 of 100 before the champion, 100 of 100 since" in sign.told
+    assert sign and sign.is_reached
+    assert "thumbs down 0 of 100 before the champion, 100 of 100 since" in sign.text
 
 
 def start(start_id: str, *, started: bool, run: str | None = None) -> TurnStart:

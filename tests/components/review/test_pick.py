@@ -89,5 +89,5 @@ def test_of_nearly_equal_requests_one_is_asked_about() -> None:
 )
 def test_every_part_of_a_score_is_said(one: ReviewFacts, said: list[str]) -> None:
     (found,) = pick([one], 1)
-    assert [reason.said for reason in found.reasons] == said
+    assert [reason.text for reason in found.reasons] == said
     assert found.points == sum(reason.points for reason in found.reasons)

@@ -164,8 +164,8 @@ def test_the_account_tells_each_amount_with_its_formula() -> None:
         "the training: 0.0833 USD = 0.5 an hour / 2 cores x 1,200 core-seconds / 3600 s (CPU time)",
         "the training has paid for itself after 58 requests",
         "At production's assumed prices both cost the same at a utilization of 3.33%. At the "
-        "assumed utilization of 100%, which is 10,000 requests an hour, both cost the same where "
-        "production takes 3.33% of its assumed prices (0.0000500 USD a request).",
+        "assumed utilization of 100%, which is 10,000 requests an hour, both cost the same if "
+        "production costs 3.33% of its assumed prices (0.0000500 USD a request).",
     ]
     assert len(production_costs.account(gate_cases.clear(prices=Prices()))) == 1
 
