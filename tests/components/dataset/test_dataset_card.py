@@ -1,4 +1,4 @@
-"""The card in a snapshot's folder says what is in it and what is not, and opens it elsewhere."""
+"""A snapshot's card: its counts, and its front matter for datasets."""
 
 import subprocess
 import sys
@@ -29,10 +29,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def line(n: int) -> dict[str, Json]:
     """Write a request of the one or the other label; the last of each ten is empty."""
-    said = "" if n % 10 == 9 else ("yes|no", "`why` <b>not</b>")[n % 2]
+    text = "" if n % 10 == 9 else ("yes|no", "`why` <b>not</b>")[n % 2]
     return logs.interaction(
         f"Is {n} a number?",
-        message=logs.say(said),
+        message=logs.say(text),
         response_id=f"r{n}",
         timestamp=1_760_000_000 + n * 40_000,
         client_id=f"app-{n % 2}",
@@ -40,7 +40,7 @@ def line(n: int) -> dict[str, Json]:
 
 
 def fill(folder: Path, parts: list[range]) -> Path:
-    """Load the lines, a file a part, and a vote; give the warehouse."""
+    """Load the lines, one file for each part, and a vote; return the warehouse."""
     path = folder / "w.duckdb"
     with warehouse.connect(path) as con:
         for number, part in enumerate(parts):
@@ -63,7 +63,7 @@ def test_the_card_counts_by_side_verdict_client_source_label_and_feedback(
     frozen = freeze(fill(tmp_path, [range(60)]), tmp_path, base)
     assert {path.name for path in frozen.path.iterdir()} == NAMES | DATA
     text = (frozen.path / "README.md").read_text()
-    for wanted in (
+    for expected in (
         f"| train | {frozen.train_rows} |",
         f"| validation | {frozen.validation_rows} |",
         f"| holdout | {frozen.holdout_rows} |",
@@ -78,7 +78,7 @@ def test_the_card_counts_by_side_verdict_client_source_label_and_feedback(
         "| `'why' <b>not</b>` |",
         '"holdout_share": 0.3',
     ):
-        assert wanted in text
+        assert expected in text
 
 
 def test_tokens_are_counted_with_the_bases_tokenizer(tmp_path: Path, base: Path):
@@ -94,7 +94,7 @@ def test_tokens_are_counted_with_the_bases_tokenizer(tmp_path: Path, base: Path)
     assert counted["train"] == sum(row["prompt_tokens"] + row["answer_tokens"] for row in rows)
 
 
-def test_without_a_tokenizer_the_card_says_that_nothing_was_counted(tmp_path: Path):
+def test_without_a_tokenizer_the_card_has_no_token_counts(tmp_path: Path):
     frozen = freeze(fill(tmp_path, [range(40)]), tmp_path, tmp_path)
     assert "Not counted" in (frozen.path / "README.md").read_text()
     assert not (frozen.path / "lengths.png").exists()
@@ -122,7 +122,7 @@ print(test_dataset_card.freeze(path, root, base).path)
 """
 
 
-def test_another_process_and_order_of_files_give_equal_bytes(tmp_path: Path, base: Path):
+def test_bytes_are_equal_across_processes_and_file_orders(tmp_path: Path, base: Path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()

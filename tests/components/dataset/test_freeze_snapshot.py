@@ -62,11 +62,9 @@ def test_datasets_opens_it_as_prompt_completion_rows(con: Connection, tmp_path: 
     assert row["completion"][0]["content"].endswith('"arguments": {"unit": "C", "city": "Rome"}}')
 
 
-def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
-    con: Connection, tmp_path: Path
-):
-    given = logs.feedback("thumb", "up", response_id="r3")
-    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [given]), now=logs.NOW)
+def test_a_row_has_the_request_the_answer_and_their_origin(con: Connection, tmp_path: Path):
+    thumb = logs.feedback("thumb", "up", response_id="r3")
+    logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", [thumb]), now=logs.NOW)
     (row,) = [row for row in rows(freeze(con, tmp_path)) if row["acceptable"] is not None]
     question = "What is the weather in Rome?"
     assert json.loads(str(row["messages"])) == [{"role": "user", "content": question}]
@@ -83,10 +81,10 @@ def test_a_row_holds_the_request_the_answer_and_where_they_came_from(
     ]
 
 
-def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Path):
+def test_rows_keep_the_language_of_user_messages(con: Connection, tmp_path: Path):
     asked = "Wie wird das Wetter morgen in Rom, und soll ich einen Schirm mitnehmen?"
-    said: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
-    request: Json = {"messages": [said, logs.say("Well, it will rain all day long."), said]}
+    message: dict[str, Json] = {"role": "user", "content": f"{asked} Danke."}
+    request: Json = {"messages": [message, logs.say("Well, it will rain all day long."), message]}
     extra = logs.interaction(response_id="german", request=request)
     logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
     frozen = freeze(con, tmp_path)
@@ -99,7 +97,7 @@ def test_rows_keep_the_language_of_what_users_said(con: Connection, tmp_path: Pa
     assert spoken == {True: "de", False: None}
 
 
-def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, tmp_path: Path):
+def test_the_manifest_counts_rows_and_dropped_interactions(con: Connection, tmp_path: Path):
     extra = logs.interaction(message=logs.say(""), response_id="empty")
     logs.load(con, logs.write(tmp_path / "more.jsonl", [extra]), now=logs.NOW)
     frozen = freeze(con, tmp_path)
@@ -122,7 +120,7 @@ def test_the_manifest_says_what_it_holds_and_what_was_left_out(con: Connection, 
     assert found["commit"] == "abc123"
 
 
-def test_equal_input_gives_equal_bytes_wherever_and_whenever(con: Connection, tmp_path: Path):
+def test_equal_input_gives_equal_bytes_at_any_place_and_time(con: Connection, tmp_path: Path):
     one = freeze(con, tmp_path / "one")
     two = freeze(con, tmp_path / "two", days=1)
     assert two.key == one.key
@@ -130,7 +128,7 @@ def test_equal_input_gives_equal_bytes_wherever_and_whenever(con: Connection, tm
         assert (one.path / name).read_bytes() == (two.path / name).read_bytes()
 
 
-def test_freezing_again_writes_nothing(con: Connection, tmp_path: Path):
+def test_freezing_is_idempotent(con: Connection, tmp_path: Path):
     first = freeze(con, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
     assert freeze(con, tmp_path, days=1) == first
@@ -147,7 +145,9 @@ def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path
     assert len(rows(again)) == 30
 
 
-def test_another_config_is_another_snapshot_of_the_same_holdout(con: Connection, tmp_path: Path):
+def test_a_different_config_makes_a_new_snapshot_of_the_same_holdout(
+    con: Connection, tmp_path: Path
+):
     one = freeze(con, tmp_path)
     two = freeze(
         con, tmp_path, Rules(holdout_share=0.5, validation_share=0, max_prompt_chars=15_000)
@@ -156,24 +156,24 @@ def test_another_config_is_another_snapshot_of_the_same_holdout(con: Connection,
     assert one.holdout_version == two.holdout_version
 
 
-def test_the_holdout_version_changes_with_what_is_measured_only(con: Connection, tmp_path: Path):
+def test_the_holdout_version_changes_only_with_the_measured_rows(con: Connection, tmp_path: Path):
     first = freeze(con, tmp_path)
     row = pq.read_table(first.path / "holdout.parquet").to_pylist()[0]
     response_id = f"r{json.loads(row['tools'])[0]['function']['name'].split('_')[1]}"
-    given = [
+    signals = [
         logs.feedback("thumb", "up", response_id=response_id),
         logs.feedback("correction", logs.say("No tool fits."), response_id=response_id),
     ]
-    logs.load_feedback(con, logs.write(tmp_path / "up.jsonl", given[:1]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "up.jsonl", signals[:1]), now=logs.NOW)
     liked = freeze(con, tmp_path)
-    logs.load_feedback(con, logs.write(tmp_path / "right.jsonl", given[1:]), now=logs.NOW)
+    logs.load_feedback(con, logs.write(tmp_path / "right.jsonl", signals[1:]), now=logs.NOW)
     corrected = freeze(con, tmp_path)
     assert liked.key != first.key
     assert liked.holdout_version == first.holdout_version
     assert corrected.holdout_version != first.holdout_version
 
 
-def test_a_workload_with_nothing_to_test_on_is_refused_with_the_way_out(
+def test_a_workload_without_held_out_examples_is_rejected_with_a_remedy(
     con: Connection, tmp_path: Path
 ):
     with pytest.raises(EmptySideError, match="nothing: 0 examples to train on and 0 held out"):
@@ -194,20 +194,18 @@ def test_rows_are_in_the_order_of_their_ids(con: Connection, tmp_path: Path):
     assert ids == sorted(ids)
 
 
-def test_the_holdout_keeps_what_production_answered_beside_the_reference(
-    con: Connection, tmp_path: Path
-):
-    wanted: dict[str, Json] = {"city": "ann@example.org"}
+def test_the_holdout_keeps_the_logged_answer_and_the_reference(con: Connection, tmp_path: Path):
+    expected: dict[str, Json] = {"city": "ann@example.org"}
     fixes = [
-        logs.feedback("correction", logs.call(f"weather_{n}", wanted), response_id=f"r{n}")
+        logs.feedback("correction", logs.call(f"weather_{n}", expected), response_id=f"r{n}")
         for n in range(30)
     ]
     logs.load_feedback(con, logs.write(tmp_path / "f.jsonl", fixes), now=logs.NOW)
     frozen = freeze(con, tmp_path)
     held_out = pq.read_table(frozen.path / "holdout.parquet").to_pylist()
-    said = [Answer.from_json(row["logged_answer"]).calls[0].arguments for row in held_out]
+    arguments = [Answer.from_json(row["logged_answer"]).calls[0].arguments for row in held_out]
     right = [Answer.from_json(row["answer"]).calls[0].arguments for row in held_out]
-    assert said == [{"city": "Rome", "unit": "C"}] * len(held_out)
+    assert arguments == [{"city": "Rome", "unit": "C"}] * len(held_out)
     assert all(re.fullmatch(r"\w+@\w+\.org", str(one["city"])) for one in right)
     assert {"city": "ann@example.org"} not in right
     learned = pq.read_table(frozen.path / "train.parquet")["logged_answer"]

@@ -1,4 +1,4 @@
-"""Pairs and labels in a snapshot, from feedback as people give it."""
+"""A snapshot's pairs and labels, from people's feedback."""
 
 import json
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ def con(tmp_path: Path):
         yield con
 
 
-def freeze(con: Connection, folder: Path, given: Sequence[dict[str, Json]] = ()) -> Snapshot:
+def freeze(con: Connection, folder: Path, feedback: Sequence[dict[str, Json]] = ()) -> Snapshot:
     folder.mkdir(exist_ok=True)
-    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", given), now=logs.NOW)
+    logs.load_feedback(con, logs.write(folder / "feedback.jsonl", feedback), now=logs.NOW)
     curate_workload.curate(con, "weather", RULES, now=logs.NOW)
     return freeze_snapshot.freeze(con, folder, "weather", rules=RULES, now=logs.NOW)
 
@@ -85,7 +85,7 @@ def test_corrections_become_pairs_of_the_train_side_in_trls_form(con: Connection
     assert row["source"] == "correction"
 
 
-def test_pairs_of_the_holdout_are_kept_apart_with_where_they_belong(
+def test_held_out_pairs_have_their_own_file_with_clusters_and_slices(
     con: Connection, tmp_path: Path
 ):
     frozen = freeze(con, tmp_path, on_all("correction", logs.say("No tool fits.")))
@@ -101,7 +101,7 @@ def test_pairs_of_the_holdout_are_kept_apart_with_where_they_belong(
     assert {fates[one] for one in ids} <= {"used_to_measure", "used_as_target"}
 
 
-def test_thumbs_become_labels_also_where_the_answer_is_left_out(con: Connection, tmp_path: Path):
+def test_votes_become_labels_even_if_the_answer_is_not_an_example(con: Connection, tmp_path: Path):
     from datasets import load_dataset
 
     frozen = freeze(con, tmp_path, on_all("thumb", "up")[:20] + on_all("thumb", "down")[20:38])
@@ -120,27 +120,27 @@ def test_thumbs_become_labels_also_where_the_answer_is_left_out(con: Connection,
     assert set(fates.values()) == {"used_as_label", "not_on_train_side"}
 
 
-def test_no_column_says_to_trl_that_a_row_is_something_else(con: Connection, tmp_path: Path):
-    """Of the names that it knows TRL takes any, in no order, to tell what a row is."""
-    given = [*on_all("regenerate", True), *on_all("correction", logs.say("right"))]
-    frozen = freeze(con, tmp_path, given)
+def test_no_column_name_misleads_trl_about_a_rows_type(con: Connection, tmp_path: Path):
+    """TRL detects a row's type by any column name that it knows."""
+    feedback = [*on_all("regenerate", True), *on_all("correction", logs.say("right"))]
+    frozen = freeze(con, tmp_path, feedback)
     known = {"prompt", "chosen", "rejected", "completion", "messages", "tools", "label"}
     assert read(frozen, "preferences")[0].keys() & known == {"prompt", "chosen", "rejected"}
     assert read(frozen, "labels")[0].keys() & known == {"prompt", "completion", "label"}
 
 
-def test_without_feedback_the_files_are_there_and_empty(con: Connection, tmp_path: Path):
+def test_without_feedback_the_files_are_empty(con: Connection, tmp_path: Path):
     frozen = freeze(con, tmp_path)
     assert read(frozen, "preferences") == []
     assert read(frozen, "labels") == []
 
 
-def test_more_feedback_is_another_snapshot_and_equal_feedback_equal_bytes(
+def test_more_feedback_makes_a_new_snapshot_and_equal_feedback_equal_bytes(
     con: Connection, tmp_path: Path
 ):
     first = freeze(con, tmp_path / "one")
-    given = [*on_all("regenerate", True), *on_all("correction", logs.say("right"))]
-    second = freeze(con, tmp_path / "two", given)
+    feedback = [*on_all("regenerate", True), *on_all("correction", logs.say("right"))]
+    second = freeze(con, tmp_path / "two", feedback)
     third = freeze(con, tmp_path / "three")
     assert first.key != second.key == third.key
     for name in ("preferences.parquet", "holdout_preferences.parquet", "labels.parquet"):

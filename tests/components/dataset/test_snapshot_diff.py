@@ -1,4 +1,4 @@
-"""What lies between two snapshots is told row by row, with the reason."""
+"""Two snapshots are compared row by row, with the reason of each difference."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def freeze(con: Connection, root: Path, rules: Rules = RULES) -> Path:
 
 
 def asked(path: Path) -> dict[str, str]:
-    """Name the examples of a snapshot by what was asked."""
+    """Return the examples of a snapshot by their question."""
     found: dict[str, str] = {}
     for side in ("train", "validation", "holdout"):
         for row in pq.read_table(path / f"{side}.parquet").to_pylist():
@@ -49,7 +49,7 @@ def asked(path: Path) -> dict[str, str]:
     return found
 
 
-def test_each_row_that_differs_is_named_with_the_reason(con: Connection, tmp_path: Path):
+def test_each_differing_row_is_listed_with_the_reason(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     before = freeze(con, tmp_path)
     load(con, tmp_path, line(99), line(-500))
@@ -76,7 +76,7 @@ def test_each_row_that_differs_is_named_with_the_reason(con: Connection, tmp_pat
     assert [count for *_, count in found.counts()] == [1] * 5
 
 
-def test_of_a_row_that_would_come_back_the_verdict_of_now_is_told(con: Connection, tmp_path: Path):
+def test_a_row_that_would_return_has_its_current_verdict(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     before = freeze(con, tmp_path)
     load(con, tmp_path, line(50))
@@ -88,7 +88,7 @@ def test_of_a_row_that_would_come_back_the_verdict_of_now_is_told(con: Connectio
     assert (one.kind, one.why) == ("out", "no longer in the warehouse")
 
 
-def test_a_snapshot_is_like_itself_and_another_setting_is_named(con: Connection, tmp_path: Path):
+def test_a_snapshot_equals_itself_and_a_changed_setting_is_named(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     one = freeze(con, tmp_path)
     other = freeze(con, tmp_path, RULES.model_copy(update={"max_prompt_chars": 15_000}))
@@ -98,7 +98,7 @@ def test_a_snapshot_is_like_itself_and_another_setting_is_named(con: Connection,
     assert found.config == {"max_prompt_chars": (16_000, 15_000)}
 
 
-def test_a_file_that_is_gone_is_named(con: Connection, tmp_path: Path):
+def test_a_missing_file_is_named(con: Connection, tmp_path: Path):
     load(con, tmp_path, *(line(n) for n in range(20)))
     one = freeze(con, tmp_path)
     (one / "train.parquet").unlink()

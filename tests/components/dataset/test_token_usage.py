@@ -1,4 +1,4 @@
-"""What production's answers took in tokens: as logged, else as sent and counted, else unknown."""
+"""Production's tokens: as logged, else counted from the texts, else unknown."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def logged(con: Connection, folder: Path, used: Json) -> list[str]:
-    """Load an interaction whose response has this ``usage``, and give its id."""
+    """Load an interaction whose response has this ``usage``, and return its id."""
     line = logs.interaction()
     response = line["response"]
     assert isinstance(response, dict)
@@ -67,7 +67,7 @@ def production(folder: Path, snapshot: Path, base: Path, ratio: float = 1.0) -> 
     )
 
 
-def test_logged_tokens_go_before_counted_ones(tmp_path: Path, base: Path) -> None:
+def test_logged_tokens_take_precedence_over_counted_ones(tmp_path: Path, base: Path) -> None:
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, {"prompt_tokens": 120, "completion_tokens": 8})
     found = production(tmp_path, holdout(tmp_path, ids), base, ratio=3)
@@ -91,9 +91,7 @@ def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were
     assert "x 1.5 (cost.production_token_ratio)" in dearer.source
 
 
-def test_what_production_answered_is_counted_and_not_its_correction(
-    tmp_path: Path, base: Path
-) -> None:
+def test_the_logged_answer_is_counted_and_not_its_correction(tmp_path: Path, base: Path) -> None:
     snapshot = holdout(tmp_path, ["i"], logged_answer=Answer("I do not know").to_json())
     found = production(tmp_path, snapshot, base)
     assert found is not None

@@ -1,4 +1,4 @@
-"""A finished adapter is anybody's: plain PEFT files, a card, a manifest that says what it is."""
+"""A finished adapter is portable: plain PEFT files, a card and a manifest."""
 
 import json
 import os
@@ -21,10 +21,8 @@ from tests.support.adapter_folders import NOW, Making
 
 
 @pytest.mark.slow
-def test_it_loads_in_plain_peft_where_flywheel_is_not(
-    make: Making, tiny_base: Path, tmp_path: Path
-):
-    adapter, said = make(), tmp_path / "said.safetensors"
+def test_it_loads_in_plain_peft_without_flywheel(make: Making, tiny_base: Path, tmp_path: Path):
+    adapter, output = make(), tmp_path / "logits.safetensors"
     code = (
         "import sys; sys.modules['components'] = sys.modules['flows'] = None\n"
         "import torch; from peft import AutoPeftModelForCausalLM\n"
@@ -36,7 +34,7 @@ def test_it_loads_in_plain_peft_where_flywheel_is_not(
     )
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(adapter), str(said)],
+        [sys.executable, "-c", code, str(adapter), str(output)],
         cwd=tmp_path,
         env=env | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -45,7 +43,7 @@ def test_it_loads_in_plain_peft_where_flywheel_is_not(
     )
     assert ended.returncode == 0, ended.stderr
     bare = logits.adapted(tiny_base, adapter)
-    torch.testing.assert_close(load_file(said)["logits"], bare)
+    torch.testing.assert_close(load_file(output)["logits"], bare)
 
 
 def test_all_its_files_are_plain(make: Making):
@@ -59,7 +57,7 @@ def test_all_its_files_are_plain(make: Making):
     ]
 
 
-def test_its_manifest_says_what_it_was_made_of_with_what(make: Making, tiny_base: Path):
+def test_its_manifest_has_its_inputs_and_its_environment(make: Making, tiny_base: Path):
     made = manifest.read_untouched(make())
     assert made["base"] == base.content_hash(tiny_base)
     assert made["snapshot"] == "5af1"
@@ -82,21 +80,23 @@ def test_it_names_its_base_as_it_is_served(make: Making, tiny_base: Path, served
     assert config["base_model_name_or_path"] == (served_as or str(tiny_base))
 
 
-def test_it_can_teach_whatever_its_base_is_served_as(make: Making, tiny_base: Path):
+def test_it_can_be_a_teacher_whatever_its_base_is_served_as(make: Making, tiny_base: Path):
     from components.train import fit
 
     taught_by = fit.load_teacher(make(served_as="acme/tiny"), tiny.tokenizer())
     assert logits.of(taught_by).shape == (*logits.IDS.shape, len(tiny.tokenizer()))
 
 
-def test_pickled_weights_are_refused(make: Making, tmp_path: Path):
+def test_pickled_weights_are_rejected(make: Making, tmp_path: Path):
     adapter = make()
     torch.save({}, adapter / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"holds adapter_model\.bin, expected only safetensors"):
         copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
 
 
-def test_a_copy_has_the_card_and_base_of_now_and_is_the_same_adapter(make: Making, tmp_path: Path):
+def test_a_copy_has_the_current_card_and_base_name_and_is_the_same_adapter(
+    make: Making, tmp_path: Path
+):
     adapter = make()
     before = manifest.read(adapter)
     copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="# Now\n", served_as="served")
@@ -110,7 +110,7 @@ def test_a_copy_has_the_card_and_base_of_now_and_is_the_same_adapter(make: Makin
     assert manifest.read_untouched(adapter) == before
 
 
-def test_weights_that_were_changed_are_not_copied(make: Making, tmp_path: Path):
+def test_changed_weights_are_not_copied(make: Making, tmp_path: Path):
     adapter = make()
     weights = load_file(adapter / "adapter_model.safetensors")
     save_file(
@@ -122,7 +122,7 @@ def test_weights_that_were_changed_are_not_copied(make: Making, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("knobs", "method"),
     [
         pytest.param({}, "LoRA of rank 4, alpha 8, on `down_proj`, ", id="lora"),
         pytest.param(
@@ -133,11 +133,11 @@ def test_weights_that_were_changed_are_not_copied(make: Making, tmp_path: Path):
         ),
     ],
 )
-def test_the_card_names_the_method(make: Making, knobs: dict[str, object], said: str):
-    assert said in (make(**knobs) / "README.md").read_text()
+def test_the_card_names_the_method(make: Making, knobs: dict[str, object], method: str):
+    assert method in (make(**knobs) / "README.md").read_text()
 
 
-def test_the_card_says_what_it_learned_from_and_what_nobody_measured(make: Making, tiny_base: Path):
+def test_the_card_lists_the_training_data_and_what_was_not_measured(make: Making, tiny_base: Path):
     text = (make() / "README.md").read_text()
     assert text.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
     assert f"content hash `{base.content_hash(tiny_base)}`" in text
@@ -151,15 +151,15 @@ def test_the_card_says_what_it_learned_from_and_what_nobody_measured(make: Makin
     assert NOW.isoformat() not in text
 
 
-def test_the_card_says_which_rows_were_not_learned(make: Making):
+def test_the_card_lists_the_rows_that_were_not_learned(make: Making):
     made = manifest.read(make())
-    said = "14 of 812 examples to answer are longer than max_length 64 tokens."
+    sentence = "14 of 812 examples to answer are longer than max_length 64 tokens."
     config: dict[str, Json] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "x"}
     config |= {"base_model_name_or_path": "base"}
     text = model_card.write_card(
-        {**made, "learned": {"too_long": 14, "said": [said]}}, config, None, "peft"
+        {**made, "learned": {"too_long": 14, "said": [sentence]}}, config, None, "peft"
     )
-    assert said in text.split("## Method", maxsplit=1)[0]
+    assert sentence in text.split("## Method", maxsplit=1)[0]
     assert (
         "max_length" not in model_card.write_card(made, config, None, "peft").split("## Method")[0]
     )

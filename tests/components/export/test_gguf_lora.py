@@ -1,4 +1,4 @@
-"""The GGUF file adds to each weight what PEFT adds, its rows where llama.cpp has them."""
+"""The GGUF file's products equal PEFT's, with rows in llama.cpp's order."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def llama_cpps(weight: np.ndarray, heads: int) -> np.ndarray:
         pytest.param({"use_rslora": True}, 8 / math.sqrt(4), id="rslora"),
     ],
 )
-def test_what_it_adds_is_what_peft_adds_in_llama_cpps_order(
+def test_its_product_equals_pefts_in_llama_cpps_order(
     make: Making, tiny_base: Path, tmp_path: Path, knobs: dict[str, object], scale: float
 ):
     adapter = make(**knobs)
@@ -84,7 +84,7 @@ def test_what_it_adds_is_what_peft_adds_in_llama_cpps_order(
             )
 
 
-def test_it_says_that_it_is_a_lora_adapter_of_this_kind_of_model(
+def test_its_metadata_is_that_of_a_lora_adapter_of_this_architecture(
     make: Making, tiny_base: Path, tmp_path: Path
 ):
     reader = written(make(), tiny_base, tmp_path / "a.gguf")
@@ -93,7 +93,7 @@ def test_it_says_that_it_is_a_lora_adapter_of_this_kind_of_model(
     assert field(reader, "adapter.type") == "lora"
 
 
-def test_rows_stay_where_they_are_where_llama_cpp_computes_as_transformers_does(
+def test_rows_are_not_permuted_if_llama_cpp_computes_as_transformers_does(
     make: Making, tiny_base: Path, tmp_path: Path
 ):
     adapter = make()
@@ -105,14 +105,14 @@ def test_rows_stay_where_they_are_where_llama_cpp_computes_as_transformers_does(
     assert field(reader, "general.architecture") == "qwen2"
 
 
-def test_a_base_of_another_kind_is_refused(make: Making, tiny_base: Path, tmp_path: Path):
+def test_a_base_of_another_architecture_is_rejected(make: Making, tiny_base: Path, tmp_path: Path):
     with pytest.raises(
         ValueError, match="is a gemma3, and adapters are written for llama, mistral"
     ):
         gguf_lora.write(make(), as_if(tiny_base, "gemma3", tmp_path), tmp_path / "a.gguf")
 
 
-def test_an_adapter_that_is_not_plain_lora_is_refused(
+def test_an_adapter_that_is_not_plain_lora_is_rejected(
     make: Making, tiny_base: Path, tmp_path: Path
 ):
     with pytest.raises(ValueError, match=r"llama\.cpp: .* it is LoRA with use_dora"):
@@ -121,7 +121,7 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(
 
 
 def as_if(base: Path, kind: str, root: Path) -> Path:
-    """Copy a base's configuration as if the base were of another kind."""
+    """Copy a base's configuration with another architecture."""
     folder = root / kind
     folder.mkdir()
     shutil.copy(base / "config.json", folder)

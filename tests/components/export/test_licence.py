@@ -26,7 +26,7 @@ from components.export import copy_adapter
         pytest.param({}, None, id="nothing"),
     ],
 )
-def test_the_licence_is_what_the_folder_says(
+def test_the_licence_is_read_from_the_folder(
     tmp_path: Path, files: dict[str, str], found: str | None
 ):
     for name, text in files.items():

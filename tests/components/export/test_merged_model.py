@@ -1,4 +1,4 @@
-"""Merged weights are the base's with the adapter's product added, rounded once."""
+"""Merged weights are the base's plus the adapter's product, rounded once."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ def test_the_folder_loads_in_plain_transformers_to_the_logits_of_base_and_adapte
     adapter, folder = make(), tmp_path / "merged"
     merged_model.write(adapter, tiny_base, folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    wanted = logits.adapted(tiny_base, adapter)
+    expected = logits.adapted(tiny_base, adapter)
     found = logits.of(model)
-    assert (found - wanted).norm() / wanted.norm() < 0.01, "bf16 keeps 8 bits of each weight"
+    assert (found - expected).norm() / expected.norm() < 0.01, "bf16 keeps 8 bits of each weight"
     assert not list(folder.glob("adapter*"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_base).chat_template
@@ -35,5 +35,5 @@ def test_each_weight_was_added_in_fp32_and_rounded_to_bf16_once(
     learned = load_file(adapter / "adapter_model.safetensors")
     name = "model.layers.1.self_attn.k_proj"
     a, b = (learned[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
-    wanted = (base[f"{name}.weight"].float() + 8 / 4 * (b @ a)).bfloat16()
-    torch.testing.assert_close(found[f"{name}.weight"], wanted, rtol=0, atol=0)
+    expected = (base[f"{name}.weight"].float() + 8 / 4 * (b @ a)).bfloat16()
+    torch.testing.assert_close(found[f"{name}.weight"], expected, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""An adapter's card shows its scores beside those of its base and of what needs no training."""
+"""An adapter's card lists its scores, its base's and those of untrained baselines."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,11 +18,11 @@ ADAPTER = "a1"
 
 
 def write(
-    root: Path, name: str, adapter: str | None, rights: Sequence[float], **told: Json
+    root: Path, name: str, adapter: str | None, rights: Sequence[float], **changes: Json
 ) -> Path:
-    """Write a scorecard of the holdout under the usual conditions and those that are ``told``."""
+    """Write a scorecard of the holdout under the usual conditions and those of ``changes``."""
     made = cards.card(rights)
-    conditions = {**cards.CONDITIONS, "num_fewshot": 0, **told}
+    conditions = {**cards.CONDITIONS, "num_fewshot": 0, **changes}
     body = {"base": "b", "adapter": adapter, "task": HOLDOUT, "conditions": conditions}
     now = NOW + timedelta(minutes=len([*root.glob("*")]))
     scorecard.write(root / name, made.samples, made.metrics, body=body, now=now)
@@ -31,7 +31,7 @@ def write(
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Scorecards of an adapter with others of the same and of another holdout."""
+    """Scorecards of an adapter and of other models on the same and another holdout."""
     write(tmp_path, "adapter", ADAPTER, [1.0] * 30 + [0.0] * 10)
     write(tmp_path, "base", None, [0.0] * 40)
     write(tmp_path, "older", CONSTANT, [0.0] * 40, examples="s1", baseline=CONSTANT)
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_measured_alike_is_found_the_newest_of_each(root: Path) -> None:
+def test_the_newest_scorecards_under_equal_conditions_are_used(root: Path) -> None:
     found = model_card.newest_scores(ADAPTER, root.glob("*"))
     assert found is not None
     assert found.base is not None
@@ -50,7 +50,7 @@ def test_what_was_measured_alike_is_found_the_newest_of_each(root: Path) -> None
     assert values == {CONSTANT: 35 / 40, NEAREST: 8 / 40}
 
 
-def test_the_base_with_examples_is_not_taken_for_the_base(root: Path) -> None:
+def test_the_few_shot_base_is_not_the_base(root: Path) -> None:
     write(root, "few", None, [1.0] * 20 + [0.0] * 20, num_fewshot=4, examples="s2")
     found = model_card.newest_scores(ADAPTER, root.glob("*"))
     assert found is not None
@@ -59,9 +59,7 @@ def test_the_base_with_examples_is_not_taken_for_the_base(root: Path) -> None:
     assert found.baselines[FEW_SHOT].scores["name"].value == 0.5
 
 
-def test_the_card_shows_baselines_and_names_those_that_are_not_beaten(
-    root: Path, make: Making
-) -> None:
+def test_the_card_shows_baselines_and_names_the_unbeaten_ones(root: Path, make: Making) -> None:
     adapter = make()
     text = model_card.write_card(
         AdapterManifest.read(adapter),

@@ -1,4 +1,4 @@
-"""Servers other than PEFT get plain LoRA or a sentence that says why not."""
+"""Servers other than PEFT get plain LoRA, or the export fails with the reason."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from components.export import copy_adapter
 from tests.support.adapter_folders import Making
 
 
-def test_nim_gets_two_files_and_nothing_else(make: Making, tmp_path: Path):
+def test_nims_folder_has_two_files_and_nothing_else(make: Making, tmp_path: Path):
     copy_adapter.write_nim_folder(
         make(), tmp_path / "nim", name="tools-ada9", served_as="acme/tiny"
     )
@@ -33,7 +33,7 @@ def test_nim_gets_two_files_and_nothing_else(make: Making, tmp_path: Path):
         pytest.param({"rank_pattern": {"q_proj": 2}}, "rank_pattern", id="ranks"),
     ],
 )
-def test_an_adapter_that_is_not_plain_lora_is_refused(
+def test_an_adapter_that_is_not_plain_lora_is_rejected(
     make: Making, tmp_path: Path, knobs: dict[str, object], why: str
 ):
     with pytest.raises(ValueError, match=f"exporting for NIM: .*{why}; export it merged instead"):
@@ -49,7 +49,7 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(
         pytest.param({"lora_dropout": 0.1}, id="dropout"),
     ],
 )
-def test_what_only_scales_or_leaves_out_is_plain(make: Making, knobs: dict[str, object]):
+def test_scaling_and_excluded_modules_are_plain(make: Making, knobs: dict[str, object]):
     assert copy_adapter.plain_lora_objection(copy_adapter.adapter_config(make(**knobs))) is None
 
 

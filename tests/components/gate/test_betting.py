@@ -1,4 +1,4 @@
-"""Bets: what they can't win, what they win at once, and that p-values and intervals agree."""
+"""Bets: what they can't win, what they win at once, and agreement of p-values and intervals."""
 
 import math
 from dataclasses import replace
@@ -27,8 +27,8 @@ def judged(ours: Scorecard, theirs: Scorecard) -> str:
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
-def test_requests_that_all_score_alike_show_a_margin_as_soon_as_any_valid_test_could(margin: float):
-    """A loss of all on a share of ``margin`` shows on none of ``n`` with (1 - margin) ** n."""
+def test_equal_scores_show_a_margin_as_early_as_any_valid_test(margin: float):
+    """A total loss on a share of ``margin`` is missed by ``n`` requests with (1 - margin) ** n."""
     least = math.log(0.025) / math.log(1 - margin)
     sizes = range(int(least), int(1.2 * least) + 2)
     enough = [
@@ -90,8 +90,8 @@ def test_models_exchanged_give_the_mirrored_interval():
     assert paired_scores.betting_interval(back, 0.025) == (-high, -low)
 
 
-def test_clusters_of_a_size_that_was_not_drawn_are_reckoned_with():
-    """In the sample no two requests hang together; in the workload up to twenty do."""
+def test_cluster_sizes_missing_from_the_sample_are_allowed_for():
+    """No two sampled requests share a cluster; in the workload up to twenty do."""
     ours, theirs = pair(20, 2, 60, 0)
     assert judged(ours, theirs) == "pass"
     known = [under(one, **{LARGEST_CLUSTER: 20}) for one in (ours, theirs)]
@@ -101,7 +101,7 @@ def test_clusters_of_a_size_that_was_not_drawn_are_reckoned_with():
 
 
 def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
-    """Sign flips see one loss beside many wins, whatever it weighs."""
+    """Sign flips see one loss and many wins, whatever the loss weighs."""
     won, lost = [1.0] * 12 + [0.0] * 10, [0.0] * 12 + [1.0] * 10
     ours, theirs = card([*won, *[1.0] * 70], []), card([*lost, *[1.0] * 70], [])
 
@@ -115,8 +115,8 @@ def test_a_conversation_lost_on_all_of_its_turns_outweighs_as_many_won():
     assert judged(in_one(ours), in_one(theirs)) == "inconclusive"
 
 
-def test_bets_are_placed_in_an_order_that_names_and_sizes_do_not_decide():
-    """Were large clusters drawn first, the next would be no random one."""
+def test_the_order_of_bets_is_independent_of_names_and_sizes():
+    """With large clusters first, the next one would not be random."""
     ours, theirs = pair(100, 100, 40, 0)
     named = [
         replace(
@@ -141,7 +141,7 @@ def renamed(scorecard: Scorecard, seed: int) -> Scorecard:
     return replace(scorecard, samples=tuple(samples))
 
 
-def test_samples_in_another_order_are_bet_on_alike():
+def test_the_order_of_samples_does_not_change_the_bets():
     ours, theirs = (in_clusters(one, 3) for one in pair(30, 12, 60, 0))
     last, other = (replace(one, samples=one.samples[::-1]) for one in (ours, theirs))
     first = comparison.pair_scores(ours, theirs, "correct_name", None).pairs
@@ -152,7 +152,7 @@ def test_samples_in_another_order_are_bet_on_alike():
 
 
 def grown(seed: int, sizes: tuple[int, ...], lead: float) -> list[Cards]:
-    """Draw scorecards of one challenger on a holdout that grows; all know of pairs."""
+    """Draw scorecards of one challenger on a growing holdout, with clusters of two as the bound."""
     leads = draws.answers(0.3)(sizes[-1], 1, lead, np.random.default_rng(seed)).sums[:, 0]
     cards = [
         card([float(one > 0) for one in leads], []),
@@ -185,8 +185,8 @@ def looked(cards: list[Cards], *, carrying: bool = True) -> tuple[int, Judgement
     return 0, None
 
 
-def test_a_challenger_that_is_looked_at_again_is_bet_on_further_and_it_is_said():
-    """Looks at one challenger on a grown holdout: what an earlier look had won is staked on."""
+def test_bets_on_the_same_challenger_continue_at_a_later_look_and_the_reasons_name_it():
+    """Looks at one challenger on a grown holdout: an earlier look's capital is bet on."""
     passes = [looked(grown(seed, (100, 130, 160), 0.12)) for seed in range(16)]
     alone = [looked(grown(seed, (100, 130, 160), 0.12), carrying=False) for seed in range(16)]
     assert sum(number > 0 for number, _ in passes) > sum(number > 0 for number, _ in alone)
@@ -197,7 +197,7 @@ def test_a_challenger_that_is_looked_at_again_is_bet_on_further_and_it_is_said()
     )
 
 
-def test_bets_are_not_carried_on_under_another_cap():
+def test_bets_do_not_continue_under_a_different_cap():
     """Capped otherwise, requests have another mean, which is another hypothesis."""
     looks = [grown(seed, (100, 130, 160), 0.12) for seed in range(16)]
     assert any(begun(one) for one in looks)
@@ -217,13 +217,13 @@ def capped(ours: Scorecard, theirs: Scorecard, more: int) -> tuple[Scorecard, Sc
 
 
 def carried_on(seen: Cards, now: Cards, alpha: float = 0.025) -> EarlierUse | None:
-    """Carry the bets of a first look on over what a second one added."""
+    """Continue a first look's bets on what a second one added."""
     figure = comparison.pair_scores(*now, "correct_name", None)
     return comparison.continued_look(figure, [EarlierUse(1, alpha, *seen)])
 
 
 @pytest.mark.parametrize("seed", [2, 7, 8])
-def test_what_was_seen_before_is_not_bet_on_again(seed: int):
+def test_requests_seen_before_are_not_bet_on_again(seed: int):
     (seen,) = grown(seed, (120,), 0.08)
     pairs = comparison.pair_scores(*seen, "correct_name", None).pairs
     assert not paired_scores.carried_evidence([pairs], 0.0, 0.025)
@@ -233,8 +233,8 @@ def test_what_was_seen_before_is_not_bet_on_again(seed: int):
     assert carried_on(seen, seen) is None
 
 
-def test_later_turns_of_a_conversation_that_was_seen_are_not_bet_on():
-    """They are not independent of what was staked before."""
+def test_later_turns_of_a_seen_conversation_are_not_bet_on():
+    """They are not independent of the earlier bets."""
     first, later = [1.0, 0.0, 0.0] * 40, [1.0] * 120
     ours, theirs = card([*first, *later], []), card([*first[::-1], *[0.0] * 120], [])
     known = [under(one, **{LARGEST_CLUSTER: 2}) for one in (ours, theirs)]
@@ -250,14 +250,14 @@ def test_later_turns_of_a_conversation_that_was_seen_are_not_bet_on():
 
 
 @pytest.mark.parametrize("seed", [1, 3, 6])
-def test_bets_are_carried_on_at_the_level_that_their_look_was_given(seed: int):
+def test_bets_continue_at_the_level_of_their_first_look(seed: int):
     seen, now = grown(seed, (100, 160), 0.12)
     assert carried_on(seen, now, 0.025) is not None
     assert carried_on(seen, now, 0.001) is None, "what a late look has"
 
 
-def test_right_or_wrong_answers_to_independent_requests_are_not_bet_on_later():
-    """McNemar's test has spent that look's level, and bets would spend it once more."""
+def test_independent_binary_scores_are_not_bet_on_later():
+    """McNemar's test has spent that look's level, and bets would spend it again."""
     seen, now = (
         (in_clusters(one, 1), in_clusters(two, 1)) for one, two in grown(1, (100, 160), 0.12)
     )
@@ -267,7 +267,7 @@ def test_right_or_wrong_answers_to_independent_requests_are_not_bet_on_later():
 
 
 @pytest.mark.parametrize("level", [0.05, 0.025])
-def test_bets_that_are_carried_on_show_what_bets_in_one_go_would(level: float):
+def test_continued_bets_equal_bets_in_one_run(level: float):
     drawn = draws.scores(60, 40, 0.08, np.random.default_rng(0))
     shown = paired_scores.wealth_reached(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
     held = paired_scores.wealth(drawn.sums, drawn.sizes, drawn.largest, 0.0, level)
@@ -279,8 +279,8 @@ def test_bets_that_are_carried_on_show_what_bets_in_one_go_would(level: float):
         )
 
 
-def test_a_guard_since_the_base_is_not_shown_by_bets_that_were_against_the_champion():
-    """Each earlier look's bets are those against its opponent, on the target's task."""
+def test_a_guard_since_the_base_is_not_shown_by_bets_against_the_champion():
+    """An earlier look's bets are against its opponent, on the target's task."""
     guards = (
         Guard(metric="valid_json", margin=0.05),
         Guard(task="arc_easy", metric="acc", margin=0.05),
@@ -288,9 +288,9 @@ def test_a_guard_since_the_base_is_not_shown_by_bets_that_were_against_the_champ
     policy = Policy(abstention_margin=None, floor=0, guards=guards)
 
     def cards(n: int, lost: int) -> dict[str, Scorecard]:
-        told = [0.0] * lost + [1.0] * (n - lost)
-        held = rescored(card([1.0] * n, []), "valid_json", told)
-        return {HOLDOUT: held, "arc_easy": guard_card(told)}
+        scores = [0.0] * lost + [1.0] * (n - lost)
+        held = rescored(card([1.0] * n, []), "valid_json", scores)
+        return {HOLDOUT: held, "arc_easy": guard_card(scores)}
 
     seen, now = cards(80, 4), cards(120, 6)
     earlier = [EarlierUse(1, 0.025, seen[HOLDOUT], seen[HOLDOUT])]
@@ -307,15 +307,15 @@ def test_a_guard_since_the_base_is_not_shown_by_bets_that_were_against_the_champ
 
 def test_a_slice_of_fewer_than_eight_requests_is_not_judged():
     ours, theirs = card([0.0] * 7 + [1.0] * 60, []), card([1.0] * 7 + [0.0] * 60, [])
-    for few, told in ((7, []), (8, ["few"])):
+    for few, judged in ((7, []), (8, ["few"])):
         parts = ["few"] * few + ["rest"] * (67 - few)
         cards = [sliced(one, "tool", parts) for one in (ours, theirs)]
         judgement = judge.judge({HOLDOUT: cards[0]}, {HOLDOUT: cards[1]}, POLICY)
-        assert [one.value for one in judgement.slices] == [*told, "rest"]
+        assert [one.value for one in judgement.slices] == [*judged, "rest"]
 
 
-def test_a_slice_is_tested_as_one_of_conversations_though_it_holds_none():
-    """Nine lost requests, each of a conversation of its own, where one can have twenty."""
+def test_a_slice_without_conversations_is_still_tested_in_clusters():
+    """Nine lost requests, each in its own conversation, of up to twenty requests."""
     ours, theirs = card([0.0] * 9 + [1.0] * 60, []), card([1.0] * 9 + [0.0] * 60, [])
     parts = ["lost"] * 9 + ["won"] * 60
 

@@ -1,4 +1,4 @@
-"""A poisoned harness never passes, and the gate says what is wrong with it."""
+"""A poisoned harness never passes, and the gate names the fault."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def faults(
     opponent: Scorecard | Mapping[str, Scorecard],
     policy: Policy = POLICY,
 ) -> tuple[str, ...]:
-    """Give the reasons of a judgement that fails before anything is compared."""
+    """Return the reasons of a judgement that fails before any comparison."""
     both = [{HOLDOUT: one} if isinstance(one, Scorecard) else one for one in (challenger, opponent)]
     judgement = gate.judge(both[0], both[1], policy)
     assert judgement.outcome == "fail"
@@ -32,7 +32,7 @@ def faults(
 
 
 @pytest.mark.parametrize(
-    ("conditions", "said"),
+    ("conditions", "message"),
     [
         ({"holdout_version": "v2"}, "holdout_version is 'v2' for the challenger and 'v1'"),
         ({"task_version": "t2"}, "task_version is 't2' for the challenger and None"),
@@ -42,10 +42,10 @@ def faults(
         ({"filters": ["strict"]}, "filters is ['strict'] for the challenger and None"),
     ],
 )
-def test_other_conditions_are_not_compared(conditions: dict[str, Json], said: str):
+def test_different_conditions_are_not_compared(conditions: dict[str, Json], message: str):
     challenger, opponent = pair(40, 2, 20, 10)
     (fault,) = faults(under(challenger, **conditions), opponent)
-    assert fault.startswith(f"not comparable: {said}")
+    assert fault.startswith(f"not comparable: {message}")
 
 
 def test_scorecards_without_conditions_are_not_compared():
@@ -59,7 +59,7 @@ def test_a_different_number_of_requests_is_not_compared():
     )
 
 
-def test_other_requests_are_not_compared():
+def test_different_requests_are_not_compared():
     challenger, opponent = pair(40, 2, 20, 10)
     first, *others = challenger.samples
     strange = replace(challenger, samples=(replace(first, doc_hash="x"), *others))
@@ -68,7 +68,7 @@ def test_other_requests_are_not_compared():
     )
 
 
-def test_requests_in_other_words_are_not_compared():
+def test_different_prompts_are_not_compared():
     challenger, opponent = pair(40, 2, 20, 10)
     samples = tuple(replace(s, prompt_hash="other") for s in challenger.samples)
     assert faults(replace(challenger, samples=samples), opponent) == (
@@ -76,7 +76,7 @@ def test_requests_in_other_words_are_not_compared():
     )
 
 
-def test_a_request_that_counts_twice_is_not_compared():
+def test_a_duplicate_request_is_not_compared():
     challenger, opponent = pair(40, 2, 20, 10)
     first, second, *others = challenger.samples
     samples = (first, replace(second, doc_hash=first.doc_hash), *others)
@@ -93,7 +93,7 @@ def test_requests_that_only_one_model_was_measured_on_are_not_compared():
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
+    ("score", "message"),
     [
         pytest.param(Score(None, None, 0), "has no value", id="unmeasured"),
         pytest.param(Score(math.nan, None, 82), "is nan, which is not between 0 and 1", id="nan"),
@@ -106,11 +106,11 @@ def test_requests_that_only_one_model_was_measured_on_are_not_compared():
         ),
     ],
 )
-def test_unmeasured_metric_blocks_promotion_and_says_so(score: Score, said: str):
+def test_unmeasured_metric_blocks_promotion_and_says_so(score: Score, message: str):
     challenger, opponent = pair(40, 2, 20, 10)
     broken = replace(challenger, scores={**challenger.scores, "correct_name": score})
     (fault,) = faults(broken, opponent)
-    assert fault.startswith(f"not measured: correct_name of the challenger {said}")
+    assert fault.startswith(f"not measured: correct_name of the challenger {message}")
 
 
 def test_an_unmeasured_opponent_blocks_as_well():
@@ -122,23 +122,23 @@ def test_an_unmeasured_opponent_blocks_as_well():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         pytest.param(None, "is missing on 1 requests", id="missing"),
         pytest.param(math.nan, "has a request whose score is not between 0 and 1", id="nan"),
         pytest.param(999.0, "has a request whose score is not between 0 and 1", id="999"),
     ],
 )
-def test_one_unmeasured_request_blocks_promotion(value: float | None, said: str):
+def test_one_unmeasured_request_blocks_promotion(value: float | None, message: str):
     challenger, opponent = pair(40, 2, 20, 10)
     first, *others = challenger.samples
     broken = replace(first, scores={**first.scores, "correct_name": value})
     assert faults(replace(challenger, samples=(broken, *others)), opponent) == (
-        f"not measured: correct_name of the challenger {said}",
+        f"not measured: correct_name of the challenger {message}",
     )
 
 
-def test_abstention_that_nothing_measured_blocks_unless_the_policy_does_not_ask():
+def test_unmeasured_abstention_blocks_unless_the_policy_has_no_guard_on_it():
     challenger, opponent = card([1.0] * 70, []), card([0.0] * 70, [])
     assert faults(challenger, opponent)[0] == (
         "not measured: abstention of the challenger has no value"
@@ -148,7 +148,7 @@ def test_abstention_that_nothing_measured_blocks_unless_the_policy_does_not_ask(
     assert gate.judge(*both, unasked).outcome == "pass"
 
 
-def test_a_metric_that_is_better_when_lower_is_no_target():
+def test_a_metric_that_is_better_when_lower_is_not_a_valid_target():
     lower = {**CALL_METRICS, "correct_name": Metric("mistakes", higher_is_better=False)}
     ours, theirs = (replace(one, metrics=lower) for one in pair(40, 2, 20, 10))
     assert faults(ours, theirs)[0] == (
@@ -157,13 +157,13 @@ def test_a_metric_that_is_better_when_lower_is_no_target():
     )
 
 
-def test_two_scorecards_of_nothing_do_not_pass():
+def test_empty_scorecards_do_not_pass():
     assert faults(card([], []), card([], []))[0] == (
         "not measured: correct_name of the challenger has no value"
     )
 
 
-def test_a_veto_of_slices_that_nobody_measured_blocks():
+def test_a_veto_of_unmeasured_slices_blocks():
     challenger, opponent = pair(40, 2, 20, 10)
     vetoing = POLICY.model_copy(update={"veto_slices": ("client", "language")})
     assert faults(challenger, opponent, vetoing) == (
@@ -187,7 +187,7 @@ def test_a_model_without_any_scorecard_blocks():
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         pytest.param(
             under(guard_card([1.0] * 60), task_version="2"),
@@ -211,8 +211,8 @@ def test_a_model_without_any_scorecard_blocks():
         ),
     ],
 )
-def test_a_guard_task_that_was_measured_otherwise_blocks(broken: Scorecard, said: str):
+def test_a_guard_task_measured_differently_blocks(broken: Scorecard, message: str):
     challenger, opponent = pair(40, 2, 20, 10)
     ours = {HOLDOUT: challenger, "arc_easy": broken}
     (fault,) = faults(ours, {HOLDOUT: opponent, "arc_easy": guard_card([1.0] * 60)}, GUARDED)
-    assert fault.startswith(said)
+    assert fault.startswith(message)

@@ -1,4 +1,4 @@
-"""Small losses of a guard don't add up from champion to champion: an anchor holds them together."""
+"""Small losses of a guard don't add up from champion to champion: the anchor bounds the sum."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ POLICY = Policy(abstention_margin=None, guards=(GUARD,), floor=0.1)
 
 
 def champion(number: int, lost: int = 16) -> Measured:
-    """Make the how-manieth champion: each is better than the last, and has forgotten more."""
+    """Make champion ``number``: each is better than the last, and has forgotten more."""
     forgotten = lost * number
     return {
         HOLDOUT: card([1.0] * (50 + 10 * number) + [0.0] * (150 - 10 * number)),
@@ -57,7 +57,7 @@ def judged(number: int, before: int = 1, policy: Policy = POLICY) -> Judgement:
     return gate.judge(champion(number), champion(before), policy, anchor=Anchor("base", BASE))
 
 
-def test_what_was_lost_since_the_base_is_said_beside_what_is_lost_now() -> None:
+def test_the_loss_since_the_base_is_listed_with_the_current_loss() -> None:
     judgement = judged(2)
     assert judgement.outcome == "pass"
     _, now, since = judgement.comparisons
@@ -78,7 +78,7 @@ def test_a_creeping_loss_fails_where_it_is_shown_and_is_open_where_it_is_not() -
     assert "corrected for the other comparisons" in fault.reasons[0]
 
 
-def test_nothing_is_asked_twice_where_the_opponent_is_the_anchor() -> None:
+def test_a_guard_is_compared_once_if_the_opponent_is_the_anchor() -> None:
     judgement = gate.judge(champion(2), BASE, POLICY)
     assert [one.anchor for one in judgement.comparisons] == ["", ""]
     tight = GUARD.model_copy(update={"anchor_margin": 0.01})
@@ -88,7 +88,7 @@ def test_nothing_is_asked_twice_where_the_opponent_is_the_anchor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("anchor", "said"),
+    ("anchor", "reason"),
     [
         pytest.param({}, "not measured: the base has no scorecard of arc_easy", id="not-measured"),
         pytest.param(
@@ -103,15 +103,15 @@ def test_nothing_is_asked_twice_where_the_opponent_is_the_anchor() -> None:
         ),
     ],
 )
-def test_an_anchor_that_can_not_be_held_against_fails_the_challenger(
-    anchor: dict[str, Scorecard], said: str
+def test_an_incomparable_anchor_fails_the_challenger(
+    anchor: dict[str, Scorecard], reason: str
 ) -> None:
     judgement = gate.judge(champion(2), champion(1), POLICY, anchor=Anchor("base", anchor))
     assert (judgement.outcome, judgement.look) == ("fail", 0)
-    assert judgement.reasons[0].startswith(said)
+    assert judgement.reasons[0].startswith(reason)
 
 
-def test_abstention_is_held_against_the_anchor_too_by_a_margin_of_its_own() -> None:
+def test_abstention_is_compared_with_the_anchor_by_its_own_margin() -> None:
     ours, theirs, base = (
         {HOLDOUT: card([1.0] * right + [0.0] * (100 - right), [1.0] * kept + [0.0] * (400 - kept))}
         for right, kept in ((90, 340), (60, 350), (50, 398))

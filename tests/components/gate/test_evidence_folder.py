@@ -1,4 +1,4 @@
-"""A decision is bound to all that it depends on, and evidence reads back as it was written."""
+"""Evidence is bound to everything a decision depends on, and reads back as written."""
 
 import json
 from dataclasses import fields, replace
@@ -31,14 +31,14 @@ def finish(folder: Path) -> evidence_folder.Evidence:
     )
 
 
-def test_equal_inputs_are_the_same_evidence() -> None:
+def test_equal_inputs_have_equal_digests() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     again = judge.judge({HOLDOUT: ours}, {HOLDOUT: theirs}, POLICY)
     assert evidence_folder.digest(replace(SUBJECT), again, Policy()) == DIGEST
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(EvidenceSubject)])
-def test_another_subject_is_other_evidence(name: str) -> None:
+def test_a_different_subject_changes_the_digest(name: str) -> None:
     value: Any = ("other",) if name in ("guard_scorecards", "anchor_scorecards") else "other"
     other = replace(SUBJECT, **{name: value})
     assert evidence_folder.digest(other, JUDGEMENT, POLICY) != DIGEST
@@ -57,17 +57,17 @@ def test_another_subject_is_other_evidence(name: str) -> None:
         ("veto_slices", ("client",)),
     ],
 )
-def test_another_policy_is_other_evidence(name: str, value: object) -> None:
+def test_a_different_policy_changes_the_digest(name: str, value: object) -> None:
     other = POLICY.model_copy(update={name: value})
     assert evidence_folder.digest(SUBJECT, JUDGEMENT, other) != DIGEST
 
 
-def test_another_look_is_other_evidence() -> None:
+def test_a_different_look_changes_the_digest() -> None:
     later = judge.judge({HOLDOUT: CHALLENGER}, {HOLDOUT: OPPONENT}, POLICY, look=2)
     assert evidence_folder.digest(SUBJECT, later, POLICY) != DIGEST
 
 
-def test_another_verdict_is_other_evidence() -> None:
+def test_a_different_verdict_changes_the_digest() -> None:
     other = replace(JUDGEMENT, outcome="fail")
     assert evidence_folder.digest(SUBJECT, other, POLICY) != DIGEST
 
@@ -80,19 +80,19 @@ def test_finished_evidence_reads_back_equal(tmp_path: Path) -> None:
     assert (written.folder / evidence_folder.BRIEF).read_text() == "# Page\n"
 
 
-def test_evidence_of_an_older_version_which_wrote_fewer_fields_is_read(tmp_path: Path) -> None:
+def test_evidence_of_an_older_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
     folder = finish(tmp_path / DIGEST).folder
     verdict = json.loads((folder / evidence_folder.VERDICT).read_text())
     del verdict["subject"]["remarks"], verdict["policy"]["looks"]
-    told = {name: verdict[name] for name in ("subject", "judgement", "policy")}
-    older = folder.with_name(manifest.digest(told))
+    content = {name: verdict[name] for name in ("subject", "judgement", "policy")}
+    older = folder.with_name(manifest.digest(content))
     older.mkdir()
     (older / evidence_folder.VERDICT).write_text(json.dumps(verdict))
     manifest.write(older, kind="evidence", now=NOW, body=verdict)
     assert evidence_folder.read(older).subject == SUBJECT
 
 
-def test_the_manifest_covers_what_was_shown(tmp_path: Path) -> None:
+def test_the_manifest_covers_the_shown_files(tmp_path: Path) -> None:
     folder = finish(tmp_path / DIGEST).folder
     assert manifest.read(folder)["files"] == {
         name: manifest.file_digest(folder / name) for name in ("brief.md", "verdict.json")
@@ -106,7 +106,7 @@ def test_unfinished_evidence_is_not_read(tmp_path: Path) -> None:
         evidence_folder.read(folder)
 
 
-def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
+def test_scores_are_listed_side_by_side_and_missing_is_not_zero() -> None:
     challenger, opponent = pair(3, 1, 0, 0)
     scores = evidence_folder.scores(challenger, opponent)
     wilson = {"low": pytest.approx(0.3006, abs=1e-4), "high": pytest.approx(0.9544, abs=1e-4)}
@@ -122,7 +122,7 @@ def test_scores_stand_side_by_side_and_missing_is_not_zero() -> None:
     assert evidence_folder.scores(bare, bare)["name"] == {"n": 0, "clusters": 0, **nothing}
 
 
-def test_a_verdict_that_was_edited_is_not_believed(tmp_path: Path) -> None:
+def test_an_edited_verdict_is_rejected(tmp_path: Path) -> None:
     folder = finish(tmp_path / DIGEST).folder
     verdict = (folder / evidence_folder.VERDICT).read_text()
     (folder / evidence_folder.VERDICT).write_text(verdict.replace('"a1"', '"another"'))
@@ -130,7 +130,7 @@ def test_a_verdict_that_was_edited_is_not_believed(tmp_path: Path) -> None:
         evidence_folder.read(folder)
 
 
-def test_an_edited_verdict_with_a_manifest_to_match_is_not_believed_either(tmp_path: Path) -> None:
+def test_an_edited_verdict_with_a_matching_manifest_is_rejected(tmp_path: Path) -> None:
     folder = finish(tmp_path / DIGEST).folder
     verdict = (folder / evidence_folder.VERDICT).read_text()
     (folder / evidence_folder.VERDICT).write_text(verdict.replace('"a1"', '"another"'))
@@ -140,21 +140,21 @@ def test_an_edited_verdict_with_a_manifest_to_match_is_not_believed_either(tmp_p
         evidence_folder.read(folder)
 
 
-def test_a_page_that_was_edited_is_not_shown(tmp_path: Path) -> None:
+def test_an_edited_page_is_rejected(tmp_path: Path) -> None:
     folder = finish(tmp_path / DIGEST).folder
     (folder / evidence_folder.BRIEF).write_text("# All is well")
     with pytest.raises(ValueError, match=r"brief\.md .* was changed"):
         evidence_folder.read(folder)
 
 
-def test_the_digest_is_the_beginning_of_a_whole_sha256(tmp_path: Path) -> None:
+def test_the_digest_is_a_prefix_of_a_whole_sha256(tmp_path: Path) -> None:
     finish(tmp_path / DIGEST)
     whole = evidence_folder.whole_digest(tmp_path / DIGEST)
     assert len(whole) == 64
     assert whole.startswith(DIGEST)
 
 
-def test_evidence_of_a_version_that_did_not_bind_the_bytes_reads_back(tmp_path: Path) -> None:
+def test_evidence_of_a_version_without_adapter_bytes_is_read(tmp_path: Path) -> None:
     folder = tmp_path / evidence_folder.older_digest(SUBJECT, JUDGEMENT, POLICY)
     finish(folder)
     verdict = json.loads((folder / evidence_folder.VERDICT).read_text())

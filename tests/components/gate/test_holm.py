@@ -8,7 +8,7 @@ from components.gate import significance
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_corrects_as_statsmodels_does(seed: int):
+def test_corrected_p_values_equal_those_of_statsmodels(seed: int):
     rng = np.random.default_rng(seed)
     p_values = [*rng.uniform(0, 0.2, 7), 0.0, 1.0, 0.03, 0.03]
     assert significance.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

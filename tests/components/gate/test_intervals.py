@@ -33,7 +33,7 @@ def test_the_interval_is_the_published_one(
     ("wins", "losses", "n", "lead"),
     [(12, 2, 50, 0.05), (3, 9, 80, -0.2), (1, 0, 60, -0.1), (30, 25, 100, 0.3), (0, 4, 40, 0.02)],
 )
-def test_the_variance_is_that_of_the_most_likely_shares(
+def test_the_variance_is_that_of_the_maximum_likelihood_estimate(
     wins: int, losses: int, n: int, lead: float
 ):
     """Maximize the trinomial likelihood given the lead, numerically."""

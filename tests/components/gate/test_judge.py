@@ -1,4 +1,4 @@
-"""The gate: what passes, what fails, what stays open, and what it says."""
+"""The gate: what passes, what fails, what is inconclusive, and the reasons."""
 
 from dataclasses import replace
 from typing import Any
@@ -56,7 +56,7 @@ def test_outcome(wins: int, losses: int, both: int, neither: int, outcome: str):
     assert judge(*pair(wins, losses, both, neither)).outcome == outcome
 
 
-def test_prompts_that_were_cut_off_are_named_beside_whatever_was_shown():
+def test_truncated_prompts_are_named_next_to_any_outcome():
     challenger, opponent = pair(40, 2, 20, 10)
     whole = judge(replace(challenger, window=Window(112, 0, 900)), opponent)
     cut = judge(replace(challenger, window=Window(112, 30, 900)), opponent)
@@ -68,7 +68,7 @@ def test_prompts_that_were_cut_off_are_named_beside_whatever_was_shown():
     )
 
 
-def test_a_pass_says_what_was_shown_of_target_and_guard():
+def test_the_reasons_of_a_pass_cover_target_and_guard():
     judgement = judge(*pair(40, 2, 20, 10))
     found = target(judgement)
     assert (found.wins, found.losses, found.n) == (40, 2, 112)
@@ -101,7 +101,7 @@ def test_the_figures_of_a_judgement_are_those_of_scipy_and_statsmodels():
     assert 0.9**40 <= guard.p_value <= 0.025, "a loss of the margin may show on none of the 40"
 
 
-def test_an_open_judgement_says_how_many_more_requests_would_decide():
+def test_an_open_judgement_has_the_number_of_requests_needed():
     judgement = judge(*pair(5, 0, 50, 10))
     assert judgement.reasons == (
         "too close to tell: correct_name +4.8 points, better on 5 requests, worse on 0, of 105 "
@@ -112,7 +112,7 @@ def test_an_open_judgement_says_how_many_more_requests_would_decide():
     assert judgement.more_needed == 85
 
 
-def test_a_small_holdout_is_open_and_says_so():
+def test_a_small_holdout_is_inconclusive_with_the_reason():
     challenger, opponent = (card([right] * 25, [1.0] * 30) for right in (1.0, 0.0))
     assert judge(challenger, opponent, UNGUARDED).reasons == (
         "too few requests: the holdout has 55, the policy requires 60; 5 more are needed",
@@ -155,7 +155,7 @@ def test_calling_where_no_tool_fits_fails_though_the_calls_got_better():
     )
 
 
-def test_a_guard_that_too_few_requests_speak_for_is_open_and_says_what_would_do():
+def test_a_guard_with_too_few_requests_is_open_and_names_the_number_needed():
     judgement = judge(card([1.0] * 60, [1.0] * 20), card([0.0] * 60, [1.0] * 20))
     assert judgement.outcome == "inconclusive"
     (reason,) = judgement.reasons
@@ -166,7 +166,7 @@ def test_a_guard_that_too_few_requests_speak_for_is_open_and_says_what_would_do(
     assert judgement.more_needed == 4 * guard.needed, "a quarter of the requests fit no tool"
 
 
-def test_a_fault_outweighs_a_doubt_and_all_are_named():
+def test_a_failure_outweighs_open_comparisons_and_all_are_named():
     challenger, opponent = card([1.0] * 3 + [0.0] * 30, []), card([0.0] * 33, [])
     judgement = judge(challenger, opponent, UNGUARDED)
     assert judgement.outcome == "fail"
@@ -186,7 +186,7 @@ def test_a_fault_outweighs_a_doubt_and_all_are_named():
         pytest.param(2, 60, "fail", id="forgotten"),
     ],
 )
-def test_a_guard_task_stops_what_forgets(wins: int, losses: int, outcome: str):
+def test_a_guard_task_stops_a_challenger_that_forgets(wins: int, losses: int, outcome: str):
     rest = [1.0] * (500 - wins - losses)
     ours = guard_card([1.0] * wins + [0.0] * losses + rest)
     theirs = guard_card([0.0] * wins + [1.0] * losses + rest)
@@ -196,14 +196,14 @@ def test_a_guard_task_stops_what_forgets(wins: int, losses: int, outcome: str):
 
 
 @pytest.mark.parametrize(
-    ("lost", "outcome", "said"),
+    ("lost", "outcome", "reason"),
     [
         pytest.param(0, "pass", "better: acc on preferences +", id="holdout-kept"),
         pytest.param(30, "fail", "correct_name", id="holdout-lost"),
     ],
 )
 def test_the_target_may_be_measured_on_another_task_and_the_holdout_is_guarded(
-    lost: int, outcome: str, said: str
+    lost: int, outcome: str, reason: str
 ):
     kept = Guard(metric="correct_name", margin=0.1)
     policy = Policy(task="preferences", metric="acc", guards=(kept,))
@@ -214,7 +214,7 @@ def test_the_target_may_be_measured_on_another_task_and_the_holdout_is_guarded(
     )
     assert judgement.outcome == outcome
     assert (target(judgement).task, target(judgement).difference) == ("preferences", 30 / 80)
-    assert said in judgement.reasons[0]
+    assert reason in judgement.reasons[0]
 
 
 def test_a_guard_task_of_three_documents_never_passes():
@@ -240,7 +240,7 @@ def test_a_metric_that_is_better_when_lower_guards_the_other_way_round():
 
 
 def test_all_guards_must_hold_and_each_is_tested_at_the_whole_level():
-    """Berger 1982: where all must be shown, no correction is due."""
+    """Berger 1982: if all must be shown, no correction is needed."""
     guards = tuple(Guard(task=f"task{i}", metric="acc", margin=0.1) for i in range(8))
     policy = Policy(abstention_margin=None, guards=guards)
     challenger, opponent = pair(40, 2, 40, 10)
@@ -288,7 +288,7 @@ def test_requests_of_one_conversation_count_less_than_as_many_conversations():
     assert target(together).low < 0 < target(judge(ours, theirs)).low
 
 
-def test_a_later_look_asks_for_more():
+def test_a_later_look_is_stricter():
     ours, theirs = pair(8, 0, 80, 10)
     assert judge(ours, theirs, look=1).outcome == "pass"
     judgement = judge(ours, theirs, look=5)
@@ -326,7 +326,7 @@ def test_a_slice_that_got_worse_is_shown_and_vetoes_where_the_policy_says_so():
     assert judge(ours, theirs, vetoing).reasons[0].startswith("worse on a slice that may veto: ")
 
 
-def test_a_judgement_says_what_the_holdout_could_have_seen():
+def test_a_judgement_has_the_detectable_lead():
     few, many = (target(judge(*pair(3 * k, k, 50 * k, 10 * k))) for k in (1, 9))
     assert few.detectable is not None
     assert many.detectable is not None
@@ -342,7 +342,7 @@ def test_equal_inputs_give_equal_judgements():
 
 
 @pytest.mark.parametrize(
-    ("counts", "largest", "size", "wanted"),
+    ("counts", "largest", "size", "expected"),
     [
         pytest.param((50, 4, 60, 60), 40, 2, True, id="one-long-conversation"),
         pytest.param((20, 14, 60, 60), 40, 2, False, id="hardly-better"),
@@ -351,7 +351,7 @@ def test_equal_inputs_give_equal_judgements():
     ],
 )
 def test_an_open_judgement_names_a_cap_that_would_decide_it(
-    counts: tuple[int, int, int, int], largest: int, size: int, wanted: bool
+    counts: tuple[int, int, int, int], largest: int, size: int, expected: bool
 ):
     ours, theirs = (
         under(in_clusters(one, size), **{LARGEST_CLUSTER: largest}) for one in pair(*counts)
@@ -366,6 +366,6 @@ def test_an_open_judgement_names_a_cap_that_would_decide_it(
             "would decide with a chance of 80 %, if both models' rates hold on them; that is a "
             "different holdout, and another look"
         ]
-        if wanted
+        if expected
         else []
     )

@@ -1,4 +1,4 @@
-"""The share of quality that is kept: its interval holds the truth as often as it says."""
+"""The share of quality that is kept: the coverage of its interval."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_requests_of_one_conversation_count_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "reference", "said"),
+    ("scores", "reference", "message"),
     [
         pytest.param([], [], "right on nothing", id="no-requests"),
         pytest.param([1, 1], [0, 0], "right on nothing", id="a-reference-of-zeros"),
@@ -55,10 +55,12 @@ def test_requests_of_one_conversation_count_as_one() -> None:
         pytest.param([1, 0, 1, 1] * 9, [1, 0, 1, 1] * 9, "on no request", id="always-alike"),
     ],
 )
-def test_no_interval_is_made_up(scores: list[float], reference: list[float], said: str) -> None:
+def test_there_is_no_interval_without_a_basis(
+    scores: list[float], reference: list[float], message: str
+) -> None:
     found = kept_share(scores, reference)
     assert found.low is found.high is None
-    assert said in (found.unbounded or "")
+    assert message in (found.unbounded or "")
 
 
 def test_a_reference_that_is_always_right_gives_the_interval_of_a_share() -> None:
@@ -71,6 +73,6 @@ def test_a_reference_that_is_always_right_gives_the_interval_of_a_share() -> Non
     assert perfect.low < 0.9, "twenty right answers are no certainty"
 
 
-def test_scores_of_other_requests_are_refused() -> None:
+def test_scores_that_are_not_paired_are_rejected() -> None:
     with pytest.raises(ValueError, match="expected pairs"):
         kept_share([1.0], [1.0, 0.0])

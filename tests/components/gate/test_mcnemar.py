@@ -1,4 +1,4 @@
-"""The exact test against what can be counted by hand and what scipy says."""
+"""McNemar's exact test against hand counts and scipy."""
 
 from itertools import product
 
@@ -24,7 +24,7 @@ def test_p_value_is_that_of_the_written_out_binomial(wins: int, losses: int, p_v
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(3, 1), (1, 6), (4, 4), (9, 2)])
-def test_p_value_counts_the_coin_tosses_that_are_as_good(wins: int, losses: int):
+def test_p_value_counts_coin_tosses_at_least_as_good(wins: int, losses: int):
     n = wins + losses
     heads = [sum(tosses) for tosses in product((0, 1), repeat=n)]
     assert significance.mcnemar(wins, losses) == pytest.approx(sum(h >= wins for h in heads) / 2**n)

@@ -1,4 +1,4 @@
-"""What a policy can ask for, and what it refuses."""
+"""Valid and invalid policies, and their changes."""
 
 import pytest
 from pydantic import ValidationError
@@ -22,13 +22,13 @@ from components.gate.policy import Guard, Policy, changes
         {"metric": "accuracy", "abstention_anchor_margin": 0.1},
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
+def test_an_invalid_policy_is_rejected(knobs: dict[str, object]):
     with pytest.raises(ValidationError):
         Policy.model_validate(knobs)
 
 
 @pytest.mark.parametrize(
-    ("guards", "said"),
+    ("guards", "message"),
     [
         pytest.param(
             [{"metric": "abstention", "margin": 0.2}],
@@ -42,12 +42,12 @@ def test_a_policy_that_makes_no_sense_is_refused(knobs: dict[str, object]):
         ),
     ],
 )
-def test_a_figure_is_guarded_once_and_never_the_target(guards: list[object], said: str):
-    with pytest.raises(ValidationError, match=said):
+def test_a_figure_is_guarded_once_and_never_the_target(guards: list[object], message: str):
+    with pytest.raises(ValidationError, match=message):
         Policy.model_validate({"guards": guards})
 
 
-def test_changes_are_named_as_the_file_has_them_and_an_older_policy_asked_for_less():
+def test_changes_have_the_files_names_and_an_older_policy_has_fewer_fields():
     before = Policy(guards=(Guard(metric="name", margin=0.1),)).model_dump(mode="json")
     same = Policy(guards=(Guard(metric="name", margin=0.1, anchor_margin=0.1),))
     assert changes(before, same.model_dump(mode="json")) == (), "a margin that is left out"

@@ -26,7 +26,7 @@ def share_passing(at: Rates, n: int, alpha: float, seed: int, draws: int = 4_000
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(60, 0.025), (200, 0.025), (400, 0.0025)])
-def test_the_chance_of_passing_is_what_simulation_gives(n: int, alpha: float):
+def test_the_power_equals_simulated_power(n: int, alpha: float):
     assert share_passing(AT, n, alpha, seed=n) == pytest.approx(
         power.chance(AT, n, alpha), abs=0.03
     )
@@ -56,7 +56,7 @@ def test_the_needed_requests_would_decide_four_times_in_five():
 
 
 def test_a_guard_needs_as_many_as_show_that_it_is_within_its_margin():
-    """Simulated with the very test that the gate holds a guard to."""
+    """Simulated with the gate's own test of a guard."""
     at, margin, alpha = Rates(-0.01, 0.1, is_binary=True), 0.06, 0.025
     more = power.needed(at, 50, alpha, margin)
     assert more is not None
@@ -115,9 +115,9 @@ def test_the_design_effect_is_the_clustered_variance_of_a_linear_model_over_the_
         pytest.param(Rates(1e-4, 0.2, is_binary=True), None, id="too-close"),
     ],
 )
-def test_no_number_is_promised_where_none_is_in_sight(at: Rates, margin: float | None):
+def test_no_number_is_returned_if_none_is_realistic(at: Rates, margin: float | None):
     assert power.needed(at, 1_000, 0.025, margin) is None
 
 
-def test_what_three_requests_can_detect_is_nothing():
+def test_three_requests_detect_nothing():
     assert power.detectable(AT, 3, 0.025) is None

@@ -1,7 +1,7 @@
 """The gate's promises on simulated holdouts: the benchmark's, on fewer draws, seeded.
 
-Of those of its kinds in which the sign-flip test passes ten times as many as it may, and of plain
-ones. What that test finds on the same draws shows that they would have been passed by it.
+The kinds are plain ones and those in which the sign-flip test passes ten times as many as it may,
+as its results on the same draws show.
 """
 
 from dataclasses import replace
@@ -42,8 +42,8 @@ def test_a_challenger_that_is_no_better_hardly_ever_passes(kind: str):
 
 
 @SHAPED
-def test_small_gains_beside_rare_losses_pass_no_more_often(kind: str):
-    """Sign flips take a loss that was not drawn for one that can't be."""
+def test_small_gains_with_rare_losses_pass_no_more_often(kind: str):
+    """Sign flips assume that a loss that was not drawn is impossible."""
     found = promised.null(kind, 400)
     assert found.is_kept, found
     assert found.peer is not None
@@ -78,13 +78,13 @@ def test_fifty_looks_at_rare_losses_pass_no_more_often(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["right or wrong, 5 % in pairs, 600", "1 turn or 10 lost, 400"])
-def test_bets_that_are_carried_on_from_look_to_look_pass_no_more_often(kind: str):
+def test_bets_that_continue_from_look_to_look_pass_no_more_often(kind: str):
     found = promised.carrying(kind, 400)
     assert found.is_kept, found
 
 
 @BETTER
-def test_as_many_pass_as_was_foretold(kind: str):
+def test_the_share_that_passes_is_the_stated_power(kind: str):
     found = promised.powerful(kind, 400, slack=0.06)
     assert found.is_kept, found
 
@@ -97,7 +97,7 @@ def test_intervals_hold_the_true_lead(kind: str):
 
 @pytest.mark.parametrize("draw", [draws.answers(0.3), draws.scores, draws.scored_conversations])
 def test_the_gate_passes_what_the_tests_show_and_nothing_else(draw: draws.Draw):
-    """The judgement of whole scorecards is that of the statistics that the promises are about."""
+    """The judgement of whole scorecards follows the statistics that the promises cover."""
     drawn = draw(100, 40, 0.08, np.random.default_rng(3))
     policy = Policy(abstention_margin=None, floor=0)
     outcomes = {judged(drawn, holdout, policy) for holdout in range(40)}

@@ -25,6 +25,6 @@ def test_looks_are_counted_from_one():
         significance.allowance(0.05, 0)
 
 
-def test_where_more_was_spent_than_there_is_nothing_is_left():
+def test_overspent_alpha_leaves_zero():
     assert significance.alpha_left(0.01, [0.025]) == 0
     assert significance.alpha_share(significance.alpha_left(0.01, [0.025]), 2) == 0

@@ -1,4 +1,4 @@
-"""The test that may be looked at every hour."""
+"""The martingale, which may be checked at any time."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What is taken for a reason to start a turn, and what is not."""
+"""Which signs start a turn, and what prevents a start."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,7 @@ def test_a_sign_starts_a_turn_and_is_its_reason() -> None:
     assert choose(MISSING, GIVEN) == turn_starts.StartDecision(True, "60 new feedback signals")
 
 
-def test_without_a_sign_there_is_no_turn_and_all_figures_are_kept() -> None:
+def test_without_a_reached_sign_there_is_no_turn_and_all_figures_are_kept() -> None:
     assert choose(MISSING) == turn_starts.StartDecision(False, "3 new feedback signals")
     assert choose() == turn_starts.StartDecision(False, "no data to decide on yet")
 
@@ -39,7 +39,7 @@ def test_without_a_sign_there_is_no_turn_and_all_figures_are_kept() -> None:
         pytest.param((), True, "a turn is under way", id="under-way"),
     ],
 )
-def test_what_holds_a_turn_back_is_said_beside_the_sign(
+def test_the_reason_against_a_start_is_logged_with_the_sign(
     hours: tuple[int, ...], under_way: bool, reason: str
 ) -> None:
     found = choose(GIVEN, hours=hours, under_way=under_way)
@@ -48,29 +48,29 @@ def test_what_holds_a_turn_back_is_said_beside_the_sign(
     assert "60 new feedback signals" in found.reason
 
 
-def test_turns_of_last_month_cost_nothing_any_more() -> None:
+def test_turns_of_last_month_do_not_count_against_the_budget() -> None:
     assert choose(GIVEN, hours=(30, 24 * 31, 24 * 40)).starts
 
 
-def test_turns_from_before_the_clock_was_set_back_hold_none_back() -> None:
+def test_turns_from_before_the_clock_was_set_back_do_not_prevent_a_start() -> None:
     assert choose(GIVEN, hours=(-24 * 365, -24 * 365 - 1)).starts
     assert not choose(GIVEN, hours=(-24 * 365, 5)).starts
 
 
-def test_requests_about_other_things_are_drift() -> None:
+def test_requests_on_other_topics_are_drift() -> None:
     before, new = streams.requests(1, 300), streams.requests(2, 150, share=0.7, is_new=True)
     sign = signs.input_drift(before, new, Trigger())
     assert sign and sign.is_reached
     assert "most by their words" in sign.text
 
 
-def test_requests_about_the_same_things_are_none() -> None:
+def test_requests_on_the_same_topics_are_not_drift() -> None:
     before, new = streams.requests(1, 300), streams.requests(2, 300, is_new=True)
     sign = signs.input_drift(before, new, Trigger())
     assert sign and not sign.is_reached
 
 
-def test_a_client_that_nobody_knew_is_drift() -> None:
+def test_an_unknown_client_is_drift() -> None:
     before = streams.requests(1, 300)
     new = [
         signs.FirstRequest(one.interaction_id, "kiosk", one.question, one.tool_names, True)
@@ -81,7 +81,7 @@ def test_a_client_that_nobody_knew_is_drift() -> None:
     assert "most by their client" in sign.text
 
 
-def test_nothing_is_usual_among_a_handful() -> None:
+def test_a_handful_of_earlier_requests_is_too_few() -> None:
     assert signs.input_drift(streams.requests(1, 20), streams.requests(2, 99), Trigger()) is None
     assert (
         signs.falling_votes(streams.votes(1, 10, 0.2), streams.votes(2, 99, 0.9), Trigger()) is None

@@ -1,4 +1,4 @@
-"""What the looks find in a warehouse."""
+"""The signs and the log of starts, read from a warehouse."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -39,7 +39,7 @@ def asked(number: int, question: str, **changes: Json) -> dict[str, Json]:
     return logs.interaction(question, response_id=f"r{number}", timestamp=at, **changes)
 
 
-def test_feedback_counts_from_when_it_was_loaded(con: Connection, tmp_path: Path) -> None:
+def test_feedback_counts_from_its_loading_time(con: Connection, tmp_path: Path) -> None:
     load(con, tmp_path, "feedback", [logs.feedback(actor_id=f"a{n}") for n in range(7)])
     for since, count in ((NOW - timedelta(1), 7), (NOW, 0)):
         sign = signs.feedback_sign(con, "weather", since, Trigger(min_feedback=5))
@@ -79,7 +79,7 @@ def start(start_id: str, *, started: bool, run: str | None = None) -> TurnStart:
     return TurnStart(start_id, "weather", "trigger", started, "why", NOW, run)
 
 
-def test_the_book_keeps_starts_and_non_starts(con: Connection) -> None:
+def test_starts_and_non_starts_are_logged(con: Connection) -> None:
     turn_starts.record_start(con, start("s1", started=False))
     turn_starts.record_start(con, start("s2", started=True))
     turn_starts.record_start(con, start("s2", started=True))
@@ -97,7 +97,7 @@ def end_turn(con: Connection, folder: Path, now: datetime) -> None:
     ledger.record_output(con, "weather", folder, now=now)
 
 
-def test_traffic_is_new_until_a_turn_that_saw_it_has_come_to_its_end(
+def test_traffic_is_new_until_a_turn_that_saw_it_has_completed(
     con: Connection, tmp_path: Path
 ) -> None:
     turn_starts.record_start(con, start("s1", started=True, run="run-1"))
@@ -110,7 +110,7 @@ def test_traffic_is_new_until_a_turn_that_saw_it_has_come_to_its_end(
     assert turn_starts.learned_until(con, "other", LATER) is None
 
 
-def test_a_turn_of_before_there_was_a_book_counts_from_its_end(
+def test_a_turn_before_the_log_of_starts_counts_from_its_end(
     con: Connection, tmp_path: Path
 ) -> None:
     end_turn(con, tmp_path / "run-1", NOW)
@@ -127,7 +127,7 @@ def test_a_turn_from_before_the_clock_was_set_back_hides_no_traffic(
     assert turn_starts.learned_until(con, "weather", LATER - timedelta(hours=1)) == NOW
 
 
-def test_a_lost_start_is_taken_by_one_turn_only(con: Connection) -> None:
+def test_a_lost_start_is_claimed_by_one_turn_only(con: Connection) -> None:
     turn_starts.record_start(con, start("s1", started=True))
     later = NOW + timedelta(hours=1)
     assert [one.start_id for one in turn_starts.unclaimed_starts(con, "weather", later)] == ["s1"]

@@ -1,4 +1,4 @@
-"""How a workload stands, as counted in a warehouse and as shown."""
+"""A workload's status: counts from a warehouse, and its pages."""
 
 import re
 from collections.abc import Generator
@@ -70,9 +70,7 @@ def test_requests_tokens_and_last_votes_are_counted_by_model_and_day(
     assert workload_status.days(con, "weather", NOW) == []
 
 
-def test_latency_is_told_of_the_answers_that_say_how_long_they_took(
-    con: Connection, tmp_path: Path
-) -> None:
+def test_latency_covers_the_answers_that_log_a_duration(con: Connection, tmp_path: Path) -> None:
     times: list[Json] = [100, 200.5, 300, None, "400", True, -5, {"ms": 1}]
     lines = [answered(n, "gpt") | {"duration_ms": ms} for n, ms in enumerate(times)]
     load(con, tmp_path, "interactions", [*lines, answered(20, "gpt"), answered(21, "other")])
@@ -84,8 +82,8 @@ def test_latency_is_told_of_the_answers_that_say_how_long_they_took(
 
 def test_the_interval_of_the_thumbs_is_wilsons() -> None:
     rate = workload_status.approval(Day("m", "2025-10-09", 40, 0, 0, 0, 30, 10))
-    wanted = stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
-    assert rate == workload_status.Rate(0.75, float(wanted.low), float(wanted.high))
+    expected = stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
+    assert rate == workload_status.Rate(0.75, float(expected.low), float(expected.high))
     assert workload_status.approval(Day("m", "2025-10-09", 40, 0, 0, 0, 0, 0)) is None
 
 
@@ -117,11 +115,11 @@ def standing(model: str = "gpt") -> WorkloadStatus:
     )
 
 
-def test_the_page_shows_days_summed_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_page_shows_sums_of_days_and_is_self_contained(tmp_path: Path) -> None:
     found = standing()
     status_page.draw_thumbs(found.days, tmp_path / "p.png")
     html = status_page.as_html(found, tmp_path / "p.png")
-    for said in (
+    for text in (
         "gpt",
         "50",
         "62.0%",
@@ -131,7 +129,7 @@ def test_the_page_shows_days_summed_and_needs_nothing_from_elsewhere(tmp_path: P
         "2026-01-01 00:00",
         "5 MiB",
     ):
-        assert said in html, said
+        assert text in html, text
     assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
     assert "| `gpt` | 50 | 50 | 62.0% |" in status_page.as_markdown(found)
 
@@ -141,12 +139,12 @@ def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
     status_page.draw_thumbs(found.days, tmp_path / "p.png")
     html = status_page.as_html(found, tmp_path / "p.png")
     assert "<script" not in html
-    assert "{{7*7}}" in html  # told, not reckoned
+    assert "{{7*7}}" in html  # not evaluated
     (row,) = [line for line in status_page.as_markdown(found).splitlines() if "62.0%" in line]
     assert row.startswith("| `<script>alert(1)</script>\\|'{{7*7}}'` |")
 
 
-def test_an_idle_workload_has_a_page_and_a_picture(tmp_path: Path) -> None:
+def test_an_idle_workload_has_a_page_and_a_chart(tmp_path: Path) -> None:
     status_page.draw_thumbs([], tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size
 

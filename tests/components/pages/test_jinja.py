@@ -1,4 +1,4 @@
-"""Templates: each value is escaped for the format that it stands in."""
+"""Templates: values are escaped for the template's format."""
 
 import tomllib
 
@@ -18,7 +18,7 @@ def test_a_wheel_has_the_templates() -> None:
     assert len(TEMPLATES) > 5
 
 
-def test_a_value_that_a_template_lacks_is_an_error() -> None:
+def test_a_missing_template_value_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'workload' is undefined"):
         templates.render(
             "train/search/page.md.j2", found=None, plan=None, reason=run.placement_reason

@@ -1,4 +1,4 @@
-"""Text from anywhere stays the text that it is, in its paragraph, cell, span or block."""
+"""Untrusted text stays text within its paragraph, cell, span or block."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def flat(text: str) -> str:
     return " ".join(templates.visible(text).split())
 
 
-def said(token: Token) -> tuple[set[str], str]:
+def kinds_and_text(token: Token) -> tuple[set[str], str]:
     children = token.children or []
     return {child.type for child in children}, "".join(child.content for child in children)
 
@@ -61,7 +61,7 @@ def hostile(test: Callable[[str], None]) -> Callable[[], None]:
 def test_words_are_one_paragraph_of_text(text: str) -> None:
     tokens = parsed(f"{templates.words(text)} end")
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
-    assert said(tokens[1]) == ({"text"}, f"{flat(text)} end".strip())
+    assert kinds_and_text(tokens[1]) == ({"text"}, f"{flat(text)} end".strip())
 
 
 @hostile
@@ -73,7 +73,7 @@ def test_words_below_a_paragraph_do_not_make_it_a_heading(text: str) -> None:
 @hostile
 def test_words_and_code_stay_in_their_cell(text: str) -> None:
     tokens = parsed(templates.table(["head", text], [[text, templates.code(text)], ["a", "b"]]))
-    cells = [said(token) for token in tokens if token.type == "inline"]
+    cells = [kinds_and_text(token) for token in tokens if token.type == "inline"]
     assert sum(token.type == "table_open" for token in tokens) == 1
     assert len(cells) == 6
     assert all(kinds <= {"text"} and words == flat(text) for kinds, words in (cells[1], cells[2]))
@@ -92,4 +92,4 @@ def test_a_block_of_code_ends_where_it_should(text: str) -> None:
 def test_an_address_is_broken_for_renderers_that_link_bare_ones(text: str) -> None:
     (escaped,) = templates.words(text).split()
     assert text not in escaped
-    assert said(parsed(escaped)[1]) == ({"text"}, text)
+    assert kinds_and_text(parsed(escaped)[1]) == ({"text"}, text)

@@ -1,4 +1,4 @@
-"""What is asked first, and why, on made-up tables."""
+"""Which interactions are picked first, and the reasons, on made-up tables."""
 
 import random
 
@@ -8,7 +8,7 @@ from components.review.pick import ReviewFacts, pick
 
 
 def known(name: str, **changes: object) -> ReviewFacts:
-    """Make an interaction of which nothing is known but that nobody has judged it."""
+    """Make an interaction without feedback and measurements."""
     plain: dict[str, object] = {
         "interaction_id": name,
         "cluster_id": name,
@@ -36,7 +36,7 @@ TABLE = [
 ]
 
 
-def test_disputes_come_first_then_divided_models_then_what_nobody_has_looked_at() -> None:
+def test_disputes_come_first_then_divided_models_then_unjudged_requests() -> None:
     order = [one.interaction_id for one in pick(TABLE, 20)]
     assert order == [
         "disputed",
@@ -52,20 +52,20 @@ def test_disputes_come_first_then_divided_models_then_what_nobody_has_looked_at(
     ]
 
 
-def test_the_order_of_what_is_given_does_not_matter() -> None:
+def test_the_order_of_the_input_does_not_matter() -> None:
     shuffled = list(TABLE)
     random.Random(1).shuffle(shuffled)
     assert pick(shuffled, 5) == pick(TABLE, 5)
     assert len(pick(TABLE, 5)) == 5
 
 
-def test_of_nearly_equal_requests_one_is_asked_about() -> None:
+def test_one_of_several_near_duplicates_is_picked() -> None:
     twins = [known(name, cluster_id="twins", requests=2) for name in ("b", "a")]
     assert [one.interaction_id for one in pick([*twins, known("c")], 5)] == ["a", "c"]
 
 
 @pytest.mark.parametrize(
-    ("one", "said"),
+    ("one", "texts"),
     [
         pytest.param(TABLE[0], ["people disagree: 2 for, 1 against"], id="people"),
         pytest.param(
@@ -87,7 +87,7 @@ def test_of_nearly_equal_requests_one_is_asked_about() -> None:
         pytest.param(TABLE[9], [], id="nothing"),
     ],
 )
-def test_every_part_of_a_score_is_said(one: ReviewFacts, said: list[str]) -> None:
+def test_every_part_of_a_score_has_a_reason(one: ReviewFacts, texts: list[str]) -> None:
     (found,) = pick([one], 1)
-    assert [reason.text for reason in found.reasons] == said
+    assert [reason.text for reason in found.reasons] == texts
     assert found.points == sum(reason.points for reason in found.reasons)

@@ -1,4 +1,4 @@
-"""People are asked, in a terminal or through a file, and curation learns from what they say."""
+"""Review in a terminal or through a file, and curation that learns from the answers."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def line(city: str) -> dict[str, Json]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with six requests: three judged in one mind, one disputed, two not judged."""
-    given = [
+    """A home with six requests: three with agreed votes, one disputed, two without votes."""
+    feedback = [
         logs.feedback("thumb", "up", response_id="r-Rome"),
         logs.feedback("thumb", "down", response_id="r-Oslo"),
         logs.feedback("correction", logs.say("Take it along."), response_id="r-Lima"),
@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Path:
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         log = logs.write(tmp_path / "log.jsonl", [line(city) for city in CITIES])
         logs.load(con, log, now=logs.NOW)
-        logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", given), now=logs.NOW)
+        logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", feedback), now=logs.NOW)
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     (tmp_path / "weather.yaml").write_text(CONFIG)
@@ -69,13 +69,13 @@ def con(home: Path) -> Iterator[Connection]:
 
 
 def asked(con: Connection, reviewer: str = "rev") -> list[str]:
-    """Give the answers that a reviewer is asked about, in order."""
+    """Return the answers that a reviewer is asked about, in order."""
     curate_workload.curate(con, "weather", RULES, now=logs.NOW)
     chosen = pick.choose_questions(con, "weather", 20, reviewer=reviewer, measured={})
     return [one.about.response_id for one in chosen]
 
 
-def test_what_is_disputed_comes_first_and_what_people_agree_on_never(con: Connection) -> None:
+def test_disputed_requests_come_first_and_agreed_ones_never(con: Connection) -> None:
     first, *rest = asked(con)
     assert first == "r-Kyiv"
     assert sorted(rest) == ["r-Bonn", "r-Cork"]
@@ -97,14 +97,14 @@ def test_models_that_disagree_put_a_request_first(con: Connection, tmp_path: Pat
     where = [one.about.interaction_id for one in again].index(last.interaction_id)
     assert where == 1  # after the one that people disagree about
     # A baseline is no model that could have learned what is right.
-    assert "models disagree: 1 of 2" in again[where].pick.reasons[0].said
+    assert "models disagree: 1 of 2" in again[where].pick.reasons[0].text
 
 
 def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Path) -> None:
-    said = session(home, ["x", "g", "c", "", "c", "No: it rains in Bonn and Cork.", "q"])
-    assert "people disagree: 1 for, 1 against" in said
-    assert "wants g, b, c, s or q" in said
-    assert "2 of 3 answered; 2 new rows loaded" in said
+    output = session(home, ["x", "g", "c", "", "c", "No: it rains in Bonn and Cork.", "q"])
+    assert "people disagree: 1 for, 1 against" in output
+    assert "wants g, b, c, s or q" in output
+    assert "2 of 3 answered; 2 new rows loaded" in output
     with warehouse.connect(home / "warehouse.duckdb") as con:
         rows = con.execute(
             "select kind, response_id, client_id from raw.feedback where actor_id = 'rev'"
@@ -117,7 +117,7 @@ def test_a_session_in_a_terminal_ends_as_feedback_that_curation_learns(home: Pat
         assert any("it rains in Bonn and Cork" in answer for (answer,) in answers)
 
 
-def test_a_labelling_tool_gets_a_file_and_what_it_gives_back_counts_once(home: Path) -> None:
+def test_a_labelling_tools_file_is_imported_idempotently(home: Path) -> None:
     path = home / "questions.jsonl"
     assert "3 questions written" in run(home, "--export", path)
     lines = [json.loads(one) for one in path.read_text().splitlines()]
@@ -137,8 +137,8 @@ def test_a_labelling_tool_gets_a_file_and_what_it_gives_back_counts_once(home: P
         )
         + "\nno json\n"
     )
-    said = run(home, "--import", path)
-    assert "2 answers, 0 known, 1 unanswered, 3 lines in quarantine" in said
+    output = run(home, "--import", path)
+    assert "2 answers, 0 known, 1 unanswered, 3 lines in quarantine" in output
     assert "loaded before" in run(home, "--import", path)
     copy = path.with_name("copy.jsonl")
     copy.write_text(path.read_text() + "\n")
@@ -161,14 +161,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def run(home: Path, *arguments: str | Path) -> str:
-    given = map(str, ("review", home / "weather.yaml", "--as", "rev", *arguments))
-    done = CliRunner().invoke(review_commands.app, list(given), env={"FLYWHEEL_HOME": str(home)})
+    words = map(str, ("review", home / "weather.yaml", "--as", "rev", *arguments))
+    done = CliRunner().invoke(review_commands.app, list(words), env={"FLYWHEEL_HOME": str(home)})
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 def session(home: Path, typed: Sequence[str]) -> str:
-    """Type lines into a terminal of the command's own; give all that stood on it."""
+    """Type lines into a pseudo-terminal and return its output."""
     master, slave = pty.openpty()
     run = "from flows.cli import review_commands; review_commands.app()"
     process = subprocess.Popen(

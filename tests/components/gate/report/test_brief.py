@@ -1,4 +1,4 @@
-"""What a person reads before deciding; nothing that a user or a model wrote can change the page."""
+"""The brief of the approval form; text from traffic cannot change the page."""
 
 import base64
 import re
@@ -29,7 +29,7 @@ def parsed(text: str) -> list[Token]:
     return MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
 
 
-def test_the_page_says_what_is_asked_and_what_the_gate_made_of_it(tmp_path: Path) -> None:
+def test_the_brief_has_the_question_and_the_gates_judgement(tmp_path: Path) -> None:
     text = page(tmp_path, gate_cases.clear())
     lines = text.splitlines()
     assert lines[0] == "## support: may adapter `a1` replace the base?"
@@ -39,12 +39,12 @@ def test_the_page_says_what_is_asked_and_what_the_gate_made_of_it(tmp_path: Path
     assert "| 2 | thumbs_down |" in lines
 
 
-def test_the_champion_is_called_by_its_version(tmp_path: Path) -> None:
+def test_the_champion_is_named_by_its_version(tmp_path: Path) -> None:
     text = page(tmp_path, gate_cases.clear(subject=replace(gate_cases.SUBJECT, opponent="3")))
     assert text.startswith("## support: may adapter `a1` replace the champion (version 3)?")
 
 
-def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: Path) -> None:
+def test_every_score_has_its_interval_and_every_guard_its_outcome(tmp_path: Path) -> None:
     rows = [
         line for line in page(tmp_path, gate_cases.clear()).splitlines() if line.startswith("| ")
     ]
@@ -54,13 +54,13 @@ def test_every_score_has_its_interval_and_every_guard_what_came_of_it(tmp_path: 
     assert guard.endswith("| no worse than the 10 points allowed |")
 
 
-def test_the_form_counts_clusters_beside_requests(tmp_path: Path) -> None:
+def test_the_form_counts_clusters_and_requests(tmp_path: Path) -> None:
     case = gate_cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
     rows = [line for line in page(tmp_path, case).splitlines() if line.startswith("| correct name")]
     assert [re.findall(r"\| (\d+) \| (\d+) \|", row) for row in rows] == [[("112", "28")]] * 2
 
 
-def test_the_form_shows_what_needs_no_training_and_says_which_of_it_is_not_beaten(
+def test_the_form_shows_untrained_baselines_and_names_the_unbeaten_ones(
     tmp_path: Path,
 ) -> None:
     text = page(
@@ -68,18 +68,18 @@ def test_the_form_shows_what_needs_no_training_and_says_which_of_it_is_not_beate
     )
     assert "| score | constant | few-shot | challenger | n | clusters |" in text
     assert "| correct name | 100.0% | not measured | 89.3% | 112 | 112 |" in text
-    said = "By correct name the challenger does not beat a constant answer, which scores 100.0%"
-    assert f"**{said}" in text
+    sentence = "By correct name the challenger does not beat a constant answer, which scores 100.0%"
+    assert f"**{sentence}" in text
     assert "few-shot was not measured; evaluate.num_fewshot, such as 4, measures it." in text
 
 
-def test_what_scores_the_same_as_the_challenger_is_not_beaten(tmp_path: Path) -> None:
+def test_a_baseline_with_the_challengers_score_is_unbeaten(tmp_path: Path) -> None:
     ours, theirs = pair(40, 2, 20, 10)
     text = page(tmp_path, gate_cases.build(ours, theirs, others={CONSTANT: ours}))
     assert "**By correct name the challenger does not beat a constant answer, which scores" in text
 
 
-def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path) -> None:
+def test_every_metric_has_a_row_even_if_not_measured(tmp_path: Path) -> None:
     unmeasured = card([1.0] * 60, [])
     case = gate_cases.build(unmeasured, unmeasured, policy=Policy(abstention_margin=None))
     rows = [line for line in page(tmp_path, case).splitlines() if "|" in line]
@@ -88,7 +88,7 @@ def test_every_metric_has_a_row_and_says_when_it_was_not_measured(tmp_path: Path
     assert all(any(row.startswith(f"| {name} |") for row in rows) for name in names)
 
 
-def test_the_page_says_what_it_costs_and_which_price_is_missing(tmp_path: Path) -> None:
+def test_the_brief_has_the_costs_and_names_missing_prices(tmp_path: Path) -> None:
     assert "| price of a request | 0.00150 USD | 0.0000500 USD |" in page(
         tmp_path, gate_cases.clear()
     )
@@ -96,14 +96,14 @@ def test_the_page_says_what_it_costs_and_which_price_is_missing(tmp_path: Path) 
     assert "give cost.production.input and cost.production.output" in page(tmp_path, free)
 
 
-def test_the_picture_stands_in_the_page(tmp_path: Path) -> None:
+def test_the_chart_is_inlined(tmp_path: Path) -> None:
     encoded = base64.b64encode(b"a picture").decode()
     assert f"(data:image/png;base64,{encoded})" in page(tmp_path, gate_cases.clear())
 
 
-def test_the_page_says_which_rows_training_left_out(tmp_path: Path) -> None:
-    said = "14 of 812 rows are longer than max_length and were not learned."
-    assert said in page(tmp_path, replace(gate_cases.clear(), learned=[said]))
+def test_the_brief_lists_the_rows_that_training_skipped(tmp_path: Path) -> None:
+    sentence = "14 of 812 rows are longer than max_length and were not learned."
+    assert sentence in page(tmp_path, replace(gate_cases.clear(), learned=[sentence]))
 
 
 def test_the_workloads_note_is_shown(tmp_path: Path) -> None:
@@ -139,14 +139,12 @@ def test_at_most_five_differences_are_shown_with_both_answers(tmp_path: Path) ->
         pytest.param("&lt;HOSTILE&#124;", id="entities"),
     ],
 )
-def test_what_traffic_says_stays_in_its_fence_or_is_plain_words(
-    tmp_path: Path, hostile: str
-) -> None:
-    def told(text: str) -> list[Token]:
+def test_text_from_traffic_stays_in_its_fence_or_is_escaped(tmp_path: Path, hostile: str) -> None:
+    def read(text: str) -> list[Token]:
         ours, theirs = (gate_cases.saying(one, text) for one in pair(8, 2, 60, 0))
         return parsed(page(tmp_path, gate_cases.build(ours, theirs)))
 
-    harmless, tokens = told("HOSTILE"), told(hostile)
+    harmless, tokens = read("HOSTILE"), read(hostile)
     assert [token.type for token in tokens] == [token.type for token in harmless]
     inside = [token.content for token in tokens if token.type == "fence"]
     assert all("HOSTILE" in content for content in inside)
@@ -155,7 +153,7 @@ def test_what_traffic_says_stays_in_its_fence_or_is_plain_words(
     assert kinds == {"text"}, "the name of a part of the traffic is words"
 
 
-def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
+def test_a_long_answer_is_cut_visibly(tmp_path: Path) -> None:
     ours, theirs = (gate_cases.saying(one, "word " * 1000) for one in pair(1, 0, 60, 0))
     (fence,) = (
         t for t in parsed(page(tmp_path, gate_cases.build(ours, theirs))) if t.type == "fence"
@@ -164,7 +162,7 @@ def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     assert fence.content.count(" ...") == 4
 
 
-def test_a_long_request_without_blanks_is_cut_and_not_hidden(tmp_path: Path) -> None:
+def test_a_long_request_without_spaces_is_cut_and_not_hidden(tmp_path: Path) -> None:
     ours, theirs = pair(40, 2, 20, 10)
     long = replace(ours, samples=tuple(replace(s, request="漢" * 900) for s in ours.samples))
     shown = page(tmp_path, gate_cases.build(long, theirs))
@@ -172,7 +170,7 @@ def test_a_long_request_without_blanks_is_cut_and_not_hidden(tmp_path: Path) -> 
     assert "漢" * 900 not in shown
 
 
-def test_each_difference_says_which_way_it_went_and_how_to_blame_it(tmp_path: Path) -> None:
+def test_each_difference_has_its_direction_and_its_example_id(tmp_path: Path) -> None:
     text = page(tmp_path, gate_cases.build(*pair(4, 1, 60, 2)))
     assert "4 requests are answered better than now, 1 worse." in text
     assert text.count("**Worse than now**, request `e4`:") == 1

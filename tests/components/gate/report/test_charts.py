@@ -1,4 +1,4 @@
-"""The pictures of a case: what they show, at a width that is readable."""
+"""The charts of a case: content and size."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ TURNS = (
 )
 
 
-def test_every_picture_is_1050_pixels_wide_and_the_same_each_time(tmp_path: Path) -> None:
+def test_every_chart_is_1050_pixels_wide_and_deterministic(tmp_path: Path) -> None:
     def draw(folder: Path) -> list[Path]:
         folder.mkdir()
         paths = [
@@ -44,7 +44,7 @@ def test_every_picture_is_1050_pixels_wide_and_the_same_each_time(tmp_path: Path
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_another_row_makes_a_higher_picture(tmp_path: Path) -> None:
+def test_more_rows_make_a_taller_chart(tmp_path: Path) -> None:
     heights: list[int] = []
     for count in (1, 3):
         score_charts.draw_differences(EFFECTS[:count], tmp_path / "forest.png")
@@ -78,7 +78,7 @@ def point(name: str, price: float, score: float) -> Point:
         pytest.param([("worse", 1, 0.5), ("better", 1, 0.9)], "better", id="at-one-price"),
     ],
 )
-def test_the_front_has_what_nothing_is_better_than_for_as_little(
+def test_the_front_has_the_best_score_at_each_price(
     points: list[tuple[str, float, float]], names: str
 ) -> None:
     assert " ".join(one.name for one in front([point(*one) for one in points])) == names

@@ -1,4 +1,4 @@
-"""The picture of the scores."""
+"""The chart of scores."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from components.gate.report import score_charts
 from tests.support.cards import card
 
 
-def test_models_are_drawn_wide_enough_to_read_and_the_same_each_time(tmp_path: Path):
+def test_the_chart_of_models_is_readable_and_deterministic(tmp_path: Path):
     cards = {"base": card([0.0, 1.0]), "challenger": card([1.0, 1.0], [])}
     score_charts.draw_scores(cards, tmp_path / "one.png")
     score_charts.draw_scores(cards, tmp_path / "two.png")

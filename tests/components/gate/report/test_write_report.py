@@ -1,4 +1,4 @@
-"""The report: one file that says it all, shows what users wrote as text, and asks nobody else."""
+"""The report: one self-contained file with escaped text."""
 
 import re
 from collections import Counter
@@ -24,7 +24,7 @@ THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
 
 
 class Read(HTMLParser):
-    """What a browser makes of a page: its elements, and all that stands in them."""
+    """A page as a browser parses it: its elements and their text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -46,11 +46,11 @@ class Read(HTMLParser):
 
 
 def page(case: Case) -> Read:
-    """Read the report without its pictures."""
+    """Render the report without its charts."""
     return Read(report.html(case, figures(case.challenger, case.opponent, case.judgement), {}))
 
 
-def test_it_says_in_a_sentence_what_came_of_it() -> None:
+def test_the_verdict_is_one_sentence() -> None:
     words = page(gate_cases.clear()).words
     assert "may the challenger replace the base?" in words
     assert (
@@ -62,19 +62,19 @@ def test_it_says_in_a_sentence_what_came_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rights", "said"),
+    ("rights", "sentence"),
     [
         pytest.param((5, 0, 50, 10), "Inconclusive. It is undecided: +4.8", id="open"),
         pytest.param((2, 40, 20, 10), "Fail. The challenger should not replace the", id="worse"),
     ],
 )
-def test_it_says_so_when_the_answer_is_no_or_not_yet(
-    rights: tuple[int, int, int, int], said: str
+def test_the_verdict_sentence_of_a_failing_or_open_judgement(
+    rights: tuple[int, int, int, int], sentence: str
 ) -> None:
-    assert said in page(gate_cases.build(*pair(*rights))).words
+    assert sentence in page(gate_cases.build(*pair(*rights))).words
 
 
-def test_it_says_what_would_change_and_for_whom() -> None:
+def test_it_states_what_would_change_and_for_whom() -> None:
     words = page(gate_cases.clear()).words
     assert (
         "Of 112 held-out requests, 40 would be answered better than now, 2 worse, and 70" in words
@@ -85,7 +85,7 @@ def test_it_says_what_would_change_and_for_whom() -> None:
     ) in words
 
 
-def test_beside_each_number_of_requests_stands_that_of_their_clusters() -> None:
+def test_requests_are_listed_with_their_clusters() -> None:
     case = gate_cases.build(*(in_clusters(one, 4) for one in pair(40, 2, 20, 10)))
     words = page(case).words
     assert "+10.3 to +56.2 112 28 better (bets on clusters of up to 4 requests" in words
@@ -101,7 +101,7 @@ def test_a_part_of_the_traffic_that_got_worse_is_named() -> None:
     assert "It is significantly worse for: tool no call." in words
 
 
-def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
+def test_it_states_the_share_of_quality_kept_and_its_price() -> None:
     words = page(gate_cases.clear()).words
     assert "The challenger keeps 90.9% of production's correct name (95 % interval" in words
     assert "58 requests" in words
@@ -111,7 +111,7 @@ def test_it_says_which_share_of_quality_is_kept_at_which_price() -> None:
     assert "they are assumed right, since the holdout's references are these answers" in alone
 
 
-def test_what_is_kept_of_the_whole_answer_stands_beside_what_is_kept_of_an_easier_target() -> None:
+def test_the_share_kept_is_listed_for_the_target_and_for_the_whole_answer() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     half = [1.0, 0.0] * 30 + [
         0.0
@@ -130,7 +130,7 @@ def test_what_is_kept_of_the_whole_answer_stands_beside_what_is_kept_of_an_easie
     assert "name and arguments 100.0% 41.7% 41.7%" in words
 
 
-def test_production_that_was_scored_on_what_people_corrected_is_not_held_to_that() -> None:
+def test_production_scored_on_corrections_only_is_assumed_right_elsewhere() -> None:
     fixed = card([0.0] * 8 + [None] * 64, [None] * 40)
     fixed = under(fixed, corrected_only=True)
     case = gate_cases.build(*pair(40, 2, 20, 10), others={PRODUCTION: fixed})
@@ -143,7 +143,7 @@ def test_production_that_was_scored_on_what_people_corrected_is_not_held_to_that
     assert point.score == pytest.approx(104 / 112)
 
 
-def test_production_is_held_only_to_requests_that_it_was_scored_on() -> None:
+def test_production_is_compared_only_on_requests_with_its_score() -> None:
     half = under(card([1.0] * 20 + [None] * 52, [None] * 40), scored_on="20 of 112 requests: those")
     words = page(gate_cases.build(*pair(18, 2, 52, 0), others={PRODUCTION: half})).words
     assert "keeps 90.0% of production's correct name" in words
@@ -151,7 +151,7 @@ def test_production_is_held_only_to_requests_that_it_was_scored_on() -> None:
     assert "it was scored on 20 of 112 requests: those" in words
 
 
-def test_the_account_tells_each_amount_with_its_formula() -> None:
+def test_the_account_lists_each_amount_with_its_formula() -> None:
     kept, *amounts = production_costs.account(gate_cases.clear())
     assert kept.startswith("The challenger keeps 90.9% of production's correct name")
     assert ", at 3.33% of its price of a request." in kept
@@ -170,14 +170,14 @@ def test_the_account_tells_each_amount_with_its_formula() -> None:
     assert len(production_costs.account(gate_cases.clear(prices=Prices()))) == 1
 
 
-def test_a_baseline_that_is_not_beaten_is_named_where_the_verdict_stands() -> None:
+def test_an_unbeaten_baseline_is_named_next_to_the_verdict() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     constant, similar = card([1.0] * 54 + [0.0] * 18), card([0.0] * 72, [0.0] * 40)
     case = gate_cases.build(ours, theirs, others={CONSTANT: constant, NEAREST: similar})
     words = page(case).words
     before, after = words.split("What would change, and for whom")
-    said = "By correct name the challenger is not shown to beat a constant answer, which scores"
-    assert f"{said} 83.9% (+5.4 points, 95 % interval" in before
+    sentence = "By correct name the challenger is not shown to beat a constant answer, which scores"
+    assert f"{sentence} 83.9% (+5.4 points, 95 % interval" in before
     assert "score constant nearest few-shot challenger n clusters" in after
     assert "correct name 83.9% 0.0% not measured 89.3% 112 112" in after
     assert (
@@ -201,7 +201,7 @@ def test_a_challenger_that_is_behind_a_constant_answer_does_not_beat_it() -> Non
     }
 
 
-def test_few_shot_is_held_to_the_same_requests_though_it_is_asked_in_other_words() -> None:
+def test_few_shot_is_compared_on_the_same_requests_despite_different_prompts() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     samples = tuple(
         replace(one, doc_hash=f"other {one.doc_hash}", prompt_hash=f"longer {one.prompt_hash}")
@@ -214,7 +214,9 @@ def test_few_shot_is_held_to_the_same_requests_though_it_is_asked_in_other_words
     assert "constant was not measured; evaluate it again." in found.others
 
 
-def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) -> None:
+def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
+    tmp_path: Path,
+) -> None:
     case = gate_cases.clear(prices=Prices())
     report.write(case, tmp_path, this=THIS)
     found = Read((tmp_path / report.REPORT).read_text())
@@ -223,20 +225,20 @@ def test_without_prices_nothing_is_drawn_and_the_keys_are_named(tmp_path: Path) 
     assert not (tmp_path / report.PICTURES["cost"]).exists()
 
 
-def test_a_challenger_that_is_dearer_at_any_utilization_is_called_so() -> None:
+def test_a_challenger_that_is_dearer_at_any_utilization_is_reported() -> None:
     dear = gate_cases.PRICES.model_copy(update={"hardware_per_hour": 40.0, "utilization": 0.5})
     words = page(gate_cases.clear(prices=dear)).words
     assert "the challenger is dearer even without idle time" in words
     assert "both cost the same if production costs 533% of its assumed prices" in words
 
 
-def test_the_assumed_utilization_stands_beside_the_price_of_a_request() -> None:
+def test_the_assumed_utilization_is_listed_with_the_price_of_a_request() -> None:
     unnamed = Prices(production=gate_cases.PRICES.production, hardware_per_hour=0.5)
     words = page(gate_cases.clear(prices=unnamed)).words
     assert "0.5 utilization, assumed since cost.utilization is not given" in words
 
 
-def test_it_needs_nothing_from_anywhere(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     report.write(gate_cases.clear(), tmp_path, this=THIS)
     text = Read((tmp_path / report.REPORT).read_text())
     assert text.tags["script"] == text.tags["link"] == text.tags["iframe"] == 0
@@ -261,27 +263,27 @@ def test_it_needs_nothing_from_anywhere(tmp_path: Path) -> None:
         pytest.param("]]><style>body{display:none}</style>HOSTILE", id="style"),
     ],
 )
-def test_what_users_and_models_write_is_text(hostile: str) -> None:
-    def told(text: str) -> Read:
+def test_text_of_users_and_models_is_escaped(hostile: str) -> None:
+    def read(text: str) -> Read:
         ours, theirs = (gate_cases.saying(one, text) for one in pair(8, 2, 60, 0))
         subject = replace(gate_cases.SUBJECT, workload=text)
         return page(gate_cases.build(ours, theirs, subject=subject, note=text))
 
-    harmless, found = told("HOSTILE"), told(hostile)
+    harmless, found = read("HOSTILE"), read(hostile)
     assert found.tags == harmless.tags
     assert len(found.attributes) == len(harmless.attributes)
     # The request, its reference and both answers, of ten requests; workload, note and slices.
     assert found.text.count(hostile) >= 4 * 10 + 3
 
 
-def test_marks_that_turn_the_writing_and_control_characters_are_shown() -> None:
+def test_direction_marks_and_control_characters_are_visible() -> None:
     ours, theirs = (gate_cases.saying(one, "pay \u202eme\x1b[2J\x00") for one in pair(8, 2, 60, 0))
     text = page(gate_cases.build(ours, theirs)).text
     assert "pay \\u202eme\\u001b[2J\\u0000" in text
     assert not {"\u202e", "\x1b", "\x00"} & {*text}
 
 
-def test_a_refusal_to_compare_is_said_and_shows_no_differences() -> None:
+def test_incomparable_models_have_a_reason_and_no_differences() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     case = gate_cases.build(under(ours, holdout_version="v2"), theirs)
     words = page(case).words
@@ -291,7 +293,7 @@ def test_a_refusal_to_compare_is_said_and_shows_no_differences() -> None:
     assert "+33.9" not in words
 
 
-def test_guards_of_other_tasks_stand_among_the_guards() -> None:
+def test_guards_of_other_tasks_are_listed_with_the_guards() -> None:
     ours, theirs = pair(40, 2, 20, 10)
     policy = Policy(guards=(Guard(task="piqa", metric="correct", margin=0.05),))
     guard = replace(card([1.0] * 200), task="piqa")
@@ -309,7 +311,7 @@ def test_the_conditions_and_the_digest_are_named() -> None:
     assert "Evidence e1 : a decision is bound to it" in words
 
 
-def test_every_request_is_in_the_rows_with_both_answers(tmp_path: Path) -> None:
+def test_every_request_has_a_row_with_both_answers(tmp_path: Path) -> None:
     case = gate_cases.clear()
     write_report.write_answers(tmp_path / report.SAMPLES, case.challenger, case.opponent)
     rows = pq.read_table(tmp_path / report.SAMPLES).to_pylist()
@@ -320,7 +322,7 @@ def test_every_request_is_in_the_rows_with_both_answers(tmp_path: Path) -> None:
     assert dict(lost["slices"]) == {"tool": "weather", "client": "app"}
 
 
-def test_equal_cases_are_equal_files(tmp_path: Path) -> None:
+def test_equal_cases_make_equal_files(tmp_path: Path) -> None:
     names = [report.REPORT, report.SAMPLES, *report.PICTURES.values()]
     files: list[list[bytes]] = []
     for folder in (tmp_path / "one", tmp_path / "two"):
