@@ -168,6 +168,9 @@ def write(
 ) -> None:
     """Write the card and its charts into a snapshot's folder.
 
+    Its front matter is Hugging Face's, so that ``datasets.load_dataset`` opens the folder. It has
+    no time and no path of this machine: equal snapshots have equal cards.
+
     Args:
         folder: The snapshot, its Parquet files written.
         figures: Its counts.

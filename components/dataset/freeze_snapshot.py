@@ -101,6 +101,9 @@ def freeze(
 ) -> Snapshot:
     """Write the snapshot of a curated workload unless an equal one is finished.
 
+    The key is a digest of the rows, the config, the tokenizer and the prompt format. Freezing also
+    settles the sides: no row changes side after it.
+
     Args:
         con: The warehouse, after ``curate``.
         folder_root: The folder of all snapshots.

@@ -120,7 +120,11 @@ def digests(con: Connection, workload_id: str) -> Digests:
 
 
 def write(con: Connection, folder: Path, workload_id: str) -> None:
-    """Write the files of a curated workload into a snapshot's folder."""
+    """Write the files of a curated workload into a snapshot's folder, empty without feedback.
+
+    ``preferences.parquet`` is for DPO and similar objectives, ``labels.parquet`` for KTO.
+    ``holdout_preferences.parquet`` has the held-out pairs, which are never learned.
+    """
     for name, side, schema in (
         ("preferences", "train", PAIRS),
         ("holdout_preferences", "holdout", HELD_OUT),

@@ -184,6 +184,12 @@ def judge(
 ) -> Judgement:
     """Compare two models' scorecards request by request and judge them by the policy.
 
+    It fails closed: what is not comparable, not measured or not a valid score never passes. A
+    failure outweighs an open comparison, which outweighs a pass. To pass, the target must be better
+    and every guard within its margin, each at the full level (intersection-union test: Berger 1982,
+    Technometrics 24:295). One claim of being worse is enough to fail, so these are corrected for
+    each other (Holm 1979).
+
     Args:
         challenger: The challenger's scorecards by task.
         opponent: The opponent's.

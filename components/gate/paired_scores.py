@@ -1,6 +1,15 @@
 """Paired scores of two models on the same requests, and a betting test of their mean.
 
-The bets are those of Waudby-Smith and Ramdas (2024, JRSS-B 86:1); see the README.
+A wealth of 1 is bet on each cluster in turn and multiplied by ``1 + bet * x``, where ``x`` is the
+cluster's lead beyond the hypothesis, ``s - n * mean`` for a lead ``s`` over ``n`` requests and at
+least ``-largest * (1 + mean)``. Under the hypothesis no bets made before their cluster is seen win
+on average, so the chance of ever reaching ``1 / level`` is at most ``level`` (Ville 1939), for any
+distribution of bounded scores.
+
+The size of the bets affects only the power: they aim for just ``1 / level`` at the last cluster
+(STaR: Voracek and Orabona 2025, arXiv 2505.22422; betting: Waudby-Smith and Ramdas 2024, JRSS-B
+86:1; Orabona and Jun 2024, IEEE Trans. Inf. Theory 70:436). For equal clusters this is close to the
+exact binomial test; constant bets or mixtures of them would need half as many requests again.
 """
 
 from collections.abc import Sequence

@@ -45,6 +45,11 @@ NO_ALPHA = 1e-12
 def allowance(alpha: float, look: int, looks: int | None = None) -> float:
     """Return the alpha of look number ``look``.
 
+    Without a plan look k has alpha / (k (k + 1)); over all looks these sum to alpha, which bounds
+    the chance of any false promotion whatever the dependence of the looks (Boole's inequality).
+    Sharper boundaries for repeated looks at *one* comparison (Pocock; O'Brien and Fleming; Lan and
+    DeMets 1983) do not apply to different challengers on the same requests.
+
     Args:
         alpha: The chance that any look at this holdout promotes a challenger that is no better.
         look: The look's 1-based index.
@@ -71,7 +76,8 @@ def alpha_share(left: float, look: int, looks: int | None = None) -> float:
     """Return a look's alpha from what is left.
 
     It equals ``allowance`` if all looks before it were under the same policy: then alpha / k is
-    left for look k, which takes 1 / (k + 1) of it, or its share if ``looks`` are planned.
+    left for look k, which takes 1 / (k + 1) of it, or its share if ``looks`` are planned. So the
+    sum still holds if alpha or the planned looks change in between.
 
     Args:
         left: The alpha that earlier looks left.
@@ -125,7 +131,11 @@ def score_variance(counts: WinLossCounts, difference: float) -> float:
 
 
 def score_interval(counts: WinLossCounts, tail: float) -> tuple[float, float]:
-    """Return Tango's score interval of the lead, with an error of ``tail`` on either side."""
+    """Return Tango's score interval of the lead, with an error of ``tail`` on either side.
+
+    Unlike Wald's it keeps its coverage if few requests or none are discordant. Source: Tango (1998,
+    Statistics in Medicine 17:891).
+    """
     bound = float(stats.norm.isf(tail))
     lead = min(max(counts.difference, EDGE - 1), 1 - EDGE)
     low, high = EDGE - 1, 1 - EDGE

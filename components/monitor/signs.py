@@ -1,7 +1,10 @@
 """Signs that a turn is worth its price: new feedback, input drift, falling votes.
 
-Drift and votes are tested by a conformal test martingale (sources in the README): while nothing
-changes its capital reaches 1 / alpha with a chance of at most alpha, however often it is checked.
+Drift and votes are tested by a conformal test martingale (Vovk, Gammerman and Shafer 2005,
+*Algorithmic Learning in a Random World*, ch. 7), the Simple Jumper of Vovk et al. 2021 ("Retrain or
+not retrain: conformal test martingales for change-point detection", COPA, algorithm 1). Its capital
+bets against "nothing has changed"; if that is true, the chance that it ever reaches 1 / alpha is at
+most alpha (Ville 1939), however often it is checked.
 """
 
 import bisect
@@ -138,6 +141,10 @@ def input_drift(
     before: Sequence[FirstRequest], new: Sequence[FirstRequest], settings: Trigger
 ) -> Sign | None:
     """Bet on drift, request by request; the module's docstring has the bound.
+
+    Half of the earlier requests define what is usual, the new ones are ranked among the other half
+    (an inductive conformal predictor). Each trait has its own capital, and their mean, which is a
+    martingale too, is tested.
 
     Args:
         before: Earlier requests, in any order.

@@ -134,7 +134,11 @@ def question_line(question: ReviewQuestion, *, now: datetime) -> str:
 def read_labels(
     con: Connection, lines: Iterable[bytes], workload_id: str, *, reviewer: str
 ) -> Iterator[Labelled]:
-    """Parse the lines of a labelling tool's file; blank ones are skipped."""
+    """Parse the lines of a labelling tool's file; blank ones are skipped.
+
+    Each must still name an interaction of the workload with its own client and response, so that an
+    answer can't land on another's traffic.
+    """
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     parsed = [(number, line, _json(line)) for number, line in numbered]
     targets = _targets(con, workload_id, [_named(value) for _, _, value in parsed])

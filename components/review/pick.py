@@ -63,15 +63,13 @@ def _count(cards: list[Scorecard], metric: str) -> dict[str, MeasuredAnswers]:
     }
 
 
-BLAMED, DISPUTED, DIVIDED, CONTRADICTED, VARIED, FLAGGED, FLAGGED_MORE = (
-    8.0,
-    4.0,
-    3.0,
-    2.5,
-    2.0,
-    1.0,
-    0.25,
-)
+BLAMED = 8.0  # by a rejection
+DISPUTED = 4.0  # people disagree
+DIVIDED = 3.0  # some measured models are right and some are wrong
+CONTRADICTED = 2.5  # no measured model answers as logged
+VARIED = 2.0  # near-duplicates were answered in different ways
+FLAGGED = 1.0  # by a rule
+FLAGGED_MORE = 0.25  # by each further rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,11 @@ def pick(known: Iterable[ReviewFacts], count: int) -> list[Pick]:
 
 
 def reasons(facts: ReviewFacts) -> Iterator[Reason]:
-    """Yield the reasons for a review of an interaction."""
+    """Yield the reasons for a review of an interaction, with their points.
+
+    Near-duplicates that nobody judged add log2(1 + their number) / 2, so hundreds of them outweigh
+    a single flag.
+    """
     if facts.blamed is not None:
         yield Reason(BLAMED, f"decision {facts.blamed}, a rejection, blames it")
     if facts.people_for and facts.people_against:

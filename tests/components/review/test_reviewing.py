@@ -146,9 +146,9 @@ def test_a_labelling_tools_file_is_imported_idempotently(home: Path) -> None:
     with warehouse.connect(home / "warehouse.duckdb") as con:
         reasons = con.execute("select reason from raw.quarantine order by all").fetchall()
         assert [reason[:24] for (reason,) in dict.fromkeys(reasons)] == [
-            '`verdict` is "fine", wan',
-            "the line is no JSON obje",
-            "the line names no intera",
+            '`verdict` is "fine", exp',
+            "the line is not a JSON o",
+            "the line's ids match no ",
         ]
         assert asked(con) == [lines[2]["response_id"]]
         answers = con.execute("select answer from curated.examples").fetchall()
