@@ -1,4 +1,4 @@
-"""The interval of one model's score by itself, without SciPy, which takes long to import."""
+"""The interval of one model's score, without SciPy, which is slow to import."""
 
 from math import sqrt
 
@@ -9,13 +9,13 @@ Z = 1.959963984540054
 
 
 def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
-    """Give the 95 % interval of a score; ``None`` where there is none.
+    """Return the 95 % interval of a score; ``None`` if it is not measured or has no error.
 
-    Wilson's (1927) for right and wrong, else the mean with 1.96 standard errors to either side.
+    Wilson's (1927) for binary scores, else the mean plus or minus 1.96 standard errors.
     """
     score = card.scores.get(metric)
-    found = (one.scores.get(metric) for one in card.samples)
-    values = [value for value in found if value is not None]
+    sample_scores = (sample.scores.get(metric) for sample in card.samples)
+    values = [value for value in sample_scores if value is not None]
     if not values or score is None or score.value is None:
         return None
     if {*values} <= {0.0, 1.0}:
@@ -26,7 +26,7 @@ def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:
 
 
 def _wilson(right: int, n: int) -> tuple[float, float]:
-    """Compute the interval as ``scipy.stats.binomtest`` does, which takes a second to import."""
+    # as scipy.stats.binomtest(...).proportion_ci(method="wilson")
     share = right / n
     denominator = 2 * (n + Z**2)
     center = (2 * n * share + Z**2) / denominator
