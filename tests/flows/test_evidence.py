@@ -108,7 +108,7 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert (again.judgement.outcome, again.judgement.look) == ("pass", 2)
     brief = (again.folder / evidence_folder.BRIEF).read_text()
     assert "anchor_margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
-    assert "looks of another home are not known" in brief
+    assert "looks of other homes are not known" in brief
     assert evidence_folder.read(again.folder) == again
     assert evidence_folder.turn(again.folder) == TURN
     assert again.subject.adapter_bytes == folder_digest(adapter)

@@ -88,8 +88,8 @@ def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "merged in fp32 into the base as it was shipped, and the result saved in bf16" in text
-    assert "may score otherwise" in text
+    assert "merged in fp32 into the base's original weights, and the result saved in bf16" in text
+    assert "these weights may differ" in text
 
 
 def test_the_card_has_the_newest_scores_beside_the_bases(home: Settings, tmp_path: Path):
