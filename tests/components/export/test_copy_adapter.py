@@ -16,6 +16,7 @@ from components.export import copy_adapter, model_card
 from components.models import base
 from components.schema import Json
 from components.store import manifest
+from components.store.manifest import AdapterManifest
 from tests.support import logits, tiny
 from tests.support.adapter_folders import NOW, Making
 
@@ -152,13 +153,12 @@ def test_the_card_lists_the_training_data_and_what_was_not_measured(make: Making
 
 
 def test_the_card_lists_the_rows_that_were_not_learned(make: Making):
-    made = manifest.read(make())
+    made = AdapterManifest.read(make())
     sentence = "14 of 812 examples to answer are longer than max_length 64 tokens."
     config: dict[str, Json] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "x"}
     config |= {"base_model_name_or_path": "base"}
-    text = model_card.write_card(
-        {**made, "learned": {"too_long": 14, "said": [sentence]}}, config, None, "peft"
-    )
+    learned: dict[str, Json] = {"too_long": 14, "said": [sentence]}
+    text = model_card.write_card(made.model_copy(update={"learned": learned}), config, None, "peft")
     assert sentence in text.split("## Method", maxsplit=1)[0]
     assert (
         "max_length" not in model_card.write_card(made, config, None, "peft").split("## Method")[0]
