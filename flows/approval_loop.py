@@ -15,15 +15,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from components.dataset.freeze_snapshot import folder_name
-from components.decide import (
-    approval_page,
-    chain,
-    decision_log,
-    reasons,
-    record_answer,
-    statement,
-    validity,
-)
+from components.decide import chain, decision_log, reasons, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
 from components.decide.decision_log import LinkFilter, LogEvent
 from components.decide.reasons import Blamed, Reason
@@ -217,7 +209,7 @@ def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Dec
         text = (
             form_header(question, evidence, workload)
             + brief
-            + approval_page.card(evidence_reports.data_card(evidence))
+            + record_answer.card(evidence_reports.data_card(evidence))
         )
         answer = wait_for_answer(question, text, workload)
         try:
@@ -308,7 +300,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         starters = decision_log.starters(con, evidence.digest)
         here = decision_log.links(con, LinkFilter(evidence=evidence.digest))
         earlier = decision_log.links(con, LinkFilter(workload_id=question.workload))
-    return approval_page.write(
+    return record_answer.write(
         answered,
         validity.counted_approvals(here, rules, starters),
         [link for link in earlier if link.kind in ("approve", "reject")],

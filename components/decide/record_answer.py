@@ -1,6 +1,7 @@
-"""Accept or refuse an answer, and record either, in one transaction."""
+"""Write the header of the approval form; accept or refuse an answer, and record either."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -20,8 +21,57 @@ from components.decide.decision_log import LinkFilter, LogEvent
 from components.decide.reasons import Blamed, Reason, Refused
 from components.decide.ssh_signatures import SignatureError, UntouchedError
 from components.decide.statement import Signed, Statement
+from components.pages import templates
 from components.store import warehouse
 from components.store.warehouse import Connection
+
+SHOWN = 5
+"""Earlier decisions on the workload."""
+
+
+def write(
+    answered: Sequence[Link],
+    approved: Sequence[Link],
+    earlier: Sequence[Link],
+    links: Mapping[str, str],
+    *,
+    wanted: int,
+    sign: str = "",
+) -> str:
+    """Write it as Markdown.
+
+    Args:
+        answered: What was answered to this promotion so far, in its order.
+        approved: The approvals of this evidence that count.
+        earlier: What was decided on the workload's other evidence, the oldest first.
+        links: Addresses by what they lead to.
+        wanted: How many different people have to approve.
+        sign: The line of shell that signs an answer, where answers are signed.
+    """
+    return templates.render(
+        "decide/page.md.j2",
+        answered=answered,
+        approved=approved,
+        earlier=earlier[-SHOWN:],
+        links=links,
+        wanted=wanted,
+        sign=sign,
+        refusal=reasons.refusal_sentence,
+    )
+
+
+def card(text: str) -> str:
+    """Fold the card of a snapshot to one line that opens; its pictures lie elsewhere.
+
+    Args:
+        text: The card as it lies in the snapshot, which begins with what machines read.
+    """
+    if not text:
+        return ""
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    told = "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip()
+    return f"\n<details><summary>The card of the data</summary>\n\n{told}\n\n</details>\n"
+
 
 WRONG_CODES = 10
 """So many wrong codes under one name within ``LOCKED`` and no other is taken: a guess is right with

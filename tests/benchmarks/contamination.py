@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import typer
 
-from components.curate.near import nearest_texts
+from components.curate import decontamination
 from components.curate.near.shingles import TextColumn
 from components.schema import Json
 
@@ -38,13 +38,13 @@ Measure = Callable[[Sequence[str], Sequence[str]], Shares]
 def of_runs(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest share of runs of eight words."""
     with ThreadPoolExecutor(2) as pool:
-        return nearest_texts.nearest_by_ngrams(column(texts), column(references), 8, pool).shares
+        return decontamination.nearest_by_ngrams(column(texts), column(references), 8, pool).shares
 
 
 def of_words(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest cosine of TF-IDF weights."""
     with ThreadPoolExecutor(2) as pool:
-        return nearest_texts.nearest_by_cosine(column(texts), column(references), pool).shares
+        return decontamination.nearest_by_cosine(column(texts), column(references), pool).shares
 
 
 def of_embeddings(texts: Sequence[str], references: Sequence[str]) -> Shares:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from markdown_it import MarkdownIt
 
-from components.decide import approval_page, decision_log
+from components.decide import decision_log, record_answer
 from components.decide.chain import Link
 from components.store.warehouse import Connection
 from tests.support import chains
@@ -32,7 +32,7 @@ def write(
     earlier: Sequence[Link] = (),
     wanted: int = 1,
 ) -> str:
-    return approval_page.write(
+    return record_answer.write(
         answered, approved, earlier, {"the report": "http://h/#/r"}, wanted=wanted
     )
 
@@ -83,9 +83,9 @@ def test_the_card_of_the_data_is_folded_without_what_machines_read() -> None:
     text = (
         "---\nlicense: other\n---\n# support: snapshot s1\n\n![sides](sides.png)\n\n| a |\n| - |\n"
     )
-    said = approval_page.card(text)
+    said = record_answer.card(text)
     assert "license" not in said
     assert "sides.png" not in said
     assert "<details>" in said
     assert "# support: snapshot s1" in said
-    assert approval_page.card("") == ""
+    assert record_answer.card("") == ""

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.curate.near import nearest_texts
-from components.curate.near.nearest_texts import Nearest
+from components.curate import decontamination
+from components.curate.decontamination import Nearest
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), max_size=12)
 
@@ -15,7 +15,7 @@ TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), m
 def nearest(texts: Sequence[str], references: Sequence[str], words: int = 3) -> Nearest:
     ours, theirs = pa.array(texts, pa.large_string()), pa.array(references, pa.large_string())
     with ThreadPoolExecutor(2) as pool:
-        return nearest_texts.nearest_by_ngrams(ours, theirs, words, pool)
+        return decontamination.nearest_by_ngrams(ours, theirs, words, pool)
 
 
 def runs(text: str, words: int) -> set[tuple[str, ...]]:
