@@ -42,12 +42,12 @@ class StaleEvidenceError(RuntimeError):
 
 
 def require_fresh(evidence: Evidence, workload: Workload) -> None:
-    """Refuse a decision on evidence about what is no longer so.
+    """Refuse a decision on evidence that is out of date.
 
-    What this very evidence crowned stays, whatever came after it: a crash was between the two.
+    Evidence that already made the champion passes: a crash came between the two.
 
     Raises:
-        StaleEvidenceError: Champion, policy or holdout is another one, or data was erased.
+        StaleEvidenceError: The champion, policy or holdout has changed, or data was erased.
     """
     require_unerased(evidence)
     champion = registry.champion_version(evidence.subject.workload)
@@ -58,7 +58,7 @@ def require_fresh(evidence: Evidence, workload: Workload) -> None:
 
 
 def require_champion(evidence: Evidence, champion: Version | None) -> None:
-    """Refuse evidence that compared with another champion than there is now.
+    """Refuse evidence that compares with another champion than the current one.
 
     Raises:
         StaleEvidenceError: Another version became champion while this approval waited.
@@ -73,10 +73,10 @@ def require_champion(evidence: Evidence, champion: Version | None) -> None:
 
 
 def require_policy(evidence: Evidence, workload: Workload) -> None:
-    """Refuse evidence that was judged by another policy than the workload's file has now.
+    """Refuse evidence that was judged by another policy than the workload file's current one.
 
     Raises:
-        StaleEvidenceError: Something under ``gate`` was changed; it says what.
+        StaleEvidenceError: Something under ``gate`` was changed; the message lists it.
     """
     judged_by = evidence_folder.policy(evidence.folder)
     if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
@@ -106,7 +106,7 @@ def require_holdout(evidence: Evidence) -> None:
 
 
 def require_unerased(evidence: Evidence) -> None:
-    """Refuse evidence on what was made from rows that somebody has had erased since.
+    """Refuse evidence whose outputs were made from rows erased since.
 
     Raises:
         StaleEvidenceError: An erasure tainted its snapshot, its adapter or a scorecard.
@@ -130,7 +130,7 @@ def require_unerased(evidence: Evidence) -> None:
 
 
 def start_fresh_turn(config: str, workload: str, reason: str) -> UUID:
-    """Start a turn that evaluates afresh, unless one is under way; the book says why."""
+    """Start a turn that evaluates again, unless one is under way; log the reason of the start."""
     if under_way := prefect_api.turns_under_way(Path(config)):
         return under_way[0].id
     entry = TurnStart(str(flow_run.id), workload, "stale", True, reason, datetime.now(UTC))
@@ -198,10 +198,10 @@ FORMS: Mapping[str, type[GateInput]] = {
 
 
 def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Decision:
-    """Suspend until enough people have answered; on resuming, Prefect gives the stored answer.
+    """Suspend until enough people have answered; on resuming, Prefect returns the stored answer.
 
     Raises:
-        StaleEvidenceError: What the evidence is about has changed before an answer came.
+        StaleEvidenceError: The evidence went out of date before an answer came.
     """
     rules = workload.approve.rules()
     while (decision := recorded_outcome(evidence.digest, rules)) is None:
@@ -222,7 +222,7 @@ def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Dec
 
 
 def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedAnswer:
-    """Suspend with the form, or take the answer that it was resumed with."""
+    """Suspend with the form; on resuming, return the submitted answer."""
     form = FORMS[workload.approve.proof]
     filled = suspend_flow_run(
         wait_for_input=form.with_initial_data(description=text),
@@ -242,16 +242,16 @@ def wait_for_answer(question: Question, text: str, workload: Workload) -> TypedA
 
 @task(cache_policy=NO_CACHE)
 def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
-    """Read what was decided on an evidence, by any run, of all that meets the rules of now."""
+    """Read the decision on an evidence, by any run, if it meets the current rules."""
     with warehouse.connect(settings.load().warehouse) as con:
         return decision_log.decision_on(con, digest, rules)
 
 
 def require_decided(evidence: Evidence, workload: Workload) -> None:
-    """Refuse to act on approvals that do not meet the rules of now; signatures are checked again.
+    """Refuse to act on approvals that fail the current rules; signatures are checked again.
 
     Raises:
-        StaleEvidenceError: The rules have changed since, or what the chain holds has.
+        StaleEvidenceError: The rules, or the chain's contents, have changed since.
     """
     with warehouse.connect(settings.load().warehouse) as con:
         broken = chain.first_broken(decision_log.links(con), decision_log.read_head(con))
@@ -270,20 +270,20 @@ def require_decided(evidence: Evidence, workload: Workload) -> None:
 
 @task(cache_policy=NO_CACHE)
 def next_question(evidence: Evidence) -> Question:
-    """Number the question: one more than this run has heard answers to."""
+    """Return the next question, numbered after the answers this run has received."""
     with warehouse.connect(settings.load().warehouse) as con:
         heard = decision_log.links(con, LinkFilter(flow_run_id=str(flow_run.id)))
     return question_of_run(evidence, 1 + len(heard))
 
 
 def question_of_run(evidence: Evidence, attempt: int) -> Question:
-    """Say what this run asks, the how-manieth time."""
+    """Return this run's question; ``attempt`` counts from 1."""
     return Question(evidence.subject.workload, evidence.digest, str(flow_run.id), attempt)
 
 
 @task(cache_policy=NO_CACHE)
 def form_header(question: Question, evidence: Evidence, workload: Workload) -> str:
-    """Write what stands above the brief: who said what before, and where to read on."""
+    """Write the header above the brief: earlier decisions and answers, and links."""
     rules, sign = workload.approve.rules(), ""
     proved = (
         approver_keys.proof(evidence) if rules.proof == "signature" else ProofContext()
@@ -314,7 +314,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
 def take_answer(
     question: Question, answer: TypedAnswer, evidence: Evidence, workload: Workload
 ) -> None:
-    """Take the answer or refuse it, and record either; nothing is registered before that."""
+    """Accept or refuse the answer, and record either before anything is registered."""
     home, rules = settings.load(), workload.approve.rules()
     listed = workload.approve.find(answer.approver)
     secret = known_secret(home, listed) if listed and rules.proof == "code" else None
@@ -334,7 +334,7 @@ def take_answer(
 
 
 def known_secret(home: Settings, listed: Approver) -> str | None:
-    """Find a person's secret; one that can't be used is none, so that the answer is refused."""
+    """Find a person's secret; ``None`` if it is missing or invalid, so the answer is refused."""
     try:
         return approver_keys.find_secret(home, listed)
     except SecretError as error:
@@ -344,7 +344,7 @@ def known_secret(home: Settings, listed: Approver) -> str | None:
 
 
 def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> list[Blamed] | None:
-    """Find what an answer blames; ``None`` if some of it isn't there, so that it is refused."""
+    """Find what an answer blames; ``None`` if some of it is missing, so the answer is refused."""
     samples, metric = evidence.folder / SAMPLES, evidence.judgement.metric
     try:
         return reasons.find_blamed(
@@ -357,9 +357,9 @@ def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> lis
 
 @task(cache_policy=NO_CACHE)
 def expire(question: Question, answer: TypedAnswer | None, message: str) -> None:
-    """Record once of a promotion that its evidence is stale: that ``answer`` came too late, if any.
+    """Record once per promotion that its evidence is stale, and that ``answer`` came too late.
 
-    What was approved on it before does not count any more.
+    Earlier approvals of it no longer count.
     """
     with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
         links = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))

@@ -14,11 +14,11 @@ from flows import prefect_api
 from flows.prefect_api import Run
 
 GATE_KEY = "promotion-gate"
-"""What the keys of answers begin with."""
+"""Prefix of the keys of answers."""
 
 
 def gate_key(attempt: int) -> str:
-    """Name what Prefect keeps the how-manieth answer under; stable, for a run that is resumed."""
+    """Return Prefect's key of the nth answer; stable, since a resumed run looks it up."""
     return GATE_KEY if attempt == 1 else f"{GATE_KEY}-{attempt}"
 
 
@@ -64,14 +64,14 @@ def pending_approvals(*tags: str) -> list[PendingApproval]:
 
 
 class NotTakenError(ValueError):
-    """Prefect did not take an answer: it is not as the form wants it, or nobody is asked."""
+    """Prefect refused an answer: it does not fit the form, or the run does not wait."""
 
 
 def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> None:
-    """Resume a waiting promotion with a decision, as the form in the UI does; safe to repeat.
+    """Resume a waiting promotion with a decision, as the form in the UI does; idempotent.
 
-    The request is sent again when the server dies before it has answered, and is then refused,
-    since nobody waits any more. So what Prefect holds as the answer decides whether it was taken.
+    The request is retried when the server dies before it has answered, and is then refused, since
+    the run no longer waits. So the answer stored in Prefect decides whether it was accepted.
 
     Args:
         flow_run_id: The promotion.
@@ -100,16 +100,16 @@ def answer_approval(flow_run_id: UUID, pause_key: str, answer: TypedAnswer) -> N
 
 
 def _stored_answer(flow_run_id: UUID, pause_key: str) -> Json:
-    """Read the answer that Prefect holds; ``None`` if it holds none."""
+    """Read the answer stored in Prefect, or ``None``."""
     held = prefect_api.answer_held(flow_run_id, pause_key)
     return json.loads(held["value"]) if held else None
 
 
 def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
-    """Tell when an answer was given: a run that is resumed may have to wait for its worker.
+    """Return when an answer was submitted: a resumed run may have waited for its worker.
 
     Raises:
-        LookupError: Prefect holds no answer.
+        LookupError: Prefect has no answer.
     """
     held = prefect_api.answer_held(flow_run_id, gate_key(attempt))
     if held is None or held["created"] is None:
@@ -121,7 +121,7 @@ def answered_at(flow_run_id: UUID, attempt: int) -> datetime:
 
 
 def tag_value(run: Run, name: str) -> str:
-    """Read what a promotion's tag says: its ``workload`` or its ``evidence``."""
+    """Return the value of a promotion's ``workload`` or ``evidence`` tag; empty if missing."""
     values = (tag.removeprefix(f"{name}:") for tag in run.tags if tag.startswith(f"{name}:"))
     return next(values, "")
 
@@ -133,7 +133,7 @@ def _pending_of_run(run: Run) -> PendingApproval:
 
 
 def pause_key(run: Run) -> str | None:
-    """Name what a waiting run waits for; ``None`` if it doesn't wait."""
+    """Return the key a suspended run waits for, or ``None``."""
     if run.state is None or not run.state.is_paused():
         return None
     return run.state.pause_key

@@ -41,10 +41,10 @@ class SecretError(ValueError):
 def find_secret(
     home: Settings, approver: Approver, env: Mapping[str, str] = os.environ
 ) -> str | None:
-    """Find the secret of an approver; ``None`` if there is none, so that no code can be right.
+    """Find the secret of an approver; ``None`` if missing, so that no code is accepted.
 
     Raises:
-        SecretError: It is no secret for one-time codes, or others may read its file.
+        SecretError: It is not a secret for one-time codes, or others may read its file.
     """
     if approver.secret_env:
         secret, place = (
@@ -63,7 +63,7 @@ def find_secret(
 
 
 def secret_file(home: Settings, name: str) -> Path:
-    """Name the file that holds a person's secret."""
+    """Return the path of a person's secret."""
     return home.approvers / f"{name}.secret"
 
 
@@ -71,7 +71,7 @@ def enrol_approver(home: Settings, name: str, *, again: bool) -> str:
     """Draw a secret for a person and keep it in a file that only its owner may read.
 
     Raises:
-        SecretError: There is one, and ``again`` does not say that it may be replaced.
+        SecretError: There is one, and ``again`` is not set.
     """
     path = secret_file(home, name)
     home.approvers.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
     """Sign a statement now, as its approver; return its line with the signature below it.
 
     Raises:
-        SigningError: There is no key of this person here, or it would not sign.
+        SigningError: This person has no key here, or signing failed.
     """
     if shutil.which("ssh-keygen") is None:
         raise SigningError("signing: there is no ssh-keygen here; install OpenSSH's client")
@@ -134,7 +134,7 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
 
 
 def proof(evidence: Evidence) -> ProofContext:
-    """Say which whole digests a signed statement on an evidence must name."""
+    """Return the full digests that a signed statement on an evidence must name."""
     folder = settings.load().adapters / evidence.subject.workload / evidence.subject.adapter
     adapter = evidence.subject.adapter_bytes or folder_digest(folder)
     return ProofContext(evidence=evidence_folder.whole_digest(evidence.folder), adapter=adapter)
@@ -143,12 +143,12 @@ def proof(evidence: Evidence) -> ProofContext:
 def signed_answer(
     home: Settings, pending: PendingApproval, answer: TypedAnswer, key: Path | None
 ) -> TypedAnswer:
-    """Sign an answer where the workload's rules want that; else return it as it is.
+    """Sign an answer if the workload's rules require it; else return it unchanged.
 
-    What is signed is read from the home, and not from the server that asks.
+    The signed content is read from the home, not from the server.
 
     Raises:
-        SigningError: There is no key of this person here, or it would not sign.
+        SigningError: This person has no key here, or signing failed.
     """
     evidence = evidence_folder.read(home.evidence / pending.workload / pending.evidence)
     frozen = workload_file.of_evidence(home.turns, evidence)
@@ -166,7 +166,7 @@ def signed_answer(
 
 @contextmanager
 def _signing_key(key_path: Path | None, signers: Sequence[Signer], name: str) -> Generator[Path]:
-    """Find the key to sign with: the given one, one of the agent's, or one in ``~/.ssh``."""
+    """Find the key to sign with: ``key_path``, one of the agent's, or one in ``~/.ssh``."""
     if key_path is not None:
         yield key_path.expanduser()
         return

@@ -11,13 +11,13 @@ from components.schema import Json
 from flows.monitor import REGRESSED, TURN_WANTED
 
 NOTIFIER = "flywheel"
-"""Blocks of this name (Slack, e-mail, a webhook of any kind) are told what people should know."""
+"""Blocks of this name (Slack, e-mail, a webhook of any kind) receive notifications."""
 
 REMINDER = timedelta(days=1)
-"""So long may an approval wait before the notifiers say so again."""
+"""How long an approval waits before a second notification."""
 
 SILENCE = timedelta(hours=1)
-"""So long may a run that runs be silent: longer than a Prefect server is ever away. With 90 s a
+"""How long a running run may be silent: longer than any outage of a Prefect server. With 90 s a
 healthy run was taken for dead after an outage of 2 minutes."""
 
 RUN = "prefect.flow-run."
@@ -28,7 +28,7 @@ GOES_ON = [f"{RUN}{state}" for state in ("Resuming", "Pending", "Running")]
 
 
 def install_automations() -> list[str]:
-    """Create or update all automations; give their names."""
+    """Create or update all automations; return their names."""
     with get_client(sync_client=True) as client:
         turn = str(client.read_deployment_by_name("turn/turn").id)
         automations = [
@@ -79,7 +79,7 @@ def _start_automation(turn: str) -> AutomationCore:
 
 
 def _crash_automation() -> AutomationCore:
-    """Crash a run that beat and beats no more: nothing else notices that its machine is gone."""
+    """Crash runs whose heartbeat has stopped: nothing else notices that their machine is gone."""
     return _automation(
         "crash runs without a heartbeat",
         f"Silent for {SILENCE}: the machine that ran it is gone.",
@@ -100,7 +100,7 @@ def _crash_automation() -> AutomationCore:
 
 
 def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCore]:
-    """Say what people should know through every notifier; nothing where there is none."""
+    """Return the notifications, each sent through every notifier; empty without notifiers."""
     if not notifiers:
         return []
     waits = "An approval waits: {{ flow_run.name }}, {{ flow_run|ui_url }}"

@@ -49,7 +49,7 @@ def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
 
 
 def remove(names: Sequence[str]) -> None:
-    """Delete deployments, with their scheduled runs; those that are not there are no mistake."""
+    """Delete deployments, with their scheduled runs; skip missing ones."""
     with get_client(sync_client=True) as client:
         for name in names:
             with suppress(ObjectNotFound):
@@ -57,9 +57,9 @@ def remove(names: Sequence[str]) -> None:
 
 
 def _job_variables(pool_type: str, settings: Settings) -> dict[str, str]:
-    """Say what a run needs to be told besides the defaults of its pool.
+    """Return the variables a run needs besides its pool's defaults.
 
-    The stack's own workers run in this very environment; others may be on another machine.
+    The stack's own workers run in this environment; others may be on another machine.
     """
     return {} if pool_type == ProcessWorker.type else {"home": str(settings.home)}
 
@@ -99,7 +99,7 @@ def process_template(settings: Settings) -> dict[str, Any]:
 
 
 def _ensured_pool(client: SyncPrefectClient, name: str, settings: Settings) -> str:
-    """Make the pool unless it is there, close the template of a process pool, and give its type."""
+    """Create the pool if missing, lock the template of a process pool, and return its type."""
     template = process_template(settings)
     try:
         pool = client.read_work_pool(name)

@@ -22,7 +22,7 @@ SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
 """The cron line of each scheduled flow, as a workload's file gives it."""
 
 UNREAD = Workload.model_construct()
-"""What stands for a file with mistakes: the schedules of one that names none."""
+"""Replaces a file with mistakes: the default schedules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Timing:
     workload: str = "all"
     config: Path | None = None
     parameters: Mapping[str, bool] = field(default_factory=dict[str, bool])
-    """What its runs are given besides."""
+    """Additional parameters of its runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Spec:
     """``cpu`` or ``gpu``; a pool that is there may be of another type than ours, see ``deploy``."""
     timings: tuple[Timing, ...] = ()
     limit: int | None = None
-    """How many runs may go on at a time."""
+    """How many runs may be active at a time."""
     drops_surplus: bool = False
     """Whether a run above the limit is cancelled; else it waits."""
     name: str | None = None
-    """What the deployment is called; like its flow if not given: ``turn/turn``."""
+    """The deployment's name; its flow's if unset: ``turn/turn``."""
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What a run is given unless it is told otherwise."""
+    """Default parameters of a run."""
 
 
 _MAINTAINED = (
@@ -63,7 +63,7 @@ _MAINTAINED = (
 
 
 def specs(workloads: Path) -> tuple[Spec, ...]:
-    """Say how all flows are deployed, scheduled for each ``*.yaml`` in the folder ``workloads``."""
+    """Return the deployments of all flows, scheduled for each ``*.yaml`` in ``workloads``."""
     files = sorted(workloads.glob("*.yaml"))
     timings = {name: _timings(files, when) for name, when in SCHEDULES.items()}
     return (

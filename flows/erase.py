@@ -46,7 +46,7 @@ class ErasureRequest:
 
 
 def outputs(home: Settings) -> Outputs:
-    """Say where the home keeps what is made from rows."""
+    """Return the folders of the home's outputs made from rows."""
     return Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
 
 
@@ -89,14 +89,14 @@ def erase(
 
 
 def group_names(subject: Subject) -> list[str]:
-    """Give the names under which curation ties a user's, or a conversation's, rows together."""
+    """Return the group names that curation uses for a user's, or a conversation's, rows."""
     if subject.is_narrowed:
         return []
     return [split.conversation(subject.id), split.group("user", (), "", subject.id)]
 
 
 def load_spool(home: Settings, *, now: datetime, patience: float = SPOOL_SECONDS) -> None:
-    """Load all that a receiver took before now, so that none of it is missed.
+    """Load everything that a receiver took before now, so that nothing is missed.
 
     Args:
         home: Where the spool is.
@@ -149,7 +149,7 @@ def conclude_erasure(
     *,
     now: datetime,
 ) -> Certificate:
-    """Search for what is left, write the certificate and close the books."""
+    """Search for leftovers, write the certificate and mark the erasure finished if clean."""
     searched = find_left(home, [erasure], subject)
     with warehouse.connect(home.warehouse) as con:
         kept = tombstones.tombstones(con, [erasure.certificate_id])
@@ -196,7 +196,7 @@ def verify_erasure(
 def search_terms(
     con: Connection, erasures: Sequence[Erasure], subject: Subject | None
 ) -> SearchTerms:
-    """Say what to look for: what these erasures buried, and the id where it is given."""
+    """Return what to search for: these erasures' tombstones, and the subject's id if known."""
     key = tombstones.digest_key(con)
     kept = tombstones.tombstones(con, [one.certificate_id for one in erasures])
     who = keyed_digest(key, subject.id) if subject else erasures[0].subject_digest
@@ -211,9 +211,9 @@ def search_terms(
 
 
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
-    """Search all of the home but the models that were downloaded.
+    """Search the whole home except downloaded models.
 
-    It takes long, so the warehouse is held to copy its file only, and the copy is searched.
+    It takes long, so the warehouse is held only while its file is copied; the copy is searched.
     """
     home.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="search-", dir=home.scratch) as folder:

@@ -24,7 +24,7 @@ from flows.prefect_api import Run
 from flows.settings import Settings
 
 PAGE_SIZE = 200
-"""Artifacts and inputs that are asked for at once."""
+"""Artifacts and inputs per request."""
 
 WRITTEN_IN = ("promote", "rollback")
 """Flows that people write something to."""
@@ -43,7 +43,7 @@ class RetractedPages:
 def retract_evidence(workload: str, digests: Iterable[str], certificate_id: str) -> RetractedPages:
     """Cancel every promotion on the evidence that has not ended, and delete all its pages.
 
-    Safe to repeat: what was cancelled for this certificate before is told again.
+    Idempotent: approvals cancelled earlier for this certificate are returned again.
     """
     wanted_digests = set(digests)
     runs = [
@@ -65,8 +65,8 @@ def delete_written_runs(is_about: Callable[[str], bool], workload: str | None = 
     What was decided stands in the chain. One that still waits for an answer stays.
 
     Args:
-        is_about: Tells whether a text is.
-        workload: Whose runs; those of all when left out.
+        is_about: Whether a text is about the person.
+        workload: Whose runs; all workloads' by default.
     """
     ended = [run for flow in WRITTEN_IN for run in prefect_api.find(flow, states=ENDED)]
     with get_client(sync_client=True) as client:
@@ -85,7 +85,7 @@ def _workload_of_run(run: Run) -> str:
 
 
 def _texts(client: SyncPrefectClient, run: Run) -> Iterator[str]:
-    """Give what people wrote: in forms and answers, to a rollback, and as the word at the end."""
+    """Yield what people wrote: in forms, answers and rollback parameters, and the final message."""
     yield (run.state.message if run.state else None) or ""
     yield from map(str, run.parameters.values())
     answers = client.filter_flow_run_input(
@@ -134,7 +134,7 @@ def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str])
 
 
 SQLITE_SECONDS = 60.0
-"""How long a server beside us may hold its database."""
+"""How long a running server may hold its database."""
 
 
 def blank_texts(home: Settings, subject: Subject, is_about: Callable[[str], bool]) -> Consequences:
@@ -172,12 +172,12 @@ def apply_consequences(
 
 
 def has_mlflow(home: Settings) -> bool:
-    """Tell whether an MLflow may hold versions: the home's own, or one elsewhere."""
+    """Return whether an MLflow may hold versions: the home's own, or one elsewhere."""
     return home.elsewhere is not None or (home.mlflow_home / "mlflow.db").exists()
 
 
 def has_prefect(home: Settings) -> bool:
-    """Tell whether a Prefect may hold approvals: the home's own, or one elsewhere."""
+    """Return whether a Prefect may hold approvals: the home's own, or one elsewhere."""
     return home.elsewhere is not None or (home.prefect_home / "prefect.db").exists()
 
 
@@ -200,7 +200,7 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
 
 
 def compact_database(database: Path) -> None:
-    """Write a server's SQLite file anew: it keeps the pages of deleted rows."""
+    """Vacuum a server's SQLite file, which keeps the pages of deleted rows."""
     if not database.exists():
         return
     with closing(sqlite3.connect(database, timeout=SQLITE_SECONDS)) as con:

@@ -82,7 +82,7 @@ def cards_file(workload: Workload, snapshot: Path, adapter: Path) -> Path:
 
 
 def cards_in(file: Path) -> ScorecardFolders | None:
-    """Read where the scorecards are; ``None`` while they are not all there."""
+    """Read the scorecard folders; ``None`` until all are finished."""
     if not file.exists():
         return None
     places = json.loads(file.read_text())
@@ -91,11 +91,11 @@ def cards_in(file: Path) -> ScorecardFolders | None:
 
 
 def check_tasks(workload: Workload) -> None:
-    """See that every task can be asked of its documents, before anything is trained.
+    """Check that every task can be run on its documents, before anything is trained.
 
     Raises:
         EngineError: The engine is not installed.
-        GuardError: A task can't be asked, or not of its documents.
+        GuardError: A task can't be run, or not on its documents.
     """
     protocol.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
@@ -107,10 +107,10 @@ def check_tasks(workload: Workload) -> None:
 
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
-    """Refuse to train for what this snapshot doesn't measure: a target, or a task that is asked.
+    """Refuse to train for a target or task that this snapshot doesn't measure.
 
     Raises:
-        UnmeasuredError: With what they do measure.
+        UnmeasuredError: The message lists what is measured.
     """
     kind = holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
     mistakes = workload.gate.unmeasured(score_conditions.metric_names(workload.evaluate, kind))
@@ -132,7 +132,7 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
 
 
 def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
-    """Say why the guard on abstention can't be measured, so that nothing would ever pass."""
+    """Explain why the guard on abstention can't be measured, so that nothing could pass."""
     guards = [(guard.task, guard.metric) for guard in workload.gate.guarding()]
     if (HOLDOUT, "abstention") not in guards or holdouts.abstains(snapshot):
         return None
@@ -144,10 +144,9 @@ def unmeasured_abstention(workload: Workload, snapshot: Path) -> str | None:
 
 
 def models_to_measure(workload: Workload, adapter: Path) -> dict[Path, dict[str, Path | None]]:
-    """Name the models to measure by their base, and their adapters; the base has none.
+    """Return the adapters to measure by base and role; ``None`` for the base itself.
 
-    The base that is measured is the challenger's; a search may find one on another base than the
-    champion's.
+    The base role is the challenger's base; a search may choose another than the champion's.
     """
     measured: dict[Path, dict[str, Path | None]] = {
         base_of(workload, adapter): {BASE: None, CHALLENGER: adapter}
@@ -163,7 +162,7 @@ def base_of(workload: Workload, adapter: Path) -> Path:
     """Find the base that an adapter was trained on: the workload's, or one that its search tries.
 
     Raises:
-        LookupError: It is none of them.
+        LookupError: It is not one of them.
     """
     if not workload.search:
         return workload.base

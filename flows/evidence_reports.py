@@ -41,15 +41,15 @@ def compute_costs(
     cards: ScorecardFolders,
     opponent: str,
 ) -> Costs:
-    """Reckon what production, challenger, opponent and base cost.
+    """Compute the costs of production, challenger, opponent and base.
 
     Args:
         home: Where the warehouse is.
         workload: Whose prices.
-        snapshot: What was evaluated on.
+        snapshot: The data evaluated on.
         adapter: The challenger.
         cards: The scorecards' folders, by role and task.
-        opponent: What the opponent is called.
+        opponent: The opponent's name.
     """
     names = {evaluate.CHAMPION: opponent}
     speeds = {
@@ -72,11 +72,11 @@ def compute_costs(
 
 
 def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorecard]:
-    """Read the holdout's scorecards of models that are neither challenger nor champion.
+    """Read the holdout scorecards of models other than challenger and opponent.
 
     Args:
         cards: The scorecards' folders, by role and task.
-        base: Whether the base is among them, or the opponent.
+        base: Whether to include the base; it is the opponent otherwise.
     """
     shown_already = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
     return {
@@ -129,7 +129,7 @@ def _turn_record(
 
 
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
-    """List what the turns before came to on a metric, the oldest first, from their evidence."""
+    """List the results of earlier turns on a metric, oldest first, from their evidence."""
     folders = (home.evidence / workload).glob("*")
     records = [EvidenceManifest.read(one) for one in folders if manifest.is_finished(one)]
     return [_read_past(one, metric) for one in sorted(records, key=lambda record: record.age)]
@@ -149,10 +149,10 @@ def _read_past(record: EvidenceManifest, metric: str) -> Past:
 
 
 def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
-    """Find the newest evidence with a report, or the one whose digest begins so.
+    """Find the newest evidence with a report, or the one with this digest prefix.
 
     Raises:
-        LookupError: There is none, or more than one.
+        LookupError: There is no match, or more than one.
     """
     root, begins = home.evidence / workload, digest or ""
     reported = [one for one in root.glob("*") if (one / report.REPORT).is_file()]
@@ -169,7 +169,7 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
 
 
 def newest_target(home: Settings, workload: str) -> str | None:
-    """Name the metric that the newest evidence is about; ``None`` before there is any."""
+    """Return the target metric of the newest evidence, or ``None``."""
     try:
         policy = EvidenceManifest.read(find_evidence(home, workload, None)).policy
     except LookupError:
@@ -183,11 +183,11 @@ def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> s
 
 @task(persist_result=True, cache_key_fn=_evidence_cache_key)
 def publish_evidence(evidence: Evidence) -> str:
-    """Add the evidence to its adapter's MLflow run, and lead there from Prefect; give the link.
+    """Add the evidence to its adapter's MLflow run, and link it from Prefect; return the link.
 
-    The run says where the chain of decisions ends by now, with the look at the holdout.
+    The run is tagged with the current head of the decision chain, holdout use included.
 
-    Whoever is asked to approve gets the brief with the form; of what did not pass it is kept here.
+    Approvers see the brief in the form; if the gate did not pass, it is kept here.
     """
     workload = evidence.subject.workload
     run_id = tracking.find_run(workload, evidence.subject.adapter)
@@ -210,7 +210,7 @@ def publish_evidence(evidence: Evidence) -> str:
 
 
 def evidence_links(evidence: Evidence) -> Mapping[str, str]:
-    """Say where the whole report, the training's run and all artifacts of its kind are."""
+    """Return the links to the full report, the training's run and earlier turns' pages."""
     home, workload = settings.load(), evidence.subject.workload
     run_id = tracking.find_run(workload, evidence.subject.adapter)
     report = f"{tracking.evidence_page(run_id, evidence.digest)}/{REPORT}"
@@ -224,7 +224,7 @@ def evidence_links(evidence: Evidence) -> Mapping[str, str]:
 
 
 def data_card(evidence: Evidence) -> str:
-    """Read the card of the data that the challenger learned from; empty where there is none."""
+    """Read the dataset card of the challenger's training data; empty if missing."""
     folder = settings.load().snapshots / folder_name(evidence.subject.workload)
     path = folder / evidence.subject.snapshot / CARD
     return path.read_text() if path.exists() else ""

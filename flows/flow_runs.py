@@ -27,15 +27,15 @@ def run_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
 def run_children(
     deployment: str, parameters: Sequence[Mapping[str, str]], meanwhile: Callable[[], None]
 ) -> list[FlowRun]:
-    """Run a deployment for each of several parameters, beside each other where there are workers.
+    """Run a deployment for each set of parameters, in parallel if there are workers.
 
-    One at a time waits for a worker, the next is started when that has been taken: a pool takes
-    what has waited longest, so that another workload's run waits for one of these, and not for all.
-    A run whose worker died is started once more. All are children of the calling flow run.
+    Only one run at a time waits for a worker; the next starts once it is taken. A pool takes the
+    longest-waiting run first, so another workload's run waits for one of these, not for all.
+    A run whose worker died is retried once. All are children of the calling flow run.
 
     Args:
         deployment: Its name.
-        parameters: Those of each run.
+        parameters: Of each run.
         meanwhile: Called each second until the last has ended.
     """
     runs: dict[int, FlowRun] = {}
@@ -64,9 +64,9 @@ def _start_child(deployment: str, parameters: Mapping[str, str]) -> FlowRun:
 
 
 def _start_key() -> str:
-    """Give a key for one start: Prefect's client asks again when the server dies before it answers.
+    """Return a key for one start: Prefect's client retries when the server dies before answering.
 
-    Without one the run that was made and the run that is asked for again are two.
+    Without a key the retry would start a second run.
     """
     return str(uuid4())
 
