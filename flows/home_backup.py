@@ -72,7 +72,7 @@ def restore(
         source: The archive.
         sha256: Its digest, as ``flywheel backup`` printed it; ``None`` takes it from whomever.
         advance: Called with the name of each file.
-        most_bytes: How much may come out of it; what is free on the disk, if ``None``.
+        most_bytes: Limit on the unpacked size; the free disk space if ``None``.
 
     Raises:
         BackupError: Something is there already, it was of another place, it is damaged, it has
@@ -109,8 +109,8 @@ def outside_files(home: Settings) -> list[Path]:
 def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path]:
     """Copy the spool, all SQLite databases, then the warehouse; by their path in the home.
 
-    What the servers say of the warehouse is in it, then: an answer that was given, a decision that
-    a version names. Nobody changes a champion meanwhile, so that aliases and journal agree.
+    In this order the warehouse has everything the servers refer to: answers, decisions named by
+    versions. Champion changes are locked out, so that aliases and journal agree.
     """
     copies: dict[str, Path] = {}
     if home.spool.is_dir():
@@ -132,7 +132,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
 
 
 def _names(folder: Path, left_out: Set[str] = frozenset()) -> Iterator[str]:
-    """Go through the files and links of a folder, sorted, by their path in it."""
+    """Yield the files and links of a folder as sorted relative paths."""
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if name.split("/", 1)[0] in left_out or name.endswith(".wal"):

@@ -17,12 +17,12 @@ from flows.stack import health
 
 
 def require_mlflow(home: Settings, doing: str, otherwise: str = "") -> None:
-    """Refuse to go on without MLflow.
+    """Require a running MLflow.
 
     Args:
         home: Where it is.
-        doing: What is refused.
-        otherwise: What can be done without it.
+        doing: The refused action, for the error.
+        otherwise: An alternative without MLflow, for the error.
 
     Raises:
         LookupError: It does not answer.
@@ -52,13 +52,13 @@ def find_version(workload: str, name: str) -> Version:
 
 
 SHORTEST = 4
-"""Characters of a key that are enough to name it, if they are enough to tell it from others."""
+"""Minimum length of a key prefix; it must also be unique."""
 
 Records = Mapping[Path, ScorecardManifest]
 
 
 class IncomparableError(ValueError):
-    """The two were measured on other requests, or in another way."""
+    """The two were measured on different requests, or under different conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class ScorecardPair:
 
 
 def find_scorecards(home: Settings, workload: str, first: str, second: str) -> ScorecardPair:
-    """Find the newest scorecards of both that can be compared.
+    """Find the newest comparable scorecards of two models.
 
     Args:
         home: Where scorecards lie.
@@ -80,8 +80,8 @@ def find_scorecards(home: Settings, workload: str, first: str, second: str) -> S
         second: Likewise.
 
     Raises:
-        LookupError: There is no such model, or nothing was measured of it.
-        IncomparableError: No scorecard of the one goes with any of the other.
+        LookupError: There is no such model, or it has no scorecard.
+        IncomparableError: No scorecards of the two are comparable.
     """
     records = _records(home.scorecards / workload)
     ours, theirs = (_records_of_model(workload, records, model, home) for model in (first, second))
@@ -100,9 +100,9 @@ def find_scorecards(home: Settings, workload: str, first: str, second: str) -> S
 
 
 def _records(root: Path) -> Records:
-    """Read the manifests of a workload's scorecards, the newest first.
+    """Read the manifests of a workload's scorecards, newest first.
 
-    Those of the validation side are left out: what was tuned on them says little of other requests.
+    Skips the validation side: a model tuned on it says little about other requests.
     """
     folders = [folder for folder in root.glob("*") if manifest.is_finished(folder)]
     records = {folder: ScorecardManifest.read(folder) for folder in folders}
@@ -113,7 +113,7 @@ def _records(root: Path) -> Records:
 
 
 def _records_of_model(workload: str, records: Records, model: str, home: Settings) -> Records:
-    """Give the scorecards of the model that is meant."""
+
     if model == "base":
         matching = {folder: record for folder, record in records.items() if record.adapter is None}
     elif model in registry.ALIASES or (model.isdigit() and len(model) < SHORTEST):
@@ -130,7 +130,7 @@ def _records_of_model(workload: str, records: Records, model: str, home: Setting
 
 
 def _keyed(records: Records, prefix: str) -> Records:
-    """Give what an adapter's key begins with, or else a scorecard's."""
+    """Return the scorecards whose adapter key, or else own key, has a prefix."""
     adapters = {record.adapter for record in records.values() if record.adapter}
     matching = [key for key in sorted(adapters) if key.startswith(prefix)]
     matching += [folder.name for folder in records if folder.name.startswith(prefix)]
@@ -157,7 +157,7 @@ def _tasks(records: Records) -> set[str]:
 
 
 def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | None:
-    """Give the newest two of a task whose conditions are equal, and that are not one."""
+    """Return the newest two distinct scorecards of a task with equal conditions."""
     for one, mine in ours.items():
         for other, its in theirs.items():
             of_task = mine.task == its.task == task
@@ -167,23 +167,23 @@ def _alike(ours: Records, theirs: Records, task: str) -> tuple[Path, Path] | Non
 
 
 def _newest(records: Records) -> Path:
-    """Give the newest scorecard of the holdout, or else of whatever there is."""
+    """Return the newest holdout scorecard, or else the newest of any task."""
     of_holdout = [one for one, record in records.items() if record.task == HOLDOUT]
     return [*of_holdout, *records][0]
 
 
 def _reason_with_names(reason: str, first: str, second: str) -> str:
-    """Call the two by their names in a sentence about challenger and opponent."""
+    """Replace challenger and opponent by the two models' names in a sentence."""
     for role, name in (("challenger", first), ("opponent", second)):
         reason = reason.replace(f"the {role}", name)
     return reason
 
 
 def trace_version(home: Settings, workload: str, name: str) -> Ancestry:
-    """Follow a version back.
+    """Trace a version's lineage.
 
     Args:
-        home: Where all lies.
+        home: Where the outputs are.
         workload: Whose.
         name: A version's number, or an alias.
 

@@ -1,10 +1,10 @@
 """Maintenance: end what nothing runs or answers any more, finish what was interrupted, verify.
 
-Three parts of the house end flow runs, each where only it can know. The supervisor crashes the runs
+Three components end flow runs, each where only it can know. The supervisor crashes the runs
 of its own workers whose process is gone (``flows.stack.health``). Prefect's automation on missing
-heartbeats crashes those of a machine that is gone. This flow ends the rest: runs that never beat,
-runs whose silence fell into an outage of the server, runs that take too long, and approvals that
-nobody can give any more.
+heartbeats crashes those of a machine that is gone. This flow ends the rest: runs that never sent a
+heartbeat, runs that went silent during an outage of the server, runs that take too long, and
+approvals that can no longer be answered.
 """
 
 from collections import defaultdict
@@ -43,17 +43,17 @@ from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 
 RECENT = timedelta(days=1)
-"""A promotion that crashes again and again is started no longer than this."""
+"""A promotion that keeps crashing is restarted no longer than this."""
 
 NEVER_RESUMED = "never resumed"
-"""What Prefect says of a run that waited for longer than it may."""
+"""Prefect's message for a run that waited past its timeout."""
 
 NEWER = "newer evidence"
 
 
 @dataclass(frozen=True, slots=True)
 class Lapse:
-    """A promotion that nobody can answer any more, and why; ``rules`` are those of now."""
+    """A promotion that can no longer be answered, and why; ``rules`` are the current ones."""
 
     flow_run_id: UUID
     workload: str
@@ -68,7 +68,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     """End dead and late runs, record lapsed approvals, recover champions, and verify them.
 
     Args:
-        silence_seconds: How long a run that claims a process may give no sign of life.
+        silence_seconds: How long a run that claims a process may go without a sign of life.
         verify: Compare each champion's alias, tags and files with what was approved.
 
     Raises:
@@ -87,7 +87,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
 
 @task
 def crash_dead(silence: timedelta) -> int:
-    """Crash the runs that claim a process and have given no sign of life for so long."""
+    """Crash the runs that claim a process and have shown no sign of life for that long."""
     since = datetime.now(UTC) - silence
     states = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     runs = prefect_api.find(None, states=states)
@@ -114,7 +114,7 @@ def cancel_late_runs() -> int:
 
 @task
 def superseded() -> list[Lapse]:
-    """Cancel each approval that waits while one of newer evidence of its workload does, too."""
+    """Cancel each waiting approval whose workload has another waiting on newer evidence."""
     waiting: dict[str, list[Run]] = defaultdict(list)
     for run in prefect_api.find("promote", states=[StateType.PAUSED]):
         waiting[approvals.tag_value(run, "workload")].append(run)
@@ -158,7 +158,7 @@ def recover_champions() -> int:
 
 @task
 def resume_decided() -> int:
-    """Start the promotions again that crashed between the answer and what follows from it."""
+    """Restart the promotions that crashed between the answer and its consequences."""
     unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
     for run in unfinished:
         again = prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
@@ -195,7 +195,7 @@ def verify_champions() -> list[str]:
 
 
 def older(runs: Sequence[Run]) -> Iterator[Lapse]:
-    """Go through all of a workload's waiting promotions but the newest."""
+    """Yield a lapse for each of a workload's waiting promotions but the newest."""
     ordered = sorted(runs, key=lambda run: (str(run.created), str(run.id)))
     newest = approvals.tag_value(ordered[-1], "evidence")
     for run in ordered[:-1]:
@@ -203,7 +203,7 @@ def older(runs: Sequence[Run]) -> Iterator[Lapse]:
 
 
 def crashed(since: datetime) -> list[Run]:
-    """List the promotions that crashed after a time, but for those whose evidence is asked on."""
+    """List the promotions that crashed after a time, unless another asks on the same evidence."""
     crashed_runs = prefect_api.find("promote", states=[StateType.CRASHED])
     going = prefect_api.find("promote", states=approvals.UNDER_WAY)
     asked = {approvals.tag_value(run, "evidence") for run in going}

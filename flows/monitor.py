@@ -32,12 +32,12 @@ TURN_WANTED = "flywheel.turn.wanted"
 """The event that asks for a turn; an automation starts it."""
 
 LOST_AFTER = timedelta(minutes=10)
-"""An event that no turn has answered by then was lost: Prefect forgets what it can't take."""
+"""After this, an event without a turn counts as lost: Prefect drops events it can't process."""
 
 
 @flow(flow_run_name=run_name)
 def consider(config: str) -> str:
-    """Ask for a turn if there is reason for one; first for those whose event was lost."""
+    """Request a turn if there is a reason; first start those whose event was lost."""
     workload = workload_file.workload_of_run(config)
     now = datetime.now(UTC)
     caught_up = start_lost_turns(config, workload.workload, now)
@@ -52,7 +52,7 @@ def consider(config: str) -> str:
 
 @task
 def start_lost_turns(config: str, workload: str, now: datetime) -> int:
-    """Start the turns that were asked for while nobody heard it."""
+    """Start the requested turns whose event was lost."""
     with warehouse.connect(settings.load().warehouse) as con:
         lost = turn_starts.unclaimed_starts(con, workload, now - LOST_AFTER)
     for start in lost:
@@ -92,7 +92,7 @@ def find_signs(
     trigger: Trigger,
     now: datetime,
 ) -> list[Sign]:
-    """Give the signs there are; without a turn so far only the feedback counts."""
+    """Return the signs found; before the first turn only feedback counts."""
     since = turn_starts.learned_until(con, workload, now)
     crowned = decision_log.approved_at(con, champion.evidence) if champion else None
     candidates = [
@@ -105,7 +105,7 @@ def find_signs(
 
 @task
 def enter_decision(start: TurnStart, signs: list[Sign]) -> None:
-    """Write down what was considered, before anything is asked for."""
+    """Record the decision before a turn is requested."""
     with warehouse.connect(settings.load().warehouse) as con:
         turn_starts.record_start(con, start, signs)
 
@@ -124,15 +124,15 @@ def request_turn(config: str, start: TurnStart) -> None:
 
 
 REGRESSED = "flywheel.champion.regressed"
-"""The event that proposes a rollback; whoever is told of it decides."""
+"""The event that proposes a rollback; its recipient decides."""
 
 REGRESSION_POLICY = "on_regression of the workload's file"
-"""By whom a champion is rolled back where nobody had to be asked."""
+"""Who ordered a rollback that the workload's file orders."""
 
 
 @flow
 def monitor(span_days: int = 30) -> str:
-    """Look at every workload of the home; one whose file has mistakes does not stop the others."""
+    """Publish the status of every workload of the home; skip files with mistakes."""
     home, statuses, broken = settings.load(), list[WorkloadStatus](), list[str]()
     disk = measure_disk(home)
     home.monitor.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def monitor(span_days: int = 30) -> str:
 def measure_status(
     workload: Workload, champion: Version | None, span_days: int, disk: Disk
 ) -> WorkloadStatus:
-    """Count by model, test for drift and falling votes, and see what waits."""
+    """Count by model, test for drift and falling votes, and list waiting approvals."""
     now, home = datetime.now(UTC), settings.load()
     with warehouse.connect(home.warehouse) as con:
         since = now - timedelta(days=span_days)
@@ -189,7 +189,7 @@ def measure_status(
 
 
 def answering_speed(home: Settings, champion: Version | None) -> str:
-    """Say how fast the champion answered when it was evaluated; not all logs say times."""
+    """Describe the champion's speed in its evaluation, since not all logs have times."""
     cards = (home.scorecards / champion.name).glob("*") if champion else ()
     for folder in cards:
         card = ScorecardManifest.read(folder) if manifest.is_finished(folder) else None
@@ -203,7 +203,7 @@ def answering_speed(home: Settings, champion: Version | None) -> str:
 
 
 def waiting_approvals(workload: str) -> list[Waiting]:
-    """List the approvals of a workload that wait."""
+    """List a workload's pending approvals."""
     url = settings.load().prefect_url
     return [
         Waiting(one.name, f"{url}/runs/flow-run/{one.flow_run_id}", one.since)
@@ -225,9 +225,9 @@ def publish_status(status: WorkloadStatus) -> None:
 
 @task
 def answer_regression(workload: Workload, status: WorkloadStatus, champion: Version | None) -> None:
-    """Say once of a champion that it is liked less than what was before it, and roll back if told.
+    """Report once per champion that it is liked less than its predecessor; roll back if configured.
 
-    Which it was said of last is kept beside the pages.
+    The last reported version is kept next to the pages.
     """
     reasons = [one.text for one in status.findings if one.kind == "votes" and one.is_reached]
     marker = settings.load().monitor / f"{status.workload}.regressed"
@@ -247,7 +247,7 @@ def answer_regression(workload: Workload, status: WorkloadStatus, champion: Vers
 
 
 def _roll_back(workload: Workload, reason: str) -> None:
-    """Start the rollback that the file orders; where names are proved, nobody but this may."""
+    """Roll back as the file orders; where names must be proved, only this process may."""
     if workload.approve.rules() == OPEN:
         parameters = {"workload": workload.workload, "by": REGRESSION_POLICY, "reason": reason}
         prefect_api.start(
@@ -265,17 +265,17 @@ def _roll_back(workload: Workload, reason: str) -> None:
 
 
 def last_reported(path: Path) -> str | None:
-    """Read of which version it was said last."""
+    """Read the version last reported."""
     return path.read_text() if path.exists() else None
 
 
 def status_key(workload: str) -> str:
-    """Give the key of the artifacts that hold a workload's standing."""
+    """Return the key of the artifacts with a workload's status."""
     return approvals.page_key(workload).replace("gate-", "monitor-", 1)
 
 
 @task
 def measure_disk(home: Settings) -> Disk:
-    """Measure what the home takes and what its disk has left."""
+    """Measure the home's size and the free space of its disk."""
     used = sum(one.stat().st_size for one in home.home.rglob("*") if one.is_file())
     return Disk(used, shutil.disk_usage(home.home).free)

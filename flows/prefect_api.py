@@ -1,6 +1,6 @@
-"""The part of Prefect's REST API that commands and flows ask, without Prefect's own client.
+"""The part of Prefect's REST API that commands and flows use, without Prefect's own client.
 
-That takes two seconds to import, and a person who types ``flywheel pending`` waits for it.
+The client takes two seconds to import, and a person who types ``flywheel pending`` waits for it.
 """
 
 import os
@@ -19,7 +19,7 @@ from flows.access import Login
 from flows.stack.health import PrefectAuth
 
 PAGE = 200
-"""Runs that Prefect gives at once, at most."""
+"""Prefect's largest page of runs."""
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -91,13 +91,13 @@ def read(run_id: UUID) -> Run:
 def start(
     deployment: str, parameters: Mapping[str, Any], tags: Sequence[str], key: str | None = None
 ) -> Run:
-    """Start a run that belongs to nobody, and return at once.
+    """Start a run without a parent, and return at once.
 
     Args:
         deployment: Its name, as ``flow/name``.
         parameters: Those of the run.
         tags: Its tags.
-        key: Who starts again under a key finds the run that was started under it.
+        key: Idempotency key: a second start under it returns the first run.
     """
     target = server().get(f"/deployments/name/{deployment}")
     request = {
@@ -111,9 +111,9 @@ def start(
 
 
 def turns_under_way(config: Path) -> list[Run]:
-    """Find the turns of a workload's file that wait for a worker or run.
+    """Find the turns of a workload's file that are pending or running.
 
-    Those of a schedule carry no tag; what they are of is their file.
+    Scheduled turns have no tag, so they are matched by their file.
     """
     file = config.resolve()
     return [
@@ -124,14 +124,14 @@ def turns_under_way(config: Path) -> list[Run]:
 
 
 def answer_held(run_id: UUID, pause_key: str) -> dict[str, Any] | None:
-    """Read the answer to a suspended run that Prefect holds, as it keeps it; ``None`` if none."""
+    """Read Prefect's stored answer to a suspended run, unparsed, or ``None``."""
     query = {"prefix": f"suspended-{pause_key}-response", "limit": 1, "exclude_keys": []}
     inputs = server().post(f"/flow_runs/{run_id}/input/filter", query)
     return inputs[0] if inputs else None
 
 
 def pages(path: str, query: Mapping[str, Json]) -> Iterator[Answer]:
-    """Go through all that a filter finds."""
+    """Yield all results of a filter."""
     offset = 0
     while True:
         page = server().post(path, {**query, "limit": PAGE, "offset": offset})

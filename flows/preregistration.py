@@ -26,9 +26,9 @@ from flows import settings
 
 @dataclass(frozen=True, slots=True)
 class HoldoutUseTerms:
-    """A look that may be taken: its number, what of alpha is left for it, and under which terms.
+    """A permitted holdout use: its number, the alpha left for it, and its terms.
 
-    ``earlier`` are the looks before it at the same challenger by the same policy.
+    ``earlier`` are the previous uses for the same challenger and policy.
     """
 
     look: HoldoutUse
@@ -51,7 +51,7 @@ def seal_policy(policy: Policy, held: Holdout) -> None:
 
 
 def seal_rules(workload: str, rules: ApprovalRules) -> None:
-    """Put the rules for deciding into the chain, unless they are the last that it has."""
+    """Append the approval rules to the chain, unless they are its latest."""
     with warehouse.connect(settings.load().warehouse) as con, warehouse.transaction(con):
         decision_log.in_force(con, workload, rules, now=datetime.now(UTC))
 
@@ -59,11 +59,11 @@ def seal_rules(workload: str, rules: ApprovalRules) -> None:
 def record_use(
     policy: Policy, held: Holdout, challenger: Scorecard, opponent: Scorecard, adapter: str
 ) -> HoldoutUseTerms:
-    """Enter a look before it is taken, with what it may spend; the same look is the same again.
+    """Record a holdout use and its alpha before it is made; idempotent.
 
     Args:
-        policy: The workload's, as it is now.
-        held: What is looked at.
+        policy: The workload's current one.
+        held: The holdout.
         challenger: Its scorecard of the target's task.
         opponent: The opponent's.
         adapter: The challenger's.
@@ -102,7 +102,7 @@ def record_use(
 def allot_use(
     book: HoldoutLog, under: SealedPolicy, policy: Policy, held: Holdout, look: HoldoutUse
 ) -> HoldoutUse:
-    """Number a look, and give it its share of what all looks before it have left; pure."""
+    """Number a use, and allot it a share of the alpha that earlier uses left; pure."""
     before = book.counting(under, held, look.requests)
     spent = [
         significance.allowance(under.alpha, one.number) if one.alpha is None else one.alpha
@@ -115,7 +115,7 @@ def allot_use(
 
 
 def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:
-    """Keep how a look came out, and say on the judgement under which terms it was taken."""
+    """Record the result of a use, and add its terms to the judgement."""
     if judgement.target is not None and taken.look.decision is not None:
         with warehouse.connect(settings.load().warehouse) as con:
             ledger.record_result(
@@ -168,7 +168,7 @@ def _use_terms(
     held: Holdout,
     policy: Mapping[str, Json],
 ) -> HoldoutUseTerms:
-    """Say under which terms a look is taken; ``book`` is as it was before."""
+    """Return the terms of a holdout use; ``book`` is the log before it."""
     before = book.counting(under, held, look.requests)
     changes = policies.changes(ledger.parse_policy(under.policy), policy)
     used = [

@@ -37,13 +37,13 @@ from flows.workload_file import Workload
 
 
 class RolledBackError(RuntimeError):
-    """What was approved has been champion and was rolled back: its approval is used up."""
+    """The approved version has been champion and was rolled back: its approval is used up."""
 
 
 def register_version(workload: Workload, evidence: Evidence) -> Version:
-    """Register the adapter with its lineage and its card, or find it registered.
+    """Register the adapter with its lineage and card; return the existing version if there is one.
 
-    It will be loaded as it was evaluated, whatever the workload's file says by now.
+    It is served as it was evaluated, whatever the workload's file says now.
     """
     subject, home = evidence.subject, settings.load()
     if there := registry.version_of_evidence(subject.workload, evidence.digest):
@@ -77,7 +77,7 @@ def register_version(workload: Workload, evidence: Evidence) -> Version:
 
 
 def register_challenger(workload: Workload, evidence: Evidence) -> Version:
-    """Register what a person is about to be asked about, as challenger."""
+    """Register the adapter that a person will be asked about, as challenger."""
     releases.require_bytes(settings.load(), evidence)
     version = register_version(workload, evidence)
     champion_change.set_challenger(version)
@@ -87,17 +87,16 @@ def register_challenger(workload: Workload, evidence: Evidence) -> Version:
 def make_champion(
     workload: Workload, evidence: Evidence, decision: Decision, still: Callable[[], None]
 ) -> Version:
-    """Make what was approved the champion; safe to repeat, and finished after a kill.
+    """Make the approved adapter the champion; idempotent, and resumed after a kill.
 
     Args:
         workload: Whose.
         evidence: What was approved.
         decision: By whom and why.
-        still: Raises if the approval does not hold any more; asked when nobody else can change the
-            champion.
+        still: Raises if the approval no longer holds; called under the champion's lock.
 
     Raises:
-        ChangedAdapterError: The adapter's bytes are others than the evidence is about.
+        ChangedAdapterError: The adapter's bytes differ from the evidence's.
         RolledBackError: It was champion before, and somebody has rolled it back.
         SignatureError: The version's files at MLflow are not those that were registered.
     """
@@ -130,7 +129,7 @@ def make_champion(
 
 
 def tag_rejected(evidence: Evidence, decision: Decision) -> None:
-    """Say on the version that it was rejected; it is challenger no more."""
+    """Tag the version as rejected, and clear the challenger alias."""
     champion_change.reject(
         evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
     )
@@ -138,7 +137,7 @@ def tag_rejected(evidence: Evidence, decision: Decision) -> None:
 
 
 def _anchor(evidence: Evidence, decision: Decision) -> None:
-    """Say on the version where the decision stands in the chain, so that none is cut off it."""
+    """Tag the version with the decision's link, so that cutting the chain off is detected."""
     name = evidence.subject.workload
     version = registry.version_of_evidence(name, evidence.digest)
     if version is not None and decision.link:
@@ -146,22 +145,22 @@ def _anchor(evidence: Evidence, decision: Decision) -> None:
 
 
 def clear_challenger_of(evidence: Evidence) -> None:
-    """Take the challenger's alias from what nobody is asked about any more."""
+    """Clear the challenger alias of evidence that is no longer pending."""
     champion_change.clear_challenger(evidence.subject.workload, evidence.digest)
 
 
 class ForeignEvidenceError(ValueError):
-    """What a promotion was started with is not evidence of this home, or not the workload's."""
+    """A promotion was started with evidence that is not this home's, or not the workload's."""
 
 
 @flow(flow_run_name=run_name)
 def promote(
     workload: str = "", evidence: str = "", config: str = "", evidence_folder: str = ""
 ) -> State[None]:
-    """Show the evidence, wait for a decision, store it, and on approval crown the challenger.
+    """Show the evidence, wait for a decision, store it, and on approval promote the challenger.
 
-    Whoever starts it says which evidence it is about, and nothing else: the folder is this home's,
-    and the rules are those of the workload's own file.
+    The starter chooses the evidence and nothing else: the folder is this home's, and the rules are
+    those of the workload's own file.
 
     Args:
         workload: Whose evidence.
@@ -170,8 +169,8 @@ def promote(
         evidence_folder: Of those: the evidence's folder, instead of the first two.
 
     Raises:
-        ForeignEvidenceError: It is not about evidence of this home, or by another file.
-        StaleEvidenceError: What the evidence is about has changed; a turn was started.
+        ForeignEvidenceError: The evidence is not this home's, or the file not the workload's.
+        StaleEvidenceError: The evidence is out of date; a turn was started.
     """
     home = settings.load()
     own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
@@ -225,9 +224,9 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
 
 
 def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
-    """Return the workload that the evidence's turn froze, under the rules of its file by now.
+    """Return the workload that the evidence's turn froze, with the current rules of its file.
 
-    Evidence of a turn that froze none is about the workload's file, which is frozen now.
+    If that turn froze none, the workload's current file is frozen now.
 
     Raises:
         ForeignEvidenceError: The run names another file, or one of another workload.
@@ -275,7 +274,7 @@ def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
 
 
 def is_from_before(home: Settings) -> bool:
-    """Tell whether this run was made before the home was upgraded; Prefect's server dates runs."""
+    """Return whether this run was created before the home's upgrade; Prefect's server dates it."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None or run.created is None:
@@ -285,7 +284,7 @@ def is_from_before(home: Settings) -> bool:
 
 
 def decide_or_reread(evidence: Evidence, workload: Workload) -> Decision:
-    """Show the evidence and give what was decided on it, before or now.
+    """Show the evidence and return the earlier or new decision on it.
 
     Raises:
         StaleEvidenceError: Its data was erased, or an answer came too late.
@@ -310,15 +309,15 @@ def publish_page(page: str, digest: str, workload: str) -> str:
 
 @task
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
-    """Register what is asked about, as challenger."""
+    """Register the adapter as challenger."""
     register_challenger(workload, evidence)
 
 
 @task
 def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> registry.Version:
-    """Make the challenger champion; safe to repeat, and finished after a kill.
+    """Make the challenger champion; idempotent, and resumed after a kill.
 
-    What was decided is held against the rules of this moment, once nobody else can change them.
+    The decision is checked against the current rules under the champion's lock.
     """
 
     def still() -> None:
@@ -330,5 +329,5 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
 
 @task
 def reject_task(evidence: Evidence, decision: Decision) -> None:
-    """Say on the version that it was rejected."""
+    """Tag the version as rejected."""
     tag_rejected(evidence, decision)

@@ -216,7 +216,7 @@ def require_version(home: Settings, version: Version) -> None:
 
 
 def is_unsigned(home: Settings, version: Version) -> bool:
-    """Tell whether an older home registered a version, so that no signature is expected of it."""
+    """Return whether an older home registered a version, so that no signature is expected."""
     return _books(home, version.name).release_of(version.number) is None
 
 
@@ -248,7 +248,7 @@ def _runs_older_code(version: Version) -> bool:
 
 
 def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
-    """Return the links of the chain on an evidence up to its newest release; none before one."""
+    """Return the chain's links on an evidence up to its newest release; empty before one."""
     links = [one for one in _books(home, workload).links if one.evidence_digest == digest]
     while links and links[-1].kind != logged_model.RELEASE_KIND:
         links.pop()
@@ -256,7 +256,7 @@ def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
 
 
 def write_record(folder: Path, links: Sequence[Link]) -> None:
-    """Write the record of a decision beside what was decided on."""
+    """Write the record of a decision into the exported folder."""
     _write_record(folder / logged_model.RECORD_FILE, links)
 
 
@@ -382,7 +382,7 @@ def _verify(home: Settings, books: Books, version: Version) -> None:
 
 
 def _is_released(home: Settings, folder: Path, version: Version) -> bool:
-    """Tell whether a version's files are released already, as the chain has it."""
+    """Return whether a version's files are already released, according to the chain."""
     try:
         model_signature.verify(folder, public_key(home))
         record = logged_model.require_decided(folder)

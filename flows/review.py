@@ -26,12 +26,12 @@ Answered: TypeAlias = "dict[str, Json] | Literal['skip', 'quit']"
 """A feedback record, or what was done instead."""
 
 Ask = Callable[[int, ReviewQuestion], Answered]
-"""Shows a question, with its number, and gives what the person said."""
+"""Shows a question, with its number, and returns the person's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What came of a session: questions shown, answered, and rows that were loaded."""
+    """The counts of a session: questions shown, questions answered, rows loaded."""
 
     shown: int
     answered: int
@@ -52,7 +52,7 @@ def choose_questions(
 def ask_questions(
     home: Settings, questions: Sequence[ReviewQuestion], by: Ask, *, now: Callable[[], datetime]
 ) -> Session:
-    """Ask question after question; load what was said, also if the person breaks off."""
+    """Ask the questions in turn; load the answers even if the person stops early."""
     writer = spool.Writer(home.spool)
     shown = answered = 0
     try:
@@ -82,9 +82,9 @@ def export_questions(path: Path, questions: Iterable[ReviewQuestion], *, now: da
 def import_answers(
     home: Settings, path: Path, workload: str, *, reviewer: str, now: datetime
 ) -> tuple[Loaded, int]:
-    """Load what a labelling tool gave back; return what came of it, and how many are unanswered.
+    """Load a labelling tool's answers; return the load's result and the number unanswered.
 
-    Lines that can't be read go to quarantine. The same file again changes nothing.
+    Unreadable lines go to quarantine. Idempotent for the same file.
     """
     with warehouse.connect(home.warehouse) as con, path.open("rb") as file:
         labels = list(label_files.read_labels(con, file, workload, reviewer=reviewer))
@@ -97,7 +97,7 @@ def import_answers(
 
 
 def feedback_target(about: Reviewable) -> dict[str, Json]:
-    """Give what feedback on an interaction is aimed at."""
+    """Return the ids of an interaction that feedback names."""
     return {
         "workload_id": about.workload_id,
         "client_id": about.client_id,

@@ -9,7 +9,7 @@ from prefect.states import Completed
 from flows import champions, settings
 
 UNNAMED = "somebody in the Prefect UI"
-"""Who it was where nobody said: Prefect knows no users."""
+"""The default for ``by``: Prefect knows no users."""
 
 
 @flow(flow_run_name="{workload}")
@@ -21,7 +21,7 @@ def rollback(
     code: str = "",
     signature: str = "",
 ) -> State[None]:
-    """Make the version before the champion the champion again, and write down who asked for it.
+    """Make the previous champion the champion again, and record who ordered it.
 
     Args:
         workload: Whose champion.
