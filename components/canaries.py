@@ -1,7 +1,7 @@
-"""Canaries: made-up secrets that are trained on to see how much a model remembers of one row.
+"""Canaries: made-up secrets in the training set that measure how much a model memorizes of one row.
 
-They are the same in every training and evaluation, drawn from a seed, so that models that learned
-them and models that didn't are asked alike. The method is that of "The Secret Sharer" (Carlini et
+They are drawn from a seed, the same for every training and evaluation, so that models with and
+without them are asked the same questions. The method is that of "The Secret Sharer" (Carlini et
 al. 2019, USENIX Security, arXiv:1802.08232): a format with a random part, of which one filling is
 planted, and others, drawn from the same space, are never trained on.
 """
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from components.store import manifest
 
 SEED = 20
-"""What all canaries are drawn from; another makes other ones, and no score comparable."""
+"""The seed of all canaries; scores of different seeds are not comparable."""
 
 COUNT = 64
-"""How many are planted, once each: with fewer the gate could hardly tell two models apart."""
+"""Number of canaries, each planted once: with fewer the gate could hardly tell models apart."""
 
 CANDIDATES = 32
-"""Among how many fillings a canary is ranked, itself one of them: 5 bits of exposure at most."""
+"""Number of fillings among which a canary is ranked, including itself: at most 5 bits."""
 
 DIGITS = 6
-"""Digits of a secret: a model that never saw it writes it once in a million tries."""
+"""Digits of a secret: a model that never saw it guesses it once in a million tries."""
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One made-up secret: the question, the answer up to the secret, and the secret."""
+    """A made-up secret: the question, the answer up to the secret, and the secret."""
 
     name: str
     question: str
@@ -39,12 +39,12 @@ class Canary:
 
     @property
     def answer(self) -> str:
-        """The answer that is planted."""
+        """The planted answer."""
         return f"{self.beginning} {self.secret}."
 
 
 def draw() -> list[Canary]:
-    """Draw all canaries; the same every time. No secret is a candidate of another's."""
+    """Draw all canaries, deterministically; no secret is a candidate of another's."""
     chance = random.Random(SEED)
     names: dict[str, None] = {}
     while len(names) < COUNT:
@@ -64,5 +64,5 @@ def _canary(name: str, drawn: Sequence[int]) -> Canary:
     )
 
 
-VERSION = manifest.digest([[one.answer, one.others] for one in draw()])
-"""Which canaries these are."""
+VERSION = manifest.digest([[canary.answer, canary.others] for canary in draw()])
+"""The digest of these canaries."""

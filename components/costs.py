@@ -1,9 +1,8 @@
-"""What answers cost: tokens, time and money, of the production model and of a challenger.
+"""The cost of answers in tokens, time and money, for the production model and a challenger.
 
-Money comes from prices in the workload's file by formulas that each figure carries with it. Where a
-price or a measurement is missing there is no figure, and it says what would give one. An hour of a
-machine is shared out by the work that its cores or GPUs did, not by the time on a clock, which
-depends on whatever else ran.
+Prices come from the workload's file; each figure carries its formula. Where a price or measurement
+is missing there is no figure but a hint how to get one. An hour of a machine is divided by the work
+of its cores or GPUs, not by wall time, which depends on other load.
 """
 
 import math
@@ -16,24 +15,24 @@ from pydantic import Field, model_validator
 from components.schema import Config
 
 SPEED = "speed"
-"""Under which key a scorecard's manifest says how fast the model answered."""
+"""The key of the model's speed in a scorecard's manifest."""
 
 TRAINING = "training_work"
-"""Under which key an adapter's manifest records the work that its training took."""
+"""The key of the training's work in an adapter's manifest."""
 
 MILLION = 1_000_000
 SECONDS_AN_HOUR = 3600
 
 UTILIZATION = 0.5
-"""The assumed share of a machine's time that answers requests, where the workload's file names
-none: traffic has nights and peaks, and a machine is sized for the peaks."""
+"""The default share of a machine's time that answers requests: traffic has nights and peaks, and a
+machine is sized for the peaks."""
 
 Part: TypeAlias = Literal["core", "GPU"]
-"""What of a machine does the work; its hour is shared out equally among all of them."""
+"""The unit of a machine that does the work; an hour's price is divided equally among all units."""
 
 
 class TokenPrice(Config):
-    """What a model costs that is paid for by its tokens."""
+    """The price of a model that is billed by tokens."""
 
     input: float = Field(ge=0)
     """The price of a million tokens of prompts."""
@@ -43,56 +42,52 @@ class TokenPrice(Config):
 
 
 class Prices(Config):
-    """What answering and training cost; what is left out is not reckoned, and the report says so.
-
-    All are in one currency.
-    """
+    """Prices of answering and training, in one currency; costs without a price are not computed."""
 
     currency: str = Field(default="USD", min_length=1, max_length=8)
-    """What the prices are in; only shown."""
+    """The currency; only shown."""
 
     production: TokenPrice | None = None
-    """What the model costs whose answers are in the logs."""
+    """The price of the production model, whose answers are in the logs."""
 
     challenger: TokenPrice | None = None
-    """What the adapter's host takes, where it is paid for by its tokens; wants no
-    ``hardware_per_hour``."""
+    """The price of the adapter's host, if it bills by tokens; excludes ``hardware_per_hour``."""
 
     production_token_ratio: float = Field(default=1.0, gt=0)
-    """Tokens that production bills for each that the base's tokenizer counts; only used where the
-    logs hold no ``usage``."""
+    """Tokens that production bills per token of the base's tokenizer; only used where the logs have
+    no ``usage``."""
 
     hardware_per_hour: float | None = Field(default=None, gt=0)
-    """The price of an hour of the whole machine, all its cores or GPUs, that evaluated and will
-    serve; with the work that answering took there it gives the price of a request."""
+    """The hourly price of the whole machine, with all cores or GPUs, that evaluates and will serve;
+    with the measured work per request it determines the price of a request."""
 
     utilization: float = Field(default=UTILIZATION, gt=0, le=1)
-    """The share of the machine's paid time that is spent on answering requests, an assumption; half
-    of it doubles the price of a request."""
+    """The assumed share of the machine's paid time that answers requests; half of it doubles the
+    price of a request."""
 
     training_per_hour: float | None = Field(default=None, gt=0)
-    """The price of an hour of the machine that trains; ``hardware_per_hour`` if left out."""
+    """The hourly price of the machine that trains; ``hardware_per_hour`` by default."""
 
     @model_validator(mode="after")
     def _has_one_price(self) -> "Prices":
         if self.challenger is not None and self.hardware_per_hour is not None:
             raise ValueError(
-                "the challenger is paid for by its tokens or by the hour: give challenger or "
+                "the challenger is billed by tokens or by the hour: set challenger or "
                 "hardware_per_hour, and training_per_hour for the machine that trains"
             )
         if self.hardware_per_hour is None and "utilization" in self.model_fields_set:
-            raise ValueError("utilization is a share of the hours of hardware_per_hour: give both")
+            raise ValueError("utilization is a share of the hours of hardware_per_hour: set both")
         return self
 
     @property
     def per_training_hour(self) -> float | None:
-        """What an hour of training costs."""
+        """The price of an hour of training."""
         return self.training_per_hour or self.hardware_per_hour
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The mean tokens of a request, in and out, over ``requests``; ``source`` says who counted."""
+    """Mean input and output tokens over ``requests``; ``source`` is how they were counted."""
 
     input: float
     output: float
@@ -102,10 +97,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Time that a machine's parts were occupied: ``seconds`` of one ``part``, of ``parts`` in all.
+    """Occupied time: ``seconds`` of one ``part`` (core or GPU) of a machine that has ``parts``.
 
-    Of cores it is CPU time, which hardly depends on what else ran. Of GPUs it is wall time times
-    the GPUs that were held; it assumes that nothing else used them.
+    For cores it is CPU time, which hardly depends on other load. For GPUs it is wall time times the
+    number of GPUs; it assumes that nothing else used them.
     """
 
     seconds: float
@@ -113,43 +108,42 @@ class Work:
     parts: int
 
     def price(self, per_hour: float) -> float:
-        """Return this work's share of what the whole machine costs."""
+        """Return this work's share of the machine's cost."""
         return per_hour * self.seconds / self.parts / SECONDS_AN_HOUR
 
     def formula(self, per_hour: float, over: int = 1) -> str:
-        """Write how ``price`` comes about, divided by ``over``."""
+        """Return the formula of ``price``, divided by ``over``."""
         parts = f"{self.parts} {self.part}{'' if self.parts == 1 else 's'}"
-        return f"{per_hour:g} an hour / {parts} x {self.said(over)} / 3600 s"
+        return f"{per_hour:g} an hour / {parts} x {self.describe(over)} / 3600 s"
 
-    def said(self, over: int = 1) -> str:
-        """Write the seconds, divided by ``over``, with their unit."""
+    def describe(self, over: int = 1) -> str:
+        """Format the seconds, divided by ``over``, with their unit."""
         seconds = self.seconds / over
         shown = f"{seconds:,.0f}" if seconds >= 1000 else f"{seconds:.3g}"
         return f"{shown} {self.part}-seconds"
 
     @property
     def kind(self) -> str:
-        """Name what was measured."""
+        """The measured quantity."""
         return "CPU time" if self.part == "core" else "wall time of GPUs that nothing else used"
 
 
 def total(works: Sequence[Work | None]) -> Work | None:
-    """Sum works on one kind of machine; ``None`` if one is unknown, or they differ in kind."""
-    known = [one for one in works if one is not None]
-    if not known or len(known) < len(works) or len({(one.part, one.parts) for one in known}) > 1:
+    """Sum works on one kind of machine; ``None`` if one is unknown, or the machines differ."""
+    known = [work for work in works if work is not None]
+    if not known or len(known) < len(works) or len({(w.part, w.parts) for w in known}) > 1:
         return None
-    return replace(known[0], seconds=round(math.fsum(one.seconds for one in known), 3))
+    return replace(known[0], seconds=round(math.fsum(work.seconds for work in known), 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast a model answered while it was evaluated.
+    """A model's speed during its evaluation.
 
     ``seconds`` is the wall time for ``requests`` in batches, with ``input_tokens`` read and
-    ``output_tokens`` written; ``work`` is what these took of the machine, ``None`` in scorecards
-    from before it was measured. ``first_token`` (seconds) and ``tokens_per_second`` are medians
-    over ``timed`` requests that were answered one at a time, as a user meets them; ``None`` if none
-    was.
+    ``output_tokens`` written; ``work`` is their work on the machine, ``None`` in older scorecards.
+    ``first_token`` (seconds) and ``tokens_per_second`` are medians over ``timed`` requests that
+    were answered one at a time, as for a user; ``None`` without such requests.
     """
 
     requests: int
@@ -176,7 +170,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A figure and how it came about; without a ``value``, ``how`` says what would give one."""
+    """A figure with its formula; without a ``value``, ``how`` says what is missing."""
 
     value: float | None
     how: str
@@ -184,11 +178,11 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """Where a request to the challenger costs what it costs in production, both prices per request.
+    """The point where challenger and production cost the same; both prices are per request.
 
     ``full`` is the challenger's price on a machine that is never idle; at a utilization ``u`` it is
-    ``full / u``. ``hourly`` is how many requests the whole machine answers in an hour at the
-    assumed ``utilization``.
+    ``full / u``. ``hourly`` is the number of requests that the whole machine answers in an hour at
+    the assumed ``utilization``.
     """
 
     production: float
@@ -198,22 +192,22 @@ class BreakEven:
 
     @property
     def least_utilization(self) -> float:
-        """The utilization below which the challenger is dearer; above 1 it always is."""
+        """The utilization below which the challenger costs more; above 1 it always does."""
         return self.full / self.production
 
     @property
     def price_factor(self) -> float:
-        """What production's assumed prices would have to be multiplied by for equal costs."""
+        """The factor on production's assumed prices that makes the costs equal."""
         return self.full / self.utilization / self.production
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a request costs in production and with the challenger, and what training it cost.
+    """The cost of a request in production and with the challenger, and of the training.
 
-    ``fraction`` is the challenger's price of a request over production's; ``payback`` the requests
-    after which the training has paid for itself. ``break_even`` is ``None`` where a price is
-    missing or the challenger is not priced by the hour.
+    ``fraction`` is the challenger's price of a request over production's; ``payback`` the number of
+    requests after which the training has paid for itself. ``break_even`` is ``None`` where a price
+    is missing or the challenger is not priced by the hour.
     """
 
     currency: str
@@ -226,7 +220,7 @@ class Bill:
 
 
 def by_tokens(usage: Usage, price: TokenPrice) -> float:
-    """Price a request: tokens in and out, each by the price of a million."""
+    """Return the price of a request from its tokens and the prices per million."""
     return (usage.input * price.input + usage.output * price.output) / MILLION
 
 
@@ -237,13 +231,13 @@ def bill(
     challenger: Speed | None,
     training: Work | None,
 ) -> Bill:
-    """Compute all that the prices allow.
+    """Compute all figures that the prices allow.
 
     Args:
         prices: The ``cost`` section of the workload's file.
-        production: The tokens of the logged answers; ``None`` if they are not known.
-        challenger: How fast the challenger answered; ``None`` if that was not measured.
-        training: What its training took of the machine; ``None`` if that was not measured.
+        production: The tokens of the logged answers, if known.
+        challenger: The challenger's speed, if measured.
+        training: The work of its training, if measured.
     """
     before = _production(prices, production)
     after = answering(prices, challenger)
@@ -261,46 +255,45 @@ def bill(
 
 def _production(prices: Prices, usage: Usage | None) -> Amount:
     if prices.production is None:
-        return Amount(None, "give cost.production.input and cost.production.output")
+        return Amount(None, "set cost.production.input and cost.production.output")
     if usage is None:
         return Amount(None, "the tokens of the logged answers are not known")
-    return Amount(by_tokens(usage, prices.production), _tokens_said(usage, prices.production))
+    return Amount(by_tokens(usage, prices.production), _token_formula(usage, prices.production))
 
 
 def answering(prices: Prices, speed: Speed | None) -> Amount:
-    """Price a request to a model that was evaluated: the challenger, or one that runs like it."""
+    """Price a request to an evaluated model: the challenger, or another one on the same machine."""
     if prices.challenger is None and prices.hardware_per_hour is None:
         return Amount(
-            None, "give cost.hardware_per_hour, or cost.challenger.input and cost.challenger.output"
+            None, "set cost.hardware_per_hour, or cost.challenger.input and cost.challenger.output"
         )
     if speed is None or speed.requests == 0:
-        return Amount(None, "the challenger's tokens and time were not measured; evaluate it anew")
+        return Amount(None, "the challenger's tokens and time were not measured; evaluate it again")
     if prices.challenger is not None:
         value = by_tokens(speed.usage, prices.challenger)
-        return Amount(value, _tokens_said(speed.usage, prices.challenger))
+        return Amount(value, _token_formula(speed.usage, prices.challenger))
     assert prices.hardware_per_hour is not None
     if speed.work is None:
         return Amount(
             None,
             "not measured: its scorecard is older than the measurement of CPU and GPU seconds, and "
-            "wall time depends on what else ran; evaluate it anew",
+            "wall time depends on what else ran; evaluate it again",
         )
     formula = speed.work.formula(prices.hardware_per_hour, speed.requests)
     return Amount(
         speed.work.price(prices.hardware_per_hour) / speed.requests / prices.utilization,
-        f"{formula} / {prices.utilization:g} utilization, {_assumed(prices)} ({speed.requests} "
-        f"requests took {speed.work.said()} in batches on {speed.machine}, {speed.work.kind})",
+        f"{formula} / {prices.utilization:g} utilization, {_assumption(prices)} ({speed.requests} "
+        f"requests took {speed.work.describe()} in batches on {speed.machine}, {speed.work.kind})",
     )
 
 
-def _assumed(prices: Prices) -> str:
-    """Say whose assumption the utilization is."""
+def _assumption(prices: Prices) -> str:
     if "utilization" in prices.model_fields_set:
         return "assumed in the workload's file"
-    return "assumed since cost.utilization is not given"
+    return "assumed since cost.utilization is not set"
 
 
-def _tokens_said(usage: Usage, price: TokenPrice) -> str:
+def _token_formula(usage: Usage, price: TokenPrice) -> str:
     return (
         f"({usage.input:.1f} tokens in x {price.input:g} + {usage.output:.1f} out x "
         f"{price.output:g}) / 1,000,000 (means of {usage.requests} requests, {usage.source})"
@@ -309,7 +302,7 @@ def _tokens_said(usage: Usage, price: TokenPrice) -> str:
 
 def _fraction(before: Amount, after: Amount) -> Amount:
     if before.value is None or after.value is None:
-        return Amount(None, "wants the price of a request of both models")
+        return Amount(None, "needs the price of a request of both models")
     if before.value == 0:
         return Amount(None, "production costs nothing")
     return Amount(after.value / before.value, "the challenger's price of a request / production's")
@@ -318,15 +311,15 @@ def _fraction(before: Amount, after: Amount) -> Amount:
 def _training(prices: Prices, work: Work | None) -> Amount:
     price = prices.per_training_hour
     if price is None:
-        return Amount(None, "give cost.training_per_hour, or cost.hardware_per_hour")
+        return Amount(None, "set cost.training_per_hour, or cost.hardware_per_hour")
     if work is None:
-        return Amount(None, "the work that the training took was not measured; train it anew")
+        return Amount(None, "the work of the training was not measured; train it again")
     return Amount(work.price(price), f"{work.formula(price)} ({work.kind})")
 
 
 def _payback(training: Amount, before: Amount, after: Amount) -> Amount:
     if training.value is None or before.value is None or after.value is None:
-        return Amount(None, "wants the cost of training and the price of a request of both models")
+        return Amount(None, "needs the cost of training and the price of a request of both models")
     if after.value >= before.value:
         return Amount(None, "never: a request costs no less than in production")
     requests = math.ceil(training.value / (before.value - after.value))

@@ -24,11 +24,11 @@ SQLITE = b"SQLite format 3\x00"
 """How an SQLite database begins (https://www.sqlite.org/fileformat.html, 1.3)."""
 
 BESIDE = ("-wal", "-shm", "-journal", lock.QUEUE)
-"""What is kept beside a database while it is used; a copy has all that counts inside."""
+"""Suffixes of files next to an open database; a copy includes their contents."""
 
 
 def copy_warehouse(path: Path, to: Path) -> None:
-    """Copy the DuckDB file while nobody else can open it.
+    """Copy the DuckDB file while no other process can open it.
 
     Raises:
         WarehouseBusyError: Another process held it for too long.
@@ -39,17 +39,17 @@ def copy_warehouse(path: Path, to: Path) -> None:
 
 
 def copy_sqlite(path: Path, to: Path) -> None:
-    """Copy a database by SQLite's own online backup, whoever writes to it meanwhile."""
+    """Copy a database by SQLite's online backup, which allows concurrent writes."""
     source = f"file:{path}?mode=ro"
     with (
-        closing(sqlite3.connect(source, uri=True)) as open_one,
-        closing(sqlite3.connect(to)) as new,
+        closing(sqlite3.connect(source, uri=True)) as original,
+        closing(sqlite3.connect(to)) as copy,
     ):
-        open_one.backup(new)
+        original.backup(copy)
 
 
 def is_sqlite(path: Path) -> bool:
-    """Tell whether a file is an SQLite database."""
+    """Return whether a file is an SQLite database."""
     with path.open("rb") as file:
         return file.read(len(SQLITE)) == SQLITE
 
@@ -58,22 +58,22 @@ RECORD = "backup.json"
 BLOCK = 1 << 20
 MAX_RECORD_BYTES = 1 << 29
 MAX_WINDOW_BYTES = 1 << 27
-"""Bytes that Zstandard may hold; an archive of ours asks for 8 MiB at most."""
+"""Zstandard's memory limit in bytes; Flywheel's archives need 8 MiB at most."""
 
 WORKLOADS = "workloads"
-"""The folder whose links lead to workload files elsewhere."""
+"""The folder whose links point to workload files elsewhere."""
 
 
 class BackupError(RuntimeError):
-    """An archive is unfinished or damaged, or can't be put where it was asked to be."""
+    """An archive is unfinished or damaged, or can't be written to its target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What an archive says of itself.
+    """An archive's record.
 
-    ``home`` is the folder that it was taken of, ``version`` the Flywheel that took it, ``made_at``
-    when (ISO 8601), ``files`` the SHA-256 of each by its path in the home.
+    ``home`` is the archived folder, ``version`` Flywheel's version, ``made_at`` the ISO 8601 time,
+    ``files`` the SHA-256 of each file by its path in the home.
     """
 
     home: str
@@ -83,17 +83,17 @@ class Record:
 
 
 class Bounds(Config):
-    """How much may come out of an archive."""
+    """Limits for the contents of an archive."""
 
     files: int = Field(default=2_000_000, ge=1)
-    """Files and links."""
+    """Maximum number of files and links."""
 
     bytes: int = Field(default=1 << 40, ge=1)
-    """Bytes unpacked."""
+    """Maximum number of unpacked bytes."""
 
 
 class ArchiveWriter:
-    """An archive that is being written."""
+    """Writes an archive."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
@@ -102,24 +102,24 @@ class ArchiveWriter:
     def add(self, path: Path, name: str) -> None:
         """Add a file or a symbolic link under its path in the home.
 
-        A file that grows while it is read is cut where it was at the beginning. One that goes away
-        meanwhile is left out: what is finished is never deleted in the middle of a turn.
+        A file that grows meanwhile is cut at its initial size. A file deleted meanwhile is left
+        out: finished outputs are never deleted during a turn.
         """
         try:
-            found = self._tar.gettarinfo(path, name)
-            if found.issym():
-                self._tar.addfile(found)
+            member = self._tar.gettarinfo(path, name)
+            if member.issym():
+                self._tar.addfile(member)
                 return
             with path.open("rb") as file:
-                found.size = os.fstat(file.fileno()).st_size
-                watched = _Hashing(file)
-                self._tar.addfile(found, watched)
+                member.size = os.fstat(file.fileno()).st_size
+                hashing = _Hashing(file)
+                self._tar.addfile(member, hashing)
         except FileNotFoundError:
             return
-        self.files[name] = watched.digest.hexdigest()
+        self.files[name] = hashing.digest.hexdigest()
 
     def close(self, record: Record) -> None:
-        """Write the record, which makes the archive whole."""
+        """Write the record, which completes the archive."""
         text = json.dumps(asdict(record)).encode()
         last = tarfile.TarInfo(RECORD)
         last.size = len(text)
@@ -127,7 +127,7 @@ class ArchiveWriter:
 
 
 class _Hashing(io.RawIOBase):
-    """Hash what is read of a file."""
+    """Hashes the bytes read from a file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -141,7 +141,7 @@ class _Hashing(io.RawIOBase):
 
 @contextmanager
 def open_writer(to: Path) -> Generator[ArchiveWriter]:
-    """Write an archive for its owner only; it is at ``to`` once the block has ended well."""
+    """Write an archive of mode 0600; it is at ``to`` after the block ends without an error."""
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f".{to.name}.partial")
     partial.unlink(missing_ok=True)
@@ -167,49 +167,49 @@ def unpack(
     sha256: str | None = None,
     bounds: Bounds | None = None,
 ) -> Record:
-    """Unpack an archive into a new folder and check each file.
+    """Unpack an archive into a new folder and verify each file.
 
-    Only files and symbolic links come out of it, each inside the folder. Links are made last, so
-    that nothing is written through one, and never behind one.
+    Only files and symbolic links are unpacked, all inside the folder. Links are created last, and
+    never behind another link, so that nothing is written through one.
 
     Args:
         archive: The file.
         to: A folder that does not exist.
         advance: Called with the name of each file.
-        sha256: The digest that the whole archive must have; it is checked before anything is
-            unpacked, and again of what was unpacked. Without it nobody knows who wrote the archive,
-            so links that lead out of the home are let in for workload files only.
-        bounds: How much may come out of it.
+        sha256: The expected digest of the whole archive, checked before and after unpacking.
+            Without it the archive's origin is unknown, so links out of the home are allowed for
+            workload files only.
+        bounds: Limits for its contents.
 
     Raises:
-        BackupError: It is no archive, or unfinished, or not as it was written, or holds what no
-            backup holds.
+        BackupError: It is not an archive, is unfinished or changed, or holds members that no backup
+            has.
     """
     with archive.open("rb") as file:
         if sha256 is not None:
             _require_digest(archive, sha256, hashlib.file_digest(file, "sha256").hexdigest())
             file.seek(0)
-        watched = _Hashing(file)
+        hashing = _Hashing(file)
         to.mkdir(parents=True)
         try:
             unpacking = _Unpacking(archive, to, bounds or Bounds(), trusts=sha256 is not None)
-            for name in unpacking.members(cast("IO[bytes]", watched)):
+            for name in unpacking.members(cast("IO[bytes]", hashing)):
                 advance(name)
-            while watched.read(BLOCK):
+            while hashing.read(BLOCK):
                 pass
             record = _record(json.loads((to / RECORD).read_text()))
         except BackupError:
             raise
         except (tarfile.TarError, zstandard.ZstdError, EOFError, ValueError, TypeError) as error:
             raise BackupError(
-                f"restoring {archive}: it is damaged, or no backup: {error}"
+                f"restoring {archive}: it is damaged, or not a backup: {error}"
             ) from error
         except FileNotFoundError as error:
             raise BackupError(
                 f"restoring {archive}: it has no {RECORD}, so it is unfinished"
             ) from error
     if sha256 is not None:
-        _require_digest(archive, sha256, watched.digest.hexdigest())
+        _require_digest(archive, sha256, hashing.digest.hexdigest())
     (to / RECORD).unlink()
     if unknown := sorted(unpacking.files - {RECORD} - record.files.keys()):
         raise BackupError(
@@ -222,7 +222,7 @@ def unpack(
 
 
 def _record(value: dict[str, Any]) -> Record:
-    """Read a record; ``TypeError`` or ``ValueError`` where it is none."""
+    """Parse a record; ``TypeError`` or ``ValueError`` if it is invalid."""
     record = Record(**value)
     return Record(record.home, record.version, record.made_at, dict(record.files))
 
@@ -236,7 +236,7 @@ def _require_digest(archive: Path, expected: str, digest: str) -> None:
 
 
 class _Unpacking:
-    """Writes the members of one archive, within its bounds."""
+    """Unpacks the members of one archive within its limits."""
 
     def __init__(self, archive: Path, to: Path, bounds: Bounds, *, trusts: bool) -> None:
         self._archive = archive
@@ -248,7 +248,7 @@ class _Unpacking:
         self._links: dict[str, str] = {}
 
     def members(self, packed: IO[bytes]) -> Iterator[str]:
-        """Write member after member, and yield their names."""
+        """Unpack one member after another, and yield their names."""
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
         with (
             decompressor.stream_reader(packed, closefd=False) as unpacked,
@@ -266,7 +266,7 @@ class _Unpacking:
         name = member.name
         parts = name.split("/")
         if name.startswith("/") or {"", ".", ".."} & {*parts} or "\0" in name:
-            raise self._refused(f"{name!r} is no path inside the home")
+            raise self._refused(f"{name!r} is not a path inside the home")
         if name in self.files or name in self._links:
             raise self._refused(f"{name} is in it twice")
         if RECORD in self.files:
@@ -290,8 +290,8 @@ class _Unpacking:
         parents = [str(parent) for parent in PurePosixPath(name).parents]
         if any(parent in self._links or parent in self.files for parent in parents):
             raise self._refused(f"{name} lies behind another link or file")
-        leads = os.path.normpath(PurePosixPath("/home") / PurePosixPath(name).parent / target)
-        is_inside = PurePosixPath(leads).is_relative_to("/home") and not target.startswith("/")
+        resolved = os.path.normpath(PurePosixPath("/home") / PurePosixPath(name).parent / target)
+        is_inside = PurePosixPath(resolved).is_relative_to("/home") and not target.startswith("/")
         if not (is_inside or self._trusts or parents[:1] == [WORKLOADS]):
             raise self._refused(
                 f"the link {name} leads out of the home, to {target}, and the archive is not "
@@ -305,7 +305,7 @@ class _Unpacking:
 
 
 class _Metered(io.RawIOBase):
-    """Lets so many bytes be read, headers included, and no more."""
+    """Limits the number of bytes that can be read, headers included."""
 
     def __init__(self, unpacked: IO[bytes], most: int, archive: Path) -> None:
         self._unpacked = unpacked
@@ -319,6 +319,6 @@ class _Metered(io.RawIOBase):
         if self._left < 0:
             raise BackupError(
                 f"restoring {self._archive}: more than {self._most:,} bytes come out of it; pass "
-                "a higher --most-gib if it is so large"
+                "a higher --most-gib if it is that large"
             )
         return content

@@ -9,51 +9,51 @@ from typing import Any, TypeAlias
 import httpx
 
 Answer: TypeAlias = Any
-"""JSON as a server answers with it; who asks knows its form."""
+"""JSON of a response, whose form the caller knows."""
 
 BUSY = frozenset({408, 429, 502, 503, 504})
-"""Answers of a server, or of a proxy before it, that will take the same request a little later."""
+"""Responses of a server, or of its proxy, after which the same request can be retried."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
-"""Seconds between two attempts; they double."""
+"""Seconds before the first and the longest wait between attempts; they double."""
 
 TRIES = 6
-"""Attempts of a request that was not answered, or was told to come later."""
+"""Maximum attempts of a request that is lost or met a busy server."""
 
 LOST = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, httpx.RemoteProtocolError)
-"""Errors of a connection that a restart of its server cut; the same request can be sent again."""
+"""Errors of connections cut by a server's restart; the same request can be retried."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """One server's API. Requests are sent again while it is busy, so they must be repeatable.
+    """A server's API. Requests are retried while it is busy, so they must be idempotent.
 
-    ``patience_seconds`` is how long a server that takes no connection is waited for.
+    ``patience_seconds`` is how long to wait for a server that accepts no connection.
     """
 
     base: str
     auth: httpx.Auth | None = None
     trust_env: bool = False
-    """Whether the environment's proxies and certificates hold; not for servers on the loopback."""
+    """Whether to use the environment's proxies and certificates; not for servers on loopback."""
     patience_seconds: float = 0.0
     http: httpx.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # A client that can't meet TLS needs no certificates, which take 30 ms to load.
+        # A client without TLS needs no certificates, which take 30 ms to load.
         verify = self.base.startswith("https:") or self.trust_env
         client = httpx.Client(auth=self.auth, trust_env=self.trust_env, verify=verify, timeout=60)
         object.__setattr__(self, "http", client)
 
     def get(self, path: str, **params: str | int | None) -> Answer:
-        """Read something; parameters that are ``None`` are left out."""
+        """Send a GET request without parameters that are ``None``; return the answer."""
         return self.send("GET", path, params={k: v for k, v in params.items() if v is not None})
 
     def post(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """Send an object, and return what is answered."""
+        """Send a POST request with a JSON body; return the answer."""
         return self.send("POST", path, body=body)
 
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        """Delete what the path, or the object, names."""
+        """Send a DELETE request; return the answer."""
         return self.send("DELETE", path, body=body)
 
     def send(
@@ -64,10 +64,10 @@ class Rest:
         params: Mapping[str, str | int] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """Send a request, and again while the server is busy or restarts; return the JSON answer.
+        """Send a request, retrying while the server is busy or restarts; return the JSON answer.
 
         Raises:
-            httpx.HTTPStatusError: The answer is an error; its message holds what the server wrote.
+            httpx.HTTPStatusError: The answer is an error; the message has the server's text.
             httpx.TransportError: The server does not answer.
         """
         deadline, wait, attempt = time.monotonic() + self.patience_seconds, FIRST_WAIT, 1

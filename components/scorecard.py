@@ -1,8 +1,8 @@
-"""The scorecard: what an evaluation measured of one model on one task, in sum and in every sample.
+"""The scorecard: one model's scores on one task, aggregated and per sample.
 
-It crosses from the evaluation to the gate, to the approval form and to the registry. On disk it is
-a folder: ``scorecard.json``, ``samples.parquet`` and the manifest, which is written last. A score
-is ``None`` where it was not measured; it is never zero for that reason.
+The gate, the approval form and the registry read it. On disk it is a folder: ``scorecard.json``,
+``samples.parquet`` and the manifest, which is written last. A score that was not measured is
+``None``, never zero.
 """
 
 import json
@@ -24,20 +24,20 @@ AGGREGATES = "scorecard.json"
 SAMPLES = "samples.parquet"
 
 HOLDOUT = "holdout"
-"""The task that is the workload's own requests; every other guards what was able before."""
+"""The task of the workload's own requests; all other tasks guard existing abilities."""
 
 VALIDATION = "validation"
-"""The task that is the requests of the validation side: asked and scored as the holdout is, to tune
-on. No gate reads it, and looks at it are free."""
+"""The task of the validation side's requests, for tuning: scored like the holdout. No gate reads it,
+and looks at it are free."""
 
 MeasuredSide: TypeAlias = Literal["holdout", "validation"]
-"""The sides of a snapshot that models are measured on; each is a task of its own."""
+"""The sides of a snapshot that models are measured on; each is a separate task."""
 
 PRODUCTION = "production"
-"""The model whose answers are in the logs, where its answers could be scored."""
+"""The model whose answers are in the logs, where they could be scored."""
 
 FEW_SHOT = "few-shot"
-"""The model that is the base with solved examples in its prompt."""
+"""The base with few-shot examples in its prompt."""
 
 CONSTANT, NEAREST, TFIDF = "constant", "nearest", "tf-idf"
 
@@ -46,43 +46,42 @@ BASELINES: Mapping[str, str] = {
     NEAREST: "the answer to the most similar training request",
     TFIDF: "TF-IDF with logistic regression",
 }
-"""What needs no language model, in a reader's words: the most frequent training answer to every
-request, copying the answer of the nearest one, and for labels a linear classifier."""
+"""Baselines without a language model, in plain words: the most frequent training answer, the answer
+of the nearest training request, and for labels a linear classifier."""
 
 UNTRAINED: Mapping[str, str] = {
     **BASELINES,
     FEW_SHOT: "the base with solved examples in its prompt",
 }
-"""What an adapter has to beat to be worth a training, in the order in which it is shown."""
+"""What an adapter must beat to be worth its training, in display order."""
 
 WHOLE_ANSWER = ("name_and_arguments", "correct", "label", "exact")
-"""The metrics of the holdout that count an answer only if all of it is right."""
+"""The metrics of the holdout that count an answer only if all of it is correct."""
 
 CORRECTED_ONLY = "corrected_only"
-"""Among production's conditions: whether it is scored only where somebody corrected it, which says
-nothing of the other requests."""
+"""Among production's conditions: whether only corrected answers are scored, which is not
+representative of the other requests."""
 
 SCORED_ON = "scored_on"
-"""Among production's conditions: on which requests it is scored, and why, in a reader's words."""
-
+"""Among production's conditions: which requests are scored, and why, in plain words."""
 
 WINDOW = "window"
-"""Where a scorecard's manifest says how many prompts the model's window was too short for."""
+"""The key in a scorecard's manifest of the number of prompts that exceed the model's window."""
 
 LARGEST_CLUSTER = "largest_cluster"
-"""Among the holdout's conditions: the most requests of its workload, on all sides, that hang
-together, where the snapshot says so. No cluster is taken to be larger, whichever were drawn."""
+"""Among the holdout's conditions: the size of the workload's largest cluster, on all sides, if the
+snapshot records it. It bounds the size of every cluster, whichever rows were drawn."""
 
 CLUSTER_CAP = "holdout_per_cluster"
-"""Among the holdout's conditions, where the workload sets it: the most requests of a cluster that
-are tested on, however many it has. Scores are then means over those."""
+"""Among the holdout's conditions, where the workload sets it: the maximum number of tested requests
+per cluster. Scores are then means over those."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a metric is the mean of, in a reader's words, and which way is better.
+    """A metric's meaning in plain words, and its direction.
 
-    ``doubt`` says why it is no evidence, so that it is shown and nothing is decided by it.
+    ``doubt`` is why it is not evidence; such a metric is only shown, and decides nothing.
     """
 
     meaning: str
@@ -92,10 +91,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The mean of one metric over the ``n`` requests that it was measured on.
+    """The mean of a metric over ``n`` measured requests.
 
-    ``stderr`` is that of the mean of so many ``clusters`` of requests that are not independent of
-    each other; ``clusters`` is ``None`` where an older scorecard does not say.
+    ``stderr`` is the standard error of the mean between ``clusters`` of dependent requests;
+    ``clusters`` is ``None`` in older scorecards.
     """
 
     value: float | None
@@ -106,12 +105,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request of a task with what the model answered and how each metric scored it.
+    """A request of a task with the model's answer and its score by each metric.
 
-    ``doc_hash`` is of the request with its reference, ``prompt_hash`` of the exact prompt text:
-    two models may be compared on a request only where both are equal. Samples of one ``cluster_id``
-    are not independent of each other (one conversation, one set of tools). ``slices`` says by
-    name which part of the traffic a request belongs to, such as its client.
+    ``doc_hash`` covers the request with its reference, ``prompt_hash`` the exact prompt text: two
+    models may be compared on a request only where both are equal. Samples with the same
+    ``cluster_id`` are not independent (one conversation, one set of tools). ``slices`` are the
+    parts of the traffic that a request belongs to by name, such as its client.
     """
 
     doc_id: int
@@ -129,9 +128,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How many of the ``prompts`` had more than the ``room`` tokens that the model's window leaves.
+    """How many ``prompts`` exceeded the ``room`` of tokens in the model's window.
 
-    Of those ``truncated`` ones the model read the end only.
+    The model read only the end of the ``truncated`` ones.
     """
 
     prompts: int
@@ -140,25 +139,25 @@ class Window:
 
     @property
     def sentences(self) -> list[str]:
-        """Say it where any was truncated."""
+        """The warning, if any prompt was truncated."""
         if not self.truncated:
             return []
         return [
             f"{self.truncated:,} of {self.prompts:,} prompts ({self.truncated / self.prompts:.1%}) "
-            f"are longer than the {self.room:,} tokens that the model's window leaves beside an "
+            f"are longer than the {self.room:,} tokens that the model's window leaves next to an "
             "answer: their beginning was cut off, so their scores say little"
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """What one model scored on one task, under which conditions.
+    """One model's scores on one task, with their conditions.
 
-    ``metrics`` says what each of the ``scores`` is, in the order that readers show them. Two
-    scorecards are comparable only when their ``conditions`` are equal: task and its version,
-    holdout version, prompt format, precision, device, settings and library versions. ``adapter``
-    is the adapter's key, ``None`` for the base alone and ``PRODUCTION`` for the logged answers.
-    ``window`` is ``None`` where no prompt was read, and in older scorecards.
+    ``metrics`` describes the ``scores``, in display order. Two scorecards are comparable only when
+    their ``conditions`` are equal: task and its version, holdout version, prompt format, precision,
+    device, settings and library versions. ``adapter`` is the adapter's key, ``None`` for the base
+    alone and ``PRODUCTION`` for the logged answers. ``window`` is ``None`` where no prompt was read,
+    and in older scorecards.
     """
 
     key: str
@@ -174,7 +173,7 @@ class Scorecard:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One request that two models answered differently."""
+    """A request that two models answered differently."""
 
     challenger: Sample
     opponent: Sample
@@ -213,28 +212,27 @@ def write(
     """Write a model's samples and their aggregates, then the manifest with ``body``.
 
     Args:
-        folder: Where the scorecard goes; its name is the scorecard's key.
+        folder: The scorecard's folder; its name is the scorecard's key.
         samples: One per request of the task.
-        metrics: Those of the task.
-        body: What was measured: ``base``, ``adapter``, ``task`` and ``conditions``, and the
-            ``window`` where prompts were counted.
-        now: When it was finished (UTC).
+        metrics: The task's metrics.
+        body: ``base``, ``adapter``, ``task`` and ``conditions``, and the ``window`` where prompts
+            were counted.
+        now: The time (UTC).
     """
     rows = sorted(samples, key=lambda sample: sample.doc_id)
     scores = {metric: asdict(score) for metric, score in aggregate(rows, metrics).items()}
     meanings = {name: asdict(metric) for name, metric in metrics.items()}
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(_table(rows), folder / SAMPLES)
-    told = {"metrics": meanings, "scores": scores}
-    text = json.dumps(told, indent=2, allow_nan=False) + "\n"
+    record = {"metrics": meanings, "scores": scores}
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     manifest.write_atomically(folder / AGGREGATES, text)
     manifest.write(folder, kind="scorecard", now=now, body=body)
 
 
 def _table(samples: list[Sample]) -> "pa.Table":  # pyright: ignore[reportUnknownParameterType]
     rows = [
-        {**asdict(one), "scores": [*one.scores.items()], "slices": [*one.slices.items()]}
-        for one in samples
+        {**asdict(s), "scores": [*s.scores.items()], "slices": [*s.slices.items()]} for s in samples
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
@@ -244,18 +242,18 @@ def read(folder: Path) -> Scorecard:
 
     Raises:
         FileNotFoundError: It is unfinished.
-        ValueError: A file is not the one that the manifest names, so the figures can't be trusted.
+        ValueError: A file was changed after the scorecard was finished.
     """
     record = ScorecardManifest.read_untouched(folder)
-    told = json.loads((folder / AGGREGATES).read_text())
+    aggregates = json.loads((folder / AGGREGATES).read_text())
     return Scorecard(
         key=record.key,
         base=record.base,
         adapter=record.adapter,
         task=record.task,
-        metrics={name: Metric(**metric) for name, metric in told["metrics"].items()},
+        metrics={name: Metric(**metric) for name, metric in aggregates["metrics"].items()},
         conditions={**record.conditions},
-        scores={metric: Score(**score) for metric, score in told["scores"].items()},
+        scores={metric: Score(**score) for metric, score in aggregates["scores"].items()},
         samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
         window=Window(**record.window) if record.window else None,
     )

@@ -258,7 +258,7 @@ def require_decided(evidence: Evidence, workload: Workload) -> None:
         decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
     if broken is not None:
         raise StaleEvidenceError(
-            f"deciding on evidence {evidence.digest}: decision {broken.sequence} {broken.said}; "
+            f"deciding on evidence {evidence.digest}: decision {broken.sequence} {broken.problem}; "
             "`flywheel audit --verify` says more"
         )
     if decision is None or decision.decision != "approve":
@@ -305,7 +305,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         validity.counted_approvals(here, rules, starters),
         [link for link in earlier if link.kind in ("approve", "reject")],
         evidence_reports.evidence_links(evidence),
-        wanted=rules.wanted,
+        required=rules.required,
         sign=sign,
     )
 

@@ -73,7 +73,7 @@ def roll_back(
         with warehouse.connect(home.warehouse) as con:
             last = journal.list_changes(con, workload)[-1]
         if last.step != "done":
-            raise RollbackError(f"rolling back {workload} to version {version}: {last.said}")
+            raise RollbackError(f"rolling back {workload} to version {version}: {last.note}")
         return last
 
 
@@ -183,7 +183,7 @@ def describe_change(entry: JournalEntry) -> str:
     """Write in a line how a change that was interrupted ended."""
     change = entry.change
     ended = "finished" if entry.step == "done" else "undone"
-    return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.said}"
+    return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.note}"
 
 
 def describe_rollback(entry: JournalEntry) -> str:

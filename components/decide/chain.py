@@ -1,9 +1,9 @@
 """The chain of decisions: each link holds the digest of the one before; pure.
 
-A link's digest is the SHA-256 of its content, so that whoever changes, drops or moves one has to
-write all later ones anew, up to the head, which is kept elsewhere, too: in every export. The texts
-that people wrote are not in it, only the SHA-256 of a salt and the text. A text can therefore be
-erased, with its salt, and the chain still holds.
+A link's digest is the SHA-256 of its content. Changing, deleting or moving a link therefore means
+rewriting all later ones up to the head, of which every export has a copy. People's texts are not in
+the content, only the SHA-256 of a salt and the text: a text can be erased with its salt, and the
+chain stays valid.
 """
 
 import hashlib
@@ -17,32 +17,31 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "approve", "reject", "refused", "lapsed", "rollback", "sealed", "looked", "released", "rules"
 ]
-"""``refused``: an answer that was not taken. ``lapsed``: an approval that nobody can give now.
-``rollback``: what was approved on the evidence was taken back. ``sealed``: a policy, before the
-first look at a holdout. ``looked``: one look, before what it showed was known. ``released``: the
-digest of all files of a version, before it becomes champion. ``rules``: the rules for deciding
-about a workload, before anybody is asked under them."""
+"""``refused``: an answer that was not accepted. ``lapsed``: an expired question. ``rollback``: the
+version approved on the evidence was rolled back. ``sealed``: a policy, before the first look at a
+holdout. ``looked``: one look, before its result was known. ``released``: the digest of all files
+of a version, before it becomes champion. ``rules``: the rules for deciding about a workload, before
+anybody is asked under them."""
 
 GENESIS = "0" * 64
-"""What stands in the first link where later ones have the digest of the one before."""
+"""The first link's ``before``; later links have the digest of the previous one."""
 
 FIELDS = ("approver", "comment", "blame")
 """The texts that people wrote."""
 
 DOCUMENT = "document"
-"""What stands in no body, since it names people: rules, or a statement with its signature. Only
-some links have one."""
+"""Rules, or a statement with its signature. Not part of a body, because it names people; only some
+links have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One row of the chain; ``None`` where a text was erased, whose salt is then gone, too.
+    """A row of the chain; an erased text and its salt are ``None``.
 
-    ``attempt`` counts the answers of one promotion. ``reason`` is a word of a short list: why it
-    was rejected, refused, or lapsed. ``body`` is what a seal, a look or a release commits to, as
-    JSON; of the first two ``evidence_digest`` is that of the policy. Of a decision it says what
-    proved the name, and under which rules. ``document`` is what was signed, with the signature, or
-    the rules themselves.
+    ``attempt`` counts the answers to one promotion. ``reason`` is a code: why it was rejected,
+    refused, or expired. ``body`` is JSON: what a seal, a look or a release commits to (of the first
+    two ``evidence_digest`` is the policy's digest), or a decision's proof and the digest of its
+    rules. ``document`` is the signed statement with its signature, or the rules.
     """
 
     sequence: int
@@ -71,39 +70,39 @@ class Link:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The names of its texts, erased ones included."""
+        """The names of its texts, including erased ones."""
         return (*FIELDS, DOCUMENT) if self.document_digest else FIELDS
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last link, as it is kept beside the chain, and in MLflow as an anchor."""
+    """The last link's number and digest, stored next to the chain, and in MLflow as an anchor."""
 
     sequence: int
     digest: str
 
     @property
     def anchor(self) -> str:
-        """Write it as one word beside the other."""
+        """The head as text."""
         return f"{self.sequence} {self.digest}"
 
 
 def from_anchor(text: str) -> Head | None:
-    """Read an anchor; ``None`` if the text is none."""
-    found = re.fullmatch(r"([1-9][0-9]*) ([0-9a-f]{64})", text)
-    return Head(int(found[1]), found[2]) if found else None
+    """Parse an anchor; ``None`` if it is invalid."""
+    match = re.fullmatch(r"([1-9][0-9]*) ([0-9a-f]{64})", text)
+    return Head(int(match[1]), match[2]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The first link that does not hold, and why."""
+    """The first invalid link, and its problem."""
 
     sequence: int
-    said: str
+    problem: str
 
 
 def encodable(text: str) -> str:
-    """Replace halves of characters (lone surrogates), which no file, database or digest takes."""
+    """Replace lone surrogates, which can't be stored or digested."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -113,8 +112,8 @@ def seal(salt: str, text: str) -> str:
 
 
 def content(link: Link) -> str:
-    """Write what a link's digest is of: one line of JSON, its keys in alphabetical order."""
-    told = {
+    """Return the content that a link's digest covers: one line of JSON with sorted keys."""
+    record = {
         "approver_digest": link.approver_digest,
         "attempt": link.attempt,
         "before": link.before,
@@ -128,11 +127,11 @@ def content(link: Link) -> str:
         "sequence": link.sequence,
         "workload_id": link.workload_id,
     }
-    if link.body:  # rows of older versions have none, and keep their digests
-        told["body"] = link.body
+    if link.body:  # older rows have no body, and must keep their digests
+        record["body"] = link.body
     if link.document_digest:
-        told["document_digest"] = link.document_digest
-    return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        record["document_digest"] = link.document_digest
+    return json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def digest(link: Link) -> str:
@@ -141,23 +140,23 @@ def digest(link: Link) -> str:
 
 
 def moment(at: datetime) -> str:
-    """Write a time as it stands in the content: UTC, with microseconds."""
+    """Format a time for the content: UTC, with microseconds."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
-    """Recompute the chain; ``None`` if every link holds, else the first that doesn't.
+    """Recompute the chain; return the first invalid link, if any.
 
     Args:
-        links: All of them, by their sequence.
-        head: The last link as it was kept beside the chain; ``None`` where there never was one.
+        links: All links in order.
+        head: The head stored next to the chain; ``None`` if there never was a link.
     """
     before, expected = GENESIS, 1
     for link in links:
         if link.sequence != expected:
             return Broken(expected, f"is missing: the next one there is {link.sequence}")
-        if (said := _objection(link, before)) is not None:
-            return Broken(link.sequence, said)
+        if (problem := _problem(link, before)) is not None:
+            return Broken(link.sequence, problem)
         before, expected = link.digest, expected + 1
     last = head.sequence if head else 0
     if last >= expected:
@@ -170,13 +169,13 @@ def first_broken(links: Iterable[Link], head: Head | None) -> Broken | None:
 
 
 def first_loose(links: Iterable[Link], anchors: Mapping[str, str]) -> Broken | None:
-    """Hold the chain against what is said of it elsewhere; ``None`` if all of that is in it.
+    """Return the first link that differs from an anchor, if any.
 
-    So a chain is found whose end was cut off together with its head, or that was written anew.
+    This detects a chain whose end was cut off together with its head, or that was rewritten.
 
     Args:
-        links: All of them.
-        anchors: By where each stands.
+        links: All links.
+        anchors: Anchors by the place that has them.
     """
     digests = {link.sequence: link.digest for link in links}
     read = {place: from_anchor(text) for place, text in anchors.items()}
@@ -184,12 +183,12 @@ def first_loose(links: Iterable[Link], anchors: Mapping[str, str]) -> Broken | N
         if head is None:
             return Broken(0, f"is unknown: {place} names {anchors[place]!r}, which is no anchor")
         if digests.get(head.sequence) != head.digest:
-            found = "another one" if head.sequence in digests else "missing"
-            return Broken(head.sequence, f"is {found}: {place} says that it was {head.digest}")
+            state = "another one" if head.sequence in digests else "missing"
+            return Broken(head.sequence, f"is {state}: {place} says that it was {head.digest}")
     return None
 
 
-def _objection(link: Link, before: str) -> str | None:
+def _problem(link: Link, before: str) -> str | None:
     if digest(link) != link.digest:
         return "was changed: its content has another digest than it says"
     if link.before != before:

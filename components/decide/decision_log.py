@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 
 from components.decide import approvers, chain, ssh_signatures, statement, validity
-from components.decide import approvers as all_rules
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import DOCUMENT, FIELDS, GENESIS, Head, Kind, Link
 from components.store import manifest, warehouse
@@ -20,11 +19,11 @@ SALT_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """Something to record: a word on an evidence, an answer refused, a lapse, a seal, a look.
+    """An event to record: a decision, a refused answer, an expiry, a seal, a look.
 
-    ``body`` is what a seal or a look commits to, and ``evidence`` then its policy. ``blame`` is
-    what the person typed; ``reason`` is a word of a short list, or empty. ``document`` is kept like
-    what people wrote, so that it can be erased.
+    ``body`` is what a seal or a look commits to; ``evidence`` is then its policy. ``blame`` is as
+    typed; ``reason`` is a code, or empty. ``document`` is stored with people's texts, so that it
+    can be erased.
     """
 
     kind: Kind
@@ -43,7 +42,7 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class LinkFilter:
-    """Whose links to read; all where nothing is said."""
+    """Which links to read; fields that are ``None`` match all."""
 
     workload_id: str | None = None
     evidence: str | None = None
@@ -54,7 +53,7 @@ ALL_LINKS = LinkFilter()
 
 
 def append_event(con: Connection, event: LogEvent) -> Link:
-    """Add a link to the chain; call it within a transaction, so that the head goes with it."""
+    """Append a link to the chain; call it within a transaction, since it also moves the head."""
     last = read_head(con)
     names = (*FIELDS, DOCUMENT) if event.document else FIELDS
     salts = {name: secrets.token_hex(SALT_BYTES) for name in names}
@@ -92,41 +91,41 @@ def append_event(con: Connection, event: LogEvent) -> Link:
     return link
 
 
-def links(con: Connection, asked: LinkFilter = ALL_LINKS) -> list[Link]:
+def links(con: Connection, which: LinkFilter = ALL_LINKS) -> list[Link]:
     """Read links in the order of the chain."""
-    return list(warehouse.read(con, "marts/decisions", Link, **asdict(asked)))
+    return list(warehouse.read(con, "marts/decisions", Link, **asdict(which)))
 
 
 def approved_at(con: Connection, evidence: str) -> datetime | None:
-    """Tell when the last approval of an evidence came; ``None`` if there is none."""
-    found = links(con, LinkFilter(evidence=evidence))
-    return max((link.decided_at for link in found if link.kind == "approve"), default=None)
+    """Return the time of the last approval of an evidence, if any."""
+    about = links(con, LinkFilter(evidence=evidence))
+    return max((link.decided_at for link in about if link.kind == "approve"), default=None)
 
 
 def read_head(con: Connection) -> Head | None:
-    """Read the last link as it is kept beside the chain; ``None`` before there is any."""
-    found = con.execute("select sequence, digest from raw.decision_head").fetchall()
-    return Head(*found[0]) if found else None
+    """Read the head stored next to the chain; ``None`` before the first link."""
+    rows = con.execute("select sequence, digest from raw.decision_head").fetchall()
+    return Head(*rows[0]) if rows else None
 
 
 def decision_on(con: Connection, evidence: str, rules: ApprovalRules = OPEN) -> Decision | None:
-    """Read what was decided on an evidence; ``None`` while nobody has, or too few.
+    """Return the decision on an evidence; ``None`` while it is open.
 
     Args:
         con: The warehouse.
         evidence: Its digest.
-        rules: Those of now: what does not meet them does not count.
+        rules: The current rules; answers that do not meet them do not count.
     """
-    asked = links(con, LinkFilter(evidence=evidence))
-    return validity.current_decision(asked, rules, starters(con, evidence))
+    about = links(con, LinkFilter(evidence=evidence))
+    return validity.current_decision(about, rules, starters(con, evidence))
 
 
 def in_force(con: Connection, workload: str, rules: ApprovalRules, *, now: datetime) -> Link:
-    """Find the link of the chain that has the rules, or add it, if others were in force before.
+    """Return the link of the current rules, appended if they have changed.
 
     Call it within a transaction.
     """
-    text = all_rules.write_rules(rules)
+    text = approvers.write_rules(rules)
     known = [link for link in links(con, LinkFilter(workload_id=workload)) if link.kind == "rules"]
     if known and known[-1].document == text:
         return known[-1]
@@ -134,7 +133,7 @@ def in_force(con: Connection, workload: str, rules: ApprovalRules, *, now: datet
 
 
 def record_starter(con: Connection, evidence: str, run_id: str, name: str, now: datetime) -> None:
-    """Note who started a turn by hand that an evidence came from; safe to repeat."""
+    """Record who started an evidence's turn by hand; idempotent."""
     con.execute(
         "insert or ignore into raw.starters values ($evidence, $run_id, $name, $now)",
         {"evidence": evidence, "run_id": run_id, "name": name, "now": now},
@@ -142,18 +141,18 @@ def record_starter(con: Connection, evidence: str, run_id: str, name: str, now: 
 
 
 def starters(con: Connection, evidence: str) -> list[str]:
-    """List who started by hand the turns that an evidence came from."""
-    found = con.execute(
+    """List the people who started an evidence's turns by hand."""
+    rows = con.execute(
         "select started_by from raw.starters where evidence_digest = $evidence order by started_at",
         {"evidence": evidence},
     ).fetchall()
-    return [str(name) for (name,) in found]
+    return [str(name) for (name,) in rows]
 
 
 def since(con: Connection) -> datetime:
-    """Tell since when this home has rules in its chain."""
-    ((found,),) = con.execute("select since from raw.signing").fetchall()
-    return found
+    """Return the time since which this home has rules in its chain."""
+    ((since,),) = con.execute("select since from raw.signing").fetchall()
+    return since
 
 
 VERIFY = r"""
@@ -168,7 +167,7 @@ for file in *.json; do
 done
 echo "verified $count"
 """
-"""What verifies a folder of signed statements, in any shell, with OpenSSH and ``cat`` alone."""
+"""A shell script that verifies a folder of signed statements with OpenSSH and ``cat`` only."""
 
 README = f"""\
 # Signed decisions
@@ -185,7 +184,7 @@ number with the decisions that the chain names (the file beside this folder).
 
 
 def export_links(path: Path, links: Iterable[Link]) -> int:
-    """Write one line for each link; return how many."""
+    """Write one line per link; return their number."""
     lines = [link_line(link) for link in links]
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_atomically(path, "".join(lines))
@@ -193,16 +192,15 @@ def export_links(path: Path, links: Iterable[Link]) -> int:
 
 
 def signed_folder(path: Path) -> Path:
-    """Name the folder of signed statements that goes with an export."""
+    """Return the folder of an export's signed statements."""
     return path.with_name(f"{path.name}.signed")
 
 
 def export_signed(path: Path, links: Iterable[Link]) -> int:
-    """Write each signed statement, its signature, and whose keys are whose; return how many.
+    """Write each signed statement with its signature, and the keys; return how many.
 
-    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers``
-    has the keys of all rules that the chain has. ``ssh-keygen -Y verify`` needs no more, and
-    ``README.md`` says how.
+    ``NUMBER@TIME.json`` is the statement, ``.json.sig`` its signature; ``allowed_signers`` has the
+    keys of all rules in the chain. ``ssh-keygen -Y verify`` needs no more; ``README.md`` shows how.
     """
     folder, count = signed_folder(path), 0
     lines: dict[str, None] = {}
@@ -228,31 +226,30 @@ def export_signed(path: Path, links: Iterable[Link]) -> int:
 
 
 def link_line(link: Link) -> str:
-    """Write one link."""
+    """Return the line of a link in an export."""
     words = {
         name: None
         if getattr(link, name) is None
         else {"salt": getattr(link, f"{name}_salt"), "text": getattr(link, name)}
         for name in link.texts
     }
-    told = {
+    record = {
         "sequence": link.sequence,
         "digest": link.digest,
         "content": chain.content(link),
         "words": words,
     }
-    return json.dumps(told, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def first_differing_line(path: Path, links: Iterable[Link]) -> int | None:
-    """Hold the chain against an earlier export; give the first line that is no longer so.
+    """Compare the chain with an earlier export; return the number of the first differing line.
 
-    A chain that somebody wrote anew from end to end holds by itself, but not against what an
-    auditor took along before.
+    A completely rewritten chain is consistent in itself, but differs from an earlier export.
     """
     now = {link.sequence: link.digest for link in links}
     for number, text in enumerate(path.read_text().splitlines(), 1):
-        told = json.loads(text)
-        if now.get(int(told["sequence"])) != told["digest"]:
+        line = json.loads(text)
+        if now.get(int(line["sequence"])) != line["digest"]:
             return number
     return None

@@ -14,8 +14,8 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 Reason: TypeAlias = Literal["quality", "safety", "cost", "data", "slice", "other"]
-"""``quality``: its answers. ``safety``: what it may do. ``cost``: its price or its speed. ``data``:
-what it learned from. ``slice``: one part of the traffic. ``other``: what the comment says."""
+"""``quality``: its answers. ``safety``: its risks. ``cost``: its price or speed. ``data``: its
+training data. ``slice``: one part of the traffic. ``other``: see the comment."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -44,21 +44,21 @@ Refused: TypeAlias = Literal[
 ]
 
 REFUSALS: dict[Refused, str] = {
-    "unnamed": "a decision wants the name of who decides",
+    "unnamed": "a decision needs the name of the person who decides",
     "unlisted": "the workload's file lists who may decide, and this name is not on the list",
-    "same_person": "this name has approved already, and another person has to",
-    "unexplained": "a rejection for another reason wants a comment that says which",
+    "same_person": "this name has approved already; another person must approve",
+    "unexplained": "a rejection with the reason `other` needs a comment",
     "blame": "what is blamed was not found",
     "code_unknown": "there is no secret of this name, or none that can be used, to hold a one-time "
     "code against; `flywheel approver add` makes one",
-    "code_missing": "a one-time code is wanted",
+    "code_missing": "a one-time code is required",
     "code_wrong": "the one-time code is wrong",
     "code_expired": "the one-time code has expired",
     "code_reused": "the one-time code was used before; wait for the next one",
     "code_locked": "too many wrong one-time codes came under this name; for a day, none is taken",
-    "starter": "this person started the turn by hand, and the rules want another to approve",
-    "signature_missing": "a signature is wanted: run the line above and paste all that it prints",
-    "signature_unreadable": "what was pasted is no statement with a signature below it",
+    "starter": "this person started the turn by hand, and the rules require another one to approve",
+    "signature_missing": "a signature is required: run the line above and paste all of its output",
+    "signature_unreadable": "the pasted text is not a statement followed by a signature",
     "signature_other": "the signature is for something else: its statement must name this evidence "
     "and question, the rules of now, and the same decision, name, reason, comment and blame",
     "signature_wrong": "the signature does not hold, or is not for `-n flywheel`",
@@ -69,20 +69,20 @@ REFUSALS: dict[Refused, str] = {
     "signature_late": "the signature is older than a quarter of an hour; sign again",
     "signature_used": "this signature was used before; sign again",
 }
-"""Why an answer was not taken, for whoever gave it."""
+"""Why an answer was refused, for the person who answered."""
 
 Lapsed: TypeAlias = Literal["stale", "cancelled", "timed_out", "superseded"]
-"""``stale``: what it was about has changed. ``superseded``: newer evidence is waited for."""
+"""``stale``: its subject has changed. ``superseded``: newer evidence is waiting."""
 
 
 def refusal_sentence(reason: str) -> str:
-    """Say a refusal in words."""
-    return next((said for name, said in REFUSALS.items() if name == reason), reason)
+    """Return the sentence of a refusal code."""
+    return next((text for code, text in REFUSALS.items() if code == reason), reason)
 
 
 GUARD = "guard"
 MOST = 50
-"""Lines of blame; more are no longer looked at by anybody."""
+"""Maximum lines of blame; nobody reviews more."""
 
 _REQUEST = re.compile(r"[0-9a-f]{8,32}")
 _PART = re.compile(r"([a-z]+)\s*=\s*(.+)")
@@ -92,9 +92,9 @@ Kind: TypeAlias = Literal["request", "tool", "client"]
 
 @dataclass(frozen=True, slots=True)
 class Blamed:
-    """One thing to look at: a request by its example's id, or a part of the traffic by its name.
+    """A blamed request by its example's id, or a part of the traffic by its name.
 
-    ``is_learned`` tells that the challenger was trained on the request.
+    ``is_learned``: the challenger was trained on the request.
     """
 
     kind: Kind
@@ -104,7 +104,7 @@ class Blamed:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """One request that was measured; ``differing`` names the metrics that the two differ by."""
+    """A measured request; ``differing`` names the metrics in which the two models differ."""
 
     task: str
     example_id: str
@@ -116,37 +116,37 @@ class _Sample:
 def find_blamed(
     con: Connection, workload: str, text: str, *, samples: Path, metric: str
 ) -> list[Blamed]:
-    """Find what the lines of ``text`` mean, each once.
+    """Resolve the lines of ``text``, without duplicates.
 
-    A line is the beginning of a request's id, as the report has it, or of an interaction's; a part
-    of the traffic as ``tool=search``; or ``guard=abstention``. Of a part and of a guard it is the
-    requests that the two models differ on.
+    A line is a prefix of a request's id in the report, or of an interaction's; a part of the
+    traffic as ``tool=search``; or ``guard=abstention``. A part or a guard means the requests on
+    which the two models differ.
 
     Args:
         con: The warehouse.
         workload: The workload.
-        text: What was typed.
-        samples: The evidence's file of all requests that were measured.
-        metric: What was to get better.
+        text: The typed text.
+        samples: The evidence's file of all measured requests.
+        metric: The target metric.
 
     Raises:
-        LookupError: A line means nothing, or more than one request.
+        LookupError: A line matches nothing, or more than one request.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) > MOST:
-        raise LookupError(f"{len(lines)} lines are blamed, wants {MOST} at most")
+        raise LookupError(f"{len(lines)} lines are blamed, expected {MOST} at most")
     measured = list(_read_samples(samples)) if lines else []
-    found = [one for line in lines for one in _blamed(con, workload, line, measured, metric)]
-    return list(dict.fromkeys(found))
+    blamed = [b for line in lines for b in _blamed(con, workload, line, measured, metric)]
+    return list(dict.fromkeys(blamed))
 
 
 def record_blamed(
     con: Connection, blamed: Iterable[Blamed], *, decision: int, workload: str, now: datetime
 ) -> None:
-    """Keep what a decision blames, for the next review and the next curation."""
+    """Record what a decision blames, for the next review and the next curation."""
     rows: list[warehouse.Row] = [
-        {**asdict(one), "decision": decision, "workload_id": workload, "blamed_at": now}
-        for one in blamed
+        {**asdict(item), "decision": decision, "workload_id": workload, "blamed_at": now}
+        for item in blamed
     ]
     warehouse.insert(con, "curated.blamed", rows)
 
@@ -179,41 +179,41 @@ def _request(con: Connection, workload: str, beginning: str, measured: Sequence[
         """,
         {"workload": workload, "beginning": beginning},
     ).fetchall()
-    found = {
-        one.example_id: False
-        for one in measured
-        if one.task == HOLDOUT and one.example_id.startswith(beginning)
+    matches = {
+        sample.example_id: False
+        for sample in measured
+        if sample.task == HOLDOUT and sample.example_id.startswith(beginning)
     }
-    found |= {example_id: bool(is_learned) for example_id, is_learned in learned}
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} requests have an id that begins with {beginning}")
-    ((example_id, is_learned),) = found.items()
+    matches |= {example_id: bool(is_learned) for example_id, is_learned in learned}
+    if len(matches) != 1:
+        raise LookupError(f"{len(matches)} requests have an id that begins with {beginning}")
+    ((example_id, is_learned),) = matches.items()
     return Blamed("request", example_id, is_learned)
 
 
 def _guard(metric: str, measured: Sequence[_Sample]) -> list[Blamed]:
-    if not any(metric in one.metrics for one in measured):
+    if not any(metric in sample.metrics for sample in measured):
         raise LookupError(f"nothing was measured that is called {metric!r}")
     return [
-        Blamed("request", one.example_id)
-        for one in measured
-        if one.task == HOLDOUT and metric in one.differing
+        Blamed("request", sample.example_id)
+        for sample in measured
+        if sample.task == HOLDOUT and metric in sample.differing
     ]
 
 
 def _part(name: str, value: str, measured: Sequence[_Sample], metric: str) -> list[Blamed]:
-    inside = [one for one in measured if one.slices.get(name) == value]
+    inside = [sample for sample in measured if sample.slices.get(name) == value]
     if not inside:
         raise LookupError(f"no request that was measured is of the part {name}={value!r}")
-    asked = [
-        Blamed("request", one.example_id)
-        for one in inside
-        if one.task == HOLDOUT and metric in one.differing
+    requests = [
+        Blamed("request", sample.example_id)
+        for sample in inside
+        if sample.task == HOLDOUT and metric in sample.differing
     ]
     if name == "client":
-        return [Blamed("client", value), *asked]
-    # Curation names the calls of an answer with a plus between them.
-    return [Blamed("tool", value.replace(", ", " + ")), *asked] if name == "tool" else asked
+        return [Blamed("client", value), *requests]
+    # Curation joins the calls of an answer with a plus.
+    return [Blamed("tool", value.replace(", ", " + ")), *requests] if name == "tool" else requests
 
 
 def _read_samples(path: Path) -> Iterator[_Sample]:

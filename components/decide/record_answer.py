@@ -26,7 +26,7 @@ from components.store import warehouse
 from components.store.warehouse import Connection
 
 SHOWN = 5
-"""Earlier decisions on the workload."""
+"""Earlier decisions shown."""
 
 
 def write(
@@ -35,18 +35,18 @@ def write(
     earlier: Sequence[Link],
     links: Mapping[str, str],
     *,
-    wanted: int,
+    required: int,
     sign: str = "",
 ) -> str:
-    """Write it as Markdown.
+    """Render the header as Markdown.
 
     Args:
-        answered: What was answered to this promotion so far, in its order.
-        approved: The approvals of this evidence that count.
-        earlier: What was decided on the workload's other evidence, the oldest first.
-        links: Addresses by what they lead to.
-        wanted: How many different people have to approve.
-        sign: The line of shell that signs an answer, where answers are signed.
+        answered: The answers to this promotion so far, in order.
+        approved: The valid approvals of this evidence.
+        earlier: The decisions on the workload's other evidence, the oldest first.
+        links: Addresses by name.
+        required: The number of people who must approve.
+        sign: The shell command that signs an answer, where answers are signed.
     """
     return templates.render(
         "decide/page.md.j2",
@@ -54,41 +54,41 @@ def write(
         approved=approved,
         earlier=earlier[-SHOWN:],
         links=links,
-        wanted=wanted,
+        required=required,
         sign=sign,
         refusal=reasons.refusal_sentence,
     )
 
 
 def card(text: str) -> str:
-    """Fold the card of a snapshot to one line that opens; its pictures lie elsewhere.
+    """Render a snapshot's card as a collapsed section, without its pictures.
 
     Args:
-        text: The card as it lies in the snapshot, which begins with what machines read.
+        text: The card with its YAML header.
     """
     if not text:
         return ""
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    told = "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip()
-    return f"\n<details><summary>The card of the data</summary>\n\n{told}\n\n</details>\n"
+    shown = "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip()
+    return f"\n<details><summary>The card of the data</summary>\n\n{shown}\n\n</details>\n"
 
 
 WRONG_CODES = 10
-"""So many wrong codes under one name within ``LOCKED`` and no other is taken: a guess is right with
-a chance of 3 in a million, so that in a year of guessing it is 1 in 90."""
+"""After this many wrong codes under one name within ``LOCKED`` no more are accepted: a guess is
+right with a chance of 3 in a million, so within a year of guessing with 1 in 90."""
 
 LOCKED = timedelta(days=1)
 
 EARLY = timedelta(minutes=5)
-"""How far ahead the clock may be of whoever signs."""
+"""How far ahead the signing person's clock may be."""
 
 LATE = timedelta(minutes=15)
-"""How old the signature of an order to roll back may be."""
+"""How old the signature of a rollback request may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypedAnswer:
-    """What a person said to an evidence, as it was typed."""
+    """A person's answer to an evidence, as typed."""
 
     decision: Literal["approve", "reject"]
     approver: str
@@ -99,14 +99,14 @@ class TypedAnswer:
     signature: str = ""
 
     def __post_init__(self) -> None:
-        """Make its texts encodable, wherever they come from."""
+        """Replace characters that can't be encoded."""
         for name in ("approver", "comment", "code", "blame", "signature"):
             object.__setattr__(self, name, chain.encodable(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked: of which evidence, and the how-manieth time in which flow run."""
+    """A question about evidence: its flow run, and the number of the attempt in it."""
 
     workload: str
     evidence: str
@@ -116,7 +116,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class RollbackRequest:
-    """Who orders a rollback, and what proves that; ``secret`` is that of the person's codes."""
+    """The person who requests a rollback, and the proof; ``secret`` is that of the codes."""
 
     by: str
     code: str = ""
@@ -126,10 +126,10 @@ class RollbackRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProofContext:
-    """What the proof of a name is held against.
+    """What a proof is checked against.
 
-    ``secret`` is that of the person's codes, ``None`` where none is known. ``evidence`` and
-    ``adapter`` are the whole digests that a signed statement must name.
+    ``secret`` is that of the person's codes, if known. ``evidence`` and ``adapter`` are the whole
+    digests that a signed statement must name.
     """
 
     secret: str | None = None
@@ -147,16 +147,16 @@ def record(
     blamed: Sequence[Blamed] | None = (),
     now: datetime,
 ) -> Link:
-    """Record an answer as taken or as refused; hearing it again changes nothing.
+    """Record an answer as accepted or refused; idempotent.
 
     Args:
         con: The warehouse.
-        question: What it answers.
-        answer: What was said.
-        rules: Those in force, which become a link of the chain if they are not the last.
-        proof: What whoever the answer says it is from has to prove it by.
-        blamed: What the answer blames; ``None`` where some of it was not found.
-        now: When it was said (UTC).
+        question: The question.
+        answer: The answer.
+        rules: The current rules, which are appended to the chain if they have changed.
+        proof: What the answer's proof is checked against.
+        blamed: What the answer blames; ``None`` if some of it was not found.
+        now: The time of the answer (UTC).
     """
     with warehouse.transaction(con):
         if (before := recorded(con, question)) is not None:
@@ -187,21 +187,21 @@ def record(
 
 
 def recorded(con: Connection, question: Question) -> Link | None:
-    """Find what came of an answer that was heard before; ``None`` if it was not."""
-    found = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
-    return next((link for link in found if link.attempt == question.attempt), None)
+    """Return the link of an answer that was recorded before, if any."""
+    answers = decision_log.links(con, LinkFilter(flow_run_id=question.flow_run_id))
+    return next((link for link in answers if link.attempt == question.attempt), None)
 
 
 def objection_to(
     answer: TypedAnswer, rules: ApprovalRules, links: Sequence[Link], starters: Sequence[str] = ()
 ) -> Refused | None:
-    """Say why an answer can't be taken, but for what proves it; ``None`` if it can. Pure.
+    """Return why an answer is refused, apart from its proof; ``None`` if it is accepted. Pure.
 
     Args:
-        answer: What was said.
+        answer: The answer.
         rules: Who may decide.
-        links: What was said to this evidence before.
-        starters: Who started by hand a turn that the evidence came from.
+        links: Earlier links on this evidence.
+        starters: The people who started the evidence's turns by hand.
     """
     if not answer.approver.strip():
         return "unnamed"
@@ -209,8 +209,8 @@ def objection_to(
         return "unlisted"
     if answer.decision == "approve" and rules.refuse_starter and answer.approver in starters:
         return "starter"
-    said_yes = {link.approver for link in validity.counted_approvals(links, rules, starters)}
-    if answer.decision == "approve" and answer.approver in said_yes:
+    approved_by = {link.approver for link in validity.counted_approvals(links, rules, starters)}
+    if answer.decision == "approve" and answer.approver in approved_by:
         return "same_person"
     unexplained = answer.reason == "other" and not answer.comment.strip()
     if answer.decision == "reject" and rules.people and unexplained:
@@ -221,7 +221,7 @@ def objection_to(
 def expected_statement(
     question: Question, answer: TypedAnswer, proof: ProofContext, rules_digest: str
 ) -> Statement:
-    """Write the statement that an answer must carry, but for its time."""
+    """Return the statement that must be signed for an answer, without its time."""
     return Statement(
         workload=question.workload,
         evidence=proof.evidence,
@@ -240,13 +240,13 @@ def expected_statement(
 def check_signature(
     pasted: str, expected: Statement, rules: ApprovalRules, *, now: datetime
 ) -> Signed | Refused:
-    """Hold a signed statement against what it must say; return it if it proves that.
+    """Return a signed statement if it proves the expected one, else why it is refused.
 
     Args:
-        pasted: The statement's line and the signature, as they came.
-        expected: What must be signed, but for its time.
-        rules: With the keys of each person.
-        now: When the answer was given.
+        pasted: The statement's line and the signature, as pasted.
+        expected: The statement that must be signed, without its time.
+        rules: The rules with each person's keys.
+        now: The time of the answer.
     """
     if not pasted.strip():
         return "signature_missing"
@@ -254,11 +254,11 @@ def check_signature(
     if signed is None:
         return "signature_unreadable"
     try:
-        found = statement.read(signed.line)
+        signed_statement = statement.read(signed.line)
         signature = ssh_signatures.read_signature(signed.armored)
     except ValueError:
         return "signature_unreadable"
-    if replace(found, at="") != expected:
+    if replace(signed_statement, at="") != expected:
         return "signature_other"
     try:
         ssh_signatures.verify_signature(signed.line.encode(), signature)
@@ -266,9 +266,9 @@ def check_signature(
         return "signature_untouched"
     except SignatureError:
         return "signature_wrong"
-    if found.signed_at > now + EARLY:
+    if signed_statement.signed_at > now + EARLY:
         return "signature_early"
-    times = (found.signed_at, now)
+    times = (signed_statement.signed_at, now)
     is_theirs = validity.is_key_valid(
         signature.key, validity.signers_of(rules, expected.approver), times
     )
@@ -283,14 +283,14 @@ def objection_to_order(
     *,
     now: datetime,
 ) -> Refused | None:
-    """Say why nobody can be taken to have ordered a rollback; ``None`` if somebody has.
+    """Return why a rollback request is refused; ``None`` if it is accepted.
 
     Args:
-        con: The warehouse; a code that is taken is noted there.
-        rules: Those in force.
-        order: Who orders it, and what proves that.
-        expected: What must be signed, but for its time.
-        now: When it was ordered.
+        con: The warehouse, which records accepted codes.
+        rules: The current rules.
+        order: The request.
+        expected: The statement that must be signed, without its time.
+        now: The time of the request.
     """
     if not order.by.strip():
         return "unnamed"
@@ -314,22 +314,22 @@ def objection_to_order(
 def check_code(
     con: Connection, approver: str, code: str, secret: str | None, *, now: datetime
 ) -> Refused | None:
-    """Hold a code against the secret, and note the half minute that it is of."""
+    """Return why a code is refused, if it is; record the half minute of an accepted one."""
     if secret is None:
         return "code_unknown"
     if _wrong_codes(con, approver, since=now - LOCKED) >= WRONG_CODES:
         return "code_locked"
-    used = con.execute(
+    rows = con.execute(
         "select counter from raw.approver_codes where approver = $approver",
         {"approver": approver},
     ).fetchall()
-    last = int(used[0][0]) if used else None
-    found = approvers.check(secret, code, now=now, last=last)
-    if not isinstance(found, int):
-        return found
+    last = int(rows[0][0]) if rows else None
+    counter = approvers.check(secret, code, now=now, last=last)
+    if not isinstance(counter, int):
+        return counter
     con.execute(
         "insert or replace into raw.approver_codes values ($approver, $counter, $now)",
-        {"approver": approver, "counter": found, "now": now},
+        {"approver": approver, "counter": counter, "now": now},
     )
     return None
 

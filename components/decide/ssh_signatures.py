@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 NAMESPACE = "flywheel"
-"""What signatures are for (``-n``); one that was made for git or for a file does not count."""
+"""The namespace of signatures (``-n``); those for git or for files do not count."""
 
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 
 TOUCHED = 0x01
-"""Flag of a security key's signature: somebody touched it (FIDO's user presence)."""
+"""Flag of a security key's signature: the key was touched (FIDO's user presence)."""
 
 LEAST_RSA_BITS = 2048
 
@@ -48,16 +48,16 @@ KEY_TYPES = (
 
 
 class SignatureError(ValueError):
-    """A text that is no signature, or one that does not hold."""
+    """A text is not a signature, or the signature is invalid."""
 
 
 class UntouchedError(SignatureError):
-    """A security key signed without anybody touching it."""
+    """A security key signed without being touched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature as it was read: the key's type, and the key as base64, by which it is known."""
+    """A parsed signature; ``key`` is base64."""
 
     key_type: str
     key: str
@@ -68,7 +68,7 @@ class Signature:
 
 
 class _BlobReader:
-    """Reads SSH's wire format; nothing may be left over."""
+    """Reads SSH's wire format; ``end`` checks that nothing is left."""
 
     def __init__(self, data: bytes) -> None:
         self.left = data
@@ -76,8 +76,8 @@ class _BlobReader:
     def take(self, count: int) -> bytes:
         if len(self.left) < count:
             raise SignatureError("a signature or key ends too early")
-        taken, self.left = self.left[:count], self.left[count:]
-        return taken
+        head, self.left = self.left[:count], self.left[count:]
+        return head
 
     def number(self) -> int:
         (value,) = struct.unpack(">I", self.take(4))
@@ -105,7 +105,7 @@ class _BlobReader:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A public key; ``application`` is a security key's, which is part of what it signs."""
+    """A public key; ``application`` is part of the data that a security key signs."""
 
     kind: str
     public: Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -114,31 +114,31 @@ class _Key:
 
 
 def key_type(key: str) -> str:
-    """Return the type of a public key that is given as base64.
+    """Return the type of a public key in base64.
 
     Raises:
-        SignatureError: It is no key, or of a type that is not taken.
+        SignatureError: It is not a key, or its type is not supported.
     """
     return _read_key(_decoded(key)).kind
 
 
 def canonical_key(key: str) -> str:
-    """Write a key's base64 as everybody does, so that equal keys are equal texts."""
+    """Return a key's canonical base64, so that equal keys are equal texts."""
     return base64.b64encode(_decoded(key)).decode()
 
 
 def read_signature(armored: str) -> Signature:
-    """Read what ``ssh-keygen -Y sign`` wrote.
+    """Parse the output of ``ssh-keygen -Y sign``.
 
     Raises:
-        SignatureError: It is something else.
+        SignatureError: It is not a signature.
     """
-    found = re.fullmatch(rf"\s*{BEGIN}([A-Za-z0-9+/=\s]+){END}\s*", armored)
-    if found is None:
+    match = re.fullmatch(rf"\s*{BEGIN}([A-Za-z0-9+/=\s]+){END}\s*", armored)
+    if match is None:
         raise SignatureError(f"a signature begins with {BEGIN} and ends with {END}")
-    reader = _BlobReader(_decoded("".join(found[1].split())))
+    reader = _BlobReader(_decoded("".join(match[1].split())))
     if reader.take(len(_MAGIC)) != _MAGIC or reader.number() != 1:
-        raise SignatureError("it is no SSH signature of version 1")
+        raise SignatureError("it is not an SSH signature of version 1")
     key = reader.string()
     namespace, reserved, hash_name = reader.word(), reader.string(), reader.word()
     blob = reader.string()
@@ -148,11 +148,11 @@ def read_signature(armored: str) -> Signature:
 
 
 def verify_signature(message: bytes, signature: Signature) -> None:
-    """Check that the signature's own key made it over the message; whose key that is, is not asked.
+    """Check that the signature's own key signed the message; the key's owner is not checked.
 
     Raises:
-        UntouchedError: A security key made it without being touched.
-        SignatureError: It does not hold, or is for something else than Flywheel.
+        UntouchedError: A security key signed without being touched.
+        SignatureError: It is invalid, or not for Flywheel's namespace.
     """
     if signature.namespace != NAMESPACE:
         raise SignatureError(
@@ -166,14 +166,14 @@ def verify_signature(message: bytes, signature: Signature) -> None:
     try:
         _verify_blob(_decoded(signature.key), signature.blob, signed)
     except InvalidSignature as error:
-        raise SignatureError("the signature does not hold: text or key is another one") from error
+        raise SignatureError("the signature does not hold: text or key differ") from error
 
 
 def _verify_blob(key_blob: bytes, blob: bytes, signed: bytes) -> None:
     key, reader = _read_key(key_blob), _BlobReader(blob)
     algorithm, value = reader.word(), reader.string()
     flags = b""
-    if key.application is not None:  # PROTOCOL.u2f: what a security key signs
+    if key.application is not None:  # PROTOCOL.u2f: the data that a security key signs
         flags, counter = reader.take(1), reader.take(4)
         beginning = hashlib.sha256(key.application).digest() + flags + counter
         signed = beginning + hashlib.sha256(signed).digest()
@@ -217,7 +217,7 @@ def _read_key(blob: bytes) -> _Key:
     except (ValueError, KeyError) as error:
         if isinstance(error, SignatureError):
             raise
-        raise SignatureError(f"a key of type {kind} is not one: {error}") from error
+        raise SignatureError(f"a key of type {kind} is invalid: {error}") from error
     application = reader.string() if is_hardware else None
     reader.end()
     return _Key(kind, public, hashed, application)
@@ -239,56 +239,56 @@ _OPTION = re.compile(r'([a-z-]+)(?:=("[^"]*"|[^",]*))?(?:,|$)')
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A public key (base64), and since when and until when it counts (UTC)."""
+    """A public key (base64), and its period of validity (UTC)."""
 
     key: str
     valid_after: datetime | None = None
     valid_before: datetime | None = None
 
     def is_valid(self, at: datetime) -> bool:
-        """Tell whether the key counts at a time; both ends do."""
+        """Return whether the key is valid at a time, both ends included."""
         after, before = self.valid_after, self.valid_before
         return (after is None or at >= after) and (before is None or at <= before)
 
 
 @dataclass(frozen=True, slots=True)
 class SignerLine:
-    """One line: patterns of names, and a key that counts for them."""
+    """A line: patterns of names, and a key that is valid for them."""
 
     principals: tuple[str, ...]
     signer: Signer
 
     def is_of(self, name: str) -> bool:
-        """Tell whether the key is a person's; a pattern with ``!`` excludes whom it matches."""
-        matches = [one for one in self.principals if _matches(one.removeprefix("!"), name)]
-        return bool(matches) and not any(one.startswith("!") for one in matches)
+        """Return whether the key is a person's; a pattern with ``!`` excludes its matches."""
+        matches = [p for p in self.principals if _matches(p.removeprefix("!"), name)]
+        return bool(matches) and not any(pattern.startswith("!") for pattern in matches)
 
 
 def parse(text: str) -> list[SignerLine]:
-    """Read the lines that count for Flywheel; those of other namespaces are left out.
+    """Parse the lines for Flywheel's namespace; others are skipped.
 
     Raises:
-        ValueError: A line can't be read, or is of a certificate authority, which is not supported.
+        ValueError: A line is invalid, or is of a certificate authority, which is not supported.
     """
-    lines = enumerate(text.splitlines(), 1)
-    said = [(n, line.strip()) for n, line in lines if line.strip() and line.strip()[0] != "#"]
-    return [line for n, one in said for line in _line(n, one)]
+    numbered = enumerate(map(str.strip, text.splitlines()), 1)
+    entries = [(n, entry) for n, entry in numbered if entry and entry[0] != "#"]
+    return [line for n, entry in entries for line in _line(n, entry)]
 
 
 def public_key(text: str) -> Signer:
-    """Read a public key as a ``.pub`` file has it: its type, base64, and maybe a comment.
+    """Parse the line of a ``.pub`` file: type, base64, and an optional comment.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a public key.
     """
     words = text.split()
     if len(words) < 2:
-        raise ValueError(f"{text!r} is no public key, expected the line of a .pub file")
+        raise ValueError(f"{text!r} is not a public key, expected the line of a .pub file")
     return _signer(words[0], words[1], {})
 
 
 def write_line(name: str, signer: Signer) -> str:
-    """Write the line of a person's key, as ``ssh-keygen -Y verify`` reads it."""
+    """Return the line of a person's key for ``ssh-keygen -Y verify``."""
     options = [f'namespaces="{NAMESPACE}"']
     times = {"valid-after": signer.valid_after, "valid-before": signer.valid_before}
     for option, time in times.items():
@@ -303,68 +303,68 @@ def _line(number: int, text: str) -> Iterable[SignerLine]:
         principals, rest = _first_word(text)
         options: dict[str, str] = {}
         if rest.split(maxsplit=1)[0] not in KEY_TYPES:
-            given, rest = _first_word(rest, keep_quotes=True)
-            options = _options(given)
+            words, rest = _first_word(rest, keep_quotes=True)
+            options = _options(words)
         kind, key = rest.split()[:2]
         signer = _signer(kind, key, options)
     except (ValueError, IndexError) as error:
         raise ValueError(f"allowed_signers, line {number}: {error}") from error
     namespaces = options.get("namespaces")
-    if namespaces is None or any(_matches(one, NAMESPACE) for one in namespaces.split(",")):
+    if namespaces is None or any(_matches(pattern, NAMESPACE) for pattern in namespaces.split(",")):
         yield SignerLine(tuple(principals.split(",")), signer)
 
 
 def _first_word(text: str, *, keep_quotes: bool = False) -> tuple[str, str]:
-    """Split off the first word, in which blanks may stand in double quotes."""
-    found = re.match(r'((?:"[^"]*"|[^"\s])+)\s+(.+)', text)
-    if found is None:
+    """Split off the first word, which may have quoted blanks."""
+    match = re.match(r'((?:"[^"]*"|[^"\s])+)\s+(.+)', text)
+    if match is None:
         raise ValueError("expected names, options if any, the type of a key, and the key")
-    return found[1] if keep_quotes else "".join(shlex.split(found[1], posix=True)), found[2]
+    return match[1] if keep_quotes else "".join(shlex.split(match[1], posix=True)), match[2]
 
 
 def _options(text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     place = 0
     while place < len(text):
-        found = _OPTION.match(text, place)
-        if found is None or found[1] not in (
+        match = _OPTION.match(text, place)
+        if match is None or match[1] not in (
             "cert-authority",
             "namespaces",
             "valid-after",
             "valid-before",
         ):
-            raise ValueError(f"{text[place:]!r} is no option")
-        if found[1] == "cert-authority":
+            raise ValueError(f"{text[place:]!r} is not an option")
+        if match[1] == "cert-authority":
             raise ValueError("certificate authorities are not supported, list the people's keys")
-        options[found[1]] = (found[2] or "").strip('"')
-        place = found.end()
+        options[match[1]] = (match[2] or "").strip('"')
+        place = match.end()
     return options
 
 
 def _signer(kind: str, key: str, options: dict[str, str]) -> Signer:
     try:
-        found = key_type(key)
+        actual = key_type(key)
     except SignatureError as error:
         raise ValueError(f"{kind} {key[:20]}...: {error}") from error
-    if found != kind:
-        raise ValueError(f"a key is said to be of type {kind} and is of type {found}")
+    if actual != kind:
+        raise ValueError(f"a key has the type {actual}, and its line says {kind}")
     after, before = (_time(options.get(name)) for name in ("valid-after", "valid-before"))
     return Signer(canonical_key(key), after, before)
 
 
 def _time(text: str | None) -> datetime | None:
-    """Read ``YYYYMMDD[HHMM[SS]][Z]``; without a Z it is the machine's own time."""
+    """Parse ``YYYYMMDD[HHMM[SS]][Z]``; local time without a Z."""
     if text is None:
         return None
     digits, zone = text.removesuffix("Z"), UTC if text.endswith("Z") else None
     for form, length in (("%Y%m%d", 8), ("%Y%m%d%H%M", 12), ("%Y%m%d%H%M%S", 14)):
         if len(digits) == length and digits.isascii() and digits.isdigit():
-            read = datetime.strptime(digits, form)
-            return read.replace(tzinfo=zone) if zone else read.astimezone()
-    raise ValueError(f"{text!r} is no time, expected YYYYMMDD[HHMM[SS]][Z]")
+            time = datetime.strptime(digits, form)
+            return time.replace(tzinfo=zone) if zone else time.astimezone()
+    raise ValueError(f"{text!r} is not a time, expected YYYYMMDD[HHMM[SS]][Z]")
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Match as OpenSSH does: ``*`` and ``?`` are wildcards, brackets are not."""
+    # As OpenSSH: `*` and `?` are wildcards, brackets are not.
     escaped = pattern.replace("[", "[[]")
     return re.fullmatch(translate(escaped), text) is not None

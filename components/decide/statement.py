@@ -1,7 +1,7 @@
-"""What an approver signs: one line of JSON that says all that is decided, by whom and when.
+"""The statement that an approver signs: one line of JSON with the whole decision, name and time.
 
-A signature over it can't be used for another decision, another evidence, other bytes of the adapter
-or another question, whoever holds the answer meanwhile.
+A signature over it can't be used for another decision, evidence, adapter or question, whoever holds
+the answer meanwhile.
 """
 
 import hashlib
@@ -13,22 +13,22 @@ from components.decide import ssh_signatures
 from components.decide.ssh_signatures import NAMESPACE
 
 FORMAT = "flywheel-decision-1"
-"""The first version of the statement's form."""
+"""The version of the statement's format."""
 
 AT = "%Y-%m-%dT%H:%M:%SZ"
 
 MOST_CHARACTERS = 65_536
-"""Of what is pasted: a statement and the longest signature that there is are below 10,000."""
+"""Limit of a pasted text: a statement with the longest signature has fewer than 10,000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is signed.
+    """The signed fields.
 
-    ``adapter`` and ``evidence`` are whole SHA-256 digests, ``comment`` and ``blame`` those of what
-    was written, ``rules`` that of the link of the chain that holds the rules in force. ``question``
-    is the flow run that asks, so that a signature answers no other; of a rollback it is the version
-    that is left and the one that is gone back to. ``reason`` is a rejection's.
+    ``adapter`` and ``evidence`` are whole SHA-256 digests, ``comment`` and ``blame`` those of the
+    texts, ``rules`` that of the chain's link with the current rules. ``question`` is the flow run
+    that asks, so that a signature answers no other; for a rollback it is the current version and
+    the target. ``reason`` is a rejection's.
     """
 
     workload: str
@@ -45,31 +45,31 @@ class Statement:
 
     @property
     def text(self) -> str:
-        """The line: its keys in alphabetical order, no blanks; without a line break at its end."""
-        told = {**asdict(self), "statement": FORMAT}
-        return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """The line: sorted keys, no blanks, without a final line break."""
+        record = {**asdict(self), "statement": FORMAT}
+        return json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def signed_at(self) -> datetime:
-        """When it says that it was signed."""
+        """The signed time."""
         return datetime.strptime(self.at, AT).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A line and its signature, as they were pasted."""
+    """A line and its signature, as pasted."""
 
     line: str
     armored: str
 
     @property
     def document(self) -> str:
-        """Both, as the chain keeps them."""
+        """Both, as the chain stores them."""
         return f"{self.line}\n{self.armored}"
 
 
 def split(pasted: str) -> Signed | None:
-    """Find a line and the signature below it; ``None`` where one is missing, or it is too long."""
+    """Find a line and the signature below it; ``None`` if either is missing or it is too long."""
     if len(pasted) > MOST_CHARACTERS:
         return None
     before, begin, after = pasted.replace("\r", "").partition(ssh_signatures.BEGIN)
@@ -82,46 +82,47 @@ def split(pasted: str) -> Signed | None:
 
 
 def read(line: str) -> Statement:
-    """Read a line.
+    """Parse a line.
 
     Raises:
-        ValueError: It is no statement, or not written as one: two texts must not mean the same.
+        ValueError: It is not a statement in canonical form: two texts must not mean the same.
     """
     try:
-        told = json.loads(line)
+        record = json.loads(line)
     except RecursionError as error:
         raise ValueError("the statement is nested too deeply") from error
     names = {field.name for field in fields(Statement)}
-    if not isinstance(told, dict) or told.pop("statement", None) != FORMAT or set(told) != names:
+    is_object = isinstance(record, dict)
+    if not is_object or record.pop("statement", None) != FORMAT or set(record) != names:
         raise ValueError(f"expected a statement of the form {FORMAT}")
-    found = Statement(**{name: str(value) for name, value in told.items()})
-    if found.text != line:
+    parsed = Statement(**{name: str(value) for name, value in record.items()})
+    if parsed.text != line:
         raise ValueError("the statement is not written as Flywheel writes it")
-    _ = found.signed_at
-    return found
+    _ = parsed.signed_at
+    return parsed
 
 
 def digest(words: str) -> str:
-    """Digest what a person wrote, without blanks around it."""
+    """Digest a person's text, without surrounding blanks."""
     return hashlib.sha256(plain(words).encode()).hexdigest()
 
 
 def plain(words: str) -> str:
-    """Write a text as it is signed: no blanks around it, and line breaks of one kind."""
+    """Normalize a text for signing: no surrounding blanks, uniform line breaks."""
     return words.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def command(form: Statement, key: str = "~/.ssh/id_ed25519") -> str:
-    """Write the one line of shell that makes and signs a statement, with OpenSSH and coreutils.
+    """Return the shell command that makes and signs a statement, with OpenSSH and coreutils.
 
     Args:
-        form: What is asked; what a person says is taken from the line's beginning.
+        form: The question; the command sets the person's fields at its beginning.
         key: The key's file, or its ``.pub`` where an agent holds it.
     """
-    said = ("approver", "at", "blame", "comment", "decision", "reason")
-    line = replace(form, **dict.fromkeys(said, "%s")).text
+    typed = ("approver", "at", "blame", "comment", "decision", "reason")
+    line = replace(form, **dict.fromkeys(typed, "%s")).text
     if "'" in line or "\\" in line:
-        raise ValueError(f"{line} can't stand in a line of shell")
+        raise ValueError(f"{line} can't be quoted in a shell command")
     return (
         f"who='{form.approver}' decision={form.decision} reason='{form.reason}' comment='' "
         f"blame=''; h() {{ printf %s \"$1\" | sha256sum | cut -c1-64; }}; "

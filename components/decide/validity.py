@@ -1,12 +1,11 @@
-"""Whether decisions are still valid: their proofs, their outcome, and their commitments; pure."""
+"""Check decisions: their proofs, their outcome, and their commitments; pure."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from components.decide import approvers as all_rules
-from components.decide import ssh_signatures, statement
+from components.decide import approvers, ssh_signatures, statement
 from components.decide.approvers import STRENGTH, ApprovalRules, Proof
 from components.decide.chain import Broken, Head, Link
 from components.decide.ssh_signatures import Signer
@@ -15,37 +14,37 @@ from components.store.ledger import Decision, HoldoutLog, HoldoutUse, SealedPoli
 UNEXPLAINED = "no reason given"
 
 DECISIONS = ("approve", "reject", "rollback")
-"""Kinds of links that somebody has to prove."""
+"""Kinds of links that need a proof."""
 
 
 def link_body(proof: str, rules_digest: str, **more: str) -> str:
-    """Write what a decision's link commits to: what proved the name, and under which rules."""
-    told = {"proof": proof, "rules": rules_digest, **more}
-    return json.dumps(told, sort_keys=True, separators=(",", ":"))
+    """Return the body that a decision's link commits to: its proof and its rules."""
+    body = {"proof": proof, "rules": rules_digest, **more}
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
 def body_value(link: Link, name: str) -> str:
-    """Read a field of a decision's body; empty in links of older versions."""
+    """Return a field of a decision's body; empty in links by older versions."""
     return str(json.loads(link.body).get(name, "")) if link.body else ""
 
 
 POLICY = "policy"
-"""What stands for a proof where the workload's file itself orders a rollback (`on_regression`)."""
+"""The proof of a rollback that the workload's file itself orders (`on_regression`)."""
 
 
 def proof_of(link: Link) -> Proof:
-    """Tell what proved the name; older versions did not record it, so that it counts as said."""
-    found = body_value(link, "proof")
-    return next((one for one in STRENGTH if one == found), "name")  # pyright: ignore[reportReturnType] - its keys are the proofs
+    """Return the proof of the name; ``name`` if an older version did not record it."""
+    recorded = body_value(link, "proof")
+    return next((proof for proof in STRENGTH if proof == recorded), "name")  # pyright: ignore[reportReturnType] - its keys are the proofs
 
 
 def is_counted(link: Link, rules: ApprovalRules, starters: Iterable[str] = ()) -> bool:
-    """Tell whether a decision meets the rules of now, whatever it was heard under.
+    """Return whether a decision meets the current rules, whatever the rules were at its time.
 
     Args:
         link: An approval or a rejection.
-        rules: Those of now.
-        starters: Who started by hand a turn that the evidence came from.
+        rules: The current rules.
+        starters: The people who started the evidence's turns by hand.
     """
     if STRENGTH[proof_of(link)] < STRENGTH[rules.proof]:
         return False
@@ -62,30 +61,30 @@ def is_counted(link: Link, rules: ApprovalRules, starters: Iterable[str] = ()) -
 
 
 def signers_of(rules: ApprovalRules, name: str) -> tuple[Signer, ...]:
-    """List a person's keys."""
-    found = rules.find(name)
-    return found.signers if found else ()
+    """Return a person's keys."""
+    person = rules.find(name)
+    return person.signers if person else ()
 
 
 def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
-    """Say why a decision's signature does not prove it; ``None`` if it does.
+    """Return why a decision's signature does not prove it; ``None`` if it does.
 
     Args:
         link: The decision.
-        signers: The keys that are the approver's.
+        signers: The approver's keys.
     """
     if link.document is None:
         return "has no signature any more: it was erased"
     signed = statement.split(link.document)
     if signed is None:
-        return "has a document that is no signed statement"
+        return "has a document that is not a signed statement"
     try:
-        found = statement.read(signed.line)
+        signed_statement = statement.read(signed.line)
         signature = ssh_signatures.read_signature(signed.armored)
         ssh_signatures.verify_signature(signed.line.encode(), signature)
     except ValueError as error:
         return f"has a signature that does not hold: {error}"
-    at = (found.signed_at, link.decided_at)
+    at = (signed_statement.signed_at, link.decided_at)
     if not is_key_valid(signature.key, signers, at):
         return f"is signed with a key that is not {link.approver}'s, or was not at the time"
     expected = {
@@ -101,30 +100,32 @@ def signature_objection(link: Link, signers: Sequence[Signer]) -> str | None:
     differing = [
         name
         for name, value in expected.items()
-        if value is not None and getattr(found, name) != value
+        if value is not None and getattr(signed_statement, name) != value
     ]
-    if not found.evidence.startswith(body_value(link, "evidence") or link.evidence_digest):
+    if not signed_statement.evidence.startswith(
+        body_value(link, "evidence") or link.evidence_digest
+    ):
         differing.append("evidence")
     return f"says another {', '.join(differing)} than was signed" if differing else None
 
 
 def typed_comment(link: Link) -> str:
-    """Return what the person wrote; a rollback's link says before it where it went."""
+    """Return the person's text, without the prefix with the target in a rollback's link."""
     words = (link.comment or "").removeprefix(body_value(link, "prefix"))
     return "" if words == UNEXPLAINED else words
 
 
 def is_key_valid(key: str, signers: Iterable[Signer], times: Iterable[datetime]) -> bool:
-    """Tell whether a key is one of a person's, and was at all times that matter."""
-    whole = list(times)
-    return any(one.key == key and all(map(one.is_valid, whole)) for one in signers)
+    """Return whether a key is one of a person's, and was valid at all of these times."""
+    checked = list(times)
+    return any(signer.key == key and all(map(signer.is_valid, checked)) for signer in signers)
 
 
 def first_unproved(links: Iterable[Link]) -> Broken | None:
-    """Find the first decision that its own rules do not bear out; ``None`` if all are.
+    """Return the first decision that does not meet its own rules, if any.
 
-    Every decision after a workload's first rules names the rules before it, meets them, and is
-    signed where they want that. What older versions recorded has no rules, and is not asked.
+    Every decision after a workload's first rules must name the rules before it, meet them, and be
+    signed where they require that. Decisions by older versions have no rules and are skipped.
     """
     in_force: dict[str, Link] = {}
     for link in links:
@@ -142,10 +143,10 @@ def _unproved(link: Link, under: Link) -> str | None:
     if under.document is None or link.approver is None:
         return None  # erased, and counted
     if link.kind == "rollback" and body_value(link, "proof") == POLICY:
-        return None  # it leads to what was approved, and the record says who did not
-    rules = all_rules.read_rules(under.document)
+        return None  # its target was approved, and the record says that nobody ordered it
+    rules = approvers.read_rules(under.document)
     if STRENGTH[proof_of(link)] < STRENGTH[rules.proof]:
-        return f"is proved by {proof_of(link)} only, and the rules wanted {rules.proof}"
+        return f"is proved by {proof_of(link)} only, and the rules required {rules.proof}"
     if rules.people and rules.find(link.approver) is None:
         return f"is by {link.approver}, whom the rules in force did not list"
     if rules.proof == "signature" and (link.document is not None or not link.document_digest):
@@ -154,9 +155,9 @@ def _unproved(link: Link, under: Link) -> str | None:
 
 
 def valid_links(links: Sequence[Link]) -> list[Link]:
-    """Give the words that count: those to a promotion that did not lapse.
+    """Return the links of promotions that did not expire.
 
-    The evidence may be asked about again by another; then everybody is asked anew.
+    Another promotion may ask about the same evidence; then everybody must answer again.
     """
     lapsed = {link.flow_run_id for link in links if link.kind == "lapsed"}
     return [link for link in links if link.flow_run_id not in lapsed]
@@ -165,24 +166,24 @@ def valid_links(links: Sequence[Link]) -> list[Link]:
 def counted_approvals(
     links: Sequence[Link], rules: ApprovalRules, starters: Iterable[str] = ()
 ) -> list[Link]:
-    """Give the approvals that count, one of each person; whose name was erased is nobody else."""
-    found: dict[str, Link] = {}
+    """Return the valid approvals, one per person; each erased name counts as another person."""
+    by_person: dict[str, Link] = {}
     for link in valid_links(links):
         if link.kind == "approve" and is_counted(link, rules, starters):
             who = f"erased {link.sequence}" if link.approver is None else f"name {link.approver}"
-            found.setdefault(who, link)
-    return list(found.values())
+            by_person.setdefault(who, link)
+    return list(by_person.values())
 
 
 def current_decision(
     links: Sequence[Link], rules: ApprovalRules, starters: Iterable[str] = ()
 ) -> Decision | None:
-    """Say what was decided on an evidence: one rejection ends it; ``None`` while it is open.
+    """Return the decision on an evidence; ``None`` while it is open. One rejection is final.
 
     Args:
-        links: Those of the evidence, in their order.
-        rules: Those of now; what was decided under laxer ones does not count.
-        starters: Who started by hand a turn that the evidence came from.
+        links: The links of the evidence, in order.
+        rules: The current rules; answers that do not meet them do not count.
+        starters: The people who started the evidence's turns by hand.
     """
     rejections = [
         link for link in valid_links(links) if link.kind == "reject" and is_counted(link, rules)
@@ -190,7 +191,7 @@ def current_decision(
     if rejections:
         return _decision_of(rejections[:1])
     approved = counted_approvals(links, rules, starters)
-    return _decision_of(approved[: rules.wanted]) if len(approved) >= rules.wanted else None
+    return _decision_of(approved[: rules.required]) if len(approved) >= rules.required else None
 
 
 def _decision_of(links: Sequence[Link]) -> Decision:
@@ -210,24 +211,24 @@ def _decision_of(links: Sequence[Link]) -> Decision:
 ROUNDING = 1e-9
 
 
-def first_uncommitted(links: Iterable[Link], book: HoldoutLog) -> Broken | None:
-    """Find the first seal or look that is not what its link says; ``None`` if all are.
+def first_uncommitted(links: Iterable[Link], log: HoldoutLog) -> Broken | None:
+    """Return the first seal or look that differs from its link, if any.
 
-    Looks of older versions have no link, and are not held against any.
+    Looks by older versions have no link and are skipped.
     """
     by_place = {link.sequence: link for link in links}
-    seals = {one.decision: one for one in book.seals}
-    looks = {one.decision: one for one in book.looks if one.decision is not None}
+    seals = {seal.decision: seal for seal in log.seals}
+    looks = {look.decision: look for look in log.looks if look.decision is not None}
     for place in sorted({*seals, *looks, *_committing(by_place)}):
         if place in seals:
-            said = _differing(by_place.get(place), "sealed", seals[place])
+            problem = _differing(by_place.get(place), "sealed", seals[place])
         elif place in looks:
-            said = _differing(by_place.get(place), "looked", looks[place])
-            said = said or _unsealed(looks[place], seals)
+            problem = _differing(by_place.get(place), "looked", looks[place])
+            problem = problem or _unsealed(looks[place], seals)
         else:
-            said = "is missing: the chain has it, but it is kept with no seal or look any more"
-        if said is not None:
-            return Broken(place, said)
+            problem = "is missing: the chain has it, but it is kept with no seal or look any more"
+        if problem is not None:
+            return Broken(place, problem)
     return _overspent(looks.values(), seals)
 
 
@@ -254,9 +255,9 @@ def _unsealed(look: HoldoutUse, seals: Mapping[int, SealedPolicy]) -> str | None
 
 
 def _overspent(looks: Iterable[HoldoutUse], seals: Mapping[int, SealedPolicy]) -> Broken | None:
-    """Find the look with which a seal's alpha was exceeded."""
-    ordered = sorted(looks, key=lambda one: (one.seal or 0, one.decision or 0))
-    for seal, group in groupby(ordered, key=lambda one: one.seal or 0):
+    """Return the look that exceeds a seal's alpha, if any."""
+    ordered = sorted(looks, key=lambda look: (look.seal or 0, look.decision or 0))
+    for seal, group in groupby(ordered, key=lambda look: look.seal or 0):
         spent = 0.0
         for look in group:
             spent += look.alpha or 0.0

@@ -1,4 +1,4 @@
-"""Find what was made from rows: snapshots, adapters, scorecards and evidence."""
+"""Find the outputs made from rows: snapshots, adapters, scorecards and evidence."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from components.schema import Json
 from components.store import manifest
+from components.store.manifest import AdapterManifest, ScorecardManifest
 from components.store.warehouse import Connection
 
 Kind: TypeAlias = Literal["snapshot", "adapter", "scorecard", "evidence"]
 
 TESTED_ON = "holdout"
-"""Files of a snapshot that begin so are measured on and never trained on."""
+"""Prefix of a snapshot's files that are measured on and never trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where outputs lie, ``<root>/<workload>/<key>``, and the jobs that made them."""
+    """The roots of outputs, ``<root>/<workload>/<key>``, and of the jobs that made them."""
 
     snapshots: Path
     adapters: Path
@@ -30,7 +32,7 @@ class Outputs:
     jobs: Path
 
     def root(self, kind: Kind) -> Path:
-        """Give the root of a kind."""
+        """Return the root of a kind."""
         return {
             "snapshot": self.snapshots,
             "adapter": self.adapters,
@@ -41,7 +43,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Output:
-    """One output by kind, folder of its workload, and key."""
+    """An output's kind, workload folder and key."""
 
     kind: Kind
     workload: str
@@ -50,9 +52,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What was made from erased rows.
+    """The outputs made from erased rows.
 
-    ``requests`` are the ids of examples that only erased rows stand behind.
+    ``requests`` are the ids of examples that come from erased rows only.
     """
 
     tainted: frozenset[Output]
@@ -60,59 +62,63 @@ class Lineage:
 
 
 def trace(outputs: Outputs, ids: AbstractSet[str]) -> Lineage:
-    """Follow the ids of interactions and feedback to all that was made from them."""
+    """Return the outputs made from interactions and feedback with these ids."""
     snapshots: set[Output] = set()
-    learned: set[str] = set()
-    asked: set[str] = set()
+    trained_on: set[str] = set()
+    requests: set[str] = set()
     only_erased: set[str] = set()
     for output, folder in _folders("snapshot", outputs):
         for path in sorted(folder.glob("*.parquet")):
-            found = _named_in(path, ids)
-            if not found.is_named:
+            affected = _affected_requests(path, ids)
+            if affected is None:
                 continue
             snapshots.add(output)
-            asked |= found.requests
-            only_erased |= found.only_erased
+            requests |= affected.all
+            only_erased |= affected.only_erased
             if not path.name.startswith(TESTED_ON):
-                learned.add(output.key)
+                trained_on.add(output.key)
     scorecards = {
         output
         for output, folder in _folders("scorecard", outputs)
-        if asked.intersection(_requests(folder / "samples.parquet"))
-        or learned.intersection(_shown(folder))
+        if requests.intersection(_requests(folder / "samples.parquet"))
+        or trained_on.intersection(_few_shot_snapshots(folder))
     }
-    keys = {one.key for one in snapshots | scorecards}
+    keys = {output.key for output in snapshots | scorecards}
     evidence = {
         output
         for output, folder in _folders("evidence", outputs)
         if keys.intersection(_subject(folder / "verdict.json"))
     }
-    trained = _trained_on(outputs, learned)
-    tainted = snapshots | scorecards | evidence | trained
+    tainted = snapshots | scorecards | evidence | _trained_on(outputs, trained_on)
     return Lineage(frozenset(tainted), frozenset(only_erased))
 
 
 def untraceable(outputs: Outputs, tainted: Iterable[Output]) -> list[Output]:
-    """List the adapters whose snapshot is gone, so that nobody can tell what they learned from.
+    """List the adapters whose snapshot is gone, so that their rows are unknown.
 
-    Those on a snapshot of ``tainted`` were traced before it was deleted.
+    Adapters on a snapshot of ``tainted`` were traced before it was deleted.
     """
     known = {output.key for output, _ in _folders("snapshot", outputs)}
-    known |= {one.key for one in tainted if one.kind == "snapshot"}
+    known |= {output.key for output in tainted if output.kind == "snapshot"}
     return [output for output, made_from in _adapters(outputs) if made_from.snapshot not in known]
 
 
 def record(con: Connection, certificate_id: str, tainted: Iterable[Output]) -> None:
-    """Note what is tainted; what names it can't be approved from now on."""
-    for one in sorted(tainted):
+    """Record tainted outputs; evidence that names them can't be approved from now on."""
+    for output in sorted(tainted):
         con.execute(
             "insert or ignore into raw.tainted values ($kind, $workload, $key, $id)",
-            {"kind": one.kind, "workload": one.workload, "key": one.key, "id": certificate_id},
+            {
+                "kind": output.kind,
+                "workload": output.workload,
+                "key": output.key,
+                "id": certificate_id,
+            },
         )
 
 
 def recorded(con: Connection, certificate_id: str) -> list[Output]:
-    """Give what an erasure tainted, also if its files are gone by now."""
+    """Return the outputs that an erasure tainted, even if their files are gone."""
     rows = con.execute(
         "select kind, workload_id, key from raw.tainted where certificate_id = $id order by all",
         {"id": certificate_id},
@@ -122,18 +128,18 @@ def recorded(con: Connection, certificate_id: str) -> list[Output]:
 
 @dataclass(frozen=True, slots=True)
 class _MadeFrom:
-    """The keys of an adapter's snapshot and of the adapters that it owes something to."""
+    """The keys of an adapter's snapshot, and of its warm start and teacher."""
 
     snapshot: str
     earlier: frozenset[str]
 
 
 def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
-    """Find the adapters that learned from snapshots, and those that learned from such adapters."""
+    """Find the adapters trained on snapshots, or derived from such adapters."""
     left = dict(_adapters(outputs))
     trained: set[Output] = set()
     while True:
-        keys = {one.key for one in trained}
+        keys = {output.key for output in trained}
         more = {
             output
             for output, made_from in left.items()
@@ -146,30 +152,29 @@ def _trained_on(outputs: Outputs, snapshots: AbstractSet[str]) -> set[Output]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    is_named: bool
-    requests: frozenset[str] = frozenset()
-    only_erased: frozenset[str] = frozenset()
+class _AffectedRequests:
+    all: frozenset[str]
+    only_erased: frozenset[str]
 
 
-def _named_in(path: Path, ids: AbstractSet[str]) -> _Found:
-    """Look which rows of a snapshot's file name one of the ids, and which name no others."""
+def _affected_requests(path: Path, ids: AbstractSet[str]) -> _AffectedRequests | None:
+    """Return the requests of a snapshot's file that name one of the ids; ``None`` without a row."""
     names = [name for name in pq.read_schema(path).names if name.endswith(("_id", "_ids"))]
-    if not names:
-        return _Found(is_named=False)
     requests: set[str] = set()
     only_erased: set[str] = set()
-    is_named = False
-    for row in _rows(path, names):
+    is_affected = False
+    for row in _rows(path, names) if names else ():
         named = {id for name in names for id in _list(row[name])}
         if named.isdisjoint(ids):
             continue
-        is_named = True
+        is_affected = True
         request = str(row.get("example_id") or row.get("preference_id", ""))
         requests.add(request)
         if set(_list(row.get("interaction_ids"))) <= ids:
             only_erased.add(request)
-    return _Found(is_named, frozenset(requests - {""}), frozenset(only_erased - {""}))
+    if not is_affected:
+        return None
+    return _AffectedRequests(frozenset(requests - {""}), frozenset(only_erased - {""}))
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:
@@ -178,25 +183,22 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:
 
 
 def _list(value: object) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def _requests(path: Path) -> set[str]:
     if not path.exists():
         return set()
     column = pq.read_table(path, columns=["example_id"])["example_id"]
-    return {str(one) for one in column.to_pylist()}
+    return {str(example_id) for example_id in column.to_pylist()}
 
 
-def _shown(folder: Path) -> set[str]:
-    """Give the snapshot whose rows stand in a scorecard's prompts as solved examples."""
+def _few_shot_snapshots(folder: Path) -> set[str]:
+    """Return the key of the snapshot that a scorecard's few-shot examples come from, if any."""
     if not manifest.is_finished(folder):
         return set()
-    match manifest.read(folder).get("conditions"):
-        case {"examples": str(snapshot)}:
-            return {snapshot}
-        case _:
-            return set()
+    snapshot = ScorecardManifest.read(folder).conditions.get("examples")
+    return {snapshot} if isinstance(snapshot, str) else set()
 
 
 def _subject(path: Path) -> set[str]:
@@ -207,25 +209,29 @@ def _subject(path: Path) -> set[str]:
 
 
 def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
-    """Pair each adapter with what it was made from; an unfinished one's job says that."""
+    """Yield each adapter with its inputs; those of an unfinished one are in its job."""
     for output, folder in _folders("adapter", outputs):
         job = outputs.jobs / f"train-{output.key}" / "spec.json"
         if manifest.is_finished(folder):
-            yield output, _made_from(manifest.read(folder))
+            made_from = AdapterManifest.read(folder)
+            yield output, _made_from(made_from.snapshot, made_from.warm_start, made_from.recipe)
         elif job.exists():
-            yield output, _made_from(json.loads(job.read_text()))
+            spec = json.loads(job.read_text())
+            yield output, _made_from(spec["snapshot"], spec.get("warm_start"), spec.get("recipe"))
 
 
-def _made_from(told: Mapping[str, Json]) -> _MadeFrom:
-    """Read a manifest, or a job's specification, which names the same things by their folders."""
-    earlier = [told.get("warm_start")]
-    match told.get("recipe"):
+def _made_from(
+    snapshot: str, warm_start: str | None, recipe: Mapping[str, JsonValue] | None
+) -> _MadeFrom:
+    """Return the keys of an adapter's inputs, of which a job's specification has the paths."""
+    earlier: list[JsonValue] = [warm_start]
+    match recipe:
         case {"objective": {"teacher_model_name_or_path": teacher}}:
             earlier.append(teacher)
         case _:
             pass
-    names = frozenset(Path(one).name for one in earlier if isinstance(one, str))
-    return _MadeFrom(Path(str(told["snapshot"])).name, names)
+    keys = frozenset(Path(path).name for path in earlier if isinstance(path, str))
+    return _MadeFrom(Path(snapshot).name, keys)
 
 
 def _folders(kind: Kind, outputs: Outputs) -> Iterator[tuple[Output, Path]]:

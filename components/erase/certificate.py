@@ -29,7 +29,7 @@ UNTRACEABLE = "Adapters whose snapshot is gone, so that nobody can tell"
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """What became of a tainted champion; ``now`` is the version after that."""
+    """A tainted champion that was demoted; ``now`` is the champion after that."""
 
     workload: str
     version: str
@@ -38,7 +38,7 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What was done outside the warehouse, by key, version and id."""
+    """Changes outside the warehouse, by key, version and id."""
 
     versions: tuple[tuple[str, str], ...] = ()
     champions: tuple[Champion, ...] = ()
@@ -46,14 +46,14 @@ class Consequences:
     pages: int = 0
     scorecard_copies: int = 0
     tags: int = 0
-    """Texts of people's that were blanked on versions in MLflow."""
+    """People's texts that were blanked on versions in MLflow."""
     runs: int = 0
-    """Flow runs that were deleted from Prefect, since what people wrote stood in them."""
+    """Flow runs that were deleted from Prefect, because they held people's texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was curated again: the snapshots by workload, and why others were not."""
+    """The workloads that were curated again, with their snapshots; why others were not."""
 
     snapshots: dict[str, str] = field(default_factory=dict[str, str])
     waiting: dict[str, str] = field(default_factory=dict[str, str])
@@ -61,7 +61,7 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says; it holds counts, keys and digests, and no personal value."""
+    """A certificate's contents: counts, keys and digests, and no personal value."""
 
     certificate_id: str
     subject_digest: str
@@ -79,7 +79,7 @@ class Certificate:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the search found nothing but mentions, which are others' words."""
+        """Whether nothing is left but mentions, which are in other people's texts."""
         return self.searched.is_clean(allow_mentions=True)
 
 
@@ -98,7 +98,7 @@ def read_id(path: Path) -> str:
     """Read the id of a certificate.
 
     Raises:
-        ValueError: It was changed after it was written, or is no certificate.
+        ValueError: It was changed after it was written, or is not a certificate.
     """
     body: dict[str, Json] = json.loads(path.read_text())
     digest = body.pop("digest", None)
@@ -111,7 +111,7 @@ def read_id(path: Path) -> str:
 
 
 def as_json(certificate: Certificate) -> dict[str, Json]:
-    """Give what is written."""
+    """Return the certificate as JSON."""
     searched = certificate.searched
     body: dict[str, object] = {
         "certificate": certificate.certificate_id,
@@ -122,15 +122,15 @@ def as_json(certificate: Certificate) -> dict[str, Json]:
         "finished_at": certificate.finished_at.isoformat(timespec="seconds"),
         "erased": certificate.erased,
         "tombstones": certificate.tombstones | {"digest": certificate.tombstones_digest},
-        "tainted": [asdict(one) for one in certificate.tainted],
-        "adapters_without_snapshot": [asdict(one) for one in certificate.untraceable],
+        "tainted": [asdict(output) for output in certificate.tainted],
+        "adapters_without_snapshot": [asdict(output) for output in certificate.untraceable],
         "consequences": asdict(certificate.consequences),
         "rebuilt": asdict(certificate.rebuilt),
         "searched": {
             "places": len(searched.places),
             "units": sum(searched.places.values()),
             "passed_over": searched.passed_over,
-            "left": [asdict(one) for one in searched.left],
+            "left": [asdict(leftover) for leftover in searched.left],
         },
         "not_covered": NOT_COVERED,
     }
@@ -139,7 +139,7 @@ def as_json(certificate: Certificate) -> dict[str, Json]:
 
 
 def page(certificate: Certificate) -> str:
-    """Write the page for a person, as Markdown."""
+    """Render the certificate's page as Markdown."""
     kinds = {
         kind: [output for output in certificate.tainted if output.kind == kind] for kind in REMOVED
     }

@@ -1,4 +1,4 @@
-"""Blank what approvers wrote about a subject; the chain of decisions stays valid."""
+"""Blank approvers' texts about a subject; the chain of decisions stays valid."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -8,25 +8,25 @@ from components.erase.subject import Subject
 from components.store.warehouse import Connection
 
 APPROVER, DOCUMENT = "approver", "document"
-"""Texts that name an approver: the name, and what was signed, or the rules that list it."""
+"""Texts that name an approver: the name itself, and the signed statement or the rules."""
 
 ERASED = "(erased)"
-"""Stands where a text of the champions' journal was."""
+"""Replaces a text of the champions' journal."""
 
 
 def text_matcher(subject: Subject, names: Iterable[str]) -> Callable[[str], bool]:
-    """Give what tells whether a text holds the subject's id, or one of the ``names``."""
-    wanted = set(names)
-    return lambda text: _is_about(subject, wanted, text)
+    """Return a predicate: whether a text holds the subject's id or one of the ``names``."""
+    known = set(names)
+    return lambda text: _is_about(subject, known, text)
 
 
 def blank_comments(con: Connection, subject: Subject, names: Iterable[str]) -> int:
     """Delete the texts that hold the subject's id, or one of the ``names``; return how many.
 
-    With mentions an approver of that name is meant, too, whose last code is forgotten as well.
+    With mentions this includes an approver with that name, and that approver's last code.
     """
-    found = _about(con, subject, names)
-    for sequence, field in found:
+    texts = _about(con, subject, names)
+    for sequence, field in texts:
         con.execute(
             "delete from raw.decision_words where sequence = $sequence and field = $field",
             {"sequence": sequence, "field": field},
@@ -34,7 +34,7 @@ def blank_comments(con: Connection, subject: Subject, names: Iterable[str]) -> i
     if subject.mentions and not subject.is_narrowed:
         con.execute("delete from raw.approver_codes where approver = $id", {"id": subject.id})
         con.execute("delete from raw.starters where started_by = $id", {"id": subject.id})
-    return len(found)
+    return len(texts)
 
 
 def count_comments(con: Connection, subject: Subject) -> int:
@@ -54,24 +54,24 @@ def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tupl
         {"workload_id": subject.workload_id},
     ).fetchall()
     is_about = text_matcher(subject, names)
-    found = {
+    texts = {
         (sequence, field): None
         for sequence, field, text in rows
         if (field not in (APPROVER, DOCUMENT) or subject.mentions) and is_about(text)
     }
-    # A signed statement has the digest of what was written, by which a guess at it can be tried.
+    # A signed statement has the digest of the text, against which a guess could be checked.
     signed = {(sequence, field) for sequence, field, _ in rows if field == DOCUMENT}
-    found |= {one: None for sequence, _ in list(found) if (one := (sequence, DOCUMENT)) in signed}
-    return list(found)
+    texts |= {key: None for sequence, _ in list(texts) if (key := (sequence, DOCUMENT)) in signed}
+    return list(texts)
 
 
 def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:
-    """Blank the reasons of changes of a champion that are about the subject; return how many rows.
+    """Blank the reasons of champion changes that are about the subject; return the row count.
 
-    The rows stay: they say how to finish a change that was interrupted.
+    The rows stay, because they are needed to finish an interrupted change.
     """
     count = 0
-    for one in _reasons(con, subject, names):
+    for reason in _reasons(con, subject, names):
         changed = con.execute(
             """
             update raw.champion_journal
@@ -80,7 +80,7 @@ def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> in
                 asked_by = $asked_by and reason = $reason
                 and ($workload_id::varchar is null or workload_id = $workload_id)
             """,
-            {**asdict(one), "workload_id": subject.workload_id},
+            {**asdict(reason), "workload_id": subject.workload_id},
         ).fetchall()
         count += changed[0][0]
     return count
@@ -88,7 +88,7 @@ def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> in
 
 @dataclass(frozen=True, slots=True)
 class _Reason:
-    """By whom and why a champion was changed, and what is to stand there."""
+    """Who ordered a change and why, and the two texts that replace these."""
 
     asked_by: str
     reason: str
@@ -106,7 +106,7 @@ def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[_R
         {"workload_id": subject.workload_id},
     ).fetchall()
     is_about = text_matcher(subject, names)
-    found = [
+    reasons = [
         _Reason(
             asked_by,
             reason,
@@ -115,7 +115,7 @@ def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[_R
         )
         for asked_by, reason in rows
     ]
-    return [one for one in found if (one.who, one.why) != (one.asked_by, one.reason)]
+    return [r for r in reasons if (r.who, r.why) != (r.asked_by, r.reason)]
 
 
 def _is_about(subject: Subject, names: set[str], text: str) -> bool:

@@ -17,27 +17,27 @@ from components.store import manifest, record_identity, warehouse
 from components.store.warehouse import Connection
 
 PAGES = ("brief.md", "report.html")
-"""The pages of evidence, which show requests."""
+"""Pages of evidence that show requests."""
 
 ROWS = "samples.parquet"
-"""All requests of evidence, with both answers."""
+"""The file of evidence with all requests and both answers."""
 
 
 def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: str) -> None:
     """Delete tainted snapshots and scorecards, unfinished adapters, and the logs of their jobs.
 
-    A finished adapter stays, weights and all: it may be serving. Evidence keeps its verdict, whose
-    figures name nobody; its pages, which show requests, are replaced by a line, and its rows go.
+    A finished adapter stays, because it may be serving. Evidence keeps its verdict, whose figures
+    name nobody; its pages are replaced by a line, and its samples are deleted.
     """
-    for one in tainted:
-        folder = outputs.root(one.kind) / one.workload / one.key
-        match one.kind:
+    for output in tainted:
+        folder = outputs.root(output.kind) / output.workload / output.key
+        match output.kind:
             case "snapshot" | "scorecard":
                 _remove(folder)
             case "adapter":
                 if not manifest.is_finished(folder):
                     _remove(folder)
-                for job in outputs.jobs.glob(f"*-{one.key}"):
+                for job in outputs.jobs.glob(f"*-{output.key}"):
                     _remove(job)
             case "evidence":
                 _blank(folder, certificate_id)
@@ -45,7 +45,7 @@ def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: 
 
 def jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> list[Path]:
     """List the jobs whose specification names a tainted snapshot."""
-    snapshots = {one.key for one in tainted if one.kind == "snapshot"}
+    snapshots = {output.key for output in tainted if output.kind == "snapshot"}
     return [
         spec.parent
         for spec in sorted(outputs.jobs.glob("*/spec.json"))
@@ -54,15 +54,14 @@ def jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> list[Path]:
 
 
 def remove_jobs(folders: Iterable[Path]) -> None:
-    """Delete jobs: their logs show requests where something went wrong with one."""
+    """Delete jobs, whose logs show requests that failed."""
     for folder in folders:
         _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder, its manifest first: half of it must not pass for finished."""
     if folder.exists():
-        (folder / manifest.NAME).unlink(missing_ok=True)
+        (folder / manifest.NAME).unlink(missing_ok=True)  # half a folder must not look finished
         shutil.rmtree(folder)
 
 
@@ -71,52 +70,52 @@ def _blank(folder: Path, certificate_id: str) -> None:
     if not manifest.is_finished(folder):
         _remove(folder)
         return
-    said = f"Erased: this page showed requests of {certificate_id}.\n"
+    notice = f"Erased: this page showed requests of {certificate_id}.\n"
     body = manifest.read(folder)
     files = body["files"]
     assert isinstance(files, dict)
     pages = [folder / name for name in PAGES if name in files]
     blanked = all(
-        page.read_text() == said and files[page.name] == manifest.file_digest(page)
+        page.read_text() == notice and files[page.name] == manifest.file_digest(page)
         for page in pages
     )
     if blanked and ROWS not in files:
         return
     (folder / ROWS).unlink(missing_ok=True)
     for page in pages:
-        manifest.write_atomically(page, said)
+        manifest.write_atomically(page, notice)
     rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
     made = datetime.fromisoformat(str(body["created_at"]))
     manifest.write(folder, kind="evidence", now=made, body=rest)
 
 
 CACHES = ("curated.token_counts",)
-"""Digests of texts without a key, with which a guess could be checked: made anew when needed."""
+"""Unkeyed digests of texts, against which a guess could be checked; rebuilt when needed."""
 
 AS_THEY_CAME = "raw"
-"""The schema of what is not made from anything else; other schemas are built from it again."""
+"""The schema of source tables; all other schemas are rebuilt from it."""
 
 
 def row_ids(con: Connection) -> frozenset[str]:
-    """Give the ids of the matched interactions and feedback."""
+    """Return the ids of the matched interactions and feedback."""
     return frozenset(id for kind in _IDS for id in _ids(con, kind))
 
 
 def row_digests(con: Connection, key: str) -> dict[Kind, list[str]]:
-    """Digest the ids of the matched rows, by kind: what keeps them from being loaded again."""
+    """Digest the ids of the matched rows by kind, so that they are not loaded again."""
     return {kind: [keyed_digest(key, id) for id in _ids(con, kind)] for kind in _IDS}
 
 
 def content_digests(con: Connection, key: str) -> dict[Kind, list[str]]:
-    """Digest what the matched interactions say, and when: what keeps other wordings of them away.
+    """Digest contents and times of the matched interactions, so that no other form is loaded.
 
-    The times tell which of the rows that are loaded have to be compared.
+    The times select the loaded rows that have to be compared.
     """
-    found: dict[Kind, list[str]] = {"contents": [], "times": []}
+    digests: dict[Kind, list[str]] = {"contents": [], "times": []}
     for row in warehouse.read(con, "marts/erased_contents", _Content):
-        found["contents"].append(_content_digest(key, row.record))
-        found["times"].append(keyed_digest(key, row.microseconds))
-    return found
+        digests["contents"].append(_content_digest(key, row.record))
+        digests["times"].append(keyed_digest(key, row.microseconds))
+    return digests
 
 
 def _content_digest(key: str, text: str) -> str:
@@ -144,25 +143,25 @@ def refused_digests(con: Connection, key: str, quarantine_ids: Iterable[str]) ->
 def delete_rows(
     con: Connection, subject: Subject, quarantine_ids: Iterable[str], names: Iterable[str]
 ) -> Mapping[str, int]:
-    """Delete the matched rows from raw, and from all that is built from it the rows that name them.
+    """Delete the matched rows from raw, and the rows that name them from all other tables.
 
-    Those tables are made anew by the next curation, so a row too many does no harm there.
+    The next curation rebuilds those tables, so deleting too many rows there does no harm.
 
     Args:
-        con: The warehouse, in a transaction, after ``matching.match``.
-        subject: Whose rows; its id is a name, too, within what it is narrowed to.
+        con: The warehouse, in a transaction, after ``subject_rows.match_rows``.
+        subject: Whose rows; within its scope its id counts as a name.
         quarantine_ids: The refused lines to delete.
-        names: What else names the subject in what was built, beside the ids of its rows.
+        names: Further names of the subject in built tables, besides the ids of its rows.
 
     Returns:
-        How many rows were deleted, by table.
+        The number of deleted rows by table.
     """
     gone: dict[str, int] = {}
-    said = _names(con, subject, names)
-    gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, said)
-    gone["raw.champion_journal"] = decision_comments.blank_reasons(con, subject, said)
-    for called, within in ((_names(con, subject, names), {}), ([subject.id], subject.within)):
-        with warehouse.present(con, "erased_names", {"name": pa.array(called, pa.string())}):
+    known_as = _names(con, subject, names)
+    gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, known_as)
+    gone["raw.champion_journal"] = decision_comments.blank_reasons(con, subject, known_as)
+    for searched, within in ((_names(con, subject, names), {}), ([subject.id], subject.within)):
+        with warehouse.present(con, "erased_names", {"name": pa.array(searched, pa.string())}):
             for table in tables.tables(con):
                 if table.schema != AS_THEY_CAME:
                     count = tables.delete_naming(con, table, "erased_names", within)
@@ -180,23 +179,23 @@ def delete_rows(
 
 
 def forget_outputs(con: Connection, tainted: Iterable[Output]) -> None:
-    """Take the outputs whose folders go out of the books, which say where outputs lie."""
-    for one in tainted:
-        if one.kind in ("snapshot", "scorecard"):
+    """Delete the records of outputs whose folders are deleted."""
+    for output in tainted:
+        if output.kind in ("snapshot", "scorecard"):
             con.execute(
                 "delete from raw.manifests where kind = $kind and key = $key",
-                {"kind": one.kind, "key": one.key},
+                {"kind": output.kind, "key": output.key},
             )
 
 
 def _names(con: Connection, subject: Subject, names: Iterable[str]) -> list[str]:
-    """Give all that names the erased rows in what was built from them."""
+    """Return all names of the erased rows in built tables."""
     only = [str(row["tie"]) for row in warehouse.select(con, "marts/only_erased")]
     return sorted({*row_ids(con), *names, *only, *_actors(con, subject)})
 
 
 def _actors(con: Connection, subject: Subject) -> list[str]:
-    """Give the subject as curation calls an actor: by client and id."""
+    """Return the subject's names as an actor in curation: client and id."""
     rows = con.execute(
         "select distinct client_id from temp.erased_feedback where reason is not null order by all"
     ).fetchall()
@@ -231,12 +230,12 @@ _DELETE = {
 
 @dataclass(frozen=True, slots=True)
 class SubjectMatch:
-    """What there is of a subject, and what was made from it."""
+    """A subject's rows, and the outputs made from them."""
 
     matched: Matched
     lineage: Lineage
     words: int = 0
-    """Texts in which people wrote about the subject when they decided."""
+    """Approvers' texts about the subject."""
 
     @property
     def is_nothing(self) -> bool:
@@ -245,7 +244,7 @@ class SubjectMatch:
 
 
 def find_subject(con: Connection, subject: Subject, outputs: Outputs) -> SubjectMatch:
-    """Find a subject's rows and what was made from them; change nothing.
+    """Find a subject's rows and the outputs made from them, without changing anything.
 
     Raises:
         ArchiveGoneError: A file of retention is gone.
@@ -258,13 +257,13 @@ def find_subject(con: Connection, subject: Subject, outputs: Outputs) -> Subject
 def text_matcher(
     con: Connection, subject: Subject, outputs: Outputs, names: Sequence[str]
 ) -> Callable[[str], bool]:
-    """Give what tells whether a text is about the subject or its rows, while the rows are there.
+    """Return a predicate: whether a text is about the subject or its rows; call before deletion.
 
     Raises:
         ArchiveGoneError: A file of retention is gone.
     """
-    found = find_subject(con, subject, outputs)
-    return decision_comments.text_matcher(subject, [*row_ids(con), *found.lineage.requests, *names])
+    requests = find_subject(con, subject, outputs).lineage.requests
+    return decision_comments.text_matcher(subject, [*row_ids(con), *requests, *names])
 
 
 def erase(
@@ -275,14 +274,14 @@ def erase(
     names: Sequence[str] = (),
     now: datetime,
 ) -> Erasure:
-    """Bury and delete all rows of a subject, and note what was made from them, in one transaction.
+    """Add tombstones, delete a subject's rows and record the affected outputs, in one transaction.
 
     Args:
         con: The warehouse.
         subject: Whom to erase.
-        outputs: Where what was made from rows lies.
-        names: What else the subject is called in tables that were built from its rows.
-        now: When it is done (UTC).
+        outputs: The roots of outputs.
+        names: Further names of the subject in built tables.
+        now: The time (UTC).
 
     Raises:
         ArchiveGoneError: A file of retention is gone; nothing is changed.
@@ -301,7 +300,7 @@ def erase(
 
 
 def clear_files(con: Connection, erasure: Erasure, outputs: Outputs, archived: Path) -> None:
-    """Delete the files that hold what was erased; doing it twice changes nothing."""
+    """Delete the files that hold erased data; idempotent."""
     subject_rows.drop_unnamed(con, archived)
     tainted = affected_outputs.recorded(con, erasure.certificate_id)
     delete_outputs(outputs, tainted, erasure.certificate_id)

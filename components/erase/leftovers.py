@@ -1,4 +1,4 @@
-"""Search the whole home for anything left of a subject."""
+"""Search the whole home for leftovers of a subject."""
 
 import gzip
 import sqlite3
@@ -13,25 +13,24 @@ from typing import IO, cast
 import pyarrow.parquet as pq
 import zstandard
 
-from components.erase import subject as finding
 from components.erase import subject_rows, tables
-from components.erase.subject import Kind, SearchTerms
+from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_terms, held_ids
 from components.erase.tables import WarehouseTable
 from components.store.warehouse import Connection
 
 WAREHOUSE = frozenset({".duckdb", ".wal"})
-"""Closing a file lets go of all locks that the process has on it: not while DuckDB has it open."""
+"""Skipped while DuckDB has them open: closing a file drops all locks of the process on it."""
 
 WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
 
 IN_WAREHOUSE = "warehouse "
-"""What the names of tables begin with among the places."""
+"""Prefix of tables among the places."""
 
 WITHOUT_TEXT = frozenset({".safetensors"})
-"""Weights: what they have learned can't be searched; the adapters are listed instead."""
+"""Weights can't be searched; their adapters are listed instead."""
 
 PIECE, OVERLAP = 2**26, 2**12
-"""Bytes of the warehouse's file that are looked at in one piece."""
+"""Bytes of the warehouse's file that are searched at once."""
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -40,7 +39,7 @@ _SQLITE = b"SQLite format 3\x00"
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Something that is left: where, what, and in how many places there. Never the words."""
+    """A leftover: its place, kind and count, never its text."""
 
     where: str
     kind: Kind
@@ -49,15 +48,15 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What was searched, by place with its rows, columns or lines, and what is left."""
+    """The searched places with their rows, columns or lines, and what is left."""
 
     places: dict[str, int]
     left: tuple[Left, ...]
     passed_over: tuple[str, ...]
 
     def is_clean(self, *, allow_mentions: bool) -> bool:
-        """Whether nothing is left; mentions are others' texts, and may be left knowingly."""
-        return all(allow_mentions and one.kind == "mention" for one in self.left)
+        """Return whether nothing is left, except mentions in other people's texts if allowed."""
+        return all(allow_mentions and leftover.kind == "mention" for leftover in self.left)
 
 
 @dataclass(slots=True)
@@ -70,19 +69,17 @@ class _Notes:
         self.left.update((where, kind) for kind in set(kinds))
 
 
-def search(
-    con: Connection, home: Path, needles: SearchTerms, skip: Iterable[Path] = ()
-) -> Searched:
+def search(con: Connection, home: Path, terms: SearchTerms, skip: Iterable[Path] = ()) -> Searched:
     """Search the warehouse and every file under ``home``.
 
     Args:
         con: The warehouse; its file lies under ``home``.
         home: All that Flywheel keeps.
-        needles: What to look for.
-        skip: Folders of what is downloaded and never made from rows.
+        terms: The search terms.
+        skip: Folders of downloads, which are never made from rows.
     """
     notes = _Notes(Counter(), Counter(), set())
-    left = needles.without_texts(_held_by_others(con, needles))
+    left = terms.without_texts(_held_by_others(con, terms))
     for table in tables.tables(con):
         _search_table(con, table, left, notes)
     passed = [path.resolve() for path in skip]
@@ -100,18 +97,20 @@ def search(
     )
 
 
-def with_bytes(searched: Searched, warehouse_file: Path, needles: SearchTerms) -> Searched:
-    """Look also at the bytes of the warehouse's file, which no connection of this process holds.
+def with_bytes(searched: Searched, warehouse_file: Path, terms: SearchTerms) -> Searched:
+    """Search the bytes of the warehouse's file as well; no connection of this process may hold it.
 
-    What stands in them and in no row is in a block that DuckDB has freed and not written over.
+    Terms that are in the bytes and in no row are in blocks that DuckDB has freed, not overwritten.
     """
-    in_rows: set[Kind] = {one.kind for one in searched.left if one.where.startswith(IN_WAREHOUSE)}
+    in_rows: set[Kind] = {
+        left.kind for left in searched.left if left.where.startswith(IN_WAREHOUSE)
+    }
     files = [
         path
         for path in sorted(warehouse_file.parent.glob(warehouse_file.name + "*"))
         if path.is_file() and path.stat().st_size
     ]
-    freed = [path for path in files if _in_bytes(path, needles, in_rows)]
+    freed = [path for path in files if _in_bytes(path, terms, in_rows)]
     return replace(
         searched,
         places=searched.places | {path.name: 1 for path in files},
@@ -119,25 +118,25 @@ def with_bytes(searched: Searched, warehouse_file: Path, needles: SearchTerms) -
     )
 
 
-def _in_bytes(path: Path, needles: SearchTerms, in_rows: AbstractSet[Kind]) -> bool:
-    """Look through a file piece by piece; pieces overlap, so that nothing is cut in two."""
-    is_theirs = needles.subject is not None and needles.subject.is_narrowed
+def _in_bytes(path: Path, terms: SearchTerms, in_rows: AbstractSet[Kind]) -> bool:
+    # Pieces overlap, so that no term is cut in two.
+    is_theirs = terms.subject is not None and terms.subject.is_narrowed
     with_id = not is_theirs and not in_rows & WITH_ID
-    wanted = replace(needles, rows=frozenset()) if "erased row" in in_rows else needles
+    sought = replace(terms, rows=frozenset()) if "erased row" in in_rows else terms
     with path.open("rb") as file:
         rest = b""
         while piece := file.read(PIECE):
-            if finding.find_in_bytes(rest + piece, wanted, with_id=with_id):
+            if find_in_bytes(rest + piece, sought, with_id=with_id):
                 return True
             rest = piece[-OVERLAP:]
     return False
 
 
-def _held_by_others(con: Connection, needles: SearchTerms) -> set[str]:
-    """Find the erased texts that rows in raw hold: others have said the same."""
-    if not needles.texts:
+def _held_by_others(con: Connection, terms: SearchTerms) -> set[str]:
+    """Return the erased texts that are also in other people's rows."""
+    if not terms.texts:
         return set()
-    return {found for record in _records(con) for found in finding.held_ids(needles, record)}
+    return {digest for record in _records(con) for digest in held_ids(terms, record)}
 
 
 def _records(con: Connection) -> Iterator[object]:
@@ -150,7 +149,7 @@ def _records(con: Connection) -> Iterator[object]:
 
 
 def _search_table(
-    con: Connection, table: WarehouseTable, needles: SearchTerms, notes: _Notes
+    con: Connection, table: WarehouseTable, terms: SearchTerms, notes: _Notes
 ) -> None:
     place = IN_WAREHOUSE + table.full_name
     names = [column.name for column in table.texts]
@@ -158,54 +157,54 @@ def _search_table(
         return
     for row in tables.values(con, table, table.texts):
         notes.places[place] += 1
-        _search_row(dict(zip(names, row, strict=True)), place, needles, notes)
+        _search_row(dict(zip(names, row, strict=True)), place, terms, notes)
     notes.places[place] += 0
 
 
-def _search_row(row: dict[str, object], place: str, needles: SearchTerms, notes: _Notes) -> None:
-    is_theirs = _is_within(row, needles)
+def _search_row(row: dict[str, object], place: str, terms: SearchTerms, notes: _Notes) -> None:
+    is_theirs = _is_within(row, terms)
     for name, value in row.items():
-        kinds = set(finding.find_terms(needles, name, value))
+        kinds = set(find_terms(terms, name, value))
         if not is_theirs:  # the same id, of another client or workload
             kinds -= {"id", "mention"}
         notes.add(f"{place}.{name}", kinds)
 
 
-def _is_within(row: dict[str, object], needles: SearchTerms) -> bool:
-    """Tell whether a row may be the subject's, where that was narrowed."""
-    within = needles.subject.within if needles.subject else {}
-    return all(row.get(name) in (None, "", wanted) for name, wanted in within.items())
+def _is_within(row: dict[str, object], terms: SearchTerms) -> bool:
+    """Return whether a row may be the subject's, within its scope."""
+    within = terms.subject.within if terms.subject else {}
+    return all(row.get(name) in (None, "", expected) for name, expected in within.items())
 
 
-def _search_file(path: Path, name: Path, needles: SearchTerms, notes: _Notes) -> None:
+def _search_file(path: Path, name: Path, terms: SearchTerms, notes: _Notes) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(len(_SQLITE))
         if path.suffix == ".parquet":
-            _search_parquet(path, str(name), needles, notes)
+            _search_parquet(path, str(name), terms, notes)
         elif head == _SQLITE:
-            _search_sqlite(path, str(name), needles, notes)
+            _search_sqlite(path, str(name), terms, notes)
         else:
-            _search_lines(path, str(name), needles, notes)
-    except FileNotFoundError:  # a receiver or a server beside us has just taken it away
+            _search_lines(path, str(name), terms, notes)
+    except FileNotFoundError:  # a receiver or a server has just deleted it
         return
 
 
-def _search_parquet(path: Path, name: str, needles: SearchTerms, notes: _Notes) -> None:
+def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     for batch in pq.ParquetFile(path).iter_batches():
         for row in batch.to_pylist():
             notes.places[name] += 1
-            _search_row(row, name, needles, notes)
+            _search_row(row, name, terms, notes)
     notes.places[name] += 0
 
 
-def _search_sqlite(path: Path, name: str, needles: SearchTerms, notes: _Notes) -> None:
+def _search_sqlite(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
         database.text_factory = bytes
         for table in _sqlite_tables(database):
             for row in _sqlite_rows(database, table):
                 notes.places[name] += 1
-                _search_row(row, f"{name}.{table}", needles, notes)
+                _search_row(row, f"{name}.{table}", terms, notes)
 
 
 def _sqlite_tables(database: sqlite3.Connection) -> list[str]:
@@ -229,9 +228,9 @@ def _unpacked(path: Path) -> IO[bytes]:
     return zstandard.open(path) if head == ZSTD else path.open("rb")
 
 
-def _search_lines(path: Path, name: str, needles: SearchTerms, notes: _Notes) -> None:
+def _search_lines(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     with _unpacked(path) as file:
         for line in file:
             notes.places[name] += 1
-            notes.add(name, finding.find_terms(needles, None, line.rstrip(b"\r\n")))
+            notes.add(name, find_terms(terms, None, line.rstrip(b"\r\n")))
     notes.places[name] += 0

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.erase import subject
-from components.erase.subject import Subject, keyed_digest
+from components.erase.subject import Subject, content_texts, keyed_digest
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
@@ -21,9 +20,9 @@ IDS = {"interactions": "interaction_id", "feedback": "feedback_id"}
 
 
 def rewrite_archive(con: Connection) -> dict[str, int]:
-    """Write each file of the archive that holds erased rows again; return how many went, by kind.
+    """Rewrite each archive file without its erased rows; return how many were removed, by kind.
 
-    Within the transaction that is open; the old files stay until ``drop_unnamed``.
+    Runs within the open transaction; the old files stay until ``drop_unnamed``.
     """
     gone: dict[str, int] = {}
     for kind, column in IDS.items():
@@ -44,7 +43,7 @@ def rewrite_archive(con: Connection) -> dict[str, int]:
 
 
 def drop_unnamed(con: Connection, folder: Path) -> list[Path]:
-    """Delete the files of the archive that the books do not name; return them."""
+    """Delete the archive files that ``raw.archived`` does not name; return them."""
     named = {row[0] for row in con.execute("select distinct path from raw.archived").fetchall()}
     dropped = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     dropped = [path for path in dropped if str(path) not in named]
@@ -55,14 +54,14 @@ def drop_unnamed(con: Connection, folder: Path) -> list[Path]:
 
 def _affected(con: Connection, kind: str) -> dict[str, set[str]]:
     rows = warehouse.rows(con, _AFFECTED[kind])
-    found: dict[str, set[str]] = {}
+    affected: dict[str, set[str]] = {}
     for row in rows:
-        found.setdefault(str(row["path"]), set()).add(str(row["id"]))
-    return found
+        affected.setdefault(str(row["path"]), set()).add(str(row["id"]))
+    return affected
 
 
 def _without(path: Path, column: str, erased: AbstractSet[str]) -> Path:
-    """Write what remains of a file beside it, under a name of its content."""
+    """Write the remaining rows of a file next to it, named by their digest."""
     partial = path.with_name(".erasing")
     is_kept = ~pc.field(column).isin(sorted(erased))
     source = pq.ParquetFile(path)
@@ -96,15 +95,15 @@ BATCH = 4096
 
 
 class ArchiveGoneError(FileNotFoundError):
-    """A file of retention is not where it was put, so nobody knows whether it holds the subject."""
+    """A retention file is missing, so it is unknown whether it holds the subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What belongs to a subject.
+    """A subject's rows.
 
-    ``rows`` counts by place and reason; ``mentions`` are rows of others whose text holds the id;
-    ``quarantine`` are the ids of refused lines; ``sources`` the files that the rows came from.
+    ``rows`` counts them by place and reason; ``mentions`` counts other people's rows whose text
+    holds the id; ``quarantine`` are the ids of refused lines; ``sources`` the rows' source files.
     """
 
     rows: dict[tuple[str, str], int]
@@ -115,15 +114,15 @@ class Matched:
 
     @property
     def total(self) -> int:
-        """How many rows and lines that is."""
+        """The number of rows and lines."""
         return sum(self.rows.values()) + len(self.quarantine)
 
 
 def match_rows(con: Connection, subject: Subject) -> Matched:
-    """Find the rows of a subject; they stand in ``temp.erased_interactions`` and ``_feedback``.
+    """Find the rows of a subject and list them in ``temp.erased_interactions`` and ``_feedback``.
 
     Raises:
-        ArchiveGoneError: A file of retention is gone; nothing is known about what it held.
+        ArchiveGoneError: A retention file is missing.
     """
     show_archive(con)
     values: dict[str, warehouse.Value] = {
@@ -135,20 +134,20 @@ def match_rows(con: Connection, subject: Subject) -> Matched:
     }
     warehouse.build(con, "temp/erased_interactions", **values)
     warehouse.build(con, "temp/erased_feedback", **values)
-    found = con.execute(_COUNTS).fetchall()
+    counts = con.execute(_COUNTS).fetchall()
     return Matched(
-        rows={(place, reason): count for place, reason, count in found if reason is not None},
+        rows={(place, reason): count for place, reason, count in counts if reason is not None},
         mentions=dict(
-            sum((Counter({place: n}) for place, reason, n in found if reason is None), Counter())
+            sum((Counter({place: n}) for place, reason, n in counts if reason is None), Counter())
         ),
         quarantine=tuple(_refused(con, subject)),
-        workloads=tuple(one for (one,) in con.execute(_WORKLOADS).fetchall()),
-        sources=tuple(one for (one,) in con.execute(_SOURCES).fetchall()),
+        workloads=tuple(name for (name,) in con.execute(_WORKLOADS).fetchall()),
+        sources=tuple(path for (path,) in con.execute(_SOURCES).fetchall()),
     )
 
 
 def show_archive(con: Connection) -> None:
-    """Let SQL read retention's files as ``archived_interactions`` and ``archived_feedback``."""
+    """Create the views ``archived_interactions`` and ``archived_feedback`` over the archive."""
     for kind in ("interactions", "feedback"):
         sql = "select distinct path from raw.archived where kind = $kind order by path"
         paths = [Path(str(row["path"])) for row in warehouse.rows(con, sql, kind=kind)]
@@ -162,7 +161,7 @@ def show_archive(con: Connection) -> None:
 
 
 def own_texts(con: Connection, key: str) -> set[str]:
-    """Digest the texts of the matched rows that no other row holds."""
+    """Digest the texts that only matched rows hold."""
     own = {keyed_digest(key, text) for text in _contents(con, is_erased=True)}
     if own:
         own.difference_update(keyed_digest(key, text) for text in _contents(con, is_erased=False))
@@ -176,16 +175,16 @@ class _Record:
 
 def _contents(con: Connection, *, is_erased: bool) -> Iterator[str]:
     for row in warehouse.read(con, "marts/subject_records", _Record, is_erased=is_erased):
-        yield from subject.content_texts(row.record)
+        yield from content_texts(row.record)
 
 
 def _refused(con: Connection, subject: Subject) -> Iterator[str]:
-    """Find the lines in quarantine that hold the id, or that of an erased answer."""
+    """Yield the refused lines that hold the subject's id or an erased response's."""
     named = con.execute(
         "select distinct response_id from temp.erased_interactions"
         " where reason is not null and response_id is not null"
     ).fetchall()
-    answers = {json.dumps(one).encode() for (one,) in named}
+    answers = {json.dumps(id).encode() for (id,) in named}
     pattern = re.compile(subject.pattern.encode(), re.ASCII)
     quoted = re.compile(rb'"(?:[^"\\]|\\.)*"')
     cursor = con.execute(

@@ -18,20 +18,20 @@ _WITHOUT_TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column of a table; ``type`` as DuckDB writes it."""
+    """A column; ``type`` in DuckDB's notation."""
 
     name: str
     type: str
 
     @property
     def may_hold_text(self) -> bool:
-        """Whether anything but numbers, truth values and times can stand in it."""
+        """Whether it may hold anything but numbers, booleans and times."""
         return _WITHOUT_TEXT.fullmatch(self.type) is None
 
 
 @dataclass(frozen=True, slots=True)
 class WarehouseTable:
-    """A table with its columns; views and temporary tables are none."""
+    """A table with its columns; not a view or a temporary table."""
 
     schema: str
     name: str
@@ -39,12 +39,12 @@ class WarehouseTable:
 
     @property
     def full_name(self) -> str:
-        """The name as people write it."""
+        """The name with its schema."""
         return f"{self.schema}.{self.name}"
 
     @property
     def texts(self) -> tuple[TableColumn, ...]:
-        """The columns that may hold text, however deep."""
+        """The columns that may hold text, at any depth."""
         return tuple(column for column in self.columns if column.may_hold_text)
 
 
@@ -73,7 +73,7 @@ def tables(con: Connection) -> list[WarehouseTable]:
 def values(
     con: Connection, table: WarehouseTable, columns: tuple[TableColumn, ...]
 ) -> Iterator[tuple[object, ...]]:
-    """Go through the values of some columns of a table, row by row."""
+    """Yield the values of some columns of a table, row by row."""
     listed = ", ".join(_quoted(column.name) for column in columns)
     cursor = con.execute(f"select {listed} from {_named(table)}")
     while rows := cursor.fetchmany(BATCH_ROWS):
@@ -83,22 +83,22 @@ def values(
 def delete_naming(
     con: Connection, table: WarehouseTable, names: str, within: Mapping[str, str] | None = None
 ) -> int:
-    """Delete the rows of a table in whose texts one of the ``names`` stands, as a word of its own.
+    """Delete the rows of a table whose texts hold one of the ``names`` as a separate word.
 
     Args:
         con: The warehouse.
         table: Any table.
-        names: A table with the column ``name``: digests of 16 or 32 hexadecimal digits, or else
-            values that fill a column or an element of a list.
-        within: Values that columns must have, where the table has them.
+        names: A table with the column ``name``: digests of 16 or 32 hexadecimal digits, or values
+            that equal a whole column or list element.
+        within: Required values of columns, for those that the table has.
     """
     if not table.texts:
         return 0
     texts = ", ".join(f"{_quoted(column.name)}::varchar" for column in table.texts)
     words = " || ".join(_words(column) for column in table.texts)
-    here = {column.name for column in table.columns}
-    wanted = {name: value for name, value in (within or {}).items() if name in here}
-    narrowed = "".join(f" and {_quoted(name)} = ${name}" for name in wanted)
+    columns = {column.name for column in table.columns}
+    scope = {name: value for name, value in (within or {}).items() if name in columns}
+    narrowed = "".join(f" and {_quoted(name)} = ${name}" for name in scope)
     sql = f"""
         delete from {_named(table)}
         where rowid in (
@@ -113,11 +113,11 @@ def delete_naming(
         ){narrowed}
     """
     digests = r"\b[0-9a-f]{16}(?:[0-9a-f]{16})?\b"
-    return int(con.execute(sql, {"digests": digests, **wanted}).fetchall()[0][0])
+    return int(con.execute(sql, {"digests": digests, **scope}).fetchall()[0][0])
 
 
 def delete_all(con: Connection, full_name: str) -> int:
-    """Delete every row of a table that is only a memory of what was computed before."""
+    """Delete every row of a table that only caches computed values."""
     schema, name = full_name.split(".")
     return int(con.execute(f"delete from {_quoted(schema)}.{_quoted(name)}").fetchall()[0][0])
 
@@ -136,19 +136,19 @@ def _quoted(name: str) -> str:
 
 
 class WarehouseCopyError(RuntimeError):
-    """A copy of the file lacks something; it is not put in the file's place."""
+    """The copy of the file is incomplete; it does not replace the file."""
 
 
 def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
-    """Write the file anew, so that no byte of what was deleted is left in it.
+    """Rewrite the file, so that no byte of deleted rows is left in it.
 
-    DuckDB keeps the blocks of deleted rows, also after a checkpoint. All it holds is copied into a
-    new file, which takes the old one's place in one rename; a process that waits for the old file
-    finds the new one. What a killed rewrite left is written over.
+    DuckDB keeps the blocks of deleted rows, even after a checkpoint. All rows are copied into a new
+    file, which replaces the old one in one rename; a process that waits for the old file opens the
+    new one. Leftovers of a killed rewrite are overwritten.
 
     Raises:
         WarehouseBusyError: The file was still held after ``wait_seconds``.
-        WarehouseCopyError: The copy has not all that the file has; the file is as it was.
+        WarehouseCopyError: The copy is incomplete; the file is unchanged.
     """
     with warehouse.connect(path, wait_seconds) as con:
         con.execute("checkpoint")
@@ -161,14 +161,16 @@ def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Non
             f"attach '{warehouse.escaped(copy)}' as copy (storage_version '{lock.STORAGE}')"
         )
         con.execute("copy from database original to copy")
-        if (found := _inventory(con, "copy")) != (wanted := _inventory(con, "original")):
-            raise WarehouseCopyError(f"rewriting {path}: the copy has {found}, wants {wanted}")
+        if (copied := _inventory(con, "copy")) != (original := _inventory(con, "original")):
+            raise WarehouseCopyError(
+                f"rewriting {path}: the copy has {copied}, expected {original}"
+            )
         con.execute("detach copy")
         copy.replace(path)
 
 
 def _inventory(con: Connection, database: str) -> list[tuple[str, str, int]]:
-    """List a database's tables with their rows, its views and its constraints."""
+    """List a database's tables with their row counts, its views and its constraints."""
     tables = con.execute(
         "select schema_name, table_name from duckdb_tables() where database_name = $name"
         " order by all",

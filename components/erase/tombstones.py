@@ -1,4 +1,4 @@
-"""What the warehouse keeps of an erasure: the key of its digests, tombstones, counts."""
+"""Records of erasures in the warehouse: the digest key, tombstones, counts."""
 
 import secrets
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
 Kind: TypeAlias = Literal["interactions", "feedback", "lines", "texts", "contents", "times"]
-"""What a tombstone is of."""
+"""What a tombstone's digest is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +26,29 @@ class Erasure:
 
 
 def digest_key(con: Connection) -> str:
-    """Give the key of this warehouse's digests; it is drawn at the first erasure."""
-    found = con.execute("select key from raw.erasure_key").fetchall()
-    if found:
-        return str(found[0][0])
-    drawn = secrets.token_hex(32)
-    con.execute("insert into raw.erasure_key values ($key)", {"key": drawn})
-    return drawn
+    """Return the key of this warehouse's digests; created at the first erasure."""
+    rows = con.execute("select key from raw.erasure_key").fetchall()
+    if rows:
+        return str(rows[0][0])
+    key = secrets.token_hex(32)
+    con.execute("insert into raw.erasure_key values ($key)", {"key": key})
+    return key
 
 
 def subject_digest(con: Connection, subject: Subject) -> str:
-    """Digest the subject's id, as certificates name it."""
+    """Return the keyed digest of the subject's id, which certificates show."""
     return keyed_digest(digest_key(con), subject.id)
 
 
 def unfinished(con: Connection, subject: Subject) -> Erasure | None:
-    """Find the erasure of a subject that was killed before its certificate was written."""
-    found = erasures_of(con, subject_digest(con, subject))
-    open_ones = (one for one in found if one.finished_at is None and one.scope == subject.scope)
-    return next(open_ones, None)
+    """Return the subject's erasure that was killed before its certificate was written, if any."""
+    erasures = erasures_of(con, subject_digest(con, subject))
+    open_erasures = (e for e in erasures if e.finished_at is None and e.scope == subject.scope)
+    return next(open_erasures, None)
 
 
 def begin_erasure(con: Connection, subject: Subject, *, now: datetime) -> Erasure:
-    """Note that a subject is to be erased, or find the erasure of it that was not finished."""
+    """Record the start of an erasure, or return the subject's unfinished one."""
     if (begun := unfinished(con, subject)) is not None:
         return begun
     who = subject_digest(con, subject)
@@ -76,7 +76,7 @@ def erasures_of(con: Connection, subject_digest: str) -> list[Erasure]:
 
 
 def finish_erasure(con: Connection, certificate_id: str, *, now: datetime) -> None:
-    """Note that all is done and the certificate stands."""
+    """Record that the certificate is written."""
     con.execute(
         "update raw.erasures set finished_at = $now where certificate_id = $id",
         {"id": certificate_id, "now": now},
@@ -86,16 +86,16 @@ def finish_erasure(con: Connection, certificate_id: str, *, now: datetime) -> No
 def add_tombstones(
     con: Connection, certificate_id: str, kind: Kind, digests: Iterable[str]
 ) -> None:
-    """Keep the digests of what must not come back."""
+    """Insert the digests of data that must not be loaded again."""
     rows = [
-        {"kind": kind, "digest": one, "certificate_id": certificate_id}
-        for one in sorted(set(digests))
+        {"kind": kind, "digest": digest, "certificate_id": certificate_id}
+        for digest in sorted(set(digests))
     ]
     warehouse.insert(con, "raw.erased", rows)
 
 
 def tombstones(con: Connection, certificate_ids: Iterable[str]) -> dict[Kind, list[str]]:
-    """Give the digests that these erasures keep, by kind, sorted."""
+    """Return the tombstones of these erasures by kind, sorted."""
     rows = con.execute(
         """
         select kind, list(distinct digest order by digest)
@@ -110,7 +110,7 @@ def tombstones(con: Connection, certificate_ids: Iterable[str]) -> dict[Kind, li
 
 
 def add_counts(con: Connection, certificate_id: str, rows: Mapping[str, int]) -> None:
-    """Add to how many rows were deleted where."""
+    """Insert the numbers of deleted rows by place."""
     records: list[warehouse.Row] = [
         {"certificate_id": certificate_id, "place": place, "rows": number}
         for place, number in rows.items()
@@ -120,7 +120,7 @@ def add_counts(con: Connection, certificate_id: str, rows: Mapping[str, int]) ->
 
 
 def read_counts(con: Connection, certificate_id: str) -> dict[str, int]:
-    """Tell how many rows an erasure deleted, by place."""
+    """Return the numbers of rows that an erasure deleted, by place."""
     rows = con.execute(
         """
         select place, sum(rows)::bigint
@@ -135,10 +135,10 @@ def read_counts(con: Connection, certificate_id: str) -> dict[str, int]:
 
 
 def erasure_named(con: Connection, certificate_id: str) -> Erasure:
-    """Find an erasure by its certificate.
+    """Return an erasure by its certificate.
 
     Raises:
-        LookupError: This warehouse has none of that id.
+        LookupError: This warehouse has no erasure with that id.
     """
     row = con.execute(
         """
@@ -149,5 +149,5 @@ def erasure_named(con: Connection, certificate_id: str) -> Erasure:
         {"id": certificate_id},
     ).fetchone()
     if row is None:
-        raise LookupError(f"this warehouse knows no erasure of the certificate {certificate_id}")
+        raise LookupError(f"this warehouse has no erasure with the certificate {certificate_id}")
     return Erasure(*row)

@@ -1,4 +1,4 @@
-"""Runs, versions and champions in MLflow: `champion_change.promote` changes who is champion.
+"""Runs, versions and champions in MLflow: `champion_change` plans and carries out changes.
 
 `registry` reads and writes versions, `logged_model` their files, `journal` records each change.
 """

@@ -24,18 +24,17 @@ from components.store.manifest import (
 from components.store.warehouse import Connection
 
 SHOWN = 3
-"""Ids that are told of each kind of row."""
+"""Ids shown of each kind of row."""
 
 SIDES = ("train", "validation", "holdout", "preferences", "labels")
-"""The files of a snapshot, as they are told."""
-
+"""The files of a snapshot, in the order of the report."""
 
 Kind = TypeVar("Kind", bound=Manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRoots:
-    """Where a workload's outputs lie, each by its key."""
+    """The roots of a workload's outputs."""
 
     evidence: Path
     scorecards: Path
@@ -45,7 +44,7 @@ class OutputRoots:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """What a person said of the evidence."""
+    """A person's decision on the evidence."""
 
     decision: str
     approver: str | None
@@ -55,9 +54,9 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScorecardSummary:
-    """A scorecard: whose, of which task, of how many requests; ``None`` if its folder is gone.
+    """A scorecard's model, task and number of requests, ``None`` if its folder is gone.
 
-    ``adapter`` is the key of the adapter that was measured, empty for the base alone.
+    ``adapter`` is the key of the measured adapter, empty for the base alone.
     """
 
     key: str
@@ -69,7 +68,7 @@ class ScorecardSummary:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """The rows of one file of a snapshot, and how many interactions and feedback they name."""
+    """The rows of one file of a snapshot, and the interactions and feedback that they name."""
 
     side: str
     count: int
@@ -80,7 +79,7 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """Where rows came from: a log file or the archive; ``place`` is ``None`` for what is gone."""
+    """The source of rows: a log file or the archive; ``place`` is ``None`` if it is gone."""
 
     kind: str
     place: str | None
@@ -102,9 +101,9 @@ class FeedbackCounts:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """One training: the adapter and all that its rows came from.
+    """One training: the adapter and the sources of its rows.
 
-    Without ``made_from`` its folder is gone; without ``rows`` its snapshot is.
+    ``made_from`` is ``None`` if its folder is gone; ``rows`` is empty if its snapshot is.
     """
 
     adapter: str
@@ -118,7 +117,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ancestry:
-    """All that a version came from; the newest training first, then those that it went on from."""
+    """A version's inputs; the newest training first, then those that it was warm-started from."""
 
     version: Version
     aliases: tuple[str, ...]
@@ -133,23 +132,23 @@ class Ancestry:
 def trace_ancestry(
     con: Connection, version: Version, now: registry.Aliases, roots: OutputRoots
 ) -> Ancestry:
-    """Follow a version back.
+    """Trace a version back to its inputs.
 
     Args:
         con: The warehouse.
-        version: Which one.
-        now: Where the aliases stand.
-        roots: Where the workload's outputs lie.
+        version: The version.
+        now: The current aliases.
+        roots: The roots of the workload's outputs.
     """
     judged = _finished(EvidenceManifest, roots.evidence / version.evidence)
     touched = [
-        one
-        for one in journal.list_changes(con, version.name)
-        if version.number in (one.change.version, one.change.champion_before)
+        entry
+        for entry in journal.list_changes(con, version.name)
+        if version.number in (entry.change.version, entry.change.champion_before)
     ]
     return Ancestry(
         version=version,
-        aliases=tuple(one for one in registry.ALIASES if getattr(now, one) == version.number),
+        aliases=tuple(a for a in registry.ALIASES if getattr(now, a) == version.number),
         changes=tuple(touched),
         words=tuple(warehouse.read(con, "marts/words", DecisionRecord, evidence=version.evidence)),
         outcome=judged.judgement.outcome if judged else "gone",
@@ -171,7 +170,7 @@ def _measured(subject: SubjectRecord, root: Path) -> Iterator[ScorecardSummary]:
 
 
 def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[TrainingRecord]:
-    """Go from an adapter to the one that it went on from, and so on."""
+    """Yield an adapter's training, then those of its warm starts."""
     key: str | None = adapter
     while key:
         made_from = _finished(AdapterManifest, roots.adapters / key)
@@ -187,8 +186,8 @@ def _learned(con: Connection, adapter: str, roots: OutputRoots) -> Iterator[Trai
 
 
 def _rows(folder: Path) -> tuple[tuple[RowCounts, ...], Mapping[str, set[str]]]:
-    """Count a snapshot's rows, and gather the ids that they name."""
-    told: list[RowCounts] = []
+    """Count a snapshot's rows, and collect the ids that they name."""
+    counted: list[RowCounts] = []
     traced: dict[str, set[str]] = {"interactions": set(), "feedback": set()}
     for side in SIDES:
         path = folder / f"{side}.parquet"
@@ -196,28 +195,27 @@ def _rows(folder: Path) -> tuple[tuple[RowCounts, ...], Mapping[str, set[str]]]:
             continue
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
-        wanted = [name for name in names if name.endswith(("_id", "_ids")) and name != "client_id"]
-        table = file.read(columns=wanted)
+        columns = [name for name in names if name.endswith(("_id", "_ids")) and name != "client_id"]
+        table = file.read(columns=columns)
         named = {
-            kind: {one for ids in table[name].to_pylist() for one in ids or ()}
+            kind: {id for ids in table[name].to_pylist() for id in ids or ()}
             for kind, name in (("interactions", "interaction_ids"), ("feedback", "feedback_ids"))
         }
         for kind, ids in named.items():
             traced[kind] |= ids
-        first = tuple(str(one) for one in table[wanted[0]].slice(0, SHOWN).to_pylist())
+        first = tuple(str(id) for id in table[columns[0]].slice(0, SHOWN).to_pylist())
         counts = (len(named["interactions"]), len(named["feedback"]))
-        told.append(RowCounts(side, table.num_rows, first, *counts))
-    return tuple(told), traced
+        counted.append(RowCounts(side, table.num_rows, first, *counts))
+    return tuple(counted), traced
 
 
 def _sources(
     con: Connection, traced: Mapping[str, set[str]]
 ) -> tuple[tuple[RowSource, ...], tuple[FeedbackCounts, ...]]:
-    """Look up where the rows came from."""
-    pairs = [(kind, one) for kind, ids in traced.items() for one in sorted(ids)]
+    pairs = [(kind, id) for kind, ids in traced.items() for id in sorted(ids)]
     columns = {
         "kind": texts(kind for kind, _ in pairs),
-        "id": texts(one for _, one in pairs),
+        "id": texts(id for _, id in pairs),
     }
     with warehouse.present(con, "traced_rows", columns):
         sources = tuple(warehouse.read(con, "marts/lineage_files", RowSource))

@@ -1,8 +1,7 @@
-"""Plan a rollback: where it leads, and what forbids it. Pure.
+"""Changes of champion: plan a rollback or a promotion, carry it out, recover interrupted ones.
 
-Nothing here is read from aliases or tags that decide: whoever reaches MLflow can write them. Which
-versions were champions, and in what order, comes from the journal; what was approved, from the
-chain of decisions.
+Nothing is decided by aliases or tags, which anybody with access to MLflow can write. The order of
+champions comes from the journal, approvals from the chain of decisions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,19 +27,19 @@ from components.register.registry import (
 )
 
 ApprovedPairs: TypeAlias = frozenset[tuple[str, str]]
-"""Numbers of versions with the evidence that each became champion on, which was approved."""
+"""Version numbers with the approved evidence on which each became champion."""
 
 
 class RollbackError(ValueError):
-    """There is no version to go back to, or not to that one."""
+    """The rollback has no valid target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Succession:
     """The champions of a workload.
 
-    ``before`` maps each version that was promoted to the champion before it; ``left`` are the
-    versions that a rollback took down and no later change made champion again.
+    ``before`` maps each promoted version to the champion before it; ``left`` are the versions that
+    a rollback demoted and no later change made champion again.
     """
 
     approved: ApprovedPairs
@@ -49,11 +48,11 @@ class Succession:
 
 
 def succession(history: Iterable[JournalEntry], evidence: AbstractSet[str]) -> Succession:
-    """Read a workload's champions from its journal.
+    """Derive a workload's champions from its journal.
 
     Args:
         history: The changes of its champion, the oldest first.
-        evidence: What was approved, by its digests.
+        evidence: Digests of the approved evidence.
     """
     approved: set[tuple[str, str]] = set()
     before: dict[str, str | None] = {}
@@ -71,9 +70,9 @@ def succession(history: Iterable[JournalEntry], evidence: AbstractSet[str]) -> S
 
 
 def previous(champion: str | None, known: Succession, versions: Sequence[Version]) -> str | None:
-    """Return where a rollback from a champion leads; ``None`` if nowhere.
+    """Return the default target of a rollback; ``None`` without one.
 
-    That is the nearest champion before it which may serve and was not rolled back itself.
+    It is the nearest earlier champion that may serve and was not rolled back itself.
     """
     fit = {each.number for each in versions if may_serve(each, known.approved)} - known.left
     passed = set[str]()
@@ -102,27 +101,27 @@ def plan_rollback(
         versions: All of its versions.
         champion: The champion's number.
         known: Its champions so far.
-        to: A version's number; ``None`` for the one that is ``previous``.
+        to: The target's number; ``None`` for the default target.
         by: Who orders it.
         reason: Why.
 
     Raises:
-        RollbackError: The version isn't there, is champion already, was never approved, or has
-            learned from rows that were erased since.
+        RollbackError: The target is missing, is champion already, was never approved, or was
+            trained on rows that were erased since.
     """
     numbered = {each.number: each for each in versions}
     fit = [each for each in versions if may_serve(each, known.approved) and each.number != champion]
     others = ", ".join(each.number for each in fit)
     hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
     if to is not None and to not in numbered:
-        there = ", ".join(numbered) or "none"
-        raise RollbackError(f"rolling back {name} to version {to}: there are {there}")
+        existing = ", ".join(numbered) or "none"
+        raise RollbackError(f"rolling back {name} to version {to}: there are {existing}")
     target = numbered.get(to or previous(champion, known, versions) or "")
     if target is None:
         last = numbered.get(known.before.get(champion or "") or "")
         why = objection_to(last, champion, known.approved) if last else None
-        said = f" (version {last.number}: {why})" if last and why else ""
-        raise RollbackError(f"rolling back {name}: no version is `previous`{said}{hint}")
+        detail = f" (version {last.number}: {why})" if last and why else ""
+        raise RollbackError(f"rolling back {name}: no version is `previous`{detail}{hint}")
     if why := objection_to(target, champion, known.approved):
         raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
     left = numbered.get(champion or "")
@@ -140,7 +139,7 @@ def plan_rollback(
 
 
 def may_serve(version: Version, approved: ApprovedPairs) -> bool:
-    """Return whether a version was champion on approved evidence and nothing taints it."""
+    """Return whether a version was champion on approved evidence and is not tainted."""
     return (version.number, version.evidence) in approved and not version.tainted
 
 
@@ -158,7 +157,7 @@ def objection_to(version: Version, champion: str | None, approved: ApprovedPairs
 def promotion(
     name: str, number: str, evidence: str, adapter: str, *, by: str, reason: str
 ) -> ChampionChange:
-    """Plan to make a registered version the champion, by the evidence that was approved on it."""
+    """Plan the promotion of a registered version on its approved evidence."""
     before = registry.champion_version(name)
     return ChampionChange(
         workload_id=name,
@@ -174,15 +173,15 @@ def promotion(
 
 
 def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> JournalEntry:
-    """Move the alias to an intended change's version, tag the versions, and write that it is done.
+    """Move the alias to an intended change's version, tag the versions, and record its end.
 
     Args:
         journal: Has the intention.
         entry: The intention; its version is registered.
-        why: Why it is carried out now, where it was interrupted.
+        why: A note, if the change was interrupted.
 
     Raises:
-        SettledError: Another process wrote its end.
+        SettledError: Another process recorded its end.
     """
     change = entry.change
     name, version = change.workload_id, change.version
@@ -203,12 +202,12 @@ def recover(
     workload: str | None = None,
     is_approved: Callable[[JournalEntry], bool] = lambda _: True,
 ) -> list[JournalEntry]:
-    """Carry out again, or undo, what was interrupted; the caller holds the workload's lock.
+    """Finish or undo interrupted changes; the caller holds the workload's lock.
 
     Args:
-        journal: Of all workloads.
-        workload: Only this workload's changes.
-        is_approved: Whether people have approved the version of a change.
+        journal: The journal of all workloads.
+        workload: The workload; ``None`` for all.
+        is_approved: Whether the version of a change was approved.
     """
     with journal.open() as con:
         interrupted = unfinished_changes(con, workload)
@@ -218,13 +217,13 @@ def recover(
 def objection(
     change: ChampionChange, champion: str | None, version: Version | None, *, is_approved: bool
 ) -> str | None:
-    """Return why an interrupted change is undone; ``None`` if it is carried out again.
+    """Return why an interrupted change must be undone; ``None`` if it can be finished.
 
     Args:
-        change: What was interrupted.
-        champion: The number of the champion now.
-        version: The version that the change is about; ``None`` if it is not registered.
-        is_approved: Whether people have approved it.
+        change: The interrupted change.
+        champion: The current champion's number.
+        version: The change's version; ``None`` if it is not registered.
+        is_approved: Whether it was approved.
     """
     if version is None:
         return "the version was never registered; nothing had moved"
@@ -254,28 +253,27 @@ def _recovered(
 
 
 def _version(change: ChampionChange) -> Version | None:
-    """Find a change's version; an older home began promotions before they had a number."""
-    if change.version is None:
+    if change.version is None:  # older homes recorded promotions before they had a number
         return registry.version_of_evidence(change.workload_id, change.evidence_digest)
     versions = registry.list_versions(change.workload_id)
     return next((each for each in versions if each.number == change.version), None)
 
 
 def set_challenger(version: Version) -> None:
-    """Make a version the challenger, unless it was decided on already."""
+    """Make a version the challenger, unless it was decided already."""
     if not registry.version_numbered(version.name, version.number).decision:
         registry.put_alias(version.name, CHALLENGER, version.number)
 
 
 def reject(name: str, evidence: str, *, by: str, comment: str) -> None:
-    """Tag the version that was rejected, and clear the challenger."""
+    """Tag the rejected version, and clear the challenger."""
     if version := registry.version_of_evidence(name, evidence):
         _tag_decision(name, version.number, "reject", by, comment)
         clear_challenger(name, evidence)
 
 
 def clear_challenger(name: str, evidence: str) -> None:
-    """Take the alias from a version that nobody is asked about any more; safe to repeat."""
+    """Remove the alias from a version that no longer waits for a decision; idempotent."""
     if version := registry.version_of_evidence(name, evidence):
         registry.remove_alias(name, CHALLENGER, version.number)
 

@@ -15,15 +15,15 @@ ChangeKind: TypeAlias = Literal["promotion", "rollback"]
 ChangeStep: TypeAlias = Literal["intended", "done", "undone"]
 
 PENDING = ".order.json"
-"""How the files of pending rollbacks end."""
+"""Suffix of the files of pending rollbacks."""
 
 
 class UnsettledError(RuntimeError):
-    """An earlier change of this champion was interrupted and has to be recovered first."""
+    """An earlier change of this champion was interrupted and must be recovered first."""
 
 
 class SettledError(RuntimeError):
-    """This change has an end already."""
+    """This change has ended already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,18 @@ class ChampionChange:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """A change in the journal: its number among the workload's changes, and its last step."""
+    """A change: its number among the workload's changes, its last step, and a note on that."""
 
     number: int
     change: ChampionChange
     step: ChangeStep
-    said: str
+    note: str
     noted_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A rollback that was carried out while others held the warehouse, and when it was ordered."""
+    """A rollback that was carried out while the warehouse was busy; its row is still missing."""
 
     change: ChampionChange
     ordered_at: datetime
@@ -63,7 +63,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class ChampionJournal:
-    """Where changes are written: ``open`` opens the warehouse for one row, ``now`` is the time."""
+    """The journal: ``open`` opens the warehouse for one row, ``now`` returns the time."""
 
     open: Callable[[], AbstractContextManager[Connection]]
     now: Callable[[], datetime]
@@ -71,14 +71,14 @@ class ChampionJournal:
     def intend(
         self, change: ChampionChange, also: Callable[[Connection], None] | None = None
     ) -> JournalEntry:
-        """Write what is to be done, before any of it is.
+        """Record the intention of a change before anything is done.
 
         Args:
-            change: All of it.
-            also: Writes what must stand or fall with the intention, in its transaction.
+            change: The change.
+            also: Further writes in the same transaction.
 
         Raises:
-            UnsettledError: An earlier change of this workload has no end.
+            UnsettledError: An earlier change of this workload has not ended.
         """
         with self.open() as con, warehouse.transaction(con):
             if interrupted := unfinished_changes(con, change.workload_id):
@@ -96,16 +96,16 @@ class ChampionJournal:
     def end(
         self, entry: JournalEntry, change: ChampionChange, step: Literal["done", "undone"], why: str
     ) -> JournalEntry:
-        """Write how a change ended, and why.
+        """Record the end of a change.
 
         Args:
             entry: Its intention.
-            change: What was done, with the version's number.
+            change: The change, with the version's number.
             step: How it ended.
-            why: Why it ended so; empty where nothing interrupted it.
+            why: A note; empty if the change was not interrupted.
 
         Raises:
-            SettledError: It has an end already.
+            SettledError: It has ended already.
         """
         last = JournalEntry(entry.number, change, step, why, self.now())
         with self.open() as con, warehouse.transaction(con):
@@ -127,12 +127,12 @@ def list_changes(con: Connection, workload: str | None = None) -> list[JournalEn
 
 
 def unfinished_changes(con: Connection, workload: str | None = None) -> list[JournalEntry]:
-    """List the changes that have no end: interrupted, or under way."""
+    """List the changes that have not ended: interrupted, or in progress."""
     return [entry for entry in list_changes(con, workload) if entry.step == "intended"]
 
 
 def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | None:
-    """Return the rollback that took the champion's place from an adapter, unless it is back."""
+    """Return the rollback that demoted an adapter, unless it is champion again."""
     touching = [
         entry
         for entry in list_changes(con, workload)
@@ -148,18 +148,18 @@ def rolled_back(con: Connection, workload: str, adapter: str) -> JournalEntry | 
 def lock_champion(
     folder: Path, workload: str, *, wait: bool = True
 ) -> AbstractContextManager[bool]:
-    """Keep others from changing a workload's champion; yield whether the lock is ours.
+    """Lock a workload's champion against changes; yield whether the lock was acquired.
 
     Args:
-        folder: Where the locks are, one folder for all who share the warehouse.
-        workload: Whose champion.
-        wait: Wait for another process that has the lock; else give up at once.
+        folder: Folder of the locks, the same for all processes that share the warehouse.
+        workload: The workload.
+        wait: Whether to wait while another process holds the lock.
     """
     return file_locks.held(folder / f"{workload}.lock", wait=wait)
 
 
 def write_pending(folder: Path, pending: Pending) -> None:
-    """Keep a rollback until the warehouse can be written; the caller holds the workload's lock."""
+    """Store a rollback until the warehouse is free; the caller holds the workload's lock."""
     content = {
         "change": asdict(pending.change),
         "given_at": pending.ordered_at.isoformat(),
@@ -175,7 +175,7 @@ def read_pending(folder: Path, workload: str) -> Pending | None:
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    # Older homes wrote where `previous` was, too.
+    # Older homes also wrote the version of `previous`.
     change = ChampionChange(
         **{field.name: content["change"][field.name] for field in fields(ChampionChange)}
     )
@@ -184,7 +184,7 @@ def read_pending(folder: Path, workload: str) -> Pending | None:
 
 
 def drop_pending(folder: Path, workload: str) -> None:
-    """Delete the file of a rollback whose row is in the journal."""
+    """Delete a pending rollback after its row is in the journal."""
     _file(folder, workload).unlink(missing_ok=True)
 
 
@@ -198,16 +198,17 @@ def _file(folder: Path, workload: str) -> Path:
 
 
 def _insert_entry(con: Connection, entry: JournalEntry) -> None:
-    line = {
+    row = {
         "number": entry.number,
         "step": entry.step,
-        "said": entry.said,
+        "said": entry.note,
         "noted_at": entry.noted_at,
         **asdict(entry.change),
     }
-    warehouse.insert(con, "raw.champion_journal", [line])
+    warehouse.insert(con, "raw.champion_journal", [row])
 
 
 def _read_entry(row: dict[str, warehouse.Value]) -> JournalEntry:
-    own = {name: row.pop(name) for name in ("number", "step", "said", "noted_at")}
-    return JournalEntry(change=ChampionChange(**row), **own)  # pyright: ignore[reportArgumentType] - of the table
+    own = {name: row.pop(name) for name in ("number", "step", "noted_at")}
+    note = row.pop("said")
+    return JournalEntry(change=ChampionChange(**row), note=note, **own)  # pyright: ignore[reportArgumentType] - of the table

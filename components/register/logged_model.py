@@ -1,4 +1,4 @@
-"""Log an adapter as an MLflow model, and the record of its release beside its signature."""
+"""Log an adapter as an MLflow model; read and verify the record of its release."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 RECORD_FILE = "decision.jsonl"
-"""The record's file in a released version's folder, and in an export."""
+"""The release record in a released version's folder, and in an export."""
 
 RELEASE_KIND: Literal["released"] = "released"
 """The kind of a release's link."""
 
 
 class UndecidedError(ModelSignatureError):
-    """Nobody has approved what is in a folder, so that it may only be looked at."""
+    """Nobody has approved the contents of a folder; it may only be inspected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRecord:
-    """A link of the chain: which version may be served, and the digest of all its files."""
+    """A release link of the chain: the version that may be served, and the digest of its files."""
 
     sequence: int
     workload: str
@@ -43,12 +43,12 @@ class ReleaseRecord:
 
 
 def release_body(version: str, files: str) -> str:
-    """Write what a release's link commits to."""
+    """Return the body that a release's link commits to."""
     return json.dumps({"files": files, "version": version}, sort_keys=True, separators=(",", ":"))
 
 
 def files_digest(folder: Path) -> str:
-    """Digest all files of a version's folder but what was put beside them: record and signature."""
+    """Digest all files of a version's folder except release record and signature."""
     return folder_digest(folder, leaving_out={RECORD_FILE, *model_signature.IGNORED})
 
 
@@ -64,59 +64,59 @@ def record_line(sequence: int, digest: str, content: str) -> str:
 
 
 def release_of(content: Mapping[str, object]) -> ReleaseRecord | None:
-    """Read a release from a link's content; ``None`` where the link is another."""
+    """Read a release from a link's content; ``None`` for links of other kinds."""
     if content["kind"] != RELEASE_KIND:
         return None
-    told = json.loads(str(content["body"]))
+    body = json.loads(str(content["body"]))
     return ReleaseRecord(
         int(str(content["sequence"])),
         str(content["workload_id"]),
         str(content["evidence_digest"]),
-        str(told["version"]),
-        str(told["files"]),
+        str(body["version"]),
+        str(body["files"]),
     )
 
 
 def read_release(folder: Path) -> ReleaseRecord:
-    """Read the record in a folder whose signature holds.
+    """Read the release record in a folder whose signature is verified.
 
     Raises:
-        UndecidedError: There is none.
-        SignatureError: It is not a chain's, or is of other files.
+        UndecidedError: There is no record.
+        ModelSignatureError: A link was changed, or the last one is not a release.
     """
     path = folder / RECORD_FILE
     if not path.is_file():
         raise UndecidedError(
             f"reading {folder}: there is no {RECORD_FILE}, so nobody has approved what is in it"
         )
-    told = [json.loads(one) for one in path.read_text().splitlines()]
-    for one in told:
-        if hashlib.sha256(one["content"].encode()).hexdigest() != one["digest"]:
-            raise ModelSignatureError(f"reading {path}: decision {one['sequence']} was changed")
-    found = release_of(json.loads(told[-1]["content"])) if told else None
-    if found is None:
-        raise ModelSignatureError(f"reading {path}: its last line is no release")
-    return found
+    links = [json.loads(line) for line in path.read_text().splitlines()]
+    for link in links:
+        if hashlib.sha256(link["content"].encode()).hexdigest() != link["digest"]:
+            raise ModelSignatureError(f"reading {path}: decision {link['sequence']} was changed")
+    release = release_of(json.loads(links[-1]["content"])) if links else None
+    if release is None:
+        raise ModelSignatureError(f"reading {path}: its last line is not a release")
+    return release
 
 
 def require_decided(folder: Path) -> ReleaseRecord:
-    """Return the release of a registered version's folder whose signature holds.
+    """Return the release of a registered version's folder whose signature is verified.
 
     Raises:
         UndecidedError: Nobody has approved it.
-        SignatureError: The record is of other files.
+        ModelSignatureError: The record is invalid, or is of other files.
     """
-    found = read_release(folder)
-    if (files := files_digest(folder)) != found.files:
+    release = read_release(folder)
+    if (files := files_digest(folder)) != release.files:
         raise ModelSignatureError(
-            f"reading {folder}: its files have the digest {files}, but decision {found.sequence} "
-            f"released {found.files}"
+            f"reading {folder}: its files have the digest {files}, but decision {release.sequence} "
+            f"released {release.files}"
         )
-    return found
+    return release
 
 
 EVIDENCE_OF_MODEL = "flywheel.evidence"
-"""On a logged model: what it was logged for, so that a crash does not log it twice."""
+"""Tag of a logged model: its evidence, so that it is not logged twice after a crash."""
 
 MODEL_CODE = Path(__file__).with_name("chat_model.py")
 """What a version of this release runs; each version holds a copy."""
@@ -126,11 +126,10 @@ PACKAGES = ("lora-flywheel", "torch", "transformers", "peft", "bitsandbytes", "a
 
 @dataclass(frozen=True, slots=True)
 class ServingParameters:
-    """How a version's adapter is served, as it was trained and evaluated.
+    """How a version's adapter is served: as it was trained and evaluated.
 
     ``base`` is the base's folder and ``base_hash`` its content hash; ``prompt_template`` the hash
-    of how prompts are written; ``precision`` what the base is loaded in; ``max_new_tokens`` where
-    an answer is cut off.
+    of the prompt template; ``precision`` that of the loaded base.
     """
 
     base: str
@@ -147,11 +146,10 @@ def log_model(
     evidence: str,
     sign: Callable[[Path], None],
 ) -> str:
-    """Log the adapter under its training run, or find it logged; give the model's id.
+    """Log the adapter under its training run unless it is logged; return the model's id.
 
-    ``sign`` is called with the folder of all files before they are logged.
-
-    What a crash left half logged is gone on with: MLflow keeps the files of models it deletes.
+    ``sign`` is called with the folder of all files before they are logged. A model that a crash
+    left half logged is completed, since MLflow keeps the files of deleted models.
     """
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -159,31 +157,31 @@ def log_model(
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     condition = f"source_run_id = '{run_id}' and tags.`{EVIDENCE_OF_MODEL}` = '{evidence}'"
-    found = client.search_logged_models([experiment], filter_string=condition)
-    for one in found:
-        if one.status == LoggedModelStatus.READY:
-            return one.model_id
-    made = (
-        found[0]
-        if found
+    models = client.search_logged_models([experiment], filter_string=condition)
+    for model in models:
+        if model.status == LoggedModelStatus.READY:
+            return model.model_id
+    unfinished = (
+        models[0]
+        if models
         else client.create_logged_model(
             experiment, name="adapter", source_run_id=run_id, tags={EVIDENCE_OF_MODEL: evidence}
         )
     )
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = Path(scratch) / "model"
-        save_model_files(folder, adapter, served, run_id, made.model_id)
+        save_model_files(folder, adapter, served, run_id, unfinished.model_id)
         sign(folder)
-        client.log_model_artifacts(made.model_id, str(folder))
-    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
-    client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
-    return made.model_id
+        client.log_model_artifacts(unfinished.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(unfinished.model_id, 0)])
+    client.finalize_logged_model(unfinished.model_id, LoggedModelStatus.READY)
+    return unfinished.model_id
 
 
 def save_model_files(
     folder: Path, adapter: Path, served: ServingParameters, run_id: str, model_id: str
 ) -> None:
-    """Write all files of a version, as MLflow loads them."""
+    """Write all files of a version in MLflow's layout."""
     from mlflow.models import Model
     from mlflow.pyfunc import save_model
 
@@ -200,7 +198,7 @@ def save_model_files(
 
 
 def model_schema() -> "ModelSignature":
-    """Say what goes in and what comes out: a chat request and a chat completion of OpenAI's."""
+    """Return the MLflow signature: OpenAI's chat request in, chat completion out."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, Array, ColSpec, Schema
 
@@ -219,11 +217,11 @@ def model_schema() -> "ModelSignature":
 
 
 def example_request(adapter: Path) -> dict[str, Json]:
-    """Give the request that shows how an adapter's prompts are written; nobody ever asked it."""
+    """Return the adapter's made-up example of a request."""
     path = adapter / chat_templates.EXAMPLE
-    told: dict[str, Json] = json.loads(path.read_text()) if path.exists() else DEFAULT_REQUEST
-    return {name: told[name] for name in ("messages", "tools")}
+    example: dict[str, Json] = json.loads(path.read_text()) if path.exists() else DEFAULT_REQUEST
+    return {name: example[name] for name in ("messages", "tools")}
 
 
 DEFAULT_REQUEST: dict[str, Json] = {"messages": [{"role": "user", "content": "Hello"}], "tools": []}
-"""For an adapter that was made before they came with an example."""
+"""The example of older adapters, which have none of their own."""

@@ -1,7 +1,7 @@
-"""The part of MLflow's REST API that the registered models need, without MLflow's own client.
+"""The part of MLflow's REST API for registered models, without MLflow's own client.
 
-That takes two seconds to import, and a person who types ``flywheel status`` waits for it. Methods
-and fields have the names that they have there.
+MLflow's client takes two seconds to import, which ``flywheel status`` would wait for. Methods and
+fields have MLflow's names.
 """
 
 import os
@@ -15,13 +15,13 @@ import httpx
 from components.rest import Rest
 
 PAGE = 1000
-"""Versions or models that one answer holds, at most."""
+"""Maximum versions or models per response."""
 
 PATIENCE_SECONDS = 60.0
-"""A server that restarts is waited for, as MLflow's own client does."""
+"""How long to wait for a server that restarts, as MLflow's own client does."""
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
-"""Error codes of what is not there, or has a name that can't be there."""
+"""Error codes for missing objects and for impossible names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A registered model, and on which version each alias stands."""
+    """A registered model, with the version of each alias."""
 
     name: str
     aliases: Mapping[str, str]
@@ -51,23 +51,23 @@ class MlflowApi:
 
     def get_model_version(self, name: str, version: str) -> ModelVersion:
         """Read a version."""
-        found = self._rest.get("/model-versions/get", name=name, version=version)
-        return _version(found["model_version"])
+        answer = self._rest.get("/model-versions/get", name=name, version=version)
+        return _version(answer["model_version"])
 
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        """Read the version that an alias stands on; see ``is_missing`` for its error."""
-        found = self._rest.get("/registered-models/alias", name=name, alias=alias)
-        return _version(found["model_version"])
+        """Read the version with an alias; see ``is_missing`` for its error."""
+        answer = self._rest.get("/registered-models/alias", name=name, alias=alias)
+        return _version(answer["model_version"])
 
     def search_model_versions(self, filter_string: str) -> list[ModelVersion]:
-        """Find all versions that meet a condition."""
-        pages = self._pages("/model-versions/search", "model_versions", filter_string)
-        return [_version(found) for found in pages]
+        """Return all versions that match a filter."""
+        versions = self._pages("/model-versions/search", "model_versions", filter_string)
+        return [_version(version) for version in versions]
 
     def search_registered_models(self, filter_string: str | None = None) -> list[RegisteredModel]:
-        """Find all registered models that meet a condition, or all that there are."""
-        pages = self._pages("/registered-models/search", "registered_models", filter_string)
-        return [_model(found) for found in pages]
+        """Return all registered models, or those that match a filter."""
+        models = self._pages("/registered-models/search", "registered_models", filter_string)
+        return [_model(model) for model in models]
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         """Tag a version."""
@@ -75,17 +75,17 @@ class MlflowApi:
         self._rest.post("/model-versions/set-tag", body)
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
-        """Take a tag off a version."""
+        """Delete a version's tag."""
         body = {"name": name, "version": version, "key": key}
         self._rest.delete("/model-versions/delete-tag", body)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Put an alias on a version."""
+        """Set an alias to a version."""
         body = {"name": name, "alias": alias, "version": version}
         self._rest.post("/registered-models/alias", body)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
-        """Take an alias off whichever version it stands on."""
+        """Delete an alias."""
         self._rest.delete("/registered-models/alias", {"name": name, "alias": alias})
 
     def _pages(self, path: str, key: str, filter_string: str | None) -> Iterator[dict[str, Any]]:
@@ -98,9 +98,9 @@ class MlflowApi:
 
 
 def client() -> MlflowApi:
-    """Return a client of the server that the environment names, as it does to MLflow's own.
+    """Return a client of the server in MLflow's environment variables.
 
-    Where MLflow's data is not behind a server it is MLflow's own, which has these methods, too.
+    Without a server it is MLflow's own client, which has the same methods.
     """
     names = ("URI", "USERNAME", "PASSWORD", "TOKEN")
     url, user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in names)
@@ -112,7 +112,7 @@ def client() -> MlflowApi:
 
 
 def is_missing(error: Exception) -> bool:
-    """Return whether MLflow refused a request because there is no such thing."""
+    """Return whether MLflow refused a request because the object is missing."""
     if isinstance(error, httpx.HTTPStatusError):
         try:
             code = error.response.json().get("error_code")
@@ -151,7 +151,7 @@ def _version(raw: Mapping[str, Any]) -> ModelVersion:
 
 
 def _model(raw: Mapping[str, Any]) -> RegisteredModel:
-    aliases = {found["alias"]: str(found["version"]) for found in raw.get("aliases", [])}
+    aliases = {alias["alias"]: str(alias["version"]) for alias in raw.get("aliases", [])}
     return RegisteredModel(raw["name"], aliases)
 
 

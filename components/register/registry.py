@@ -20,7 +20,7 @@ CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous"
 
 @dataclass(frozen=True, slots=True)
 class Aliases:
-    """The version number that each alias stands on; ``None`` where it stands on none."""
+    """The version number of each alias; ``None`` where it is not set."""
 
     champion: str | None = None
     challenger: str | None = None
@@ -28,23 +28,23 @@ class Aliases:
 
 
 def read_aliases(name: str) -> Aliases:
-    """Read the aliases of a registered model; all are ``None`` before it is there."""
-    found = mlflow_api.client().search_registered_models(f"name = '{name}'")
-    return _standing(found[0].aliases) if found else Aliases()
+    """Read the aliases of a registered model; all are ``None`` if it does not exist."""
+    models = mlflow_api.client().search_registered_models(f"name = '{name}'")
+    return _aliases(models[0].aliases) if models else Aliases()
 
 
 def read_all() -> dict[str, Aliases]:
     """Read the aliases of all registered models, by name."""
-    found = mlflow_api.client().search_registered_models()
-    return {model.name: _standing(model.aliases) for model in found}
+    models = mlflow_api.client().search_registered_models()
+    return {model.name: _aliases(model.aliases) for model in models}
 
 
-def _standing(numbers: Mapping[str, str]) -> Aliases:
+def _aliases(numbers: Mapping[str, str]) -> Aliases:
     return Aliases(*(str(numbers[alias]) if alias in numbers else None for alias in ALIASES))
 
 
 def put_alias(name: str, alias: str, number: str | None) -> None:
-    """Put an alias on a version, or take it off where ``number`` is ``None``; safe to repeat."""
+    """Set an alias to a version, or delete it if ``number`` is ``None``; idempotent."""
     if getattr(read_aliases(name), alias) == number:
         return
     client = mlflow_api.client()
@@ -55,7 +55,7 @@ def put_alias(name: str, alias: str, number: str | None) -> None:
 
 
 def remove_alias(name: str, alias: str, number: str) -> None:
-    """Take an alias off a version, unless it stands on another one by now."""
+    """Delete an alias, unless it is set to another version by now."""
     if getattr(read_aliases(name), alias) == number:
         put_alias(name, alias, None)
 
@@ -66,25 +66,25 @@ DECISION_TAG = "flywheel.decision"
 APPROVER_TAG = "flywheel.approver"
 COMMENT_TAG = "flywheel.comment"
 TAINTED_TAG = "flywheel.tainted"
-"""Holds the ids of the certificates of erasure, separated by blanks."""
+"""The ids of erasure certificates, separated by blanks."""
 
 ROLLED_BACK_TAG = "flywheel.rolled_back"
-"""On a version that was champion: to which one, by whom and why it was taken back."""
+"""Of a former champion: the target, the person and the reason of its rollback."""
 
 LINK_TAG = "flywheel.link"
-"""Where the decision stands in the chain of decisions, and its digest: an anchor of the chain."""
+"""The decision's number and digest in the chain of decisions: an anchor of the chain."""
 
 MOST_CHARACTERS = 5000
-"""What MLflow's database takes of a description."""
+"""The maximum length of a description in MLflow's database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One registered version.
+    """A registered version.
 
-    ``adapter`` is its adapter's key, ``evidence`` what a person was asked about, ``decision`` what
-    the person said: empty while nobody has. ``tainted`` names the erasures that it has learned
-    from; ``rolled_back`` says why it is champion no more.
+    ``adapter`` is its adapter's key, ``evidence`` the digest of its evidence, ``decision`` is empty
+    until it is decided. ``tainted`` has the certificates of erasures of its training rows,
+    ``rolled_back`` the reason of its rollback.
     """
 
     name: str
@@ -98,17 +98,17 @@ class Version:
 
     @property
     def may_serve(self) -> bool:
-        """Whether a person has approved it and none of what it learned from was erased."""
+        """Whether it was approved and is not tainted."""
         return self.decision == "approve" and not self.tainted
 
 
 def champion_version(name: str) -> Version | None:
-    """Read which version of ``name`` is the champion; ``None`` before the first promotion."""
+    """Return the champion of ``name``; ``None`` before the first promotion."""
     return aliased_version(name, CHAMPION)
 
 
 def aliased_version(name: str, alias: str) -> Version | None:
-    """Read which version of ``name`` has an alias; ``None`` if none has."""
+    """Return the version of ``name`` with an alias, if any."""
     try:
         return as_version(mlflow_api.client().get_model_version_by_alias(name, alias))
     except Exception as error:
@@ -127,16 +127,16 @@ def register_version(
     sign: Callable[[Path], None],
     description: str = "",
 ) -> Version:
-    """Make the version that a person is asked about, or find the one that is there.
+    """Register the version of an evidence, or return the registered one.
 
     Args:
         name: The registered model, one per workload.
         run_id: The MLflow run that trained the adapter.
-        adapter: The PEFT adapter folder; the version holds it, and not the base.
-        served: What an answer needs besides; checked again when the version is loaded.
-        tags: Lineage; must hold ``flywheel.evidence`` and ``flywheel.adapter``.
-        sign: Signs the folder of the version's files, before they are at MLflow.
-        description: Markdown that MLflow's page of the version shows.
+        adapter: The PEFT adapter folder; the version holds it without the base.
+        served: How it is served; checked again when the version is loaded.
+        tags: Lineage; must include ``flywheel.evidence`` and ``flywheel.adapter``.
+        sign: Signs the folder of the version's files before they are uploaded.
+        description: Markdown for the version's page in MLflow.
     """
     from mlflow import MlflowClient
 
@@ -145,11 +145,10 @@ def register_version(
     client = MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    found = version_of_evidence(name, tags[EVIDENCE_TAG])
-    if found:
-        return found
+    if registered := version_of_evidence(name, tags[EVIDENCE_TAG]):
+        return registered
     model_id = logged_model.log_model(run_id, adapter, served, tags[EVIDENCE_TAG], sign)
-    made = client.create_model_version(
+    created = client.create_model_version(
         name,
         f"models:/{model_id}",
         run_id=run_id,
@@ -157,14 +156,14 @@ def register_version(
         model_id=model_id,
         description=fit_description(description),
     )
-    return as_version(made)
+    return as_version(created)
 
 
 def download_version(name: str, number: str, to: Path) -> Path:
-    """Fetch all files of a version from MLflow, without running any; return their folder.
+    """Download all files of a version from MLflow, without running any; return their folder.
 
     Raises:
-        ValueError: Its files lie at no MLflow.
+        ValueError: The download failed.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -176,10 +175,10 @@ def download_version(name: str, number: str, to: Path) -> Path:
 
 
 def upload_files(name: str, number: str, folder: Path) -> None:
-    """Put files of a folder to those of a version, in the place of what has their names.
+    """Add a folder's files to a version, replacing files with the same name.
 
     Raises:
-        ValueError: The version was not registered by Flywheel: it is of no logged model.
+        ValueError: The version has no logged model, so Flywheel did not register it.
     """
     from mlflow import MlflowClient
 
@@ -188,40 +187,40 @@ def upload_files(name: str, number: str, folder: Path) -> None:
 
 
 def logged_model_id(name: str, number: str) -> str:
-    """Return the id of the logged model that a version is of.
+    """Return the id of a version's logged model.
 
     Raises:
-        ValueError: It is of none.
+        ValueError: It has none.
     """
     source = str(mlflow_api.client().get_model_version(name, number).source)
-    if (found := re.fullmatch(r"models:/(m-[0-9a-f]+)", source)) is None:
+    if (match := re.fullmatch(r"models:/(m-[0-9a-f]+)", source)) is None:
         raise ValueError(
             f"looking up version {number} of {name}: it is of {source}, expected a logged model, "
             "so Flywheel did not register it"
         )
-    return found[1]
+    return match[1]
 
 
 def fit_description(text: str) -> str:
-    """Cut Markdown after the last line that MLflow's database has room for, and say so."""
+    """Truncate Markdown to the lines that fit into MLflow's database, with a note."""
     if len(text) <= MOST_CHARACTERS:
         return text
-    said = "\n\n(cut here; the whole card is the README.md beside the adapter)\n"
-    return text[: MOST_CHARACTERS - len(said)].rpartition("\n")[0] + said
+    note = "\n\n(cut here; the whole card is the README.md beside the adapter)\n"
+    return text[: MOST_CHARACTERS - len(note)].rpartition("\n")[0] + note
 
 
 def version_of_evidence(name: str, digest: str) -> Version | None:
-    """Find the version that a person was asked about with this evidence."""
-    found = mlflow_api.client().search_model_versions(
+    """Return the version that was registered with this evidence, if any."""
+    versions = mlflow_api.client().search_model_versions(
         f"name = '{name}' and tags.`{EVIDENCE_TAG}` = '{digest}'"
     )
-    return as_version(found[0]) if found else None
+    return as_version(versions[0]) if versions else None
 
 
 def list_versions(name: str) -> list[Version]:
     """List the versions of a workload, the oldest first."""
-    found = mlflow_api.client().search_model_versions(f"name = '{name}'")
-    return sorted(map(as_version, found), key=lambda one: int(one.number))
+    versions = mlflow_api.client().search_model_versions(f"name = '{name}'")
+    return sorted(map(as_version, versions), key=lambda version: int(version.number))
 
 
 def model_names() -> list[str]:
@@ -230,22 +229,22 @@ def model_names() -> list[str]:
 
 
 def version_tags(name: str) -> dict[str, dict[str, str]]:
-    """Read the tags of all versions of a workload, by their numbers."""
-    found = mlflow_api.client().search_model_versions(f"name = '{name}'")
-    return {str(one.version): dict(one.tags) for one in found}
+    """Return the tags of all versions of a workload by number."""
+    versions = mlflow_api.client().search_model_versions(f"name = '{name}'")
+    return {str(version.version): dict(version.tags) for version in versions}
 
 
 def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:
-    """Tag a version; a tag that is to be ``None`` is taken off. Safe to repeat."""
+    """Set a version's tags, and delete those that are ``None``; idempotent."""
     if not tags:
         return
 
     client = mlflow_api.client()
-    there = client.get_model_version(name, number).tags
+    present = client.get_model_version(name, number).tags
     for key, value in tags.items():
         if value is not None:
             client.set_model_version_tag(name, number, key, value)
-        elif key in there:
+        elif key in present:
             client.delete_model_version_tag(name, number, key)
 
 
@@ -253,26 +252,26 @@ def version_numbered(name: str, number: str) -> Version:
     """Read a version by its number.
 
     Raises:
-        LookupError: There is none.
+        LookupError: There is no such version.
     """
-    found = list_versions(name)
-    for one in found:
-        if one.number == number:
-            return one
-    known = ", ".join(one.number for one in found) or "none"
+    versions = list_versions(name)
+    for version in versions:
+        if version.number == number:
+            return version
+    known = ", ".join(version.number for version in versions) or "none"
     raise LookupError(f"looking up version {number} of {name}: MLflow has {known}")
 
 
-def as_version(found: "ModelVersion | MlflowVersion") -> Version:
-    """Read MLflow's record of a version."""
-    tags: Mapping[str, str] = found.tags
+def as_version(record: "ModelVersion | MlflowVersion") -> Version:
+    """Convert MLflow's record of a version."""
+    tags: Mapping[str, str] = record.tags
     return Version(
-        name=found.name,
-        number=str(found.version),
+        name=record.name,
+        number=str(record.version),
         adapter=tags.get(ADAPTER_TAG, ""),
         evidence=tags.get(EVIDENCE_TAG, ""),
-        run_id=found.run_id or "",
-        # Before challengers were registered, only what had been approved was.
+        run_id=record.run_id or "",
+        # Before challengers were registered, all registered versions were approved.
         decision=tags.get(DECISION_TAG) or ("approve" if APPROVER_TAG in tags else ""),
         tainted=tags.get(TAINTED_TAG, ""),
         rolled_back=tags.get(ROLLED_BACK_TAG, ""),

@@ -22,35 +22,35 @@ from components.register import logged_model
 from components.schema import Answer, Json
 
 KEY = "FLYWHEEL_VERSION_KEY"
-"""Names the public key that versions must be signed with; that of ``FLYWHEEL_HOME`` if unset."""
+"""Path of the public key that verifies versions; that of ``FLYWHEEL_HOME`` if unset."""
 
 Request: TypeAlias = dict[str, list[dict[str, Json]]]
 
 
 class AdapterChatModel(PythonModel):
-    """Answers one chat request at a time, greedily, at the precision it was evaluated at."""
+    """Answers one chat request at a time, greedily, at the precision of the evaluation."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the base and put the adapter on it.
+        """Load the base and attach the adapter.
 
-        ``model_config={"undecided": True}`` loads what nobody has approved yet, to look at it.
+        ``model_config={"undecided": True}`` also loads a version that nobody has approved yet.
 
         Raises:
-            SignatureError: A file of the version is not as it was signed, or nobody approved it.
-            ValueError: The base found on this machine is not the one that was trained on.
-            TemplateChangedError: Prompts are written differently now.
+            ModelSignatureError: A file of the version was changed, or nobody approved it.
+            ValueError: The base on this machine differs from that of the training.
+            TemplateChangedError: The prompt template has changed.
         """
         adapter = Path(context.artifacts["adapter"])
         model_signature.verify(adapter.parents[1], public_key())
         if not context.model_config["undecided"]:
             logged_model.require_decided(adapter.parents[1])
         folder = Path(context.model_config["base"])
-        wanted: str = context.model_config["base_hash"]
-        found = base.content_hash(folder)
-        if found != wanted:
+        expected: str = context.model_config["base_hash"]
+        actual = base.content_hash(folder)
+        if actual != expected:
             raise ValueError(
-                f"loading {adapter}: the base at {folder} has content hash {found}, but this "
-                f"adapter was trained on {wanted}"
+                f"loading {adapter}: the base at {folder} has content hash {actual}, but this "
+                f"adapter was trained on {expected}"
             )
         chat_templates.require_same(
             context.model_config.get(chat_templates.TEMPLATE),
@@ -68,45 +68,45 @@ class AdapterChatModel(PythonModel):
         model_input,  # pyright: ignore # noqa: ANN001 - MLflow would make a table of what it types
         params: dict[str, Json] | None = None,
     ) -> dict[str, Json]:
-        """Answer one request: ``{"messages": [...], "tools": [...]}``; ``params`` are not used."""
+        """Answer a request: ``{"messages": [...], "tools": [...]}``; ``params`` are ignored."""
         import torch
 
         request: Request = _request(model_input)
-        asked = chat_templates.render(
+        prompt = chat_templates.render(
             self.tokenizer, request["messages"], request.get("tools") or []
         )
-        text = asked.to_text(self.tokenizer)
+        text = prompt.to_text(self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         inputs = inputs.to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
             )
-        written = output[0, inputs["input_ids"].shape[1] :]
-        reply = self.tokenizer.decode(written, skip_special_tokens=True)
-        return completion(dialects.read_answer(asked.form, str(reply)))
+        tokens = output[0, inputs["input_ids"].shape[1] :]
+        reply = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return completion(dialects.read_answer(prompt.form, str(reply)))
 
 
 def public_key() -> Path:
-    """Find the key of the installation that versions must come from.
+    """Return the public key that verifies versions.
 
     Raises:
-        FileNotFoundError: There is none on this machine.
+        FileNotFoundError: There is no key on this machine.
     """
     home = Path(os.environ.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser()
-    found = Path(os.environ.get(KEY) or home / "keys" / model_signature.PUBLIC)
-    if not found.is_file():
+    path = Path(os.environ.get(KEY) or home / "keys" / model_signature.PUBLIC)
+    if not path.is_file():
         raise FileNotFoundError(
-            f"verifying a version: there is no public key at {found}; copy "
+            f"verifying a version: there is no public key at {path}; copy "
             f"keys/{model_signature.PUBLIC} of the home that registered it, and name it in {KEY}"
         )
-    return found
+    return path
 
 
 def _request(model_input) -> Request:  # pyright: ignore # noqa: ANN001 - as above
-    """Take the request out of the table of one row that MLflow makes of it to check it."""
     if isinstance(model_input, dict):
         return model_input
+    # For its check MLflow turns a request into a table of one row.
     (row,) = model_input.to_dict(orient="records")
     return row
 

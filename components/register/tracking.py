@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 KEY_TAG = "flywheel.adapter"
 
 LOOKED_TAG = "flywheel.looked"
-"""Where the chain of decisions ended when the adapter was judged, with the look at the holdout."""
+"""The head of the chain of decisions when the adapter was judged, including that look."""
 
 MOST_METRICS = 1000
-"""MLflow takes no more in one request."""
-
+"""MLflow's maximum per request."""
 
 PARENT_TAG = "mlflow.parentRunId"
-"""MLflow shows a run below the run that this names."""
+"""The tag by which MLflow nests runs."""
 
 PRUNED_TAG = "pruned"
-"""Why a candidate of a search is not the one that it found."""
+"""Why a candidate of a search was pruned."""
 
 
 def open_run(
@@ -38,14 +37,14 @@ def open_run(
     tags: Mapping[str, str],
     name: str | None = None,
 ) -> str:
-    """Start the run of the adapter ``key``, or go on with the one that a crash left open.
+    """Start the run of the adapter ``key``, or resume the one that a crash left open.
 
     Args:
-        experiment: The workload; made when missing.
-        key: The adapter's key, or a search's, kept as the tag ``flywheel.adapter``.
+        experiment: The workload; created if missing.
+        key: The adapter's or the search's key, stored as the tag ``flywheel.adapter``.
         params: The recipe.
-        tags: Snapshot, base and whatever else the adapter came from.
-        name: What MLflow calls it; ``adapter`` and the key if not given.
+        tags: Snapshot, base and other inputs of the adapter.
+        name: The run's name; by default ``adapter`` and the key.
 
     Returns:
         The run's id.
@@ -53,27 +52,28 @@ def open_run(
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+    record = client.get_experiment_by_name(experiment)
+    experiment_id = record.experiment_id if record else client.create_experiment(experiment)
     runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
     if runs:
         run_id: str = runs[0].info.run_id
         client.set_terminated(run_id, "RUNNING")
         return run_id
-    called = name or f"adapter {key}"
-    run = client.create_run(experiment_id, run_name=called, tags={KEY_TAG: key, **tags})
+    run_name = name or f"adapter {key}"
+    run = client.create_run(experiment_id, run_name=run_name, tags={KEY_TAG: key, **tags})
     for name, value in params.items():
         client.log_param(run.info.run_id, name, value)
     return run.info.run_id
 
 
 def find_run(experiment: str, key: str) -> str:
-    """Find the run of the adapter ``key``; ``LookupError`` when there is none."""
+    """Return the id of the run of the adapter ``key``; ``LookupError`` if there is none."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], f"tags.`{KEY_TAG}` = '{key}'") if found else []
+    record = client.get_experiment_by_name(experiment)
+    condition = f"tags.`{KEY_TAG}` = '{key}'"
+    runs = client.search_runs([record.experiment_id], condition) if record else []
     if not runs:
         raise LookupError(
             f"looking up the MLflow run of adapter {key}: experiment {experiment!r} has none"
@@ -82,9 +82,9 @@ def find_run(experiment: str, key: str) -> str:
 
 
 class MetricWriter:
-    """Writes the figures of progress lines as metrics, many at a time.
+    """Writes the figures of progress lines as metrics, in batches.
 
-    A request for each step would burden the server that a small training shares its cores with.
+    A request per step would burden a server that shares its cores with a small training.
     """
 
     def __init__(self, run_id: str, seconds: float = 5.0) -> None:
@@ -93,7 +93,7 @@ class MetricWriter:
         self.sent = time.monotonic()
 
     def add(self, progress: Progress) -> None:
-        """Keep a line's figures at step ``progress.done``, and send what waits now and then."""
+        """Buffer a line's figures at step ``progress.done``; send the buffer now and then."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -103,7 +103,7 @@ class MetricWriter:
             self.send()
 
     def send(self) -> None:
-        """Send what waits."""
+        """Send the buffered metrics."""
         from mlflow import MlflowClient
 
         for first in range(0, len(self.waiting), MOST_METRICS):
@@ -124,10 +124,7 @@ def log_scores(run_id: str, scores: Mapping[str, float], folders: Iterable[Path]
 
 
 def log_evidence(run_id: str, folder: Path) -> str:
-    """Add evidence on an adapter, report and all, to its run; give where MLflow's pages show it.
-
-    Repeating it writes the same files again.
-    """
+    """Add evidence on an adapter to its run; return its address in MLflow's pages. Idempotent."""
     from mlflow import MlflowClient
 
     MlflowClient().log_artifacts(run_id, str(folder), f"evidence/{folder.name}")
@@ -135,47 +132,47 @@ def log_evidence(run_id: str, folder: Path) -> str:
 
 
 def tag_chain_head(run_id: str, head: str) -> None:
-    """Say on a run where the chain of decisions ended: none of its looks can be cut off unseen."""
+    """Tag a run with the head of the chain of decisions, so that no look can be cut off unseen."""
     from mlflow import MlflowClient
 
     MlflowClient().set_tag(run_id, LOOKED_TAG, head)
 
 
 def chain_heads() -> dict[str, str]:
-    """Read where the chain of decisions ended when each run's adapter was judged, by the run."""
+    """Return the heads of the chain of decisions when adapters were judged, by run id."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    found, token = dict[str, str](), None
+    experiments = [record.experiment_id for record in client.search_experiments()]
+    heads, token = dict[str, str](), None
     while True:
         page = client.search_runs(experiments, f"tags.`{LOOKED_TAG}` != ''", page_token=token)
-        found |= {str(one.info.run_id): str(one.data.tags[LOOKED_TAG]) for one in page}
+        heads |= {str(run.info.run_id): str(run.data.tags[LOOKED_TAG]) for run in page}
         if not (token := page.token):
-            return found
+            return heads
 
 
 def run_page(run_id: str) -> str:
-    """Say where MLflow's pages show a run."""
+    """Return a run's address in MLflow's pages."""
     from mlflow import MlflowClient
 
     return f"#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 def evidence_page(run_id: str, digest: str) -> str:
-    """Say where MLflow's pages show the evidence that was added to a run."""
+    """Return the address of a run's evidence in MLflow's pages."""
     return f"{run_page(run_id)}/artifacts/evidence/{digest}"
 
 
 def log_picture(run_id: str, path: Path) -> None:
-    """Add the picture of a training's loss to its run, in place of an earlier one."""
+    """Add the chart of a training's loss to its run, replacing an earlier one."""
     from mlflow import MlflowClient
 
     MlflowClient().log_artifact(run_id, str(path), "training")
 
 
 def prune_candidate(experiment: str, key: str, why: str, status: str) -> None:
-    """Say of a candidate why it isn't the best, and end its run; one that never began has none."""
+    """Record why a candidate was pruned, and end its run; no-op if it never began."""
     from mlflow import MlflowClient
 
     try:
@@ -187,20 +184,20 @@ def prune_candidate(experiment: str, key: str, why: str, status: str) -> None:
 
 
 def close_run(run_id: str, status: str) -> None:
-    """End a run as ``FINISHED``, ``FAILED`` or ``KILLED``; ``SCHEDULED`` says that it goes on."""
+    """End a run: ``FINISHED``, ``FAILED``, ``KILLED``, or ``SCHEDULED`` if it is resumed later."""
     from mlflow import MlflowClient
 
     MlflowClient().set_terminated(run_id, status)
 
 
 DATASET_CONTEXTS = {"train": "training", "validation": "validation", "holdout": "testing"}
-"""What each side is for, in MLflow's words."""
+"""The purpose of each side, in MLflow's terms."""
 
 
 def log_datasets(run_id: str, snapshot: Path) -> None:
-    """Add the sides of a snapshot that have rows to a run's inputs; repeating it changes nothing.
+    """Add the non-empty sides of a snapshot to a run's inputs; idempotent.
 
-    A side's digest is the snapshot's key, that of the holdout its version.
+    A side's digest is the snapshot's key, the holdout's is its version.
 
     Raises:
         FileNotFoundError: The snapshot is unfinished.
@@ -231,13 +228,13 @@ def _dataset_input(snapshot: Path, record: SnapshotManifest, side: str) -> "Data
 
 
 TRACES_PAGE = 100
-"""Traces that are asked for at once."""
+"""Traces per request."""
 
 
 def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]]:
-    """Go through the traces that began at ``since`` or later, the oldest first.
+    """Yield the traces that began at ``since`` or later, the oldest first.
 
-    Each is the dictionary form of a trace with its spans and assessments (``trace.to_dict()``).
+    Each is the dictionary of a trace with its spans and assessments (``trace.to_dict()``).
 
     Raises:
         LookupError: There is no such experiment.
@@ -245,14 +242,14 @@ def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    record = client.get_experiment_by_name(experiment)
+    if record is None:
         raise LookupError(f"pulling MLflow traces: there is no experiment {experiment!r}")
     condition = f"trace.timestamp_ms >= {int(since.timestamp() * 1000)}"
     token: str | None = None
     while True:
         page = client.search_traces(
-            locations=[found.experiment_id],
+            locations=[record.experiment_id],
             filter_string=condition,
             order_by=["timestamp_ms ASC"],
             max_results=TRACES_PAGE,

@@ -1,7 +1,7 @@
-"""What all stages store: the warehouse, output folders, and the receiver's spool.
+"""The storage of all stages: the warehouse, output folders, and the receiver's spool.
 
 Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file,
-working_copy holds one workload of it in memory, arrow hands it Arrow tables. manifest
-finishes output folders, ledger records outputs, erasures and uses of holdouts, spool keeps what
-the receiver took, counters count across processes, record_identity tells equal records.
+working_copy copies one workload into memory, arrow passes Arrow tables to it. manifest finishes
+output folders, ledger records outputs, erasures and uses of holdouts, spool keeps received
+requests, counters count across processes, record_identity compares records.
 """

@@ -8,14 +8,14 @@ import pyarrow as pa
 from pyarrow.lib import StringBuilder
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""From which Arrow counts; the warehouse's times are in UTC."""
+"""Zero of Arrow's timestamps; the warehouse's times are in UTC."""
 
 CHUNK_ROWS = 2048
-"""DuckDB's threads share a table out by chunks; in one piece it would keep one of them busy."""
+"""DuckDB's threads divide a table by chunks; a table of one chunk keeps only one of them busy."""
 
 
 class ArrowColumn(Protocol):
-    """What is used of a column of an Arrow table."""
+    """The part of an Arrow column that is used."""
 
     @property
     def null_count(self) -> int:
@@ -23,12 +23,12 @@ class ArrowColumn(Protocol):
         ...
 
     def to_pylist(self) -> Sequence[Any]:
-        """Give its values."""
+        """Return its values."""
         ...
 
 
 class ArrowSchema(Protocol):
-    """What is used of an Arrow schema; pyarrow has no types."""
+    """The part of an Arrow schema that is used; pyarrow has no types."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -36,12 +36,12 @@ class ArrowSchema(Protocol):
         ...
 
     def __arrow_c_schema__(self) -> object:
-        """Give it through the PyCapsule interface."""
+        """Export the schema (PyCapsule interface)."""
         ...
 
 
 class ArrowBatch(Protocol):
-    """What is used of an Arrow record batch."""
+    """The part of an Arrow record batch that is used."""
 
     @property
     def schema(self) -> ArrowSchema:
@@ -55,7 +55,7 @@ class ArrowBatch(Protocol):
 
 
 class ArrowTable(Protocol):
-    """What is used of an Arrow table."""
+    """The part of an Arrow table that is used."""
 
     @property
     def schema(self) -> ArrowSchema:
@@ -63,23 +63,21 @@ class ArrowTable(Protocol):
         ...
 
     def to_batches(self) -> Sequence[object]:
-        """Give its rows as they lie in memory."""
+        """Return its rows in batches, without a copy."""
         ...
 
     def column(self, name: str, /) -> "ArrowColumn":
-        """Give the column of that name."""
+        """Return the column with that name."""
         ...
 
     def append_column(self, field_: str, column: object, /) -> "ArrowTable":
-        """Give it with another column."""
+        """Return the table with another column."""
         ...
 
 
 def rows_of(batch: ArrowBatch) -> Iterator[dict[str, Any]]:
-    """Go through a batch's rows as Python objects.
-
-    As ``to_pylist``, but that imports pandas, for half a second, where a column holds times.
-    """
+    """Yield a batch's rows as Python objects."""
+    # As `to_pylist`, but that imports pandas (half a second) where a column holds times.
     names, columns = batch.schema.names, map(_values, batch.columns)
     for row in zip(*columns, strict=True):
         yield dict(zip(names, row, strict=True))
@@ -94,16 +92,18 @@ def _values(column: Any) -> Sequence[Any]:  # noqa: ANN401 - pyarrow has no type
 
 
 def texts(values: Iterable[str]) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Put texts into an Arrow column; ``pyarrow.array`` would import pandas, for half a second."""
+    """Return an Arrow column of strings."""
+    # `pyarrow.array` would import pandas, which takes half a second.
     builder = StringBuilder()
     builder.append_values([*values])
     return builder.finish()
 
 
 class ShownTable:
-    """A table that DuckDB reads; until its transaction ends it holds on to what was registered.
+    """A table that DuckDB reads, whose rows can be released.
 
-    So that must be something that the table can be taken out of (1 GB a million rows, else).
+    DuckDB keeps a registered object until its transaction ends, which would keep the rows in memory
+    as well (1 GB a million rows).
     """
 
     def __init__(
@@ -112,30 +112,30 @@ class ShownTable:
         table = pa.table(dict(columns) if isinstance(columns, Mapping) else columns)
         self._table = pa.Table.from_batches(table.to_batches(chunk_rows), table.schema)
 
-    def take_back(self) -> None:
-        """Let go of the rows."""
+    def release(self) -> None:
+        """Release the rows."""
         self._table = pa.Table.from_batches([], self._table.schema)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        """Export the rows as an Arrow stream (PyCapsule interface)."""
         return self._table.__arrow_c_stream__(requested_schema)
 
 
 class ArrowStream:
-    """Tables that DuckDB reads once, one after the other, while they are made."""
+    """Tables that DuckDB reads once, one after another, as they are produced."""
 
     def __init__(self, schema: ArrowSchema, tables: Iterator[ArrowTable]) -> None:
         self._schema = schema
         self._tables = tables
         self.error: BaseException | None = None
-        """What ended the tables before their end: Arrow would make a text of it."""
+        """The error that ended the tables early; Arrow would pass on only its text."""
 
     def __arrow_c_schema__(self) -> object:
-        """Tell what columns there are, reading nothing."""
+        """Export the schema, without reading any table."""
         return self._schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the rows as an Arrow stream (the PyCapsule interface)."""
+        """Export the rows as an Arrow stream (PyCapsule interface)."""
         reader = pa.RecordBatchReader.from_batches(self._schema, self._chunks())
         return reader.__arrow_c_stream__(requested_schema)
 
@@ -143,5 +143,5 @@ class ArrowStream:
         try:
             for table in self._tables:
                 yield from table.to_batches()
-        except BaseException as error:  # noqa: BLE001 - raised again by who reads the stream
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader of the stream
             self.error = error

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NAME = "metrics.sqlite"
-"""Beside the warehouse. Where there is none nothing is counted: the warehouse is of no home."""
+"""Next to the warehouse. A warehouse outside a home has no such file, and nothing is counted."""
 
 WAITED, GAVE_UP = "warehouse_wait_seconds", "warehouse_gave_up"
-"""Names of what is counted of waits for the warehouse's lock."""
+"""Counters of waits for the warehouse's lock."""
 
 WAIT_SECONDS = 5.0
-"""For another process that is adding."""
+"""How long to wait for another process that is adding."""
 
 TABLE = """create table if not exists counters (
     name text, labels text, value real not null, primary key (name, labels)
@@ -27,7 +27,7 @@ SET = "insert or replace into counters values (?, ?, ?)"
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One number; its labels say what of."""
+    """The value of a counter with its labels."""
 
     name: str
     value: float
@@ -35,18 +35,18 @@ class Count:
 
 
 def create(home: Path) -> None:
-    """Begin to count in a home; what was counted there stays."""
+    """Create a home's counters; existing ones keep their values."""
     _write(home, [])
 
 
 def add(home: Path, counts: Sequence[Count], latest: Sequence[Count] = ()) -> None:
-    """Add to numbers, and set the ``latest`` anew, where a home counts; all of them or none."""
+    """Add to ``counts`` and overwrite ``latest``, all or none of them; no-op without a file."""
     if (home / NAME).exists():
         _write(home, [(ADD, count) for count in counts] + [(SET, count) for count in latest])
 
 
 def read(home: Path) -> list[Count]:
-    """Return all numbers; none where nothing is counted."""
+    """Return all counters; empty where nothing is counted."""
     if not (home / NAME).exists():
         return []
     with closing(_connect(home)) as con:

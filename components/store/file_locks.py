@@ -1,4 +1,4 @@
-"""Lock whole files with ``flock``: the system releases a lock when its process ends, however."""
+"""Lock files with ``flock``; the system releases a lock when its process ends, even by SIGKILL."""
 
 import fcntl
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def held(path: Path, *, wait: bool = True, mode: int = 0o666) -> Generator[bool]:
-    """Hold a lock file, made if need be; yield whether it could be locked.
+    """Hold a lock file, created if missing; yield whether it could be locked.
 
     Args:
-        path: The file. It stays, so that all who lock it lock the same one.
-        wait: Wait for another process that holds it; else yield ``False`` at once.
+        path: The file. It is never deleted, so that all processes lock the same one.
+        wait: Whether to wait while another process holds it; else yield ``False`` at once.
         mode: The permissions of a new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ from components.store.warehouse import Connection
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on an evidence; where several had to approve, by all of them.
+    """The decision on evidence; ``approver`` lists all where several had to approve.
 
-    ``link`` is the place of the last word in the chain of decisions, with its digest.
+    ``link`` is the sequence number and the digest of its last link in the chain of decisions.
     """
 
     workload: str
@@ -33,7 +33,7 @@ class Decision:
 
 
 def record_output(con: Connection, workload: str, folder: Path, *, now: datetime) -> None:
-    """Note a finished output folder; noting it twice changes nothing."""
+    """Record a finished output folder; idempotent."""
     body = manifest.read(folder)
     con.execute(
         """
@@ -59,42 +59,42 @@ def record_output(con: Connection, workload: str, folder: Path, *, now: datetime
 
 
 def erasure_of(con: Connection, keys: Sequence[str]) -> str | None:
-    """Give the certificate of an erasure that tainted one of the outputs; ``None`` if none did."""
-    found = con.execute(
+    """Return the certificate of an erasure that tainted an output; ``None`` without one."""
+    ids = con.execute(
         "select min(certificate_id) from raw.tainted where list_contains($keys, key)",
         {"keys": list(keys)},
     ).fetchall()
-    return found[0][0]
+    return ids[0][0]
 
 
 Kind: TypeAlias = Literal["sealed", "looked"]
-"""What links of the chain of decisions are about a seal or a look."""
+"""The kinds of links of the chain of decisions that commit to a seal or a look."""
 
 MAX_SKETCH = 16_384
-"""Digests of rows that are kept of a holdout; of a larger one the smallest, which are a sample."""
+"""Row digests kept of a holdout; a larger one keeps the smallest digests, which are a sample."""
 
 UNKNOWN = ""
-"""The policy of looks that an older version took, which kept none."""
+"""The policy of looks by an older version, which recorded none."""
 
 _ENDLESS = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
 class HoldoutRows:
-    """What a holdout holds, as digests: all of its ``count`` rows, or the ``MOST`` smallest."""
+    """Digests of a holdout's ``count`` rows: all of them, or the ``MAX_SKETCH`` smallest."""
 
     count: int
     sketch: tuple[int, ...] = ()
 
     @property
     def reach(self) -> int:
-        """Give the largest digest up to which every row's is kept."""
+        """The largest digest up to which the sketch is complete."""
         return self.sketch[-1] if self.count > len(self.sketch) > 0 else _ENDLESS
 
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """A workload's holdout as it is looked at."""
+    """A workload's holdout at the time of a look."""
 
     workload: str
     version: str
@@ -134,8 +134,8 @@ class SealedPolicy:
 class HoldoutUse:
     """One comparison on a holdout; see ``raw.looks``.
 
-    ``requests`` are those of the target's task, ``held`` all of the holdout. What is ``None`` is
-    not known of a look that an older version took.
+    ``requests`` counts those of the target's task, ``held`` all of the holdout. Looks by an older
+    version have ``None`` in fields that it did not record.
     """
 
     workload_id: str
@@ -161,7 +161,7 @@ class HoldoutUse:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes two looks one and the same."""
+        """The identity of a look: two looks with equal keys are the same."""
         return (
             self.workload_id,
             self.challenger_scorecard,
@@ -172,74 +172,73 @@ class HoldoutUse:
 
     @property
     def body(self) -> str:
-        """What the chain of decisions commits to: all but how it came out."""
-        told = asdict(replace(self, sketch=()))
+        """What the chain of decisions commits to: all but the outcome."""
+        committed = asdict(replace(self, sketch=()))
         for name in ("decision", "looked_at", "outcome", "policy", "sketch", "test", "workload_id"):
-            del told[name]
-        return canonical_json({**told, "rows_digest": manifest.digest(list(self.sketch))})
+            del committed[name]
+        return canonical_json({**committed, "rows_digest": manifest.digest(list(self.sketch))})
 
 
 @dataclass(frozen=True, slots=True)
 class HoldoutLog:
-    """All seals and looks of a home, each in the order in which they came."""
+    """All seals and looks of a home, each in chronological order."""
 
     seals: Sequence[SealedPolicy] = ()
     looks: Sequence[HoldoutUse] = field(default_factory=list[HoldoutUse])
 
     def before(self, look: HoldoutUse) -> "HoldoutLog":
-        """Give the book as it was when a look that stands in it was taken."""
+        """Return the log as it was before one of its looks."""
         end = look.decision or 0
-        return HoldoutLog(self.seals, [one for one in self.looks if (one.decision or 0) < end])
+        return HoldoutLog(self.seals, [past for past in self.looks if (past.decision or 0) < end])
 
     def find(self, look: HoldoutUse) -> HoldoutUse | None:
-        """Find the same look, if it was taken before."""
-        return next((one for one in self.looks if one.key == look.key), None)
+        """Return the recorded look with the same key, if any."""
+        return next((past for past in self.looks if past.key == look.key), None)
 
     def sealed(self, holdout: Holdout) -> SealedPolicy | None:
-        """Give the seal that holds for a holdout; of several that with the least alpha."""
-        holding = [one for one in self.seals if _shares_most_rows(holdout, one, 0)]
-        return min(holding, key=lambda one: (one.alpha, one.decision), default=None)
+        """Return the seal that applies to a holdout; of several the one with the least alpha."""
+        applying = [seal for seal in self.seals if _shares_most_rows(holdout, seal, 0)]
+        return min(applying, key=lambda seal: (seal.alpha, seal.decision), default=None)
 
     def counting(
         self, seal: SealedPolicy | None, holdout: Holdout, requests: int
     ) -> list[HoldoutUse]:
-        """Give the looks that have spent of a holdout's alpha.
+        """Return the looks that have spent alpha of a holdout.
 
-        They are those under its seal, and older ones at more than half of its rows.
+        These are the looks under its seal, and older ones at more than half of its rows.
         """
         return [
-            one
-            for one in self.looks
-            if (seal is not None and one.seal == seal.decision)
-            or _shares_most_rows(holdout, one, requests)
+            look
+            for look in self.looks
+            if (seal is not None and look.seal == seal.decision)
+            or _shares_most_rows(holdout, look, requests)
         ]
 
 
 def holdout_rows(texts: Iterable[str]) -> HoldoutRows:
-    """Digest the rows of a holdout; equal ones are told apart by their number."""
+    """Digest the rows of a holdout; equal rows are numbered, so that their digests differ."""
     seen: Counter[str] = Counter()
-    found: list[int] = []
+    digests: list[int] = []
     for text in texts:
         numbered = hashlib.sha256(f"{seen[text]} {text}".encode()).digest()
-        found.append(int.from_bytes(numbered[:8]) >> 1)  # DuckDB's bigint has a sign
+        digests.append(int.from_bytes(numbered[:8]) >> 1)  # DuckDB's bigint has a sign
         seen[text] += 1
-    return HoldoutRows(len(found), tuple(sorted(found)[:MAX_SKETCH]))
+    return HoldoutRows(len(digests), tuple(sorted(digests)[:MAX_SKETCH]))
 
 
 def shared_rows(before: HoldoutRows, now: HoldoutRows) -> float:
-    """Give the share of the rows of ``now`` that ``before`` had: exact, or by a sample of them."""
+    """Return the share of the rows of ``now`` that ``before`` had: exact, or of a sample."""
     reach = min(before.reach, now.reach)
-    asked = now.sketch[: bisect.bisect_right(now.sketch, reach)]
+    compared = now.sketch[: bisect.bisect_right(now.sketch, reach)]
     known = set(before.sketch)
-    return sum(one in known for one in asked) / len(asked) if asked else 0.0
+    return sum(digest in known for digest in compared) / len(compared) if compared else 0.0
 
 
 def _shares_most_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, requests: int) -> bool:
-    """Tell whether more than half of a holdout was there before, by its name or by its rows.
+    """Return whether more than half of a holdout was there before, by its name or by its rows.
 
-    Under one name a holdout grows, or becomes a part of what it was, so that its size tells. Of
-    looks that an older version took only the number of requests of the task is known, which is held
-    against ``requests``.
+    Under one name a holdout only grows or shrinks, so its size is enough. Looks by an older version
+    recorded only the number of requests of the task, which is compared with ``requests``.
     """
     held = before.held if isinstance(before, HoldoutUse) else before.requests
     is_older = isinstance(before, HoldoutUse) and not before.sketch
@@ -252,10 +251,10 @@ def _shares_most_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, reque
 def read_holdout_log(con: Connection) -> HoldoutLog:
     """Read all seals and looks."""
     seals = warehouse.rows(con, "select * from raw.seals order by decision")
-    taken = warehouse.rows(con, "select * from raw.looks order by decision nulls first, looked_at")
+    looks = warehouse.rows(con, "select * from raw.looks order by decision nulls first, looked_at")
     return HoldoutLog(
-        [SealedPolicy(**_log_record(one)) for one in seals],
-        [HoldoutUse(**_log_record(one)) for one in taken],
+        [SealedPolicy(**_log_record(row)) for row in seals],
+        [HoldoutUse(**_log_record(row)) for row in looks],
     )
 
 
@@ -264,17 +263,17 @@ def _log_record(row: warehouse.Row) -> dict[str, Any]:
 
 
 def record_seal(con: Connection, seal: SealedPolicy) -> None:
-    """Keep a seal, whose link is in the chain of decisions already."""
+    """Insert a seal whose link is in the chain of decisions already."""
     warehouse.insert(con, "raw.seals", [{**asdict(seal), "sketch": list(seal.sketch)}])
 
 
 def record_holdout_use(con: Connection, look: HoldoutUse) -> None:
-    """Keep a look, whose link is in the chain of decisions already."""
+    """Insert a look whose link is in the chain of decisions already."""
     warehouse.insert(con, "raw.looks", [{**asdict(look), "sketch": list(look.sketch)}])
 
 
 def record_result(con: Connection, look: HoldoutUse, *, test: str, outcome: str) -> None:
-    """Keep by what test a look was judged, and how it came out."""
+    """Record the test and the outcome of a look."""
     con.execute(
         """
         update raw.looks
@@ -286,11 +285,11 @@ def record_result(con: Connection, look: HoldoutUse, *, test: str, outcome: str)
 
 
 def parse_policy(policy: str) -> Mapping[str, Json]:
-    """Read a policy back from its text."""
-    told: Mapping[str, Json] = json.loads(policy)
-    return told
+    """Parse a policy's text."""
+    parsed: Mapping[str, Json] = json.loads(policy)
+    return parsed
 
 
-def canonical_json(told: Mapping[str, object]) -> str:
-    """Write a policy, or what is committed to, as one line of JSON with its keys in order."""
-    return json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def canonical_json(value: Mapping[str, object]) -> str:
+    """Write a policy or a commitment as one line of JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

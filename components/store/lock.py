@@ -18,35 +18,35 @@ STORAGE = "v1.5.0"
 """DuckDB 2's own storage could not be read by 1.5, which the extensions still need."""
 
 PATIENCE_SECONDS = 3600.0
-"""Several workloads' nights begin at one hour: the last one waits for all others' curation."""
+"""Schedules of several workloads start in the same hour: the last waits for all others."""
 
 NOTICE_SECONDS = 5.0
-"""After so long a person wants to know what is waited for."""
+"""Waits longer than this are logged."""
 
 POLL_SECONDS = 0.05
 
 COUNTED_FROM = 0.2
-"""A shorter wait is not counted."""
+"""Shorter waits (seconds) are not counted."""
 
 QUEUE = ".queue"
-"""Ends the name of the file beside it that whoever is next has locked: so who lets go of the
-warehouse and wants it again comes after who waits."""
+"""Suffix of the file that the next process in line has locked, so that a process that releases the
+warehouse and needs it again comes after those that wait."""
 
 QUEUE_SECONDS = 5.0
-"""So long is waited for whoever is next; then it is not next any more, or it waits for us."""
+"""How long to wait for the process that is next; after that it has been served, or waits for us."""
 
 COUNT_SECONDS = 5.0
-"""So often a wait that goes on is counted, for whoever watches meanwhile."""
+"""Interval at which an ongoing wait is counted, so that monitoring sees it."""
 
 
 class WarehouseBusyError(TimeoutError):
-    """Another process held the file for longer than we were willing to wait."""
+    """Another process held the file for longer than the allowed wait."""
 
 
 def open_file(
     path: Path, wait_seconds: float, prepare: Callable[[duckdb.DuckDBPyConnection], None]
 ) -> duckdb.DuckDBPyConnection:
-    """Open the file, and not one that a rewrite has just replaced.
+    """Open the file; open it again if a rewrite replaced it meanwhile.
 
     Args:
         path: The DuckDB file; created if it does not exist.
@@ -66,14 +66,14 @@ def open_file(
 def open_read_only(
     path: Path, wait_seconds: float, attempt: Callable[[], duckdb.DuckDBPyConnection]
 ) -> duckdb.DuckDBPyConnection:
-    """Attempt to open the file again and again, saying after a while who has it.
+    """Retry opening the file until it succeeds; log after a while which process holds it.
 
-    Who waits comes before who comes later.
+    Waiting processes come before later ones.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
     """
-    began, is_told = time.monotonic(), False
+    began, is_logged = time.monotonic(), False
     counted = began
     with _Queue(path) as queue:
         while True:
@@ -84,9 +84,9 @@ def open_read_only(
                 except duckdb.IOException as error:
                     if "Could not set lock" not in str(error):
                         raise
-                    if waited >= NOTICE_SECONDS and not is_told:
+                    if waited >= NOTICE_SECONDS and not is_logged:
                         logging.getLogger(__name__).warning("waiting for %s: %s", path, error)
-                        is_told = True
+                        is_logged = True
                     if waited >= wait_seconds:
                         _count(path, GAVE_UP, 1)
                         raise WarehouseBusyError(
@@ -106,9 +106,10 @@ def open_read_only(
 
 
 class _Queue:
-    """A lock that whoever is next has; the file is made when somebody waits for the first time.
+    """The lock of the process that is next; its file is created at the first wait.
 
-    Where none can be made or locked, nobody is next, and everybody attempts at any time.
+    Where the file can't be created or locked there is no order, and every process tries at any
+    time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +124,7 @@ class _Queue:
             self._file.close()
 
     def is_our_turn(self) -> bool:
-        """Return whether nobody else is next."""
+        """Return whether no other process is next."""
         self._open("rb")
         if self._file is None:
             return True
@@ -133,7 +134,7 @@ class _Queue:
             return True
 
     def stand_in(self) -> None:
-        """Be next, unless somebody else is."""
+        """Become next, unless another process is."""
         self._open("ab")
         self.is_our_turn()
 
@@ -147,17 +148,17 @@ def _count(path: Path, name: str, value: float) -> None:
 
 
 def _create(path: Path, prepare: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-    """Put a prepared database there as a whole: one whose making was killed can't be opened."""
+    # In one step: a database whose preparation was killed can't be opened.
     with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        con = _connect(made)
+        prepared = Path(folder) / path.name
+        con = _connect(prepared)
         try:
             prepare(con)
         finally:
             con.close()
-        # Where another process was faster, or there are no links, DuckDB opens or makes it itself.
+        # If another process was faster, or links are unsupported, DuckDB opens or creates it.
         with suppress(OSError):
-            os.link(made, path)
+            os.link(prepared, path)
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:

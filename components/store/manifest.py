@@ -1,7 +1,7 @@
-"""The record beside every output: what it is, what it was made from; written last.
+"""The manifest of every output folder: its kind, its inputs and its files; written last.
 
-A folder without a manifest is unfinished work; one with a manifest is never touched again. Its name
-is its key: the digest of everything that went in, so equal inputs find the finished folder.
+A folder without a manifest is unfinished; one with a manifest is never changed again. Its name is
+its key: the digest of all inputs, so that equal inputs find the finished folder.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ NAME = "manifest.json"
 
 
 def digest(value: object) -> str:
-    """Hash a JSON-like value to 16 hex digits; equal values in any key order hash alike."""
+    """Hash a JSON-like value to 16 hex digits, independent of key order."""
     return whole_digest(value)[:16]
 
 
 def whole_digest(value: object) -> str:
-    """Hash a JSON-like value to all 64 hex digits, of which ``digest`` is the beginning."""
+    """Hash a JSON-like value to 64 hex digits; ``digest`` is a prefix."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -35,12 +35,12 @@ def whole_digest(value: object) -> str:
 def version(number: int, *, first: str) -> str:
     """Return a version number as keys and manifests write it.
 
-    Raise a number when the output that it stands for changes; ``tests/golden`` fails until then.
+    Raise the number when the versioned output changes; ``tests/golden`` fails until then.
 
     Args:
         number: The version.
-        first: What version 1 is written as: a digest of source files, as versions once were. So
-            what was made with it is found again, trained on and compared.
+        first: The text for version 1: a digest of source files, as versions once were, so that
+            outputs of that version are still found, trained on and compared.
     """
     return first if number == 1 else str(number)
 
@@ -52,7 +52,7 @@ def file_digest(path: Path) -> str:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether the output in ``folder`` was completed."""
+    """Return whether the output in ``folder`` is complete."""
     return (folder / NAME).exists()
 
 
@@ -67,17 +67,17 @@ def read_untouched(folder: Path) -> dict[str, Json]:
 
     Raises:
         FileNotFoundError: The folder is unfinished, or a file is gone.
-        ValueError: A file's content is not the one that was finished.
+        ValueError: A file was changed after it was finished.
     """
     body = read(folder)
     files = body["files"]
     if not isinstance(files, dict):
         raise TypeError(f"the manifest of {folder} holds {files!r} where files belong")
     for name, expected in files.items():
-        found = file_digest(folder / name)
-        if found != expected:
+        actual = file_digest(folder / name)
+        if actual != expected:
             raise ValueError(
-                f"reading {folder}: {name} hashes to {found[:16]}, the manifest says "
+                f"reading {folder}: {name} hashes to {actual[:16]}, the manifest says "
                 f"{str(expected)[:16]}; it was changed after it was finished, so make it again"
             )
     return body
@@ -90,7 +90,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         folder: The output; its name is its key.
         kind: ``snapshot``, ``adapter``, ``scorecard`` or ``evidence``.
         now: When it was finished (UTC).
-        body: What it was made from and what it holds.
+        body: Its inputs and its contents.
     """
     files = {
         str(path.relative_to(folder)): file_digest(path)
@@ -108,7 +108,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader, or a crash, sees either the old file or the new one."""
+    """Replace a file in one step: a reader, or a crash, leaves either the old or the new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
         file.write(text)
@@ -118,15 +118,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def folder_digest(folder: Path, leaving_out: AbstractSet[str] = frozenset()) -> str:
-    """Return the digest (64 hex digits) over the names and contents of all files of a folder.
+    """Return the SHA-256 (64 hex digits) over the names and contents of a folder's files.
 
     Args:
         folder: The folder.
-        leaving_out: Paths in it of files that are not digested.
+        leaving_out: Relative paths of files that are left out.
 
     Raises:
-        ValueError: It holds no file, a link, something that is no plain file, or a name with a line
-            break or a backslash, which two different folders could share a digest by.
+        ValueError: It holds no file, a link, something that is not a plain file, or a name with a
+            line break or a backslash, by which two different folders could share a digest.
     """
     files: dict[bytes, str] = {}
     for path in folder.rglob("*"):
@@ -145,7 +145,7 @@ def folder_digest(folder: Path, leaving_out: AbstractSet[str] = frozenset()) -> 
 
 
 class Manifest(BaseModel):
-    """What every finished folder records; its name is its key."""
+    """The fields of every manifest; the folder's name is its key."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -166,7 +166,7 @@ class Manifest(BaseModel):
 
         Raises:
             FileNotFoundError: The folder is unfinished, or a file is gone.
-            ValueError: A file's content is not the one that was finished.
+            ValueError: A file was changed after it was finished.
         """
         return cls.model_validate(read_untouched(folder))
 
@@ -176,12 +176,12 @@ class Manifest(BaseModel):
 
     @property
     def age(self) -> tuple[str, str]:
-        """What orders outputs by when they were finished, the oldest first."""
+        """Sort key by the time of finishing, the oldest first."""
         return self.created_at, self.key
 
 
 class SnapshotManifest(Manifest):
-    """What a training and test set was frozen from."""
+    """A training and test set."""
 
     workload: str
     holdout_version: str
@@ -196,7 +196,7 @@ class SnapshotManifest(Manifest):
 
 
 class AdapterManifest(Manifest):
-    """What an adapter was made from."""
+    """An adapter."""
 
     snapshot: str
     base: str | None = None
@@ -208,13 +208,13 @@ class AdapterManifest(Manifest):
     recipe: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     warm_start: str | None = None
     fresh_key: str | None = None
-    """Its key had it started from the base alone."""
+    """The key it would have had without a warm start."""
 
     commit: str = ""
     licence: str | None = None
     training_work: Work | None = None
     learned: Mapping[str, JsonValue] | None = None
-    """What became of the snapshot's rows (``examples.Selection``)."""
+    """How many rows of the snapshot were used (``examples.Selection``)."""
 
     data: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     prompt: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
@@ -222,11 +222,11 @@ class AdapterManifest(Manifest):
 
 
 class ScorecardManifest(Manifest):
-    """What was measured of which model, and how."""
+    """The scores of one model on one task."""
 
     base: str
     adapter: str | None = None
-    """The adapter's key, or what else answered; ``None`` for the base alone."""
+    """The adapter's key, or the name of another model; ``None`` for the base alone."""
 
     task: str = ""
     conditions: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
@@ -235,7 +235,7 @@ class ScorecardManifest(Manifest):
 
 
 class SubjectRecord(BaseModel):
-    """Of what evidence is about: what other outputs are found by."""
+    """The outputs that evidence is about."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -246,7 +246,7 @@ class SubjectRecord(BaseModel):
 
 
 class JudgementRecord(BaseModel):
-    """How the gate judged."""
+    """The gate's verdict."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -255,7 +255,7 @@ class JudgementRecord(BaseModel):
 
 
 class EvidenceManifest(Manifest):
-    """What a person is shown."""
+    """Evidence: what a person is shown."""
 
     subject: SubjectRecord
     judgement: JudgementRecord
@@ -264,7 +264,7 @@ class EvidenceManifest(Manifest):
 
 
 class SearchManifest(Manifest):
-    """What a search came to; ``winner`` is an adapter's key."""
+    """The result of a search; ``winner`` is an adapter's key."""
 
     snapshot: str
     winner: str

@@ -1,4 +1,4 @@
-"""When two log records are the same interaction."""
+"""Decide whether two log records are the same interaction."""
 
 import hashlib
 import json
@@ -13,24 +13,24 @@ from components.store import manifest
 Record: TypeAlias = Mapping[str, Json]
 
 Names: TypeAlias = tuple[Json, ...]
-"""The user, the conversation and the trace of a record, ``None`` where it names none."""
+"""A record's user, conversation and trace; ``None`` where missing."""
 
 FIVE_KEYS = ("timestamp", "workload_id", "client_id", "request", "response")
 
 USER = (("user_id",), ("user",), ("metadata", "user_id"))
 CONVERSATION = (("conversation_id",), ("session_id",), ("metadata", "conversation_id"))
 TRACE = (("trace_id",),)
-"""Where a record says whose it is; the first that is there counts."""
+"""Paths at which a record names its user, conversation and trace; the first present one counts."""
 
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
-"""A JSON text's keys and plain values."""
+"""Matches the keys and plain values of a JSON text."""
 
 EARLIER = "earlier"
-"""The key under which a record keeps values that a later one has replaced."""
+"""The key under which a record keeps values that a later record has replaced."""
 
 
 def canonical(value: Json) -> Json:
-    """Return a value whose JSON text is equal for values that say the same.
+    """Return a value whose JSON text is equal for equal values.
 
     Keys are sorted, and a float without a fraction becomes an integer.
     """
@@ -42,15 +42,15 @@ def canonical(value: Json) -> Json:
 
 
 def content_digest(record: Record) -> str:
-    """Digest what the five keys say, apart from the time.
+    """Digest the values of the five keys, without the time.
 
-    The time may be a number or a text; the warehouse compares times as such.
+    The time may be a number or a text; the warehouse compares times itself.
     """
     return manifest.digest([canonical(record.get(key)) for key in FIVE_KEYS[1:]])
 
 
 def feedback_digest(text: str) -> str:
-    """Digest what a feedback says: its value, its scale and its comment."""
+    """Digest a feedback's value, scale and comment."""
     record = read(text)
     return manifest.digest([canonical(record.get(key)) for key in ("value", "scale", "comment")])
 
@@ -58,7 +58,7 @@ def feedback_digest(text: str) -> str:
 def record_names(record: Record) -> Names:
     """Return the user, the conversation and the trace that a record names.
 
-    A response that has an id of its own is one response, whatever traces name it.
+    Where the response has an id, the trace is left out: several traces may hold one response.
     """
     response = record.get("response")
     has_id = isinstance(response, dict) and response.get("id") is not None
@@ -67,19 +67,19 @@ def record_names(record: Record) -> Names:
     return tuple(None if name is None else json.dumps(canonical(name)) for name in named)
 
 
-def names_agree(one: Names, other: Names) -> bool:
-    """Tell whether two records may be of one person, conversation and trace."""
-    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
+def names_agree(left: Names, right: Names) -> bool:
+    """Return whether two records may be of the same person, conversation and trace."""
+    return all(a is None or b is None or a == b for a, b in zip(left, right, strict=True))
 
 
 def reductions(names: Names) -> Iterator[Names]:
-    """Yield the names with every choice of them left out, the whole first."""
+    """Yield the names with every subset of them left out; all of them first."""
     for kept in product((True, False), repeat=len(names)):
         yield tuple(name if is_kept else None for name, is_kept in zip(names, kept, strict=True))
 
 
 def duplicate_group_id(interaction_id: str, names: Names) -> str:
-    """Name an interaction whose five keys are another one's, but not its user or conversation."""
+    """Return the id of an interaction that shares its five keys with others, but not its names."""
     return manifest.digest([interaction_id, *names])[:32]
 
 
@@ -87,8 +87,8 @@ def merge(stored: Record, later: Record) -> dict[str, Json] | None:
     """Add the metadata of a later record to a stored one.
 
     Returns:
-        The merged record: the later value counts, the one that it replaced is kept under
-        ``EARLIER``; ``None`` if the later record says nothing new.
+        The merged record: the later value counts, the replaced one is kept under ``EARLIER``.
+        ``None`` if the later record adds nothing.
     """
     merged: dict[str, Any] = dict(stored)
     earlier = [version for version in _list(merged.pop(EARLIER, None)) if isinstance(version, dict)]
@@ -116,7 +116,6 @@ def merge(stored: Record, later: Record) -> dict[str, Json] | None:
 
 
 def _news(before: Record, later: Record, past: Sequence[Any]) -> dict[str, Json]:
-    """Return the values of ``later`` that neither ``before`` nor a past version has."""
     return {
         name: value
         for name, value in later.items()
@@ -143,19 +142,19 @@ def _first(record: Record, paths: Sequence[Sequence[str]]) -> Json:
 
 
 def erased_digest(key: str, record: Record) -> str:
-    """Digest what the five keys say under the key of a warehouse's erasures."""
+    """Digest the values of the five keys under the key of a warehouse's erasures."""
     return hashlib.sha256((key + content_digest(record)).encode()).hexdigest()
 
 
 def erased_deep_digest(key: str, text: str) -> str:
-    """Digest a record that is nested too deeply to be compared, whatever the order of its keys.
+    """Digest a record that is nested too deeply to be compared; independent of key order.
 
-    Unlike ``erased_digest`` it says the same only of records whose metadata is equal, too.
+    Unlike ``erased_digest``, it includes the metadata.
     """
     values = [json.dumps(canonical(json.loads(value))) for value in _VALUE.findall(text)]
     return hashlib.sha256((key + manifest.digest(["deep", *sorted(values)])).encode()).hexdigest()
 
 
 def read(text: str) -> Record:
-    """Read a stored record's JSON text."""
+    """Parse a stored record."""
     return json.loads(text)

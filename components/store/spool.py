@@ -23,7 +23,7 @@ SEALED = ".segment"
 PARTIAL = ".partial"
 
 PIECE_BYTES = 2**20
-"""So much is on the disk before more is written: who writes little beside it waits for a piece."""
+"""Flush size: a small commit on another thread waits for one piece at most."""
 
 _HEAD = re.compile(
     rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'
@@ -39,7 +39,7 @@ _KINDS: dict[bytes, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one request brought; ``client_id`` is the owner of its token, whatever the body says."""
+    """One request; ``client_id`` is the owner of its token, whatever the body contains."""
 
     number: int
     kind: Kind
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A line that no receiver wrote like this; ``number`` counts lines from 1."""
+    """A damaged line; ``number`` counts lines from 1."""
 
     number: int
     content: bytes
@@ -57,17 +57,17 @@ class Damaged:
 
 
 def line(kind: Kind, client_id: str, body: bytes) -> bytes:
-    """Give the line that stands for one request; ``body`` is valid JSON."""
-    if b"\n" in body or b"\r" in body:  # in JSON only white space between tokens can be these
+    """Return the line of one request; ``body`` is valid JSON."""
+    if b"\n" in body or b"\r" in body:  # in JSON, only white space between tokens
         body = body.replace(b"\n", b" ").replace(b"\r", b" ")
     head = f'{{"kind":"{kind}","client_id":{json.dumps(client_id)},"body":'
     return head.encode() + body + _TAIL
 
 
 class Writer:
-    """Appends lines to a partial segment and seals it; for one thread at a time.
+    """Append lines to a partial segment and seal it; not thread-safe.
 
-    After an ``OSError`` the segment holds what was committed before, and the next ``commit`` begins
+    After an ``OSError`` the segment keeps what was committed before, and the next ``commit`` begins
     another one.
     """
 
@@ -88,7 +88,7 @@ class Writer:
         return time.monotonic() - self._segment.begun if self._segment else 0.0
 
     def commit(self, lines: Sequence[bytes]) -> None:
-        """Append whole lines; when this returns they are on the disk."""
+        """Append whole lines and flush them to the disk."""
         if self._segment is None:
             self._segment = _begin(self._folder)
         segment, content = self._segment, b"".join(lines)
@@ -115,28 +115,28 @@ class Writer:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Seal what dead writers left; return the segments that this made."""
+    """Seal the partial segments of dead writers; return the sealed segments."""
     found = [_recover(path) for path in sorted(folder.glob(f"*{PARTIAL}"))]
     return [path for path in found if path is not None]
 
 
 def sealed(folder: Path) -> list[Path]:
-    """List the segments that are complete, the oldest first."""
+    """List the complete segments, the oldest first."""
     ages: list[tuple[int, Path]] = []
     for path in folder.glob(f"*{SEALED}"):
         try:
             ages.append((path.stat().st_mtime_ns, path))
-        except FileNotFoundError:  # a collect beside us has just deleted it
+        except FileNotFoundError:  # a parallel collect has just deleted it
             continue
     return [path for _, path in sorted(ages)]
 
 
 def age(folder: Path, now: float) -> float:
-    """Return for how many seconds the oldest of what waits has waited; 0 if nothing does.
+    """Return the age in seconds of the oldest segment; 0 without one.
 
     Args:
         folder: The spool.
-        now: Seconds since 1970; a clock that was set back makes nothing younger than new.
+        now: Seconds since 1970; if the clock was set back the age is 0, never negative.
     """
     times: list[float] = []
     for path in [*folder.glob(f"*{SEALED}"), *folder.glob(f"*{PARTIAL}")]:
@@ -148,7 +148,7 @@ def age(folder: Path, now: float) -> float:
 
 
 def stored_bytes(folder: Path) -> int:
-    """Measure how much waits in the spool."""
+    """Return the size of the spool's files in bytes."""
     total = 0
     for path in folder.iterdir():
         try:
@@ -159,14 +159,14 @@ def stored_bytes(folder: Path) -> int:
 
 
 def read(segment: Path) -> Iterator[Entry | Damaged]:
-    """Go through a sealed segment."""
+    """Yield the entries of a sealed segment."""
     with segment.open("rb") as file:
         for number, content in enumerate(file, start=1):
             yield _entry(number, content)
 
 
 def remove(segment: Path) -> None:
-    """Delete a segment whose rows are committed elsewhere."""
+    """Delete a segment whose rows are committed to the warehouse."""
     segment.unlink(missing_ok=True)
 
 
@@ -180,13 +180,13 @@ class _Open:
 
 
 def _begin(folder: Path) -> _Open:
-    """Make a partial file that nobody takes for a dead writer's."""
+    # Locked, so that a recovery does not take it for a dead writer's.
     while True:
         path = folder / f"{uuid.uuid4().hex}{PARTIAL}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             file_locks.lock(descriptor)
-            # A recovery may have met the file before it was locked, found it empty and deleted it.
+            # A recovery may have deleted the empty file before it was locked.
             if os.fstat(descriptor).st_nlink:
                 _fsync_folder(folder)
                 return _Open(path, descriptor, time.monotonic(), hashlib.sha256())
@@ -197,7 +197,7 @@ def _begin(folder: Path) -> _Open:
 
 
 def _abandon(segment: _Open) -> None:
-    """Seal what was committed: after a failed write nobody knows what lies behind it."""
+    # Seal only what was committed: after a failed write the rest is unknown.
     try:
         os.ftruncate(segment.descriptor, segment.size)
         if segment.size:
@@ -209,7 +209,7 @@ def _abandon(segment: _Open) -> None:
 
 
 def _recover(path: Path) -> Path | None:
-    """Seal a partial file unless its writer lives, or somebody else has just sealed it."""
+    """Seal a partial file unless its writer is alive, or another process has just sealed it."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -229,7 +229,7 @@ def _recover(path: Path) -> Path | None:
 
 
 def _whole_lines(descriptor: int) -> tuple[int, str]:
-    """Measure and hash the lines up to the last line break."""
+    """Return the size and the hash of the complete lines."""
     digest, size = hashlib.sha256(), 0
     with os.fdopen(os.dup(descriptor), "rb") as file:
         for content in file:
@@ -259,7 +259,7 @@ def _entry(number: int, content: bytes) -> Entry | Damaged:
 
 @lru_cache(maxsize=1024)
 def _client(quoted: bytes) -> str:
-    """Read the name of a client; a segment has few of them on many lines."""
+    # Cached: a segment has few clients on many lines.
     client_id: str = json.loads(quoted)
     return client_id
 

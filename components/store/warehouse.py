@@ -28,32 +28,32 @@ class SqlFolder(Protocol):
         ...
 
     def iterdir(self) -> Iterator["SqlFolder"]:
-        """Go through what it holds."""
+        """Iterate over its entries."""
         ...
 
     def read_text(self) -> str:
-        """Read it, if it is a file."""
+        """Read it as a file."""
         ...
 
 
 def sql_folder(folder: str) -> SqlFolder:
-    """Give a folder of ``sql/`` as it was installed."""
+    """Return a folder of ``sql/`` as it is installed."""
     return importlib.resources.files("sql") / folder
 
 
 def sql_files(folder: SqlFolder) -> list[SqlFolder]:
-    """Give a folder's SQL files, by name."""
+    """Return a folder's SQL files, sorted by name."""
     files = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted(files, key=lambda file: file.name)
 
 
 def model_table(model: str) -> str:
-    """Name the table that the select of ``staging/interactions`` fills: staging.interactions."""
+    """Return the table that a model fills: ``staging.interactions`` of ``staging/interactions``."""
     return model.replace("/", ".")
 
 
 def model_select(model: str) -> str:
-    """Give the text of a select, named by its path under ``sql/`` without the suffix."""
+    """Return the text of the select at a path under ``sql/`` without its suffix."""
     return (importlib.resources.files("sql") / f"{model}.sql").read_text()
 
 
@@ -65,13 +65,13 @@ Record = TypeVar("Record")
 Result = TypeVar("Result")
 
 COLLECTING = "1GB"
-"""What DuckDB may hold while it loads: the rest of a process of 2 GB is Python's and Arrow's."""
+"""DuckDB's memory while it loads: Python and Arrow need the rest of a process of 2 GB."""
 
 TURN_SECONDS = 0.5
-"""After so long work in pieces lets others have the warehouse, before the next piece."""
+"""Work in pieces releases the warehouse after this long, before the next piece."""
 
 NO_ROOM = os.strerror(errno.ENOSPC)
-"""What DuckDB's errors quote of the system's."""
+"""The system's message, which DuckDB's errors quote."""
 
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
@@ -82,28 +82,28 @@ class WarehouseNewerError(RuntimeError):
 
 
 class DiskFullError(OSError):
-    """There was no room to write; nothing of what was under way is kept."""
+    """The disk is full; nothing of the transaction is kept."""
 
 
 class CheckFailedError(ValueError):
-    """A check of ``sql/checks`` found rows that must not be; nothing of the transaction is kept."""
+    """A check of ``sql/checks`` found forbidden rows; nothing of the transaction is kept."""
 
 
 @contextmanager
 def connect(
     path: Path, wait_seconds: float = lock.PATIENCE_SECONDS, memory: str | None = None
 ) -> Generator[Connection]:
-    """Open the warehouse, made or upgraded in place if need be; wait while another process has it.
+    """Open the warehouse, created or upgraded if necessary; wait while another process holds it.
 
     Args:
         path: The DuckDB file.
         wait_seconds: How long to wait for it.
-        memory: How much DuckDB may hold (``1GB``); most of the machine's when ``None``.
+        memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
-        DiskFullError: There was no room for what was written within the block.
+        DiskFullError: The disk was full for writes within the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _room(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
@@ -115,7 +115,7 @@ def connect(
 
 @contextmanager
 def _room(path: Path) -> Generator[None]:
-    """Say of DuckDB's errors which of them mean that the disk is full."""
+    """Raise ``DiskFullError`` where DuckDB's error means that the disk is full."""
     try:
         yield
     except duckdb.Error as error:
@@ -134,14 +134,14 @@ def in_turns(
     memory: str | None = None,
     seconds: float = TURN_SECONDS,
 ) -> Generator[Result]:
-    """Do piece after piece of work; between two of them others may have the warehouse.
+    """Run pieces of work, releasing the warehouse between them; yield their results.
 
     Args:
         path: The DuckDB file.
-        pieces: Each is done with the warehouse open. With ``seconds`` of 0 it is closed while the
-            next one is made.
-        memory: As ``connect`` takes it.
-        seconds: For how long it is held before others may have it.
+        pieces: Called with the open warehouse. With ``seconds`` of 0 it is closed while the
+            iterable produces the next one.
+        memory: DuckDB's memory limit, see ``connect``.
+        seconds: How long the warehouse is held before it is released.
     """
     waiting = iter(pieces)
     for piece in waiting:
@@ -161,7 +161,7 @@ def _prepare(con: Connection) -> None:
 
 @contextmanager
 def beside(con: Connection) -> Generator[Connection]:
-    """Open a second connection of this process; it sees what is committed."""
+    """Open a second connection of this process; it sees committed rows only."""
     second = con.cursor()
     try:
         second.execute("set timezone = 'UTC'")
@@ -172,9 +172,9 @@ def beside(con: Connection) -> Generator[Connection]:
 
 @contextmanager
 def attached(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Generator[Connection]:
-    """Open the file to read only, as the database ``original`` of a connection without a file.
+    """Open the file read-only, as the database ``original`` of an in-memory connection.
 
-    It keeps writers away, and never touches the log of a file that takes its place.
+    It blocks writers, and never touches the log of a file that replaces it.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -187,7 +187,7 @@ def attached(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> Generat
 
 @contextmanager
 def in_memory(scratch: Path) -> Generator[Connection]:
-    """Open a warehouse without a file, empty; what does not fit into memory goes to ``scratch``."""
+    """Open an empty in-memory warehouse that spills to ``scratch``."""
     scratch.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix="duckdb-", dir=scratch) as folder,
@@ -201,7 +201,7 @@ def in_memory(scratch: Path) -> Generator[Connection]:
 
 @contextmanager
 def transaction(con: Connection) -> Generator[None]:
-    """Commit what the block does, or nothing of it."""
+    """Commit the block's changes, or roll all of them back on an error."""
     con.execute("begin transaction")
     try:
         yield
@@ -213,7 +213,7 @@ def transaction(con: Connection) -> Generator[None]:
 
 @contextmanager
 def rehearsal(con: Connection) -> Generator[None]:
-    """Undo what the block does, whatever comes of it."""
+    """Roll back the block's changes in any case."""
     con.execute("begin transaction")
     try:
         yield
@@ -222,7 +222,7 @@ def rehearsal(con: Connection) -> Generator[None]:
 
 
 def migrate(con: Connection, folder: SqlFolder) -> None:
-    """Apply the numbered migrations that this file has not seen, each in its own transaction."""
+    """Apply the numbered migrations that this file lacks, each in its own transaction."""
     con.execute("create schema if not exists raw")
     con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
     migrations = {int(file.name[:4]): file for file in sql_files(folder)}
@@ -235,8 +235,8 @@ def migrate(con: Connection, folder: SqlFolder) -> None:
     for number in missing:
         with transaction(con):
             con.execute(migrations[number].read_text())
-            done = {"number": number, "name": migrations[number].name}
-            con.execute("insert into raw.migrations values ($number, $name)", done)
+            row = {"number": number, "name": migrations[number].name}
+            con.execute("insert into raw.migrations values ($number, $name)", row)
     if missing:
         # Left in the log, `add column ... default []` of 0006 could not be replayed by DuckDB 1.5.
         con.execute("checkpoint")
@@ -248,7 +248,7 @@ def build(con: Connection, model: str, **values: Value) -> None:
     Args:
         con: The warehouse.
         model: The select's path under ``sql/``, without the suffix.
-        values: Values for the ``$named`` parameters; those that the select doesn't name are unused.
+        values: Values for the ``$named`` parameters; unknown names are ignored.
     """
     temporary = "temporary " if model.startswith("temp/") else ""
     sql = f"create or replace {temporary}table {model_table(model)} as {model_select(model)}"
@@ -256,21 +256,21 @@ def build(con: Connection, model: str, **values: Value) -> None:
 
 
 def append(con: Connection, model: str, **values: Value) -> int:
-    """Add what the select of ``model`` gives to its table; return how many rows that was."""
+    """Append the rows of ``model``'s select to its table; return their number."""
     sql = f"insert into {model_table(model)} by name {model_select(model)}"
     return int(con.execute(sql, _named(con, sql, values)).fetchall()[0][0])
 
 
 def export(con: Connection, model: str, path: Path, **values: Value) -> None:
-    """Write what the select of ``model`` gives to a Parquet file."""
+    """Write the rows of ``model``'s select to a Parquet file."""
     sql = f"copy ({model_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
     con.execute(sql, _named(con, sql, values))
 
 
 def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> None:
-    """Let SQL read Parquet files as one view, while the connection lasts.
+    """Create a temporary view over Parquet files.
 
-    If there are none the view has the columns of the table that it is ``like``, and no row.
+    Without files it is empty and has the columns of the table ``like``.
     """
     listed = ", ".join(f"'{escaped(path)}'" for path in paths)
     rows_of = f"read_parquet([{listed}])" if paths else f"{like} limit 0"
@@ -278,17 +278,17 @@ def show_files(con: Connection, name: str, paths: Sequence[Path], like: str) -> 
 
 
 def refresh(con: Connection, model: str, *, workload_id: str, **values: Value) -> None:
-    """Replace one workload's rows in the table of ``model`` by what its select gives."""
+    """Replace one workload's rows in the table of ``model`` by those of its select."""
     delete = f"delete from {model_table(model)} where workload_id = $workload_id"
     con.execute(delete, {"workload_id": workload_id})
     append(con, model, workload_id=workload_id, **values)
 
 
 def check(con: Connection, **values: Value) -> None:
-    """Run every select in ``sql/checks``; each returns the rows that must not be.
+    """Run every select in ``sql/checks``; each returns forbidden rows.
 
     Raises:
-        CheckFailedError: Naming the checks that failed and the first offending rows of each.
+        CheckFailedError: A check failed; names the checks and the first offending rows of each.
     """
     failures: list[str] = []
     for file in sql_files(sql_folder("checks")):
@@ -304,7 +304,7 @@ def check(con: Connection, **values: Value) -> None:
 def read(
     con: Connection, model: str, record: Callable[..., Record], **values: Value
 ) -> Generator[Record]:
-    """Stream the rows that the select of ``model`` gives as records, storing them in no table.
+    """Stream the rows of ``model``'s select as records.
 
     The connection must not run anything else until the last row is read or the stream is closed.
     """
@@ -314,27 +314,23 @@ def read(
 
 
 def select(con: Connection, model: str, **values: Value) -> list[Row]:
-    """Give the few rows that the select of ``model`` gives."""
+    """Return the rows of ``model``'s select, which must be few."""
     return rows(con, model_select(model), **values)
 
 
 def table(con: Connection, model: str, **values: Value) -> ArrowTable:
-    """Give the rows that the select of ``model`` gives as an Arrow table."""
+    """Return the rows of ``model``'s select as an Arrow table."""
     return cast("ArrowTable", _relation(con, model_select(model), values).to_arrow_table())
 
 
 def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
-    """Give the rows of a short query."""
+    """Return the rows of a short query."""
     batches = _relation(con, sql, values).to_arrow_reader(BATCH_ROWS)
     return [row for batch in batches for row in rows_of(batch)]
 
 
 def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:
-    """Add records to a table by column name, leaving out those whose primary key is there already.
-
-    Returns:
-        How many were added.
-    """
+    """Insert records by column name, skipping existing primary keys; return how many were added."""
     if not records:
         return 0
     columns = {name: [record[name] for record in records] for name in records[0]}
@@ -347,14 +343,14 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 def replace(
     con: Connection, table: str, records: Sequence[Mapping[str, Value]], workload_id: str | None
 ) -> None:
-    """Replace the rows of a table that has one workload's only, or those of one workload."""
+    """Replace one workload's rows of a table, or all rows where it is ``None``."""
     if workload_id is None:
         con.execute(f"delete from {table}")
         insert(con, table, records)
     else:
         delete = f"delete from {table} where workload_id = $workload_id"
         con.execute(delete, {"workload_id": workload_id})
-        insert(con, table, [{**one, "workload_id": workload_id} for one in records])
+        insert(con, table, [{**record, "workload_id": workload_id} for record in records])
 
 
 @contextmanager
@@ -364,9 +360,9 @@ def present(
     columns: Mapping[str, Sized] | ArrowTable,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Generator[None]:
-    """Let SQL read columns as a table called ``name`` for as long as the block runs.
+    """Register columns as the table ``name`` for the duration of the block.
 
-    A column is a sequence of values or an Arrow array. ``chunk_rows`` are worked on at a time.
+    A column is a sequence of values or an Arrow array. DuckDB processes ``chunk_rows`` at a time.
     """
     shown = ShownTable(columns, chunk_rows)
     con.register(name, shown)
@@ -374,21 +370,21 @@ def present(
         yield
     finally:
         con.unregister(name)
-        shown.take_back()
+        shown.release()
 
 
 def escaped(path: Path) -> str:
-    """Write a path within a statement's quotes."""
+    """Escape a path for use between a statement's quotes."""
     return str(path).replace("'", "''")
 
 
 def _relation(con: Connection, sql: str, values: Mapping[str, Value]) -> duckdb.DuckDBPyRelation:
-    # DuckDB types `sql` as if every statement gave rows; one that gives none returns None.
+    # DuckDB types `sql` as if every statement returned rows; others return None.
     return con.sql(sql, params=_named(con, sql, values))
 
 
 def _named(con: Connection, sql: str, values: Mapping[str, Value]) -> dict[str, Value]:
-    """Keep the values that the statement names: DuckDB refuses the others."""
+    # DuckDB refuses values that the statement does not name.
     (statement,) = con.extract_statements(sql)
     return {name: values[name] for name in statement.named_parameters}
 

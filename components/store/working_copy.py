@@ -1,4 +1,4 @@
-"""An in-memory copy of one workload's part of the warehouse, which blocks nobody."""
+"""An in-memory copy of one workload's rows, so that curation does not block the warehouse."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +11,7 @@ from components.store.warehouse import Connection
 RAW = ("raw.interactions", "raw.feedback")
 
 SIGNED = frozenset({"releases", "released_losses", "blamed"})
-"""Tables of ``curated`` that hold what people said: they are copied, and never merged."""
+"""Tables of ``curated`` that hold people's decisions: copied, never merged back."""
 
 REBUILT = frozenset(
     {
@@ -27,29 +27,29 @@ REBUILT = frozenset(
         "verdicts",
     }
 )
-"""Tables of ``curated`` that a curation makes from nothing: they are merged, and not copied."""
+"""Tables of ``curated`` that a curation builds from scratch: merged back, not copied."""
 
 COUNTED = "curated.token_counts"
-"""What all workloads remember together: new rows are added."""
+"""A cache that all workloads share: new rows are added."""
 
 OF_WORKLOAD = "workload_id = $workload_id"
 OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
-"""Sources that know no workload give feedback on any."""
+"""Sources without workloads may have feedback on any."""
 
 Fingerprint = tuple[int, int | None]
-"""Rows of a table, and a sum of their hashes."""
+"""The row count of a table, and the sum of the rows' hashes."""
 
 
 class StaleCopyError(RuntimeError):
-    """The warehouse no longer has what the copy was made of; do the work again."""
+    """The warehouse no longer has the rows of the copy; repeat the work."""
 
 
 def reserve(locks: Path, workload_id: str) -> AbstractContextManager[bool]:
-    """Keep others from curating a workload; they wait.
+    """Lock the curation of a workload; other processes wait.
 
     Args:
-        locks: Where the locks are, one folder for all who share the warehouse.
-        workload_id: Which workload.
+        locks: Folder of the locks, the same for all processes that share the warehouse.
+        workload_id: The workload.
     """
     return file_locks.held(locks / f"{workload_id}.curation.lock")
 
@@ -61,13 +61,13 @@ def open_copy(
     scratch: Path,
     wait_seconds: float = lock.PATIENCE_SECONDS,
 ) -> Generator["WorkingCopy"]:
-    """Copy what the curation of a workload reads; the file is free again within the block.
+    """Copy the rows that the curation of a workload reads; the file is released within the block.
 
     Args:
-        path: The DuckDB file; created or upgraded in place if need be.
+        path: The DuckDB file; created or upgraded in place if necessary.
         workload_id: The workload.
-        scratch: Where DuckDB puts what does not fit into memory.
-        wait_seconds: How long to wait for the file, each time that it is needed.
+        scratch: Folder for what does not fit into memory.
+        wait_seconds: How long to wait for the file, each time that it is opened.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
@@ -81,7 +81,7 @@ def open_copy(
 
 @dataclass(slots=True)
 class WorkingCopy:
-    """The copy: ``con`` reads and writes it as it would the warehouse."""
+    """The copy; ``con`` reads and writes it like the warehouse."""
 
     con: Connection
     path: Path
@@ -93,7 +93,7 @@ class WorkingCopy:
     def read(self) -> None:
         """Copy the rows; called once."""
         with warehouse.connect(self.path, self.wait_seconds):
-            pass  # it is there now, and has this program's schema
+            pass  # creates the file, or upgrades its schema
         attach = f"attach '{warehouse.escaped(self.path)}' as original (read_only)"
         lock.open_read_only(self.path, self.wait_seconds, lambda: self.con.execute(attach))
         try:
@@ -107,13 +107,13 @@ class WorkingCopy:
         self._counted = -1 if last is None else int(last)
 
     def merge(self, also: Callable[[Connection], None] = lambda _: None) -> None:
-        """Write what the copy has that the warehouse has not; the file is held meanwhile.
+        """Write the tables that changed to the warehouse; the file is held meanwhile.
 
         Args:
-            also: Writes more, in the same transaction.
+            also: Further writes in the same transaction.
 
         Raises:
-            StaleCopyError: Rows are gone that the copy was made of; nothing is written.
+            StaleCopyError: Rows of the copy are gone; nothing is written.
             WarehouseBusyError: The file was still held after ``wait_seconds``.
         """
         tables = self._tables(but=SIGNED)
@@ -134,7 +134,7 @@ class WorkingCopy:
         self.con.execute(sql, named)
 
     def _require_fresh(self, con: Connection) -> None:
-        """Check that all is still there that the copy was made of, and no side was settled."""
+        """Check that the copied rows still exist, and that nobody else settled the sides."""
         for table, key in zip(RAW, ("interaction_id", "feedback_id"), strict=True):
             ids = self.con.sql(f"select {key} from {table}").to_arrow_table()
             with warehouse.present(con, "copied", ids):
@@ -146,7 +146,7 @@ class WorkingCopy:
                     "meanwhile"
                 )
         if self._fingerprints(con, self._settling()) != self._settled:
-            raise StaleCopyError(f"curating {self.workload_id}: somebody else has curated it")
+            raise StaleCopyError(f"curating {self.workload_id}: another process has curated it")
 
     def _replace(self, con: Connection, table: str) -> None:
         rows = self.con.sql(f"from {table}").to_arrow_table()
@@ -165,27 +165,27 @@ class WorkingCopy:
             )
 
     def _settling(self) -> list[str]:
-        """Name the tables that one curation leaves to the next."""
+        """List the tables that one curation leaves to the next."""
         return self._tables(but=SIGNED | REBUILT)
 
     def _tables(self, but: frozenset[str]) -> list[str]:
-        """Name the tables of ``curated`` that have a workload's rows."""
-        found = self.con.execute(
+        """List the tables of ``curated`` that have a workload's rows."""
+        tables = self.con.execute(
             "select table_name from duckdb_columns()"
             " inner join duckdb_tables() using (database_oid, schema_name, table_name)"
             " where schema_name = 'curated' and column_name = 'workload_id'"
             " and duckdb_tables.database_name = current_database() order by table_name"
         ).fetchall()
-        return [f"curated.{name}" for (name,) in found if name not in but]
+        return [f"curated.{name}" for (name,) in tables if name not in but]
 
     def _fingerprints(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
-        """Sum up a workload's rows; both sides are read by this process, so hashes are equal."""
-        found: dict[str, Fingerprint] = {}
+        # DuckDB's hash may differ between versions; here one process computes both sides.
+        fingerprints: dict[str, Fingerprint] = {}
         for table in tables:
             sql = (
                 "select count(*), sum(hash(rows_of)::hugeint % 1000000007)"
                 f" from {table} as rows_of where {OF_WORKLOAD}"
             )
             ((rows, digest),) = con.execute(sql, {"workload_id": self.workload_id}).fetchall()
-            found[table] = (rows, None if digest is None else int(digest))
-        return found
+            fingerprints[table] = (rows, None if digest is None else int(digest))
+        return fingerprints

@@ -92,7 +92,7 @@ def _verify_chain(
         or validity.first_unproved(links)
     )
     if broken:
-        errors.print(f"decision {broken.sequence} {broken.said}", markup=False, soft_wrap=True)
+        errors.print(f"decision {broken.sequence} {broken.problem}", markup=False, soft_wrap=True)
         raise typer.Exit(1)
     if against and (line := exporting.first_differing_line(against, links)) is not None:
         errors.print(f"line {line} of {against} is not in the chain", markup=False)

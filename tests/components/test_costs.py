@@ -56,7 +56,7 @@ def test_a_utilization_that_nobody_named_is_a_half_and_called_an_assumption() ->
     unnamed = Prices(production=PRICES.production, hardware_per_hour=0.5)
     found = bill(unnamed, production=LOGGED, challenger=SPEED, training=None).challenger
     assert found.value == pytest.approx(2 * 0.00005)
-    assert "/ 0.5 utilization, assumed since cost.utilization is not given" in found.how
+    assert "/ 0.5 utilization, assumed since cost.utilization is not set" in found.how
 
 
 def test_a_gpu_is_priced_by_its_wall_time_and_says_so() -> None:
@@ -130,11 +130,11 @@ def test_a_machine_that_idles_half_the_time_costs_twice_as_much_a_request() -> N
 @pytest.mark.parametrize(
     ("prices", "figure", "said"),
     [
-        pytest.param({}, "production", "give cost.production.input and", id="no-prices"),
-        pytest.param({}, "challenger", "give cost.hardware_per_hour, or", id="no-hardware"),
-        pytest.param({}, "training", "give cost.training_per_hour, or", id="no-training"),
-        pytest.param({}, "fraction", "wants the price of a request of both", id="no-fraction"),
-        pytest.param({}, "payback", "wants the cost of training and", id="no-payback"),
+        pytest.param({}, "production", "set cost.production.input and", id="no-prices"),
+        pytest.param({}, "challenger", "set cost.hardware_per_hour, or", id="no-hardware"),
+        pytest.param({}, "training", "set cost.training_per_hour, or", id="no-training"),
+        pytest.param({}, "fraction", "needs the price of a request of both", id="no-fraction"),
+        pytest.param({}, "payback", "needs the cost of training and", id="no-payback"),
     ],
 )
 def test_a_missing_price_is_named_and_not_invented(
@@ -167,10 +167,10 @@ def test_what_costs_more_than_production_never_pays_for_itself() -> None:
     [
         pytest.param(
             {"challenger": {"input": 1, "output": 1}, "hardware_per_hour": 1},
-            "give challenger or hardware_per_hour",
+            "set challenger or hardware_per_hour",
             id="two-prices-for-one-thing",
         ),
-        pytest.param({"utilization": 0.5}, "give both", id="a-share-of-nothing"),
+        pytest.param({"utilization": 0.5}, "set both", id="a-share-of-nothing"),
         pytest.param({"production": {"input": -1, "output": 1}}, "greater than", id="negative"),
         pytest.param({"production": {"input": 1}}, "output", id="half-a-price"),
     ],

@@ -293,7 +293,7 @@ def test_verify_finds_a_seal_or_a_look_that_is_not_what_was_recorded(
     run(tampering)
     found = broken()
     assert found is not None
-    assert (found.sequence, said in found.said) == (sequence, True), found
+    assert (found.sequence, said in found.problem) == (sequence, True), found
 
 
 def test_looks_of_an_older_home_count_under_an_unknown_policy() -> None:

@@ -117,7 +117,7 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
     (adapter / "adapter_config.json").write_text("{}")
     assert home_workloads.find(home, "signs") is None  # the chain still knows the rules
 
-    for by, said in (("ada", "a signature is wanted"), ("eve", "this name is not on the list")):
+    for by, said in (("ada", "a signature is required"), ("eve", "this name is not on the list")):
         with pytest.raises(RollbackError, match=said):
             champions.roll_back(home, "signs", None, by=by, reason="rude")
     form, found = champions.rollback_form(home, "signs", None, by="ada", reason="rude")

@@ -67,8 +67,8 @@ def test_a_key_counts_from_its_first_moment_to_its_last(key: Path) -> None:
     ("line", "said"),
     [
         pytest.param("ada cert-authority KEY", "certificate authorities", id="authority"),
-        pytest.param("ada valid-after=soon KEY", "'soon' is no time", id="time"),
-        pytest.param("ada verify-required KEY", "is no option", id="option"),
+        pytest.param("ada valid-after=soon KEY", "'soon' is not a time", id="time"),
+        pytest.param("ada verify-required KEY", "is not an option", id="option"),
         pytest.param("ada ssh-ed25519", "line 1", id="no-key"),
         pytest.param("ada ssh-ed25519 AAAA", "line 1", id="half-a-key"),
     ],

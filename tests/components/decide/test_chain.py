@@ -131,7 +131,7 @@ def test_tampering_is_found_and_the_first_broken_row_is_named(
     three.execute(tampering)
     found = broken(three)
     assert found is not None
-    assert (found.sequence, said in found.said) == (sequence, True), found
+    assert (found.sequence, said in found.problem) == (sequence, True), found
 
 
 def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Connection) -> None:
@@ -144,7 +144,7 @@ def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Conn
     three.execute("update raw.decision_chain set digest = $digest where sequence = 1", values)
     found = broken(three)
     assert found is not None
-    assert (found.sequence, "does not follow the one before it" in found.said) == (2, True)
+    assert (found.sequence, "does not follow the one before it" in found.problem) == (2, True)
 
 
 def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
@@ -155,7 +155,10 @@ def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
     three.execute("update raw.decision_chain set digest = $digest where sequence = 3", forged)
     found = broken(three)
     assert found is not None
-    assert (found.sequence, "is another one than the chain's head says" in found.said) == (3, True)
+    assert (found.sequence, "is another one than the chain's head says" in found.problem) == (
+        3,
+        True,
+    )
 
 
 def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_others_say(
@@ -174,7 +177,7 @@ def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_
     assert broken(three) is None
     found = chain.first_loose(decision_log.links(three), anchors)
     assert found is not None
-    assert (found.sequence, "is missing: version 3 says" in found.said) == (3, True)
+    assert (found.sequence, "is missing: version 3 says" in found.problem) == (3, True)
 
 
 def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) -> None:
@@ -182,10 +185,10 @@ def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) 
     anchors = {"version 1": f"2 {'0' * 64}", "version 2": "3 no digest"}
     found = chain.first_loose(decision_log.links(three), anchors)
     assert found is not None
-    assert (found.sequence, "is another one: version 1" in found.said) == (2, True)
+    assert (found.sequence, "is another one: version 1" in found.problem) == (2, True)
     found = chain.first_loose(decision_log.links(three), {"version 2": "3 no digest"})
     assert found is not None
-    assert "which is no anchor" in found.said
+    assert "which is no anchor" in found.problem
 
 
 def test_an_erased_text_leaves_the_chain_whole(three: Connection) -> None:

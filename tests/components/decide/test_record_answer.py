@@ -210,7 +210,7 @@ def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> N
         ),
         pytest.param(
             {"codes": True, "approvers": [{"name": "ada", "secret_block": "a"}]},
-            "Prefect gives the content of a block to anybody who asks",
+            "Prefect's API shows a block's content to anybody with access",
             id="block",
         ),
         pytest.param(

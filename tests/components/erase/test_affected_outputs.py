@@ -82,7 +82,9 @@ def test_a_scorecard_with_an_erased_row_among_its_examples_is_tainted(outputs: O
         folder = outputs.scorecards / "w" / f"shown-{key}"
         folder.mkdir(parents=True)
         conditions = {"num_fewshot": 2, "examples": key} if key else {"num_fewshot": 0}
-        manifest.write(folder, kind="scorecard", now=NOW, body={"conditions": conditions})
+        manifest.write(
+            folder, kind="scorecard", now=NOW, body={"base": "b1", "conditions": conditions}
+        )
     found = affected_outputs.trace(outputs, {"i1"})
     keys = {one.key for one in found.tainted if one.kind == "scorecard"}
     assert keys == {"shown-of-ann"}

@@ -118,7 +118,7 @@ def kill(change: ChampionChange, folder: Path, moment: str) -> None:
 
 
 def recover(folder: Path) -> list[tuple[str, str]]:
-    return [(entry.step, entry.said) for entry in champion_change.recover(books(folder))]
+    return [(entry.step, entry.note) for entry in champion_change.recover(books(folder))]
 
 
 MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "intended", "moved"]
@@ -194,7 +194,7 @@ def test_what_may_not_be_champion_any_more_is_undone(why: str, moved: bool, tmp_
     is_approved = why == "erased meanwhile"
     (entry,) = champion_change.recover(books(tmp_path), name, lambda _: is_approved)
     assert entry.step == "undone"
-    assert why in entry.said
+    assert why in entry.note
     assert registry.read_aliases(name) == before
 
 

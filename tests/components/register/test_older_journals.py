@@ -179,7 +179,7 @@ def test_an_older_promotion_to_what_nobody_approves_by_now_goes_back(home: Setti
     move(name, PROMOTING, "2", "3")
     registry.tag_version(name, "3", {registry.TAINTED_TAG: "c1"})
     (entry,) = champions.reconcile(home)
-    assert (entry.step, "erased meanwhile" in entry.said) == ("undone", True)
+    assert (entry.step, "erased meanwhile" in entry.note) == ("undone", True)
     assert registry.read_aliases(name).champion == "2"
     assert registry.read_aliases(name).previous == "1"
 

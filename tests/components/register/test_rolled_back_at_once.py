@@ -133,7 +133,7 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
     taint.flag_tainted("tainted-since", {"a1"}, "c1")
     (entry,) = champions.reconcile(home)
     assert entry.step == "undone"
-    assert "erased meanwhile" in entry.said
+    assert "erased meanwhile" in entry.note
     assert registry.read_aliases("tainted-since").champion == "2"
     assert written(home, "tainted-since") == [("rollback", "e2", "bob")]
 

@@ -93,7 +93,7 @@ def test_the_brief_has_the_costs_and_names_missing_prices(tmp_path: Path) -> Non
         tmp_path, gate_cases.clear()
     )
     free = gate_cases.clear(prices=gate_cases.PRICES.model_copy(update={"production": None}))
-    assert "give cost.production.input and cost.production.output" in page(tmp_path, free)
+    assert "set cost.production.input and cost.production.output" in page(tmp_path, free)
 
 
 def test_the_chart_is_inlined(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
     case = gate_cases.clear(prices=Prices())
     report.write(case, tmp_path, this=THIS)
     found = Read((tmp_path / report.REPORT).read_text())
-    assert "give cost.production.input and cost.production.output" in found.words
-    assert "give cost.hardware_per_hour" in found.words
+    assert "set cost.production.input and cost.production.output" in found.words
+    assert "set cost.hardware_per_hour" in found.words
     assert not (tmp_path / report.PICTURES["cost"]).exists()
 
 
@@ -235,7 +235,7 @@ def test_a_challenger_that_is_dearer_at_any_utilization_is_reported() -> None:
 def test_the_assumed_utilization_is_listed_with_the_price_of_a_request() -> None:
     unnamed = Prices(production=gate_cases.PRICES.production, hardware_per_hour=0.5)
     words = page(gate_cases.clear(prices=unnamed)).words
-    assert "0.5 utilization, assumed since cost.utilization is not given" in words
+    assert "0.5 utilization, assumed since cost.utilization is not set" in words
 
 
 def test_the_page_is_self_contained(tmp_path: Path) -> None:
