@@ -27,8 +27,8 @@ HOLDOUT = "holdout"
 """The task of the workload's own requests; all other tasks guard existing abilities."""
 
 VALIDATION = "validation"
-"""The task of the validation side's requests, for tuning: scored like the holdout. No gate reads it,
-and looks at it are free."""
+"""The task of the validation side's requests, for tuning: scored like the holdout. No gate reads
+it, and looks at it are free."""
 
 MeasuredSide: TypeAlias = Literal["holdout", "validation"]
 """The sides of a snapshot that models are measured on; each is a separate task."""
@@ -156,8 +156,8 @@ class Scorecard:
     ``metrics`` describes the ``scores``, in display order. Two scorecards are comparable only when
     their ``conditions`` are equal: task and its version, holdout version, prompt format, precision,
     device, settings and library versions. ``adapter`` is the adapter's key, ``None`` for the base
-    alone and ``PRODUCTION`` for the logged answers. ``window`` is ``None`` where no prompt was read,
-    and in older scorecards.
+    alone and ``PRODUCTION`` for the logged answers. ``window`` is ``None`` where no prompt was
+    read, and in older scorecards.
     """
 
     key: str

@@ -49,13 +49,13 @@ REFUSALS: dict[Refused, str] = {
     "same_person": "this name has approved already; another person must approve",
     "unexplained": "a rejection with the reason `other` needs a comment",
     "blame": "what is blamed was not found",
-    "code_unknown": "there is no secret of this name, or none that can be used, to hold a one-time "
-    "code against; `flywheel approver add` makes one",
+    "code_unknown": "there is no secret of this name, or none that can be used, to check a "
+    "one-time code against; `flywheel approver add` makes one",
     "code_missing": "a one-time code is required",
     "code_wrong": "the one-time code is wrong",
     "code_expired": "the one-time code has expired",
     "code_reused": "the one-time code was used before; wait for the next one",
-    "code_locked": "too many wrong one-time codes came under this name; for a day, none is taken",
+    "code_locked": "too many wrong one-time codes came under this name; none is accepted for a day",
     "starter": "this person started the turn by hand, and the rules require another one to approve",
     "signature_missing": "a signature is required: run the line above and paste all of its output",
     "signature_unreadable": "the pasted text is not a statement followed by a signature",

@@ -287,14 +287,14 @@ def erase(
         ArchiveGoneError: A file of retention is gone; nothing is changed.
     """
     with warehouse.transaction(con):
-        found = find_subject(con, subject, outputs)
+        match = find_subject(con, subject, outputs)
         erasure = tombstones.begin_erasure(con, subject, now=now)
-        _add_tombstones(con, erasure, found.matched)
-        affected_outputs.record(con, erasure.certificate_id, found.lineage.tainted)
+        _add_tombstones(con, erasure, match.matched)
+        affected_outputs.record(con, erasure.certificate_id, match.lineage.tainted)
         tombstones.add_counts(con, erasure.certificate_id, subject_rows.rewrite_archive(con))
-        known_as = [*found.lineage.requests, *names]
-        gone = delete_rows(con, subject, found.matched.quarantine, known_as)
-        forget_outputs(con, found.lineage.tainted)
+        known_as = [*match.lineage.requests, *names]
+        gone = delete_rows(con, subject, match.matched.quarantine, known_as)
+        forget_outputs(con, match.lineage.tainted)
         tombstones.add_counts(con, erasure.certificate_id, gone)
     return erasure
 

@@ -150,7 +150,9 @@ def objection_to(version: Version, champion: str | None, approved: ApprovedPairs
     if version.tainted:
         return f"it has learned from rows that were erased (certificate {version.tainted})"
     if (version.number, version.evidence) not in approved:
-        return "nobody has approved it, says the chain of decisions; a turn asks for that"
+        return (
+            "nobody has approved it according to the chain of decisions; a turn asks for approval"
+        )
     return None
 
 
@@ -233,7 +235,7 @@ def objection(
     if version.tainted:
         return f"version {version.number} has learned from rows that were erased meanwhile"
     if not is_approved:
-        return f"nobody has approved version {version.number}, says the chain"
+        return f"nobody has approved version {version.number} according to the chain"
     return None
 
 

@@ -116,8 +116,8 @@ class Writer:
 
 def recover(folder: Path) -> list[Path]:
     """Seal the partial segments of dead writers; return the sealed segments."""
-    found = [_recover(path) for path in sorted(folder.glob(f"*{PARTIAL}"))]
-    return [path for path in found if path is not None]
+    sealed_paths = [_recover(path) for path in sorted(folder.glob(f"*{PARTIAL}"))]
+    return [path for path in sealed_paths if path is not None]
 
 
 def sealed(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a request costs: by hand-reckoned figures, and never invented."""
+"""The cost of a request, checked against figures computed by hand, and never invented."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_a_request_is_priced_by_tokens_in_production_and_by_the_hour_on_our_own_
     assert found.payback.value == 173  # 0.25 / 0.00145 = 172.4
 
 
-def test_each_figure_says_how_it_came_about() -> None:
+def test_each_figure_has_its_formula() -> None:
     found = bill(PRICES, production=LOGGED, challenger=SPEED, training=TRAINING)
     assert found.production.how == (
         "(400.0 tokens in x 2.5 + 50.0 out x 10) / 1,000,000 (means of 120 requests, logged usage)"
@@ -44,7 +44,7 @@ def test_each_figure_says_how_it_came_about() -> None:
     assert found.training.how == "0.5 an hour / 2 cores x 3,600 core-seconds / 3600 s (CPU time)"
 
 
-def test_the_time_on_the_clock_moves_no_price() -> None:
+def test_wall_time_does_not_change_the_price() -> None:
     idle, loaded = (
         bill(PRICES, production=None, challenger=replace(SPEED, seconds=seconds), training=None)
         for seconds in (40, 400)
@@ -52,7 +52,7 @@ def test_the_time_on_the_clock_moves_no_price() -> None:
     assert idle.challenger == loaded.challenger
 
 
-def test_a_utilization_that_nobody_named_is_a_half_and_called_an_assumption() -> None:
+def test_the_default_utilization_is_a_half_and_marked_as_an_assumption() -> None:
     unnamed = Prices(production=PRICES.production, hardware_per_hour=0.5)
     found = bill(unnamed, production=LOGGED, challenger=SPEED, training=None).challenger
     assert found.value == pytest.approx(2 * 0.00005)
@@ -91,7 +91,7 @@ def test_works_on_one_machine_are_summed_and_unknown_ones_are_not_left_out() -> 
     assert total([]) is None
 
 
-def test_both_cost_the_same_where_it_says_that_they_do() -> None:
+def test_both_cost_the_same_at_the_break_even() -> None:
     half = PRICES.model_copy(update={"utilization": 0.5})
     even = bill(half, production=LOGGED, challenger=SPEED, training=None).break_even
     assert even is not None
@@ -117,7 +117,7 @@ def test_a_hosted_adapter_is_priced_by_its_own_tokens() -> None:
     assert found.challenger.value == pytest.approx((200 * 0.1 + 30 * 0.2) / 1e6)
 
 
-def test_a_machine_that_idles_half_the_time_costs_twice_as_much_a_request() -> None:
+def test_a_machine_that_idles_half_the_time_costs_twice_as_much_per_request() -> None:
     half = PRICES.model_copy(update={"utilization": 0.5})
     busy, idle = (
         bill(prices, production=None, challenger=SPEED, training=None).challenger.value
@@ -148,14 +148,14 @@ def test_a_missing_price_is_named_and_not_invented(
     assert said in amount.how
 
 
-def test_what_was_not_measured_is_not_priced() -> None:
+def test_unmeasured_costs_are_not_priced() -> None:
     found = bill(PRICES, production=None, challenger=None, training=None)
     assert found.production.how == "the tokens of the logged answers are not known"
     assert "not measured" in found.challenger.how
     assert "not measured" in found.training.how
 
 
-def test_what_costs_more_than_production_never_pays_for_itself() -> None:
+def test_a_dearer_challenger_never_pays_for_itself() -> None:
     dear = PRICES.model_copy(update={"hardware_per_hour": 40.0})
     found = bill(dear, production=LOGGED, challenger=SPEED, training=TRAINING)
     assert found.payback.value is None
@@ -175,6 +175,6 @@ def test_what_costs_more_than_production_never_pays_for_itself() -> None:
         pytest.param({"production": {"input": 1}}, "output", id="half-a-price"),
     ],
 )
-def test_prices_that_make_no_sense_are_refused(prices: dict[str, object], said: str) -> None:
+def test_invalid_prices_are_refused(prices: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         Prices.model_validate(prices)

@@ -1,4 +1,4 @@
-"""Archives that somebody else wrote: what is refused of them, and that nothing is left."""
+"""Hostile archives are refused, and leave nothing behind."""
 
 import hashlib
 import io
@@ -95,7 +95,7 @@ def everything(folder: Path) -> set[str]:
         ),
     ],
 )
-def test_what_no_backup_holds_is_refused_and_nothing_is_left(
+def test_members_that_no_backup_has_are_refused_and_nothing_is_left(
     home: Settings, tmp_path: Path, members: list[tarfile.TarInfo], reason: str
 ):
     archive = write(tmp_path / "b.tar.zst", home.home, members)
@@ -111,7 +111,7 @@ def test_a_file_that_the_backup_did_not_list_is_refused(home: Settings, tmp_path
     assert everything(tmp_path) == {"b.tar.zst", "inner"}
 
 
-def test_more_than_may_come_out_is_not_unpacked(home: Settings, tmp_path: Path):
+def test_more_than_the_limit_is_not_unpacked(home: Settings, tmp_path: Path):
     archive = tmp_path / "bomb.tar.zst"
     size = 64 << 20
     with (
@@ -128,7 +128,7 @@ def test_more_than_may_come_out_is_not_unpacked(home: Settings, tmp_path: Path):
     assert everything(tmp_path) == {"bomb.tar.zst", "inner"}
 
 
-def test_an_archive_of_another_digest_is_not_opened(home: Settings, tmp_path: Path):
+def test_an_archive_with_another_digest_is_not_opened(home: Settings, tmp_path: Path):
     archive = write(tmp_path / "b.tar.zst", home.home, [member("decisions")])
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     forged = write(tmp_path / "b.tar.zst", home.home, [member("decisions"), member("more")])
@@ -139,14 +139,14 @@ def test_an_archive_of_another_digest_is_not_opened(home: Settings, tmp_path: Pa
     assert everything(home.home) == {"decisions"}
 
 
-def test_links_of_a_verified_archive_may_lead_out(home: Settings, tmp_path: Path):
+def test_links_of_a_verified_archive_may_lead_outside(home: Settings, tmp_path: Path):
     links = [member("snapshots", tarfile.SYMTYPE, "/large/disk")]
     archive = write(tmp_path / "b.tar.zst", home.home, links)
     restore(home, archive, hashlib.sha256(archive.read_bytes()).hexdigest().upper())
     assert (home.home / "snapshots").readlink() == Path("/large/disk")
 
 
-def test_the_command_wants_the_digest_or_a_plain_word(tmp_path: Path):
+def test_the_command_needs_the_digest_or_an_explicit_flag(tmp_path: Path):
     shell = terminal.in_home(tmp_path / "home")
     archive = write(tmp_path / "b.tar.zst", shell.settings.home, [member("decisions")])
     refused = shell.run("restore", archive)

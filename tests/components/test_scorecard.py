@@ -1,4 +1,4 @@
-"""Scorecards on disk and side by side."""
+"""Scorecards on disk and compared."""
 
 import math
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def test_means_are_over_the_requests_that_measured_them():
     assert scores["correct"].n == 5
 
 
-def test_what_nothing_measured_is_not_zero():
+def test_an_unmeasured_score_is_not_zero():
     assert card([1.0, 1.0], []).scores["abstention"] == Score(None, None, 0, 0)
 
 
@@ -56,7 +56,7 @@ def test_an_unfinished_scorecard_is_not_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [scorecard.AGGREGATES, scorecard.SAMPLES])
-def test_a_scorecard_that_was_touched_is_not_read(tmp_path: Path, name: str):
+def test_a_changed_scorecard_is_not_read(tmp_path: Path, name: str):
     folder = write(tmp_path / "key", [sample(0, 1.0)])
     other = write(tmp_path / "other", [sample(0, 0.0)])
     (folder / name).write_bytes((other / name).read_bytes())
@@ -64,14 +64,14 @@ def test_a_scorecard_that_was_touched_is_not_read(tmp_path: Path, name: str):
         scorecard.read(folder)
 
 
-def test_a_score_that_is_no_number_is_not_written(tmp_path: Path):
+def test_a_score_that_is_not_a_number_is_not_written(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         write(tmp_path / "key", [sample(0, math.nan)])
     assert not (tmp_path / "key" / "manifest.json").exists()
 
 
-def test_conditions_that_are_no_mapping_are_named(tmp_path: Path):
+def test_invalid_conditions_are_reported(tmp_path: Path):
     body = {**BODY, "conditions": None}
     scorecard.write(tmp_path / "key", [sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
-    with pytest.raises(TypeError, match="holds None where a mapping belongs"):
+    with pytest.raises(ValueError, match="conditions\n.*valid dictionary"):
         scorecard.read(tmp_path / "key")

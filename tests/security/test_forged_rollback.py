@@ -49,7 +49,7 @@ def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Setti
     crowned("forged", 2, home)
     ask("forged", 3)
     forge("forged", "3", decision="approve", approver="ann")
-    with pytest.raises(RollbackError, match="nobody has approved it, says the chain"):
+    with pytest.raises(RollbackError, match="nobody has approved it according to the chain"):
         champions.roll_back(home, "forged", "3", by="eve", reason="")
     forge("forged", "3", evidence="e1")  # that of a version which was approved
     with pytest.raises(RollbackError, match="nobody has approved it"):
@@ -95,7 +95,7 @@ def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_appr
     (ended,) = champions.reconcile(home)
     assert (ended.step, ended.said) == (
         "undone",
-        "nobody has approved version 3, says the chain",
+        "nobody has approved version 3 according to the chain",
     )
     assert registry.read_aliases("paired").champion == "2"
 

@@ -1,4 +1,4 @@
-"""Keys are whose OpenSSH's own file says, for the times and the purposes that it says."""
+"""Keys are attributed as OpenSSH attributes them, with their periods and namespaces."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def at(text: str) -> datetime:
         pytest.param('ada namespaces="git" KEY', set[str](), id="other-namespace"),
     ],
 )
-def test_a_line_is_of_whom_ssh_keygen_says(
+def test_a_line_belongs_to_the_same_people_as_for_ssh_keygen(
     tmp_path: Path, key: Path, line: str, names: set[str]
 ) -> None:
     line = line.replace("KEY", public(key))
@@ -54,7 +54,7 @@ def test_a_line_is_of_whom_ssh_keygen_says(
         assert (said.returncode == 0) == (name in names), name
 
 
-def test_a_key_counts_from_its_first_moment_to_its_last(key: Path) -> None:
+def test_a_key_is_valid_from_its_first_to_its_last_moment(key: Path) -> None:
     text = f'ada valid-after="20260101Z",valid-before="20260201Z" {public(key)}'
     (line,) = ssh_signatures.parse(text)
     days = ("20251231", "20260101", "20260115", "20260201", "20260202")
@@ -73,12 +73,12 @@ def test_a_key_counts_from_its_first_moment_to_its_last(key: Path) -> None:
         pytest.param("ada ssh-ed25519 AAAA", "line 1", id="half-a-key"),
     ],
 )
-def test_a_line_that_would_not_count_is_refused(key: Path, line: str, said: str) -> None:
+def test_an_invalid_line_is_refused(key: Path, line: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ssh_signatures.parse(line.replace("KEY", public(key)))
 
 
-def test_keys_of_the_file_and_of_the_list_are_both_a_persons(tmp_path: Path, key: Path) -> None:
+def test_keys_of_file_and_list_are_combined(tmp_path: Path, key: Path) -> None:
     other = ssh.keygen(tmp_path, "other")
     (tmp_path / "signers").write_text(f"ada {public(other)}\n")
     listed = {"name": "ada", "keys": [ssh.public(key)]}
@@ -94,7 +94,7 @@ def test_keys_of_the_file_and_of_the_list_are_both_a_persons(tmp_path: Path, key
         pytest.param(["ada", "adam"], "ada and adam have the same key", id="one-key-for-two"),
     ],
 )
-def test_people_who_could_not_sign_or_for_each_other_are_refused(
+def test_people_without_a_key_or_with_a_shared_key_are_refused(
     tmp_path: Path, key: Path, people: list[str], said: str
 ) -> None:
     (tmp_path / "signers").write_text(f"ada* {public(key)}\n")

@@ -1,4 +1,4 @@
-"""What stands above the evidence; nothing that a person wrote can change the page."""
+"""The header of the approval form; texts that people wrote can't change the page."""
 
 from collections.abc import Sequence
 
@@ -30,18 +30,18 @@ def write(
     answered: Sequence[Link] = (),
     approved: Sequence[Link] = (),
     earlier: Sequence[Link] = (),
-    wanted: int = 1,
+    required: int = 1,
 ) -> str:
     return record_answer.write(
-        answered, approved, earlier, {"the report": "http://h/#/r"}, wanted=wanted
+        answered, approved, earlier, {"the report": "http://h/#/r"}, required=required
     )
 
 
-def test_the_first_time_there_are_only_links() -> None:
+def test_the_first_question_has_only_links() -> None:
     assert write() == "[the report](http://h/#/r)\n\n"
 
 
-def test_a_refused_answer_is_told_with_its_reason_and_counted(con: Connection) -> None:
+def test_a_refused_answer_is_shown_with_its_reason_and_counted(con: Connection) -> None:
     unlisted = event("refused", "eve", reason="unlisted")
     refused = links(con, unlisted, event("refused", "ada", reason="code_wrong"))
     assert "The answer of `eve` was not taken: the workload's file lists" in write(refused[:1])
@@ -50,14 +50,14 @@ def test_a_refused_answer_is_told_with_its_reason_and_counted(con: Connection) -
     assert "2 answers were not taken so far" in said
 
 
-def test_who_has_approved_before_is_told(con: Connection) -> None:
+def test_earlier_approvals_are_shown(con: Connection) -> None:
     approved = links(con, event(comment="enough requests"))
-    said = write(approved, approved, wanted=2)
+    said = write(approved, approved, required=2)
     assert "**Approved by 1 of 2:** another person has to." in said
     assert "- `ada` on 2026-01-01 12:30 UTC: `enough requests`" in said
 
 
-def test_earlier_decisions_of_the_workload_are_told_the_newest_first(con: Connection) -> None:
+def test_earlier_decisions_of_the_workload_are_shown_newest_first(con: Connection) -> None:
     earlier = links(con, event("reject", "bob", reason="cost"), event(evidence="e2", hours=5))
     rows = [row for row in write(earlier=earlier).splitlines() if row.startswith("| 2026")]
     assert rows == [
@@ -67,9 +67,9 @@ def test_earlier_decisions_of_the_workload_are_told_the_newest_first(con: Connec
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_person_wrote_stays_text(con: Connection, text: str) -> None:
+def test_a_persons_text_is_escaped(con: Connection, text: str) -> None:
     told = links(con, event("refused", text, comment=text, reason="blame"), event(comment=text))
-    said = write(told[:1], told[1:], told, wanted=2)
+    said = write(told[:1], told[1:], told, required=2)
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(said)
     inline = [one for token in tokens for one in token.children or ()]
     kinds = {one.type for one in [*tokens, *inline]}
@@ -79,7 +79,7 @@ def test_what_a_person_wrote_stays_text(con: Connection, text: str) -> None:
     assert sum(one.type == "table_open" for one in tokens) == 1
 
 
-def test_the_card_of_the_data_is_folded_without_what_machines_read() -> None:
+def test_the_data_card_is_collapsed_without_its_yaml_header() -> None:
     text = (
         "---\nlicense: other\n---\n# support: snapshot s1\n\n![sides](sides.png)\n\n| a |\n| - |\n"
     )

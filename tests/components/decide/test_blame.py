@@ -1,4 +1,4 @@
-"""What a rejection blames is found, asked about first, and held as long as nobody has judged it."""
+"""Blamed requests are resolved, reviewed first, and held until somebody has judged them."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -60,7 +60,7 @@ def find(con: Connection, samples: Path, text: str) -> list[Blamed]:
     return reasons.find_blamed(con, "weather", text, samples=samples, metric="correct_name")
 
 
-def test_a_request_is_found_by_the_beginning_of_its_id(curated: Connection, samples: Path) -> None:
+def test_a_request_is_found_by_a_prefix_of_its_id(curated: Connection, samples: Path) -> None:
     (first, *_), (held_out, *_) = of_side(curated, "train"), of_side(curated, "holdout")
     assert find(curated, samples, f"  {first[:12]}\n\n{first}\n{held_out}") == [
         Blamed("request", first, is_learned=True),
@@ -80,7 +80,7 @@ def test_a_request_is_found_by_the_beginning_of_its_id(curated: Connection, samp
         pytest.param("\n".join(["abcdef01"] * 51), "51 lines are blamed", id="too-many"),
     ],
 )
-def test_what_means_nothing_is_refused(
+def test_blame_without_a_match_is_refused(
     curated: Connection, samples: Path, text: str, said: str
 ) -> None:
     with pytest.raises(LookupError, match=said):
@@ -105,14 +105,14 @@ def asked(con: Connection) -> list[tuple[str, str]]:
     return [(one.about.example_id, one.pick.reasons[0].said) for one in found]
 
 
-def test_what_is_blamed_is_asked_about_first_and_says_why(curated: Connection) -> None:
+def test_blamed_requests_are_reviewed_first_with_the_reason(curated: Connection) -> None:
     last, _ = asked(curated)[-1]
     record(curated, Blamed("request", last))
     curate(curated)
     assert asked(curated)[0] == (last, "decision 7, a rejection, blames it")
 
 
-def test_a_blamed_part_of_the_traffic_is_asked_about_also_where_it_was_learned(
+def test_a_blamed_part_of_the_traffic_is_reviewed_in_the_training_side_too(
     curated: Connection,
 ) -> None:
     record(curated, Blamed("client", "app"))
@@ -121,7 +121,7 @@ def test_a_blamed_part_of_the_traffic_is_asked_about_also_where_it_was_learned(
     assert held_rows.waiting_rows(curated) == []
 
 
-def test_what_was_learned_is_held_until_a_person_has_judged_it(
+def test_blamed_training_rows_are_held_until_a_person_has_judged_them(
     curated: Connection, tmp_path: Path
 ) -> None:
     (first, *others), tested = of_side(curated, "train"), of_side(curated, "holdout")
@@ -149,7 +149,7 @@ def test_what_was_learned_is_held_until_a_person_has_judged_it(
     assert held_rows.waiting_rows(curated) == []
 
 
-def test_what_was_learned_may_be_released_unjudged(curated: Connection) -> None:
+def test_held_training_rows_may_be_released_unjudged(curated: Connection) -> None:
     before = of_side(curated, "train")
     record(curated, Blamed("request", before[0], is_learned=True))
     curate(curated)

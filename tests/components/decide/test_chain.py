@@ -1,4 +1,4 @@
-"""Whoever changes, drops, adds or moves a decision is found, and the first broken row is named."""
+"""Changed, deleted, added or moved decisions are detected, and the first invalid link is named."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ def broken(con: Connection) -> chain.Broken | None:
     return chain.first_broken(decision_log.links(con), decision_log.read_head(con))
 
 
-def test_a_chain_that_nobody_touched_holds_and_begins_with_the_genesis(three: Connection) -> None:
+def test_an_unchanged_chain_is_valid_and_starts_with_the_genesis(three: Connection) -> None:
     assert broken(three) is None
     links = decision_log.links(three)
     assert links[0].before == "0" * 64
     assert [one.before for one in links[1:]] == [one.digest for one in links[:-1]]
 
 
-def test_a_clock_that_jumps_changes_no_order(con: Connection) -> None:
+def test_a_clock_jump_does_not_change_the_order(con: Connection) -> None:
     jumps = [0, 24 * 365, -24 * 365, 1]
     chains.append(con, *(event(run=f"r{n}", hours=hours) for n, hours in enumerate(jumps)))
     chains.append(con, event("lapsed", run="r1", hours=-1))
@@ -48,7 +48,7 @@ def test_a_clock_that_jumps_changes_no_order(con: Connection) -> None:
     assert decision.flow_run_id == "r0", "the first approval that did not lapse"
 
 
-def test_no_decision_at_all_holds(con: Connection) -> None:
+def test_an_empty_chain_is_valid(con: Connection) -> None:
     assert broken(con) is None
 
 
@@ -125,7 +125,7 @@ def test_no_decision_at_all_holds(con: Connection) -> None:
         ),
     ],
 )
-def test_tampering_is_found_and_the_first_broken_row_is_named(
+def test_tampering_is_detected_and_the_first_invalid_row_is_named(
     three: Connection, tampering: str, sequence: int, said: str
 ) -> None:
     three.execute(tampering)
@@ -134,7 +134,7 @@ def test_tampering_is_found_and_the_first_broken_row_is_named(
     assert (found.sequence, said in found.problem) == (sequence, True), found
 
 
-def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Connection) -> None:
+def test_a_rewritten_row_with_its_digest_invalidates_the_next(three: Connection) -> None:
     (first, *_) = decision_log.links(three, LinkFilter(flow_run_id="run-1"))
     forged = chain.digest(first) if first.kind == "approve" else None
     assert forged is None
@@ -147,7 +147,7 @@ def test_a_row_that_was_written_anew_with_its_digest_breaks_the_next(three: Conn
     assert (found.sequence, "does not follow the one before it" in found.problem) == (2, True)
 
 
-def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
+def test_a_rewritten_last_row_differs_from_the_head(
     three: Connection,
 ) -> None:
     three.execute("update raw.decision_chain set kind = 'approve' where sequence = 3")
@@ -161,7 +161,7 @@ def test_the_last_row_written_anew_with_its_digest_is_not_what_the_head_says(
     )
 
 
-def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_others_say(
+def test_a_truncated_chain_with_its_head_differs_from_the_anchors(
     three: Connection,
 ) -> None:
     anchors = {
@@ -180,7 +180,7 @@ def test_a_chain_whose_end_was_cut_off_with_its_head_does_not_hold_against_what_
     assert (found.sequence, "is missing: version 3 says" in found.problem) == (3, True)
 
 
-def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) -> None:
+def test_a_rewritten_chain_differs_from_the_anchors(three: Connection) -> None:
     three.execute("update raw.decision_chain set digest = sha256('else') where sequence = 2")
     anchors = {"version 1": f"2 {'0' * 64}", "version 2": "3 no digest"}
     found = chain.first_loose(decision_log.links(three), anchors)
@@ -191,18 +191,18 @@ def test_a_chain_written_anew_is_another_one_than_others_say(three: Connection) 
     assert "which is no anchor" in found.problem
 
 
-def test_an_erased_text_leaves_the_chain_whole(three: Connection) -> None:
+def test_an_erased_text_leaves_the_chain_valid(three: Connection) -> None:
     three.execute("delete from raw.decision_words where sequence = 2 and field = 'comment'")
     assert broken(three) is None
     link = decision_log.links(three)[1]
     assert (link.comment, link.comment_salt, link.approver) == (None, None, "ada")
 
 
-def test_texts_come_back_as_they_were_given(three: Connection) -> None:
+def test_texts_round_trip(three: Connection) -> None:
     assert decision_log.links(three)[1].comment == HOSTILE
 
 
-def test_equal_words_have_unequal_digests_so_that_a_guess_can_not_be_checked(
+def test_equal_texts_have_different_digests_so_that_guesses_can_not_be_checked(
     con: Connection,
 ) -> None:
     chains.append(con, event(), event(run="r2"))
@@ -225,7 +225,7 @@ def test_an_export_is_verified_with_sha256_alone(three: Connection, tmp_path: Pa
         before = line["digest"]
 
 
-def test_a_chain_written_anew_from_end_to_end_does_not_hold_against_an_earlier_export(
+def test_a_completely_rewritten_chain_differs_from_an_earlier_export(
     three: Connection, tmp_path: Path
 ) -> None:
     path = tmp_path / "decisions.jsonl"

@@ -1,4 +1,4 @@
-"""An answer is taken or refused with its reason, once, and is on record either way."""
+"""An answer is accepted or refused with its reason, once, and recorded either way."""
 
 import time
 from dataclasses import replace
@@ -58,7 +58,7 @@ def decided(con: Connection, approving: Approving) -> tuple[str, str] | None:
     return (found.decision, found.approver) if found else None
 
 
-def test_anybody_decides_where_nobody_is_listed(con: Connection) -> None:
+def test_anybody_may_decide_if_nobody_is_listed(con: Connection) -> None:
     assert hear(con, YES, Approving()) == ("approve", "")
     assert decided(con, Approving()) == ("approve", "ada")
 
@@ -85,7 +85,7 @@ def test_nobody_decides_without_a_name(con: Connection) -> None:
     assert hear(con, TypedAnswer("reject", " ", "no"), Approving()) == ("refused", "unnamed")
 
 
-def test_two_different_people_have_to_approve(con: Connection) -> None:
+def test_two_different_people_must_approve(con: Connection) -> None:
     assert hear(con, YES, FOUR_EYES) == ("approve", "")
     assert decided(con, FOUR_EYES) is None
     assert hear(con, YES, FOUR_EYES, attempt=2) == ("refused", "same_person")
@@ -94,13 +94,13 @@ def test_two_different_people_have_to_approve(con: Connection) -> None:
     assert decided(con, FOUR_EYES) == ("approve", "ada, bob")
 
 
-def test_one_rejection_ends_it_also_after_an_approval(con: Connection) -> None:
+def test_one_rejection_is_final_even_after_an_approval(con: Connection) -> None:
     hear(con, YES, FOUR_EYES)
     hear(con, TypedAnswer("reject", "ada", "on second thoughts"), FOUR_EYES, attempt=2)
     assert decided(con, FOUR_EYES) == ("reject", "ada")
 
 
-def test_what_was_approved_before_a_lapse_does_not_count(con: Connection) -> None:
+def test_an_approval_before_the_expiry_does_not_count(con: Connection) -> None:
     hear(con, YES, FOUR_EYES)
     chains.append(con, event("lapsed", "", attempt=0, reason="cancelled"))
     later = replace(QUESTION, flow_run_id="run-2")
@@ -110,21 +110,21 @@ def test_what_was_approved_before_a_lapse_does_not_count(con: Connection) -> Non
     assert decided(con, FOUR_EYES) is None
 
 
-def test_a_listed_person_who_rejects_for_another_reason_says_which(con: Connection) -> None:
+def test_a_rejection_for_another_reason_needs_a_comment(con: Connection) -> None:
     assert hear(con, TypedAnswer("reject", "ada", " "), LISTED) == ("refused", "unexplained")
     assert (
         hear(con, TypedAnswer("reject", "ada", "", reason="cost"), LISTED, attempt=2)[0] == "reject"
     )
 
 
-def test_an_answer_that_is_heard_again_after_a_crash_is_recorded_once(con: Connection) -> None:
+def test_an_answer_repeated_after_a_crash_is_recorded_once(con: Connection) -> None:
     code = TOTP(SECRET).at(NOW)
     for _ in range(2):
         assert hear(con, replace(YES, code=code), CODED, secret=SECRET) == ("approve", "")
     assert [link.kind for link in decision_log.links(con)] == ["rules", "approve"]
 
 
-def test_a_code_is_taken_once_and_another_half_minute_later(con: Connection) -> None:
+def test_a_code_is_accepted_once_and_the_next_half_a_minute_later(con: Connection) -> None:
     first = replace(YES, code=TOTP(SECRET).at(NOW))
     assert hear(con, first, CODED, secret=SECRET) == ("approve", "")
     other = replace(QUESTION, evidence="e2", flow_run_id="run-2")
@@ -169,7 +169,7 @@ def test_a_code_that_proves_nothing_is_refused_and_the_approval_stays_open(
     assert hear(con, right, CODED, secret=SECRET, attempt=2) == ("approve", "")
 
 
-def test_a_rejection_wants_a_code_as_well(con: Connection) -> None:
+def test_a_rejection_needs_a_code_as_well(con: Connection) -> None:
     no = TypedAnswer("reject", "ada", "no")
     assert hear(con, no, CODED, secret=SECRET) == ("refused", "code_missing")
 
@@ -188,7 +188,7 @@ def test_guessing_codes_locks_the_name_for_a_day_and_no_other(con: Connection) -
     assert taken == ("approve", "")
 
 
-def test_answers_of_another_run_are_not_taken_for_ones_own(con: Connection) -> None:
+def test_answers_of_another_run_are_ignored(con: Connection) -> None:
     hear(con, YES, FOUR_EYES)
     assert decision_log.links(con, LinkFilter(flow_run_id="run-2")) == []
     assert record_answer.recorded(con, replace(QUESTION, flow_run_id="run-2")) is None
@@ -254,13 +254,13 @@ def test_rules_that_nobody_could_meet_are_refused(settings: dict[str, object], s
         Approving.model_validate(settings)
 
 
-def test_codes_of_an_older_file_mean_the_proof() -> None:
+def test_codes_in_an_older_file_set_the_proof() -> None:
     older = {"codes": True, "approvers": [{"name": "ada"}]}
     assert Approving.model_validate(older).proof == "code"
     assert Approving.model_validate({"codes": False}).proof == "name"
 
 
-def test_what_was_decided_under_laxer_rules_does_not_count_under_those_of_now(
+def test_decisions_under_laxer_rules_do_not_count_under_the_current_rules(
     con: Connection,
 ) -> None:
     hear(con, YES, LISTED)
@@ -273,7 +273,7 @@ def test_what_was_decided_under_laxer_rules_does_not_count_under_those_of_now(
     assert decided(con, CODED) == ("approve", "ada")
 
 
-def test_the_rules_of_each_decision_stand_in_the_chain_before_it(con: Connection) -> None:
+def test_the_rules_of_each_decision_are_in_the_chain_before_it(con: Connection) -> None:
     hear(con, YES, LISTED)
     hear(con, replace(YES, approver="bob"), LISTED, attempt=2)
     hear(con, replace(YES, approver="ada"), FOUR_EYES, attempt=3)
@@ -286,7 +286,7 @@ def test_the_rules_of_each_decision_stand_in_the_chain_before_it(con: Connection
     assert chain.first_broken(links, decision_log.read_head(con)) is None
 
 
-def test_whoever_started_the_turn_by_hand_may_not_approve_where_the_rules_say_so(
+def test_the_starter_of_a_turn_may_not_approve_if_the_rules_forbid_it(
     con: Connection,
 ) -> None:
     decision_log.record_starter(con, "e1", "turn-1", "ada", NOW)
@@ -319,9 +319,7 @@ def test_an_evidence_counts_as_approved_since_its_last_approval(con: Connection)
         pytest.param("{" * 10_000 + ssh_signatures.BEGIN + " \n" * 10_000, id="blanks"),
     ],
 )
-def test_a_paste_that_was_made_to_be_slow_is_refused_in_a_moment(
-    con: Connection, pasted: str
-) -> None:
+def test_a_maliciously_slow_paste_is_refused_quickly(con: Connection, pasted: str) -> None:
     began = time.monotonic()
     signing = Approving(approvers=(Approver(name="ada", keys=(KEY,)),), proof="signature")
     kind, reason = hear(con, replace(YES, signature=pasted), signing)
@@ -329,7 +327,7 @@ def test_a_paste_that_was_made_to_be_slow_is_refused_in_a_moment(
     assert time.monotonic() - began < 5
 
 
-def test_half_a_character_in_an_answer_is_replaced_and_the_answer_is_on_record(
+def test_a_lone_surrogate_in_an_answer_is_replaced_and_the_answer_is_recorded(
     con: Connection,
 ) -> None:
     half = "\ud83d"
@@ -349,5 +347,5 @@ def test_half_a_character_in_an_answer_is_replaced_and_the_answer_is_on_record(
     )
 
 
-def test_both_halves_of_a_character_stay_one_character() -> None:
+def test_a_surrogate_pair_stays_one_character() -> None:
     assert chain.encodable("\ud83d\ude00") == "\U0001f600"

@@ -1,4 +1,4 @@
-"""Signatures that ``ssh-keygen`` makes hold, of each type of key, and what is changed does not."""
+"""Signatures by ``ssh-keygen`` are valid for each type of key; changed ones are not."""
 
 import subprocess
 from pathlib import Path
@@ -28,7 +28,7 @@ def key_of(public: str) -> str:
     ],
 )
 @pytest.mark.parametrize("hashed", ["sha256", "sha512"])
-def test_what_ssh_keygen_signs_holds(
+def test_signatures_by_ssh_keygen_are_valid(
     tmp_path: Path, kind: str, bits: int | None, hashed: str
 ) -> None:
     file = ssh.keygen(tmp_path, "ada", kind, bits)
@@ -44,7 +44,7 @@ def test_what_ssh_keygen_signs_holds(
 
 
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
-def test_a_touched_security_key_holds_here_and_by_ssh_keygen(tmp_path: Path, kind: str) -> None:
+def test_a_touched_security_key_is_valid_here_and_for_ssh_keygen(tmp_path: Path, kind: str) -> None:
     key = SecurityKey(kind)
     many = [key.sign(TEXT) for _ in range(4)]
     for made in many:
@@ -66,7 +66,7 @@ def test_a_touched_security_key_holds_here_and_by_ssh_keygen(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
-def test_a_security_key_that_nobody_touched_proves_nothing(kind: str) -> None:
+def test_an_untouched_security_key_proves_nothing(kind: str) -> None:
     key = SecurityKey(kind)
     with pytest.raises(UntouchedError):
         ssh_signatures.verify_signature(
@@ -78,7 +78,7 @@ def test_a_security_key_that_nobody_touched_proves_nothing(kind: str) -> None:
         )
 
 
-def test_a_flag_or_an_application_that_was_changed_does_not_hold() -> None:
+def test_a_changed_flag_or_application_is_invalid() -> None:
     key = SecurityKey(SK_ED25519)
     found = ssh_signatures.read_signature(key.sign(TEXT, flags=0))
     forged = found.blob[:-5] + b"\x01" + found.blob[-4:]
@@ -115,7 +115,7 @@ def test_every_byte_of_a_signature_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dsa", "short-rsa", "certificate", "nothing", "too-long"])
-def test_other_keys_are_refused(tmp_path: Path, kind: str) -> None:
+def test_unsupported_keys_are_refused(tmp_path: Path, kind: str) -> None:
     if kind == "short-rsa":
         text = ssh.public(ssh.keygen(tmp_path, "ada", "rsa", 1024))
     elif kind == "certificate":

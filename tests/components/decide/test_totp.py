@@ -1,4 +1,4 @@
-"""A one-time code is taken in its window, once."""
+"""A one-time code is accepted within its window, once."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -35,7 +35,7 @@ def test_the_codes_are_those_of_the_standard() -> None:
         pytest.param(2, "code_wrong", id="two-windows-ahead"),
     ],
 )
-def test_a_code_is_taken_one_window_around_now(half_minutes: int, found: str | int) -> None:
+def test_a_code_is_accepted_one_window_around_now(half_minutes: int, found: str | int) -> None:
     present = int(NOW.timestamp()) // 30
     expected = found if isinstance(found, str) else present + found
     assert approvers.check(SECRET, code(half_minutes), now=NOW, last=None) == expected
@@ -50,7 +50,7 @@ def test_a_code_is_taken_one_window_around_now(half_minutes: int, found: str | i
         pytest.param(0, -1, True, id="after-an-older-one"),
     ],
 )
-def test_a_code_is_taken_once(half_minutes: int, used: int, is_taken: bool) -> None:
+def test_a_code_is_accepted_once(half_minutes: int, used: int, is_taken: bool) -> None:
     present = int(NOW.timestamp()) // 30
     found = approvers.check(SECRET, code(half_minutes), now=NOW, last=present + used)
     assert found == (present + half_minutes if is_taken else "code_reused")
@@ -67,7 +67,7 @@ def test_a_code_is_taken_once(half_minutes: int, used: int, is_taken: bool) -> N
         pytest.param("' or 1=1", "code_wrong", id="no-digits"),
     ],
 )
-def test_what_is_no_code_is_refused(typed: str, found: str) -> None:
+def test_an_invalid_code_is_refused(typed: str, found: str) -> None:
     assert approvers.check(SECRET, typed, now=NOW, last=None) == found
 
 
@@ -89,7 +89,7 @@ def test_only_base32_of_enough_bits_is_a_secret(text: str, is_one: bool) -> None
     assert approvers.is_secret(text) == is_one
 
 
-def test_what_is_drawn_is_a_secret_and_never_the_same() -> None:
+def test_drawn_secrets_are_valid_and_differ() -> None:
     assert approvers.is_secret(approvers.draw_secret())
     assert approvers.draw_secret() != approvers.draw_secret()
 

@@ -1,4 +1,4 @@
-"""What was made from erased rows is followed through adapters that went on from one another."""
+"""Outputs of erased rows are traced, including warm starts and teachers."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def adapter(
     manifest.write(folder, kind="adapter", now=NOW, body=body)
 
 
-def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_tainted(
+def test_adapters_warm_started_from_or_taught_by_a_tainted_one_are_tainted(
     outputs: Outputs,
 ):
     found = affected_outputs.trace(outputs, {"i1"})
@@ -55,7 +55,7 @@ def test_an_adapter_that_went_on_from_a_tainted_one_or_was_taught_by_it_is_taint
     assert keys == {"ann", "child", "grandchild", "begun", "pupil"}
 
 
-def test_a_pair_that_was_measured_on_taints_scorecard_and_evidence_and_no_adapter(
+def test_a_measured_pair_taints_scorecard_and_evidence_but_no_adapter(
     outputs: Outputs,
 ):
     pair = {"preference_id": "p-i3", "interaction_ids": ["i3"], "feedback_ids": ["f3"]}

@@ -1,4 +1,4 @@
-"""One person is erased; whoever else is there keeps every byte."""
+"""One person is erased; all other people keep every byte."""
 
 import json
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ from tests.support.erased_home import ANN, BOB, EACH, WORKLOAD, House
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
 
 
-def test_every_row_of_the_subject_goes_and_others_stay_byte_for_byte(
+def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(
     home: House, eraser: Eraser
 ) -> None:
     before = [row for row in home.raw() if ANN not in str(row["payload"])]
@@ -42,7 +42,7 @@ def test_every_row_of_the_subject_goes_and_others_stay_byte_for_byte(
     assert not written.searched.left
 
 
-def test_no_word_of_the_subject_is_left_in_any_byte_of_the_home(
+def test_no_text_of_the_subject_is_left_in_any_byte_of_the_home(
     home: House, eraser: Eraser
 ) -> None:
     with warehouse.connect(home.settings.warehouse) as con:
@@ -56,7 +56,7 @@ def test_no_word_of_the_subject_is_left_in_any_byte_of_the_home(
     assert erased_home.holds(home.settings.home, BOB)
 
 
-def test_what_was_made_from_the_rows_goes_and_the_verdict_can_still_be_read(
+def test_outputs_of_the_rows_are_deleted_and_the_verdict_stays_readable(
     home: House, eraser: Eraser
 ) -> None:
     written = eraser(home.settings, Subject(ANN))
@@ -79,7 +79,7 @@ def test_what_was_made_from_the_rows_goes_and_the_verdict_can_still_be_read(
         assert con.execute("select kind from raw.manifests").fetchall() == []
 
 
-def test_the_next_curation_freezes_what_is_left_and_every_side_stays(
+def test_the_next_curation_freezes_the_remaining_rows_on_the_same_sides(
     home: House, eraser: Eraser
 ) -> None:
     def sides(folder: Path) -> dict[str, str]:
@@ -119,7 +119,7 @@ def test_loading_the_same_files_again_brings_nothing_back(home: House, eraser: E
     assert [row["payload"] for row in home.raw() if ANN in str(row["payload"])] == []
 
 
-def test_what_was_erased_stays_away_in_other_words(home: House, eraser: Eraser) -> None:
+def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser: Eraser) -> None:
     eraser(home.settings, Subject(ANN))
     kept = home.raw()
     lines = [json.loads(text) for text in home.log.read_text().splitlines() if ANN in text]
@@ -191,7 +191,7 @@ def test_a_turn_that_names_no_user_goes_with_its_conversation(home: House, erase
 
 
 @pytest.mark.parametrize("mentions", [False, True], ids=["mentions-stay", "mentions-go"])
-def test_rows_of_others_that_mention_the_id_are_told_and_go_only_if_asked(
+def test_other_peoples_rows_that_mention_the_id_are_reported_and_deleted_on_request(
     home: House, eraser: Eraser, mentions: bool
 ) -> None:
     said = logs.interaction(f"Is {ANN} online?", response_id="m1", user_id=BOB)

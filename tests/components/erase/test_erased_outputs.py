@@ -1,4 +1,4 @@
-"""What learned from erased rows is flagged in MLflow, and nothing on them is approved any more."""
+"""Versions trained on erased rows are flagged in MLflow, and can't be approved any more."""
 
 import os
 import shutil
@@ -81,7 +81,7 @@ def test_a_tainted_version_is_flagged_and_demoted_only_if_asked(
     assert aliases(client)["champion"] == "3"
 
 
-def test_a_demoted_champion_gives_its_alias_to_the_newest_clean_version(
+def test_a_demoted_champions_alias_moves_to_the_newest_clean_version(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     written = eraser(home.settings, Subject(ANN), demote=True)
@@ -113,7 +113,7 @@ def test_what_a_first_erasure_tainted_is_demoted_by_a_second_that_says_so(
     assert erase_servers.demote_tainted(home.settings, Subject(ANN)) == []
 
 
-def test_a_promotion_that_is_at_it_is_waited_for_so_that_what_it_crowns_is_demoted(
+def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     client.set_registered_model_alias(WORKLOAD, names.CHAMPION, "2")
@@ -153,7 +153,7 @@ def test_what_people_wrote_about_the_subject_goes_from_the_tags_of_versions(
     assert bool(left) is not mentions
 
 
-def test_an_approver_of_whom_there_are_no_rows_can_be_erased(
+def test_an_approver_without_rows_can_be_erased(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     client.set_model_version_tag(WORKLOAD, "3", registry.APPROVER_TAG, "eve-4711")
@@ -199,7 +199,7 @@ def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, erase
     assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
 
 
-def test_evidence_on_erased_rows_can_not_be_decided_any_more(
+def test_evidence_on_erased_rows_can_no_longer_be_decided(
     home: House, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.settings.home))

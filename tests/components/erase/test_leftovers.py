@@ -1,4 +1,4 @@
-"""The search finds what is left, wherever it is, and says where without saying what."""
+"""The search finds leftovers anywhere, and reports their place without their text."""
 
 import base64
 import gzip
@@ -160,7 +160,7 @@ def test_a_leftover_is_found_where_it_was_planted(
         assert any(place.startswith(where) and what == kind for place, what in left), left
 
 
-def test_what_others_said_in_the_same_words_is_theirs(home: House, eraser: Eraser) -> None:
+def test_equal_texts_of_other_people_are_not_leftovers(home: House, eraser: Eraser) -> None:
     thanks = "Thank you, that is all I wanted to know about the weather."
     both = [
         logs.interaction(thanks, response_id=f"t-{person}", user_id=person) for person in (ANN, BOB)

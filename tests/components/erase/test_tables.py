@@ -1,4 +1,4 @@
-"""Rows are found in tables that nobody named, whatever type their columns have."""
+"""Rows are found in tables of any name, whatever type their columns have."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_rows_that_hold_a_name_are_deleted(
         assert left == ([2] if holds else [1, 2])
 
 
-def test_numbers_and_times_are_no_text(tmp_path: Path) -> None:
+def test_numbers_and_times_are_not_text(tmp_path: Path) -> None:
     with warehouse.connect(tmp_path / "warehouse.duckdb") as con:
         con.execute(
             "create table staging.t (a integer, b double[], c timestamptz, d decimal(4, 2), e uuid,"

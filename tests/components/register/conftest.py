@@ -1,4 +1,4 @@
-"""A real MLflow store of the test run's own, and an adapter that was really made with PEFT."""
+"""A real MLflow store for the test run, and a real PEFT adapter."""
 
 from collections.abc import Iterator
 from pathlib import Path

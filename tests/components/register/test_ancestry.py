@@ -1,4 +1,4 @@
-"""A version is followed back to who decided, on what scores, of which rows, from which lines."""
+"""A version is traced to its decision, scores, rows and log lines."""
 
 import json
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_rows_lead_to_the_lines_of_the_logs_that_they_came_from(home: House) -> 
     ]
 
 
-def test_the_decision_the_verdict_and_the_scorecards_are_told(home: House) -> None:
+def test_decision_verdict_and_scorecards_are_shown(home: House) -> None:
     word = DecisionRecord("approve", "zoe", "[red]fine[/red]", logs.NOW)
     assert follow(home).words == ()
     found = replace(follow(home), words=(word,))
@@ -100,7 +100,7 @@ def test_the_decision_the_verdict_and_the_scorecards_are_told(home: House) -> No
     assert "opponent's scorecard c0 of the base: gone, its folder is gone" in text
 
 
-def test_what_was_erased_or_archived_is_told_as_such(home: House) -> None:
+def test_erased_or_archived_rows_are_shown_as_such(home: House) -> None:
     change(
         home,
         "insert into raw.archived select 'interactions', interaction_id, timestamp, '/old.parquet'"
@@ -116,7 +116,7 @@ def test_what_was_erased_or_archived_is_told_as_such(home: House) -> None:
     assert "gone: 4 feedback, erased or of no file" in text
 
 
-def test_a_training_that_went_on_from_another_tells_of_both(home: House) -> None:
+def test_a_warm_started_training_shows_both(home: House) -> None:
     folder = home.adapter.with_name("a2")
     folder.mkdir()
     body = {"snapshot": home.frozen.key, "base": "b1", "warm_start": "a1"}
@@ -124,7 +124,7 @@ def test_a_training_that_went_on_from_another_tells_of_both(home: House) -> None
     assert [one.adapter for one in follow(home, "a2").learned] == ["a2", "a1"]
 
 
-def test_what_is_not_there_any_more_is_gone_and_the_rest_is_told(home: House) -> None:
+def test_missing_outputs_are_shown_as_gone_with_the_rest(home: House) -> None:
     (home.adapter / manifest.NAME).unlink()
     found = follow(home)
     assert found.learned[0].rows == ()

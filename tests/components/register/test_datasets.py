@@ -1,4 +1,4 @@
-"""MLflow shows what an adapter was trained and measured on."""
+"""MLflow shows the data that an adapter was trained and measured on."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,6 @@ def test_a_run_names_the_sides_that_have_rows_with_their_digests(snapshot: Path)
     assert json.loads(trained.source) == {"uri": f"file://{snapshot}/train.parquet"}
 
 
-def test_an_unfinished_snapshot_is_not_told_of(tmp_path: Path) -> None:
+def test_an_unfinished_snapshot_is_not_logged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         tracking.log_datasets(tracking.open_run("data", "d2", params={}, tags={}), tmp_path)

@@ -1,4 +1,4 @@
-"""A change of champion that is killed anywhere ends whole: finished, or all as it was before."""
+"""A change of champion that is killed at any point is finished or fully undone."""
 
 import os
 import signal
@@ -125,7 +125,7 @@ MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "intended", "moved"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_promotion_that_was_killed_ends_whole(moment: str, tmp_path: Path) -> None:
+def test_a_killed_promotion_is_finished_or_undone(moment: str, tmp_path: Path) -> None:
     name = f"promoted-{moment}"
     history(name)
     kill(promotion(name), tmp_path, moment)
@@ -147,7 +147,7 @@ def test_a_promotion_that_was_killed_ends_whole(moment: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_rollback_that_was_killed_ends_whole(moment: str, tmp_path: Path) -> None:
+def test_a_killed_rollback_is_finished_or_undone(moment: str, tmp_path: Path) -> None:
     name = f"rolled-{moment}"
     history(name)
     kill(rolling(name), tmp_path, moment)
@@ -198,7 +198,7 @@ def test_what_may_not_be_champion_any_more_is_undone(why: str, moved: bool, tmp_
     assert registry.read_aliases(name) == before
 
 
-def test_a_champion_that_somebody_put_there_since_stays(tmp_path: Path) -> None:
+def test_a_champion_set_meanwhile_stays(tmp_path: Path) -> None:
     history("since")
     begun("since", tmp_path)
     registry.put_alias("since", CHAMPION, "1")
@@ -217,7 +217,7 @@ def test_nobody_begins_another_change_before_the_interrupted_one_is_recovered(
     assert books(tmp_path).intend(change).number == 2
 
 
-def test_a_change_that_somebody_else_has_ended_is_not_ended_twice(tmp_path: Path) -> None:
+def test_a_change_ended_by_another_process_is_not_ended_twice(tmp_path: Path) -> None:
     history("intended-twice")
     entry = books(tmp_path).intend(replace(promotion("intended-twice"), version="9"))
     assert recover(tmp_path)[0][0] == "undone"

@@ -1,4 +1,4 @@
-"""A home whose journal noted six steps and where `previous` was opens and is recovered right."""
+"""A home with a journal of six steps and `previous` opens and is recovered correctly."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A training goes on from the champion's adapter where it can, and says why where it can't."""
+"""A training starts from the champion's adapter where it can, and reports why where it can't."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_without_a_champion_it_begins_with_the_base(home: Path, base_model: Path
     assert found == train.TrainingStart(None, "there is no champion yet")
 
 
-def test_a_champion_is_gone_on_from_and_is_not_trained_again_on_its_own_rows(
+def test_a_champion_is_the_warm_start_and_is_not_trained_again_on_its_own_rows(
     home: Path, base_model: Path
 ):
     made = workload("second", base_model)
@@ -75,7 +75,7 @@ def test_a_champion_is_gone_on_from_and_is_not_trained_again_on_its_own_rows(
     assert train.adapter_folder(made, Path("s2")) == child
 
 
-def test_a_recipe_that_wants_none_has_none(home: Path, base_model: Path):
+def test_a_recipe_without_warm_start_has_none(home: Path, base_model: Path):
     crowned(home, workload("third", base_model), "s1")
     cold = workload("third", base_model, Recipe())
     assert train.find_training_start(cold).adapter is None
@@ -89,7 +89,7 @@ def test_a_recipe_that_wants_none_has_none(home: Path, base_model: Path):
         pytest.param(WARM, "is not at ", id="gone"),
     ],
 )
-def test_a_champion_that_can_not_be_gone_on_from_is_left_and_said(
+def test_a_champion_that_can_not_be_a_warm_start_is_skipped_with_the_reason(
     home: Path, base_model: Path, recipe: Recipe, said: str, request: pytest.FixtureRequest
 ):
     name = f"left-{request.node.callspec.id}"

@@ -1,4 +1,4 @@
-"""What is asked about is registered with all that it was made from, and crowned with the answer."""
+"""A challenger is registered with its lineage, and promoted with the decision."""
 
 from dataclasses import replace
 from pathlib import Path

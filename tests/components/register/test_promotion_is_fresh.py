@@ -1,4 +1,4 @@
-"""A decision counts only while champion, policy and holdout are what the evidence is about."""
+"""A decision counts only while champion, policy and holdout are those of the evidence."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,15 +83,13 @@ def test_evidence_against_the_base_is_fresh_until_there_is_a_champion(
     approval_loop.require_fresh(asked(home, "fresh", opponent="1"), workload)
 
 
-def test_evidence_against_a_champion_that_was_taken_down_is_stale(
-    home: Path, base_model: Path
-) -> None:
+def test_evidence_against_a_demoted_champion_is_stale(home: Path, base_model: Path) -> None:
     workload = workload_file(home, "demoted", base_model)
     with pytest.raises(StaleEvidenceError, match=r"version 3.*now nobody, so the base answers"):
         approval_loop.require_fresh(asked(home, "demoted", opponent="3"), workload)
 
 
-def test_a_promotion_that_was_killed_after_crowning_may_end_whatever_changed_since(
+def test_a_promotion_killed_after_the_change_of_champion_may_end_whatever_changed(
     home: Path, adapter: Path, base_model: Path
 ) -> None:
     found = asked(home, "crowned")
@@ -100,7 +98,7 @@ def test_a_promotion_that_was_killed_after_crowning_may_end_whatever_changed_sin
     approval_loop.require_fresh(found, workload_file(home, "crowned", base_model, floor=0.9))
 
 
-def test_what_nobody_has_approved_under_the_rules_of_now_is_not_crowned(
+def test_evidence_not_approved_under_the_current_rules_is_not_promoted(
     home: Path, base_model: Path
 ) -> None:
     found, workload = asked(home, "typed"), workload_file(home, "typed", base_model)

@@ -1,4 +1,4 @@
-"""A promotion that is repeated, after a crash or not, makes one version and one champion."""
+"""Repeating a promotion, after a crash or not, creates one version and one champion."""
 
 import json
 import os
@@ -175,9 +175,7 @@ def test_a_version_is_found_by_its_number(adapter: Path, base_model: Path) -> No
         registry.version_numbered("counted", "7")
 
 
-def test_a_version_says_what_it_takes_and_gives_and_shows_a_request(
-    adapter: Path, base_model: Path
-) -> None:
+def test_a_version_has_a_signature_and_an_example_request(adapter: Path, base_model: Path) -> None:
     from mlflow.models import get_model_info
 
     register("signed", adapter, base_model)
@@ -237,7 +235,7 @@ def test_registering_loads_no_base(adapter: Path, base_model: Path, tmp_path: Pa
     assert made.number == "1"
 
 
-def test_a_model_that_was_half_logged_is_gone_on_with_and_leaves_no_files(
+def test_a_half_logged_model_is_completed_and_leaves_no_files(
     adapter: Path, base_model: Path
 ) -> None:
     client = MlflowClient()

@@ -1,4 +1,4 @@
-"""A rollback goes to a version that may serve and to no other, and no turn undoes it."""
+"""A rollback leads only to a version that may serve, and no turn undoes it."""
 
 import threading
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_newer_challenger_keeps_its_alias_when_the_older_is_decided_on() -> No
     assert registry.read_aliases("newer").challenger == "2"
 
 
-def test_a_challenger_that_learned_from_erased_rows_is_none_any_more() -> None:
+def test_a_challenger_trained_on_erased_rows_loses_its_alias() -> None:
     ask("tainted", 1)
     taint.flag_tainted("tainted", {"a1"}, "c1")
     assert registry.read_aliases("tainted").challenger is None
@@ -154,7 +154,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
 
-def test_what_was_rolled_back_is_neither_asked_about_nor_crowned_again(
+def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
     home: Settings, base_model: Path
 ) -> None:
     made = workload("once", base_model)
@@ -191,7 +191,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     assert registry.read_aliases("waits").champion == "1"
 
 
-def test_what_was_interrupted_is_settled_for_all_but_who_is_at_work(home: Settings) -> None:
+def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settings) -> None:
     for name in ("dead", "alive"):
         crowned(name, 2, home)
         with warehouse.connect(home.warehouse) as con:
@@ -217,7 +217,7 @@ def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
     assert said == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
 
 
-def test_half_a_character_in_an_order_is_replaced(home: Settings) -> None:
+def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:
     crowned("halved", 2, home)
     entry = champions.roll_back(home, "halved", None, by="bob\ud83d", reason="rude\udc00")
     assert (entry.change.asked_by, entry.change.reason) == ("bob\ufffd", "rude\ufffd")

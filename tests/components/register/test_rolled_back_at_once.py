@@ -1,4 +1,4 @@
-"""A rollback that finds the warehouse held moves the alias, and its row follows."""
+"""A rollback moves the alias even if the warehouse is busy, and its row follows."""
 
 import os
 import signal

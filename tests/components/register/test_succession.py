@@ -1,4 +1,4 @@
-"""Where a rollback leads, from the journal and the chain alone."""
+"""The target of a rollback, from journal and chain alone."""
 
 from datetime import UTC, datetime
 
@@ -59,13 +59,13 @@ def test_previous_follows_from_the_promotions_before_the_champion(
     assert champion_change.previous(champion, known(*moves), versions()) == previous
 
 
-def test_previous_passes_what_may_not_serve() -> None:
+def test_previous_skips_versions_that_may_not_serve() -> None:
     chain = known("+1", "+2", "+3")
     assert champion_change.previous("3", chain, versions(tainted="2")) == "1"
     assert champion_change.previous("3", known("+1", "+2", "+3", approved="13"), versions()) == "1"
 
 
-def test_a_change_that_was_undone_made_nobody_champion() -> None:
+def test_an_undone_change_has_no_champion() -> None:
     undone = [*journal("+1"), *journal("+2", step="undone")]
     assert champion_change.succession(undone, {"e1", "e2"}) == Succession(
         frozenset({("1", "e1")}), {"1": None}, frozenset()

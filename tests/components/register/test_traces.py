@@ -114,7 +114,7 @@ def test_a_traced_turn_comes_through_the_client_as_its_calls(spans: dict[str, st
     }
 
 
-def test_what_people_said_of_a_traced_turn_comes_as_feedback(spans: dict[str, str]):
+def test_assessments_of_a_traced_turn_become_feedback(spans: dict[str, str]):
     (trace,) = tracking.pull_traces("agent", since=BEFORE)
     signals = read(trace)[2:]
     given = {str(one.record["kind"]): one.record for one in signals if one.record.pop("timestamp")}

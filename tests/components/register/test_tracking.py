@@ -1,4 +1,4 @@
-"""An adapter has one MLflow run, whatever was killed while it was trained."""
+"""An adapter has one MLflow run, even if its training was killed."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_a_run_carries_the_recipe_and_what_it_came_from() -> None:
     assert run.info.status == "RUNNING"
 
 
-def test_a_run_that_a_crash_left_open_is_gone_on_with() -> None:
+def test_a_run_that_a_crash_left_open_is_resumed() -> None:
     assert open_run("a2") == open_run("a2")
 
 
@@ -41,7 +41,7 @@ def test_a_run_is_found_by_its_adapter() -> None:
     assert tracking.find_run("support", "a6") == run_id
 
 
-def test_runs_of_all_experiments_say_where_the_chain_ended_when_they_were_judged() -> None:
+def test_runs_of_all_experiments_have_the_head_of_the_chain_at_their_judgement() -> None:
     judged, other, never = open_run("a9"), open_run("a9", "sales"), open_run("a10")
     for run_id, head in ((judged, "1 aa"), (other, "2 bb"), (judged, "3 cc")):
         tracking.tag_chain_head(run_id, head)

@@ -1,4 +1,4 @@
-"""A change of champion talks to MLflow for seconds, and nobody waits for the warehouse so long."""
+"""Calls to MLflow take seconds, during which the warehouse is not held."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""A locked file is held against other processes until its holder ends, however it ends."""
+"""A file lock holds against other processes until its holder ends in any way."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""One digest over a folder's bytes, which anybody can compute with coreutils alone."""
+"""The digest of a folder's bytes can be computed with coreutils alone."""
 
 import subprocess
 from pathlib import Path
@@ -20,13 +20,13 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_is_what_sha256sum_gives(adapter: Path) -> None:
+def test_it_equals_the_result_of_sha256sum(adapter: Path) -> None:
     said = subprocess.run(COREUTILS, shell=True, cwd=adapter, capture_output=True, check=True)
     assert folder_digest(adapter) == said.stdout.decode().split()[0]
 
 
 @pytest.mark.parametrize("change", ["content", "name", "file-added", "file-gone", "folder"])
-def test_any_change_gives_another(adapter: Path, change: str) -> None:
+def test_any_change_changes_the_digest(adapter: Path, change: str) -> None:
     before = folder_digest(adapter)
     config, deep = adapter / "adapter_config.json", adapter / "deep"
     if change == "content":
@@ -43,7 +43,7 @@ def test_any_change_gives_another(adapter: Path, change: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["link", "link-to-folder", "line\nbreak"])
-def test_what_could_hide_something_is_refused(adapter: Path, name: str) -> None:
+def test_ambiguous_names_and_links_are_refused(adapter: Path, name: str) -> None:
     if name.startswith("link"):
         (adapter / name).symlink_to(adapter if name.endswith("folder") else "/etc/hostname")
     else:

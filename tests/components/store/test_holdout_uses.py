@@ -1,4 +1,4 @@
-"""A holdout is known by its rows, and whatever is edited, its looks never spend more than alpha."""
+"""A holdout is recognised by its rows; after any edit its looks never spend more than alpha."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,7 +101,7 @@ def test_looks_under_the_seal_that_holds_count_whatever_was_measured() -> None:
     assert HoldoutLog([seal(held)], [few]).counting(seal(held), held, 100) == [few]
 
 
-def test_of_several_seals_that_with_the_least_alpha_holds() -> None:
+def test_the_seal_with_the_least_alpha_applies() -> None:
     held = holdout(0, 100)
     book = HoldoutLog([seal(held, 0.05, 1), seal(holdout(0, 90, "b"), 0.01, 2)])
     assert book.sealed(held) == book.seals[1]

@@ -1,4 +1,4 @@
-"""The ledger keeps each output once."""
+"""The ledger records each output once."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def output(folder: Path) -> Path:
     return folder
 
 
-def test_an_output_is_noted_with_its_manifest(con: Connection, tmp_path: Path) -> None:
+def test_an_output_is_recorded_with_its_manifest(con: Connection, tmp_path: Path) -> None:
     folder = output(tmp_path / "snapshots" / "s1")
     ledger.record_output(con, "support", folder, now=NOW)
     noted = con.execute(
@@ -39,23 +39,21 @@ def test_an_output_is_noted_with_its_manifest(con: Connection, tmp_path: Path) -
     assert noted == [("s1", "snapshot", "support", str(folder), NOW, digest)]
 
 
-def test_an_output_noted_twice_is_there_once_since_the_first_time(
-    con: Connection, tmp_path: Path
-) -> None:
+def test_an_output_recorded_twice_keeps_the_first_record(con: Connection, tmp_path: Path) -> None:
     folder = output(tmp_path / "s1")
     ledger.record_output(con, "support", folder, now=NOW)
     ledger.record_output(con, "support", folder, now=NOW + timedelta(days=1))
     assert con.execute("select recorded_at from raw.manifests").fetchall() == [(NOW,)]
 
 
-def test_workloads_may_have_outputs_of_one_key(con: Connection, tmp_path: Path) -> None:
+def test_workloads_may_have_outputs_with_equal_keys(con: Connection, tmp_path: Path) -> None:
     for workload in ("sales", "support"):
         ledger.record_output(con, workload, output(tmp_path / workload / "s1"), now=NOW)
     noted = con.execute("select workload_id from raw.manifests order by all").fetchall()
     assert noted == [("sales",), ("support",)]
 
 
-def test_an_unfinished_output_is_not_noted(con: Connection, tmp_path: Path) -> None:
+def test_an_unfinished_output_is_not_recorded(con: Connection, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ledger.record_output(con, "support", tmp_path, now=NOW)
     assert con.execute("select count(*) from raw.manifests").fetchall() == [(0,)]

@@ -1,4 +1,4 @@
-"""What survives in the spool when its writer dies, fails or shares it with others."""
+"""The spool when its writer dies, fails, or shares it with others."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def killed_writer(folder: Path, *lines: bytes) -> Path:
 
 
 @pytest.mark.parametrize("client_id", ["app", 'a"b\\c}', "müller", "line\nbreak"])
-def test_an_entry_comes_back_as_it_was_put_in(tmp_path: Path, client_id: str):
+def test_an_entry_round_trips(tmp_path: Path, client_id: str):
     writer = spool.Writer(tmp_path)
     body = '{"text": "ünïcode \\n \\"}\\n", "more": [1, 2.50]}'
     writer.commit([spool.line("feedback", client_id, body.encode())])
@@ -85,14 +85,14 @@ def test_a_torn_last_line_is_dropped_and_the_whole_ones_are_kept(
     assert bodies(tmp_path) == ["one", "two"]
 
 
-def test_a_file_with_nothing_whole_in_it_goes(tmp_path: Path):
+def test_a_file_without_a_complete_line_is_deleted(tmp_path: Path):
     partial = killed_writer(tmp_path, line("one"))
     os.truncate(partial, 10)
     assert spool.recover(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_living_writer_is_left_alone(tmp_path: Path):
+def test_a_live_writers_segment_is_left_alone(tmp_path: Path):
     writer = spool.Writer(tmp_path)
     writer.commit([line("one")])
     assert spool.recover(tmp_path) == []
@@ -110,7 +110,7 @@ def test_two_writers_share_a_folder(tmp_path: Path):
     assert sorted(bodies(tmp_path)) == ["one", "two"]
 
 
-def test_a_line_damaged_on_the_disk_is_told_and_the_others_are_read(tmp_path: Path):
+def test_a_damaged_line_is_reported_and_the_others_are_read(tmp_path: Path):
     writer = spool.Writer(tmp_path)
     writer.commit([line("one"), b"\x00\xff\x00\n", line("three")])
     segment = writer.seal()
@@ -121,7 +121,7 @@ def test_a_line_damaged_on_the_disk_is_told_and_the_others_are_read(tmp_path: Pa
     assert second == Damaged(2, b"\x00\xff\x00\n", reason)
 
 
-def test_after_a_full_disk_the_committed_part_is_kept_and_writing_goes_on(tmp_path: Path):
+def test_after_a_full_disk_the_committed_part_is_kept_and_writing_resumes(tmp_path: Path):
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from components.store import spool\n"

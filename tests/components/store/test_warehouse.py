@@ -37,7 +37,7 @@ def held_elsewhere(path: Path, seconds: float) -> SpawnProcess:
     return holder
 
 
-def test_second_process_waits_until_the_first_lets_go(path: Path):
+def test_second_process_waits_until_the_first_releases_the_file(path: Path):
     holder = held_elsewhere(path, 1.0)
     with warehouse.connect(path, wait_seconds=30) as con:
         assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
@@ -57,7 +57,7 @@ def test_a_file_held_for_too_long_is_named_with_the_wait(path: Path):
         holder.join()
 
 
-def test_one_whose_nights_begin_with_others_waits_for_them_and_says_for_whom(
+def test_a_process_waits_for_others_and_logs_which(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     holder = held_elsewhere(path, 600)
@@ -85,14 +85,14 @@ def test_one_whose_nights_begin_with_others_waits_for_them_and_says_for_whom(
     assert f"PID {holder.pid}" in said
 
 
-def test_a_file_that_is_no_database_fails_at_once(tmp_path: Path):
+def test_a_file_that_is_not_a_database_fails_at_once(tmp_path: Path):
     path = tmp_path / "warehouse.duckdb"
     path.write_text("this is not a database, but it is longer than its header" * 100)
     with pytest.raises(duckdb.IOException, match="not a valid DuckDB"), warehouse.connect(path):
         pass
 
 
-def test_a_new_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path):
+def test_a_new_file_is_complete_or_missing(tmp_path: Path):
     paths = [tmp_path / f"{number}.duckdb" for number in range(40)]
     whole = 12_288  # DuckDB's three headers
     seen: list[int] = []
@@ -130,7 +130,7 @@ def test_an_old_file_is_upgraded_in_place_and_keeps_its_rows(tmp_path: Path):
     assert warehouse.rows(con, "from raw.notes") == [{"note": "kept", "author": "unknown"}]
 
 
-def test_what_was_migrated_is_in_the_file_and_not_in_its_log(tmp_path: Path):
+def test_migrations_are_in_the_file_and_not_in_its_log(tmp_path: Path):
     """A kill leaves the log, and DuckDB 1.5 can't replay every migration from it."""
     (tmp_path / "0001_first.sql").write_text("create table raw.notes (note text)")
     path, copy = tmp_path / "old.duckdb", tmp_path / "copy.duckdb"
@@ -172,7 +172,7 @@ def test_a_failing_block_leaves_nothing_behind(path: Path):
             con.execute("from raw.notes")
 
 
-def test_rows_with_a_known_key_are_left_out(path: Path):
+def test_rows_with_an_existing_key_are_skipped(path: Path):
     row = {"approver": "ann", "counter": 1, "used_at": "2026-01-01 00:00:00+00"}
     with warehouse.connect(path) as con:
         assert warehouse.insert(con, "raw.approver_codes", [row]) == 1
@@ -236,7 +236,7 @@ def note(path: Path) -> None:
         con.execute("insert into raw.notes values ('kept')")
 
 
-def test_a_stream_that_is_given_up_and_closed_lets_the_rollback_through(path: Path):
+def test_closing_an_abandoned_stream_allows_the_rollback(path: Path):
     with warehouse.connect(path) as con:
         con.execute(
             "insert into raw.quarantine by name select range::varchar as quarantine_id, '' as path,"
@@ -266,7 +266,7 @@ def work_in_turns(path: Path, begun: "Synchronized[int]", is_over: Event) -> Non
         pass
 
 
-def test_who_waits_comes_before_who_lets_go_and_wants_it_again(path: Path):
+def test_waiting_processes_come_before_the_one_that_reopens_it(path: Path):
     context = multiprocessing.get_context("spawn")
     begun, is_over = context.Value("i", 0), context.Event()
     worker = context.Process(target=work_in_turns, args=(path, begun, is_over))
@@ -282,13 +282,13 @@ def test_who_waits_comes_before_who_lets_go_and_wants_it_again(path: Path):
     assert worker.exitcode == 0
 
 
-def test_where_no_queue_can_be_made_the_file_is_opened_all_the_same(path: Path):
+def test_without_a_queue_file_the_file_is_opened_anyway(path: Path):
     path.with_name(path.name + lock.QUEUE).mkdir(parents=True)
     with warehouse.connect(path, wait_seconds=0) as con:
         assert warehouse.rows(con, "select 1 as one") == [{"one": 1}]
 
 
-def test_who_opens_it_again_while_another_waits_is_not_kept_from_it(path: Path):
+def test_reopening_it_while_another_waits_is_possible(path: Path):
     context = multiprocessing.get_context("spawn")
     is_held = context.Event()
     with warehouse.connect(path):
