@@ -73,5 +73,5 @@ def test_a_score_that_is_not_a_number_is_not_written(tmp_path: Path):
 def test_invalid_conditions_are_reported(tmp_path: Path):
     body = {**BODY, "conditions": None}
     scorecard.write(tmp_path / "key", [sample(0, 1.0)], CALL_METRICS, body=body, now=NOW)
-    with pytest.raises(ValueError, match="conditions\n.*valid dictionary"):
+    with pytest.raises(ValueError, match=r"conditions\n.*valid dictionary"):
         scorecard.read(tmp_path / "key")
