@@ -188,7 +188,7 @@ def test_a_chain_that_was_written_anew_without_the_key_holds_by_itself_and_is_fo
     assert chain.first_broken(links, decision_log.read_head(con)) is None  # its digests do hold
     broken = validity.first_unproved(links)
     assert broken is not None
-    assert said in broken.said
+    assert said in broken.problem
     assert decided(con, desk) != "approve"
 
 

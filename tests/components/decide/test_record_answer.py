@@ -197,7 +197,7 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        pytest.param({"four_eyes": True}, "wants two approvers or more, found 0", id="nobody"),
+        pytest.param({"four_eyes": True}, "needs two approvers or more, found 0", id="nobody"),
         pytest.param(
             {"four_eyes": True, "approvers": [{"name": "ada"}]}, "found 1", id="one-for-four-eyes"
         ),
