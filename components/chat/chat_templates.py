@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATE = "prompt_template"
-"""Under this key every manifest keeps the hash of the words that it was made with."""
+"""The manifest key of the hash of the prompt template."""
 
 EXAMPLE = "prompt_example.json"
-"""The file of an adapter that shows how its prompts are written."""
+"""The file in an adapter's folder with an example prompt and answer."""
 
 
 class TemplateChangedError(ValueError):
-    """What was made with one way of writing prompts is to be used with another."""
+    """Raised when an artifact's prompt template differs from the current one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A request as a model reads it.
+    """A request as messages for the chat template.
 
-    ``tools`` are those that the chat template itself writes, none where the messages hold them.
-    ``form`` is the one that an answer has.
+    ``tools`` are those that the chat template renders; empty when the messages contain them.
+    ``form`` is the syntax of tool calls in the answer.
     """
 
     form: Dialect
@@ -41,7 +41,7 @@ class Rendered:
     tools: list[Mapping[str, Json]]
 
     def to_text(self, tokenizer: "PreTrainedTokenizerBase") -> str:
-        """Give the text, up to where the answer begins."""
+        """Return the prompt text, up to where the answer begins."""
         return prompt.to_text(tokenizer, self.messages, self.tools)
 
 
@@ -50,7 +50,7 @@ def render(
     messages: Sequence[Mapping[str, Json]],
     tools: Sequence[Mapping[str, Json]],
 ) -> Rendered:
-    """Write a request as the base's template does, or as ``prompt`` does.
+    """Render a request with the base's chat template or, if that loses content, as ``prompt``.
 
     Args:
         tokenizer: The base's.
@@ -60,102 +60,99 @@ def render(
     form = form_of(tokenizer)
     if form != "written":
         turns = _turns(form, messages)
-        if _says(tokenizer, turns, tools):
+        if _renders_all(tokenizer, turns, tools):
             return Rendered(form, turns, list(tools))
     return Rendered("written", prompt.render_prompt(messages, tools), [])
 
 
 def form_of(tokenizer: "PreTrainedTokenizerBase") -> Dialect:
-    """Tell in which form a base's own template writes calls; ``written`` if in none we read."""
+    """Return the call syntax of a base's own template; ``written`` if we can't parse its calls."""
     return _form_of(tokenizer, json.dumps(tokenizer.chat_template))
 
 
 def template_hash(base: Path) -> str:
-    """Digest how a base's prompts are written: our format's version, and its chat template.
-
-    Read from the files, so that nobody need load a tokenizer for it.
-    """
+    """Digest our format's version and the base's chat template, without loading its tokenizer."""
     return manifest.digest([prompt.FORMAT, _templates(base)])
 
 
 def example(tokenizer: "PreTrainedTokenizerBase", base: Path) -> dict[str, Json]:
-    """Show how prompts are written and answered, for whoever serves an adapter of this base.
+    """Return an example prompt and answer, for a server of this base's adapters.
 
     Returns:
         ``form`` of the calls and the hash ``template``; a request's ``messages`` and ``tools``, its
-        ``prompt`` as the model reads it, and the ``answer`` that it then writes.
+        ``prompt`` text, and the model's ``answer`` text.
     """
-    asked = render(tokenizer, _ASKED[:2], _OFFERED)
+    request = render(tokenizer, _PROBE_MESSAGES[:2], _PROBE_TOOLS)
     return {
-        "form": asked.form,
+        "form": request.form,
         "template": template_hash(base),
-        "messages": [*_ASKED[:2]],
-        "tools": [dict(tool) for tool in _OFFERED],
-        "prompt": asked.to_text(tokenizer),
-        "answer": dialects.write_answer(asked.form, prompt.read_message(_ASKED[2])),
+        "messages": [*_PROBE_MESSAGES[:2]],
+        "tools": [dict(tool) for tool in _PROBE_TOOLS],
+        "prompt": request.to_text(tokenizer),
+        "answer": dialects.write_answer(request.form, prompt.read_message(_PROBE_MESSAGES[2])),
     }
 
 
-def require_same(recorded: Json, now: str, doing: str) -> None:
-    """Refuse to use what was made with other words than those of now.
+def require_same(recorded: Json, current: str, action: str) -> None:
+    """Check that an artifact's prompt template is the current one.
 
     Args:
-        recorded: What its manifest says; ``None`` if nothing.
-        now: What would be used.
-        doing: What is refused, for the message.
+        recorded: The hash in its manifest; ``None`` if missing.
+        current: The hash of the template in use.
+        action: What would be done with the artifact, for the message.
 
     Raises:
-        TemplateChangedError: They are not the same.
+        TemplateChangedError: The hashes differ.
     """
-    if recorded != now:
+    if recorded != current:
         raise TemplateChangedError(
-            f"{doing}: it was made with the prompt template {recorded or 'that nothing recorded'}, "
-            f"here prompts are written with {now}; make it again, or use the version of Flywheel "
-            "and the base's chat template that it was made with"
+            f"{action}: it was made with the prompt template {recorded or '(not recorded)'}, "
+            f"but prompts are now rendered with {current}; make it again, or use the version of "
+            "Flywheel and the base's chat template that it was made with"
         )
 
 
 @lru_cache(maxsize=16)
 def _form_of(tokenizer: "PreTrainedTokenizerBase", _: str) -> Dialect:
     for form in dialects.FORMS:
-        if _knows(tokenizer, form):
+        if _supports(tokenizer, form):
             return form
     return "written"
 
 
-def _knows(tokenizer: "PreTrainedTokenizerBase", form: Dialect) -> bool:
-    """Tell whether a template says all of a conversation, its calls in this very form."""
-    turns = _turns(form, _ASKED)
-    if not _says(tokenizer, turns, _OFFERED):
+def _supports(tokenizer: "PreTrainedTokenizerBase", form: Dialect) -> bool:
+    """Check that a template renders a whole conversation, and its calls exactly in this form."""
+    turns = _turns(form, _PROBE_MESSAGES)
+    if not _renders_all(tokenizer, turns, _PROBE_TOOLS):
         return False
-    ours: Message = {"role": "assistant", "content": dialects.write_answer(form, _ANSWER)}
+    ours: Message = {"role": "assistant", "content": dialects.write_answer(form, _PROBE_ANSWER)}
     calls: Json = [
         {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in _ANSWER.calls
+        for call in _PROBE_ANSWER.calls
     ]
     theirs: dict[str, Json] = {"role": "assistant", "content": "", "tool_calls": calls}
-    written = _tried(tokenizer, [*turns, ours], _OFFERED, answered=True)
-    return written is not None and written == _tried(
-        tokenizer, [*turns, theirs], _OFFERED, answered=True
+    written = _try_template(tokenizer, [*turns, ours], _PROBE_TOOLS, answered=True)
+    return written is not None and written == _try_template(
+        tokenizer, [*turns, theirs], _PROBE_TOOLS, answered=True
     )
 
 
-def _says(
+def _renders_all(
     tokenizer: "PreTrainedTokenizerBase",
     turns: Sequence[Message],
     tools: Sequence[Mapping[str, Json]],
 ) -> bool:
-    """Tell whether a request's text holds all that was said, and the tools with their arguments."""
-    text = _tried(tokenizer, turns, tools, answered=False)
+    """Check that the rendered text contains every message, tool name and argument name."""
+    text = _try_template(tokenizer, turns, tools, answered=False)
     if text is None:
         return False
-    wanted = [turn["content"].strip() for turn in turns]
-    return all(_is_in(text, one) for one in [*wanted, *_names(tools)])
+    contents = [turn["content"].strip() for turn in turns]
+    return all(_contains(text, part) for part in [*contents, *_names(tools)])
 
 
-def _is_in(text: str, said: str) -> bool:
-    """Look for what was said, as it is or as JSON has it."""
-    return said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text
+def _contains(text: str, part: str) -> bool:
+    """Search for a part as it is, or escaped as in JSON."""
+    return part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text
 
 
 def _names(tools: Sequence[Mapping[str, Json]]) -> Iterable[str]:
@@ -164,7 +161,7 @@ def _names(tools: Sequence[Mapping[str, Json]]) -> Iterable[str]:
             case {"function": {"name": str(name), **function}}:
                 yield name
             case _:
-                raise ValueError(f"a tool wants a `function` object with a name, found {tool!r}")
+                raise ValueError(f"expected a tool with a `function` with a name, found {tool!r}")
         match function.get("parameters"):
             case {"properties": dict(properties)}:
                 yield from properties
@@ -172,14 +169,14 @@ def _names(tools: Sequence[Mapping[str, Json]]) -> Iterable[str]:
                 pass
 
 
-def _tried(
+def _try_template(
     tokenizer: "PreTrainedTokenizerBase",
     turns: Sequence[Mapping[str, Json]] | Sequence[Message],
     tools: Sequence[Mapping[str, Json]],
     *,
     answered: bool,
 ) -> str | None:
-    """Apply the chat template; ``None`` where it refuses, as templates do by raising."""
+    """Apply the chat template; ``None`` if it raises, which is how templates reject input."""
     try:
         return prompt.to_text(tokenizer, turns, tools, answered=answered)
     except (TemplateError, TypeError, ValueError):
@@ -187,7 +184,7 @@ def _tried(
 
 
 def _turns(form: Dialect, messages: Sequence[Mapping[str, Json]]) -> list[Message]:
-    """Write messages as ``prompt`` does, but calls in the base's form and results as results."""
+    """Render messages like ``prompt``, but calls in the base's form and results with role tool."""
     turns: list[Message] = prompt.render_prompt([m for m in messages if prompt.is_system(m)], [])
     for message in messages:
         if message.get("role") == "assistant":
@@ -201,16 +198,16 @@ def _turns(form: Dialect, messages: Sequence[Mapping[str, Json]]) -> list[Messag
 
 
 def _templates(base: Path) -> Json:
-    """Read a base's chat templates, from where transformers does: files first."""
+    """Read a base's chat templates in transformers' order: files first."""
     files = [*base.glob("chat_template.jinja"), *base.glob("additional_chat_templates/*.jinja")]
     if files:
         return {file.name: file.read_text() for file in sorted(files)}
-    config = base / "tokenizer_config.json"
-    found: dict[str, Json] = json.loads(config.read_text()) if config.is_file() else {}
-    return found.get("chat_template")
+    path = base / "tokenizer_config.json"
+    config: dict[str, Json] = json.loads(path.read_text()) if path.is_file() else {}
+    return config.get("chat_template")
 
 
-_OFFERED: list[Mapping[str, Json]] = [
+_PROBE_TOOLS: list[Mapping[str, Json]] = [
     {
         "type": "function",
         "function": {
@@ -225,7 +222,7 @@ _OFFERED: list[Mapping[str, Json]] = [
     }
 ]
 
-_ASKED: list[dict[str, Json]] = [
+_PROBE_MESSAGES: list[dict[str, Json]] = [
     {"role": "system", "content": "Be brief, skipper."},
     {"role": "user", "content": "How deep is the Walensee?"},
     {
@@ -243,4 +240,4 @@ _ASKED: list[dict[str, Json]] = [
     {"role": "user", "content": "And the Blausee, in fathoms?"},
 ]
 
-_ANSWER = Answer(calls=(Call("sound_depth", {"lake": "Blausee", "in_fathoms": True}),))
+_PROBE_ANSWER = Answer(calls=(Call("sound_depth", {"lake": "Blausee", "in_fathoms": True}),))

@@ -1,4 +1,4 @@
-"""The tool-call syntaxes that bases were trained on: write them and parse them."""
+"""Write and parse the tool-call syntaxes that bases were trained on."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from components.schema import Answer, Call
 Dialect: TypeAlias = Literal["written", "hermes", "llama3"]
 
 FORMS: tuple[Dialect, ...] = ("hermes", "llama3")
-"""Those that a chat template may have of its own."""
+"""The syntaxes of chat templates; ``written`` is our own format."""
 
 CALL_STARTS: dict[Dialect, str] = {
     "written": prompt.CALL_START,
     "hermes": "<tool_call>",
     "llama3": '{"name"',
 }
-"""How every call begins: its first token says that a tool fits."""
+"""The text that every call begins with; its first token decides for a call."""
 
 _KEYS: dict[Dialect, tuple[str, ...]] = {
     "written": prompt.ARGUMENTS,
@@ -30,7 +30,7 @@ _TAGS = re.compile(r"</?tool_call>|<\|python_tag\|>")
 
 
 def write_answer(form: Dialect, answer: Answer) -> str:
-    """Write an answer as its text, followed by its calls."""
+    """Render an answer as its text, followed by its calls."""
     if form == "written":
         return prompt.render_answer(answer)
     calls = [_json(call, _KEYS[form][0]) for call in answer.calls]
@@ -41,31 +41,31 @@ def write_answer(form: Dialect, answer: Answer) -> str:
 
 
 def translate(form: Dialect, written: str) -> str:
-    """Write an answer that ``prompt`` wrote in another form; its arguments keep their order."""
+    """Convert an answer from our format to another form; arguments keep their order."""
     return written if form == "written" else write_answer(form, prompt.parse_answer(written))
 
 
 def read_answer(form: Dialect, text: str) -> Answer:
-    """Read a model's text; what it thought before it answered is not part of the answer."""
+    """Parse a model's text; leading ``<think>`` text is not part of the answer."""
     answer = prompt.parse_answer(_plain(form, text), _KEYS[form])
     between_calls = form == "llama3" and not answer.text.strip("; \n")
     return Answer("", answer.calls) if between_calls else answer
 
 
 def answer_problem(form: Dialect, text: str) -> str | None:
-    """Say why ``text`` is a failed attempt at a call; ``None`` for good calls and plain text."""
+    """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text."""
     plain = _plain(form, text)
     if form != "written" and plain.lstrip().startswith("<think>"):
         return "it was still thinking when it was cut off"
-    found = prompt.answer_problem(plain, _KEYS[form])
+    problem = prompt.answer_problem(plain, _KEYS[form])
     begun = text.count(CALL_STARTS["hermes"]) if form == "hermes" else 0
-    if found is None and begun > len(read_answer(form, text).calls):
+    if problem is None and begun > len(read_answer(form, text).calls):
         return f"{CALL_STARTS['hermes']} was written, and no call"
-    return found
+    return problem
 
 
 def _plain(form: Dialect, text: str) -> str:
-    """Take away the marks around calls, and thoughts."""
+    """Remove the tags around calls, and thoughts."""
     return text if form == "written" else _TAGS.sub("", _THOUGHTS.sub("", text))
 
 

@@ -13,17 +13,18 @@ if TYPE_CHECKING:
 
 
 PROMPT_FORMAT = 1
-"""The version of what ``prompt``, ``native`` and ``rendering`` write and read: raise it when
-``tests/golden/prompts.json`` changes. Snapshots and adapters of another version are refused."""
+"""The version of what ``prompt``, ``dialects`` and ``chat_templates`` render and parse: raise it
+when ``tests/golden/prompts.json`` changes. Snapshots and adapters of another version are refused.
+"""
 
 FORMAT = manifest.version(PROMPT_FORMAT, first="ea6607d4e60d458b")
-"""The same as keys and manifests write it."""
+"""``PROMPT_FORMAT`` as it is written in keys and manifests."""
 
 CALL_START = '{"name"'
-"""How every call begins, as ``render_answer`` writes it: its first token says that a tool fits."""
+"""The text that ``render_answer`` begins every call with; its first token decides for a call."""
 
 ARGUMENTS = ("arguments",)
-"""Under which key a call has its arguments, as ``render_answer`` writes it."""
+"""The keys that may hold a call's arguments; ``render_answer`` writes the first."""
 
 INSTRUCTION = "Answer with a JSON call of the right tool, or say that no tool fits."
 
@@ -31,7 +32,7 @@ INSTRUCTION = "Answer with a JSON call of the right tool, or say that no tool fi
 def render_prompt(
     messages: Sequence[Mapping[str, Json]], tools: Sequence[Mapping[str, Json]]
 ) -> list[Message]:
-    """Write a request as plain chat messages, its tools one a line in the system message.
+    """Render a request as plain chat messages, with one tool per line in the system message.
 
     Args:
         messages: OpenAI chat messages; text parts are joined, other parts are not supported.
@@ -45,7 +46,7 @@ def render_prompt(
 
 
 def render_answer(answer: Answer) -> str:
-    """Write an answer as its text, followed by its calls, one JSON object a line."""
+    """Render an answer as its text, followed by its calls, one JSON object per line."""
     calls = [
         json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
         for call in answer.calls
@@ -54,32 +55,32 @@ def render_answer(answer: Answer) -> str:
 
 
 def parse_answer(text: str, keys: Sequence[str] = ARGUMENTS) -> Answer:
-    """Read a model's text: each JSON object in the form of a call is one, the rest is text.
+    """Parse a model's text: JSON objects in the form of a call are calls, the rest is text.
 
     Args:
-        text: What the model wrote.
-        keys: Under which key a call may have its arguments.
+        text: The model's output.
+        keys: The keys that may hold a call's arguments.
     """
     calls: list[Call] = []
     rest: list[str] = []
     position = 0
     while (start := text.find("{", position)) >= 0:
-        found = _call_at(text, start, keys)
-        if found is None:
+        parsed = _call_at(text, start, keys)
+        if parsed is None:
             rest.append(text[position : start + 1])
             position = start + 1
         else:
             rest.append(text[position:start])
-            call, position = found
+            call, position = parsed
             calls.append(call)
     rest.append(text[position:])
     return Answer("".join(rest).strip(), tuple(calls))
 
 
 def answer_problem(text: str, keys: Sequence[str] = ARGUMENTS) -> str | None:
-    """Say why ``text`` is a failed attempt at a call; ``None`` for good calls and for plain text.
+    """Return why ``text`` is a failed call attempt; ``None`` for valid calls and plain text.
 
-    A model that breaks off in the middle of a call has not abstained from calling.
+    A call that breaks off in the middle is not an abstention.
     """
     if "{" not in parse_answer(text, keys).text:
         return None
@@ -102,48 +103,47 @@ def to_text(
     Args:
         tokenizer: The base's.
         messages: Chat messages as rendered.
-        tools: Those that the template itself writes.
-        answered: The last message is the answer: the text ends where it does.
+        tools: The tools that the template renders.
+        answered: Whether the last message is the answer, so that the text ends with it.
     """
     turns: list[Any] = [dict(message) for message in messages]
-    offered: list[Any] | None = [dict(tool) for tool in tools] or None
-    template = tokenizer.get_chat_template(None, offered)
-    written = tokenizer.apply_chat_template(
+    template_tools: list[Any] | None = [dict(tool) for tool in tools] or None
+    template = tokenizer.get_chat_template(None, template_tools)
+    text = tokenizer.apply_chat_template(
         turns,
-        tools=offered,
+        tools=template_tools,
         chat_template=_ANY_DAY + template if "strftime_now" in template else template,
         tokenize=False,
         add_generation_prompt=not answered,
     )
-    return cast("str", written)
+    return cast("str", text)
 
 
 _ANY_DAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
-"""Some templates say what day it is: then no prompt would be the one that was trained on. This is
-the day that Llama 3's says where it can't know."""
+"""Some templates render today's date, so no prompt would equal the one in training. This date is
+Llama 3's default."""
 
 
 def read_message(message: Mapping[str, Json]) -> Answer:
-    """Read an OpenAI assistant message, whose call arguments may be an object or its JSON text.
+    """Parse an OpenAI assistant message; call arguments may be an object or its JSON text.
 
     Raises:
         ValueError: The arguments of a call are not a JSON object.
     """
     calls = message.get("tool_calls")
-    read = [_openai_call(call) for call in calls] if isinstance(calls, list) else []
-    return Answer(text_of(message), tuple(read))
+    parsed = [_openai_call(call) for call in calls] if isinstance(calls, list) else []
+    return Answer(text_of(message), tuple(parsed))
 
 
 def is_system(message: Mapping[str, Json]) -> bool:
-    """Tell whether a message is the application's own word, not a person's."""
+    """Return whether a message is from the application, not a person."""
     return message.get("role") in ("system", "developer")
 
 
 def _turn(message: Mapping[str, Json]) -> Message:
-    """Write one message; a tool's result reads as said by the user, as every template allows."""
     if message.get("role") == "assistant":
         return {"role": "assistant", "content": render_answer(read_message(message))}
-    if message.get("role") == "tool":
+    if message.get("role") == "tool":  # role user, which every template accepts
         return {"role": "user", "content": f"Result: {text_of(message)}"}
     return {"role": "user", "content": text_of(message)}
 
@@ -155,11 +155,13 @@ def _openai_call(raw: Json) -> Call:
         case {"function": {"name": str(name), "arguments": str(text)}}:
             return _openai_call({"function": {"name": name, "arguments": json.loads(text or "{}")}})
         case _:
-            raise ValueError(f"a tool call wants `function` with name and arguments, found {raw!r}")
+            raise ValueError(
+                f"expected a tool call with a `function` with name and arguments, found {raw!r}"
+            )
 
 
 def text_of(message: Mapping[str, Json]) -> str:
-    """Give a message's text, its parts joined; empty where it has none."""
+    """Return a message's text with its parts joined; empty if it has no text."""
     content = message.get("content")
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -168,12 +170,12 @@ def text_of(message: Mapping[str, Json]) -> str:
 
 
 def _tool(tool: Mapping[str, Json]) -> str:
-    """Write one tool as ``name(argument: type, optional?: type) - description``."""
+    """Render one tool as ``name(argument: type, optional?: type) - description``."""
     match tool:
         case {"function": {"name": str(name), **function}}:
             head = f"{name}({', '.join(_arguments(function.get('parameters')))})"
         case _:
-            raise ValueError(f"a tool wants a `function` object with a name, found {tool!r}")
+            raise ValueError(f"expected a tool with a `function` with a name, found {tool!r}")
     description = " ".join(str(function.get("description") or "").split())
     return f"{head} - {description}" if description else head
 
@@ -181,15 +183,18 @@ def _tool(tool: Mapping[str, Json]) -> str:
 def _arguments(parameters: Json) -> list[str]:
     match parameters:
         case {"properties": dict(properties), **others}:
-            required = others.get("required")
+            listed = others.get("required")
         case _:
             return []
-    must = required if isinstance(required, list) else []
-    return [f"{n}{'' if n in must else '?'}: {_type(schema)}" for n, schema in properties.items()]
+    required = listed if isinstance(listed, list) else []
+    return [
+        f"{name}{'' if name in required else '?'}: {_type(schema)}"
+        for name, schema in properties.items()
+    ]
 
 
 def _type(schema: Json) -> str:
-    """Write a JSON Schema type in a word; the items of an array in brackets, choices as is."""
+    """Render a JSON Schema type as a word, an array as ``[items]``, an enum as its values."""
     if not isinstance(schema, dict):
         return "any"
     if isinstance(choices := schema.get("enum"), list):
@@ -198,26 +203,27 @@ def _type(schema: Json) -> str:
     if kind == "array":
         return f"[{_type(schema.get('items'))}]"
     if isinstance(kind, list):
-        return "|".join(str(one) for one in kind)
+        return "|".join(str(name) for name in kind)
     return kind if isinstance(kind, str) else "any"
 
 
 def _call_at(text: str, start: int, keys: Sequence[str]) -> tuple[Call, int] | None:
-    """Read the call that begins at ``start``, and where it ends; ``None`` if none does."""
+    """Parse the call that begins at ``start``; return it and its end, or ``None``."""
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError):
         return None
     match cast("Json", value):
         case {"name": str(name), **others}:
-            found = [given for key in keys if isinstance(given := others.get(key), dict)]
-            return (Call(name, found[0]), end) if found else None
+            arguments = (others.get(key) for key in keys)
+            first = next((value for value in arguments if isinstance(value, dict)), None)
+            return None if first is None else (Call(name, first), end)
         case _:
             return None
 
 
 def render_prompt_with_tools(messages: Sequence[Mapping[str, Json]], tools: str) -> list[Message]:
-    """Write a request as plain chat messages, exactly as ``prompt.render_prompt`` does.
+    """Render a request exactly like ``render_prompt``, with the tools' text cached.
 
     Args:
         messages: OpenAI chat messages.
@@ -228,5 +234,5 @@ def render_prompt_with_tools(messages: Sequence[Mapping[str, Json]], tools: str)
 
 @lru_cache(maxsize=512)
 def _tool_messages(tools: str) -> list[Mapping[str, Json]]:
-    """Write tools as the last of the system messages, which is where a prompt has them."""
+    # A prompt has its tools after the system messages.
     return [{**message} for message in render_prompt([], json.loads(tools))]

@@ -1,9 +1,9 @@
-"""Whether a text is nothing but a refusal: curation drops such answers, evaluation counts them."""
+"""Detect texts that only refuse: curation drops such answers, evaluation counts them."""
 
 import re
 
 LONGEST = 400
-"""Characters: a longer text says more than that it refuses."""
+"""Characters; a longer text does more than refuse."""
 
 _REFUSAL = re.compile(
     r"""
@@ -35,21 +35,21 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_HELPS_ON = re.compile(
+_STILL_HELPS = re.compile(
     r"\b(?:however|but here|but i can(?!['\u2019]t)|here (?:is|are)|instead"
     r"|i can (?:offer|suggest|tell|give))\b|\n\s*(?:1\.|-|\*)|```",
     re.IGNORECASE,
 )
 
 
-def is_refusal(text: str) -> str | None:
-    """Find a text that as a whole refuses, in English; give the words that do.
+def match_refusal(text: str) -> str | None:
+    """Return the refusing words of an English text that only refuses, in lower case, or ``None``.
 
-    "I can't remove a passenger from a reservation" says how things are and is no such refusal, nor
-    is one that goes on to help.
+    "I can't remove a passenger from a reservation" states a fact and is not a refusal; nor is a
+    refusal followed by help.
     """
     text = text.strip()
     if len(text) > LONGEST:
         return None
-    refused = _REFUSAL.match(text)
-    return None if refused is None or _HELPS_ON.search(text) else refused["core"].lower()
+    refusal = _REFUSAL.match(text)
+    return None if refusal is None or _STILL_HELPS.search(text) else refusal["core"].lower()

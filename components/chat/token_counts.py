@@ -16,19 +16,19 @@ FILE = "tokenizer.json"
 
 
 def counter(con: Connection, base: Path | None) -> "Counter | None":
-    """Give a counter for a base; ``None`` if it has no ``tokenizer.json``, as fast ones have."""
+    """Return a counter for a base; ``None`` if it has no fast tokenizer (``tokenizer.json``)."""
     if base is None or not (base / FILE).is_file():
         return None
     return Counter(con, base / FILE)
 
 
 class Counter:
-    """Counts for one base; what it counted is kept in ``curated.token_counts``."""
+    """Counts tokens for one base; the counts are cached in ``curated.token_counts``."""
 
     def __init__(self, con: Connection, path: Path) -> None:
         self._con, self._path = con, path
         self.tokenizer = manifest.file_digest(path)[:16]
-        """The digest of the tokenizer: another one counts anew."""
+        """The digest of the tokenizer, part of the cache's key."""
 
     @cached_property
     def _encoder(self) -> Tokenizer:
@@ -38,36 +38,36 @@ class Counter:
         return encoder
 
     def count(self, conversations: Sequence[Sequence[Message]]) -> list[int]:
-        """Count the tokens of each conversation; some thousands at a time are best.
+        """Count the tokens of each conversation; pass some thousands at a time.
 
-        A message is counted by itself, since a chat template parts it from the next. So a system
-        prompt, or what was said in the turns before, is counted once however often it comes.
+        Messages are counted separately, since a chat template separates them. So a repeated
+        system prompt or earlier turn is counted once.
         """
-        texts = [[message["content"] for message in one] for one in conversations]
-        tokens = self._count(dict.fromkeys(text for one in texts for text in one))
-        return [sum(tokens[text] for text in one) for one in texts]
+        contents = [[message["content"] for message in messages] for messages in conversations]
+        tokens = self._count(dict.fromkeys(text for texts in contents for text in texts))
+        return [sum(tokens[text] for text in texts) for texts in contents]
 
     def _count(self, texts: Iterable[str]) -> dict[str, int]:
         keys = {
             hashlib.md5(text.encode("utf-8", "surrogatepass")).hexdigest(): text for text in texts
         }
         known = self._known([*keys])
-        fresh = {key: text for key, text in keys.items() if key not in known}
-        if fresh:
-            # A lone surrogate is no UTF-8, which the tokenizer wants; one mark stands for it.
-            clean = [text.encode("utf-8", "replace").decode() for text in fresh.values()]
-            found = self._encoder.encode_batch_fast(clean, add_special_tokens=False)
-            counted = dict(zip(fresh, (len(one.ids) for one in found), strict=True))
-            self._keep(counted)
+        missing = {key: text for key, text in keys.items() if key not in known}
+        if missing:
+            # The tokenizer expects UTF-8, which has no lone surrogates: replace each by a "?".
+            clean = [text.encode("utf-8", "replace").decode() for text in missing.values()]
+            encodings = self._encoder.encode_batch_fast(clean, add_special_tokens=False)
+            counted = dict(zip(missing, (len(encoding.ids) for encoding in encodings), strict=True))
+            self._store(counted)
             known |= counted
         return {text: known[key] for key, text in keys.items()}
 
     def _known(self, keys: Sequence[str]) -> dict[str, int]:
-        with warehouse.present(self._con, "asked", {"content": pa.array(keys, pa.string())}):
+        with warehouse.present(self._con, "requested", {"content": pa.array(keys, pa.string())}):
             rows = self._con.execute(_KNOWN, {"tokenizer": self.tokenizer}).fetchall()
         return dict(rows)
 
-    def _keep(self, counted: dict[str, int]) -> None:
+    def _store(self, counted: dict[str, int]) -> None:
         columns = {
             "tokenizer": [self.tokenizer] * len(counted),
             "content": list(counted),
@@ -80,6 +80,6 @@ class Counter:
 _KNOWN = """
     select content, tokens
     from curated.token_counts
-    semi join asked using (content)
+    semi join requested using (content)
     where tokenizer = $tokenizer
 """

@@ -8,58 +8,58 @@ from jsonschema_rs import Draft202012Validator, Validator
 from components.schema import Json
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
-DEEPEST = 40
+MAX_DEPTH = 40
 
 
 def validators(tools: Iterable[Mapping[str, Json]]) -> dict[str, Validator]:
-    """Compile the schemas of OpenAI tools by name; one that can't be is left out."""
-    return {name: made for tool in tools for name, made in _compiled(tool)}
+    """Compile the schemas of OpenAI tools by name, skipping those that don't compile."""
+    return {name: validator for tool in tools for name, validator in _compile(tool)}
 
 
 def problem(validator: Validator, arguments: dict[str, Json]) -> str | None:
-    """Say which argument breaks the schema, and which keyword of it; ``None`` if none does."""
+    """Return the argument and the keyword that are violated; ``None`` for valid arguments."""
     try:
         error = next(validator.iter_errors(arguments), None)
-    except ValueError:  # nested deeper than the library goes
+    except ValueError:  # nested deeper than the library's limit
         return None
     if error is None:
         return None
     return f"{_place(error.schema_path)}: {error.kind.name}"
 
 
-def is_checkable(schema: Json, depth: int = 0) -> dict[str, Json]:
-    """Reduce a schema to what can be checked, never stricter than it; the empty one allows all."""
-    if not isinstance(schema, dict) or depth > DEEPEST or "$ref" in schema:
+def reduce_schema(schema: Json, depth: int = 0) -> dict[str, Json]:
+    """Reduce a schema to its checkable part, which is never stricter; empty allows anything."""
+    if not isinstance(schema, dict) or depth > MAX_DEPTH or "$ref" in schema:
         return {}
-    kept: dict[str, Json] = {}
+    reduced: dict[str, Json] = {}
     for keyword, value in schema.items():
-        if keyword in _READERS and (read := _READERS[keyword](value, depth + 1)) is not None:
-            # Alternatives of which some are unchecked can't be told to be exactly one.
-            kept["anyOf" if keyword == "oneOf" else keyword] = read
+        if keyword in _READERS and (checkable := _READERS[keyword](value, depth + 1)) is not None:
+            # Reduced alternatives may overlap, so "exactly one" can't be checked.
+            reduced["anyOf" if keyword == "oneOf" else keyword] = checkable
     if "patternProperties" in schema or "unevaluatedProperties" in schema:
-        kept.pop("additionalProperties", None)
-    nullable = kept and schema.get("nullable") is True
-    return {"anyOf": [{"type": "null"}, kept]} if nullable else kept
+        reduced.pop("additionalProperties", None)
+    nullable = reduced and schema.get("nullable") is True
+    return {"anyOf": [{"type": "null"}, reduced]} if nullable else reduced
 
 
-def _compiled(tool: Mapping[str, Json]) -> Iterator[tuple[str, Validator]]:
+def _compile(tool: Mapping[str, Json]) -> Iterator[tuple[str, Validator]]:
     match tool:
         case {"function": {"name": str(name), "parameters": dict(parameters)}}:
-            schema = is_checkable(parameters)
+            schema = reduce_schema(parameters)
         case _:
             return
     try:
         validator = Draft202012Validator(schema, offline=True)
-    except ValueError:  # half a character, or nested deeper than the library goes
+    except ValueError:  # a lone surrogate, or nested deeper than the library's limit
         return
     yield name, validator
 
 
 def _place(path: Sequence[str | int]) -> str:
-    """Name an argument by its schema: in the call there may be personal data."""
+    # Named by the schema's path: the call's own keys and values may hold personal data.
     names = (
-        f".{part}" if before == "properties" else "[]" if part == "items" else ""
-        for before, part in pairwise(("", *path))
+        f".{part}" if parent == "properties" else "[]" if part == "items" else ""
+        for parent, part in pairwise(("", *path))
     )
     return "".join(names)
 
@@ -83,17 +83,17 @@ def _choices(value: Json, depth: int) -> Json:
 def _properties(value: Json, depth: int) -> Json:
     if not isinstance(value, dict):
         return None
-    return {name: is_checkable(schema, depth) for name, schema in value.items()}
+    return {name: reduce_schema(schema, depth) for name, schema in value.items()}
 
 
-def _below(value: Json, depth: int) -> Json:
-    return value if isinstance(value, bool) else is_checkable(value, depth) or None
+def _subschema(value: Json, depth: int) -> Json:
+    return value if isinstance(value, bool) else reduce_schema(value, depth) or None
 
 
-def _several(value: Json, depth: int) -> Json:
-    return (
-        [is_checkable(one, depth) for one in value] if isinstance(value, list) and value else None
-    )
+def _subschemas(value: Json, depth: int) -> Json:
+    if not isinstance(value, list) or not value:
+        return None
+    return [reduce_schema(schema, depth) for schema in value]
 
 
 def _bound(value: Json, depth: int) -> Json:
@@ -109,10 +109,10 @@ _READERS: dict[str, Callable[[Json, int], Json]] = {
     "enum": _choices,
     "properties": _properties,
     "required": _names,
-    "additionalProperties": _below,
-    "items": _below,
-    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _several),
+    "additionalProperties": _subschema,
+    "items": _subschema,
+    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _subschemas),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _bound),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _size),
 }
-"""What is kept of a keyword's value; ``None`` where it has not the form that it should have."""
+"""Reduce a keyword's value; return ``None`` where it is malformed."""

@@ -27,7 +27,7 @@ def refusal(candidate: Candidate) -> str | None:
     """
     if candidate.tools or candidate.answer.calls or candidate.is_corrected:
         return None
-    return refusal_text.is_refusal(candidate.answer.text)
+    return refusal_text.match_refusal(candidate.answer.text)
 
 
 LONGEST = 2_000

@@ -43,7 +43,7 @@ def require_base(adapter: Path, record: AdapterManifest, base_hash: str) -> None
     if trained_on != base_hash:
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it was trained on base "
-            f"{trained_on or 'that nothing recorded'}, and would be put on {base_hash}; measure it "
+            f"{trained_on or '(not recorded)'}, and would be put on {base_hash}; measure it "
             "on its own base"
         )
 

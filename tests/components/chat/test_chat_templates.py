@@ -1,4 +1,4 @@
-"""A base's own template is used where it says all of a request; else the request is written out."""
+"""A base's own template is used if it renders the whole request; otherwise our format is."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ CALL = Answer(calls=(Call("get_weather", {"city": "Rome"}),))
 TWO = Answer(calls=(*CALL.calls, Call("get_weather", {"city": "Bonn", "at_hour": 9})))
 
 
-def speaking(template: str) -> PreTrainedTokenizerBase:
+def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
     return tokenizer
@@ -66,19 +66,21 @@ def speaking(template: str) -> PreTrainedTokenizerBase:
         pytest.param("{{ raise_exception('no system') }}", "written", id="refuses"),
     ],
 )
-def test_a_template_is_used_only_if_it_says_tools_calls_and_results(template: str, form: Dialect):
-    assert chat_templates.form_of(speaking(template)) == form
+def test_a_template_is_used_only_if_it_renders_tools_calls_and_results(
+    template: str, form: Dialect
+):
+    assert chat_templates.form_of(tokenizer_with(template)) == form
 
 
 @pytest.mark.parametrize("template", [templates.QWEN, templates.LLAMA3], ids=["qwen", "llama"])
-def test_what_a_row_says_is_in_its_prompt(template: str):
-    tokenizer = speaking(template)
+def test_a_prompt_contains_every_message_and_tool(template: str):
+    tokenizer = tokenizer_with(template)
     rendered = chat_templates.render(tokenizer, ASKED, [TOOL])
     text = rendered.to_text(tokenizer)
     assert rendered.form != "written"
     assert "Tools:" not in text
-    for said in ("Be brief.", "Rain in Oslo?", "get_weather", "at_hour", "Oslo", "And in Rome?"):
-        assert said in text
+    for part in ("Be brief.", "Rain in Oslo?", "get_weather", "at_hour", "Oslo", "And in Rome?"):
+        assert part in text
     assert '{"sky": "dry"}' in text or json.dumps('{"sky": "dry"}') in text
     turns: list[Any] = [
         {"role": "system", "content": "Be brief."},
@@ -96,25 +98,25 @@ def test_what_a_row_says_is_in_its_prompt(template: str):
     )
 
 
-def test_a_base_whose_template_ignores_tools_reads_them_written_out():
-    tokenizer = speaking(tiny.TEMPLATE)
+def test_a_template_that_ignores_tools_falls_back_to_our_format():
+    tokenizer = tokenizer_with(tiny.TEMPLATE)
     rendered = chat_templates.render(tokenizer, ASKED, [TOOL])
     assert (rendered.form, rendered.tools) == ("written", [])
     assert rendered.messages == prompt.render_prompt(ASKED, [TOOL])
 
 
-def test_a_request_that_the_template_cuts_is_written_out():
+def test_a_request_that_the_template_truncates_falls_back_to_our_format():
     cuts = templates.QWEN.replace(
         '(message.role == "user")', "(message.role == \"user\" and 'rude' not in message.content)"
     )
-    tokenizer = speaking(cuts)
+    tokenizer = tokenizer_with(cuts)
     assert chat_templates.render(tokenizer, ASKED, [TOOL]).form == "hermes"
     rude: list[dict[str, Json]] = [{"role": "user", "content": "Be rude."}]
     assert chat_templates.render(tokenizer, rude, [TOOL]).form == "written"
 
 
 def test_a_prompt_is_the_same_on_any_day():
-    tokenizer = speaking(templates.LLAMA3)
+    tokenizer = tokenizer_with(templates.LLAMA3)
     text = chat_templates.render(tokenizer, ASKED, []).to_text(tokenizer)
     assert "Today Date: 26 Jul 2024\n" in text
 
@@ -130,7 +132,7 @@ def test_a_prompt_is_the_same_on_any_day():
         pytest.param(Answer(calls=(Call("f", {}),)), id="no-arguments"),
     ],
 )
-def test_an_answer_is_read_back_as_it_was_written(form: Dialect, answer: Answer):
+def test_a_rendered_answer_parses_to_the_same_answer(form: Dialect, answer: Answer):
     text = dialects.write_answer(form, answer)
     assert dialects.read_answer(form, text) == answer
     assert dialects.answer_problem(form, text) is None
@@ -170,7 +172,7 @@ def test_an_answer_is_read_back_as_it_was_written(form: Dialect, answer: Answer)
         ),
     ],
 )
-def test_a_bases_own_form_of_calls_is_read(form: Dialect, text: str, answer: Answer):
+def test_a_bases_own_call_syntax_is_parsed(form: Dialect, text: str, answer: Answer):
     assert dialects.read_answer(form, text) == answer
 
 
@@ -183,25 +185,23 @@ def test_a_bases_own_form_of_calls_is_read(form: Dialect, text: str, answer: Ans
         pytest.param("llama3", '{"name": "f"}', "the JSON has not the form", id="no-parameters"),
     ],
 )
-def test_a_failed_call_in_a_bases_own_form_is_told_from_no_call(
-    form: Dialect, text: str, problem: str
-):
-    found = dialects.answer_problem(form, text)
-    assert found is not None
-    assert found.startswith(problem)
+def test_a_failed_call_in_a_bases_own_syntax_has_a_problem(form: Dialect, text: str, problem: str):
+    reported = dialects.answer_problem(form, text)
+    assert reported is not None
+    assert reported.startswith(problem)
 
 
-def test_the_hash_tells_templates_apart_and_copies_not(tmp_path: Path):
+def test_copies_have_equal_hashes_and_other_templates_do_not(tmp_path: Path):
     tiny.tokenizer().save_pretrained(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
-    speaking(templates.QWEN).save_pretrained(tmp_path / "other")
+    tokenizer_with(templates.QWEN).save_pretrained(tmp_path / "other")
     one, copy, other = (
         chat_templates.template_hash(tmp_path / n) for n in ("one", "copy", "other")
     )
     assert one == copy != other
 
 
-def test_the_hash_is_of_the_template_wherever_the_base_keeps_it(tmp_path: Path):
+def test_a_template_in_the_tokenizer_config_is_hashed(tmp_path: Path):
     hashes: list[str] = []
     for name, template in (("one", tiny.TEMPLATE), ("other", templates.QWEN)):
         (tmp_path / name).mkdir()
@@ -212,9 +212,9 @@ def test_the_hash_is_of_the_template_wherever_the_base_keeps_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("recorded", ["a1", None])
-def test_a_mismatch_says_both_hashes(recorded: str | None):
+def test_a_template_mismatch_names_both_hashes(recorded: str | None):
     with pytest.raises(
-        chat_templates.TemplateChangedError, match=r"scoring: .*(a1|nothing).* with b2"
+        chat_templates.TemplateChangedError, match=r"scoring: .*(a1|not recorded).* with b2"
     ):
         chat_templates.require_same(recorded, "b2", "scoring")
     chat_templates.require_same("b2", "b2", "scoring")

@@ -1,4 +1,4 @@
-"""What a model reads is complete and plain, and what it writes is read for what it is."""
+"""Requests are rendered completely as plain text, and answers are parsed."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ WEATHER: dict[str, Json] = {
 CALL = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 
 
-def test_tools_are_written_one_a_line_with_what_they_need():
+def test_tools_are_rendered_one_per_line_with_their_arguments():
     (system, user) = prompt.render_prompt([{"role": "user", "content": "Rain?"}], [WEATHER])
     line = 'get_weather(city: string, units?: "C"|"F", days?: [integer]) - Tell the weather.'
     assert line in system["content"].splitlines()
     assert user == {"role": "user", "content": "Rain?"}
 
 
-def test_the_systems_own_words_stay_before_the_tools():
+def test_the_system_message_stays_before_the_tools():
     messages: list[dict[str, Json]] = [
         {"role": "user", "content": "Hi"},
         {"role": "system", "content": "Be brief."},
@@ -50,7 +50,7 @@ def test_without_tools_and_system_the_prompt_is_the_conversation():
     assert prompt.render_prompt(messages, []) == messages
 
 
-def test_calls_and_their_results_in_the_history_are_written_out():
+def test_calls_and_results_in_the_history_are_rendered_as_text():
     function: Json = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
     messages: list[dict[str, Json]] = [
         {
@@ -71,7 +71,7 @@ def test_calls_and_their_results_in_the_history_are_written_out():
         pytest.param('{"city": "Oslo"}', id="text"),
     ],
 )
-def test_arguments_are_read_as_object_or_as_text(arguments: Json):
+def test_arguments_may_be_an_object_or_json_text(arguments: Json):
     message: dict[str, Json] = {
         "tool_calls": [{"function": {"name": "get_weather", "arguments": arguments}}]
     }
@@ -79,13 +79,13 @@ def test_arguments_are_read_as_object_or_as_text(arguments: Json):
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "{", 7, None])
-def test_arguments_that_are_no_object_are_refused(arguments: Json):
+def test_arguments_that_are_not_an_object_are_refused(arguments: Json):
     with pytest.raises(ValueError):
         prompt.read_message({"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]})
 
 
-def test_a_tool_without_a_function_is_refused_and_shown():
-    with pytest.raises(ValueError, match="wants a `function` object with a name, found"):
+def test_a_tool_without_a_function_is_refused_and_named():
+    with pytest.raises(ValueError, match="expected a tool with a `function` with a name, found"):
         prompt.render_prompt([], [{"type": "web_search"}])
 
 
@@ -98,7 +98,7 @@ CALLS = st.builds(Call, st.text(min_size=1), st.dictionaries(st.text(), VALUES, 
 
 
 @given(st.lists(CALLS, min_size=1, max_size=3))
-def test_calls_are_read_back_as_they_were_written(calls: list[Call]):
+def test_rendered_calls_parse_to_the_same_calls(calls: list[Call]):
     answer = Answer(calls=tuple(calls))
     assert prompt.parse_answer(prompt.render_answer(answer)) == answer
 
@@ -114,7 +114,7 @@ def test_calls_are_read_back_as_they_were_written(calls: list[Call]):
         pytest.param("{" * 9, Answer("{" * 9), id="braces"),
     ],
 )
-def test_text_is_read_for_what_it_is(text: str, answer: Answer):
+def test_json_in_the_form_of_a_call_is_a_call_and_the_rest_is_text(text: str, answer: Answer):
     assert prompt.parse_answer(text) == answer
 
 
@@ -127,9 +127,13 @@ def test_text_is_read_for_what_it_is(text: str, answer: Answer):
         pytest.param('{"tool": "f"}', "the JSON has not the form", id="other-form"),
     ],
 )
-def test_a_failed_call_is_told_from_no_call(text: str, problem: str | None):
-    found = prompt.answer_problem(text)
-    assert found is None if problem is None else found is not None and found.startswith(problem)
+def test_only_a_failed_call_has_a_problem(text: str, problem: str | None):
+    reported = prompt.answer_problem(text)
+    if problem is None:
+        assert reported is None
+    else:
+        assert reported is not None
+        assert reported.startswith(problem)
 
 
 def test_the_text_ends_where_the_answer_begins(tmp_path: Path):

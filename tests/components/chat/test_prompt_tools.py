@@ -1,4 +1,4 @@
-"""Tools that are written once are written as ever."""
+"""Caching the tools' text does not change a prompt."""
 
 import json
 
@@ -17,7 +17,7 @@ tools = st.lists(st.sampled_from([logs.WEATHER, logs.tool("news"), logs.tool("ma
 
 
 @given(messages, tools)
-def test_a_request_is_written_as_by_the_prompt(
+def test_a_prompt_with_cached_tools_is_the_uncached_prompt(
     messages: list[dict[str, Json]], tools: list[dict[str, Json]]
 ):
     expected = prompt.render_prompt(messages, tools)

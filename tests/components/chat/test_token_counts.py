@@ -1,4 +1,4 @@
-"""Tokens are counted as the base's tokenizer makes them, each text once."""
+"""Tokens are counted with the base's tokenizer, and each text once."""
 
 from pathlib import Path
 
@@ -24,36 +24,37 @@ def con(tmp_path: Path):
         yield con
 
 
-def say(*texts: str) -> list[Message]:
+def conversation(*texts: str) -> list[Message]:
     return [{"role": "user", "content": text} for text in texts]
 
 
-def test_counts_are_those_of_the_tokenizer(con: Connection, base: Path):
+def test_counts_equal_the_tokenizers(con: Connection, base: Path):
     from transformers import AutoTokenizer
 
     counter, reference = token_counts.counter(con, base), AutoTokenizer.from_pretrained(base)
     assert counter
-    said = ["Grüße", "", "two words", "<|im_end|>", "1"]
-    wanted = [len(reference(text, add_special_tokens=False).input_ids) for text in said]
-    assert counter.count([say(text) for text in said]) == wanted
-    assert counter.count([say(*said), say(), say("1", "1")]) == [sum(wanted), 0, 2]
+    texts = ["Grüße", "", "two words", "<|im_end|>", "1"]
+    expected = [len(reference(text, add_special_tokens=False).input_ids) for text in texts]
+    assert counter.count([conversation(text) for text in texts]) == expected
+    conversations = [conversation(*texts), conversation(), conversation("1", "1")]
+    assert counter.count(conversations) == [sum(expected), 0, 2]
 
 
-def test_what_was_counted_once_is_known_to_whoever_counts_next(con: Connection, base: Path):
+def test_counts_are_cached_for_later_counters(con: Connection, base: Path):
     for _ in range(2):
         counter = token_counts.counter(con, base)
         assert counter
-        assert counter.count([say("a", "bc"), say("bc")]) == [3, 2]
-    found = con.execute("select tokens from curated.token_counts order by tokens").fetchall()
-    assert found == [(1,), (2,)]
+        assert counter.count([conversation("a", "bc"), conversation("bc")]) == [3, 2]
+    rows = con.execute("select tokens from curated.token_counts order by tokens").fetchall()
+    assert rows == [(1,), (2,)]
 
 
-def test_half_a_surrogate_pair_does_not_end_a_curation(con: Connection, base: Path):
+def test_a_lone_surrogate_is_counted(con: Connection, base: Path):
     counter = token_counts.counter(con, base)
     assert counter
-    assert counter.count([say("a\ud800")]) == [2]
+    assert counter.count([conversation("a\ud800")]) == [2]
 
 
-def test_a_base_without_a_fast_tokenizer_counts_nothing(con: Connection, tmp_path: Path):
+def test_a_base_without_a_fast_tokenizer_has_no_counter(con: Connection, tmp_path: Path):
     assert token_counts.counter(con, tmp_path) is None
     assert token_counts.counter(con, None) is None

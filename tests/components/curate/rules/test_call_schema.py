@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.chat.tool_schema import is_checkable
+from components.chat.tool_schema import reduce_schema
 from components.curate import interaction
 from components.curate.rules.structure import breaks_schema
 from components.schema import Json
@@ -110,7 +110,7 @@ schemas = st.dictionaries(keywords, values | names | st.lists(names), max_size=5
 def test_no_schema_makes_a_row_fail_and_none_becomes_stricter(
     schema: dict[str, Json], arguments: dict[str, Json]
 ):
-    reduced = jsonschema_rs.Draft202012Validator(is_checkable(schema))
+    reduced = jsonschema_rs.Draft202012Validator(reduce_schema(schema))
     try:
         whole = jsonschema_rs.Draft202012Validator(schema)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):

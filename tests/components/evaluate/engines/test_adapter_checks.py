@@ -95,18 +95,18 @@ def test_target_modules_that_the_base_has_not_are_named(
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "said"),
+    ("trained_on", "named"),
     [
         pytest.param("0123456789abcdef", "base 0123456789abcdef", id="another"),
-        pytest.param(None, "base that nothing recorded", id="not-recorded"),
+        pytest.param(None, r"base \(not recorded\)", id="not-recorded"),
     ],
 )
 def test_an_adapter_of_another_base_is_refused_with_both_hashes(
-    tiny_base: Path, adapters: dict[str, Path], tmp_path: Path, trained_on: str | None, said: str
+    tiny_base: Path, adapters: dict[str, Path], tmp_path: Path, trained_on: str | None, named: str
 ):
     adapter = damaged(adapters["challenger"], tiny_base, tmp_path, dict)
     finish(tiny_base, adapter, base=trained_on)
-    with pytest.raises(AdapterNotAppliedError, match=f"trained on {said}, and would be put on "):
+    with pytest.raises(AdapterNotAppliedError, match=f"trained on {named}, and would be put on "):
         measure(tmp_path, tiny_base, adapter)
 
 
