@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 Precision: TypeAlias = Literal["nf4", "nf4-single", "fp4", "fp4-single", "bf16", "fp32"]
-"""What a base's weights are held in. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float;
-both quantize their constants, too (double quantization), unless they are ``-single``."""
+"""The type of a base's weights. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float; both
+also quantize their constants (double quantization), unless they are ``-single``."""
 
 CONTENT = (
     "*.safetensors",
@@ -30,11 +30,11 @@ CONTENT = (
     "*.jinja",
     "generation_config.json",
 )
-"""The files that decide what a model answers."""
+"""The files that determine a model's answers."""
 
 
 def content_hash(path: Path) -> str:
-    """Digest the model's files, names and bytes; equal for equal copies wherever they lie."""
+    """Digest the names and bytes of the model's files; independent of the folder's path."""
     files = sorted({file for pattern in CONTENT for file in path.glob(pattern)})
     return manifest.digest({file.name: manifest.file_digest(file) for file in files})
 
@@ -44,22 +44,22 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load base and tokenizer, on the process's CUDA device if there is one.
 
-    Each use loads its own, and says which it is. Training computes as ``hardware`` says, evaluation
-    and serving in the same 16 bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the
-    batch they stand in. There a 4-bit base is held as the numbers that its weights stand for, in
-    eight times the memory: with AVX512-BF16, bitsandbytes repacks what is evaluated for a kernel
-    that rounds to bf16, has no gradients, and leaves DoRA, which reads the weights, with noise.
+    Training computes in the type that ``device`` chooses; evaluation and serving in the same 16
+    bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the rest of their batch. On a
+    CPU a 4-bit base is dequantized for evaluation, which takes eight times the memory: with
+    AVX512-BF16, bitsandbytes repacks evaluated weights for a kernel that rounds to bf16, has no
+    gradients, and adds noise to DoRA, which reads the weights.
 
     Args:
         path: The base's folder.
-        precision: What its weights are held in.
-        for_training: Whether it will be trained on, and never evaluated, or the other way round.
-        on_host: Load it into the host's memory on CUDA, too: it will be split over several devices.
+        precision: The type of its weights.
+        for_training: Load it for training only, otherwise for evaluation only.
+        on_host: Load it into the host's memory even with CUDA, to split it over several devices.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    cuda, compute = torch.cuda.is_available(), computes_in(precision, for_training=for_training)
+    cuda, compute = torch.cuda.is_available(), compute_dtype(precision, for_training=for_training)
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=compute,
@@ -74,8 +74,8 @@ def load(
     return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
-def computes_in(precision: Precision, *, for_training: bool) -> "torch.dtype":
-    """Say in what a base of this precision computes on this machine; see ``load``."""
+def compute_dtype(precision: Precision, *, for_training: bool) -> "torch.dtype":
+    """Return the dtype in which a base of this precision computes here; see ``load``."""
     import torch
 
     on_cpu = not torch.cuda.is_available() and not for_training
@@ -86,22 +86,24 @@ def computes_in(precision: Precision, *, for_training: bool) -> "torch.dtype":
 def compute_type(
     precision: Precision, *, on_cpu: bool, half: Half
 ) -> Literal["fp32", "fp16", "bf16"]:
-    """Say in what a base of this precision computes, where 16 bits are ``half``; see ``load``."""
+    """Return the type in which a base computes if the device's 16-bit type is ``half``.
+
+    See ``load``.
+    """
     if precision == "fp32" or (on_cpu and precision != "bf16"):
         return "fp32"
     return "bf16" if precision == "bf16" else half
 
 
-def write_plain(path: Path, precision: Precision, folder: Path) -> None:
-    """Write a 4-bit base as the numbers that its weights stand for, which any program can read.
+def write_dequantized(path: Path, precision: Precision, folder: Path) -> None:
+    """Write a 4-bit base with dequantized weights, without its tokenizer.
 
-    They are held in what a base of this precision computes in, as ``load`` has them when it is
-    evaluated: on a CPU to the bit, and on CUDA, where bitsandbytes computes each anew when it is
-    used. The tokenizer is not written.
+    The weights have the compute dtype and are those that an evaluation computes with: identical on
+    a CPU; on CUDA bitsandbytes dequantizes them at each use.
     """
     model, _ = load(path, precision, for_training=False)
     dequantize(model)
-    # transformers would say of these numbers that they are in 4 bits.
+    # Otherwise transformers would record these weights as 4-bit.
     model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
     model.is_quantized = False  # pyright: ignore[reportArgumentType]
     delattr(model.config, "quantization_config")
@@ -109,12 +111,12 @@ def write_plain(path: Path, precision: Precision, folder: Path) -> None:
 
 
 def is_quantized(precision: Precision) -> bool:
-    """Tell whether a base of this precision is held in 4 bits."""
+    """Return whether a base of this precision has 4-bit weights."""
     return precision not in ("bf16", "fp32")
 
 
 def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesConfig | None":
-    """Say how weights are held in 4 bits and what computes with them; ``None`` if they aren't."""
+    """Return the 4-bit quantization with this compute dtype; ``None`` for other precisions."""
     from transformers import BitsAndBytesConfig
 
     if not is_quantized(precision):
@@ -128,27 +130,27 @@ def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesC
     )
 
 
-def stored(folder: Path, name: str) -> "torch.Tensor":
-    """Read one weight as the base's files hold it, before any quantization.
+def read_weight(folder: Path, name: str) -> "torch.Tensor":
+    """Read one weight from the base's files, before any quantization.
 
     Raises:
-        ValueError: They hold none of this name.
+        ValueError: The files have no weight of this name.
     """
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118 - it is no mapping
+            if name in tensors.keys():  # noqa: SIM118 - it is not a mapping
                 return tensors.get_tensor(name)
-    raise ValueError(f"reading {folder}: its safetensors hold no {name}")
+    raise ValueError(f"reading {folder}: its safetensors have no weight {name}")
 
 
 def dequantize(model: "Module") -> None:
-    """Hold a 4-bit base's weights as the numbers they stand for, which stay NF4's.
+    """Replace 4-bit weights by their dequantized values, in place.
 
-    On a CPU, bitsandbytes computes these numbers anew in each use of each layer, twice in a step of
-    a training. In 16 bits they take four times the memory. A base without such weights stays as is.
+    On a CPU, bitsandbytes would dequantize each layer at each use, twice in a training step. In 16
+    bits the weights take four times the memory. A base without 4-bit weights stays as it is.
 
     Raises:
-        ValueError: The base was evaluated.
+        ValueError: The base was evaluated, so its weights are repacked.
     """
     import torch
     from bitsandbytes.functional import dequantize_4bit
@@ -160,21 +162,18 @@ def dequantize(model: "Module") -> None:
                 if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
                     raise ValueError(
                         "training a base that was evaluated: bitsandbytes has repacked its weights "
-                        "for kernels without gradients; load it afresh"
+                        "for kernels without gradients; load it again"
                     )
                 weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-                plain = torch.nn.Linear(1, 1, bias=False)
-                plain.in_features, plain.out_features = layer.in_features, layer.out_features
-                plain.weight = torch.nn.Parameter(weight, requires_grad=False)
-                plain.bias = layer.bias
-                setattr(module, name, plain)
+                linear = torch.nn.Linear(1, 1, bias=False)
+                linear.in_features, linear.out_features = layer.in_features, layer.out_features
+                linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+                linear.bias = layer.bias
+                setattr(module, name, linear)
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer to ``folder`` as safetensors in bf16.
-
-    The folder appears only when it is complete.
-    """
+    """Write a GGUF file's model and tokenizer to ``folder`` as safetensors in bf16, atomically."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -182,27 +181,25 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.save_pretrained(partial)
-    # What is read from GGUF is dequantized but says that it is not, so it refuses to be saved.
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # A model loaded from GGUF is dequantized but marked as quantized, so it can't be saved.
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.load_state_dict(read.state_dict())
+    model.load_state_dict(loaded.state_dict())
     model.save_pretrained(partial)
     partial.replace(folder)
 
 
 ADAPTER = "default"
-"""How PEFT names an adapter that was given no name."""
+"""PEFT's default name of an adapter."""
 
 
 def attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
-    """Put an adapter on the base.
-
-    One that lacks weights for a layer would leave it as it was: PEFT's warning is an error.
+    """Attach an adapter to the base.
 
     Raises:
-        UserWarning: Weights are missing.
-        ValueError: The base has no module that the adapter is for.
+        UserWarning: The adapter lacks weights for a layer, which PEFT would leave unadapted.
+        ValueError: The base lacks a module that the adapter targets.
     """
     from peft import PeftModel
 
@@ -213,7 +210,7 @@ def attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
 
 
 def detach_adapter(adapted: "PeftModel") -> None:
-    """Give the base back as it was; PEFT itself would leave it the trained ``modules_to_save``."""
+    """Restore the base, including its ``modules_to_save``, which PEFT alone would leave trained."""
     from peft.utils.other import ModulesToSaveWrapper
 
     for module in adapted.modules():

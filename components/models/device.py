@@ -1,4 +1,4 @@
-"""The GPUs of this process, how a model runs best on them, and a record of what computed."""
+"""The machine's GPUs and cores, how to compute on them, and a description for manifests."""
 
 import importlib.util
 import math
@@ -22,17 +22,17 @@ from components.schema import Json
 Half: TypeAlias = Literal["bf16", "fp16"]
 
 AMPERE = (8, 0)
-"""The compute capability from which GPUs multiply in bf16; older ones imitate it, slowly."""
+"""The lowest compute capability that multiplies in bf16; older GPUs emulate it, slowly."""
 
 VOLTA = (7, 0)
-"""The compute capability from which Triton compiles kernels."""
+"""The lowest compute capability that Triton compiles kernels for."""
 
 LIGER = "liger_kernel"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A CUDA device; ``uuid`` is its own, in whatever order and process it is seen."""
+    """A CUDA device; ``uuid`` does not depend on the order of devices or on the process."""
 
     uuid: str
     name: str
@@ -45,8 +45,8 @@ class Computing:
 
     ``half``: the 16-bit type of products; sums, the adapter and the optimizer are fp32. With fp16,
     whose smallest number is 6e-8, the loss is scaled so that small gradients don't become zero.
-    ``attention``: transformers' name of it. ``fuses``: norms, rotary embedding and gated MLP are
-    Liger's kernels.
+    ``attention``: transformers' name of the implementation. ``fuses``: norms, rotary embedding and
+    gated MLP are Liger's kernels.
     """
 
     half: Half
@@ -55,12 +55,12 @@ class Computing:
 
 
 def choose_computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
-    """Choose how to train on ``gpus``; the oldest of them decides, since they work as one.
+    """Choose how to train on ``gpus``; the oldest decides, since all compute the same way.
 
-    On a CPU: bf16, and plain attention, whose gradient is faster there than that of the fused one.
-    On CUDA: torch's fused attention, never flash attention, which takes no mask of its own while
-    our sequences say for each pair of tokens whether one sees the other; and Liger's kernels, but
-    for its loss: ours is weighted and computed on the answers' positions only.
+    On a CPU: bf16, and eager attention, whose backward pass is faster there than the fused one's.
+    On CUDA: torch's fused attention, never flash attention, which takes no custom mask while ours
+    masks pairs of tokens; and Liger's kernels except for its loss: ours is weighted and computed
+    on the answers' positions only.
     """
     if not gpus:
         return Computing("bf16", "eager", fuses=False)
@@ -69,21 +69,21 @@ def choose_computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
 
 
 def half_type(capability: tuple[int, int]) -> Half:
-    """Name the 16-bit type in which a GPU of this compute capability multiplies fast."""
+    """Return the 16-bit type in which a GPU of this compute capability multiplies fast."""
     return "bf16" if capability >= AMPERE else "fp16"
 
 
 def best_computing() -> Computing:
-    """Choose for this machine, of its GPUs and the packages that are installed."""
+    """Choose how to train on this machine's GPUs with the installed packages."""
     return choose_computing(cuda_devices(), has_liger=importlib.util.find_spec(LIGER) is not None)
 
 
 def cuda_devices() -> tuple[Gpu, ...]:
-    """List the CUDA devices that this process may use, in torch's order; none on a CPU."""
+    """List the CUDA devices that this process may use, in torch's order; empty without CUDA."""
     import torch
 
-    found = (torch.cuda.get_device_properties(one) for one in range(torch.cuda.device_count()))
-    return tuple(Gpu(str(one.uuid), one.name, (one.major, one.minor)) for one in found)
+    devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return tuple(Gpu(str(gpu.uuid), gpu.name, (gpu.major, gpu.minor)) for gpu in devices)
 
 
 LIBRARIES = (
@@ -96,11 +96,11 @@ LIBRARIES = (
     "bitsandbytes",
     "safetensors",
 )
-"""Those whose version may move the weights of a training."""
+"""Libraries whose version may change trained weights."""
 
 
 def describe_environment() -> dict[str, Json]:
-    """Describe this process's environment."""
+    """Return Python, system, device and library versions, for a manifest."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -110,31 +110,28 @@ def describe_environment() -> dict[str, Json]:
 
 
 def device_name(proc: Path = Path("/proc")) -> str:
-    """Name the GPUs as their driver does, or the processor."""
-    named_gpus = driver_gpus(proc)
-    if named_gpus:
-        return ", ".join(named_gpus)
-    cpus = proc / "cpuinfo"
-    named = (
-        re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(), re.MULTILINE)
-        if (cpus.is_file())
-        else None
-    )
-    return named.group(1) if named else platform.machine()
+    """Return the driver's names of the GPUs, or the processor's name."""
+    gpus = driver_gpus(proc)
+    if gpus:
+        return ", ".join(gpus)
+    cpuinfo = proc / "cpuinfo"
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model.group(1) if model else platform.machine()
 
 
 def driver_gpus(proc: Path = Path("/proc")) -> list[str]:
-    """List the machine's NVIDIA GPUs by their driver's name, held by this process or not."""
+    """List the driver's names of all the machine's NVIDIA GPUs, visible to this process or not."""
     return [
-        found.group(1)
+        model.group(1)
         for file in sorted(proc.glob("driver/nvidia/gpus/*/information"))
-        if (found := re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE))
+        if (model := re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Graphics:
-    """An NVIDIA GPU by its driver's name; ``capability`` is CUDA's, ``None`` where nobody says."""
+    """An NVIDIA GPU by its driver's name; ``capability`` is CUDA's, ``None`` if unknown."""
 
     name: str
     capability: tuple[int, int] | None
@@ -144,13 +141,13 @@ QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
 
 
 def graphics(dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> list[Graphics]:
-    """List the machine's NVIDIA GPUs, without loading torch; empty where a CPU computes."""
+    """List the machine's NVIDIA GPUs, without loading torch; empty if there are none."""
     if not any((dev / driver).exists() for driver in ("nvidiactl", "dxg")):
         return []
     with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=30).stdout
-        if found := read_graphics(told):
-            return found
+        result = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=30)
+        if gpus := read_graphics(result.stdout):
+            return gpus
     return [Graphics(name, None) for name in driver_gpus(proc)] or [Graphics("GPU", None)]
 
 
@@ -165,29 +162,29 @@ def graphics_memory(dev: Path = Path("/dev")) -> int | None:
     return None
 
 
-def read_graphics(told: str) -> list[Graphics]:
-    """Read what ``nvidia-smi`` answers to ``QUERY``: a GPU a line, such as ``NVIDIA H100, 9.0``."""
-    found = re.findall(r"^(.+), (\d+)\.(\d+)$", told, re.MULTILINE)
-    return [Graphics(name, (int(major), int(minor))) for name, major, minor in found]
+def read_graphics(output: str) -> list[Graphics]:
+    """Parse the output of ``QUERY``, one GPU per line, such as ``NVIDIA H100, 9.0``."""
+    rows = re.findall(r"^(.+), (\d+)\.(\d+)$", output, re.MULTILINE)
+    return [Graphics(name, (int(major), int(minor))) for name, major, minor in rows]
 
 
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the cores that this process may use, by its affinity and its container's CPU quota."""
+    """Count the cores of this process's affinity, capped by its container's CPU quota."""
     allowed = len(os.sched_getaffinity(0))
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
-    except (FileNotFoundError, ValueError):  # cgroup v1, or not in a group of its own
+    except (FileNotFoundError, ValueError):  # cgroup v1, or no cgroup
         return allowed
     return allowed if quota == "max" else min(allowed, math.ceil(int(quota) / int(period)))
 
 
 def child_processes() -> list[psutil.Process]:
-    """List the processes that this one has started, and those that they have."""
+    """List this process's descendants."""
     return psutil.Process().children(recursive=True)
 
 
 def cpu_seconds(workers: Sequence[psutil.Process] = ()) -> float:
-    """Return the CPU time of this process, of its children that have ended, and of ``workers``."""
+    """Return the CPU seconds of this process, its ended children and ``workers``."""
     ended = os.times()
     seconds = time.process_time() + ended.children_user + ended.children_system
     for worker in workers:
@@ -198,12 +195,12 @@ def cpu_seconds(workers: Sequence[psutil.Process] = ()) -> float:
 
 
 def measure_work(*, cpu: float, wall: float, gpus_held: int) -> Work:
-    """Measure work by the GPUs that were held for it or, where it held none, by its CPU time.
+    """Return work in seconds of GPU time if GPUs were held, otherwise in seconds of core time.
 
     Args:
         cpu: Seconds of CPU time.
-        wall: Seconds on the clock.
-        gpus_held: How many GPUs it held meanwhile.
+        wall: Seconds of wall time.
+        gpus_held: The number of GPUs held.
     """
     if gpus_held:
         return Work(round(wall * gpus_held, 3), "GPU", max(gpus_held, len(driver_gpus())))

@@ -15,24 +15,23 @@ SIGNATURE = "model.sig"
 """The file in a signed folder that holds the statement and its signature."""
 
 IGNORED = (SIGNATURE, "registered_model_meta")
-"""What the statement leaves out: itself, and the note that MLflow writes into each download."""
+"""Files that are not signed: the signature, and the file that MLflow writes into each download."""
 
 PRIVATE, PUBLIC = "signing.key", "signing.pub"
 
 
 class ModelSignatureError(ValueError):
-    """A folder is not as it was signed, or was signed with another key."""
+    """Raised when a folder changed after it was signed, or was signed with another key."""
 
 
 class UnsignedError(ModelSignatureError):
-    """A folder has no signature."""
+    """Raised when a folder has no signature."""
 
 
 def make_key(folder: Path) -> Path:
     """Return an installation's private key (ECDSA P-256, mode 0600), made at the first use.
 
-    Its public key lies beside it. Of several processes that make one at once, the first one's
-    stays.
+    Its public key is in the same folder. If several processes make a key at once, the first wins.
     """
     private, public = folder / PRIVATE, folder / PUBLIC
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,13 +52,13 @@ def make_key(folder: Path) -> Path:
 
 
 def signature_path(folder: Path) -> Path:
-    """Return where the signature of a folder lies that may hold nothing but what was signed."""
+    """Return the path of a detached signature, for a folder that may hold only signed files."""
     return folder.with_name(f"{folder.name}.sig")
 
 
 def sign(folder: Path, private: Path, signature: Path | None = None) -> None:
-    """Write a signed statement over every file of a folder, by default into it."""
-    # The library loads Sigstore's clients: half a second that only these two functions need.
+    """Sign every file of a folder; the signature goes into the folder by default."""
+    # Imported late: the library loads Sigstore's clients in half a second.
     from model_signing import hashing, signing
 
     files = hashing.Config().set_ignored_paths(paths=IGNORED, ignore_git_paths=False)
@@ -68,25 +67,25 @@ def sign(folder: Path, private: Path, signature: Path | None = None) -> None:
 
 
 def verify(folder: Path, public: Path, signature: Path | None = None) -> None:
-    """Refuse a folder that is not, file by file and byte by byte, as it was signed.
+    """Verify that every file of a folder is as it was signed.
 
     Args:
-        folder: What was signed.
-        public: The public key of who must have signed it.
-        signature: Where the signature is, if it is not in the folder.
+        folder: The signed folder.
+        public: The signer's public key.
+        signature: The signature's path, if it is not in the folder.
 
     Raises:
         UnsignedError: There is no signature.
-        SignatureError: A file was changed, added or removed, or another key has signed.
+        ModelSignatureError: A file was changed, added or removed, or another key signed it.
     """
     from model_signing import hashing, verifying
 
     path = signature or folder / SIGNATURE
     if not path.is_file():
-        raise UnsignedError(f"verifying {folder}: there is no {path.name}, so nobody has signed it")
+        raise UnsignedError(f"verifying {folder}: there is no {path.name}, so it is not signed")
     files = hashing.Config().set_ignored_paths(paths=IGNORED, ignore_git_paths=False)
     try:
-        _require_plain(path.read_text())
+        _require_canonical(path.read_text())
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=public)
         verifier.set_hashing_config(files).verify(folder, path)
     except InvalidSignature as error:
@@ -97,33 +96,33 @@ def verify(folder: Path, public: Path, signature: Path | None = None) -> None:
         raise ModelSignatureError(f"verifying {folder}: {error}") from error
 
 
-def _require_plain(text: str) -> None:
-    """Refuse a signature file that says the same in other bytes than the library writes."""
-    found = json.loads(text)
-    envelope = found["dsseEnvelope"]
+def _require_canonical(text: str) -> None:
+    """Reject a signature file with the same content in other bytes than the library writes."""
+    bundle = json.loads(text)
+    envelope = bundle["dsseEnvelope"]
     (signed,) = envelope["signatures"]
-    plain = {
+    canonical = {
         "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
         "verificationMaterial": {
-            "publicKey": {"hint": found["verificationMaterial"]["publicKey"]["hint"]},
+            "publicKey": {"hint": bundle["verificationMaterial"]["publicKey"]["hint"]},
             "tlogEntries": [],
         },
         "dsseEnvelope": {
-            "payload": _normal_json(envelope["payload"]),
+            "payload": _canonical_base64(envelope["payload"]),
             "payloadType": "application/vnd.in-toto+json",
-            "signatures": [{"sig": _normal_json(signed["sig"]), "keyid": ""}],
+            "signatures": [{"sig": _canonical_base64(signed["sig"]), "keyid": ""}],
         },
     }
-    if json.dumps(plain, separators=(",", ":")) != text:
-        raise ValueError(f"{SIGNATURE} is not written as the library model-signing writes it")
+    if json.dumps(canonical, separators=(",", ":")) != text:
+        raise ValueError(f"{SIGNATURE} differs from what the library model-signing writes")
 
 
-def _normal_json(text: str) -> str:
+def _canonical_base64(text: str) -> str:
     return base64.b64encode(base64.b64decode(text, validate=True)).decode()
 
 
 def _write_once(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file in one step, unless another process was first."""
+    """Write a file atomically, unless it exists."""
     handle, partial = tempfile.mkstemp(dir=path.parent)  # mode 0600
     with os.fdopen(handle, "wb") as file:
         file.write(content)

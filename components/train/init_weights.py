@@ -153,7 +153,7 @@ def _factor_function(recipe: Recipe, base: Path) -> Callable[[str, torch.Tensor,
         return lambda _, weight, scale: orthogonal_factors(weight, r)
     if kind == "loftq":
         return lambda name, weight, scale: loftq_factors(
-            weight, bases.stored(base, f"{name}.weight"), r, scale
+            weight, bases.read_weight(base, f"{name}.weight"), r, scale
         )
     rounds = int(kind.removeprefix("pissa_niter_")) if "niter" in kind else None
     return lambda _, weight, scale: pissa_factors(weight, r, scale, rounds)

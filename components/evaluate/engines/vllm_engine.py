@@ -57,7 +57,7 @@ def load_vllm(
         weights = base
         if bases.is_quantized(settings.precision):
             weights = Path(folder)
-            bases.write_plain(base, settings.precision, weights)
+            bases.write_dequantized(base, settings.precision, weights)
         yield VllmEngine(_make_model(base, weights, settings, wanted, penalty), adapters)
 
 
@@ -103,7 +103,9 @@ def _make_model(
     asked = VllmModel(  # pyright: ignore[reportAbstractUsage] - VLLM is not
         pretrained=str(weights),
         tokenizer=str(base),
-        dtype=str(bases.computes_in(settings.precision, for_training=False)).removeprefix("torch."),
+        dtype=str(bases.compute_dtype(settings.precision, for_training=False)).removeprefix(
+            "torch."
+        ),
         batch_size="auto",
         max_num_seqs=settings.batch_size,
         **(_lora_options(wanted) if wanted else {}),

@@ -1,4 +1,4 @@
-"""The base is pinned by its content, loaded afresh for each use, and its gradients are right."""
+"""The base is identified by its content, loaded separately for each use, and differentiable."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_equal_copies_have_equal_hashes(folder: Path, tmp_path: Path):
     assert base.content_hash(copy) == base.content_hash(folder)
 
 
-def test_another_chat_template_is_another_base(folder: Path, tmp_path: Path):
+def test_another_chat_template_changes_the_hash(folder: Path, tmp_path: Path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
@@ -37,7 +37,7 @@ def test_another_chat_template_is_another_base(folder: Path, tmp_path: Path):
 )
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
-def test_gradients_through_a_fresh_4_bit_layer_are_those_of_its_dequantized_weight(
+def test_gradients_of_a_new_4_bit_layer_are_those_of_its_dequantized_weight(
     compute: str, tolerance: float, kind: str, double: bool
 ):
     import torch
@@ -64,7 +64,7 @@ def test_gradients_through_a_fresh_4_bit_layer_are_those_of_its_dequantized_weig
     assert error < tolerance
 
 
-def test_training_and_evaluation_load_their_own(folder: Path):
+def test_training_and_evaluation_load_separate_models(folder: Path):
     trained, _ = base.load(folder, "nf4", for_training=True)
     evaluated, _ = base.load(folder, "nf4", for_training=False)
     assert trained is not evaluated
@@ -73,33 +73,33 @@ def test_training_and_evaluation_load_their_own(folder: Path):
 
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4-single", "fp4", "fp4-single"])
-def test_a_dequantized_base_computes_what_the_quantized_one_does(
+def test_a_dequantized_base_computes_like_the_quantized_one(
     folder: Path, precision: base.Precision
 ):
     import torch
     from bitsandbytes.nn.modules import Linear4bit
 
     model, tokenizer = base.load(folder, precision, for_training=True)
-    asked = tokenizer("What is the time?", return_tensors="pt")
+    inputs = tokenizer("What is the time?", return_tensors="pt")
     with torch.no_grad():
-        before = model(**asked).logits
+        before = model(**inputs).logits
         base.dequantize(model)
-        after = model(**asked).logits
+        after = model(**inputs).logits
     assert not any(isinstance(module, Linear4bit) for module in model.modules())
     torch.testing.assert_close(after, before, rtol=0.05, atol=0.05)
 
 
-def test_every_precision_is_another(folder: Path):
+def test_every_precision_computes_differently(folder: Path):
     import torch
 
-    asked = torch.tensor([[5, 60, 7, 80]])
-    found: dict[str, torch.Tensor] = {}
+    input_ids = torch.tensor([[5, 60, 7, 80]])
+    logits_of: dict[str, torch.Tensor] = {}
     for precision in get_args(base.Precision):
         model, _ = base.load(folder, precision, for_training=True)
         with torch.no_grad():
-            found[precision] = model(input_ids=asked).logits.float()
-    whole = found.pop("fp32")
-    errors = {name: float((logits - whole).norm()) for name, logits in found.items()}
+            logits_of[precision] = model(input_ids=input_ids).logits.float()
+    exact = logits_of.pop("fp32")
+    errors = {name: float((logits - exact).norm()) for name, logits in logits_of.items()}
     assert len(set(errors.values())) == 5
     assert errors["bf16"] < errors["nf4"] < errors["fp4"]
 
@@ -107,6 +107,6 @@ def test_every_precision_is_another(folder: Path):
 def test_a_weight_is_read_as_it_was_stored(folder: Path):
     model, _ = base.load(folder, "bf16", for_training=True)
     name = "model.layers.1.mlp.up_proj.weight"
-    assert base.stored(folder, name).equal(model.get_parameter(name))
-    with pytest.raises(ValueError, match="its safetensors hold no elsewhere"):
-        base.stored(folder, "elsewhere")
+    assert base.read_weight(folder, name).equal(model.get_parameter(name))
+    with pytest.raises(ValueError, match="its safetensors have no weight elsewhere"):
+        base.read_weight(folder, "elsewhere")

@@ -1,4 +1,4 @@
-"""What a machine has decides on precision, attention and kernels."""
+"""The machine's GPUs and packages decide on precision, attention and kernels."""
 
 import pytest
 

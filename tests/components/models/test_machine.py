@@ -7,7 +7,7 @@ from components.costs import Work
 from components.models import device
 
 
-def test_gpus_are_named_as_their_driver_does(tmp_path: Path):
+def test_gpus_have_their_drivers_names(tmp_path: Path):
     for number in (0, 1):
         folder = tmp_path / "driver/nvidia/gpus" / f"0000:0{number}:00.0"
         folder.mkdir(parents=True)
@@ -15,7 +15,7 @@ def test_gpus_are_named_as_their_driver_does(tmp_path: Path):
     assert device.device_name(tmp_path) == "NVIDIA H100 80GB HBM3, NVIDIA H100 80GB HBM3"
 
 
-def test_without_a_gpu_the_processor_is_named(tmp_path: Path):
+def test_without_a_gpu_the_device_is_the_processor(tmp_path: Path):
     (tmp_path / "cpuinfo").write_text(
         "processor\t: 0\nmodel name\t: Xeon 6\nmodel name\t: Xeon 6\n"
     )
@@ -31,14 +31,12 @@ def test_without_a_gpu_the_processor_is_named(tmp_path: Path):
         pytest.param(None, None, id="no-group"),
     ],
 )
-def test_cores_are_those_that_the_process_may_use(
-    tmp_path: Path, quota: str | None, allowed: int | None
-):
+def test_cores_are_limited_by_the_cpu_quota(tmp_path: Path, quota: str | None, allowed: int | None):
     if quota:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
     assert device.cores(tmp_path) == (allowed or len(os.sched_getaffinity(0)))
 
 
-def test_gpus_that_are_held_are_the_measure_of_work_and_else_the_cores_are():
+def test_work_is_measured_by_the_gpus_held_or_otherwise_by_cores():
     assert device.measure_work(cpu=5.0, wall=2.0, gpus_held=3) == Work(6.0, "GPU", 3)
     assert device.measure_work(cpu=5.0, wall=2.0, gpus_held=0) == Work(5.0, "core", device.cores())

@@ -1,4 +1,4 @@
-"""A signed folder verifies as it is, by the library alone too, and not with any change."""
+"""A signed folder verifies, also with the library alone, and not after any change."""
 
 import base64
 import json
@@ -22,28 +22,28 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, keys: Path) -> Path:
-    made = tmp_path / "model"
-    (made / "weights").mkdir(parents=True)
-    (made / "weights" / "a.safetensors").write_bytes(b"\x00\x01")
-    (made / ".gitignore").write_text("also signed")
-    (made / "code.py").write_text("pass")
-    model_signature.sign(made, keys / model_signature.PRIVATE)
-    return made
+    model = tmp_path / "model"
+    (model / "weights").mkdir(parents=True)
+    (model / "weights" / "a.safetensors").write_bytes(b"\x00\x01")
+    (model / ".gitignore").write_text("also signed")
+    (model / "code.py").write_text("pass")
+    model_signature.sign(model, keys / model_signature.PRIVATE)
+    return model
 
 
 def verify(folder: Path, keys: Path) -> None:
     model_signature.verify(folder, keys / model_signature.PUBLIC)
 
 
-def test_an_installation_has_one_key_that_only_its_owner_reads(tmp_path: Path) -> None:
+def test_an_installation_has_one_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     private = model_signature.make_key(tmp_path / "keys")
     before = private.read_bytes()
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert model_signature.make_key(tmp_path / "keys").read_bytes() == before
-    assert sorted(one.name for one in private.parent.iterdir()) == ["signing.key", "signing.pub"]
+    assert sorted(path.name for path in private.parent.iterdir()) == ["signing.key", "signing.pub"]
 
 
-def test_a_folder_verifies_wherever_it_lies_and_with_mlflows_note_in_it(
+def test_a_folder_verifies_after_a_move_and_with_mlflows_own_file_in_it(
     folder: Path, keys: Path
 ) -> None:
     (folder / "registered_model_meta").write_text("model_name: w")
@@ -52,7 +52,9 @@ def test_a_folder_verifies_wherever_it_lies_and_with_mlflows_note_in_it(
 
 
 @pytest.mark.slow  # the library takes seconds to start
-def test_the_library_alone_verifies_it_and_refuses_a_change(folder: Path, keys: Path) -> None:
+def test_the_library_alone_verifies_a_folder_and_refuses_a_changed_one(
+    folder: Path, keys: Path
+) -> None:
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
     command += ["--signature", str(folder / "model.sig")]
     command += ["--public_key", str(keys / "signing.pub"), "--no-ignore-git-paths"]
@@ -98,12 +100,12 @@ def respell(folder: Path) -> None:
 
 def swap_statement(folder: Path) -> None:
     path = folder / model_signature.SIGNATURE
-    told = json.loads(path.read_text())
-    payload = json.loads(base64.b64decode(told["dsseEnvelope"]["payload"]))
+    bundle = json.loads(path.read_text())
+    payload = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     payload["predicate"]["serialization"]["ignore_paths"].append("weights")
     text = base64.b64encode(json.dumps(payload).encode()).decode()
-    told["dsseEnvelope"]["payload"] = text
-    path.write_text(json.dumps(told, separators=(",", ":")))
+    bundle["dsseEnvelope"]["payload"] = text
+    path.write_text(json.dumps(bundle, separators=(",", ":")))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +124,14 @@ def swap_statement(folder: Path) -> None:
         pytest.param(lambda folder: (folder / "model.sig").write_text("[1]"), id="list"),  # pyright: ignore
     ],
 )
-def test_any_other_folder_is_refused(folder: Path, keys: Path, attack) -> None:  # pyright: ignore
+def test_a_changed_folder_is_refused(folder: Path, keys: Path, attack) -> None:  # pyright: ignore
     verify(folder, keys)
     attack(folder)
     with pytest.raises(ModelSignatureError):
         verify(folder, keys)
 
 
-def test_a_folder_without_a_signature_is_told_from_a_changed_one(folder: Path, keys: Path) -> None:
+def test_a_folder_without_a_signature_has_an_error_of_its_own(folder: Path, keys: Path) -> None:
     (folder / model_signature.SIGNATURE).unlink()
-    with pytest.raises(UnsignedError, match=r"there is no model\.sig, so nobody has signed it"):
+    with pytest.raises(UnsignedError, match=r"there is no model\.sig, so it is not signed"):
         verify(folder, keys)

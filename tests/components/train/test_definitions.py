@@ -138,7 +138,7 @@ def test_loftq_makes_up_for_what_quantization_loses(model: Path):
         for name, layer in adapted.get_base_model().named_modules():
             if isinstance(layer, LoraLayer):
                 weight, a, b = factors(layer)
-                stored = base.stored(model, f"{name}.weight").float()
+                stored = base.read_weight(model, f"{name}.weight").float()
                 total += float((weight + ALPHA / R * b @ a - stored).square().sum())
         return total
 
@@ -146,7 +146,7 @@ def test_loftq_makes_up_for_what_quantization_loses(model: Path):
     bare = attached(model, **quantized)  # pyright: ignore[reportArgumentType] - a precision
     made_up = attached(model, init_lora_weights="loftq", **quantized)  # pyright: ignore[reportArgumentType]
     errors = [
-        torch.linalg.svdvals(factors(layer)[0].float() - base.stored(model, f"{name}.weight"))
+        torch.linalg.svdvals(factors(layer)[0].float() - base.read_weight(model, f"{name}.weight"))
         for name, layer in bare.get_base_model().named_modules()
         if isinstance(layer, LoraLayer)
     ]
