@@ -1,5 +1,5 @@
-"""Evaluate models with lm-eval: `harness.evaluate` is the way in.
+"""Evaluate models with lm-eval: `harness.evaluate` is the entry point.
 
 `holdout_task` is the workload's own task, `guards` and `guard_runs` are lm-eval's tasks, `built_in`
-our own others, `judge` a judging LLM. `engines` computes answers; `prefix_cache` is the CPU's.
+our other tasks, `judge` an LLM judge. `engines` compute answers, `prefix_cache` those on a CPU.
 """

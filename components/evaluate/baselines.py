@@ -1,4 +1,4 @@
-"""Score answers that need no model: production's logged answers, and trivial classifiers."""
+"""Score answers without a model: production's logged answers, and simple baselines."""
 
 import json
 from collections import Counter
@@ -24,10 +24,10 @@ LOGGED_COLUMN = "logged_answer"
 
 @dataclass(frozen=True, slots=True)
 class LoggedAnswers:
-    """What production answered to each request of a holdout, by its ``example_id``.
+    """Production's answers to a holdout's requests, by ``example_id``.
 
-    ``counted`` are the requests that it is scored on: those with reference values or, where
-    ``corrected_only``, those whose answer somebody corrected.
+    ``counted`` are the scored requests: those with reference values or, if ``corrected_only``,
+    those with a corrected answer.
     """
 
     answers: Mapping[str, Answer]
@@ -36,18 +36,18 @@ class LoggedAnswers:
 
     @property
     def conditions(self) -> dict[str, Json]:
-        """What its scorecard says beside the holdout's conditions."""
-        said = {name: one.to_json() for name, one in self.answers.items()}
-        those = (
+        """The scorecard's conditions, in addition to the holdout's."""
+        answers = {name: answer.to_json() for name, answer in self.answers.items()}
+        counted = (
             "those that people corrected; they correct what is wrong, so this is no measure of "
             "the others"
             if self.corrected_only
             else "those that came with reference values"
         )
         return {
-            "answers": manifest.digest([said, sorted(self.counted)]),
+            "answers": manifest.digest([answers, sorted(self.counted)]),
             CORRECTED_ONLY: self.corrected_only,
-            SCORED_ON: f"{len(self.counted)} of {len(self.answers)} requests: {those}; elsewhere "
+            SCORED_ON: f"{len(self.counted)} of {len(self.answers)} requests: {counted}; elsewhere "
             "production's answer is the reference itself, and would be right by definition",
         }
 
@@ -56,7 +56,7 @@ def read_logged(snapshot: Path, kind: Kind) -> LoggedAnswers | None:
     """Read the logged answers of a snapshot's holdout.
 
     Returns:
-        ``None`` where nothing but they say what is right, or the snapshot is older than the column.
+        ``None`` if no request has another reference, or an older snapshot has no such column.
     """
     file = snapshot / HOLDOUT_FILE
     if LOGGED_COLUMN not in pq.read_schema(file).names:
@@ -81,37 +81,39 @@ def read_logged(snapshot: Path, kind: Kind) -> LoggedAnswers | None:
 def score_logged(
     holdout: EvaluatedSide, logged: LoggedAnswers, max_new_tokens: int
 ) -> list[Sample]:
-    """Put the holdout to the log through lm-eval, as to a model; score only what counts."""
-    documents = {one["example_id"]: one for one in holdout.documents}
+    """Run the holdout on the logged answers through lm-eval; score only the counted requests."""
+    documents = {document["example_id"]: document for document in holdout.documents}
     samples = score_recorded(holdout, logged.answers, max_new_tokens)
     kind = holdout.answers.kind
     return [
-        replace(one, scores=_logged_scores(documents[one.example_id], one.output, logged, kind))
-        for one in samples
+        replace(
+            sample, scores=_logged_scores(documents[sample.example_id], sample.output, logged, kind)
+        )
+        for sample in samples
     ]
 
 
 def score_recorded(
     holdout: EvaluatedSide, answers: Mapping[str, Answer], max_new_tokens: int
 ) -> list[Sample]:
-    """Put the holdout to recorded answers through lm-eval, as to a model.
+    """Run the holdout on recorded answers through lm-eval.
 
-    Each is told as the base would have written it, and read again.
+    Each answer is rendered in the base's call syntax and parsed again.
 
     Args:
-        holdout: What is asked.
-        answers: By ``example_id``; where one is missing nothing was answered.
-        max_new_tokens: As of a model; nothing that was recorded is cut off.
+        holdout: The requests.
+        answers: By ``example_id``; a missing answer is empty.
+        max_new_tokens: As for a model; recorded answers are not truncated.
     """
     from components.evaluate.engines.recorded_answers import RecordedLM  # noqa: PLC0415 - loads torch
 
-    said = {
-        one["example_id"]: dialects.write_answer(
-            cast("Dialect", one["form"]), answers.get(one["example_id"], Answer())
+    texts = {
+        document["example_id"]: dialects.write_answer(
+            cast("Dialect", document["form"]), answers.get(document["example_id"], Answer())
         )
-        for one in holdout.documents
+        for document in holdout.documents
     }
-    return lm_eval_tasks.write_answers(RecordedLM(said), holdout, max_new_tokens)
+    return lm_eval_tasks.write_answers(RecordedLM(texts), holdout, max_new_tokens)
 
 
 def _logged_scores(
@@ -127,8 +129,9 @@ def _logged_scores(
 
 
 def _reference_calls(document: Document) -> Answer:
-    """Give the calls that the reference values are of; their arguments are in these values."""
-    return Answer(calls=tuple(Call(one["name"], {}) for one in json.loads(document["acceptable"])))
+    # Without arguments: the acceptable values contain them.
+    acceptable = json.loads(document["acceptable"])
+    return Answer(calls=tuple(Call(call["name"], {}) for call in acceptable))
 
 
 BASELINE_NAMES: Mapping[Kind, tuple[str, ...]] = {
@@ -136,37 +139,37 @@ BASELINE_NAMES: Mapping[Kind, tuple[str, ...]] = {
     "classification": (CONSTANT, TFIDF),
     "text": (CONSTANT, NEAREST),
 }
-"""Which baselines each kind of answers has."""
+"""The baselines of each kind of answers."""
 
 BASELINE_VERSION = 1
-"""The version of how baselines learn and answer: raise it when an answer changes."""
+"""The version of the baselines: raise it when an answer changes."""
 
 INVERSE_REGULARIZATION = 10.0
 """scikit-learn's C. On CLINC150's three workloads (1,896 rows each) 1, 10 and 100 score 92.7, 93.9
-and 93.9 % on rows that were not learned."""
+and 93.9 % on unseen rows."""
 
 MOST_FEATURES = 50_000
-"""Words and pairs of words that are weighed, the most frequent ones: it bounds memory and time."""
+"""The most frequent words and word pairs are the features; the limit bounds memory and time."""
 
-Thing = TypeVar("Thing", str, tuple[str, ...])
+Value = TypeVar("Value", str, tuple[str, ...])
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineRequest:
-    """What was asked: the newest message of the user, and all that was said but for the system."""
+    """A request: the user's newest message, and the whole conversation without system messages."""
 
     newest: str
-    said: str
+    conversation: str
 
 
 def baseline_conditions(name: str, snapshot: Path) -> dict[str, Json]:
-    """Return what a baseline's scorecard says beside the holdout's conditions."""
+    """Return the conditions of a baseline's scorecard, in addition to the holdout's."""
     key = SnapshotManifest.read(snapshot).key
     return {"baseline": name, "baseline_version": BASELINE_VERSION, "examples": key}
 
 
 def baseline_names(snapshot: Path, kind: Kind) -> tuple[str, ...]:
-    """List the baselines of a snapshot; none where it has no rows to learn from."""
+    """List the baselines of a snapshot; empty if it has no training rows."""
     return (
         BASELINE_NAMES[kind]
         if pq.read_metadata(snapshot / holdout_task.TRAIN_FILE).num_rows
@@ -181,96 +184,99 @@ def score_baseline(
 
     Args:
         name: The baseline's.
-        holdout: The side as it is asked.
+        holdout: The side as a task.
         training: The file of the training side.
-        side: The file of the side that is asked.
-        max_new_tokens: As of a model.
+        side: The file of the side to answer.
+        max_new_tokens: As for a model.
     """
-    learned, asked = _training_rows(training), _training_rows(side)
+    training_rows, side_rows = _read_rows(training), _read_rows(side)
     kind = holdout.answers.kind
-    found = baseline_answers(name, [row[1:] for row in learned], [row[1] for row in asked], kind)
-    said = {row[0]: one for row, one in zip(asked, found, strict=True)}
-    documents = {one["example_id"]: one for one in holdout.documents}
+    answers = baseline_answers(
+        name, [row[1:] for row in training_rows], [row[1] for row in side_rows], kind
+    )
+    by_id = {row[0]: answer for row, answer in zip(side_rows, answers, strict=True)}
+    documents = {document["example_id"]: document for document in holdout.documents}
     return [
-        replace(one, scores=_baseline_scores(kind, documents[one.example_id], one.output))
-        for one in score_recorded(holdout, said, max_new_tokens)
+        replace(sample, scores=_baseline_scores(kind, documents[sample.example_id], sample.output))
+        for sample in score_recorded(holdout, by_id, max_new_tokens)
     ]
 
 
 def baseline_answers(
     name: str,
-    learned: Sequence[tuple[BaselineRequest, Answer]],
-    asked: Sequence[BaselineRequest],
+    training: Sequence[tuple[BaselineRequest, Answer]],
+    requests: Sequence[BaselineRequest],
     kind: Kind,
 ) -> list[Answer]:
     """Return a baseline's answer to each request.
 
     Args:
         name: ``CONSTANT``, ``NEAREST`` or ``TFIDF``.
-        learned: The training side, at least one row.
-        asked: The requests to answer.
-        kind: What the answers are.
+        training: The training side, at least one row.
+        requests: The requests to answer.
+        kind: The kind of answers.
     """
     if name == CONSTANT:
-        return [constant_answer([answer for _, answer in learned], kind)] * len(asked)
+        return [constant_answer([answer for _, answer in training], kind)] * len(requests)
     if name == NEAREST:
-        known = [Shot(request.said, [], answer, "") for request, answer in learned]
-        return [
-            shot.answer
-            for (shot,) in holdout_task.choose_shots([one.said for one in asked], known, 1)
-        ]
-    labels = [answer.text.strip() for _, answer in learned]
-    return [Answer(one) for one in classify_requests([one for one, _ in learned], labels, asked)]
+        shots = [Shot(request.conversation, [], answer, "") for request, answer in training]
+        conversations = [request.conversation for request in requests]
+        return [shot.answer for (shot,) in holdout_task.choose_shots(conversations, shots, 1)]
+    labels = [answer.text.strip() for _, answer in training]
+    return [
+        Answer(label)
+        for label in classify_requests([request for request, _ in training], labels, requests)
+    ]
 
 
-def constant_answer(learned: Sequence[Answer], kind: Kind) -> Answer:
+def constant_answer(training: Sequence[Answer], kind: Kind) -> Answer:
     """Return the answer that is right most often on the training side.
 
-    Of tool calls it has the most frequent set of functions, which may be none, with the arguments
-    or the text that are most frequent with it. Of equally frequent ones the first in order is it.
+    For tool calls: the most frequent set of functions, which may be empty, with its most frequent
+    arguments or text. Ties go to the first in sort order.
     """
     if kind == "tool_calls":
-        called = [tuple(sorted(call.name for call in one.calls)) for one in learned]
+        called = [tuple(sorted(call.name for call in answer.calls)) for answer in training]
         most = _most_frequent(called)
-        learned = [one for one, names in zip(learned, called, strict=True) if names == most]
-    texts_of = [replace(one, text=one.text.strip()).to_json() for one in learned]
-    return Answer.from_json(_most_frequent(texts_of))
+        training = [a for a, names in zip(training, called, strict=True) if names == most]
+    texts = [replace(answer, text=answer.text.strip()).to_json() for answer in training]
+    return Answer.from_json(_most_frequent(texts))
 
 
 def classify_requests(
-    learned: Sequence[BaselineRequest], labels: Sequence[str], asked: Sequence[BaselineRequest]
+    training: Sequence[BaselineRequest], labels: Sequence[str], requests: Sequence[BaselineRequest]
 ) -> list[str]:
-    """Return the labels that logistic regression gives to TF-IDF vectors of words and word pairs.
+    """Classify requests by logistic regression on TF-IDF vectors of words and word pairs.
 
-    The user's newest message and the whole conversation have vectors of their own, since either
-    may be what varies.
+    The user's newest message and the whole conversation have separate vectors, since either may
+    be what varies.
     """
     from scipy import sparse  # noqa: PLC0415 - seconds
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - as above
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - as above
 
-    views = [([one.said for one in learned], [one.said for one in asked])]
-    if any(one.newest != one.said for one in learned):
-        views.append(([one.newest for one in learned], [one.newest for one in asked]))
+    views = [([row.conversation for row in training], [row.conversation for row in requests])]
+    if any(row.newest != row.conversation for row in training):
+        views.append(([row.newest for row in training], [row.newest for row in requests]))
     views = [view for view in views if any(metrics.split_words(text) for text in view[0])]
     if not views or len({*labels}) == 1:
-        return [_most_frequent(labels)] * len(asked)
+        return [_most_frequent(labels)] * len(requests)
     known, new = [], []
-    for told, wanted in views:
+    for training_texts, request_texts in views:
         vectorizer = TfidfVectorizer(
             sublinear_tf=True,
             token_pattern=metrics.WORD.pattern,
             ngram_range=(1, 2),
             max_features=MOST_FEATURES,
         )
-        known.append(vectorizer.fit_transform(told))
-        new.append(vectorizer.transform(wanted))
+        known.append(vectorizer.fit_transform(training_texts))
+        new.append(vectorizer.transform(request_texts))
     model = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000)
     model.fit(sparse.hstack(known, format="csr"), labels)
-    return [str(one) for one in model.predict(sparse.hstack(new, format="csr"))]
+    return [str(label) for label in model.predict(sparse.hstack(new, format="csr"))]
 
 
-def _training_rows(path: Path) -> list[tuple[str, BaselineRequest, Answer]]:
+def _read_rows(path: Path) -> list[tuple[str, BaselineRequest, Answer]]:
     columns = ["example_id", "messages", "answer"]
     return [
         (
@@ -283,15 +289,15 @@ def _training_rows(path: Path) -> list[tuple[str, BaselineRequest, Answer]]:
 
 
 def _baseline_request(messages: Sequence[dict[str, Json]]) -> BaselineRequest:
-    by_user = [prompt.text_of(one) for one in messages if one.get("role") == "user"]
+    by_user = [prompt.text_of(m) for m in messages if m.get("role") == "user"]
     return BaselineRequest(by_user[-1] if by_user else "", holdout_task.request_text(messages))
 
 
-def _most_frequent(things: Sequence[Thing]) -> Thing:
-    return min(Counter(things).items(), key=lambda item: (-item[1], item[0]))[0]
+def _most_frequent(values: Sequence[Value]) -> Value:
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
 def _baseline_scores(kind: Kind, document: Document, output: str) -> dict[str, float | None]:
-    """Score an answer; a label that a baseline gives is also the one that it finds likeliest."""
+    # A baseline's label is also its likeliest.
     scores = lm_eval_tasks.score_output(kind, document, output)
     return {**scores, "choice": scores["label"]} if kind == "classification" else scores

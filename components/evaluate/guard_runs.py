@@ -27,38 +27,38 @@ GuardDocument: TypeAlias = dict[str, Json]
 
 
 def read_documents(path: Path) -> list[GuardDocument]:
-    """Read a document from each row or line, each one once.
+    """Read one document per row or line, without duplicates.
 
-    Two models may be compared on a document only where it occurs once.
+    A paired comparison of two models requires that each document occurs once.
 
     Raises:
-        ValueError: A line is no JSON object, or there is no document.
+        ValueError: A line is not a JSON object, or there is no document.
     """
     rows = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else _read_lines(path)
-    found = {_canonical_json(row): row for row in rows}
-    if not found:
-        raise ValueError(f"{path} holds no document")
-    return list(found.values())
+    unique = {_canonical_json(row): row for row in rows}
+    if not unique:
+        raise ValueError(f"{path} has no documents")
+    return list(unique.values())
 
 
 def draw_documents(documents: Sequence[GuardDocument], limit: int | None) -> list[GuardDocument]:
-    """Take at most ``limit`` documents in their order: those whose content hashes lowest.
+    """Draw at most ``limit`` documents, those with the lowest content hashes, in their order.
 
-    So the choice is by chance and always the same, and a higher limit only adds.
+    So the draw is pseudo-random and repeatable, and a higher limit only adds documents.
     """
     if limit is None or limit >= len(documents):
         return list(documents)
-    hashes = [hashlib.sha256(_canonical_json(one).encode()).digest() for one in documents]
+    hashes = [hashlib.sha256(_canonical_json(row).encode()).digest() for row in documents]
     last = sorted(hashes)[limit - 1]
-    return [one for one, drawn in zip(documents, hashes, strict=True) if drawn <= last]
+    return [row for row, digest in zip(documents, hashes, strict=True) if digest <= last]
 
 
 def documents_not_in(
     documents: Sequence[GuardDocument], known: Sequence[GuardDocument]
 ) -> list[GuardDocument]:
-    """Leave out the documents that are among the ``known``."""
+    """Return the documents that are not among ``known``."""
     seen = set(map(_canonical_json, known))
-    return [one for one in documents if _canonical_json(one) not in seen]
+    return [row for row in documents if _canonical_json(row) not in seen]
 
 
 def _canonical_json(row: GuardDocument) -> str:
@@ -79,7 +79,7 @@ def _parse_line(path: Path, number: int, line: str) -> GuardDocument:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     if isinstance(value, dict):
         return cast("GuardDocument", value)
-    raise ValueError(f"{path}, line {number} wants a JSON object, found {line.strip()[:60]}")
+    raise ValueError(f"{path}, line {number}: expected a JSON object, found {line.strip()[:60]}")
 
 
 METRIC_MEANINGS = {
@@ -99,11 +99,11 @@ _TEMPLATE_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What a task's own functions and templates raise when a document is not as they expect."""
+"""What a task's own functions and templates raise for an unexpected document."""
 
 
 class GuardError(ValueError):
-    """Guard tasks that can't be asked; ``mistakes`` holds a sentence for each reason."""
+    """Raised for invalid guard tasks; ``mistakes`` has a sentence for each reason."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         self.mistakes = list(mistakes)
@@ -112,25 +112,25 @@ class GuardError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PreparedGuard:
-    """A task that is ready to be asked, with what its one metric means."""
+    """A task that is ready to run, with the meaning of its one metric."""
 
     task: "ConfigurableTask"
     metric: str
     filter: str
-    told: Metric
+    meaning: Metric
 
 
 def prepare_guards(tasks: Sequence[GuardTask]) -> dict[str, PreparedGuard]:
-    """Make every task ready, by name, having looked at each of its documents.
+    """Build all tasks by name, and check each of their documents.
 
     Raises:
         GuardError: With every mistake of every task.
     """
     mistakes = guards.guard_mistakes(tasks)
     ready: dict[str, PreparedGuard] = {}
-    for one in tasks if not mistakes else ():
+    for guard in tasks if not mistakes else ():
         try:
-            ready[guards.guard_name(one)] = build_guard(one)
+            ready[guards.guard_name(guard)] = build_guard(guard)
         except GuardError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -138,55 +138,56 @@ def prepare_guards(tasks: Sequence[GuardTask]) -> dict[str, PreparedGuard]:
     return ready
 
 
-def build_guard(one: GuardTask) -> PreparedGuard:
-    """Make lm-eval's task from its definition and our documents, and look at each of them.
+def build_guard(guard: GuardTask) -> PreparedGuard:
+    """Build lm-eval's task from its definition and our documents, and check each document.
 
     Raises:
-        GuardError: It can't be asked of these documents, or not scored.
+        GuardError: The documents don't fit the task, or its metric can't be computed or compared.
     """
     from lm_eval.api.task import ConfigurableTask
 
-    told = guards.find_definition(one.task)
+    definition = guards.find_definition(guard.task)
+    name = definition.name
     try:
-        task = ConfigurableTask(config=_task_config(one, told))
+        task = ConfigurableTask(config=_task_config(guard, definition))
     except _TEMPLATE_ERRORS as error:
-        misfit = f"{told.name}: {one.data} does not fit the task: {_error_text(error)}"
+        misfit = f"{name}: {guard.data} does not fit the task: {_error_text(error)}"
         raise GuardError([misfit]) from error
-    mistakes = [f"{told.name}: {mistake}" for mistake in _document_mistakes(task)]
+    mistakes = [f"{name}: {mistake}" for mistake in _document_mistakes(task)]
     if (task.config.generation_kwargs or {}).get("do_sample"):
-        mistakes.append(f"{told.name}: draws its answers at random, so no score can be repeated")
-    if problem := _metric_problem(task, one.metric):
-        mistakes.append(f"{told.name}: {problem}")
+        mistakes.append(f"{name}: samples its answers at random, so no score is repeatable")
+    if problem := _metric_problem(task, guard.metric):
+        mistakes.append(f"{name}: {problem}")
     if mistakes:
         raise GuardError(mistakes)
-    higher = bool(task.higher_is_better()[one.metric])
-    meaning = METRIC_MEANINGS.get(one.metric, f"the mean of lm-eval's {one.metric}")
-    metric = Metric(f"of the documents of {told.name}: {meaning}", higher_is_better=higher)
-    return PreparedGuard(task, one.metric, guards.chosen_filter(one, told), metric)
+    higher = bool(task.higher_is_better()[guard.metric])
+    meaning = METRIC_MEANINGS.get(guard.metric, f"the mean of lm-eval's {guard.metric}")
+    metric = Metric(f"of the documents of {name}: {meaning}", higher_is_better=higher)
+    return PreparedGuard(task, guard.metric, guards.chosen_filter(guard, definition), metric)
 
 
-def _task_config(one: GuardTask, told: guards.TaskDefinition) -> dict[str, Any]:
-    """Give lm-eval the task's definition with our documents in place of its own."""
+def _task_config(guard: GuardTask, definition: guards.TaskDefinition) -> dict[str, Any]:
+    """Return the task's definition with our documents in place of its own."""
     from datasets import Dataset
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    asked = read_documents(one.data)
-    splits = {"test": Dataset.from_list(draw_documents(asked, one.limit))}
-    if one.examples is not None:
-        examples = documents_not_in(read_documents(one.examples), asked)
-        if len(examples) < one.num_fewshot:
+    documents = read_documents(guard.data)
+    splits = {"test": Dataset.from_list(draw_documents(documents, guard.limit))}
+    if guard.examples is not None:
+        examples = documents_not_in(read_documents(guard.examples), documents)
+        if len(examples) < guard.num_fewshot:
             raise ValueError(
-                f"{one.examples} has {len(examples)} documents that are not asked, and num_fewshot "
-                f"wants {one.num_fewshot}"
+                f"{guard.examples} has {len(examples)} documents that are not asked, and "
+                f"num_fewshot is {guard.num_fewshot}"
             )
         splits["examples"] = Dataset.from_list(examples)
 
     def load(**_: object) -> dict[str, Dataset]:
         return splits
 
-    body: dict[str, Any] = load_yaml(told.path, resolve_func=True)
+    body: dict[str, Any] = load_yaml(definition.path, resolve_func=True)
     body = {key: value for key, value in body.items() if key not in ("tag", "task_list", "group")}
-    if one.examples is not None and isinstance(body.get("fewshot_config"), dict):
+    if guard.examples is not None and isinstance(body.get("fewshot_config"), dict):
         body["fewshot_config"] = {
             key: value
             for key, value in body["fewshot_config"].items()
@@ -200,8 +201,8 @@ def _task_config(one: GuardTask, told: guards.TaskDefinition) -> dict[str, Any]:
         "training_split": None,
         "validation_split": None,
         "test_split": "test",
-        "fewshot_split": "examples" if one.examples is not None else None,
-        "num_fewshot": one.num_fewshot,
+        "fewshot_split": "examples" if guard.examples is not None else None,
+        "num_fewshot": guard.num_fewshot,
     }
 
 
@@ -212,14 +213,14 @@ def _metric_problem(task: "ConfigurableTask", metric: str) -> str | None:
     if metric not in means:
         return f"has no metric {metric}, only {', '.join(means)}"
     if means[metric] is not mean:
-        return f"{metric} is no mean of the documents' scores"
-    if task.config.process_results is None and task._metric_fn_list[metric] is None:  # pyright: ignore[reportPrivateUsage] - nothing public tells
-        return f"lm-eval can't compute {metric} here: what it needs is not installed"
+        return f"{metric} is not a mean of the documents' scores"
+    if task.config.process_results is None and task._metric_fn_list[metric] is None:  # pyright: ignore[reportPrivateUsage] - there is no public way
+        return f"lm-eval can't compute {metric} here: a package that it requires is not installed"
     return None
 
 
 def _document_mistakes(task: "ConfigurableTask") -> list[str]:
-    """Say of the first document that can't be asked or scored why."""
+    """Return the problem of the first invalid document."""
     for number, document in enumerate(cast("Iterable[dict[str, Any]]", task.eval_docs)):
         try:
             problem = _document_problem(task, document)
@@ -239,10 +240,10 @@ def _document_problem(task: "ConfigurableTask", document: dict[str, Any]) -> str
         return None
     choices = task.doc_to_choice(document)
     right = text if isinstance(text, int) else target
-    for one in right if isinstance(right, list) else [right]:
-        known = 0 <= one < len(choices) if isinstance(one, int) else one in choices
+    for answer in right if isinstance(right, list) else [right]:
+        known = 0 <= answer < len(choices) if isinstance(answer, int) else answer in choices
         if not known:
-            return f"its right answer {one!r} is none of its {len(choices)} choices"
+            return f"its right answer {answer!r} is not one of its {len(choices)} choices"
     return None
 
 
@@ -251,14 +252,14 @@ def _error_text(error: BaseException) -> str:
 
 
 FEWSHOT_SEED = 1234
-"""lm-eval's own: which solved examples stand before which document."""
+"""lm-eval's default; it decides which examples precede which document."""
 
 
 def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
-    """Have a model answer a task through lm-eval, none of whose caches is used.
+    """Run a model on a task through lm-eval, without lm-eval's caches.
 
     Raises:
-        ValueError: lm-eval gave back other samples than one for each document.
+        ValueError: lm-eval did not return one sample per document.
     """
     from lm_eval.evaluator import evaluate
 
@@ -272,11 +273,11 @@ def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:
         bootstrap_iters=0,
     )
     rows = [row for row in results["samples"][name] if row["filter"] == guard.filter]
-    asked = len(guard.task.eval_docs)
-    if sorted(row["doc_id"] for row in rows) != list(range(asked)):
+    count = len(guard.task.eval_docs)
+    if sorted(row["doc_id"] for row in rows) != list(range(count)):
         raise ValueError(
-            f"lm-eval gave back {len(rows)} samples for the {asked} documents of {name}, wants one "
-            f"for each; nothing is measured"
+            f"lm-eval returned {len(rows)} samples for the {count} documents of {name}, expected "
+            "one for each; nothing is measured"
         )
     return [_guard_sample(row, name, guard) for row in rows]
 
@@ -301,14 +302,14 @@ def _guard_sample(row: Mapping[str, Any], name: str, guard: PreparedGuard) -> Sa
 
 
 def _guard_output(row: Mapping[str, Any], guard: PreparedGuard) -> str:
-    """Give the text that a model wrote, or the choice that it finds likeliest by the metric."""
+    """Return the generated text, or the likeliest choice by the metric."""
     answers = row["filtered_resps"]
     if guard.task.OUTPUT_TYPE != "multiple_choice":
         return str(answers[0])
     choices = [str(choice) for choice in guard.task.doc_to_choice(row["doc"])]
-    lengths = [len(one) if guard.metric == "acc_norm" else 1 for one in choices]
-    likely = [float(answers[at][0]) / max(1, lengths[at]) for at in range(len(choices))]
-    return choices[max(range(len(choices)), key=likely.__getitem__)]
+    lengths = [len(choice) if guard.metric == "acc_norm" else 1 for choice in choices]
+    scores = [float(answers[at][0]) / max(1, lengths[at]) for at in range(len(choices))]
+    return choices[max(range(len(choices)), key=scores.__getitem__)]
 
 
 def _guard_reference(row: Mapping[str, Any], guard: PreparedGuard) -> str:
@@ -319,7 +320,7 @@ def _guard_reference(row: Mapping[str, Any], guard: PreparedGuard) -> str:
 
 
 def _finite_score(value: object) -> float | None:
-    """Take lm-eval's score of a document; what is no finite number was not measured."""
+    # A score that is not a finite number was not measured.
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         return None
     return float(value)

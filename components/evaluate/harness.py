@@ -1,7 +1,7 @@
-"""Measure models on tasks with lm-eval: one base in memory, adapters by turns.
+"""Measure models on tasks with lm-eval: one base in memory, one adapter at a time.
 
-A scorecard's key is the digest of everything that could move its figures, so what was measured once
-is found again, and nothing is loaded when all of it is.
+A scorecard's key is the digest of everything that could change its figures, so finished
+measurements are skipped, and nothing is loaded if all are finished.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -47,13 +47,13 @@ ScorecardFolders: TypeAlias = dict[str, dict[str, Path]]
 
 @dataclass(frozen=True, slots=True)
 class ReadyTask:
-    """A task that is ready: its metrics, and how a model is asked all of it.
+    """A prepared task: its metrics, and a function that runs a model on it.
 
-    ``window`` counts its prompts, where they are the workload's requests.
+    ``window`` counts the prompts that don't fit, for the workload's own requests.
     """
 
     metrics: Mapping[str, Metric]
-    ask: "Callable[[LM], list[Sample]]"
+    run: "Callable[[LM], list[Sample]]"
     window: Window | None = None
 
 
@@ -65,7 +65,7 @@ def folders(
     settings: EvaluationSettings,
     side: MeasuredSide = HOLDOUT,
 ) -> ScorecardFolders:
-    """Name each model's scorecard folders, whether they are there yet or not; see ``evaluate``."""
+    """Return each model's scorecard folders, finished or not; see ``evaluate``."""
     return _by_model(measurements(snapshot, base, models, root, settings, side))
 
 
@@ -80,43 +80,43 @@ def evaluate(
     report: Callable[[Progress], None],
     now: datetime,
 ) -> ScorecardFolders:
-    """Measure each model on each task, unless it was measured before.
+    """Measure each model on each task, skipping finished measurements.
 
     Args:
         snapshot: A finished snapshot folder.
         base: The base model's folder.
-        models: Adapter folders by the role they play; ``None`` is the base alone.
-        root: Where scorecard folders go, each named by its key.
-        settings: How the models are asked.
-        side: Which requests of the workload they are asked; those of the validation side alone, or
-            the holdout's with all other tasks.
+        models: Adapter folders by role; ``None`` is the base alone.
+        root: The folder of scorecard folders, each named by its key.
+        settings: The settings that all models are evaluated with.
+        side: The workload's requests: the validation side without other tasks, or the holdout with
+            all other tasks.
         report: Called before the first batch and after each, with the model's role as the stage.
-        now: When this evaluation was asked for (UTC).
+        now: When this evaluation was requested (UTC).
 
     Returns:
-        Each model's finished scorecard folders, one a task; the side's has its name.
+        Each model's finished scorecard folders by task; the side's has its name.
 
     Raises:
         FileNotFoundError: The snapshot or an adapter is unfinished.
-        ValueError: The side is empty, or an adapter is not the one its manifest names.
-        GuardError: A task can't be asked, or not of its documents; found before a model is loaded.
-        NotAppliedError: An adapter is for another base, or changes nothing; nothing is scored.
-        TemplateChangedError: An adapter was trained on prompts that were written differently.
+        ValueError: The side is empty, or an adapter's weights differ from its manifest.
+        GuardError: A guard task or its documents are invalid; raised before a model is loaded.
+        AdapterNotAppliedError: An adapter is for another base or has no effect; nothing is scored.
+        TemplateChangedError: An adapter was trained with another prompt template.
     """
-    wanted = measurements(snapshot, base, models, root, settings, side)
-    missing = [m for m in wanted if not manifest.is_finished(m.folder)]
-    adapters = list(dict.fromkeys(one.adapter for one in missing if one.adapter is not None))
+    planned = measurements(snapshot, base, models, root, settings, side)
+    missing = [m for m in planned if not manifest.is_finished(m.folder)]
+    adapters = list(dict.fromkeys(m.adapter for m in missing if m.adapter is not None))
     for adapter in adapters:
         adapter_checks.require_sound(adapter)
-    names = {one.task for one in missing}
-    ready = guard_runs.prepare_guards(
-        [one for one in settings.tasks if guards.guard_name(one) in names]
+    names = {m.task for m in missing}
+    guards_by_name = guard_runs.prepare_guards(
+        [guard for guard in settings.tasks if guards.guard_name(guard) in names]
     )
     if not missing:
-        return _by_model(wanted)
+        return _by_model(planned)
     with load_engine(base, settings, adapters) as engine:
-        askable = _ready_tasks(snapshot, engine, settings, ready, side)
-        askable |= {
+        ready = _ready_tasks(snapshot, engine, settings, guards_by_name, side)
+        ready |= {
             name: ReadyTask(
                 task_registry.BUILT_IN_METRICS[name],
                 task_registry.prepare_built_in(name, snapshot, engine.tokenizer, engine.length),
@@ -124,44 +124,43 @@ def evaluate(
             for name in settings.built_in
             if name in names
         }
-        for adapter, group in groupby(missing, key=lambda one: one.adapter):
-            with engine.wearing(adapter) as model:
-                _measure_model(group, askable, model, engine.tokenizer, report=report, now=now)
-    return _by_model(wanted)
+        for adapter, group in groupby(missing, key=lambda m: m.adapter):
+            with engine.use_adapter(adapter) as model:
+                _measure_model(group, ready, model, engine.tokenizer, report=report, now=now)
+    return _by_model(planned)
 
 
 def _measure_model(
-    wanted: Iterable[Measurement],
-    askable: Mapping[str, ReadyTask],
+    group: Iterable[Measurement],
+    ready: Mapping[str, ReadyTask],
     model: LoadedAdapter,
     tokenizer: "PreTrainedTokenizerBase",
     *,
     report: Callable[[Progress], None],
     now: datetime,
 ) -> None:
-    """Measure one model on its tasks, and write a scorecard of each."""
-    for one in wanted:
-        asked, watch = askable[one.asked], Stopwatch(report)
-        stage = one.model if one.task in (HOLDOUT, VALIDATION) else f"{one.model} on {one.task}"
+    """Measure one model on its tasks, and write a scorecard for each."""
+    for m in group:
+        task, watch = ready[m.ready_task], Stopwatch(report)
+        stage = m.model if m.task in (HOLDOUT, VALIDATION) else f"{m.model} on {m.task}"
         with model.answering(stage, watch) as lm:
-            samples = asked.ask(lm)
-            body = one.body | _measure_speed(one, model, tokenizer, samples, watch.answering)
-        if asked.window is not None:
-            body |= {WINDOW: asdict(asked.window)}
-        scorecard.write(one.folder, samples, asked.metrics, body=body, now=now)
+            samples = task.run(lm)
+            body = m.body | _measure_speed(m, model, tokenizer, samples, watch.answering)
+        if task.window is not None:
+            body |= {WINDOW: asdict(task.window)}
+        scorecard.write(m.folder, samples, task.metrics, body=body, now=now)
 
 
 def _ready_tasks(
     snapshot: Path,
     engine: Engine,
     settings: EvaluationSettings,
-    ready: Mapping[str, PreparedGuard],
+    guards_by_name: Mapping[str, PreparedGuard],
     side: MeasuredSide,
 ) -> dict[str, ReadyTask]:
-    """Say of each task how a model is asked it."""
-    found = {
-        name: ReadyTask({one.metric: one.told}, partial(guard_runs.run_guard, guard=one))
-        for name, one in ready.items()
+    ready = {
+        name: ReadyTask({guard.metric: guard.meaning}, partial(guard_runs.run_guard, guard=guard))
+        for name, guard in guards_by_name.items()
     }
     room = engine.length - settings.max_new_tokens
     for name in (side, FEW_SHOT) if settings.num_fewshot else (side,):
@@ -173,67 +172,64 @@ def _ready_tasks(
             num_fewshot=settings.num_fewshot if name == FEW_SHOT else 0,
             room=room,
         )
-        ask = partial(
+        run = partial(
             lm_eval_tasks.evaluate_holdout,
             holdout=holdout,
             max_new_tokens=settings.max_new_tokens,
             end=str(engine.tokenizer.eos_token or ""),
         )
         window = holdout_task.count_too_long(holdout, engine.tokenizer, room)
-        found[name] = ReadyTask(metrics.KIND_METRICS[holdout.answers.kind], ask, window)
-        said = baselines.read_logged(snapshot, holdout.answers.kind) if name == HOLDOUT else None
-        if said is not None:
-            read = partial(baselines.score_logged, holdout, said, settings.max_new_tokens)
-            found[PRODUCTION] = ReadyTask(found[name].metrics, lambda _, read=read: read())
+        ready[name] = ReadyTask(metrics.KIND_METRICS[holdout.answers.kind], run, window)
+        logged = baselines.read_logged(snapshot, holdout.answers.kind) if name == HOLDOUT else None
+        if logged is not None:
+            score = partial(baselines.score_logged, holdout, logged, settings.max_new_tokens)
+            ready[PRODUCTION] = ReadyTask(ready[name].metrics, lambda _, score=score: score())
         if name == side:
-            for which in baselines.baseline_names(snapshot, holdout.answers.kind):
-                learned = (snapshot / holdout_task.TRAIN_FILE, snapshot / f"{side}.parquet")
-                read = partial(
-                    baselines.score_baseline, which, holdout, *learned, settings.max_new_tokens
+            for baseline in baselines.baseline_names(snapshot, holdout.answers.kind):
+                files = (snapshot / holdout_task.TRAIN_FILE, snapshot / f"{side}.parquet")
+                score = partial(
+                    baselines.score_baseline, baseline, holdout, *files, settings.max_new_tokens
                 )
-                found[which] = ReadyTask(found[name].metrics, lambda _, read=read: read())
-    return found
+                ready[baseline] = ReadyTask(ready[name].metrics, lambda _, score=score: score())
+    return ready
 
 
 def _measure_speed(
-    one: Measurement,
+    measurement: Measurement,
     model: LoadedAdapter,
     tokenizer: "PreTrainedTokenizerBase",
     samples: list[Sample],
-    took: TimeMark,
+    elapsed: TimeMark,
 ) -> dict[str, Json]:
-    """Say how fast the workload's own requests were answered, which is never twice the same.
-
-    So it is no part of the scorecard's key.
-    """
-    if one.task != HOLDOUT or one.model in (PRODUCTION, *BASELINES):
+    # Differs from run to run, so it is not part of the scorecard's key.
+    if measurement.task != HOLDOUT or measurement.model in (PRODUCTION, *BASELINES):
         return {}
     from components.evaluate.engines import speed  # noqa: PLC0415 - loads torch
 
-    return {costs.SPEED: asdict(speed.measure_speed(model.alone, tokenizer, samples, took))}
+    return {costs.SPEED: asdict(speed.measure_speed(model.alone, tokenizer, samples, elapsed))}
 
 
 def _by_model(measurements: list[Measurement]) -> ScorecardFolders:
-    found: ScorecardFolders = {}
-    for one in measurements:
-        found.setdefault(one.model, {})[one.task] = one.folder
-    return found
+    by_model: ScorecardFolders = {}
+    for m in measurements:
+        by_model.setdefault(m.model, {})[m.task] = m.folder
+    return by_model
 
 
 @contextmanager
 def load_engine(
     base: Path, settings: "EvaluationSettings", adapters: Sequence[Path]
 ) -> Generator[Engine]:
-    """Load a base for an evaluation, in the engine that its settings name.
+    """Load a base for an evaluation, in the engine of its settings.
 
     Args:
         base: The base's folder.
-        settings: How models are asked.
-        adapters: All that will be put on it.
+        settings: The evaluation's settings.
+        adapters: All adapters that will be used.
 
     Raises:
-        EngineError: The engine is not installed, or can't do what is asked of it.
-        NotAppliedError: An adapter is none that the engine can put on.
+        EngineError: The engine is not installed, or does not support the base.
+        AdapterNotAppliedError: The engine does not support an adapter.
     """
     if settings.engine == "vllm":
         from components.evaluate.engines import vllm_engine  # noqa: PLC0415 - loads vLLM

@@ -1,4 +1,4 @@
-"""A side of a snapshot as a task: rendered requests, few-shot examples, version and slices."""
+"""A snapshot's side as a task: rendered requests, few-shot examples, version and slices."""
 
 import json
 import sys
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 SHOT_FILE = "train.parquet"
 
 ROWS_AT_ONCE = 256
-"""Requests whose likeness to all examples is held in memory together."""
+"""Requests whose similarities to all examples are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved example; ``label`` is its class: the tools that it calls, or a short answer."""
+    """A solved example; ``label`` is its class: the tools called, or a short answer."""
 
     request: str
     messages: list[Message]
@@ -55,15 +55,17 @@ def _shot(row: dict[str, object]) -> Shot:
 
 
 def request_text(messages: Sequence[dict[str, Json]]) -> str:
-    """Give what likeness is measured on: all that was said but for the application's own words."""
-    return "\n".join(prompt.text_of(one) for one in messages if not prompt.is_system(one))
+    """Return the text that similarity is measured on: all messages except system ones."""
+    return "\n".join(
+        prompt.text_of(message) for message in messages if not prompt.is_system(message)
+    )
 
 
 def choose_shots(requests: Sequence[str], shots: Sequence[Shot], count: int) -> list[list[Shot]]:
     """Choose up to ``count`` examples for each request, the nearest one last.
 
-    Near is the cosine of TF-IDF vectors (Salton and Buckley 1988, with logarithmic term counts) of
-    the words; of equally near ones the first.
+    Similarity is the cosine of TF-IDF vectors (Salton and Buckley 1988, with logarithmic term
+    counts) of the words; ties go to the first example.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - seconds
 
@@ -72,15 +74,15 @@ def choose_shots(requests: Sequence[str], shots: Sequence[Shot], count: int) -> 
     labels = [shot.label for shot in shots]
     chosen: list[list[Shot]] = []
     for first in range(0, len(requests), ROWS_AT_ONCE):
-        wanted = vectorizer.transform(requests[first : first + ROWS_AT_ONCE])
-        for likeness in (wanted @ known.T).toarray():
-            nearest = np.argsort(-likeness, kind="stable").tolist()
+        vectors = vectorizer.transform(requests[first : first + ROWS_AT_ONCE])
+        for similarities in (vectors @ known.T).toarray():
+            nearest = np.argsort(-similarities, kind="stable").tolist()
             chosen.append([shots[at] for at in reversed(pick_shots(nearest, labels, count))])
     return chosen
 
 
 def pick_shots(nearest: Sequence[int], labels: Sequence[str], count: int) -> list[int]:
-    """Take the nearest of each class, the nearest class first, and then the nearest of the rest."""
+    """Pick the nearest of each class, the nearest class first, and then the nearest of the rest."""
     by_class: dict[str, int] = {}
     for at in nearest:
         by_class.setdefault(labels[at], at)
@@ -95,15 +97,15 @@ def pick_shots(nearest: Sequence[int], labels: Sequence[str], count: int) -> lis
 def prepend_shots(
     request: Rendered, shots: Sequence[Shot], tokenizer: "PreTrainedTokenizerBase", room: int
 ) -> Rendered:
-    """Put examples before a request as turns of its conversation, after the system's message.
+    """Insert examples as turns before a request, after the system message.
 
     Args:
-        request: As it is asked without them.
-        shots: The nearest last; the farthest are left out where all don't fit.
+        request: The request without examples.
+        shots: The nearest last; the farthest are dropped if not all fit.
         tokenizer: The base's.
-        room: Tokens that the prompt may have.
+        room: The most tokens of the prompt.
     """
-    head = [one for one in request.messages[:1] if one["role"] == "system"]
+    head = [message for message in request.messages[:1] if message["role"] == "system"]
     rest = request.messages[len(head) :]
     for first in range(len(shots)):
         turns = [turn for shot in shots[first:] for turn in _shot_turns(shot, request)]
@@ -114,9 +116,9 @@ def prepend_shots(
 
 
 def _shot_turns(shot: Shot, request: Rendered) -> list[Message]:
-    said = "\n\n".join(message["content"] for message in shot.messages)
+    conversation = "\n\n".join(message["content"] for message in shot.messages)
     return [
-        {"role": "user", "content": said},
+        {"role": "user", "content": conversation},
         {"role": "assistant", "content": dialects.write_answer(request.form, shot.answer)},
     ]
 
@@ -125,7 +127,7 @@ Document: TypeAlias = dict[str, str]
 """One request: ``example_id cluster_id client_id language length request prompt form tools
 reference answer acceptable``, all text.
 
-``language`` is empty in snapshots that keep none. ``form`` is the one that calls have; ``tools``,
+``language`` is empty in snapshots without that column. ``form`` is the syntax of calls; ``tools``,
 ``answer`` and ``acceptable`` stay JSON text, since Arrow would merge their nested types.
 """
 
@@ -134,25 +136,25 @@ HOLDOUT_FILE = "holdout.parquet"
 TRAIN_FILE = "train.parquet"
 
 NO_CALL = "no call"
-"""The slice ``tool`` of requests that are rightly answered without a call."""
+"""The slice ``tool`` of requests whose right answer has no call."""
 
 SLICES = {"client": "client_id", "language": "language", "length": "length"}
-"""Where a request has its slices."""
+"""A document's field for each slice."""
 
-UNTOLD = "not told"
-"""The slice ``language`` of requests that are too short or too mixed to tell it."""
+UNKNOWN_LANGUAGE = "not told"
+"""The slice ``language`` of requests that are too short or too mixed to detect it."""
 
 LENGTHS = ("short", "middle", "long")
-"""The slices of a third each, by how long the prompt is."""
+"""The slices ``length``, a third of the requests each, by the prompt's length."""
 
 VERSION = manifest.version(1, first="b99a5ca16dcb3341")
-"""The version of how the holdout is asked and scored: raise the number when
+"""The version of the holdout's prompts and scoring: raise the number when
 ``tests/golden/scoring.json`` changes. Scores of two versions are not comparable."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSide:
-    """A side of a snapshot under the name and version that its task has."""
+    """A snapshot's side with its task's name and version."""
 
     name: str
     version: str
@@ -161,7 +163,7 @@ class EvaluatedSide:
 
 
 def task_name(workload: str, side: MeasuredSide = HOLDOUT) -> str:
-    """Name the task of a workload's side."""
+    """Return the name of a side's task."""
     return f"{side}_{workload}"
 
 
@@ -177,45 +179,48 @@ def side_version(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> str:
     return f"{side}-{record.files[f'{side}.parquet'][:16]}"
 
 
-def answer_space_of(snapshot: Path, named: Kind | None) -> AnswerSpace:
-    """Find what a snapshot's answers are, learned and held out; see ``kinds.find``."""
+def answer_space_of(snapshot: Path, configured: Kind | None) -> AnswerSpace:
+    """Return the answer space of the training side and the holdout.
+
+    See ``metrics.find_answer_space``.
+    """
     answers: list[Answer] = []
     offers_tools = False
     for file in (TRAIN_FILE, HOLDOUT_FILE):
         columns = pq.read_table(snapshot / file, columns=["answer", "tools"])
-        answers += [Answer.from_json(str(one)) for one in columns["answer"].to_pylist()]
-        offered = {str(one) for one in columns["tools"].to_pylist()}
-        offers_tools |= any(json.loads(one) for one in offered)
-    return metrics.find_answer_space(answers, named, offers_tools=offers_tools)
+        answers += [Answer.from_json(str(text)) for text in columns["answer"].to_pylist()]
+        tool_lists = {str(text) for text in columns["tools"].to_pylist()}
+        offers_tools |= any(json.loads(text) for text in tool_lists)
+    return metrics.find_answer_space(answers, configured, offers_tools=offers_tools)
 
 
 def abstains(snapshot: Path) -> bool:
-    """Tell whether any held-out request is rightly answered without a call."""
+    """Return whether any held-out request's right answer has no call."""
     answers = pq.read_table(snapshot / HOLDOUT_FILE, columns=["answer"])["answer"].to_pylist()
-    return any(not Answer.from_json(str(one)).calls for one in answers)
+    return any(not Answer.from_json(str(text)).calls for text in answers)
 
 
 def read_side(
     snapshot: Path,
     tokenizer: "PreTrainedTokenizerBase",
-    named: Kind | None,
+    configured: Kind | None,
     *,
     side: MeasuredSide = HOLDOUT,
     num_fewshot: int = 0,
     room: int = sys.maxsize,
 ) -> EvaluatedSide:
-    """Read a side of a snapshot, each request as the exact text that the model will read.
+    """Read a side of a snapshot with each request's exact prompt text.
 
     Args:
         snapshot: A finished snapshot folder.
         tokenizer: The base's.
-        named: What the workload's file says that the answers are, if it does.
-        side: The side that is asked.
-        num_fewshot: How many solved examples of the training side stand before each request.
-        room: Tokens that a prompt with examples may have.
+        configured: The kind of answers in the workload's file, if any.
+        side: The side to read.
+        num_fewshot: The number of solved training examples before each request.
+        room: The most tokens of a prompt with examples.
 
     Raises:
-        ValueError: The side is empty, so that nothing could be measured.
+        ValueError: The side is empty.
     """
     record = SnapshotManifest.read(snapshot)
     columns = ["example_id", "group", "client_id", "prompt", "messages", "tools", "answer"]
@@ -228,23 +233,23 @@ def read_side(
             f"evaluating on {snapshot}: its {side} side is empty, so nothing is measured; a larger "
             f"{side}_share under curate draws more rows, as they arrive"
         )
-    asked = [_render(row, tokenizer) for row in rows]
-    lengths = _thirds([len(one.to_text(tokenizer)) for one in asked])
+    rendered = [_render(row, tokenizer) for row in rows]
+    lengths = _thirds([len(request.to_text(tokenizer)) for request in rendered])
     if num_fewshot:
         requests = [request_text(json.loads(str(row["messages"]))) for row in rows]
         chosen = choose_shots(requests, read_shots(snapshot), num_fewshot)
-        asked = [
-            prepend_shots(one, shown, tokenizer, room)
-            for one, shown in zip(asked, chosen, strict=True)
+        rendered = [
+            prepend_shots(request, shots, tokenizer, room)
+            for request, shots in zip(rendered, chosen, strict=True)
         ]
     documents = [
-        _make_document(row, one, tokenizer) | {"length": length}
-        for row, one, length in zip(rows, asked, lengths, strict=True)
+        _make_document(row, request, tokenizer) | {"length": length}
+        for row, request, length in zip(rows, rendered, lengths, strict=True)
     ]
     return EvaluatedSide(
         name=task_name(record.workload, side),
         version=side_version(record, side),
-        answers=answer_space_of(snapshot, named),
+        answers=answer_space_of(snapshot, configured),
         documents=tuple(documents),
     )
 
@@ -252,30 +257,30 @@ def read_side(
 def count_too_long(
     holdout: EvaluatedSide, tokenizer: "PreTrainedTokenizerBase", room: int
 ) -> Window:
-    """Count the prompts of a side that have more tokens than there is ``room`` for."""
+    """Count the prompts of a side with more than ``room`` tokens."""
     prompts = [document["prompt"] for document in holdout.documents]
     lengths = map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType] - lists of ids
     return Window(len(prompts), sum(length > room for length in lengths), room)
 
 
 def count_measured(snapshot: Path, kind: Kind, metric: str, side: MeasuredSide) -> int:
-    """Count the requests of a side that a metric of its kind is measured on."""
+    """Count the requests of a side that a metric is measured on."""
     answers = pq.read_table(snapshot / f"{side}.parquet", columns=["answer"])["answer"].to_pylist()
-    return sum(metrics.is_measured(kind, metric, Answer.from_json(str(one))) for one in answers)
+    return sum(metrics.is_measured(kind, metric, Answer.from_json(str(text))) for text in answers)
 
 
 def keeps_language(snapshot: Path) -> bool:
-    """Tell whether a snapshot says what languages its requests are in; older ones don't."""
+    """Return whether a snapshot has its requests' languages; older ones don't."""
     return "language" in pq.read_schema(snapshot / HOLDOUT_FILE).names
 
 
 def with_clusters(file: Path, columns: Sequence[str]) -> list[str]:
-    """Add the column of clusters to those to read; snapshots that are older have groups only."""
+    """Add the column ``cluster`` if the file has it; older snapshots only have groups."""
     return [*columns, *(["cluster"] if "cluster" in pq.read_schema(file).names else [])]
 
 
 def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
-    """Hash which requests of a side form a cluster; ``None`` if the snapshot is older than that."""
+    """Digest the clusters of a side's requests; ``None`` for snapshots without clusters."""
     file = snapshot / f"{side}.parquet"
     if "cluster" not in pq.read_schema(file).names:
         return None
@@ -284,13 +289,13 @@ def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
 
 
 def cluster_of(row: Mapping[str, object]) -> str:
-    """Return the cluster of a row; its group where the snapshot is older than clusters."""
+    """Return the cluster of a row; its group in snapshots without clusters."""
     return str(row["cluster"] if "cluster" in row else row["group"])
 
 
 def language_of(row: Mapping[str, object]) -> str:
-    """Give the slice ``language`` of a row; empty where the snapshot keeps none."""
-    return str(row["language"] or UNTOLD) if "language" in row else ""
+    """Return the slice ``language`` of a row; empty in snapshots without languages."""
+    return str(row["language"] or UNKNOWN_LANGUAGE) if "language" in row else ""
 
 
 def _render(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> Rendered:
@@ -299,18 +304,18 @@ def _render(row: Mapping[str, object], tokenizer: "PreTrainedTokenizerBase") -> 
 
 
 def _make_document(
-    row: Mapping[str, object], asked: Rendered, tokenizer: "PreTrainedTokenizerBase"
+    row: Mapping[str, object], rendered: Rendered, tokenizer: "PreTrainedTokenizerBase"
 ) -> Document:
-    written = cast("list[Message]", row["prompt"])
+    messages = cast("list[Message]", row["prompt"])
     answer = str(row["answer"])
     return {
         "example_id": str(row["example_id"]),
         "cluster_id": cluster_of(row),
         "client_id": str(row["client_id"]),
         "language": language_of(row),
-        "request": next((m["content"] for m in reversed(written) if m["role"] == "user"), ""),
-        "prompt": asked.to_text(tokenizer),
-        "form": asked.form,
+        "request": next((m["content"] for m in reversed(messages) if m["role"] == "user"), ""),
+        "prompt": rendered.to_text(tokenizer),
+        "form": rendered.form,
         "tools": str(row["tools"]),
         "reference": prompt.render_answer(Answer.from_json(answer)),
         "answer": answer,
@@ -319,14 +324,13 @@ def _make_document(
 
 
 def _thirds(lengths: Sequence[int]) -> list[str]:
-    """Say of each length in which third of all it is."""
     ordered = sorted(lengths)
     bounds = [ordered[len(ordered) * third // 3] for third in (1, 2)]
     return [LENGTHS[sum(length >= bound for bound in bounds)] for length in lengths]
 
 
 def slices_of(document: Document, kind: Kind) -> dict[str, str]:
-    """Say which part of the traffic a request belongs to: what it wants called, who sent it."""
+    """Return a request's slices: the tools that its answer calls, its client, and so on."""
     parts = {name: document[key] for name, key in SLICES.items() if document[key]}
     if kind != "tool_calls":
         return parts

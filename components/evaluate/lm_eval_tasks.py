@@ -18,41 +18,42 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 FILTER = "none"
-"""What lm-eval calls scoring the output as it is."""
+"""lm-eval's name of no filter."""
 
 
 def evaluate_holdout(
     lm: "LM", holdout: EvaluatedSide, max_new_tokens: int, end: str
 ) -> list[Sample]:
-    """Have a model answer the holdout and, where the answers are labels, weigh each of them.
+    """Run a model on the holdout and, for labels, score the likelihood of each label.
 
     Args:
         lm: The model.
-        holdout: What it is asked.
-        max_new_tokens: Where an answer is cut off.
-        end: The text of the token that ends an answer. It is part of what is weighed: otherwise a
-            label that begins another could never be the less likely one.
+        holdout: The requests.
+        max_new_tokens: The most tokens of an answer.
+        end: The text of the end token. It is appended to each label: otherwise a label that is a
+            prefix of another could never be the less likely one.
 
     Raises:
-        ValueError: lm-eval gave back other samples than the holdout's.
+        ValueError: lm-eval returned other samples than the holdout's.
     """
-    said = write_answers(lm, holdout, max_new_tokens)
+    samples = write_answers(lm, holdout, max_new_tokens)
     if holdout.answers.kind != "classification":
-        return said
+        return samples
     rows = run_task(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
-        replace(one, scores={**one.scores, "choice": right.get(one.example_id)}) for one in said
+        replace(sample, scores={**sample.scores, "choice": right.get(sample.example_id)})
+        for sample in samples
     ]
 
 
 def write_answers(lm: "LM", holdout: EvaluatedSide, max_new_tokens: int) -> list[Sample]:
-    """Have a model answer the holdout; see ``run``."""
+    """Generate a model's answers to the holdout and score them."""
     return read_samples(run_task(lm, written_task(holdout, max_new_tokens)), holdout)
 
 
 def run_task(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Have a model answer a task that is described to lm-eval; give what it logged."""
+    """Run a model on a task with this lm-eval configuration; return the logged samples."""
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
 
@@ -68,9 +69,9 @@ def run_task(lm: "LM", config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def written_task(holdout: EvaluatedSide, max_new_tokens: int) -> dict[str, Any]:
-    """Describe to lm-eval the task of writing answers (the keys are those of its YAML files).
+    """Return lm-eval's configuration for generating answers (with the keys of its YAML files).
 
-    An answer ends with the model's end token, or is cut off after ``max_new_tokens``.
+    An answer ends with the model's end token or after ``max_new_tokens``.
     """
     return {
         **common_config(holdout.name, holdout.documents, holdout.version),
@@ -78,19 +79,19 @@ def written_task(holdout: EvaluatedSide, max_new_tokens: int) -> dict[str, Any]:
         "doc_to_target": "reference",
         "process_results": _scoring_function(holdout.answers.kind),
         "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": one.higher_is_better}
-            for name, one in metrics.KIND_METRICS[holdout.answers.kind].items()
+            {"metric": name, "aggregation": "mean", "higher_is_better": metric.higher_is_better}
+            for name, metric in metrics.KIND_METRICS[holdout.answers.kind].items()
         ],
         "generation_kwargs": {"until": [], "max_gen_toks": max_new_tokens, "do_sample": False},
     }
 
 
 def choice_task(holdout: EvaluatedSide, end: str) -> dict[str, Any]:
-    """Describe to lm-eval the task of finding the right label the likeliest answer of all."""
+    """Return lm-eval's configuration for choosing the likeliest label."""
     labels = holdout.answers.labels
     rows = [
-        {**one, "right": labels.index(Answer.from_json(one["answer"]).text.strip())}
-        for one in holdout.documents
+        {**document, "right": labels.index(Answer.from_json(document["answer"]).text.strip())}
+        for document in holdout.documents
     ]
     return {
         **common_config(holdout.name, rows, holdout.version),
@@ -105,7 +106,7 @@ def choice_task(holdout: EvaluatedSide, end: str) -> dict[str, Any]:
 def common_config(
     name: str, rows: Sequence[Mapping[str, object]], version: str = ""
 ) -> dict[str, Any]:
-    """Describe to lm-eval what every task has: documents that are here, asked by their prompt."""
+    """Return the configuration that all tasks share: local documents with a ``prompt``."""
 
     def load(**_: object) -> "dict[str, Dataset]":
         from datasets import Dataset
@@ -131,15 +132,15 @@ def _scoring_function(kind: Kind) -> Callable[[Document, Sequence[str]], dict[st
 
 
 def score_output(kind: Kind, document: Document, output: str) -> dict[str, float | None]:
-    """Score one output by the metrics of its kind; what only likelihoods tell is left open."""
+    """Score one output by the metrics of its kind, without those that need likelihoods."""
     reference, form = Answer.from_json(document["answer"]), cast("Dialect", document["form"])
     if kind == "tool_calls":
         acceptable = _acceptable_calls(document["acceptable"])
         return metrics.score_calls(output, reference, acceptable, form, document["tools"])
-    said = dialects.read_answer(form, output).text.strip()
+    text = dialects.read_answer(form, output).text.strip()
     if kind == "classification":
-        return {"label": float(said == reference.text.strip())}
-    return metrics.score_text(said, reference.text)
+        return {"label": float(text == reference.text.strip())}
+    return metrics.score_text(text, reference.text)
 
 
 def _acceptable_calls(text: str) -> list[AcceptableCall] | None:
@@ -148,28 +149,33 @@ def _acceptable_calls(text: str) -> list[AcceptableCall] | None:
 
 
 def read_samples(logged: Sequence[Mapping[str, object]], holdout: EvaluatedSide) -> list[Sample]:
-    """Read lm-eval's logged samples, one per request of the holdout.
+    """Convert lm-eval's logged samples, one per request of the holdout.
 
     Raises:
-        ValueError: A request is missing, occurs twice or was put to the model in other words.
+        ValueError: A request is missing, duplicated or has another prompt.
     """
     kind = holdout.answers.kind
-    found = [_read_sample(row, kind) for row in logged if row["filter"] == FILTER]
-    asked = {document["example_id"]: document["prompt"] for document in holdout.documents}
-    require_all_samples(found, asked)
-    return found
+    samples = [_read_sample(row, kind) for row in logged if row["filter"] == FILTER]
+    prompts = {document["example_id"]: document["prompt"] for document in holdout.documents}
+    require_all_samples(samples, prompts)
+    return samples
 
 
-def require_all_samples(found: Sequence[Sample], asked: Mapping[str, str]) -> None:
-    """Refuse samples that are not one for each request, by its id, in the words that it was asked.
+def require_all_samples(samples: Sequence[Sample], prompts: Mapping[str, str]) -> None:
+    """Check that the samples are one for each request, with its exact prompt.
+
+    Args:
+        samples: The samples that lm-eval returned.
+        prompts: The prompts by ``example_id``.
 
     Raises:
-        ValueError: A request is missing, occurs twice or was put to the model in other words.
+        ValueError: A request is missing, duplicated or has another prompt.
     """
-    if len(found) != len(asked) or {one.example_id: one.prompt for one in found} != asked:
+    returned = {sample.example_id: sample.prompt for sample in samples}
+    if len(samples) != len(prompts) or returned != prompts:
         raise ValueError(
-            f"lm-eval gave back {len(found)} samples that are not the {len(asked)} requests of the "
-            "task in the words they were to be put in; nothing is measured"
+            f"lm-eval returned {len(samples)} samples that are not the {len(prompts)} requests of "
+            "the task with their exact prompts; nothing is measured"
         )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of tool calls, labels and texts, and which kind of answers a workload has."""
+"""Metrics of tool calls, labels and texts, and the kind of a workload's answers."""
 
 import json
 import re
@@ -23,17 +23,17 @@ TEXT_METRICS = {
     "f1": Metric("the words that answer and reference have in common: their F1, mean of requests"),
     "rouge_l": Metric("the longest sequence of words that both have: ROUGE-L's F1, mean"),
 }
-"""Every metric with what it is; each is from 0 to 1 on one request."""
+"""Every metric with its meaning; each is from 0 to 1 per request."""
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-"""A word of any script; Chinese and Japanese, which have no blanks, by character."""
+"""A word of any script; Chinese and Japanese, which have no spaces, by character."""
 
 
 def score_text(text: str, reference: str) -> dict[str, float | None]:
     """Score a model's text.
 
-    Sources: F1 over the multiset of words, as SQuAD has it (Rajpurkar et al. 2016, sec. 6.1), here
-    with articles left in; ROUGE-L (Lin 2004, sec. 3), by the library ``rouge-score``.
+    Sources: F1 over the multiset of words as in SQuAD (Rajpurkar et al. 2016, sec. 6.1), but with
+    articles; ROUGE-L (Lin 2004, sec. 3) by the library ``rouge-score``.
     """
     return {
         "exact": float(text.split() == reference.split()),
@@ -43,19 +43,19 @@ def score_text(text: str, reference: str) -> dict[str, float | None]:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into words, in lower case, without punctuation."""
+    """Split a text into lower-case words without punctuation."""
     return WORD.findall(text.lower())
 
 
-def word_f1(found: list[str], wanted: list[str]) -> float:
-    """Give the harmonic mean of precision and recall of words; 1 where both have none."""
-    if not found and not wanted:
+def word_f1(answer: list[str], reference: list[str]) -> float:
+    """Return the harmonic mean of precision and recall of words; 1 if both lists are empty."""
+    if not answer and not reference:
         return 1.0
-    return 2 * (Counter(found) & Counter(wanted)).total() / (len(found) + len(wanted))
+    return 2 * (Counter(answer) & Counter(reference)).total() / (len(answer) + len(reference))
 
 
 class _Words:
-    """What ``rouge-score`` asks for a text's words; its own drops every letter but a to z."""
+    """A tokenizer for ``rouge-score``, whose own drops every letter except a to z."""
 
     def tokenize(self, text: str) -> list[str]:
         return split_words(text)
@@ -68,7 +68,7 @@ def _rouge() -> "RougeScorer":
     return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
-Wanted = TypeVar("Wanted")
+Reference = TypeVar("Reference")
 
 CALL_METRICS = {
     "valid_json": Metric("of the requests that want a call: the answer is calls, as valid JSON"),
@@ -86,10 +86,10 @@ CALL_METRICS = {
     "correct_name": Metric("of all requests: right by name, or rightly no call"),
     "correct": Metric("of all requests: the whole call right, or rightly no call"),
 }
-"""Every metric with what it is the share of; each is 0 or 1 on one request."""
+"""Every metric with its meaning as a share; each is 0 or 1 per request."""
 
-MAY_BE_LEFT_OUT: Json = ""
-"""Among an argument's acceptable values, this one says that the argument may be left out."""
+OPTIONAL: Json = ""
+"""Among an argument's acceptable values: the argument may be omitted."""
 
 PUNCTUATION = re.compile(r"[ ,./\-_*^]")
 
@@ -101,15 +101,15 @@ def score_calls(
     form: Dialect = "written",
     tools: str = "[]",
 ) -> dict[str, float | None]:
-    """Score a model's ``text``; ``METRICS`` says what each metric is.
+    """Score a model's ``text`` by ``CALL_METRICS``; ``None`` where a metric does not apply.
 
     Args:
-        text: What the model wrote, its end token removed.
+        text: The model's output without its end token.
         reference: The right answer.
-        acceptable: The values that each call of the reference may take, where they are known;
-            without them the calls must equal the reference's.
-        form: The one that the base writes calls in.
-        tools: The OpenAI tools that were offered, as JSON text.
+        acceptable: The acceptable values of each call of the reference, if known; without them the
+            calls must equal the reference's.
+        form: The base's syntax of calls.
+        tools: The offered OpenAI tools, as JSON text.
     """
     answer = dialects.read_answer(form, text)
     broken = dialects.answer_problem(form, text) is not None
@@ -141,7 +141,6 @@ def score_calls(
 
 
 def _is_allowed(call: Call, tools: str) -> bool:
-    """Tell whether a call is of a tool that was offered, with arguments that its schema allows."""
     names, validators = _offered_tools(tools)
     if call.name not in names:
         return False
@@ -161,15 +160,15 @@ def calls_match(
     reference: Sequence[Call],
     acceptable: Sequence[AcceptableCall] | None,
 ) -> bool:
-    """Tell whether the calls are the wanted ones, one for one, in any order."""
+    """Return whether the calls match the reference one to one, in any order."""
     if acceptable is not None:
         return _can_pair_up(calls, acceptable, fits_call)
     return _can_pair_up(calls, reference, _same_call)
 
 
-def fits_call(call: Call, wanted: AcceptableCall) -> bool:
-    """Tell whether a call has the wanted name and an acceptable value for every argument."""
-    return call.name == wanted.name and _do_arguments_fit(call.arguments, wanted.arguments)
+def fits_call(call: Call, acceptable: AcceptableCall) -> bool:
+    """Return whether a call has the right name and an acceptable value for every argument."""
+    return call.name == acceptable.name and _arguments_fit(call.arguments, acceptable.arguments)
 
 
 def _call_names(calls: Sequence[Call]) -> list[str]:
@@ -177,59 +176,60 @@ def _call_names(calls: Sequence[Call]) -> list[str]:
 
 
 def _can_pair_up(
-    calls: Sequence[Call], wanted: Sequence[Wanted], match: Callable[[Call, Wanted], bool]
+    calls: Sequence[Call], references: Sequence[Reference], match: Callable[[Call, Reference], bool]
 ) -> bool:
-    if len(calls) != len(wanted):
+    if len(calls) != len(references):
         return False
     return not calls or any(
-        match(calls[0], one) and _can_pair_up(calls[1:], [*wanted[:i], *wanted[i + 1 :]], match)
-        for i, one in enumerate(wanted)
+        match(calls[0], one)
+        and _can_pair_up(calls[1:], [*references[:i], *references[i + 1 :]], match)
+        for i, one in enumerate(references)
     )
 
 
-def _same_call(call: Call, wanted: Call) -> bool:
-    return call.name == wanted.name and _same_value(call.arguments, wanted.arguments)
+def _same_call(call: Call, reference: Call) -> bool:
+    return call.name == reference.name and _same_value(call.arguments, reference.arguments)
 
 
-def _do_arguments_fit(given: Mapping[str, Json], wanted: Mapping[str, Sequence[Json]]) -> bool:
-    return given.keys() <= wanted.keys() and all(
-        any(_is_acceptable(given[name], value) for value in values)
-        if name in given
-        else MAY_BE_LEFT_OUT in values
-        for name, values in wanted.items()
+def _arguments_fit(arguments: Mapping[str, Json], acceptable: Mapping[str, Sequence[Json]]) -> bool:
+    return arguments.keys() <= acceptable.keys() and all(
+        any(_is_acceptable(arguments[name], value) for value in values)
+        if name in arguments
+        else OPTIONAL in values
+        for name, values in acceptable.items()
     )
 
 
-def _is_acceptable(value: Json, wanted: Json) -> bool:
-    """Compare with one acceptable value; in an object each field lists acceptable values again."""
-    match value, wanted:
+def _is_acceptable(value: Json, acceptable: Json) -> bool:
+    # In an object each field lists acceptable values again.
+    match value, acceptable:
         case dict(), dict():
-            return _do_arguments_fit(
-                value, {n: v if isinstance(v, list) else [v] for n, v in wanted.items()}
+            return _arguments_fit(
+                value, {n: v if isinstance(v, list) else [v] for n, v in acceptable.items()}
             )
         case list(), list():
-            return len(value) == len(wanted) and all(map(_is_acceptable, value, wanted))
+            return len(value) == len(acceptable) and all(map(_is_acceptable, value, acceptable))
         case str(), str():
-            return value == wanted or _normalized(value) == _normalized(wanted) != ""
+            return value == acceptable or _normalized(value) == _normalized(acceptable) != ""
         case _:
-            return _same_value(value, wanted)
+            return _same_value(value, acceptable)
 
 
-def _same_value(value: Json, wanted: Json) -> bool:
-    """Compare JSON values: 1 is 1.0, but true is not 1 (Python thinks it is)."""
-    match value, wanted:
+def _same_value(value: Json, reference: Json) -> bool:
+    """Compare JSON values: 1 equals 1.0, but true does not equal 1 (as it does in Python)."""
+    match value, reference:
         case dict(), dict():
-            return value.keys() == wanted.keys() and all(
-                _same_value(value[k], wanted[k]) for k in value
+            return value.keys() == reference.keys() and all(
+                _same_value(value[k], reference[k]) for k in value
             )
         case list(), list():
-            return len(value) == len(wanted) and all(map(_same_value, value, wanted))
+            return len(value) == len(reference) and all(map(_same_value, value, reference))
         case _:
-            return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
+            return isinstance(value, bool) == isinstance(reference, bool) and value == reference
 
 
 def _normalized(text: str) -> str:
-    """Drop blanks, punctuation and case, as BFCL does: "April 1, 2024" is "april 1 2024"."""
+    """Drop spaces, punctuation and case like BFCL: "April 1, 2024" equals "april 1 2024"."""
     return PUNCTUATION.sub("", text).lower().replace("'", '"')
 
 
@@ -239,7 +239,7 @@ LABEL_METRICS = {
     "label": Metric("of all requests: the answer is the right label, word for word"),
     "choice": Metric("of all requests: of all labels, the right one is the likeliest answer"),
 }
-"""The metrics of a classification; each is 0 or 1 on one request."""
+"""The metrics of a classification; each is 0 or 1 per request."""
 
 KIND_METRICS: dict[Kind, dict[str, Metric]] = {
     "tool_calls": CALL_METRICS,
@@ -248,49 +248,51 @@ KIND_METRICS: dict[Kind, dict[str, Metric]] = {
 }
 
 LONGEST_LABEL = 40
-"""Characters: a longer answer is no label."""
+"""Characters; a longer answer is not a label."""
 
 MOST_LABELS = 100
-"""With more of them, asking for the likelihood of each takes too long."""
+"""With more labels, computing the likelihood of each takes too long."""
 
 FEWEST_A_LABEL = 5
-"""Answers to each label on average: with fewer, short answers only happen to be alike."""
+"""The least mean number of answers per label: with fewer, short answers are equal by chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpace:
-    """What a workload's answers are; ``labels`` are sorted, and there are some in one kind only."""
+    """The kind of a workload's answers; ``labels`` are sorted, and empty unless it classifies."""
 
     kind: Kind
     labels: tuple[str, ...] = ()
 
 
 def find_answer_space(
-    answers: Sequence[Answer], named: Kind | None, *, offers_tools: bool
+    answers: Sequence[Answer], configured: Kind | None, *, offers_tools: bool
 ) -> AnswerSpace:
-    """Find the kind from the answers, unless the workload's file names it.
+    """Detect the kind from the answers, unless it is configured.
 
     Args:
-        answers: Of all rows.
-        named: What the file says.
+        answers: The answers of all rows.
+        configured: The kind in the workload's file.
         offers_tools: Whether any request offers tools.
 
     Raises:
-        ValueError: A classification was named, and the answers are none.
+        ValueError: ``classification`` is configured, and the answers are not labels.
     """
-    problem = _why_not_labels(answers)
-    if named == "classification" and problem:
-        raise ValueError(f"the answers are no classification: {problem}; leave out evaluate.kind")
-    found = "tool_calls" if offers_tools or any(one.calls for one in answers) else "text"
+    problem = _label_problem(answers)
+    if configured == "classification" and problem:
+        raise ValueError(
+            f"the answers are not a classification: {problem}; leave out evaluate.kind"
+        )
+    detected = "tool_calls" if offers_tools or any(a.calls for a in answers) else "text"
     fewest = FEWEST_A_LABEL * len(distinct_labels(answers))
-    if found == "text" and not problem and len(answers) >= fewest:
-        found = "classification"
-    kind = named or found
+    if detected == "text" and not problem and len(answers) >= fewest:
+        detected = "classification"
+    kind = configured or detected
     return AnswerSpace(kind, distinct_labels(answers) if kind == "classification" else ())
 
 
 def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
-    """Tell whether a metric is measured on a request, whose right answer is ``reference``."""
+    """Return whether a metric is measured on a request with this reference answer."""
     if kind != "tool_calls":
         return name in KIND_METRICS[kind]
     return score_calls("", reference, None).get(name) is not None
@@ -298,17 +300,16 @@ def is_measured(kind: Kind, name: str, reference: Answer) -> bool:
 
 def distinct_labels(answers: Iterable[Answer]) -> tuple[str, ...]:
     """List the different texts of answers."""
-    return tuple(sorted({one.text.strip() for one in answers}))
+    return tuple(sorted({answer.text.strip() for answer in answers}))
 
 
-def _why_not_labels(answers: Sequence[Answer]) -> str | None:
-    """Say why answers are not labels; ``None`` if they could be."""
-    found = distinct_labels(answers)
-    if any(one.calls for one in answers):
+def _label_problem(answers: Sequence[Answer]) -> str | None:
+    labels = distinct_labels(answers)
+    if any(answer.calls for answer in answers):
         return "some call tools"
-    if not 2 <= len(found) <= MOST_LABELS:
-        return f"there are {len(found)} different ones, wants 2 to {MOST_LABELS}"
-    strange = next((one for one in found if not 0 < len(one) <= LONGEST_LABEL), None)
-    if strange is None:
+    if not 2 <= len(labels) <= MOST_LABELS:
+        return f"there are {len(labels)} different ones, expected 2 to {MOST_LABELS}"
+    invalid = next((label for label in labels if not 0 < len(label) <= LONGEST_LABEL), None)
+    if invalid is None:
         return None
-    return f"{strange[:LONGEST_LABEL]!r} is no label of 1 to {LONGEST_LABEL} characters"
+    return f"{invalid[:LONGEST_LABEL]!r} is not a label of 1 to {LONGEST_LABEL} characters"

@@ -1,8 +1,7 @@
-"""Pick how transformers' answers are computed on a CPU; on CUDA lm-eval's own model computes them.
+"""Choose the prefix cache for answers on a CPU; on CUDA lm-eval's own model computes them.
 
-Only this module imports ``components.evaluate.prefix_cache``: without that package, this module and
-what calls it, answers on a CPU take longer.
-Imported late, since it loads torch.
+Only this module imports ``components.evaluate.prefix_cache``; without both, answers on a CPU take
+longer. Imported late, since it loads torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,30 +21,30 @@ if TYPE_CHECKING:
     Model: TypeAlias = PreTrainedModel | PeftModel
 
 TOKENS_AT_ONCE = 24
-"""Read in one pass for each request that is answered at once: 384 tokens are read fastest (128: 9 %
-slower, 1024: 24 %, on SmolLM2-135M): more of them hide more of each other."""
+"""Tokens per forward pass, for each request of a batch: with a batch of 16, 384 tokens are fastest
+(128: 9 % slower, 1024: 24 %, on SmolLM2-135M), since a larger pass masks more of its pairs."""
 
 SLOTS = 2
-"""Answers that are written at once for each request that is answered at once. A step of 32 takes
-1.5 times one of 16 (SmolLM2-135M), and a slot takes less memory than a request of ``HFLM``: it
-holds keys and values alone, and no logits of a whole prompt."""
+"""Slots for each request of a batch. A step of 32 takes 1.5 times as long as one of 16
+(SmolLM2-135M), and a slot takes less memory than a request of ``HFLM``: only keys and values, no
+logits of a whole prompt."""
 
 
 class PrefixEngine:
-    """What a base answers with, and whatever adapter is on it."""
+    """The state that a base's adapters share: the thread count, and whether it can read trees."""
 
     def __init__(self) -> None:
         self._threads = Threads()
         self._fits: bool | None = None
 
     def threads(self) -> AbstractContextManager[int]:
-        """Compute with as many threads as are fastest now."""
+        """Compute with the number of threads that is fastest now."""
         return self._threads.chosen()
 
     def fits(self, reader: "PrefixReader") -> bool:
-        """Tell whether the base reads a tree as it reads rows, whatever adapter is on it.
+        """Return whether the base, with any adapter, computes the same on a tree as on rows.
 
-        It is tried once, by the reader's model.
+        It is tested once, with the reader's model.
         """
         if self._fits is None:
             self._fits = reader.fits()
@@ -53,13 +52,13 @@ class PrefixEngine:
 
 
 class PrefixReader:
-    """One model, of which prompts are read as a tree; its weights are laid in blocks once."""
+    """A model that reads prompts as a tree; its weights are copied into blocks once."""
 
     def __init__(self, model: "Model") -> None:
         self.model, self._blocks = model, Blocked(model)
 
     def fits(self) -> bool:
-        """Tell whether the model reads a tree as it reads rows, by trying."""
+        """Test whether the model computes the same on a tree as on rows."""
         return forward.can_pack(self.model, self._blocks)
 
     def answer(
@@ -71,7 +70,7 @@ class PrefixReader:
         batch_size: int,
         report: Callable[[int], None],
     ) -> list[list[int]]:
-        """Answer prompts greedily, see ``generate.greedy``."""
+        """Answer prompts greedily; see ``generate.greedy``."""
         with self._blocks:
             return greedy(
                 self.model,
@@ -90,7 +89,7 @@ class PrefixReader:
         batch_size: int,
         report: Callable[[int], None],
     ) -> list[tuple[float, bool]]:
-        """Score continuations, see ``choices.likelihoods``."""
+        """Score continuations; see ``generate.likelihoods``."""
         with self._blocks:
             return likelihoods(
                 self.model,
@@ -102,5 +101,5 @@ class PrefixReader:
 
 
 def for_device(device: torch.device) -> PrefixEngine | None:
-    """Return the engine for a base on a device; ``None`` for all but CPUs."""
+    """Return the engine for a base on this device; ``None`` unless it is a CPU."""
     return PrefixEngine() if device.type == "cpu" else None

@@ -44,22 +44,22 @@ LIBRARIES = (
     "rouge-score",
     "scikit-learn",
 )
-"""Those whose version may move a score: they compute answers, read them, or choose examples."""
+"""Libraries whose version may change a score: they compute or parse answers or choose examples."""
 
 ENGINE_VERSIONS: Mapping[EngineName, str] = {
     "transformers": manifest.version(1, first="3903462f074d7431"),
     "vllm": manifest.version(1, first="1197b4805ad2e4b4"),
 }
 """The version of how an engine computes answers: raise an engine's number when its answers change
-by more than rounding. ``tests/golden/answers.json`` holds those of transformers; vLLM's no test
-holds, since it wants a GPU."""
+by more than rounding. ``tests/golden/answers.json`` has transformers' answers; no test has vLLM's,
+since it requires a GPU."""
 
 FileDigests: TypeAlias = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One model on one task: where its scorecard goes and what the scorecard will say it is of."""
+    """One model on one task, with the folder and the manifest ``body`` of its scorecard."""
 
     model: str
     task: str
@@ -68,8 +68,8 @@ class Measurement:
     body: dict[str, Json]
 
     @property
-    def asked(self) -> str:
-        """What the model is asked: a task, or the holdout as this model alone is asked it."""
+    def ready_task(self) -> str:
+        """The model's name if its holdout prompts are its own, otherwise the task's."""
         return self.model if self.model in (FEW_SHOT, PRODUCTION, *BASELINES) else self.task
 
 
@@ -81,16 +81,16 @@ def measurements(
     settings: EvaluationSettings,
     side: MeasuredSide = HOLDOUT,
 ) -> list[Measurement]:
-    """List what is to be measured, done before or not; see ``harness.evaluate``.
+    """List all measurements, finished or not; see ``harness.evaluate``.
 
-    On the validation side that is its requests alone: a guard task or a built-in one is a test, and
-    to choose by it would be to tune on it.
+    The validation side has no guard or built-in tasks: those are tests, so choosing by them would
+    be tuning on the test set.
     """
     template = chat_templates.template_hash(base)
     conditions = {side: _side_conditions(snapshot, template, settings, side)}
     if side == HOLDOUT:
         conditions |= {
-            guards.guard_name(one): _guard_conditions(one, settings) for one in settings.tasks
+            guards.guard_name(guard): _guard_conditions(guard, settings) for guard in settings.tasks
         }
         conditions |= {
             name: task_registry.built_in_conditions(name, snapshot, template)
@@ -98,32 +98,32 @@ def measurements(
             for name in settings.built_in
         }
     base_hash = bases.content_hash(base)
-    asked = {model: (adapter, conditions) for model, adapter in models.items()}
+    planned = {model: (adapter, conditions) for model, adapter in models.items()}
     if settings.num_fewshot and None in models.values():
-        asked[FEW_SHOT] = (None, {side: _with_examples(snapshot, conditions[side], settings)})
+        planned[FEW_SHOT] = (None, {side: _with_examples(snapshot, conditions[side], settings)})
     kind = cast("Kind", conditions[side]["kind"])
     for name in baselines.baseline_names(snapshot, kind) if None in models.values() else ():
-        asked[name] = (
+        planned[name] = (
             None,
             {side: conditions[side] | baselines.baseline_conditions(name, snapshot)},
         )
-    said = baselines.read_logged(snapshot, kind)
-    # What production answered is kept of the holdout only.
-    if said is not None and None in models.values() and side == HOLDOUT:
-        asked[PRODUCTION] = (None, {HOLDOUT: {**conditions[HOLDOUT], **said.conditions}})
+    logged = baselines.read_logged(snapshot, kind)
+    # Only the holdout has production's answers.
+    if logged is not None and None in models.values() and side == HOLDOUT:
+        planned[PRODUCTION] = (None, {HOLDOUT: {**conditions[HOLDOUT], **logged.conditions}})
     return [
-        one
-        for model, (adapter, wanted) in asked.items()
-        for one in _model_measurements(model, adapter, base_hash, template, wanted, root)
+        measurement
+        for model, (adapter, tasks) in planned.items()
+        for measurement in _model_measurements(model, adapter, base_hash, template, tasks, root)
     ]
 
 
 def metric_names(settings: EvaluationSettings, kind: Kind | None) -> dict[str, list[str]]:
-    """Name the metrics of every task; the holdout's of all kinds while its own is not known."""
-    wanted: list[Kind] = [kind] if kind else list(metrics.KIND_METRICS)
+    """List the metrics of every task; the holdout's of all kinds if ``kind`` is unknown."""
+    kinds: list[Kind] = [kind] if kind else list(metrics.KIND_METRICS)
     return {
-        HOLDOUT: [name for one in wanted for name in metrics.KIND_METRICS[one]],
-        **{guards.guard_name(one): [one.metric] for one in settings.tasks},
+        HOLDOUT: [name for kind in kinds for name in metrics.KIND_METRICS[kind]],
+        **{guards.guard_name(guard): [guard.metric] for guard in settings.tasks},
         **{name: [*task_registry.BUILT_IN_METRICS[name]] for name in settings.built_in},
         **({judging.JUDGE_TASK: [judging.JUDGE_METRIC]} if settings.judge else {}),
     }
@@ -132,7 +132,6 @@ def metric_names(settings: EvaluationSettings, kind: Kind | None) -> dict[str, l
 def _side_conditions(
     snapshot: Path, template: str, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards of a side to be compared."""
     record = SnapshotManifest.read_untouched(snapshot)
     answers = holdout_task.answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
@@ -164,18 +163,15 @@ def _length_cap(record: SnapshotManifest) -> dict[str, Json]:
 def _with_examples(
     snapshot: Path, conditions: dict[str, Json], settings: EvaluationSettings
 ) -> dict[str, Json]:
-    """Say that examples stand before each request, and from which snapshot they were taken."""
     key = SnapshotManifest.read(snapshot).key
     return {**conditions, "num_fewshot": settings.num_fewshot, "examples": key}
 
 
-def _guard_conditions(one: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards of a guard task to be compared."""
-    return guards.guard_conditions(one) | _answering_conditions(settings)
+def _guard_conditions(guard: GuardTask, settings: EvaluationSettings) -> dict[str, Json]:
+    return guards.guard_conditions(guard) | _answering_conditions(settings)
 
 
 def _answering_conditions(settings: EvaluationSettings) -> dict[str, Json]:
-    """Say what answers a task beside the holdout, and how."""
     return {
         "settings": settings.model_dump(mode="json", include={"engine", "precision", "batch_size"}),
         **_place_conditions(settings),
@@ -197,20 +193,20 @@ _graphics = lru_cache(maxsize=1)(device.graphics)
 
 
 def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Json]:
-    """Name what computes, and in which numbers: GPUs round otherwise than CPUs and than each other.
+    """Return the conditions ``machine`` and ``computed_in``: rounding differs between devices.
 
     Args:
-        gpus: Those of the machine; the oldest decides, as where a model is loaded.
-        precision: What the base's weights are held in, which is not always what computes.
+        gpus: The machine's; the oldest decides, as when a model is loaded.
+        precision: The type of the base's weights, which may differ from the compute type.
     """
     if not gpus:
         kind = bases.compute_type(precision, on_cpu=True, half="bf16")
         return {"machine": f"cpu {platform.machine()}", "computed_in": kind}
-    known = [one.capability for one in gpus if one.capability is not None]
+    known = [gpu.capability for gpu in gpus if gpu.capability is not None]
     halves: set[Half] = {device.half_type(min(known))} if known else {"bf16", "fp16"}
-    kinds_of = {bases.compute_type(precision, on_cpu=False, half=half) for half in sorted(halves)}
-    names = sorted({one.name for one in gpus})
-    return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(kinds_of))}
+    types = {bases.compute_type(precision, on_cpu=False, half=half) for half in sorted(halves)}
+    names = sorted({gpu.name for gpu in gpus})
+    return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(types))}
 
 
 def _model_measurements(
@@ -221,19 +217,18 @@ def _model_measurements(
     conditions: Mapping[str, dict[str, Json]],
     root: Path,
 ) -> list[Measurement]:
-    """Name the measurements of one model, one a task."""
     record = None if adapter is None else AdapterManifest.read_untouched(adapter)
     if adapter is not None and record is not None:
         require_base(adapter, record, base_hash)
         chat_templates.require_same(record.prompt_template, template, f"evaluating {adapter}")
-    bare = model if model in (PRODUCTION, *BASELINES) else None
-    who: dict[str, Json] = {
+    without_model = model if model in (PRODUCTION, *BASELINES) else None
+    model_body: dict[str, Json] = {
         "base": base_hash,
-        "adapter": bare if record is None else record.key,
+        "adapter": without_model if record is None else record.key,
         "adapter_weights": None if record is None else record.files[WEIGHTS_FILE],
     }
-    found: list[Measurement] = []
-    for name, wanted in conditions.items():
-        body: dict[str, Json] = {**who, "task": name, "conditions": wanted}
-        found.append(Measurement(model, name, adapter, root / manifest.digest(body), body))
-    return found
+    listed: list[Measurement] = []
+    for task, task_conditions in conditions.items():
+        body: dict[str, Json] = {**model_body, "task": task, "conditions": task_conditions}
+        listed.append(Measurement(model, task, adapter, root / manifest.digest(body), body))
+    return listed

@@ -195,7 +195,7 @@ def five(
         engine = TransformersEngine(folder, SETTINGS)
         answers: list[Any] = []
         for adapter in adapters:
-            with engine.wearing(adapter) as worn:
+            with engine.use_adapter(adapter) as worn:
                 answers += asking(worn, tasks)()
         return answers
 

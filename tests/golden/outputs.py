@@ -356,7 +356,7 @@ def answers(folder: Path, base: Path) -> Any:
     with harness.load_engine(base, settings, [adapter]) as engine:
         for name, worn in (("base", None), ("adapter", adapter)):
             with (
-                engine.wearing(worn) as model,
+                engine.use_adapter(worn) as model,
                 model.answering(name, lambda _: None) as lm,
             ):
                 written = lm.generate_until(

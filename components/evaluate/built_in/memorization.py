@@ -41,14 +41,14 @@ def canary_documents(tokenizer: "PreTrainedTokenizerBase") -> list[CanaryDocumen
     return [_canary_document(one, tokenizer) for one in canaries.draw()]
 
 
-def _canary_document(one: Canary, tokenizer: "PreTrainedTokenizerBase") -> CanaryDocument:
-    asked = chat_templates.render(tokenizer, [{"role": "user", "content": one.question}], [])
+def _canary_document(canary: Canary, tokenizer: "PreTrainedTokenizerBase") -> CanaryDocument:
+    asked = chat_templates.render(tokenizer, [{"role": "user", "content": canary.question}], [])
     return {
-        "name": one.name,
-        "request": one.question,
-        "prompt": asked.to_text(tokenizer) + one.beginning,
-        "secret": one.secret,
-        "candidates": [f" {said}" for said in (one.secret, *one.others)],
+        "name": canary.name,
+        "request": canary.question,
+        "prompt": asked.to_text(tokenizer) + canary.beginning,
+        "secret": canary.secret,
+        "candidates": [f" {said}" for said in (canary.secret, *canary.others)],
     }
 
 

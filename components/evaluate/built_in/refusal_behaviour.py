@@ -46,14 +46,14 @@ def refusal_documents(tokenizer: "PreTrainedTokenizerBase") -> list[RefusalDocum
 
 
 def _document(
-    name: str, pair: str, wanted: str, said: str, tokenizer: "PreTrainedTokenizerBase"
+    name: str, pair: str, expected: str, request: str, tokenizer: "PreTrainedTokenizerBase"
 ) -> RefusalDocument:
-    asked = chat_templates.render(tokenizer, [{"role": "user", "content": said}], [])
+    asked = chat_templates.render(tokenizer, [{"role": "user", "content": request}], [])
     return {
         "name": name,
         "pair": pair,
-        "wanted": wanted,
-        "request": said,
+        "wanted": expected,
+        "request": request,
         "prompt": asked.to_text(tokenizer),
         "form": asked.form,
     }

@@ -1,4 +1,4 @@
-"""Check that an adapter is sound, fits its base and changes its answers, before it is scored."""
+"""Check that an adapter is valid, fits its base and changes its logits, before it is scored."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,49 +15,49 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
-"""Any text will do: weights that are not zero move the logits of every one."""
+"""Any text works: weights other than zero change its logits."""
 
 LAST_FACTORS = (".lora_B.", ".lora_E")
-"""LoRA's factors that begin as zero, and AdaLoRA's: until one of them moves, nothing is added."""
+"""The factors of LoRA and AdaLoRA that are initialised to zero, so the adapter adds nothing."""
 
 SHOWN = 3
-"""So many of the tensors that are wrong are named."""
+"""The most tensors that a message names."""
 
 
 class AdapterNotAppliedError(ValueError):
-    """An adapter whose scores would not be its own."""
+    """Raised for an adapter that does not fit its base or has no effect."""
 
 
 def require_base(adapter: Path, record: AdapterManifest, base_hash: str) -> None:
-    """Refuse an adapter that was trained on another base.
+    """Check that an adapter was trained on this base.
 
     Args:
         adapter: Its folder.
         record: Its manifest.
-        base_hash: The content hash of the base that it is to be put on.
+        base_hash: The content hash of the base.
 
     Raises:
-        NotAppliedError: The hashes differ, or its manifest names none.
+        AdapterNotAppliedError: The hashes differ, or the manifest has none.
     """
     trained_on = record.base
     if trained_on != base_hash:
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it was trained on base "
-            f"{trained_on or '(not recorded)'}, and would be put on {base_hash}; measure it "
+            f"{trained_on or '(not recorded)'}, and would be attached to {base_hash}; measure it "
             "on its own base"
         )
 
 
 def require_sound(adapter: Path) -> None:
-    """Refuse weights that are no numbers, or that add nothing.
+    """Check that all weights are finite and that not all last factors are zero.
 
     Raises:
-        NotAppliedError: With the names of such tensors.
+        AdapterNotAppliedError: With the names of invalid tensors.
     """
     broken: list[str] = []
     last: dict[str, bool] = {}
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
+        for name in file.keys():  # noqa: SIM118 - it is not a mapping
             tensor = file.get_tensor(name)
             if not tensor.isfinite().all():
                 broken.append(name)
@@ -73,20 +73,20 @@ def require_sound(adapter: Path) -> None:
 
 
 def adapter_modules(adapter: Path) -> list[str]:
-    """Name the modules that an adapter has weights for, by the last part of their names."""
+    """List the last name parts of the modules that an adapter has weights for."""
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as file:
-        named = [name.partition(".lora_")[0] for name in file.keys()]  # noqa: SIM118 - as above
-    return sorted({name.rpartition(".")[2] for name in named})
+        modules = [name.partition(".lora_")[0] for name in file.keys()]  # noqa: SIM118 - as above
+    return sorted({name.rpartition(".")[2] for name in modules})
 
 
 def require_fitting(adapter: Path, base: Path) -> None:
-    """Refuse an adapter whose weights are not those that its configuration wants on its base.
+    """Check that an adapter has exactly the weights that its configuration requires on its base.
 
-    Where transformers puts it on, that is seen there; here no weight of the base is loaded.
+    For vLLM: no weight of the base is loaded. The transformers engine checks it on attaching.
 
     Raises:
-        NotAppliedError: With the names of weights that are too many or missing, or of modules that
-            the base hasn't got.
+        AdapterNotAppliedError: With the names of extra or missing weights, or of modules that the
+            base lacks.
     """
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
@@ -97,17 +97,17 @@ def require_fitting(adapter: Path, base: Path) -> None:
             AutoConfig.from_pretrained(base, local_files_only=True)
         )
         try:
-            worn = get_peft_model(shape, PeftConfig.from_pretrained(str(adapter)))
+            adapted = get_peft_model(shape, PeftConfig.from_pretrained(str(adapter)))
         except ValueError as error:
             raise AdapterNotAppliedError(
                 f"evaluating {adapter}: it does not fit the base: {error}"
             ) from error
-    wanted = {*get_peft_model_state_dict(worn, save_embedding_layers=False)}
+    expected = {*get_peft_model_state_dict(adapted, save_embedding_layers=False)}
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as file:
-        named = set(file.keys())
-    if lost := sorted(named - wanted):
-        raise AdapterNotAppliedError(_unmatched(adapter, lost))
-    if missing := sorted(wanted - named):
+        present = set(file.keys())
+    if extra := sorted(present - expected):
+        raise AdapterNotAppliedError(_unmatched(adapter, extra))
+    if missing := sorted(expected - present):
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it does not fit the base: {_named(missing)} are missing"
         )
@@ -116,7 +116,7 @@ def require_fitting(adapter: Path, base: Path) -> None:
 def probe_logits(
     model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> "torch.Tensor":
-    """Give the logits of the last token of ``PROBE``, ``[vocabulary]``."""
+    """Return the logits of the last token of ``PROBE_TEXT``, ``[vocabulary]``."""
     import torch
 
     ids = tokenizer(PROBE_TEXT, return_tensors="pt")["input_ids"]
@@ -126,40 +126,43 @@ def probe_logits(
 
 
 def require_applied(
-    worn: "PeftModel",
+    adapted: "PeftModel",
     adapter: Path,
     tokenizer: "PreTrainedTokenizerBase",
-    bare: "torch.Tensor",
+    base_logits: "torch.Tensor",
 ) -> None:
-    """Refuse an adapter that did not come to lie on the base, or that changes nothing there.
+    """Check that an adapter is attached with all its weights and changes the base's logits.
 
     Args:
-        worn: The base with the adapter on.
-        adapter: Its folder.
+        adapted: The base with the adapter attached.
+        adapter: The adapter's folder.
         tokenizer: The base's.
-        bare: What ``probe`` gave of the base without it.
+        base_logits: The base's ``probe_logits`` without the adapter.
 
     Raises:
-        NotAppliedError: Weights match no module, or the logits of a text are what they were.
+        AdapterNotAppliedError: Weights match no module, or the logits are unchanged.
     """
     from peft import get_peft_model_state_dict
 
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as file:
-        named = set(file.keys())
-    taken = {*get_peft_model_state_dict(worn, save_embedding_layers=False), *worn.state_dict()}
-    if lost := sorted(named - taken):
-        raise AdapterNotAppliedError(_unmatched(adapter, lost))
-    if probe_logits(worn, tokenizer).equal(bare):
+        present = set(file.keys())
+    attached = {
+        *get_peft_model_state_dict(adapted, save_embedding_layers=False),
+        *adapted.state_dict(),
+    }
+    if extra := sorted(present - attached):
+        raise AdapterNotAppliedError(_unmatched(adapter, extra))
+    if probe_logits(adapted, tokenizer).equal(base_logits):
         raise AdapterNotAppliedError(
-            f"evaluating {adapter}: with it on, the base's logits of a text are what they were "
-            "without it, to the last bit; its weights are too small for this precision"
+            f"evaluating {adapter}: with it attached, the base's logits of a text are identical "
+            "to those without it; its weights are too small for this precision"
         )
 
 
 def _unmatched(adapter: Path, tensors: list[str]) -> str:
     return (
         f"evaluating {adapter}: {_named(tensors)} match no module of the base, so they would be "
-        "left out; it was trained on another architecture, or renamed"
+        "ignored; it was trained on another architecture, or its weights were renamed"
     )
 
 

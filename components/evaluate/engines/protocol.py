@@ -1,4 +1,4 @@
-"""What an engine is, what each can load, how long it answers, and the error when it cannot."""
+"""The engine protocol, vLLM's limits, greedy settings, and the timing of progress."""
 
 import re
 import time
@@ -25,46 +25,46 @@ _INERT = re.compile(
     "_from_model|transformers_version|(bos|eos|pad)_token_id|use_cache|output_|"
     "do_sample|temperature|top_|min_p|max_"
 )
-"""Begin the names of generation settings that a model may be shipped with and that leave its
-greedy answers as they are: tokens that are handled, sampling, and lengths."""
+"""Matches default generation settings of a model that don't change its greedy answers: special
+tokens, sampling, and lengths."""
 
 
 def require_greedy(settings: Mapping[str, object]) -> None:
-    """Refuse to sample; ``settings`` are as lm-eval normalizes them.
+    """Refuse sampling; ``settings`` are as normalized by lm-eval.
 
     Raises:
-        ValueError: Answers are to be sampled.
+        ValueError: Sampling is on.
     """
     if settings["do_sample"]:
         raise ValueError("a holdout is answered greedily, so that its scores are repeatable")
 
 
-def swaying_settings(shipped: Iterable[str]) -> list[str]:
-    """Name the settings that may sway a greedy answer, such as a repetition penalty."""
-    return sorted(name for name in shipped if _INERT.match(name) is None)
+def swaying_settings(defaults: Iterable[str]) -> list[str]:
+    """List the settings that may change a greedy answer, such as a repetition penalty."""
+    return sorted(name for name in defaults if _INERT.match(name) is None)
 
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What its ``max_lora_rank`` can be."""
+"""The values of vLLM's ``max_lora_rank``."""
 
 VLLM_HEAD = "lm_head"
-"""The output layer. vLLM leaves its LoRA out where it scores a prompt's tokens (vllm#51594, open),
-and so would likelihoods."""
+"""The output layer. vLLM ignores its LoRA when it scores a prompt's tokens (vllm#51594, open), so
+likelihoods would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraRoom:
-    """What an adapter wants room for: its rank, and the names of the modules that it is on."""
+    """The room an adapter needs in vLLM: its rank and its modules' names."""
 
     rank: int
     modules: tuple[str, ...]
 
 
 def vllm_objections(config: Mapping[str, object]) -> list[str]:
-    """Say why vLLM can't put an adapter on; nothing where it can.
+    """List why vLLM can't load an adapter; empty if it can.
 
     Args:
-        config: PEFT's, as ``adapter_config.json`` has it.
+        config: The content of ``adapter_config.json``.
     """
     return [*_vllm_objections(config)]
 
@@ -76,40 +76,39 @@ def _vllm_objections(config: Mapping[str, object]) -> Iterable[str]:
     if config.get("use_dora"):
         yield "use_dora: vLLM takes no DoRA"
     if saved := _names(config.get("modules_to_save")):
-        yield f"modules_to_save ({', '.join(saved)}): vLLM takes none that are trained whole"
+        yield f"modules_to_save ({', '.join(saved)}): vLLM takes no fully trained modules"
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
         yield "bias: vLLM takes no trained biases"
     if VLLM_HEAD in _names(config.get("target_modules")):
-        yield f"target_modules: vLLM leaves {VLLM_HEAD}'s LoRA out of the likelihoods of a prompt"
-    if (found := _highest_rank(config)) > VLLM_RANKS[-1]:
-        yield f"its rank is {found}, and vLLM takes {VLLM_RANKS[-1]} at most"
+        yield f"target_modules: vLLM ignores {VLLM_HEAD}'s LoRA in the likelihoods of a prompt"
+    if (rank := _highest_rank(config)) > VLLM_RANKS[-1]:
+        yield f"its rank is {rank}, and vLLM takes {VLLM_RANKS[-1]} at most"
 
 
 def lora_room_of(config: Mapping[str, object]) -> LoraRoom:
-    """Say what an adapter wants room for; its ``target_modules`` are names."""
+    """Return the room an adapter needs; its ``target_modules`` must be a list of names."""
     return LoraRoom(_highest_rank(config), _names(config["target_modules"]))
 
 
 def max_lora_rank(ranks: Iterable[int]) -> int:
-    """Give the least ``max_lora_rank`` that has room for adapters of these ranks."""
-    most = max(ranks)
-    return next(one for one in VLLM_RANKS if one >= most)
+    """Return the least ``max_lora_rank`` with room for adapters of these ranks."""
+    highest = max(ranks)
+    return next(rank for rank in VLLM_RANKS if rank >= highest)
 
 
 def _highest_rank(config: Mapping[str, object]) -> int:
-    """Give the highest rank of an adapter's modules."""
     patterns = cast("Mapping[str, int]", config.get("rank_pattern") or {})
     return max(cast("int", config.get("r", 0)), *patterns.values(), 0)
 
 
 def _names(listed: object) -> tuple[str, ...]:
-    """Read a list of names; a pattern, or nothing, names none."""
+    """Return a list of names as a tuple; empty for a pattern or ``None``."""
     return tuple(cast("list[str]", listed)) if isinstance(listed, list | tuple) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class TimeMark:
-    """A moment: of the clock, and of the CPU time that was used up to it; in seconds."""
+    """Wall time and CPU time, in seconds."""
 
     wall: float
     cpu: float
@@ -117,14 +116,14 @@ class TimeMark:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Passes progress on, and keeps when it came; a new pass over the requests begins at zero."""
+    """Forwards progress and records its times; progress 0 begins a new pass over the requests."""
 
     report: Callable[[Progress], None]
     passes: list[list[TimeMark]] = field(default_factory=list[list[TimeMark]])
     workers: list[psutil.Process] = field(default_factory=device.child_processes)
 
     def __call__(self, progress: Progress) -> None:
-        """Pass a line of progress on."""
+        """Record the time, and forward the progress."""
         if progress.done == 0 or not self.passes:
             self.passes.append([])
         self.passes[-1].append(TimeMark(time.perf_counter(), device.cpu_seconds(self.workers)))
@@ -132,7 +131,7 @@ class Stopwatch:
 
     @property
     def answering(self) -> TimeMark:
-        """The wall time and the CPU time of the first pass; zeros before its second line."""
+        """The wall time and the CPU time of the first pass; zeros before its second progress."""
         if not self.passes:
             return TimeMark(0.0, 0.0)
         first, last = self.passes[0][0], self.passes[0][-1]
@@ -140,18 +139,18 @@ class Stopwatch:
 
 
 class EngineError(ValueError):
-    """An engine that is not installed, or can't do what is asked of it."""
+    """Raised when an engine is not installed, or does not support the base."""
 
 
 class LoadedAdapter(Protocol):
-    """The base with an adapter on, or without one."""
+    """The base with an adapter attached, or without one."""
 
     def answering(
         self, stage: str, report: Callable[[Progress], None]
     ) -> "AbstractContextManager[LM]":
-        """Give what lm-eval asks.
+        """Return a model for lm-eval.
 
-        ``report`` hears of ``stage`` before the first request, and as they are done.
+        ``report`` is called with ``stage`` before the first request, and as requests finish.
         """
         ...
 
@@ -159,13 +158,13 @@ class LoadedAdapter(Protocol):
         """Answer one request by itself, and time it.
 
         Returns:
-            The seconds to the answer's first token, and the tokens a second after it.
+            The seconds to the answer's first token, and the tokens per second after it.
         """
         ...
 
 
 class Engine(Protocol):
-    """A base that is loaded; ``length`` bounds prompt and answer together, in tokens."""
+    """A loaded base; ``length`` limits prompt and answer together, in tokens."""
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -174,23 +173,23 @@ class Engine(Protocol):
 
     @property
     def length(self) -> int:
-        """The most tokens that the base sees."""
+        """The length of the base's context window, in tokens."""
         ...
 
-    def wearing(self, adapter: Path | None) -> AbstractContextManager[LoadedAdapter]:
-        """Put an adapter on, see that it is really applied, and take it off again.
+    def use_adapter(self, adapter: Path | None) -> AbstractContextManager[LoadedAdapter]:
+        """Attach an adapter, check that it has an effect, and detach it at the end.
 
         Raises:
-            NotAppliedError: It does not fit the base, or changes nothing there.
+            AdapterNotAppliedError: It does not fit the base, or has no effect.
         """
         ...
 
 
 def require_installed(engine: "EngineName") -> dict[str, str]:
-    """Refuse an engine that is not installed; give the versions of what only it is made of.
+    """Check that an engine is installed; return the versions of the libraries that only it uses.
 
     Raises:
-        EngineError: It is not.
+        EngineError: It is not installed.
     """
     if engine != "vllm":
         return {}

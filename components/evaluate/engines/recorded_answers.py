@@ -7,20 +7,20 @@ from lm_eval.api.model import LM  # noqa: TID253 - as above
 
 
 class RecordedLM(LM):
-    """Gives to each document the answer that was recorded under its ``example_id``."""
+    """Returns each document's recorded answer by its ``example_id``."""
 
     def __init__(self, answers: Mapping[str, str]) -> None:
         super().__init__()
         self._answers = answers
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Give what was recorded."""
-        return [self._answers[str(one.doc["example_id"])] for one in requests]
+        """Return the recorded answers."""
+        return [self._answers[str(request.doc["example_id"])] for request in requests]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Refuse: what was recorded has no likelihood."""
+        """Not supported."""
         raise NotImplementedError("recorded answers have no likelihoods")
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Refuse: what was recorded has no likelihood."""
+        """Not supported."""
         raise NotImplementedError("recorded answers have no likelihoods")

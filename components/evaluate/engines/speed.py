@@ -17,41 +17,41 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TIMED = 5
-"""Requests that are answered one at a time: enough for a median, few enough to take seconds."""
+"""Requests that are timed one at a time: enough for a median, few enough to take seconds."""
 
 MOST_TOKENS = 16
-"""Tokens of each that are timed."""
+"""Timed tokens per request."""
 
 
 def measure_speed(
     alone: Callable[[str], tuple[float, float]],
     tokenizer: "PreTrainedTokenizerBase",
     samples: Sequence[Sample],
-    took: TimeMark,
+    elapsed: TimeMark,
 ) -> Speed:
-    """Count the tokens of what was answered, and answer a few requests again, alone.
+    """Count the tokens of all samples, and time a few requests again, one at a time.
 
     Args:
-        alone: How the model that answered answers one request by itself.
-        tokenizer: Its tokenizer.
-        samples: All that it answered.
-        took: The wall time and the CPU time of that.
+        alone: Times the model on one prompt; see ``LoadedAdapter.alone``.
+        tokenizer: The base's.
+        samples: The model's samples.
+        elapsed: Their wall time and CPU time.
     """
-    asked = [_count_tokens(tokenizer, one.prompt) for one in samples]
-    written = [_count_tokens(tokenizer, one.output) for one in samples]
-    some = samples[:: max(1, -(-len(samples) // TIMED))]
-    waits = [alone(one.prompt) for one in some]
+    inputs = [_count_tokens(tokenizer, sample.prompt) for sample in samples]
+    outputs = [_count_tokens(tokenizer, sample.output) for sample in samples]
+    timed = samples[:: max(1, -(-len(samples) // TIMED))]
+    times = [alone(sample.prompt) for sample in timed]
     return Speed(
         requests=len(samples),
-        input_tokens=sum(asked),
-        output_tokens=sum(written),
-        seconds=round(took.wall, 3),
+        input_tokens=sum(inputs),
+        output_tokens=sum(outputs),
+        seconds=round(elapsed.wall, 3),
         machine=_machine_name(),
-        first_token=round(statistics.median(first for first, _ in waits), 4),
-        tokens_per_second=round(statistics.median(pace for _, pace in waits), 2),
-        timed=len(waits),
+        first_token=round(statistics.median(first for first, _ in times), 4),
+        tokens_per_second=round(statistics.median(rate for _, rate in times), 2),
+        timed=len(times),
         work=device.measure_work(
-            cpu=took.cpu, wall=took.wall, gpus_held=1 if torch.cuda.is_available() else 0
+            cpu=elapsed.cpu, wall=elapsed.wall, gpus_held=1 if torch.cuda.is_available() else 0
         ),
     )
 
@@ -60,16 +60,16 @@ def measure_speed(
 def time_alone(
     model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase", prompt: str
 ) -> tuple[float, float]:
-    """Answer one request; give the seconds to its first token, and the tokens a second after it.
+    """Answer one request; return the seconds to its first token, and then the tokens per second.
 
-    It goes on past an end token: what is timed is how long a token takes, whichever it is.
+    Generation continues past an end token, since the time per token does not depend on it.
     """
-    given = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    tokens, cache = given["input_ids"].to(model.device), None
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    tokens, cache = inputs["input_ids"].to(model.device), None
     marks = [time.perf_counter()]
     for _ in range(MOST_TOKENS + 1):
-        seen = model(input_ids=tokens, cache=cache, use_cache=True, logits_to_keep=1)
-        tokens, cache = seen.logits[:, -1:].argmax(-1), seen.cache
+        output = model(input_ids=tokens, cache=cache, use_cache=True, logits_to_keep=1)
+        tokens, cache = output.logits[:, -1:].argmax(-1), output.cache
         int(tokens)  # waits for a GPU
         marks.append(time.perf_counter())
     return marks[1] - marks[0], MOST_TOKENS / (marks[-1] - marks[1])
@@ -80,7 +80,6 @@ def _count_tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
 
 
 def _machine_name() -> str:
-    """Name what computes in a reader's words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()

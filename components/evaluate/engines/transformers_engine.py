@@ -20,7 +20,6 @@ from components.evaluate.engines import adapter_checks, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
-from components.models import base
 from components.models import base as bases
 from components.schema import Progress
 
@@ -32,18 +31,18 @@ if TYPE_CHECKING:
 
 
 # pyright: reportCallIssue=false, reportAttributeAccessIssue=false
-# lm-eval's class decorator hides HFLM's own type: pyright sees its bare interface.
+# lm-eval's class decorator hides HFLM's own type: pyright only sees LM's interface.
 
 
 PLAIN_SETTINGS = {"do_sample", "temperature"}
-"""The settings that a greedy answer has; what is asked for beyond them is left to ``HFLM``."""
+"""The settings of greedy answers; requests with other settings are left to ``HFLM``."""
 
 LOOKBACK = 2
-"""Tokens before a stop string's own count that are looked at: it may be told in other tokens."""
+"""Additional tokens that are searched for a stop string, which may be tokenized differently."""
 
 
 class CachedHFLM(HFLM):
-    """Answers requests with a model; reports before the first and as they are done."""
+    """``HFLM`` with a prefix cache and progress: before the first request and as they finish."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class CachedHFLM(HFLM):
         stage: str,
         report: Callable[[Progress], None],
     ) -> None:
-        """Take a model, and what reads its prompts as a tree where that is known to be right."""
+        """Wrap a model; ``reader`` is its prefix cache, or ``None`` if it can't read a tree."""
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.stage, self.report = stage, report
         self.ends = _end_tokens(model, tokenizer)
@@ -65,33 +64,32 @@ class CachedHFLM(HFLM):
     def loglikelihood(
         self, requests: "list[Instance]", disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """Score continuations; ``report`` takes the place of lm-eval's own bar."""
-        self._say(0, len(requests))
+        """Score continuations; ``report`` replaces lm-eval's progress bar."""
+        self._report(0, len(requests))
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
-        """Answer prompts; ``report`` takes the place of lm-eval's own bar.
+        """Answer prompts; ``report`` replaces lm-eval's progress bar.
 
         Raises:
-            ValueError: Answers are to be sampled.
+            ValueError: A request's settings sample.
         """
-        self._say(0, len(requests))
-        alike: dict[str, list[int]] = {}
-        for number, one in enumerate(requests):
-            alike.setdefault(json.dumps(_prompt_and_limits(one)[1], sort_keys=True), []).append(
-                number
-            )
+        self._report(0, len(requests))
+        by_settings: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            settings = json.dumps(_prompt_and_settings(request)[1], sort_keys=True)
+            by_settings.setdefault(settings, []).append(index)
         answers = [""] * len(requests)
-        for numbers in alike.values():
-            some = [requests[number] for number in numbers]
-            for number, answer in zip(numbers, self._generate(some), strict=True):
-                answers[number] = answer
+        for indices in by_settings.values():
+            group = [requests[index] for index in indices]
+            for index, answer in zip(indices, self._generate(group), strict=True):
+                answers[index] = answer
         return answers
 
     def _generate(self, requests: "list[Instance]") -> list[str]:
-        """Answer prompts that are asked with the same settings."""
+        """Answer prompts with equal settings."""
         settings: dict[str, Any] = dict(
-            normalize_gen_kwargs(_prompt_and_limits(requests[0])[1], self.max_gen_toks)
+            normalize_gen_kwargs(_prompt_and_settings(requests[0])[1], self.max_gen_toks)
         )
         most = settings.pop("max_gen_toks")
         until = handle_stop_sequences(settings.pop("until", None), eos=None)
@@ -104,27 +102,27 @@ class CachedHFLM(HFLM):
                 "answer together"
             )
         prompts = [
-            self.tok_encode(_prompt_and_limits(one)[0], left_truncate_len=self.max_length - most)
-            for one in requests
+            self.tok_encode(_prompt_and_settings(r)[0], left_truncate_len=self.max_length - most)
+            for r in requests
         ]
         if not all(prompts):
             raise ValueError("answering an empty prompt: there is no token to begin after")
         before = self.done
         answers = self.reader.answer(
             prompts,
-            self._stops(until),
+            self._stop_check(until),
             most,
             batch_size=self.at_once,
-            report=lambda done: self._say(before + done, self.asked),
+            report=lambda done: self._report(before + done, self.asked),
         )
         stops = [*until, self.tok_decode(self.eot_token_id, skip_special_tokens=False)]
-        return [postprocess_generated_text(self.tok_decode(one), stops, None) for one in answers]
+        return [postprocess_generated_text(self.tok_decode(ids), stops, None) for ids in answers]
 
-    def _stops(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        """Tell whether tokens end an answer: an end token, or the last part of a stop string."""
+    def _stop_check(self, until: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        """Return a check whether tokens end with an end token or contain a stop string."""
         ends = frozenset(self.ends)
-        told = [self.tok_encode(stop, add_special_tokens=False) for stop in until]
-        longest = max(map(len, told), default=0) + LOOKBACK
+        encoded = [self.tok_encode(stop, add_special_tokens=False) for stop in until]
+        longest = max(map(len, encoded), default=0) + LOOKBACK
 
         def is_over(tokens: Sequence[int]) -> bool:
             if tokens[-1] in ends:
@@ -141,9 +139,9 @@ class CachedHFLM(HFLM):
         stop: list[str],
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> torch.Tensor:
-        """Answer one batch as ``HFLM`` does, and count it."""
+        """Answer one batch like ``HFLM``, and report it."""
         answers = super()._model_generate(context, max_length, stop, **settings)
-        self._say(self.done + len(context), self.asked)
+        self._report(self.done + len(context), self.asked)
         return answers
 
     def _loglikelihood_tokens(
@@ -151,39 +149,37 @@ class CachedHFLM(HFLM):
         requests: "list[tuple[Any, list[int], list[int]]]",
         **settings: Any,  # noqa: ANN401 - it is passed on
     ) -> list[tuple[float, bool]]:
-        """Score continuations that are tokens already."""
         if self.reader is None:
             scores = super()._loglikelihood_tokens(requests, **settings)
-            self._say(len(requests), len(requests))
+            self._report(len(requests), len(requests))
             return scores
         return self.reader.score(
             [(context, continuation) for _, context, continuation in requests],
             window=self.max_length,
             batch_size=self.at_once,
-            report=lambda done: self._say(done, len(requests)),
+            report=lambda done: self._report(done, len(requests)),
         )
 
-    def _say(self, done: int, asked: int) -> None:
+    def _report(self, done: int, asked: int) -> None:
         self.done, self.asked = done, asked
         self.report(Progress(self.stage, done, asked, "requests"))
 
 
-def _prompt_and_limits(request: "Instance") -> tuple[str, dict[str, Any]]:
-    """Give a prompt and how its answer is asked for."""
+def _prompt_and_settings(request: "Instance") -> tuple[str, dict[str, Any]]:
     return cast("tuple[str, dict[str, Any]]", request.args)
 
 
 def _end_tokens(
     model: "PreTrainedModel | PeftModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> list[int]:
-    """List what ends an answer: the tokenizer's end token, and those the model was shipped with."""
-    shipped = getattr(model.generation_config, "eos_token_id", None)
-    ends = [tokenizer.eos_token_id, *(shipped if isinstance(shipped, list) else [shipped])]
+    """List the end tokens of the tokenizer and of the model's generation config."""
+    default = getattr(model.generation_config, "eos_token_id", None)
+    ends = [tokenizer.eos_token_id, *(default if isinstance(default, list) else [default])]
     return list(dict.fromkeys(end for end in ends if isinstance(end, int)))
 
 
 def _is_swayed(model: "PreTrainedModel | PeftModel") -> bool:
-    """Tell whether a model's own settings may make its greedy answers other than the likeliest."""
+    """Return whether a model's generation config may change its greedy answers."""
     return bool(protocol.swaying_settings(getattr(model.generation_config, "to_diff_dict", dict)()))
 
 
@@ -191,42 +187,42 @@ class TransformersEngine:
     """A base in this process's memory."""
 
     def __init__(self, base: Path, settings: EvaluationSettings) -> None:
-        """Load it, at the precision of the settings."""
+        """Load the base, at the precision of the settings."""
         self.model, self.tokenizer = bases.load(base, settings.precision, for_training=False)
         self.length = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
         self.batch_size = settings.batch_size
         self.prefixes = prefix_engine.for_device(self.model.device)
-        self._bare = adapter_checks.probe_logits(self.model, self.tokenizer)
+        self._base_logits = adapter_checks.probe_logits(self.model, self.tokenizer)
 
     @contextmanager
-    def wearing(self, adapter: Path | None) -> "Generator[TransformersAdapter]":
-        """Put an adapter on, see that it is really applied, and take it off again.
+    def use_adapter(self, adapter: Path | None) -> "Generator[TransformersAdapter]":
+        """Attach an adapter, check that it has an effect, and detach it at the end.
 
         Raises:
-            NotAppliedError: It does not fit the base, or changes nothing there.
+            AdapterNotAppliedError: It does not fit the base, or has no effect.
         """
         if adapter is None:
             yield TransformersAdapter(self, self.model)
             return
-        wrapped = _attach_adapter(self.model, adapter)
+        adapted = _attach_adapter(self.model, adapter)
         try:
-            adapter_checks.require_applied(wrapped, adapter, self.tokenizer, self._bare)
-            yield TransformersAdapter(self, wrapped)
+            adapter_checks.require_applied(adapted, adapter, self.tokenizer, self._base_logits)
+            yield TransformersAdapter(self, adapted)
         finally:
-            base.detach_adapter(wrapped)
+            bases.detach_adapter(adapted)
 
 
 class TransformersAdapter:
-    """The base with an adapter on, or without one."""
+    """The base with an adapter attached, or without one."""
 
     def __init__(self, engine: TransformersEngine, model: "PreTrainedModel | PeftModel") -> None:
-        """Take what the engine holds; what is made of its weights serves all tasks."""
+        """Wrap the engine's model; its blocked weights are shared by all tasks."""
         self._engine, self._model = engine, model
         self._reader = PrefixReader(model) if engine.prefixes else None
 
     @contextmanager
     def answering(self, stage: str, report: Callable[[Progress], None]) -> "Generator[LM]":
-        """Give what lm-eval asks."""
+        """Return a model for lm-eval."""
         engine, prefixes, reader = self._engine, self._engine.prefixes, self._reader
         with prefixes.threads() if prefixes else nullcontext():
             answerer = CachedHFLM(  # pyright: ignore[reportAbstractUsage] - HFLM is not
@@ -246,7 +242,7 @@ class TransformersAdapter:
 
 def _attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
     try:
-        return base.attach_adapter(model, adapter)
+        return bases.attach_adapter(model, adapter)
     except (UserWarning, ValueError) as error:
         raise AdapterNotAppliedError(
             f"evaluating {adapter}: it does not fit the base: {error}"

@@ -1,6 +1,6 @@
 """The engine on vLLM, through lm-eval's own vLLM model, adapters named by request."""
 # pyright: reportMissingImports=false, reportCallIssue=false, reportAttributeAccessIssue=false
-# vLLM is not there where this is checked, and lm-eval's class decorator hides its model's own type.
+# vLLM is not installed where pyright runs, and lm-eval's class decorator hides its model's type.
 
 import io
 import json
@@ -33,41 +33,39 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 MOST_MEMORY = 1 / 4
-"""Of the memory that is free: what keys and values may take on a CPU. On CUDA vLLM decides."""
+"""The share of free memory for keys and values on a CPU. On CUDA vLLM decides."""
 
 PENALTY = "repetition_penalty"
-"""The one setting that models are shipped with, that sways greedy answers and that vLLM knows."""
+"""The one default setting that changes greedy answers and that vLLM supports."""
 
 
 @contextmanager
 def load_vllm(
     base: Path, settings: EvaluationSettings, adapters: Sequence[Path]
 ) -> "Generator[VllmEngine]":
-    """Load a base with room for adapters; see ``engine_loading.loaded``.
+    """Load a base with room for adapters; see ``harness.load_engine``.
 
     Raises:
-        EngineError: The base was shipped with settings that vLLM does not know.
-        NotAppliedError: An adapter is none that vLLM can put on.
+        EngineError: The base has default settings that vLLM does not support.
+        AdapterNotAppliedError: vLLM does not support an adapter.
     """
-    wanted, penalty = (
-        [_room_for_adapter(adapter, base) for adapter in adapters],
-        _repetition_penalty(base),
-    )
+    rooms = [_room_for_adapter(adapter, base) for adapter in adapters]
+    penalty = _repetition_penalty(base)
     with tempfile.TemporaryDirectory(prefix="vllm-base-") as folder:
         weights = base
         if bases.is_quantized(settings.precision):
             weights = Path(folder)
             bases.write_dequantized(base, settings.precision, weights)
-        yield VllmEngine(_make_model(base, weights, settings, wanted, penalty), adapters)
+        yield VllmEngine(_make_model(base, weights, settings, rooms, penalty), adapters)
 
 
 def _room_for_adapter(adapter: Path, base: Path) -> protocol.LoraRoom:
-    """Say what vLLM has to have room for, having looked at an adapter's files."""
+    """Check an adapter's files; return the room that it needs in vLLM."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["target_modules"] = adapter_checks.adapter_modules(adapter)
-    if found := protocol.vllm_objections(config):
+    if objections := protocol.vllm_objections(config):
         raise AdapterNotAppliedError(
-            f"evaluating {adapter} in vLLM: {'; '.join(found)}; evaluate it with engine: "
+            f"evaluating {adapter} in vLLM: {'; '.join(objections)}; evaluate it with engine: "
             "transformers"
         )
     adapter_checks.require_fitting(adapter, base)
@@ -75,24 +73,24 @@ def _room_for_adapter(adapter: Path, base: Path) -> protocol.LoraRoom:
 
 
 def _repetition_penalty(base: Path) -> float:
-    """Read the repetition penalty that a base was shipped with; 1 is none."""
+    """Return the base's default repetition penalty (1.0 if unset)."""
     try:
-        shipped = GenerationConfig.from_pretrained(base, local_files_only=True).to_diff_dict()
-    except OSError:  # it has no such file
+        defaults = GenerationConfig.from_pretrained(base, local_files_only=True).to_diff_dict()
+    except OSError:  # the base has no generation_config.json
         return 1.0
-    if unknown := [name for name in protocol.swaying_settings(shipped) if name != PENALTY]:
+    if unsupported := [name for name in protocol.swaying_settings(defaults) if name != PENALTY]:
         raise EngineError(
-            f"evaluating {base} in vLLM: its generation_config.json has {', '.join(unknown)}, "
-            "which sways greedy answers there and not in vLLM; evaluate with engine: transformers"
+            f"evaluating {base} in vLLM: its generation_config.json has {', '.join(unsupported)}, "
+            "which changes greedy answers but not in vLLM; evaluate with engine: transformers"
         )
-    return shipped.get(PENALTY, 1.0)
+    return defaults.get(PENALTY, 1.0)
 
 
 def _make_model(
     base: Path,
     weights: Path,
     settings: EvaluationSettings,
-    wanted: Sequence[protocol.LoraRoom],
+    rooms: Sequence[protocol.LoraRoom],
     penalty: float,
 ) -> "VllmModel":
     on_cpu: dict[str, Any] = {
@@ -108,102 +106,99 @@ def _make_model(
         ),
         batch_size="auto",
         max_num_seqs=settings.batch_size,
-        **(_lora_options(wanted) if wanted else {}),
+        **(_lora_options(rooms) if rooms else {}),
         **({} if torch.cuda.is_available() else on_cpu),
     )
     asked.penalty = penalty
     return asked
 
 
-def _lora_options(wanted: Sequence[protocol.LoraRoom]) -> dict[str, Any]:
-    """Make room for adapters on these modules only.
-
-    vLLM's CPU build fails at scoring a prompt where ``lm_head`` could have one, too.
-    """
+def _lora_options(rooms: Sequence[protocol.LoraRoom]) -> dict[str, Any]:
+    # Only the adapters' modules: vLLM's CPU build fails to score a prompt if lm_head is included.
     return {
         "enable_lora": True,
-        "max_lora_rank": protocol.max_lora_rank(one.rank for one in wanted),
-        "lora_target_modules": sorted({name for one in wanted for name in one.modules}),
+        "max_lora_rank": protocol.max_lora_rank(room.rank for room in rooms),
+        "lora_target_modules": sorted({name for room in rooms for name in room.modules}),
     }
 
 
 class VllmEngine:
-    """A base in vLLM, and what it wears now."""
+    """A base in vLLM, with at most one adapter in use."""
 
-    def __init__(self, asked: "VllmModel", adapters: Sequence[Path]) -> None:
-        """Take an engine that is loaded, with room for these adapters."""
-        self._asked = asked
+    def __init__(self, model: "VllmModel", adapters: Sequence[Path]) -> None:
+        """Wrap a loaded model with room for these adapters."""
+        self._model = model
         self._numbers = {adapter: number for number, adapter in enumerate(adapters, start=1)}
-        self.tokenizer: PreTrainedTokenizerBase = asked.tokenizer
-        self.length: int = asked.max_length
-        self._bare = self._probe()
-        self._noise = (self._probe() - self._bare).abs().max()
+        self.tokenizer: PreTrainedTokenizerBase = model.tokenizer
+        self.length: int = model.max_length
+        self._base_probe = self._probe()
+        self._noise = (self._probe() - self._base_probe).abs().max()
 
     @contextmanager
-    def wearing(self, adapter: Path | None) -> "Generator[VllmEngine]":
-        """Name an adapter in every request, having seen that this changes what is answered.
+    def use_adapter(self, adapter: Path | None) -> "Generator[VllmEngine]":
+        """Use an adapter in every request, after a check that it has an effect.
 
         Raises:
-            NotAppliedError: vLLM refuses it, or it changes nothing.
+            AdapterNotAppliedError: vLLM rejects it, or it has no effect.
         """
         if adapter is None:
             yield self
             return
         name = AdapterManifest.read(adapter).key
-        worn = LoRARequest(name, self._numbers[adapter], str(adapter))
+        lora = LoRARequest(name, self._numbers[adapter], str(adapter))
         try:
-            self._asked.model.llm_engine.add_lora(worn)
+            self._model.model.llm_engine.add_lora(lora)
         except ValueError as error:
             raise AdapterNotAppliedError(
                 f"evaluating {adapter}: vLLM refuses it: {error}"
             ) from error
-        self._asked.lora_request = worn
+        self._model.lora_request = lora
         try:
-            if (self._probe() - self._bare).abs().max() <= self._noise:
+            if (self._probe() - self._base_probe).abs().max() <= self._noise:
                 raise AdapterNotAppliedError(
-                    f"evaluating {adapter}: with it on, vLLM finds the words of a text as likely "
-                    "as without it; its weights are too small for this precision"
+                    f"evaluating {adapter}: with it attached, vLLM's log-probabilities of a text "
+                    "are those without it; its weights are too small for this precision"
                 )
             yield self
         finally:
-            self._asked.lora_request = None
+            self._model.lora_request = None
 
     @contextmanager
     def answering(self, stage: str, report: Callable[[Progress], None]) -> "Generator[VllmModel]":
-        """Give what lm-eval asks."""
-        self._asked.stage, self._asked.report = stage, report
-        yield self._asked
+        """Return a model for lm-eval."""
+        self._model.stage, self._model.report = stage, report
+        yield self._model
 
     def alone(self, prompt: str) -> tuple[float, float]:
-        """Answer one request by itself, and time it; nothing of its prompt is known before."""
+        """Answer one request by itself, and time it, with an empty prefix cache."""
         room = self.length - MOST_TOKENS - 1
         tokens = self.tokenizer(prompt, add_special_tokens=False)["input_ids"][-room:]
-        first, all_of_them = (self._time(tokens, count) for count in (1, MOST_TOKENS + 1))
-        return first, MOST_TOKENS / (all_of_them - first)
+        first, total = (self._time(tokens, count) for count in (1, MOST_TOKENS + 1))
+        return first, MOST_TOKENS / (total - first)
 
     def _time(self, prompt: list[int], count: int) -> float:
-        """Write so many tokens, past an end token, too; give the seconds that it took."""
-        self._asked.model.reset_prefix_cache()
+        """Return the seconds to generate ``count`` tokens, ignoring end tokens."""
+        self._model.model.reset_prefix_cache()
         settings = SamplingParams(
             temperature=0, max_tokens=count, ignore_eos=True, detokenize=False
         )
         started = time.perf_counter()
-        self._asked.ask([prompt], settings)
+        self._model.generate_tokens([prompt], settings)
         return time.perf_counter() - started
 
     def _probe(self) -> torch.Tensor:
-        """Give the log-probabilities of ``applied.PROBE``'s tokens but the first, ``[tokens]``."""
+        """Return the log-probabilities of ``PROBE_TEXT`` except its first token, ``[tokens]``."""
         tokens = self.tokenizer(adapter_checks.PROBE_TEXT)["input_ids"]
         settings = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
-        (said,) = self._asked.ask([tokens], settings)
-        told = zip(said.prompt_logprobs[1:], tokens[1:], strict=True)
-        return torch.tensor([of[token].logprob for of, token in told])
+        (output,) = self._model.generate_tokens([tokens], settings)
+        scored = zip(output.prompt_logprobs[1:], tokens[1:], strict=True)
+        return torch.tensor([logprobs[token].logprob for logprobs, token in scored])
 
 
 class VllmModel(VLLM):
-    """What lm-eval asks: its own model of vLLM, which says how far it is.
+    """lm-eval's vLLM model, with progress.
 
-    ``lora_request`` is the adapter that it wears, ``penalty`` the base's repetition penalty.
+    ``lora_request`` is the adapter in use, ``penalty`` the base's repetition penalty.
     """
 
     stage: str
@@ -213,29 +208,34 @@ class VllmModel(VLLM):
     def loglikelihood(
         self, requests: "list[Instance]", disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """Score continuations; ``report`` takes the place of lm-eval's own bar."""
-        self._say(0, len(requests))
+        """Score continuations; ``report`` replaces lm-eval's progress bar."""
+        self._report(0, len(requests))
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = True) -> list[str]:
-        """Answer prompts; ``report`` takes the place of lm-eval's own bar.
+        """Answer prompts; ``report`` replaces lm-eval's progress bar.
 
         Raises:
-            ValueError: Answers are to be sampled.
+            ValueError: A request's settings sample.
         """
-        for one in requests:
-            _, settings = cast("tuple[str, dict[str, Any]]", one.args)
+        for request in requests:
+            _, settings = cast("tuple[str, dict[str, Any]]", request.args)
             protocol.require_greedy(normalize_gen_kwargs(settings, self.max_gen_toks))
-        self._say(0, len(requests))
+        self._report(0, len(requests))
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
-    def ask(self, prompts: Sequence[list[int]], settings: Any, **named: Any) -> list[Any]:  # noqa: ANN401 - vLLM's own
-        """Put prompts to vLLM, by their tokens, in what is worn now; give its outputs."""
+    def generate_tokens(
+        self,
+        prompts: Sequence[list[int]],
+        settings: Any,  # noqa: ANN401 - vLLM's own
+        **options: Any,  # noqa: ANN401 - as above
+    ) -> list[Any]:
+        """Run vLLM on prompts of token ids with the adapter in use; return its outputs."""
         return self.model.generate(
             [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
             sampling_params=settings,
             lora_request=self.lora_request,
-            **({"use_tqdm": False} | named),
+            **({"use_tqdm": False} | options),
         )
 
     def modify_gen_kwargs(
@@ -244,9 +244,9 @@ class VllmModel(VLLM):
         *settings: Any,  # noqa: ANN401 - they are passed on
         **named: Any,  # noqa: ANN401 - as above
     ) -> tuple[dict[str, Any], list[str], int]:
-        """Say how an answer is written; lm-eval lets vLLM sample where a task says nothing."""
-        said = {"do_sample": False, PENALTY: self.penalty} | gen_kwargs
-        return super().modify_gen_kwargs(said, *settings, **named)
+        """Default to greedy answers; lm-eval would let vLLM sample if a task leaves it open."""
+        defaults = {"do_sample": False, PENALTY: self.penalty}
+        return super().modify_gen_kwargs(defaults | gen_kwargs, *settings, **named)
 
     def _model_generate(
         self,
@@ -254,37 +254,37 @@ class VllmModel(VLLM):
         generate: bool = False,
         sampling_params: Any = None,  # noqa: ANN401 - vLLM's own
     ) -> list[Any]:
-        """Have requests answered or scored, as ``VLLM`` does, and count them.
+        """Answer or score requests like ``VLLM``, with progress.
 
-        An answer's text is that of its tokens without the special ones, as everywhere else.
+        An answer's text is decoded without special tokens, as in the transformers engine.
         """
         if not generate:
             sampling_params = SamplingParams(
                 temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False
             )
-        outputs = self.ask(requests, sampling_params, use_tqdm=self._bar)
+        outputs = self.generate_tokens(requests, sampling_params, use_tqdm=self._bar)
         for output in outputs if generate else ():
             answer = output.outputs[0]
             answer.text = self.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
         return outputs
 
     def _bar(self, prompts: Iterable[object] | None = None, **named: Any) -> Any:  # noqa: ANN401
-        """Give vLLM what it counts answers with; what it only wants to count prompts with, not."""
-        return _ProgressBar(self._say, **named) if prompts is None else prompts
+        """Return a bar for vLLM's answers, and none for its prompts."""
+        return _ProgressBar(self._report, **named) if prompts is None else prompts
 
-    def _say(self, done: int, asked: int) -> None:
+    def _report(self, done: int, asked: int) -> None:
         self.report(Progress(self.stage, done, asked, "requests"))
 
 
-class _ProgressBar(tqdm):  # pyright: ignore[reportMissingTypeArgument] - it counts, and goes over nothing
-    """A bar that nobody sees, and that says how far it is."""
+class _ProgressBar(tqdm):  # pyright: ignore[reportMissingTypeArgument] - it iterates over nothing
+    """An invisible bar that reports its progress."""
 
-    def __init__(self, say: Callable[[int, int], None], **named: Any) -> None:  # noqa: ANN401
-        self._say = say
+    def __init__(self, report: Callable[[int, int], None], **named: Any) -> None:  # noqa: ANN401
+        self._report = report
         super().__init__(**named, file=io.StringIO())
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count what is done."""
+        """Add ``n`` and report the total."""
         shown = super().update(n)
-        self._say(int(self.n), int(self.total))
+        self._report(int(self.n), int(self.total))
         return shown

@@ -92,12 +92,12 @@ class JudgeEndpoint:
         )
 
 
-def _retry_after(response: httpx.Response, otherwise: float) -> float:
+def _retry_after(response: httpx.Response, default: float) -> float:
     """Give the seconds that the endpoint asks to wait."""
     try:
         return max(0.0, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):
-        return otherwise
+        return default
 
 
 def _completion_text(response: httpx.Response) -> str:
@@ -193,7 +193,7 @@ class AnswerPair:
 
 
 def compare_answers(
-    comparisons: Sequence[AnswerPair], ask: AskJudge, known: VerdictCache, settings: JudgeSettings
+    pairs: Sequence[AnswerPair], ask: AskJudge, cache: VerdictCache, settings: JudgeSettings
 ) -> list[float | None]:
     """Give 1 for each of ``ours`` that is better, 0 if ``theirs`` is, one half for a tie.
 
@@ -203,36 +203,38 @@ def compare_answers(
     Raises:
         JudgeError: The judge can't be asked; verdicts so far are ``known``.
     """
-    asked = [_both_orders(one) for one in comparisons]
+    asked = [_both_orders(one) for one in pairs]
     keyed = {_verdict_key(words, settings): words for pair in asked for words in pair}
-    _ask_all({key: words for key, words in keyed.items() if key not in known}, ask, known, settings)
+    _ask_all({key: words for key, words in keyed.items() if key not in cache}, ask, cache, settings)
     return [
-        _score_of_verdicts(*_pair_score(pair, known, settings)) if pair else 0.5 for pair in asked
+        _score_of_verdicts(*_pair_score(pair, cache, settings)) if pair else 0.5 for pair in asked
     ]
 
 
-def _both_orders(one: AnswerPair) -> list[list[Message]]:
-    if one.ours == one.theirs:
+def _both_orders(pair: AnswerPair) -> list[list[Message]]:
+    if pair.ours == pair.theirs:
         return []
     return [
-        question_messages(one.request, one.ours, one.theirs),
-        question_messages(one.request, one.theirs, one.ours),
+        question_messages(pair.request, pair.ours, pair.theirs),
+        question_messages(pair.request, pair.theirs, pair.ours),
     ]
 
 
-def _verdict_key(words: Sequence[Message], settings: JudgeSettings) -> str:
-    return manifest.digest([settings.base_url, settings.model, [*words]])
+def _verdict_key(question: Sequence[Message], settings: JudgeSettings) -> str:
+    return manifest.digest([settings.base_url, settings.model, [*question]])
 
 
 def _ask_all(
-    wanted: Mapping[str, Sequence[Message]],
+    questions: Mapping[str, Sequence[Message]],
     ask: AskJudge,
-    known: VerdictCache,
+    cache: VerdictCache,
     settings: JudgeSettings,
 ) -> None:
     """Ask several at once; after the first that fails no other is begun."""
     with ThreadPoolExecutor(settings.concurrency) as threads:
-        asked = [threads.submit(_ask_one, key, words, ask, known) for key, words in wanted.items()]
+        asked = [
+            threads.submit(_ask_one, key, words, ask, cache) for key, words in questions.items()
+        ]
         try:
             for one in as_completed(asked):
                 one.result()
@@ -241,15 +243,15 @@ def _ask_all(
             raise
 
 
-def _ask_one(key: str, words: Sequence[Message], ask: AskJudge, known: VerdictCache) -> None:
-    known.keep(key, read_verdict(ask(words)))
+def _ask_one(key: str, question: Sequence[Message], ask: AskJudge, cache: VerdictCache) -> None:
+    cache.keep(key, read_verdict(ask(question)))
 
 
 def _pair_score(
-    pair: Sequence[Sequence[Message]], known: VerdictCache, settings: JudgeSettings
+    questions: Sequence[Sequence[Message]], cache: VerdictCache, settings: JudgeSettings
 ) -> tuple[Verdict | None, Verdict | None]:
-    ours_first, theirs_first = (_verdict_key(words, settings) for words in pair)
-    return known[ours_first], known[theirs_first]
+    ours_first, theirs_first = (_verdict_key(words, settings) for words in questions)
+    return cache[ours_first], cache[theirs_first]
 
 
 def _score_of_verdicts(ours_first: Verdict | None, theirs_first: Verdict | None) -> float | None:

@@ -195,20 +195,22 @@ def judge_answers(
 
 
 def _scorecard_key(
-    model: str, answers: Path, people: str, snapshot: Path, settings: JudgeSettings
+    model: str, answers: Path, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> str:
-    return manifest.digest([answers.name, _judge_conditions(model, people, snapshot, settings)])
+    return manifest.digest(
+        [answers.name, _judge_conditions(model, pairs_digest, snapshot, settings)]
+    )
 
 
 def _judge_conditions(
-    model: str, people: str, snapshot: Path, settings: JudgeSettings
+    model: str, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> dict[str, Json]:
     """Gather what must be equal for two models' verdicts to be compared."""
     return {
         "task": JUDGE_TASK,
         "holdout_version": SnapshotManifest.read(snapshot).holdout_version,
         "question": comparisons.QUESTION_VERSION,
-        "compared_by_people": people,
+        "compared_by_people": pairs_digest,
         "judge": settings.model_dump(include={"model", "base_url", "min_agreement"}),
         "asked_as": model if model in (FEW_SHOT, PRODUCTION) else "model",
     }
@@ -225,17 +227,17 @@ def _is_counted(sample: Sample) -> bool:
     return any(score is not None for score in sample.scores.values())
 
 
-def _answer_pair(sample: Sample, asked: Mapping[str, str]) -> AnswerPair:
+def _answer_pair(sample: Sample, requests: Mapping[str, str]) -> AnswerPair:
     # What a model thought before it answered is not part of the answer, in any form.
     said = dialects.read_answer("hermes", sample.output).text.strip()
-    return AnswerPair(asked[sample.example_id], said, sample.reference.strip())
+    return AnswerPair(requests[sample.example_id], said, sample.reference.strip())
 
 
-def _judge_metric(found: JudgeAgreement, unjudged: int, settings: JudgeSettings) -> Metric:
+def _judge_metric(agreement: JudgeAgreement, unjudged: int, settings: JudgeSettings) -> Metric:
     left_out = f"; {unjudged} requests were not judged" if unjudged else ""
     return Metric(
         f"of all requests: {settings.model} finds the answer better than the reference, asked in "
         f"both orders; ties, and verdicts that change with the order, count half; "
-        f"{found.sentence()}{left_out}",
-        doubt=found.doubt(settings.min_agreement),
+        f"{agreement.sentence()}{left_out}",
+        doubt=agreement.doubt(settings.min_agreement),
     )

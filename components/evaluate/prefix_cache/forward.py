@@ -243,9 +243,9 @@ def _all_unhidden(model: "Model", tree: Tree) -> torch.Tensor:
     return model(tokens, position_ids=positions, attention_mask=mask).logits[0].float()
 
 
-def _divergence(one: torch.Tensor, other: torch.Tensor) -> float:
+def _divergence(logits: torch.Tensor, other: torch.Tensor) -> float:
     """Give the largest Kullback-Leibler divergence of two models' words, over the places."""
-    logs, others = one.log_softmax(-1), other.log_softmax(-1)
+    logs, others = logits.log_softmax(-1), other.log_softmax(-1)
     return float((logs.exp() * (logs - others)).sum(-1).max())
 
 

@@ -2,7 +2,7 @@
 
 All requests are one tree, so a context is read once for all its choices, and so is what several
 contexts begin with. The vocabulary's logits are computed only where a continuation's tokens are
-told; most of a prompt has none.
+targets; most of a prompt has none.
 Imported late, since it loads torch.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Targets:
     """Tokens that continuations have, sorted by the node that tells them: one place each, all."""
 
     nodes: Ints
@@ -59,11 +59,11 @@ def likelihoods(
     rows = [_row(context, continuation, window) for context, continuation in requests]
     order = sorted(range(len(rows)), key=lambda number: tuple(rows[number]))
     grown = forward.grow([rows[number] for number in order])
-    told = _told(grown, order, [continuation for _, continuation in requests])
+    targets = _targets(grown, order, [continuation for _, continuation in requests])
     sums, likeliest = np.zeros(len(requests)), np.ones(len(requests), np.bool_)
     ends = np.sort(grown.leaves)
-    for seen in forward.read(model, grown, np.unique(told.nodes), room):
-        _score(seen, told, sums, likeliest)
+    for seen in forward.read(model, grown, np.unique(targets.nodes), room):
+        _score(seen, targets, sums, likeliest)
         report(int(np.searchsorted(ends, seen.pack.stop)))
     return list(zip(sums.tolist(), likeliest.tolist(), strict=True))
 
@@ -78,7 +78,7 @@ def _row(context: Row, continuation: Row, window: int) -> Row:
     return [*context, *continuation][-(window + 1) : -1]
 
 
-def _told(tree: Tree, order: Sequence[int], continuations: Sequence[Row]) -> _Told:
+def _targets(tree: Tree, order: Sequence[int], continuations: Sequence[Row]) -> _Targets:
     nodes: list[int] = []
     tokens: list[int] = []
     requests: list[int] = []
@@ -88,20 +88,20 @@ def _told(tree: Tree, order: Sequence[int], continuations: Sequence[Row]) -> _To
         tokens += continuation
         requests += [number] * len(continuation)
     sort = np.argsort(np.array(nodes, np.int64), kind="stable")
-    return _Told(*(np.array(column, np.int64)[sort] for column in (nodes, tokens, requests)))
+    return _Targets(*(np.array(column, np.int64)[sort] for column in (nodes, tokens, requests)))
 
 
-def _score(seen: "Reading", told: _Told, sums: np.ndarray, likeliest: np.ndarray) -> None:
+def _score(seen: "Reading", targets: _Targets, sums: np.ndarray, likeliest: np.ndarray) -> None:
     """Add to the requests' scores what one pack tells."""
-    first, last = np.searchsorted(told.nodes, [seen.pack.start, seen.pack.stop])
-    places = torch.from_numpy(np.searchsorted(seen.nodes, told.nodes[first:last]))
-    tokens = torch.from_numpy(told.tokens[first:last])
+    first, last = np.searchsorted(targets.nodes, [seen.pack.start, seen.pack.stop])
+    places = torch.from_numpy(np.searchsorted(seen.nodes, targets.nodes[first:last]))
+    tokens = torch.from_numpy(targets.tokens[first:last])
     device = seen.logits.device
     at = seen.logits[places.to(device), tokens.to(device)]
     logs = (at - seen.logits.logsumexp(-1)[places.to(device)]).double().cpu().numpy()
     best = seen.logits.argmax(-1).cpu()[places].eq(tokens).numpy()
-    np.add.at(sums, told.requests[first:last], logs)
-    np.logical_and.at(likeliest, told.requests[first:last], best)
+    np.add.at(sums, targets.requests[first:last], logs)
+    np.logical_and.at(likeliest, targets.requests[first:last], best)
 
 
 REFILL = 1 / 4

@@ -25,11 +25,13 @@ PROSE = [Answer(f"It rains in {city}, and will for days.") for city in ("Rome", 
         pytest.param([*PROSE, Answer("A long story. " * 9)], False, "text", id="prose"),
     ],
 )
-def test_the_kind_is_found_from_the_answers(answers: list[Answer], offers_tools: bool, found: str):
+def test_the_kind_is_detected_from_the_answers(
+    answers: list[Answer], offers_tools: bool, found: str
+):
     assert metrics.find_answer_space(answers, None, offers_tools=offers_tools).kind == found
 
 
-def test_labels_are_those_that_occur():
+def test_labels_are_the_distinct_answers():
     assert metrics.find_answer_space(LABELS, None, offers_tools=False).labels == (
         "card",
         "loan",
@@ -37,7 +39,7 @@ def test_labels_are_those_that_occur():
     )
 
 
-def test_the_file_may_say_otherwise():
+def test_a_configured_kind_overrides_the_detected_one():
     assert metrics.find_answer_space(LABELS, "text", offers_tools=False) == AnswerSpace("text")
     few = metrics.find_answer_space(LABELS[:4], "classification", offers_tools=False)
     assert few == AnswerSpace("classification", ("card", "loan", "rate"))
@@ -47,10 +49,12 @@ def test_the_file_may_say_otherwise():
     ("answers", "sentence"),
     [
         pytest.param([CALL, *LABELS], "some call tools", id="calls"),
-        pytest.param([Answer("yes")] * 9, "there are 1 different ones, wants 2", id="one"),
-        pytest.param([Answer("b" * 50), Answer("c")], "is no label of 1 to 40", id="long"),
+        pytest.param([Answer("yes")] * 9, "there are 1 different ones, expected 2", id="one"),
+        pytest.param([Answer("b" * 50), Answer("c")], "is not a label of 1 to 40", id="long"),
     ],
 )
-def test_what_can_be_no_classification_is_not_measured_as_one(answers: list[Answer], sentence: str):
+def test_answers_that_are_not_labels_are_refused_as_a_classification(
+    answers: list[Answer], sentence: str
+):
     with pytest.raises(ValueError, match=sentence):
         metrics.find_answer_space(answers, "classification", offers_tools=False)

@@ -111,8 +111,10 @@ def test_a_built_in_task_is_asked_in_its_own_words(tmp_path: Path):
     ("row", "sentence"),
     [
         pytest.param({"question": "1", "right": 0}, "document 2: has no choices", id="no-column"),
-        pytest.param({**SUMS[0], "right": 3}, "answer 3 is none of its 3 choices", id="no-choice"),
-        pytest.param({**SUMS[0], "right": -1}, "answer -1 is none of its 3", id="below-zero"),
+        pytest.param(
+            {**SUMS[0], "right": 3}, "answer 3 is not one of its 3 choices", id="no-choice"
+        ),
+        pytest.param({**SUMS[0], "right": -1}, "answer -1 is not one of its 3", id="below-zero"),
     ],
 )
 def test_a_document_that_does_not_fit_is_named_and_not_scored_as_wrong(
@@ -126,7 +128,7 @@ def test_a_document_that_does_not_fit_is_named_and_not_scored_as_wrong(
 @pytest.mark.parametrize(
     ("metric", "sentence"),
     [
-        pytest.param("f1", "f1 is no mean of the documents' scores", id="no-mean"),
+        pytest.param("f1", "f1 is not a mean of the documents' scores", id="no-mean"),
         pytest.param("acc_per_byte", "has no metric acc_per_byte", id="unknown"),
     ],
 )
@@ -142,7 +144,7 @@ def test_answers_drawn_at_random_are_refused(tmp_path: Path):
     one = written(tmp_path, filter="as-it-is")
     text = guard_files.WRITTEN.replace("max_gen_toks: 4", "do_sample: true, temperature: 0.7")
     (tmp_path / "written.yaml").write_text(text)
-    with pytest.raises(GuardError, match="draws its answers at random"):
+    with pytest.raises(GuardError, match="samples its answers at random"):
         guard_runs.build_guard(one)
 
 
@@ -168,5 +170,5 @@ def test_what_is_no_number_was_not_measured(tmp_path: Path, score: str):
 
 def test_a_line_that_is_no_document_is_named(tmp_path: Path):
     (tmp_path / "sums.jsonl").write_text(json.dumps(SUMS[0]) + "\n[1]\n")
-    with pytest.raises(GuardError, match="line 2 wants a JSON object"):
+    with pytest.raises(GuardError, match="line 2: expected a JSON object"):
         guard_runs.build_guard(sums(tmp_path))

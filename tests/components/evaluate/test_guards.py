@@ -30,7 +30,7 @@ def test_every_mistake_of_every_task_is_named(tmp_path: Path):
         "lm-eval has no task pika; did you mean piqa?",
         f"pika: data: no file is at {tmp_path}/none.jsonl",
         "sums: has no metric accuracy, only acc, acc_norm",
-        "sums: num_fewshot is 2, so it wants a file of examples",
+        "sums: num_fewshot is 2, so a file of examples is required",
     ]
 
 
@@ -62,8 +62,8 @@ def test_several_ways_to_read_an_answer_want_a_choice(tmp_path: Path):
     ("text", "sentence"),
     [
         pytest.param("task: [", "is not YAML", id="no-yaml"),
-        pytest.param("- a", "holds list, wants a mapping", id="a-list"),
-        pytest.param("group: a\ntask: [b]", "describes no single task", id="a-group"),
+        pytest.param("- a", "holds list, expected a mapping", id="a-list"),
+        pytest.param("group: a\ntask: [b]", "does not describe a single task", id="a-group"),
         pytest.param("include: other.yaml", "other.yaml can't be read", id="include-is-missing"),
         pytest.param("include: own.yaml", "includes itself", id="a-cycle"),
         pytest.param("task: holdout", "is what the workload's own requests are called", id="name"),
@@ -84,23 +84,23 @@ def test_a_file_of_documents_that_can_not_be_read_is_named(tmp_path: Path, name:
 
 def test_a_task_may_occur_once(tmp_path: Path):
     assert mistakes(sums(tmp_path), sums(tmp_path, metric="acc_norm")) == [
-        "sums occurs 2 times, wants one"
+        "sums occurs 2 times, expected once"
     ]
 
 
 def test_conditions_change_with_anything_that_could_move_a_score(tmp_path: Path):
-    def told() -> str:
+    def conditions() -> str:
         return json.dumps(guards.guard_conditions(sums(tmp_path)))
 
-    first = told()
-    assert told() == first
+    first = conditions()
+    assert conditions() == first
     assert '"task_version": "3"' in first
     with gzip.open(tmp_path / "same.jsonl.gz", "wb") as file:
         file.write((tmp_path / "sums.jsonl").read_bytes())
     guard_files.documents(tmp_path / "sums.jsonl", guard_files.SUMS[:-1])
-    second = told()
+    second = conditions()
     (tmp_path / "sums.yaml").write_text(guard_files.CHOICE.replace("What is", "How much is"))
-    third = told()
+    third = conditions()
     few = json.dumps(guards.guard_conditions(sums(tmp_path, limit=4)))
     other = json.dumps(guards.guard_conditions(sums(tmp_path, metric="acc_norm")))
     assert len({first, second, third, few, other}) == 5

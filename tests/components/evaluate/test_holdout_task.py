@@ -187,9 +187,9 @@ def test_a_request_that_lm_eval_lost_is_not_overlooked(holdout: EvaluatedSide, l
 
     rows = [logged(number) for number in range(3)]
     assert len(lm_eval_tasks.read_samples(rows, holdout)) == 3
-    with pytest.raises(ValueError, match=r"gave back 2 samples that are not the 3 requests"):
+    with pytest.raises(ValueError, match=r"returned 2 samples that are not the 3 requests"):
         lm_eval_tasks.read_samples(rows[:lost] + rows[lost + 1 :], holdout)
-    with pytest.raises(ValueError, match="in the words they were to be put in"):
+    with pytest.raises(ValueError, match="with their exact prompts"):
         lm_eval_tasks.read_samples(
             [*rows[:2], {**rows[2], "arguments": [("other words", {})]}], holdout
         )

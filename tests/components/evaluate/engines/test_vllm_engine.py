@@ -58,7 +58,7 @@ class Engines:
         found: list[list[Any]] = []
         for engine in (self.transformers, self.vllm):
             with (
-                engine.wearing(self.adapters[role] if role else None) as worn,
+                engine.use_adapter(self.adapters[role] if role else None) as worn,
                 worn.answering("asked", lambda _: None) as lm,
             ):
                 likely: Any = lm.loglikelihood(scored(PAIRS))
@@ -106,16 +106,14 @@ def test_each_adapter_and_the_base_answer_for_themselves(both: Engines):
 
 def test_an_adapter_that_changes_nothing_there_is_named(both: Engines):
     with (
-        pytest.raises(
-            AdapterNotAppliedError, match="key-faint: with it on, vLLM finds the words of"
-        ),
-        both.vllm.wearing(both.adapters["faint"]),
+        pytest.raises(AdapterNotAppliedError, match="key-faint: with it attached, vLLM's log-prob"),
+        both.vllm.use_adapter(both.adapters["faint"]),
     ):
         pass
 
 
 def test_one_request_alone_is_timed(both: Engines):
-    with both.vllm.wearing(None) as worn:
+    with both.vllm.use_adapter(None) as worn:
         first_token, tokens_per_second = worn.alone(PROMPTS[0])
     assert 0 < first_token < 10
     assert tokens_per_second > 0
@@ -123,7 +121,7 @@ def test_one_request_alone_is_timed(both: Engines):
 
 def test_answers_are_not_sampled(both: Engines):
     with (
-        both.vllm.wearing(None) as worn,
+        both.vllm.use_adapter(None) as worn,
         worn.answering("asked", lambda _: None) as lm,
         pytest.raises(ValueError, match="answered greedily"),
     ):
