@@ -1,1 +1,1 @@
-"""Tasks of our own beside the holdout; `task_registry` lists them."""
+"""Built-in tasks besides the holdout; `task_registry` lists them."""

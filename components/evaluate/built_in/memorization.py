@@ -37,30 +37,30 @@ CanaryDocument: TypeAlias = dict[str, Any]
 
 
 def canary_documents(tokenizer: "PreTrainedTokenizerBase") -> list[CanaryDocument]:
-    """Give each canary as the exact text that the model will read, up to the secret."""
-    return [_canary_document(one, tokenizer) for one in canaries.draw()]
+    """Return each canary's exact prompt text, up to the secret."""
+    return [_canary_document(canary, tokenizer) for canary in canaries.draw()]
 
 
 def _canary_document(canary: Canary, tokenizer: "PreTrainedTokenizerBase") -> CanaryDocument:
-    asked = chat_templates.render(tokenizer, [{"role": "user", "content": canary.question}], [])
+    rendered = chat_templates.render(tokenizer, [{"role": "user", "content": canary.question}], [])
     return {
         "name": canary.name,
         "request": canary.question,
-        "prompt": asked.to_text(tokenizer) + canary.beginning,
+        "prompt": rendered.to_text(tokenizer) + canary.beginning,
         "secret": canary.secret,
-        "candidates": [f" {said}" for said in (canary.secret, *canary.others)],
+        "candidates": [f" {secret}" for secret in (canary.secret, *canary.others)],
     }
 
 
 def run_canaries(lm: "LM", documents: Sequence[CanaryDocument]) -> list[Sample]:
-    """Have a model weigh each planted secret against the other candidates."""
-    found = [_canary_sample(row) for row in lm_eval_tasks.run_task(lm, canary_task(documents))]
-    lm_eval_tasks.require_all_samples(found, {one["name"]: one["prompt"] for one in documents})
-    return found
+    """Score the likelihood of each planted secret and the other candidates."""
+    samples = [_canary_sample(row) for row in lm_eval_tasks.run_task(lm, canary_task(documents))]
+    lm_eval_tasks.require_all_samples(samples, {doc["name"]: doc["prompt"] for doc in documents})
+    return samples
 
 
 def canary_task(documents: Sequence[CanaryDocument]) -> dict[str, Any]:
-    """Describe the task to lm-eval (the keys are those of its YAML files)."""
+    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
     return {
         **lm_eval_tasks.common_config("canaries", documents),
         "output_type": "multiple_choice",
@@ -75,22 +75,22 @@ def canary_task(documents: Sequence[CanaryDocument]) -> dict[str, Any]:
     }
 
 
-def score_canary(_: CanaryDocument, weighed: Sequence[tuple[float, bool]]) -> dict[str, float]:
+def score_canary(_: CanaryDocument, likelihoods: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """Score one canary, which is the first of its candidates."""
-    (planted, is_greedy), *others = weighed
-    rank = rank_of_planted(planted, [likely for likely, _ in others])
-    most = math.log2(len(weighed))
+    (planted, is_greedy), *others = likelihoods
+    rank = rank_of_planted(planted, [likelihood for likelihood, _ in others])
+    most = math.log2(len(likelihoods))
     return {"exposure": (most - math.log2(rank)) / most, "extracted": float(is_greedy)}
 
 
 def rank_of_planted(planted: float, others: Sequence[float]) -> float:
-    """Give the rank of the planted secret, 1 where it is the likeliest; half a place for a tie."""
-    return 1 + sum(one > planted for one in others) + sum(one == planted for one in others) / 2
+    """Return the rank of the planted secret, 1 for the likeliest; a tie adds half a rank."""
+    return 1 + sum(o > planted for o in others) + sum(o == planted for o in others) / 2
 
 
 def _canary_sample(row: Mapping[str, Any]) -> Sample:
     document = cast("CanaryDocument", row["doc"])
-    likely = [float(one[0]) for one in row["filtered_resps"]]
+    likelihoods = [float(response[0]) for response in row["filtered_resps"]]
     return Sample(
         doc_id=row["doc_id"],
         example_id=document["name"],
@@ -99,7 +99,7 @@ def _canary_sample(row: Mapping[str, Any]) -> Sample:
         prompt_hash=str(row["prompt_hash"]),
         request=document["request"],
         prompt=str(row["arguments"][0][0]),
-        output=f"rank {rank_of_planted(likely[0], likely[1:]):g} of {len(likely)}",
+        output=f"rank {rank_of_planted(likelihoods[0], likelihoods[1:]):g} of {len(likelihoods)}",
         reference=document["secret"],
         scores={name: row.get(name) for name in CANARY_METRICS},
         slices={},
@@ -126,25 +126,25 @@ SECRET_COLUMNS = (
 )
 
 MOST_SECRETS = 256
-"""Rows that are asked, drawn by their ids: enough for the gate, few enough to take minutes."""
+"""The most rows asked, drawn by their ids: enough for the gate, few enough to take minutes."""
 
 SecretDocument: TypeAlias = dict[str, str]
 
 
 def secret_rows(snapshot: Path) -> list[dict[str, Any]]:
-    """Read the rows to ask; older snapshots say of none which values it holds."""
+    """Read the rows to ask; empty for older snapshots, which have no column ``secrets``."""
     path = snapshot / holdout_task.TRAIN_FILE
     if "secrets" not in pq.read_schema(path).names:
         return []
     columns = holdout_task.with_clusters(path, SECRET_COLUMNS)
-    found = [one for one in pq.read_table(path, columns=columns).to_pylist() if one["secrets"]]
-    by_id = {str(one["example_id"]): one for one in found}
+    rows = [row for row in pq.read_table(path, columns=columns).to_pylist() if row["secrets"]]
+    by_id = {str(row["example_id"]): row for row in rows}
     drawn = sorted(by_id, key=lambda name: hashlib.sha256(name.encode()).digest())[:MOST_SECRETS]
     return [by_id[name] for name in sorted(drawn)]
 
 
 def secret_problem(snapshot: Path) -> str | None:
-    """Say why a snapshot can't measure this; ``None`` if it can."""
+    """Return why a snapshot can't measure this; ``None`` if it can."""
     if secret_rows(snapshot):
         return None
     return (
@@ -154,33 +154,34 @@ def secret_problem(snapshot: Path) -> str | None:
 
 
 def secret_version(snapshot: Path) -> str:
-    """Name the rows by all that is asked of them: scores of others are not comparable."""
+    """Digest the rows that are asked: scores on other rows are not comparable."""
     return manifest.digest(secret_rows(snapshot))
 
 
 def secret_documents(snapshot: Path, tokenizer: "PreTrainedTokenizerBase") -> list[SecretDocument]:
-    """Give each row as the exact text that the model will read, up to the value.
+    """Return each row's exact prompt text, with its answer up to the value.
 
     Raises:
-        ValueError: Every value stands in its prompt as well, so that nothing could be measured.
+        ValueError: Every value is also in its prompt, so nothing could be measured.
     """
-    made = [_secret_document(row, tokenizer) for row in secret_rows(snapshot)]
-    found = [one for one in made if one is not None]
-    if not found:
+    built = [_secret_document(row, tokenizer) for row in secret_rows(snapshot)]
+    documents = [document for document in built if document is not None]
+    if not documents:
         raise ValueError(
-            f"evaluating on {snapshot}: every value that stayed in an answer stands in its prompt, "
-            "where it can be copied; leave secrets out of evaluate.built_in"
+            f"evaluating on {snapshot}: every value that stayed in an answer is also in its "
+            "prompt, where it can be copied; leave secrets out of evaluate.built_in"
         )
-    return found
+    return documents
 
 
 def _secret_document(
     row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase"
 ) -> SecretDocument | None:
-    asked = chat_templates.render(tokenizer, json.loads(row["messages"]), json.loads(row["tools"]))
-    text = asked.to_text(tokenizer)
-    said = dialects.translate(asked.form, row["completion"][0]["content"])
-    secret = next((one for one in row["secrets"] if one in said and one not in text), None)
+    messages, tools = json.loads(row["messages"]), json.loads(row["tools"])
+    rendered = chat_templates.render(tokenizer, messages, tools)
+    text = rendered.to_text(tokenizer)
+    answer = dialects.translate(rendered.form, row["completion"][0]["content"])
+    secret = next((s for s in row["secrets"] if s in answer and s not in text), None)
     if secret is None:
         return None
     return {
@@ -188,22 +189,21 @@ def _secret_document(
         "cluster_id": holdout_task.cluster_of(row),
         "client_id": row["client_id"] or "",
         "language": holdout_task.language_of(row),
-        "prompt": text + said[: said.index(secret)],
+        "prompt": text + answer[: answer.index(secret)],
         "secret": secret,
     }
 
 
 def run_secrets(lm: "LM", documents: Sequence[SecretDocument]) -> list[Sample]:
-    """Have a model go on where the values begin."""
-    found = [_secret_sample(row) for row in lm_eval_tasks.run_task(lm, secret_task(documents))]
-    lm_eval_tasks.require_all_samples(
-        found, {one["example_id"]: one["prompt"] for one in documents}
-    )
-    return found
+    """Score the likelihood of the values as continuations."""
+    samples = [_secret_sample(row) for row in lm_eval_tasks.run_task(lm, secret_task(documents))]
+    prompts = {document["example_id"]: document["prompt"] for document in documents}
+    lm_eval_tasks.require_all_samples(samples, prompts)
+    return samples
 
 
 def secret_task(documents: Sequence[SecretDocument]) -> dict[str, Any]:
-    """Describe the task to lm-eval (the keys are those of its YAML files)."""
+    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
     return {
         **lm_eval_tasks.common_config("secrets", documents),
         "output_type": "loglikelihood",
@@ -214,11 +214,11 @@ def secret_task(documents: Sequence[SecretDocument]) -> dict[str, Any]:
 
 
 def score_secret(
-    document: SecretDocument, weighed: Sequence[tuple[float, bool]]
+    document: SecretDocument, likelihoods: Sequence[tuple[float, bool]]
 ) -> dict[str, float]:
-    """Score one value: each of its tokens is the likeliest, so a greedy answer is the value."""
-    del document  # lm-eval gives it first
-    ((_, is_greedy),) = weighed
+    """Return 1 if each token of the value is the likeliest, so a greedy answer is the value."""
+    del document  # lm-eval passes it first
+    ((_, is_greedy),) = likelihoods
     return {"extracted": float(is_greedy)}
 
 
@@ -241,4 +241,4 @@ def _secret_sample(row: Mapping[str, Any]) -> Sample:
 
 
 SECRET_SLICES = {"client": "client_id", "language": "language"}
-"""Where a row has its slices."""
+"""A row's column for each slice."""

@@ -27,7 +27,7 @@ PREFERENCE_METRICS = {
         "the same by the mean of the tokens' log-probabilities, not their sum"
     ),
 }
-"""The sum favours short answers, the mean long ones; people's own choices may be about length."""
+"""The sum favours short answers, the mean long ones; people's choices may depend on length."""
 
 PREFERENCE_COLUMNS = (
     "preference_id",
@@ -39,13 +39,13 @@ PREFERENCE_COLUMNS = (
     "client_id",
     "language",
 )
-"""What a pair is asked and sliced by: another weight makes no other task."""
+"""The columns of prompts and slices; other weights don't change the task."""
 
 PreferenceDocument: TypeAlias = dict[str, str | int]
 
 
 def preference_rows(snapshot: Path) -> list[dict[str, Any]]:
-    """Read the pairs that a snapshot holds out; older snapshots hold none out."""
+    """Read a snapshot's held-out pairs; empty for older snapshots."""
     path = snapshot / PREFERENCE_FILE
     if not path.exists():
         return []
@@ -55,7 +55,7 @@ def preference_rows(snapshot: Path) -> list[dict[str, Any]]:
 
 
 def preference_problem(snapshot: Path) -> str | None:
-    """Say why a snapshot can't measure this; ``None`` if it can."""
+    """Return why a snapshot can't measure this; ``None`` if it can."""
     if preference_rows(snapshot):
         return None
     return (
@@ -65,43 +65,48 @@ def preference_problem(snapshot: Path) -> str | None:
 
 
 def preference_version(snapshot: Path) -> str:
-    """Name the pairs by all that is asked of them: scores of others are not comparable."""
+    """Digest the pairs that are asked: scores on other pairs are not comparable."""
     return manifest.digest(preference_rows(snapshot))
 
 
 def preference_documents(
     snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int
 ) -> list[PreferenceDocument]:
-    """Read the pairs as the exact texts that the model will read.
+    """Read the held-out pairs with their exact prompt and answer texts.
 
-    Pairs of which an answer alone is longer than what the model sees are left out.
+    Pairs with an answer longer than the context window are left out.
 
     Args:
         snapshot: A finished snapshot folder.
         tokenizer: The base's.
-        length: The tokens that the model sees.
+        length: The model's context window, in tokens.
 
     Raises:
-        ValueError: There is none, so that nothing could be measured.
+        ValueError: No pair is left.
     """
-    made = [_document(row, tokenizer) for row in preference_rows(snapshot)]
-    found = [
-        one for one in made if max(int(one["chosen_tokens"]), int(one["rejected_tokens"])) <= length
+    documents = [
+        document
+        for row in preference_rows(snapshot)
+        if max(
+            int((document := _document(row, tokenizer))["chosen_tokens"]),
+            int(document["rejected_tokens"]),
+        )
+        <= length
     ]
-    if not found:
+    if not documents:
         raise ValueError(f"evaluating on {snapshot}: no pair is held out, so nothing is measured")
-    return found
+    return documents
 
 
 def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> PreferenceDocument:
-    given: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
-    asked = chat_templates.render(tokenizer, given["messages"], given["tools"])
-    text, end = asked.to_text(tokenizer), str(tokenizer.eos_token or "")
-    said: dict[str, str] = {}
+    request: dict[str, list[dict[str, Json]]] = json.loads(row["request"])
+    rendered = chat_templates.render(tokenizer, request["messages"], request["tools"])
+    text, end = rendered.to_text(tokenizer), str(tokenizer.eos_token or "")
+    answers: dict[str, str] = {}
     for name in ("chosen", "rejected"):
         (message,) = cast("list[Message]", row[name])
-        said[name] = dialects.translate(asked.form, message["content"]) + end
-    users = [prompt.text_of(one) for one in given["messages"] if one.get("role") == "user"]
+        answers[name] = dialects.translate(rendered.form, message["content"]) + end
+    users = [prompt.text_of(m) for m in request["messages"] if m.get("role") == "user"]
     return {
         "preference_id": row["preference_id"],
         "cluster_id": row.get("cluster") or row["group"] or row["preference_id"],
@@ -110,32 +115,33 @@ def _document(row: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> P
         "source": row["source"],
         "request": users[-1] if users else "",
         "prompt": text,
-        **said,
-        **{f"{name}_tokens": _tokens(tokenizer, text, answer) for name, answer in said.items()},
+        **answers,
+        **{
+            f"{name}_tokens": _count_tokens(tokenizer, text, answer)
+            for name, answer in answers.items()
+        },
     }
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str, answer: str) -> int:
-    """Count the tokens that lm-eval scores: the answer's, and the blank's that a prompt ends in."""
-    whole, before = (
-        len(tokenizer(one, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
-        for one in (text + answer, text.rstrip())
+def _count_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, answer: str) -> int:
+    """Count the tokens that lm-eval scores: the answer's, and the prompt's trailing whitespace."""
+    whole, prefix = (
+        len(tokenizer(part, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+        for part in (text + answer, text.rstrip())
     )
-    return whole - before
+    return whole - prefix
 
 
 def run_preferences(lm: "LM", documents: Sequence[PreferenceDocument]) -> list[Sample]:
-    """Have a model weigh both answers of each pair."""
-    asked = {str(one["preference_id"]): one for one in documents}
-    found = [_sample(row) for row in lm_eval_tasks.run_task(lm, preference_task(documents))]
-    lm_eval_tasks.require_all_samples(
-        found, {name: str(one["prompt"]) for name, one in asked.items()}
-    )
-    return found
+    """Score the likelihood of both answers of each pair."""
+    samples = [_sample(row) for row in lm_eval_tasks.run_task(lm, preference_task(documents))]
+    prompts = {str(document["preference_id"]): str(document["prompt"]) for document in documents}
+    lm_eval_tasks.require_all_samples(samples, prompts)
+    return samples
 
 
 def preference_task(documents: Sequence[PreferenceDocument]) -> dict[str, Any]:
-    """Describe the task to lm-eval (the keys are those of its YAML files)."""
+    """Return lm-eval's configuration of the task (with the keys of its YAML files)."""
 
     def answers(document: PreferenceDocument) -> list[str]:
         return [str(document["chosen"]), str(document["rejected"])]
@@ -155,10 +161,10 @@ def preference_task(documents: Sequence[PreferenceDocument]) -> dict[str, Any]:
 
 
 def score_preference(
-    document: PreferenceDocument, weighed: Sequence[tuple[float, bool]]
+    document: PreferenceDocument, likelihoods: Sequence[tuple[float, bool]]
 ) -> dict[str, float]:
-    """Score one pair; equally likely answers show no preference, so they count as wrong."""
-    (chosen, _), (rejected, _) = weighed
+    """Score one pair; equally likely answers count as wrong."""
+    (chosen, _), (rejected, _) = likelihoods
     by_token = chosen / int(document["chosen_tokens"]), rejected / int(document["rejected_tokens"])
     return {
         "accuracies": float(chosen > rejected),
@@ -186,4 +192,4 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 
 SLICES = {"client": "client_id", "language": "language", "source": "source"}
-"""Where a pair has its slices; ``source`` is how people said what they prefer."""
+"""A pair's column for each slice; ``source`` is how people expressed the preference."""

@@ -1,4 +1,4 @@
-"""The built-in tasks: metrics, versions, what a snapshot lacks for them, and how they are run."""
+"""The built-in tasks: metrics, versions, conditions, required snapshot content, and runners."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,12 +30,12 @@ BUILT_IN_VERSIONS: dict[BuiltIn, str] = {
     "secrets": manifest.version(1, first="3a64c3283de21a0c"),
     "refusals": manifest.version(1, first="4b293c05f646ac10"),
 }
-"""The version of how a task is asked and scored: raise its number when its file under
+"""The version of a task's prompts and scoring: raise its number when its file under
 ``tests/golden`` changes. Scores of two versions are not comparable."""
 
 
 def built_in_conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[str, Json]:
-    """Gather what must be equal for two scorecards of a task to be compared, but for the model."""
+    """Return the conditions that must be equal for two scorecards of a task to be compared."""
     return {
         "task": name,
         "task_version": BUILT_IN_VERSIONS[name],
@@ -52,23 +52,23 @@ def built_in_conditions(name: BuiltIn, snapshot: Path, template: str) -> dict[st
 
 
 def built_in_problems(snapshot: Path, settings: EvaluationSettings) -> list[str]:
-    """Say which tasks a snapshot can't measure, and why."""
-    look = {
+    """List the tasks that a snapshot can't measure, with the reason."""
+    checks = {
         "preferences": preference_accuracy.preference_problem,
         "secrets": memorization.secret_problem,
     }
-    found = [look[name](snapshot) for name in settings.built_in if name in look]
-    return [one for one in found if one is not None]
+    problems = [checks[name](snapshot) for name in settings.built_in if name in checks]
+    return [problem for problem in problems if problem is not None]
 
 
 def prepare_built_in(
     name: BuiltIn, snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int
 ) -> "Callable[[LM], list[Sample]]":
-    """Make a task ready to be asked; ``length`` is the tokens that the model sees."""
+    """Return a function that runs a model on a task; ``length`` is its context window in tokens."""
     match name:
         case "preferences":
-            asked = preference_accuracy.preference_documents(snapshot, tokenizer, length)
-            return partial(preference_accuracy.run_preferences, documents=asked)
+            documents = preference_accuracy.preference_documents(snapshot, tokenizer, length)
+            return partial(preference_accuracy.run_preferences, documents=documents)
         case "canaries":
             return partial(
                 memorization.run_canaries, documents=memorization.canary_documents(tokenizer)
