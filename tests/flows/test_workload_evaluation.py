@@ -204,7 +204,7 @@ def test_a_judge_may_be_shown_alone_or_be_asked_for_by_the_gate(folder: Path) ->
     ("settings", "said"),
     [
         pytest.param({"judge": JUDGE, "kind": "tool_calls"}, "compares texts", id="not-texts"),
-        pytest.param({"judge": {**JUDGE, "base_url": "openai"}}, "wants http:// or", id="no-url"),
+        pytest.param({"judge": {**JUDGE, "base_url": "openai"}}, "expected http://", id="no-url"),
         pytest.param({"judge": {**JUDGE, "api_key": "sk-1"}}, "no such setting", id="a-key-here"),
         pytest.param({"judge": {**JUDGE, "min_agreement": 0.4}}, "greater than", id="by-chance"),
     ],

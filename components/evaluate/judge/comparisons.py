@@ -1,4 +1,4 @@
-"""Ask a judge's endpoint about pairs of answers in both orders; cache its verdicts."""
+"""Query a judge's endpoint for pairs of answers in both orders; cache its verdicts."""
 
 import json
 import time
@@ -17,23 +17,23 @@ from components.schema import Json, Message
 from components.store import manifest
 
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""States that may be another one a moment later."""
+"""Transient statuses, which are retried."""
 
 MOST_TRIES = 5
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Seconds before the second try, doubled each time, unless the endpoint says how long."""
+"""Seconds before the second try, doubled each time, unless the endpoint sends ``Retry-After``."""
 
 LONGEST_REPLY = 16
-"""Tokens: a verdict is one word."""
+"""Tokens; a verdict is one word."""
 
 
 class JudgeError(RuntimeError):
-    """The judge could not be asked; what it had answered is kept."""
+    """Raised when the judge can't be queried; its verdicts so far are cached."""
 
 
 class JudgeEndpoint:
-    """Holds the connections to one endpoint; safe to use from several threads."""
+    """The connections to one endpoint; thread-safe."""
 
     def __init__(self, settings: JudgeSettings, key: str | None) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class JudgeEndpoint:
         )
 
     def __enter__(self) -> "JudgeEndpoint":
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -57,12 +57,12 @@ class JudgeEndpoint:
         self._client.close()
 
     def ask(self, messages: Sequence[Message]) -> str:
-        """Give what the model replies; empty where the reply has no text.
+        """Return the model's reply; empty if it has no text.
 
         Raises:
-            JudgeError: It refused, or did not answer in so many tries.
+            JudgeError: The request was refused, or failed ``MOST_TRIES`` times.
         """
-        found = ""
+        failure = ""
         for number in range(MOST_TRIES):
             try:
                 response = self._client.post(
@@ -75,25 +75,24 @@ class JudgeEndpoint:
                     },
                 )
             except httpx.TransportError as error:
-                found, wait = type(error).__name__, FIRST_WAIT * 2**number
+                failure, wait = type(error).__name__, FIRST_WAIT * 2**number
             else:
                 if response.is_success:
                     return _completion_text(response)
-                found = f"status {response.status_code}"
+                failure = f"status {response.status_code}"
                 if response.status_code not in PASSING_STATUS:
                     break
                 wait = _retry_after(response, FIRST_WAIT * 2**number)
             if number < MOST_TRIES - 1:
                 time.sleep(min(wait, LONGEST_WAIT))
         raise JudgeError(
-            f"asking the judge {self._settings.model} at {self._settings.base_url}: found {found}, "
-            "wants a chat completion; see evaluate.judge, and the key that it names. What was "
-            "judged so far is kept"
+            f"asking the judge {self._settings.model} at {self._settings.base_url}: found "
+            f"{failure}, expected a chat completion; see evaluate.judge, and the key that it "
+            "names. The verdicts so far are cached"
         )
 
 
 def _retry_after(response: httpx.Response, default: float) -> float:
-    """Give the seconds that the endpoint asks to wait."""
     try:
         return max(0.0, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):
@@ -101,7 +100,7 @@ def _retry_after(response: httpx.Response, default: float) -> float:
 
 
 def _completion_text(response: httpx.Response) -> str:
-    """Read a completion's text; what has not its form has none."""
+    """Return a completion's text; empty for any other response."""
     try:
         body = cast("Json", response.json())
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -131,7 +130,7 @@ on two versions are not comparable."""
 
 
 def question_messages(request: str, first: str, second: str) -> list[Message]:
-    """Write the question as chat messages."""
+    """Return the question as chat messages."""
     mark = manifest.digest(["judge", request, first, second])
     parts = [
         f"<{name} {mark}>\n{text}\n</{name} {mark}>"
@@ -145,12 +144,12 @@ def question_messages(request: str, first: str, second: str) -> list[Message]:
 
 
 def read_verdict(reply: str) -> Verdict | None:
-    """Read a verdict; ``None`` for anything but one of the words alone."""
+    """Parse a verdict; ``None`` unless the reply is exactly one of the words."""
     return VERDICT_WORDS.get(reply.strip())
 
 
 class VerdictCache:
-    """The verdicts in a file of JSON lines; ``None`` stands for a reply that is none."""
+    """The verdicts in a file of JSON lines; ``None`` is a reply that is not a verdict."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
@@ -159,20 +158,20 @@ class VerdictCache:
         for line in lines:
             try:
                 key, verdict = json.loads(line)
-            except ValueError:  # it was cut off by a crash
+            except ValueError:  # truncated by a crash
                 continue
             self._known[key] = verdict
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether this was judged."""
+        """Return whether this question has been judged."""
         return key in self._known
 
     def __getitem__(self, key: str) -> Verdict | None:
-        """Give a verdict that was kept."""
+        """Return a cached verdict."""
         return self._known[key]
 
     def keep(self, key: str, verdict: Verdict | None) -> None:
-        """Add a verdict to the file, at once."""
+        """Append a verdict to the file."""
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
@@ -195,19 +194,20 @@ class AnswerPair:
 def compare_answers(
     pairs: Sequence[AnswerPair], ask: AskJudge, cache: VerdictCache, settings: JudgeSettings
 ) -> list[float | None]:
-    """Give 1 for each of ``ours`` that is better, 0 if ``theirs`` is, one half for a tie.
+    """Return 1 for each pair in which ``ours`` is better, 0 if ``theirs`` is, 0.5 for a tie.
 
-    Equal answers are a tie without being asked about. ``None`` is what was not judged: the reply
-    to one of both orders was no verdict.
+    Equal answers are a tie without a query. ``None`` if a reply in either order is not a verdict.
 
     Raises:
-        JudgeError: The judge can't be asked; verdicts so far are ``known``.
+        JudgeError: The judge can't be queried; the verdicts so far are in ``cache``.
     """
-    asked = [_both_orders(one) for one in pairs]
-    keyed = {_verdict_key(words, settings): words for pair in asked for words in pair}
-    _ask_all({key: words for key, words in keyed.items() if key not in cache}, ask, cache, settings)
+    asked = [_both_orders(pair) for pair in pairs]
+    keyed = {_verdict_key(question, settings): question for both in asked for question in both}
+    missing = {key: question for key, question in keyed.items() if key not in cache}
+    _ask_all(missing, ask, cache, settings)
     return [
-        _score_of_verdicts(*_pair_score(pair, cache, settings)) if pair else 0.5 for pair in asked
+        _score_of_verdicts(*_pair_verdicts(both, cache, settings)) if both else 0.5
+        for both in asked
     ]
 
 
@@ -230,14 +230,15 @@ def _ask_all(
     cache: VerdictCache,
     settings: JudgeSettings,
 ) -> None:
-    """Ask several at once; after the first that fails no other is begun."""
+    """Query in parallel; after the first failure no further query starts."""
     with ThreadPoolExecutor(settings.concurrency) as threads:
-        asked = [
-            threads.submit(_ask_one, key, words, ask, cache) for key, words in questions.items()
+        futures = [
+            threads.submit(_ask_one, key, question, ask, cache)
+            for key, question in questions.items()
         ]
         try:
-            for one in as_completed(asked):
-                one.result()
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
@@ -247,10 +248,10 @@ def _ask_one(key: str, question: Sequence[Message], ask: AskJudge, cache: Verdic
     cache.keep(key, read_verdict(ask(question)))
 
 
-def _pair_score(
+def _pair_verdicts(
     questions: Sequence[Sequence[Message]], cache: VerdictCache, settings: JudgeSettings
 ) -> tuple[Verdict | None, Verdict | None]:
-    ours_first, theirs_first = (_verdict_key(words, settings) for words in questions)
+    ours_first, theirs_first = (_verdict_key(question, settings) for question in questions)
     return cache[ours_first], cache[theirs_first]
 
 

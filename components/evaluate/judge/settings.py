@@ -1,11 +1,11 @@
-"""The `judge:` section: which model judges, and how much agreement with people it needs."""
+"""The `judge:` section: the judge's model, and the agreement with people that it needs."""
 
 from pydantic import Field, field_validator
 
 from components.schema import Config
 
 JUDGE_TASK, JUDGE_METRIC = "judge", "judge_win_rate"
-"""What the gate calls the judge's verdicts: a task of their own, and its metric."""
+"""The gate's names of the judge's task and metric."""
 
 
 class JudgeSettings(Config):
@@ -22,15 +22,15 @@ class JudgeSettings(Config):
     """Where ``/chat/completions`` is, such as ``https://api.openai.com/v1``."""
 
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """The environment variable that holds the key, where the evaluation runs; left out, none is
+    """The environment variable with the key, where the evaluation runs; if left out, no key is
     sent."""
 
     min_agreement: float = Field(default=0.6, ge=0.5, lt=1)
-    """The judge is evidence only where the 95 % interval of its agreement with people begins no
-    lower than this; a half is what chance gives."""
+    """The judge is evidence only if the 95 % interval of its agreement with people begins at this
+    or higher; 0.5 is chance."""
 
     concurrency: int = Field(default=4, ge=1, le=64)
-    """Questions asked at once: more is faster, until the endpoint says 429."""
+    """Parallel queries: more is faster, until the endpoint returns 429."""
 
     timeout: float = Field(default=60, gt=0)
     """Seconds to wait for one verdict."""
@@ -40,6 +40,6 @@ class JudgeSettings(Config):
     def _is_an_address(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError(
-                f"wants http:// or https://, such as http://127.0.0.1:8000/v1, {url!r}"
+                f"expected http:// or https://, such as http://127.0.0.1:8000/v1, found {url!r}"
             )
         return url.rstrip("/")

@@ -1,4 +1,4 @@
-"""Scorecards of a judge's verdicts, once it agrees with people often enough."""
+"""Scorecards of a judge's verdicts, with its measured agreement with people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,10 +22,10 @@ from components.store import manifest
 from components.store.manifest import SnapshotManifest
 
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
-"""A judge learned from neither, so the pairs that are trained on tell as much."""
+"""The judge was trained on neither, so training pairs are as good as held-out ones."""
 
 MOST_PAIRS = 200
-"""Pairs that are asked about: beyond them the interval hardly narrows."""
+"""Pairs for the agreement: more would hardly narrow the interval."""
 
 PreferenceRow: TypeAlias = dict[str, object]
 
@@ -34,8 +34,8 @@ PreferenceRow: TypeAlias = dict[str, object]
 class JudgeAgreement:
     """How often a judge chose what people chose.
 
-    Of ``pairs`` it ``decided`` some, in both orders alike, and ``agreed`` on so many of them;
-    ``low`` and ``high`` are Wilson's (1927) 95 % interval of that share.
+    It ``decided`` some of the ``pairs``, equally in both orders, and ``agreed`` with people on
+    some of those; ``low`` and ``high`` are Wilson's (1927) 95 % interval of that share.
     """
 
     pairs: int
@@ -46,7 +46,7 @@ class JudgeAgreement:
     high: float | None
 
     def sentence(self) -> str:
-        """Say it in words."""
+        """Return the agreement as a sentence."""
         if self.low is None or self.high is None:
             return f"of {self.pairs} pairs that people compared it decided none"
         return (
@@ -56,13 +56,13 @@ class JudgeAgreement:
         )
 
     def doubt(self, least: float) -> str | None:
-        """Say why the judge is no evidence; ``None`` if it is."""
+        """Return why the judge is not evidence; ``None`` if it is."""
         if self.low is None:
             return (
                 "is no evidence: whether the judge agrees with people here is not known, "
                 f"{self.sentence()}"
             )
-        if not self.low >= least:  # what is no number is no agreement
+        if not self.low >= least:  # NaN is not agreement
             return (
                 f"is no evidence: {self.sentence()}; the interval has to begin at {least:.0%} "
                 "(evaluate.judge.min_agreement)"
@@ -71,8 +71,8 @@ class JudgeAgreement:
 
 
 def measure_agreement(scores: Sequence[float | None]) -> JudgeAgreement:
-    """Count the pairs of which the judge chose people's choice (1), the other (0), or neither."""
-    decided = [one for one in scores if one in (0.0, 1.0)]
+    """Measure agreement from scores: 1 for people's choice, 0 for the other, 0.5 or ``None``."""
+    decided = [score for score in scores if score in (0.0, 1.0)]
     agreed, unjudged = decided.count(1.0), [*scores].count(None)
     if not decided:
         return JudgeAgreement(len(scores), unjudged, 0, 0, None, None)
@@ -83,19 +83,19 @@ def measure_agreement(scores: Sequence[float | None]) -> JudgeAgreement:
 
 
 def read_pairs(snapshot: Path) -> list[AnswerPair]:
-    """Read the pairs that people compared, what they chose first: one a request, drawn by hash."""
-    found: dict[str, PreferenceRow] = {}
+    """Read pairs that people compared, the chosen one first: one per request, drawn by hash."""
+    by_request: dict[str, PreferenceRow] = {}
     for row in sorted(_read_rows(snapshot), key=_draw_key):
-        found.setdefault(conversation_text(row["prompt"]), row)
+        by_request.setdefault(conversation_text(row["prompt"]), row)
     return [
         AnswerPair(request, _answer_text(row["chosen"]), _answer_text(row["rejected"]))
-        for request, row in [*found.items()][:MOST_PAIRS]
+        for request, row in [*by_request.items()][:MOST_PAIRS]
     ]
 
 
 def conversation_text(prompt: object) -> str:
-    """Write a request as a judge reads it, all of the conversation."""
-    return "\n\n".join(f"{one['role']}: {one['content']}" for one in cast("list[Message]", prompt))
+    """Return the whole conversation as text for the judge."""
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in cast("list[Message]", prompt))
 
 
 def _read_rows(snapshot: Path) -> list[PreferenceRow]:
@@ -113,20 +113,20 @@ def _answer_text(answer: object) -> str:
 
 
 VERDICTS_FILE = "verdicts.jsonl"
-"""Where verdicts are remembered, beside a workload's scorecards."""
+"""The file of cached verdicts, in the folder of a workload's scorecards."""
 
 
 def add_judge_folders(
     snapshot: Path, cards: ScorecardFolders, root: Path, settings: JudgeSettings
 ) -> ScorecardFolders:
-    """Name each model's scorecard of the judge beside its others, whether it is there or not.
+    """Add each model's scorecard folder of the judge, finished or not.
 
-    Baselines are not judged: it would be paid for by the answer, and their other scores say enough.
+    Baselines are not judged: each answer costs money, and their other scores suffice.
     """
-    people = manifest.digest([asdict(one) for one in read_pairs(snapshot)])
+    digest = manifest.digest([asdict(pair) for pair in read_pairs(snapshot)])
     judged = {
         model: {
-            JUDGE_TASK: root / _scorecard_key(model, tasks[HOLDOUT], people, snapshot, settings)
+            JUDGE_TASK: root / _scorecard_key(model, tasks[HOLDOUT], digest, snapshot, settings)
         }
         for model, tasks in cards.items()
         if model not in BASELINES
@@ -143,43 +143,43 @@ def judge_answers(
     key: str | None,
     now: datetime,
 ) -> None:
-    """Have the answers of each model judged against the references, unless they were.
+    """Judge each model's answers against the references, skipping finished scorecards.
 
     Args:
         snapshot: A finished snapshot folder.
-        cards: Scorecards by model and task, those of the holdout finished; see ``with_judge``.
-        root: Where scorecards and verdicts are kept.
-        settings: Who judges.
-        key: The endpoint's, if it wants one.
-        now: When this was asked for (UTC).
+        cards: Scorecards by model and task, the holdout's finished; see ``add_judge_folders``.
+        root: The folder of scorecards and verdicts.
+        settings: The judge's.
+        key: The endpoint's key, if any.
+        now: When this was requested (UTC).
 
     Raises:
-        JudgeError: The judge can't be asked; no scorecard is made of a part of the answers.
+        JudgeError: The judge can't be queried; no partial scorecard is written.
     """
     missing = {
-        name: one
-        for name, one in cards.items()
-        if JUDGE_TASK in one and not manifest.is_finished(one[JUDGE_TASK])
+        model: tasks
+        for model, tasks in cards.items()
+        if JUDGE_TASK in tasks and not manifest.is_finished(tasks[JUDGE_TASK])
     }
     if not missing:
         return
     people = read_pairs(snapshot)
-    digest = manifest.digest([asdict(one) for one in people])
-    asked = _read_requests(snapshot)
-    known = VerdictCache(root / VERDICTS_FILE)
+    digest = manifest.digest([asdict(pair) for pair in people])
+    requests = _read_requests(snapshot)
+    cache = VerdictCache(root / VERDICTS_FILE)
     with JudgeEndpoint(settings, key) as endpoint:
-        found = measure_agreement(
-            comparisons.compare_answers(people, endpoint.ask, known, settings)
+        agreement = measure_agreement(
+            comparisons.compare_answers(people, endpoint.ask, cache, settings)
         )
         for model, tasks in missing.items():
             card = scorecard.read(tasks[HOLDOUT])
-            counted = [one for one in card.samples if _is_counted(one)]
-            pairs = [_answer_pair(one, asked) for one in counted]
-            scores = comparisons.compare_answers(pairs, endpoint.ask, known, settings)
-            by_id = {one.example_id: score for one, score in zip(counted, scores, strict=True)}
+            counted = [sample for sample in card.samples if _is_counted(sample)]
+            pairs = [_answer_pair(sample, requests) for sample in counted]
+            scores = comparisons.compare_answers(pairs, endpoint.ask, cache, settings)
+            by_id = {s.example_id: score for s, score in zip(counted, scores, strict=True)}
             samples = [
-                replace(one, scores={JUDGE_METRIC: by_id.get(one.example_id)})
-                for one in card.samples
+                replace(sample, scores={JUDGE_METRIC: by_id.get(sample.example_id)})
+                for sample in card.samples
             ]
             body = {
                 "base": card.base,
@@ -187,10 +187,10 @@ def judge_answers(
                 "task": JUDGE_TASK,
                 "conditions": _judge_conditions(model, digest, snapshot, settings),
                 "answers_of": card.key,
-                "agreement": asdict(found),
+                "agreement": asdict(agreement),
                 "unjudged": scores.count(None),
             }
-            metric = _judge_metric(found, scores.count(None), settings)
+            metric = _judge_metric(agreement, scores.count(None), settings)
             scorecard.write(tasks[JUDGE_TASK], samples, {JUDGE_METRIC: metric}, body=body, now=now)
 
 
@@ -205,7 +205,6 @@ def _scorecard_key(
 def _judge_conditions(
     model: str, pairs_digest: str, snapshot: Path, settings: JudgeSettings
 ) -> dict[str, Json]:
-    """Gather what must be equal for two models' verdicts to be compared."""
     return {
         "task": JUDGE_TASK,
         "holdout_version": SnapshotManifest.read(snapshot).holdout_version,
@@ -217,20 +216,20 @@ def _judge_conditions(
 
 
 def _read_requests(snapshot: Path) -> Mapping[str, str]:
-    """Read the requests as a judge reads them, by example."""
+    """Read the requests' texts for the judge, by ``example_id``."""
     rows = pq.read_table(snapshot / HOLDOUT_FILE, columns=["example_id", "prompt"]).to_pylist()
     return {str(row["example_id"]): conversation_text(row["prompt"]) for row in rows}
 
 
 def _is_counted(sample: Sample) -> bool:
-    """Tell whether a request counts: production's own answers are not held against themselves."""
+    # Where production's answer is the reference itself, it has no scores.
     return any(score is not None for score in sample.scores.values())
 
 
 def _answer_pair(sample: Sample, requests: Mapping[str, str]) -> AnswerPair:
-    # What a model thought before it answered is not part of the answer, in any form.
-    said = dialects.read_answer("hermes", sample.output).text.strip()
-    return AnswerPair(requests[sample.example_id], said, sample.reference.strip())
+    # In any form, a model's thoughts are not part of the answer.
+    answer = dialects.read_answer("hermes", sample.output).text.strip()
+    return AnswerPair(requests[sample.example_id], answer, sample.reference.strip())
 
 
 def _judge_metric(agreement: JudgeAgreement, unjudged: int, settings: JudgeSettings) -> Metric:

@@ -1,8 +1,8 @@
-"""A tree of token ids, so that what several rows begin with is computed once.
+"""A tree of token ids, so that shared prefixes of rows are computed once.
 
-Rows that begin alike (one system prompt, the same tools, a question with its choices) share a
-branch up to where they part. The nodes are numbered as a walk through the tree meets them, parents
-first, and so in packs of any size: what a pack needs of those before it is one path from the root.
+Rows with a common prefix (one system prompt, the same tools, a question with its choices) share a
+branch. The nodes are numbered depth first, parents first, so the tree can be cut into packs of any
+size: a pack needs only one path from the root from the packs before it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ from components.models.prefix_tree import Row, common_prefix, families
 Ints = NDArray[np.int64]
 
 ROOT = -1
-"""What stands as the parent of a row's first token."""
+"""The parent of a row's first token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """Rows as one tree.
 
-    Of each node: its token's id, the ``positions`` it has in its rows, its ``parents`` number or
-    ``ROOT``, and where its branch ``ends`` (one past its last descendant), all ``[nodes]``.
-    ``leaves`` are the numbers of the rows' last tokens, in the order of the rows.
+    For each node: its token id, its position in its rows, its parent's number or ``ROOT``, and the
+    end of its branch (one past its last descendant), all ``[nodes]``. ``leaves`` are the numbers
+    of the rows' last tokens, in the order of the rows.
     """
 
     tokens: Ints
@@ -40,7 +40,7 @@ class Tree:
     leaves: Ints
 
     def last(self, row: int, count: int) -> list[int]:
-        """List the nodes of the last ``count`` tokens of a row, in its order."""
+        """List the nodes of the last ``count`` tokens of a row, in order."""
         nodes = [int(self.leaves[row])]
         while len(nodes) < count:
             nodes.append(int(self.parents[nodes[-1]]))
@@ -49,11 +49,11 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Nodes that are computed at once, from ``start`` to one before ``stop``.
+    """Nodes that are computed in one forward pass, from ``start`` to one before ``stop``.
 
-    ``columns`` are the nodes whose keys and values are at hand then: the path to ``start`` and the
-    pack's own. ``seen`` says which of them each node sees, ``[nodes, columns]``, and ``kept`` where
-    in ``columns`` the path to the next pack stands.
+    ``columns`` are the nodes whose keys and values are available: the path to ``start`` and the
+    pack's own. ``seen`` is the attention mask, ``[nodes, columns]``, and ``kept`` the indices in
+    ``columns`` of the path to the next pack.
     """
 
     start: int
@@ -64,12 +64,12 @@ class Pack:
 
 
 def grow(rows: Sequence[Row]) -> Tree:
-    """Make a tree of rows; each shares with the one before it what the two begin with.
+    """Build a tree of rows; each shares its common prefix with the row before it.
 
     Args:
-        rows: Token ids, none of the rows empty; sorted ones make the smallest tree.
+        rows: Token ids, no row empty; sorted rows make the smallest tree.
     """
-    known = [0, *(common_prefix(one, other) for one, other in pairwise(rows))]
+    known = [0, *(common_prefix(row, following) for row, following in pairwise(rows))]
     new = [len(row) - shared for row, shared in zip(rows, known, strict=False)]
     total = sum(new)
     tokens, positions, parents = np.zeros((3, total), np.int64)
@@ -89,7 +89,7 @@ def grow(rows: Sequence[Row]) -> Tree:
 
 
 def packs(tree: Tree, room: int) -> Iterator[Pack]:
-    """Cut a tree into packs of at most ``room`` nodes, each node in one of them."""
+    """Cut a tree into packs of at most ``room`` nodes."""
     path = np.empty(0, np.int64)
     for start in range(0, len(tree.tokens), room):
         stop = min(start + room, len(tree.tokens))
@@ -103,10 +103,10 @@ def packs(tree: Tree, room: int) -> Iterator[Pack]:
 
 
 def by_length(rows: Sequence[Row]) -> list[int]:
-    """Order rows from long to short, but those that begin alike together."""
-    alike = families(rows)
-    alike.sort(key=lambda family: -max(len(rows[row]) for row in family))
-    return [row for family in alike for row in family]
+    """Order rows from long to short, keeping families of shared prefixes together."""
+    groups = families(rows)
+    groups.sort(key=lambda family: -max(len(rows[row]) for row in family))
+    return [row for family in groups for row in family]
 
 
 if TYPE_CHECKING:
@@ -118,24 +118,24 @@ if TYPE_CHECKING:
     Model: TypeAlias = PreTrainedModel | PeftModel
 
 KeysAndValues: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
-"""Of each layer, ``[heads, tokens, width]``."""
+"""Per layer, ``[heads, tokens, width]``."""
 
 PROBE = ((1, 2), ((3, 4, 5, 6, 7, 8, 9, 10), (11, 12, 13), (14,)))
-"""What the rows of a trial begin with, and how each goes on: as parts of the vocabulary, in 16ths.
-A row that saw what is hidden from it would read eight tokens of another one first."""
+"""The common prefix of the test's rows, and their continuations, as fractions of the vocabulary in
+16ths. A row that ignored the mask would see eight tokens of another row first."""
 
 NOISE = 1 / 10
-"""How far what rounding does may move a model's word, of how far seeing hidden tokens does."""
+"""The largest divergence by rounding, as a share of the divergence without a mask."""
 
 NATS = 0.02
-"""How far rounding to 16 bits may move it at all: the divergence of a next token's distribution."""
+"""The largest Kullback-Leibler divergence of a next token's distribution by rounding to 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model made of one pack.
+    """A model's output for one pack.
 
-    ``logits`` are those of the wanted ``nodes`` in the pack, ``[nodes, vocabulary]``, in fp32.
+    ``logits`` are those of the requested ``nodes`` in the pack, ``[nodes, vocabulary]``, in fp32.
     """
 
     pack: Pack
@@ -144,7 +144,7 @@ class Reading:
     cache: DynamicCache
 
     def behind(self, node: int) -> KeysAndValues:
-        """Give the keys and values of a node of the pack and of all before it in its row."""
+        """Return the keys and values of a node of the pack and of its ancestors."""
         layers = _layers(self.cache)
         columns = np.flatnonzero(self.pack.seen[node - self.pack.start])
         seen = torch.from_numpy(columns).to(layers[0].keys.device)
@@ -152,20 +152,20 @@ class Reading:
 
 
 @torch.inference_mode()
-def read(model: "Model", tree: Tree, wanted: Ints, room: int) -> Iterator[Reading]:
-    """Have a model read a tree.
+def read(model: "Model", tree: Tree, scored: Ints, room: int) -> Iterator[Reading]:
+    """Run a model on a tree, pack by pack.
 
     Args:
         model: A causal language model that ``can_pack``.
-        tree: What is to be read.
-        wanted: The nodes whose logits are wanted, sorted.
-        room: How many tokens are read at once.
+        tree: The tree.
+        scored: The nodes whose logits are computed, sorted.
+        room: The most tokens of a pack.
     """
     cache, dtype = DynamicCache(config=model.config), dtype_of(model)
     for pack in packs(tree, room):
-        first, last = np.searchsorted(wanted, [pack.start, pack.stop])
-        nodes = wanted[first:last]
-        seen = model(
+        first, last = np.searchsorted(scored, [pack.start, pack.stop])
+        nodes = scored[first:last]
+        output = model(
             input_ids=_on(model, tree.tokens[pack.start : pack.stop])[None],
             position_ids=_on(model, tree.positions[pack.start : pack.stop])[None],
             attention_mask=hiding(torch.from_numpy(pack.seen).to(model.device), dtype)[None, None],
@@ -173,32 +173,36 @@ def read(model: "Model", tree: Tree, wanted: Ints, room: int) -> Iterator[Readin
             use_cache=True,
             logits_to_keep=_on(model, nodes - pack.start),
         )
-        yield Reading(pack, nodes, seen.logits[0].float(), cache)
+        yield Reading(pack, nodes, output.logits[0].float(), cache)
         kept = _on(model, pack.kept)
         for layer in _layers(cache):
             layer.keys, layer.values = layer.keys[:, :, kept], layer.values[:, :, kept]
 
 
 def hiding(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Make what is added to attention's scores, so that it sees what it may and nothing else."""
+    """Return the additive attention mask for a boolean one."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
         ~seen, torch.finfo(dtype).min
     )
 
 
 def dtype_of(model: "Model") -> torch.dtype:
-    """Name what a model computes in."""
+    """Return the dtype that a model computes in."""
     return cast("torch.Tensor", model.get_input_embeddings().weight).dtype
 
 
 @torch.inference_mode()
 def can_pack(model: "Model", way: "AbstractContextManager[object]") -> bool:
-    """Tell whether a model reads rows in a tree, in this way, as it reads them alone, by trying.
+    """Test whether a model computes the same on a tree as on separate rows.
 
-    One whose layers see only a window or keep a state does not, nor one that takes positions from
-    somewhere else, nor one that does not heed the mask. The rows of the trial share a pack, and are
-    read in several as well. In fp32 the logits are the same; in 16 bits, where rounding moves them,
-    what is said differs far less than if nothing were hidden, or it can't be told and is refused.
+    Models with sliding windows, recurrent states or their own positions do not, nor do those that
+    ignore the mask. The test's rows share one pack, and are also read in several packs. In fp32
+    the logits must be equal; in 16 bits, where they are rounded, the divergence must be far
+    smaller than without a mask, otherwise the model fails.
+
+    Args:
+        model: A causal language model.
+        way: A context in which the tree is computed.
     """
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return False
@@ -212,39 +216,38 @@ def can_pack(model: "Model", way: "AbstractContextManager[object]") -> bool:
     if dtype_of(model).itemsize >= torch.float32.itemsize:
         tolerance = 100 * torch.finfo(torch.float32).eps
         limit = tolerance * float(alone.abs().max())
-        return all(torch.allclose(one, alone, rtol=tolerance, atol=limit) for one in together)
-    moved = max(_divergence(alone, one) for one in together)
-    return moved < min(NATS, NOISE * _divergence(alone, unhidden))
+        return all(torch.allclose(packed, alone, rtol=tolerance, atol=limit) for packed in together)
+    rounding = max(_divergence(alone, packed) for packed in together)
+    return rounding < min(NATS, NOISE * _divergence(alone, unhidden))
 
 
 def _probe(model: "Model") -> list[list[int]]:
-    """Make the rows of a trial of tokens from all over the vocabulary, so that they differ."""
     size = len(cast("torch.Tensor", model.get_input_embeddings().weight))
-    before, branches = PROBE
-    return [[size * part // 16 for part in (*before, *branch)] for branch in branches]
+    prefix, branches = PROBE
+    return [[size * part // 16 for part in (*prefix, *branch)] for branch in branches]
 
 
 def _rooms(tree: Tree) -> tuple[int, ...]:
-    """Read the tree at once, and cut in the middle of its first branch."""
+    # In one pack, and cut in the middle of its first branch.
     return len(tree.tokens), len(tree.tokens) // 2
 
 
 def _all(model: "Model", tree: Tree, room: int) -> torch.Tensor:
-    """Give the logits of all nodes of a tree, ``[nodes, vocabulary]``."""
-    wanted = np.arange(len(tree.tokens))
-    return torch.cat([one.logits for one in read(model, tree, wanted, room)])
+    """Return the logits of all nodes of a tree, ``[nodes, vocabulary]``."""
+    nodes = np.arange(len(tree.tokens))
+    return torch.cat([reading.logits for reading in read(model, tree, nodes, room)])
 
 
 def _all_unhidden(model: "Model", tree: Tree) -> torch.Tensor:
-    """Give the logits of all nodes, each of which sees every one before it."""
+    """Return the logits of all nodes without the tree's mask, only a causal one."""
     seen = torch.ones(len(tree.tokens), len(tree.tokens), dtype=torch.bool, device=model.device)
     mask = hiding(seen.tril(), dtype_of(model))[None, None]
-    tokens, positions = (_on(model, one)[None] for one in (tree.tokens, tree.positions))
+    tokens, positions = _on(model, tree.tokens)[None], _on(model, tree.positions)[None]
     return model(tokens, position_ids=positions, attention_mask=mask).logits[0].float()
 
 
 def _divergence(logits: torch.Tensor, other: torch.Tensor) -> float:
-    """Give the largest Kullback-Leibler divergence of two models' words, over the places."""
+    """Return the largest Kullback-Leibler divergence of next-token distributions, in nats."""
     logs, others = logits.log_softmax(-1), other.log_softmax(-1)
     return float((logs.exp() * (logs - others)).sum(-1).max())
 
@@ -254,5 +257,4 @@ def _on(model: "Model", numbers: Ints) -> torch.Tensor:
 
 
 def _layers(cache: DynamicCache) -> "list[Any]":
-    """List a cache's layers, which pyright thinks may hold nothing."""
-    return cache.layers
+    return cache.layers  # Any: pyright thinks that their keys may be None

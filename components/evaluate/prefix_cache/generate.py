@@ -1,9 +1,8 @@
-"""Say how likely a model finds each continuation of a context: what multiple choice is scored by.
+"""Score continuations and generate greedy answers over a prefix tree.
 
-All requests are one tree, so a context is read once for all its choices, and so is what several
-contexts begin with. The vocabulary's logits are computed only where a continuation's tokens are
-targets; most of a prompt has none.
-Imported late, since it loads torch.
+All requests are one tree, so a context is read once for all its choices, and so is a shared prefix
+of several contexts. Logits are computed only for the tokens of continuations; most of a prompt has
+none. Imported late, since it loads torch.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Targets:
-    """Tokens that continuations have, sorted by the node that tells them: one place each, all."""
+    """The continuations' tokens, with their predicting nodes and their requests, sorted by node."""
 
     nodes: Ints
     tokens: Ints
@@ -46,12 +45,12 @@ def likelihoods(
         model: A causal language model that ``forward.can_pack``.
         requests: A context and its continuation each, token ids, neither of them empty.
         window: The most tokens that the model sees; a longer context loses its beginning.
-        room: How many tokens are read at once.
-        report: Called after each pack with the number of requests that are done.
+        room: The most tokens of a pack.
+        report: Called after each pack with the number of finished requests.
 
     Returns:
-        Of each request the sum of the log-probabilities of its continuation's tokens (nats), and
-        whether each was the likeliest.
+        For each request the sum of the log-probabilities of its continuation's tokens (nats), and
+        whether all of them were the likeliest.
 
     Raises:
         ValueError: A context or continuation is empty, or a continuation longer than the window.
@@ -69,11 +68,11 @@ def likelihoods(
 
 
 def _row(context: Row, continuation: Row, window: int) -> Row:
-    """Give what the model reads: all but the last token, whose likelihood those before it tell."""
+    # The model reads all but the last token, which only has to be predicted.
     if not context or not 0 < len(continuation) <= window:
         raise ValueError(
-            f"scoring a continuation of {len(continuation)} tokens after {len(context)}: it wants "
-            f"one token before it, and to have between 1 and {window} of its own"
+            f"scoring a continuation of {len(continuation)} tokens after {len(context)}: expected "
+            f"at least one token before it, and 1 to {window} tokens of its own"
         )
     return [*context, *continuation][-(window + 1) : -1]
 
@@ -92,7 +91,6 @@ def _targets(tree: Tree, order: Sequence[int], continuations: Sequence[Row]) -> 
 
 
 def _score(seen: "Reading", targets: _Targets, sums: np.ndarray, likeliest: np.ndarray) -> None:
-    """Add to the requests' scores what one pack tells."""
     first, last = np.searchsorted(targets.nodes, [seen.pack.start, seen.pack.stop])
     places = torch.from_numpy(np.searchsorted(seen.nodes, targets.nodes[first:last]))
     tokens = torch.from_numpy(targets.tokens[first:last])
@@ -105,49 +103,49 @@ def _score(seen: "Reading", targets: _Targets, sums: np.ndarray, likeliest: np.n
 
 
 REFILL = 1 / 4
-"""Of the slots: how many are free before further prompts are read."""
+"""The share of slots that must be free before further prompts are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationLimits:
     """When an answer ends.
 
-    ``is_over`` tells of its tokens so far, after each, whether the last one ended it; ``most`` is
-    how many it has at most.
+    ``is_over`` is called with the tokens so far after each token, and returns whether the last one
+    ends the answer; ``most`` is the largest number of tokens.
     """
 
     is_over: Callable[[Sequence[int]], bool]
     most: int
 
     def end(self, tokens: Sequence[int]) -> bool:
-        """Tell whether an answer ends with the last of its tokens."""
+        """Return whether an answer ends with its last token."""
         return len(tokens) >= self.most or self.is_over(tokens)
 
 
 class Slots:
-    """The slots of all layers; ``cache`` is what the model writes to and reads."""
+    """The slots of all layers; ``cache`` is the model's key-value cache over them."""
 
     def __init__(self, like: KeysAndValues, count: int, room: int) -> None:
-        """Make empty slots.
+        """Allocate empty slots.
 
         Args:
             like: Any row's keys and values, for their shapes.
-            count: How many slots.
-            room: How many tokens each has room for.
+            count: The number of slots.
+            room: The most tokens of a slot.
         """
         self.ends = torch.zeros(count, dtype=torch.long, device=like[0][0].device)
         self._layers = [_SlotLayer(keys, values, self.ends, room) for keys, values in like]
         self.cache = Cache(layers=list(self._layers))
 
     def put(self, slot: int, row: KeysAndValues) -> None:
-        """Put a row into a slot, in place of what was there."""
+        """Overwrite a slot with a row."""
         end = row[0][0].shape[1]
         for layer, (keys, values) in zip(self._layers, row, strict=True):
             layer.all_keys[slot, :, :end], layer.all_values[slot, :, :end] = keys, values
         self.ends[slot] = end
 
     def move(self, source: int, slot: int) -> None:
-        """Move a row into another slot."""
+        """Copy a row into another slot."""
         end = int(self.ends[source])
         for layer in self._layers:
             for stored in (layer.all_keys, layer.all_values):
@@ -155,7 +153,7 @@ class Slots:
         self.ends[slot] = end
 
     def seen(self, count: int) -> torch.Tensor:
-        """Say what the next tokens of the first ``count`` rows see, ``[count, tokens]``."""
+        """Return the mask of the next tokens of the first ``count`` rows, ``[count, tokens]``."""
         ends = self.ends[:count]
         longest = int(ends.max()) + 1
         for layer in self._layers:
@@ -164,21 +162,21 @@ class Slots:
 
 
 class _SlotLayer(DynamicLayer):
-    """One layer's slots, ``[slots, heads, room, width]``; zeros where nothing was written."""
+    """One layer's slots, ``[slots, heads, room, width]``; initially zeros."""
 
     def __init__(
         self, keys: torch.Tensor, values: torch.Tensor, ends: torch.Tensor, room: int
     ) -> None:
         super().__init__()
         self.all_keys, self.all_values = (
-            one.new_zeros(len(ends), one.shape[0], room, one.shape[2]) for one in (keys, values)
+            like.new_zeros(len(ends), like.shape[0], room, like.shape[2]) for like in (keys, values)
         )
         self.ends, self.longest = ends, room
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token of each of the first rows; give those rows as far as the longest goes."""
+        """Write one token of each of the first rows; return these rows up to the longest one."""
         count = len(key_states)
         rows, ends = torch.arange(count, device=key_states.device), self.ends[:count]
         self.all_keys[rows, :, ends] = key_states[:, :, 0]
@@ -188,7 +186,7 @@ class _SlotLayer(DynamicLayer):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is written of the answer to a prompt so far."""
+    """The tokens so far of the answer to a prompt."""
 
     prompt: Row
     tokens: list[int]
@@ -203,25 +201,25 @@ def greedy(
     room: int,
     report: Callable[[int], None],
 ) -> list[list[int]]:
-    """Take the likeliest token until an answer is over.
+    """Generate greedy answers.
 
     Args:
         model: A causal language model that ``forward.can_pack``.
-        prompts: Token ids, none empty.
+        prompts: Token ids, no prompt empty.
         limits: When an answer ends.
-        slots: How many answers are written at once.
-        room: How many tokens of prompts are read at once.
-        report: Called after each answer with the number of prompts that are answered.
+        slots: The number of answers generated at once.
+        room: The most prompt tokens of a pack.
+        report: Called after each answer with the number of answered prompts.
 
     Returns:
-        The answers' tokens, with the one that ended each, in the order of the prompts.
+        The answers' tokens, including the last one, in the order of the prompts.
     """
-    asked = Counter(tuple(prompt) for prompt in prompts)
+    counts = Counter(tuple(prompt) for prompt in prompts)
     answers: dict[Row, list[int]] = {}
     done = 0
-    for answer in _answer(model, list(asked), limits, slots, room):
+    for answer in _answer(model, list(counts), limits, slots, room):
         answers[answer.prompt] = answer.tokens
-        done += asked[tuple(answer.prompt)]
+        done += counts[tuple(answer.prompt)]
         report(done)
     return [answers[tuple(prompt)] for prompt in prompts]
 
@@ -230,43 +228,42 @@ def greedy(
 def _answer(
     model: "Model", prompts: Sequence[Row], limits: GenerationLimits, count: int, room: int
 ) -> Iterator[_Answer]:
-    """Answer prompts, each as it is done."""
-    begun = _begin(model, prompts, room)
+    """Yield answers as they finish."""
+    started = _start(model, prompts, room)
     longest = max(map(len, prompts), default=0) + limits.most
     live: list[_Answer] = []
     slots: Slots | None = None
     while True:
         if len(live) <= count * (1 - REFILL):
-            while len(live) < count and (one := next(begun, None)) is not None:
-                answer, behind = one
+            while len(live) < count and (following := next(started, None)) is not None:
+                answer, keys_and_values = following
                 if limits.end(answer.tokens):
                     yield answer
                     continue
-                slots = slots or Slots(behind, count, longest)
-                slots.put(len(live), behind)
+                slots = slots or Slots(keys_and_values, count, longest)
+                slots.put(len(live), keys_and_values)
                 live.append(answer)
         if slots is None or not live:
             return
         for answer, token in zip(live, _next(model, slots, live), strict=True):
             answer.tokens.append(token)
-        yield from _leave(live, slots, limits)
+        yield from _remove_finished(live, slots, limits)
 
 
-def _begin(
+def _start(
     model: "Model", prompts: Sequence[Row], room: int
 ) -> "Iterator[tuple[_Answer, KeysAndValues]]":
-    """Read prompts, long ones first; give each its answer's first token."""
-    rows = [prompts[number] for number in forward.by_length(prompts)]
-    grown = forward.grow(rows)
-    of = {int(leaf): row for leaf, row in zip(grown.leaves, rows, strict=True)}
-    for seen in forward.read(model, grown, grown.leaves, room):
-        firsts = seen.logits.argmax(-1).tolist()
-        for node, first in zip(seen.nodes.tolist(), firsts, strict=True):
-            yield _Answer(of[node], [first]), seen.behind(node)
+    """Read prompts, long ones first; yield answers with their first token, and the cache."""
+    rows = [prompts[index] for index in forward.by_length(prompts)]
+    tree = forward.grow(rows)
+    row_of = {int(leaf): row for leaf, row in zip(tree.leaves, rows, strict=True)}
+    for reading in forward.read(model, tree, tree.leaves, room):
+        firsts = reading.logits.argmax(-1).tolist()
+        for node, first in zip(reading.nodes.tolist(), firsts, strict=True):
+            yield _Answer(row_of[node], [first]), reading.behind(node)
 
 
 def _next(model: "Model", slots: Slots, live: Sequence[_Answer]) -> list[int]:
-    """Give the live answers' next tokens."""
     ends = slots.ends[: len(live)]
     seen = model(
         input_ids=torch.tensor([answer.tokens[-1:] for answer in live], device=ends.device),
@@ -282,8 +279,10 @@ def _next(model: "Model", slots: Slots, live: Sequence[_Answer]) -> list[int]:
     return seen.logits[:, -1].argmax(-1).tolist()
 
 
-def _leave(live: list[_Answer], slots: Slots, limits: GenerationLimits) -> Iterator[_Answer]:
-    """Take out the answers that are over; the last live one moves into the slot of each."""
+def _remove_finished(
+    live: list[_Answer], slots: Slots, limits: GenerationLimits
+) -> Iterator[_Answer]:
+    """Yield and remove finished answers; the last live one moves into each free slot."""
     for slot in reversed(range(len(live))):
         if limits.end(live[slot].tokens):
             yield live[slot]

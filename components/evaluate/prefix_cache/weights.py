@@ -1,12 +1,11 @@
-"""Multiply by weights that lie in blocks, as oneDNN reads them fastest, on a CPU in fp32.
+"""Multiply by weights in oneDNN's blocked layout, on a CPU in fp32, with the fastest thread count.
 
-A step of 16 rows multiplies 1.4 times as fast by them as by weights in rows, with two threads 1.6
-times, and a LoRA is added into the copy, so that nothing more is multiplied for it. The model
-itself is left as it is, to the bit: what is in blocks is a copy, in as much memory again.
-Torch takes a thread a core, and all of them wait for the slowest after each operation; on a machine
-that others use, too, that made an evaluation several times slower than one thread alone. So as many
-threads compute as are fastest here and now.
-Imported late, since it loads torch.
+A step of 16 rows is 1.4 times as fast as with weights in rows, with two threads 1.6 times, and a
+LoRA is merged into the copy, so it costs nothing more. The model itself does not change: the
+blocked weights are a copy, which takes as much memory again.
+Torch starts a thread per core, and all of them wait for the slowest after each operation; on a busy
+machine that made an evaluation several times slower than a single thread. So the thread count is
+measured. Imported late, since it loads torch.
 """
 
 import math
@@ -27,17 +26,17 @@ if TYPE_CHECKING:
 Multiply: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 MOST_MEMORY = 1 / 2
-"""Of the memory that is free: what the copy may take; for more, weights are read where they are."""
+"""The largest share of free memory for the copy; a larger model uses its own weights."""
 
 ROWS = 64
-"""The rows that blocks are laid out for: between a step of a few answers and a pack of prompts."""
+"""The rows that blocks are optimized for: between a step of a few answers and a pack of prompts."""
 
 
 class Blocked:
-    """Within it, a model multiplies by copies of its weights; outside, by its own.
+    """A context in which a model multiplies by blocked copies of its weights.
 
-    They are made when it is first entered, of the weights as they are then, the LoRA added; none
-    where blocks don't help.
+    The copies are made when it is first entered, with the LoRA merged; a model that blocks don't
+    suit uses its own weights.
     """
 
     def __init__(self, model: "Model") -> None:
@@ -45,85 +44,85 @@ class Blocked:
 
     @cached_property
     def _layers(self) -> "list[tuple[nn.Module, Multiply]]":
-        return _lay(self.model) if suits(self.model) else []
+        return _copy_weights(self.model) if suits(self.model) else []
 
     def __enter__(self) -> "Model":
-        """Give the model, which multiplies by the copies now."""
+        """Return the model, which now multiplies by the copies."""
         for layer, multiply in self._layers:
             layer.forward = multiply
         return self.model
 
     def __exit__(self, *_: object) -> None:
-        """Have the model multiply by its own weights again."""
+        """Restore the model's own weights."""
         for layer, _multiply in self._layers:
             vars(layer).pop("forward", None)
 
 
 def suits(model: "Model") -> bool:
-    """Tell whether a model computes in fp32 on a CPU with oneDNN, with room for a copy of it."""
-    weights = [one.weight for one in model.modules() if type(one) is nn.Linear]
+    """Return whether a model computes in fp32 on a CPU with oneDNN, and its copy fits in memory."""
+    weights = [module.weight for module in model.modules() if type(module) is nn.Linear]
     return (
         works()
-        and all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
-        and sum(one.nbytes for one in weights) < MOST_MEMORY * psutil.virtual_memory().available
+        and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
+        and sum(w.nbytes for w in weights) < MOST_MEMORY * psutil.virtual_memory().available
     )
 
 
 @cache
 @torch.inference_mode()
 def works() -> bool:
-    """Tell whether this machine's oneDNN multiplies by blocks as torch multiplies, by trying.
+    """Test whether this machine's oneDNN multiplies by blocks like torch.
 
-    Builds of torch differ in what they have of it, and processors in what it does; some round fp32
-    to bf16 where they are told to be fast.
+    Builds of torch and processors differ in what they support; some round fp32 to bf16 in fast
+    modes.
     """
     if not torch.backends.mkldnn.is_available():
         return False
     rows, weight = torch.linspace(-1, 1, 3 * 65).reshape(3, 65), torch.eye(33, 65) + 0.1
     try:
-        found = _multiplying(weight, None)(rows)
-    except (AttributeError, RuntimeError):  # it has no such operation, or not for such a weight
+        product = _blocked_multiply(weight, None)(rows)
+    except (AttributeError, RuntimeError):  # the operation is missing, or unsupported
         return False
-    return torch.allclose(found, nn.functional.linear(rows, weight), rtol=1e-5, atol=1e-5)
+    return torch.allclose(product, nn.functional.linear(rows, weight), rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()
-def _lay(model: "Model") -> list[tuple[nn.Module, Multiply]]:
-    """Copy weights layer by layer, so that only one is there in rows, too."""
-    laid: list[tuple[nn.Module, Multiply]] = []
+def _copy_weights(model: "Model") -> list[tuple[nn.Module, Multiply]]:
+    # Layer by layer, so that only one merged weight is in memory in rows.
+    copied: list[tuple[nn.Module, Multiply]] = []
     within: set[nn.Module] = set()
     for layer in model.modules():
         weight = _weight(layer) if layer not in within and "forward" not in vars(layer) else None
         if weight is not None:
             within.update(layer.modules())
-            laid.append((layer, _multiplying(weight, _bias(layer))))
-    return laid
+            copied.append((layer, _blocked_multiply(weight, _bias(layer))))
+    return copied
 
 
 def _weight(layer: nn.Module) -> torch.Tensor | None:
-    """Give a linear layer's weight, with its LoRA if it wears that and nothing else."""
+    """Return a linear layer's weight with its LoRA merged; ``None`` for other adapters."""
     from peft.tuners.lora import Linear
 
     if type(layer) is nn.Linear:
         return layer.weight
     if type(layer) is not Linear or layer.merged or layer.disable_adapters:
         return None
-    worn = [name for name in layer.active_adapters if name in layer.lora_A]
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
     inner = layer.base_layer
     if type(inner) is not nn.Linear or any(
-        name in layer.lora_variant or layer.lora_bias[name] for name in worn
+        name in layer.lora_variant or layer.lora_bias[name] for name in active
     ):
         return None
-    return sum((layer.get_delta_weight(name) for name in worn), start=inner.weight)
+    return sum((layer.get_delta_weight(name) for name in active), start=inner.weight)
 
 
 def _bias(layer: nn.Module) -> torch.Tensor | None:
     return cast("torch.Tensor | None", getattr(layer, "base_layer", layer).bias)
 
 
-def _multiplying(weight: torch.Tensor, bias: torch.Tensor | None) -> Multiply:
-    """Copy a weight into blocks; give what multiplies by them."""
-    # What torch's own compiler uses when it freezes a model for a CPU.
+def _blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None) -> Multiply:
+    """Copy a weight into blocks; return the function that multiplies by them."""
+    # The operations that torch's compiler uses when it freezes a model for a CPU.
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise
 
@@ -137,44 +136,45 @@ TIMED_SHAPE = (64, 576, 1536)
 """Rows, and a small model's layer: 57 million multiplications, a millisecond or so."""
 
 TIMES = 24
-"""Products in a row that are timed together, so that one that has to wait is seen."""
+"""Products that are timed together, so that waiting threads show."""
 
 ROUNDS = 3
-"""Of all counts in turn; their medians are compared."""
+"""Rounds over all thread counts; the medians are compared."""
 
 WORTH = 0.9
-"""What fewer threads must bring a time down to, to be taken: a virtual machine's two cores are at
-times one, for a second or more, and that must not cost a minute at half the speed."""
+"""The relative time below which fewer threads are chosen: a virtual machine's two cores are
+sometimes one for a second or more, which must not cost a minute at half the speed."""
 
-KEPT = 60.0
-"""Seconds for which a choice holds: what else a machine does changes, and short tasks are many."""
+VALID_FOR = 60.0
+"""Seconds for which a choice is valid: the machine's load changes, and there are many short tasks.
+"""
 
 
 def fastest(seconds: Mapping[int, float]) -> int:
-    """Choose of the timed counts: all threads, unless fewer are clearly faster."""
-    taken = max(seconds)
+    """Choose the thread count by its time: the largest, unless a smaller one is clearly faster."""
+    chosen = max(seconds)
     for count in sorted(seconds, reverse=True):
-        if seconds[count] < WORTH * seconds[taken]:
-            taken = count
-    return taken
+        if seconds[count] < WORTH * seconds[chosen]:
+            chosen = count
+    return chosen
 
 
 class Threads:
-    """How many threads are fastest, timed anew when that is a minute ago."""
+    """The fastest thread count, measured again after ``VALID_FOR`` seconds."""
 
     def __init__(self) -> None:
         self._fastest, self._timed_at = 1, -math.inf
 
     @contextmanager
     def chosen(self) -> Generator[int]:
-        """Compute with the fastest number, at most as many as torch has; then as before.
+        """Use the fastest thread count, at most torch's current one, which is restored at the end.
 
         Timing takes a fifth of a second with two threads.
         """
         allowed = torch.get_num_threads()
         try:
             if allowed > 1:
-                if time.monotonic() - self._timed_at > KEPT:
+                if time.monotonic() - self._timed_at > VALID_FOR:
                     self._fastest, self._timed_at = fastest(_timed(allowed)), time.monotonic()
                 torch.set_num_threads(self._fastest)
             yield torch.get_num_threads()
@@ -183,17 +183,17 @@ class Threads:
 
 
 def _timed(most: int) -> dict[int, float]:
-    """Time each of ``most`` threads, half of them, a quarter, down to one; in seconds."""
+    """Return seconds by thread count: ``most``, half of it, a quarter, down to one."""
     counts = [most >> halvings for halvings in range(most.bit_length())]
     rows, inner, outer = TIMED_SHAPE
-    these, weight = torch.ones(rows, inner), torch.ones(outer, inner)
+    inputs, weight = torch.ones(rows, inner), torch.ones(outer, inner)
     taken: dict[int, list[float]] = {count: [] for count in counts}
     for _ in range(ROUNDS):
         for count in counts:
             torch.set_num_threads(count)
-            torch.nn.functional.linear(these, weight)
+            torch.nn.functional.linear(inputs, weight)
             started = time.perf_counter()
             for _ in range(TIMES):
-                torch.nn.functional.linear(these, weight)
+                torch.nn.functional.linear(inputs, weight)
             taken[count].append(time.perf_counter() - started)
     return {count: median(seconds) for count, seconds in taken.items()}

@@ -95,7 +95,7 @@ def test_it_asks_again_after_429_and_500(tmp_path: Path):
 def test_it_gives_up_after_some_tries_and_keeps_what_was_judged(tmp_path: Path):
     compare(Judge(longer), tmp_path / "kept", PAIRS[:1])
     judge = Judge(longer, states=[500] * 99)
-    with pytest.raises(JudgeError, match="found status 500, wants a chat completion"):
+    with pytest.raises(JudgeError, match="found status 500, expected a chat completion"):
         compare(judge, tmp_path / "kept", PAIRS[:2])
     assert len(judge.states) >= 99 - 2 * 5
     assert len((tmp_path / "kept").read_text().splitlines()) == 2
