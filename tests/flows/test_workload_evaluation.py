@@ -76,7 +76,7 @@ def test_a_built_in_task_is_measured_once_and_wants_a_margin(folder: Path) -> No
     assert "preferences has no metric acc, only accuracies, accuracies_avg" in mistake
     twice = {"built_in": ["preferences", "preferences"]}
     (mistake,) = mistakes(write(folder, evaluate=twice, gate={"guards": [guard]}))
-    assert mistake == "evaluate.built_in: preferences occurs more than once, wants one"
+    assert mistake == "evaluate.built_in: preferences occurs more than once"
 
 
 def test_the_target_may_be_a_built_in_task_and_then_the_holdout_wants_a_margin(
