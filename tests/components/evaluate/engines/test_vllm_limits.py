@@ -27,7 +27,7 @@ LORA: dict[str, Any] = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj
         pytest.param({"bias": "lora_only"}, "no trained biases", id="biases"),
         pytest.param({"r": 513}, "rank is 513, and vLLM takes 512", id="rank"),
         pytest.param({"rank_pattern": {"q_proj": 600}}, "rank is 600", id="rank-of-one"),
-        pytest.param({"target_modules": ["lm_head"]}, "lm_head's LoRA out of", id="output-layer"),
+        pytest.param({"target_modules": ["lm_head"]}, "ignores lm_head's LoRA", id="output-layer"),
     ],
 )
 def test_what_it_can_not_put_on_is_named(config: dict[str, Any], said: str | None):
