@@ -1,4 +1,4 @@
-"""Checkpoints, stop conditions and warm starts: where a training begins, stops and resumes."""
+"""Where a training begins, stops and resumes: warm starts, stop conditions and checkpoints."""
 
 import json
 import logging
@@ -17,45 +17,54 @@ from components.train.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class StopCondition:
-    """A training stops at whichever comes first, saves a checkpoint, and goes on from it later.
+    """When to interrupt a training, whichever comes first; it saves a checkpoint to resume from.
 
-    Its schedule stays that of its whole length, so in pieces it ends where it does in one go.
-    ``deadline`` is on this machine's clock that is never set (``time.monotonic``), which all its
-    processes share; where no step is given, it ends the training for good, as if that had been its
-    last step. Stopped before its end, the adapter as it is goes to the folder
-    ``keep``, if there is one, so that it can be measured.
+    The learning rate's schedule stays that of the whole training, so that it ends the same in
+    pieces as in one run.
     """
 
     at_step: int | None = None
+    """The step after which to stop."""
+
     deadline: float | None = None
+    """``time.monotonic`` seconds, which all processes of a machine share. Without ``at_step`` the
+    training is then finished, as if that had been its last step."""
+
     keep: str | None = None
+    """A folder for the adapter's current weights if the training is interrupted, to measure them.
+    """
 
     def is_due(self, step: int, now: float) -> bool:
-        """Tell whether to stop after a step."""
+        """Return whether to stop after a step."""
         at_step = self.at_step is not None and step >= self.at_step
         return at_step or (self.deadline is not None and now >= self.deadline)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training came: to ``step`` of ``steps``.
-
-    ``tokens`` counts what this run of it saw, in ``stepping`` seconds; ``parameters`` what it
-    trains. ``nats`` are, by the number of a validation row, the negative log-likelihood of its
-    whole answer, only of a training that is to be compared. ``rows`` says what became of the
-    snapshot's rows (``examples.Selection``). ``finished`` tells that the adapter is written;
-    otherwise there is a checkpoint.
-    """
+    """What a run of a training did, up to ``step`` of ``steps``."""
 
     step: int
     steps: int
     tokens: int
+    """Tokens seen in this run, prompts and answers."""
+
     stepping: float
+    """Seconds that this run spent in steps."""
+
     parameters: int
+    """Trained parameters."""
+
     finished: bool
+    """Whether the adapter is written; otherwise there is a checkpoint."""
+
     validation_loss: float | None = None
     nats: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Negative log-likelihood of the whole answer by validation row number, only of a training that
+    is to be compared."""
+
     rows: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """Counts of the snapshot's rows (``training_examples.Selection.record``)."""
 
 
 ADAPTER_SHAPE = (
@@ -68,33 +77,36 @@ ADAPTER_SHAPE = (
     "layers_to_transform",
     "modules_to_save",
 )
-"""What must be equal for one adapter's weights to mean the same in another."""
+"""Settings that must be equal for a warm start: they define what the weights mean."""
 
 
 def warm_start_problem(recipe: Recipe, base: str, earlier: AdapterManifest) -> str | None:
-    """Say why an adapter can't be gone on from; ``None`` if it can.
+    """Return why a training can't start from an adapter's weights; ``None`` if it can.
 
     Args:
-        recipe: How the new adapter is to be trained.
-        base: The content hash of its base.
-        earlier: The manifest of the adapter to go on from.
+        recipe: The new adapter's.
+        base: The content hash of the new adapter's base.
+        earlier: The manifest of the adapter to start from.
     """
     if earlier.base != base:
         return f"it is of another base ({earlier.base}, now {base})"
     try:
         before = Recipe.model_validate(earlier.recipe)
     except ValidationError:
-        return "its recipe has settings that there are no more"
+        return "its recipe has settings that no longer exist"
     if before.method == "adalora" or str(before.init_lora_weights).startswith(
         ("pissa", "olora", "eva")
     ):
-        return "its ranks are not those of its recipe, for they were shared out or doubled"
+        return "its ranks are not those of its recipe: its method reallocates or doubles them"
     if before.init_lora_weights == "loftq" and before.precision != recipe.precision:
-        return f"it makes up for what {before.precision} loses, found {recipe.precision} now"
+        return (
+            f"it compensates the quantization error of {before.precision}, and the recipe's "
+            f"precision is {recipe.precision}"
+        )
     for name in ADAPTER_SHAPE:
-        was, wanted = getattr(before, name), getattr(recipe, name)
-        if was != wanted:
-            return f"its {name} is {was}, the recipe's {wanted}"
+        earlier_value, value = getattr(before, name), getattr(recipe, name)
+        if earlier_value != value:
+            return f"its {name} is {earlier_value}, the recipe's {value}"
     return None
 
 
@@ -104,19 +116,16 @@ logger = logging.getLogger(__name__)
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
-    """Say what the finished checkpoint holds, so that it is known to be whole later."""
+    """Write the digests of a finished checkpoint's files, by which a torn one is recognized."""
     manifest.write_atomically(checkpoint / SEAL_FILE, json.dumps(_file_digests(checkpoint)))
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
-    """Find the last checkpoint that is what it was when it was finished.
-
-    One that a kill cut short or a disk spoiled is passed over for the one before, and said.
-    """
-    for one in reversed(_saved_checkpoints(checkpoints)):
-        if _is_whole(one):
-            return one
-        logger.warning("%s is not whole, so the one before it is used", one)
+    """Return the last checkpoint whose files match its seal; skip and log torn ones."""
+    for checkpoint in reversed(_saved_checkpoints(checkpoints)):
+        if _matches_seal(checkpoint):
+            return checkpoint
+        logger.warning("%s is incomplete or damaged, so the one before it is used", checkpoint)
     return None
 
 
@@ -129,33 +138,33 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def checkpoint_progress(checkpoint: Path) -> tuple[int, int]:
-    """Give the step after which a whole checkpoint was saved, and how many there are to be."""
+    """Return a checkpoint's step and the training's total steps."""
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     return state["global_step"], state["max_steps"]
 
 
 def drop_irregular(checkpoints: Path, save_steps: int, *, keep: Path | None) -> None:
-    """Drop what earlier cancellations saved between two regular steps, and what comes after.
+    """Delete checkpoints of earlier cancellations between regular steps, and all after ``keep``.
 
-    Only ``keep``, from which the training goes on, is needed: what is later is not whole.
+    The training resumes from ``keep``; later ones are incomplete.
     """
-    for one in _saved_checkpoints(checkpoints):
-        is_later = keep is None or _step_of(one) > _step_of(keep)
-        if is_later or (_step_of(one) % save_steps and one != keep):
-            shutil.rmtree(one)
+    for checkpoint in _saved_checkpoints(checkpoints):
+        is_later = keep is None or _step_of(checkpoint) > _step_of(keep)
+        if is_later or (_step_of(checkpoint) % save_steps and checkpoint != keep):
+            shutil.rmtree(checkpoint)
 
 
 def regular_checkpoints(checkpoints: Path, recipe: Recipe, *, before: int) -> list[Path]:
-    """List the checkpoints to average, which a cancellation and a resumed run don't change."""
+    """Return the checkpoints to average; cancelled and resumed runs have the same ones."""
     regular = [
-        one
-        for one in _saved_checkpoints(checkpoints)
-        if not _step_of(one) % recipe.save_steps and _step_of(one) < before
+        checkpoint
+        for checkpoint in _saved_checkpoints(checkpoints)
+        if not _step_of(checkpoint) % recipe.save_steps and _step_of(checkpoint) < before
     ]
     return regular[len(regular) - min(len(regular), recipe.average_checkpoints - 1) :]
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _matches_seal(checkpoint: Path) -> bool:
     try:
         sealed: object = json.loads((checkpoint / SEAL_FILE).read_text())
         return sealed == _file_digests(checkpoint)

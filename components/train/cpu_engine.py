@@ -1,8 +1,7 @@
-"""Pick how a training computes on a CPU; on CUDA everything stays PyTorch's and PEFT's.
+"""Select the CPU kernels for a training on a CPU; on CUDA everything stays PyTorch's and PEFT's.
 
-Only this module imports ``components.train.cpu``: without that package and this module, and the
-four calls of it, trainings on a CPU take longer.
-Imported late, since it loads torch.
+Only this module imports ``components.train.cpu``. Both can be deleted with the four calls of this
+module; trainings on a CPU then take longer.
 """
 
 from contextlib import AbstractContextManager
@@ -21,35 +20,35 @@ if TYPE_CHECKING:
 
 
 class CpuEngine:
-    """What a training on a CPU computes with."""
+    """The CPU kernels of a training."""
 
-    def prepare(self, adapted: "PeftModel", *, holds_head: bool) -> int:
-        """Have a model compute by this engine, where it can; the rest of it stays as it is.
+    def prepare(self, adapted: "PeftModel", *, caches_head: bool) -> int:
+        """Replace the layers that this engine has kernels for, in place.
 
         Args:
             adapted: A base with its adapter.
-            holds_head: Whether to hold the output layer's weight in bf16, too.
+            caches_head: Whether to cache the output layer's weight in bf16.
 
         Returns:
-            The bytes that are held besides the model's own.
+            The bytes that the cache takes.
         """
-        attention.use(cast("PreTrainedModel", adapted.get_base_model()))
-        kernels.use(adapted)
-        return kernels.hold_head(adapted) if holds_head else 0
+        attention.use_block_attention(cast("PreTrainedModel", adapted.get_base_model()))
+        kernels.use_fused_layers(adapted)
+        return kernels.cache_head(adapted) if caches_head else 0
 
-    def inputs(self, model: torch.nn.Module, share: "MicroBatch") -> dict[str, Any]:
-        """Return what a model that was prepared takes with a share of a batch."""
-        return attention.given(model, share)
+    def inputs(self, model: torch.nn.Module, micro_batch: "MicroBatch") -> dict[str, Any]:
+        """Return the additional keyword arguments of a prepared model's forward pass."""
+        return attention.forward_kwargs(model, micro_batch)
 
-    def lanes(self, model: torch.nn.Module) -> int:
-        """Count the threads on which shares of a batch can be computed apart."""
-        return kernels.count(model)
+    def thread_count(self, model: torch.nn.Module) -> int:
+        """Return how many micro-batches can be computed in parallel."""
+        return kernels.thread_count(model)
 
-    def opened(self, lanes: int) -> AbstractContextManager[Lanes | None]:
-        """Open so many lanes."""
-        return kernels.opened(lanes)
+    def open_threads(self, count: int) -> AbstractContextManager[Lanes | None]:
+        """Open ``count`` data-parallel threads; ``None`` for one."""
+        return kernels.open_threads(count)
 
 
 def for_device(device: str) -> CpuEngine | None:
-    """Return the engine for what trains on a type of device; ``None`` for all but CPUs."""
+    """Return the engine for a device type; ``None`` for all but ``cpu``."""
     return CpuEngine() if device == "cpu" else None

@@ -56,17 +56,16 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_teacher(path: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
-    """Load a model's folder in bf16, or an adapter's on the base that it names.
+    """Load a model folder in bf16, or an adapter folder on its base.
 
     Raises:
-        ValueError: Its tokens are not those of ``tokenizer``, so that it can't say how likely it
-            finds them.
+        ValueError: Its vocabulary is not ``tokenizer``'s.
     """
     model, own = bases.load(base_of_teacher(path), "bf16", for_training=False)
     if own.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"loading the teacher {path}: its vocabulary of {len(own)} tokens is not the base's of "
-            f"{len(tokenizer)}; a distillation wants two models with one tokenizer"
+            f"{len(tokenizer)}; a distillation needs two models with the same tokenizer"
         )
     if (path / ADAPTER_CONFIG).exists():
         return cast("PreTrainedModel", PeftModel.from_pretrained(model, str(path)).eval())
@@ -74,13 +73,11 @@ def load_teacher(path: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTraine
 
 
 def base_of_teacher(path: Path) -> Path:
-    """Find the base of an adapter's folder; a model's is its own.
-
-    An adapter of ours knows where its base lay, whatever that is served as.
-    """
+    """Return the base's folder of an adapter folder; a model folder is its own base."""
     config = path / ADAPTER_CONFIG
     if not config.exists():
         return path
+    # our manifest has the base's local path; PEFT's config may have the name it is served under
     if manifest.is_finished(path) and (known := AdapterManifest.read(path).base_path):
         return known
     return Path(json.loads(config.read_text())["base_model_name_or_path"])
@@ -93,7 +90,7 @@ KERNELS = {
     "cross_entropy": False,
     "fused_linear_cross_entropy": False,
 }
-"""Liger's, where they can be used: its losses know no weights."""
+"""Liger's kernels to use; its losses don't support token weights."""
 
 
 def fit(
@@ -106,31 +103,33 @@ def fit(
     report: Callable[[Progress], None],
     stop: StopCondition | None = None,
 ) -> TrainingProgress:
-    """Train an adapter on a snapshot, going on from the last checkpoint if there is one.
+    """Train an adapter on a snapshot, resuming from the last checkpoint if there is one.
 
     Args:
         snapshot: A finished snapshot folder.
-        base: The folder of the base; it is loaded afresh.
-        folder: Gets checkpoints while it works, and in the end nothing but PEFT's
+        base: The base's folder.
+        folder: Has checkpoints during the training, and after it only PEFT's
             ``adapter_model.safetensors`` and ``adapter_config.json``. The caller adds the manifest.
         recipe: How to train.
-        warm_start: An adapter's folder to go on from.
-        report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second``, and
-            at the end with ``validation_loss`` and, where people judged, ``validation_accuracy``,
-            if there is anything to measure them on; ``learning.Measured`` says what they are. After
-            every ``eval_steps`` steps, too, if the recipe says so.
-        stop: Where to stop before the end, as one of several trainings that are to be compared:
-            then ``validation_loss`` is that of the validation rows' answers, for any objective.
+        warm_start: The folder of an adapter to start from.
+        report: Called after each step with ``loss``, ``learning_rate``, ``tokens_per_second`` and
+            more, and, if there are validation rows, after every ``eval_steps`` steps and at the end
+            with the figures of ``objective_losses.ValidationMetrics``.
+        stop: When to interrupt a training that will be compared with others; ``validation_loss`` is
+            then the mean nats per token of the validation rows' answers, for any objective.
+
+    Returns:
+        How far the training came.
 
     Raises:
-        Interrupted: SIGTERM arrived.
-        FloatingPointError: The loss is no number any more, or far above where it began.
-        MemoryError: Not even one row fits into the memory.
-        ValueError: The base was evaluated before, the snapshot has nothing for the objective, or
-            the recipe does not fit the base or the rows.
+        TrainingInterrupted: SIGTERM arrived.
+        FloatingPointError: The loss is not finite, or far above that of the first steps.
+        MemoryError: Not even one row fits into memory.
+        ValueError: The base was evaluated before, the snapshot has no rows for the objective, or
+            the recipe does not match the base or the rows.
     """
-    is_split = recipe.fsdp is not None and process_group.are_peers_expected()
-    model, tokenizer = bases.load(base, recipe.precision, for_training=True, on_host=is_split)
+    is_sharded = recipe.fsdp is not None and process_group.are_peers_expected()
+    model, tokenizer = bases.load(base, recipe.precision, for_training=True, on_host=is_sharded)
     return train_loaded(
         model,
         tokenizer,
@@ -154,73 +153,75 @@ def train_loaded(
     report: Callable[[Progress], None],
     stop: StopCondition | None = None,
 ) -> TrainingProgress:
-    """Train as ``fit`` does, on a base that is loaded and was never evaluated.
+    """Train as ``fit`` does, on a base loaded for training that was never evaluated.
 
-    Started by ``accelerate launch``, several processes do so together: each learns from its part of
+    Several processes started by ``accelerate launch`` train together: each computes its part of
     every batch, and the first one writes and reports.
     """
     is_compared = stop is not None
     selection = training_examples.select_examples(snapshot, tokenizer, recipe)
-    lessons = selection.lessons
-    held = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
+    examples = selection.examples
+    held_out = read_held_out(snapshot, tokenizer, recipe, is_compared=is_compared)
     saved = folder / "checkpoints"
-    last = checkpoints.newest_checkpoint(saved)
-    adapted = _attach_adapter(model, recipe, lessons, warm_start, last)
+    checkpoint = checkpoints.newest_checkpoint(saved)
+    adapted = _attach_adapter(model, recipe, examples, warm_start, checkpoint)
     watch = TrainingWatch(report)
-    trainer = _make_trainer(adapted, tokenizer, lessons, recipe, saved, watch)
+    trainer = _make_trainer(adapted, tokenizer, examples, recipe, saved, watch)
     if warm_start is not None and recipe.objective.kind in ("dpo", "kto"):
-        trainer.start = sft_trainer.copy_start_weights(adapted)
+        trainer.start_weights = sft_trainer.copy_start_weights(adapted)
     allocation = _allocate_ranks(trainer, adapted, recipe)
-    halting = EarlyStopping(
+    early_stopping = EarlyStopping(
         recipe,
         stop or StopCondition(),
         saved,
-        measure=partial(measure_loss, trainer, held, recipe),
-        keep=partial(peft_model.keep_weights, adapted),
+        measure=partial(measure_loss, trainer, held_out, recipe),
+        save_weights=partial(peft_model.keep_weights, adapted),
         report=report,
         writes=process_group.process_number() == 0,
     )
-    watch.is_due = halting.is_due
-    reached = _train_on(trainer, watch, halting, saved, last)
-    if reached.finished:
-        _choose_weights(
-            adapted, halting, checkpoints.regular_checkpoints(saved, recipe, before=reached.step)
-        )
+    watch.is_due = early_stopping.is_due
+    progress = _run_steps(trainer, watch, early_stopping, saved, checkpoint)
+    if progress.finished:
+        regular = checkpoints.regular_checkpoints(saved, recipe, before=progress.step)
+        _set_final_weights(adapted, early_stopping, regular)
         if allocation is not None:
             allocation.finish()
-    with trainer.in_lanes():
-        figures, nats = validate_adapter(trainer, held, snapshot, recipe, is_compared=is_compared)
+    with trainer.in_threads():
+        figures, nats = validate_adapter(
+            trainer, held_out, snapshot, recipe, is_compared=is_compared
+        )
     process_group.barrier()  # all have read what they need of the checkpoints
     if process_group.process_number() > 0:
-        return reached
+        return progress
     if figures:
-        report(Progress("train", reached.step, reached.steps, "steps", figures))
-    if reached.finished:
+        report(Progress("train", progress.step, progress.steps, "steps", figures))
+    if progress.finished:
         peft_model.save_adapter(adapted, folder)
         shutil.rmtree(saved)
     elif stop is not None and stop.keep is not None:
         peft_model.keep_weights(adapted, Path(stop.keep))
     rows = selection.record(recipe)
-    return replace(reached, validation_loss=figures.get(LOSS_METRIC), nats=nats, rows=rows)
+    return replace(progress, validation_loss=figures.get(LOSS_METRIC), nats=nats, rows=rows)
 
 
 def _attach_adapter(
     model: "PreTrainedModel",
     recipe: Recipe,
-    lessons: list[TrainingExample],
+    examples: list[TrainingExample],
     warm_start: Path | None,
-    last: Path | None,
+    checkpoint: Path | None,
 ) -> "PeftModel":
     if device.best_computing().fuses:
         apply_liger_kernel(model, KERNELS)
-    rows = [row for lesson in lessons for row in lesson.rows]
-    return peft_model.attach_trainable(model, recipe, rows, warm_start=warm_start, checkpoint=last)
+    rows = [row for example in examples for row in example.rows]
+    return peft_model.attach_trainable(
+        model, recipe, rows, warm_start=warm_start, checkpoint=checkpoint
+    )
 
 
 def _allocate_ranks(
     trainer: CompletionTrainer, adapted: "PeftModel", recipe: Recipe
 ) -> rank_allocation.RankAllocation | None:
-    """Let AdaLoRA share out its ranks after each step."""
     if recipe.method != "adalora":
         return None
     allocation = rank_allocation.RankAllocation(adapted, recipe.adalora)
@@ -232,79 +233,79 @@ def _allocate_ranks(
 def _make_trainer(
     adapted: "PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
-    lessons: list[TrainingExample],
+    examples: list[TrainingExample],
     recipe: Recipe,
     saved: Path,
     watch: TrainingWatch,
 ) -> CompletionTrainer:
-    arguments = _training_arguments(recipe, saved)  # making them, the processes find each other
+    arguments = _training_arguments(recipe, saved)  # this joins the process group
     if recipe.fsdp is not None and process_group.process_count() > 1:
         process_group.shard_base(adapted, arguments.device)
     with peft_model.hidden_from_trl(adapted):
         trainer = CompletionTrainer(
             model=adapted,
             args=arguments,
-            train_dataset=Dataset.from_list([asdict(one) for one in lessons]),
-            data_collator=lambda lessons: {"lessons": lessons},
+            train_dataset=Dataset.from_list([asdict(example) for example in examples]),
+            data_collator=lambda examples: {"examples": examples},
             processing_class=tokenizer,
             callbacks=[watch],
         )
-    trainer.epochs = Epochs(lessons, recipe)
+    trainer.epochs = Epochs(examples, recipe)
     trainer.call_token = training_examples.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
     engine = cpu_engine.for_device(arguments.device.type)
-    trainer.shape = batch_layout(recipe, lanes=engine.lanes(adapted) if engine else 1)
+    trainer.layout = batch_layout(recipe, threads=engine.thread_count(adapted) if engine else 1)
     if process_group.is_sharded(adapted) and not can_pack_rows(adapted, recipe.max_length):
-        trainer.shape = replace(trainer.shape, longest=1)  # all processes ask equally often
+        trainer.layout = replace(trainer.layout, max_tokens=1)  # equally many forward passes
     if recipe.objective.kind == "distillation":
         trainer.teacher = load_teacher(recipe.objective.teacher_model_name_or_path, tokenizer)
     trainer.remove_callback(PrinterCallback)  # standard output belongs to the caller's progress
-    peft_model.hold_in_fp32(adapted)
+    peft_model.keep_in_fp32(adapted)
     process_group.broadcast_weights(
         [weight for weight in adapted.parameters() if weight.requires_grad]
     )
-    trainer.pools_gradients_itself()
+    trainer.disable_accelerate_wrapper()
     watch.count_tokens = lambda: trainer.tokens_seen
     watch.row_ids = lambda: trainer.row_ids
-    watch.guessing = math.log(len(tokenizer))
+    watch.guessing_loss = math.log(len(tokenizer))
     return trainer
 
 
-def batch_layout(recipe: Recipe, *, lanes: int) -> BatchLayout:
-    """Say how the lessons of a step are put into sequences: all of its batches are one here."""
+def batch_layout(recipe: Recipe, *, threads: int) -> BatchLayout:
+    """Return the layout of a step: its accumulated batches are collated as one."""
     return BatchLayout(
-        lanes=lanes,
-        parts=recipe.gradient_accumulation_steps,
+        threads=threads,
+        min_sequences=recipe.gradient_accumulation_steps,
         first_token_weight=recipe.first_token_weight,
         call_margin=recipe.call_margin,
-        strangers=recipe.objective.kind == "kto",
+        kl_pairs=recipe.objective.kind == "kto",
         process=process_group.process_number(),
         processes=process_group.process_count(),
     )
 
 
-def _train_on(
+def _run_steps(
     trainer: CompletionTrainer,
     watch: TrainingWatch,
-    halting: EarlyStopping,
+    early_stopping: EarlyStopping,
     saved: Path,
-    last: Path | None,
+    checkpoint: Path | None,
 ) -> TrainingProgress:
-    """Train on from the last checkpoint to where it stops, and say how far it came.
+    """Train from the checkpoint until a stop condition.
 
     Raises:
-        Interrupted: SIGTERM arrived.
+        TrainingInterrupted: SIGTERM arrived.
     """
-    process_group.barrier()  # all have found the same checkpoint, before others are dropped
+    process_group.barrier()  # all have found the same checkpoint, before others are deleted
     if process_group.process_number() == 0:
-        checkpoints.drop_irregular(saved, int(trainer.args.save_steps), keep=last)
+        checkpoints.drop_irregular(saved, int(trainer.args.save_steps), keep=checkpoint)
     adapted = cast("PeftModel", trainer.model)
-    step, steps = checkpoints.checkpoint_progress(last) if last else (0, 0)
-    if last and halting.has_stopped(step):
-        peft_model.restore_weights(adapted, last)
+    step, steps = checkpoints.checkpoint_progress(checkpoint) if checkpoint else (0, 0)
+    if checkpoint and early_stopping.has_stopped(step):
+        peft_model.restore_weights(adapted, checkpoint)
     else:
-        with watch.for_sigterm(), trainer.in_lanes():
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with watch.for_sigterm(), trainer.in_threads():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         step, steps = trainer.state.global_step, trainer.state.max_steps
     if watch.interrupted:
         raise TrainingInterrupted(128 + signal.SIGTERM)
@@ -314,14 +315,16 @@ def _train_on(
         tokens=trainer.tokens_seen,
         stepping=watch.seconds,
         parameters=peft_model.count_trained(adapted),
-        finished=halting.is_end(step, steps),
+        finished=early_stopping.is_end(step, steps),
     )
 
 
-def _choose_weights(adapted: "PeftModel", halting: EarlyStopping, regular: list[Path]) -> None:
-    """Set the adapter to what the recipe wants of a training: its best, or a mean of its last."""
-    if halting.best_weights:
-        peft_model.restore_weights(adapted, halting.best_weights)
+def _set_final_weights(
+    adapted: "PeftModel", early_stopping: EarlyStopping, regular: list[Path]
+) -> None:
+    """Set the adapter to its best weights, or to the mean of the last checkpoints."""
+    if early_stopping.best_weights:
+        peft_model.restore_weights(adapted, early_stopping.best_weights)
     else:
         peft_model.average_weights(adapted, regular)
 
@@ -338,7 +341,7 @@ def _training_arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         per_device_train_batch_size=recipe.step_size,
         seed=recipe.seed,
         save_steps=recipe.save_steps,
-        save_total_limit=recipe.average_checkpoints + 1,  # one more may come of a SIGTERM
+        save_total_limit=recipe.average_checkpoints + 1,  # SIGTERM may add one
         logging_steps=1,
         logging_nan_inf_filter=False,
         bf16=computing.half == "bf16",

@@ -12,101 +12,109 @@ from components.train import packing
 from components.train.training_examples import Tokens, TrainingExample
 
 MicroBatch: TypeAlias = Mapping[str, torch.Tensor]
-"""Some of a batch's lessons as one sequence; ``collate`` says what is in it."""
+"""Some of a batch's examples as one sequence; ``collate`` lists its tensors."""
 
 Batch: TypeAlias = dict[str, list[MicroBatch]]
 
 LONGEST_SEQUENCE = 2048
-"""Tokens in a sequence, beyond which rows are put into several: attention grows with its square."""
+"""Tokens beyond which a sequence is split: attention grows with the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """How lessons are put into sequences, and what their tokens count."""
+    """How examples are packed into sequences, and how their tokens are weighted."""
 
-    lanes: int = 1
-    """How many shares are computed at a time."""
+    threads: int = 1
+    """Micro-batches computed in parallel."""
 
-    longest: int = LONGEST_SEQUENCE
-    """Tokens in a sequence, beyond which lessons are put into several: what is learned stays the
-    same, it only takes less memory, and more time."""
+    max_tokens: int = LONGEST_SEQUENCE
+    """Tokens beyond which examples are split into several sequences: the gradients stay the same,
+    with less memory and more time."""
 
-    parts: int = 1
-    """Sequences of a lane, at least, of all processes together: with twice as many, each takes half
-    the memory."""
+    min_sequences: int = 1
+    """Minimum sequences per thread, over all processes: twice as many halve the memory of each."""
 
     first_token_weight: float = 1.0
-    """How much more an answer's first token counts than each other one."""
+    """Weight of an answer's first token relative to the others."""
 
     call_margin: float = 0.0
-    """Added to the logit of a call where an answer's first token decides on one."""
+    """Added to the call token's logit where an answer's first token decides between call and text.
+    """
 
-    strangers: bool = False
-    """Also put each lesson's answer under another lesson's request."""
+    kl_pairs: bool = False
+    """Also pair each example's answer with another example's request, for KTO's KL estimate."""
 
     process: int = 0
-    """Which one this is of the processes that learn from the batch together."""
+    """Index of this process among those that train on the batch together."""
 
     processes: int = 1
-    """How many learn from it together: each gets about as much of the work, one or the other
-    nothing where there are more of them than lessons."""
+    """Processes that train on the batch together: each gets about the same amount of work, some
+    none if there are fewer examples than processes."""
 
 
 PLAIN_LAYOUT = BatchLayout()
 
 
-def collate(lessons: Sequence[dict[str, Any]], shape: BatchLayout = PLAIN_LAYOUT) -> Batch:
-    """Make a batch of ``shares``, at least one for each lane where there are lessons enough.
+def collate(examples: Sequence[dict[str, Any]], layout: BatchLayout = PLAIN_LAYOUT) -> Batch:
+    """Return a batch of ``micro_batches``, at least one per thread if there are enough examples.
 
     Args:
-        lessons: The batch, each a dictionary of the fields of ``Lesson``.
-        shape: How it is made.
+        examples: The batch, each a dictionary of the fields of ``TrainingExample``.
+        layout: How to pack and weight them.
 
     Returns:
-        ``shares``, and ``strangers``, which are shares, too, and every process's the same. Of each:
-        ``input_ids`` and ``position_ids`` ``[tokens]``, ``seen`` ``[tokens, tokens]``, ``places``
-        of each row's tokens, one row's after the other's, and ``sizes`` ``[rows, 2]``, each row's
-        count of tokens and of learned ones; ``kept``, the places that predict, ascending;
-        ``blocks`` ``[blocks, 4]``, first and one past the last token, outside of which none is
-        seen, and the same of ``kept``; of its learned tokens the place ``predicting`` each and
-        which of those kept that is, ``asked``, its ``labels``, ``weights``, ``whole`` weights if
-        every lesson had the weight 1, the ``row`` it is of, and ``margins`` where there are such,
-        all ``[learned tokens]``; of its rows the number of the ``lesson``, ``row_weights`` and
-        ``is_good``, ``[rows]``, those of a pair one after the other, the chosen one first.
-        ``row_tokens`` counts the rows' tokens, of which those in common are in the sequence once;
-        ``counts`` is 1, and 0 where nothing is to be learned from any of it.
+        ``micro_batches`` and, with ``layout.kl_pairs``, ``kl_pairs``: micro-batches too, the same
+        in every process. Each has
+
+        - ``input_ids`` and ``position_ids`` ``[tokens]``, ``visible`` ``[tokens, tokens]``;
+        - ``row_indices``: the sequence indices of each row's tokens, row after row, and
+          ``row_sizes`` ``[rows, 2]``: each row's number of tokens and of learned tokens;
+        - ``query_tokens``: the sorted indices of tokens that predict a learned token;
+        - ``blocks`` ``[blocks, 4]``: first and one past the last token of each block, outside of
+          which its tokens see nothing, and the same range within ``query_tokens``;
+        - per learned token: ``predicting``, the index of the token that predicts it,
+          ``query_index``, its position in ``query_tokens``, ``labels``, ``token_weights``,
+          ``weights`` (those times the row's weight), ``row``, and ``margins`` (empty without
+          ``call_margin``);
+        - per row: ``example`` (index), ``row_weights`` and ``is_good``; rows of a pair are
+          adjacent, the chosen one first;
+        - scalars: ``row_token_count`` counts a prefix once for each row that shares it, although
+          the sequence has it once; ``loss_scale`` is 1, or 0 in padding micro-batches.
     """
-    given = [_read_example(one) for one in lessons]
-    batch = {"shares": _micro_batches(_own_part(given, shape), shape)}
-    if shape.strangers:
-        plain = replace(shape, first_token_weight=1.0, call_margin=0.0)
-        batch["strangers"] = _micro_batches(_kl_pairs(given), plain)
+    parsed = [_read_example(fields) for fields in examples]
+    batch = {"micro_batches": _micro_batches(_own_part(parsed, layout), layout)}
+    if layout.kl_pairs:
+        plain = replace(layout, first_token_weight=1.0, call_margin=0.0)
+        batch["kl_pairs"] = _micro_batches(_kl_pairs(parsed), plain)
     return batch
 
 
-def pad_with_empty(batch: Batch, lessons: Sequence[dict[str, Any]], count: int) -> Batch:
-    """Give the batch with so many shares; those it hadn't are its shortest lesson, for nothing.
+def pad_with_empty(batch: Batch, examples: Sequence[dict[str, Any]], count: int) -> Batch:
+    """Return the batch padded to ``count`` micro-batches with its shortest example at loss scale 0.
 
-    Where the base is split over the processes, each has to compute as often as every other one.
+    Where the base is sharded, all processes have to run equally many forward passes.
     """
-    shares = batch["shares"]
-    shortest = min(lessons, key=lambda lesson: count_tokens([lesson]))
-    (idle,) = _micro_batches([_read_example(shortest)], PLAIN_LAYOUT)
-    idle = {**idle, "counts": torch.tensor(0.0)}
-    return {**batch, "shares": shares + [idle] * (count - len(shares))}
+    micro_batches = batch["micro_batches"]
+    shortest = min(examples, key=lambda example: count_tokens([example]))
+    (padding,) = _micro_batches([_read_example(shortest)], PLAIN_LAYOUT)
+    padding = {**padding, "loss_scale": torch.tensor(0.0)}
+    return {
+        **batch,
+        "micro_batches": micro_batches + [padding] * (count - len(micro_batches)),
+    }
 
 
-def count_tokens(lessons: Sequence[dict[str, Any]]) -> int:
-    """Count the tokens of lessons' rows; those that rows have in common are in each of them."""
-    return sum(len(row["input_ids"]) for lesson in lessons for row in lesson["rows"])
+def count_tokens(examples: Sequence[dict[str, Any]]) -> int:
+    """Count the tokens of all rows; a shared prefix counts in each row that has it."""
+    return sum(len(row["input_ids"]) for example in examples for row in example["rows"])
 
 
-def _own_part(lessons: list[TrainingExample], shape: BatchLayout) -> list[TrainingExample]:
-    """Give the lessons that this process learns from: those that begin alike to the same one."""
-    if shape.processes == 1:
-        return lessons
-    parts = packing.share_out([lesson.rows[0].input_ids for lesson in lessons], shape.processes)
-    return [lessons[number] for number in [*parts, *[[]] * shape.processes][shape.process]]
+def _own_part(examples: list[TrainingExample], layout: BatchLayout) -> list[TrainingExample]:
+    """Select this process's examples; those with a common prefix go to the same process."""
+    if layout.processes == 1:
+        return examples
+    parts = packing.share_out([example.rows[0].input_ids for example in examples], layout.processes)
+    return [examples[number] for number in [*parts, *[[]] * layout.processes][layout.process]]
 
 
 def _read_example(fields: dict[str, Any]) -> TrainingExample:
@@ -114,97 +122,99 @@ def _read_example(fields: dict[str, Any]) -> TrainingExample:
     return TrainingExample(rows, fields["row_id"], fields["is_good"])
 
 
-def _kl_pairs(lessons: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """Put each answer under the next request that is not its own; the first comes after the last.
+def _kl_pairs(examples: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """Pair each answer with the next request that differs from its own, cyclically.
 
-    TRL's KTO trainer takes the next lesson, whatever it asks; where people judged several answers
-    to one request, that is often the answer's own. Where all lessons ask the same there are none.
+    TRL's KTO trainer takes the next example whatever its request; where people judged several
+    answers to one request, that is often the answer's own. Empty if all requests are equal.
     """
-    found: list[TrainingExample] = []
-    for number, one in enumerate(lessons):
-        (said,) = one.rows
-        own, answer = _split_row(said)
-        for other in (*lessons[number + 1 :], *lessons[:number]):
-            asked, _ = _split_row(other.rows[0])
-            if asked != own:
-                tokens = Tokens([*asked, *answer], len(answer), 1.0)
-                found.append(TrainingExample([tokens], other.row_id, one.is_good))
+    pairs: list[TrainingExample] = []
+    for number, example in enumerate(examples):
+        (row,) = example.rows
+        own_request, answer = _split_row(row)
+        for other in (*examples[number + 1 :], *examples[:number]):
+            request, _ = _split_row(other.rows[0])
+            if request != own_request:
+                tokens = Tokens([*request, *answer], len(answer), 1.0)
+                pairs.append(TrainingExample([tokens], other.row_id, example.is_good))
                 break
-    return found
+    return pairs
 
 
 def _split_row(row: Tokens) -> tuple[list[int], list[int]]:
-    """Cut a row into its request and its answer."""
+    """Split a row into request and answer."""
     return row.input_ids[: row.prompt_length], row.input_ids[row.prompt_length :]
 
 
-def _micro_batches(lessons: Sequence[TrainingExample], shape: BatchLayout) -> list[MicroBatch]:
-    """Share lessons out; the rows of each stay together, and begin alike anyway."""
-    if not lessons:
+def _micro_batches(examples: Sequence[TrainingExample], layout: BatchLayout) -> list[MicroBatch]:
+    if not examples:
         return []
-    rows = [row.input_ids for lesson in lessons for row in lesson.rows]
-    wanted = ceil(packing.packed_size(rows) / shape.longest / shape.lanes)
-    count = shape.lanes * max(ceil(shape.parts / shape.processes), wanted)
-    shares = packing.share_out([lesson.rows[0].input_ids for lesson in lessons], count)
-    return [_micro_batch(lessons, share, shape) for share in shares]
+    rows = [row.input_ids for example in examples for row in example.rows]
+    needed = ceil(packing.packed_size(rows) / layout.max_tokens / layout.threads)
+    count = layout.threads * max(ceil(layout.min_sequences / layout.processes), needed)
+    # Rows of one example stay together; they have a common prefix anyway.
+    parts = packing.share_out([example.rows[0].input_ids for example in examples], count)
+    return [_micro_batch(examples, numbers, layout) for numbers in parts]
 
 
 def _micro_batch(
-    given: Sequence[TrainingExample], numbers: Sequence[int], shape: BatchLayout
+    batch: Sequence[TrainingExample], numbers: Sequence[int], layout: BatchLayout
 ) -> MicroBatch:
-    lessons = [given[number] for number in numbers]
-    rows = [row for lesson in lessons for row in lesson.rows]
+    examples = [batch[number] for number in numbers]
+    rows = [row for example in examples for row in example.rows]
     packed = packing.pack_rows([row.input_ids for row in rows])
-    whole, margins, predicting = _learned_positions(rows, packed, shape)
-    weights = [one * row.weight for one, row in zip(whole, rows, strict=True)]
+    token_weights, margins, predicting = _learned_positions(rows, packed, layout)
+    weights = [array * row.weight for array, row in zip(token_weights, rows, strict=True)]
     labels = [
         token for row in rows for start, end in row.learned for token in row.input_ids[start:end]
     ]
-    places = np.concatenate(predicting)
-    kept, asked = np.unique(places, return_inverse=True)
+    indices = np.concatenate(predicting)
+    query_tokens, query_index = np.unique(indices, return_inverse=True)
     blocks = np.array(packed.blocks)
     return {
         "input_ids": torch.from_numpy(packed.tokens),
         "position_ids": torch.from_numpy(packed.positions),
-        "seen": torch.from_numpy(packed.seen),
-        "places": torch.from_numpy(np.concatenate(packed.places)),
-        "sizes": torch.tensor([*map(_row_sizes, packed.places, predicting)]),
-        "blocks": torch.from_numpy(np.hstack([blocks, np.searchsorted(kept, blocks)])),
-        "kept": torch.from_numpy(kept),
-        "predicting": torch.from_numpy(places),
-        "asked": torch.from_numpy(asked),
+        "visible": torch.from_numpy(packed.visible),
+        "row_indices": torch.from_numpy(np.concatenate(packed.row_indices)),
+        "row_sizes": torch.tensor([*map(_row_sizes, packed.row_indices, predicting)]),
+        "blocks": torch.from_numpy(np.hstack([blocks, np.searchsorted(query_tokens, blocks)])),
+        "query_tokens": torch.from_numpy(query_tokens),
+        "predicting": torch.from_numpy(indices),
+        "query_index": torch.from_numpy(query_index),
         "labels": torch.tensor(labels),
         "weights": torch.from_numpy(np.concatenate(weights)).float(),
-        "whole": torch.from_numpy(np.concatenate(whole)).float(),
-        "margins": torch.from_numpy(np.concatenate(margins if shape.call_margin else [[]])).float(),
-        "row": torch.tensor([number for number, one in enumerate(whole) for _ in one]),
-        "lesson": torch.tensor([number for number in numbers for _ in given[number].rows]),
+        "token_weights": torch.from_numpy(np.concatenate(token_weights)).float(),
+        "margins": torch.from_numpy(
+            np.concatenate(margins if layout.call_margin else [[]])
+        ).float(),
+        "row": torch.tensor([number for number, array in enumerate(token_weights) for _ in array]),
+        "example": torch.tensor([number for number in numbers for _ in batch[number].rows]),
         "row_weights": torch.tensor([row.weight for row in rows]),
-        "is_good": torch.tensor([lesson.is_good for lesson in lessons for _ in lesson.rows]),
-        "row_tokens": torch.tensor(sum(len(row.input_ids) for row in rows)),
-        "counts": torch.tensor(1.0),
+        "is_good": torch.tensor([example.is_good for example in examples for _ in example.rows]),
+        "row_token_count": torch.tensor(sum(len(row.input_ids) for row in rows)),
+        "loss_scale": torch.tensor(1.0),
     }
 
 
-def _row_sizes(*of_row: np.ndarray) -> list[int]:
-    return [len(one) for one in of_row]
+def _row_sizes(*arrays: np.ndarray) -> list[int]:
+    return [len(array) for array in arrays]
 
 
 def _learned_positions(
-    rows: Sequence[Tokens], packed: packing.Packed, shape: BatchLayout
+    rows: Sequence[Tokens], packed: packing.Packed, layout: BatchLayout
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Give of each row's learned tokens their weights, margins and the places before them."""
-    whole: list[np.ndarray] = []
+    """Return, per row, its learned tokens' weights, margins and the indices that predict them."""
+    token_weights: list[np.ndarray] = []
     margins: list[np.ndarray] = []
     predicting: list[np.ndarray] = []
-    for row, places in zip(rows, packed.places, strict=True):
+    for row, indices in zip(rows, packed.row_indices, strict=True):
         spans = row.learned
         first = np.cumsum([0, *(end - start for start, end in spans[:-1])])
         total = sum(end - start for start, end in spans)
         weights, margin = np.ones(total), np.zeros(total)
-        weights[first] *= shape.first_token_weight
-        margin[first] = shape.call_margin if row.may_call else 0.0
-        whole.append(weights)
+        weights[first] *= layout.first_token_weight
+        margin[first] = layout.call_margin if row.may_call else 0.0
+        token_weights.append(weights)
         margins.append(margin)
-        predicting.append(np.concatenate([places[start - 1 : end - 1] for start, end in spans]))
-    return whole, margins, predicting
+        predicting.append(np.concatenate([indices[start - 1 : end - 1] for start, end in spans]))
+    return token_weights, margins, predicting

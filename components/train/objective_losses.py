@@ -10,46 +10,46 @@ from components.train.recipe import Objective
 
 
 def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Give each token's negative log-likelihood ``[tokens]`` from ``logits [tokens, words]``."""
+    """Return each token's negative log-likelihood ``[tokens]`` from ``logits [tokens, vocab]``."""
     return cross_entropy(logits, labels, reduction="none")
 
 
 def distillation_loss(
     logits: torch.Tensor, teacher: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Give each token's divergence from the teacher, KL(teacher || student), ``[tokens]``.
+    """Return each token's KL(teacher || student), ``[tokens]``; both logits ``[tokens, vocab]``.
 
-    Times the square of the temperature, so that gradients keep their size (Hinton et al.,
-    arXiv:1503.02531, section 2). Both logits are ``[tokens, words]``.
+    Multiplied by the square of the temperature, which keeps the gradients' scale (Hinton et al.,
+    arXiv:1503.02531, section 2).
     """
     student = (logits / temperature).log_softmax(-1)
-    wanted = (teacher / temperature).log_softmax(-1)
-    return (wanted.exp() * (wanted - student)).sum(-1) * temperature**2
+    target = (teacher / temperature).log_softmax(-1)
+    return (target.exp() * (target - student)).sum(-1) * temperature**2
 
 
 def dpo_loss(
     chosen: torch.Tensor,
     rejected: torch.Tensor,
-    base_chosen: torch.Tensor,
-    base_rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
     beta: float,
 ) -> torch.Tensor:
-    """Give each pair's loss ``[pairs]`` from its answers' log-likelihoods under model and base.
+    """Return each pair's loss ``[pairs]`` from log-likelihoods under model and reference.
 
     Rafailov et al., arXiv:2305.18290, equation 7.
     """
-    return -logsigmoid(beta * ((chosen - base_chosen) - (rejected - base_rejected)))
+    return -logsigmoid(beta * ((chosen - reference_chosen) - (rejected - reference_rejected)))
 
 
 def orpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
-    """Give each pair's odds-ratio loss ``[pairs]``, without the chosen answer's own.
+    """Return each pair's odds-ratio loss ``[pairs]``, without the chosen answer's own loss.
 
     Hong et al., arXiv:2403.07691, equations 6 and 7, where ``beta`` is lambda.
 
     Args:
         chosen: Mean log-likelihood of the chosen answers' tokens.
-        rejected: That of the rejected ones.
-        beta: How much it counts.
+        rejected: The same for the rejected answers.
+        beta: Weight of the loss.
     """
     odds = _log_odds(chosen) - _log_odds(rejected)
     return -beta * logsigmoid(odds)
@@ -60,108 +60,125 @@ def _log_odds(likelihoods: torch.Tensor) -> torch.Tensor:
 
 
 def kto_loss(
-    said: torch.Tensor, base: torch.Tensor, is_good: torch.Tensor, drift: torch.Tensor, beta: float
+    policy: torch.Tensor,
+    reference: torch.Tensor,
+    is_good: torch.Tensor,
+    kl: torch.Tensor,
+    beta: float,
 ) -> torch.Tensor:
-    """Give each labelled answer's loss ``[answers]``.
+    """Return each labelled answer's loss ``[answers]``.
 
     Ethayarajh et al., arXiv:2402.01306, equation 7.
 
     Args:
-        said: The answers' log-likelihoods under the model.
-        base: Those under the base.
+        policy: The answers' log-likelihoods under the model.
+        reference: Their log-likelihoods under the reference.
         is_good: Their labels.
-        drift: How far the model is from the base at all, ``drift_of`` a batch; no gradient goes
-            through it.
+        kl: ``estimate_kl`` of the batch; carries no gradient.
         beta: How sharply the value saturates.
     """
-    gain = torch.where(is_good, said - base - drift, drift - (said - base))
+    log_ratio = policy - reference
+    gain = torch.where(is_good, log_ratio - kl, kl - log_ratio)
     return 1 - torch.sigmoid(beta * gain)
 
 
-def estimate_kl(said: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """Estimate KL(model || base), a number, from answers that stand under other requests.
+def estimate_kl(policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Estimate KL(model || reference), a scalar, from log-likelihoods of mismatched answers.
 
-    The same section; ``said`` and ``base`` are their log-likelihoods.
+    Each answer is paired with another request; same section of the paper.
     """
-    return (said - base).mean().clamp(min=0)
+    return (policy - reference).mean().clamp(min=0)
 
 
 class ModelOutputs:
-    """What a model makes of a share's answers: of their tokens ``logits``, of them likelihoods."""
+    """A model's ``logits`` ``[learned tokens, vocab]`` for a micro-batch, and its likelihoods."""
 
-    def __init__(self, logits: torch.Tensor, share: MicroBatch) -> None:
+    def __init__(self, logits: torch.Tensor, micro_batch: MicroBatch) -> None:
         self.logits = logits
-        self.share = share
+        self.micro_batch = micro_batch
 
     @cached_property
     def losses(self) -> torch.Tensor:
-        """Each learned token's negative log-likelihood."""
-        return sft_loss(self.logits, self.share["labels"])
+        """Each learned token's negative log-likelihood ``[learned tokens]``."""
+        return sft_loss(self.logits, self.micro_batch["labels"])
 
     @cached_property
     def rows(self) -> torch.Tensor:
         """Each row's log-likelihood ``[rows]``."""
-        return self._sums(-self.losses)
+        return self._sum_by_row(-self.losses)
 
     @cached_property
     def means(self) -> torch.Tensor:
         """The mean log-likelihood of each row's tokens ``[rows]``."""
-        return self.rows / self._sums(torch.ones_like(self.losses))
+        return self.rows / self._sum_by_row(torch.ones_like(self.losses))
 
-    def _sums(self, tokens: torch.Tensor) -> torch.Tensor:
-        rows = torch.zeros_like(self.share["row_weights"])
-        return rows.index_add(0, self.share["row"], tokens)
+    def _sum_by_row(self, tokens: torch.Tensor) -> torch.Tensor:
+        rows = torch.zeros_like(self.micro_batch["row_weights"])
+        return rows.index_add(0, self.micro_batch["row"], tokens)
 
 
-def normalizer(objective: Objective, share: MicroBatch) -> torch.Tensor:
-    """Give what the share's losses are divided by, summed over the batch: tokens, or lessons."""
+def normalizer(objective: Objective, micro_batch: MicroBatch) -> torch.Tensor:
+    """Return the micro-batch's part of the loss's denominator: tokens, pairs or labelled answers.
+
+    Weighted by ``token_weights`` for tokens; row weights don't count.
+    """
     match objective.kind:
         case "sft" | "distillation":
-            return share["whole"].sum()
+            return micro_batch["token_weights"].sum()
         case "dpo" | "orpo":
-            return torch.ones_like(share["row_weights"]).sum() / 2
+            return torch.ones_like(micro_batch["row_weights"]).sum() / 2
         case "kto":
-            return torch.ones_like(share["row_weights"]).sum()
+            return torch.ones_like(micro_batch["row_weights"]).sum()
 
 
-def batch_loss(objective: Objective, said: ModelOutputs, share: MicroBatch) -> torch.Tensor:
-    """Sum the losses of a share's lessons, each times its weight; ``asides`` were added to it."""
+def batch_loss(
+    objective: Objective, outputs: ModelOutputs, micro_batch: MicroBatch
+) -> torch.Tensor:
+    """Return the weighted sum of a micro-batch's losses, a scalar.
+
+    ``micro_batch`` needs the tensors that ``sft_trainer.add_reference_logprobs`` adds.
+    """
     match objective.kind:
         case "sft":
-            return (said.losses * share["weights"]).sum()
+            return (outputs.losses * micro_batch["weights"]).sum()
         case "distillation":
-            told = distillation_loss(said.logits, share["teacher"], objective.temperature)
+            distilled = distillation_loss(
+                outputs.logits, micro_batch["teacher"], objective.temperature
+            )
             logged = 1 - objective.teacher_share
-            mixed = logged * said.losses + objective.teacher_share * told
-            return (mixed * share["weights"]).sum()
+            mixed = logged * outputs.losses + objective.teacher_share * distilled
+            return (mixed * micro_batch["weights"]).sum()
         case "dpo":
-            return (_dpo_losses(objective.beta, said, share) * share["row_weights"][::2]).sum()
+            losses = _dpo_losses(objective.beta, outputs, micro_batch)
+            return (losses * micro_batch["row_weights"][::2]).sum()
         case "orpo":
-            chosen, rejected = said.means[::2], said.means[1::2]
-            found = orpo_loss(chosen, rejected, objective.beta) - chosen
-            return (found * share["row_weights"][::2]).sum()
+            chosen, rejected = outputs.means[::2], outputs.means[1::2]
+            losses = orpo_loss(chosen, rejected, objective.beta) - chosen
+            return (losses * micro_batch["row_weights"][::2]).sum()
         case "kto":
-            found = kto_loss(
-                said.rows, share["base"], share["is_good"], share["drift"], objective.beta
+            is_good = micro_batch["is_good"]
+            losses = kto_loss(
+                outputs.rows, micro_batch["reference"], is_good, micro_batch["kl"], objective.beta
             )
-            kinds = torch.where(
-                share["is_good"], objective.desirable_weight, objective.undesirable_weight
+            label_weights = torch.where(
+                is_good, objective.desirable_weight, objective.undesirable_weight
             )
-            return (found * kinds * share["row_weights"]).sum()
+            return (losses * label_weights * micro_batch["row_weights"]).sum()
 
 
-def _dpo_losses(beta: float, said: ModelOutputs, share: MicroBatch) -> torch.Tensor:
-    chosen, rejected = said.rows[::2], said.rows[1::2]
-    return dpo_loss(chosen, rejected, share["base"][::2], share["base"][1::2], beta)
+def _dpo_losses(beta: float, outputs: ModelOutputs, micro_batch: MicroBatch) -> torch.Tensor:
+    chosen, rejected = outputs.rows[::2], outputs.rows[1::2]
+    reference = micro_batch["reference"]
+    return dpo_loss(chosen, rejected, reference[::2], reference[1::2], beta)
 
 
 class ValidationMetrics:
-    """Adds up what is measured of lessons that are not learned.
+    """Accumulates validation metrics; all tokens or examples have equal weight.
 
-    ``validation_loss`` is the mean of the tokens' or the lessons' losses, all alike. Of pairs,
-    ``validation_accuracy`` is the share whose chosen answer gained more on the base than the
-    rejected one (ORPO: whose tokens are likelier on average); of labelled answers, the share of
-    all pairs of a good and a bad one of which the good one did: 0.5 is chance.
+    ``validation_loss`` is the mean loss of tokens, pairs or labelled answers.
+    ``validation_accuracy`` is, for pairs, the fraction whose chosen answer gained more over the
+    reference than the rejected one (ORPO: has the higher mean token likelihood); for labelled
+    answers, the same fraction of all (good, bad) combinations. 0.5 is chance.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -170,41 +187,43 @@ class ValidationMetrics:
         self.good: list[float] = []
         self.bad: list[float] = []
 
-    def add(self, said: ModelOutputs, share: MicroBatch) -> None:
-        """Add a share's lessons."""
-        alike = {**share, "weights": torch.ones_like(share["weights"])}
-        alike["row_weights"] = torch.ones_like(share["row_weights"])
+    def add(self, outputs: ModelOutputs, micro_batch: MicroBatch) -> None:
+        """Add a micro-batch."""
+        unweighted = {**micro_batch, "weights": torch.ones_like(micro_batch["weights"])}
+        unweighted["row_weights"] = torch.ones_like(micro_batch["row_weights"])
         if self.objective.kind == "sft":
-            self.loss += float(said.losses.sum())
-            self.count += len(share["labels"])
+            self.loss += float(outputs.losses.sum())
+            self.count += len(micro_batch["labels"])
             return
-        self.loss += float(batch_loss(self.objective, said, alike))
+        self.loss += float(batch_loss(self.objective, outputs, unweighted))
         self.count += float(
-            len(share["labels"])
+            len(micro_batch["labels"])
             if self.objective.kind == "distillation"
-            else normalizer(self.objective, share)
+            else normalizer(self.objective, micro_batch)
         )
         if self.objective.kind == "orpo":
-            self._sort(said.means, _alternating(share))
+            self._add_gains(outputs.means, _is_chosen(micro_batch))
         elif self.objective.kind in ("dpo", "kto"):
-            is_good = share["is_good"] if self.objective.kind == "kto" else _alternating(share)
-            self._sort(said.rows - share["base"], is_good)
+            is_kto = self.objective.kind == "kto"
+            is_good = micro_batch["is_good"] if is_kto else _is_chosen(micro_batch)
+            self._add_gains(outputs.rows - micro_batch["reference"], is_good)
 
-    def _sort(self, gains: torch.Tensor, is_good: torch.Tensor) -> None:
+    def _add_gains(self, gains: torch.Tensor, is_good: torch.Tensor) -> None:
         self.good += gains[is_good].tolist()
         self.bad += gains[~is_good].tolist()
 
     def figures(self) -> dict[str, float]:
-        """Give what was found."""
-        found = {"validation_loss": self.loss / self.count}
+        """Return the metrics by name."""
+        figures = {"validation_loss": self.loss / self.count}
         if self.objective.kind in ("dpo", "orpo"):
             right = [good > bad for good, bad in zip(self.good, self.bad, strict=True)]
-            found["validation_accuracy"] = sum(right) / len(right)
+            figures["validation_accuracy"] = sum(right) / len(right)
         elif self.good and self.bad:
             right = [good > bad for good in self.good for bad in self.bad]
-            found["validation_accuracy"] = sum(right) / len(right)
-        return found
+            figures["validation_accuracy"] = sum(right) / len(right)
+        return figures
 
 
-def _alternating(share: MicroBatch) -> torch.Tensor:
-    return torch.arange(len(share["row_weights"]), device=share["row"].device) % 2 == 0
+def _is_chosen(micro_batch: MicroBatch) -> torch.Tensor:
+    # rows of pairs alternate: chosen, rejected
+    return torch.arange(len(micro_batch["row_weights"]), device=micro_batch["row"].device) % 2 == 0

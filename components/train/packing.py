@@ -22,134 +22,130 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Rows as one sequence.
-
-    ``tokens`` are ids and ``positions`` those in their rows, both ``[tokens]``; ``seen`` says what
-    each token sees, ``[tokens, tokens]``; ``places`` says where each row's tokens stand, row by
-    row; ``blocks`` are the places, first and one past the last, between which all that is seen
-    lies: rows that begin alike are in one of them.
-    """
+    """Rows packed into one sequence."""
 
     tokens: Ints
+    """Token ids, ``[tokens]``."""
+
     positions: Ints
-    seen: NDArray[np.bool_]
-    places: list[Ints]
+    """Each token's position within its row, ``[tokens]``."""
+
+    visible: NDArray[np.bool_]
+    """The attention mask, ``[tokens, tokens]``."""
+
+    row_indices: list[Ints]
+    """Per row, the indices of its tokens in the sequence."""
+
     blocks: list[tuple[int, int]]
+    """First and one past the last index of each block; tokens see nothing outside of their block.
+    Rows with a common prefix are in one block."""
 
 
 def share_out(rows: Sequence[Row], count: int) -> list[list[int]]:
-    """Share rows out, those that begin alike together, so that each share is about as much work.
+    """Split rows into at most ``count`` shares of about equal work, families kept together.
 
-    The largest families go first, each to the share that has least (longest processing time first:
-    Graham, SIAM J. Appl. Math. 17, 1969), and then trade places. A family that is more than a share
-    is cut.
+    The largest families (rows with a common prefix) go first, each to the share with the least work
+    (longest processing time first: Graham, SIAM J. Appl. Math. 17, 1969), then swaps improve the
+    balance. A family larger than a share is split.
 
     Args:
         rows: Token ids.
-        count: How many shares at most; none is empty.
+        count: Maximum number of shares; none is empty.
 
     Returns:
-        The numbers of the rows in each share.
+        The row numbers of each share.
     """
     even = packed_size(rows) / count
     units = [unit for family in families(rows) for unit in _cut_family(family, rows, even)]
     costs = [packed_size([rows[row] for row in unit]) for unit in units]
     shares: list[list[int]] = [[] for _ in range(count)]
-    for unit in sorted(range(len(units)), key=lambda one: (-costs[one], units[one])):
-        min(shares, key=lambda share: sum(costs[one] for one in share)).append(unit)
-    traded = _balance_shares([share for share in shares if share], costs)
-    return [sorted(row for unit in share for row in units[unit]) for share in traded]
+    for unit in sorted(range(len(units)), key=lambda number: (-costs[number], units[number])):
+        min(shares, key=lambda share: sum(costs[other] for other in share)).append(unit)
+    balanced = _balance_shares([share for share in shares if share], costs)
+    return [sorted(row for unit in share for row in units[unit]) for share in balanced]
 
 
 def _balance_shares(shares: list[list[int]], costs: Sequence[int]) -> list[list[int]]:
-    """Let the share with most work give a unit, for one or none, while that leaves less to do."""
+    """Move or swap units out of the largest share while that lowers the maximum."""
     while True:
         work = [sum(costs[unit] for unit in share) for share in shares]
         most = work.index(max(work))
-        trades = [
-            (max(work[most] - saved, work[other] + saved), other, given, taken)
+        swaps = [
+            (max(work[most] - saved, work[other] + saved), other, outgoing, incoming)
             for other in range(len(shares))
             if other != most
-            for given in shares[most]
-            for taken in (*shares[other], None)
-            for saved in [costs[given] - (0 if taken is None else costs[taken])]
+            for outgoing in shares[most]
+            for incoming in (*shares[other], None)
+            for saved in [costs[outgoing] - (0 if incoming is None else costs[incoming])]
         ]
-        best = min(trades, key=lambda trade: trade[0], default=None)
+        best = min(swaps, key=lambda swap: swap[0], default=None)
         if best is None or best[0] >= work[most]:
             return shares
-        _, other, given, taken = best
-        shares = [[unit for unit in share if unit not in (given, taken)] for share in shares]
-        shares[other].append(given)
-        if taken is not None:
-            shares[most].append(taken)
+        _, other, outgoing, incoming = best
+        shares = [[unit for unit in share if unit not in (outgoing, incoming)] for share in shares]
+        shares[other].append(outgoing)
+        if incoming is not None:
+            shares[most].append(incoming)
 
 
-def _cut_family(family: list[int], rows: Sequence[Row], most: float) -> list[list[int]]:
-    """Cut a family in parts that are no more work than ``most``, or are single rows."""
+def _cut_family(family: list[int], rows: Sequence[Row], max_size: float) -> list[list[int]]:
+    """Split a family into parts of at most ``max_size`` tokens, or single rows."""
     parts: list[list[int]] = [[]]
     for row in family:
-        if parts[-1] and packed_size([rows[one] for one in (*parts[-1], row)]) > most:
+        if parts[-1] and packed_size([rows[number] for number in (*parts[-1], row)]) > max_size:
             parts.append([])
         parts[-1].append(row)
     return parts
 
 
 def packed_size(rows: Sequence[Row]) -> int:
-    """Count the tokens of the sequence that the rows would make."""
+    """Return the length of the packed sequence in tokens, without packing it."""
     _, shared = ordered(rows)
     return sum(map(len, rows)) - sum(shared)
 
 
 def pack_rows(rows: Sequence[Row]) -> Packed:
-    """Put rows into one sequence.
-
-    Args:
-        rows: Token ids, none of the rows empty.
-    """
+    """Pack non-empty rows of token ids into one sequence; a common prefix is stored once."""
     order, shared = ordered(rows)
     total = sum(map(len, rows)) - sum(shared)
     tokens, positions, first, last = np.zeros((4, total), np.int64)
-    places: list[Ints] = [np.empty(0, np.int64)] * len(rows)
-    before, start = places[0], 0
+    row_indices: list[Ints] = [np.empty(0, np.int64)] * len(rows)
+    indices, start = row_indices[0], 0
     starts: list[int] = []
     for rank, (row, known) in enumerate(zip(order, shared, strict=True)):
         end = start + len(rows[row]) - known
         if not known:
             starts.append(start)
-        before = places[row] = np.concatenate([before[:known], np.arange(start, end)])
-        tokens[before], positions[before] = rows[row], np.arange(len(before))
-        first[start:end], last[before] = rank, rank
+        indices = row_indices[row] = np.concatenate([indices[:known], np.arange(start, end)])
+        tokens[indices], positions[indices] = rows[row], np.arange(len(indices))
+        first[start:end], last[indices] = rank, rank
         start = end
     return Packed(
-        tokens, positions, _visible_range(first, last), places, _block_ends(starts, total)
+        tokens, positions, _visible_tokens(first, last), row_indices, [*pairwise([*starts, total])]
     )
 
 
-def _block_ends(starts: Sequence[int], total: int) -> list[tuple[int, int]]:
-    return [*pairwise([*starts, total])]
-
-
-def _visible_range(first: Ints, last: Ints) -> NDArray[np.bool_]:
-    """Let a token see those up to it that belong to all the rows that it belongs to.
+def _visible_tokens(first: Ints, last: Ints) -> NDArray[np.bool_]:
+    """Mask out later tokens, and tokens not shared by all rows that the query token belongs to.
 
     Args:
         first: The first of the sorted rows that each token belongs to.
         last: The last of them.
     """
-    holds = (first[None] <= first[:, None]) & (last[None] >= last[:, None])
-    return holds & np.tri(len(first), dtype=np.bool_)
+    is_shared = (first[None] <= first[:, None]) & (last[None] >= last[:, None])
+    return is_shared & np.tri(len(first), dtype=np.bool_)
 
 
 FULL_ATTENTION, BOUNDED_ATTENTION = {"full_attention"}, {"sliding_attention", "chunked_attention"}
-"""What transformers calls layers that see all that a mask shows, and such as see so many tokens."""
+"""Layer types of transformers: those that see all the mask allows, and those with a window."""
 
 
 def can_pack_rows(model: "torch.nn.Module", longest: int) -> bool:
-    """Tell whether a model can have rows of up to ``longest`` tokens in one sequence.
+    """Return whether rows of up to ``longest`` tokens may be packed into one sequence.
 
-    It has to know where a token stands from ``position_ids`` alone, as rotary embeddings do (ALiBi
-    counts the places in between), and each of its layers has to see all that the mask shows, and
-    nothing else: not so convolutions, states that are carried along, or windows shorter than a row.
+    Positions must come from ``position_ids`` alone, as with rotary embeddings (ALiBi uses distances
+    in the sequence), and each layer must see exactly what the mask allows: no convolutions, no
+    recurrent state, no window shorter than a row.
     """
     config: Any = getattr(getattr(model, "module", model), "config", None)
     is_rotary = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
@@ -166,63 +162,62 @@ def can_pack_rows(model: "torch.nn.Module", longest: int) -> bool:
 
 
 PROMPTS = 4
-"""Different prompts in a batch: rows that begin alike save work together, but are much alike."""
+"""Minimum distinct prompts in a batch: rows with a common prefix save work, but vary little."""
 
 
 def order_rows(rows: Sequence[Row], batch_size: int, seed: int, epoch: int = 0) -> list[int]:
-    """Order rows at random, but those that begin alike by up to a quarter of a batch together.
+    """Shuffle rows, keeping up to a quarter of a batch with a common prefix adjacent.
 
     Args:
         rows: The token ids of each row.
         batch_size: Rows in a batch.
-        seed: Draws the order; equal seeds give equal orders, so a resumed run goes on in it.
-        epoch: The number of the epoch, from 0; each has an order of its own.
+        seed: Equal seeds give equal orders, so a resumed run continues in the same order.
+        epoch: The epoch's number, from 0; each has its own order.
 
     Returns:
         The row numbers in training order.
     """
     draw = random.Random(f"{seed}, epoch {epoch}" if epoch else seed)
-    together = max(1, batch_size // PROMPTS)
-    alike = [draw.sample(family, len(family)) for family in families(rows)]
+    group_size = max(1, batch_size // PROMPTS)
+    shuffled = [draw.sample(family, len(family)) for family in families(rows)]
     units = [
-        family[start : start + together]
-        for family in alike
-        for start in range(0, len(family), together)
+        family[start : start + group_size]
+        for family in shuffled
+        for start in range(0, len(family), group_size)
     ]
     draw.shuffle(units)
     return [row for unit in units for row in unit]
 
 
 def order_examples(
-    lessons: Sequence[TrainingExample], recipe: Recipe, epoch: int = 0
+    examples: Sequence[TrainingExample], recipe: Recipe, epoch: int = 0
 ) -> list[TrainingExample]:
-    """Return lessons in the order in which an epoch has them."""
-    return [lessons[number] for number in Epochs(lessons, recipe).order(epoch)]
+    """Return examples in an epoch's order."""
+    return [examples[number] for number in Epochs(examples, recipe).order(epoch)]
 
 
 class Epochs:
-    """The numbers of lessons in the order of one epoch after the other.
+    """A data loader's sampler with a different order in each epoch.
 
-    A data loader's sampler: the trainer sets the epoch before it draws, also where a run goes on in
-    the middle of one.
+    The trainer calls ``set_epoch`` before it iterates, also when it resumes within an epoch.
     """
 
-    def __init__(self, lessons: Sequence[TrainingExample], recipe: Recipe) -> None:
-        self._ids = [lesson.rows[0].input_ids for lesson in lessons]
+    def __init__(self, examples: Sequence[TrainingExample], recipe: Recipe) -> None:
+        self._ids = [example.rows[0].input_ids for example in examples]
         self._recipe, self._epoch = recipe, 0
 
     def order(self, epoch: int) -> list[int]:
-        """Return the numbers in an epoch's order."""
+        """Return the example numbers in an epoch's order."""
         return order_rows(self._ids, self._recipe.step_size, self._recipe.seed, epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of another epoch from now on."""
+        """Iterate in another epoch's order from now on."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Return the numbers in the order of the epoch that was set."""
+        """Yield the example numbers in the current epoch's order."""
         return iter(self.order(self._epoch))
 
     def __len__(self) -> int:
-        """Count the lessons."""
+        """Return the number of examples."""
         return len(self._ids)

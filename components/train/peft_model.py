@@ -122,11 +122,11 @@ def attach_trainable(
         _set_first_weights(adapted, recipe, rows, warm_start)
     if recipe.holds_a_half:
         init_weights.freeze_second_half(adapted, recipe.r)
-    hold_in_fp32(adapted)
+    keep_in_fp32(adapted)
     # A plan's model is on no device yet, and a base that is split waits on the host for its GPUs.
     device = "cuda" if torch.cuda.is_available() else model.device.type
     if engine := cpu_engine.for_device(device):
-        engine.prepare(adapted, holds_head=recipe.fsdp is None)
+        engine.prepare(adapted, caches_head=recipe.fsdp is None)
     return adapted
 
 
@@ -206,7 +206,7 @@ def load_weights(adapted: PeftModel, folder: Path) -> None:
     set_peft_model_state_dict(adapted, given)
 
 
-def hold_in_fp32(adapted: PeftModel) -> None:
+def keep_in_fp32(adapted: PeftModel) -> None:
     """Undo TRL's cast: it turns the adapter of a 4-bit base to bf16, where small steps round away.
 
     A resumed run loads its adapter in fp32, so the cast also kept it from ending where an

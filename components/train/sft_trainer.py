@@ -14,9 +14,17 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import cpu_engine, micro_batches, objective_losses, packing, process_group
+from components.train import cpu_engine, objective_losses, packing, process_group
 from components.train.cpu_engine import Lanes
-from components.train.micro_batches import Batch, BatchLayout, MicroBatch
+from components.train.micro_batches import (
+    PLAIN_LAYOUT,
+    Batch,
+    BatchLayout,
+    MicroBatch,
+    collate,
+    count_tokens,
+    pad_with_empty,
+)
 from components.train.objective_losses import ModelOutputs
 from components.train.packing import Epochs, can_pack_rows
 from components.train.recipe import Objective, Sft
@@ -26,56 +34,57 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def answer_logits(model: torch.nn.Module, share: MicroBatch) -> torch.Tensor:
-    """Give what a model says before each learned token, ``[learned tokens, words]``, in fp32."""
-    longest = max(length for length, _ in share["sizes"].tolist())
-    said = _packed_logits if can_pack_rows(model, longest) else _padded_logits
-    return said(model, share).float()
+def answer_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+    """Return the logits that predict each learned token, ``[learned tokens, vocab]``, in fp32."""
+    longest = max(length for length, _ in micro_batch["row_sizes"].tolist())
+    compute = _packed_logits if can_pack_rows(model, longest) else _row_by_row_logits
+    return compute(model, micro_batch).float()
 
 
-def _packed_logits(model: torch.nn.Module, share: MicroBatch) -> torch.Tensor:
+def _packed_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
     dtype = getattr(model, "dtype", torch.float32)
-    unseen = torch.zeros_like(share["seen"], dtype=dtype)
-    unseen.masked_fill_(~share["seen"], torch.finfo(dtype).min)
-    engine = cpu_engine.for_device(share["input_ids"].device.type)
-    predicting = {"logits_to_keep": share["predicting"]}
-    found = model(
-        input_ids=share["input_ids"][None],
-        position_ids=share["position_ids"][None],
-        attention_mask=unseen[None, None],
-        **(engine.inputs(model, share) if engine else predicting),
+    mask = torch.zeros_like(micro_batch["visible"], dtype=dtype)
+    mask.masked_fill_(~micro_batch["visible"], torch.finfo(dtype).min)
+    engine = cpu_engine.for_device(micro_batch["input_ids"].device.type)
+    predicting = {"logits_to_keep": micro_batch["predicting"]}
+    outputs = model(
+        input_ids=micro_batch["input_ids"][None],
+        position_ids=micro_batch["position_ids"][None],
+        attention_mask=mask[None, None],
+        **(engine.inputs(model, micro_batch) if engine else predicting),
         use_cache=False,
     )
-    return cast("torch.Tensor", found.logits[0])
+    return cast("torch.Tensor", outputs.logits[0])
 
 
-def _padded_logits(model: torch.nn.Module, share: MicroBatch) -> torch.Tensor:
+def _row_by_row_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
     bare: Any = getattr(model, "get_base_model", lambda: model)()
-    keeps = "logits_to_keep" in inspect.signature(bare.forward).parameters
-    sizes = zip(*share["sizes"].tolist(), strict=True)
-    own = (share["places"], share["position_ids"][share["predicting"]])
-    rows = (one.split([*size]) for one, size in zip(own, sizes, strict=True))
-    found: list[torch.Tensor] = []
-    for places, asked in zip(*rows, strict=True):
-        wanted = {"logits_to_keep": asked} if keeps else {}
-        said = model(input_ids=share["input_ids"][places][None], use_cache=False, **wanted)
-        found.append(said.logits[0] if keeps else said.logits[0, asked])
-    return torch.cat(found)
+    can_select = "logits_to_keep" in inspect.signature(bare.forward).parameters
+    sizes = zip(*micro_batch["row_sizes"].tolist(), strict=True)
+    packed = (micro_batch["row_indices"], micro_batch["position_ids"][micro_batch["predicting"]])
+    rows = (tensor.split([*size]) for tensor, size in zip(packed, sizes, strict=True))
+    logits: list[torch.Tensor] = []
+    for indices, predicting in zip(*rows, strict=True):
+        selection = {"logits_to_keep": predicting} if can_select else {}
+        ids = micro_batch["input_ids"][indices][None]
+        outputs = model(input_ids=ids, use_cache=False, **selection)
+        logits.append(outputs.logits[0] if can_select else outputs.logits[0, predicting])
+    return torch.cat(logits)
 
 
-ForEachShare: TypeAlias = Callable[
+MapMicroBatches: TypeAlias = Callable[
     [Callable[[MicroBatch], torch.Tensor], Sequence[MicroBatch]], list[Any]
 ]
-"""Does something for each share, and may do so for several at a time."""
+"""Maps a function over micro-batches, in parallel where possible."""
 
 StartWeights: TypeAlias = Sequence[tuple[torch.nn.Parameter, torch.Tensor]]
-"""The weights that are trained, each with what it was when the training started."""
+"""The trained weights, each with its value at the start of the training."""
 
 
 def copy_start_weights(model: torch.nn.Module) -> StartWeights:
-    """Remember the weights that will be trained as they are now."""
-    learned = (weight for weight in model.parameters() if weight.requires_grad)
-    return [(weight, weight.detach().clone()) for weight in learned]
+    """Return the trainable weights with copies of their current values."""
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    return [(weight, weight.detach().clone()) for weight in trained]
 
 
 def add_reference_logprobs(
@@ -83,142 +92,157 @@ def add_reference_logprobs(
     batch: Batch,
     model: torch.nn.Module,
     teacher: torch.nn.Module | None,
-    start: StartWeights | None,
-    each: ForEachShare,
+    start_weights: StartWeights | None,
+    map_batches: MapMicroBatches,
 ) -> list[MicroBatch]:
-    """Return the batch's shares with ``base`` ``[rows]``, ``drift`` or ``teacher`` among them.
+    """Return the batch's micro-batches with the tensors that the objective compares with.
+
+    DPO and KTO: ``reference`` ``[rows]``, log-likelihoods under the reference; KTO also ``kl``, a
+    scalar; distillation: ``teacher``, logits ``[learned tokens, vocab]``.
 
     Args:
-        objective: Says which of them are wanted.
-        batch: The shares.
-        model: The model that learns.
-        teacher: That of a distillation.
-        start: The weights of a warm start, which DPO and KTO compare with; without them it is the
-            base alone.
-        each: Does something for each share.
+        objective: Decides which tensors are added.
+        batch: The batch; KTO needs its ``kl_pairs``.
+        model: The model in training.
+        teacher: A distillation's teacher.
+        start_weights: The weights of a warm start, the reference of DPO and KTO; without them the
+            reference is the base without adapter.
+        map_batches: Maps a function over micro-batches.
     """
-    shares: list[MicroBatch] = batch["shares"]
+    micro_batches: list[MicroBatch] = batch["micro_batches"]
     match objective.kind:
         case "sft" | "orpo":
-            return shares
+            return micro_batches
         case "distillation":
             assert teacher is not None
-            told = each(lambda share: _answer_logits(teacher, share), shares)
-            return [{**share, "teacher": one} for share, one in zip(shares, told, strict=True)]
+            logits = map_batches(
+                lambda micro_batch: _answer_logits(teacher, micro_batch), micro_batches
+            )
+            return _with_tensor("teacher", micro_batches, logits)
         case "dpo":
-            return _with_base(shares, model, start, each)
+            return _with_reference(micro_batches, model, start_weights, map_batches)
         case "kto":
-            drift = _kl_estimate(batch["strangers"], model, start, each)
-            told = _with_base(shares, model, start, each)
-            return [{**share, "drift": drift} for share in told]
+            kl = _kl_estimate(batch["kl_pairs"], model, start_weights, map_batches)
+            extended = _with_reference(micro_batches, model, start_weights, map_batches)
+            return [{**micro_batch, "kl": kl} for micro_batch in extended]
 
 
-def _with_base(
-    shares: Sequence[MicroBatch],
+def _with_reference(
+    micro_batches: Sequence[MicroBatch],
     model: torch.nn.Module,
-    start: StartWeights | None,
-    each: ForEachShare,
+    start_weights: StartWeights | None,
+    map_batches: MapMicroBatches,
 ) -> list[MicroBatch]:
-    with _as_reference(model, start):
-        told = each(lambda share: _row_logprobs(model, share), shares)
-    return [{**share, "base": one} for share, one in zip(shares, told, strict=True)]
+    with _as_reference(model, start_weights):
+        logprobs = map_batches(lambda micro_batch: _row_logprobs(model, micro_batch), micro_batches)
+    return _with_tensor("reference", micro_batches, logprobs)
+
+
+def _with_tensor(
+    name: str, micro_batches: Sequence[MicroBatch], tensors: Sequence[torch.Tensor]
+) -> list[MicroBatch]:
+    return [
+        {**micro_batch, name: tensor}
+        for micro_batch, tensor in zip(micro_batches, tensors, strict=True)
+    ]
 
 
 def _kl_estimate(
-    strangers: Sequence[MicroBatch],
+    kl_pairs: Sequence[MicroBatch],
     model: torch.nn.Module,
-    start: StartWeights | None,
-    each: ForEachShare,
+    start_weights: StartWeights | None,
+    map_batches: MapMicroBatches,
 ) -> torch.Tensor:
-    if not strangers:
+    if not kl_pairs:
         return torch.tensor(0.0)
-    said = torch.cat(each(lambda share: _row_logprobs(model, share), strangers))
-    told = [share["base"] for share in _with_base(strangers, model, start, each)]
-    return objective_losses.estimate_kl(said, torch.cat(told))
+    policy = torch.cat(map_batches(lambda micro_batch: _row_logprobs(model, micro_batch), kl_pairs))
+    extended = _with_reference(kl_pairs, model, start_weights, map_batches)
+    reference = torch.cat([micro_batch["reference"] for micro_batch in extended])
+    return objective_losses.estimate_kl(policy, reference)
 
 
 @contextmanager
-def _as_reference(model: torch.nn.Module, start: StartWeights | None) -> Generator[None]:
-    """Have the model answer as it did when the training started, until the end of the block.
-
-    PEFT's own model may be inside of a wrapper for several GPUs.
-    """
-    adapted: Any = getattr(model, "module", model)
-    if start is None:
+def _as_reference(model: torch.nn.Module, start_weights: StartWeights | None) -> Generator[None]:
+    """Restore the weights from the start of the training within the block."""
+    adapted: Any = getattr(model, "module", model)  # a wrapper for several GPUs may hold PEFT's
+    if start_weights is None:
         with adapted.disable_adapter():
             yield
         return
-    now = [weight.data for weight, _ in start]
-    for weight, before in start:
+    current = [weight.data for weight, _ in start_weights]
+    for weight, before in start_weights:
         weight.data = before
     try:
         yield
     finally:
-        for (weight, _), learned in zip(start, now, strict=True):
-            weight.data = learned
+        for (weight, _), trained in zip(start_weights, current, strict=True):
+            weight.data = trained
 
 
 @torch.no_grad()
-def _row_logprobs(model: torch.nn.Module, share: MicroBatch) -> torch.Tensor:
-    return ModelOutputs(answer_logits(model, share), share).rows
+def _row_logprobs(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+    return ModelOutputs(answer_logits(model, micro_batch), micro_batch).rows
 
 
 @torch.no_grad()
-def _answer_logits(model: torch.nn.Module, share: MicroBatch) -> torch.Tensor:
-    return answer_logits(model, share)
+def _answer_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
+    return answer_logits(model, micro_batch)
 
 
 logger = logging.getLogger(__name__)
 
 
 class CompletionTrainer(SFTTrainer):
-    """Learns from answers alone; ``tokens_seen`` counts prompts and answers since the start.
+    """Trains on answers only.
 
-    ``row_ids`` are those of the batch it works on. A batch that does not fit into the memory is
-    computed in twice as many sequences of half the length from then on, to the same end. Where
-    several processes train together, each computes its part of a batch by itself, in as many
-    sequences as it takes, before gradients are pooled; where the base is split over them, all in
-    as many as the one that takes most.
+    After an out-of-memory error, batches are split into sequences of half the length from then on,
+    with the same gradients. Several processes each compute their part of a batch before gradients
+    are pooled; where the base is sharded, all run as many sequences as the one that needs most.
+
+    ``tokens_seen`` counts prompts and answers since the start; ``row_ids`` names the current
+    batch's rows.
     """
 
     tokens_seen = 0
-    shape = micro_batches.PLAIN_LAYOUT
-    lanes: Lanes | None = None
+    layout = PLAIN_LAYOUT
+    threads: Lanes | None = None
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
-    start: StartWeights | None = None
+    start_weights: StartWeights | None = None
     row_ids: Sequence[str] = ()
     epochs: Epochs | None = None
 
     after_backward: Callable[[], None] | None = None
-    """Called when all gradients of a step are there, before they are clipped."""
+    """Called when a step's gradients are complete, before they are clipped."""
 
     @contextmanager
-    def in_lanes(self) -> Generator[None]:
-        """Compute in lanes, where there are several, until the end of the block."""
+    def in_threads(self) -> Generator[None]:
+        """Compute micro-batches in data-parallel threads within the block, where that applies."""
         assert isinstance(self.model, torch.nn.Module)
         try:
             engine = cpu_engine.for_device(self.args.device.type)
-            lanes = engine.opened(engine.lanes(self.model)) if engine else nullcontext()
-            with lanes as self.lanes:
+            opened = (
+                engine.open_threads(engine.thread_count(self.model)) if engine else nullcontext()
+            )
+            with opened as self.threads:
                 yield
         finally:
-            self.lanes = None
+            self.threads = None
 
-    def pools_gradients_itself(self) -> None:
-        """Keep Accelerate from wrapping the model for several processes, which ``peers`` pools for.
+    def disable_accelerate_wrapper(self) -> None:
+        """Keep Accelerate from wrapping the model in DDP; ``process_group`` pools the gradients.
 
-        Its wrapper counts on one backward pass a step, and refuses a base that is split.
+        DDP expects one backward pass per step, and refuses a sharded base.
         """
         plain = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.prepare_model = plain
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Give every process each whole batch, of which ``collate`` takes its part.
+        """Return a loader of whole batches for every process; ``collate`` selects its part.
 
-        Accelerate would cut batches without regard to what lessons have in common, and repeat some
-        where the last batch is not enough for all processes.
+        Accelerate would split batches regardless of common prefixes, and repeat examples where the
+        last batch has fewer than there are processes.
         """
         loader = DataLoader(
             cast("Dataset[Any]", self.train_dataset),
@@ -234,33 +258,39 @@ class CompletionTrainer(SFTTrainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Add the gradients of a batch's loss, and give the loss; ``inputs`` are the lessons."""
-        lessons: list[dict[str, Any]] = inputs["lessons"]
-        self.row_ids = [lesson["row_id"] for lesson in lessons]
-        self.tokens_seen += micro_batches.count_tokens(lessons)
+        """Add the gradients of a batch's loss and return the loss; ``inputs`` has ``examples``.
+
+        Raises:
+            MemoryError: The longest example doesn't fit, or a sharded step doesn't.
+        """
+        examples: list[dict[str, Any]] = inputs["examples"]
+        self.row_ids = [example["row_id"] for example in examples]
+        self.tokens_seen += count_tokens(examples)
         model.train()
         before = {weight: weight.grad for weight in model.parameters() if weight.requires_grad}
         while True:
             for weight in before:
                 weight.grad = None
-            batch = micro_batches.collate(lessons, self.shape)
+            batch = collate(examples, self.layout)
             if process_group.is_sharded(model):
-                count = process_group.highest_number(len(batch["shares"]), self.args.device)
-                batch = micro_batches.pad_with_empty(batch, lessons, count)
+                count = process_group.highest_number(len(batch["micro_batches"]), self.args.device)
+                batch = pad_with_empty(batch, examples, count)
             try:
-                loss = self._learn(getattr(model, "module", model), batch)
+                loss = self._backward(getattr(model, "module", model), batch)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
                 if process_group.is_sharded(model):
                     raise MemoryError(
-                        "training: the memory of one of the processes that share the base does not "
-                        "hold its part of a step, and the others can't wait for it: a higher "
-                        "gradient_accumulation_steps or gradient_checkpointing would help"
+                        "training: one of the processes that shard the base is out of memory, and "
+                        "the others can't wait until it has retried: raise "
+                        "gradient_accumulation_steps or set gradient_checkpointing"
                     ) from error
-                self.shape = halved_layout(self.shape, lessons, error)
+                self.layout = halved_layout(self.layout, examples, error)
                 continue
-            loss = process_group.pool_gradients(before, loss, self._whole(batch["shares"]))
+            loss = process_group.pool_gradients(
+                before, loss, self._normalizer(batch["micro_batches"])
+            )
             for weight, grad in before.items():
                 if grad is not None:
                     weight.grad = grad if weight.grad is None else weight.grad.add_(grad)
@@ -268,114 +298,119 @@ class CompletionTrainer(SFTTrainer):
                 self.after_backward()
             return loss
 
-    def _learn(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Compute the gradients of a batch, share by share, or in lanes where there are some."""
-        if not batch["shares"]:  # there are more processes than lessons
+    def _backward(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        if not batch["micro_batches"]:  # there are more processes than examples
             return torch.zeros((), device=self.args.device)
-        if self.lanes is not None:
-            loss_of, shares = self._loss_of(model, batch)
-            learned = [weight for weight in model.parameters() if weight.requires_grad]
-            return self.lanes.backward(loss_of, shares, learned)
-        loss_of, shares = self._loss_of(model, _to_device(self.args.device, batch))
+        if self.threads is not None:
+            loss_of, micro_batches = self._loss_of(model, batch)
+            trained = [weight for weight in model.parameters() if weight.requires_grad]
+            return self.threads.backward(loss_of, micro_batches, trained)
+        loss_of, micro_batches = self._loss_of(model, _to_device(self.args.device, batch))
         total = torch.zeros((), device=self.args.device)
-        for share in shares:
+        for micro_batch in micro_batches:
             with self.compute_loss_context_manager():
-                loss = loss_of(share)
+                loss = loss_of(micro_batch)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
     def batch_loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Give the batch's mean loss, each lesson counting as much as its weight.
+        """Return the batch's weighted loss, a scalar.
 
-        The mean is over all alike: a lesson of half the weight moves the model half as far, in
-        whatever company; with weights of 1 it is the plain mean, over tokens or over pairs.
+        The denominator ignores row weights: an example of half the weight moves the model half as
+        far whatever else is in the batch. With weights of 1 it is the mean over tokens or pairs.
         """
-        loss_of, shares = self._loss_of(model, batch)
-        return torch.stack([loss_of(share) for share in shares]).sum()
+        loss_of, micro_batches = self._loss_of(model, batch)
+        return torch.stack([loss_of(micro_batch) for micro_batch in micro_batches]).sum()
 
-    def measure(self, lessons: Sequence[TrainingExample], batch_size: int) -> dict[str, float]:
-        """Give figures of the lessons, learning nothing from them; ``learning`` says which."""
+    def measure(self, examples: Sequence[TrainingExample], batch_size: int) -> dict[str, float]:
+        """Return validation metrics of the examples by name (``ValidationMetrics``).
+
+        Leaves the model in evaluation mode.
+        """
         assert isinstance(self.model, torch.nn.Module)
         model = self.model.eval()
         device = next(model.parameters()).device
-        found = objective_losses.ValidationMetrics(self.objective)
-        for start in range(0, len(lessons), batch_size):
-            rows = [asdict(one) for one in lessons[start : start + batch_size]]
-            batch = micro_batches.collate(rows, BatchLayout(strangers=self.shape.strangers))
+        metrics = objective_losses.ValidationMetrics(self.objective)
+        for start in range(0, len(examples), batch_size):
+            rows = [asdict(example) for example in examples[start : start + batch_size]]
+            batch = collate(rows, BatchLayout(kl_pairs=self.layout.kl_pairs))
             with torch.no_grad():
-                told = self._told(model, _to_device(device, batch))
-                for share in told:
-                    found.add(self._said(model, share), share)
-        return found.figures()
+                for micro_batch in self._with_references(model, _to_device(device, batch)):
+                    metrics.add(self._outputs(model, micro_batch), micro_batch)
+        return metrics.figures()
 
     def _loss_of(
         self, model: torch.nn.Module, batch: Batch
     ) -> tuple[Callable[[MicroBatch], torch.Tensor], list[MicroBatch]]:
-        """Give the batch's shares, and what computes the part of the loss that is a share's."""
-        shares = self._told(model, batch)
-        whole = self._whole(shares).clamp_min(torch.finfo(torch.float32).tiny)
+        """Return the function that computes a micro-batch's part of the loss, and its inputs."""
+        micro_batches = self._with_references(model, batch)
+        normalizer = self._normalizer(micro_batches).clamp_min(torch.finfo(torch.float32).tiny)
 
-        def loss_of(share: MicroBatch) -> torch.Tensor:
-            loss = objective_losses.batch_loss(self.objective, self._said(model, share), share)
-            return share["counts"] * loss / whole
+        def loss_of(micro_batch: MicroBatch) -> torch.Tensor:
+            outputs = self._outputs(model, micro_batch)
+            loss = objective_losses.batch_loss(self.objective, outputs, micro_batch)
+            return micro_batch["loss_scale"] * loss / normalizer
 
-        return loss_of, shares
+        return loss_of, micro_batches
 
-    def _whole(self, shares: Sequence[MicroBatch]) -> torch.Tensor:
-        """Sum up what the losses are divided by; nothing where nothing is learned."""
-        wholes = (
-            one["counts"] * objective_losses.normalizer(self.objective, one) for one in shares
+    def _normalizer(self, micro_batches: Sequence[MicroBatch]) -> torch.Tensor:
+        """Return the loss's denominator; 0 without anything to learn."""
+        parts = (
+            micro_batch["loss_scale"] * objective_losses.normalizer(self.objective, micro_batch)
+            for micro_batch in micro_batches
         )
-        return sum(wholes, torch.zeros(()))
+        return sum(parts, torch.zeros(()))
 
-    def _told(self, model: torch.nn.Module, batch: Batch) -> list[MicroBatch]:
-        """Add to the batch's shares what the base or a teacher says of their answers."""
+    def _with_references(self, model: torch.nn.Module, batch: Batch) -> list[MicroBatch]:
         return add_reference_logprobs(
-            self.objective, batch, model, self.teacher, self.start, self._each
+            self.objective, batch, model, self.teacher, self.start_weights, self._map_batches
         )
 
-    def _each(
-        self, work: Callable[[MicroBatch], torch.Tensor], shares: Sequence[MicroBatch]
+    def _map_batches(
+        self, work: Callable[[MicroBatch], torch.Tensor], micro_batches: Sequence[MicroBatch]
     ) -> list[Any]:
-        if self.lanes is None:
-            return [work(share) for share in shares]
-        return [*self.lanes.threads.map(work, shares)]
+        if self.threads is None:
+            return [work(micro_batch) for micro_batch in micro_batches]
+        return [*self.threads.pool.map(work, micro_batches)]
 
-    def _said(self, model: torch.nn.Module, share: MicroBatch) -> ModelOutputs:
-        logits = answer_logits(model, share)
-        if len(share["margins"]):
+    def _outputs(self, model: torch.nn.Module, micro_batch: MicroBatch) -> ModelOutputs:
+        logits = answer_logits(model, micro_batch)
+        if len(micro_batch["margins"]):
             token = torch.tensor([self.call_token], device=logits.device)
-            logits = logits.index_add(1, token, share["margins"][:, None])
-        return ModelOutputs(logits, share)
+            logits = logits.index_add(1, token, micro_batch["margins"][:, None])
+        return ModelOutputs(logits, micro_batch)
 
 
 def halved_layout(
-    shape: BatchLayout, lessons: Sequence[dict[str, Any]], error: RuntimeError
+    layout: BatchLayout, examples: Sequence[dict[str, Any]], error: RuntimeError
 ) -> BatchLayout:
-    """Halve how much of a batch is computed at a time, after ``error`` said that it does not fit.
+    """Return the layout with half the ``max_tokens``, after an out-of-memory ``error``.
 
     Raises:
-        MemoryError: The longest lesson does not fit by itself.
+        MemoryError: The longest example alone doesn't fit.
     """
-    rows = [[row["input_ids"] for row in lesson["rows"]] for lesson in lessons]
-    largest = max(packing.packed_size(lesson) for lesson in rows)
-    tried = min(shape.longest, packing.packed_size([row for lesson in rows for row in lesson]))
+    rows = [[row["input_ids"] for row in example["rows"]] for example in examples]
+    largest = max(packing.packed_size(example) for example in rows)
+    packed = packing.packed_size([row for example in rows for row in example])
+    tried = min(layout.max_tokens, packed)
     if tried <= largest:
         raise MemoryError(
-            f"training: the memory does not hold a sequence of {largest} tokens; a smaller "
-            "max_length or fewer target_modules would help"
+            f"training: out of memory with one sequence of {largest} tokens; lower max_length or "
+            "name fewer target_modules"
         ) from error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    found = max(tried // 2, largest)
-    logger.warning("out of memory: from now on %d tokens are computed at a time", found)
-    return replace(shape, longest=found)
+    halved = max(tried // 2, largest)
+    logger.warning("out of memory: from now on %d tokens are computed at a time", halved)
+    return replace(layout, max_tokens=halved)
 
 
 def _to_device(device: torch.device, batch: Batch) -> Batch:
-    """Put the batch's shares on a device."""
     return {
-        name: [{key: tensor.to(device) for key, tensor in share.items()} for share in shares]
-        for name, shares in batch.items()
+        name: [
+            {key: tensor.to(device) for key, tensor in micro_batch.items()}
+            for micro_batch in micro_batches
+        ]
+        for name, micro_batches in batch.items()
     }

@@ -195,13 +195,14 @@ VALIDATION = "validation.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is learned, and what became of the snapshot's ``rows``: so many are ``too_long``.
+    """The examples to learn, and what became of the snapshot's rows.
 
-    ``made`` counts the lessons that were made of them; ``objection`` says why requests that no tool
-    fits were not made, if they were wanted.
+    ``rows`` counts those of the snapshot, ``too_long`` those left out, ``made`` the examples added
+    by the recipe. ``objection`` is the reason why no irrelevant requests were made, if the recipe
+    asks for some.
     """
 
-    lessons: list[TrainingExample]
+    examples: list[TrainingExample]
     rows: int
     too_long: int
     made: int
@@ -227,7 +228,7 @@ class Selection:
         else:
             yield f"All {self.rows:,} {holds} were learned: none is longer than max_length."
         if self.made:
-            yield f"Besides, {self.made:,} lessons were made (irrelevant_share, canaries)."
+            yield f"Besides, {self.made:,} examples were made (irrelevant_share, canaries)."
         if self.objection:
             yield (
                 f"irrelevant_share {recipe.irrelevant_share:g} did nothing, since the log doesn't "
@@ -239,7 +240,7 @@ def read_examples(
     snapshot: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
 ) -> list[TrainingExample]:
     """Read what is learned; see ``select``."""
-    return select_examples(snapshot, tokenizer, recipe).lessons
+    return select_examples(snapshot, tokenizer, recipe).examples
 
 
 def select_examples(
@@ -256,7 +257,7 @@ def select_examples(
     rows, made, objection = _learned_examples(path, tokenizer, recipe)
     fitting, others = _that_fit(rows, recipe), _that_fit(made, recipe)
     if not fitting:
-        shortest = min((lesson.length for lesson in rows), default=0)
+        shortest = min((example.length for example in rows), default=0)
         raise ValueError(
             f"reading {snapshot}: none of its {len(rows)} {HOLDS[view_of(recipe.objective)]} "
             f"fits into max_length {recipe.max_length} (the shortest has {shortest} tokens)"
@@ -287,14 +288,14 @@ def validation_numbers(snapshot: Path) -> dict[str, int]:
     return {row_id: number for number, row_id in enumerate(found)}
 
 
-def _that_fit(lessons: Iterable[TrainingExample], recipe: Recipe) -> list[TrainingExample]:
-    return [lesson for lesson in lessons if lesson.length <= recipe.max_length]
+def _that_fit(examples: Iterable[TrainingExample], recipe: Recipe) -> list[TrainingExample]:
+    return [example for example in examples if example.length <= recipe.max_length]
 
 
 def _learned_examples(
     path: Path, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe
 ) -> tuple[list[TrainingExample], list[TrainingExample], str | None]:
-    """Give the rows' lessons, those that are made, and why some that are wanted are not."""
+    """Give the rows' examples, those that are made, and why some that are wanted are not."""
     if not isinstance(recipe.objective, Sft):
         return [*_read_judged(path, tokenizer, recipe, held_out=False)], [], None
     requests = _read_requests(path)
@@ -302,8 +303,8 @@ def _learned_examples(
     made, objection = augmentation.make_irrelevant(requests, recipe.irrelevant_share, recipe.seed)
     varied = augmentation.vary_offers([*requests, *made], recipe.distractor_share, recipe.seed)
     planted = [_canary_row(one) for one in canaries.draw()] if recipe.canaries else []
-    lessons = [_read_example(tokenizer, one, recipe) for one in [*varied, *planted]]
-    return lessons[:count], lessons[count:], objection
+    examples = [_read_example(tokenizer, one, recipe) for one in [*varied, *planted]]
+    return examples[:count], examples[count:], objection
 
 
 def _canary_row(canary: Canary) -> ToolRequest:

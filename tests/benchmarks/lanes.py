@@ -20,7 +20,7 @@ import typer
 
 from components.models import base
 from components.train import peft_model
-from components.train.cpu.kernels import count, opened
+from components.train.cpu.kernels import open_threads, thread_count
 from components.train.micro_batches import BatchLayout, collate
 from components.train.recipe import Recipe
 from components.train.sft_trainer import CompletionTrainer
@@ -46,14 +46,14 @@ def main(
     examples = [taught(Tokens([row, *range(100, 99 + tokens)], 30, 1.0)) for row in range(rows)]
     one = collate(examples)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    trainer.shape = BatchLayout(lanes=count(adapted))
+    trainer.layout = BatchLayout(threads=thread_count(adapted))
 
     def plain() -> None:
         trainer.batch_loss(adapted, one).backward()
 
     def in_lanes() -> None:
-        with opened(count(adapted)) as trainer.lanes:
-            trainer.training_step(adapted, {"lessons": examples})
+        with open_threads(thread_count(adapted)) as trainer.threads:
+            trainer.training_step(adapted, {"examples": examples})
 
     for place, beside in (("nothing started beside", 0), ("one busy process beside", 1)):
         with busy(beside):

@@ -116,7 +116,7 @@ def main(
             learned = training_examples.read_examples(snapshot, tokenizer, recipe)
             held = training_examples.read_validation(snapshot, tokenizer, recipe)
             found = train(snapshot, base, recipe)["validation_accuracy"]
-            good = sum(lesson.is_good for lesson in held)
+            good = sum(example.is_good for example in held)
             low, high = (
                 wilson(found, len(held))
                 if objective.kind == "dpo"

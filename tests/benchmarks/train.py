@@ -132,7 +132,7 @@ def tokens(folder: Path, model: Path) -> int:
     """Count the tokens of the rows to train on."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     return sum(
-        lesson.length for lesson in training_examples.read_examples(folder, tokenizer, RECIPE)
+        example.length for example in training_examples.read_examples(folder, tokenizer, RECIPE)
     )
 
 
@@ -141,8 +141,8 @@ def validation_loss(folder: Path, model: Path) -> float:
     bare, tokenizer = base.load(model, "nf4", for_training=False)
     adapted = PeftModel.from_pretrained(bare, str(folder / "adapter")).eval()
     losses: list[torch.Tensor] = []
-    for lesson in training_examples.read_validation(folder, tokenizer, RECIPE):
-        (row,) = lesson.rows
+    for example in training_examples.read_validation(folder, tokenizer, RECIPE):
+        (row,) = example.rows
         ids = torch.tensor([row.input_ids], device=adapted.device)
         with torch.inference_mode():
             logits = adapted(input_ids=ids).logits[0, row.prompt_length - 1 : -1].float()

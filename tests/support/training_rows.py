@@ -59,7 +59,7 @@ def write_requests(
 
 
 def taught(*tokens: Tokens, row_id: str = "a", is_good: bool = True) -> dict[str, Any]:
-    """Give a lesson of these rows as a batch is made of it."""
+    """Give a example of these rows as a batch is made of it."""
     return asdict(TrainingExample([*tokens], row_id, is_good))
 
 

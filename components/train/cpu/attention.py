@@ -1,14 +1,13 @@
-"""Attention within the blocks of a packed sequence, rotary embedding included.
+"""Block-diagonal attention for packed sequences, rotary embedding included.
 
-Tokens of different blocks never see each other, and on a CPU the work of hiding them from each
-other is that of computing them. Per block, attention costs the square of the block, not of the
-sequence. In the last layer only the tokens that predict something go on: no other asks anything, or
-has anything to say. Written out as PyTorch operations, attention copies keys and values for each
-head that reads them, and holds scores in fp32; on a CPU that memory traffic costs more than the
-products. Here queries of one key stand together, in the order ``[key heads, tokens, queries of a
-key, width]``, of which a block is a view, and what is kept for the way back is in the input's
+Blocks never attend to each other, and on a CPU a masked score costs as much as any other: here,
+attention costs the square of each block, not of the sequence. The last layer computes only the
+tokens that predict a learned token.
+
+PyTorch's operations copy keys and values for each query head and keep scores in fp32; on a CPU that
+memory traffic costs more than the products. Here the layout is ``[key heads, tokens, queries per
+key, width]``, of which a block is a view, and tensors saved for the backward pass keep the input's
 precision.
-Imported late, since it loads torch.
 """
 
 import sys
@@ -30,32 +29,36 @@ if TYPE_CHECKING:
 NAME = "blocks"
 LIKE_LLAMA = ("llama", "qwen2", "qwen3", "smollm3")
 JUST_LLAMA = ("llama", "qwen2")
-"""Whose queries and keys are turned by their position, and nothing else is done to them."""
+"""Model types whose queries and keys are rotated and not otherwise changed (no QK norm)."""
 
 
-def use(model: "PreTrainedModel") -> None:
-    """Let a model that is trained on a CPU attend block by block, if its attention is Llama's."""
-    is_llamas = model.config.model_type in LIKE_LLAMA and can_pack_rows(model, sys.maxsize)
-    if not is_llamas:
+def use_block_attention(model: "PreTrainedModel") -> None:
+    """Replace the model's attention by block attention in place; no-op if it isn't Llama's kind."""
+    if model.config.model_type not in LIKE_LLAMA or not can_pack_rows(model, sys.maxsize):
         return
     AttentionInterface.register(NAME, attend)
     model.set_attn_implementation(NAME)
     if model.config.model_type in JUST_LLAMA and not model.config.attention_dropout:
         layers: Any = model.base_model.layers
         for layer in layers:
-            layer.self_attn.forward = partial(_attend, layer.self_attn, layer.self_attn.forward)
-        layers[-1].forward = partial(_last, layers[-1], layers[-1].forward)
+            layer.self_attn.forward = partial(
+                _attention_forward, layer.self_attn, layer.self_attn.forward
+            )
+        layers[-1].forward = partial(_last_layer_forward, layers[-1], layers[-1].forward)
 
 
-def given(model: torch.nn.Module, share: "MicroBatch") -> dict[str, Any]:
-    """Give what a model has to be told of the blocks, and which logits are wanted of it."""
+def forward_kwargs(model: torch.nn.Module, micro_batch: "MicroBatch") -> dict[str, Any]:
+    """Return the forward pass's keyword arguments for blocks and for the logits to compute."""
     config: Any = getattr(getattr(model, "module", model), "config", None)
     if getattr(config, "_attn_implementation", "") != NAME:
-        return {"logits_to_keep": share["predicting"]}
-    told = {"blocks": share["blocks"]}
+        return {"logits_to_keep": micro_batch["predicting"]}
+    blocks = {"blocks": micro_batch["blocks"]}
     if config.model_type in JUST_LLAMA and not config.attention_dropout:
-        return told | {"kept": share["kept"], "logits_to_keep": share["asked"]}
-    return told | {"logits_to_keep": share["predicting"]}
+        return blocks | {
+            "last_layer_tokens": micro_batch["query_tokens"],
+            "logits_to_keep": micro_batch["query_index"],
+        }
+    return blocks | {"logits_to_keep": micro_batch["predicting"]}
 
 
 def attend(
@@ -68,23 +71,23 @@ def attend(
     blocks: torch.Tensor | None = None,
     **others: Any,  # noqa: ANN401 - it is passed on to the model's own
 ) -> tuple[torch.Tensor, None]:
-    """Attend as the model would, but apart in each block.
+    """Run the model's own eager attention in each block.
 
     Args:
-        module: The attention's layer.
-        query: ``[1, heads, tokens, width]``, as are ``key`` and ``value``, but for fewer heads.
-        key: See ``query``.
-        value: See ``query``.
+        module: The attention layer.
+        query: ``[1, heads, tokens, width]``.
+        key: ``[1, key heads, tokens, width]``, as ``value``.
+        value: See ``key``.
         attention_mask: Added to the scores, ``[1, 1, tokens, tokens]``.
-        blocks: First and one past the last token of each, ``[blocks, 2 or more]``; all are one if
-            ``None``.
-        others: What the model's attention wants besides.
+        blocks: First and one past the last token of each block, ``[blocks, 2 or more]``; one block
+            if ``None``.
+        others: The model's other arguments.
 
     Returns:
-        What was attended to, ``[1, tokens, heads, width]``.
+        The attention's output, ``[1, tokens, heads, width]``, and ``None`` for its weights.
     """
-    spans = [(0, query.shape[2])] if blocks is None else [one[:2] for one in blocks.tolist()]
-    found = [
+    spans = [(0, query.shape[2])] if blocks is None else [block[:2] for block in blocks.tolist()]
+    outputs = [
         eager_attention_forward(
             module,
             query[:, :, start:end],
@@ -95,78 +98,78 @@ def attend(
         )[0]
         for start, end in spans
     ]
-    return torch.cat(found, dim=1), None
+    return torch.cat(outputs, dim=1), None
 
 
-def _attend(
+def _attention_forward(
     layer: Any,  # noqa: ANN401 - one of several classes of transformers
-    by_transformers: Callable[..., tuple[torch.Tensor, None]],
+    original_forward: Callable[..., tuple[torch.Tensor, None]],
     hidden_states: torch.Tensor,
     *,
-    asking: torch.Tensor | None = None,
+    query_tokens: torch.Tensor | None = None,
     blocks: torch.Tensor | None = None,
     **others: Any,  # noqa: ANN401 - as above
 ) -> tuple[torch.Tensor, None]:
-    """Do what an attention layer does, for the tokens that are ``asking`` or for all."""
+    """Compute an attention layer's output for ``query_tokens``, or for all tokens."""
     if blocks is None:
-        return by_transformers(hidden_states, **others)
+        return original_forward(hidden_states, **others)
     spans = blocks.tolist()
-    if asking is None:
-        spans = [(*one[:2], *one[:2]) for one in spans]
-    asked = hidden_states if asking is None else hidden_states[:, asking]
+    if query_tokens is None:
+        spans = [(*block[:2], *block[:2]) for block in spans]
+    query_states = hidden_states if query_tokens is None else hidden_states[:, query_tokens]
     query, key, value = (
-        layer.q_proj(asked),
+        layer.q_proj(query_states),
         layer.k_proj(hidden_states),
         layer.v_proj(hidden_states),
     )
     is_mixed = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if is_mixed else query.dtype
     fused: Any = Attention.apply
-    found = fused(
+    attended = fused(
         query[0].to(dtype),
         key[0].to(dtype),
         value[0].to(dtype),
-        tuple(one[0] for one in others["position_embeddings"]),
-        asking,
+        tuple(embedding[0] for embedding in others["position_embeddings"]),
+        query_tokens,
         others["attention_mask"][0, 0],
         spans,
         HeadShape(layer.config.num_key_value_heads, layer.head_dim, layer.scaling),
     )
-    return layer.o_proj(found[None]), None
+    return layer.o_proj(attended[None]), None
 
 
-def _last(
+def _last_layer_forward(
     layer: Any,  # noqa: ANN401 - as above
-    by_transformers: Callable[..., torch.Tensor],
+    original_forward: Callable[..., torch.Tensor],
     hidden_states: torch.Tensor,
     *,
-    kept: torch.Tensor | None = None,
+    last_layer_tokens: torch.Tensor | None = None,  # every layer gets it, only the last reads it
     **others: Any,  # noqa: ANN401 - as above
 ) -> torch.Tensor:
-    """Do what the last layer does, for the tokens that are ``kept`` or for all."""
-    if kept is None:
-        return by_transformers(hidden_states, **others)
+    """Compute the last layer's output for ``last_layer_tokens``, or for all tokens."""
+    if last_layer_tokens is None:
+        return original_forward(hidden_states, **others)
     normed = layer.input_layernorm(hidden_states)
-    attended, _ = layer.self_attn(hidden_states=normed, asking=kept, **others)
-    found = hidden_states[:, kept] + attended
-    return found + layer.mlp(layer.post_attention_layernorm(found))
+    attended, _ = layer.self_attn(hidden_states=normed, query_tokens=last_layer_tokens, **others)
+    residual = hidden_states[:, last_layer_tokens] + attended
+    return residual + layer.mlp(layer.post_attention_layernorm(residual))
 
 
 Block: TypeAlias = Sequence[int]
-"""First and one past the last token of a block, and of its tokens that ask."""
+"""First and one past the last token of a block, then the same range of its query tokens."""
 
 
 class HeadShape(NamedTuple):
-    """How the layer's columns are shared out."""
+    """How a projection's columns split into heads."""
 
     key_heads: int
     width: int
     scale: float
-    """What scores are multiplied by."""
+    """Factor of the scores."""
 
 
 class Attention(torch.autograd.Function):
-    """``softmax(scale R(q) R(k)^T) v`` of each block, where R turns by the token's position."""
+    """``softmax(scale R(q) R(k)^T) v`` in each block, where R rotates by the token's position."""
 
     @staticmethod
     def forward(
@@ -174,87 +177,91 @@ class Attention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        turns: tuple[torch.Tensor, torch.Tensor],
-        kept: torch.Tensor | None,
+        rotations: tuple[torch.Tensor, torch.Tensor],
+        query_tokens: torch.Tensor | None,
         mask: torch.Tensor,
         blocks: Sequence[Block],
         shape: HeadShape,
     ) -> torch.Tensor:
-        """Attend, block by block.
+        """Compute attention block by block.
 
         Args:
             ctx: Autograd's.
-            query: ``[asking tokens, heads * width]``.
-            key: ``[tokens, key heads * width]``, as is ``value``.
+            query: ``[query tokens, heads * width]``.
+            key: ``[tokens, key heads * width]``, as ``value``.
             value: See ``key``.
-            turns: Cosines and sines of each token, ``[tokens, width]``, equal in both halves of it.
-            kept: The tokens that ask, ascending; all if ``None``.
+            rotations: Cosines and sines per token, ``[tokens, width]``; both halves are equal.
+            query_tokens: Sorted indices of the tokens that attend; all if ``None``.
             mask: Below zero where a token does not see another, ``[tokens, tokens]``.
-            blocks: Outside of which no token sees another.
-            shape: How the columns are shared out.
+            blocks: No token sees anything outside of its block.
+            shape: How the columns split into heads.
 
         Returns:
-            ``[asking tokens, heads * width]``.
+            ``[query tokens, heads * width]``.
         """
-        asking = tuple((one if kept is None else one[kept]).float() * shape.scale for one in turns)
-        hidden = (mask if kept is None else mask[kept]) < 0
-        q = turned(_by_key_head(query, shape), *asking)
-        k = turned(_by_key_head(key, shape), *turns)[:, :, 0]
+        query_rotations = tuple(
+            (factor if query_tokens is None else factor[query_tokens]).float() * shape.scale
+            for factor in rotations
+        )
+        hidden = (mask if query_tokens is None else mask[query_tokens]) < 0
+        q = rotate(_by_key_head(query, shape), *query_rotations)
+        k = rotate(_by_key_head(key, shape), *rotations)[:, :, 0]
         v = _by_key_head(value, shape)[:, :, 0].contiguous()
-        found = torch.empty_like(q)
-        shares: list[torch.Tensor] = []
+        output = torch.empty_like(q)
+        saved: list[torch.Tensor] = []
         for first, last, start, end in blocks:
-            asked = q[:, start:end].flatten(1, 2)
-            scores = asked @ k[:, first:last].transpose(1, 2)
-            seen = hidden[start:end, None, first:last]
-            scores.unflatten(1, (end - start, -1)).masked_fill_(seen, -torch.inf)
-            share = scores.softmax(-1)
-            found[:, start:end] = (share @ v[:, first:last]).view_as(found[:, start:end])
-            shares.append(share)
-        ctx.save_for_backward(q, k, v, *turns, *asking, *shares)
+            scores = q[:, start:end].flatten(1, 2) @ k[:, first:last].transpose(1, 2)
+            masked = hidden[start:end, None, first:last]
+            scores.unflatten(1, (end - start, -1)).masked_fill_(masked, -torch.inf)
+            weights = scores.softmax(-1)
+            output[:, start:end] = (weights @ v[:, first:last]).view_as(output[:, start:end])
+            saved.append(weights)
+        ctx.save_for_backward(q, k, v, *rotations, *query_rotations, *saved)
         ctx.blocks, ctx.shape = blocks, shape
-        return _by_token(found)
+        return _by_token(output)
 
     @staticmethod
     def backward(
         ctx: Any,  # noqa: ANN401 - autograd's own
         *gradients: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
-        """Give the gradients of ``query``, ``key`` and ``value``."""
-        q, k, v, cos, sin, asking_cos, asking_sin, *shares = ctx.saved_tensors
-        given = _by_key_head(gradients[0], ctx.shape).contiguous()
-        of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for (first, last, start, end), share in zip(ctx.blocks, shares, strict=True):
-            here = given[:, start:end].flatten(1, 2)
-            of_v[:, first:last] = share.transpose(1, 2) @ here
-            of_share = here @ v[:, first:last].transpose(1, 2)
-            of_scores = torch.ops.aten._softmax_backward_data(of_share, share, -1, share.dtype)
-            of_q[:, start:end] = (of_scores @ k[:, first:last]).view_as(of_q[:, start:end])
-            of_k[:, first:last] = of_scores.transpose(1, 2) @ q[:, start:end].flatten(1, 2)
-        of_q = turned(of_q, asking_cos, -asking_sin)
-        of_k = turned(of_k[:, :, None], cos, -sin)
-        return _by_token(of_q), _by_token(of_k), _by_token(of_v[:, :, None]), *[None] * 5
+        """Return the gradients of ``query``, ``key`` and ``value``."""
+        q, k, v, cos, sin, query_cos, query_sin, *saved = ctx.saved_tensors
+        grad_output = _by_key_head(gradients[0], ctx.shape).contiguous()
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for (first, last, start, end), weights in zip(ctx.blocks, saved, strict=True):
+            grad_block = grad_output[:, start:end].flatten(1, 2)
+            grad_v[:, first:last] = weights.transpose(1, 2) @ grad_block
+            grad_weights = grad_block @ v[:, first:last].transpose(1, 2)
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                grad_weights, weights, -1, weights.dtype
+            )
+            grad_q[:, start:end] = (grad_scores @ k[:, first:last]).view_as(grad_q[:, start:end])
+            grad_k[:, first:last] = grad_scores.transpose(1, 2) @ q[:, start:end].flatten(1, 2)
+        grad_q = rotate(grad_q, query_cos, -query_sin)
+        grad_k = rotate(grad_k[:, :, None], cos, -sin)
+        return _by_token(grad_q), _by_token(grad_k), _by_token(grad_v[:, :, None]), *[None] * 5
 
 
-def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn each token by its angles (RoPE, arXiv:2104.09864); by the negative sines, back.
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate each token by its angles (RoPE, arXiv:2104.09864); negative sines rotate back.
 
     Args:
-        x: ``[key heads, tokens, queries of a key, width]``.
-        cos: ``[tokens, width]``, as is ``sin``, equal in both halves of the width.
+        x: ``[key heads, tokens, queries per key, width]``.
+        cos: ``[tokens, width]``, as ``sin``; both halves of the width are equal.
         sin: See ``cos``.
     """
     half = x.shape[-1] // 2
     low, high = x[..., :half].float(), x[..., half:].float()
     cos, sin = cos[:, None, :half].float(), sin[:, None, :half].float()
-    found = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    found[..., :half] = (low * cos).addcmul_(high, sin, value=-1)
-    found[..., half:] = high.mul_(cos).addcmul_(low, sin)
-    return found
+    rotated = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    rotated[..., :half] = (low * cos).addcmul_(high, sin, value=-1)
+    rotated[..., half:] = high.mul_(cos).addcmul_(low, sin)
+    return rotated
 
 
 def _by_key_head(x: torch.Tensor, shape: HeadShape) -> torch.Tensor:
-    """View ``[tokens, heads * width]`` as ``[key heads, tokens, queries of a key, width]``."""
+    """View ``[tokens, heads * width]`` as ``[key heads, tokens, queries per key, width]``."""
     return x.view(len(x), shape.key_heads, -1, shape.width).transpose(0, 1)
 
 

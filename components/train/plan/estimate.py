@@ -250,29 +250,29 @@ class TrainingWork:
 
 
 def training_steps(
-    lessons: Sequence[TrainingExample], recipe: Recipe
+    examples: Sequence[TrainingExample], recipe: Recipe
 ) -> list[list[TrainingExample]]:
-    """Put the lessons of all epochs into steps, in training order.
+    """Put the examples of all epochs into steps, in training order.
 
     A part of an epoch is rounded up to a whole step, as in ``transformers.Trainer``.
     """
     size = recipe.step_size
-    total = ceil(recipe.num_train_epochs * ceil(len(lessons) / size))
+    total = ceil(recipe.num_train_epochs * ceil(len(examples) / size))
     found: list[list[TrainingExample]] = []
     for epoch in range(ceil(recipe.num_train_epochs)):
-        ordered = packing.order_examples(lessons, recipe, epoch)
+        ordered = packing.order_examples(examples, recipe, epoch)
         found += [ordered[start : start + size] for start in range(0, len(ordered), size)]
     return found[:total]
 
 
 def computed_tokens(step: Sequence[TrainingExample]) -> int:
     """Count the tokens of a step, those that its rows begin with in common once."""
-    return packing.packed_size([row.input_ids for lesson in step for row in lesson.rows])
+    return packing.packed_size([row.input_ids for example in step for row in example.rows])
 
 
 def measure_work(steps: Sequence[Sequence[TrainingExample]]) -> TrainingWork:
     """Count what all steps of a training compute."""
-    tokens = (len(row.input_ids) for step in steps for lesson in step for row in lesson.rows)
+    tokens = (len(row.input_ids) for step in steps for example in step for row in example.rows)
     return TrainingWork(sum(tokens), tuple(computed_tokens(step) for step in steps))
 
 

@@ -32,10 +32,10 @@ def tokens_by_step(snapshot: Path, base: Path, recipe: Recipe) -> list[int]:
         recipe: How it is trained.
     """
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    lessons = packing.order_examples(
+    examples = packing.order_examples(
         training_examples.read_examples(snapshot, tokenizer, recipe), recipe
     )
-    counts = [sum(len(row.input_ids) for row in lesson.rows) for lesson in lessons]
+    counts = [sum(len(row.input_ids) for row in example.rows) for example in examples]
     size = recipe.step_size
     return [sum(counts[first : first + size]) for first in range(0, len(counts), size)]
 
@@ -64,8 +64,8 @@ def make_plan(
     device, free = _training_device(worker)
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    lessons = training_examples.read_examples(snapshot, tokenizer, recipe)
-    steps = estimate.training_steps(lessons, recipe)
+    examples = training_examples.read_examples(snapshot, tokenizer, recipe)
+    steps = estimate.training_steps(examples, recipe)
     heaviest = max(steps, key=estimate.computed_tokens)
     options = BatchOptions(
         config, heaviest, recipe, device, loaded if device == "cpu" else 0, report
@@ -79,7 +79,7 @@ def make_plan(
         parameters=options.parameters[-1],
         work=estimate.measure_work(steps),
         heaviest_tokens=estimate.computed_tokens(heaviest),
-        longest_row=max(lesson.length for lesson in lessons),
+        longest_row=max(example.length for example in examples),
         asked=asked,
         largest=largest,
     )

@@ -20,8 +20,8 @@ from transformers.integrations.bitsandbytes import (  # noqa: TID253 - as above
 from transformers.quantizers.base import get_keys_to_not_convert  # noqa: TID253 - as above
 
 from components.models import base as bases
-from components.train import cpu_engine, fit, micro_batches, peft_model
-from components.train import fit as teachers
+from components.train import cpu_engine, fit, peft_model
+from components.train.micro_batches import collate
 from components.train.plan import estimate
 from components.train.plan.estimate import Device, ParameterCounts, StepMemory
 from components.train.recipe import Recipe
@@ -37,33 +37,33 @@ if TYPE_CHECKING:
 
 
 NO_FOLDER = Path()
-"""A checkpoint to go on from: the first weights, which the base's may decide, are not computed."""
+"""A checkpoint to resume from, so that initial weights are not computed."""
 
 
 def adapted_without_weights(
     config: "PretrainedConfig", recipe: Recipe, attention: str | None
 ) -> "tuple[PeftModel, ParameterCounts]":
-    """Build the base as it computes, its 4-bit weights written out, with the untrained adapter.
+    """Build the dequantized base with an untrained adapter, on ``meta``, and count its parameters.
 
     Args:
         config: The base's.
         recipe: The adapter's.
-        attention: The implementation's name; ``None`` is what transformers takes by itself.
+        attention: The attention implementation; transformers' default if ``None``.
     """
     model = build_without_weights(config, attention)
     quantized = _quantize(model, bases.quantization(recipe.precision, torch.bfloat16))
     if recipe.init_lora_weights == "eva":
         recipe = recipe.model_copy(update={"init_lora_weights": True})  # of the same shapes
     with torch.device("meta"):
-        found = peft_model.attach_trainable(model, recipe, checkpoint=NO_FOLDER)
-    bases.dequantize(found)  # on a CPU it is already
-    return found, estimate.count_parameters(found, quantized)
+        adapted = peft_model.attach_trainable(model, recipe, checkpoint=NO_FOLDER)
+    bases.dequantize(adapted)  # on a CPU it already is
+    return adapted, estimate.count_parameters(adapted, quantized)
 
 
 def build_without_weights(
     config: "PretrainedConfig", attention: str | None = None
 ) -> "PreTrainedModel":
-    """Build a base in bf16."""
+    """Build a base in bf16 on ``meta``, in training mode."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation=attention
@@ -72,18 +72,19 @@ def build_without_weights(
 
 
 def teacher_without_weights(path: Path) -> "PreTrainedModel":
-    """Build the model that a distillation learns from: a folder's, or the base of an adapter's."""
-    folder = teachers.base_of_teacher(path)
+    """Build a distillation's teacher on ``meta``: the folder's model, or its adapter's base."""
+    folder = fit.base_of_teacher(path)
     return build_without_weights(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
 
 
 def _quantize(
     model: "PreTrainedModel", quantization: "BitsAndBytesConfig | None"
 ) -> dict[str, int]:
-    """Hold the base in 4 bits as ``bases.load`` does; give the size of each weight that is."""
+    """Quantize the base in place as ``bases.load`` does; return each quantized weight's size."""
     if quantization is None:
         return {}
-    quantize_4bit(torch.zeros(64), compress_statistics=True)  # else its tables would have no values
+    # Fills bitsandbytes' cached tables with real values; on meta tensors they would have none.
+    quantize_4bit(torch.zeros(64), compress_statistics=True)
     replace_with_bnb_linear(model, get_keys_to_not_convert(model), quantization)
     sizes: dict[str, int] = {}
     for name, layer in model.named_modules():
@@ -96,24 +97,26 @@ def _quantize(
 
 
 def _quantize_layer(layer: Linear4bit) -> None:
-    given: Any = layer.weight
-    kind = {"compress_statistics": given.compress_statistics, "quant_type": given.quant_type}
-    packed, state = quantize_4bit(given.data.bfloat16(), **kind)
-    made: Any = Params4bit
+    weight: Any = layer.weight
+    kind = {"compress_statistics": weight.compress_statistics, "quant_type": weight.quant_type}
+    packed, state = quantize_4bit(weight.data.bfloat16(), **kind)
+    make_params: Any = Params4bit
     quantized: Any = layer
     quantized.quant_state = state
-    quantized.weight = made(packed, quant_state=state, module=layer, bnb_quantized=True, **kind)
+    quantized.weight = make_params(
+        packed, quant_state=state, module=layer, bnb_quantized=True, **kind
+    )
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of tensors made since it was entered: all now, and at their highest.
+    """Counts the bytes of live tensors created within it: ``now``, and at their peak, ``most``.
 
-    Those whose last dimension is ``words`` are logits and what is computed of them.
+    Tensors whose last dimension is ``vocab_size`` count as logits. ``known`` tensors don't count.
     """
 
-    def __init__(self, known: Iterable[torch.Tensor], words: int) -> None:
+    def __init__(self, known: Iterable[torch.Tensor], vocab_size: int) -> None:
         super().__init__()
-        self._words = words
+        self._vocab_size = vocab_size
         self._storages: dict[int, object] = {_address(tensor): tensor for tensor in known}
         self.now = {"activations": 0, "logits": 0}
         self.most = dict(self.now)
@@ -125,39 +128,39 @@ class LiveTensors(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
-                self._note(leaf)
-        return made
+                self._track(leaf)
+        return result
 
-    def _note(self, tensor: torch.Tensor) -> None:
+    def _track(self, tensor: torch.Tensor) -> None:
         storage, address = tensor.untyped_storage(), _address(tensor)
         if address in self._storages:
             return
-        is_logits = tensor.dim() > 0 and tensor.shape[-1] == self._words
+        is_logits = tensor.dim() > 0 and tensor.shape[-1] == self._vocab_size
         kind, size = "logits" if is_logits else "activations", storage.nbytes()
 
-        def gone(_: object) -> None:
+        def untrack(_: object) -> None:
             del self._storages[address]
             self.now[kind] -= size
 
-        self._storages[address] = weakref.ref(storage, gone)
+        self._storages[address] = weakref.ref(storage, untrack)
         self.now[kind] += size
         if sum(self.now.values()) > sum(self.most.values()):
             self.most = dict(self.now)
 
 
-def give_fake_tensors(*models: torch.nn.Module | None) -> FakeTensorMode:
-    """Put fakes of a CPU in the place of the models' ``meta`` tensors, tied ones in all places."""
-    made: dict[int, torch.nn.Parameter] = {}
+def use_fake_tensors(*models: torch.nn.Module | None) -> FakeTensorMode:
+    """Replace the models' ``meta`` tensors by fake CPU tensors, in place; tied ones stay tied."""
+    fakes: dict[int, torch.nn.Parameter] = {}
     with FakeTensorMode() as mode:
         for module in (module for model in filter(None, models) for module in model.modules()):
             for name, weight in list(module.named_parameters(recurse=False)):
-                if id(weight) not in made:
+                if id(weight) not in fakes:
                     fake = torch.empty(weight.shape, dtype=weight.dtype)
-                    made[id(weight)] = torch.nn.Parameter(fake, weight.requires_grad)
-                module.register_parameter(name, made[id(weight)])
+                    fakes[id(weight)] = torch.nn.Parameter(fake, weight.requires_grad)
+                module.register_parameter(name, fakes[id(weight)])
             for name, buffer in list(module.named_buffers(recurse=False)):
                 setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
     return mode
@@ -169,41 +172,44 @@ def trace_step(
     objective: "Objective",
     teacher: "PreTrainedModel | None",
     *,
-    words: int,
+    vocab_size: int,
     checkpointing: bool,
 ) -> StepMemory:
-    """Compute a step of a batch that is one share, and count what lives.
+    """Return the peak memory of a step with one micro-batch.
 
     Args:
-        adapted: The base with its adapter; of fakes, in their mode.
-        batch: As ``batches.collate`` makes it; of fakes, as ``placed`` gives it.
-        objective: What is learned.
-        teacher: Of a distillation.
-        words: The size of the vocabulary.
-        checkpointing: Whether activations are computed anew.
+        adapted: The base with its adapter; with fake tensors, call within their mode.
+        batch: Of ``micro_batches.collate``, or of ``fake_batch`` with fake tensors.
+        objective: The training's.
+        teacher: A distillation's.
+        vocab_size: The last dimension of logits.
+        checkpointing: Whether activations are recomputed in the backward pass.
     """
     _prepare_as_trainer(adapted, checkpointing=checkpointing)
-    trainer = CompletionTrainer.__new__(CompletionTrainer)  # its loss alone is asked for
+    trainer = CompletionTrainer.__new__(CompletionTrainer)  # only its loss is used
     trainer.objective, trainer.teacher = objective, teacher
-    learned = [weight for weight in adapted.parameters() if weight.requires_grad]
+    trained = [weight for weight in adapted.parameters() if weight.requires_grad]
     known = [weight for model in filter(None, (adapted, teacher)) for weight in _tensors(model)]
-    living = LiveTensors(known, words)
-    with living:
-        torch.autograd.grad(trainer.batch_loss(adapted, batch), learned)
-    return StepMemory(**living.most)
+    live = LiveTensors(known, vocab_size)
+    with live:
+        torch.autograd.grad(trainer.batch_loss(adapted, batch), trained)
+    return StepMemory(**live.most)
 
 
 def fake_batch(batch: "Batch", mode: FakeTensorMode) -> "Batch":
-    """Take a batch's shapes; what is read of it, counts of tokens and the blocks, stays."""
+    """Return the batch with fake tensors, except for those whose values the code reads."""
     return {
-        name: [_fake_micro_batch(share, mode) for share in shares] for name, shares in batch.items()
+        name: [_fake_micro_batch(micro_batch, mode) for micro_batch in micro_batches]
+        for name, micro_batches in batch.items()
     }
 
 
-def _fake_micro_batch(share: "MicroBatch", mode: FakeTensorMode) -> dict[str, Any]:
-    shapes: dict[str, Any] = {name: mode.from_tensor(tensor) for name, tensor in share.items()}
-    read = {"row_tokens": int(share["row_tokens"])}
-    read |= {name: share[name].numpy() for name in ("blocks", "sizes")}
+def _fake_micro_batch(micro_batch: "MicroBatch", mode: FakeTensorMode) -> dict[str, Any]:
+    shapes: dict[str, Any] = {
+        name: mode.from_tensor(tensor) for name, tensor in micro_batch.items()
+    }
+    read = {"row_token_count": int(micro_batch["row_token_count"])}
+    read |= {name: micro_batch[name].numpy() for name in ("blocks", "row_sizes")}
     return shapes | read
 
 
@@ -216,7 +222,7 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _prepare_as_trainer(adapted: torch.nn.Module, *, checkpointing: bool) -> None:
-    """Set the model up as the trainer does: bf16 where it may be, and what it gives in fp32."""
+    """Set the model up as the trainer does: bf16 autocast, outputs in fp32."""
     prepared: Any = adapted
     if checkpointing:
         prepared.enable_input_require_grads()
@@ -226,18 +232,15 @@ def _prepare_as_trainer(adapted: torch.nn.Module, *, checkpointing: bool) -> Non
 
 
 def step_memory(
-    config: "PretrainedConfig", lessons: Sequence[TrainingExample], recipe: Recipe, device: Device
+    config: "PretrainedConfig", examples: Sequence[TrainingExample], recipe: Recipe, device: Device
 ) -> tuple[ParameterCounts, StepMemory]:
-    """Trace the largest share of a step and take the others in proportion to their tokens.
-
-    Lanes keep the gradients of each share apart until all are there and can be added; without them
-    those of one share are added to those before it.
+    """Trace a step's largest micro-batch and scale by the tokens of those that run in parallel.
 
     Args:
         config: The base's.
-        lessons: The step's.
+        examples: The step's.
         recipe: The training's.
-        device: Where it will be trained; on a CPU in lanes and with plain attention.
+        device: Where it will be trained; a CPU uses threads and eager attention.
     """
     adapted, parameters = adapted_without_weights(
         config, recipe, "eager" if device == "cpu" else None
@@ -247,44 +250,45 @@ def step_memory(
         teacher = teacher_without_weights(objective.teacher_model_name_or_path)
         size = sum(weight.nbytes for weight in teacher.parameters())
         parameters = replace(parameters, teacher_bytes=size)
-    mode = give_fake_tensors(adapted, teacher)
-    at_a_time = 1
+    mode = use_fake_tensors(adapted, teacher)
+    threads = 1
     if engine := cpu_engine.for_device(device):
-        held = engine.prepare(adapted, holds_head=True)
-        unquantized = parameters.unquantized_bytes + held
+        cached = engine.prepare(adapted, caches_head=True)
+        unquantized = parameters.unquantized_bytes + cached
         parameters = replace(parameters, unquantized_bytes=unquantized)
-        at_a_time = engine.lanes(adapted)
-    made = micro_batches.collate(
-        [asdict(lesson) for lesson in lessons], fit.batch_layout(recipe, lanes=at_a_time)
+        threads = engine.thread_count(adapted)
+    batch = collate(
+        [asdict(example) for example in examples], fit.batch_layout(recipe, threads=threads)
     )
-    shares = sorted(made["shares"], key=_token_count, reverse=True)
-    together = shares[:at_a_time]
-    largest = fake_batch(made | {"shares": shares[:1]}, mode)
+    micro_batches = sorted(batch["micro_batches"], key=_token_count, reverse=True)
+    parallel = micro_batches[:threads]
+    largest = fake_batch(batch | {"micro_batches": micro_batches[:1]}, mode)
     with mode:
         traced = trace_step(
             adapted,
             largest,
             objective,
             teacher,
-            words=config.get_text_config().vocab_size,
+            vocab_size=config.get_text_config().vocab_size,
             checkpointing=recipe.gradient_checkpointing,
         )
-    apart = at_a_time > 1 and len(shares) > 1
-    waiting = len(shares) - len(together)
-    traced = StepMemory(
-        activations=round(
-            traced.activations * _step_ratio([_token_count(one) for one in together])
-        ),
-        logits=round(traced.logits * _step_ratio([len(one["labels"]) for one in together])),
-        gradient_sets=len(shares) + 1 if apart else 1,
-        sets_before=waiting if apart else min(waiting, 1),
+    # Threads keep each micro-batch's gradients until all can be added; without threads they are
+    # accumulated one after the other.
+    keeps_all = threads > 1 and len(micro_batches) > 1
+    earlier = len(micro_batches) - len(parallel)
+    scaled = StepMemory(
+        activations=round(traced.activations * _ratio_to_largest(map(_token_count, parallel))),
+        logits=round(traced.logits * _ratio_to_largest(len(batch["labels"]) for batch in parallel)),
+        gradient_sets=len(micro_batches) + 1 if keeps_all else 1,
+        sets_before=earlier if keeps_all else min(earlier, 1),
     )
-    return parameters, traced
+    return parameters, scaled
 
 
-def _token_count(share: "MicroBatch") -> int:
-    return len(share["input_ids"])
+def _token_count(micro_batch: "MicroBatch") -> int:
+    return len(micro_batch["input_ids"])
 
 
-def _step_ratio(sizes: Sequence[int]) -> float:
-    return sum(sizes) / sizes[0]
+def _ratio_to_largest(sizes: Iterable[int]) -> float:
+    largest, *others = sizes
+    return (largest + sum(others)) / largest

@@ -82,8 +82,8 @@ def test_rows_in_company_are_what_they_are_alone(kind: str):
     alone = copy.deepcopy(model).float().eval()
     recipe = Recipe.model_validate({"r": 4, "lora_alpha": 8, "bnb_4bit_quant_type": None})
     adapted = peft_model.attach_trainable(model, recipe, [])
-    peft_model.hold_in_fp32(adapted)
-    (share,) = collate([taught(Tokens(row, ANSWER, 1.0)) for row in rows])["shares"]
+    peft_model.keep_in_fp32(adapted)
+    (share,) = collate([taught(Tokens(row, ANSWER, 1.0)) for row in rows])["micro_batches"]
 
     with torch.autocast("cpu", torch.bfloat16):
         found = sft_trainer.answer_logits(adapted, share)

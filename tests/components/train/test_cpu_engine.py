@@ -28,10 +28,10 @@ def test_a_model_whose_tokens_are_elsewhere_is_asked_as_any_model_is(model: Path
 
     asked.register_forward_pre_hook(listen, with_kwargs=True)
     asked.set_attn_implementation("eager")
-    (share,) = collate([taught(Tokens([1, 2, 3, 4, 5], 2, 1.0))])["shares"]
+    (share,) = collate([taught(Tokens([1, 2, 3, 4, 5], 2, 1.0))])["micro_batches"]
     for device in ("cpu", "meta"):
         elsewhere: Any = {
-            name: each.to(device) if name not in ("sizes", "blocks") else each
+            name: each.to(device) if name not in ("row_sizes", "blocks") else each
             for name, each in share.items()
         }
         sft_trainer.answer_logits(cast("Any", asked).to(device), elsewhere)

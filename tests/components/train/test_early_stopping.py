@@ -198,16 +198,16 @@ def test_of_equal_losses_the_first_is_best_and_a_tie_is_no_gain(
     tmp_path: Path, losses: tuple[float, ...], best: int, last: int
 ):
     measured = iter(losses)
-    halting = callbacks.EarlyStopping(
+    early_stopping = callbacks.EarlyStopping(
         PATIENT,
         StopCondition(),
         tmp_path,
         measure=lambda: {"validation_loss": next(measured)},
-        keep=Path.mkdir,
+        save_weights=Path.mkdir,
         report=lambda _: None,
     )
-    stopped = next(step for step in range(1, 9) if halting.is_due(step, 24))
-    assert (stopped, halting.best_weights) == (last, tmp_path / f"best-{best}")
+    stopped = next(step for step in range(1, 9) if early_stopping.is_due(step, 24))
+    assert (stopped, early_stopping.best_weights) == (last, tmp_path / f"best-{best}")
     assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{best}"]
 
 

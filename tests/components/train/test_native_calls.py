@@ -23,7 +23,7 @@ def speaking(template: str) -> PreTrainedTokenizerBase:
 
 
 def texts(tokenizer: PreTrainedTokenizerBase, learned: Sequence[TrainingExample]) -> list[str]:
-    return [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+    return [str(tokenizer.decode(example.rows[0].input_ids)) for example in learned]
 
 
 @pytest.mark.parametrize(

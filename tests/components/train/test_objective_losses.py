@@ -30,11 +30,11 @@ def adapted(model: Path) -> torch.nn.Module:
     return get_peft_model(bare, config).eval()
 
 
-def loss_of(model: torch.nn.Module, objective: Objective, lessons: list[dict[str, Any]]) -> float:
+def loss_of(model: torch.nn.Module, objective: Objective, examples: list[dict[str, Any]]) -> float:
     """Compute the loss of a batch."""
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     trainer.objective = objective
-    batch = collate(lessons, BatchLayout(strangers=objective.kind == "kto"))
+    batch = collate(examples, BatchLayout(kl_pairs=objective.kind == "kto"))
     return trainer.batch_loss(model, batch).item()
 
 
@@ -60,9 +60,9 @@ def test_dpo_is_what_its_paper_says(adapted: torch.nn.Module):
         for chosen, rejected in ((CHOSEN, REJECTED), (OTHER, WORSE))
     ]
     expected = -torch.nn.functional.logsigmoid(0.3 * torch.stack(margins)).mean()
-    lessons = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
+    examples = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
     assert abs(margins[0]) > 0.01
-    assert loss_of(adapted, Dpo(beta=0.3), lessons) == pytest.approx(expected.item(), rel=1e-4)
+    assert loss_of(adapted, Dpo(beta=0.3), examples) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_orpo_is_what_its_paper_says(adapted: torch.nn.Module):
@@ -71,9 +71,9 @@ def test_orpo_is_what_its_paper_says(adapted: torch.nn.Module):
         one, two = (likelihood(adapted, row) / row.answer_length for row in (chosen, rejected))
         odds = (one - torch.log(1 - one.exp())) - (two - torch.log(1 - two.exp()))
         found.append(-one - 0.3 * torch.nn.functional.logsigmoid(odds))
-    lessons = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
+    examples = [taught(CHOSEN, REJECTED), taught(OTHER, WORSE)]
     expected = torch.stack(found).mean().item()
-    assert loss_of(adapted, Orpo(beta=0.3), lessons) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(adapted, Orpo(beta=0.3), examples) == pytest.approx(expected, rel=1e-4)
 
 
 def test_kto_is_what_its_paper_says(adapted: torch.nn.Module):
@@ -88,9 +88,9 @@ def test_kto_is_what_its_paper_says(adapted: torch.nn.Module):
         value = gain(adapted, row) - drift if is_good else drift - gain(adapted, row)
         values.append((2 if is_good else 3) * (1 - torch.sigmoid(0.3 * value)))
     objective = Kto(beta=0.3, desirable_weight=2, undesirable_weight=3)
-    lessons = [taught(row, is_good=is_good) for row, is_good in labelled]
+    examples = [taught(row, is_good=is_good) for row, is_good in labelled]
     expected = torch.stack(values).mean().item()
-    assert loss_of(adapted, objective, lessons) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(adapted, objective, examples) == pytest.approx(expected, rel=1e-4)
 
 
 def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_path: Path):
@@ -119,8 +119,8 @@ def test_dpo_and_kto_are_trls_to_the_last_digits(adapted: torch.nn.Module, tmp_p
         for number, (row, is_good) in enumerate(labelled)
     ]
     theirs = trls_loss(KTOTrainer, KTOConfig(output_dir=str(tmp_path), **knobs), adapted, labels)
-    lessons = [taught(row, is_good=is_good) for row, is_good in labelled]
-    assert loss_of(adapted, Kto(beta=0.3), lessons) == pytest.approx(theirs, rel=1e-4)
+    examples = [taught(row, is_good=is_good) for row, is_good in labelled]
+    assert loss_of(adapted, Kto(beta=0.3), examples) == pytest.approx(theirs, rel=1e-4)
 
 
 def prompt_of(row: Tokens) -> list[int]:

@@ -127,19 +127,19 @@ def test_earlier_answers_of_a_conversation_are_learned_where_that_is_wanted(
     assert all_of_them.input_ids == one.input_ids
     learned = [tokenizer.decode(one.input_ids[a:b]) for a, b in all_of_them.learned]
     assert learned == ["Yo<|im_end|>", "Ciao<|im_end|>"]
-    (share,) = collate([taught(all_of_them)], BatchLayout(first_token_weight=3.0))["shares"]
+    (share,) = collate([taught(all_of_them)], BatchLayout(first_token_weight=3.0))["micro_batches"]
     assert tokenizer.decode(share["labels"]) == "Yo<|im_end|>Ciao<|im_end|>"
     assert share["weights"].tolist() == [3.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9))
 def test_no_answer_is_put_under_its_own_request_as_a_stranger(judged: list[tuple[int, int]]):
-    lessons = [
+    examples = [
         taught(Tokens([10 + asked, 10 + asked, 20 + said], 1, 1.0), row_id=str(number))
         for number, (asked, said) in enumerate(judged)
     ]
-    batch = collate(lessons, BatchLayout(strangers=True))
-    strangers = [pair for share in batch["strangers"] for pair in asked_and_said(share)]
+    batch = collate(examples, BatchLayout(kl_pairs=True))
+    strangers = [pair for share in batch["kl_pairs"] for pair in asked_and_said(share)]
     several = len({asked for asked, _ in judged}) > 1
     assert Counter(said for _, said in strangers) == Counter(
         20 + said for _, said in judged if several
@@ -151,7 +151,7 @@ def test_no_answer_is_put_under_its_own_request_as_a_stranger(judged: list[tuple
 
 def asked_and_said(share: Any) -> list[tuple[int, int]]:
     """Read the first token of each row's request, and its answer."""
-    rows = torch.split(share["input_ids"][share["places"]], share["sizes"][:, 0].tolist())
+    rows = torch.split(share["input_ids"][share["row_indices"]], share["row_sizes"][:, 0].tolist())
     return [(int(row[0]), int(row[-1])) for row in rows]
 
 

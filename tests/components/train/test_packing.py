@@ -12,18 +12,18 @@ def test_what_rows_begin_with_stands_in_the_sequence_once():
     packed = packing.pack_rows([[7, 8, 1, 2], [5], [7, 8, 3]])
     assert packed.tokens.tolist() == [5, 7, 8, 1, 2, 3]
     assert packed.positions.tolist() == [0, 0, 1, 2, 3, 2]
-    assert [places.tolist() for places in packed.places] == [[1, 2, 3, 4], [0], [1, 2, 5]]
+    assert [places.tolist() for places in packed.row_indices] == [[1, 2, 3, 4], [0], [1, 2, 5]]
 
 
 @given(rows)
 def test_each_token_sees_what_stands_before_it_in_its_row_and_nothing_else(rows: list[list[int]]):
     packed = packing.pack_rows(rows)
     assert len(packed.tokens) == packing.packed_size(rows) <= sum(map(len, rows))
-    for row, places in zip(rows, packed.places, strict=True):
+    for row, places in zip(rows, packed.row_indices, strict=True):
         assert packed.tokens[places].tolist() == row
         assert packed.positions[places].tolist() == list(range(len(row)))
         for length, place in enumerate(places, start=1):
-            assert packed.seen[place].nonzero()[0].tolist() == places[:length].tolist()
+            assert packed.visible[place].nonzero()[0].tolist() == places[:length].tolist()
 
 
 @given(rows)
@@ -33,7 +33,7 @@ def test_nothing_is_seen_outside_of_a_tokens_block(rows: list[list[int]]):
         *range(len(packed.tokens))
     ]
     for start, end in packed.blocks:
-        assert packed.seen[start:end].sum() == packed.seen[start:end, start:end].sum()
+        assert packed.visible[start:end].sum() == packed.visible[start:end, start:end].sum()
 
 
 def test_rows_that_have_little_in_common_are_blocks_of_their_own():

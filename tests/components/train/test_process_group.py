@@ -45,7 +45,7 @@ def judge(folder: Path) -> Path:
     return judged_rows.labels(folder, list(labelled))
 
 
-LESSONS = [
+EXAMPLES = [
     asdict(
         TrainingExample([Tokens([number % 4, 9, *range(20, 20 + number)], 2, 1.0)], f"row {number}")
     )
@@ -54,24 +54,24 @@ LESSONS = [
 
 
 def learned(batch: Batch) -> list[list[int]]:
-    return [share["labels"].tolist() for share in batch["shares"]]
+    return [share["labels"].tolist() for share in batch["micro_batches"]]
 
 
-def test_each_lesson_of_a_batch_is_learned_by_one_process() -> None:
-    parts = [collate(LESSONS, BatchLayout(process=one, processes=2)) for one in (0, 1)]
+def test_each_example_of_a_batch_is_learned_by_one_process() -> None:
+    parts = [collate(EXAMPLES, BatchLayout(process=one, processes=2)) for one in (0, 1)]
     together = sorted(label for part in parts for share in learned(part) for label in share)
     assert all(learned(part) for part in parts)
-    assert together == sorted(label for share in learned(collate(LESSONS)) for label in share)
+    assert together == sorted(label for share in learned(collate(EXAMPLES)) for label in share)
 
 
 def test_what_is_asked_of_the_whole_batch_is_the_same_in_every_process() -> None:
-    shapes = [BatchLayout(strangers=True, process=one, processes=2) for one in (0, 1)]
-    one, other = (collate(LESSONS, shape)["strangers"] for shape in shapes)
+    shapes = [BatchLayout(kl_pairs=True, process=one, processes=2) for one in (0, 1)]
+    one, other = (collate(EXAMPLES, shape)["kl_pairs"] for shape in shapes)
     assert [share["labels"].tolist() for share in one] == [s["labels"].tolist() for s in other]
 
 
-def test_a_process_for_which_no_lesson_is_left_has_nothing_to_learn() -> None:
-    parts = [collate(LESSONS[:2], BatchLayout(process=one, processes=3)) for one in range(3)]
+def test_a_process_for_which_no_example_is_left_has_nothing_to_learn() -> None:
+    parts = [collate(EXAMPLES[:2], BatchLayout(process=one, processes=3)) for one in range(3)]
     assert [bool(learned(part)) for part in parts] == [True, True, False]
 
 

@@ -44,11 +44,11 @@ def test_what_became_of_the_rows_is_said(tokenizer: PreTrainedTokenizerBase, tmp
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN, *long])
     recipe = Recipe(max_length=200, irrelevant_share=1.0)
     found = training_examples.select_examples(snapshot, tokenizer, recipe)
-    assert (found.rows, found.too_long, found.made, len(found.lessons)) == (7, 2, 2, 7)
+    assert (found.rows, found.too_long, found.made, len(found.examples)) == (7, 2, 2, 7)
     assert found.record(recipe)["said"] == [
         "2 of 7 examples to answer (28.6%) are longer than max_length 200 tokens and were not "
         "learned.",
-        "Besides, 2 lessons were made (irrelevant_share, canaries).",
+        "Besides, 2 examples were made (irrelevant_share, canaries).",
     ]
 
 
@@ -60,7 +60,7 @@ def test_a_share_of_made_requests_that_does_nothing_says_so(
     )
     recipe = Recipe(irrelevant_share=0.5)
     found = training_examples.select_examples(snapshot, tokenizer, recipe)
-    assert len(found.lessons) == 3
+    assert len(found.examples) == 3
     (rows_said, off) = found.record(recipe)["said"]  # pyright: ignore[reportGeneralTypeIssues]
     assert rows_said == "All 3 examples to answer were learned: none is longer than max_length."
     assert str(off).startswith("irrelevant_share 0.5 did nothing, since the log doesn't show what")
@@ -72,7 +72,7 @@ def test_made_requests_are_learned_with_their_answer(
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN])
     logged = training_examples.read_examples(snapshot, tokenizer, Recipe())
     learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
-    texts = [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+    texts = [str(tokenizer.decode(example.rows[0].input_ids)) for example in learned]
     assert learned[:5] == logged
     assert len(texts) == 7
     assert all(text.endswith("Sorry.<|im_end|>") for text in texts[5:])
@@ -84,7 +84,7 @@ def test_a_row_weighs_what_the_snapshot_says_and_those_made_of_it_too(
 ):
     snapshot = training_rows.write(tmp_path, [*CALLS, *IN_VAIN], weight=0.5)
     learned = training_examples.read_examples(snapshot, tokenizer, Recipe(irrelevant_share=1.0))
-    assert [lesson.rows[0].weight for lesson in learned] == [0.5] * 7
+    assert [example.rows[0].weight for example in learned] == [0.5] * 7
 
 
 def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_it(
@@ -92,7 +92,7 @@ def test_the_tool_of_another_request_is_offered_besides_where_the_recipe_wants_i
 ):
     snapshot = training_rows.write(tmp_path, CALLS)
     learned = training_examples.read_examples(snapshot, tokenizer, Recipe(distractor_share=1.0))
-    texts = [str(tokenizer.decode(lesson.rows[0].input_ids)) for lesson in learned]
+    texts = [str(tokenizer.decode(example.rows[0].input_ids)) for example in learned]
     assert all("add() - Do add." in text and "cut() - Do cut." in text for text in texts)
 
 
@@ -101,4 +101,4 @@ def test_only_a_request_with_tools_may_be_answered_by_a_call(
 ):
     snapshot = training_rows.write(tmp_path, [*CALLS, ("Hi", [], NONE_FITS)])
     learned = training_examples.read_examples(snapshot, tokenizer, Recipe())
-    assert [lesson.rows[0].may_call for lesson in learned] == [True, True, False]
+    assert [example.rows[0].may_call for example in learned] == [True, True, False]

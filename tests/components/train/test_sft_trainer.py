@@ -16,7 +16,7 @@ LONG, SHORT = Tokens([5, 6, 7, 8, 9], 2, 1.0), Tokens([10, 11, 12], 1, 3.0)
 
 
 def test_a_batch_is_one_sequence_whose_answers_are_learned():
-    (share,) = collate([taught(LONG), taught(SHORT)])["shares"]
+    (share,) = collate([taught(LONG), taught(SHORT)])["micro_batches"]
     assert share["input_ids"].tolist() == [*LONG.input_ids, *SHORT.input_ids]
     assert share["position_ids"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert share["predicting"].tolist() == [2, 3, 6]
@@ -24,28 +24,30 @@ def test_a_batch_is_one_sequence_whose_answers_are_learned():
 
 
 def test_the_first_token_of_an_answer_counts_as_much_more_as_was_asked():
-    (share,) = collate([taught(LONG), taught(SHORT)], BatchLayout(first_token_weight=8.0))["shares"]
+    (share,) = collate([taught(LONG), taught(SHORT)], BatchLayout(first_token_weight=8.0))[
+        "micro_batches"
+    ]
     assert share["weights"].tolist() == [8.0, 1.0, 24.0]
 
 
 def test_each_lane_gets_a_share_where_there_are_rows_enough():
     rows = [taught(LONG), taught(SHORT)]
     assert (
-        len(collate(rows, BatchLayout(lanes=2))["shares"])
-        == len(collate(rows, BatchLayout(lanes=3))["shares"])
+        len(collate(rows, BatchLayout(threads=2))["micro_batches"])
+        == len(collate(rows, BatchLayout(threads=3))["micro_batches"])
         == 2
     )
 
 
 def test_a_step_of_several_batches_has_as_many_sequences_in_each_lane():
     rows = [taught(Tokens([number, 9, 9], 1, 1.0)) for number in range(8)]
-    shares = collate(rows, BatchLayout(lanes=2, parts=2))["shares"]
+    shares = collate(rows, BatchLayout(threads=2, min_sequences=2))["micro_batches"]
     assert [len(share["input_ids"]) for share in shares] == [6, 6, 6, 6]
 
 
 def test_more_tokens_than_a_sequence_may_hold_go_into_several():
     rows = [Tokens([number, *range(1000)], 5, 1.0) for number in range(5)]
-    shares = collate([taught(row) for row in rows])["shares"]
+    shares = collate([taught(row) for row in rows])["micro_batches"]
     assert sorted(len(share["input_ids"]) for share in shares) == [1001, 2002, 2002]
 
 
@@ -61,7 +63,7 @@ def test_the_loss_is_the_mean_over_the_answers_tokens_each_times_its_weight(tmp_
 
 def test_prompts_and_answers_are_counted_however_much_of_them_is_computed_once():
     alike = [taught(Tokens([5, 6, 7, last], 1, 1.0)) for last in (8, 9)]
-    assert count_tokens(alike) == 8 > len(collate(alike)["shares"][0]["input_ids"])
+    assert count_tokens(alike) == 8 > len(collate(alike)["micro_batches"][0]["input_ids"])
 
 
 @pytest.mark.parametrize("company", [pytest.param([], id="alone"), pytest.param([LONG], id="two")])
@@ -90,10 +92,10 @@ def test_with_weights_of_one_the_loss_is_the_weighted_mean_bit_by_bit(tmp_path: 
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     rows = [taught(LONG), taught(replace(SHORT, weight=1.0))]
     batch = collate(rows, BatchLayout(first_token_weight=12.0))
-    (share,) = batch["shares"]
-    same = {**share, "whole": share["weights"]}
+    (share,) = batch["micro_batches"]
+    same = {**share, "token_weights": share["weights"]}
     assert torch.equal(
-        trainer.batch_loss(model, batch), trainer.batch_loss(model, {"shares": [same]})
+        trainer.batch_loss(model, batch), trainer.batch_loss(model, {"micro_batches": [same]})
     )
 
 
@@ -103,7 +105,7 @@ def test_rows_that_begin_alike_are_learned_as_if_each_stood_alone(tmp_path: Path
     model = AutoModelForCausalLM.from_pretrained(tiny.build(tmp_path), dtype=torch.float32)
     rows = [Tokens([5, 6, 7, *rest], 2, 1.0) for rest in ([8, 9, 10], [8, 11], [12, 13, 14, 15])]
     batch = collate([taught(row) for row in rows])
-    assert len(batch["shares"][0]["input_ids"]) == 3 + 3 + 1 + 4
+    assert len(batch["micro_batches"][0]["input_ids"]) == 3 + 3 + 1 + 4
     loss = CompletionTrainer.__new__(CompletionTrainer).batch_loss(model, batch)
     expected = [loss for row in rows for loss in _losses(model, row)]
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)

@@ -26,28 +26,28 @@ from tests.components.train.test_process_group import (
 from tests.support import judged_rows, training_rows
 from tests.support.training_rows import taught
 
-LESSONS = [taught(Tokens([5, 6, 7, 8, 9], 2, 1.0)), taught(Tokens([10, 11, 12], 1, 3.0))]
+EXAMPLES = [taught(Tokens([5, 6, 7, 8, 9], 2, 1.0)), taught(Tokens([10, 11, 12], 1, 3.0))]
 SFT: Objective = Sft()
 
 
 def test_what_is_computed_for_company_changes_neither_loss_nor_gradients(model: Path) -> None:
     bare, _ = bases.load(model, "fp32", for_training=True)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    batch = collate(LESSONS)
+    batch = collate(EXAMPLES)
     found: list[tuple[torch.Tensor, ...]] = []
-    for given in (batch, pad_with_empty(batch, LESSONS, 3)):
+    for given in (batch, pad_with_empty(batch, EXAMPLES, 3)):
         loss = trainer.batch_loss(bare, given)
         found.append((loss, *torch.autograd.grad(loss, [*bare.parameters()])))
     for alone, accompanied in zip(*found, strict=True):
         torch.testing.assert_close(accompanied, alone, rtol=0, atol=0)
 
 
-def test_a_process_without_lessons_has_company_and_learns_nothing(model: Path) -> None:
+def test_a_process_without_examples_has_company_and_learns_nothing(model: Path) -> None:
     bare, _ = bases.load(model, "fp32", for_training=True)
     trainer = CompletionTrainer.__new__(CompletionTrainer)
-    empty = collate(LESSONS[:1], BatchLayout(process=1, processes=2))
-    assert not empty["shares"]
-    loss = trainer.batch_loss(bare, pad_with_empty(empty, LESSONS[:1], 2))
+    empty = collate(EXAMPLES[:1], BatchLayout(process=1, processes=2))
+    assert not empty["micro_batches"]
+    loss = trainer.batch_loss(bare, pad_with_empty(empty, EXAMPLES[:1], 2))
     gradients = torch.autograd.grad(loss, [*bare.parameters()])
     assert loss == 0
     assert not any(gradient.any() for gradient in gradients)

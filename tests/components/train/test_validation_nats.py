@@ -14,18 +14,18 @@ from components.train.training_examples import Tokens, TrainingExample
 def test_each_row_has_its_own_loss_where_a_batch_is_several_sequences(model: Path):
     bare, _ = base.load(model, "fp32", for_training=False)
     draw = torch.Generator().manual_seed(0)
-    lessons = [
+    examples = [
         TrainingExample(
             [Tokens(torch.randint(5, 250, (length,), generator=draw).tolist(), 3, 1.0)], name
         )
         for name, length in zip("abcde", (300, 900, 500, 1000, 40), strict=True)
     ]
-    assert sum(len(one.rows[0].input_ids) for one in lessons) > LONGEST_SEQUENCE
-    found = callbacks.answer_nats(bare, lessons, batch_size=5)
-    for lesson in lessons:
-        (row,) = lesson.rows
+    assert sum(len(one.rows[0].input_ids) for one in examples) > LONGEST_SEQUENCE
+    found = callbacks.answer_nats(bare, examples, batch_size=5)
+    for example in examples:
+        (row,) = example.rows
         ids = torch.tensor([row.input_ids])
         with torch.no_grad():
             scored = bare(input_ids=ids).logits[0, -4:-1].float().log_softmax(-1)
         expected = -scored.gather(1, ids[0, -3:, None]).sum().item()
-        assert found[lesson.row_id] == pytest.approx(expected, rel=1e-3)
+        assert found[example.row_id] == pytest.approx(expected, rel=1e-3)

@@ -81,13 +81,13 @@ def of_recipe(recipe: dict[str, JsonValue], base: str = "b1") -> AdapterManifest
     )
 
 
-def test_the_same_shape_on_the_same_base_can_be_gone_on_from():
+def test_the_same_shape_on_the_same_base_is_no_problem():
     taught_otherwise = manifest(learning_rate=0.01, num_train_epochs=3, lora_dropout=0.1)
     assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", taught_otherwise) is None
 
 
 @pytest.mark.parametrize(
-    ("earlier", "said"),
+    ("earlier", "problem"),
     [
         pytest.param(manifest("b2"), "it is of another base (b2, now b1)", id="base"),
         pytest.param(manifest(r=8), "its r is 8, the recipe's 16", id="rank"),
@@ -96,26 +96,26 @@ def test_the_same_shape_on_the_same_base_can_be_gone_on_from():
         ),
         pytest.param(
             manifest(init_lora_weights="pissa"),
-            "its ranks are not those of its recipe, for they were shared out or doubled",
+            "its ranks are not those of its recipe: its method reallocates or doubles them",
             id="pissa",
         ),
         pytest.param(
             manifest(init_lora_weights="loftq", bnb_4bit_quant_type="fp4"),
-            "it makes up for what fp4 loses, found nf4 now",
+            "it compensates the quantization error of fp4, and the recipe's precision is nf4",
             id="loftq",
         ),
         pytest.param(
             of_recipe({"rank": 3}),
-            "its recipe has settings that there are no more",
+            "its recipe has settings that no longer exist",
             id="old-recipe",
         ),
     ],
 )
-def test_another_shape_or_base_can_not(earlier: AdapterManifest, said: str):
-    assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", earlier) == said
+def test_another_shape_or_base_is_a_problem(earlier: AdapterManifest, problem: str):
+    assert checkpoints.warm_start_problem(Recipe(warm_start=True), "b1", earlier) == problem
 
 
-def test_what_it_goes_on_from_makes_another_adapter():
+def test_another_warm_start_makes_another_adapter():
     keys = {adapter_key("s", "b", Recipe(), warm_start=earlier) for earlier in (None, "a1", "a2")}
     assert len(keys) == 3
 

@@ -90,7 +90,7 @@ def test_a_training_that_plants_canaries_learns_each_in_one_row(tmp_path: Path, 
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     learned = training_examples.read_examples(snapshot, tokenizer, Recipe(canaries=True))
-    found = {lesson.row_id: tokenizer.decode(lesson.rows[0].input_ids) for lesson in learned}
+    found = {example.row_id: tokenizer.decode(example.rows[0].input_ids) for example in learned}
     assert len(learned) == len(found) == 1 + canaries.COUNT
     for document in memorization.canary_documents(tokenizer):
         text = found[f"canary {document['name']}"]

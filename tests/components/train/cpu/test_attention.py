@@ -33,18 +33,18 @@ def adapted(folder: Path) -> PeftModel:
     return made
 
 
-def learned(model: PeftModel, lessons: list[dict[str, Any]], pairs: bool) -> list[torch.Tensor]:
+def learned(model: PeftModel, examples: list[dict[str, Any]], pairs: bool) -> list[torch.Tensor]:
     """Give a batch's loss and its gradients."""
     trainer = CompletionTrainer.__new__(CompletionTrainer)
     if pairs:
         trainer.objective = Orpo()
-    loss = trainer.batch_loss(model, collate(lessons))
+    loss = trainer.batch_loss(model, collate(examples))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return [loss, *torch.autograd.grad(loss, weights)]
 
 
 @pytest.mark.parametrize(
-    ("lessons", "pairs"),
+    ("examples", "pairs"),
     [
         pytest.param([taught(LONG)], False, id="one row"),
         pytest.param([taught(SHORT), taught(LONG)], False, id="two blocks"),
@@ -53,13 +53,13 @@ def learned(model: PeftModel, lessons: list[dict[str, Any]], pairs: bool) -> lis
     ],
 )
 def test_loss_and_gradients_are_those_of_transformers(
-    model: Path, lessons: list[dict[str, Any]], pairs: bool
+    model: Path, examples: list[dict[str, Any]], pairs: bool
 ):
-    expected = learned(adapted(model), lessons, pairs)
+    expected = learned(adapted(model), examples, pairs)
     ours = adapted(model)
-    attention.use(cast("PreTrainedModel", ours.get_base_model()))
-    kernels.use(ours)
-    for found, wanted in zip(learned(ours, lessons, pairs), expected, strict=True):
+    attention.use_block_attention(cast("PreTrainedModel", ours.get_base_model()))
+    kernels.use_fused_layers(ours)
+    for found, wanted in zip(learned(ours, examples, pairs), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_a_head_in_bf16_gives_the_logits_of_mixed_precision_bit_by_bit(model: Pa
     ids, ours = torch.arange(5, 45)[None], adapted(model)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = ours(input_ids=ids).logits
-        kernels.hold_head(ours)
+        kernels.cache_head(ours)
         assert torch.equal(ours(input_ids=ids).logits, before)
 
 

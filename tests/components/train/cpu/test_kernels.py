@@ -35,7 +35,7 @@ def test_loss_and_gradients_are_pefts(tmp_path: Path):
     tiny.build(tmp_path)
     loss, expected = run(adapted(tmp_path))
     model = adapted(tmp_path)
-    kernels.use(model)
+    kernels.use_fused_layers(model)
     found, gradients = run(model)
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     assert gradients.keys() == expected.keys()
@@ -63,6 +63,6 @@ def test_an_adapter_that_is_switched_off_leaves_the_base(tmp_path: Path):
     tiny.build(tmp_path)
     model, ids = adapted(tmp_path), torch.arange(5, 45)[None]
     bare, _ = base.load(tmp_path, "fp32", for_training=True)
-    kernels.use(model)
+    kernels.use_fused_layers(model)
     with torch.no_grad(), model.disable_adapter():
         torch.testing.assert_close(model(input_ids=ids).logits, bare(input_ids=ids).logits)

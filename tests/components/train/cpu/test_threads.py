@@ -35,16 +35,16 @@ def model(tmp_path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["one row", "a row a lane", "uneven"])
 def test_lanes_give_the_loss_and_gradients_of_the_whole_batch(model: torch.nn.Module, rows: int):
     trainer = bare_trainer()
-    trainer.shape = BatchLayout(lanes=2, first_token_weight=4.0)
-    lessons = [taught(row) for row in ROWS[:rows]]
-    batch = collate(lessons, trainer.shape)
+    trainer.layout = BatchLayout(threads=2, first_token_weight=4.0)
+    examples = [taught(row) for row in ROWS[:rows]]
+    batch = collate(examples, trainer.layout)
     trainer.batch_loss(model, batch).backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
 
-    with kernels.opened(kernels.count(model)) as trainer.lanes:
-        assert trainer.lanes
-        loss = trainer.training_step(model, {"lessons": lessons})
+    with kernels.open_threads(kernels.thread_count(model)) as trainer.threads:
+        assert trainer.threads
+        loss = trainer.training_step(model, {"examples": examples})
     assert loss.item() == pytest.approx(trainer.batch_loss(model, batch).item(), rel=1e-5)
     for weight, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient)
@@ -56,9 +56,9 @@ def bare_trainer() -> CompletionTrainer:
 
 
 def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module):
-    trainer, inputs = bare_trainer(), {"lessons": [taught(row) for row in ROWS]}
-    trainer.shape = BatchLayout(lanes=2)
-    with kernels.opened(kernels.count(model)) as trainer.lanes:
+    trainer, inputs = bare_trainer(), {"examples": [taught(row) for row in ROWS]}
+    trainer.layout = BatchLayout(threads=2)
+    with kernels.open_threads(kernels.thread_count(model)) as trainer.threads:
         trainer.training_step(model, inputs)
         once = [
             torch.clone(weight.grad) for weight in model.parameters() if weight.grad is not None
@@ -72,22 +72,25 @@ def test_gradients_are_added_to_those_of_the_step_before(model: torch.nn.Module)
 
 def test_an_error_in_a_lane_reaches_the_caller(model: torch.nn.Module):
     trainer, strange = bare_trainer(), Tokens([5, 10**6, 7], 1, 1.0)
-    trainer.shape = BatchLayout(lanes=2)
-    with kernels.opened(kernels.count(model)) as trainer.lanes, pytest.raises(IndexError):
-        trainer.training_step(model, {"lessons": [taught(row) for row in (*ROWS, strange)]})
+    trainer.layout = BatchLayout(threads=2)
+    with (
+        kernels.open_threads(kernels.thread_count(model)) as trainer.threads,
+        pytest.raises(IndexError),
+    ):
+        trainer.training_step(model, {"examples": [taught(row) for row in (*ROWS, strange)]})
 
 
 def test_there_is_one_lane_beside_dropout_and_for_one_thread(model: torch.nn.Module):
-    assert kernels.count(model) == 2
-    assert kernels.count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
+    assert kernels.thread_count(model) == 2
+    assert kernels.thread_count(torch.nn.Sequential(model, torch.nn.Dropout(0.1))) == 1
     torch.set_num_threads(1)
-    assert kernels.count(model) == 1
-    with kernels.opened(1) as opened:
+    assert kernels.thread_count(model) == 1
+    with kernels.open_threads(1) as opened:
         assert opened is None
 
 
 def test_torch_has_its_threads_back_afterwards(model: torch.nn.Module):
-    with kernels.opened(kernels.count(model)) as opened:
+    with kernels.open_threads(kernels.thread_count(model)) as opened:
         assert opened
-        opened.threads.submit(lambda: None).result()
+        opened.pool.submit(lambda: None).result()
     assert torch.get_num_threads() == 2

@@ -33,18 +33,18 @@ def test_it_holds_as_much_as_a_step_with_numbers(
     threads(1)  # one share at a time
     snapshot = training_rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
     loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
-    lessons = training_examples.read_examples(snapshot, tokenizer, recipe)
-    _, without = trace.step_memory(AutoConfig.from_pretrained(model), lessons, recipe, "cpu")
+    examples = training_examples.read_examples(snapshot, tokenizer, recipe)
+    _, without = trace.step_memory(AutoConfig.from_pretrained(model), examples, recipe, "cpu")
     real = peft_model.attach_trainable(loaded, recipe)
     batch = micro_batches.collate(
-        [asdict(one) for one in lessons], fit.batch_layout(recipe, lanes=1)
+        [asdict(one) for one in examples], fit.batch_layout(recipe, threads=1)
     )
     computed = trace.trace_step(
         real,
         batch,
         recipe.objective,
         None,
-        words=len(tokenizer),
+        vocab_size=len(tokenizer),
         checkpointing=recipe.gradient_checkpointing,
     )
     assert without.activations == pytest.approx(computed.activations, rel=0.01)
