@@ -134,7 +134,7 @@ def find_refusal(requests: Sequence[ToolRequest]) -> tuple[str | None, str]:
     if not answers:
         return None, "no user's request was answered without a call where tools were offered"
     counts = Counter(map(_plain_text, answers))
-    plain, count = max(sorted(counts.items()), key=lambda one: one[1])
+    plain, count = max(sorted(counts.items()), key=lambda item: item[1])
     said = f"the commonest of {len(answers)} answers without a call"
     if count < max(LEAST_REFUSALS, REFUSAL_SHARE * len(answers)):
         return None, f"{said} stands {count} times, wants {LEAST_REFUSALS} at least and half of all"

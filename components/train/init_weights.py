@@ -226,13 +226,13 @@ def _forward_layers(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -
         )
 
 
-def _draw_rows(rows: "Sequence[Tokens]", wanted: int, seed: int) -> "list[Tokens]":
+def _draw_rows(rows: "Sequence[Tokens]", count: int, seed: int) -> "list[Tokens]":
     """Draw rows until they have enough answer tokens, or more would be too much at a time."""
     drawn: list[Tokens] = []
     longest = answers = 0
     for row in random.Random(seed).sample(rows, len(rows)):
         longest = max(longest, len(row.input_ids))
-        if answers >= wanted or longest * (len(drawn) + 1) > LARGEST_BATCH:
+        if answers >= count or longest * (len(drawn) + 1) > LARGEST_BATCH:
             break
         drawn.append(row)
         answers += _answer_length(row)

@@ -88,10 +88,10 @@ class RankAllocation(TrainerCallback):
         args: "TrainingArguments",
         state: "TrainerState",
         control: "TrainerControl",
-        **given: Any,  # noqa: ANN401 - the trainer's
+        **context: Any,  # noqa: ANN401 - the trainer's
     ) -> None:
         """Plan the phases, and recall what a checkpoint's optimizer brought."""
-        optimizer: Optimizer = given["optimizer"]
+        optimizer: Optimizer = context["optimizer"]
         self.config.total_step = state.max_steps
         self.config.tinit, self.config.tfinal = allocation_phases(self.knobs, state.max_steps)
         for name, weight in self._weights():
@@ -108,10 +108,10 @@ class RankAllocation(TrainerCallback):
         args: "TrainingArguments",
         state: "TrainerState",
         control: "TrainerControl",
-        **given: Any,  # noqa: ANN401 - the trainer's
+        **context: Any,  # noqa: ANN401 - the trainer's
     ) -> None:
         """Score the ranks by their gradients, which are still there, and zero the least useful."""
-        optimizer: Optimizer = given["optimizer"]
+        optimizer: Optimizer = context["optimizer"]
         self.config.rank_pattern = self.kept
         self.model.update_and_allocate(state.global_step + 1)
         self.kept, self.config.rank_pattern = self.config.rank_pattern, None

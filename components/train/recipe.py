@@ -72,8 +72,8 @@ class Kto(_Preferring):
     """How much a bad label counts: with few of them, the share of good to bad ones."""
 
 
-def _objective_by_name(given: object) -> object:
-    return {"kind": given} if isinstance(given, str) else given
+def _objective_by_name(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
 
 
 Objective: TypeAlias = Annotated[

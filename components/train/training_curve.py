@@ -19,14 +19,14 @@ Line = dict[int, float]
 """Values by step."""
 
 
-def draw_curve(said: Iterable[Progress], path: Path) -> None:
+def draw_curve(reports: Iterable[Progress], path: Path) -> None:
     """Write a PNG, 1050 pixels wide and readable at 700, on white so that any theme can show it.
 
     Args:
-        said: What a training said, in order; where it did a step again, the later counts.
+        reports: What a training said, in order; where it did a step again, the later counts.
         path: Where the PNG goes; its folder is there.
     """
-    told = list(said)
+    told = list(reports)
     loss, rate, held = (
         _metric_line(told, name) for name in ("loss", "learning_rate", "validation_loss")
     )
@@ -74,8 +74,8 @@ def smooth_series(values: Sequence[float]) -> list[float]:
     return found
 
 
-def _metric_line(told: Sequence[Progress], name: str) -> Line:
-    points = {one.done: one.figures[name] for one in told if name in one.figures}
+def _metric_line(reports: Sequence[Progress], name: str) -> Line:
+    points = {one.done: one.figures[name] for one in reports if name in one.figures}
     return dict(sorted(points.items()))
 
 
@@ -86,7 +86,7 @@ def _loss_limits(loss: Sequence[float], held: Sequence[float]) -> tuple[float, f
 
 
 def _name_lowest(axes: Axes, held: Line) -> None:
-    step = min(held, key=lambda one: (held[one], one))
+    step = min(held, key=lambda value: (held[value], value))
     axes.annotate(
         f"{held[step]:.3f}",
         (step, held[step]),

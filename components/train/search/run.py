@@ -118,19 +118,19 @@ def trial_works(search: Path) -> list[Work | None]:
     return [came.work for order in orders if (came := read_outcome(order)) is not None]
 
 
-def combined_progress(orders: Sequence[TrialOrder], said: Sequence[Progress | None]) -> Progress:
-    """Say how far the candidates of a rung are, all together, with the figures of one under way.
+def combined_progress(orders: Sequence[TrialOrder], latest: Sequence[Progress | None]) -> Progress:
+    """Return the combined progress of a rung's candidates, with the figures of one under way.
 
     Args:
         orders: Those of the rung.
-        said: The newest word of each one's training, ``None`` before its first.
+        latest: The newest word of each one's training, ``None`` before its first.
     """
     done = [
-        min(one.done, order.stop) if one else 0 for one, order in zip(said, orders, strict=True)
+        min(one.done, order.stop) if one else 0 for one, order in zip(latest, orders, strict=True)
     ]
     going = [
         one.figures
-        for one, order in zip(said, orders, strict=True)
+        for one, order in zip(latest, orders, strict=True)
         if one and one.done < order.stop
     ]
     figures = {name: value for name, value in (going or [{}])[-1].items() if name != "seconds_left"}
@@ -171,13 +171,13 @@ def rank_trials(standings: Sequence[TrialResult]) -> list[TrialResult]:
             "comparing candidates: no validation row was measured for all of them; a larger "
             "max_length would leave fewer out"
         )
-    left = sorted(standings, key=lambda one: one.candidate)
+    left = sorted(standings, key=lambda trial: trial.candidate)
     ranked: list[TrialResult] = []
     while left:
         means = {one.candidate: (_common_mean(one, left), one.otherwise) for one in left}
-        best = min(left, key=lambda one: means[one.candidate])
+        best = min(left, key=lambda trial: means[trial.candidate])
         tied = [one for one in left if one is best or is_tied(best, one)]
-        chosen = min(tied, key=lambda one: (one.size, *means[one.candidate]))
+        chosen = min(tied, key=lambda trial: (trial.size, *means[trial.candidate]))
         ranked.append(chosen)
         left.remove(chosen)
     return ranked
@@ -194,10 +194,10 @@ def is_tied(better: TrialResult, worse: TrialResult) -> bool:
     return mean <= math.sqrt(squares / (len(differences) - 1) / len(differences))
 
 
-def _common_mean(one: TrialResult, others: Sequence[TrialResult]) -> float:
+def _common_mean(trial: TrialResult, others: Sequence[TrialResult]) -> float:
     """Average over the rows that all have: what is longer than its ``max_length`` is left out."""
-    rows = set(one.losses).intersection(*(other.losses for other in others))
-    return math.fsum(one.losses[row] for row in rows) / len(rows)
+    rows = set(trial.losses).intersection(*(other.losses for other in others))
+    return math.fsum(trial.losses[row] for row in rows) / len(rows)
 
 
 TrainOrders: TypeAlias = Callable[[Sequence[TrialOrder]], Sequence[TrialOutcome]]
@@ -349,13 +349,13 @@ def _all_failed(state: _SearchState) -> str:
     return "\n".join(["no candidate of the search is left", *said])
 
 
-def search_page(workload: str, plan: SearchPlan, found: SearchResult) -> str:
+def search_page(workload: str, plan: SearchPlan, result: SearchResult) -> str:
     """Write a table of the candidates, the winner first, and their share of the budget."""
     return templates.render(
         "train/search/page.md.j2",
         workload=workload,
         plan=plan,
-        found=found,
+        found=result,
         reason=placement_reason,
     )
 
