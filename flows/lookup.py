@@ -113,7 +113,6 @@ def _records(root: Path) -> Records:
 
 
 def _records_of_model(workload: str, records: Records, model: str, home: Settings) -> Records:
-
     if model == "base":
         matching = {folder: record for folder, record in records.items() if record.adapter is None}
     elif model in registry.ALIASES or (model.isdigit() and len(model) < SHORTEST):

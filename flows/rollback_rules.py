@@ -1,8 +1,8 @@
 """A workload's champions, in a file that can be read while others hold the warehouse.
 
 It is written from the journal and the chain of decisions after every change of a champion. It lies
-in the home, where no server writes, and holds no names. What is done by it is checked against the
-chain later.
+in the home, where no server writes, and holds no names. A rollback based on it is checked against
+the chain later.
 """
 
 import json
@@ -129,7 +129,7 @@ class _UnreadableFileError(Exception):
 
 
 def is_signed(home: Settings, workload: str) -> bool:
-    """Return whether a workload's rules may require a signature; ``form`` reads whether they do."""
+    """Return whether a workload's rules may require a signature; ``form`` reads the rules."""
     try:
         approving = _approving(home, workload)
     except _UnreadableFileError:

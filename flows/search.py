@@ -60,7 +60,7 @@ class SearchRun:
 
 
 def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path, bool]:
-    """Give the adapter of the best candidate, and whether it had been found before.
+    """Return the best candidate's adapter, and whether an earlier run had found it.
 
     Raises:
         SearchError: All candidates failed.
@@ -79,7 +79,7 @@ def best_adapter(config: str, workload: Workload, snapshot: Path) -> tuple[Path,
 
 
 def search_folder(workload: Workload, snapshot: Path) -> Path:
-    """Name the folder of a search: by its candidates, each as it would be trained alone."""
+    """Return a search's folder, keyed by its candidates as each would be trained alone."""
     assert workload.search is not None
     alone = [
         workload.model_copy(update={"base": one.base, "train": one.recipe})
@@ -94,7 +94,7 @@ def search_folder(workload: Workload, snapshot: Path) -> Path:
 
 @task
 def open_search_run(workload: Workload, snapshot: Path, here: Path) -> str:
-    """Open the MLflow run of the search, under which its candidates' are."""
+    """Open the search's MLflow run, the parent of its candidates' runs."""
     assert workload.search is not None
     return tracking.open_run(
         workload.workload,
@@ -106,10 +106,10 @@ def open_search_run(workload: Workload, snapshot: Path, here: Path) -> str:
 
 
 def plan_or_read(search: SearchRun) -> SearchPlan:
-    """Plan the search, or read the plan that a run before this one made.
+    """Plan the search, or read the plan of an earlier run.
 
     Raises:
-        MeasureError: What is tried can't be compared on the validation rows that there are.
+        MeasureError: The candidates can't be compared on the existing validation rows.
     """
     path = search.folder / PLAN
     if not path.exists():
@@ -130,10 +130,10 @@ def plan_or_read(search: SearchRun) -> SearchPlan:
 
 
 def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
-    """Choose what candidates are compared by: the gate's target, where enough rows measure it.
+    """Choose the metric that compares candidates: the gate's target if enough rows measure it.
 
     Raises:
-        MeasureError: What is tried can't be compared on the validation rows that there are.
+        MeasureError: The candidates can't be compared on the existing validation rows.
     """
     assert workload.search is not None
     policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
@@ -148,7 +148,7 @@ def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
 
 
 def candidate_key(search: SearchRun, model: Path, recipe: Recipe) -> str:
-    """Name a candidate's adapter; none of another search's, where it may end otherwise."""
+    """Return a candidate's adapter key, unique to this search: elsewhere it may end differently."""
     return manifest.digest([search.folder.name, base.content_hash(model), recipe.learned])
 
 
@@ -201,7 +201,7 @@ def measure_paces(
 
 
 def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOutcome]:
-    """Have the ``gpu`` pool carry out what wasn't before, and tell what came of each order."""
+    """Run the orders without an outcome on the ``gpu`` pool; return all outcomes."""
     files = [
         run.write_order(search.folder, one.model_copy(update={"parent": search.run_id}))
         for one in orders
@@ -221,14 +221,14 @@ def run_orders(search: SearchRun, orders: Sequence[TrialOrder]) -> list[TrialOut
 
 
 def failed_outcome(order: TrialOrder, ended: FlowRun) -> TrialOutcome:
-    """Say of a run that ended without a word how it ended; a later search tries it again."""
+    """Return the outcome of a run that ended without recording one; a later search retries it."""
     link = f"{settings.load().prefect_url}/runs/flow-run/{ended.id}"
     trouble = f"its flow run ended {ended.state_name}: {link}"
     return TrialOutcome(key=order.entry.key, rung=order.rung, trouble=trouble)
 
 
 def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
-    """Keep how far the candidates of a rung are, for whoever watches the search."""
+    """Write the combined progress of a rung's candidates, for display."""
     jobs_of = [train.training_job_folder(search.adapters / one.entry.key) for one in orders]
     now = run.combined_progress(orders, [runner.newest_progress(one) for one in jobs_of])
     manifest.write_atomically(search.folder / "progress.json", runner.progress_line(now))
@@ -236,7 +236,7 @@ def write_progress(search: SearchRun, orders: Sequence[TrialOrder]) -> None:
 
 @task
 def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult) -> None:
-    """Publish what came of the candidates, drop all adapters but the best, finish the search."""
+    """Publish the results, delete all adapters but the best, write the search's manifest."""
     text = run.search_page(search.workload.workload, planned, result)
     (search.folder / PAGE).write_text(text)
     key = f"search-{re.sub('[._]', '-', search.workload.workload)}"

@@ -185,7 +185,7 @@ class Settings:
 
     @property
     def remedy(self) -> str:
-        """Say what to do when a server does not answer."""
+        """What to do when a server does not answer, for error messages."""
         if self.elsewhere:
             return f"{PREFECT} and {MLFLOW} name it, and `flywheel doctor` says more"
         return "`flywheel up` starts it"
@@ -201,8 +201,8 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
 
     Raises:
         SettingsError: A port is not a number from 1 to 65535, both are the same, the processes
-            are not a number from 1 up, the hours are no number above 0, or one server is elsewhere
-            and the other one is not named.
+            are not a number from 1 up, the hours are not a number above 0, or one server is
+            elsewhere and the other one is not named.
     """
     settings = Settings(
         home=Path(env.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser().absolute(),
@@ -279,7 +279,7 @@ def _hours(env: Mapping[str, str]) -> float:
 
 
 def code_version() -> str:
-    """Give the commit that is checked out, ``-dirty`` if files differ from it; else the version."""
+    """Return the checked-out commit, with ``-dirty`` if files differ; else the package version."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return f"lora-flywheel {version('lora-flywheel')}"

@@ -25,7 +25,7 @@ from flows.workload_file import Workload
 
 
 def find_snapshot(root: Path, name: str) -> Path:
-    """Find a snapshot by its folder, or by the beginning of its key.
+    """Find a snapshot by its folder or a key prefix.
 
     Raises:
         LookupError: There is none, or there are several.
@@ -57,7 +57,7 @@ def newest_snapshot(root: Path, workload_id: str) -> Path:
 
 
 LEAD = 0.1
-"""A holdout that can't show so large a lead is too small to judge most challengers."""
+"""A holdout that can't show a lead this large is too small to judge most challengers."""
 
 ATTEMPTS = 3
 """Erasures and retention are rare; three of them during one workload's curations are a mistake."""
@@ -65,7 +65,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class RuleLoss:
-    """A rule that left out more than may pass unasked, and some of what it left out."""
+    """A rule that dropped more than is allowed without approval, with examples."""
 
     loss: Loss
     examples: list[LostExample]
@@ -73,9 +73,9 @@ class RuleLoss:
 
 @dataclass(frozen=True, slots=True)
 class FrozenWorkload:
-    """What came of a workload's interactions.
+    """The result of curating a workload.
 
-    ``snapshot`` is ``None`` where a person is asked first whether what was ``lost`` is right.
+    ``snapshot`` is ``None`` while a person is asked whether the rules in ``lost`` are right.
     """
 
     tally: CurationTally
@@ -84,9 +84,9 @@ class FrozenWorkload:
 
 
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
-    """Say that one large cluster makes the gate need more requests than the holdout has.
+    """Explain that one large cluster makes the gate need more requests than the holdout has.
 
-    ``None`` where it has them, or no cluster can have more than one.
+    ``None`` if it has enough, or if no cluster can have more than one.
     """
     policy, cap = workload.gate, workload.curate.holdout_per_cluster
     bound = min(frozen.largest_cluster, cap or frozen.largest_cluster)
@@ -112,13 +112,13 @@ def freeze_workload(
         workload: The workload.
         home: Where the warehouse and the snapshots are.
         now: When it is done (UTC).
-        ask: Freeze nothing while a person is asked about a rule that left out very much.
+        ask: Freeze nothing while a person is asked about a rule that dropped too much.
 
     Raises:
         SplitChangedError: A snapshot was frozen with another ``split_by``.
         NoTokenizerError: A budget of tokens is set, and the base has no ``tokenizer.json``.
-        ReplayError: Rows are to be replayed from what is no set of them.
-        CheckFailedError: A check found rows that must not be.
+        ReplayError: A source of replayed rows is not a data set.
+        CheckFailedError: A check found invalid rows.
         EmptySideError: There is nothing to train on, or nothing to test on.
         StaleCopyError: Rows were erased or archived during each of several attempts.
     """
@@ -169,7 +169,7 @@ def _freeze(workload: Workload, home: Settings, now: datetime, *, ask: bool) -> 
 
 
 def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None:
-    """Write down what was frozen; where rows of it were erased meanwhile, it is thrown away."""
+    """Record the snapshot; delete it if rows of it were erased meanwhile."""
     record = partial(ledger.record_output, workload=copy.workload_id, folder=frozen.path, now=now)
     is_new = SnapshotManifest.read(frozen.path).created_at == now.isoformat(timespec="seconds")
     try:

@@ -28,7 +28,7 @@ Result = TypeVar("Result", Loaded, DryRun, SurveyedFile)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 LATE = timedelta(days=30)
-"""For so long a trace is pulled again: assessments come later, and MLflow can't search by them."""
+"""How long a trace is pulled again: assessments come later, and MLflow can't search by them."""
 
 
 def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[Loaded]:
@@ -46,14 +46,14 @@ def load_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterat
 
 
 def rehearse_inputs(path: Path, inputs: Iterable[Input], *, now: datetime) -> Iterator[DryRun]:
-    """Load as ``load`` does and undo it: tell what would come of it."""
+    """Load as ``load_inputs`` does, return the results, and undo it."""
     return _for_each_piece(path, inputs, partial(load_file.dry_run_copy, now=now))
 
 
 def load_survey(
     path: Path, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
-    """Load files as ``load`` does, with ``defaults`` where their records name no workload."""
+    """Load files as ``load_inputs`` does; ``defaults`` apply to records without a workload."""
 
     def load_copy(con: Connection, item: Input, copy: Path) -> SurveyedFile:
         return survey.load(con, item, copy, defaults, now=now)
@@ -84,7 +84,7 @@ def _is_here(item: Input) -> bool:
 def _piece_tasks(
     path: Path, inputs: Iterable[Input], do: Callable[[Connection, Input, Path], Result]
 ) -> Iterator[Callable[[Connection], Result]]:
-    """Fetch one after the other, and keep each for as long as its piece of work lasts."""
+    """Fetch inputs one at a time, each kept until its piece is loaded."""
     for given in inputs:
         with _fetched_file(path, given) as (named, copy):
             yield lambda con, named=named, copy=copy: do(con, named, copy)
@@ -115,7 +115,7 @@ def _pulled_traces(item: Input, last: datetime | None) -> Generator[Path]:
 
 
 def loading_summary(loaded: Sequence[Loaded]) -> str:
-    """Say in one line what came of the files."""
+    """Return a one-line summary of loaded files."""
     fresh = [file for file in loaded if not file.skipped]
     rows = sum(file.new for file in fresh)
     quarantined = sum(file.quarantined for file in fresh)
@@ -219,7 +219,7 @@ def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
 
 
 def workload_folder(info: ValidationInfo) -> Path:
-    """Give the folder of the file that is being read."""
+    """Return the folder of the workload file being read."""
     assert isinstance(info.context, Path)
     return info.context
 

@@ -1,4 +1,4 @@
-"""What a turn has done so far, on disk while it runs: whoever watches reads it there."""
+"""The progress of a turn, on disk while it runs, for whoever follows it."""
 
 import json
 import time
@@ -16,8 +16,8 @@ NAME = "stages.json"
 class Stage:
     """One stage of a turn.
 
-    ``seconds`` is its wall time, ``None`` while it runs; ``reused`` tells that its output was there
-    before; ``job`` is the folder where a training or evaluation says how far it is.
+    ``seconds`` is its wall time, ``None`` while it runs; ``reused``: its output existed before;
+    ``said`` is its outcome; ``job`` is the folder with the progress of a training or evaluation.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Stages:
 
     @contextmanager
     def during(self, name: str, job: Path | None = None) -> Generator[None]:
-        """Time a stage; ``say`` inside it adds what came of it."""
+        """Time a stage; ``say`` inside it adds its outcome."""
         self._stages.append(Stage(name, job=str(job) if job else None))
         self._save()
         started = time.monotonic()
@@ -45,11 +45,11 @@ class Stages:
         self._change(seconds=round(time.monotonic() - started, 1))
 
     def say(self, outcome: str, *, reused: bool = False) -> None:
-        """Add to the running stage what came of it, and whether that was there before."""
+        """Add its outcome to the running stage, and whether its output existed before."""
         self._change(said=outcome, reused=reused)
 
     def as_json(self) -> list[dict[str, object]]:
-        """Give the stages as the manifest of the turn keeps them."""
+        """Return the stages as the turn's manifest stores them."""
         return [asdict(stage) for stage in self._stages]
 
     def _change(self, **changes: object) -> None:

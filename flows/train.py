@@ -41,7 +41,7 @@ from flows.workload_file import Workload
 HISTORY, CURVE_PICTURE = "history.jsonl", "loss.png"
 
 REDRAW_SECONDS = 60.0
-"""While a training goes on, its picture is drawn anew this often."""
+"""How often a running training's chart is redrawn."""
 
 
 def curve_key(workload: str) -> str:
@@ -63,7 +63,7 @@ class TrainingCurve:
         self._drawn = time.monotonic()
 
     def add(self, progress: Progress) -> None:
-        """Keep a line, and draw the picture anew now and then."""
+        """Append a line, and redraw the chart when due."""
         with (self._folder / HISTORY).open("a") as file:
             file.write(
                 "\n" + runner.progress_line(progress)
@@ -72,7 +72,7 @@ class TrainingCurve:
             self.show()
 
     def show(self) -> None:
-        """Draw all that was said; nothing where nothing was."""
+        """Redraw the curve from the metrics so far; no-op if there are none."""
         self._drawn = time.monotonic()
         history = read_curve(self._folder)
         if not history:
@@ -93,7 +93,7 @@ class TrainingCurve:
 
 
 def read_curve(folder: Path) -> list[Progress]:
-    """Read what the training of a job folder has said; a line that a kill cut off is left out."""
+    """Read the metrics of a job folder's training; skip a line that a kill truncated."""
     try:
         lines = (folder / HISTORY).read_text().splitlines()
     except FileNotFoundError:
@@ -116,14 +116,14 @@ def write_curve_page(title: str, history: Iterable[Progress], path: Path) -> str
 
 @dataclass(frozen=True, slots=True)
 class TrainingStart:
-    """What a training goes on from: an adapter's folder, or nothing, and why."""
+    """The adapter that a training starts from, or ``None`` for the base, and why."""
 
     adapter: Path | None
     reason: str
 
 
 def find_training_start(workload: Workload) -> TrainingStart:
-    """Find what the training goes on from: the champion's adapter, where the recipe wants it."""
+    """Return the start of a training: the champion's adapter if the recipe has a warm start."""
     if not workload.train.warm_start:
         return TrainingStart(None, "the recipe wants no warm start")
     champion = registry.champion_version(workload.workload)
@@ -145,14 +145,14 @@ def find_training_start(workload: Workload) -> TrainingStart:
 
 
 ROWS = "rows.json"
-"""The file in a training's job folder that says what became of the snapshot's rows."""
+"""The file in a training's job folder with the outcome of the snapshot's rows."""
 
 LOG_SECONDS = 10.0
-"""Prefect keeps each log line in its database, so training speaks there only this often."""
+"""Prefect keeps each log line in its database, so training logs there only this often."""
 
 
 class AdapterChangedError(RuntimeError):
-    """A training would not make the adapter that the turn waits for: the champion has changed."""
+    """A training would not make the adapter the turn waits for: the champion has changed."""
 
 
 @flow(flow_run_name=run_name)
@@ -195,10 +195,10 @@ def learn(
 
 
 def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
-    """Train a candidate up to its rung, unless that was done; what came of it is kept.
+    """Train a candidate up to its rung, unless that was done; write its outcome.
 
-    Where candidates are compared by the target metric, it is measured on the validation side then.
-    A training that fails is a result, too: the search goes on without it.
+    If candidates are compared by the target metric, it is then measured on the validation side.
+    A failed training is an outcome, too: the search continues without it.
     """
     order = TrialOrder.model_validate_json(path.read_text())
     adapter = settings.load().adapters / workload.workload / order.entry.key
@@ -236,7 +236,7 @@ def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
 def validation_scores(
     workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
 ) -> dict[int, float]:
-    """Measure a candidate as it stands at its rung; give a metric by a validation row's number."""
+    """Measure a candidate at its rung; return a metric by validation row number."""
     standing = adapter if manifest.is_finished(adapter) else candidate_folder(order)
     if not manifest.is_finished(standing):
         body = {
@@ -253,14 +253,14 @@ def validation_scores(
 
 
 def candidate_folder(order: Path) -> Path:
-    """Name the folder of a candidate's adapter as it stands at the end of an order."""
+    """Return the folder of a candidate's adapter at the end of an order."""
     return order.with_name(f"{order.stem}.adapter")
 
 
 def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | None = None) -> Path:
-    """Name the folder of the adapter: its key is the digest of snapshot, base, recipe and origin.
+    """Return the adapter's folder: its key is the digest of snapshot, base, recipe and origin.
 
-    A champion that was made of the same is that adapter: it does not go on from itself.
+    A champion made from the same inputs is that adapter: it does not start from itself.
     """
     fresh = key_of_adapter(workload, snapshot)
     earlier = (begins or find_training_start(workload)).adapter
@@ -272,7 +272,7 @@ def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | N
 
 
 def key_of_adapter(workload: Workload, snapshot: Path, warm_start: str | None = None) -> str:
-    """Name the adapter by all that it is made from."""
+    """Return the adapter's key, a digest of all its inputs."""
     objective, taught_by = workload.train.objective, None
     if objective.kind == "distillation":
         taught_by = base.content_hash(objective.teacher_model_name_or_path)
@@ -286,7 +286,7 @@ def key_of_adapter(workload: Workload, snapshot: Path, warm_start: str | None = 
 
 
 def training_job_folder(adapter: Path) -> Path:
-    """Name the folder where the training of ``adapter`` keeps its log and progress."""
+    """Return the folder with the log and progress of ``adapter``'s training."""
     return settings.load().jobs / f"train-{adapter.name}"
 
 
@@ -300,7 +300,7 @@ def fit_adapter(
 ) -> TrainingProgress | None:
     """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow.
 
-    Of a candidate it is told how far it came; its adapter is finished only at its end.
+    Returns a candidate's progress; its adapter is finished only at its end.
     """
     if workload.train.warm_start:
         get_run_logger().info(
@@ -362,7 +362,7 @@ def fit_adapter(
 def _run_training_job(
     spec: TrainSpec, adapter: Path, order: Path | None, listener: runner.Listener
 ) -> TrainingProgress | None:
-    """Run the training's job; a candidate's only if it didn't come to its rung's end before."""
+    """Run the training's job; a candidate's only if it had not reached its rung."""
     if order is None:
         runner.run_job(spec, training_job_folder(adapter), listener)
         return None
@@ -379,7 +379,7 @@ def _run_training_job(
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:
-    """Read what became of the snapshot's rows, and log it; a job of an older version didn't say."""
+    """Read and log the outcome of the snapshot's rows; empty for a job of an older version."""
     path = training_job_folder(adapter) / ROWS
     rows: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
     for sentence in snapshot_figures.learned_sentences(rows):
@@ -388,7 +388,7 @@ def learned_rows(adapter: Path) -> dict[str, Json]:
 
 
 def made_from(workload: Workload, snapshot: Path, begins: TrainingStart) -> dict[str, object]:
-    """Say what an adapter was made from; its ``fresh_key`` is all of that but the warm start."""
+    """Return what an adapter was made from; ``fresh_key`` digests all of it but the warm start."""
     return {
         "snapshot": snapshot.name,
         "base": base.content_hash(workload.base),
@@ -401,7 +401,7 @@ def made_from(workload: Workload, snapshot: Path, begins: TrainingStart) -> dict
 def reporter(
     metrics: tracking.MetricWriter | None = None, curve: TrainingCurve | None = None
 ) -> runner.Listener:
-    """Give a listener that keeps figures where it is told to, and now and then logs a line."""
+    """Return a listener that adds figures to ``metrics`` and ``curve``, and logs when due."""
     logger = get_run_logger()
     logged_at, stage = 0.0, ""
 

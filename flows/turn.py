@@ -54,12 +54,12 @@ from flows.workload_file import Workload
 
 
 class UnnamedStarterError(ValueError):
-    """Whoever starts a turn by hand has to say who it is, and has not."""
+    """A turn was started by hand without the starter's name, which the rules require."""
 
 
 @task
 def enter_start(workload: str, start: str | None) -> bool:
-    """Take the trigger's entry, or make one; tell whether this turn is the one that may run."""
+    """Claim the trigger's entry, or make one; return whether this turn may run."""
     run_id = str(flow_run.id)
     with warehouse.connect(settings.load().warehouse) as con:
         if start:
@@ -72,10 +72,10 @@ def enter_start(workload: str, start: str | None) -> bool:
 
 
 def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
-    """Tell who started this turn by hand; empty where nobody did.
+    """Return who started this turn by hand; empty for a schedule or trigger.
 
     Raises:
-        UnnamedStarterError: Somebody did and did not say who, where that one may not approve.
+        UnnamedStarterError: No name was given, and the starter may not approve.
     """
     if start or _cause() == "schedule":
         return ""
@@ -89,7 +89,7 @@ def starter_of_turn(workload: Workload, start: str | None, by: str) -> str:
 
 @task
 def note_starter(evidence: Evidence, starter: str) -> None:
-    """Keep who started by hand the turn that an evidence came from."""
+    """Record who started an evidence's turn by hand."""
     now, run_id = datetime.now(UTC), str(flow_run.id or "")
     with warehouse.connect(settings.load().warehouse) as con:
         decision_log.record_starter(con, evidence.digest, run_id, starter, now)
@@ -110,7 +110,7 @@ before, or there was nothing to ask about."""
 Output = TypeVar("Output")
 
 STARTED_ALREADY = "started already"
-"""What a turn returns whose start another turn has taken."""
+"""The result of a turn whose start another turn has claimed."""
 
 
 class StageError(RuntimeError):
@@ -119,7 +119,7 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """What a turn came to."""
+    """The result of a turn."""
 
     ending: Ending
     evidence: str | None = None
@@ -142,7 +142,7 @@ def turn(config: str, start: str | None = None, by: str = "") -> str:
 
 @prometheus.count_stage("turn", skipped=lambda ending: ending == STARTED_ALREADY)
 def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool) -> str:
-    """Take a turn to its end from where it is; its workload is frozen first, unless it is."""
+    """Run or resume a turn to its end; freeze its workload first unless it is frozen."""
     starter = starter_of_turn(workload, start, by)
     if not enter_start(workload.workload, start):
         return STARTED_ALREADY
@@ -187,14 +187,14 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
 
 
 def training_folder(workload: Workload, snapshot: Path) -> Path:
-    """Name the folder where the training, or the search, says how far it is."""
+    """Return the folder with the progress of the training or search."""
     if workload.search:
         return search.search_folder(workload, snapshot)
     return train.training_job_folder(train.adapter_folder(workload, snapshot))
 
 
 def train_challenger(workload: Workload, parameters: dict[str, str]) -> tuple[Path, bool]:
-    """Train the challenger, or search for it; tell whether it was there before."""
+    """Train the challenger, or search for it; return its folder and whether it existed before."""
     snapshot = Path(parameters["snapshot"])
     if workload.search:
         return search.best_adapter(parameters["config"], workload, snapshot)
@@ -208,7 +208,7 @@ def train_challenger(workload: Workload, parameters: dict[str, str]) -> tuple[Pa
 def evaluate_models(
     workload: Workload, parameters: dict[str, str], adapter: Path
 ) -> tuple[ScorecardFolders, bool]:
-    """Have all models scored, and be told where; tell whether they were before."""
+    """Evaluate all models; return their scorecard folders and whether they existed before."""
     file = evaluate.cards_file(workload, Path(parameters["snapshot"]), adapter)
     evaluation = parameters | {"adapter": str(adapter), "cards": str(file)}
     return ensure_output("evaluate/evaluate", evaluation, lambda: evaluate.cards_in(file))
@@ -217,9 +217,9 @@ def evaluate_models(
 def ensure_output(
     deployment: str, parameters: dict[str, str], find: Callable[[], Output | None]
 ) -> tuple[Output, bool]:
-    """Run a deployment unless its output can be found; tell whether it could.
+    """Run a deployment unless its output exists; return the output and whether it existed before.
 
-    A training or evaluation whose worker died is started once more, from its checkpoint.
+    A training or evaluation whose worker died is retried once, from its checkpoint.
 
     Raises:
         StageError: It ended without finishing its output.
@@ -246,7 +246,7 @@ def conclude_turn(
     reference: TurnReference,
     starter: str = "",
 ) -> TurnResult:
-    """Judge the challenger and, where the gate passes it, see that a person is asked once."""
+    """Judge the challenger and, if the gate passes it, make sure a person is asked once."""
     champion = registry.champion_version(workload.workload)
     if champion and champion.adapter == adapter.name:
         return TurnResult("champion already")
@@ -358,7 +358,7 @@ def judge_challenger(
     theirs: Measured,
     anchor: Anchor | None = None,
 ) -> Judgement:
-    """Judge, as the look at this holdout that it is; what can't be compared is no look."""
+    """Judge, and count it as a use of the holdout; a refused comparison is not a use."""
     refused = judge.refuse(ours, theirs, policy, anchor)
     if refused:
         return refused
@@ -378,9 +378,9 @@ def judge_challenger(
 
 
 def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUse]:
-    """Read the scorecards of earlier looks at the same two models; none where one is gone.
+    """Read the scorecards of earlier uses for the same two models; empty if one is missing.
 
-    Bets that are carried on have to be carried on over every look.
+    A sequential test has to include every use.
     """
     uses: list[EarlierUse] = []
     for look in looks:
@@ -413,7 +413,7 @@ def start_or_find_promotion(evidence: Evidence) -> str:
 def finish_turn(
     workload: str, folder: Path, stages: Stages, turned: TurnResult, outputs: list[Path]
 ) -> None:
-    """Write the turn's manifest and note every output of it in the warehouse."""
+    """Write the turn's manifest and record its outputs in the warehouse."""
     now = datetime.now(UTC)
     body = {
         "workload": workload,

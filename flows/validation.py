@@ -20,7 +20,7 @@ from flows.workload_file import Workload
 BASE = "base"
 
 SHORTEST = 8
-"""Characters of an adapter's key that name it in a table."""
+"""Length of the key prefix that names an adapter in a table."""
 
 
 class NoRowsError(ValueError):
@@ -52,7 +52,7 @@ def score_on_validation(
         each adapter under the beginning of its key.
 
     Raises:
-        LearnedError: An adapter was trained on validation rows, or nobody can tell.
+        LearnedError: An adapter was trained on validation rows, or may have been.
         LookupError: An adapter is not finished.
         JobError: The measurement failed.
         NoRowsError: The validation side is empty.
@@ -119,7 +119,7 @@ def _score_models(
 
 
 def adapter_names(adapters: Sequence[Path]) -> list[str]:
-    """Name adapters by the beginning of their keys, or by more where that is not enough."""
+    """Return unique names of adapters: key prefixes, else keys, else paths."""
     for names in ([one.name[:SHORTEST] for one in adapters], [one.name for one in adapters]):
         if len({*names, BASE}) == len(names) + 1:
             return names
@@ -148,7 +148,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
 
 
 def newest_adapter(home: Settings, workload: str) -> Path | None:
-    """Find the adapter of a workload that was finished last; ``None`` where there is none."""
+    """Return a workload's newest finished adapter, or ``None``."""
     finished = [path for path in (home.adapters / workload).glob("*") if manifest.is_finished(path)]
     return max(finished, key=lambda path: AdapterManifest.read(path).age, default=None)
 

@@ -37,7 +37,7 @@ from flows.settings import Settings
 from flows.sources import Sources, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
-"""The least and the greatest number in each field of a cron line."""
+"""The minimum and maximum of each field of a cron line."""
 
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 WorkloadId = Annotated[str, StringConstraints(pattern=WORKLOAD_ID)]
@@ -165,7 +165,7 @@ class Workload(Config):
     def _puts_on_what_is_trained(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
-        """Refuse an engine that can't put on what this file trains."""
+        """Refuse an engine that can't load what this file trains."""
         base, recipe, search = (info.data.get(name) for name in ("base", "train", "search"))
         if evaluate.engine != "vllm" or not isinstance(recipe, Recipe):
             return evaluate
@@ -183,7 +183,7 @@ class Workload(Config):
     def _asks_for_secrets_that_stay(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
-        """Refuse to ask for values that redaction lets stay where it lets none."""
+        """Refuse the task for unredacted values if redaction keeps none."""
         rules = info.data.get("curate")
         is_asked = "secrets" in evaluate.built_in
         if is_asked and isinstance(rules, Rules) and not redactor.keeps_values(rules.redaction):
@@ -198,7 +198,7 @@ class Workload(Config):
     def _asks_for_canaries_that_are_planted(
         cls, evaluate: EvaluationSettings, info: ValidationInfo
     ) -> EvaluationSettings:
-        """Refuse canaries that are planted and never asked for, or the other way round."""
+        """Refuse canaries that are planted but not measured, or the reverse."""
         recipe = info.data.get("train")
         is_asked = "canaries" in evaluate.built_in
         if isinstance(recipe, Recipe) and recipe.canaries != is_asked:
@@ -213,7 +213,7 @@ class Workload(Config):
     @field_validator("train")
     @classmethod
     def _is_measured_on_something(cls, recipe: Recipe, info: ValidationInfo) -> Recipe:
-        """Refuse to measure on validation rows where curation puts none aside."""
+        """Refuse to measure on validation rows if curation sets none aside."""
         rules = info.data.get("curate")
         if recipe.eval_steps is None or not isinstance(rules, Rules) or rules.validation_share:
             return recipe
@@ -248,7 +248,7 @@ class Workload(Config):
     @field_validator("gate")
     @classmethod
     def _is_measured(cls, policy: Policy, info: ValidationInfo) -> Policy:
-        """Refuse to judge by what no task measures."""
+        """Refuse a gate metric that no task measures."""
         evaluated = info.data.get("evaluate")
         if not isinstance(evaluated, EvaluationSettings):
             return policy
@@ -313,7 +313,7 @@ def _cron(text: str) -> str:
 
 
 def _is_plain_cron(text: str) -> bool:
-    """Return whether a line has only what Prefect surely takes: numbers, ranges, steps, lists."""
+    """Return whether a cron line has only what Prefect accepts: numbers, ranges, steps, lists."""
     fields = text.split(" ")
     return len(fields) == len(CRON_BOUNDS) and all(map(_is_plain_field, fields, CRON_BOUNDS))
 
@@ -469,11 +469,11 @@ NAME = "workload.json"
 
 
 class RecordChangedError(ValueError):
-    """A turn's workload is not the one that its evidence was made with."""
+    """A turn's workload differs from the one that its evidence was made with."""
 
 
 def begin(folder: Path, workload: Workload) -> None:
-    """Freeze the workload of a turn, which has not ended from now on."""
+    """Freeze the workload of a turn, which counts as under way from now on."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.NAME).unlink(missing_ok=True)
     _write(folder, workload)
@@ -492,14 +492,14 @@ def read(folder: Path) -> Workload:
 
 
 def reference(folder: Path) -> TurnReference:
-    """Refer to a turn and its record, as evidence of it does."""
+    """Return the reference to a turn and its record that its evidence stores."""
     return TurnReference(folder.name, manifest.file_digest(folder / NAME))
 
 
 def under_way(turns: Path, run_id: str) -> Path | None:
     """Find the folder of a turn that froze its workload and has not ended.
 
-    A finished turn that is run again is a new one, by the workload's file of today.
+    A finished turn that is run again is a new one, with the workload's current file.
     """
     for path in turns.glob(f"*/{run_id}/{NAME}"):
         if not manifest.is_finished(path.parent):
@@ -508,10 +508,10 @@ def under_way(turns: Path, run_id: str) -> Path | None:
 
 
 def of_evidence(turns: Path, about: Evidence) -> Workload | None:
-    """Read the workload that evidence was made with; ``None`` where no turn here froze it.
+    """Read the workload that evidence was made with; ``None`` if no turn here froze it.
 
     Raises:
-        RecordChangedError: The record is another one than the evidence refers to.
+        RecordChangedError: The record differs from the one that the evidence refers to.
     """
     made_by = evidence_folder.turn(about.folder)
     folder = turns / about.subject.workload / made_by.run_id if made_by else _older(turns, about)
@@ -540,9 +540,9 @@ def _older(turns: Path, about: Evidence) -> Path | None:
 
 
 def in_force(home: Settings, frozen: Workload) -> Workload:
-    """Return a frozen workload with the policy and the approvers that its file has by now.
+    """Return a frozen workload with the current policy and approvers of its file.
 
-    Where the file is gone, those that were frozen stay in force.
+    If the file is missing, the frozen ones stay in force.
 
     Raises:
         ConfigError: The file has mistakes.
