@@ -222,7 +222,7 @@ def _adapter_folder(home: Settings, request: ExportRequest, version: Version | N
     folders = [one for one in sorted(root.glob(f"{key}*")) if manifest.is_finished(one)]
     if len(folders) != 1:
         names = ", ".join(one.name for one in folders) or "none"
-        raise LookupError(f"looking up adapter {key}: wants one, found {names} in {root}")
+        raise LookupError(f"looking up adapter {key}: expected one, found {names} in {root}")
     return folders[0]
 
 

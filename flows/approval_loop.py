@@ -259,11 +259,11 @@ def require_decided(evidence: Evidence, workload: Workload) -> None:
     if broken is not None:
         raise StaleEvidenceError(
             f"deciding on evidence {evidence.digest}: decision {broken.sequence} {broken.problem}; "
-            "`flywheel audit --verify` says more"
+            "`flywheel audit --verify` shows more"
         )
     if decision is None or decision.decision != "approve":
         raise StaleEvidenceError(
-            f"deciding on evidence {evidence.digest}: it is not approved under the rules of now; "
+            f"deciding on evidence {evidence.digest}: it is not approved under the current rules; "
             "those for deciding have changed since it was"
         )
 

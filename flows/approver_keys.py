@@ -56,7 +56,7 @@ def find_secret(
         secret, place = _read_secret_file(path), str(path)
     if secret and not approvers.is_secret(secret):
         raise SecretError(
-            f"{place} holds no secret for one-time codes, wants base32 of 128 bits or more as "
+            f"{place} holds no secret for one-time codes, expected base32 of 128 bits or more as "
             f"`flywheel approver add {approver.name}` makes it"
         )
     return secret or None
@@ -93,7 +93,7 @@ def _read_secret_file(path: Path) -> str | None:
     if not path.exists():
         return None
     if path.stat().st_mode & 0o077:
-        raise SecretError(f"others than its owner may read {path}; chmod 600 it, and enrol anew")
+        raise SecretError(f"others than its owner may read {path}; chmod 600 it, and enrol again")
     return path.read_text().strip()
 
 
@@ -129,7 +129,7 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
         )
     if made.returncode:
         message = made.stderr.decode(errors="replace").strip()
-        raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen said: {message}")
+        raise SigningError(f"signing as {form.approver} with {file}: ssh-keygen: {message}")
     return f"{line}\n{made.stdout.decode()}"
 
 

@@ -172,7 +172,7 @@ def base_of(workload: Workload, adapter: Path) -> Path:
         if base.content_hash(candidate) == expected:
             return candidate
     raise LookupError(
-        f"measuring adapter {adapter.name}: its base (content {expected}) is none of "
+        f"measuring adapter {adapter.name}: its base (content {expected}) is not one of "
         f"{', '.join(map(str, bases))}; add it to over.base under search"
     )
 

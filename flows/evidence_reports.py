@@ -162,8 +162,8 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     if not matching or (digest and len(matching) > 1):
         names = ", ".join(sorted(one.name for one in matching)) or "none"
         raise LookupError(
-            f"looking up evidence {begins} of {workload}: wants one with a report, found {names} "
-            f"in {root}; `flywheel turn` makes it"
+            f"looking up evidence {begins} of {workload}: expected one with a report, found "
+            f"{names} in {root}; `flywheel turn` makes it"
         )
     return max(matching, key=lambda folder: EvidenceManifest.read(folder).age)
 

@@ -91,7 +91,7 @@ def restore(
         record = home_archive.unpack(source, unpacked, advance, sha256=sha256, bounds=bounds)
         if record.home != str(home.home):
             raise BackupError(
-                f"restoring to {home.home}: the backup is of {record.home}, and its books name "
+                f"restoring to {home.home}: the backup is of {record.home}, and its records name "
                 f"files there; set FLYWHEEL_HOME={record.home}"
             )
         shutil.rmtree(home.home, ignore_errors=True)  # at most empty folders and new logins

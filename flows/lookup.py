@@ -45,7 +45,7 @@ def find_version(workload: str, name: str) -> Version:
     version = registry.aliased_version(workload, name)
     if version is None:
         raise LookupError(
-            f"looking up the {name} of {workload}: it has none; wants a number, or one of "
+            f"looking up the {name} of {workload}: it has none; expected a number, or one of "
             f"{', '.join(registry.ALIASES)}"
         )
     return version
@@ -122,7 +122,7 @@ def _records_of_model(workload: str, records: Records, model: str, home: Setting
         matching = _keyed(records, model)
     if not matching:
         raise LookupError(
-            f"comparing {model} of {workload}: no scorecard is of it; wants base, champion, "
+            f"comparing {model} of {workload}: it has no scorecard; expected base, champion, "
             "previous, a version's number, or the beginning of an adapter's or a scorecard's key"
         )
     return matching
@@ -135,8 +135,8 @@ def _keyed(records: Records, prefix: str) -> Records:
     matching += [folder.name for folder in records if folder.name.startswith(prefix)]
     if len(prefix) < SHORTEST or len(matching) > 1:
         raise LookupError(
-            f"comparing {prefix}: wants {SHORTEST} characters or more that begin one key, found "
-            f"{', '.join(matching) or 'none'}"
+            f"comparing {prefix}: expected a unique key prefix of {SHORTEST} characters or more, "
+            f"found {', '.join(matching) or 'none'}"
         )
     return {
         folder: record

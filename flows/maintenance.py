@@ -81,7 +81,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
         raise NotApprovedError("; ".join(objections))
     return (
         f"{dead} runs were dead, {late} ran for too long, {lapsed} approvals lapsed, {interrupted} "
-        f"changes of a champion were interrupted, {resumed} promotions that were decided go on"
+        f"changes of a champion were interrupted, {resumed} decided promotions were resumed"
     )
 
 
@@ -162,7 +162,7 @@ def resume_decided() -> int:
     unfinished = [run for run in crashed(datetime.now(UTC) - RECENT) if is_decided(run)]
     for run in unfinished:
         again = prefect_api.start("promote/promote", run.parameters, run.tags, f"after {run.id}")
-        get_run_logger().warning("%s was decided and crashed: %s goes on", run.name, again.name)
+        get_run_logger().warning("%s was decided and crashed: resumed as %s", run.name, again.name)
     return len(unfinished)
 
 

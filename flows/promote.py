@@ -109,7 +109,9 @@ def make_champion(
         now = registry.champion_version(name)
         if now is None or now.evidence != evidence.digest:
             if objection := champions.rolled_back(name, evidence.subject.adapter):
-                raise RolledBackError(f"crowning {name} on evidence {evidence.digest}: {objection}")
+                raise RolledBackError(
+                    f"promoting {name} on evidence {evidence.digest}: {objection}"
+                )
             version = register_version(workload, evidence)
             releases.release_version(home, version, evidence)
             change = champion_change.promotion(
@@ -187,7 +189,7 @@ def promote(
         file = home_workloads.require(home, rules.workload)
         started = approval_loop.start_fresh_turn(str(file), rules.workload, str(error))
         url = f"{home.prefect_url}/runs/flow-run/{started}"
-        raise StaleEvidenceError(f"{error}; a turn evaluates afresh: {url}") from error
+        raise StaleEvidenceError(f"{error}; a turn evaluates again: {url}") from error
     return Completed(
         message=f"approved by {decision.approver}: version {version.number} is champion"
     )
@@ -209,7 +211,7 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
     path = (Path(folder) if folder else root / workload / digest).resolve()
     if len(path.parts) != len(root.parts) + 2 or path.parent.parent != root:
         raise ForeignEvidenceError(
-            f"promoting by {path}: it is no evidence of this home, expected {root}/WORKLOAD/DIGEST"
+            f"promoting by {path}: it is not evidence of this home, expected {root}/WORKLOAD/DIGEST"
         )
     if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
@@ -217,7 +219,7 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
     named = (workload or path.parent.name, digest or path.name)
     if evidence.subject.workload != path.parent.name or named != (path.parent.name, path.name):
         raise ForeignEvidenceError(
-            f"promoting by {path}: it is evidence on {evidence.subject.workload}, asked was for "
+            f"promoting by {path}: it is evidence on {evidence.subject.workload}, expected "
             f"{' '.join(named)}"
         )
     return evidence

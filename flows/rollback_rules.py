@@ -172,7 +172,7 @@ def champions(con: Connection, workload: str) -> Succession:
     if broken := chain.first_broken(links, decision_log.read_head(con)):
         raise RollbackError(
             f"reading what was approved of {workload}: decision {broken.sequence} "
-            f"{broken.problem}; `flywheel audit --verify` says more"
+            f"{broken.problem}; `flywheel audit --verify` shows more"
         )
     approvals = [link for link in links if (link.kind, link.workload_id) == ("approve", workload)]
     evidence_digests = {link.evidence_digest for link in approvals}

@@ -216,7 +216,7 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
     )
     if settings.prefect_port == settings.mlflow_port:
         raise SettingsError(
-            f"Prefect and MLflow both want port {settings.mlflow_port}; "
+            f"Prefect and MLflow both use port {settings.mlflow_port}; "
             "set FLYWHEEL_PREFECT_PORT and FLYWHEEL_MLFLOW_PORT to different ports"
         )
     return replace(settings, elsewhere=_elsewhere(env, settings))
@@ -228,7 +228,7 @@ def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
         return None
     mlflow = (env.get(MLFLOW) or "").rstrip("/")
     if not (_is_web(api) and api.endswith("/api")):
-        raise SettingsError(f"{PREFECT} is {api!r}; wants http(s)://..., ending in /api")
+        raise SettingsError(f"{PREFECT} is {api!r}; expected http(s)://..., ending in /api")
     if not _is_web(mlflow):
         raise SettingsError(
             f"{PREFECT} is {api}, so Prefect is not this home's own, and {MLFLOW} is {mlflow!r}; "
@@ -245,14 +245,14 @@ def _is_web(url: str) -> bool:
 def _port(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise SettingsError(f"{name} is {text!r}; wants a port from 1 to 65535")
+        raise SettingsError(f"{name} is {text!r}; expected a port from 1 to 65535")
     return int(text)
 
 
 def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
     text = env.get("FLYWHEEL_LOG_FORMAT") or "text"
     if text not in ("text", "json"):
-        raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; wants text or json")
+        raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; expected text or json")
     return text
 
 
@@ -263,7 +263,7 @@ def _metrics_port(env: Mapping[str, str]) -> int | None:
 def _processes(env: Mapping[str, str]) -> int | None:
     text = env.get("FLYWHEEL_PROCESSES") or ""
     if text and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise SettingsError(f"FLYWHEEL_PROCESSES is {text!r}; wants a number from 1 up")
+        raise SettingsError(f"FLYWHEEL_PROCESSES is {text!r}; expected a number of at least 1")
     return int(text) if text else None
 
 
@@ -274,7 +274,7 @@ def _hours(env: Mapping[str, str]) -> float:
     except ValueError:
         hours = math.nan
     if not 0 < hours < math.inf:
-        raise SettingsError(f"FLYWHEEL_FLOW_HOURS is {text!r}; wants a number above 0")
+        raise SettingsError(f"FLYWHEEL_FLOW_HOURS is {text!r}; expected a number above 0")
     return hours
 
 

@@ -36,7 +36,7 @@ def find_snapshot(root: Path, name: str) -> Path:
     snapshots = [path for path in keys if manifest.is_finished(path)]
     if len(snapshots) != 1:
         names = ", ".join(str(path) for path in snapshots) or "none"
-        raise LookupError(f"looking up snapshot {name}: wants one, found {names} in {root}")
+        raise LookupError(f"looking up snapshot {name}: expected one, found {names} in {root}")
     return snapshots[0]
 
 

@@ -125,7 +125,7 @@ class TrainingStart:
 def find_training_start(workload: Workload) -> TrainingStart:
     """Return the start of a training: the champion's adapter if the recipe has a warm start."""
     if not workload.train.warm_start:
-        return TrainingStart(None, "the recipe wants no warm start")
+        return TrainingStart(None, "the recipe has no warm start")
     champion = registry.champion_version(workload.workload)
     if champion is None:
         return TrainingStart(None, "there is no champion yet")
@@ -140,7 +140,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
         workload.train, base.content_hash(workload.base), made_from
     )
     if objection:
-        return TrainingStart(None, f"{version} can't be gone on from: {objection}")
+        return TrainingStart(None, f"{version} can't be continued: {objection}")
     return TrainingStart(adapter, f"{version} is of the same shape")
 
 

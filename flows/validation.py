@@ -142,7 +142,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
         if bases.content_hash(candidate) in hashes:
             return candidate
     raise LookupError(
-        f"measuring adapters: their base (content {hashes.pop()}) is none of "
+        f"measuring adapters: their base (content {hashes.pop()}) is not one of "
         f"{', '.join(map(str, tried))}"
     )
 
@@ -182,7 +182,7 @@ def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Pa
         LearnedError: It has learned some, or what it was trained on is not here.
     """
     if not manifest.is_finished(adapter):
-        raise LookupError(f"measuring {adapter}: it is no finished adapter")
+        raise LookupError(f"measuring {adapter}: it is not a finished adapter")
     learned = AdapterManifest.read(adapter).snapshot
     if learned == snapshot.name:
         return

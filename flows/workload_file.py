@@ -133,7 +133,7 @@ class Workload(Config):
         if not any((teacher / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ValueError(
                 f"objective.teacher_model_name_or_path: {teacher} has neither config.json nor "
-                "adapter_config.json, wants a model's or an adapter's folder"
+                "adapter_config.json, expected a model's or an adapter's folder"
             )
         taught = objective.model_copy(update={"teacher_model_name_or_path": teacher})
         return recipe.model_copy(update={"objective": taught})
@@ -219,7 +219,7 @@ class Workload(Config):
             return recipe
         if recipe.objective.kind in candidates.ANSWER_OBJECTIVES[:2]:
             raise ValueError(
-                "eval_steps wants rows that are never learned: set validation_share under curate, "
+                "eval_steps needs rows that are never learned: set validation_share under curate, "
                 "such as 0.1"
             )
         return recipe
@@ -309,7 +309,7 @@ def _cron(text: str) -> str:
     try:
         return CronSchedule(cron=text).cron
     except ValidationError as error:
-        raise ValueError(f"is no cron line: {text!r}") from error
+        raise ValueError(f"is not a cron line: {text!r}") from error
 
 
 def _is_plain_cron(text: str) -> bool:
@@ -336,7 +336,7 @@ def _model(path: Path, info: ValidationInfo) -> Path:
     """Take a model's folder from that of the file."""
     model = (sources.workload_folder(info) / path).resolve()
     if not (model / "config.json").is_file():
-        raise ValueError(f"{model} has no config.json, wants a model folder")
+        raise ValueError(f"{model} has no config.json, expected a model folder")
     return model
 
 
@@ -373,7 +373,7 @@ def read_workload(path: Path) -> Workload:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WorkloadError(path, [f"is not YAML: {error}"]) from error
     if not isinstance(raw, dict):
-        raise WorkloadError(path, [f"holds {type(raw).__name__}, wants a mapping of settings"])
+        raise WorkloadError(path, [f"holds {type(raw).__name__}, expected a mapping of settings"])
     try:
         return Workload.model_validate(raw, context=path.resolve().parent)
     except ValidationError as error:

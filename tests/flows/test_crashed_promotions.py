@@ -99,11 +99,11 @@ def test_a_promotion_that_crashed_after_the_answer_goes_on_and_an_unanswered_one
                 decision_log.append_event(
                     con, LogEvent("approve", "support", evidence, "run", NOW, "ada")
                 )
-    assert "1 promotions that were decided go on" in maintenance(verify=False)
+    assert "1 decided promotions were resumed" in maintenance(verify=False)
     (again,) = prefect_api.find("promote", states=[StateType.SCHEDULED])
     assert again.parameters["evidence_folder"] == "/evidence/approved"
     assert set(again.tags) == {"workload:support", "evidence:approved"}
-    assert "0 promotions that were decided go on" in maintenance(verify=False)
+    assert "0 decided promotions were resumed" in maintenance(verify=False)
 
 
 def test_of_two_answers_to_one_form_at_the_same_time_one_is_taken_and_the_other_is_told_so(

@@ -151,7 +151,7 @@ def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):
 def test_a_key_that_names_not_one_adapter_is_refused(
     home: Settings, tmp_path: Path, key: str, found: str
 ):
-    with pytest.raises(LookupError, match=f"wants one, found {found} in "):
+    with pytest.raises(LookupError, match=f"expected one, found {found} in "):
         adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter=key))
 
 

@@ -137,5 +137,5 @@ def test_an_adapter_is_measured_on_the_base_that_it_was_trained_on(tmp_path: Pat
         finish(adapter, base.content_hash(trained_on))
         assert evaluate.base_of(workload, adapter) == trained_on
     finish(adapter, "gone")
-    with pytest.raises(LookupError, match=r"is none of .*add it to"):
+    with pytest.raises(LookupError, match=r"is not one of .*add it to"):
         evaluate.base_of(workload, adapter)

@@ -52,7 +52,7 @@ def test_a_run_that_computes_for_too_long_is_cancelled_and_says_why():
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
 def test_a_limit_that_is_none_is_refused(text: str):
-    with pytest.raises(SettingsError, match="wants a number above 0"):
+    with pytest.raises(SettingsError, match="expected a number above 0"):
         settings.load({"FLYWHEEL_FLOW_HOURS": text})
 
 

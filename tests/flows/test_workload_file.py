@@ -48,7 +48,7 @@ def test_a_teacher_is_beside_the_file_and_is_a_model(folder: Path) -> None:
     (mistake,) = mistakes(write(folder, train={"objective": teacher}))
     assert mistake.startswith("train: objective.teacher_model_name_or_path: ")
     assert mistake.endswith(
-        "has neither config.json nor adapter_config.json, wants a model's or an adapter's folder"
+        "has neither config.json nor adapter_config.json, expected a model's or an adapter's folder"
     )
 
 
@@ -78,11 +78,11 @@ def test_every_mistake_is_listed_at_once(folder: Path) -> None:
     )
     assert mistakes(path) == [
         "workload: String should match pattern '^[a-z0-9][a-z0-9._-]{0,62}$' (found 'Two Words')",
-        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        f"base: {folder}/elsewhere has no config.json, expected a model folder",
         f"sources.logs: nothing matches {folder}/logs/*.gz, {folder}/more/*",
         "sources.feedbak: no such setting",
         "note: Input should be a valid string (found None)",
-        "turn_schedule: is no cron line: 'every night'",
+        "turn_schedule: is not a cron line: 'every night'",
         "train.r: Input should be greater than or equal to 1 (found 0)",
         "train.lerning_rate: no such setting",
         "gate: metric: holdout has no metric nice, only valid_json, schema_valid, name, "
@@ -104,8 +104,8 @@ def test_an_empty_mapping_misses_what_has_no_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mistake"),
     [
-        pytest.param(b"- a\n- b\n", "holds list, wants a mapping of settings", id="a-list"),
-        pytest.param(b"", "holds NoneType, wants a mapping of settings", id="nothing"),
+        pytest.param(b"- a\n- b\n", "holds list, expected a mapping of settings", id="a-list"),
+        pytest.param(b"", "holds NoneType, expected a mapping of settings", id="nothing"),
         pytest.param(b"base: [\n", "is not YAML: while parsing a flow node", id="open-bracket"),
         pytest.param(b"base: \xff\xfe\n", "is not YAML: 'utf-8' codec can't decode", id="latin"),
     ],
@@ -129,7 +129,7 @@ def test_a_wrong_file_ends_the_command_with_2_before_anything_is_started(
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         f"{folder}/support.yaml: 2 mistake(s)",
-        f"base: {folder}/elsewhere has no config.json, wants a model folder",
+        f"base: {folder}/elsewhere has no config.json, expected a model folder",
         "train.r: Input should be greater than or equal to 1 (found -1)",
     ]
     assert shell.processes() == []
@@ -186,7 +186,7 @@ def test_without_a_search_there_are_no_candidates(folder: Path) -> None:
                 "train": {"eval_steps": 5},
                 "curate": {"validation_share": 0},
             },
-            "train: eval_steps wants rows that are never learned",
+            "train: eval_steps needs rows that are never learned",
             id="nothing to measure",
         ),
     ],

@@ -183,7 +183,7 @@ def test_flows_take_no_file_evidence_snapshot_or_adapter_from_elsewhere(held: Be
         held.start("promote/promote", workload=NAME, evidence=asked.name, config=mine): ours,
         held.start(
             "promote/promote", workload=NAME, evidence_folder=str(kept / asked.name)
-        ): "it is no evidence of this home",
+        ): "it is not evidence of this home",
         held.start("turn/turn", config=mine): sent,
         held.start("turn/turn", config=evil): sent,
         held.start("turn/turn", config=str(laxer)): unknown,

@@ -104,7 +104,7 @@ def test_evidence_not_approved_under_the_current_rules_is_not_promoted(
     found, workload = asked(home, "typed"), workload_file(home, "typed", base_model)
     home_workloads.adopt(settings.load(), "typed", home.parent / "typed.yaml")
     typed = Decision("typed", found.digest, "approve", "eve", "", "run", NOW)
-    with pytest.raises(StaleEvidenceError, match="not approved under the rules of now"):
+    with pytest.raises(StaleEvidenceError, match="not approved under the current rules"):
         promote.promote_task.fn(workload, found, typed)
     assert registry.champion_version("typed") is None
 

@@ -70,7 +70,7 @@ def test_what_can_not_be_curated_or_compared_is_said_in_one_message(config: Path
     assert "0 examples to train on" in done.stderr
     done = run("diff", "abc", "def")
     assert done.exit_code == 2
-    assert "looking up snapshot abc: wants one, found none" in done.stderr
+    assert "looking up snapshot abc: expected one, found none" in done.stderr
 
 
 def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_passes(

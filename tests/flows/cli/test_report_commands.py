@@ -178,8 +178,10 @@ def test_the_newest_comparable_scorecards_are_taken(home: Settings, flywheel: Ty
             id="another-holdout",
         ),
         pytest.param("base", "base", {}, "both are scorecard ba5e", id="itself"),
-        pytest.param("ada-0", "base", {}, "no scorecard is of it; wants base, champion", id="none"),
-        pytest.param("ada", "base", {}, "wants 4 characters or more", id="too-short"),
+        pytest.param(
+            "ada-0", "base", {}, "it has no scorecard; expected base, champion", id="none"
+        ),
+        pytest.param("ada", "base", {}, "prefix of 4 characters or more", id="too-short"),
         pytest.param("champion", "base", {}, "does not answer; `flywheel up`", id="no-mlflow"),
     ],
 )

@@ -67,7 +67,7 @@ def test_what_a_process_and_those_below_it_print_is_carried_into_the_log(
 def test_a_format_that_is_none_is_refused() -> None:
     assert load({}).log_format == "text"
     assert load({"FLYWHEEL_LOG_FORMAT": "json"}).log_format == "json"
-    with pytest.raises(SettingsError, match="FLYWHEEL_LOG_FORMAT is 'xml'; wants text or json"):
+    with pytest.raises(SettingsError, match="FLYWHEEL_LOG_FORMAT is 'xml'; expected text or json"):
         load({"FLYWHEEL_LOG_FORMAT": "xml"})
 
 

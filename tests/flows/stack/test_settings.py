@@ -22,12 +22,12 @@ def test_everything_lies_under_the_home_of_the_environment(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("port", ["no", "0", "65536", "-1", "4200.0", "²"])
 def test_a_port_that_is_none_is_refused_by_the_variables_name(port: str) -> None:
-    with pytest.raises(SettingsError, match=r"FLYWHEEL_MLFLOW_PORT is .*wants a port"):
+    with pytest.raises(SettingsError, match=r"FLYWHEEL_MLFLOW_PORT is .*expected a port"):
         settings.load({"FLYWHEEL_MLFLOW_PORT": port})
 
 
 def test_one_port_for_both_servers_is_refused() -> None:
-    with pytest.raises(SettingsError, match="both want port 4200"):
+    with pytest.raises(SettingsError, match="both use port 4200"):
         settings.load({"FLYWHEEL_MLFLOW_PORT": "4200"})
 
 
@@ -66,7 +66,9 @@ def test_what_points_clients_elsewhere_points_them_there_again() -> None:
         pytest.param(
             {"PREFECT_API_URL": "https://prefect.example.com"}, "ending in /api", id="no-api"
         ),
-        pytest.param({"PREFECT_API_URL": "prefect.example.com/api"}, "wants http", id="no-scheme"),
+        pytest.param(
+            {"PREFECT_API_URL": "prefect.example.com/api"}, "expected http", id="no-scheme"
+        ),
     ],
 )
 def test_one_server_elsewhere_without_the_other_is_refused(wrong: dict[str, str], why: str) -> None:
