@@ -79,7 +79,7 @@ def test_an_interrupted_promotion_is_finished_only_if_it_is_approved_by_the_rule
     champions.champion_journal(home).intend(change)
     (settled,) = champions.reconcile(home)
     assert settled.step == "undone"
-    assert settled.said.startswith("nobody has approved")
+    assert settled.note.startswith("nobody has approved")
     assert registry.read_aliases(name).champion == "2"
 
 
@@ -93,7 +93,7 @@ def test_an_interrupted_rollback_is_finished_only_to_a_version_with_its_own_appr
     )  # of version 1
     champions.champion_journal(home).intend(forged)
     (ended,) = champions.reconcile(home)
-    assert (ended.step, ended.said) == (
+    assert (ended.step, ended.note) == (
         "undone",
         "nobody has approved version 3 according to the chain",
     )

@@ -11,6 +11,7 @@ from components.dataset import freeze_snapshot, snapshot_figures
 from components.dataset.snapshot_figures import Change
 from components.schema import Json
 from components.store import warehouse
+from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 from tests.support import logs
 
@@ -110,5 +111,14 @@ def test_changes_are_counted_the_most_frequent_first():
     changes = [
         Change(str(n), "out", "duplicate" if n else "kept now", "train", None) for n in range(3)
     ]
-    found = snapshot_figures.Diff({}, {}, {}, changes).counts()
+    none = SnapshotManifest(
+        kind="snapshot",
+        key="s1",
+        created_at="",
+        files={},
+        workload="weather",
+        holdout_version="v1",
+        rows={},
+    )
+    found = snapshot_figures.Diff(none, none, {}, changes).counts()
     assert found == [("out", "duplicate", "train", "", 2), ("out", "kept now", "train", "", 1)]

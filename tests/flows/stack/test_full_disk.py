@@ -76,5 +76,5 @@ with health.http_client() as http:
 def test_doctor_names_a_disk_that_is_full_and_can_still_try_its_locks(small: Path) -> None:
     fill(small)
     finding = checks.check_disk(str(small), probes.free_bytes(small))
-    assert (finding.level, finding.found) == ("wrong", f"0.0 GiB free under {small}")
+    assert (finding.level, finding.state) == ("wrong", f"0.0 GiB free under {small}")
     assert lock_probe.probe_locks(small) == []
