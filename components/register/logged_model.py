@@ -55,7 +55,7 @@ def files_digest(folder: Path) -> str:
 def runs_older_code(folder: Path) -> bool:
     """Return whether a version's folder holds the code of another release, which may not load."""
     code = folder / MODEL_CODE.name
-    return not code.is_file() or code.read_bytes() != MODEL_CODE.read_bytes()
+    return code.is_file() and code.read_bytes() != MODEL_CODE.read_bytes()
 
 
 def record_line(sequence: int, digest: str, content: str) -> str:

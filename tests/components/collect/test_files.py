@@ -85,7 +85,7 @@ def test_every_container_gives_the_same_rows(
         pytest.param(zstandard.compress(JSONL)[:-9], None, "the zstd stream is damaged", id="zst"),
         pytest.param(ARRAY[:-1], 5, "the array ends without", id="no-end"),
         pytest.param(ARRAY[:-60], 4, "the array is damaged", id="cut-array"),
-        pytest.param(ARRAY + b" {}", 5, "something follows", id="trailing"),
+        pytest.param(ARRAY + b" {}", 5, "text follows", id="trailing"),
         pytest.param(b"[1, " + ARRAY[1:], 5, "is a JSON", id="not-objects"),
         pytest.param(b"PAR1" + b"\0" * 50, 0, "the Parquet file is damaged", id="parquet"),
     ],

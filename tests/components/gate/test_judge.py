@@ -64,7 +64,7 @@ def test_truncated_prompts_are_named_next_to_any_outcome():
     assert cut.reasons == (
         *whole.reasons,
         "30 of 112 prompts (26.8%) are longer than the 900 tokens that the model's window leaves "
-        "beside an answer: their beginning was cut off, so their scores say little",
+        "next to an answer: their beginning was cut off, so their scores say little",
     )
 
 

@@ -244,7 +244,7 @@ def test_a_base_that_was_evaluated_is_not_trained_on(model: Path, snapshot: Path
     evaluated, tokenizer = base.load(model, "nf4", for_training=True)
     with torch.no_grad():
         evaluated.eval()(input_ids=torch.tensor([[5, 6, 7]]))
-    with pytest.raises(ValueError, match="load it afresh"):
+    with pytest.raises(ValueError, match="load it again"):
         fit.train_loaded(
             evaluated.train(), tokenizer, snapshot, tmp_path / "a", RECIPE, report=lambda _: None
         )
