@@ -4,10 +4,10 @@
 -- is no longer noted: it follows from the promotions before it.
 --
 -- Append-only. Every row says all that is needed to carry the change out again or to undo it.
--- `version`, `evidence_digest` and `adapter_key` are of the version that becomes champion (`version`
--- is null in changes that an older home began before it had registered it); `champion_before` and
--- `adapter_before` are the champion's before the change, null where there was none. `asked_by` and
--- `reason` are a person's; `said` is why the change ended as it did.
+-- `version`, `evidence_digest` and `adapter_key` are those of the version that becomes champion
+-- (`version` is null in changes that an older home began before it had registered it);
+-- `champion_before` and `adapter_before` are the champion's before the change, null where there was
+-- none. `asked_by` and `reason` are a person's; `said` is why the change ended as it did.
 create temporary table older_champion_journal as
 select
     workload_id,
@@ -46,7 +46,20 @@ create table raw.champion_journal (
 );
 
 insert into raw.champion_journal by name
-select *
+select
+    workload_id,
+    number,
+    step,
+    kind,
+    evidence_digest,
+    adapter_key,
+    version,
+    champion_before,
+    adapter_before,
+    asked_by,
+    reason,
+    said,
+    noted_at
 from older_champion_journal
 order by workload_id, number, noted_at;
 
