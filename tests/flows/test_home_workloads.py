@@ -123,7 +123,7 @@ def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
     elsewhere = tmp_path / "outside"
     found.folder.rename(elsewhere)
     found.folder.symlink_to(elsewhere)
-    with pytest.raises(ForeignEvidenceError, match="no evidence of this home"):
+    with pytest.raises(ForeignEvidenceError, match="not evidence of this home"):
         promote.read_own_evidence(home, "support", found.digest, "")
 
 
