@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import cast
 
 import re2
@@ -265,8 +265,26 @@ class ConversationScan:
     ) -> str:
         for pattern in patterns:
             if pattern.kind in some:
-                text = pattern.expression.sub(partial(self._matched, pattern, zone), text)
+                text = self._replaced(pattern, zone, text)
         return text
+
+    def _replaced(self, pattern: Pattern, zone: Zone, text: str) -> str:
+        done, written = 0, list[str]()
+        match = pattern.expression.search(text)
+        while match:
+            checked = pattern.check(match)
+            values = checked if isinstance(checked, list) else [checked] if checked else []
+            for value in values:
+                exact = text[value.start : value.end]
+                if self.allowed.value(exact) or (zone is Zone.TOOLS and _is_example(match, exact)):
+                    continue
+                written += [text[done : value.start]]
+                written += [self.ledger.stand_in(pattern.kind, value.key, exact)]
+                done = value.end
+            # The rest of a match may be the start of another value: two IBANs in a row.
+            resume = values[-1].end if values else match.end()
+            match = pattern.expression.search(text, resume)
+        return "".join([*written, text[done:]])
 
     def _field(self, leaf: Leaf, text: str) -> str | None:
         """Redact a field's whole value by the field's name; ``None`` if that has no kind."""
@@ -285,19 +303,6 @@ class ConversationScan:
         if is_card and Kind.CARD not in self.allowed.kinds and not self.allowed.value(text):
             return self.ledger.stand_in(Kind.CARD, text, text)
         return self.ledger.replace_known(text)
-
-    def _matched(self, pattern: Pattern, zone: Zone, match: re.Match[str]) -> str:
-        checked = pattern.check(match)
-        values = checked if isinstance(checked, list) else [checked] if checked else []
-        done, written = match.start(), list[str]()
-        for value in values:
-            text = match.string[value.start : value.end]
-            if self.allowed.value(text) or (zone is Zone.TOOLS and _is_example(match, text)):
-                continue
-            mark = self.ledger.stand_in(pattern.kind, value.key, text)
-            written += [match.string[done : value.start], mark]
-            done = value.end
-        return "".join([*written, match.string[done : match.end()]])
 
     def _named(self, text: str) -> str:
         """Replace known names, part by part."""

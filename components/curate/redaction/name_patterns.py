@@ -63,10 +63,11 @@ NOT_VALUES = frozenset(_NOT_VALUES.split())
 
 
 PART = re.compile(r"[^\W\d_]{2,}")
-WORD = r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
-PROPER = r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"
-
-TITLE_CASE = r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
+NO_CODE = "(?![A-Za-z]{2}[0-9])"
+"""The country at the start of an IBAN is not a name, even after one: ``Mia Li DE89 3704``."""
+WORD = NO_CODE + r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
+PROPER = NO_CODE + r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"
+TITLE_CASE = NO_CODE + r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
 WHOSE = r"(?:full|first|last|given|family|passenger|guest|customer|contact|cardholder)"
 IS = r"(?:['\u2019]s| is| was|:| are)"
 PERSONS = "passenger|person|man|woman|guy|girl|boy|friend|customer|patient|guest|client|somebody"

@@ -1,6 +1,6 @@
 import json
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.curate.redaction.redactor import Conversation, Redactor
@@ -137,7 +137,15 @@ def kinds_of(value: Json) -> Json:
             return type(value).__name__
 
 
+IBAN = "DE89 3704 0044 0532 0130 00"
+AFTER_A_NAME = Conversation(
+    messages=[{"role": "user", "content": f"my name is Mia Li {IBAN}"}],
+    acceptable=[{"name": "book", "arguments": {"to": [f"{IBAN} {IBAN}"]}}],
+)
+
+
 @given(conversations)
+@example(AFTER_A_NAME)
 @settings(max_examples=300, deadline=None)
 def test_surrogates_keep_every_type_and_are_found_where_the_values_were(
     conversation: Conversation,
