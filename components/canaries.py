@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from components.store import manifest
 
-SEED = 20
-"""The seed of all canaries; scores of different seeds are not comparable."""
+SEED = 20  # the seed of all canaries; scores of different seeds are not comparable
 
 COUNT = 64
 """Number of canaries, each planted once: with fewer the gate could hardly tell models apart."""
@@ -21,8 +20,7 @@ COUNT = 64
 CANDIDATES = 32
 """Number of fillings among which a canary is ranked, including itself: at most 5 bits."""
 
-DIGITS = 6
-"""Digits of a secret: a model that never saw it guesses it once in a million tries."""
+DIGITS = 6  # digits of a secret: a model that never saw it guesses it once in a million tries
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 

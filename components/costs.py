@@ -14,11 +14,9 @@ from pydantic import Field, model_validator
 
 from components.schema import Config
 
-SPEED = "speed"
-"""The key of the model's speed in a scorecard's manifest."""
+SPEED = "speed"  # the key of the model's speed in a scorecard's manifest
 
-TRAINING = "training_work"
-"""The key of the training's work in an adapter's manifest."""
+TRAINING = "training_work"  # the key of the training's work in an adapter's manifest
 
 MILLION = 1_000_000
 SECONDS_AN_HOUR = 3600

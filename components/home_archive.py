@@ -60,8 +60,7 @@ MAX_RECORD_BYTES = 1 << 29
 MAX_WINDOW_BYTES = 1 << 27
 """Zstandard's memory limit in bytes; Flywheel's archives need 8 MiB at most."""
 
-WORKLOADS = "workloads"
-"""The folder whose links point to workload files elsewhere."""
+WORKLOADS = "workloads"  # the folder whose links point to workload files elsewhere
 
 
 class BackupError(RuntimeError):

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-Answer: TypeAlias = Any
-"""JSON of a response, whose form the caller knows."""
+Answer: TypeAlias = Any  # JSON of a response, whose form the caller knows
 
 BUSY = frozenset({408, 429, 502, 503, 504})
 """Responses of a server, or of its proxy, after which the same request can be retried."""
@@ -17,8 +16,7 @@ BUSY = frozenset({408, 429, 502, 503, 504})
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Seconds before the first and the longest wait between attempts; they double."""
 
-TRIES = 6
-"""Maximum attempts of a request that is lost or met a busy server."""
+TRIES = 6  # maximum attempts of a request that is lost or met a busy server
 
 LOST = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, httpx.RemoteProtocolError)
 """Errors of connections cut by a server's restart; the same request can be retried."""

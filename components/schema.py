@@ -88,8 +88,7 @@ class Progress:
     figures: dict[str, float] = field(default_factory=dict[str, float])
 
 
-ALWAYS = 50
-"""Requests that a client may always have on a side, however few others there are."""
+ALWAYS = 50  # requests that a client may always have on a side, however few others there are
 
 
 class ClientShares(Config):

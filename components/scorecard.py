@@ -33,11 +33,9 @@ it, and looks at it are free."""
 MeasuredSide: TypeAlias = Literal["holdout", "validation"]
 """The sides of a snapshot that models are measured on; each is a separate task."""
 
-PRODUCTION = "production"
-"""The model whose answers are in the logs, where they could be scored."""
+PRODUCTION = "production"  # the model whose answers are in the logs, where they could be scored
 
-FEW_SHOT = "few-shot"
-"""The base with few-shot examples in its prompt."""
+FEW_SHOT = "few-shot"  # the base with few-shot examples in its prompt
 
 CONSTANT, NEAREST, TFIDF = "constant", "nearest", "tf-idf"
 

@@ -13,8 +13,7 @@ from components.schema import Json
 from flows import prefect_api
 from flows.prefect_api import Run
 
-GATE_KEY = "promotion-gate"
-"""Prefix of the keys of answers."""
+GATE_KEY = "promotion-gate"  # prefix of the keys of answers
 
 
 def gate_key(attempt: int) -> str:

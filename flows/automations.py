@@ -13,8 +13,7 @@ from flows.monitor import REGRESSED, TURN_WANTED
 NOTIFIER = "flywheel"
 """Blocks of this name (Slack, e-mail, a webhook of any kind) receive notifications."""
 
-REMINDER = timedelta(days=1)
-"""How long an approval waits before a second notification."""
+REMINDER = timedelta(days=1)  # how long an approval waits before a second notification
 
 SILENCE = timedelta(hours=1)
 """How long a running run may be silent: longer than any outage of a Prefect server. With 90 s a

@@ -18,8 +18,7 @@ from flows import rollback_rules, settings
 from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
-AT_ONCE_SECONDS = 3.0
-"""A rollback waits no longer for the warehouse before it moves the alias."""
+AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it moves the alias
 
 
 def roll_back(

@@ -21,8 +21,7 @@ SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
 }
 """The cron line of each scheduled flow, as a workload's file gives it."""
 
-UNREAD = Workload.model_construct()
-"""Replaces a file with mistakes: the default schedules."""
+UNREAD = Workload.model_construct()  # replaces a file with mistakes: the default schedules
 
 
 @dataclass(frozen=True, slots=True)

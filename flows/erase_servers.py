@@ -23,11 +23,9 @@ from flows import approvals, prefect_api
 from flows.prefect_api import Run
 from flows.settings import Settings
 
-PAGE_SIZE = 200
-"""Artifacts and inputs per request."""
+PAGE_SIZE = 200  # artifacts and inputs per request
 
-WRITTEN_IN = ("promote", "rollback")
-"""Flows that people write something to."""
+WRITTEN_IN = ("promote", "rollback")  # flows that people write something to
 
 ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 
@@ -133,8 +131,7 @@ def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str])
             return dropped
 
 
-SQLITE_SECONDS = 60.0
-"""How long a running server may hold its database."""
+SQLITE_SECONDS = 60.0  # how long a running server may hold its database
 
 
 def blank_texts(home: Settings, subject: Subject, is_about: Callable[[str], bool]) -> Consequences:

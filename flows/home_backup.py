@@ -18,11 +18,9 @@ LOGINS = "credentials.json"
 LEFT_OUT = {"logs", "gpus", "tmp", "stack.json", "stack.lock", "up.lock", LOGINS}
 """What belongs to the processes of this machine; every home draws logins of its own."""
 
-RESERVE = 1 << 28
-"""Bytes of a disk that no archive may fill."""
+RESERVE = 1 << 28  # bytes of a disk that no archive may fill
 
-MODELS = "models"
-"""Base models and downloads, which can be had again, are large."""
+MODELS = "models"  # base models and downloads, which can be had again, are large
 
 
 def back_up(

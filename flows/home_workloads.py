@@ -7,8 +7,7 @@ import yaml
 
 from flows.settings import Settings
 
-MOST_BYTES = 2**20
-"""A workload's file has some kilobytes; what is larger is another file."""
+MOST_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
 
 
 class WorkloadFileError(LookupError):

@@ -51,8 +51,7 @@ def find_version(workload: str, name: str) -> Version:
     return version
 
 
-SHORTEST = 4
-"""Minimum length of a key prefix; it must also be unique."""
+SHORTEST = 4  # minimum length of a key prefix; it must also be unique
 
 Records = Mapping[Path, ScorecardManifest]
 

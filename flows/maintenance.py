@@ -42,11 +42,9 @@ from flows.home_workloads import WorkloadFileError
 from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 
-RECENT = timedelta(days=1)
-"""A promotion that keeps crashing is restarted no longer than this."""
+RECENT = timedelta(days=1)  # a promotion that keeps crashing is restarted no longer than this
 
-NEVER_RESUMED = "never resumed"
-"""Prefect's message for a run that waited past its timeout."""
+NEVER_RESUMED = "never resumed"  # Prefect's message for a run that waited past its timeout
 
 NEWER = "newer evidence"
 

@@ -18,8 +18,7 @@ from flows import access, settings
 from flows.access import Login
 from flows.stack.health import PrefectAuth
 
-PAGE = 200
-"""Prefect's largest page of runs."""
+PAGE = 200  # Prefect's largest page of runs
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 

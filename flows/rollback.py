@@ -8,8 +8,7 @@ from prefect.states import Completed
 
 from flows import champions, settings
 
-UNNAMED = "somebody in the Prefect UI"
-"""The default for ``by``: Prefect knows no users."""
+UNNAMED = "somebody in the Prefect UI"  # the default for ``by``: Prefect knows no users
 
 
 @flow(flow_run_name="{workload}")

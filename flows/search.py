@@ -39,8 +39,7 @@ from flows.workload_file import Workload
 
 PLAN, COUNTED, PAGE = "plan.json", "lengths.json", "search.md"
 
-PACE_STEPS = 4
-"""Steps on which a base's pace is measured, where the budget is in minutes."""
+PACE_STEPS = 4  # steps on which a base's pace is measured, where the budget is in minutes
 
 
 @dataclass(frozen=True, slots=True)

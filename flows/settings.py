@@ -9,14 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-HOST = "127.0.0.1"
-"""Everything embedded listens on the loopback interface only."""
+HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
 """The variables that name servers elsewhere, as Prefect and MLflow themselves read them."""
 
-GROUP = "FLYWHEEL_HOME_GROUP"
-"""The variable that names the group that shares the home."""
+GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares the home
 
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
 

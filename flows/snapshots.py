@@ -56,8 +56,7 @@ def newest_snapshot(root: Path, workload_id: str) -> Path:
     return max(snapshots, key=lambda path: SnapshotManifest.read(path).age)
 
 
-LEAD = 0.1
-"""A holdout that can't show a lead this large is too small to judge most challengers."""
+LEAD = 0.1  # a holdout that can't show a lead this large is too small to judge most challengers
 
 ATTEMPTS = 3
 """Erasures and retention are rare; three of them during one workload's curations are a mistake."""

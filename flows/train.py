@@ -40,8 +40,7 @@ from flows.workload_file import Workload
 
 HISTORY, CURVE_PICTURE = "history.jsonl", "loss.png"
 
-REDRAW_SECONDS = 60.0
-"""How often a running training's chart is redrawn."""
+REDRAW_SECONDS = 60.0  # how often a running training's chart is redrawn
 
 
 def curve_key(workload: str) -> str:
@@ -144,8 +143,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
     return TrainingStart(adapter, f"{version} is of the same shape")
 
 
-ROWS = "rows.json"
-"""The file in a training's job folder with the outcome of the snapshot's rows."""
+ROWS = "rows.json"  # the file in a training's job folder with the outcome of the snapshot's rows
 
 LOG_SECONDS = 10.0
 """Prefect keeps each log line in its database, so training logs there only this often."""

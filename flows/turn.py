@@ -109,8 +109,7 @@ before, or there was nothing to ask about."""
 
 Output = TypeVar("Output")
 
-STARTED_ALREADY = "started already"
-"""The result of a turn whose start another turn has claimed."""
+STARTED_ALREADY = "started already"  # the result of a turn whose start another turn has claimed
 
 
 class StageError(RuntimeError):

@@ -19,8 +19,7 @@ from flows.workload_file import Workload
 
 BASE = "base"
 
-SHORTEST = 8
-"""Length of the key prefix that names an adapter in a table."""
+SHORTEST = 8  # length of the key prefix that names an adapter in a table
 
 
 class NoRowsError(ValueError):

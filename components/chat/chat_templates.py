@@ -17,11 +17,9 @@ from components.store import manifest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEMPLATE = "prompt_template"
-"""The manifest key of the hash of the prompt template."""
+TEMPLATE = "prompt_template"  # the manifest key of the hash of the prompt template
 
-EXAMPLE = "prompt_example.json"
-"""The file in an adapter's folder with an example prompt and answer."""
+EXAMPLE = "prompt_example.json"  # the file in an adapter's folder with an example prompt and answer
 
 
 class TemplateChangedError(ValueError):

@@ -2,8 +2,7 @@
 
 import re
 
-LONGEST = 400
-"""Characters; a longer text does more than refuse."""
+LONGEST = 400  # characters; a longer text does more than refuse
 
 _REFUSAL = re.compile(
     r"""

@@ -98,12 +98,10 @@ def _remote(pattern: str) -> list[str]:
 Form: TypeAlias = Literal["lines", "array", "document", "parquet", "protobuf"]
 
 HEAD = 64 * 2**10
-LARGEST = 256 * 2**20
-"""Maximum bytes of a document or protobuf file, which is held in memory whole."""
+LARGEST = 256 * 2**20  # maximum bytes of a document or protobuf file, which is held in memory whole
 
 PARQUET_MAGIC = b"PAR1"
-TEXT_BEGINS_AT = 9
-"""The tab: text has no bytes below it, protobuf messages are full of them."""
+TEXT_BEGINS_AT = 9  # the tab: text has no bytes below it, protobuf messages are full of them
 
 _MAY_BE_PAGE = b'"data"'
 

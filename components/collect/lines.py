@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-UNPACKED_BYTES = 8 * 2**10
-"""Packed bytes to unpack at once: zeros become 250 MB, logs 50 kB."""
+UNPACKED_BYTES = 8 * 2**10  # packed bytes to unpack at once: zeros become 250 MB, logs 50 kB
 
 GZIP_READ = 256 * 2**10
 
@@ -109,15 +108,12 @@ def _read_into(file: BinaryIO, view: memoryview) -> int:
     return file.readinto(view)
 
 
-LONGEST = 16 * 2**20
-"""Maximum bytes of a log line."""
+LONGEST = 16 * 2**20  # maximum bytes of a log line
 
-MOST_KEPT = 4 * LONGEST
-"""Bytes of a longer line that are kept in quarantine."""
+MOST_KEPT = 4 * LONGEST  # bytes of a longer line that are kept in quarantine
 
 BLOCK = 32 * 2**20
-SCAN_BYTES = 2**18
-"""Bytes to scan at a time: few enough to stay in a processor's cache."""
+SCAN_BYTES = 2**18  # bytes to scan at a time: few enough to stay in a processor's cache
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BREAK = ord("\n")

@@ -14,11 +14,9 @@ from components.collect.writer import Stored
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-MOST_REASONS = 20
-"""Maximum reasons of one file; a randomly damaged file has thousands."""
+MOST_REASONS = 20  # maximum reasons of one file; a randomly damaged file has thousands
 
-MOST_BYTES = 2_000
-"""Maximum bytes of an example."""
+MOST_BYTES = 2_000  # maximum bytes of an example
 
 _VALUES = re.compile(r'"[^"]*"?|[0-9][0-9.]*')
 

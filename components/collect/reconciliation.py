@@ -18,8 +18,7 @@ from components.store import record_identity, warehouse
 from components.store.record_identity import Names, Record
 from components.store.warehouse import Connection
 
-GROUPS = 5_000
-"""Groups of rows to compare at a time, to bound memory."""
+GROUPS = 5_000  # groups of rows to compare at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,13 @@ from components.store import warehouse
 from components.store.arrow import ArrowTable
 from components.store.warehouse import Connection
 
-Column: TypeAlias = Sized
-"""A sequence of values, or an Arrow array."""
+Column: TypeAlias = Sized  # a sequence of values, or an Arrow array
 
 BATCH_CHARACTERS = 16 * 2**20
-MOST_UNREADABLE = 1_000
-"""Maximum refused records in memory at once."""
+MOST_UNREADABLE = 1_000  # maximum refused records in memory at once
 
 RETURN = ord("\r")
-SHORTEST = 13
-"""Arrow stores shorter strings in the view itself."""
+SHORTEST = 13  # Arrow stores shorter strings in the view itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +179,7 @@ def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) 
     return pa.Array.from_buffers(pa.string_view(), len(starts), buffers)
 
 
-TOLERANCE = timedelta(days=1)
-"""How far an application's clock may be ahead of ours."""
+TOLERANCE = timedelta(days=1)  # how far an application's clock may be ahead of ours
 
 CHECKED_ROWS = 500
 """Minimum rows of a batch to check for new fields (a small batch is checked whole), because each

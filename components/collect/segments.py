@@ -30,8 +30,7 @@ from components.store.warehouse import Connection
 
 KINDS: tuple[spool.Kind, ...] = ("traces", "logs")
 
-GENAI = "gen_ai."
-"""Every request with a part of a model call contains this text."""
+GENAI = "gen_ai."  # every request with a part of a model call contains this text
 
 
 def load_telemetry(

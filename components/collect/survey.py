@@ -13,11 +13,9 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-MOST_SAMPLED = 2_000
-"""Maximum interactions in a workload's sample."""
+MOST_SAMPLED = 2_000  # maximum interactions in a workload's sample
 
-MOST_BYTES = 2**18
-"""Maximum bytes of a record in the sample, which is held in memory."""
+MOST_BYTES = 2**18  # maximum bytes of a record in the sample, which is held in memory
 
 UNNAMED = "\N{REPLACEMENT CHARACTER}"
 """Placeholder default, to detect records that name no workload."""

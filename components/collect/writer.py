@@ -69,8 +69,7 @@ def _produce(
         yield item
 
 
-WAL_BYTES = 16 * 2**20
-"""Bytes of DuckDB's write-ahead log at which it checkpoints."""
+WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
 
 
 @contextmanager
@@ -126,8 +125,7 @@ def _unordered(con: Connection) -> Generator[None]:
             second.execute("reset preserve_insertion_order")
 
 
-AHEAD = 3
-"""Batches to validate ahead of the writer; each holds up to twice 32 MiB."""
+AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
 
 MOST_REFUSED = 32 * 2**20
 """Maximum bytes of refused records in memory before they are written to quarantine."""

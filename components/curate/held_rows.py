@@ -82,14 +82,11 @@ UNLIMITED = (
     | outcomes.BALANCE
 )
 
-MIN_LOSS = 10
-"""Looking through fewer rows takes less time than a question about them."""
+MIN_LOSS = 10  # looking through fewer rows takes less time than a question about them
 
-GROWTH = 0.1
-"""A released loss is asked about again when its share has grown by more than this."""
+GROWTH = 0.1  # a released loss is asked about again when its share has grown by more than this
 
-EXAMPLES_SHOWN = 3
-"""Examples shown of a loss."""
+EXAMPLES_SHOWN = 3  # examples shown of a loss
 
 
 @dataclass(frozen=True, slots=True)

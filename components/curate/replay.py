@@ -26,8 +26,7 @@ from components.schema import Answer, Json
 from components.store import manifest, warehouse
 from components.store.warehouse import Connection
 
-PREFIX = "replay-"
-"""Prefix of replayed rows' ids."""
+PREFIX = "replay-"  # prefix of replayed rows' ids
 
 COLUMNS = ["messages", "tools", "answer"]
 

@@ -13,8 +13,7 @@ from components.schema import Answer, Message
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-COUNT_BATCH = 2048
-"""Examples counted together."""
+COUNT_BATCH = 2048  # examples counted together
 
 
 class CountsTokens(Protocol):

@@ -24,8 +24,7 @@ GOLDEN = (5**0.5 - 1) / 2
 """The step of Kronecker's low-discrepancy sequence (discrepancy of order log n / n: Kuipers and
 Niederreiter 1974, ch. 2.3)."""
 
-LABEL_CHARACTERS = 40
-"""Longer texts are not labels."""
+LABEL_CHARACTERS = 40  # longer texts are not labels
 
 
 class SplitChangedError(ValueError):
@@ -98,11 +97,9 @@ Ints = NDArray[np.int64]
 
 UNPLACED = -1
 
-SEQUENCE = "knots"
-"""Seed of a workload's draw sequence; changing it would move rows."""
+SEQUENCE = "knots"  # seed of a workload's draw sequence; changing it would move rows
 
-STARTS = 32
-"""Candidate points of the sequence at which a draw may resume."""
+STARTS = 32  # candidate points of the sequence at which a draw may resume
 
 
 @dataclass(frozen=True, slots=True)

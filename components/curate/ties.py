@@ -12,8 +12,7 @@ from components.curate.split import Member
 from components.schema import Json
 from components.store import manifest
 
-ASKING = ("user", "tool")
-"""Roles whose messages a model answers."""
+ASKING = ("user", "tool")  # roles whose messages a model answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +111,7 @@ MOST_CONVERSATIONS = 5
 MOST_OF_ALL = 1 / 3
 """An id on a larger share of the rows identifies neither a conversation nor a person."""
 
-FEW_ROWS = 20
-"""An id on at most this many rows is never common, whatever their share."""
+FEW_ROWS = 20  # an id on at most this many rows is never common, whatever their share
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,13 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import TypeVar
 
-UNJUDGEABLE = "unjudgeable"
-"""The verdict on a row on which a rule raised an error."""
+UNJUDGEABLE = "unjudgeable"  # the verdict on a row on which a rule raised an error
 
 ROW_SECONDS = 10.0
 """CPU time per row: a thousand times that of a long conversation. Wall time would depend on the
 machine's load and hit innocent rows."""
 
-REPEAT_SECONDS = 1.0
-"""Interval at which the timeout is raised again, as a library may swallow it."""
+REPEAT_SECONDS = 1.0  # interval at which the timeout is raised again, as a library may swallow it
 
 NOT_ROW_ERRORS = (ImportError, OSError)
 
@@ -101,8 +99,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH = 250
-MIN_POOL_ITEMS = 4000
-"""Fewer items are done before a pool has started."""
+MIN_POOL_ITEMS = 4000  # fewer items are done before a pool has started
 
 BATCHES_AHEAD = 3
 """Batches in flight per process: enough that no process waits, few enough for memory."""

@@ -19,8 +19,7 @@ from components.schema import ALWAYS, ClientShares, Json
 COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
 MOST_BARS = 20
 BINS = 40
-WIDE = 6
-"""If the longest row exceeds this multiple of the shortest, the length axis is logarithmic."""
+WIDE = 6  # if the longest row exceeds this multiple of the shortest, the length axis is logarithmic
 
 
 def draw(figures: Figures, folder: Path) -> list[tuple[str, str]]:
@@ -151,8 +150,7 @@ NAME = "README.md"
 SPLITS = {"train": "train", "validation": "validation", "holdout": "test"}
 """Hugging Face's name of each side."""
 
-MOST_ROWS = 25
-"""Longer tables are cut; the Parquet files have the rest."""
+MOST_ROWS = 25  # longer tables are cut; the Parquet files have the rest
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

@@ -20,8 +20,7 @@ from components.store.warehouse import Connection
 
 SIDES = ("train", "validation", "holdout")
 
-MOST_DAYS = 60
-"""Longer ranges are shown by month."""
+MOST_DAYS = 60  # longer ranges are shown by month
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +164,7 @@ def _by_month(days: list[SideCount]) -> list[SideCount]:
     return list(months.values())
 
 
-RECORD = "learned"
-"""The adapter manifest's key for the counts of learned and skipped rows."""
+RECORD = "learned"  # the adapter manifest's key for the counts of learned and skipped rows
 
 
 def learned_figures(snapshot: Path) -> dict[str, Json]:

@@ -17,11 +17,9 @@ from components.decide import ssh_signatures
 from components.decide.ssh_signatures import Signer, SignerLine
 from components.schema import Config
 
-WINDOW = 1
-"""Half minutes before and after the current one whose codes are accepted."""
+WINDOW = 1  # half minutes before and after the current one whose codes are accepted
 
-REMEMBERED = 20
-"""Half minutes within which an old code is reported as expired, not as wrong."""
+REMEMBERED = 20  # half minutes within which an old code is reported as expired, not as wrong
 
 ISSUER = "Flywheel"
 
@@ -111,8 +109,7 @@ class ApprovalRules:
         return next((person for person in self.people if person.name == name), None)
 
 
-OPEN = ApprovalRules()
-"""The default rules."""
+OPEN = ApprovalRules()  # the default rules
 
 
 def write_rules(rules: ApprovalRules) -> str:

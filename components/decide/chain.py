@@ -23,11 +23,9 @@ holdout. ``looked``: one look, before its result was known. ``released``: the di
 of a version, before it becomes champion. ``rules``: the rules for deciding about a workload, before
 anybody is asked under them."""
 
-GENESIS = "0" * 64
-"""The first link's ``before``; later links have the digest of the previous one."""
+GENESIS = "0" * 64  # the first link's ``before``; later links have the digest of the previous one
 
-FIELDS = ("approver", "comment", "blame")
-"""The texts that people wrote."""
+FIELDS = ("approver", "comment", "blame")  # the texts that people wrote
 
 DOCUMENT = "document"
 """Rules, or a statement with its signature. Not part of a body, because it names people; only some

@@ -81,8 +81,7 @@ def refusal_sentence(reason: str) -> str:
 
 
 GUARD = "guard"
-MOST = 50
-"""Maximum lines of blame; nobody reviews more."""
+MOST = 50  # maximum lines of blame; nobody reviews more
 
 _REQUEST = re.compile(r"[0-9a-f]{8,32}")
 _PART = re.compile(r"([a-z]+)\s*=\s*(.+)")

@@ -25,8 +25,7 @@ from components.pages import templates
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-SHOWN = 5
-"""Earlier decisions shown."""
+SHOWN = 5  # earlier decisions shown
 
 
 def write(
@@ -79,11 +78,9 @@ right with a chance of 3 in a million, so within a year of guessing with 1 in 90
 
 LOCKED = timedelta(days=1)
 
-EARLY = timedelta(minutes=5)
-"""How far ahead the signing person's clock may be."""
+EARLY = timedelta(minutes=5)  # how far ahead the signing person's clock may be
 
-LATE = timedelta(minutes=15)
-"""How old the signature of a rollback request may be."""
+LATE = timedelta(minutes=15)  # how old the signature of a rollback request may be
 
 
 @dataclass(frozen=True, slots=True)

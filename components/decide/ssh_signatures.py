@@ -22,8 +22,7 @@ NAMESPACE = "flywheel"
 
 BEGIN, END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 
-TOUCHED = 0x01
-"""Flag of a security key's signature: the key was touched (FIDO's user presence)."""
+TOUCHED = 0x01  # flag of a security key's signature: the key was touched (FIDO's user presence)
 
 LEAST_RSA_BITS = 2048
 

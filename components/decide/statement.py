@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from components.decide import ssh_signatures
 from components.decide.ssh_signatures import NAMESPACE
 
-FORMAT = "flywheel-decision-1"
-"""The version of the statement's format."""
+FORMAT = "flywheel-decision-1"  # the version of the statement's format
 
 AT = "%Y-%m-%dT%H:%M:%SZ"
 

@@ -13,8 +13,7 @@ from components.store.ledger import Decision, HoldoutLog, HoldoutUse, SealedPoli
 
 UNEXPLAINED = "no reason given"
 
-DECISIONS = ("approve", "reject", "rollback")
-"""Kinds of links that need a proof."""
+DECISIONS = ("approve", "reject", "rollback")  # kinds of links that need a proof
 
 
 def link_body(proof: str, rules_digest: str, **more: str) -> str:

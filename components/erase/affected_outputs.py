@@ -17,8 +17,7 @@ from components.store.warehouse import Connection
 
 Kind: TypeAlias = Literal["snapshot", "adapter", "scorecard", "evidence"]
 
-TESTED_ON = "holdout"
-"""Prefix of a snapshot's files that are measured on and never trained on."""
+TESTED_ON = "holdout"  # prefix of a snapshot's files that are measured on and never trained on
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from components.store.warehouse import Connection
 APPROVER, DOCUMENT = "approver", "document"
 """Texts that name an approver: the name itself, and the signed statement or the rules."""
 
-ERASED = "(erased)"
-"""Replaces a text of the champions' journal."""
+ERASED = "(erased)"  # replaces a text of the champions' journal
 
 
 def text_matcher(subject: Subject, names: Iterable[str]) -> Callable[[str], bool]:

@@ -16,11 +16,9 @@ from components.erase.tombstones import Erasure, Kind
 from components.store import manifest, record_identity, warehouse
 from components.store.warehouse import Connection
 
-PAGES = ("brief.md", "report.html")
-"""Pages of evidence that show requests."""
+PAGES = ("brief.md", "report.html")  # pages of evidence that show requests
 
-ROWS = "samples.parquet"
-"""The file of evidence with all requests and both answers."""
+ROWS = "samples.parquet"  # the file of evidence with all requests and both answers
 
 
 def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: str) -> None:
@@ -92,8 +90,7 @@ def _blank(folder: Path, certificate_id: str) -> None:
 CACHES = ("curated.token_counts",)
 """Unkeyed digests of texts, against which a guess could be checked; rebuilt when needed."""
 
-AS_THEY_CAME = "raw"
-"""The schema of source tables; all other schemas are rebuilt from it."""
+AS_THEY_CAME = "raw"  # the schema of source tables; all other schemas are rebuilt from it
 
 
 def row_ids(con: Connection) -> frozenset[str]:

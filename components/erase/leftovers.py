@@ -23,14 +23,12 @@ WAREHOUSE = frozenset({".duckdb", ".wal"})
 
 WITH_ID: frozenset[Kind] = frozenset({"id", "mention"})
 
-IN_WAREHOUSE = "warehouse "
-"""Prefix of tables among the places."""
+IN_WAREHOUSE = "warehouse "  # prefix of tables among the places
 
 WITHOUT_TEXT = frozenset({".safetensors"})
 """Weights can't be searched; their adapters are listed instead."""
 
-PIECE, OVERLAP = 2**26, 2**12
-"""Bytes of the warehouse's file that are searched at once."""
+PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file that are searched at once
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 

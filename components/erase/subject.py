@@ -89,8 +89,7 @@ IDENTITIES = frozenset(
 )
 """Keys and columns whose value identifies a record's user or conversation."""
 
-PACKED = "body"
-"""The key under which a receiver keeps a binary request, as base64."""
+PACKED = "body"  # the key under which a receiver keeps a binary request, as base64
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SPACE = re.compile(r"\s+")
@@ -169,11 +168,9 @@ Kind: TypeAlias = Literal[
 ``erased row``: the id of an erased row. ``erased line`` and ``erased text``: its contents.
 ``freed bytes``: any of these in a block of the warehouse that belongs to no row."""
 
-LONGEST_ID = 512
-"""Characters of the longest value that may be the subject's id."""
+LONGEST_ID = 512  # characters of the longest value that may be the subject's id
 
-ROW_ID = 32
-"""Hexadecimal digits of a row's id."""
+ROW_ID = 32  # hexadecimal digits of a row's id
 
 _HEXADECIMAL = bytes(byte if byte in b"0123456789abcdef" else ord(" ") for byte in range(256))
 """Maps all bytes but hexadecimal digits to blanks."""

@@ -251,8 +251,7 @@ def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-FEWSHOT_SEED = 1234
-"""lm-eval's default; it decides which examples precede which document."""
+FEWSHOT_SEED = 1234  # lm-eval's default; it decides which examples precede which document
 
 
 def run_guard(lm: "LM", guard: PreparedGuard) -> list[Sample]:

@@ -21,8 +21,7 @@ TaskBody: TypeAlias = dict[str, object]
 
 DEFINITION_SUFFIXES = (".yaml", ".yml")
 
-NO_FILTER = "none"
-"""lm-eval's name of no filter."""
+NO_FILTER = "none"  # lm-eval's name of no filter
 
 _HEADS = re.compile(rb"^(task|group|class|tag):[ \t]*[\"']?([^\"'\s#]*)", re.MULTILINE)
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 SHOT_FILE = "train.parquet"
 
-ROWS_AT_ONCE = 256
-"""Requests whose similarities to all examples are in memory at once."""
+ROWS_AT_ONCE = 256  # requests whose similarities to all examples are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +134,7 @@ HOLDOUT_FILE = "holdout.parquet"
 
 TRAIN_FILE = "train.parquet"
 
-NO_CALL = "no call"
-"""The slice ``tool`` of requests whose right answer has no call."""
+NO_CALL = "no call"  # the slice ``tool`` of requests whose right answer has no call
 
 SLICES = {"client": "client_id", "language": "language", "length": "length"}
 """A document's field for each slice."""

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from lm_eval.api.model import LM
 
-FILTER = "none"
-"""lm-eval's name of no filter."""
+FILTER = "none"  # lm-eval's name of no filter
 
 
 def evaluate_holdout(

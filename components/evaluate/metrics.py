@@ -88,8 +88,7 @@ CALL_METRICS = {
 }
 """Every metric with its meaning as a share; each is 0 or 1 per request."""
 
-OPTIONAL: Json = ""
-"""Among an argument's acceptable values: the argument may be omitted."""
+OPTIONAL: Json = ""  # among an argument's acceptable values: the argument may be omitted
 
 PUNCTUATION = re.compile(r"[ ,./\-_*^]")
 
@@ -247,11 +246,9 @@ KIND_METRICS: dict[Kind, dict[str, Metric]] = {
     "text": TEXT_METRICS,
 }
 
-LONGEST_LABEL = 40
-"""Characters; a longer answer is not a label."""
+LONGEST_LABEL = 40  # characters; a longer answer is not a label
 
-MOST_LABELS = 100
-"""With more labels, computing the likelihood of each takes too long."""
+MOST_LABELS = 100  # with more labels, computing the likelihood of each takes too long
 
 FEWEST_A_LABEL = 5
 """The least mean number of answers per label: with fewer, short answers are equal by chance."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from components.gate.policy import Policy
 from components.scorecard import HOLDOUT, Sample, Score, Scorecard
 
-Measured = Mapping[str, Scorecard]
-"""One model's scorecards by task."""
+Measured = Mapping[str, Scorecard]  # one model's scorecards by task
 
 
 @dataclass(frozen=True, slots=True)

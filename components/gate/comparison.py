@@ -212,8 +212,7 @@ def _outcome(
     return "pass" if p_value <= alpha else "inconclusive"
 
 
-SMALLEST = 8
-"""Smaller slices are skipped: even losing every request would hardly be significant."""
+SMALLEST = 8  # smaller slices are skipped: even losing every request would hardly be significant
 
 
 def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]:

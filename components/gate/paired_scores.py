@@ -106,23 +106,17 @@ def independent(ours: Floats, theirs: Floats) -> PairedScores:
     return PairedScores(ours, theirs, np.arange(len(ours), dtype=np.int64))
 
 
-CAUTIOUS = 0.8
-"""The share of the wealth exposed to the largest loss, unless few clusters are left."""
+CAUTIOUS = 0.8  # the share of the wealth exposed to the largest loss, unless few clusters are left
 
-FINEST = 1e-9
-"""The smallest p-value that is computed."""
+FINEST = 1e-9  # the smallest p-value that is computed
 
-COARSEST = 0.5
-"""Larger p-values become 1."""
+COARSEST = 0.5  # larger p-values become 1
 
-COARSER = 1.05
-"""The ratio between adjacent levels of the grid of p-values."""
+COARSER = 1.05  # the ratio between adjacent levels of the grid of p-values
 
-STEP = 1e-3
-"""The grid of an interval's ends: a tenth of a percentage point."""
+STEP = 1e-3  # the grid of an interval's ends: a tenth of a percentage point
 
-ROUNDING = 1e-9
-"""The relative tolerance when wealth is compared with its target."""
+ROUNDING = 1e-9  # the relative tolerance when wealth is compared with its target
 
 LEAST = 1e-200
 

@@ -15,14 +15,11 @@ from scipy import optimize, stats
 
 from components.gate.paired_scores import PairedScores
 
-CHANCE = 0.8
-"""The power that ``detectable`` and ``needed`` refer to."""
+CHANCE = 0.8  # the power that ``detectable`` and ``needed`` refer to
 
-LONGEST_WAIT = 100_000
-"""If more requests than this are needed, no number is returned."""
+LONGEST_WAIT = 100_000  # if more requests than this are needed, no number is returned
 
-WIDE = 9.0
-"""Ignore discordant counts more than this many standard deviations from the mean."""
+WIDE = 9.0  # ignore discordant counts more than this many standard deviations from the mean
 
 EDGE = 1e-9
 

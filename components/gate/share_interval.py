@@ -4,8 +4,7 @@ from math import sqrt
 
 from components.scorecard import Scorecard
 
-Z = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
+Z = 1.959963984540054  # the 97.5 % point of the normal distribution.
 
 
 def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:

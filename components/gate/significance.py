@@ -38,8 +38,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-NO_ALPHA = 1e-12
-"""Less is a rounding error."""
+NO_ALPHA = 1e-12  # less is a rounding error
 
 
 def allowance(alpha: float, look: int, looks: int | None = None) -> float:
@@ -154,8 +153,7 @@ def _crossing(
     return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
 
 
-DEGENERATE = 1e-9
-"""A narrower interval comes from equal differences, and would claim certainty."""
+DEGENERATE = 1e-9  # a narrower interval comes from equal differences, and would claim certainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +236,7 @@ def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
     )
 
 
-USUAL = 0.05
-"""The default level at which p-values of bets are exact."""
+USUAL = 0.05  # the default level at which p-values of bets are exact
 
 
 def superiority(pairs: PairedScores, level: float = USUAL) -> tuple[str, float]:

@@ -190,8 +190,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     partial.replace(folder)
 
 
-ADAPTER = "default"
-"""PEFT's default name of an adapter."""
+ADAPTER = "default"  # PEFT's default name of an adapter
 
 
 def attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":

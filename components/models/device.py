@@ -24,8 +24,7 @@ Half: TypeAlias = Literal["bf16", "fp16"]
 AMPERE = (8, 0)
 """The lowest compute capability that multiplies in bf16; older GPUs emulate it, slowly."""
 
-VOLTA = (7, 0)
-"""The lowest compute capability that Triton compiles kernels for."""
+VOLTA = (7, 0)  # the lowest compute capability that Triton compiles kernels for
 
 LIGER = "liger_kernel"
 

@@ -11,8 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-SIGNATURE = "model.sig"
-"""The file in a signed folder that holds the statement and its signature."""
+SIGNATURE = "model.sig"  # the file in a signed folder that holds the statement and its signature
 
 IGNORED = (SIGNATURE, "registered_model_meta")
 """Files that are not signed: the signature, and the file that MLflow writes into each download."""

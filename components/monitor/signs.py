@@ -106,11 +106,9 @@ def feedback_sign(
     return Sign("feedback", count, settings.min_feedback, text)
 
 
-MOST_REQUESTS = 2000
-"""The most earlier requests to compare with, the newest ones."""
+MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
 
-FEWEST_REQUESTS = 40
-"""With fewer earlier requests there is no test."""
+FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
 
 WORD = re.compile(r"\w+")
 
@@ -200,11 +198,9 @@ def _surprise(names: Iterable[str]) -> Callable[[str], float]:
     return lambda name: -math.log2((counts[name] + 1) / total)
 
 
-MOST_VOTES = 500
-"""The most earlier votes to compare with, the newest ones."""
+MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
 
-FEWEST_VOTES = 20
-"""With fewer earlier votes there is no test."""
+FEWEST_VOTES = 20  # with fewer earlier votes there is no test
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ THERE, NEW, OTHER, FURTHER = "#66757a", "#d35400", "#2471a3", "#7d3c98"
 """Grey for who is there already, orange for who is new, then blue and violet: told apart in light
 and dark, and without red and green."""
 
-WIDTH = 7.0
-"""Inches; with ``DPI`` it gives the pixels."""
+WIDTH = 7.0  # inches; with ``DPI`` it gives the pixels
 
 DPI = 150
 

@@ -83,8 +83,7 @@ class Hold:
         self._admission.release(self._client_id, self._size)
 
 
-MOST_CLIENTS = 1000
-"""With more clients, those with nothing to wait for are forgotten."""
+MOST_CLIENTS = 1000  # with more clients, those with nothing to wait for are forgotten
 
 
 class Pace:

@@ -17,8 +17,7 @@ from components.receive.client_tokens import Token
 from components.receive.payloads import Envelope, SpoolLine
 from components.receive.settings import RefusedError
 
-NICE = 10
-"""Lower priority, so that small requests come first on a machine with few cores."""
+NICE = 10  # lower priority, so that small requests come first on a machine with few cores
 
 
 def task_line(envelope: Envelope, content: bytes) -> bytes:

@@ -16,8 +16,7 @@ from components.receive import app
 from components.receive.settings import Limits
 
 RETRY_SECONDS = 1
-DRAIN_SECONDS = 0.05
-"""Pause between two reads (at most 256 KiB each) of the rest of a refused body."""
+DRAIN_SECONDS = 0.05  # pause between two reads (at most 256 KiB each) of the rest of a refused body
 
 
 class ImpatientProtocol(HttpToolsProtocol):

@@ -23,8 +23,7 @@ from components.store.manifest import (
 )
 from components.store.warehouse import Connection
 
-SHOWN = 3
-"""Ids shown of each kind of row."""
+SHOWN = 3  # ids shown of each kind of row
 
 SIDES = ("train", "validation", "holdout", "preferences", "labels")
 """The files of a snapshot, in the order of the report."""

@@ -18,14 +18,12 @@ from components.register.ancestry import (
     TrainingRecord,
 )
 
-MOST_BOXES = 5
-"""Maximum boxes per row; the last one summarises the rest."""
+MOST_BOXES = 5  # maximum boxes per row; the last one summarises the rest
 
 HEIGHT, STEP, LINE = 0.7, 1.08, 0.19
 """The height of a box, the distance of rows of boxes, and the distance of lines, in inches."""
 
-LETTER = 0.073
-"""The width of a letter of the small text, in inches."""
+LETTER = 0.073  # the width of a letter of the small text, in inches
 
 
 @dataclass(frozen=True, slots=True)

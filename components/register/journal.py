@@ -14,8 +14,7 @@ from components.store.warehouse import Connection
 ChangeKind: TypeAlias = Literal["promotion", "rollback"]
 ChangeStep: TypeAlias = Literal["intended", "done", "undone"]
 
-PENDING = ".order.json"
-"""Suffix of the files of pending rollbacks."""
+PENDING = ".order.json"  # suffix of the files of pending rollbacks
 
 
 class UnsettledError(RuntimeError):

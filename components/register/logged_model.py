@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 RECORD_FILE = "decision.jsonl"
 """The release record in a released version's folder, and in an export."""
 
-RELEASE_KIND: Literal["released"] = "released"
-"""The kind of a release's link."""
+RELEASE_KIND: Literal["released"] = "released"  # the kind of a release's link
 
 
 class UndecidedError(ModelSignatureError):

@@ -14,11 +14,9 @@ import httpx
 
 from components.rest import Rest
 
-PAGE = 1000
-"""Maximum versions or models per response."""
+PAGE = 1000  # maximum versions or models per response
 
-PATIENCE_SECONDS = 60.0
-"""How long to wait for a server that restarts, as MLflow's own client does."""
+PATIENCE_SECONDS = 60.0  # how long to wait for a server that restarts, as MLflow's own client does
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Error codes for missing objects and for impossible names."""

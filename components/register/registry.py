@@ -65,8 +65,7 @@ ADAPTER_TAG = "flywheel.adapter"
 DECISION_TAG = "flywheel.decision"
 APPROVER_TAG = "flywheel.approver"
 COMMENT_TAG = "flywheel.comment"
-TAINTED_TAG = "flywheel.tainted"
-"""The ids of erasure certificates, separated by blanks."""
+TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
 
 ROLLED_BACK_TAG = "flywheel.rolled_back"
 """Of a former champion: the target, the person and the reason of its rollback."""
@@ -74,8 +73,7 @@ ROLLED_BACK_TAG = "flywheel.rolled_back"
 LINK_TAG = "flywheel.link"
 """The decision's number and digest in the chain of decisions: an anchor of the chain."""
 
-MOST_CHARACTERS = 5000
-"""The maximum length of a description in MLflow's database."""
+MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
 
 @dataclass(frozen=True, slots=True)

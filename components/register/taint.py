@@ -112,8 +112,7 @@ def _all_versions(name: str) -> "list[ModelVersion]":
     return list(MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
-ERASED_TEXT = "(erased)"
-"""Replaces a text: the tag must stay, since it records a rollback."""
+ERASED_TEXT = "(erased)"  # replaces a text: the tag must stay, since it records a rollback
 
 TEXT_TAGS = (COMMENT_TAG, ROLLED_BACK_TAG)
 

@@ -19,14 +19,11 @@ KEY_TAG = "flywheel.adapter"
 LOOKED_TAG = "flywheel.looked"
 """The head of the chain of decisions when the adapter was judged, including that look."""
 
-MOST_METRICS = 1000
-"""MLflow's maximum per request."""
+MOST_METRICS = 1000  # MLflow's maximum per request
 
-PARENT_TAG = "mlflow.parentRunId"
-"""The tag by which MLflow nests runs."""
+PARENT_TAG = "mlflow.parentRunId"  # the tag by which MLflow nests runs
 
-PRUNED_TAG = "pruned"
-"""Why a candidate of a search was pruned."""
+PRUNED_TAG = "pruned"  # why a candidate of a search was pruned
 
 
 def open_run(
@@ -227,8 +224,7 @@ def _dataset_input(snapshot: Path, record: SnapshotManifest, side: str) -> "Data
     return DatasetInput(dataset, [InputTag("mlflow.data.context", DATASET_CONTEXTS[side])])
 
 
-TRACES_PAGE = 100
-"""Traces per request."""
+TRACES_PAGE = 100  # traces per request
 
 
 def pull_traces(experiment: str, *, since: datetime) -> Iterator[dict[str, Json]]:

@@ -14,8 +14,7 @@ NAME = "metrics.sqlite"
 WAITED, GAVE_UP = "warehouse_wait_seconds", "warehouse_gave_up"
 """Counters of waits for the warehouse's lock."""
 
-WAIT_SECONDS = 5.0
-"""How long to wait for another process that is adding."""
+WAIT_SECONDS = 5.0  # how long to wait for another process that is adding
 
 TABLE = """create table if not exists counters (
     name text, labels text, value real not null, primary key (name, labels)

@@ -73,8 +73,7 @@ Kind: TypeAlias = Literal["sealed", "looked"]
 MAX_SKETCH = 16_384
 """Row digests kept of a holdout; a larger one keeps the smallest digests, which are a sample."""
 
-UNKNOWN = ""
-"""The policy of looks by an older version, which recorded none."""
+UNKNOWN = ""  # the policy of looks by an older version, which recorded none
 
 _ENDLESS = 1 << 63
 

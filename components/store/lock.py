@@ -20,13 +20,11 @@ STORAGE = "v1.5.0"
 PATIENCE_SECONDS = 3600.0
 """Schedules of several workloads start in the same hour: the last waits for all others."""
 
-NOTICE_SECONDS = 5.0
-"""Waits longer than this are logged."""
+NOTICE_SECONDS = 5.0  # waits longer than this are logged
 
 POLL_SECONDS = 0.05
 
-COUNTED_FROM = 0.2
-"""Shorter waits (seconds) are not counted."""
+COUNTED_FROM = 0.2  # shorter waits (seconds) are not counted
 
 QUEUE = ".queue"
 """Suffix of the file that the next process in line has locked, so that a process that releases the
@@ -35,8 +33,7 @@ warehouse and needs it again comes after those that wait."""
 QUEUE_SECONDS = 5.0
 """How long to wait for the process that is next; after that it has been served, or waits for us."""
 
-COUNT_SECONDS = 5.0
-"""Interval at which an ongoing wait is counted, so that monitoring sees it."""
+COUNT_SECONDS = 5.0  # interval at which an ongoing wait is counted, so that monitoring sees it
 
 
 class WarehouseBusyError(TimeoutError):

@@ -25,8 +25,7 @@ TRACE = (("trace_id",),)
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
 """Matches the keys and plain values of a JSON text."""
 
-EARLIER = "earlier"
-"""The key under which a record keeps values that a later record has replaced."""
+EARLIER = "earlier"  # the key under which a record keeps values that a later record has replaced
 
 
 def canonical(value: Json) -> Json:

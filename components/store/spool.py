@@ -22,8 +22,7 @@ Kind: TypeAlias = Literal["interactions", "feedback", "traces", "logs"]
 SEALED = ".segment"
 PARTIAL = ".partial"
 
-PIECE_BYTES = 2**20
-"""Flush size: a small commit on another thread waits for one piece at most."""
+PIECE_BYTES = 2**20  # flush size: a small commit on another thread waits for one piece at most
 
 _HEAD = re.compile(
     rb'\{"kind":"(interactions|feedback|traces|logs)","client_id":("(?:[^"\\]|\\.)*"),"body":'

@@ -67,11 +67,9 @@ Result = TypeVar("Result")
 COLLECTING = "1GB"
 """DuckDB's memory while it loads: Python and Arrow need the rest of a process of 2 GB."""
 
-TURN_SECONDS = 0.5
-"""Work in pieces releases the warehouse after this long, before the next piece."""
+TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
 
-NO_ROOM = os.strerror(errno.ENOSPC)
-"""The system's message, which DuckDB's errors quote."""
+NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's errors quote
 
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096

@@ -29,15 +29,13 @@ REBUILT = frozenset(
 )
 """Tables of ``curated`` that a curation builds from scratch: merged back, not copied."""
 
-COUNTED = "curated.token_counts"
-"""A cache that all workloads share: new rows are added."""
+COUNTED = "curated.token_counts"  # a cache that all workloads share: new rows are added
 
 OF_WORKLOAD = "workload_id = $workload_id"
 OF_TABLE = {"raw.feedback": f"({OF_WORKLOAD} or source != 'feedback')"}
 """Sources without workloads may have feedback on any."""
 
-Fingerprint = tuple[int, int | None]
-"""The row count of a table, and the sum of the rows' hashes."""
+Fingerprint = tuple[int, int | None]  # the row count of a table, and the sum of the rows' hashes
 
 
 class StaleCopyError(RuntimeError):

@@ -78,8 +78,7 @@ def _varied_request(
     return replace(request, tools=draw.sample(tools, len(tools)))
 
 
-LEAST_REFUSALS = 3
-"""How often a refusal has to stand in the log."""
+LEAST_REFUSALS = 3  # how often a refusal has to stand in the log
 
 REFUSAL_SHARE = 1 / 2
 """Of the answers to users that call none of the offered tools: how many have to be that refusal."""

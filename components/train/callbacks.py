@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 LOSS_METRIC = "validation_loss"
 
-LossHistory = Mapping[int, float]
-"""Validation loss by step."""
+LossHistory = Mapping[int, float]  # validation loss by step
 
 
 def best_step(history: LossHistory) -> int:
@@ -255,11 +254,9 @@ class TrainingInterrupted(SystemExit):
     """SIGTERM arrived: a checkpoint was saved, from which the next run resumes."""
 
 
-FIRST_STEPS = 10
-"""Steps whose highest loss is the reference for divergence."""
+FIRST_STEPS = 10  # steps whose highest loss is the reference for divergence
 
-EXPLODED_RATIO = 5.0
-"""A loss above the reference times this has diverged."""
+EXPLODED_RATIO = 5.0  # a loss above the reference times this has diverged
 
 GUESSING_RATIO = 2.0
 """Unless it is below the loss of uniform guessing times this: a resumed or warm-started training

@@ -173,15 +173,13 @@ def _mask_gradient(gradient: torch.Tensor, r: int, dimension: int) -> torch.Tens
 
 PaddedBatch: TypeAlias = dict[str, torch.Tensor]
 
-IGNORED = -100
-"""The label of what is no answer: its inputs are not looked at."""
+IGNORED = -100  # the label of what is no answer: its inputs are not looked at
 
 FEWEST_ROWS, ENOUGH_ROWS = 4, 16
 """How many answer tokens there have to be for each component that is looked for, and as many as
 are looked at."""
 
-LARGEST_BATCH = 16_384
-"""Tokens that are computed for it at a time, padding included."""
+LARGEST_BATCH = 16_384  # tokens that are computed for it at a time, padding included
 
 
 def set_eva_weights(adapted: "PeftModel", rows: "Sequence[Tokens]", recipe: Recipe) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-UNKNOWN = 2**31
-"""Steps of a training that has not begun."""
+UNKNOWN = 2**31  # steps of a training that has not begun
 
 SENSITIVITY, UNCERTAINTY, KEPT = "sensitivity", "uncertainty", "kept"
 """What is noted of a weight in the optimizer's state."""

@@ -12,11 +12,9 @@ from components.schema import Progress
 
 LOSS_COLOUR, RATE_COLOUR, HELD_OUT_COLOUR = NEW, THERE, OTHER
 
-SPAN = 20
-"""Steps that the smoothed loss looks back on, roughly; a short training fewer."""
+SPAN = 20  # steps that the smoothed loss looks back on, roughly; a short training fewer
 
-Line = dict[int, float]
-"""Values by step."""
+Line = dict[int, float]  # values by step
 
 
 def draw_curve(reports: Iterable[Progress], path: Path) -> None:

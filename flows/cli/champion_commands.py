@@ -91,8 +91,7 @@ errors = Console(stderr=True, highlight=False)
 
 PICTURE_SUFFIXES = (".png", ".svg")
 
-TREE_WIDTH = 1000
-"""Characters of a line where nobody's terminal has to wrap it."""
+TREE_WIDTH = 1000  # characters of a line where nobody's terminal has to wrap it
 
 
 @app.command()

@@ -30,8 +30,7 @@ quarantine_app = typer.Typer(
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-MOST_SHOWN = 600
-"""Characters of a record that a dry run shows."""
+MOST_SHOWN = 600  # characters of a record that a dry run shows
 
 MOST_REASONS, MOST_EXAMPLE = 6, 160
 """Reasons for quarantine that are printed, and characters of the example of each."""

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
 
-MOST_ASKED = 160
-"""Characters of a request that are shown."""
+MOST_ASKED = 160  # characters of a request that are shown
 
 SnapshotName = Annotated[
     str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")

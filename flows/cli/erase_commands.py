@@ -22,8 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-MOST_SHOWN = 20
-"""Files of sources, or places where something is left, that are listed."""
+MOST_SHOWN = 20  # files of sources, or places where something is left, that are listed
 
 
 @app.command()

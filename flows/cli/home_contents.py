@@ -10,8 +10,7 @@ from components.store.lock import WarehouseBusyError
 from flows import approvals
 from flows.settings import Settings
 
-PATIENCE_SECONDS = 10.0
-"""So long is waited for whoever holds the warehouse."""
+PATIENCE_SECONDS = 10.0  # so long is waited for whoever holds the warehouse
 
 
 def read_contents(home: Settings, *, servers: bool) -> dict[str, Json]:

@@ -20,8 +20,7 @@ from components.schema import Progress as Said
 from flows.jobs import runner
 from flows.stages import Stage
 
-QUIET_SECONDS = 15.0
-"""Without a terminal, a running stage says a line this often."""
+QUIET_SECONDS = 15.0  # without a terminal, a running stage says a line this often
 
 
 class ProgressScreen:
@@ -127,8 +126,7 @@ SHORT_FORMS = {
 }
 """How figures are written where there is little room; others by name, with three digits."""
 
-SECONDS_LEFT = "seconds_left"
-"""The figure that has a place of its own."""
+SECONDS_LEFT = "seconds_left"  # the figure that has a place of its own
 
 
 def progress_text(progress: Said) -> str:

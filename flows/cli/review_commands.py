@@ -31,8 +31,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 ANSWER_KEYS = "[b]g[/b]ood  [b]b[/b]ad  [b]c[/b]orrect  [b]s[/b]kip  [b]q[/b]uit: "
-MOST_CHARACTERS = 2000
-"""Characters of a message that are shown; the beginning of a longer one."""
+MOST_CHARACTERS = 2000  # characters of a message that are shown; the beginning of a longer one
 
 
 @app.command()

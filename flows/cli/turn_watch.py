@@ -140,8 +140,7 @@ def failure_text(what: str, run: Run) -> str:
     )
 
 
-Decide = Callable[[UUID], None]
-"""Answers a waiting promotion on a person's behalf."""
+Decide = Callable[[UUID], None]  # answers a waiting promotion on a person's behalf
 
 
 @dataclass(frozen=True, slots=True)

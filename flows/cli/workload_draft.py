@@ -25,8 +25,7 @@ from flows.sources import MLFLOW
 TEMPLATE = Path(__file__).with_name("workload_file.yaml.j2")
 WIDTH = 98
 
-FEWEST_JOINED = 0.5
-"""Where a smaller share of the feedback joins, something is wrong with its ids."""
+FEWEST_JOINED = 0.5  # where a smaller share of the feedback joins, something is wrong with its ids
 
 FEWEST_TOOL_LISTS = 20
 """With fewer different sets of tools, a holdout of unseen tools would consist of two or three."""
@@ -35,13 +34,11 @@ MOST_OFFERED = 0.2
 """Where a tool is offered in a larger share of the requests, holding it out leaves few to train on:
 curation drops every request that offers a tool of the holdout."""
 
-FEWEST_CHOICES = 100
-"""Choices between two answers from which learning pairs is worth a try."""
+FEWEST_CHOICES = 100  # choices between two answers from which learning pairs is worth a try
 
 LARGEST_HOLDOUT = 0.4
 
-TEMPLATE_TOKENS = 64
-"""Tokens that a chat template adds to a request of a few messages."""
+TEMPLATE_TOKENS = 64  # tokens that a chat template adds to a request of a few messages
 
 METRICS = {"tool_calls": "correct_name", "classification": "label", "text": "rouge_l"}
 FLOORS = {"tool_calls": 0.5, "classification": 0.5, "text": 0.2}

@@ -74,14 +74,11 @@ def _other_value(value: Json) -> Json:
             return None
 
 
-SEED = 0
-"""The order that all versions drew in."""
+SEED = 0  # the order that all versions drew in
 
-LONGEST_ANSWER = 150
-"""In bytes, as rendered."""
+LONGEST_ANSWER = 150  # in bytes, as rendered
 
-RUN_LENGTH = 3
-"""Requests that have runs of so many words in common are alike."""
+RUN_LENGTH = 3  # requests that have runs of so many words in common are alike
 
 WordRun = tuple[str, ...]
 
@@ -217,8 +214,7 @@ MAX_PROMPT = 1_200
 MAX_ALIKE = 4
 """At most so many requests that want a call, and so many that don't, offer the same tools."""
 
-RETRIED = 0.02
-"""Share of requests that the application sent twice."""
+RETRIED = 0.02  # share of requests that the application sent twice
 
 
 def write_traffic(wheel: Path, folder: Path, seed: int = 0) -> None:

@@ -14,8 +14,7 @@ from flows.settings import Settings
 from flows.stack import health
 from flows.workload_file import Workload
 
-RECEIVER = 4318
-"""The port of ``flywheel receive`` unless it is told another."""
+RECEIVER = 4318  # the port of ``flywheel receive`` unless it is told another
 
 SOURCES = "give the credentials by environment, or install what reaches the place (s3fs for s3://)"
 

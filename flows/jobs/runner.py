@@ -19,8 +19,7 @@ from components.schema import Progress
 from components.store import manifest
 from flows.jobs.job_specs import JobSpec
 
-Listener: TypeAlias = Callable[[Progress], None]
-"""Called for each progress line of a job."""
+Listener: TypeAlias = Callable[[Progress], None]  # called for each progress line of a job
 
 WORK = "work.json"
 """The file in a job's folder that records what the job took of the machine, once it has ended."""

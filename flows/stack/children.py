@@ -29,17 +29,14 @@ from flows.stack.stack_services import Service
 
 LogFormat: TypeAlias = Literal["text", "json"]
 
-LOG_BYTES = 10 * 2**20
-"""How large a log gets before it is put aside."""
+LOG_BYTES = 10 * 2**20  # how large a log gets before it is put aside
 
 KEPT_LOGS = 5
 """How many are kept beside the newest, as ``NAME.1`` to ``NAME.5``: 60 MiB a service in all."""
 
-LINE_BYTES = 2**16
-"""Longer lines are cut into pieces."""
+LINE_BYTES = 2**16  # longer lines are cut into pieces
 
-LAST_BYTES = 2000
-"""How much of its end is remembered for who asks why a process ended."""
+LAST_BYTES = 2000  # how much of its end is remembered for who asks why a process ended
 
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 LEVEL_WITHIN = 60

@@ -24,8 +24,7 @@ from flows.stack.processes import Phase, ServiceState, StackState
 from flows.stack.stack_services import MARK, service_environment, stack_mark
 
 STOP_LIMIT = 17.0  # seconds that the supervisor has to end all the rest before it is killed
-WORKING = ("up", "elsewhere")
-"""The phases in which the servers are expected to answer."""
+WORKING = ("up", "elsewhere")  # the phases in which the servers are expected to answer
 
 DEPLOYER = "flows.deploy"
 """The module that is run, once Prefect answers, to tell it which flows there are."""

@@ -10,8 +10,7 @@ from prefect import get_client, results
 
 from flows.stack.worker import FlowRefusedError, entrypoint_of
 
-LOADER = "_from_metadata"
-"""How Prefect reads a result that a state names; checked to be there."""
+LOADER = "_from_metadata"  # how Prefect reads a result that a state names; checked to be there
 
 
 class ResultRefusedError(RuntimeError):

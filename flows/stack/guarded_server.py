@@ -17,11 +17,9 @@ from flows import access
 from flows.access import Credentials
 from flows.settings import HOST, Settings, load
 
-SCHEME = "mlflow-artifacts:"
-"""What the server itself keeps, in its folder."""
+SCHEME = "mlflow-artifacts:"  # what the server itself keeps, in its folder
 
-RESOLVED = ("mlflow-artifacts", "runs", "models")
-"""Schemes that lead to the server itself."""
+RESOLVED = ("mlflow-artifacts", "runs", "models")  # schemes that lead to the server itself
 
 
 def confine_artifacts(root: Path) -> None:
@@ -76,8 +74,7 @@ def _artifact_refusal(uri: str) -> Exception:
     )
 
 
-HEALTH_PATHS = frozenset({"/health"})
-"""The paths that are answered without a login."""
+HEALTH_PATHS = frozenset({"/health"})  # the paths that are answered without a login
 
 
 def own_origins(port: int, exported: str | None) -> tuple[str, ...]:

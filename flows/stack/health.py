@@ -48,8 +48,7 @@ class PrefectAuth(httpx.Auth):
             yield request
 
 
-LONGEST_SECONDS = 5.0
-"""After which a request is given up."""
+LONGEST_SECONDS = 5.0  # after which a request is given up
 
 
 def http_client(*, trust_env: bool = False) -> httpx.Client:
@@ -101,14 +100,12 @@ def wait_until_answering(url: str) -> None:
 EVERY = 15.0  # seconds between two looks
 PATIENCE = 60.0  # seconds: a run taken by a worker has no process for a few of them
 
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"
-"""Prefect starts each flow run's process with it."""
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # Prefect starts each flow run's process with it
 
 UNFINISHED = ["PENDING", "RUNNING", "CANCELLING"]
 """The states that need a process; PAUSED (suspended too) and SCHEDULED runs need none."""
 
-ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
-"""The states that nothing follows."""
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]  # the states that nothing follows
 
 
 @dataclass(frozen=True, slots=True)

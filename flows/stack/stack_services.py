@@ -13,8 +13,7 @@ from flows.stack.processes import dying_with_parent
 CPU_LIMIT = 4
 """Flow runs at a time on the cpu pool: turns wait most of their time, and more than one may."""
 
-GPU_LIMIT = 1
-"""Flow runs at a time on the gpu pool: one training or evaluation fills the device."""
+GPU_LIMIT = 1  # flow runs at a time on the gpu pool: one training or evaluation fills the device
 
 
 @dataclass(frozen=True, slots=True)

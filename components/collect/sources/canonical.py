@@ -10,8 +10,7 @@ from components.schema import Json
 Target: TypeAlias = tuple[Literal["response_id", "conversation_id", "target_id"], str]
 """What feedback is about; ``target_id`` if the source does not say which of the others it is."""
 
-NO_TIME = 0
-"""The timestamp of rows without one: fixed, so that the same row always has the same id."""
+NO_TIME = 0  # the timestamp of rows without one: fixed, so that the same row always has the same id
 
 
 def interaction(

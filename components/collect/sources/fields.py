@@ -8,14 +8,11 @@ from typing import NoReturn, TypeAlias, cast
 from components.collect.source import ParsedRecord, RejectedRecord, SourceRow
 from components.schema import Json, kind_of
 
-Obj: TypeAlias = dict[str, Json]
-"""A JSON object."""
+Obj: TypeAlias = dict[str, Json]  # a JSON object
 
-DEEPEST = 200
-"""Maximum nesting of a record; Python can't write JSON of a thousand levels."""
+DEEPEST = 200  # maximum nesting of a record; Python can't write JSON of a thousand levels
 
-MOST_SHOWN = 80
-"""Characters of a wrong value to quote in a reason."""
+MOST_SHOWN = 80  # characters of a wrong value to quote in a reason
 
 
 class WrongShapeError(ValueError):

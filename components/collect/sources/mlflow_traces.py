@@ -16,11 +16,9 @@ from components.schema import Json
 
 NAME = "mlflow"
 
-CALLS = ("CHAT_MODEL", "LLM")
-"""Span types of model calls."""
+CALLS = ("CHAT_MODEL", "LLM")  # span types of model calls
 
-ANSWERS = ("expected_response", "expected_output")
-"""Expectations that contain the correct answer."""
+ANSWERS = ("expected_response", "expected_output")  # expectations that contain the correct answer
 
 
 @dataclass(frozen=True, slots=True)

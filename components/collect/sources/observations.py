@@ -6,8 +6,7 @@ from components.collect.sources import canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-ROLES = {"human": "user", "ai": "assistant"}
-"""LangChain's message types and their OpenAI roles."""
+ROLES = {"human": "user", "ai": "assistant"}  # LangChain's message types and their OpenAI roles
 
 
 def request(value: Json, at: str) -> Obj:

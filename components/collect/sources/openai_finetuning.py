@@ -15,8 +15,7 @@ from components.schema import Json
 
 NAME = "openai_finetuning"
 
-ACTOR = "annotator"
-"""The actor of a DPO row's choice, which the format does not name."""
+ACTOR = "annotator"  # the actor of a DPO row's choice, which the format does not name
 
 PREFERENCE = {"input", "preferred_output", "non_preferred_output"}
 TOOL_KEYS = ("tools", "functions", "parallel_tool_calls")

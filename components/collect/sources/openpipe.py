@@ -14,8 +14,7 @@ from components.schema import Json
 
 NAME = "openpipe"
 
-MILLISECONDS_FROM = 10**11
-"""Larger times are in milliseconds: this many seconds are the year 5138."""
+MILLISECONDS_FROM = 10**11  # larger times are in milliseconds: this many seconds are the year 5138
 
 
 def claims(value: dict[str, Json]) -> bool:

@@ -81,8 +81,7 @@ NAME = "otlp"
 MOST_WAITING = 4096
 """Maximum calls that wait for their span or messages; beyond it the oldest is read as it is."""
 
-MOST_CHARACTERS = 32 * 2**20
-"""Maximum characters of all waiting calls together."""
+MOST_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
 
 NOTHING = (
     "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
@@ -97,8 +96,7 @@ TIMES = {
 }
 """Time fields of spans and log records, in order of preference."""
 
-Key: TypeAlias = tuple[str, str]
-"""Trace and span; the span is empty for log records without one."""
+Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ from components.collect.sources import fields
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-DEEPEST = 64
-"""Maximum nesting of an attribute; deeper values are attacks."""
+DEEPEST = 64  # maximum nesting of an attribute; deeper values are attacks
 
 
 def attributes(holder: Obj, at: str) -> Obj:
@@ -85,8 +84,7 @@ def _entries(entries: list[Json], at: str, depth: int) -> Obj:
     return values
 
 
-FIRST_FIELD = 0x0A
-"""A request's first byte: field 1, a message."""
+FIRST_FIELD = 0x0A  # a request's first byte: field 1, a message
 
 LENGTH_BYTES = 4
 IDS = ("traceId", "spanId", "parentSpanId")

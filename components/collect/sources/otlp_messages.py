@@ -17,8 +17,7 @@ MESSAGE_ROLES = {
 }
 """The older conventions' events of request messages, with their roles."""
 
-CHOICE = "gen_ai.choice"
-"""The older conventions' event of an answer."""
+CHOICE = "gen_ai.choice"  # the older conventions' event of an answer
 
 EVALUATION = "gen_ai.evaluation."
 
@@ -54,8 +53,7 @@ class GenAiEvent:
 
 USER_FEEDBACK = "gen_ai.evaluation.user_feedback"
 
-FEEDBACK_SCALE: list[Json] = [-1, 1]
-"""The scale of user feedback: -1 is bad, 0 neutral, 1 good."""
+FEEDBACK_SCALE: list[Json] = [-1, 1]  # the scale of user feedback: -1 is bad, 0 neutral, 1 good
 
 
 def evaluation_feedback(defaults: Defaults, event: GenAiEvent, span_id: str) -> Obj:
@@ -103,8 +101,7 @@ def _target(values: Obj, span_id: str) -> Target:
     return "response_id", response_id
 
 
-FINISH = {"tool_call": "tool_calls"}
-"""Finish reasons with another name at OpenAI."""
+FINISH = {"tool_call": "tool_calls"}  # finish reasons with another name at OpenAI
 
 
 def from_parts(messages: Json, at: str) -> list[Json]:

@@ -108,8 +108,7 @@ METRIC = {"id", "target_id", "metric_name", "value"}
 COMMENT = {"id", "target_id", "target_type", "value"}
 DEMONSTRATION = {"id", "inference_id", "value"}
 
-ACTORS = ("author", "user_id", "user")
-"""Tags that may name the actor of feedback."""
+ACTORS = ("author", "user_id", "user")  # tags that may name the actor of feedback
 
 SAMPLING = ("temperature", "top_p", "seed", "max_tokens", "presence_penalty", "frequency_penalty")
 """Inference parameters of a chat completion that OpenAI has too."""

@@ -16,8 +16,7 @@ ROUNDS = 8
 """Number of a crowd's most typical texts that the others are compared with, one per round, unless
 they are already in one cluster."""
 
-KEYS_AT_ONCE = 1 << 23
-"""Pairs per shared key held in memory at once (8 bytes each)."""
+KEYS_AT_ONCE = 1 << 23  # pairs per shared key held in memory at once (8 bytes each)
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)

@@ -16,8 +16,7 @@ from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
 from components.store import manifest
 
-FREE = ""
-"""The name of longer texts, which never conflict."""
+FREE = ""  # the name of longer texts, which never conflict
 
 _THOUGHTS = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 

@@ -13,23 +13,18 @@ Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-WIDTH = 3
-"""Words of a shingle; a shorter text has one shingle of all its words."""
+WIDTH = 3  # words of a shingle; a shorter text has one shingle of all its words
 
-CHUNK_BYTES = 1 << 16
-"""Bytes hashed at once: intermediate arrays fit the processor's cache."""
+CHUNK_BYTES = 1 << 16  # bytes hashed at once: intermediate arrays fit the processor's cache
 
-CHUNK_TEXTS = 1 << 12
-"""Maximum texts of a chunk."""
+CHUNK_TEXTS = 1 << 12  # maximum texts of a chunk
 
-HASH_BITS = 48
-"""Two different shingles collide once in 2^48: 1e-10 per pair of long texts."""
+HASH_BITS = 48  # two different shingles collide once in 2^48: 1e-10 per pair of long texts
 
 _RANDOM = np.random.Generator(np.random.PCG64(7)).integers(0, 1 << 64, 260, dtype=np.uint64)
 _BASE = int(_RANDOM[256]) | 1
 _STEP, _MIX = (value | np.uint64(1) for value in _RANDOM[257:259])
-_WIDE = 0xE0
-"""The smallest first byte of a UTF-8 character of three or more bytes."""
+_WIDE = 0xE0  # the smallest first byte of a UTF-8 character of three or more bytes
 
 _LETTERS = bytes(
     byte if byte >= 0x80 else ord(chr(byte).lower()) if chr(byte).isalnum() else 0
@@ -220,11 +215,9 @@ def _powers(length: int) -> tuple[Hashes, Hashes]:
     return rows[0], rows[1]
 
 
-COMMON = 6
-"""Minimum keys that near-duplicates share: many texts share a single key by chance."""
+COMMON = 6  # minimum keys that near-duplicates share: many texts share a single key by chance
 
-SAMPLED = 4
-"""Shingles are counted on every ``SAMPLED``-th text."""
+SAMPLED = 4  # shingles are counted on every ``SAMPLED``-th text
 
 TABLE_BITS = 24
 CLASS_BITS = 4

@@ -10,8 +10,7 @@ from typing import Literal
 
 from components.curate.preferences.feedback_signals import Actor
 
-UNLIKELY = 1e-6
-"""Rarer counts are not chance: one window in a million, and a log has thousands."""
+UNLIKELY = 1e-6  # rarer counts are not chance: one window in a million, and a log has thousands
 
 
 def poisson_tail(count: int, expected: float) -> float:
@@ -55,11 +54,9 @@ def _binomial(k: int, trials: int, rate: float) -> float:
     return math.exp(ways + k * math.log(rate) + (trials - k) * math.log1p(-rate))
 
 
-FEWEST_ACTORS = 5
-"""Fewer actors don't show what is usual."""
+FEWEST_ACTORS = 5  # fewer actors don't show what is usual
 
-FLOOD = 30
-"""Signals in a window that are never a flood: a working labeller gives as many."""
+FLOOD = 30  # signals in a window that are never a flood: a working labeller gives as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +142,13 @@ def _blocks(
             start += 1
 
 
-FEWEST = 10
-"""Fewer new actors in a window are never a brigade."""
+FEWEST = 10  # fewer new actors in a window are never a brigade
 
 NEW = 3
 """An actor is new for its first signals up to this many: a sleeper account has given some
 before."""
 
-HISTORY = 10
-"""Minimum windows with signals outside of a crowd, to compare it with."""
+HISTORY = 10  # minimum windows with signals outside of a crowd, to compare it with
 
 ODDS = 4.0
 """Minimum odds of the common aim relative to the usual odds; it also needs half of the crowd."""

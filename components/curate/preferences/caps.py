@@ -17,8 +17,7 @@ EVEN_SHARES = 2
 """With few actors, one may have this many times an even share: a cap at an even share would reduce
 all actors to the least active one."""
 
-ONE = 1.0
-"""A signal's maximum weight, which an actor may always have, however little others gave."""
+ONE = 1.0  # a signal's maximum weight, which an actor may always have, however little others gave
 
 SLACK = 1e-9
 

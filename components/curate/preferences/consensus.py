@@ -10,8 +10,7 @@ from components.curate.preferences.feedback_signals import Actor
 
 Item = TypeVar("Item", bound=Hashable)
 
-RIGHT, WRONG = 4.0, 1.0
-"""Pseudo-counts of each judge: a prior of four right votes of five."""
+RIGHT, WRONG = 4.0, 1.0  # pseudo-counts of each judge: a prior of four right votes of five
 
 ROUNDS, CLOSE = 200, 1e-6
 """EM ends after ``ROUNDS``, or when no probability moves by more than ``CLOSE``."""
@@ -109,8 +108,7 @@ Method = Literal["agreed", "dawid_skene", "majority", "ties"]
 ENOUGH = 20
 """Minimum items with two or more judges, to estimate the judges' rates; else the majority wins."""
 
-DECIDED = 0.2
-"""Items nearer to even odds than this (0.6 to 0.4) stay undecided."""
+DECIDED = 0.2  # items nearer to even odds than this (0.6 to 0.4) stay undecided.
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,11 +110,9 @@ def loads(text: str) -> Json:
         return None
 
 
-NEUTRAL = 0.25
-"""An opinion nearer to the middle than this is neither good nor bad."""
+NEUTRAL = 0.25  # an opinion nearer to the middle than this is neither good nor bad
 
-REGENERATED = 0.25
-"""A regenerated answer may not have been bad: a quarter of a thumb down."""
+REGENERATED = 0.25  # a regenerated answer may not have been bad: a quarter of a thumb down
 
 GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass", "good", "yes"})
 BAD = frozenset({"failure", "failed", "unsolved", "unresolved", "fail", "bad", "no"})

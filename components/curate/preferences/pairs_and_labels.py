@@ -243,8 +243,7 @@ def _asking_interactions(
     )
 
 
-LOW = -0.5
-"""A rating in the lowest quarter of its scale is a dislike."""
+LOW = -0.5  # a rating in the lowest quarter of its scale is a dislike
 
 
 def opinion_votes(readings: Iterable[SignalReading]) -> list[Vote[Completion]]:

@@ -145,8 +145,7 @@ def dumps(value: Sequence[Message]) -> str:
     return text
 
 
-Refusal = tuple[str, str | None]
-"""The fate of unusable feedback, and its detail."""
+Refusal = tuple[str, str | None]  # the fate of unusable feedback, and its detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +157,7 @@ class LoggedRequest:
     client_id: str
 
 
-Requests = Mapping[str, LoggedRequest]
-"""Requests by interaction id."""
+Requests = Mapping[str, LoggedRequest]  # requests by interaction id
 
 
 @dataclass(frozen=True, slots=True)

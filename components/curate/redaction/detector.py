@@ -25,12 +25,10 @@ from components.curate.settings import Allowed
 PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE = range(3)
 """The indices of the first gates; the patterns' gates follow."""
 
-AUTOMATON_BYTES = 16 << 20
-"""RE2's memory limit for the states of each automaton, twice its default."""
+AUTOMATON_BYTES = 16 << 20  # RE2's memory limit for the states of each automaton, twice its default
 
 CACHED_TEXTS = 16_384
-SHORT = 256
-"""Maximum characters of a cached text: descriptions and values repeat between requests."""
+SHORT = 256  # maximum characters of a cached text: descriptions and values repeat between requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,8 +119,7 @@ def indian(digits: str) -> bool:
     return verhoeff.checksum(digits) == 0
 
 
-MOST_GROUPS = 20
-"""A card has at most this many digits, so at most this many groups."""
+MOST_GROUPS = 20  # a card has at most this many digits, so at most this many groups
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")

@@ -12,8 +12,7 @@ from components.curate.redaction.name_patterns import PEOPLE
 from components.curate.redaction.patterns import Kind, digits_of
 from components.schema import Json
 
-PERSON = "personname"
-"""The field for a ``name`` in an object about a person."""
+PERSON = "personname"  # the field for a ``name`` in an object about a person
 
 FIELDS: dict[str, Kind] = {
     field: kind
@@ -118,8 +117,7 @@ class Leaf(NamedTuple):
     zone: Zone
 
 
-Visit: TypeAlias = Callable[[Leaf], str]
-"""Returns the replacement of a leaf's text."""
+Visit: TypeAlias = Callable[[Leaf], str]  # returns the replacement of a leaf's text
 
 MESSAGE_STAYS = frozenset({"role", "id", "tool_call_id", "type"})
 SCHEMA_STAYS = frozenset(

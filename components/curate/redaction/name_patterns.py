@@ -25,8 +25,7 @@ travelling trying tuesday unable undefined under unknown until up upset us user 
 very wanna want wanted wanting was wasn't we wednesday well were what what's whatever when where
 which while who whose why will wish with wondering worried would writing yes yet you your yours
 """
-NOT_NAMES = frozenset(_NOT_NAMES.split())
-"""Words after "my name is" or "I'm" that are not names."""
+NOT_NAMES = frozenset(_NOT_NAMES.split())  # words after "my name is" or "I'm" that are not names
 
 _MAY_BE_WORDS = """
 al an art bell best bill bin bob's brown bush chance chase christian de dean den der do drew el
@@ -50,16 +49,14 @@ attendee attendees beneficiary cardholder contact contacts customer driver emplo
 participant participants passenger passengers patient patients people person recipient
 recipients savedpassengers student students tenant traveler travelers
 """
-PEOPLE = frozenset(_PEOPLE.split())
-"""Fields that contain persons."""
+PEOPLE = frozenset(_PEOPLE.split())  # fields that contain persons
 
 _NOT_VALUES = """
 bool boolean changeme empty example false here hidden incorrect integer invalid missing nil none
 null number object optional passwd password redacted required secret str string text true
 undefined unknown value wrong your_password yourpassword
 """
-NOT_VALUES = frozenset(_NOT_VALUES.split())
-"""Words after ``password:`` in schemas and prose."""
+NOT_VALUES = frozenset(_NOT_VALUES.split())  # words after ``password:`` in schemas and prose
 
 
 PART = re.compile(r"[^\W\d_]{2,}")
@@ -67,7 +64,9 @@ NO_CODE = "(?![A-Za-z]{2}[0-9])"
 """The country at the start of an IBAN is not a name, even after one: ``Mia Li DE89 3704``."""
 WORD = NO_CODE + r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
 PROPER = NO_CODE + r"[^\W\d_a-zß-öø-ÿ][^\W\d_]*(?:['\u2019-][^\W\d_]+)*"
-TITLE_CASE = NO_CODE + r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
+TITLE_CASE = (
+    NO_CODE + r"[^\W\d_a-zß-öø-ÿ](?:['\u2019][^\W\d_])?[^\W\d_A-Z]+(?:['\u2019-][^\W\d_]+)*"
+)
 WHOSE = r"(?:full|first|last|given|family|passenger|guest|customer|contact|cardholder)"
 IS = r"(?:['\u2019]s| is| was|:| are)"
 PERSONS = "passenger|person|man|woman|guy|girl|boy|friend|customer|patient|guest|client|somebody"
@@ -214,8 +213,7 @@ def is_name(text: str, start: int, end: int, names: Collection[str]) -> bool:
 
 
 NUMBERED = re.compile("_?[0-9]")
-LONGEST_CODE = 3
-"""Up to this many capitals are probably an airport code: MIA is not Mia."""
+LONGEST_CODE = 3  # up to this many capitals are probably an airport code: MIA is not Mia
 INTRODUCING = re.compile(
     r"(?i)(?:name(?:'s|\u2019s| is|:)?|call me|known as|i['\u2019]m|i am|this is|under)\s*$"
 )

@@ -36,8 +36,7 @@ KINDS: dict[str, Kind] = {
     "MEDICAL_LICENSE": Kind.NATIONAL_ID,
 }
 NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
-SURE = 0.4
-"""The score of Presidio's phone recognizer, the lowest of those used."""
+SURE = 0.4  # the score of Presidio's phone recognizer, the lowest of those used
 
 
 class Presidio(Config):

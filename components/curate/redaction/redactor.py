@@ -25,8 +25,7 @@ PATTERNS = (
 """In this order: a value matched by one is invisible to later ones."""
 
 
-CACHED_OFFERS = 512
-"""Cached lists of tools; most requests of an application offer one of a few."""
+CACHED_OFFERS = 512  # cached lists of tools; most requests of an application offer one of a few
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ PREFIXES = (
 )
 PRIVATE_KEY = "[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
-GATE = r"-----BEGIN|://|[0-9A-Za-z_+/=~-]{16}"
-"""The prefilter of the rule set."""
+GATE = r"-----BEGIN|://|[0-9A-Za-z_+/=~-]{16}"  # the prefilter of the rule set
 
 TOKEN = re.compile(r"[0-9A-Za-z_+/=~-]{16,}")
 PUNCTUATION = re.compile(r"(?<![.,!?:)\]}])[.,!?:)\]}]+(?=\s|$)")

@@ -20,8 +20,7 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-ATTEMPTS = 200
-"""Maximum draws of a surrogate; after that the value keeps its placeholder."""
+ATTEMPTS = 200  # maximum draws of a surrogate; after that the value keeps its placeholder
 
 FROM_LISTS = 12
 """Draws of a name from a list, which a large log may exhaust; later draws are made up."""
@@ -30,8 +29,7 @@ MIN_OVERLAP = 4
 """From this many characters, no surrogate may contain another value of the turn or be part of
 one."""
 
-Value = tuple[Kind, str]
-"""A value's kind and its form by ``surrogates.canonical``."""
+Value = tuple[Kind, str]  # a value's kind and its form by ``surrogates.canonical``.
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,9 @@ SCRIPTS = {
 }
 """Faker's locale per script, if the language's locale is in another script."""
 
-FAMILY_FIRST = frozenset({"ko_KR", "zh_CN"})
-"""Locales that write family and given name as one word."""
+FAMILY_FIRST = frozenset({"ko_KR", "zh_CN"})  # locales that write family and given name as one word
 
-SHORTEST = 4
-"""Minimum letters of a Latin name: shorter ones look like airports or parts of words."""
+SHORTEST = 4  # minimum letters of a Latin name: shorter ones look like airports or parts of words
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 

@@ -14,8 +14,7 @@ from components.curate.redaction import contact, identity_numbers, secret_values
 from components.curate.redaction.patterns import Kind, digits_of
 from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
 
-TRIES = 1000
-"""Maximum draws of an identity number until it has a valid form, such as a valid month."""
+TRIES = 1000  # maximum draws of an identity number until it has a valid form, such as a valid month
 
 _PROVIDERS = """
 aol.com fastmail.com free.fr gmail.com gmx.de gmx.net googlemail.com hotmail.com icloud.com
@@ -29,8 +28,7 @@ _MAILBOXES = """
 admin billing contact hello help hi info jobs mail me news newsletter noreply office orders press
 privacy reply sales security service shop staff support team the webmaster
 """
-MAILBOXES = frozenset(_MAILBOXES.split())
-"""Mailboxes that are not names."""
+MAILBOXES = frozenset(_MAILBOXES.split())  # mailboxes that are not names
 
 SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
 UPPER = LOWER.upper()

@@ -30,8 +30,7 @@ def refusal(candidate: Candidate) -> str | None:
     return refusal_text.match_refusal(candidate.answer.text)
 
 
-LONGEST = 2_000
-"""Maximum characters of an error message; a stack trace may be longer."""
+LONGEST = 2_000  # maximum characters of an error message; a stack trace may be longer
 
 _TRACE = re.compile(
     r"""
@@ -127,8 +126,7 @@ def _times(text: str, start: int, unit: int) -> int:
     return length // unit if length >= max(SHORTEST, TIMES * unit) else 0
 
 
-SPAN = 240
-"""Common characters in a row that are not a coincidence: about forty words."""
+SPAN = 240  # common characters in a row that are not a coincidence: about forty words
 
 
 def prompt_leak(candidate: Candidate) -> str | None:

@@ -17,14 +17,11 @@ Languages: TypeAlias = (
     | tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...]
 )
 
-LETTERS = 40
-"""The language of shorter texts can't be detected."""
+LETTERS = 40  # the language of shorter texts can't be detected
 
-SURE = 0.75
-"""Minimum score of the detector: names, code and numbers confuse it."""
+SURE = 0.75  # minimum score of the detector: names, code and numbers confuse it
 
-LONGEST = 400
-"""Maximum characters passed to the detector."""
+LONGEST = 400  # maximum characters passed to the detector
 
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|https?://\S+", re.DOTALL)
 _SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\u200d\ufe0f]+")

@@ -240,5 +240,4 @@ def _secret_sample(row: Mapping[str, Any]) -> Sample:
     )
 
 
-SECRET_SLICES = {"client": "client_id", "language": "language"}
-"""A row's column for each slice."""
+SECRET_SLICES = {"client": "client_id", "language": "language"}  # a row's column for each slice

@@ -20,8 +20,7 @@ PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 LAST_FACTORS = (".lora_B.", ".lora_E")
 """The factors of LoRA and AdaLoRA that are initialised to zero, so the adapter adds nothing."""
 
-SHOWN = 3
-"""The most tensors that a message names."""
+SHOWN = 3  # the most tensors that a message names
 
 
 class AdapterNotAppliedError(ValueError):

@@ -44,8 +44,7 @@ def swaying_settings(defaults: Iterable[str]) -> list[str]:
     return sorted(name for name in defaults if _INERT.match(name) is None)
 
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values of vLLM's ``max_lora_rank``."""
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values of vLLM's ``max_lora_rank``
 
 VLLM_HEAD = "lm_head"
 """The output layer. vLLM ignores its LoRA when it scores a prompt's tokens (vllm#51594, open), so

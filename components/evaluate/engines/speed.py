@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TIMED = 5
-"""Requests that are timed one at a time: enough for a median, few enough to take seconds."""
+TIMED = 5  # requests that are timed one at a time: enough for a median, few enough to take seconds
 
-MOST_TOKENS = 16
-"""Timed tokens per request."""
+MOST_TOKENS = 16  # timed tokens per request
 
 
 def measure_speed(

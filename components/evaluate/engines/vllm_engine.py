@@ -32,8 +32,7 @@ from components.store.manifest import AdapterManifest
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-MOST_MEMORY = 1 / 4
-"""The share of free memory for keys and values on a CPU. On CUDA vLLM decides."""
+MOST_MEMORY = 1 / 4  # the share of free memory for keys and values on a CPU. On CUDA vLLM decides.
 
 PENALTY = "repetition_penalty"
 """The one default setting that changes greedy answers and that vLLM supports."""

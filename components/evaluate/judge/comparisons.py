@@ -24,8 +24,7 @@ MOST_TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before the second try, doubled each time, unless the endpoint sends ``Retry-After``."""
 
-LONGEST_REPLY = 16
-"""Tokens; a verdict is one word."""
+LONGEST_REPLY = 16  # tokens; a verdict is one word
 
 
 class JudgeError(RuntimeError):

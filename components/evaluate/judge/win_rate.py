@@ -24,8 +24,7 @@ from components.store.manifest import SnapshotManifest
 PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 """The judge was trained on neither, so training pairs are as good as held-out ones."""
 
-MOST_PAIRS = 200
-"""Pairs for the agreement: more would hardly narrow the interval."""
+MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
 

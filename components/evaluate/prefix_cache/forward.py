@@ -20,8 +20,7 @@ from components.models.prefix_tree import Row, common_prefix, families
 
 Ints = NDArray[np.int64]
 
-ROOT = -1
-"""The parent of a row's first token."""
+ROOT = -1  # the parent of a row's first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +123,7 @@ PROBE = ((1, 2), ((3, 4, 5, 6, 7, 8, 9, 10), (11, 12, 13), (14,)))
 """The common prefix of the test's rows, and their continuations, as fractions of the vocabulary in
 16ths. A row that ignored the mask would see eight tokens of another row first."""
 
-NOISE = 1 / 10
-"""The largest divergence by rounding, as a share of the divergence without a mask."""
+NOISE = 1 / 10  # the largest divergence by rounding, as a share of the divergence without a mask
 
 NATS = 0.02
 """The largest Kullback-Leibler divergence of a next token's distribution by rounding to 16 bits."""

@@ -102,8 +102,7 @@ def _score(seen: "Reading", targets: _Targets, sums: np.ndarray, likeliest: np.n
     np.logical_and.at(likeliest, targets.requests[first:last], best)
 
 
-REFILL = 1 / 4
-"""The share of slots that must be free before further prompts are read."""
+REFILL = 1 / 4  # the share of slots that must be free before further prompts are read
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,11 +135,9 @@ def _blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None) -> Multip
 TIMED_SHAPE = (64, 576, 1536)
 """Rows, and a small model's layer: 57 million multiplications, a millisecond or so."""
 
-TIMES = 24
-"""Products that are timed together, so that waiting threads show."""
+TIMES = 24  # products that are timed together, so that waiting threads show
 
-ROUNDS = 3
-"""Rounds over all thread counts; the medians are compared."""
+ROUNDS = 3  # rounds over all thread counts; the medians are compared
 
 WORTH = 0.9
 """The relative time below which fewer threads are chosen: a virtual machine's two cores are

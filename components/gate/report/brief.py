@@ -10,11 +10,9 @@ from components.gate.report.words import Case, as_share, between, counted, point
 from components.pages import templates
 from components.scorecard import Difference
 
-SHOWN_CHARACTERS = 600
-"""Longer requests and answers are cut, so that five of them stay readable."""
+SHOWN_CHARACTERS = 600  # longer requests and answers are cut, so that five of them stay readable
 
-SHOWN = 5
-"""The most requests on which the two differ."""
+SHOWN = 5  # the most requests on which the two differ
 
 
 def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:

@@ -15,8 +15,7 @@ from components.pages import charts
 POINT_COLOURS = {"challenger": charts.NEW, "production": charts.OTHER}
 """By the first word of the name; other models are grey."""
 
-FAR = 20
-"""Prices that differ by this factor are drawn on a logarithmic axis."""
+FAR = 20  # prices that differ by this factor are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +123,9 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-LEAST = 0.005
-"""The lowest utilization drawn, unless a mark lies lower."""
+LEAST = 0.005  # the lowest utilization drawn, unless a mark lies lower
 
-FACTORS = (0.1, 0.25, 0.5, 2.0)
-"""Other prices of production drawn, as multiples of the assumed one."""
+FACTORS = (0.1, 0.25, 0.5, 2.0)  # other prices of production drawn, as multiples of the assumed one
 
 
 def draw_break_even(costs: BreakEven, path: Path, *, currency: str) -> None:

@@ -110,8 +110,7 @@ def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-MOST_SLICES = 14
-"""More slices than this would be too small to read; the largest are shown."""
+MOST_SLICES = 14  # more slices than this would be too small to read; the largest are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +217,7 @@ def _score_frame(axes: Axes, card: Scorecard) -> None:
     axes.set_xlabel("mean of the requests, with 95 % interval", color=INK, size=9)
 
 
-MOST_TURNS = 20
-"""Older turns are not drawn."""
+MOST_TURNS = 20  # older turns are not drawn
 
 
 @dataclass(frozen=True, slots=True)

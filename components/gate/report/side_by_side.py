@@ -10,8 +10,7 @@ from components.gate.report.score_charts import Effect
 from components.gate.report.words import Case
 from components.scorecard import HOLDOUT, Difference, Scorecard
 
-TAIL = 0.025
-"""Figures that no gate judged have 95 % intervals."""
+TAIL = 0.025  # figures that no gate judged have 95 % intervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,8 +116,7 @@ class Case:
     note: str = ""
 
 
-MANY_PARTS = 6
-"""If the traffic has more parts than this they are in the table only."""
+MANY_PARTS = 6  # if the traffic has more parts than this they are in the table only
 
 
 def verdict_sentence(case: Case) -> str:

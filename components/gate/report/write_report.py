@@ -87,8 +87,7 @@ PICTURES = {
 
 ASSUMED_RIGHT = f"{PRODUCTION}, assumed right"
 
-EXAMPLES = 10
-"""The most lost, and the most won, requests that are shown."""
+EXAMPLES = 10  # the most lost, and the most won, requests that are shown
 
 
 @dataclass(frozen=True, slots=True)

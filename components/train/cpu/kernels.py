@@ -85,8 +85,7 @@ def _has_dropout(model: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
 
 
-HEAD_BUFFER = "weight_bf16"
-"""Name of the output layer's cached bf16 weight."""
+HEAD_BUFFER = "weight_bf16"  # name of the output layer's cached bf16 weight
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
 """Norms of Llama-like layers that only linear layers read; other models use these names, too."""

@@ -57,15 +57,13 @@ def training_cost(seconds: float, worker: Worker) -> float | None:
 ADAPTER_SHARE = 0.02
 """What is trained, as a share of the weights: all linear layers at rank 16, on the safe side."""
 
-BATCH_TOKENS = 4 * 1024
-"""The recipe's default batch of examples of the default ``max_length``."""
+BATCH_TOKENS = 4 * 1024  # the recipe's default batch of examples of the default ``max_length``
 
 LAYER_BYTES = 34
 """Bytes of activations of a layer for each token and hidden unit (arXiv:2205.05198, section 4.1),
 without attention scores."""
 
-LIBRARIES = 1_500_000_000
-"""Bytes that torch and its kernels take."""
+LIBRARIES = 1_500_000_000  # bytes that torch and its kernels take
 
 LARGEST_ON_CPU = 1_000_000_000
 """Parameters of the largest model that a CPU trains in hours, not in days."""

@@ -156,8 +156,7 @@ def _training_device(worker: Worker) -> tuple[Device, int]:
     return "cpu", psutil.virtual_memory().available
 
 
-LEAST_STEPS = 3
-"""One to warm up, and two to time."""
+LEAST_STEPS = 3  # one to warm up, and two to time
 
 
 class _TimeIsUp(Exception):  # noqa: N818 - it is no error

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from components.train.recipe import Objective
 
 
-NO_FOLDER = Path()
-"""A checkpoint to resume from, so that initial weights are not computed."""
+NO_FOLDER = Path()  # a checkpoint to resume from, so that initial weights are not computed
 
 
 def adapted_without_weights(

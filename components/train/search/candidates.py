@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from components.train.recipe import Recipe
 from components.train.search.settings import SearchSettings
 
-BASE_KNOB = "base"
-"""The one thing that can be tried and is no setting of a recipe."""
+BASE_KNOB = "base"  # the one thing that can be tried and is no setting of a recipe
 
 TEACHER_KNOB = "teacher_model_name_or_path"
 

@@ -69,8 +69,7 @@ def choose_metric(
     return SearchMetric(rows=rows, why=why)
 
 
-SHARE_PARTS = 1000
-"""The factor is a multiple of one thousandth."""
+SHARE_PARTS = 1000  # the factor is a multiple of one thousandth
 
 Costs = Sequence[Sequence[float]]
 """What each candidate costs at each rung, beyond what the rungs before it have cost."""
