@@ -168,6 +168,11 @@ class Scorecard:
     samples: tuple[Sample, ...]
     window: Window | None = None
 
+    def measured(self, metric: str) -> dict[str, float]:
+        """Return the scores of the requests that a metric was measured on, by ``doc_hash``."""
+        scores = ((sample.doc_hash, sample.scores.get(metric)) for sample in self.samples)
+        return {doc_hash: score for doc_hash, score in scores if score is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

@@ -12,11 +12,9 @@ Measured = Mapping[str, Scorecard]  # one model's scorecards by task
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A fixed model that guards are compared with as well as with the opponent."""
+    """A fixed model, such as ``base``, that guards are compared with next to the opponent."""
 
     name: str
-    """Its displayed name, such as ``base``."""
-
     cards: Measured
 
 
@@ -75,7 +73,6 @@ def incomparable(challenger: Scorecard, opponent: Scorecard) -> list[str]:
 
 
 def _about_task(task: str, text: str) -> str:
-    """Add the task's name unless it is the holdout."""
     if task == HOLDOUT:
         return text
     head, colon, rest = text.partition(": ")
@@ -103,8 +100,7 @@ def _different_requests(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) ->
     if prompts.keys() != others.keys():
         missing = len(prompts.keys() - others.keys())
         return [f"not comparable: {missing} of the challenger's requests are not the opponent's"]
-    changed = sum(prompts[doc] != others[doc] for doc in prompts)
-    if changed:
+    if changed := sum(prompts[doc] != others[doc] for doc in prompts):
         return [f"not comparable: the prompts of {changed} requests differ between the two"]
     return []
 
@@ -150,15 +146,10 @@ def _unsliced(card: Scorecard, policy: Policy) -> list[str]:
 def _measured_on_others(
     task: str, ours: Scorecard, theirs: Scorecard, metrics: list[str]
 ) -> list[str]:
-    reasons: list[str] = []
-    for metric in metrics:
-        mine, other = (
-            {s.doc_hash for s in card.samples if s.scores.get(metric) is not None}
-            for card in (ours, theirs)
-        )
-        if mine != other:
-            reasons.append(
-                f"not comparable: {_about_task(task, metric)} was measured on "
-                f"{len(mine ^ other)} requests of one model only"
-            )
-    return reasons
+    differing = {m: ours.measured(m).keys() ^ theirs.measured(m).keys() for m in metrics}
+    return [
+        f"not comparable: {_about_task(task, metric)} was measured on {len(requests)} requests of "
+        "one model only"
+        for metric, requests in differing.items()
+        if requests
+    ]

@@ -66,23 +66,19 @@ def _clusters(samples: Sequence[Sample]) -> NDArray[np.int64]:
 
 
 def _bound(conditions: Mapping[str, Json]) -> int:
-    """Return the most requests that a cluster can have by the conditions; 0 if unknown."""
+    # the most requests that a cluster can have by the conditions; 0 if unknown
     bounds = [conditions.get(name) for name in (LARGEST_CLUSTER, CLUSTER_CAP)]
     return min((bound for bound in bounds if isinstance(bound, int)), default=0)
 
 
 def _measured(samples: Sequence[Sample], metric: str) -> Iterator[tuple[Sample, float]]:
     for sample in samples:
-        score = sample.scores.get(metric)
-        if score is not None:
+        if (score := sample.scores.get(metric)) is not None:
             yield sample, score
 
 
 def worse_p_value(compared: Compared, level: float) -> float:
-    """Return the p-value for the challenger being worse than the margin allows.
-
-    It is exact at ``level`` (``paired_scores.evidence_above``).
-    """
+    """Return the p-value for being worse than the margin allows, exact at ``level``."""
     if compared.margin is None:
         return significance.inferiority(compared.pairs, level)
     return paired_scores.evidence_below(compared.pairs, -compared.margin, level)
@@ -149,32 +145,25 @@ def compare(
 ) -> Comparison:
     """Judge one figure.
 
-    Args:
-        compared: The paired scores and their margin.
-        p_worse: The p-value for being worse than allowed, corrected for the other figures.
-        alpha: The level at which a lead, or staying within the margin, must be shown.
-        later: The level of the next look, for the number of further requests.
-        worst: The level at which being worse counts as shown.
-        earlier: The looks whose bets may be continued.
+    ``p_worse`` is corrected for the other figures. A lead, or staying within the margin, must
+    be shown at ``alpha``, being worse at ``worst``; ``later`` is the level of the next look,
+    for the number of further requests. The bets of ``earlier`` looks may be continued.
     """
     at = power.rates(compared.pairs)
     if compared.margin is None:
         test, p_value = significance.superiority(compared.pairs, alpha)
         low, high = significance.lead_interval(compared.pairs, alpha)
     else:
-        test, p_value = (
-            significance.bets(compared.pairs),
-            paired_scores.evidence_above(compared.pairs, -compared.margin, alpha),
-        )
+        test = significance.bets(compared.pairs)
+        p_value = paired_scores.evidence_above(compared.pairs, -compared.margin, alpha)
         low, high = paired_scores.betting_interval(compared.pairs, alpha)
     outcome = _outcome(compared, p_value, p_worse, alpha, worst)
     begun = continued_look(compared, earlier) if outcome == "inconclusive" else None
-    outcome = outcome if begun is None else "pass"
-    more = (
-        power.needed(at, compared.pairs.n, later, compared.margin)
-        if outcome == "inconclusive"
-        else None
-    )
+    needed = None
+    if begun is not None:
+        outcome = "pass"
+    elif outcome == "inconclusive":
+        needed = power.needed(at, compared.pairs.n, later, compared.margin)
     return Comparison(
         task=compared.task,
         metric=compared.metric,
@@ -197,17 +186,15 @@ def compare(
         begun=begun.number if begun else 0,
         begun_alpha=begun.alpha if begun else 0.0,
         detectable=power.detectable(at, compared.pairs.n, alpha, compared.margin),
-        needed=more,
+        needed=needed,
     )
 
 
 def _outcome(
     compared: Compared, p_value: float, p_worse: float, alpha: float, worst: float
 ) -> Outcome:
-    behind = (
-        compared.margin is None and compared.pairs.difference <= 0
-    )  # fails however large p_worse is
-    if behind or p_worse <= worst:
+    # a target that is behind fails however large p_worse is
+    if p_worse <= worst or (compared.margin is None and compared.pairs.difference <= 0):
         return "fail"
     return "pass" if p_value <= alpha else "inconclusive"
 
@@ -218,10 +205,8 @@ SMALLEST = 8  # smaller slices are skipped: even losing every request would hard
 def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slice, ...]:
     """Compare the two models on each slice of the target's requests, ordered by name and value.
 
-    Args:
-        target: The paired scores.
-        alpha: The family-wise error rate of calling a slice worse.
-        tail: The chance that a slice's interval is wrong on either side.
+    ``alpha`` is the family-wise error rate of calling a slice worse, ``tail`` the chance that
+    an interval is wrong on either side.
     """
     parts = {place: target.pairs.of(rows) for place, rows in _places(target).items()}
     corrected = significance.holm(
@@ -245,7 +230,6 @@ def compare_slices(target: Compared, *, alpha: float, tail: float) -> tuple[Slic
 
 
 def _places(target: Compared) -> dict[tuple[str, str], list[int]]:
-    """Return the rows of each slice, without those that are too small or cover all requests."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, sample in enumerate(target.samples):
         for name, value in sample.slices.items():

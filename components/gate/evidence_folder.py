@@ -96,24 +96,19 @@ def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) 
 
 def scores(challenger: Scorecard, opponent: Scorecard) -> Scores:
     """Return both models' scores by metric, with n and the challenger's 95 % interval."""
-    return {
-        metric: _scores_side_by_side(challenger, opponent, metric) for metric in challenger.scores
-    }
-
-
-def _scores_side_by_side(
-    challenger: Scorecard, opponent: Scorecard, metric: str
-) -> dict[str, float | None]:
-    low, high = share_interval(challenger, metric) or (None, None)
-    score, other = challenger.scores[metric], opponent.scores.get(metric)
-    return {
-        "n": score.n,
-        "clusters": score.clusters,
-        "challenger": score.value,
-        "low": low,
-        "high": high,
-        "opponent": other.value if other else None,
-    }
+    by_metric: dict[str, dict[str, float | None]] = {}
+    for metric, score in challenger.scores.items():
+        low, high = share_interval(challenger, metric) or (None, None)
+        other = opponent.scores.get(metric)
+        by_metric[metric] = {
+            "n": score.n,
+            "clusters": score.clusters,
+            "challenger": score.value,
+            "low": low,
+            "high": high,
+            "opponent": other.value if other else None,
+        }
+    return by_metric
 
 
 def finish(
@@ -132,18 +127,8 @@ def finish(
 ) -> Evidence:
     """Write verdict and brief into ``folder``, which has the charts already, then the manifest.
 
-    Args:
-        folder: The evidence folder.
-        subject: What was compared.
-        judgement: The gate's judgement.
-        policy: The policy it was judged under.
-        side_by_side: Both models' scores.
-        brief: The approval form's Markdown.
-        now: When it is finished.
-        account: Sentences on the share of production's quality that is kept, and its cost.
-        baselines: The scores of untrained baselines, by metric.
-        beside: Sentences on which baselines are beaten.
-        turn: The turn that made the evidence.
+    ``account`` are sentences on the share of production's quality that is kept, and its cost;
+    ``baselines`` the scores of untrained baselines by metric, ``beside`` sentences on them.
     """
     verdict = {
         **_decided_on(subject, judgement, policy),
@@ -198,5 +183,4 @@ def _bound(verdict: Mapping[str, Json]) -> dict[str, Json]:
 
 def policy(folder: Path) -> Mapping[str, Json]:
     """Return the policy that finished evidence was judged under, as JSON."""
-    recorded: Mapping[str, Json] = json.loads((folder / VERDICT).read_text())["policy"]
-    return recorded
+    return json.loads((folder / VERDICT).read_text())["policy"]

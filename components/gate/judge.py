@@ -11,8 +11,7 @@ from components.gate.policy import Policy
 from components.scorecard import CLUSTER_CAP, HOLDOUT, Scorecard
 
 
-def no_look_left(look: int, policy: Policy) -> str:
-    """Return the reason when the planned looks or alpha are used up."""
+def _no_look_left(look: int, policy: Policy) -> str:
     if policy.looks is None or look <= policy.looks:
         return (
             f"no look is left: this is the {_nth(look)} look at this holdout, and those before it "
@@ -24,8 +23,7 @@ def no_look_left(look: int, policy: Policy) -> str:
     )
 
 
-def below_floor(target: Comparison, policy: Policy) -> list[str]:
-    """Return the reason if the challenger's score is below the policy's floor; else nothing."""
+def _below_floor(target: Comparison, policy: Policy) -> list[str]:
     if target.challenger >= policy.floor:
         return []
     return [
@@ -34,8 +32,7 @@ def below_floor(target: Comparison, policy: Policy) -> list[str]:
     ]
 
 
-def failed(result: Comparison, policy: Policy) -> str:
-    """Return the reason of a target that did not improve or a guard that got worse."""
+def _failed(result: Comparison, policy: Policy) -> str:
     if result.role == "guard":
         return (
             f"worse on {result.name}: {_lead(result)}, and the policy allows "
@@ -46,8 +43,7 @@ def failed(result: Comparison, policy: Policy) -> str:
     return f"{worse}: {_flips(result)} ({result.test}, one-sided p = {result.p_value:.3g})"
 
 
-def open_still(result: Comparison, look: int) -> str:
-    """Return the reason of an undecided comparison, and what would decide it."""
+def _undecided(result: Comparison, look: int) -> str:
     if result.role == "guard":
         head = (
             f"not shown to be no worse on {result.name}: {_lead(result)}, and the policy allows "
@@ -58,8 +54,7 @@ def open_still(result: Comparison, look: int) -> str:
     return f"{head}; {_forecast(result)}"
 
 
-def passed(result: Comparison, look: int) -> str:
-    """Return the sentence of a comparison that passed."""
+def _passed(result: Comparison, look: int) -> str:
     continued = (
         f"{result.test} that began at look {result.begun} and continued over the requests added "
         f"since, at that look's {result.begun_alpha:.3g}"
@@ -73,17 +68,7 @@ def passed(result: Comparison, look: int) -> str:
     return f"better: {_flips(result)} ({test})"
 
 
-def too_few(task: str, n: int, policy: Policy) -> str:
-    """Return the reason of a task with fewer requests than the policy requires."""
-    where = "the holdout" if task == HOLDOUT else task
-    return (
-        f"too few requests: {where} has {n}, the policy requires {policy.min_documents}; "
-        f"{policy.min_documents - n} more are needed"
-    )
-
-
-def cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:
-    """Return the hint that large clusters limit the power, and the cap that would restore it."""
+def _cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:
     return (
         f"power is limited because one cluster can have {largest} requests: with "
         f"holdout_per_cluster: {cap} under curate, {remaining} requests of the {clusters} existing "
@@ -92,25 +77,12 @@ def cap_hint(cap: int, remaining: int, clusters: int, largest: int) -> str:
     )
 
 
-def vetoed(part: Slice) -> str:
-    """Return the reason of a slice in ``veto_slices`` that got worse."""
-    return f"worse on a slice that may veto: {_part(part)}"
-
-
-def warned(part: Slice) -> str:
-    """Return the warning about a slice that got worse but has no veto."""
-    return f"look at a slice that got worse: {_part(part)}"
-
-
-def _part(part: Slice) -> str:
+def _worse_part(part: Slice) -> str:
+    clusters = "" if part.clusters is None else f" in {part.clusters} clusters"
     return (
         f"{part.name} {part.value}: better on {part.wins} requests, worse on {part.losses}, "
-        f"of {part.n}{_in_clusters(part)} (p = {part.p_worse:.3g}, corrected for all slices)"
+        f"of {part.n}{clusters} (p = {part.p_worse:.3g}, corrected for all slices)"
     )
-
-
-def _in_clusters(part: Slice) -> str:
-    return "" if part.clusters is None else f" in {part.clusters} clusters"
 
 
 def _flips(result: Comparison) -> str:
@@ -185,10 +157,10 @@ def judge(
     """Compare two models' scorecards request by request and judge them by the policy.
 
     It fails closed: what is not comparable, not measured or not a valid score never passes. A
-    failure outweighs an open comparison, which outweighs a pass. To pass, the target must be better
-    and every guard within its margin, each at the full level (intersection-union test: Berger 1982,
-    Technometrics 24:295). One claim of being worse is enough to fail, so these are corrected for
-    each other (Holm 1979).
+    failure outweighs an open comparison, which outweighs a pass. To pass, the target must be
+    better and every guard within its margin, each at the full level (intersection-union test:
+    Berger 1982, Technometrics 24:295). One claim of being worse is enough to fail, so these are
+    corrected for each other (Holm 1979).
 
     Args:
         challenger: The challenger's scorecards by task.
@@ -196,7 +168,7 @@ def judge(
         policy: The requirements.
         look: The 1-based index of this look at the holdout (``Policy.looks``).
         left: The alpha that earlier looks left; ``None`` if all of them were under this policy.
-        anchor: The fixed model that guards are compared with too; ``None`` if it is the opponent.
+        anchor: The fixed model that guards are compared with too, unless it is the opponent.
         earlier: All earlier looks at this challenger and opponent on this holdout under this
             policy, whose bets are continued over the requests added since.
     """
@@ -204,30 +176,39 @@ def judge(
     if refusal := refuse(challenger, opponent, policy, anchor):
         return refusal
     if alpha == 0:
-        return Judgement("fail", (no_look_left(look, policy),), policy.metric, look)
+        return Judgement("fail", (_no_look_left(look, policy),), policy.metric, look)
     figures = _paired_figures(challenger, opponent, policy, anchor)
     comparisons = _compare_figures(
         figures, policy, alpha, later, _with_same_cap(earlier, challenger[policy.task])
     )
     slices = comparison.compare_slices(figures[0].figure, alpha=policy.alpha, tail=alpha)
     faults = [
-        *below_floor(comparisons[0], policy),
-        *[failed(result, policy) for result in comparisons if result.outcome == "fail"],
-        *[vetoed(part) for part in slices if part.is_worse and _vetoes(part, policy)],
+        *_below_floor(comparisons[0], policy),
+        *[_failed(result, policy) for result in comparisons if result.outcome == "fail"],
+        *[
+            f"worse on a slice that may veto: {_worse_part(part)}"
+            for part in slices
+            if part.is_worse and part.name in policy.veto_slices
+        ],
     ]
     doubts = [
         *_too_few(challenger, policy),
-        *[open_still(result, look) for result in comparisons if result.outcome == "inconclusive"],
+        *[_undecided(result, look) for result in comparisons if result.outcome == "inconclusive"],
     ]
     doubts += [] if faults else _cap_hints(figures, comparisons, policy, later)
+    window = challenger[policy.task].window
     outcome: Outcome = "fail" if faults else "inconclusive" if doubts else "pass"
     shown = [
-        *[passed(result, look) for result in comparisons],
-        *[warned(part) for part in slices if part.is_worse],
+        *[_passed(result, look) for result in comparisons],
+        *[
+            f"look at a slice that got worse: {_worse_part(part)}"
+            for part in slices
+            if part.is_worse
+        ],
     ]
     return Judgement(
         outcome=outcome,
-        reasons=(*((*faults, *doubts) or shown), *_truncated(challenger[policy.task])),
+        reasons=(*((*faults, *doubts) or shown), *(window.sentences if window else ())),
         metric=policy.metric,
         look=look,
         alpha=alpha,
@@ -236,13 +217,8 @@ def judge(
     )
 
 
-def _truncated(card: Scorecard) -> list[str]:
-    return card.window.sentences if card.window else []
-
-
 def _with_same_cap(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequence[EarlierUse]:
-    """Return the earlier looks if all had today's cluster cap."""
-    # with a different cap the mean is that of a different population
+    # Earlier looks count only if all had today's cluster cap: else the mean is of others.
     cap = challenger.conditions.get(CLUSTER_CAP)
     same = all(look.challenger.conditions.get(CLUSTER_CAP) == cap for look in earlier)
     return earlier if same else ()
@@ -251,7 +227,6 @@ def _with_same_cap(earlier: Sequence[EarlierUse], challenger: Scorecard) -> Sequ
 def _cap_hints(
     paired: Sequence[_PairedFigure], comparisons: Sequence[Comparison], policy: Policy, alpha: float
 ) -> list[str]:
-    """Return the hint at a cluster cap that would decide what the holdout leaves open."""
     of_holdout = [
         (pair.figure, result)
         for pair, result in zip(paired, comparisons, strict=True)
@@ -265,22 +240,20 @@ def _cap_hints(
         return []
     clusters = max(len(pairs.sizes) for pairs, _ in figures)
     largest = max(pairs.largest for pairs, _ in figures)
-    return [cap_hint(*cap, clusters, largest)]
+    return [_cap_hint(*cap, clusters, largest)]
 
 
 def _paired_figures(
     challenger: Measured, opponent: Measured, policy: Policy, anchor: Anchor | None
 ) -> list[_PairedFigure]:
-    """Pair the scores of the target and of every guard, and of every guard with the anchor's.
-
-    If the opponent is the anchor, the smaller of a guard's two margins applies.
-    """
+    """Pair the target's and each guard's scores, and each guard's with the anchor's."""
 
     def paired(other: Measured, task: str, metric: str, margin: float | None) -> Compared:
         return comparison.pair_scores(challenger[task], other[task], metric, margin)
 
     figures = [_PairedFigure(paired(opponent, policy.task, policy.metric, None))]
     for guard in policy.guarding():
+        # if the opponent is the anchor, the smaller of the two margins applies
         margin = guard.margin if anchor else min(guard.margin, guard.total_margin)
         figures.append(_PairedFigure(paired(opponent, guard.task, guard.metric, margin)))
     if anchor:
@@ -332,10 +305,12 @@ def _shares(policy: Policy, look: int, left: float | None) -> tuple[float, float
 
 
 def _too_few(challenger: Measured, policy: Policy) -> list[str]:
+    least = policy.min_documents
     tasks = dict.fromkeys([policy.task, *(guard.task for guard in policy.guarding())])
     sizes = {task: len(challenger[task].samples) for task in tasks}
-    return [too_few(task, n, policy) for task, n in sizes.items() if n < policy.min_documents]
-
-
-def _vetoes(part: Slice, policy: Policy) -> bool:
-    return part.name in policy.veto_slices
+    return [
+        f"too few requests: {'the holdout' if task == HOLDOUT else task} has {n}, the policy "
+        f"requires {least}; {least - n} more are needed"
+        for task, n in sizes.items()
+        if n < least
+    ]

@@ -14,33 +14,19 @@ Role: TypeAlias = Literal["target", "guard"]
 class Comparison:
     """One metric of one task, challenger against opponent, on the requests that measured it.
 
-    Attributes:
-        task: The task.
-        metric: The metric.
-        role: Target or guard.
-        outcome: The outcome of this comparison alone.
-        n: Requests.
-        clusters: Clusters of the requests.
-        challenger: The challenger's mean score.
-        opponent: The opponent's, or the anchor's if there is an ``anchor``.
-        difference: The challenger's lead; positive is better, also if a lower score is better.
-        low: Lower end of the lead's interval.
-        high: Upper end.
-        tail: The chance that the interval is wrong on either side.
-        wins: Requests on which the challenger did better.
-        losses: Requests on which it did worse.
-        margin: The loss that a guard may have; 0 for a target.
-        test: The test's name.
-        p_value: One-sided, against "not ahead" (target) or "behind by ``margin``" (guard).
-        p_worse: One-sided, against the contrary, corrected for the other comparisons.
-        detectable: The lead that this many requests show with a chance of 80 %; ``None`` if not
-            even a lead of 1.
-        needed: The further requests that would decide with that chance; ``None`` if decided, or if
-            no realistic number would.
-        anchor: The name of the fixed model that a guard is compared with; empty for the opponent.
-        begun: The earlier look whose bets, continued on what was added since, decided; 0 if this
-            look's own test did.
-        begun_alpha: The level of that look.
+    A positive ``difference`` is the challenger's lead, also if a lower score is better. Its
+    interval from ``low`` to ``high`` is wrong on either side with the chance ``tail``.
+    ``opponent`` is the mean of the fixed model ``anchor`` if there is one. ``margin`` is a
+    guard's, 0 for a target.
+
+    ``p_value`` is one-sided, against "not ahead" (target) or "behind by ``margin``" (guard);
+    ``p_worse`` against the contrary, corrected for the other comparisons. ``detectable`` is the
+    least lead that this many requests show with a chance of 80 %, ``None`` if not even 1 is.
+    ``needed`` further requests would decide with that chance; ``None`` if decided, or if no
+    realistic number would.
+
+    ``begun`` is the earlier look whose bets, continued on what was added since, decided at that
+    look's level ``begun_alpha``; 0 if this look's own test did.
     """
 
     task: str
@@ -145,41 +131,27 @@ class Judgement:
 
         ``None`` if the judgement isn't open, or no realistic number would decide.
         """
-        if self.outcome != "inconclusive" or self.target is None:
+        target = self.target
+        if self.outcome != "inconclusive" or target is None:
             return None
-        share = {comparison: comparison.n / self.target.n for comparison in self._open()}
-        needed = [
-            None if comparison.needed is None else comparison.needed / share[comparison]
-            for comparison in self._open()
-        ]
-        known = [number for number in needed if number is not None]
-        return None if len(known) < len(needed) or not known else round(max(known))
-
-    def _open(self) -> list[Comparison]:
-        return [
+        undecided = [
             comparison
             for comparison in self.comparisons
-            if comparison.task == self.comparisons[0].task and comparison.outcome == "inconclusive"
+            if comparison.task == target.task and comparison.outcome == "inconclusive"
         ]
+        needed = [c.needed / (c.n / target.n) for c in undecided if c.needed is not None]
+        return round(max(needed)) if needed and len(needed) == len(undecided) else None
 
 
 def from_json(value: Mapping[str, Any]) -> Judgement:
     """Parse a judgement written by ``dataclasses.asdict`` as JSON."""
+    terms: dict[str, Any] | None = value.get("terms")
+    if terms is not None:
+        terms = {**terms, "others": tuple(terms["others"]), "changes": tuple(terms["changes"])}
     nested: dict[str, Any] = {
         "reasons": tuple(value["reasons"]),
         "comparisons": tuple(Comparison(**fields) for fields in value["comparisons"]),
         "slices": tuple(Slice(**fields) for fields in value["slices"]),
-        "terms": _terms(value.get("terms")),
+        "terms": None if terms is None else Terms(**terms),
     }
     return Judgement(**{**value, **nested})
-
-
-def _terms(value: Mapping[str, Any] | None) -> Terms | None:
-    if value is None:
-        return None
-    fields: dict[str, Any] = {
-        **value,
-        "others": tuple(value["others"]),
-        "changes": tuple(value["changes"]),
-    }
-    return Terms(**fields)

@@ -24,15 +24,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairedScores:
-    """Two models' scores request by request.
+    """Two models' scores of the same requests in the same order, the challenger's in ``ours``.
 
-    Attributes:
-        ours: The challenger's scores, one a request.
-        theirs: The opponent's, on the same requests in the same order.
-        clusters: The cluster of each request, as integers; requests of one cluster (such as a
-            conversation) are not independent of each other, those of different clusters are. The
-            clusters' order must be independent of their sizes and scores (``wealth``).
-        bound: The most requests that a cluster can have, sampled or not; 0 if unknown.
+    Requests of one cluster (such as a conversation) are not independent of each other, those of
+    different clusters are. The clusters' order must be independent of their sizes and scores
+    (``wealth``). ``bound`` is the most requests that a cluster can have, sampled or not; 0 if
+    unknown.
     """
 
     ours: Floats
@@ -130,12 +127,9 @@ def wealth_reached(
 ) -> NDArray[np.bool_]:
     """Return at which of the levels the data refute a mean of at most ``means``.
 
-    Args:
-        sums: The lead summed over each cluster; further axes are further samples.
-        sizes: The number of requests in each cluster.
-        largest: The most requests that any cluster can have.
-        means: The highest mean lead over requests under each hypothesis.
-        levels: The chance that a true hypothesis is refuted.
+    ``sums`` are the leads summed over each cluster, ``sizes`` their numbers of requests;
+    further axes are further samples. ``largest`` is the most requests that any cluster can
+    have.
     """
     target = 1 / np.asarray(levels, dtype=np.float64)
     return wealth(sums, sizes, largest, means, levels) >= target * (1 - ROUNDING)
@@ -189,10 +183,8 @@ def evidence_below(pairs: PairedScores, mean: float, level: float) -> float:
 def carried_evidence(looks: Sequence[PairedScores], mean: float, level: float) -> bool:
     """Return whether bets that began at the first look refute the mean by the last one.
 
-    Args:
-        looks: The clusters of the first look, then those that each later look added.
-        mean: The highest mean lead of the hypothesis.
-        level: The level of the first look; it is not spent again.
+    ``looks`` are the first look's clusters, then those that each later look added. ``mean`` is
+    the highest of the hypothesis; ``level`` is the first look's, and is not spent again.
     """
     current: Floats | float = 1.0
     for look in looks:
@@ -214,7 +206,7 @@ def _p_value(sums: Floats, pairs: PairedScores, mean: float, level: float) -> fl
 
 
 def _low(sums: Floats, pairs: PairedScores, tail: float) -> float:
-    """Return the highest lead of the grid below which all are refuted."""
+    # the highest lead of the grid below which all are refuted
     steps = int(np.floor((1 + sums.sum() / pairs.n) / STEP))
     means = -1 + STEP * np.arange(1, max(1, steps) + 1, dtype=np.float64)
     run = _leading(wealth_reached(sums, pairs.sizes, pairs.largest, means, tail))

@@ -99,11 +99,7 @@ class Policy(Config):
         return self.task == HOLDOUT and self.metric in TOOL_METRICS
 
     def unmeasured(self, measured: Mapping[str, Collection[str]]) -> list[str]:
-        """Return the metrics that the policy requires but no task measures, as messages.
-
-        Args:
-            measured: The metrics of each task that the workload is measured on.
-        """
+        """Return the metrics that the policy requires but no task measures, as messages."""
         required = [("metric", self.task, self.metric)]
         required += [("guards", guard.task, guard.metric) for guard in self.guards]
         return [
@@ -135,13 +131,11 @@ class Policy(Config):
         return (abstention, *self.guards)
 
 
-def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, ...]:
-    """Return what differs between two policies, by the names of the workload's file.
+NOT_ASKED = "not asked"
 
-    Args:
-        before: The earlier policy as JSON; older versions have fewer fields.
-        now: The current policy as JSON.
-    """
+
+def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return what differs between two policies (as JSON), by the names of the workload's file."""
     old, new = _requirements(before), _requirements(now)
     return tuple(
         f"{name}: {old.get(name, NOT_ASKED)}, now {new.get(name, NOT_ASKED)}"
@@ -150,12 +144,9 @@ def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, .
     )
 
 
-NOT_ASKED = "not asked"
-
-
 def _requirements(policy: Mapping[str, Json]) -> dict[str, str]:
-    """Return a policy's requirements by name; a missing anchor margin is the other margin."""
     required = {name: value for name, value in policy.items() if name != "guards"}
+    # A missing anchor margin is the other margin; older versions have fewer fields.
     if "abstention_anchor_margin" in required and required["abstention_anchor_margin"] is None:
         required["abstention_anchor_margin"] = required["abstention_margin"]
     for guard in cast("list[dict[str, Json]]", policy["guards"]):

@@ -41,15 +41,11 @@ refute."""
 class Rates:
     """The models' long-run rates, estimated from a holdout.
 
-    Attributes:
-        difference: The challenger's mean lead.
-        differing: The mean square of the lead on a request; for binary scores it is the share of
-            requests on which only one of the two is right.
-        is_binary: Whether scores are 0 or 1.
-        effect: The design effect: how many requests are worth one independent request.
-        size: The mean size of a cluster.
-        clumping: The mean size of a request's cluster.
-        largest: The most requests that a cluster can have.
+    ``difference`` is the challenger's mean lead, ``differing`` the mean square of the lead on a
+    request: for binary scores the share of requests on which only one of the two is right.
+    ``effect`` is the design effect: how many requests are worth one independent request.
+    ``size`` is a cluster's mean size, ``clumping`` the mean size of a request's cluster,
+    ``largest`` the most requests that a cluster can have.
     """
 
     difference: float
@@ -119,14 +115,9 @@ def deciding_cap(
 ) -> tuple[int, int] | None:
     """Find a cluster cap with which the existing clusters would decide every figure.
 
-    Args:
-        figures: The scores with their margins, ``None`` for the target.
-        alpha: The level at which they would be tested.
-        least: The fewest requests that may decide.
-
-    Returns:
-        The smallest such power of two below the most requests that a cluster can have, and how many
-        requests remain; ``None`` if there is no such cap.
+    It is the smallest such power of two below the most requests that a cluster can have. Return
+    it with the number of requests that remain, at least ``least``; ``None`` if there is no such
+    cap. A figure is its scores and its margin, ``None`` for the target.
     """
     largest = max(pairs.largest for pairs, _ in figures)
     for cap in (2**power for power in range((largest - 1).bit_length())):
@@ -138,13 +129,7 @@ def deciding_cap(
 
 
 def fewest(largest: int, lead: float, alpha: float) -> int:
-    """Return the fewest requests with which distribution-free bets can show a lead.
-
-    Args:
-        largest: The most requests that a cluster can have.
-        lead: The lead, as a share.
-        alpha: The level.
-    """
+    """Return the fewest requests with which distribution-free bets can show a lead."""
     return math.ceil(largest * math.log(1 / alpha) / lead)
 
 
@@ -224,12 +209,7 @@ def needed(at: Rates, n: int, alpha: float, margin: float | None = None) -> int 
 
 
 def _distance(loss: float, alpha: float) -> float:
-    """Return how many standard deviations the lead's sum must reach for bets to refute.
-
-    Args:
-        loss: The largest loss of a cluster, in the same unit.
-        alpha: The level.
-    """
+    # in standard deviations of the lead's sum, as is ``loss``, the largest loss of a cluster
     root = math.sqrt(math.log(1 / alpha))
     limit = 1 / (math.sqrt(2) * root * loss)  # over the best unlimited bet
     if limit < LIMITED[0][0]:

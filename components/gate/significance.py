@@ -42,18 +42,13 @@ NO_ALPHA = 1e-12  # less is a rounding error
 
 
 def allowance(alpha: float, look: int, looks: int | None = None) -> float:
-    """Return the alpha of look number ``look``.
+    """Return the alpha of look number ``look``, from 1.
 
-    Without a plan look k has alpha / (k (k + 1)); over all looks these sum to alpha, which bounds
-    the chance of any false promotion whatever the dependence of the looks (Boole's inequality).
-    Sharper boundaries for repeated looks at *one* comparison (Pocock; O'Brien and Fleming; Lan and
+    Without a plan look k has alpha / (k (k + 1)); over all looks these sum to alpha, which
+    bounds the chance of any false promotion whatever the dependence of the looks (Boole's
+    inequality). With ``looks`` planned, each has an equal share, and further ones 0. Sharper
+    boundaries for repeated looks at *one* comparison (Pocock; O'Brien and Fleming; Lan and
     DeMets 1983) do not apply to different challengers on the same requests.
-
-    Args:
-        alpha: The chance that any look at this holdout promotes a challenger that is no better.
-        look: The look's 1-based index.
-        looks: How many are planned, with equal shares and 0 for more; ``None`` plans for any
-            number.
 
     Raises:
         ValueError: ``look`` is below 1.
@@ -72,16 +67,11 @@ def alpha_left(alpha: float, spent: Iterable[float]) -> float:
 
 
 def alpha_share(left: float, look: int, looks: int | None = None) -> float:
-    """Return a look's alpha from what is left.
+    """Return the alpha of look number ``look`` from what earlier looks left.
 
     It equals ``allowance`` if all looks before it were under the same policy: then alpha / k is
-    left for look k, which takes 1 / (k + 1) of it, or its share if ``looks`` are planned. So the
-    sum still holds if alpha or the planned looks change in between.
-
-    Args:
-        left: The alpha that earlier looks left.
-        look: The look's 1-based index.
-        looks: How many are planned now.
+    left for look k, which takes 1 / (k + 1) of it, or its share if ``looks`` are planned. So
+    the sum still holds if alpha or the planned looks change in between.
     """
     if looks is None:
         return left / (look + 1)
@@ -147,7 +137,6 @@ def score_interval(counts: WinLossCounts, tail: float) -> tuple[float, float]:
 def _crossing(
     function: Callable[[float], float], low: float, high: float, *, otherwise: float
 ) -> float:
-    """Return the root of a decreasing function, or ``otherwise`` if there is none."""
     if function(low) <= 0 or function(high) >= 0:
         return otherwise
     return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
@@ -180,19 +169,14 @@ def kept_share(
     """Return mean(scores) / mean(reference) with Fieller's interval for paired means.
 
     It contains all ratios r for which mean(scores) - r mean(reference) is not significantly
-    different from zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc. B
-    16, 175-185). Variances are clustered (Liang and Zeger 1986, Biometrika 73, 13-22), with
-    Student's t for (clusters - 1) degrees of freedom.
+    different from zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc.
+    B 16, 175-185). Variances are clustered (Liang and Zeger 1986, Biometrika 73, 13-22), with
+    Student's t for (clusters - 1) degrees of freedom; without ``clusters`` all requests are
+    independent.
 
     If the reference is right on everything, the ratio is a share of right answers: then it is
-    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty if all
-    are right; each cluster counts as one request.
-
-    Args:
-        scores: One for each request.
-        reference: The other model's, for the same requests in the same order.
-        clusters: The cluster of each request; ``None`` if all are independent.
-        level: The interval's coverage.
+    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty if
+    all are right; each cluster counts as one request.
 
     Raises:
         ValueError: The two differ in length.
@@ -227,13 +211,11 @@ def kept_share(
 
 
 def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
-    """Return Wilson's interval (1927, eq. 4) of a share of ``n``."""
+    # Wilson 1927, eq. 4
     squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
     middle, spread = share + squared / (2 * n), squared * share * (1 - share) / n
-    half = math.sqrt(spread + (squared / (2 * n)) ** 2)
-    return max(0.0, (middle - half) / (1 + squared / n)), min(
-        1.0, (middle + half) / (1 + squared / n)
-    )
+    half, scale = math.sqrt(spread + (squared / (2 * n)) ** 2), 1 + squared / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 USUAL = 0.05  # the default level at which p-values of bets are exact

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.gate.report import baseline_comparison, production_costs, words
 from components.gate.report.side_by_side import Figure, differing, take_turns
-from components.gate.report.words import Case, as_share, between, counted, points
+from components.gate.report.words import Case
 from components.pages import templates
 from components.scorecard import Difference
 
@@ -16,13 +16,7 @@ SHOWN = 5  # the most requests on which the two differ
 
 
 def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
-    """Return the brief as Markdown.
-
-    Args:
-        case: The compared models and their judgement.
-        figures: Every figure of both models.
-        picture: PNG of their differences, which is inlined.
-    """
+    """Return the brief as Markdown, with the PNG of the figures' differences in it."""
     lost, won = differing(case)
     return templates.render(
         "gate/brief.md.j2",
@@ -31,12 +25,12 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
         reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
         baselines=baseline_comparison.hold(case),
         figures=figures,
-        scores=[_score(figure) for figure in figures],
         picture=templates.inline(picture),
         change=words.change_sentence(case),
         kept=production_costs.sentence(case),
         break_even=production_costs.break_even(case.costs.bill),
         charges=production_costs.cost_rows(case.costs),
+        **words.FORMATS,
         lost=len(lost),
         won=len(won),
         differing=[
@@ -50,20 +44,6 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
     )
 
 
-def _score(figure: Figure) -> list[str]:
-    effect = figure.effect
-    return [
-        effect.name,
-        as_share(figure.opponent),
-        as_share(figure.challenger),
-        points(effect.difference),
-        between(effect.low, effect.high),
-        str(effect.n),
-        counted(effect.clusters),
-        figure.finding or "report only",
-    ]
-
-
 def _answers(opponent: str, difference: Difference) -> str:
     texts = {
         "asked": difference.challenger.request,
@@ -75,7 +55,6 @@ def _answers(opponent: str, difference: Difference) -> str:
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    """Return a label and, indented under it, at most ``SHOWN_CHARACTERS`` of the text."""
     line = " ".join(text.split())
     if len(line) > SHOWN_CHARACTERS:
         line = line[:SHOWN_CHARACTERS] + " ..."

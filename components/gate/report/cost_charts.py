@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from components.costs import BreakEven
 from components.pages import charts
@@ -43,14 +43,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def draw_pareto(points: Sequence[Point], path: Path, *, metric: str, currency: str) -> None:
-    """Write a PNG with a dot for each model.
-
-    Args:
-        points: At least one; those of the Pareto front are joined.
-        path: The PNG.
-        metric: The score's metric.
-        currency: The currency of the prices.
-    """
+    """Write a PNG with a dot for each model, at least one; those of the Pareto front are joined."""
     figure, axes = charts.sheet(4.2, left=0.12)
     _pareto_scale(axes, points)
     _draw_front(axes, front(points))
@@ -72,24 +65,20 @@ def _pareto_scale(axes: Axes, points: Sequence[Point]) -> None:
     if min(prices) > 0 and max(prices) / min(prices) >= FAR:
         axes.set_xscale("log")
         axes.set_xlim(min(prices) / 2, max(prices) * 4)
-        axes.xaxis.set_major_formatter(FuncFormatter(_price_label))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         axes.set_xlim(0, 1.35 * max(prices) or 1)
     axes.set_ylim(-4, 108)
     axes.set_yticks(range(0, 101, 20))
 
 
-def _is_right(axes: Axes, price: float) -> bool:
-    across, _ = axes.transAxes.inverted().transform(axes.transData.transform((price, 0)))
-    return bool(across > 0.5)
+def _is_right(axes: Axes, point: tuple[float, float], limit: float) -> bool:
+    across, _ = axes.transAxes.inverted().transform(axes.transData.transform(point))
+    return bool(across > limit)
 
 
 def _colour(point: Point) -> str:
     return POINT_COLOURS.get(point.name.partition(",")[0], charts.THERE)
-
-
-def _price_label(price: float, _: int | None) -> str:
-    return f"{price:g}"
 
 
 def _draw_front(axes: Axes, kept: Sequence[Point]) -> None:
@@ -109,7 +98,7 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
     below = math.inf
     for point in sorted(points, key=lambda point: (-point.score, point.name)):
         below = min(100 * point.score, below - 6)
-        right = _is_right(axes, point.price)
+        right = _is_right(axes, (point.price, 0), 0.5)
         axes.annotate(
             f"{charts.shortened(point.name)}: {point.score:.0%} for {point.price:.3g}",
             (point.price, below),
@@ -129,13 +118,7 @@ FACTORS = (0.1, 0.25, 0.5, 2.0)  # other prices of production drawn, as multiple
 
 
 def draw_break_even(costs: BreakEven, path: Path, *, currency: str) -> None:
-    """Write a PNG: the challenger's price falls with the utilization, production's does not.
-
-    Args:
-        costs: Both prices, and the assumed utilization.
-        path: The PNG.
-        currency: The currency of the prices.
-    """
+    """Write a PNG: the challenger's price falls with the utilization, production's does not."""
     figure, axes = charts.sheet(4.4, left=0.12, right=0.92)
     least = min(LEAST, costs.utilization / 2, costs.least_utilization / 2)
     shares = np.geomspace(least, 1, 200)
@@ -171,12 +154,8 @@ def _break_even_scale(axes: Axes, left: float, heights: tuple[float, float]) -> 
     axes.set_ylim(*heights)
     axes.minorticks_off()
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(_utilization_label))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.grid(color=charts.GRID, lw=0.8)
-
-
-def _utilization_label(value: float, _: int | None) -> str:
-    return f"{value:g}"
 
 
 def _draw_production(axes: Axes, price: float) -> None:
@@ -197,9 +176,7 @@ def _draw_production(axes: Axes, price: float) -> None:
 
 
 def _mark(axes: Axes, share: float, price: float, text: str, colour: str) -> None:
-    """Draw a dot with its label, on the left if the dot is far right."""
-    across, _ = axes.transAxes.inverted().transform(axes.transData.transform((share, price)))
-    is_right = bool(across > 0.6)
+    is_right = _is_right(axes, (share, price), 0.6)
     axes.plot(share, price, "o", color=colour, ms=8)
     axes.annotate(
         text,

@@ -1,10 +1,9 @@
 """The table of costs, and the challenger against production: quality kept and price."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
-from components.costs import Amount, Bill, BreakEven, Speed, Usage
+from components.costs import Bill, BreakEven, Speed, Usage
 from components.gate.report.words import Case, Costs, as_share, money, percent
 from components.gate.significance import KeptShare, kept_share
 from components.scorecard import (
@@ -75,6 +74,7 @@ def _speed(speed: Speed | None) -> list[Charge]:
 
 def _money(costs: Costs) -> list[Charge]:
     bill = costs.bill
+    share = "unknown" if bill.fraction.value is None else f"{bill.fraction.value:.2%}"
     rows = [
         Charge(
             "price of a request",
@@ -82,7 +82,7 @@ def _money(costs: Costs) -> list[Charge]:
             money(bill.challenger.value, bill.currency),
             f"production: {bill.production.how}; challenger: {bill.challenger.how}",
         ),
-        Charge("its share of production's", "", _share(bill.fraction), bill.fraction.how),
+        Charge("its share of production's", "", share, bill.fraction.how),
         Charge("training", "", money(bill.training.value, bill.currency), bill.training.how),
     ]
     back = bill.payback
@@ -112,10 +112,6 @@ def _break_even(costs: BreakEven, currency: str) -> list[Charge]:
             f"{percent(costs.utilization)}",
         ),
     ]
-
-
-def _share(fraction: Amount) -> str:
-    return "unknown" if fraction.value is None else f"{fraction.value:.2%}"
 
 
 TAKEN = (
@@ -155,28 +151,7 @@ class QualityScores:
     @property
     def means(self) -> tuple[float, float]:
         """The mean scores of challenger and production."""
-        return _mean(self.challenger), _mean(self.production)
-
-
-@dataclass(frozen=True, slots=True)
-class Retained:
-    """One row of the table of production's quality that is kept, formatted."""
-
-    name: str
-    production: str
-    challenger: str
-    share: str
-    interval: str
-    n: int
-    clusters: int
-
-
-def scored(case: Case) -> Scorecard | None:
-    """Return production's scorecard if its score is unbiased, else ``None``.
-
-    Requests that people corrected are selected for being wrong, so a score on them alone is biased.
-    """
-    return _scored(case, case.judgement.metric)
+        return fmean(self.challenger), fmean(self.production)
 
 
 def quality_scores(case: Case, metric: str) -> QualityScores | None:
@@ -188,8 +163,9 @@ def quality_scores(case: Case, metric: str) -> QualityScores | None:
     challenger = case.challenger.get(HOLDOUT)
     if challenger is None or metric not in challenger.metrics:
         return None
-    taken = _scored(case, metric) is None
-    theirs = _scores(_measured(case, metric), metric)
+    taken = scored(case, metric) is None
+    card = _measured(case, metric)
+    theirs = card.measured(metric) if card else {}
     rows = [
         (mine, other, sample.cluster_id)
         for sample in challenger.samples
@@ -210,25 +186,6 @@ def all_quality_scores(case: Case) -> list[QualityScores]:
     names = dict.fromkeys((case.judgement.metric, *WHOLE_ANSWER))
     by_metric = (quality_scores(case, name) for name in names)
     return [scores for scores in by_metric if scores is not None]
-
-
-def rows(case: Case) -> list[Retained]:
-    """Return the table of production's quality that is kept, by metric."""
-    return [_row(scores) for scores in all_quality_scores(case)]
-
-
-def _row(scores: QualityScores) -> Retained:
-    kept, (ours, theirs) = scores.kept, scores.means
-    interval = "" if kept.low is None or kept.high is None else f"{kept.low:.1%} to {kept.high:.1%}"
-    return Retained(
-        name=scores.metric.replace("_", " "),
-        production=f"{as_share(theirs)}{', assumed right' if scores.taken else ''}",
-        challenger=as_share(ours),
-        share="unknown" if kept.ratio is None else f"{kept.ratio:.1%}",
-        interval=interval or f"none: {kept.unbounded}",
-        n=kept.n,
-        clusters=scores.count,
-    )
 
 
 def taken_score(case: Case) -> float | None:
@@ -332,17 +289,10 @@ def _measured(case: Case, metric: str) -> Scorecard | None:
     return card if card is not None and metric in card.scores and card.scores[metric].n else None
 
 
-def _scored(case: Case, metric: str) -> Scorecard | None:
+def scored(case: Case, metric: str) -> Scorecard | None:
+    """Return production's scorecard if its score is unbiased, else ``None``.
+
+    Requests that people corrected are selected for being wrong, so a score on them alone is biased.
+    """
     card = _measured(case, metric)
     return None if card is None or card.conditions.get(CORRECTED_ONLY) else card
-
-
-def _scores(card: Scorecard | None, metric: str) -> Mapping[str, float]:
-    pairs = (
-        [(sample.doc_hash, sample.scores.get(metric)) for sample in card.samples] if card else []
-    )
-    return {doc_hash: score for doc_hash, score in pairs if score is not None}
-
-
-def _mean(scores: tuple[float, ...]) -> float:
-    return math.fsum(scores) / len(scores)

@@ -9,35 +9,17 @@ from typing import Literal, TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from components.gate.judgement import Slice
 from components.gate.share_interval import share_interval
 from components.pages import charts
-from components.pages.charts import (
-    DPI,
-    FURTHER,
-    GRID,
-    INK,
-    NEW,
-    OTHER,
-    PAPER,
-    THERE,
-    WIDTH,
-    save,
-    size,
-)
 from components.scorecard import Scorecard
 
 Kind: TypeAlias = Literal["target", "guard", "shown"]
 
-EFFECT_COLOURS: dict[Kind, str] = {
-    "target": charts.NEW,
-    "guard": charts.OTHER,
-    "shown": charts.THERE,
-}
-
-EFFECT_MEANINGS: dict[Kind, str] = {
-    "target": "target: must be better",
-    "guard": "guard: must not be worse",
-    "shown": "report only",
+EFFECT_LEGEND: dict[Kind, tuple[str, str]] = {
+    "target": (charts.NEW, "target: must be better"),
+    "guard": (charts.OTHER, "guard: must not be worse"),
+    "shown": (charts.THERE, "report only"),
 }
 
 
@@ -73,18 +55,16 @@ def draw_differences(effects: Sequence[Effect], path: Path) -> None:
     for row, effect in enumerate(effects):
         _row(axes, row, effect)
     axes.set_xlabel("challenger minus opponent, in points, with interval", color=charts.INK, size=9)
-    kinds: dict[Kind, None] = {shown.kind: None for shown in effects}
-    for kind in kinds:
-        axes.plot(
-            [], [], "o-", color=EFFECT_COLOURS[kind], lw=2.5, ms=6, label=EFFECT_MEANINGS[kind]
-        )
+    for kind, (colour, meaning) in EFFECT_LEGEND.items():
+        if any(effect.kind == kind for effect in effects):
+            axes.plot([], [], "o-", color=colour, lw=2.5, ms=6, label=meaning)
     axes.plot([], [], "|", color=charts.INK, ms=12, mew=1.5, label="must lie right of this")
     figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
     charts.save(figure, path)
 
 
 def _row(axes: Axes, row: int, effect: Effect) -> None:
-    colour = EFFECT_COLOURS[effect.kind]
+    colour, _ = EFFECT_LEGEND[effect.kind]
     if effect.difference is None:
         axes.text(0, row, " not measured", color=colour, va="center", size=9)
         return
@@ -99,7 +79,7 @@ def _row(axes: Axes, row: int, effect: Effect) -> None:
 
 
 def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
-    """Return the axis' limits, which include zero and some space on either side."""
+    # with zero and some space on either side
     seen = [
         100 * value
         for effect in effects
@@ -113,46 +93,26 @@ def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
 MOST_SLICES = 14  # more slices than this would be too small to read; the largest are shown
 
 
-@dataclass(frozen=True, slots=True)
-class SliceTally:
-    """One slice: its requests, and how many only the challenger or only the opponent got right.
-
-    ``worse``: the challenger is significantly worse on it.
-    """
-
-    name: str
-    n: int
-    wins: int
-    losses: int
-    worse: bool = False
-    clusters: int | None = None
-
-
-def draw_slices(tallies: Sequence[SliceTally], path: Path, *, opponent: str) -> None:
+def draw_slices(slices: Sequence[Slice], path: Path, *, opponent: str) -> None:
     """Write a PNG with a row for each of the largest slices, in their order."""
-    largest = sorted(tallies, key=lambda tally: (-tally.n, tally.name))[:MOST_SLICES]
-    shown = [tally for tally in tallies if tally in largest]
+    named = {f"{part.name}: {part.value}": part for part in slices}
+    largest = sorted(named, key=lambda name: (-named[name].n, name))[:MOST_SLICES]
+    shown = {name: part for name, part in named.items() if name in largest}
     figure, axes = charts.sheet(1.3 + 0.42 * len(shown))
-    charts.rows(
-        axes,
-        [
-            f"{charts.shortened(tally.name)}\n{charts.size(tally.n, tally.clusters)}"
-            for tally in shown
-        ],
-    )
-    reach = max(1.0, *(max(tally.wins, tally.losses) for tally in shown))
+    sizes = [charts.size(part.n, part.clusters) for part in shown.values()]
+    names = map(charts.shortened, shown)
+    charts.rows(axes, [f"{name}\n{size}" for name, size in zip(names, sizes, strict=True)])
+    reach = max(1.0, *(max(part.wins, part.losses) for part in shown.values()))
     axes.set_xlim(-1.25 * reach, 1.25 * reach)
     axes.axvline(0, color=charts.INK, lw=1)
-    for row, tally in enumerate(shown):
-        axes.barh(row, -tally.losses, height=0.55, color=charts.THERE)
-        axes.barh(row, tally.wins, height=0.55, color=charts.NEW)
-        label = f" {tally.losses}" + (" worse" if tally.worse else "")
-        kind = "bold" if tally.worse else "normal"
-        gap = 0.03 * reach
-        axes.text(
-            -tally.losses - gap, row, label.strip(), ha="right", va="center", size=9, weight=kind
-        )
-        axes.text(tally.wins + gap, row, str(tally.wins), ha="left", va="center", size=9)
+    gap = 0.03 * reach
+    for row, part in enumerate(shown.values()):
+        axes.barh(row, -part.losses, height=0.55, color=charts.THERE)
+        axes.barh(row, part.wins, height=0.55, color=charts.NEW)
+        label = f"{part.losses} worse" if part.is_worse else str(part.losses)
+        weight = "bold" if part.is_worse else "normal"
+        axes.text(-part.losses - gap, row, label, ha="right", va="center", size=9, weight=weight)
+        axes.text(part.wins + gap, row, str(part.wins), ha="left", va="center", size=9)
     ticks = [tick for tick in axes.get_xticks() if abs(tick) <= reach and tick == int(tick)]
     axes.set_xticks(ticks, [str(abs(int(tick))) for tick in ticks])
     axes.set_xlabel("requests that only one of the two got right", color=charts.INK, size=9)
@@ -162,28 +122,27 @@ def draw_slices(tallies: Sequence[SliceTally], path: Path, *, opponent: str) -> 
     charts.save(figure, path)
 
 
-MODEL_COLOURS = (THERE, NEW, OTHER, FURTHER)
+MODEL_COLOURS = (charts.THERE, charts.NEW, charts.OTHER, charts.FURTHER)
 
 
 def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
     """Write a PNG of all scores, a row for each metric (``charts`` has the size).
 
-    Args:
-        scorecards: By the model's name in the legend; at most four, of one task, the opponent
-            first.
-        path: The PNG.
+    ``scorecards`` are those of at most four models by name, of one task, the opponent's first.
     """
     metrics = next(iter(scorecards.values())).metrics
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.55 * len(metrics)), dpi=DPI, facecolor=PAPER)
-    axes = figure.add_subplot(facecolor=PAPER)
+    figure = Figure(
+        figsize=(charts.WIDTH, 1.3 + 0.55 * len(metrics)), dpi=charts.DPI, facecolor=charts.PAPER
+    )
+    axes = figure.add_subplot(facecolor=charts.PAPER)
     colours = dict(zip(scorecards, MODEL_COLOURS, strict=False))
     for place, (name, card) in enumerate(scorecards.items()):
         shift = (place - (len(scorecards) - 1) / 2) * 0.26
         _dots(axes, card, shift, label=name, colour=colours[name])
     _score_frame(axes, next(iter(scorecards.values())))
-    figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=INK)
+    figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=charts.INK)
     figure.tight_layout(rect=(0, 0, 1, 0.92))
-    save(figure, path)
+    charts.save(figure, path)
 
 
 def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str) -> None:
@@ -203,18 +162,20 @@ def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str)
 
 
 def _score_frame(axes: Axes, card: Scorecard) -> None:
-    sizes = {metric: size(score.n, score.clusters) for metric, score in card.scores.items()}
+    sizes = {metric: charts.size(score.n, score.clusters) for metric, score in card.scores.items()}
     names = [f"{metric.replace('_', ' ')}\n{sizes[metric]}" for metric in card.metrics]
-    axes.set_yticks(range(len(names)), names, color=INK, size=10)
+    axes.set_yticks(range(len(names)), names, color=charts.INK, size=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-1, 101)
-    axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], color=INK)
-    axes.grid(axis="x", color=GRID, lw=0.8)
+    axes.set_xticks(
+        range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], color=charts.INK
+    )
+    axes.grid(axis="x", color=charts.GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_xlabel("mean of the requests, with 95 % interval", color=INK, size=9)
+    axes.set_xlabel("mean of the requests, with 95 % interval", color=charts.INK, size=9)
 
 
 MOST_TURNS = 20  # older turns are not drawn

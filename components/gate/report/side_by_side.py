@@ -1,6 +1,5 @@
 """All figures of two models side by side, and the requests on which they differ."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.gate import comparison, significance
@@ -70,20 +69,17 @@ def shown_figures(ours: Scorecard, theirs: Scorecard, metric: str) -> Figure:
 
 
 def _judged(result: Comparison, card: Scorecard) -> Figure:
-    bound = 0.0 if result.role == "target" else -result.margin
     since = f" since the {result.anchor}" if result.anchor else ""
-    name = named(result.task, result.metric) + since
     effect = Effect(
-        name,
-        result.role,
-        result.n,
-        result.difference,
-        result.low,
-        result.high,
-        bound,
-        result.clusters,
+        name=_displayed(result.task, result.metric) + since,
+        kind=result.role,
+        n=result.n,
+        difference=result.difference,
+        low=result.low,
+        high=result.high,
+        bound=0.0 if result.role == "target" else -result.margin,
+        clusters=result.clusters,
     )
-    mood = {"pass": "good", "fail": "bad", "inconclusive": ""}[result.outcome]
     return Figure(
         task=result.task,
         metric=result.metric,
@@ -93,7 +89,7 @@ def _judged(result: Comparison, card: Scorecard) -> Figure:
         effect=effect,
         level=1 - 2 * result.tail,
         finding=_word(result),
-        mood=mood,
+        mood={"pass": "good", "fail": "bad", "inconclusive": ""}[result.outcome],
     )
 
 
@@ -116,14 +112,13 @@ def _word(result: Comparison) -> str:
 
 
 def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:
-    name, score = named(ours.task, metric), ours.scores[metric]
+    name, score = _displayed(ours.task, metric), ours.scores[metric]
     effect = Effect(name, "shown", score.n, None, None, None, clusters=score.clusters)
     if alike and _is_share(ours, theirs, metric):
-        paired = comparison.pair_scores(ours, theirs, metric, None)
-        low, high = significance.lead_interval(paired.pairs, TAIL)
-        pairs = paired.pairs
+        pairs = comparison.pair_scores(ours, theirs, metric, None).pairs
+        interval = significance.lead_interval(pairs, TAIL)
         effect = Effect(
-            name, "shown", pairs.n, pairs.difference, low, high, clusters=len(pairs.sizes)
+            name, "shown", pairs.n, pairs.difference, *interval, clusters=len(pairs.sizes)
         )
     return Figure(
         task=ours.task,
@@ -138,20 +133,12 @@ def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> F
 
 def _is_share(ours: Scorecard, theirs: Scorecard, metric: str) -> bool:
     """Return whether both measured the same requests, with scores between 0 and 1."""
-    mine, other = dict(_measured(ours, metric)), dict(_measured(theirs, metric))
+    mine, other = ours.measured(metric), theirs.measured(metric)
     values = [*mine.values(), *other.values()]
     return bool(mine) and mine.keys() == other.keys() and all(0 <= value <= 1 for value in values)
 
 
-def _measured(card: Scorecard, metric: str) -> Iterator[tuple[str, float]]:
-    for sample in card.samples:
-        score = sample.scores.get(metric)
-        if score is not None:
-            yield sample.doc_hash, score
-
-
-def named(task: str, metric: str) -> str:
-    """Return a figure's displayed name."""
+def _displayed(task: str, metric: str) -> str:
     plain = metric.replace("_", " ")
     return plain if task == HOLDOUT else f"{task}: {plain}"
 

@@ -41,6 +41,10 @@ def counted(clusters: int | None) -> str:
     return "unknown" if clusters is None else str(clusters)
 
 
+FORMATS = {"as_share": as_share, "between": between, "counted": counted, "points": points}
+"""What the templates of report and brief format figures with."""
+
+
 def money(value: float | None, currency: str) -> str:
     """Format an amount with two decimals, or with three significant digits if it is below 1."""
     if value is None:
@@ -54,17 +58,14 @@ def term_sentences(judgement: Judgement) -> list[str]:
     terms = judgement.terms
     if terms is None:
         return []
-    return [*_changed(terms), _holdout_uses(terms)]
-
-
-def _changed(terms: Terms) -> list[str]:
     if not terms.changes:
-        return []
+        return [_holdout_uses(terms)]
     since = f"first used on {terms.changed_at}" if terms.changed_at else "not used by a look yet"
-    return [
+    changed = (
         f"the policy was changed after it was sealed on {terms.sealed_at} (decision "
         f"{terms.decision}), {since}: {'; '.join(terms.changes)}"
-    ]
+    )
+    return [changed, _holdout_uses(terms)]
 
 
 def _holdout_uses(terms: Terms) -> str:

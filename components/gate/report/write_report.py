@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.gate.comparability import Measured
-from components.gate.judgement import Slice
 from components.gate.report import (
     baseline_comparison,
     cost_charts,
@@ -18,9 +16,9 @@ from components.gate.report import (
     words,
 )
 from components.gate.report.cost_charts import Point
-from components.gate.report.score_charts import Past, SliceTally
+from components.gate.report.score_charts import Past
 from components.gate.report.side_by_side import Figure, differing, figures
-from components.gate.report.words import Case, as_share, between, counted, points
+from components.gate.report.words import Case
 from components.gate.share_interval import share_interval
 from components.pages import templates
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
@@ -90,44 +88,8 @@ ASSUMED_RIGHT = f"{PRODUCTION}, assumed right"
 EXAMPLES = 10  # the most lost, and the most won, requests that are shown
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One row of a table of scores, formatted; ``mood`` is the ``finding``'s CSS class, if any."""
-
-    name: str
-    meaning: str
-    opponent: str
-    challenger: str
-    difference: str
-    interval: str
-    n: int
-    clusters: str
-    finding: str = ""
-    mood: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One row of the table of slices, formatted; ``finding`` only if it is significantly worse."""
-
-    name: str
-    better: int
-    worse: int
-    difference: str
-    interval: str
-    n: int
-    clusters: str
-    finding: str
-
-
 def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
-    """Write charts, rows and the report, and return the figures that they show.
-
-    Args:
-        case: The compared models and their judgement.
-        folder: The evidence folder.
-        this: This turn, for the chart of all turns.
-    """
+    """Write charts, rows and the report; return the shown figures. ``this`` is this turn."""
     drawn_figures = figures(case.challenger, case.opponent, case.judgement)
     _draw(case, drawn_figures, folder, this)
     pictures = {name: folder / file for name, file in PICTURES.items()}
@@ -148,8 +110,8 @@ def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past)
     )
     score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
     if case.judgement.slices:
-        tallies = [_tally(drawn) for drawn in case.judgement.slices]
-        score_charts.draw_slices(tallies, folder / PICTURES["slices"], opponent=opponent)
+        path = folder / PICTURES["slices"]
+        score_charts.draw_slices(case.judgement.slices, path, opponent=opponent)
     if shown := priced(case):
         currency = case.costs.bill.currency
         cost_charts.draw_pareto(shown, folder / PICTURES["cost"], metric=metric, currency=currency)
@@ -158,18 +120,12 @@ def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past)
         cost_charts.draw_break_even(even, path, currency=case.costs.bill.currency)
 
 
-def _tally(part: Slice) -> SliceTally:
-    return SliceTally(
-        f"{part.name}: {part.value}", part.n, part.wins, part.losses, part.is_worse, part.clusters
-    )
-
-
 def priced(case: Case) -> list[Point]:
     """Return the models whose price and score are both known, priced for 1,000 requests."""
     metric = case.judgement.metric
     cards: dict[str, Scorecard | None] = {
         **{name: card for name, card in case.others.items() if name != PRODUCTION},
-        PRODUCTION: production_costs.scored(case),
+        PRODUCTION: production_costs.scored(case, metric),
         case.subject.opponent_name: case.opponent.get(HOLDOUT),
         "challenger": case.challenger.get(HOLDOUT),
     }
@@ -189,7 +145,6 @@ def priced(case: Case) -> list[Point]:
 
 def html(case: Case, drawn_figures: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
     """Return the report's page with the charts that exist, by their names in ``PICTURES``."""
-    lines = [(figure.effect.kind, _line(figure)) for figure in drawn_figures]
     lost, won = differing(case)
     return templates.render(
         "gate/report/page.html.j2",
@@ -199,51 +154,21 @@ def html(case: Case, drawn_figures: Sequence[Figure], pictures: Mapping[str, Pat
         reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
         change=words.change_sentence(case),
         baselines=baseline_comparison.hold(case),
-        scores=[line for kind, line in lines if kind != "guard"],
-        guards=[line for kind, line in lines if kind == "guard"],
-        slices=[_part(figure) for figure in case.judgement.slices],
+        scores=[figure for figure in drawn_figures if figure.effect.kind != "guard"],
+        guards=[figure for figure in drawn_figures if figure.effect.kind == "guard"],
         charges=production_costs.cost_rows(case.costs),
         kept=production_costs.sentence(case),
-        retained=production_costs.rows(case),
+        retained=production_costs.all_quality_scores(case),
         break_even=production_costs.break_even(case.costs.bill),
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
-        conditions=conditions(case),
+        conditions=_conditions(case),
         pictures=pictures,
+        **words.FORMATS,
     )
 
 
-def _line(figure: Figure) -> ScoreRow:
-    effect = figure.effect
-    return ScoreRow(
-        name=effect.name,
-        meaning=figure.meaning,
-        opponent=as_share(figure.opponent),
-        challenger=as_share(figure.challenger),
-        difference=points(effect.difference) or "not compared",
-        interval=between(effect.low, effect.high),
-        n=effect.n,
-        clusters=counted(effect.clusters),
-        finding=figure.finding,
-        mood=figure.mood,
-    )
-
-
-def _part(part: Slice) -> Part:
-    return Part(
-        name=f"{part.name}: {part.value}",
-        better=part.wins,
-        worse=part.losses,
-        difference=points(part.difference),
-        interval=between(part.low, part.high),
-        n=part.n,
-        clusters=counted(part.clusters),
-        finding=f"worse (p = {part.p_worse:.2g}, corrected for all parts)" if part.is_worse else "",
-    )
-
-
-def conditions(case: Case) -> dict[str, str]:
-    """Return what was compared, and the conditions of the challenger's scorecard."""
+def _conditions(case: Case) -> dict[str, str]:
     subject, card = case.subject, case.challenger.get(HOLDOUT)
     named = {
         "snapshot": subject.snapshot,

@@ -6,18 +6,19 @@ import pytest
 from matplotlib.image import imread
 
 from components.costs import BreakEven
+from components.gate.judgement import Slice
 from components.gate.report import cost_charts, score_charts
 from components.gate.report.cost_charts import Point, front
-from components.gate.report.score_charts import Effect, Past, SliceTally
+from components.gate.report.score_charts import Effect, Past
 
 EFFECTS = (
     Effect("correct name", "target", 112, 0.3, 0.2, 0.4, 0.0),
     Effect("piqa: acc", "guard", 200, -0.01, -0.05, 0.03, -0.05),
     Effect("rouge $l$", "shown", 0, None, None, None),
 )
-TALLIES = (
-    SliceTally("client: web", 80, 30, 4),
-    SliceTally("client: \x1b$x$", 41, 2, 19, worse=True),
+SLICES = (
+    Slice("client", "web", 80, 30, 4, 0.3, 0.2, 0.4, 1.0, is_worse=False),
+    Slice("client", "\x1b$x$", 41, 2, 19, -0.4, -0.6, -0.2, 0.001, is_worse=True),
 )
 TURNS = (
     Past("01-01", "v1-a", "fail", None, None, None, 0.3),
@@ -32,7 +33,7 @@ def test_every_chart_is_1050_pixels_wide_and_deterministic(tmp_path: Path) -> No
             folder / f"{name}.png" for name in ("forest", "slices", "pareto", "history", "even")
         ]
         score_charts.draw_differences(EFFECTS, paths[0])
-        score_charts.draw_slices(TALLIES, paths[1], opponent="champion (version 3)")
+        score_charts.draw_slices(SLICES, paths[1], opponent="champion (version 3)")
         cost_charts.draw_pareto([point("a", 1, 0.5)], paths[2], metric="correct", currency="USD")
         score_charts.draw_history(TURNS, paths[3], metric="correct")
         cost_charts.draw_break_even(BreakEven(0.0015, 0.00005, 0.5, 5000), paths[4], currency="USD")
