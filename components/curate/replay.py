@@ -17,6 +17,7 @@ from components.curate.decontamination import UserTexts
 from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, near_requests
 from components.curate.near.near_requests import NearRequest
+from components.curate.preferences import preference_rows
 from components.curate.redaction.surrogate_keyring import Keyring, Marked
 from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
@@ -99,12 +100,8 @@ def _lines(path: Path) -> Iterator[Replayed]:
 def _message(answer: str) -> str:
     """Convert a snapshot's answer to an assistant message."""
     read = Answer.from_json(answer)
-    calls = [
-        {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in read.calls
-    ]
-    message = {"role": "assistant", "content": read.text or None}
-    return json.dumps(message | ({"tool_calls": calls} if calls else {}), ensure_ascii=False)
+    message = preference_rows.message(read) | {"content": read.text or None}
+    return json.dumps(message, ensure_ascii=False)
 
 
 def _replayed(messages: str, tools: str, message: str) -> Replayed:

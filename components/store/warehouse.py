@@ -327,6 +327,11 @@ def rows(con: Connection, sql: str, **values: Value) -> list[Row]:
     return [row for batch in batches for row in rows_of(batch)]
 
 
+def texts(con: Connection, sql: str, **values: Value) -> list[str]:
+    """Return the only column of a short query, of texts."""
+    return [text for (text,) in con.execute(sql, values).fetchall()]
+
+
 def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) -> int:
     """Insert records by column name, skipping existing primary keys; return how many were added."""
     if not records:

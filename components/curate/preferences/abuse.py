@@ -109,7 +109,6 @@ def find_floods(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burs
     for actor, actor_events in sorted(by_actor.items()):
         for block in _blocks(actor_events, window, limit):
             extra = sorted(event.feedback_id for event in block)[limit:]
-            likely = poisson_tail(len(block), usual)
             yield Burst(
                 kind="flood",
                 actors=(actor,),
@@ -117,7 +116,7 @@ def find_floods(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burs
                 last_at=block[-1].at,
                 found=len(block),
                 expected=usual,
-                chance=likely,
+                chance=poisson_tail(len(block), usual),
                 aim="",
                 held_back=tuple(extra),
             )
@@ -160,26 +159,21 @@ COMMON_AIM = 1e-3
 def coordinated_votes(events: Sequence[VoteEvent], window: timedelta) -> Iterator[Burst]:
     """Yield crowds of new actors with one aim; all their signals with that aim are held back."""
     history = _History(events, window)
-    for crowd in _crowds(_first_signals(events), window, history):
-        candidates = [_common_aim(crowd, aim_of, history) for aim_of in AIMS]
+    for crowd in _crowds(_first_signals(events), window):
+        expected = history.expected(crowd)
+        chance = poisson_tail(len({event.actor for event in crowd}), expected)
+        candidates = (_common_aim(crowd, aim_of, history) for aim_of in AIMS)
         aimed = [candidate for candidate in candidates if candidate is not None]
-        if aimed:
+        if chance < UNLIKELY and aimed:
             aim, likely, aimed_events = min(aimed, key=lambda candidate: candidate[1])
-            yield _burst(aimed_events, aim, history.expected(crowd), history.chance(crowd) * likely)
+            yield _burst(aimed_events, aim, expected, chance * likely)
 
 
-def direction(event: VoteEvent) -> str:
-    """Return a signal's direction as an aim."""
-    return f"direction {event.direction}"
-
-
-def target(event: VoteEvent) -> str:
-    """Return a signal's target as an aim."""
-    return f"target {event.target}"
-
-
-AIMS = (direction, target)
 Aim = Callable[[VoteEvent], str]
+AIMS: tuple[Aim, ...] = (
+    lambda event: f"direction {event.direction}",
+    lambda event: f"target {event.target}",
+)
 
 
 def _burst(events: Sequence[VoteEvent], aim: str, expected: float, likely: float) -> Burst:
@@ -198,7 +192,7 @@ def _burst(events: Sequence[VoteEvent], aim: str, expected: float, likely: float
 
 
 class _History:
-    """The workload's signals, to compare a crowd with those outside of it."""
+    # The workload's signals, to compare a crowd with those outside of it.
 
     def __init__(self, events: Sequence[VoteEvent], window: timedelta) -> None:
         self._seconds = window.total_seconds()
@@ -210,19 +204,16 @@ class _History:
         }
 
     def expected(self, crowd: Sequence[VoteEvent]) -> float:
-        """Return the new actors expected in the crowd's windows (one added to be conservative)."""
+        """Return the new actors expected in the crowd's windows, infinite for too little history.
+
+        One is added to be conservative.
+        """
         inside = {self._window(event) for event in crowd}
         outside = len(self._windows - inside)
         if outside < HISTORY:
             return float("inf")
         actors = len({event.actor for event in crowd})
         return (self._actors - actors + 1) / outside * len(inside)
-
-    def chance(self, crowd: Sequence[VoteEvent]) -> float:
-        """Return the probability of the crowd's new actors; 1 without enough history."""
-        expected = self.expected(crowd)
-        actors = len({event.actor for event in crowd})
-        return 1.0 if expected == float("inf") else poisson_tail(actors, expected)
 
     def rate(self, aim_of: Aim, aim: str, inside: int, crowd: int) -> float:
         """Return an aim's smoothed share of the signals outside of a crowd, in (0, 1)."""
@@ -242,10 +233,8 @@ def _first_signals(events: Sequence[VoteEvent]) -> list[VoteEvent]:
     return first
 
 
-def _crowds(
-    new: Sequence[VoteEvent], window: timedelta, history: _History
-) -> Iterator[Sequence[VoteEvent]]:
-    """Merge overlapping windows with enough new actors; yield the unlikely ones."""
+def _crowds(new: Sequence[VoteEvent], window: timedelta) -> Iterator[Sequence[VoteEvent]]:
+    """Yield the windows with enough new actors, overlapping ones merged."""
     inside: Counter[Actor] = Counter()
     end, begun, until = 0, -1, -1
     for start in range(len(new)):
@@ -254,19 +243,14 @@ def _crowds(
             end += 1
         if len(inside) >= FEWEST:
             if begun >= 0 and start >= until:
-                yield from _unlikely(new[begun:until], history)
+                yield new[begun:until]
                 begun = -1
             begun, until = (start if begun < 0 else begun), end
         inside[new[start].actor] -= 1
         if not inside[new[start].actor]:
             del inside[new[start].actor]
     if begun >= 0:
-        yield from _unlikely(new[begun:until], history)
-
-
-def _unlikely(crowd: Sequence[VoteEvent], history: _History) -> Iterator[Sequence[VoteEvent]]:
-    if history.chance(crowd) < UNLIKELY:
-        yield crowd
+        yield new[begun:until]
 
 
 def _common_aim(

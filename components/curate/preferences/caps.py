@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, TypeVar
 
 from components.curate.preferences import abuse
 from components.curate.preferences.abuse import Burst, VoteEvent, coordinated_votes
 from components.curate.preferences.feedback_signals import Actor, SignalReading
 from components.curate.settings import Preferences
 
-Name = TypeVar("Name", bound="tuple[str, ...]")
+RANKS = ("correction", "choice", "rating", "thumb", "outcome", "regenerate")
+"""Kinds in the order in which an actor over the cap keeps them: the most informative first."""
 
 EVEN_SHARES = 2
 """With few actors, one may have this many times an even share: a cap at an even share would reduce
@@ -22,39 +22,26 @@ ONE = 1.0  # a signal's maximum weight, which an actor may always have, however 
 SLACK = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Weight(Generic[Name]):
-    """One signal's weight and actor; lower ``rank`` is kept first."""
-
-    feedback_id: str
-    actor: Name
-    weight: float
-    rank: int
-
-
 def cap_share(actor_cap: float, actors: int) -> float:
     """Return the maximum share of one actor."""
     return min(1.0, max(actor_cap, EVEN_SHARES / max(actors, 1)))
 
 
-def over_cap(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Name]) -> set[str]:
+def over_cap(readings: Iterable[SignalReading], cap: float, trusted: Collection[Actor]) -> set[str]:
     """Return the signals to hold back, so that no actor exceeds the cap's share of the kept weight.
 
-    An actor's kept signals depend on their rank and id alone. One signal always stays.
+    An actor's kept signals depend on their kind and id alone. One signal always stays.
 
     Args:
-        weights: The signals that passed the other defences.
+        readings: The signals that passed the other defences.
         cap: The maximum share, from ``cap_share``.
         trusted: Actors without a cap; their signals count in the total.
     """
     held: set[str] = set()
-    by_actor: dict[Name, list[Weight[Name]]] = {}
-    for weight in sorted(weights, key=lambda weight: (weight.rank, weight.feedback_id)):
-        by_actor.setdefault(weight.actor, []).append(weight)
-    kept = {
-        actor: sum(weight.weight for weight in actor_weights)
-        for actor, actor_weights in sorted(by_actor.items())
-    }
+    by_actor: dict[Actor, list[SignalReading]] = defaultdict(list)
+    for reading in sorted(readings, key=_informative_first):
+        by_actor[reading.signal.actor].append(reading)
+    kept = {actor: _total(signals) for actor, signals in sorted(by_actor.items())}
     while True:
         limit = max(ONE, cap_weight(kept, cap, trusted))
         above = [a for a, w in kept.items() if a not in trusted and w > limit + SLACK]
@@ -65,7 +52,7 @@ def over_cap(weights: Sequence[Weight[Name]], cap: float, trusted: Collection[Na
             held |= rest
 
 
-def cap_weight(kept: Mapping[Name, float], cap: float, trusted: Collection[Name]) -> float:
+def cap_weight(kept: Mapping[Actor, float], cap: float, trusted: Collection[Actor]) -> float:
     """Return an actor's maximum weight L: L = cap * (the sum of min(weight, L) over actors).
 
     With the k heaviest at L and the others' weights summing to R: L = cap * R / (1 - cap * k).
@@ -82,18 +69,18 @@ def cap_weight(kept: Mapping[Name, float], cap: float, trusted: Collection[Name]
     return cap * rest / (1 - cap * len(free)) if cap * len(free) < 1 else free[-1]
 
 
-def _fill(weights: Sequence[Weight[Name]], limit: float) -> tuple[float, set[str]]:
+def _informative_first(reading: SignalReading) -> tuple[int, str]:
+    return RANKS.index(reading.signal.kind), reading.signal.feedback_id
+
+
+def _fill(readings: Sequence[SignalReading], limit: float) -> tuple[float, set[str]]:
     """Keep a prefix of the signals up to the limit; return its weight and the other ids."""
     total = 0.0
-    for place, weight in enumerate(weights):
-        if total + weight.weight > limit + SLACK:
-            return total, {rest.feedback_id for rest in weights[place:]}
-        total += weight.weight
+    for place, reading in enumerate(readings):
+        if total + reading.weight > limit + SLACK:
+            return total, {rest.signal.feedback_id for rest in readings[place:]}
+        total += reading.weight
     return total, set()
-
-
-RANKS = ("correction", "choice", "rating", "thumb", "outcome", "regenerate")
-"""Kinds in the order in which an actor over the cap keeps them: the most informative first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +90,8 @@ class Share:
     If a single signal exceeds the cap, its share is the cap.
     """
 
-    actor: Actor
+    client_id: str
+    actor_id: str
     signals: int
     kept: int
     weight_before: float
@@ -134,11 +122,10 @@ def defend(readings: Sequence[SignalReading], config: Preferences) -> Defence:
     rest = [event for event in events if event.feedback_id not in held]
     flooded = tuple(abuse.find_floods(rest, window))
     held |= {feedback_id: "flood" for burst in flooded for feedback_id in burst.held_back}
-    weights = [_weight(reading) for reading in readings if reading.signal.feedback_id not in held]
-    cap = cap_share(config.actor_cap, len({weight.actor for weight in weights}))
-    held |= dict.fromkeys(sorted(over_cap(weights, cap, trusted)), "over_cap")
-    shares = _shares(readings, held, dict.fromkeys(trusted, 1.0), cap)
-    return Defence(held, brigaded + flooded, tuple(shares))
+    left = [reading for reading in readings if reading.signal.feedback_id not in held]
+    cap = cap_share(config.actor_cap, len({reading.signal.actor for reading in left}))
+    held |= dict.fromkeys(sorted(over_cap(left, cap, trusted)), "over_cap")
+    return Defence(held, brigaded + flooded, tuple(_shares(readings, held, trusted, cap)))
 
 
 def _event(reading: SignalReading) -> VoteEvent:
@@ -155,14 +142,8 @@ def _event(reading: SignalReading) -> VoteEvent:
     return VoteEvent(signal.feedback_id, signal.actor, signal.given_at, way, target)
 
 
-def _weight(reading: SignalReading) -> Weight[Actor]:
-    signal = reading.signal
-    rank = RANKS.index(signal.kind)
-    return Weight(signal.feedback_id, signal.actor, reading.weight, rank)
-
-
 def _shares(
-    readings: Sequence[SignalReading], held: dict[str, str], caps_of: dict[Actor, float], cap: float
+    readings: Sequence[SignalReading], held: dict[str, str], trusted: set[Actor], cap: float
 ) -> Iterable[Share]:
     by_actor: dict[Actor, list[SignalReading]] = defaultdict(list)
     for reading in readings:
@@ -171,22 +152,20 @@ def _shares(
         actor: [reading for reading in actor_readings if reading.signal.feedback_id not in held]
         for actor, actor_readings in by_actor.items()
     }
-    before, after = (
-        _total(readings),
-        sum(_total(actor_readings) for actor_readings in kept.values()),
-    )
+    before, after = _total(readings), sum(map(_total, kept.values()))
     cap = min(1.0, max(cap, ONE / after)) if after else cap
     for actor, actor_readings in sorted(by_actor.items()):
         weight_before, weight_after = _total(actor_readings), _total(kept[actor])
         yield Share(
-            actor=actor,
+            client_id=actor[0],
+            actor_id=actor[1],
             signals=len(actor_readings),
             kept=len(kept[actor]),
             weight_before=weight_before,
             weight_after=weight_after,
             share_before=weight_before / before,
             share_after=weight_after / after if after else 0.0,
-            cap=caps_of.get(actor, cap),
+            cap=1.0 if actor in trusted else cap,
         )
 
 

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from components.curate.preferences.feedback_signals import Actor
 
@@ -17,25 +17,30 @@ ROUNDS, CLOSE = 200, 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeVote(Generic[Item]):
-    """One judge's vote on one item: class 1 (``True``) or class 0, with a weight up to 1."""
+class Vote(Generic[Item]):
+    """One person's vote on an item: for it (1), against it (-1), or a tie (0)."""
 
     item: Item
-    judge: tuple[str, ...]
-    is_one: bool
+    feedback_id: str
+    actor: Actor
+    side: Literal[-1, 0, 1]
     weight: float
 
 
-def posteriors(votes: Iterable[JudgeVote[Item]], *, symmetric: bool) -> dict[Item, float]:
-    """Return each item's probability of class 1.
+Rates: TypeAlias = tuple[float, float]
+"""A judge's probability of a vote for an item of side 1, and for one of side -1."""
+
+
+def posteriors(votes: Iterable[Vote[Item]], *, symmetric: bool) -> dict[Item, float]:
+    """Return each item's probability of side 1 from votes without ties, in any order.
 
     Args:
-        votes: In any order; a vote of weight w counts as w votes.
-        symmetric: The classes are arbitrary (which of two answers is first), so that a judge has
-            one error rate and both classes are equally common.
+        votes: A vote of weight w counts as w votes.
+        symmetric: The sides are arbitrary (which of two answers is first), so that a judge has
+            one error rate and both sides are equally common.
     """
-    ordered = sorted(votes, key=lambda vote: (repr(vote.item), vote.judge, vote.is_one))
-    by_item: dict[Item, list[JudgeVote[Item]]] = defaultdict(list)
+    ordered = sorted(votes, key=lambda vote: (repr(vote.item), vote.actor, vote.side))
+    by_item: dict[Item, list[Vote[Item]]] = defaultdict(list)
     for vote in ordered:
         by_item[vote.item].append(vote)
     probabilities = {item: _majority(item_votes) for item, item_votes in by_item.items()}
@@ -51,54 +56,36 @@ def posteriors(votes: Iterable[JudgeVote[Item]], *, symmetric: bool) -> dict[Ite
     return probabilities
 
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    """A judge's probability of voting 1 on an item of class 1, and on one of class 0."""
-
-    of_one: float
-    of_zero: float
-
-
-def _majority(votes: Sequence[JudgeVote[Item]]) -> float:
-    ones = sum(vote.weight for vote in votes if vote.is_one)
-    return ones / sum(vote.weight for vote in votes)
+def _majority(votes: Sequence[Vote[Item]]) -> float:
+    return sum(vote.weight for vote in votes if vote.side > 0) / sum(vote.weight for vote in votes)
 
 
 def _rates(
-    votes: Sequence[JudgeVote[Item]], truth: dict[Item, float], *, symmetric: bool
-) -> dict[tuple[str, ...], _Rates]:
-    """Return each judge's rates, with items weighted by their class probabilities."""
-    counts_by_judge: dict[tuple[str, ...], list[float]] = defaultdict(
-        lambda: [RIGHT, WRONG, WRONG, RIGHT]
-    )
+    votes: Sequence[Vote[Item]], truth: dict[Item, float], *, symmetric: bool
+) -> dict[Actor, Rates]:
+    """Return each judge's rates, with items weighted by their probabilities."""
+    counts_by_judge: dict[Actor, list[float]] = defaultdict(lambda: [RIGHT, WRONG, WRONG, RIGHT])
     for vote in votes:
-        share_of_one = truth[vote.item]
-        counts = counts_by_judge[vote.judge]
-        counts[0 if vote.is_one else 1] += vote.weight * share_of_one
-        counts[2 if vote.is_one else 3] += vote.weight * (1 - share_of_one)
-    if symmetric:
-        return {judge: _one_coin(counts) for judge, counts in counts_by_judge.items()}
-    return {
-        judge: _Rates(counts[0] / (counts[0] + counts[1]), counts[2] / (counts[2] + counts[3]))
-        for judge, counts in counts_by_judge.items()
-    }
+        probability = truth[vote.item]
+        counts = counts_by_judge[vote.actor]
+        counts[0 if vote.side > 0 else 1] += vote.weight * probability
+        counts[2 if vote.side > 0 else 3] += vote.weight * (1 - probability)
+    rates: dict[Actor, Rates] = {}
+    for judge, (hits, misses, false_alarms, rejections) in counts_by_judge.items():
+        right = (hits + rejections) / sum(counts_by_judge[judge])
+        rates[judge] = (
+            (right, 1 - right)
+            if symmetric
+            else (hits / (hits + misses), false_alarms / (false_alarms + rejections))
+        )
+    return rates
 
 
-def _one_coin(counts: Sequence[float]) -> _Rates:
-    right = (counts[0] + counts[3]) / sum(counts)
-    return _Rates(right, 1 - right)
-
-
-def _truth(
-    votes: Sequence[JudgeVote[Item]], rates: dict[tuple[str, ...], _Rates], prior: float
-) -> float:
+def _truth(votes: Sequence[Vote[Item]], rates: dict[Actor, Rates], prior: float) -> float:
     odds = math.log(prior / (1 - prior))
     for vote in votes:
-        rate = rates[vote.judge]
-        rate_of_one, rate_of_zero = rate.of_one, rate.of_zero
-        ratio = (
-            rate_of_one / rate_of_zero if vote.is_one else (1 - rate_of_one) / (1 - rate_of_zero)
-        )
+        of_one, of_other = rates[vote.actor]
+        ratio = of_one / of_other if vote.side > 0 else (1 - of_one) / (1 - of_other)
         odds += vote.weight * math.log(ratio)
     return 1 / (1 + math.exp(-max(-700.0, min(700.0, odds))))
 
@@ -109,17 +96,6 @@ ENOUGH = 20
 """Minimum items with two or more judges, to estimate the judges' rates; else the majority wins."""
 
 DECIDED = 0.2  # items nearer to even odds than this (0.6 to 0.4) stay undecided.
-
-
-@dataclass(frozen=True, slots=True)
-class Vote(Generic[Item]):
-    """One person's vote on an item: for it (1), against it (-1), or a tie (0)."""
-
-    item: Item
-    feedback_id: str
-    actor: Actor
-    side: Literal[-1, 0, 1]
-    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +145,8 @@ def _model(by_item: dict[Item, list[Vote[Item]]], *, symmetric: bool) -> dict[It
     ]
     if len(shared) < ENOUGH:
         return {}
-    return posteriors(
-        (
-            JudgeVote(vote.item, vote.actor, vote.side > 0, vote.weight)
-            for item_votes in shared
-            for vote in item_votes
-            if vote.side
-        ),
-        symmetric=symmetric,
-    )
+    votes = (vote for item_votes in shared for vote in item_votes if vote.side)
+    return posteriors(votes, symmetric=symmetric)
 
 
 def _settle(item: Item, votes: Sequence[Vote[Item]], probability: float | None) -> Resolution[Item]:

@@ -124,45 +124,22 @@ def opinion_position(
 ) -> float | None:
     """Return how good an answer was found, from -1 (worst) to 1 (best); ``None`` if unknown.
 
-    Args:
-        kind: ``thumb``, ``rating``, ``regenerate`` or ``outcome``; other kinds have no opinion.
-        value: The feedback's value.
-        scale: ``[lowest, highest]`` of a rating.
-        bad_outcomes: Names of outcomes that mean failure when true.
+    ``scale`` is ``[lowest, highest]`` of a rating; ``bad_outcomes`` name the outcomes that mean
+    failure when true.
     """
-    match kind:
-        case "thumb":
-            return {"up": 1.0, "down": -1.0}.get(str(value))
-        case "rating":
-            return rating_position(value, scale)
-        case "regenerate":
+    match kind, value, scale:
+        case "thumb", "up" | "down", _:
+            return 1.0 if value == "up" else -1.0
+        case "rating", int() | float() as rating, [int() | float() as low, int() | float() as high]:
+            return 2 * (rating - low) / (high - low) - 1 if low <= rating <= high != low else None
+        case "regenerate", _, _:
             return -1.0
-        case "outcome":
-            return outcome_position(value, bad_outcomes)
+        case "outcome", {"name": str(name), "value": outcome}, _:
+            position = _outcome_position(outcome)
+            is_bad = name.strip().lower() in {bad.lower() for bad in bad_outcomes}
+            return -position if is_bad and position is not None else position
         case _:
             return None
-
-
-def rating_position(value: Json, scale: Json) -> float | None:
-    """Return a rating's position on its scale, from -1 to 1; ``None`` if it is invalid."""
-    match scale:
-        case [int() | float() as low, int() | float() as high] if low < high:
-            if isinstance(value, int | float) and low <= value <= high:
-                return 2 * (value - low) / (high - low) - 1
-            return None
-        case _:
-            return None
-
-
-def outcome_position(value: Json, bad_outcomes: Sequence[str]) -> float | None:
-    """Return an outcome's position: of a boolean, a known word, or a number from 0 to 1."""
-    match value:
-        case {"name": str(name), "value": reached}:
-            position = _outcome_value(reached)
-        case _:
-            return None
-    turned = name.strip().lower() in {bad.lower() for bad in bad_outcomes}
-    return -position if turned and position is not None else position
 
 
 def is_opinionated(position: float) -> bool:
@@ -175,15 +152,15 @@ def opinion_weight(kind: str, position: float) -> float:
     return REGENERATED if kind == "regenerate" else max(NEUTRAL, abs(position))
 
 
-def _outcome_value(reached: Json) -> float | None:
-    match reached:
+def _outcome_position(outcome: Json) -> float | None:
+    match outcome:
         case bool():
-            return 1.0 if reached else -1.0
-        case int() | float() if 0 <= reached <= 1:
-            return 2 * reached - 1
-        case str() if reached.strip().lower() in GOOD:
+            return 1.0 if outcome else -1.0
+        case int() | float() if 0 <= outcome <= 1:
+            return 2 * outcome - 1
+        case str() if outcome.strip().lower() in GOOD:
             return 1.0
-        case str() if reached.strip().lower() in BAD:
+        case str() if outcome.strip().lower() in BAD:
             return -1.0
         case _:
             return None

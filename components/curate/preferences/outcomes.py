@@ -1,6 +1,7 @@
 """The fate of every signal, and the evidence behind it for ``flywheel feedback``."""
 
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,11 +59,11 @@ def signal_outcomes(
     weighed: Weighed,
     pairs: Collection[str],
     labels: Collection[str],
-    in_examples: Collection[str],
+    in_examples: AbstractSet[str],
     held_out: Collection[str],
     refused: Mapping[str, tuple[str, str | None]],
 ) -> list[SignalOutcome]:
-    """Return each signal's fate, the strongest use first.
+    """Return each signal's fate, the strongest use of several.
 
     Args:
         weighed: The weighed signals.
@@ -72,24 +73,17 @@ def signal_outcomes(
         held_out: Feedback ids behind holdout pairs.
         refused: Feedback ids whose pairs and labels could not be used, with the reason.
     """
-    results: list[SignalOutcome] = []
-    for reading in weighed.readings:
-        feedback_id = reading.signal.feedback_id
-        if feedback_id in weighed.targets and feedback_id in in_examples:
-            results.append(SignalOutcome(feedback_id, "used_as_target"))
-        elif feedback_id in pairs:
-            results.append(SignalOutcome(feedback_id, "used_as_pair"))
-        elif feedback_id in labels:
-            results.append(SignalOutcome(feedback_id, "used_as_label"))
-        elif feedback_id in held_out:
-            results.append(SignalOutcome(feedback_id, "used_to_measure"))
-        elif feedback_id in refused:
-            results.append(SignalOutcome(feedback_id, *refused[feedback_id]))
-        elif feedback_id in weighed.targets:
-            results.append(SignalOutcome(feedback_id, "interaction_dropped"))
-        else:
-            results.append(SignalOutcome(feedback_id, weighed.reasons[feedback_id]))
-    return results
+    fates: dict[str, tuple[str, str | None]] = {
+        feedback_id: (reason, None) for feedback_id, reason in weighed.reasons.items()
+    }
+    fates |= dict.fromkeys(weighed.targets, ("interaction_dropped", None))
+    fates.update(refused)
+    fates |= dict.fromkeys(held_out, ("used_to_measure", None))
+    fates |= dict.fromkeys(labels, ("used_as_label", None))
+    fates |= dict.fromkeys(pairs, ("used_as_pair", None))
+    fates |= dict.fromkeys(weighed.targets.keys() & in_examples, ("used_as_target", None))
+    ids = (reading.signal.feedback_id for reading in weighed.readings)
+    return [SignalOutcome(feedback_id, *fates[feedback_id]) for feedback_id in ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +144,12 @@ class FeedbackEvidence:
 
 def read_evidence(con: Connection, workload_id: str) -> FeedbackEvidence:
     """Read the evidence of a curated workload; empty without feedback."""
+    named = {"workload_id": workload_id}
     fates = con.execute(
         "select fate, signals from marts.fates where workload_id = $workload_id"
         " order by is_used desc, signals desc, fate asc",
-        {"workload_id": workload_id},
+        named,
     ).fetchall()
-    named = {"workload_id": workload_id}
     return FeedbackEvidence(
         [OutcomeCount(*row) for row in fates],
         list(warehouse.read(con, "marts/bursts", BurstEvidence, **named)),

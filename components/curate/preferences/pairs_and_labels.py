@@ -1,11 +1,11 @@
 """Turn resolved opinions into labels and response scores, comparisons and ratings into pairs."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from components.curate.preferences import consensus, feedback_signals
+from components.curate.preferences import feedback_signals
 from components.curate.preferences.caps import Defence
 from components.curate.preferences.consensus import Resolution, Vote
 from components.curate.preferences.feedback_signals import (
@@ -52,7 +52,7 @@ class ResponseScore:
     feedback_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
     """One disagreement: its subject, the votes' weights, and its resolution."""
 
@@ -60,13 +60,13 @@ class Conflict:
     example_id: str
     subject: str
     weight_for: float
-    weight_against: float
-    weight_tied: float
+    weight_against: float = 0.0
+    weight_tied: float = 0.0
     method: str
-    confidence: float
+    confidence: float = 1.0
     resolution: str
     for_ids: tuple[str, ...]
-    against_ids: tuple[str, ...]
+    against_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,6 @@ Ratings = dict[Completion, list[tuple[float, str]]]
 """The ratings of each answer, from -1 to 1, with their feedback ids."""
 
 
-def collect_ratings(readings: Iterable[SignalReading]) -> Ratings:
-    """Return the ratings of each answer."""
-    ratings: Ratings = defaultdict(list)
-    for reading in readings:
-        if reading.signal.kind == "rating":
-            for opinion in reading.opinions:
-                ratings[opinion.completion].append((opinion.position, reading.signal.feedback_id))
-    return ratings
-
-
 def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Completion, float]]:
     """Pair the best rated answer to a prompt with the worst, the second with the last but one.
 
@@ -110,22 +100,15 @@ def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Com
     outweigh the others.
     """
     by_prompt: dict[str, list[tuple[float, Completion]]] = defaultdict(list)
-    for completion, mean in mean_ratings(ratings).items():
-        by_prompt[completion[0]].append((mean, completion))
+    for completion, answer_ratings in ratings.items():
+        positions = sorted(position for position, _ in answer_ratings)
+        by_prompt[completion[0]].append((sum(positions) / len(positions), completion))
     for _, ranked in sorted(by_prompt.items()):
         ranked.sort()
         for (low, worse), (high, better) in zip(ranked, reversed(ranked), strict=True):
             if (high - low) / 2 < gap:
                 break
             yield better, worse, (high - low) / 2
-
-
-def mean_ratings(ratings: Ratings) -> Mapping[Completion, float]:
-    """Return each answer's mean rating."""
-    return {
-        completion: sum(sorted(position for position, _ in answer_ratings)) / len(answer_ratings)
-        for completion, answer_ratings in ratings.items()
-    }
 
 
 AnswerPair: TypeAlias = tuple[str, str, str]
@@ -139,16 +122,16 @@ def comparison_votes(readings: Iterable[SignalReading]) -> tuple[list[Vote[Answe
     """Return each actor's newest vote on two answers, and the superseded feedback ids."""
     newest: dict[tuple[AnswerPair, tuple[str, str]], tuple[SignalReading, AnswerComparison]] = {}
     old: set[str] = set()
-    for reading in sorted(readings, key=_newest_last):
+    for reading in sorted(readings, key=lambda r: (r.signal.given_at, r.signal.feedback_id)):
         for comparison in reading.comparisons:
             place = (answers_compared(comparison), reading.signal.actor)
             if place in newest:
                 old.add(newest[place][0].signal.feedback_id)
             newest[place] = (reading, comparison)
-    votes = [
-        _comparison_vote(place[0], reading, comparison)
-        for place, (reading, comparison) in newest.items()
-    ]
+    votes: list[Vote[AnswerPair]] = []
+    for (pair, actor), (reading, comparison) in newest.items():
+        side = 0 if comparison.is_tie else 1 if comparison.better[1] == pair[1] else -1
+        votes.append(Vote(pair, reading.signal.feedback_id, actor, side, comparison.weight))
     return votes, old - {vote.feedback_id for vote in votes}
 
 
@@ -170,37 +153,24 @@ def rated_pairs(
     readings: Sequence[SignalReading], gap: float, compared: set[AnswerPair], answers: Answers
 ) -> list[PreferencePair]:
     """Return the pairs of ratings, except where somebody compared the two answers directly."""
-    ratings = collect_ratings(readings)
-    pairs: list[PreferencePair] = []
-    for better, worse, weight in pair_ratings(ratings, gap):
-        first, second = sorted([better[1], worse[1]])
-        if (better[0], first, second) in compared:
-            continue
-        ids = sorted(
-            {
-                feedback_id
-                for completion in (better, worse)
-                for _, feedback_id in ratings[completion]
-            }
+    ratings: Ratings = defaultdict(list)
+    for reading in readings:
+        if reading.signal.kind == "rating":
+            for opinion in reading.opinions:
+                ratings[opinion.completion].append((opinion.position, reading.signal.feedback_id))
+    return [
+        PreferencePair(
+            example_id=better[0],
+            chosen=better[1],
+            rejected=worse[1],
+            weight=weight,
+            source="rating",
+            interaction_ids=tuple(answers.interactions[better]),
+            feedback_ids=tuple(sorted({rated[1] for rated in ratings[better] + ratings[worse]})),
         )
-        named = answers.interactions[better]
-        pairs.append(
-            PreferencePair(
-                better[0], better[1], worse[1], weight, "rating", tuple(named), tuple(ids)
-            )
-        )
-    return pairs
-
-
-def _newest_last(reading: SignalReading) -> tuple[object, str]:
-    return reading.signal.given_at, reading.signal.feedback_id
-
-
-def _comparison_vote(
-    item: AnswerPair, reading: SignalReading, comparison: AnswerComparison
-) -> Vote[AnswerPair]:
-    side = 0 if comparison.is_tie else 1 if comparison.better[1] == item[1] else -1
-    return Vote(item, reading.signal.feedback_id, reading.signal.actor, side, comparison.weight)
+        for better, worse, weight in pair_ratings(ratings, gap)
+        if (better[0], *sorted([better[1], worse[1]])) not in compared
+    ]
 
 
 def _pair(
@@ -221,25 +191,18 @@ def _pair(
         rejected=rejected,
         weight=resolution.weight,
         source=next(source for source in SOURCES if source in sources),
-        interaction_ids=tuple(_asking_interactions((example, chosen), winners, by_id, answers)),
+        interaction_ids=tuple(
+            answers.interactions.get((example, chosen))
+            or sorted(
+                {
+                    interaction_id
+                    for feedback_id in winners
+                    for interaction_id in by_id[feedback_id].signal.interaction_ids
+                    if answers.prompt(interaction_id) == example
+                }
+            )
+        ),
         feedback_ids=tuple(winners),
-    )
-
-
-def _asking_interactions(
-    chosen: tuple[str, str],
-    winners: Sequence[str],
-    by_id: dict[str, SignalReading],
-    answers: Answers,
-) -> list[str]:
-    """Return the interactions with the chosen answer, else those that the winners are about."""
-    return answers.interactions.get(chosen) or sorted(
-        {
-            interaction_id
-            for feedback_id in winners
-            for interaction_id in by_id[feedback_id].signal.interaction_ids
-            if answers.prompt(interaction_id) == chosen[0]
-        }
     )
 
 
@@ -281,14 +244,19 @@ def split_overruled(
     for vote in votes:
         is_praise = vote.side > 0 and vote.item in corrected
         (praise[vote.item] if is_praise else valid).append(vote)
-    return valid, [
-        _praised_but_corrected(item, praises) for item, praises in sorted(praise.items())
+    conflicts = [
+        Conflict(
+            kind="label",
+            example_id=item[0],
+            subject=item[1],
+            weight_for=sum(vote.weight for vote in praises),
+            method="correction",
+            resolution="corrected",
+            for_ids=tuple(sorted(vote.feedback_id for vote in praises)),
+        )
+        for item, praises in sorted(praise.items())
     ]
-
-
-def resolve_opinions(votes: Sequence[Vote[Completion]]) -> list[Resolution[Completion]]:
-    """Resolve the opinions of each answer."""
-    return consensus.resolve(votes, symmetric=False)
+    return valid, conflicts
 
 
 def label_answers(
@@ -347,19 +315,3 @@ def _dislikes(readings: Iterable[SignalReading]) -> dict[tuple[Completion, str],
             elif reading.signal.kind == "rating" and opinion.position <= LOW:
                 reasons[place] = "rated_low"
     return reasons
-
-
-def _praised_but_corrected(item: Completion, praise: Sequence[Vote[Completion]]) -> Conflict:
-    return Conflict(
-        kind="label",
-        example_id=item[0],
-        subject=item[1],
-        weight_for=sum(vote.weight for vote in praise),
-        weight_against=0.0,
-        weight_tied=0.0,
-        method="correction",
-        confidence=1.0,
-        resolution="corrected",
-        for_ids=tuple(sorted(vote.feedback_id for vote in praise)),
-        against_ids=(),
-    )

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from components.chat import prompt
 from components.curate.preferences import outcomes
 from components.curate.preferences.feedback_signals import answer_key
 from components.curate.preferences.outcomes import PlacedInteraction
 from components.curate.preferences.pairs_and_labels import Label, PreferencePair, Weighed
+from components.curate.redaction import json_texts
+from components.curate.redaction.redactor import Conversation
 from components.curate.rules import language
 from components.curate.settings import Preferences
 from components.curate.split import Side
@@ -22,49 +24,26 @@ def match_lengths(weights: Sequence[float], lengths: Sequence[tuple[int, int]]) 
 
     No pair is dropped or becomes heavier. With only one kind the weights are unchanged.
     """
-    longer = sum(
-        w for w, (chosen, rejected) in zip(weights, lengths, strict=True) if chosen > rejected
-    )
-    shorter = sum(
-        w for w, (chosen, rejected) in zip(weights, lengths, strict=True) if chosen < rejected
-    )
+    pairs = list(zip(weights, lengths, strict=True))
+    longer = sum(weight for weight, (chosen, rejected) in pairs if chosen > rejected)
+    shorter = sum(weight for weight, (chosen, rejected) in pairs if chosen < rejected)
     if not longer or not shorter:
         return list(weights)
     lighter = min(longer, shorter)
     return [
-        w
+        weight
         * (lighter / longer if chosen > rejected else lighter / shorter if chosen < rejected else 1)
-        for w, (chosen, rejected) in zip(weights, lengths, strict=True)
+        for weight, (chosen, rejected) in pairs
     ]
 
 
 Message: TypeAlias = dict[str, Json]
 
+Redact: TypeAlias = Callable[[str, Conversation], "tuple[Conversation, Conversation] | None"]
+"""Redacts the request of an interaction with answers to it, equal values equally.
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """The request of an interaction and answers to it, in OpenAI's format.
-
-    If it ``is_corrected``, the first answer is a person's correction.
-    """
-
-    interaction_id: str
-    messages: list[Message]
-    tools: list[Message]
-    answers: list[Message]
-    is_corrected: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RedactedExchange:
-    """An exchange without personal data, as stored and with placeholders."""
-
-    stored: Exchange
-    placeholders: Exchange
-
-
-Redact: TypeAlias = Callable[[Exchange], RedactedExchange | None]
-"""Redacts an exchange, equal ones equally; returns ``None`` if that fails."""
+Returns it as stored and with placeholders; ``None`` if it can't be redacted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +59,6 @@ class Written:
     identical: bool
 
 
-def write_exchange(exchange: Exchange, redact: Redact) -> Written | None:
-    """Redact a request together with its answers, so that equal values stay equal."""
-    redacted = redact(exchange)
-    if redacted is None:
-        return None
-    read = tuple(prompt.read_message(answer) for answer in redacted.stored.answers)
-    bare = [prompt.read_message(answer) for answer in redacted.placeholders.answers]
-    stored = redacted.stored
-    return Written(dumps(stored.messages), dumps(stored.tools), read, _are_equal(bare))
-
-
-def make_exchange(
-    interaction_id: str,
-    messages: str,
-    tools: str,
-    answers: Sequence[Answer],
-    *,
-    is_corrected: bool = False,
-) -> Exchange:
-    """Return an exchange from a request's JSON text and its answers."""
-    return Exchange(
-        interaction_id,
-        cast("list[Message]", json.loads(messages)),
-        cast("list[Message]", json.loads(tools)),
-        [message(answer) for answer in answers],
-        is_corrected,
-    )
-
-
-def user_texts(messages: str) -> list[str]:
-    """Return the users' texts of a request, in order."""
-    return [
-        prompt.text_of(message) for message in json.loads(messages) if message.get("role") == "user"
-    ]
-
-
 def message(answer: Answer) -> Message:
     """Return an answer as an assistant message."""
     calls: list[Json] = [
@@ -126,23 +69,9 @@ def message(answer: Answer) -> Message:
     return {**written, "tool_calls": calls} if calls else written
 
 
-def _are_equal(answers: Sequence[Answer]) -> bool:
-    return len({answer_key(answer) for answer in answers}) == 1
-
-
 def dump(answer: Answer) -> str:
     """Return an answer as JSON, its arguments in logged order: a model learns that order."""
     return json.dumps(asdict(answer), ensure_ascii=False)
-
-
-def dumps(value: Sequence[Message]) -> str:
-    """Return compact JSON; lone surrogates are escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
 
 
 Refusal = tuple[str, str | None]  # the fate of unusable feedback, and its detail
@@ -152,6 +81,7 @@ Refusal = tuple[str, str | None]  # the fate of unusable feedback, and its detai
 class LoggedRequest:
     """An interaction's request: messages and tools as JSON text, and its client."""
 
+    interaction_id: str
     messages: str
     tools: str
     client_id: str
@@ -262,17 +192,32 @@ def _written(
     if asked is None:
         return refusal
     request = requests[asked]
-    exchange = make_exchange(
-        asked, request.messages, request.tools, answers, is_corrected=is_corrected
+    redacted = redact(
+        asked,
+        Conversation(
+            json.loads(request.messages),
+            json.loads(request.tools),
+            [message(answer) for answer in answers],
+            is_corrected=is_corrected,
+        ),
     )
-    written = write_exchange(exchange, redact)
-    return written or ("redaction_failed", None)
+    if redacted is None:
+        return ("redaction_failed", None)
+    stored, bare = redacted
+    return Written(
+        json_texts.dumps(stored.messages),
+        json_texts.dumps(stored.tools),
+        tuple(prompt.read_message(answer) for answer in stored.answers),
+        len({answer_key(prompt.read_message(answer)) for answer in bare.answers}) == 1,
+    )
 
 
 def _pair_row(
     pair: PreferencePair, written: Written, placed: PlacedInteraction, request: LoggedRequest
 ) -> PairRow:
     chosen, rejected = written.answers
+    messages: list[Message] = json.loads(written.messages)
+    texts = [prompt.text_of(turn) for turn in messages if turn.get("role") == "user"]
     return PairRow(
         preference_id=manifest.digest([pair.example_id, pair.chosen, pair.rejected]),
         source=pair.source,
@@ -280,7 +225,7 @@ def _pair_row(
         group_id=placed.group_id,
         cluster_id=placed.cluster_id,
         client_id=request.client_id,
-        language=language.request_language(user_texts(written.messages)),
+        language=language.request_language(texts),
         messages=written.messages,
         tools=written.tools,
         chosen=dump(chosen),
@@ -309,7 +254,9 @@ def _label_row(label: Label, written: Written) -> LabelRow:
 
 def _matched(pairs: Sequence[PairRow]) -> list[PairRow]:
     learned = [row for row in pairs if row.side == "train"]
-    lengths = [(row.chosen_length, row.rejected_length) for row in learned]
-    weights = match_lengths([row.weight for row in learned], lengths)
+    weights = match_lengths(
+        [row.weight for row in learned],
+        [(row.chosen_length, row.rejected_length) for row in learned],
+    )
     matched = [replace(row, weight=weight) for row, weight in zip(learned, weights, strict=True)]
     return [*matched, *(row for row in pairs if row.side != "train")]

@@ -13,15 +13,15 @@ from components.curate.preferences import (
     pairs_and_labels,
     preference_rows,
 )
-from components.curate.preferences.consensus import Item, Resolution, Vote
+from components.curate.preferences.consensus import Item, Resolution
 from components.curate.preferences.feedback_signals import (
     Answers,
     JudgedInteraction,
     Signal,
     SignalReading,
 )
-from components.curate.preferences.outcomes import PlacedInteraction
-from components.curate.preferences.pairs_and_labels import Conflict, PreferencePair, Weighed
+from components.curate.preferences.outcomes import PlacedInteraction, SignalOutcome
+from components.curate.preferences.pairs_and_labels import Conflict, Weighed
 from components.curate.preferences.preference_rows import LoggedRequest, Redact
 from components.curate.settings import Preferences
 from components.store import warehouse
@@ -60,7 +60,7 @@ def weigh_signals(
     opinions, praised = pairs_and_labels.split_overruled(
         pairs_and_labels.opinion_votes(kept), pairs_and_labels.corrected_answers(kept)
     )
-    settled = pairs_and_labels.resolve_opinions(opinions)
+    settled = consensus.resolve(opinions, symmetric=False)
     reasons = {
         **{reading.signal.feedback_id: "says_nothing" for reading in kept},
         **{reading.signal.feedback_id: reading.fate for reading in readings if reading.fate},
@@ -71,31 +71,28 @@ def weigh_signals(
         **defended.held_back,
     }
     targets, differing = _targets(kept, answers)
+    rated = {
+        feedback_id
+        for pair in pairs
+        if pair.source == "rating"
+        for feedback_id in pair.feedback_ids
+    }
     return Weighed(
         answers=answers,
         readings=tuple(readings),
         defence=defended,
         pairs=tuple(pairs),
-        labels=tuple(pairs_and_labels.label_answers(settled, _rated(pairs), answers)),
+        labels=tuple(pairs_and_labels.label_answers(settled, rated, answers)),
         regards=tuple(pairs_and_labels.response_scores(settled, kept, answers)),
         conflicts=(
-            *_conflicts("pair", comparisons),
-            *_conflicts("label", settled),
+            *(_conflict("pair", pair) for pair in comparisons if pair.was_contested),
+            *(_conflict("label", answer) for answer in settled if answer.was_contested),
             *praised,
             *differing,
         ),
         targets=targets,
         reasons=reasons,
     )
-
-
-def _rated(pairs: Iterable[PreferencePair]) -> set[str]:
-    return {
-        feedback_id
-        for pair in pairs
-        if pair.source == "rating"
-        for feedback_id in pair.feedback_ids
-    }
 
 
 def _losers(settled: Iterable[Resolution[Item]]) -> dict[str, str]:
@@ -110,12 +107,8 @@ def _losers(settled: Iterable[Resolution[Item]]) -> dict[str, str]:
     return reasons
 
 
-def _conflicts(kind: str, settled: Iterable[Resolution[Item]]) -> list[Conflict]:
-    return [_conflict(kind, resolution) for resolution in settled if resolution.was_contested]
-
-
-def _conflict(kind: str, resolution: Resolution[Item]) -> Conflict:
-    example, *subject = _words(resolution.votes)
+def _conflict(kind: str, resolution: Resolution[tuple[str, ...]]) -> Conflict:
+    example, *subject = resolution.item
     words = {"pair": ("first", "undecided", "second"), "label": ("good", "undecided", "bad")}
     return Conflict(
         kind=kind,
@@ -132,12 +125,6 @@ def _conflict(kind: str, resolution: Resolution[Item]) -> Conflict:
     )
 
 
-def _words(votes: Sequence[Vote[Item]]) -> tuple[str, ...]:
-    item = votes[0].item
-    assert isinstance(item, tuple)
-    return tuple(str(part) for part in item)
-
-
 def _targets(
     kept: Iterable[SignalReading], answers: Answers
 ) -> tuple[dict[str, tuple[str, ...]], list[Conflict]]:
@@ -149,34 +136,26 @@ def _targets(
     targets: dict[str, list[str]] = defaultdict(list)
     conflicts: list[Conflict] = []
     for interaction_id, corrections in sorted(by_interaction.items()):
-        newest = min(corrections, key=_newest_first)
+        newest = min(
+            corrections, key=lambda c: (-c.signal.given_at.timestamp(), c.signal.feedback_id)
+        )
         targets[newest.signal.feedback_id].append(interaction_id)
         others = [correction for correction in corrections if correction.edited != newest.edited]
         if others:
-            conflicts.append(_corrections(answers.prompt(interaction_id), newest, others))
+            conflicts.append(
+                Conflict(
+                    kind="correction",
+                    example_id=answers.prompt(interaction_id),
+                    subject=newest.edited or "",
+                    weight_for=newest.weight,
+                    weight_against=sum(other.weight for other in others),
+                    method="newest",
+                    resolution="newest",
+                    for_ids=(newest.signal.feedback_id,),
+                    against_ids=tuple(sorted(other.signal.feedback_id for other in others)),
+                )
+            )
     return {feedback_id: tuple(ids) for feedback_id, ids in targets.items()}, conflicts
-
-
-def _newest_first(correction: SignalReading) -> tuple[float, str]:
-    return -correction.signal.given_at.timestamp(), correction.signal.feedback_id
-
-
-def _corrections(
-    example_id: str, newest: SignalReading, others: Sequence[SignalReading]
-) -> Conflict:
-    return Conflict(
-        kind="correction",
-        example_id=example_id,
-        subject=newest.edited or "",
-        weight_for=newest.weight,
-        weight_against=sum(other.weight for other in others),
-        weight_tied=0.0,
-        method="newest",
-        confidence=1.0,
-        resolution="newest",
-        for_ids=(newest.signal.feedback_id,),
-        against_ids=tuple(sorted(other.signal.feedback_id for other in others)),
-    )
 
 
 Records = Sequence[Mapping[str, Value]]
@@ -194,16 +173,19 @@ def weigh_workload(con: Connection, workload_id: str, config: Preferences) -> We
     weighed = weigh_signals(
         signals, warehouse.read(con, "staging/judged", JudgedInteraction), config
     )
-    silent = {reading.signal.feedback_id for reading in weighed.readings if reading.fate}
-    unused: Records = [
-        {"feedback_id": feedback_id}
-        for feedback_id in sorted(silent | weighed.defence.held_back.keys())
+    unused = {reading.signal.feedback_id for reading in weighed.readings if reading.fate}
+    unused |= weighed.defence.held_back.keys()
+    bursts: Records = [
+        {**_record(burst), "actors": [actor_id for _, actor_id in burst.actors]}
+        for burst in weighed.defence.bursts
     ]
     warehouse.replace(con, "staging.regards", _records(weighed.regards), None)
-    warehouse.replace(con, "staging.unused", unused, None)
+    warehouse.replace(
+        con, "staging.unused", [{"feedback_id": name} for name in sorted(unused)], None
+    )
     warehouse.replace(con, "curated.conflicts", _records(weighed.conflicts), workload_id)
-    warehouse.replace(con, "curated.shares", _shares(weighed), workload_id)
-    warehouse.replace(con, "curated.bursts", _bursts(weighed), workload_id)
+    warehouse.replace(con, "curated.shares", _records(weighed.defence.shares), workload_id)
+    warehouse.replace(con, "curated.bursts", bursts, workload_id)
     return weighed
 
 
@@ -211,7 +193,8 @@ def write_results(
     con: Connection, workload_id: str, weighed: Weighed, config: Preferences, redact: Redact
 ) -> None:
     """Write a workload's pairs, labels and fates, after its verdicts and examples."""
-    placements = _placements(con, workload_id)
+    rows = warehouse.read(con, "staging/placements", PlacedInteraction, workload_id=workload_id)
+    placements = {row.interaction_id: row for row in rows}
     written = preference_rows.write_rows(
         weighed, placements, _requests(con, placements), config, redact
     )
@@ -220,24 +203,28 @@ def write_results(
     by_side: dict[str, set[str]] = {"train": set(), "holdout": set()}
     for pair in written.pairs:
         by_side[pair.side].update(pair.feedback_ids)
+    in_examples = warehouse.texts(
+        con,
+        "select distinct unnest(feedback_ids) from curated.examples"
+        " where workload_id = $workload_id",
+        workload_id=workload_id,
+    )
     fates = outcomes.signal_outcomes(
         weighed,
         by_side["train"],
         {feedback_id for label in written.labels for feedback_id in label.feedback_ids},
-        _in_examples(con, workload_id),
+        set(in_examples),
         by_side["holdout"],
         written.refused,
     )
-    superseded: Records = [
-        {"feedback_id": feedback_id, "fate": "superseded", "detail": None}
-        for feedback_id in _old(con)
-    ]
-    warehouse.replace(con, "curated.fates", [*_records(fates), *superseded], workload_id)
-
-
-def _placements(con: Connection, workload_id: str) -> dict[str, PlacedInteraction]:
-    rows = warehouse.read(con, "staging/placements", PlacedInteraction, workload_id=workload_id)
-    return {row.interaction_id: row for row in rows}
+    # Feedback with newer feedback by the same actor.
+    superseded = warehouse.texts(
+        con,
+        "select feedback_id from staging.given anti join staging.feedback using (feedback_id)"
+        " order by feedback_id",
+    )
+    fates += [SignalOutcome(feedback_id, "superseded") for feedback_id in superseded]
+    warehouse.replace(con, "curated.fates", _records(fates), workload_id)
 
 
 def _requests(
@@ -251,59 +238,8 @@ def _requests(
         or outcomes.usable_interaction([interaction_id], placements, "holdout")[0]
     ]
     with warehouse.present(con, "named", {"interaction_id": named or [""]}):
-        rows = warehouse.rows(
-            con,
-            "select interaction_id, messages, tools, client_id from staging.interactions"
-            " semi join named using (interaction_id)",
-        )
-    return {
-        str(row["interaction_id"]): LoggedRequest(
-            str(row["messages"]), str(row["tools"]), str(row["client_id"])
-        )
-        for row in rows
-    }
-
-
-def _in_examples(con: Connection, workload_id: str) -> set[str]:
-    rows = con.execute(
-        "select distinct unnest(feedback_ids) from curated.examples"
-        " where workload_id = $workload_id",
-        {"workload_id": workload_id},
-    ).fetchall()
-    return {feedback_id for (feedback_id,) in rows}
-
-
-def _old(con: Connection) -> list[str]:
-    """Return the feedback ids with newer feedback by the same actor."""
-    rows = con.execute(
-        "select feedback_id from staging.given anti join staging.feedback using (feedback_id)"
-        " order by feedback_id"
-    ).fetchall()
-    return [feedback_id for (feedback_id,) in rows]
-
-
-def _shares(weighed: Weighed) -> Records:
-    return [
-        {
-            "client_id": actor_share.actor[0],
-            "actor_id": actor_share.actor[1],
-            "signals": actor_share.signals,
-            "kept": actor_share.kept,
-            "weight_before": actor_share.weight_before,
-            "weight_after": actor_share.weight_after,
-            "share_before": actor_share.share_before,
-            "share_after": actor_share.share_after,
-            "cap": actor_share.cap,
-        }
-        for actor_share in weighed.defence.shares
-    ]
-
-
-def _bursts(weighed: Weighed) -> Records:
-    return [
-        {**_record(burst), "actors": [actor_id for _, actor_id in burst.actors]}
-        for burst in weighed.defence.bursts
-    ]
+        rows = list(warehouse.read(con, "marts/named_requests", LoggedRequest))
+    return {row.interaction_id: row for row in rows}
 
 
 def _records(rows: Iterable["DataclassInstance"]) -> list[dict[str, Value]]:

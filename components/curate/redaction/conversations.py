@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from components.curate.interaction import Candidate
-from components.curate.preferences.preference_rows import Exchange, RedactedExchange
 from components.curate.redaction import json_texts, redactor
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import TooMuchError
@@ -137,24 +136,21 @@ NAMES = ("messages", "tools", "answers")
 
 
 def redact_exchange(
-    exchange: Exchange, settings: Redaction, keyring: Keyring
-) -> RedactedExchange | None:
-    """Redact an exchange; ``None`` if it nests too deeply or has numbers invalid in JSON."""
-    conversation = Conversation(
-        exchange.messages, exchange.tools, exchange.answers, is_corrected=exchange.is_corrected
-    )
+    interaction_id: str, conversation: Conversation, settings: Redaction, keyring: Keyring
+) -> tuple[Conversation, Conversation] | None:
+    """Redact an interaction's request and answers; return them as stored, and with placeholders.
+
+    ``None`` if they nest too deeply or have numbers invalid in JSON.
+    """
     try:
         redacted = redactor.for_settings(settings).redact(conversation)
-        result = redacted.conversation
-        bare = replace(
-            exchange, messages=result.messages, tools=result.tools, answers=result.answers
-        )
+        bare = redacted.conversation
         if redacted.marked is None or not keyring.is_used:
-            return RedactedExchange(bare, bare)
+            return bare, bare
         texts = {name: json_texts.dumps(getattr(redacted.marked, name)) for name in NAMES}
     except (ValueError, RecursionError):
         return None
     marked = Marked(redacted.first_mark, redacted.occurrences, texts)
-    written = keyring.write(exchange.interaction_id, marked)
+    written = keyring.write(interaction_id, marked)
     stored = {name: json.loads(text) for name, text in written.items()}
-    return RedactedExchange(replace(exchange, **stored), bare)
+    return Conversation(**stored), bare

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.curate.preferences import caps
-from components.curate.preferences.caps import Weight
-from components.curate.preferences.feedback_signals import Signal
+from components.curate.preferences.feedback_signals import Opinion, Signal, SignalReading
 from tests.support import vote_signals
 from tests.support.vote_signals import choose, correct, rate, signal
 
@@ -82,7 +81,7 @@ def test_an_actor_keeps_at_most_the_cap(counts: list[int], kept: list[int]):
         one for n, count in enumerate(counts) for one in thumbs(f"actor {n}", count, begin=100 * n)
     ]
     many = [vote_signals.answer(f"{n}") for n in range(100)]
-    shares = {one.actor[1]: one for one in vote_signals.weigh_feedback(given, many).defence.shares}
+    shares = {one.actor_id: one for one in vote_signals.weigh_feedback(given, many).defence.shares}
     assert [shares[f"actor {n}"].kept for n in range(len(counts))] == kept
 
 
@@ -108,7 +107,7 @@ def test_anonymous_feedback_is_one_actor():
     nameless = ["", "anonymous", "None", " unknown "]
     given = [one for name in nameless for one in thumbs(name, 10)] + usual(people=40, each=2)
     weighed = vote_signals.weigh_feedback(given, ANSWERS)
-    (share,) = [one for one in weighed.defence.shares if not one.actor[1]]
+    (share,) = [one for one in weighed.defence.shares if not one.actor_id]
     assert share.signals == 40
     assert share.share_before == pytest.approx(40 / 120)
     assert share.share_after <= share.cap == 0.1
@@ -216,12 +215,19 @@ def test_feedback_order_does_not_matter(given: list[Signal], order: Random, cap:
 )
 @settings(max_examples=100, deadline=None)
 def test_no_actors_weight_exceeds_the_cap(given: list[tuple[int, float]], actor_cap: float):
-    weights = [Weight(f"{n}", (f"{who}",), weight, 0) for n, (who, weight) in enumerate(given)]
-    cap = caps.cap_share(actor_cap, len({one.actor for one in weights}))
-    over = caps.over_cap(weights, cap, trusted=[])
-    kept: dict[tuple[str, ...], float] = {}
-    for one in weights:
-        if one.feedback_id not in over:
-            kept[one.actor] = kept.get(one.actor, 0) + one.weight
+    readings = [
+        SignalReading(
+            signal(actor=f"{who}", feedback_id=f"{n}"),
+            opinions=(Opinion(("prompt", "answer"), 1.0, weight),),
+        )
+        for n, (who, weight) in enumerate(given)
+    ]
+    cap = caps.cap_share(actor_cap, len({reading.signal.actor for reading in readings}))
+    over = caps.over_cap(readings, cap, trusted=[])
+    kept: dict[str, float] = {}
+    for reading in readings:
+        if reading.signal.feedback_id not in over:
+            actor = reading.signal.actor_id
+            kept[actor] = kept.get(actor, 0) + reading.weight
     most = max(1.0, cap * sum(kept.values()))
     assert all(weight <= most + 1e-6 for weight in kept.values())

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from components.curate.preferences import consensus, preference_rows
-from components.curate.preferences.consensus import JudgeVote
+from components.curate.preferences.consensus import Vote
 from components.curate.preferences.feedback_signals import Signal
 from components.curate.preferences.pairs_and_labels import Conflict
 from tests.support import vote_signals
@@ -14,13 +14,17 @@ from tests.support.vote_signals import choose, correct, pairs, signal
 ITEMS = 60
 
 
-def panel(rates: dict[str, float], seed: int = 1) -> tuple[list[JudgeVote[int]], dict[int, bool]]:
+def judgement(item: int, judge: str, is_good: bool) -> Vote[int]:
+    return Vote(item, f"{judge} {item}", ("app", judge), 1 if is_good else -1, 1.0)
+
+
+def panel(rates: dict[str, float], seed: int = 1) -> tuple[list[Vote[int]], dict[int, bool]]:
     """Return votes of judges with known reliability on items with known truth."""
     draw = Random(seed)
     truth = {item: draw.random() < 0.5 for item in range(ITEMS)}
     votes = [
-        JudgeVote(item, (judge,), is_one if draw.random() < rate else not is_one, 1.0)
-        for item, is_one in truth.items()
+        judgement(item, judge, is_good if draw.random() < rate else not is_good)
+        for item, is_good in truth.items()
         for judge, rate in rates.items()
     ]
     return votes, truth
@@ -30,9 +34,9 @@ def right(found: dict[int, float], truth: dict[int, bool]) -> int:
     return sum((probability > 0.5) == truth[item] for item, probability in found.items())
 
 
-def majority(votes: list[JudgeVote[int]]) -> dict[int, float]:
+def majority(votes: list[Vote[int]]) -> dict[int, float]:
     return {
-        item: sum(vote.is_one for vote in votes if vote.item == item)
+        item: sum(vote.side > 0 for vote in votes if vote.item == item)
         / sum(vote.item == item for vote in votes)
         for item in range(ITEMS)
     }
@@ -48,10 +52,10 @@ def test_one_careful_judge_outweighs_four_who_guess(symmetric: bool):
 
 def test_the_formula_matches_a_calculation_by_hand():
     """Two judges, one item, opposite votes: equal reliability cancels, so the odds are even."""
-    votes = [JudgeVote("x", ("a",), True, 1.0), JudgeVote("x", ("b",), False, 1.0)]
-    assert consensus.posteriors(votes, symmetric=True)["x"] == pytest.approx(0.5)
+    votes = [judgement(1, "a", True), judgement(1, "b", False)]
+    assert consensus.posteriors(votes, symmetric=True)[1] == pytest.approx(0.5)
     # One vote: the judge is right 8 times of 10 before, and (8 + p) of 11 with it. So p = 0.8.
-    assert consensus.posteriors(votes[:1], symmetric=True)["x"] == pytest.approx(0.8)
+    assert consensus.posteriors(votes[:1], symmetric=True)[1] == pytest.approx(0.8)
 
 
 def test_order_makes_no_difference_to_the_last_bit():
